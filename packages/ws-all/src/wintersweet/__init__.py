@@ -1,0 +1,3 @@
+"""Every wintersweet library under the original's module paths, the CLI and the demo."""
+
+__all__: tuple[str, ...] = ()

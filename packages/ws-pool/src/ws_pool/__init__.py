@@ -1,0 +1,3 @@
+"""Named pools for MySQL, SQLite, Redis, MongoDB, HTTP and Elasticsearch."""
+
+__all__: tuple[str, ...] = ()
