@@ -79,10 +79,8 @@ class MissingExtraError(ConfigError):
     A setting or import asks for a library that is not installed.
 
     Example:
-        >>> raise MissingExtraError.for_extra("DATABASES", "ws-pool[mysql]")
-        Traceback (most recent call last):
-        ...
-        ws_core.errors.MissingExtraError: DATABASES is set, but ws-pool[mysql] is not installed: pip install 'ws-pool[mysql]'
+        >>> print(MissingExtraError.for_extra("DATABASES", "ws-pool[mysql]"))
+        DATABASES is set, but ws-pool[mysql] is not installed: pip install 'ws-pool[mysql]'
     """
 
     default_code = "missing_extra"

@@ -1,3 +1,3 @@
-"""loguru set-up in one call: a lossless queued file sink, rotation by size and time, standard-library interception."""
+"""loguru set-up in one call: a lossless queued file sink, rotation, standard-library interception."""
 
 __all__: tuple[str, ...] = ()
