@@ -1,0 +1,64 @@
+"""What all tests share: the servers, and the flag for long runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.servers import (
+    any_redis,
+    any_redis_url,
+    cluster_servers,
+    cluster_url,
+    mariadb_server,
+    mongo_server,
+    mongo_url,
+    mysql_url,
+    redis_server,
+    redis_url,
+    sentinel_servers,
+    sentinel_url,
+    start_server,
+    valkey_server,
+    valkey_url,
+)
+
+__all__ = (
+    "any_redis",
+    "any_redis_url",
+    "cluster_servers",
+    "cluster_url",
+    "mariadb_server",
+    "mongo_server",
+    "mongo_url",
+    "mysql_url",
+    "redis_server",
+    "redis_url",
+    "sentinel_servers",
+    "sentinel_url",
+    "start_server",
+    "valkey_server",
+    "valkey_url",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the flag that runs the long tests too."""
+    parser.addoption("--soak", action="store_true", help="run the long tests marked soak too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip the long tests unless they are asked for."""
+    if config.getoption("--soak"):
+        return
+
+    skip = pytest.mark.skip(reason="a long run: only with --soak")
+
+    for item in items:
+        if "soak" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def soak(request: pytest.FixtureRequest) -> bool:
+    """Whether long runs were asked for, for tests that only choose a larger count then."""
+    return bool(request.config.getoption("--soak"))

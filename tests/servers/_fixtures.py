@@ -1,0 +1,161 @@
+"""The fixtures themselves; `tests.servers` says how to use them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Protocol, TypeVar
+
+import pytest
+
+from tools.servers import (
+    ClusterServers,
+    MariaDBServer,
+    MongoServer,
+    MysqlError,
+    RedisServer,
+    SentinelServers,
+    Server,
+    ValkeyServer,
+)
+
+AnyServer = TypeVar("AnyServer", bound=Server | SentinelServers | ClusterServers)
+_numbers = itertools.count(1)
+
+
+class StartServer(Protocol):
+    """The type of the fixture ``start_server``."""
+
+    def __call__(self, kind: Callable[..., AnyServer], /, **options: object) -> AnyServer:
+        """Start a server with the options of its class; it is stopped when the test ends."""
+        ...
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """Give the shared Redis server."""
+    with RedisServer(unix_socket=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[ValkeyServer]:
+    """Give the shared Valkey server."""
+    with ValkeyServer(unix_socket=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariaDBServer]:
+    """Give the shared MariaDB server."""
+    with MariaDBServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mongo_server() -> Iterator[MongoServer]:
+    """Give the shared server with MongoDB's protocol."""
+    with MongoServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sentinel_servers() -> Iterator[SentinelServers]:
+    """Give the shared master and replica with three Sentinels; tests may fail it over."""
+    with SentinelServers() as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def cluster_servers() -> Iterator[ClusterServers]:
+    """Give the shared cluster of three masters; tests may move slots."""
+    with ClusterServers() as servers:
+        yield servers
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """Give the URL of the shared Redis server, emptied."""
+    redis_server.command("FLUSHALL")
+    return redis_server.url
+
+
+@pytest.fixture
+def valkey_url(valkey_server: ValkeyServer) -> str:
+    """Give the URL of the shared Valkey server, emptied."""
+    valkey_server.command("FLUSHALL")
+    return valkey_server.url
+
+
+@pytest.fixture(params=["redis", "valkey"])
+def any_redis(request: pytest.FixtureRequest) -> RedisServer:
+    """Give the shared Redis server, then the shared Valkey server, emptied."""
+    server: RedisServer = request.getfixturevalue(f"{request.param}_server")
+    server.command("FLUSHALL")
+    return server
+
+
+@pytest.fixture
+def any_redis_url(any_redis: RedisServer) -> str:
+    """Give the URL of Redis, then of Valkey, emptied."""
+    return any_redis.url
+
+
+@pytest.fixture
+def cluster_url(cluster_servers: ClusterServers) -> str:
+    """Give the URL of the shared cluster's first node, the cluster whole and emptied."""
+    cluster_servers.wait_whole()
+    cluster_servers.flush()
+    return cluster_servers.url
+
+
+@pytest.fixture
+def sentinel_url(sentinel_servers: SentinelServers) -> str:
+    """Give the URL of the shared Sentinels, all of them agreed and the master emptied."""
+    sentinel_servers.wait_settled()
+    sentinel_servers.master.command("FLUSHALL")
+    return sentinel_servers.url
+
+
+@pytest.fixture
+def mysql_url(mariadb_server: MariaDBServer) -> Iterator[str]:
+    """Give the URL of a database made for the test."""
+    database = f"test_{next(_numbers)}"
+    mariadb_server.execute(f"CREATE DATABASE {database}")
+    yield mariadb_server.database_url(database)
+
+    if mariadb_server.running:
+        _drop(mariadb_server, database)
+
+
+@pytest.fixture
+def mongo_url(mongo_server: MongoServer) -> str:
+    """Give the URL of a database that no other test uses."""
+    return f"{mongo_server.url}test_{next(_numbers)}"
+
+
+@pytest.fixture
+def start_server() -> Iterator[StartServer]:
+    """Give a function that starts servers of a test's own; they are stopped when it ends."""
+    with ExitStack() as stack:
+
+        def start(kind: Callable[..., AnyServer], /, **options: object) -> AnyServer:
+            server = kind(**options)
+            stack.callback(server.stop)
+            server.start()
+            return server
+
+        yield start
+
+
+def _drop(server: MariaDBServer, database: str) -> None:
+    """Drop a database, ending first whoever still uses it and would hold the drop up."""
+    users = server.execute(f"SELECT id FROM information_schema.processlist WHERE db = '{database}'")
+
+    for (thread,) in users:
+        with contextlib.suppress(MysqlError):  # it has gone by itself
+            server.execute(f"KILL {thread}")
+
+    server.execute(f"SET STATEMENT lock_wait_timeout = 10 FOR DROP DATABASE {database}")
