@@ -1,0 +1,153 @@
+"""The components that this distribution publishes under the entry points ``wintersweet.components``.
+
+A component wraps one of the ready-made managers. Nothing of a driver is imported before
+`configure`, and a missing driver is a `MissingExtraError` that says what to install.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from ws_core.component import Health
+from ws_pool.base import BasePoolManager
+from ws_pool.errors import ConfigError, MissingExtraError, NotReadyError
+
+__all__ = ("PoolComponent", "es", "http", "mongo", "redis", "sql")
+
+Manager = BasePoolManager[Any, Any]  # Any: a component treats all kinds of pools alike
+
+
+class PoolComponent:
+    """
+    A manager as the application layer sees it.
+
+    Args:
+        name: The component's name.
+        settings_key: The settings section it serves.
+        target: Where the ready-made manager lives, as ``module:attribute``.
+        extra: Names the requirement to install when the driver is missing, given the section.
+    """
+
+    def __init__(self, name: str, settings_key: str, target: str, extra: Callable[[object], str]) -> None:
+        self.name = name
+        self.settings_key = settings_key
+        self.after: Collection[str] = ()
+        self._target = target
+        self._extra = extra
+        self._manager: Manager | None = None
+
+    def __repr__(self) -> str:
+        return f"<PoolComponent {self.name!r} for {self.settings_key}>"
+
+    @property
+    def manager(self) -> Manager:
+        """
+        The manager.
+
+        Raises:
+            NotReadyError: The component was not configured.
+        """
+        if self._manager is None:
+            message = f"component {self.name!r} is not configured: call configure() first"
+            raise NotReadyError(message, component=self.name)
+
+        return self._manager
+
+    def configure(self, section: object) -> None:
+        """
+        Check and take the settings section.
+
+        Args:
+            section: Pool names to their options.
+
+        Raises:
+            MissingExtraError: The section's driver is not installed.
+            ConfigError: A wrong option.
+        """
+        if not isinstance(section, Mapping):
+            kind = type(section).__name__
+            message = f"{self.settings_key} must map pool names to options, not a value of type {kind}"
+            raise ConfigError(message, setting=self.settings_key)
+
+        module, _, attribute = self._target.partition(":")
+
+        try:
+            manager: Manager = getattr(importlib.import_module(module), attribute)
+            manager.register(section)
+        except ImportError as error:
+            raise MissingExtraError.for_extra(self.settings_key, self._extra(section)) from error
+
+        self._manager = manager
+
+    async def start(self) -> None:
+        """Start all pools; when one fails, the others are closed again."""
+        await self.manager.initialize()
+
+    async def close(self) -> None:
+        """Close all pools; may be called again, and before the start."""
+        if self._manager is not None:
+            await self._manager.close()
+
+    async def health(self) -> Health:
+        """Check all pools."""
+        return await self.manager.health()
+
+    def status(self) -> Mapping[str, object]:
+        """Describe all pools, without I/O."""
+        manager = self.manager
+
+        if not manager.ready:
+            return {}
+
+        return {name: manager.pool_status(name) for name in manager.names}
+
+
+def sql() -> PoolComponent:
+    """Make the component of DATABASES."""
+    return PoolComponent("sql", "DATABASES", "ws_pool.mysql:sql_pool_manager", _sql_extra)
+
+
+def redis() -> PoolComponent:
+    """Make the component of REDIS_CONFIG."""
+    return PoolComponent(
+        "redis", "REDIS_CONFIG", "ws_pool.redis:redis_pool_manager", lambda _: "ws-pool[redis]"
+    )
+
+
+def mongo() -> PoolComponent:
+    """Make the component of MONGO_CONFIG."""
+    return PoolComponent(
+        "mongo", "MONGO_CONFIG", "ws_pool.mongo:mongo_pool_manager", lambda _: "ws-pool[mongo]"
+    )
+
+
+def http() -> PoolComponent:
+    """Make the component of HTTP_CONFIG."""
+    return PoolComponent("http", "HTTP_CONFIG", "ws_pool.http:http_pool_manager", lambda _: "ws-pool[http]")
+
+
+def es() -> PoolComponent:
+    """Make the component of ES_CONFIG."""
+    return PoolComponent("es", "ES_CONFIG", "ws_pool.es:es_pool_manager", lambda _: "ws-pool[es]")
+
+
+def _sql_extra(section: object) -> str:
+    """Name the extra of the first pool whose driver is missing, which depends on its URL."""
+    if isinstance(section, Mapping):
+        for value in section.values():
+            url = value.get("url", "") if isinstance(value, Mapping) else value
+
+            if str(url).startswith("sqlite"):
+                driver, extra = "aiosqlite", "ws-pool[sqlite]"
+            elif "asyncmy" in str(url):
+                driver, extra = "asyncmy", "ws-pool[asyncmy]"
+            else:
+                driver, extra = "aiomysql", "ws-pool[mysql]"
+
+            if any(importlib.util.find_spec(name) is None for name in (driver, "sqlalchemy")):
+                return extra
+
+    return "ws-pool[mysql]"

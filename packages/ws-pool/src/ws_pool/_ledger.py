@@ -1,0 +1,241 @@
+"""Who has which connection: the pool's books, kept without any I/O and without a clock of its own.
+
+Every connection is in exactly one place: idle, leased, being opened, being verified, being reset
+or being closed. The pool asks the ledger what to do next and does the I/O afterwards, in tasks of
+its own; a task that is cancelled can therefore lose no connection, only its place in the queue.
+
+What always holds, and what the tests assert after each step:
+
+* ``size`` is the sum of the places and never above ``max_size``;
+* nobody waits while a connection that needs no check is idle;
+* a connection is given to the waiter who waits longest, never to a newcomer before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+from enum import Enum, auto
+from traceback import StackSummary
+from typing import Generic, TypeVar
+
+__all__ = ("Job", "Ledger", "Slot", "Waiter")
+
+T = TypeVar("T")
+
+
+class Slot(Generic[T]):
+    """One connection with what the pool knows about it. Times are those of the pool's clock."""
+
+    __slots__ = (
+        "check_at",
+        "conn",
+        "expires_at",
+        "generation",
+        "holder",
+        "idle_since",
+        "stack",
+        "taken_at",
+        "warned",
+    )
+
+    def __init__(self, conn: T, generation: int, expires_at: float) -> None:
+        self.conn = conn
+        self.generation = generation
+        self.expires_at = expires_at
+        self.check_at = expires_at
+        self.idle_since = 0.0
+        self.taken_at = 0.0
+        self.holder: asyncio.Task[object] | None = None
+        self.stack: StackSummary | None = None
+        self.warned = False
+
+
+class Waiter(Generic[T]):
+    """A task's place in the queue; the future gets the slot itself."""
+
+    __slots__ = ("future", "since")
+
+    def __init__(self, future: asyncio.Future[Slot[T]], since: float) -> None:
+        self.future = future
+        self.since = since
+
+
+class Job(Enum):
+    """What the pool should do next."""
+
+    VERIFY = auto()
+    EVICT = auto()
+    CONNECT = auto()
+
+
+@dataclass(slots=True)
+class Totals:
+    """What has happened so far."""
+
+    opened: int = 0
+    closed: int = 0
+    timeouts: int = 0
+    failures: int = 0
+
+
+class Ledger(Generic[T]):
+    """
+    The books of one pool.
+
+    Args:
+        min_size: Connections to keep open.
+        max_size: Most connections at once.
+        max_connecting: Most connections to open at once.
+    """
+
+    __slots__ = (
+        "closing",
+        "connecting",
+        "generation",
+        "idle",
+        "leased",
+        "max_connecting",
+        "max_size",
+        "min_size",
+        "resetting",
+        "totals",
+        "verifying",
+        "waiters",
+    )
+
+    def __init__(self, *, min_size: int, max_size: int, max_connecting: int) -> None:
+        self.min_size = min_size
+        self.max_size = max_size
+        self.max_connecting = max_connecting
+        self.idle: list[Slot[T]] = []
+        self.leased: set[Slot[T]] = set()
+        self.waiters: OrderedDict[Waiter[T], None] = OrderedDict()
+        self.connecting = 0
+        self.verifying = 0
+        self.resetting = 0
+        self.closing = 0
+        self.generation = 0
+        self.totals = Totals()
+
+    @property
+    def size(self) -> int:
+        """Connections that exist in any state, or are being opened."""
+        return (
+            len(self.idle)
+            + len(self.leased)
+            + self.connecting
+            + self.verifying
+            + self.resetting
+            + self.closing
+        )
+
+    @property
+    def serving(self) -> int:
+        """Connections that may still come to a waiter without a new one being opened."""
+        return len(self.idle) + len(self.leased) + self.verifying + self.resetting
+
+    def next_job(self, now: float, *, may_connect: bool) -> tuple[Job, Slot[T] | None] | None:
+        """
+        Decide what to do next, and book it as begun.
+
+        Three things can bring a waiter its connection: one that comes back, an idle one that is
+        verified first, and a new one. As many verifications and connects are under way as there
+        are waiters; a connection that comes back first makes the rest of them spare.
+
+        Args:
+            now: The time.
+            may_connect: Whether connects are allowed, which they are not while the server is down.
+
+        Returns:
+            A job and its slot, or None when nothing is to be done.
+        """
+        unserved = len(self.waiters) - self.connecting - self.verifying
+
+        if unserved > 0 and self.idle:
+            slot = self.idle.pop()
+
+            if self.outdated(slot, now):
+                self.closing += 1
+                return Job.EVICT, slot
+
+            self.verifying += 1
+            return Job.VERIFY, slot
+
+        wanted = unserved > 0 or self.size < self.min_size
+
+        if wanted and may_connect and self.connecting < self.max_connecting and self.size < self.max_size:
+            self.connecting += 1
+            return Job.CONNECT, None
+
+        return None
+
+    def outdated(self, slot: Slot[T], now: float) -> bool:
+        """
+        Tell whether a connection must not be used any more, however alive it is.
+
+        Args:
+            slot: The connection.
+            now: The time.
+
+        Returns:
+            True when it is past its lifetime or from before the last `expire`.
+        """
+        return now >= slot.expires_at or slot.generation != self.generation
+
+    def head(self) -> Waiter[T] | None:
+        """Take the waiter who waits longest out of the queue; those who gave up are dropped."""
+        while self.waiters:
+            waiter, _ = self.waiters.popitem(last=False)
+
+            if not waiter.future.done():
+                return waiter
+
+        return None
+
+    def rest(self, slot: Slot[T], now: float, ping_after: float) -> None:
+        """
+        Put a connection to the idle ones; it was in order just now.
+
+        Args:
+            slot: The connection.
+            now: The time.
+            ping_after: Seconds after which it must be verified before use.
+        """
+        slot.idle_since = now
+        slot.check_at = min(now + ping_after, slot.expires_at)
+        self.idle.append(slot)
+
+    def suspect(self) -> None:
+        """Have every idle connection verified before its next use: one of them was found dead."""
+        for slot in self.idle:
+            slot.check_at = -1.0
+
+    def overdue(self, now: float, max_idle: float) -> list[Slot[T]]:
+        """
+        Take out the idle connections that are outdated, or idle for too long and spare.
+
+        Args:
+            now: The time.
+            max_idle: Seconds.
+
+        Returns:
+            The connections to close, booked as closing.
+        """
+        spare = self.size - self.min_size
+        keep: list[Slot[T]] = []
+        leave: list[Slot[T]] = []
+
+        for slot in self.idle:  # the oldest first, since the newest are reused first
+            if self.outdated(slot, now):
+                leave.append(slot)
+            elif spare > 0 and now - slot.idle_since >= max_idle:
+                spare -= 1
+                leave.append(slot)
+            else:
+                keep.append(slot)
+
+        self.idle[:] = keep
+        self.closing += len(leave)
+        return leave

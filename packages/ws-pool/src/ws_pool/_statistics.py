@@ -1,0 +1,163 @@
+"""What a pool tells about itself: frozen snapshots, and the histogram that feeds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ("BUCKETS", "Histogram", "HistogramBuilder", "PoolStatistics")
+
+BUCKETS = 32
+"""Buckets of powers of two of a microsecond: bucket n holds times below 2**n µs, the last all above."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """
+    Times in buckets of powers of two of a microsecond.
+
+    Args:
+        counts: How many times fell into each bucket; bucket n holds those below 2**n µs.
+        total: Sum of all times in seconds.
+
+    Example:
+        >>> Histogram(counts=(0, 3, 1), total=4e-06).quantile(0.5)
+        2e-06
+    """
+
+    counts: tuple[int, ...]
+    total: float
+
+    @property
+    def count(self) -> int:
+        """How many times were recorded."""
+        return sum(self.counts)
+
+    def quantile(self, fraction: float) -> float:
+        """
+        Estimate a quantile.
+
+        Args:
+            fraction: Between 0 and 1; 0.99 asks for the 99th percentile.
+
+        Returns:
+            The upper edge of the quantile's bucket in seconds; 0.0 when nothing was recorded.
+        """
+        left = fraction * self.count
+
+        if left <= 0:
+            return 0.0
+
+        for exponent, count in enumerate(self.counts):
+            left -= count
+
+            if left <= 0:
+                return float(1 << exponent) / 1e6
+
+        return float(1 << len(self.counts)) / 1e6
+
+
+class HistogramBuilder:
+    """The growing side of `Histogram`; recording costs one list item."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * BUCKETS
+        self.total = 0.0
+
+    def record(self, seconds: float) -> None:
+        """
+        Count one time.
+
+        Args:
+            seconds: The time; negative ones (a clock that was set back) count as zero.
+        """
+        bucket = int(seconds * 1e6).bit_length() if seconds > 0 else 0
+        self.counts[bucket if bucket < BUCKETS else BUCKETS - 1] += 1
+        self.total += seconds
+
+    def snapshot(self) -> Histogram:
+        """Freeze the present state."""
+        return Histogram(tuple(self.counts), self.total)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatistics:
+    """
+    The state of a pool at one moment.
+
+    Args:
+        name: The pool's name.
+        min_size: Connections kept open.
+        max_size: Most connections at once.
+        size: Connections that exist or are being opened or closed: never above ``max_size``.
+        idle: Connections ready to be taken.
+        leased: Connections in use.
+        connecting: Connections being opened.
+        waiting: Tasks that wait for a connection.
+        opened: Connections opened so far.
+        closed: Connections closed so far.
+        timeouts: Acquires that were not served in time.
+        failures: Connection attempts that failed.
+        wait_time: How long acquires waited.
+        lease_time: How long connections were in use.
+        down: Why the server cannot be reached at the moment; empty when it can.
+    """
+
+    name: str
+    min_size: int
+    max_size: int
+    size: int
+    idle: int
+    leased: int
+    connecting: int
+    waiting: int
+    opened: int
+    closed: int
+    timeouts: int
+    failures: int
+    wait_time: Histogram
+    lease_time: Histogram
+    down: str = ""
+
+    def metrics(self) -> Mapping[str, float]:
+        """
+        Give the numbers under the names of OpenTelemetry's ``db.client.connection.*`` conventions.
+
+        Returns:
+            Metric names to values; times in seconds. Prometheus names have ``_`` for ``.``.
+        """
+        prefix = "db.client.connection."
+        return {
+            f"{prefix}count.idle": self.idle,
+            f"{prefix}count.used": self.leased,
+            f"{prefix}idle.min": self.min_size,
+            f"{prefix}max": self.max_size,
+            f"{prefix}pending_requests": self.waiting,
+            f"{prefix}timeouts": self.timeouts,
+            f"{prefix}wait_time.sum": self.wait_time.total,
+            f"{prefix}wait_time.count": self.wait_time.count,
+            f"{prefix}use_time.sum": self.lease_time.total,
+            f"{prefix}use_time.count": self.lease_time.count,
+        }
+
+    def status(self) -> Mapping[str, object]:
+        """Give plain numbers and strings, for logs, status pages and `pool_status`."""
+        return {
+            "name": self.name,
+            "min_size": self.min_size,
+            "max_size": self.max_size,
+            "size": self.size,
+            "idle": self.idle,
+            "leased": self.leased,
+            "connecting": self.connecting,
+            "waiting": self.waiting,
+            "opened": self.opened,
+            "closed": self.closed,
+            "timeouts": self.timeouts,
+            "failures": self.failures,
+            "wait_p99": self.wait_time.quantile(0.99),
+            "lease_p99": self.lease_time.quantile(0.99),
+            "down": self.down,
+        }

@@ -1,0 +1,112 @@
+"""The errors of ws-pool, below those of `ws_core.errors`.
+
+The tree::
+
+    WsError
+    ├── ConfigError                 a setting is wrong: the message names it, as DATABASES.default.port
+    ├── UsageError                  the calling code is wrong
+    │   ├── NotReadyError           the pool was not started
+    │   ├── ClosedError             the pool was closed
+    │   └── ConnectionBusy          two tasks use one connection at the same time
+    ├── AcquireTimeout              no connection became free in time
+    ├── UnavailableError            the server cannot be reached, or the connection was lost
+    │   ├── CommitUnknown           the connection was lost during COMMIT: it may or may not have happened
+    │   └── MaybeExecuted           the connection was lost between a command and its reply
+    ├── QueryError                  the server refused a statement; carries the server's error number
+    │   ├── IntegrityViolation      a unique, foreign key, not-null or check rule
+    │   └── TransactionConflict     deadlock, lock timeout, busy: running the transaction again may help
+    └── UnsupportedStatement        this client cannot run that construct; nothing was sent
+"""
+
+from __future__ import annotations
+
+from ws_core.errors import (
+    AcquireTimeout,
+    ClosedError,
+    ConfigError,
+    MissingExtraError,
+    NotReadyError,
+    UnavailableError,
+    UsageError,
+    WsError,
+)
+
+__all__ = (
+    "AcquireTimeout",
+    "ClosedError",
+    "CommitUnknown",
+    "ConfigError",
+    "ConnectionBusy",
+    "IntegrityViolation",
+    "MaybeExecuted",
+    "MissingExtraError",
+    "NotReadyError",
+    "QueryError",
+    "TransactionConflict",
+    "UnavailableError",
+    "UnsupportedStatement",
+    "UsageError",
+    "WsError",
+)
+
+
+class ConnectionBusy(UsageError):  # noqa: N818 - named after the condition, as the whole tree
+    """Two tasks use one connection at the same time: take a client per task, or `share()` it."""
+
+    default_code = "connection_busy"
+
+
+class CommitUnknown(UnavailableError):  # noqa: N818 - named after the condition, as the whole tree
+    """
+    The connection was lost while COMMIT was on its way.
+
+    The transaction may have been committed or not; only a look at the data can tell. It is
+    never retried on its own.
+    """
+
+    default_code = "commit_unknown"
+
+
+class MaybeExecuted(UnavailableError):  # noqa: N818 - named after the condition, as the whole tree
+    """
+    The connection was lost after a command was sent and before its reply came.
+
+    The server may have executed it or not.
+    """
+
+    default_code = "maybe_executed"
+
+
+class QueryError(WsError):
+    """
+    The server refused a statement.
+
+    ``errno`` is the server's error number (MySQL) or SQLite's extended result code, or 0 when
+    there is none. The driver's own exception is the ``__cause__``.
+    """
+
+    default_code = "query"
+
+    @property
+    def errno(self) -> int:
+        """The server's error number; 0 when it gave none."""
+        number = self.context.get("errno", 0)
+        return number if isinstance(number, int) else 0
+
+
+class IntegrityViolation(QueryError):  # noqa: N818 - named after the condition, as the whole tree
+    """A unique, foreign key, not-null or check rule forbids the change."""
+
+    default_code = "integrity"
+
+
+class TransactionConflict(QueryError):  # noqa: N818 - named after the condition, as the whole tree
+    """A deadlock, a lock timeout or a busy database: running the whole transaction again may help."""
+
+    default_code = "conflict"
+
+
+class UnsupportedStatement(UsageError):  # noqa: N818 - named after the condition, as the whole tree
+    """This client cannot run that construct; nothing was sent. `engine()` runs all of SQLAlchemy."""
+
+    default_code = "unsupported_statement"
