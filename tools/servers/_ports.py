@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
-__all__ = ("HOST", "PortReservation")
+__all__ = ("HOST", "PortReservation", "listens")
 
 HOST = "127.0.0.1"
 _FIRST, _LAST = 20_000, 32_000  # below net.ipv4.ip_local_port_range, which begins at 32768
@@ -79,3 +79,38 @@ def _is_free(port: int) -> bool:
             return False
 
     return True
+
+
+def listens(pid: int, port: int) -> bool:
+    """
+    Tell whether it is this process that listens on a port, and not a stranger.
+
+    Args:
+        pid: The process id.
+        port: The TCP port.
+
+    Returns:
+        The answer; True where the system does not tell (no /proc).
+    """
+    table = Path("/proc/net/tcp")
+
+    if not table.exists():
+        return True
+
+    listening = set()
+
+    for line in table.read_text().splitlines()[1:]:
+        _, local, _, state, *_, inode = line.split()[:10]
+
+        if state == "0A" and local.endswith(f":{port:04X}"):
+            listening.add(f"socket:[{inode}]")
+
+    descriptors = Path(f"/proc/{pid}/fd").iterdir()
+    return any(_target(descriptor) in listening for descriptor in descriptors)
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except FileNotFoundError:
+        return ""  # closed while we looked

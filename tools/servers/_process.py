@@ -19,7 +19,7 @@ from threading import Lock
 from types import TracebackType
 from typing import Self
 
-from tools.servers._ports import HOST, PortReservation
+from tools.servers._ports import HOST, PortReservation, listens
 
 __all__ = ("Server", "ServerError")
 
@@ -219,7 +219,7 @@ class Server:
 
     def _answers(self) -> bool:
         try:
-            return self._is_ready()
+            return self._is_ready() and self.running and listens(self.pid, self.port)
         except OSError:
             return False
 
