@@ -1,3 +1,39 @@
 """Interval, crontab and one-shot tasks for asyncio and trio that never drop a late run silently."""
 
-__all__: tuple[str, ...] = ()
+from ws_tasks._execution import current_run as current_run
+from ws_tasks._options import TaskOptions as TaskOptions
+from ws_tasks.circular import AsyncCircularForFrame as AsyncCircularForFrame
+from ws_tasks.circular import AsyncCircularForSecond as AsyncCircularForSecond
+from ws_tasks.circular import AsyncCircularForTimeout as AsyncCircularForTimeout
+from ws_tasks.errors import NotStartedError as NotStartedError
+from ws_tasks.errors import RunTimeout as RunTimeout
+from ws_tasks.errors import ScheduleError as ScheduleError
+from ws_tasks.interface import Guard as Guard
+from ws_tasks.interface import Run as Run
+from ws_tasks.interface import TaskEvent as TaskEvent
+from ws_tasks.interface import TaskInterface as TaskInterface
+from ws_tasks.interface import TaskStatistics as TaskStatistics
+from ws_tasks.scheduler import Scheduler as Scheduler
+from ws_tasks.tasks import CrontabTask as CrontabTask
+from ws_tasks.tasks import IntervalTask as IntervalTask
+from ws_tasks.tasks import OnceTask as OnceTask
+
+__all__ = (
+    "AsyncCircularForFrame",
+    "AsyncCircularForSecond",
+    "AsyncCircularForTimeout",
+    "CrontabTask",
+    "Guard",
+    "IntervalTask",
+    "NotStartedError",
+    "OnceTask",
+    "Run",
+    "RunTimeout",
+    "ScheduleError",
+    "Scheduler",
+    "TaskEvent",
+    "TaskInterface",
+    "TaskOptions",
+    "TaskStatistics",
+    "current_run",
+)

@@ -1,0 +1,219 @@
+"""A crontab expression as arithmetic on local time.
+
+Local time here is an integer: the seconds since 1970-01-01 00:00 on a clock that knows no
+zones. A day's named seconds are numbered 0 … ``per_day`` - 1, so that "the next one", "the last
+one" and "how many in between" are look-ups and subtractions, however long the gap is.
+
+cronsim parses the fields and decides on days (Debian's day rules, ``L``, ``LW``, ``MON#2``).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from datetime import date, datetime
+from functools import lru_cache
+
+from cronsim import CronSim, CronSimError
+
+from ws_tasks.errors import ScheduleError
+
+__all__ = ("Calendar", "parse_calendar")
+
+DAY = 86_400
+EPOCH = date(1970, 1, 1).toordinal()
+_HORIZON_MONTHS = 12 * 50
+
+_FIELDS = ("second", "minute", "hour", "day-of-month", "month", "day-of-week")
+_ALIASES = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+
+
+class Calendar:
+    """
+    The local times that a crontab expression names.
+
+    Args:
+        expression: The expression as the user wrote it, for messages.
+        fields: Its six fields, seconds first.
+        cron: The parsed expression.
+    """
+
+    __slots__ = ("_cron", "_memo", "_minutes", "_months", "_seconds", "expression", "fixed", "per_day")
+
+    def __init__(self, expression: str, fields: list[str], cron: CronSim) -> None:
+        self.expression = expression
+        self.fixed = not (fields[1].startswith("*") or fields[2].startswith("*"))
+        self._cron = cron
+        self._months = frozenset(cron.months)
+        self._seconds = tuple(sorted(cron.seconds))
+        self._minutes = tuple(60 * hour + m for hour in sorted(cron.hours) for m in sorted(cron.minutes))
+        self.per_day = len(self._minutes) * len(self._seconds)
+        self._memo: tuple[int, int, tuple[int, ...]] = (0, 0, ())
+
+    def at_or_after(self, moment: int) -> int | None:
+        """Find the first named time at or after a local time, or None within fifty years."""
+        day, second = divmod(moment, DAY)
+        rank = self._rank(second)
+
+        for ordinal in self._days_from(day + EPOCH):
+            if ordinal > day + EPOCH:
+                rank = 0
+
+            if rank < self.per_day:
+                return (ordinal - EPOCH) * DAY + self._nth(rank)
+
+        return None
+
+    def at_or_before(self, moment: int) -> int | None:
+        """Find the last named time at or before a local time, or None within fifty years."""
+        day, second = divmod(moment, DAY)
+        rank = self._rank(second + 1) - 1
+
+        for ordinal in self._days_back_from(day + EPOCH):
+            if ordinal < day + EPOCH:
+                rank = self.per_day - 1
+
+            if rank >= 0:
+                return (ordinal - EPOCH) * DAY + self._nth(rank)
+
+        return None
+
+    def count(self, start: int, end: int) -> int:
+        """Count the named times after ``start``, up to and including ``end``."""
+        if end <= start:
+            return 0
+
+        first_day, first_second = divmod(start + 1, DAY)
+        last_day, last_second = divmod(end, DAY)
+        total = 0
+
+        for ordinal in self._days_from(first_day + EPOCH):
+            day = ordinal - EPOCH
+
+            if day > last_day:
+                break
+
+            low = self._rank(first_second) if day == first_day else 0
+            high = self._rank(last_second + 1) if day == last_day else self.per_day
+            total += high - low
+
+        return total
+
+    def _rank(self, second: int) -> int:
+        """Count the named seconds of a day before this one."""
+        minute, rest = divmod(second, 60)
+        index = bisect_left(self._minutes, minute)
+        rank = index * len(self._seconds)
+
+        if index < len(self._minutes) and self._minutes[index] == minute:
+            rank += bisect_left(self._seconds, rest)
+
+        return rank
+
+    def _nth(self, rank: int) -> int:
+        minute, second = divmod(rank, len(self._seconds))
+        return self._minutes[minute] * 60 + self._seconds[second]
+
+    def _days_from(self, ordinal: int) -> Iterator[int]:
+        start = date.fromordinal(ordinal)
+        year, month = start.year, start.month
+
+        for _ in range(_HORIZON_MONTHS):
+            for found in self._days(year, month):
+                if found >= ordinal:
+                    yield found
+
+            year, month = (year, month + 1) if month < 12 else (year + 1, 1)
+
+    def _days_back_from(self, ordinal: int) -> Iterator[int]:
+        start = date.fromordinal(ordinal)
+        year, month = start.year, start.month
+
+        for _ in range(_HORIZON_MONTHS):
+            for found in reversed(self._days(year, month)):
+                if found <= ordinal:
+                    yield found
+
+            year, month = (year, month - 1) if month > 1 else (year - 1, 12)
+
+    def _days(self, year: int, month: int) -> tuple[int, ...]:
+        """List the ordinals of the named days of a month; the last month asked for is kept."""
+        if month not in self._months:
+            return ()
+
+        known_year, known_month, days = self._memo
+
+        if (known_year, known_month) != (year, month):
+            first = date(year, month, 1).toordinal()
+            after = date(year + month // 12, month % 12 + 1, 1).toordinal()
+            days = tuple(o for o in range(first, after) if self._cron.match_day(date.fromordinal(o)))
+            self._memo = (year, month, days)
+
+        return days
+
+
+@lru_cache(maxsize=1024)
+def parse_calendar(expression: str) -> Calendar:
+    """
+    Parse a crontab expression of five fields, or six with the seconds first, or an @name.
+
+    Args:
+        expression: For example ``"*/5 * * * *"``, ``"0 9 * * MON-FRI"`` or ``"@daily"``.
+
+    Returns:
+        The calendar; equal expressions share one.
+
+    Raises:
+        ScheduleError: A field is wrong (the message names it), or the expression names no date.
+    """
+    text = expression.strip()
+
+    if text.startswith("@"):
+        if text.lower() not in _ALIASES:
+            message = f"crontab {expression!r} is not a known name: use one of {', '.join(_ALIASES)}"
+            raise ScheduleError(message, expression=expression)
+
+        text = _ALIASES[text.lower()]
+
+    fields = text.upper().split()
+
+    if len(fields) not in {5, 6}:
+        message = f"crontab {expression!r} has {len(fields)} fields: write 5, or 6 with the seconds first"
+        raise ScheduleError(message, expression=expression)
+
+    if len(fields) == 5:
+        fields.insert(0, "0")
+
+    calendar = Calendar(expression, fields, _parse(expression, fields))
+
+    if calendar.at_or_after(0) is None:
+        message = f"crontab {expression!r} names no date within fifty years: check day, month and weekday"
+        raise ScheduleError(message, expression=expression)
+
+    return calendar
+
+
+def _parse(expression: str, fields: list[str]) -> CronSim:
+    try:
+        return CronSim(" ".join(fields), datetime(2000, 1, 1))  # noqa: DTZ001 - local time without a zone
+    except CronSimError as error:
+        name = str(error).removeprefix("Bad ")
+    except (AssertionError, TypeError, ValueError):
+        # Mixtures such as "5#2/2" pass cronsim's field checks and fail inside it.
+        name = ""
+
+    if name in _FIELDS:
+        field = fields[_FIELDS.index(name)]
+        message = f"crontab {expression!r}: the {name} field {field!r} is wrong"
+    else:
+        message = f"crontab {expression!r} is not an expression that can be understood"
+
+    raise ScheduleError(message, expression=expression, field=name)

@@ -1,0 +1,297 @@
+"""One run from its first attempt to its last: threads, timeouts, retries and the error boundary."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+import random
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+
+from ws_core.errors import NotReadyError
+from ws_tasks.errors import RunTimeout
+from ws_tasks.interface import EventKind, Run, TaskEvent
+
+if TYPE_CHECKING:
+    from ws_tasks._task import ScheduledTask
+    from ws_tasks.scheduler import Scheduler
+
+__all__ = ("Instance", "current_run", "execute")
+
+logger = logging.getLogger("ws_tasks")
+
+_current: ContextVar[Run] = ContextVar("ws_tasks_current_run")
+
+
+def current_run() -> Run:
+    """
+    Return the run that the calling function is part of, in coroutines and threads alike.
+
+    Raises:
+        NotReadyError: The caller is not run by a task.
+
+    Example:
+        ```python
+        import anyio
+        from ws_tasks import OnceTask, Scheduler, current_run
+
+        async def report() -> None:
+            print(current_run().name, current_run().attempt)
+
+        async with Scheduler() as scheduler:
+            task = scheduler.add(OnceTask(3600, report, name="report"))
+            await task.run_now()
+        ```
+    """
+    try:
+        return _current.get()
+    except LookupError:
+        raise NotReadyError("current_run() was called outside of a run of a task") from None
+
+
+class Instance:
+    """A run that has begun or waits in its task's queue."""
+
+    __slots__ = ("_done", "ended", "run", "scope")
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.scope = anyio.CancelScope()
+        self.ended = False
+        self._done: anyio.Event | None = None
+
+    def finish(self) -> None:
+        """Mark as ended and let those who wait go on."""
+        self.ended = True
+
+        if self._done is not None:
+            self._done.set()
+
+    async def wait(self) -> None:
+        """Wait for the end."""
+        if self.ended:
+            return
+
+        if self._done is None:
+            self._done = anyio.Event()
+
+        await self._done.wait()
+
+
+async def execute(scheduler: Scheduler, task: ScheduledTask, instance: Instance) -> None:
+    """
+    Make all attempts of a run; nothing but cancellation, exit and interrupt leaves here.
+
+    Args:
+        scheduler: Who runs it: clock, threads, events.
+        task: Whose run it is.
+        instance: The run.
+    """
+    options = task.options
+    counters = task.counters
+    attempt = 1
+
+    if options.guard is not None and not await _claim(scheduler, task, instance.run):
+        return
+
+    while True:
+        run = instance.run if attempt == 1 else replace(instance.run, attempt=attempt)
+        _current.set(run)
+        failure = await _attempt(scheduler, task, instance, run)
+
+        if failure is None:
+            counters.succeeded += 1
+            return
+
+        counters.last_error = f"{type(failure).__name__}: {failure}"
+
+        if attempt > options.retries or not isinstance(failure, options.retry_on):
+            counters.failed += 1
+            await _report(scheduler, task, run, failure)
+            return
+
+        delay = backoff(attempt, options.retry_wait, options.retry_max_wait, random.random())
+        detail = f"attempt {attempt} of {options.retries + 1} failed, next one in {delay:.3g} s: {failure!r}"
+        scheduler.emit(TaskEvent("failed", task.name, detail, run.scheduled_at, failure))
+        await scheduler.clock.sleep(delay)
+        counters.retried += 1
+        attempt += 1
+
+
+def backoff(attempt: int, first: float, most: float, fraction: float) -> float:
+    """
+    Compute the wait before the next attempt: exponential, with as much as the first wait as jitter.
+
+    Args:
+        attempt: The attempt that failed, from 1.
+        first: Seconds to wait after the first attempt.
+        most: Upper bound of the wait in seconds.
+        fraction: A random number from 0 to 1.
+
+    Returns:
+        Seconds.
+
+    Example:
+        >>> [backoff(n, 0.1, 5.0, 0.5) for n in (1, 2, 3, 20)]
+        [0.15, 0.25, 0.45, 5.0]
+    """
+    return min(most, first * float(2 ** min(attempt - 1, 60)) + first * fraction)
+
+
+async def _claim(scheduler: Scheduler, task: ScheduledTask, run: Run) -> bool:
+    """Ask the guard for the run; without an answer the run is not made, which is safe."""
+    guard = task.options.guard
+    assert guard is not None  # noqa: S101 - the caller has looked
+
+    try:
+        if await guard.claim(run.id, task.options.guard_ttl):
+            return True
+    except Exception as error:  # noqa: BLE001 - the guard is foreign code
+        task.counters.failed += 1
+        task.counters.last_error = f"guard: {type(error).__name__}: {error}"
+        await _report(scheduler, task, run, error)
+        return False
+
+    task.counters.claimed_elsewhere += 1
+    scheduler.emit(TaskEvent("claimed_elsewhere", task.name, "another process makes it", run.scheduled_at))
+    return False
+
+
+async def _attempt(
+    scheduler: Scheduler, task: ScheduledTask, instance: Instance, run: Run
+) -> BaseException | None:
+    """Make one attempt; return what it raised."""
+    try:
+        if task.is_async:
+            await _call(task, run)
+        else:
+            await _call_in_thread(scheduler, task, run)
+    except anyio.get_cancelled_exc_class():
+        if instance.scope.cancel_called or _cancelled_from_outside():
+            raise
+
+        # The function let a CancelledError out that nobody asked for, such as that of a future
+        # it waited for. For asyncio the run would just vanish; it is a failure like any other.
+        return RuntimeError("the function raised a cancellation that nobody asked for")
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - the boundary: a task never dies silently
+        return error
+
+    return None
+
+
+async def _call(task: ScheduledTask, run: Run) -> None:
+    timeout = task.options.timeout
+
+    if timeout is None:
+        await task.func(*task.args, **task.kwargs)
+        return
+
+    with anyio.move_on_after(timeout) as scope:
+        await task.func(*task.args, **task.kwargs)
+
+    if scope.cancelled_caught:
+        raise _timed_out(task, run, timeout)
+
+
+async def _call_in_thread(scheduler: Scheduler, task: ScheduledTask, run: Run) -> None:
+    """
+    Call a plain function in a thread.
+
+    A thread cannot be interrupted. A timeout is therefore announced when it is due, but the run
+    ends, and makes room for the next, only when the function returns.
+    """
+    call = functools.partial(_tracked, scheduler.threads, run, functools.partial(task.func, *task.args))
+
+    if task.kwargs:
+        call = functools.partial(call, **task.kwargs)
+
+    timeout = task.options.timeout
+
+    if timeout is None:
+        result = await anyio.to_thread.run_sync(call, limiter=scheduler.limiter, abandon_on_cancel=True)
+    else:
+        overdue = False
+
+        async def watch() -> None:
+            nonlocal overdue
+            await anyio.sleep(timeout)
+            overdue = True
+            detail = f"the thread runs longer than {timeout:g} s and cannot be interrupted"
+            scheduler.emit(TaskEvent("overdue", task.name, detail, run.scheduled_at))
+
+        failure: Exception | None = None
+        result = None
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+
+            try:
+                result = await anyio.to_thread.run_sync(
+                    call, limiter=scheduler.limiter, abandon_on_cancel=True
+                )
+            except Exception as error:  # noqa: BLE001 - kept out of the group, raised below
+                failure = error
+
+            group.cancel_scope.cancel()
+
+        if overdue:
+            raise _timed_out(task, run, timeout) from failure
+
+        if failure is not None:
+            raise failure
+
+    if inspect.isawaitable(result):
+        # A plain function, such as a lambda, that made a coroutine.
+        await result
+
+
+def _tracked(threads: set[Run], run: Run, function: functools.partial[object], **kwargs: object) -> object:
+    threads.add(run)
+
+    try:
+        return function(**kwargs)
+    finally:
+        threads.discard(run)
+
+
+def _timed_out(task: ScheduledTask, run: Run, timeout: float) -> RunTimeout:
+    task.counters.timed_out += 1
+    message = f"task {task.name!r} took longer than its timeout of {timeout:g} s"
+    return RunTimeout(message, task=task.name, timeout=timeout, run=run.id)
+
+
+def _cancelled_from_outside() -> bool:
+    try:
+        current = asyncio.current_task()
+    except RuntimeError:
+        current = None
+
+    # On trio a cancellation always comes from a cancel scope.
+    return current is None or current.cancelling() > 0
+
+
+async def _report(scheduler: Scheduler, task: ScheduledTask, run: Run, failure: BaseException) -> None:
+    kind: EventKind = "timed_out" if isinstance(failure, RunTimeout) else "failed"
+    scheduler.emit(TaskEvent(kind, task.name, repr(failure), run.scheduled_at, failure))
+    handler = task.options.on_error
+
+    if handler is None:
+        logger.error("run %s failed", run.id, exc_info=failure)
+        return
+
+    try:
+        answer = handler(failure, run)
+
+        if inspect.isawaitable(answer):
+            await answer
+    except Exception:
+        logger.exception("on_error of task %r failed", task.name)
+        logger.error("run %s failed", run.id, exc_info=failure)  # noqa: TRY400 - the run's own error

@@ -1,0 +1,175 @@
+"""The options that all tasks share, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, TypeAlias, TypedDict
+
+from ws_tasks._checks import check_seconds, check_whole
+from ws_tasks.errors import ScheduleError
+from ws_tasks.interface import Guard, Run
+
+__all__ = ("Coalesce", "ErrorHandler", "Options", "Overlap", "TaskOptions", "make_options")
+
+Overlap = Literal["skip", "queue", "cancel_previous"]
+Coalesce = Literal["latest", "all"]
+ErrorHandler: TypeAlias = Callable[[BaseException, Run], Awaitable[None] | None]
+
+
+class TaskOptions(TypedDict, total=False):
+    """
+    The options that all tasks take as keyword arguments.
+
+    Args:
+        tag: Names a group of tasks, ``"default"`` when left out: ``scheduler.stop(tag)``.
+        name: The task's name in messages and run ids; by default the function's.
+        kwargs: Passed to the function by name.
+        jitter: Up to so many seconds are added to each waking; nominal times stay as they are.
+        overlap: What to do when a run is due and the one before has not ended: ``"skip"`` it
+            (the default), ``"queue"`` it, or ``"cancel_previous"``.
+        max_instances: How many runs may be under way at once; 1 by default.
+        max_queued: How many runs may wait with ``overlap="queue"``; more are skipped. 1000.
+        coalesce: When several runs are overdue make the ``"latest"`` one only (the default), or
+            ``"all"``.
+        misfire_grace: Seconds a run may be late; None (the default) for any. Later ones are
+            skipped, which is an event and a counter.
+        timeout: Seconds each attempt may take; None for any. A coroutine is cancelled; a thread
+            cannot be, so it is announced as overdue and counts as timed out when it returns.
+        retries: How often to try again when an attempt raises; 0 by default.
+        retry_on: The exception, or a tuple of them, worth a retry; `Exception` by default.
+        retry_wait: Seconds before the first retry, 0.1; doubled each time, with jitter.
+        retry_max_wait: Upper bound of that wait in seconds, 5.0.
+        on_error: Called (and awaited) with the exception and the `Run` when the last attempt has
+            failed; without it the error is logged.
+        guard: Decides which of several processes makes a run; see `Guard`.
+        guard_ttl: Seconds that a claim is kept, 3600; longer than the processes' clocks differ.
+    """
+
+    tag: str
+    name: str | None
+    kwargs: Mapping[str, object] | None
+    jitter: float
+    overlap: Overlap
+    max_instances: int
+    max_queued: int
+    coalesce: Coalesce
+    misfire_grace: float | None
+    timeout: float | None
+    retries: int
+    retry_on: type[Exception] | tuple[type[Exception], ...]
+    retry_wait: float
+    retry_max_wait: float
+    on_error: ErrorHandler | None
+    guard: Guard | None
+    guard_ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How runs are made. Equal options share one object, so that many tasks cost little."""
+
+    jitter: float = 0.0
+    overlap: Overlap = "skip"
+    max_instances: int = 1
+    max_queued: int = 1000
+    coalesce: Coalesce = "latest"
+    misfire_grace: float | None = None
+    timeout: float | None = None
+    retries: int = 0
+    retry_on: type[Exception] | tuple[type[Exception], ...] = Exception
+    retry_wait: float = 0.1
+    retry_max_wait: float = 5.0
+    on_error: ErrorHandler | None = None
+    guard: Guard | None = None
+    guard_ttl: float = 3600.0
+
+
+_DEFAULT = Options()
+_OWN = frozenset({"tag", "name", "kwargs"})
+
+
+@lru_cache(maxsize=256)
+def _share(options: Options) -> Options:
+    return options
+
+
+def make_options(given: TaskOptions) -> Options:
+    """
+    Check the options given and share equal ones.
+
+    Args:
+        given: What the user gave; ``tag``, ``name`` and ``kwargs`` are the task's own business.
+
+    Returns:
+        All options.
+
+    Raises:
+        ScheduleError: An option is wrong; the message names it.
+    """
+    if not given.keys() - _OWN:
+        return _DEFAULT
+
+    try:
+        options = Options(**{key: value for key, value in given.items() if key not in _OWN})  # type: ignore[arg-type]  # the TypedDict has the types
+    except TypeError:
+        unknown = sorted(given.keys() - _OWN - set(Options.__slots__))
+        raise ScheduleError(f"unknown options: {', '.join(unknown)}", options=tuple(unknown)) from None
+
+    _check_numbers(options)
+    _check_rules(options)
+
+    try:
+        return _share(options)
+    except TypeError:  # something in it is not hashable
+        return options
+
+
+def _check_numbers(options: Options) -> None:
+    check_seconds("jitter", options.jitter, zero=True)
+    check_seconds("retry_wait", options.retry_wait, zero=True)
+    check_seconds("retry_max_wait", options.retry_max_wait, zero=True)
+    check_seconds("guard_ttl", options.guard_ttl)
+
+    if options.timeout is not None:
+        check_seconds("timeout", options.timeout)
+
+    if options.misfire_grace is not None:
+        check_seconds("misfire_grace", options.misfire_grace, zero=True)
+
+    check_whole("max_instances", options.max_instances, 1)
+    check_whole("max_queued", options.max_queued, 1)
+    check_whole("retries", options.retries, 0)
+
+
+def _check_rules(options: Options) -> None:
+    _one_of("overlap", options.overlap, ("skip", "queue", "cancel_previous"))
+    _one_of("coalesce", options.coalesce, ("latest", "all"))
+
+    if options.coalesce == "all" and options.overlap != "queue":
+        # All missed runs are due at the same moment: without a queue all but one would be skipped.
+        raise ScheduleError('coalesce="all" needs overlap="queue": missed runs are all due at once')
+
+    if options.overlap == "cancel_previous" and options.max_instances != 1:
+        raise ScheduleError('overlap="cancel_previous" allows max_instances=1 only')
+
+    if options.guard is not None and not callable(getattr(options.guard, "claim", None)):
+        raise ScheduleError(f"guard={options.guard!r} has no method claim(run_id, ttl)", option="guard")
+
+    _check_classes(options.retry_on)
+    handler: object = options.on_error
+
+    if handler is not None and not callable(handler):
+        raise ScheduleError(f"on_error={handler!r} cannot be called", option="on_error")
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ScheduleError(f"{name}={value!r} is wrong: use one of {', '.join(allowed)}", option=name)
+
+
+def _check_classes(value: object) -> None:
+    for item in value if isinstance(value, tuple) else (value,):
+        if not isinstance(item, type) or not issubclass(item, Exception):
+            raise ScheduleError(f"retry_on={value!r} is wrong: give exception classes", option="retry_on")

@@ -1,0 +1,278 @@
+"""What interval, crontab and one-shot tasks have in common."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from ws_core.errors import UsageError
+from ws_tasks._clock import Clock
+from ws_tasks._execution import Instance
+from ws_tasks._options import TaskOptions, make_options
+from ws_tasks.errors import NotStartedError, ScheduleError
+from ws_tasks.interface import TaskInterface, TaskStatistics
+from ws_tasks.scheduler import Scheduler, current_scheduler
+from ws_tasks.triggers import Trigger
+
+__all__ = ("ScheduledTask",)
+
+_NO_KWARGS: Mapping[str, object] = {}
+
+
+class Counters:
+    """What a task has done so far."""
+
+    __slots__ = (
+        "cancelled",
+        "claimed_elsewhere",
+        "coalesced",
+        "failed",
+        "last_duration",
+        "last_error",
+        "late",
+        "overlap",
+        "retried",
+        "started",
+        "succeeded",
+        "timed_out",
+    )
+
+    def __init__(self) -> None:
+        self.started = self.succeeded = self.failed = self.retried = 0
+        self.timed_out = self.cancelled = self.claimed_elsewhere = 0
+        self.coalesced = self.late = self.overlap = 0
+        self.last_duration: float | None = None
+        self.last_error: str | None = None
+
+
+class ScheduledTask(TaskInterface):
+    """A function, when it is due, and how its runs are made. See the public classes."""
+
+    __slots__ = (
+        "__weakref__",
+        "active",
+        "args",
+        "counters",
+        "func",
+        "is_async",
+        "kwargs",
+        "name",
+        "nominal",
+        "options",
+        "queue",
+        "scheduler",
+        "shift",
+        "state",
+        "tag",
+        "ticket",
+        "trigger",
+    )
+
+    def __init__(
+        self,
+        func: Callable[..., Any],  # any function: its result is not used
+        args: tuple[object, ...],
+        options: TaskOptions,
+    ) -> None:
+        if not callable(func):
+            raise ScheduleError(f"a task needs a function to call, not {func!r}", func=func)
+
+        self.func = func
+        self.args = args
+        self.kwargs = dict(options.get("kwargs") or {}) or _NO_KWARGS
+        self.is_async = _is_async(func)
+        self.name = options.get("name") or _name_of(func)
+        self.tag = options.get("tag", "default")
+        self.options = make_options(options)
+
+        if self.options.overlap == "cancel_previous" and not self.is_async:
+            message = f'task {self.name!r}: overlap="cancel_previous" needs an async function'
+            raise ScheduleError(f"{message}: a thread cannot be interrupted", task=self.name)
+
+        self.scheduler: Scheduler | None = None
+        self.state: Literal["new", "running", "paused", "stopped"] = "new"
+        self.trigger: Trigger | None = None
+        self.nominal: float | None = None
+        self.shift = 0.0
+        self.ticket = 0
+        self.active: list[Instance] = []
+        self.queue: deque[Instance] | None = None
+        self.counters = Counters()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} {self.state}>"
+
+    @property
+    def running(self) -> bool:
+        """Whether the task has been started and has neither been stopped nor come to its end."""
+        return self.state == "paused" or (
+            self.state == "running" and (self.nominal is not None or bool(self.active) or bool(self.queue))
+        )
+
+    @property
+    def next_run_time(self) -> datetime | None:
+        """The next nominal time in UTC, or None when paused, stopped or exhausted."""
+        if self.state != "running" or self.nominal is None or self.scheduler is None:
+            return None
+
+        return self.scheduler.moment(self, self.nominal)
+
+    def start(self, scheduler: Scheduler | None = None) -> None:
+        """
+        Begin to make runs. Call it from a coroutine.
+
+        Args:
+            scheduler: Who makes them; by default the running loop's scheduler.
+
+        Raises:
+            UsageError: The task runs already, no event loop is running, or the scheduler belongs
+                to another loop or is closed.
+        """
+        if self.running:
+            raise UsageError(f"task {self.name!r} was started already: stop() it first", task=self.name)
+
+        scheduler = current_scheduler() if scheduler is None else scheduler
+        scheduler.check_usable()
+        self.trigger = self._make_trigger(scheduler.clock)
+        self.state = "running"
+        self.scheduler = scheduler
+        scheduler.enrol(self, self._first(self.trigger, scheduler.now(self.trigger)))
+
+    def stop(self, *, cancel: bool = False) -> Awaitable[None]:
+        """
+        Make no more runs. Those under way go on; await the result to wait for their end.
+
+        Args:
+            cancel: Whether to cancel the runs under way.
+
+        Returns:
+            What can be awaited, once or often or not at all.
+
+        Raises:
+            NotStartedError: The task was never started.
+            UsageError: The task belongs to another event loop.
+        """
+        scheduler = self._started("stop")
+
+        if self.state != "stopped":
+            self.state = "stopped"
+            self.nominal = None
+            scheduler.dismiss(self)
+
+        instances = list(self.active)
+
+        if cancel:
+            for instance in instances:
+                instance.scope.cancel()
+
+        return _Ended(instances)
+
+    def pause(self) -> None:
+        """Make no runs until `resume`; those under way go on."""
+        scheduler = self._started("pause")
+
+        if self.state == "running":
+            self.state = "paused"
+            scheduler.suspend(self)
+
+    def resume(self) -> None:
+        """
+        Make runs again, on the same nominal times as before.
+
+        Those that passed meanwhile are not made up for, except that a single last one is made late.
+        """
+        scheduler = self._started("resume")
+
+        if self.state == "paused" and self.trigger is not None:
+            self.state = "running"
+            following = self.trigger.after(scheduler.now(self.trigger))
+            scheduler.schedule(self, self.nominal if following is None else following)
+
+    def run_now(self) -> Awaitable[None]:
+        """
+        Make a run beside the schedule, under the same rules for overlap.
+
+        Returns:
+            What can be awaited to wait for the run's end. An error in the run does not come out
+            here: it goes where all errors of the task go.
+
+        Raises:
+            NotStartedError: The task was never started, or was stopped.
+        """
+        scheduler = self._started("run")
+
+        if self.state == "stopped":
+            raise NotStartedError(f"task {self.name!r} was stopped: start() it to run it", task=self.name)
+
+        instance = scheduler.runs.launch(self, datetime.fromtimestamp(scheduler.clock.time(), UTC))
+        return _Ended([] if instance is None else [instance])
+
+    def statistics(self) -> TaskStatistics:
+        """Return the counters since the task was created, and its state now."""
+        counters = self.counters
+        return TaskStatistics(
+            started=counters.started,
+            succeeded=counters.succeeded,
+            failed=counters.failed,
+            retried=counters.retried,
+            timed_out=counters.timed_out,
+            cancelled=counters.cancelled,
+            claimed_elsewhere=counters.claimed_elsewhere,
+            running=len(self.active),
+            queued=len(self.queue or ()),
+            next_run_time=self.next_run_time,
+            last_duration=counters.last_duration,
+            last_error=counters.last_error,
+            skipped={"overlap": counters.overlap, "late": counters.late, "coalesced": counters.coalesced},
+        )
+
+    def _make_trigger(self, clock: Clock) -> Trigger:
+        raise NotImplementedError
+
+    def _first(self, trigger: Trigger, now: float) -> float | None:
+        return trigger.after(now)
+
+    def _started(self, verb: str) -> Scheduler:
+        if self.scheduler is None:
+            message = f"task {self.name!r} cannot {verb} before it is started: call start()"
+            raise NotStartedError(message, task=self.name)
+
+        self.scheduler.check_loop()
+        return self.scheduler
+
+
+class _Ended:
+    """Awaitable that waits for runs to end; awaiting it is optional."""
+
+    __slots__ = ("_instances",)
+
+    def __init__(self, instances: list[Instance]) -> None:
+        self._instances = instances
+
+    def __await__(self) -> Generator[Any, Any, None]:  # what a loop makes of it is the loop's business
+        return self._wait().__await__()
+
+    async def _wait(self) -> None:
+        for instance in self._instances:
+            await instance.wait()
+
+
+def _is_async(func: Callable[..., object]) -> bool:
+    while isinstance(func, functools.partial):
+        func = func.func
+
+    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(
+        getattr(type(func), "__call__", None)  # noqa: B004 - the method itself is looked at
+    )
+
+
+def _name_of(func: Callable[..., object]) -> str:
+    while isinstance(func, functools.partial):
+        func = func.func
+
+    module = getattr(func, "__module__", type(func).__module__)
+    return f"{module}.{getattr(func, '__qualname__', type(func).__qualname__)}"
