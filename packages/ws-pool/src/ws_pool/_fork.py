@@ -1,33 +1,38 @@
-"""Counts the forks this process came from, so that a pool notices that it was copied by one."""
+"""Tells pools that the process they live in is a copy: after a fork, the connections are the parent's."""
 
 from __future__ import annotations
 
 import os
+from typing import Protocol
+from weakref import WeakSet
 
 __all__ = ("watch",)
 
-generation = 0
-_watching = False
+
+class Forkable(Protocol):
+    """What wants to know."""
+
+    def _forked(self) -> None: ...
 
 
-def watch() -> int:
+_watched: WeakSet[Forkable] = WeakSet()
+_registered: list[bool] = []
+
+
+def watch(pool: Forkable) -> None:
     """
-    Begin to count forks, once per process.
+    Have ``pool._forked()`` called in each child that the process forks from now on.
 
-    Returns:
-        The present count; it differs from `generation` after a fork.
+    Args:
+        pool: Is held weakly.
     """
-    global _watching  # noqa: PLW0603 - a process has one history of forks
+    if not _registered and hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_after_fork)
+        _registered.append(True)
 
-    if not _watching:
-        _watching = True
-
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_forked)
-
-    return generation
+    _watched.add(pool)
 
 
-def _forked() -> None:
-    global generation  # noqa: PLW0603 - see watch
-    generation += 1
+def _after_fork() -> None:
+    for pool in list(_watched):
+        pool._forked()  # noqa: SLF001 - the two are one mechanism

@@ -140,9 +140,9 @@ class Ledger(Generic[T]):
         """
         Decide what to do next, and book it as begun.
 
-        Three things can bring a waiter its connection: one that comes back, an idle one that is
-        verified first, and a new one. As many verifications and connects are under way as there
-        are waiters; a connection that comes back first makes the rest of them spare.
+        Three things can bring a waiter its connection: one that comes back (and may be reset
+        first), an idle one that is verified first, and a new one. As many of them are under way
+        as there are waiters; a connection that comes back makes those not yet begun spare.
 
         Args:
             now: The time.
@@ -151,7 +151,7 @@ class Ledger(Generic[T]):
         Returns:
             A job and its slot, or None when nothing is to be done.
         """
-        unserved = len(self.waiters) - self.connecting - self.verifying
+        unserved = len(self.waiters) - self.connecting - self.verifying - self.resetting
 
         if unserved > 0 and self.idle:
             slot = self.idle.pop()
@@ -204,7 +204,7 @@ class Ledger(Generic[T]):
             ping_after: Seconds after which it must be verified before use.
         """
         slot.idle_since = now
-        slot.check_at = min(now + ping_after, slot.expires_at)
+        slot.check_at = now + ping_after
         self.idle.append(slot)
 
     def suspect(self) -> None:

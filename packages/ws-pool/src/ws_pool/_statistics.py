@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 __all__ = ("BUCKETS", "Histogram", "HistogramBuilder", "PoolStatistics")
 
-BUCKETS = 32
-"""Buckets of powers of two of a microsecond: bucket n holds times below 2**n µs, the last all above."""
+BUCKETS = 64
+"""Buckets of powers of two of a microsecond: bucket n holds times below 2**n µs, enough for all times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +71,9 @@ class HistogramBuilder:
         Count one time.
 
         Args:
-            seconds: The time; negative ones (a clock that was set back) count as zero.
+            seconds: The time, from a clock that never goes back.
         """
-        bucket = int(seconds * 1e6).bit_length() if seconds > 0 else 0
-        self.counts[bucket if bucket < BUCKETS else BUCKETS - 1] += 1
+        self.counts[int(seconds * 1e6).bit_length()] += 1
         self.total += seconds
 
     def snapshot(self) -> Histogram:
