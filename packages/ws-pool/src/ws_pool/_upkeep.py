@@ -91,7 +91,7 @@ class Upkeep(Generic[T]):
         self._options = options
         self._hooks = hooks
         self._tasks: set[asyncio.Task[None]] = set()
-        self._in_hand: set[Slot[T]] = set()  # slots whose task has not begun yet
+        self._in_hand: dict[Slot[T], asyncio.Task[None]] = {}  # slots whose task has not begun yet
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._backoff = _MIN_BACKOFF
         self._drained: asyncio.Future[None] | None = None
@@ -193,6 +193,10 @@ class Upkeep(Generic[T]):
         Args:
             slot: The connection; it has no place in the books at the moment.
         """
+        if self.state is State.CLOSED:
+            self.terminate(slot)
+            return
+
         self._ledger.closing += 1
         self._spawn(self._close(slot), slot)
 
@@ -304,7 +308,7 @@ class Upkeep(Generic[T]):
         Terminate what is left, at once.
 
         Returns:
-            The tasks that were cancelled; they end within one turn of the loop.
+            The tasks that were cancelled; they end within a few turns of the loop.
         """
         self.state = State.CLOSED
         ledger = self._ledger
@@ -317,8 +321,9 @@ class Upkeep(Generic[T]):
 
         tasks = list(self._tasks)
 
-        for task in tasks:
-            task.cancel()
+        if not self.loop.is_closed():
+            for task in tasks:
+                self.loop.call_soon(task.cancel)  # not at once: each has begun by then, and cleans up
 
         return tasks
 
@@ -354,7 +359,7 @@ class Upkeep(Generic[T]):
             self._place(slot)
 
     async def _verify(self, slot: Slot[T]) -> None:
-        self._in_hand.discard(slot)
+        self._in_hand.pop(slot, None)
         ledger = self._ledger
         good = False
 
@@ -377,7 +382,7 @@ class Upkeep(Generic[T]):
             self._place(slot)
 
     async def _reset(self, slot: Slot[T]) -> None:
-        self._in_hand.discard(slot)
+        self._in_hand.pop(slot, None)
         ledger = self._ledger
         good = False
 
@@ -398,7 +403,7 @@ class Upkeep(Generic[T]):
             self._place(slot)
 
     async def _close(self, slot: Slot[T]) -> None:
-        self._in_hand.discard(slot)
+        self._in_hand.pop(slot, None)
         ledger = self._ledger
         closed = False
         self.hook(self._hooks.on_close, slot.conn)
@@ -523,13 +528,13 @@ class Upkeep(Generic[T]):
         self._tasks.add(task)
 
         if slot is not None:
-            self._in_hand.add(slot)
+            self._in_hand[slot] = task
 
         def done(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
 
-            if slot is not None and slot in self._in_hand:  # cancelled before its first step
-                self._in_hand.discard(slot)
+            if slot is not None and self._in_hand.get(slot) is task:  # cancelled before its first step
+                del self._in_hand[slot]
                 self.terminate(slot)
 
         task.add_done_callback(done)

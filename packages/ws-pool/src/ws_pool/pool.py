@@ -163,7 +163,7 @@ class Pool(Generic[T]):
         self._now: Callable[[], float] = float
         self._waits = HistogramBuilder()
         self._leases = HistogramBuilder()
-        self._low_water = max_size - (max_size - 1) // 3
+        self._low_water = max_size - (max_size - 1) // 3 if max_size > 2 else max_size + 1
         self._low_water_at = -_LOW_WATER_EVERY
         self._closed: asyncio.Future[None] | None = None
 
