@@ -27,6 +27,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+if sys.platform != "win32":  # there, two set-ups at once are the user's own care
+    import fcntl
+
+THREADS = threading.RLock()
+HELD: list[bool] = []
+
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".dev"
 TOOLS = STATE / "tools"
@@ -198,12 +204,16 @@ def developer_environment() -> Path:
     return hatch_environment("default")
 
 
-def hatch_environment(name: str) -> Path:
+def hatch_environment(
+    name: str, *, variables: Mapping[str, str] | None = None, marker: str | None = None
+) -> Path:
     """
     Create or update one of the environments of ``hatch.toml``.
 
     Args:
         name: The environment's name.
+        variables: Variables for hatch, such as a ``PATH`` with other Pythons.
+        marker: Under which name it is noted as finished; None for its own.
 
     Returns:
         Its Python.
@@ -212,19 +222,19 @@ def hatch_environment(name: str) -> Path:
         Stop: It could not be created.
     """
     wanted = fingerprint(ROOT / "pyproject.toml", ROOT / "hatch.toml", *package_files())
-    marker = STATE / f"env-{name}"
+    note = STATE / f"env-{(marker or name).replace('.', '-')}"
 
     with set_up_lock():
-        recorded = marker.with_suffix(".python")
+        recorded = note.with_suffix(".python")
 
-        if is_ready(marker, wanted) and recorded.is_file():
+        if is_ready(note, wanted) and recorded.is_file():
             python = Path(recorded.read_text(encoding="utf-8"))
 
             if python.exists():
                 return python
 
         hatch = install_hatch()
-        environment = hatch_variables()
+        environment = {**hatch_variables(), **(variables or {})}
         say(f"creating or updating the environment {name!r}")
         command = [str(hatch), "-e", name, "run", "python", "-c", "import sys; print(sys.executable)"]
 
@@ -238,7 +248,7 @@ def hatch_environment(name: str) -> Path:
         python = Path(output.strip().splitlines()[-1])
         refresh_editables(python)
         recorded.write_text(str(python), encoding="utf-8")
-        mark_ready(marker, wanted)
+        mark_ready(note, wanted)
 
     return python
 
@@ -279,6 +289,11 @@ def install_hatch() -> Path:
 
 def install_tool(name: str, requirement: str) -> Path:
     """Install one tool into ``.dev/tools``, which is made anew when it is not whole."""
+    with set_up_lock():
+        return _install_tool(name, requirement)
+
+
+def _install_tool(name: str, requirement: str) -> Path:
     python = executable(TOOLS, "python")
 
     if not is_ready(TOOLS, base_python()) or not python.exists():
@@ -400,7 +415,7 @@ def check_python() -> None:
 
 def base_python() -> str:
     """Return the interpreter itself, also when this runs inside of an environment."""
-    return getattr(sys, "_base_executable", None) or sys.executable
+    return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 
 
 def executable(environment: Path, name: str) -> Path:
@@ -442,21 +457,25 @@ def mark_ready(path: Path, wanted: str) -> None:
 
 @contextlib.contextmanager
 def set_up_lock() -> Iterator[None]:
-    """Let only one process at a time change the environments."""
-    try:
-        import fcntl  # noqa: PLC0415 - not on Windows
-    except ImportError:
-        yield
-        return
+    """Let only one thread of one process at a time change the environments; may be nested."""
+    with THREADS:
+        if sys.platform == "win32" or HELD:
+            yield
+            return
 
-    with (STATE / "lock").open("w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("waiting for another dev.py that sets up this checkout")
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with (STATE / "lock").open("w", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say("waiting for another dev.py that sets up this checkout")
+                fcntl.flock(file, fcntl.LOCK_EX)
 
-        yield
+            HELD.append(True)
+
+            try:
+                yield
+            finally:
+                HELD.clear()
 
 
 def run(

@@ -1,0 +1,160 @@
+"""The checks: each must fail for what it is there to find."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from tools.checks import _suites, _tree, _wheels
+from tools.checks.__main__ import run_all, select
+from tools.checks._model import Check, Failed, command
+
+
+def hold() -> None:
+    """Do nothing, which is a check that holds."""
+
+
+def fail() -> None:
+    """Find a problem."""
+    raise Failed("it does not hold")
+
+
+class TestSelect:
+    checks = (
+        Check("lint", hold),
+        Check("wheels:build", hold),
+        Check("alone:a", hold, needs=("wheels:build",)),
+    )
+
+    def test_nothing_means_all(self) -> None:
+        """Without names every check is run."""
+        assert select(self.checks, []) == list(self.checks)
+
+    def test_groups_and_needs(self) -> None:
+        """The name of a group picks all of it, and what it needs comes along."""
+        assert [check.name for check in select(self.checks, ["alone"])] == ["wheels:build", "alone:a"]
+
+    def test_unknown_name(self) -> None:
+        """A wrong name tells the right ones."""
+        with pytest.raises(Failed, match="no check 'lnt': choose from lint, wheels, alone"):
+            select(self.checks, ["lnt"])
+
+
+class TestRunAll:
+    def test_outcomes(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """A failed check and a broken one are told, and the others go on."""
+
+        def broken() -> None:
+            raise ZeroDivisionError
+
+        outcomes = run_all([Check("a", fail), Check("b", broken), Check("c", hold)], workers=1)
+
+        problems = {outcome.check.name: outcome.problem for outcome in outcomes}
+        assert problems["a"] == "it does not hold"
+        assert problems["b"] is not None
+        assert "ZeroDivisionError" in problems["b"]
+        assert problems["c"] is None
+        assert "✗ a" in capsys.readouterr().out
+
+    def test_needs_end_first(self) -> None:
+        """A check starts after those that it needs, even when it is the longest."""
+        built = threading.Event()
+        seen: list[bool] = []
+        checks = [
+            Check("late", lambda: seen.append(built.is_set()), cost=100, needs=("build",)),
+            Check("build", built.set, cost=1),
+        ]
+
+        run_all(checks, workers=2)
+
+        assert seen == [True]
+
+
+class TestCommand:
+    def test_failure_shows_everything(self) -> None:
+        """A failed program shows both of its outputs and how it was called."""
+        with pytest.raises(Failed, match=r"out\nerr\nexit code 3: sh -c"):
+            command(["sh", "-c", "echo out; echo err >&2; exit 3"])
+
+    def test_ends_what_hangs(self) -> None:
+        """A program that does not end is ended, and its output so far is shown."""
+        with pytest.raises(Failed, match=r"begun\n\nnot done after 1 s"):
+            command(["sh", "-c", "echo begun; exec sleep 60"], timeout=1)
+
+
+class TestTree:
+    def test_long_files(self) -> None:
+        """Files past the limit are refused, files near it are named."""
+        lengths = {Path("a"): 601, Path("b"): 600, Path("c"): 401, Path("d"): 400}
+
+        assert _tree.oversized(lengths) == ([(Path("b"), 600), (Path("c"), 401)], [(Path("a"), 601)])
+
+    @pytest.mark.parametrize(
+        ("source", "problem"),
+        [
+            ("__all__ = ('a', 'a')", "__all__ names something twice"),
+            ("__all__ = ('_a',)", "__all__ names the private _a"),
+            ("__all__ = ['a']", "__all__ is a list: write a tuple"),
+            ("import os", "there is no __all__"),
+        ],
+    )
+    def test_exports(self, source: str, problem: str) -> None:
+        """An `__all__` that is missing, a list, or names what it should not is found."""
+        assert _tree.misplaced_exports(source) == [problem]
+
+    def test_good_exports(self) -> None:
+        """A tuple of public names is right."""
+        assert _tree.misplaced_exports("__all__ = ('a', '__version__')") == []
+
+    def test_stray_words(self) -> None:
+        """The host of a registry is found with its line, and similar words are not."""
+        text = "fine\nsee https://" + "pypi." + "org/project\nmypypi." + "orgs\n"
+
+        assert _tree.stray_words(text) == [(2, "pypi." + "org")]
+
+    def test_forgotten_extra(self) -> None:
+        """An extra that no environment installs is found."""
+        environment = {"workspace": {"members": [{"path": "packages/ws-pool", "features": ["redis"]}]}}
+
+        assert _tree.extras_missing({"redis", "motor"}, environment, "packages/ws-pool") == ["motor"]
+
+
+class TestWheels:
+    @pytest.mark.parametrize(
+        "requirement",
+        [
+            "ws-core",
+            "ws-core>=0.1",
+            "ws-core<0.2",
+            "ws-core==0.1.0",
+            "ws-core>=0.2,<0.3",
+            "ws-core>=0.0.1,<0.1",
+        ],
+    )
+    def test_wrong_pins(self, requirement: str) -> None:
+        """A sibling without both bounds, or whose present version lies outside, is found."""
+        assert len(_wheels.sibling_problems([requirement], {"ws-core": "0.1.0"})) == 1
+
+    def test_right_pins(self) -> None:
+        """A range with extras and any other distribution are right."""
+        requirements = ["ws-pool[mysql,redis]<0.2,>=0.1", "redis"]
+
+        assert _wheels.sibling_problems(requirements, {"ws-pool": "0.1.9"}) == []
+
+
+class TestSuites:
+    def test_a_machine_with_one_python(self) -> None:
+        """Where there is only one Python, both runs use it."""
+        assert _suites.choose(["3.12"]) == ("3.12", "3.12")
+
+    def test_found_pythons_are_what_they_say(self) -> None:
+        """Every Python that is found has the version it is found for."""
+        found = _suites.find_pythons()
+
+        assert found
+        for version, path in found.items():
+            assert (
+                command([path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).strip() == version
+            )

@@ -1,0 +1,1 @@
+"""What must hold for a change to land, beside the tests: run by ``python3 tools/dev.py check``."""

@@ -1,0 +1,78 @@
+"""Checks by tools that read the source: ruff, mypy, pyright, import-linter."""
+
+from __future__ import annotations
+
+import re
+import sys
+from functools import partial
+
+from tools.checks._model import IMPORT_NAMES, PACKAGES, Check, Failed, command, program, script_path
+
+__all__ = ("static_checks",)
+
+
+def static_checks() -> list[Check]:
+    """Return the checks of this module."""
+    verified = [
+        Check(f"pyright:{name}", partial(verify_types, imported), cost=8)
+        for name, imported in IMPORT_NAMES.items()
+        if imported is not None
+    ]
+    return [
+        Check("lint", lint, cost=3),
+        Check("format", check_format, cost=1),
+        Check("mypy", check_mypy, cost=60),
+        *verified,
+        Check("imports", check_imports, cost=5),
+    ]
+
+
+def lint() -> str | None:
+    """Every rule of ruff but the reasoned exceptions."""
+    command([str(program("ruff")), "check", "--output-format", "concise", "."])
+    return None
+
+
+def check_format() -> str | None:
+    """The formatter has nothing to change."""
+    try:
+        command([program("ruff"), "format", "--check", "."])
+    except Failed as failed:
+        listed = [line for line in str(failed).splitlines() if line.strip().startswith("-->")]
+        raise Failed("\n".join(["the formatter would change:", *listed])) from None
+
+    return None
+
+
+def check_mypy() -> str | None:
+    """Mypy --strict over every distribution, the tests and the tools."""
+    sources = [PACKAGES / name / "src" for name, imported in IMPORT_NAMES.items() if imported is not None]
+    words = [str(program("mypy")), "--strict", *map(str, sources), "tests", "tools"]
+    output = command(words)
+    return output.strip().splitlines()[-1]
+
+
+def verify_types(imported: str) -> str | None:
+    """Everything public has a type that is written down, so that other checkers need not guess."""
+    # pyright asks the `python` on the path where packages are, and ignores --pythonpath here.
+    words = [str(program("pyright")), "--verifytypes", imported, "--ignoreexternal"]
+
+    try:
+        output = command(words, environment=script_path(sys.executable))
+    except Failed as failed:
+        shown = [line for line in str(failed).splitlines() if not line.startswith("Symbols without")]
+        raise Failed("\n".join(shown)) from None
+
+    score = re.search(r"Type completeness score: ([\d.]+)%", output)
+
+    if score is None or float(score[1]) < 100:
+        raise Failed(output)
+
+    return f"{score[1]} %"
+
+
+def check_imports() -> str | None:
+    """The star: no library imports a sibling."""
+    output = command([program("lint-imports"), "--no-cache"])
+    kept = re.search(r"Contracts: .*", output)
+    return kept[0] if kept else None
