@@ -206,14 +206,6 @@ def _parse(expression: str, fields: list[str]) -> CronSim:
         return CronSim(" ".join(fields), datetime(2000, 1, 1))  # noqa: DTZ001 - local time without a zone
     except CronSimError as error:
         name = str(error).removeprefix("Bad ")
-    except (AssertionError, TypeError, ValueError):
-        # Mixtures such as "5#2/2" pass cronsim's field checks and fail inside it.
-        name = ""
-
-    if name in _FIELDS:
         field = fields[_FIELDS.index(name)]
         message = f"crontab {expression!r}: the {name} field {field!r} is wrong"
-    else:
-        message = f"crontab {expression!r} is not an expression that can be understood"
-
-    raise ScheduleError(message, expression=expression, field=name)
+        raise ScheduleError(message, expression=expression, field=name) from None

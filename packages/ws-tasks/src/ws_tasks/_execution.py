@@ -7,6 +7,7 @@ import functools
 import inspect
 import logging
 import random
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -208,56 +209,59 @@ async def _call_in_thread(scheduler: Scheduler, task: ScheduledTask, run: Run) -
     A thread cannot be interrupted. A timeout is therefore announced when it is due, but the run
     ends, and makes room for the next, only when the function returns.
     """
-    call = functools.partial(_tracked, scheduler.threads, run, functools.partial(task.func, *task.args))
-
-    if task.kwargs:
-        call = functools.partial(call, **task.kwargs)
-
+    call = functools.partial(_tracked, scheduler.threads, run, task)
     timeout = task.options.timeout
 
     if timeout is None:
-        result = await anyio.to_thread.run_sync(call, limiter=scheduler.limiter, abandon_on_cancel=True)
+        [result] = await anyio.to_thread.run_sync(call, limiter=scheduler.limiter, abandon_on_cancel=True)
     else:
-        overdue = False
-
-        async def watch() -> None:
-            nonlocal overdue
-            await anyio.sleep(timeout)
-            overdue = True
-            detail = f"the thread runs longer than {timeout:g} s and cannot be interrupted"
-            scheduler.emit(TaskEvent("overdue", task.name, detail, run.scheduled_at))
-
-        failure: Exception | None = None
-        result = None
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(watch)
-
-            try:
-                result = await anyio.to_thread.run_sync(
-                    call, limiter=scheduler.limiter, abandon_on_cancel=True
-                )
-            except Exception as error:  # noqa: BLE001 - kept out of the group, raised below
-                failure = error
-
-            group.cancel_scope.cancel()
-
-        if overdue:
-            raise _timed_out(task, run, timeout) from failure
-
-        if failure is not None:
-            raise failure
+        [result] = await _watch(scheduler, task, run, timeout, call)
 
     if inspect.isawaitable(result):
         # A plain function, such as a lambda, that made a coroutine.
         await result
 
 
-def _tracked(threads: set[Run], run: Run, function: functools.partial[object], **kwargs: object) -> object:
+async def _watch(
+    scheduler: Scheduler, task: ScheduledTask, run: Run, limit: float, call: Callable[[], list[object]]
+) -> list[object]:
+    """Call in a thread, and announce when it takes too long."""
+    overdue = False
+    result: list[object] = []
+    failure: Exception | None = None
+
+    async def announce() -> None:
+        nonlocal overdue
+        await anyio.sleep(limit)
+        overdue = True
+        detail = f"the thread runs longer than {limit:g} s and cannot be interrupted"
+        scheduler.emit(TaskEvent("overdue", task.name, detail, run.scheduled_at))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(announce)
+
+        try:
+            result = await anyio.to_thread.run_sync(call, limiter=scheduler.limiter, abandon_on_cancel=True)
+        except Exception as error:  # noqa: BLE001 - kept out of the group, raised below
+            failure = error
+
+        group.cancel_scope.cancel()
+
+    if overdue:
+        raise _timed_out(task, run, limit) from failure
+
+    if failure is not None:
+        raise failure
+
+    return result
+
+
+def _tracked(threads: set[Run], run: Run, task: ScheduledTask) -> list[object]:
     threads.add(run)
 
     try:
-        return function(**kwargs)
+        # In a list, because trio takes a coroutine as a result for a mistake.
+        return [task.func(*task.args, **task.kwargs)]
     finally:
         threads.discard(run)
 
