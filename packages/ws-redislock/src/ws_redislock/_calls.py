@@ -1,0 +1,304 @@
+"""Calling scripts on whatever Redis client the user has, with own timeouts and own repetition.
+
+All scripts of this package may be repeated, so a lost reply is answered by sending the script
+again. Each attempt has its own timeout; the driver's retry policy, made for other commands, is
+left out of it where the client is a plain ``redis.asyncio.Redis``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias, cast
+
+import redis.asyncio
+from redis import exceptions
+
+from ws_core.errors import UnavailableError, UsageError
+from ws_redislock._lease import boot_time
+from ws_redislock._script import Script
+
+__all__ = ("TRANSIENT", "Caller", "RedisSource", "Reply", "caller_for", "check_flow", "resolve")
+
+Reply: TypeAlias = list[Any]  # Any: integers, and tokens as str or bytes, as the client decodes
+Argument: TypeAlias = str | bytes | int
+
+TRANSIENT = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.ReadOnlyError,
+    exceptions.ClusterDownError,
+    exceptions.MasterDownError,
+    exceptions.TryAgainError,
+    OSError,
+)
+"""Errors after which the same script may succeed on another attempt."""
+
+HOPELESS = (exceptions.AuthenticationError, exceptions.AuthorizationError)
+
+
+class CommandClient(Protocol):
+    """What a Redis client must be able to do: ``redis.asyncio.Redis``, a cluster's client, ..."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: the driver's own signature
+        """Send a command and return its reply."""
+        ...
+
+
+class ClientHolder(Protocol):
+    """A pool that has such a client, as ws-pool's ``RedisPool``."""
+
+    @property
+    def redis(self) -> Any:  # Any: pools type their client in their own way
+        """The shared client."""
+        ...
+
+
+RedisSource: TypeAlias = "str | CommandClient | ClientHolder"
+"""A URL, a client, or a pool that holds one."""
+
+
+def resolve(source: RedisSource) -> tuple[CommandClient, bool]:
+    """
+    Find the client to use.
+
+    Args:
+        source: A URL, a client of ``redis.asyncio``, or anything with such a client as ``.redis``.
+
+    Returns:
+        The client, and whether it was made here (from a URL) and must be closed by its user.
+
+    Raises:
+        UsageError: It is none of these, or a client that blocks.
+    """
+    if isinstance(source, str):
+        return cast("CommandClient", redis.asyncio.from_url(source)), True
+
+    client = source if hasattr(source, "execute_command") else getattr(source, "redis", None)
+
+    if client is None or not hasattr(client, "execute_command"):
+        raise UsageError(
+            f"{type(source).__name__!r} is no Redis client: pass a redis.asyncio.Redis, a RedisPool or a URL",
+        )
+
+    if isinstance(client, redis.Redis | redis.RedisCluster):
+        raise UsageError(
+            f"{type(client).__name__!r} blocks the event loop: pass a redis.asyncio.Redis "
+            f"or use ws_redislock.sync",
+        )
+
+    return cast("CommandClient", client), False
+
+
+def check_flow(flow: object, what: str) -> None:
+    """
+    Refuse use from another event loop: it would hang there.
+
+    Args:
+        flow: The loop of the first use.
+        what: What was used, for the error.
+
+    Raises:
+        UsageError: This is another loop.
+    """
+    if asyncio.get_running_loop() is not flow:
+        raise UsageError(f"{what} belongs to another event loop, where it was used first: make one per loop")
+
+
+def caller_for(source: RedisSource) -> tuple[Caller, object, CommandClient | None]:
+    """
+    Return a caller in the running loop.
+
+    Args:
+        source: What the user gave for Redis.
+
+    Returns:
+        The caller, the loop it belongs to, and the client if it must be closed by its user.
+    """
+    client, owned = resolve(source)
+    return Caller(client), asyncio.get_running_loop(), client if owned else None
+
+
+class Caller:
+    """
+    Calls scripts on one client.
+
+    Args:
+        client: The client; how it must be driven is found out once.
+    """
+
+    __slots__ = ("_pool", "client", "cluster")
+
+    def __init__(self, client: CommandClient) -> None:
+        self.client = client
+        self.cluster = hasattr(client, "get_node_from_key")
+        plain = (
+            isinstance(client, redis.asyncio.Redis)
+            and type(client).execute_command is redis.asyncio.Redis.execute_command
+            and not client.single_connection_client
+        )
+        # Any: the driver's pool is typed for its own use only.
+        self._pool: Any = (
+            client.connection_pool if plain and isinstance(client, redis.asyncio.Redis) else None
+        )
+
+    async def once(
+        self, script: Script, keys: Sequence[bytes], args: Sequence[Argument], within: float
+    ) -> Reply:
+        """
+        Call a script once.
+
+        Args:
+            script: The script.
+            keys: Its keys, all in one slot.
+            args: Its arguments.
+            within: Seconds that the attempt may take.
+
+        Returns:
+            The reply.
+
+        Raises:
+            TimeoutError: There was no reply in time.
+        """
+        async with asyncio.timeout(within):
+            try:
+                return await self._send(b"EVALSHA", script.sha, len(keys), *keys, *args)
+            except exceptions.NoScriptError:
+                return await self._send(b"EVAL", script.text, len(keys), *keys, *args)
+
+    async def call(  # noqa: PLR0913 - options, keyword-only
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        args: Sequence[Argument],
+        *,
+        what: str,
+        budget: float,
+        attempt: float = 1.0,
+    ) -> tuple[float, Reply]:
+        """
+        Call a script, again and again until it is answered or the budget is spent.
+
+        Args:
+            script: The script.
+            keys: Its keys, all in one slot.
+            args: Its arguments.
+            what: What it is for, for the error.
+            budget: Seconds for all attempts together.
+            attempt: Seconds for the first attempt; each next one has twice as long.
+
+        Returns:
+            The time just before the answered attempt was sent, and its reply.
+
+        Raises:
+            UnavailableError: No attempt was answered.
+        """
+        end = time.monotonic() + budget
+        pause = 0.01
+
+        while True:
+            sent_at = boot_time()
+
+            try:
+                return sent_at, await self.once(
+                    script, keys, args, min(attempt, max(0.01, end - time.monotonic()))
+                )
+            except TRANSIENT as error:
+                left = end - time.monotonic()
+
+                if left <= 0 or isinstance(error, HOPELESS):
+                    raise UnavailableError(
+                        f"{what}: Redis gave no answer to {script.name.upper()} within {budget:g} s "
+                        f"({type(error).__name__}: {error}); its outcome will be undone",
+                        script=script.name,
+                    ) from error
+
+                await asyncio.sleep(min(left, pause * (0.5 + random.random())))
+                pause = min(2 * pause, 0.5)
+                attempt *= 2
+
+    async def confirmed(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        args: Sequence[Argument],
+        *,
+        replicas: int,
+        within: float,
+    ) -> tuple[float, Reply, int]:
+        """
+        Call a script once, and have replicas confirm it on the same connection.
+
+        Args:
+            script: The script.
+            keys: Its keys.
+            args: Its arguments.
+            replicas: How many replicas must have it.
+            within: Seconds for all of it.
+
+        Returns:
+            The time before it was sent, the reply, and the number of replicas that confirmed.
+        """
+        pipeline: Any = cast("Any", self.client).pipeline(transaction=False)  # Any: untyped in the driver
+        sent_at = boot_time()
+
+        async with asyncio.timeout(within):
+            pipeline.execute_command("EVAL", script.text, len(keys), *keys, *args)
+            pipeline.execute_command("WAIT", replicas, max(1, int(within * 500)))
+            reply, count = await pipeline.execute()
+
+        return sent_at, reply, int(count)
+
+    async def many(
+        self, calls: Sequence[tuple[Script, Sequence[bytes], Sequence[Argument]]], within: float
+    ) -> list[Reply | BaseException]:
+        """
+        Call several scripts in one round trip where the client can do that.
+
+        Args:
+            calls: Script, keys and arguments of each.
+            within: Seconds for all of them.
+
+        Returns:
+            A reply or an error for each.
+        """
+        if len(calls) == 1 or self.cluster:
+            return await asyncio.gather(*(self.once(*call, within) for call in calls), return_exceptions=True)
+
+        pipeline: Any = cast("Any", self.client).pipeline(transaction=False)  # Any: untyped in the driver
+
+        async with asyncio.timeout(within):
+            for script, keys, args in calls:
+                pipeline.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
+
+            replies: list[Any] = await pipeline.execute(raise_on_error=False)
+
+            for index, reply in enumerate(replies):
+                if isinstance(reply, exceptions.NoScriptError):
+                    replies[index] = await self.once(*calls[index], within)
+
+        return replies
+
+    async def delete(self, key: bytes, within: float) -> None:
+        """Delete one key within so many seconds."""
+        try:
+            async with asyncio.timeout(within):
+                await self._send(b"DEL", key)
+        except TRANSIENT as error:
+            raise UnavailableError(f"Redis gave no answer to DEL within {within:g} s: {error}") from error
+
+    async def _send(self, *command: Argument) -> Reply:
+        pool = self._pool
+
+        if pool is None:
+            return cast("Reply", await self.client.execute_command(*command))
+
+        connection = await pool.get_connection()
+
+        try:
+            await connection.send_command(*command)
+            return cast("Reply", await connection.read_response())
+        finally:
+            await pool.release(connection)

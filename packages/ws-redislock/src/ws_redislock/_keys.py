@@ -1,0 +1,80 @@
+"""Names of locks, and the Redis keys that belong to one."""
+
+from __future__ import annotations
+
+from ws_redislock.errors import ConfigError
+
+__all__ = ("LockKeys", "check_name")
+
+MAX_NAME_BYTES = 512
+_ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
+
+
+def check_name(name: object, what: str = "lock") -> str:
+    """
+    Check the name of a lock or limiter key.
+
+    Args:
+        name: What the user gave.
+        what: What it names, for the message.
+
+    Returns:
+        The name.
+
+    Raises:
+        ConfigError: Not a string, empty, or longer than 512 bytes in UTF-8.
+    """
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"a {what}'s name must be a string that is not empty, not {name!r}", name=name)
+
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"a {what}'s name must be text that UTF-8 can write, not {name!r}", name=name
+        ) from None
+
+    if size > MAX_NAME_BYTES:
+        raise ConfigError(
+            f"the {what}'s name {name[:40]!r}… has {size} bytes; at most {MAX_NAME_BYTES} are allowed: "
+            f"use a digest",
+            name=name,
+        )
+
+    return name
+
+
+def tagged(kind: str, name: str) -> str:
+    """
+    Return the prefix that all keys of a name share; a cluster keeps them in one slot.
+
+    Args:
+        kind: What the keys are for.
+        name: A checked name; braces in it are escaped, so that it is the whole hash tag.
+
+    Example:
+        >>> tagged("m", "stock{7}")
+        'wsl:m:{stock%7B7%7D}:'
+    """
+    return f"wsl:{kind}:{{{name.translate(_ESCAPES)}}}:"
+
+
+class LockKeys:
+    """
+    The keys of one lock, in the order in which its scripts take them.
+
+    Example:
+        >>> LockKeys("m", "stock").of("x1.2")[::4]
+        (b"wsl:m:{stock}:holders", b"wsl:m:{stock}:done:x1.2")
+    """
+
+    __slots__ = ("_done", "shared")
+
+    def __init__(self, kind: str, name: str) -> None:
+        prefix = tagged(kind, name).encode()
+        self.shared = (prefix + b"holders", prefix + b"queue", prefix + b"alive", prefix + b"fence")
+        self._done = prefix + b"done:"
+
+    def of(self, token: str) -> tuple[bytes, ...]:
+        """Return the keys, with the tombstone of one acquisition as the last."""
+        return (*self.shared, self._done + token.encode())

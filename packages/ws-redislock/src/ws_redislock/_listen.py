@@ -1,0 +1,136 @@
+"""The one subscription of a hub: wake-ups by pub/sub, as hints that may be lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from typing import TYPE_CHECKING, Any
+
+import redis.asyncio
+
+from ws_redislock._calls import TRANSIENT
+
+if TYPE_CHECKING:
+    from ws_redislock._hub import Hub
+
+__all__ = ("Listener",)
+
+LINGER = 10.0
+"""Seconds for which the subscription outlives the last waiter."""
+
+PATIENCE = 1.0
+"""Seconds that a waiter gives the subscription to begin; it goes on without it then."""
+
+
+class Listener:
+    """
+    Listens for a hub while anybody waits, and a little longer.
+
+    Args:
+        hub: The hub; its channel is named after its id.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._channel = f"wsl:hub:{hub.id}"
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._subscribed: asyncio.Future[None] | None = None
+
+    async def begin(self, until: float | None) -> bool:
+        """
+        Make sure that the hub listens.
+
+        Args:
+            until: The loop's time at which to give up, or None.
+
+        Returns:
+            Whether listening began only now: what happened before must be looked at.
+        """
+        loop = self._hub.loop
+
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+        if self._task is None or self._task.done():
+            self._subscribed = loop.create_future()
+            self._task = self._hub.spawn(self._listen)
+
+        if self._subscribed is None or self._subscribed.done():
+            return False
+
+        patience = PATIENCE if until is None else max(0.0, min(PATIENCE, until - loop.time()))
+        await asyncio.wait([self._subscribed], timeout=patience)
+        return self._subscribed.done()
+
+    def linger(self) -> None:
+        """Nobody waits any more: stop listening after a while."""
+        if self._task is not None and self._timer is None:
+            self._timer = self._hub.loop.call_later(LINGER, self._stop_if_idle)
+
+    def stop(self) -> None:
+        """Stop listening now."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    def _stop_if_idle(self) -> None:
+        self._timer = None
+
+        if not self._hub.waiting:
+            self.stop()
+
+    async def _listen(self) -> None:
+        pause = 0.05
+
+        while True:
+            pubsub = self._open()
+
+            try:
+                await pubsub.subscribe(self._channel)
+
+                while True:
+                    message = await pubsub.parse_response(block=True)
+
+                    if message is not None:
+                        pause = 0.05
+                        self._take(message)
+            except TRANSIENT:
+                if not self._hub.waiting:
+                    return  # perhaps the client was closed; whoever waits next begins anew
+            finally:
+                with contextlib.suppress(*TRANSIENT):
+                    await pubsub.aclose()
+
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(2 * pause, 1.0)
+
+    def _take(self, message: list[Any]) -> None:
+        kind = message[0]
+
+        if kind in (b"message", "message"):
+            self._hub.hint(message[2].split())
+        elif kind in (b"subscribe", "subscribe"):
+            if self._subscribed is not None and not self._subscribed.done():
+                self._subscribed.set_result(None)
+            else:
+                self._hub.look_at_all()
+
+    def _open(self) -> Any:  # Any: the driver's PubSub is untyped, a cluster's is another class
+        client: Any = self._hub.caller.client
+
+        if self._hub.caller.cluster:
+            node = client.get_random_node()  # a publication reaches every node of a cluster
+            kwargs = {k: v for k, v in node.connection_kwargs.items() if k not in {"host", "port"}}
+            pool = redis.asyncio.ConnectionPool(
+                connection_class=node.connection_class, host=node.host, port=node.port, **kwargs
+            )
+            return redis.asyncio.client.PubSub(pool)
+
+        return client.pubsub()

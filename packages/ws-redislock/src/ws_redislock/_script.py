@@ -1,0 +1,40 @@
+"""Lua scripts as package data: read once, known to the server by digest."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+
+__all__ = ("Script", "load")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One script: its name, its text, and the digest by which EVALSHA calls it."""
+
+    name: str
+    text: str
+    sha: str
+
+
+@functools.cache
+def load(name: str) -> Script:
+    """
+    Load a script of this package.
+
+    Args:
+        name: File name below ``_scripts`` without ``.lua``. Limiters stand alone; the scripts
+            of locks begin with ``common.lua``.
+
+    Returns:
+        The script; the same object each time.
+    """
+    folder = resources.files("ws_redislock") / "_scripts"
+    text = (folder / f"{name}.lua").read_text(encoding="utf-8")
+
+    if not name.startswith("limit_"):
+        text = (folder / "common.lua").read_text(encoding="utf-8") + text
+
+    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

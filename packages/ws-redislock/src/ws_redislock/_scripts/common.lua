@@ -1,0 +1,95 @@
+-- What all lock scripts share; put in front of each of them. Nothing here depends on a client's clock.
+--
+-- A lock is five keys with one hash tag:
+--   holders     ZSET token -> server time in ms at which its lease ends
+--   queue       ZSET token -> place; exclusive waiters stand before shared ones, each kind in order of arrival
+--   alive       ZSET token -> server time in ms at which the waiter counts as dead
+--   fence       the last fencing token
+--   done:<t>    tombstone of one finished acquisition: 'r' released, 'a' abandoned
+--
+-- A token is <kind><hub id>.<serial>; kind is x (exclusive) or s (shared). The hub is the client
+-- process that listens on 'wsl:hub:<hub id>' for its tokens' wake-ups.
+
+local FENCE_TTL = 604800000 -- ms; far longer than any outage, while the clock keeps the order after it
+
+local function time_us()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+
+local function int(number)
+  return string.format('%.0f', number)
+end
+
+local function exclusive(token)
+  return string.byte(token) == 120
+end
+
+local function hub_of(token)
+  return string.sub(token, 2, string.find(token, '.', 1, true) - 1)
+end
+
+local function first_then(first, list)
+  table.insert(list, 1, first)
+  return list
+end
+
+local function keep(key, ms)
+  if redis.call('PTTL', key) < ms then redis.call('PEXPIRE', key, int(ms)) end
+end
+
+-- Forget holders whose lease (and the delay that follows an involuntary loss) is over.
+local function purge_holders(holders, now, delay)
+  redis.call('ZREMRANGEBYSCORE', holders, '-inf', int(now - delay))
+end
+
+-- Forget waiters whose heart no longer beats.
+local function purge_waiters(queue, alive, now)
+  local dead = redis.call('ZRANGEBYSCORE', alive, '-inf', int(now))
+  for _, token in ipairs(dead) do
+    redis.call('ZREM', queue, token)
+    redis.call('ZREM', alive, token)
+  end
+end
+
+-- Hint to every waiter that could enter now. Those of the calling hub are returned, others published.
+local function wake(holders, queue, limit, hub)
+  local ours = {}
+  local head = redis.call('ZRANGE', queue, 0, 0)[1]
+  if not head then return ours end
+
+  local count = redis.call('ZCARD', holders)
+  local last = 0
+  if exclusive(head) then
+    if count > 0 then return ours end
+  else
+    if count >= limit then return ours end
+    if count > 0 and exclusive(redis.call('ZRANGE', holders, 0, 0)[1]) then return ours end
+    last = limit - count - 1
+  end
+
+  local others = {}
+  for _, token in ipairs(redis.call('ZRANGE', queue, 0, int(last))) do
+    local owner = hub_of(token)
+    if owner == hub then
+      ours[#ours + 1] = token
+    else
+      others[owner] = others[owner] and (others[owner] .. ' ' .. token) or token
+    end
+  end
+  for owner, tokens in pairs(others) do
+    redis.call('PUBLISH', 'wsl:hub:' .. owner, tokens)
+  end
+  return ours
+end
+
+-- Milliseconds after which a hub should look again although nobody told it to. The head's hub
+-- watches the holder; every other hub watches the head.
+local function look_in(holders, queue, alive, now, delay, hub)
+  local head = redis.call('ZRANGE', queue, 0, 0)[1]
+  if head and hub_of(head) ~= hub then
+    return tonumber(redis.call('ZSCORE', alive, head) or now) - now
+  end
+  local first = redis.call('ZRANGE', holders, 0, 0, 'WITHSCORES')
+  return first[2] and (tonumber(first[2]) + delay - now) or 0
+end

@@ -1,0 +1,26 @@
+"""What the tests of locks share: clients that are closed when a test ends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from tools.servers import RedisServer
+
+
+@pytest.fixture
+async def redis(any_redis: RedisServer) -> AsyncIterator[Redis]:
+    """Give a plain client of Redis, then of Valkey."""
+    client = Redis.from_url(any_redis.url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def redis7(redis_url: str) -> AsyncIterator[Redis]:
+    """Give a plain client of Redis only, where the server makes no difference."""
+    client = Redis.from_url(redis_url)
+    yield client
+    await client.aclose()

@@ -1,0 +1,334 @@
+"""The limiters over real servers, and against exact models with a clock of the test's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis import Redis as BlockingRedis
+from redis.asyncio import Redis
+
+from tools.servers import RedisServer
+from ws_redislock import FrequencyLimiter, SlidingWindowLimiter, TokenBucketLimiter
+from ws_redislock._script import load
+from ws_redislock.errors import ConfigError, UnavailableError, UsageError
+from ws_redislock.limiter import RateLimiter, _rate
+
+NOW = 1_700_000_000_000_000
+
+SHIM = """
+local real, clock, redis = redis, ARGV[#ARGV], {}
+function redis.call(command, ...)
+  if command == 'TIME' then return {string.sub(clock, 1, -7), string.sub(clock, -6)} end
+  if command == 'PEXPIRE' then return 1 end
+  if command == 'SET' then return real.call('SET', (select(1, ...)), (select(2, ...))) end
+  return real.call(command, ...)
+end
+"""
+"""Gives a script a clock of the test's own, on which keys do not expire by the server's."""
+
+
+class Simulated:
+    """A limiter's script on a real server under a simulated clock."""
+
+    def __init__(self, client: BlockingRedis, script: str, *args: int) -> None:
+        self.client = client
+        self.text = SHIM + load(script).text
+        self.args = args
+
+    def hit(self, now: int, cost: int) -> list[int]:
+        """Hit at a time in microseconds."""
+        reply = self.client.eval(self.text, 1, "simulated", *self.args, cost, now)
+        assert isinstance(reply, list)
+        return reply
+
+
+@pytest.fixture(scope="module")
+def blocking(redis_server: RedisServer) -> Iterator[BlockingRedis]:
+    """Give a blocking client for many short scripts."""
+    with BlockingRedis.from_url(redis_server.url) as client:
+        yield client
+
+
+STEPS = st.lists(st.tuples(st.floats(0.0, 1.5), st.integers(1, 4)), min_size=1, max_size=25)
+EXACT = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+class TestModels:
+    """Each script decides as an exact model does."""
+
+    @EXACT
+    @given(window=st.integers(16, 10**9), limit=st.integers(1, 20), steps=STEPS)
+    def test_sliding_window(
+        self, blocking: BlockingRedis, window: int, limit: int, steps: list[tuple[float, int]]
+    ):
+        """The log allows exactly what fits into the window that ends now."""
+        blocking.delete("simulated")
+        limiter = Simulated(blocking, "limit_sliding", window, limit)
+        log: list[tuple[int, int]] = []
+        now = NOW
+
+        for gap, cost in steps:
+            now += int(gap * window / limit)
+            inside = [(at, amount) for at, amount in log if at > now - window]
+            used = sum(amount for _, amount in inside)
+            allowed, remaining, retry, reset = limiter.hit(now, cost)
+            assert allowed == (used + cost <= limit)
+
+            if allowed:
+                log.append((now, cost))
+                assert (remaining, retry, reset) == (limit - used - cost, 0, window)
+            else:
+                assert remaining == limit - used
+
+                if cost <= limit:
+                    later = now + retry
+                    assert sum(a for at, a in log if at > later - window) + cost <= limit
+                    assert sum(a for at, a in log if at > later - 1 - window) + cost > limit
+
+    @EXACT
+    @given(window=st.integers(16, 10**9), limit=st.integers(1, 20), steps=STEPS)
+    def test_frequency(
+        self, blocking: BlockingRedis, window: int, limit: int, steps: list[tuple[float, int]]
+    ):
+        """No window ever holds more than the limit, and buckets free when the model's do."""
+        blocking.delete("simulated")
+        limiter = Simulated(blocking, "limit_frequency", window, limit)
+        width = math.ceil(window / 16)
+        log: list[tuple[int, int]] = []
+        now = NOW
+
+        def used_at(at: int) -> int:
+            return sum(a for t, a in log if t // width >= (at - window) // width)
+
+        for gap, cost in steps:
+            now += int(gap * window / limit)
+            used = used_at(now)
+            allowed, remaining, retry, _ = limiter.hit(now, cost)
+            assert allowed == (used + cost <= limit)
+
+            if allowed:
+                log.append((now, cost))
+                assert remaining == limit - used - cost
+                assert sum(amount for at, amount in log if at > now - window) <= limit
+            else:
+                assert remaining == limit - used
+
+                if cost <= limit:
+                    assert 0 < retry <= window + width
+                    assert used_at(now + retry) + cost <= limit
+                    assert used_at(now + retry - 1) + cost > limit
+
+    @EXACT
+    @given(
+        rate=st.one_of(st.floats(0.01, 10.0), st.integers(1, 100_000).map(float)),
+        share=st.floats(0.0, 0.49),
+        steps=STEPS,
+    )
+    def test_token_bucket(
+        self, blocking: BlockingRedis, rate: float, share: float, steps: list[tuple[float, int]]
+    ):
+        """The bucket's level is exact, for any rate, and for bursts below half of it."""
+        blocking.delete("simulated")
+        rate = round(rate, 4)
+        burst = max(1, int(rate * share))
+        tokens, period = _rate(rate, 1.0)
+        limiter = Simulated(blocking, "limit_bucket", period, tokens, burst)
+        speed = Fraction(tokens, period)
+        level, seen, now = Fraction(burst), NOW, NOW
+
+        for gap, cost in steps:
+            now += int(gap * cost / speed)
+            level, seen = min(Fraction(burst), level + (now - seen) * speed), now
+            allowed, remaining, retry, reset = limiter.hit(now, cost)
+            assert allowed == (level >= cost)
+
+            if allowed:
+                level -= cost
+                assert retry == 0
+            elif cost <= burst:
+                assert retry == math.ceil((cost - level) / speed)
+
+            assert remaining == math.floor(level)
+            assert reset == math.ceil((burst - level) / speed)
+
+    def test_the_model_would_see_a_broken_limiter(self, blocking: BlockingRedis):
+        """The control: a fixed window, as the original's, lets twice the limit through at its edge."""
+        fixed = """
+        local count = redis.call('INCRBY', KEYS[1] .. math.floor(ARGV[3] / ARGV[1]), 1)
+        return count <= tonumber(ARGV[2])
+        """
+        window, limit = 1_000_000, 5
+        times = [NOW + window - 1] * limit + [NOW + window + 1] * limit
+        allowed = [t for t in times if blocking.eval(fixed, 1, "fixed", window, limit, t)]
+        assert len([t for t in allowed if t > allowed[-1] - window]) == 2 * limit
+
+    @pytest.mark.parametrize("script", ["limit_sliding", "limit_frequency"])
+    def test_a_clock_that_steps_back(self, blocking: BlockingRedis, script: str):
+        """When the server's clock steps back an hour, no key is locked for longer than its window."""
+        blocking.delete("simulated")
+        limiter = Simulated(blocking, script, 1_000_000, 2)
+        limiter.hit(NOW, 2)
+        earlier = NOW - 3_600_000_000
+        replies = [limiter.hit(earlier + n * 500_000, 1)[0] for n in range(5)]
+        assert 1 in replies
+
+    def test_a_bucket_whose_clock_steps_back(self, blocking: BlockingRedis):
+        """The bucket counts as empty then, and fills at its rate."""
+        blocking.delete("simulated")
+        limiter = Simulated(blocking, "limit_bucket", 1_000_000, 1, 2)
+        limiter.hit(NOW, 2)
+        reply = limiter.hit(NOW - 3_600_000_000, 1)
+        assert reply == [0, 0, 1_000_000, 2_000_000]
+
+
+def limiters(redis: Redis) -> list[RateLimiter]:
+    """Return one limiter of each kind, with room for three hits."""
+    return [
+        FrequencyLimiter(redis, 60, 3),
+        SlidingWindowLimiter(redis, 60, 3),
+        TokenBucketLimiter(redis, 0.05, 3),
+    ]
+
+
+class TestHits:
+    """Hits over a real connection."""
+
+    async def test_counts_to_the_limit(self, redis: Redis):
+        """Three fit, the fourth is refused and told when to come back; nothing has no TTL."""
+        for limiter in limiters(redis):
+            verdicts = [await limiter.hit("user:7") for _ in range(4)]
+            assert [verdict.allowed for verdict in verdicts] == [True, True, True, False]
+            assert [verdict.remaining for verdict in verdicts] == [2, 1, 0, 0]
+            assert verdicts[2].retry_after == 0.0
+            assert 0 < verdicts[3].retry_after <= verdicts[3].reset_after <= 64
+
+        assert {await redis.pttl(key) > 0 for key in await redis.keys("*")} == {True}
+
+    async def test_is_limited(self, redis: Redis):
+        """The original's question, with its weight."""
+        limiter = FrequencyLimiter(redis, 60, 3)
+        assert not await limiter.is_limited("k", 2)
+        assert await limiter.is_limited("k", 2)
+        assert not await limiter.is_limited("k")
+
+    async def test_peek_and_reset(self, redis: Redis):
+        """Looking counts nothing; a reset forgets all."""
+        for limiter in limiters(redis):
+            await limiter.hit("k", 3)
+            peeked = await limiter.peek("k")
+            assert (peeked.allowed, peeked.remaining) == (False, 0)
+            await limiter.reset("k")
+            assert (await limiter.peek("k")).remaining == 3
+
+    async def test_repairs_a_missing_ttl(self, redis: Redis):
+        """A key that somebody made persistent gets its TTL back with the next hit, even a refused one."""
+        for limiter in limiters(redis):
+            await limiter.hit("k", 3)
+
+        for key in await redis.keys("*"):
+            await redis.persist(key)
+
+        for limiter in limiters(redis):
+            assert not (await limiter.hit("k")).allowed
+
+        assert {await redis.pttl(key) > 0 for key in await redis.keys("*")} == {True}
+
+    async def test_replaces_rubbish(self, redis: Redis):
+        """A key of a foreign type does not break the limiter for ever."""
+        for limiter in limiters(redis):
+            await redis.sadd(limiter._key("k"), "rubbish")
+            assert (await limiter.hit("k")).allowed
+
+    async def test_keys_are_apart(self, redis: Redis):
+        """Keys, namespaces and limits do not share counts."""
+        one = FrequencyLimiter(redis, 60, 1)
+        assert not await one.is_limited("a")
+        assert not await one.is_limited("b")
+        assert not await FrequencyLimiter(redis, 60, 1, namespace="login").is_limited("a")
+        assert not await FrequencyLimiter(redis, 60, 2).is_limited("a")
+        assert await one.is_limited("a")
+
+    async def test_denies_from_memory(self, redis: Redis):
+        """With a cache, a denied key is denied without Redis until its time has come."""
+        now = 100.0
+        limiter = TokenBucketLimiter(redis, 0.01, 1, deny_cache=1, clock=lambda: now)
+        await limiter.hit("k")
+        denied = await limiter.hit("k")
+        await redis.flushall()
+        now += 10.0
+        again = await limiter.hit("k")
+        assert not again.allowed
+        assert again.retry_after == pytest.approx(denied.retry_after - 10.0)
+        now += denied.retry_after
+        assert (await limiter.hit("k")).allowed
+        await limiter.hit("k")
+        await limiter.hit("other")
+        await limiter.hit("other")
+        assert list(limiter._denied) == ["other"]
+
+
+class TestErrors:
+    """When Redis gives no answer, and wrong use."""
+
+    async def test_open_closed_raise(self):
+        """The limiter's policy decides, and says so."""
+        nowhere = "redis://127.0.0.1:1/0"
+
+        async with FrequencyLimiter(nowhere, 60, 3, on_error="open", timeout=0.05) as limiter:
+            verdict = await limiter.hit("k")
+            assert verdict.allowed
+            assert verdict.degraded
+
+        async with FrequencyLimiter(nowhere, 60, 3, on_error="closed", timeout=0.05) as limiter:
+            assert await limiter.is_limited("k")
+
+        async with FrequencyLimiter(nowhere, 60, 3, timeout=0.05) as limiter:
+            with pytest.raises(UnavailableError, match="limiter key 'k'"):
+                await limiter.hit("k")
+
+            with pytest.raises(UnavailableError, match="DEL"):
+                await limiter.reset("k")
+
+    async def test_a_cost_that_never_fits(self, redis7: Redis):
+        """More than the limit at once can never be allowed: an error, not a denial for ever."""
+        for limiter in limiters(redis7):
+            with pytest.raises(UsageError, match="can never be allowed"):
+                await limiter.hit("k", 4)
+
+    @pytest.mark.parametrize("cost", [0, -1, 1.5, True])
+    async def test_a_cost_that_is_none(self, redis7: Redis, cost: object):
+        """The cost is a whole number from 1."""
+        with pytest.raises(ConfigError, match="cost must be"):
+            await FrequencyLimiter(redis7, 60, 3).hit("k", cost)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("kind", "args"),
+        [
+            (FrequencyLimiter, (0, 3)),
+            (FrequencyLimiter, (60, 0)),
+            (FrequencyLimiter, (1e-9, 3)),
+            (SlidingWindowLimiter, (float("nan"), 3)),
+            (SlidingWindowLimiter, (60, 1.5)),
+            (TokenBucketLimiter, (0, 3)),
+            (TokenBucketLimiter, (1, 0)),
+            (TokenBucketLimiter, (1e-9, 3)),
+            (TokenBucketLimiter, (0.333333333333, 10**9)),
+        ],
+    )
+    def test_limits_that_cannot_be(self, kind: type[RateLimiter], args: tuple[object, ...]):
+        """Numbers that cannot work are refused when the limiter is made."""
+        with pytest.raises(ConfigError):
+            kind("redis://localhost:6379/0", *args)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        "options", [{"on_error": "maybe"}, {"timeout": 0}, {"deny_cache": -1}, {"namespace": 7}]
+    )
+    def test_options_that_cannot_be(self, options: dict[str, object]):
+        """So are wrong options."""
+        with pytest.raises(ConfigError):
+            FrequencyLimiter("redis://localhost:6379/0", 60, 3, **options)  # type: ignore[arg-type]
