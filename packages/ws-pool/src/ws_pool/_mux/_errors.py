@@ -1,0 +1,47 @@
+"""Errors of the multiplexed connection that are errors of redis-py as well.
+
+Code written for redis-py catches `redis.exceptions.ConnectionError`; code written for wintersweet
+catches `ws_core.errors.WsError`. What the connection raises is both.
+"""
+
+from __future__ import annotations
+
+from redis import exceptions as driver
+
+from ws_pool import errors
+
+__all__ = ("AcquireTimeout", "LinkLost", "MaybeExecuted", "UnavailableError")
+
+
+class _Driver(driver.ConnectionError):
+    """Gives redis-py's attributes to an error that is built by ours."""
+
+    error_type = driver.ExceptionType.NETWORK
+    status_code: str | None = None
+
+
+class UnavailableError(errors.UnavailableError, _Driver):
+    """The server cannot be reached; the command was not sent."""
+
+
+class MaybeExecuted(errors.MaybeExecuted, _Driver):
+    """The connection was lost after the command was sent and before its reply."""
+
+
+class AcquireTimeout(errors.AcquireTimeout, _Driver):
+    """The connection had no room for the command in time; it was not sent."""
+
+
+class LinkLost(Exception):  # noqa: N818 - a message between the layers, never seen by callers
+    """
+    Tell the sender of a command that its connection is gone.
+
+    Args:
+        reason: Why, for people.
+        sent: Whether the command may have reached the server.
+    """
+
+    def __init__(self, reason: str, *, sent: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.sent = sent

@@ -1,0 +1,454 @@
+"""One shared connection over its whole life: the present link, the queue in front of it, reconnects.
+
+Everything that decides is synchronous: a command either goes to the link at once, or into a FIFO
+queue in front of it. The queue is what makes back-pressure (the link is full) and short outages
+(there is no link) look the same to the caller: the command waits its turn, with a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.exceptions import AuthenticationError, RedisError
+
+from ws_pool._mux._endpoint import Endpoint, connect
+from ws_pool._mux._errors import AcquireTimeout, LinkLost, UnavailableError
+from ws_pool._mux._limits import HEAVY, Limits
+from ws_pool._mux._link import Link, Slot
+from ws_pool._mux._wire import Packer
+from ws_pool.errors import ClosedError, WsError
+
+__all__ = ("Lane", "LaneStatistics")
+
+_logger: Final = logging.getLogger("ws_pool.redis")
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatistics:
+    """
+    The state of one lane.
+
+    Args:
+        endpoint: Where it is connected to, or tries to.
+        connected: Whether there is a link.
+        in_line: Commands that wait for their turn on the link or for their reply.
+        in_flight: Those of them that were sent.
+        queued: Commands in front of a link that is full or absent.
+        bytes_in_line: Bytes of the heavy commands in line and queue.
+        commands: Replies received so far.
+        dropped: Replies whose caller had gone (cancelled, timed out).
+        connects: Connections opened so far.
+        losses: Connections lost so far.
+        down: Why there is no link; empty when there is.
+    """
+
+    endpoint: str
+    connected: bool
+    in_line: int
+    in_flight: int
+    queued: int
+    bytes_in_line: int
+    commands: int
+    dropped: int
+    connects: int
+    losses: int
+    down: str
+
+
+@dataclass(slots=True)
+class _Waiting:
+    slot: Slot
+    data: bytes
+    count: int
+    raw: bool
+    deadline: float
+
+
+class Lane:
+    """
+    A shared connection that comes back by itself.
+
+    Args:
+        name: The pool's name, for messages.
+        resolve: Gives the endpoint for the next connect.
+        packer: Packs greetings.
+        limits: Bounds.
+        encoding: To decode replies with, or None to leave them bytes.
+        errors: What to do with bytes that can't be decoded.
+        on_push: Gets RESP3 push messages.
+        on_up: Called with each new link before anybody may use it.
+        on_down: Called with each lost link.
+        jitter: Gives random numbers between 0 and 1.
+    """
+
+    def __init__(  # noqa: PLR0913 - made in two places only, always by name
+        self,
+        name: str,
+        resolve: Callable[[], Awaitable[Endpoint]],
+        packer: Packer,
+        limits: Limits,
+        *,
+        encoding: str | None = None,
+        errors: str = "strict",
+        on_push: Callable[[list[Any]], None] = lambda _: None,
+        on_up: Callable[[Link], None] = lambda _: None,
+        on_down: Callable[[Link], None] = lambda _: None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._name = name
+        self._resolve = resolve
+        self._packer = packer
+        self._limits = limits
+        self._encoding = encoding
+        self._errors = errors
+        self._on_push = on_push
+        self._on_up = on_up
+        self._on_down = on_down
+        self._jitter = jitter
+
+        self._loop = asyncio.get_running_loop()
+        self.link = self._new_link()  # never None: a link that is not open refuses by its limit of 0
+        self.link.closed = True
+        self._up = False
+        self._closed = False
+        self._down_since = self._loop.time()
+        self._reason = "not connected yet"
+        self._queue: deque[_Waiting] = deque()
+        self._queued_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._endpoint: Endpoint | None = None
+        self._connects = self._losses = self._past_commands = self._past_dropped = 0
+        self._idle: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Lane {self._name!r} {self._endpoint}: {self.link!r}>"
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a link."""
+        return self._up
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where the last link went to."""
+        return self._endpoint
+
+    async def start(self) -> None:
+        """
+        Open the first link.
+
+        Raises:
+            UnavailableError: The server can't be reached or refused the greeting.
+        """
+        try:
+            await self._connect()
+        except (OSError, TimeoutError, RedisError, LinkLost, WsError) as error:
+            raise self._unavailable(_why(error)) from error
+
+    def start_soon(self) -> None:
+        """Open the first link in the background; commands wait for it as in an outage."""
+        self._down_since = self._loop.time()
+        self._reconnect()
+
+    async def close(self, *, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - how long to wait for others, not for the caller
+        """
+        Take no more commands, wait for the replies that are due, and close.
+
+        Args:
+            timeout: Seconds to wait for replies; what is still due then gets `MaybeExecuted`.
+        """
+        if self._closed:
+            return
+
+        self._closed = True
+        self._fail_queue(lambda: ClosedError(f"redis pool {self._name!r} was closed", pool=self._name))
+
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
+
+        link = self.link
+        link.limit = 0
+
+        if link.pending and not link.closed:
+            self._idle = self._loop.create_future()
+
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._idle
+            except TimeoutError:
+                _logger.warning("redis pool %r closed with %d replies due", self._name, len(link.pending))
+            finally:
+                link.kill("the pool was closed")
+        else:
+            link.kill("the pool was closed")
+
+    # What senders call ------------------------------------------------------------------------
+
+    def submit(self, slot: Slot, data: bytes, *, count: int = 1, raw: bool = False) -> None:
+        """
+        Send commands, or queue them when the link is full or gone.
+
+        Args:
+            slot: Gets the replies, or the error.
+            data: Bytes of the commands.
+            count: How many commands the bytes hold.
+            raw: Leave the reply bytes.
+        """
+        link = self.link
+
+        if len(link.pending) + count <= link.limit or (link.limit and not link.pending):
+            self._send(link, slot, data, count, raw=raw)
+        else:
+            self._enqueue(slot, data, count, raw=raw)
+
+    def drop_link(self, reason: str) -> None:
+        """
+        Drop the present link, so that another is opened.
+
+        Args:
+            reason: Why, for people.
+        """
+        if self._up:
+            self.link.kill(reason)
+
+    # What the link calls ----------------------------------------------------------------------
+
+    def link_has_room(self, link: Link) -> None:
+        """Let the queue on, first come first served."""
+        if link is not self.link or not self._up:
+            return
+
+        if self._closed:
+            if not link.pending and self._idle is not None and not self._idle.done():
+                self._idle.set_result(None)
+            return
+
+        queue = self._queue
+
+        while queue and (queue[0].slot.done() or link.has_room(queue[0].count)):
+            waiting = queue.popleft()
+            self._queued_bytes -= len(waiting.data)
+
+            if not waiting.slot.done():
+                self._send(link, waiting.slot, waiting.data, waiting.count, raw=waiting.raw)
+
+        link.open(full=bool(queue))
+
+    def link_lost(self, link: Link, reason: str) -> None:
+        """Open another link."""
+        if link is not self.link or not self._up:
+            return
+
+        self._up = False
+        self._losses += 1
+        self._past_commands += link.answered
+        self._past_dropped += link.dropped
+        self._on_down(link)
+
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+        if self._closed:
+            return
+
+        self._down_since = self._loop.time()
+        self._reason = reason
+        _logger.warning("redis pool %r lost its connection to %s: %s", self._name, self._endpoint, reason)
+        limit = self._down_since + self._limits.outage_timeout
+
+        for waiting in self._queue:
+            waiting.deadline = min(waiting.deadline, limit)
+
+        if self._queue:
+            self._set_timer()
+
+        self._reconnect()
+
+    def link_pushed(self, link: Link, message: list[Any]) -> None:
+        """Hand a push message on."""
+        if link is self.link:
+            self._on_push(message)
+
+    # Inside -----------------------------------------------------------------------------------
+
+    @staticmethod
+    def _send(link: Link, slot: Slot, data: bytes, count: int, *, raw: bool) -> None:
+        if raw:
+            link.send_raw(slot, data)
+        elif count == 1:
+            link.send(slot, data)
+        else:
+            link.send_many(slot, count, data)
+
+    def _enqueue(self, slot: Slot, data: bytes, count: int, *, raw: bool) -> None:
+        now = self._loop.time()
+        limits = self._limits
+
+        if self._closed:
+            raise ClosedError(f"redis pool {self._name!r} is closed", pool=self._name)
+
+        if self._up:
+            deadline = now + limits.queue_timeout
+        else:
+            deadline = self._down_since + limits.outage_timeout
+
+            if deadline <= now:
+                raise self._unavailable(self._reason)
+
+        full = len(self._queue) >= limits.max_queue
+        heavy = self._queue and self._queued_bytes + len(data) > limits.max_bytes + HEAVY * limits.max_queue
+
+        if full or heavy:
+            self._sweep()
+
+            if len(self._queue) >= limits.max_queue or heavy:
+                raise self._no_room("its queue is full")
+
+        self._queue.append(_Waiting(slot, data, count, raw, deadline))
+        self._queued_bytes += len(data)
+        self.link.limit = 0
+
+        if self._timer is None:
+            self._set_timer()
+
+    def _sweep(self) -> None:
+        """Forget those who wait no more."""
+        self._queue = deque(waiting for waiting in self._queue if not waiting.slot.done())
+        self._queued_bytes = sum(len(waiting.data) for waiting in self._queue)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+        self._timer = self._loop.call_at(min(waiting.deadline for waiting in self._queue), self._expire)
+
+    def _expire(self) -> None:
+        """Fail those whose deadline has come."""
+        self._timer = None
+        now = self._loop.time()
+        kept: deque[_Waiting] = deque()
+
+        for waiting in self._queue:
+            if waiting.slot.done():
+                continue
+
+            if waiting.deadline > now:
+                kept.append(waiting)
+            elif self._up:
+                waiting.slot.set_exception(self._no_room(f"waited {self._limits.queue_timeout:g} s"))
+            else:
+                waiting.slot.set_exception(self._unavailable(self._reason))
+
+        self._queue = kept
+        self._queued_bytes = sum(len(waiting.data) for waiting in kept)
+
+        if kept:
+            self._set_timer()
+        elif self._up:
+            self.link.open()
+
+    def _fail_queue(self, error: Callable[[], Exception]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+        queue, self._queue = self._queue, deque()
+        self._queued_bytes = 0
+
+        for waiting in queue:
+            if not waiting.slot.done():
+                waiting.slot.set_exception(error())
+
+    def _new_link(self) -> Link:
+        return Link(self, self._limits, encoding=self._encoding, errors=self._errors)
+
+    async def _connect(self) -> None:
+        link = self._new_link()
+        self._endpoint = await self._resolve()
+        await connect(self._endpoint, link, self._packer, timeout=self._limits.connect_timeout)
+
+        if link.closed:
+            raise LinkLost("the connection was lost right after the greeting", sent=False)
+
+        self._on_up(link)
+        self.link = link
+        self._up = True
+        self._connects += 1
+        self._reason = ""
+        self.link_has_room(link)
+
+    def _reconnect(self) -> None:
+        self._connecting = self._loop.create_task(self._keep_connecting(), name=f"ws-pool redis {self._name}")
+
+    async def _keep_connecting(self) -> None:
+        shortest, longest = self._limits.backoff
+        pause = shortest
+
+        while not self._closed:
+            try:
+                await self._connect()
+            except (OSError, TimeoutError, RedisError, LinkLost, WsError) as error:
+                self._reason = _why(error)
+            except Exception as error:  # a failing resolver or credentials callable must not end the attempts
+                self._reason = _why(error)
+                _logger.exception("redis pool %r cannot connect", self._name)
+            else:
+                _logger.info("redis pool %r is connected to %s again", self._name, self._endpoint)
+                return
+
+            await asyncio.sleep(pause * (0.5 + 0.5 * self._jitter()))
+            pause = min(longest, pause * 2)
+
+    def _unavailable(self, reason: str) -> UnavailableError:
+        where = f" at {self._endpoint}" if self._endpoint is not None else ""
+        return UnavailableError(
+            f"redis pool {self._name!r} cannot reach its server{where}: {reason}",
+            pool=self._name,
+            reason=reason,
+        )
+
+    def _no_room(self, what: str) -> AcquireTimeout:
+        line, queued = len(self.link.pending), len(self._queue)
+        return AcquireTimeout(
+            f"redis pool {self._name!r} has no room for another command"
+            f" ({what}; {line} in line, {queued} queued): call less at once, or raise max_pending",
+            pool=self._name,
+            in_line=line,
+            queued=queued,
+        )
+
+    def statistics(self) -> LaneStatistics:
+        """Freeze the present state."""
+        link = self.link
+        live = 0 if link.closed else 1
+        return LaneStatistics(
+            endpoint=str(self._endpoint or ""),
+            connected=self._up,
+            in_line=len(link.pending),
+            in_flight=link.in_flight,
+            queued=len(self._queue),
+            bytes_in_line=link.heavy + self._queued_bytes,
+            commands=self._past_commands + link.answered * live,
+            dropped=self._past_dropped + link.dropped * live,
+            connects=self._connects,
+            losses=self._losses,
+            down="" if self._up else self._reason,
+        )
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+
+    if isinstance(error, AuthenticationError):
+        return f"the server refused the credentials ({error})"
+
+    return str(error) or type(error).__name__

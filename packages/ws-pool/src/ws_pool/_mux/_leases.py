@@ -1,0 +1,296 @@
+"""Connections that are lent, for what cannot share one: blocking commands, sessions, pub/sub.
+
+redis-py's own connections, in the generic pool of this distribution, behind the interface of
+redis-py's `ConnectionPool`, so that its `PubSub`, `Monitor` and `Pipeline` work on them as they are.
+"""
+
+from __future__ import annotations
+
+import secrets
+import ssl
+from typing import Any, cast
+
+from redis import exceptions as driver
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    ConnectionPool,
+    UnixDomainSocketConnection,
+)
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
+
+from ws_pool._mux._endpoint import Endpoint, resolve_credentials
+from ws_pool.pool import Lease, Pool
+
+__all__ = ("Dedicated", "LeasePool", "OneConnection", "connection_options", "make_connection")
+
+
+class Dedicated:
+    """What we remember about a connection of redis-py."""
+
+    clean = True
+    """Whether the last user left nothing behind: all replies read, session untouched."""
+
+    spoiled = False
+    """Whether the session was changed, so that the connection must be closed after use."""
+
+
+class _TcpConnection(Dedicated, Connection):
+    """A TCP connection, with a ready TLS context if any."""
+
+    tls: ssl.SSLContext | None = None
+
+    def _connection_arguments(self) -> dict[str, Any]:  # Any: redis-py's own signature
+        arguments = dict(super()._connection_arguments())
+
+        if self.tls is not None:
+            arguments["ssl"] = self.tls
+
+        return arguments
+
+
+class _UnixConnection(Dedicated, UnixDomainSocketConnection):
+    """A unix socket connection."""
+
+
+class _Credentials(CredentialProvider):
+    """Asks an endpoint's callable, as the shared connection does."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        raise NotImplementedError  # only the async way is used
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        username, password = await resolve_credentials(self._endpoint)
+        return (username, password or "") if username else (password or "",)
+
+
+def connection_options(
+    *, encoding: str, errors: str, decode_responses: bool, protocol: int | None
+) -> dict[str, Any]:  # Any: redis-py's keyword arguments
+    """
+    Give the options of redis-py's connections that don't depend on the server.
+
+    Args:
+        encoding: Of text.
+        errors: What to do with text that can't be encoded or decoded.
+        decode_responses: Whether replies are text.
+        protocol: RESP version as the user gave it; None lets redis-py choose.
+
+    Returns:
+        Keyword arguments.
+    """
+    options: dict[str, Any] = {
+        "encoding": encoding,
+        "encoding_errors": errors,
+        "decode_responses": decode_responses,
+        "socket_timeout": None,
+        "retry": Retry(NoBackoff(), 0),
+    }
+
+    if protocol is not None:
+        options["protocol"] = protocol
+
+    try:
+        from redis.maint_notifications import MaintNotificationsConfig  # noqa: PLC0415 - redis-py 8
+    except ImportError:
+        return options
+
+    options["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+    return options
+
+
+def make_connection(endpoint: Endpoint, options: dict[str, Any], *, timeout: float) -> AbstractConnection:
+    """
+    Build a connection, not connected yet.
+
+    Args:
+        endpoint: Where to and how.
+        options: What `connection_options` gave.
+        timeout: Seconds for the connect.
+
+    Returns:
+        A connection that is also a `Dedicated`.
+    """
+    common: dict[str, Any] = {**options, "db": endpoint.db, "client_name": endpoint.client_name}
+
+    if endpoint.credentials is not None:
+        common["credential_provider"] = _Credentials(endpoint)
+    else:
+        common |= {"username": endpoint.username, "password": endpoint.password}
+
+    if endpoint.path is not None:
+        return _UnixConnection(path=endpoint.path, socket_connect_timeout=timeout, **common)
+
+    connection = _TcpConnection(
+        host=endpoint.host,
+        port=endpoint.port,
+        socket_connect_timeout=timeout,
+        socket_keepalive=True,
+        **common,
+    )
+    connection.tls = endpoint.tls
+    return connection
+
+
+class LeasePool(ConnectionPool):
+    """
+    Redis-py's view of the generic pool.
+
+    Args:
+        pool: Holds the connections.
+        **options: What `connection_options` gave.
+    """
+
+    def __init__(self, pool: Pool[AbstractConnection], **options: Any) -> None:
+        super().__init__(connection_class=_TcpConnection, **options)
+        self._pool = pool
+        self._lent: dict[AbstractConnection, Lease[AbstractConnection]] = {}
+
+    def __repr__(self) -> str:
+        return f"<LeasePool of {self._pool!r}>"
+
+    def __del__(self) -> None:
+        """Leave redis-py's counting of its own connections out: there are none."""
+
+    async def get_connection(self, *_: object, **__: object) -> AbstractConnection:
+        """
+        Lend a connection.
+
+        Raises:
+            AcquireTimeout: None was free in time.
+            UnavailableError: The server is down.
+        """
+        lease = await self._pool.acquire()
+        connection = lease.connection
+        self._lent[connection] = lease
+        mark(connection).clean = False
+        return connection
+
+    async def release(self, connection: AbstractConnection) -> None:
+        """Take a connection back; there is no await in here, so it cannot be cancelled half-way."""
+        lease = self._lent.pop(connection, None)
+
+        if lease is not None:
+            self._pool.release(lease, discard=mark(connection).spoiled or not connection.is_connected)
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's signature
+        """Replace the connections: idle ones now, and those in use when they come back."""
+        del inuse_connections
+        self._pool.expire()
+
+    async def aclose(self) -> None:
+        """Do nothing: the owner of the generic pool closes it."""
+
+
+class OneConnection(ConnectionPool):
+    """
+    Redis-py's view of one lent connection: everything happens on it.
+
+    Args:
+        connection: The connection.
+        **options: What `connection_options` gave.
+    """
+
+    def __init__(self, connection: AbstractConnection, **options: Any) -> None:
+        super().__init__(connection_class=_TcpConnection, **options)
+        self._one = connection
+
+    def __del__(self) -> None:
+        """Leave redis-py's counting of its own connections out: there are none."""
+
+    async def get_connection(self, *_: object, **__: object) -> AbstractConnection:
+        """Give the connection, connected."""
+        await self._one.connect()
+        return self._one
+
+    async def release(self, connection: AbstractConnection) -> None:
+        """Keep it."""
+
+    async def aclose(self) -> None:
+        """Keep it."""
+
+
+class Connector:
+    """
+    How the generic pool deals with redis-py's connections.
+
+    Args:
+        resolve: Gives the endpoint for the next connect.
+        options: What `connection_options` gave.
+        timeout: Seconds for one connect.
+    """
+
+    def __init__(
+        self, resolve: Any, options: dict[str, Any], *, timeout: float
+    ) -> None:  # Any: an async callable
+        self._resolve = resolve
+        self._options = options
+        self._timeout = timeout
+        self._endpoint: Endpoint | None = None
+
+    def __str__(self) -> str:
+        return str(self._endpoint or "the server")
+
+    async def open(self) -> AbstractConnection:
+        """Open a connection and greet the server."""
+        self._endpoint = await self._resolve()
+        connection = make_connection(self._endpoint, self._options, timeout=self._timeout)
+
+        try:
+            await connection.connect()
+        except BaseException:
+            self.terminate(connection)
+            raise
+
+        return connection
+
+    def is_alive(self, conn: AbstractConnection) -> bool:
+        """Tell whether it is connected and the server has not hung up."""
+        reader = conn._reader  # noqa: SLF001 - redis-py has no public way to ask
+        return conn.is_connected and reader is not None and not reader.at_eof() and reader.exception() is None
+
+    def is_clean(self, conn: AbstractConnection) -> bool:
+        """Tell whether the last user left nothing behind."""
+        return mark(conn).clean
+
+    async def ping(self, conn: AbstractConnection) -> None:
+        """
+        Make sure that the next reply is the next command's.
+
+        Raises:
+            RedisError: It is not, or the server does not answer.
+        """
+        nonce = secrets.token_hex(8)
+        await conn.send_command("ECHO", nonce, check_health=False)
+        reply = await conn.read_response()
+
+        if reply not in (nonce, nonce.encode()):
+            raise driver.InvalidResponse("a reply of an earlier command was left on the connection")
+
+    async def reset(self, conn: AbstractConnection) -> None:
+        """Make sure that nothing was left behind; what has changed its session is not kept at all."""
+        await self.ping(conn)
+        mark(conn).clean = True
+
+    async def close(self, conn: AbstractConnection) -> None:
+        """Close gracefully."""
+        await conn.disconnect()
+
+    def terminate(self, conn: AbstractConnection) -> None:
+        """Close at once."""
+        writer = conn._writer  # noqa: SLF001 - redis-py's own way waits for buffers to drain
+
+        if writer is not None:
+            writer.transport.abort()
+
+        conn._close()  # noqa: SLF001 - forgets the streams, without I/O
+
+
+def mark(connection: AbstractConnection) -> Dedicated:
+    """Give a connection's marks; all that this module makes have them."""
+    return cast("Dedicated", connection)

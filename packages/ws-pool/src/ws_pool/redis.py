@@ -1,0 +1,515 @@
+"""Redis pools: redis-py's typed commands at the speed of one pipelined connection.
+
+`RedisPool.redis` is a `redis.asyncio.Redis`. Commands of all tasks share a few connections and are
+pipelined by themselves; what cannot be shared (blocking commands, sessions, pub/sub, WATCH) gets a
+connection of its own without being asked. `RedisPoolManager` is a named set of such pools.
+
+This module needs the extra ``ws-pool[redis]``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import warnings
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+
+from ws_core.component import Health
+from ws_pool import _fork
+from ws_pool._mux._blocks import AloneBlock, SharedBlock
+from ws_pool._mux._client import AloneRedis, Core, SharedRedis
+from ws_pool._mux._embedded import EmbeddedServer
+from ws_pool._mux._endpoint import Endpoint
+from ws_pool._mux._errors import MaybeExecuted
+from ws_pool._mux._extensions import load_extension
+from ws_pool._mux._lane import Lane
+from ws_pool._mux._leases import Connector, LeasePool, OneConnection, connection_options, mark
+from ws_pool._mux._link import Link
+from ws_pool._mux._sentinel import MasterFinder
+from ws_pool._mux._settings import Settings, settings_of
+from ws_pool._mux._statistics import RedisStatistics
+from ws_pool._mux._wire import Packer
+from ws_pool.base import BasePoolManager
+from ws_pool.errors import ClosedError, NotReadyError, UsageError
+from ws_pool.pool import Lease, Pool
+
+__all__ = ("MaybeExecuted", "RedisPool", "RedisPoolManager", "RedisStatistics", "redis_pool_manager")
+
+
+class RedisPool:
+    """
+    A Redis server, shared by all tasks of a loop.
+
+    Args:
+        url: ``redis://``, ``rediss://`` (TLS), ``valkey://`` or ``unix://``, as redis-py has them; options
+            may stand in its query.
+        name: The name in errors, logs and statistics.
+        setting: What begins the names of options in errors.
+        **options: See the guide; the usual ones are ``username password db decode_responses
+            maxsize shared_connections command_timeout``. ``encoding="utf-8"`` alone means decoded
+            replies, as it did in the first wintersweet.
+
+    Raises:
+        ConfigError: A wrong option; nothing was started.
+
+    Example:
+        ```python
+        from ws_pool.redis import RedisPool
+
+        async with RedisPool(url="redis://localhost:6379/0", decode_responses=True) as pool:
+            await pool.redis.set("greeting", "hello")
+            print(await pool.redis.get("greeting"))
+        ```
+    """
+
+    def __init__(
+        self, url: str | None = None, *, name: str = "default", setting: str = "RedisPool", **options: object
+    ) -> None:
+        given = dict(options) if url is None else {"url": url, **options}
+        self._name = name
+        self._settings: Settings = settings_of(given, where=setting)
+        self._state = "new"
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lanes: tuple[Lane, ...] = ()
+        self._leases: Pool[AbstractConnection] | None = None
+        self._client: SharedRedis | None = None
+        self._core: Core | None = None
+        self._protocol = 0
+        self._server: EmbeddedServer | None = None
+
+    @classmethod
+    def embedded(
+        cls,
+        folder: str | Path | None = None,
+        *,
+        config: Mapping[str, str] | None = None,
+        name: str = "default",
+        **options: object,
+    ) -> Self:
+        """
+        Make a pool with a Valkey server of its own, on a private unix socket; needs ``[embedded]``.
+
+        The server starts and ends with the pool, and ends with this process however that ends.
+
+        Args:
+            folder: Keep the data there; without it they end with the pool.
+            config: Further lines of the server's configuration.
+            name: The name in errors, logs and statistics.
+            **options: As for `RedisPool`, without those that say where the server is.
+
+        Returns:
+            The pool, not started.
+
+        Example:
+            ```python
+            from ws_pool.redis import RedisPool
+
+            async with RedisPool.embedded(decode_responses=True) as pool:
+                await pool.redis.set("greeting", "hello")
+                print(await pool.redis.get("greeting"), pool.url)
+            ```
+        """
+        pool = cls(name=name, **options)  # type: ignore[arg-type]  # checked inside
+        pool._server = EmbeddedServer(None if folder is None else Path(folder), config=config)
+        return pool
+
+    def __repr__(self) -> str:
+        where = self._settings.endpoint if self._server is None else self._server
+        return f"<RedisPool {self._name!r} at {where}, {self._state}>"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_state", "") == "open":
+            warnings.warn(f"{self!r} was not closed", ResourceWarning, stacklevel=2, source=self)
+
+    @property
+    def name(self) -> str:
+        """The pool's name."""
+        return self._name
+
+    @property
+    def url(self) -> str:
+        """Where the server is, without secrets; of an embedded server, while it runs, for other processes."""
+        if self._server is not None:
+            return self._server.url
+
+        endpoint = self._settings.endpoint
+        scheme = "redis" if endpoint.tls is None else "rediss"
+        return (
+            f"unix://{endpoint.path}?db={endpoint.db}"
+            if endpoint.path
+            else f"{scheme}://{endpoint}/{endpoint.db}"
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether the pool is started."""
+        return self._state == "open"
+
+    @property
+    def redis(self) -> SharedRedis:
+        """
+        The shared client: a `redis.asyncio.Redis` that any number of tasks may use at once.
+
+        Raises:
+            NotReadyError: The pool was not started.
+            ClosedError: The pool was closed.
+        """
+        client = self._client
+
+        if client is None:
+            raise self._refusal()
+
+        return client
+
+    async def start(self) -> None:
+        """
+        Connect.
+
+        Raises:
+            UnavailableError: The server can't be reached or refused the greeting.
+            UsageError: The pool is started already.
+        """
+        if self._state != "new":
+            message = f"redis pool {self._name!r} was started before: make a new one"
+            raise UsageError(message, pool=self._name)
+
+        self._state = "starting"
+        _fork.watch(self)
+        self._loop = asyncio.get_running_loop()
+
+        try:
+            if self._server is not None:
+                await self._server.start()
+
+            self._build()
+            assert self._leases is not None  # noqa: S101 - _build() has made it
+
+            for lane in self._lanes:
+                await lane.start()
+
+            await self._leases.start()
+        except BaseException:
+            await self._shut(timeout=0)
+            self._state = "new"
+            raise
+
+        self._state = "open"
+
+    async def close(self, *, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - how long to wait for others, not for the caller
+        """
+        Take no more commands, wait for the replies that are due, and close; may be called again.
+
+        Args:
+            timeout: Seconds to wait for replies and for lent connections to come back.
+        """
+        if self._state in {"new", "closed", "forked"}:
+            self._state = "closed"
+            return
+
+        self._state = "closed"
+        await self._shut(timeout=timeout)
+
+    def get_client(self, *, alone: bool = False) -> AbstractAsyncContextManager[Redis]:
+        """
+        Give a client for the length of a block.
+
+        Args:
+            alone: Take a connection of its own, for sessions: SELECT, CLIENT TRACKING, MONITOR.
+
+        Returns:
+            An async context manager that gives the shared client, or one that is alone.
+
+        Example:
+            ```python
+            from ws_pool.redis import RedisPool
+
+            async with RedisPool(url="redis://localhost:6379/0") as pool:
+                async with pool.get_client() as shared, pool.get_client(alone=True) as alone:
+                    await shared.set("k", 1)
+                    await alone.select(1)
+                    print(await alone.get("k"))
+            ```
+        """
+        return AloneBlock(self) if alone else SharedBlock(self)
+
+    async def health(self, *, timeout: float = 5.0) -> Health:  # noqa: ASYNC109 - part of the answer
+        """
+        Check that the server answers.
+
+        Args:
+            timeout: Seconds after which it counts as not answering.
+
+        Returns:
+            The health; it never raises.
+        """
+        began = time.perf_counter()
+
+        try:
+            async with asyncio.timeout(timeout):
+                await self.redis.execute_command("PING")
+        except TimeoutError:
+            return Health(ok=False, detail=f"no answer within {timeout:g} s")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+            return Health(ok=False, detail=str(error) or type(error).__name__)
+
+        return Health(ok=True, latency=time.perf_counter() - began)
+
+    def statistics(self) -> RedisStatistics:
+        """Give a frozen snapshot of the pool."""
+        if self._leases is None:
+            raise self._refusal()
+
+        return RedisStatistics(
+            name=self._name,
+            shared=tuple(lane.statistics() for lane in self._lanes),
+            leased=self._leases.statistics(),
+        )
+
+    # Inside -----------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        options = connection_options(
+            encoding=settings.encoding,
+            errors=settings.encoding_errors,
+            decode_responses=settings.decode_responses,
+            protocol=settings.protocol,
+        )
+        codec = ConnectionPool(**options).get_encoder()
+        fast = (
+            settings.encoding.lower().replace("_", "-") in {"utf-8", "utf8"}
+            and settings.encoding_errors == "strict"
+        )
+        packer = Packer(codec.encode, fast=fast)
+        resolve = self._resolver(packer)
+        self._leases = Pool(
+            Connector(resolve, options, timeout=settings.limits.connect_timeout),
+            name=self._name,
+            min_size=settings.min_size,
+            max_size=settings.max_size,
+            acquire_timeout=settings.acquire_timeout,
+            connect_timeout=settings.limits.connect_timeout,
+            leak_threshold=settings.leak_threshold,
+        )
+        self._lanes = tuple(
+            Lane(
+                self._name,
+                resolve,
+                packer,
+                settings.limits,
+                encoding=settings.encoding if settings.decode_responses else None,
+                errors=settings.encoding_errors,
+                on_up=self._link_is_up,
+            )
+            for _ in range(settings.shared_connections)
+        )
+        self._core = Core(
+            name=self._name,
+            loop=loop,
+            packer=packer,
+            lane=self._lanes[0] if len(self._lanes) == 1 else None,
+            pick=self._pick,
+            leases=LeasePool(self._leases, **options),
+            options=options,
+            decodes=settings.decode_responses,
+            command_timeout=settings.limits.command_timeout,
+            follow_master=bool(settings.sentinels),
+        )
+        self._client = SharedRedis(self._core, retry=settings.retry)
+        self._protocol = settings.endpoint.protocol
+
+    def _resolver(self, packer: Packer) -> Any:  # Any: an async callable that gives an endpoint
+        settings = self._settings
+        endpoint = (
+            settings.endpoint
+            if self._server is None
+            else replace(settings.endpoint, path=str(self._server.path))
+        )
+
+        if settings.sentinels:
+            return MasterFinder(
+                settings.sentinels,
+                settings.service,
+                greeting=settings.sentinel_endpoint,
+                master=settings.endpoint,
+                packer=packer,
+            )
+
+        async def fixed() -> Endpoint:
+            return endpoint
+
+        return fixed
+
+    def _pick(self) -> Lane:
+        """Choose by task, so that the commands of a task keep their order even when one is cancelled."""
+        return self._lanes[(id(asyncio.current_task()) >> 6) % len(self._lanes)]
+
+    def _link_is_up(self, link: Link) -> None:
+        """Parse replies as the protocol version wants that the server has agreed to."""
+        if link.protocol == self._protocol or self._client is None or self._core is None:
+            return
+
+        self._protocol = link.protocol
+        options = {**self._core.options, "protocol": link.protocol}
+        self._client.use_callbacks(Redis(connection_pool=ConnectionPool(**options)).response_callbacks)
+
+    async def _shut(self, *, timeout: float) -> None:  # noqa: ASYNC109 - see close
+        self._client = None
+        leases, lanes = self._leases, self._lanes
+
+        for lane in lanes:
+            await lane.close(timeout=timeout)
+
+        if leases is not None and leases.ready:
+            await leases.close(timeout=timeout)
+
+        if self._server is not None:
+            await self._server.stop()
+
+    def _forked(self) -> None:
+        """Refuse to work in a forked child: the sockets are the parent's."""
+        self._state = "forked"
+        self._client = None
+
+    def _refusal(self) -> UsageError:
+        if self._state == "forked":
+            message = f"redis pool {self._name!r} was started before a fork: start one in the child"
+            return UsageError(message, pool=self._name)
+
+        if self._state == "closed":
+            return ClosedError(f"redis pool {self._name!r} was closed", pool=self._name)
+
+        return NotReadyError(
+            f"redis pool {self._name!r} is not started: use `async with` or await its start()",
+            pool=self._name,
+        )
+
+    async def lend(self) -> tuple[Lease[AbstractConnection], AloneRedis]:
+        """
+        Take a connection and make a client of it; `take_back` ends both.
+
+        Returns:
+            The lease and the client.
+        """
+        if self._client is None or self._leases is None or self._core is None:
+            raise self._refusal()
+
+        lease = await self._leases.acquire()
+        connection = lease.connection
+        mark(connection).clean = False
+        pool = OneConnection(connection, **self._core.options)
+        return lease, AloneRedis(self._core, connection_pool=pool, callbacks=self._client.response_callbacks)
+
+    def take_back(self, lease: Lease[AbstractConnection]) -> None:
+        """
+        Take a lent connection back.
+
+        Args:
+            lease: What `lend` gave.
+        """
+        assert self._leases is not None  # noqa: S101 - there is a lease
+        connection = lease.connection
+        self._leases.release(lease, discard=mark(connection).spoiled or not connection.is_connected)
+
+
+class RedisPoolManager(BasePoolManager[RedisPool, Redis]):
+    """
+    A named set of Redis pools, with shortcuts to what is made of them.
+
+    Example:
+        ```python
+        from ws_pool.redis import RedisPoolManager
+
+        manager = RedisPoolManager()
+        manager.register({"default": {"url": "redis://localhost:6379/0"}})
+        await manager
+        async with manager.get_client() as redis:
+            await redis.incr("visits")
+        await manager.close()
+        ```
+    """
+
+    settings_key = "REDIS_CONFIG"
+
+    def _build(self, name: str, section: Mapping[str, object], where: str) -> RedisPool:
+        return RedisPool(name=name, setting=where, **section)  # type: ignore[arg-type]  # the section is checked inside
+
+    def allocate_lock(
+        self, key: str, expire: float = 60, *, name: str = "default", **options: object
+    ) -> Any:  # Any: another distribution's class
+        """
+        Make a lock on a pool; needs ``ws-redislock``.
+
+        Args:
+            key: The lock's name.
+            expire: Seconds of its lease.
+            name: The pool's name.
+            **options: Of ``ws_redislock.MutexLock``.
+
+        Returns:
+            The ``MutexLock``.
+
+        Raises:
+            MissingExtraError: ``ws-redislock`` is not installed.
+        """
+        return load_extension("lock", "ws-redislock")(self.get_pool(name), key, expire, **options)
+
+    def allocate_limiter(
+        self, granularity: float, limit: int, *, name: str = "default", **options: object
+    ) -> Any:  # Any: another distribution's class
+        """
+        Make a rate limiter on a pool; needs ``ws-redislock``.
+
+        Args:
+            granularity: Seconds of one window.
+            limit: Hits in one window.
+            name: The pool's name.
+            **options: Of ``ws_redislock.FrequencyLimiter``.
+
+        Returns:
+            The ``FrequencyLimiter``.
+
+        Raises:
+            MissingExtraError: ``ws-redislock`` is not installed.
+        """
+        return load_extension("limiter", "ws-redislock")(self.get_pool(name), granularity, limit, **options)
+
+    def allocate_event_bus(
+        self, channel_name: str, *, name: str = "default", **options: Any
+    ) -> Any:  # Any: the class is imported late
+        """
+        Make an event bus on a pool.
+
+        Args:
+            channel_name: The channel.
+            name: The pool's name.
+            **options: Of `ws_pool.events.RedisEventBus`.
+
+        Returns:
+            The `ws_pool.events.RedisEventBus`, not started.
+        """
+        from ws_pool.events import RedisEventBus  # noqa: PLC0415 - only when one is asked for
+
+        return RedisEventBus(self.get_pool(name), channel_name, **options)
+
+
+redis_pool_manager: Final = RedisPoolManager()
+"""The ready-made manager of REDIS_CONFIG."""
