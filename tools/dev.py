@@ -169,6 +169,7 @@ def docs(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     python = hatch_environment("docs")
     extra = ["--strict"] if options.action == "build" else []
+    os.environ["NO_MKDOCS_2_WARNING"] = "1"
     return become([str(python), "-m", "mkdocs", options.action, *extra], directory=ROOT)
 
 
