@@ -1,0 +1,94 @@
+"""Who is the client? Decided from the peer and X-Forwarded-For, trusting only named proxies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+__all__ = ("client_ip", "networks")
+
+Network = IPv4Network | IPv6Network
+
+
+@lru_cache(maxsize=16)
+def networks(cidrs: tuple[str, ...]) -> tuple[Network, ...]:
+    """
+    Parse trusted networks.
+
+    Args:
+        cidrs: Networks or single addresses, such as ``"10.0.0.0/8"``.
+
+    Raises:
+        ValueError: One of them is no network.
+    """
+    return tuple(ip_network(cidr, strict=False) for cidr in cidrs)
+
+
+def client_ip(peer: str | None, forwarded: Iterable[str], trusted: Sequence[Network]) -> str | None:
+    """
+    Return the client's address.
+
+    Each proxy appends the address it was called from, so the chain is read from right to left:
+    as long as an address belongs to a trusted proxy, the one before it is believed. The first
+    address that is not trusted is the client. What is left of it could have been written by
+    anyone and is not looked at.
+
+    Args:
+        peer: The address of the other end of the connection.
+        forwarded: The values of all ``X-Forwarded-For`` headers, in order.
+        trusted: The networks of our own proxies; empty means that nobody is believed.
+
+    Returns:
+        An address in canonical form, or the peer as it is (None, or the name of a Unix socket's
+        peer) when it is not an address.
+
+    Example:
+        >>> ours = networks(("10.0.0.0/8",))
+        >>> client_ip("10.0.0.2", ["6.6.6.6, 198.51.100.7, 10.0.0.9"], ours)
+        '198.51.100.7'
+        >>> client_ip("203.0.113.5", ["127.0.0.1"], ours)
+        '203.0.113.5'
+    """
+    current = _address(peer)
+
+    if current is None:
+        return peer
+
+    chain = [part.strip() for header in forwarded for part in header.split(",")]
+
+    for entry in reversed(chain):
+        if not _is_trusted(current, trusted):
+            break
+
+        before = _address(entry)
+
+        if before is None:
+            break  # nonsense in the chain: what a proxy of ours was called from is all we know
+
+        current = before
+
+    return str(current)
+
+
+def _is_trusted(address: IPv4Address | IPv6Address, trusted: Sequence[Network]) -> bool:
+    return any(address in network for network in trusted)
+
+
+def _address(text: str | None) -> IPv4Address | IPv6Address | None:
+    """Parse an address as proxies write it: bare, with a port, or IPv6 in brackets."""
+    if not text:
+        return None
+
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+
+    # ::ffff:10.0.0.2 is 10.0.0.2 as seen through a dual-stack socket
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

@@ -1,0 +1,104 @@
+"""The components of an application: found by its settings, started in order, closed in reverse."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+from ws_core.component import ENTRY_POINT_GROUP, KNOWN_SECTIONS, Component, discover
+from ws_core.errors import ConfigError, MissingExtraError, WsError
+from ws_web.conf import Settings
+
+__all__ = ("prepare", "running", "used_sections")
+
+logger = logging.getLogger("ws_web")
+
+
+def used_sections(settings: Settings) -> dict[str, object]:
+    """
+    Return the sections that ask for a component: those that are not empty.
+
+    Args:
+        settings: The settings; undeclared ones count, so that a third party can add a section.
+    """
+    published = {entry.name for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
+    names = [*(name for name in type(settings).model_fields if name != "extra"), *settings.extra]
+    served = [name for name in names if name in published or name in KNOWN_SECTIONS]
+    values = {name: settings.extra.get(name, getattr(settings, name, None)) for name in served}
+    return {name: value for name, value in values.items() if value}
+
+
+def prepare(settings: Settings) -> dict[str, Component]:
+    """
+    Build and configure the components that the settings ask for. No side effects.
+
+    Args:
+        settings: The settings.
+
+    Returns:
+        New components by settings key, in the order in which they must be started.
+
+    Raises:
+        MissingExtraError: The library that serves a section is not installed.
+        ConfigError: A section is wrong; the message names it.
+    """
+    sections = used_sections(settings)
+    found: dict[str, Component] = {}
+
+    for component in _load(sections):
+        found[component.settings_key] = component
+
+    for name in sections:
+        if name not in found:
+            raise MissingExtraError.for_extra(name, KNOWN_SECTIONS[name])
+
+    for name, component in found.items():
+        component.configure(sections[name])
+
+    return found
+
+
+def _load(sections: Mapping[str, object]) -> Sequence[Component]:
+    try:
+        return discover(sections)
+    except (ImportError, AttributeError) as error:
+        names = ", ".join(sections)
+        message = (
+            f"a library that serves one of {names} is broken: {type(error).__name__}: {error}; reinstall it"
+        )
+        raise ConfigError(message, sections=tuple(sections)) from error
+
+
+@asynccontextmanager
+async def running(components: Sequence[Component]) -> AsyncIterator[None]:
+    """
+    Start components in order, and close those that were started in reverse.
+
+    When one fails to start, or the start is cancelled, the earlier ones are closed and the error
+    goes on. A component that fails to close is logged and does not keep the others from closing.
+
+    Args:
+        components: Configured components, in the order of starting.
+    """
+    started: list[Component] = []
+
+    try:
+        for component in components:
+            await component.start()
+            started.append(component)
+
+        yield
+    finally:
+        for component in reversed(started):
+            await _close(component)
+
+
+async def _close(component: Component) -> None:
+    try:
+        await component.close()
+    except WsError as error:
+        logger.error("component %s did not close: %s", component.name, error)  # noqa: TRY400 - the message says it
+    except Exception:
+        logger.exception("component %s did not close", component.name)

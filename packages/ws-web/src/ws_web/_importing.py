@@ -1,0 +1,41 @@
+"""Objects named by dotted strings, as settings may write them."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from ws_web.errors import SettingsError
+
+__all__ = ("load",)
+
+
+def load(named: object, where: str) -> Any:  # Any: whatever has that name
+    """
+    Return the object that a dotted name stands for; anything but a string is returned as it is.
+
+    Args:
+        named: ``"package.module.name"``, ``"package.module:name"``, or the object itself.
+        where: The setting, for messages.
+
+    Raises:
+        SettingsError: There is no such module or name.
+
+    Example:
+        >>> load("json.dumps", "EXAMPLE")([1])
+        '[1]'
+    """
+    if not isinstance(named, str):
+        return named
+
+    module_name, _, name = named.replace(":", ".").rpartition(".")
+
+    if not module_name:
+        raise SettingsError(f"{where}: '{named}' is no dotted name such as 'package.module.name'")
+
+    try:
+        return getattr(importlib.import_module(module_name), name)
+    except ImportError as error:
+        raise SettingsError(f"{where}: '{named}' cannot be imported: {error}") from None
+    except AttributeError:
+        raise SettingsError(f"{where}: there is no '{name}' in the module '{module_name}'") from None

@@ -1,0 +1,287 @@
+"""Where settings come from: the environment, .env, a secrets directory, TOML and a module.
+
+Each source is a pydantic-settings source that returns plain nested dictionaries; merging and
+validation are done by `ws_web.conf.Settings`. Unlike pydantic-settings' own environment source
+these keep the case of nested names (pool names are case-sensitive), and never turn a password
+that looks like a number into one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import sys
+import tomllib
+import traceback
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+from dotenv import dotenv_values
+from pydantic.fields import FieldInfo
+from pydantic_settings import PydanticBaseSettingsSource
+
+from ws_web._masking import is_secret_name
+from ws_web.errors import SettingsError
+
+__all__ = (
+    "DotenvSource",
+    "EnvironmentSource",
+    "ModuleSource",
+    "SecretsDirSource",
+    "Source",
+    "TomlSource",
+    "nest",
+    "overlay",
+)
+
+DELIMITER = "__"
+MODULE_VARIABLE = "WINTERSWEET_SETTINGS_MODULE"
+SECRETS_VARIABLE = "WINTERSWEET_SECRETS_DIR"
+TOML_VARIABLE = "WINTERSWEET_TOML"
+
+# Leaves with these names stay text even when they look like a number: "0123" is a password, not 123.
+_TEXT_NAMES = frozenset({"url", "base_url", "address", "host", "user", "username", "db", "database", "name"})
+_LITERAL = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?|true|false|null|[\[{].*", re.DOTALL)
+
+
+# Any below: settings values are of any type until pydantic has validated them.
+
+
+def nest(pairs: Iterable[tuple[str, str]], *, prefix: str) -> dict[str, Any]:
+    """
+    Turn flat names such as ``WS_DATABASES__default__url`` into nested dictionaries.
+
+    Args:
+        pairs: Names and raw values; names without the prefix are ignored.
+        prefix: What a name must begin with.
+
+    Returns:
+        Nested dictionaries. The first part is a settings key and must be UPPERCASE, otherwise
+        the name is not ours; the other parts keep their case.
+
+    Example:
+        >>> nest([("WS_DATABASES__Main__maxsize", "7"), ("WS_DEBUG", "1"), ("HOME", "/")], prefix="WS_")
+        {'DEBUG': '1', 'DATABASES': {'Main': {'maxsize': 7}}}
+    """
+    tree: dict[str, Any] = {}
+
+    # Short names first, so that WS_X__y refines what WS_X gave as a whole.
+    for name, raw in sorted(pairs, key=lambda pair: pair[0].count(DELIMITER)):
+        if not name.startswith(prefix):
+            continue
+
+        key, *path = name[len(prefix) :].split(DELIMITER)
+
+        if not key.isupper() or "" in path:
+            continue
+
+        if not path:
+            tree[key] = _whole(raw)
+            continue
+
+        branch = tree.get(key)
+
+        if not isinstance(branch, dict):
+            branch = tree[key] = {}
+
+        for part in path[:-1]:
+            if not isinstance(branch.get(part), dict):
+                branch[part] = {}
+
+            branch = branch[part]
+
+        branch[path[-1]] = _leaf(path[-1], raw)
+
+    return tree
+
+
+def _whole(raw: str) -> Any:
+    """Return the value of a top-level key: JSON when it is an object or a list, else the text."""
+    if raw.lstrip()[:1] in ("{", "["):
+        try:
+            return json.loads(raw)
+        except ValueError:
+            return raw  # the field's own type decides whether text will do
+
+    return raw
+
+
+def _leaf(name: str, raw: str) -> Any:
+    """Return the value of a nested name, which no field describes: a JSON literal, else the text."""
+    if name.lower() in _TEXT_NAMES or is_secret_name(name) or not _LITERAL.fullmatch(raw):
+        return raw
+
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return raw
+
+
+class Source(PydanticBaseSettingsSource):
+    """A source that returns everything at once; ``label`` names it in messages."""
+
+    label: ClassVar[str]
+
+    @property
+    def prefix(self) -> str:
+        """Return what names in the environment begin with."""
+        return self.config.get("env_prefix") or ""
+
+    def get_field_value(
+        self,
+        field: FieldInfo,  # noqa: ARG002 - the base's signature
+        field_name: str,
+    ) -> tuple[Any, str, bool]:
+        """Answer the abstract method of the base; fields are not asked for one by one here."""
+        return None, field_name, False
+
+
+class EnvironmentSource(Source):
+    """The process environment: ``WS_DEBUG``, ``WS_DATABASES__default__url``."""
+
+    label = "environment"
+
+    def __call__(self) -> dict[str, Any]:
+        """Read the environment as it is now."""
+        return nest(os.environ.items(), prefix=self.prefix)
+
+
+class DotenvSource(Source):
+    """The file ``.env`` of the working directory, with the names of the environment."""
+
+    label = ".env"
+
+    def __call__(self) -> dict[str, Any]:
+        """Read the file, if there is one."""
+        path = Path(str(self.config.get("env_file") or ".env"))
+
+        if not path.is_file():
+            return {}
+
+        try:
+            values = dotenv_values(path, encoding="utf-8")
+        except (OSError, UnicodeError) as error:
+            message = f"{path} cannot be read: {error}; correct or remove it"
+            raise SettingsError(message, path=str(path)) from None
+
+        return nest(((k, v) for k, v in values.items() if v is not None), prefix=self.prefix)
+
+
+class SecretsDirSource(Source):
+    """A directory with one file per value, as container platforms mount secrets."""
+
+    label = "secrets directory"
+
+    def __call__(self) -> dict[str, Any]:
+        """Read every file of the directory that ``WINTERSWEET_SECRETS_DIR`` or the class names."""
+        named = os.environ.get(SECRETS_VARIABLE) or self.config.get("secrets_dir")
+
+        if not named:
+            return {}
+
+        directory = Path(str(named))
+        found: dict[str, str] = {}
+
+        try:
+            for path in sorted(directory.iterdir()):
+                if path.is_file() and not path.name.startswith("."):
+                    name = path.name if path.name.startswith(self.prefix) else self.prefix + path.name
+                    found[name] = path.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeError) as error:
+            message = f"the secrets directory {directory} cannot be read: {error}; check {SECRETS_VARIABLE}"
+            raise SettingsError(message, path=str(directory)) from None
+
+        return nest(found.items(), prefix=self.prefix)
+
+
+class TomlSource(Source):
+    """The file ``wintersweet.toml`` of the working directory, or the one ``WINTERSWEET_TOML`` names."""
+
+    label = "TOML"
+
+    def __call__(self) -> dict[str, Any]:
+        """Read the file, if there is one."""
+        named = os.environ.get(TOML_VARIABLE)
+        path = Path(named or "wintersweet.toml")
+
+        if not named and not path.is_file():
+            return {}
+
+        try:
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:  # ValueError: TOML and Unicode errors
+            raise SettingsError(f"{path} cannot be read: {error}; correct it", path=str(path)) from None
+
+
+class ModuleSource(Source):
+    """The UPPERCASE names of the module that ``WINTERSWEET_SETTINGS_MODULE`` names."""
+
+    label = "module"
+
+    def __call__(self) -> dict[str, Any]:
+        """Import the module, if one is named, and take its UPPERCASE names."""
+        named = os.environ.get(MODULE_VARIABLE)
+
+        if not named:
+            return {}
+
+        module = _import(named)
+        return {
+            key: value for key, value in vars(module).items() if key.isupper() and not key.startswith("_")
+        }
+
+
+def _import(named: str) -> ModuleType:
+    """Import a settings module; every way in which that fails is one clear message."""
+    search = sys.path
+
+    if "" not in search and str(Path.cwd()) not in search:
+        search.insert(0, str(Path.cwd()))  # a console script does not have the project on its path
+
+    try:
+        return importlib.import_module(named)
+    except ModuleNotFoundError as error:
+        if error.name and (named == error.name or named.startswith(f"{error.name}.")):
+            message = (
+                f"{MODULE_VARIABLE} names '{named}', but there is no module '{error.name}': "
+                f"correct the name, or start where it can be imported"
+            )
+        else:
+            message = f"the settings module '{named}' imports '{error.name}', which is not installed"
+    except Exception as error:  # noqa: BLE001 - user code may raise anything; it is reported with its place
+        message = f"the settings module '{named}' failed: {_place(error)}"
+    raise SettingsError(message, module=named)
+
+
+def _place(error: BaseException) -> str:
+    """Describe an error of user code in one line, with file and line number."""
+    text = f"{type(error).__name__}: {error}".rstrip(": ")
+
+    if isinstance(error, SyntaxError):
+        return f"{text}"
+
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{text} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else text
+
+
+def overlay(base: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Merge two nested mappings; where both have a value, the one above wins.
+
+    Example:
+        >>> overlay({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}})
+        {'a': {'x': 1, 'y': 3}}
+    """
+    merged = dict(base)
+
+    for key, value in above.items():
+        under = merged.get(key)
+        merged[key] = (
+            overlay(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+        )
+
+    return merged

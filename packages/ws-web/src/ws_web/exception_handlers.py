@@ -1,0 +1,83 @@
+"""Handlers that turn exceptions into the envelope. `create_app` installs them."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response as StarletteResponse
+
+from ws_web.response import ErrResponse, HTTP500Response, HTTPExceptionResponse, Response
+
+__all__ = (
+    "err_response_handler",
+    "http_exception_handler",
+    "request_validation_exception_handler",
+    "server_error_handler",
+)
+
+_BODILESS = frozenset({204, 205, 304})
+
+
+async def http_exception_handler(request: Request, exc: HTTPException) -> StarletteResponse:  # noqa: ARG001 - a handler's signature
+    """
+    Answer an `HTTPException` (404 and 405 of the router among them) in the envelope.
+
+    Args:
+        request: The request; part of the signature of a handler.
+        exc: Its text detail becomes ``msg``, any other detail ``data``; headers are kept.
+    """
+    if exc.status_code in _BODILESS or exc.status_code < 200:
+        return StarletteResponse(status_code=exc.status_code, headers=exc.headers)
+
+    return HTTPExceptionResponse(exc.status_code, exc.detail, headers=exc.headers)
+
+
+async def request_validation_exception_handler(request: Request, exc: RequestValidationError) -> Response:
+    """
+    Answer a request that does not fit its route with 422; ``data`` lists what does not fit.
+
+    Args:
+        request: The request.
+        exc: The problems. What was sent is repeated only with DEBUG, because it may be secret.
+    """
+    debug = _is_debug(request)
+    problems = [_problem(item, debug=debug) for item in exc.errors()]
+    return Response(problems, 422, 422, msg="Invalid Arguments")
+
+
+async def server_error_handler(request: Request, exc: Exception) -> Response:
+    """
+    Answer an exception that nobody handled with 500; only DEBUG shows what it was.
+
+    Args:
+        request: The request.
+        exc: The exception, which the error boundary has logged.
+    """
+    if not _is_debug(request):
+        return HTTP500Response()
+
+    lines = traceback.format_exception(exc)
+    return HTTP500Response(extra={"error": f"{type(exc).__name__}: {exc}", "traceback": "".join(lines)})
+
+
+async def err_response_handler(request: Request, exc: ErrResponse) -> Response:  # noqa: ARG001 - a handler's signature
+    """Answer with the raised `ErrResponse`, which is a reply already."""
+    return exc
+
+
+def _is_debug(request: Request) -> bool:
+    app = request.scope.get("app")
+    return bool(getattr(app, "debug", False))
+
+
+def _problem(item: Mapping[str, object], *, debug: bool) -> dict[str, object]:
+    shown = {"loc": item.get("loc"), "msg": item.get("msg"), "type": item.get("type")}
+
+    if debug:
+        shown["input"] = item.get("input")
+
+    return shown

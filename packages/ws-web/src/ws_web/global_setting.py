@@ -1,0 +1,75 @@
+"""The defaults of every setting, under the names of the settings.
+
+`ws_web.conf.Settings` takes its defaults from here. Write your own values into the module that
+``WINTERSWEET_SETTINGS_MODULE`` names, into ``wintersweet.toml`` or into the environment; this
+module is for reading only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = (
+    "APP_CONFIG",
+    "DATABASES",
+    "DEBUG",
+    "ES_CONFIG",
+    "EXCEPTION_HANDLERS",
+    "HTTP_CONFIG",
+    "LISTEN_HOST",
+    "LISTEN_PORT",
+    "LOGGING_CONFIG",
+    "MIDDLEWARES",
+    "MONGO_CONFIG",
+    "PROCESS_NUM",
+    "REDIS_CONFIG",
+    "SECRET",
+    "TRUSTED_PROXIES",
+)
+
+# Any: these sections hold what their libraries define, checked by `Component.configure`.
+
+DEBUG: bool = False
+"""Show the cause of an error in replies, and inputs in validation errors. Never in production."""
+
+SECRET: str = ""
+"""The application's own signing secret. Empty: features that need one refuse to start."""
+
+LISTEN_HOST: str = "127.0.0.1"
+"""The address that `ws_web.server.run` listens on."""
+
+LISTEN_PORT: int = 8080
+"""The TCP port that `ws_web.server.run` listens on; 0 takes a free one."""
+
+PROCESS_NUM: int = 1
+"""Worker processes that `ws_web.server.run` starts and keeps alive."""
+
+TRUSTED_PROXIES: tuple[str, ...] = ()
+"""Networks (CIDR) whose ``X-Forwarded-For`` is believed. Empty: nobody's."""
+
+APP_CONFIG: dict[str, Any] = {}
+"""Arguments for `fastapi.FastAPI`; ``on_startup`` and ``on_shutdown`` take lists of functions."""
+
+LOGGING_CONFIG: dict[str, Any] = {}
+"""Arguments for ``ws_logging.register_logger``."""
+
+MIDDLEWARES: tuple[Any, ...] = ()
+"""``{"cls": a class or its dotted name, "options": {...}}`` each; the last one is the outermost."""
+
+EXCEPTION_HANDLERS: tuple[Any, ...] = ()
+"""``{"cls": an exception class or its dotted name, "handler": a function or its dotted name}`` each."""
+
+DATABASES: dict[str, dict[str, Any]] = {}
+"""Named SQL pools: ``{name: {"url": ..., options}}``."""
+
+REDIS_CONFIG: dict[str, dict[str, Any]] = {}
+"""Named Redis pools: ``{name: {"url": ..., options}}``."""
+
+MONGO_CONFIG: dict[str, dict[str, Any]] = {}
+"""Named MongoDB pools: ``{name: {"url": ..., options}}``."""
+
+ES_CONFIG: dict[str, dict[str, Any]] = {}
+"""Named Elasticsearch pools: ``{name: {"url": ..., options}}``."""
+
+HTTP_CONFIG: dict[str, dict[str, Any]] = {}
+"""Named HTTP client pools: ``{name: {"base_url": ..., options}}``."""

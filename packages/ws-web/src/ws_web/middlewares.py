@@ -1,0 +1,229 @@
+"""Pure ASGI middlewares: the request id and the error boundary.
+
+Pure ASGI means: no ``BaseHTTPMiddleware``, so context variables, streaming, background tasks and
+WebSockets pass through untouched.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from inspect import isawaitable
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.websockets import WebSocketState
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ("ErrorBoundaryMiddleware", "RequestIDMiddleware", "get_request_id")
+
+REQUEST_ID_HEADER = "x-request-id"
+TIMESTAMP_HEADER = "x-timestamp"
+
+_ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_RAW_ID_HEADER = REQUEST_ID_HEADER.encode()
+
+_request_id: ContextVar[str] = ContextVar("ws_web_request_id", default="")
+
+logger = logging.getLogger("ws_web")
+
+
+def get_request_id() -> str:
+    """
+    Return the id of the request that is being answered, or ``""`` outside of one.
+
+    Example:
+        >>> get_request_id()
+        ''
+    """
+    return _request_id.get()
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex
+
+
+class RequestIDMiddleware:
+    """
+    Give every request and WebSocket an id, and tell it to the client and to the code inside.
+
+    An ``x-request-id`` of the client is kept when it is one header of 1 to 128 characters out of
+    ``A-Z a-z 0-9 . _ -``; anything else (several headers, other characters) gets a new id, so
+    that no client can write into logs. The reply carries exactly one ``x-request-id`` and an
+    ``x-timestamp``, whole seconds of Unix time when the reply began.
+
+    Args:
+        app: The application inside.
+        clock: Returns Unix time in seconds.
+        new_id: Returns a new unique id.
+
+    Example:
+        ```python
+        from starlette.responses import PlainTextResponse
+
+        from ws_web import RequestIDMiddleware, get_request_id
+        from ws_web.testing import AppClient
+
+
+        async def app(scope, receive, send):
+            await PlainTextResponse(get_request_id())(scope, receive, send)
+
+
+        client = AppClient(RequestIDMiddleware(app))
+        reply = await client.get("/", headers={"x-request-id": "order-7"})
+        assert reply.text == reply.headers["x-request-id"] == "order-7"
+        ```
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        clock: Callable[[], float] = time.time,
+        new_id: Callable[[], str] = _new_id,
+    ) -> None:
+        self._app = app
+        self._clock = clock
+        self._new_id = new_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection; other scopes than http and websocket pass unchanged."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+
+        request_id = self._accept(scope) or self._new_id()
+        scope["ws_web.request_id"] = request_id
+        clock = self._clock
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] in _HEADER_MESSAGES:
+                message.setdefault("headers", [])
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID_HEADER] = request_id
+                headers[TIMESTAMP_HEADER] = str(int(clock()))
+
+            await send(message)
+
+        token = _request_id.set(request_id)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            _request_id.reset(token)
+
+    @staticmethod
+    def get_request_id() -> str:
+        """Return the id of the request that is being answered; the same as `get_request_id`."""
+        return _request_id.get()
+
+    @staticmethod
+    def _accept(scope: Scope) -> str | None:
+        """Return the client's id if it sent exactly one and it is harmless."""
+        sent = [value for name, value in scope["headers"] if name == _RAW_ID_HEADER]
+
+        if len(sent) == 1 and _ACCEPTED_ID.fullmatch(sent[0]):
+            accepted: bytes = sent[0]
+            return accepted.decode("ascii")
+
+        return None
+
+
+_HEADER_MESSAGES = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+
+
+class ErrorBoundaryMiddleware:
+    """
+    Turn an exception that nobody handled into a reply, and log it once.
+
+    It sits inside the request id and CORS, so that the reply has their headers, which
+    Starlette's outermost handler cannot give. A reply that had begun is broken off, so that the
+    client notices. A WebSocket is closed with 1011.
+
+    Args:
+        app: The application inside.
+        handler: Builds the reply from the request and the exception, directly or awaited.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        handler: Callable[[Request, Exception], Response | Awaitable[Response]],
+    ) -> None:
+        self._app = app
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection; other scopes than http and websocket pass unchanged."""
+        if scope["type"] == "http":
+            await self._serve_http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._serve_websocket(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def watch(message: Message) -> None:
+            nonlocal begun
+            begun = begun or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except Exception as error:
+            if begun:
+                raise  # half a reply is out: the server must break the connection off
+
+            _log(scope, error)
+            reply = self._handler(Request(scope, receive), error)
+
+            if isawaitable(reply):
+                reply = await reply
+
+            await reply(scope, receive, send)
+
+    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        state = WebSocketState.CONNECTING
+
+        async def watch(message: Message) -> None:
+            nonlocal state
+
+            if message["type"] == "websocket.accept":
+                state = WebSocketState.CONNECTED
+            elif message["type"] in ("websocket.close", "websocket.http.response.start"):
+                state = WebSocketState.DISCONNECTED
+
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except Exception as error:  # noqa: BLE001 - a boundary: logged, and the peer is told
+            _log(scope, error)
+
+            if state is not WebSocketState.DISCONNECTED:
+                await _close_quietly(send)
+
+
+async def _close_quietly(send: Send) -> None:
+    """Close a WebSocket whose handler failed; the peer may be gone already."""
+    try:
+        await send({"type": "websocket.close", "code": 1011, "reason": ""})
+    except (RuntimeError, OSError):
+        logger.debug("the WebSocket was closed by the peer before its handler failed")
+
+
+def _log(scope: Scope, error: Exception) -> None:
+    """Log a failed handler with its request; `repr` keeps control characters out of the line."""
+    method = scope.get("method", "WEBSOCKET")
+    logger.error("%s %r failed: %s", method, scope["path"], type(error).__name__, exc_info=error)

@@ -1,0 +1,219 @@
+"""The request with the properties that handlers ask for, and the routes that hand it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from enum import Enum
+from typing import Any, overload
+
+import fastapi
+from fastapi.datastructures import Default, DefaultPlaceholder
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute as FastAPIRoute
+from starlette.requests import Request as StarletteRequest
+from starlette.responses import Response as StarletteResponse
+
+from ws_web._clientip import client_ip, networks
+from ws_web._wrapping import plan
+
+__all__ = ("APIRoute", "APIRouter", "Request")
+
+# Sent by clients to prove who they are; never shown in `debug_info`.
+_PRIVATE_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key", "x-auth-token"})
+
+
+class Request(fastapi.Request):
+    """
+    The request as routes of `APIRouter` receive it. Declare a parameter of this type.
+
+    Example:
+        ```python
+        from ws_web import Request, create_app
+        from ws_web.testing import AppClient
+
+        app = create_app()
+
+
+        @app.get("/whoami")
+        async def whoami(request: Request) -> dict[str, str | None]:
+            return {"ip": request.client_ip, "id": request.request_id}
+
+
+        async with AppClient(app) as client:
+            reply = await client.get("/whoami", headers={"x-request-id": "r-1"})
+            assert reply.data() == {"ip": "127.0.0.1", "id": "r-1"}
+        ```
+    """
+
+    @property
+    def request_id(self) -> str:
+        """The id of this request; empty when `RequestIDMiddleware` is not installed."""
+        request_id: str = self.scope.get("ws_web.request_id", "")
+        return request_id
+
+    @property
+    def client_host(self) -> str | None:
+        """The address of the other end of the connection: a proxy, if there is one."""
+        return self.client.host if self.client else None
+
+    @property
+    def client_ip(self) -> str | None:
+        """The client's address; ``X-Forwarded-For`` counts only from TRUSTED_PROXIES."""
+        state = getattr(self.scope.get("app"), "state", None)
+        cidrs: tuple[str, ...] = getattr(state, "trusted_proxies", ())
+        return client_ip(self.client_host, self.headers.getlist("x-forwarded-for"), networks(cidrs))
+
+    @property
+    def x_forwarded_for(self) -> str:
+        """The first entry of ``X-Forwarded-For`` as sent, which anyone can forge: see `client_ip`."""
+        return self.headers.get("x-forwarded-for", "").partition(",")[0].strip()
+
+    @property
+    def referer(self) -> str | None:
+        """The ``Referer`` header."""
+        return self.headers.get("referer")
+
+    @property
+    def content_type(self) -> str | None:
+        """The ``Content-Type`` header."""
+        return self.headers.get("content-type")
+
+    @property
+    def content_length(self) -> int:
+        """The ``Content-Length`` header in bytes; 0 when it is missing or no number."""
+        sent = self.headers.get("content-length", "")
+        return int(sent) if sent.isascii() and sent.isdigit() else 0
+
+    @property
+    def route(self) -> FastAPIRoute | None:
+        """The route that answers."""
+        return self.scope.get("route")
+
+    @property
+    def path(self) -> str:
+        """The route's template, such as ``/items/{item_id}``, without the value of a parameter."""
+        context = self.scope.get("fastapi", {}).get("effective_route_context")
+        template: str | None = getattr(context, "path", None) or getattr(self.route, "path", None)
+        return template or self.scope["path"]
+
+    @property
+    def tags(self) -> list[str | Enum]:
+        """The route's tags."""
+        return list(getattr(self.route, "tags", ()))
+
+    @property
+    def debug_info(self) -> dict[str, object]:
+        """What a log line about a strange request needs, without credentials."""
+        names = ("type", "http_version", "server", "client", "scheme", "method", "root_path", "path")
+        shown = {name: self.scope.get(name) for name in names}
+        headers = [
+            (name, "***" if name in _PRIVATE_HEADERS else value) for name, value in self.headers.items()
+        ]
+        query = self.scope.get("query_string", b"").decode("latin-1")
+        return {"request_id": self.request_id, **shown, "query_string": query, "headers": headers}
+
+    @overload
+    def get_header(self, name: str) -> str | None: ...
+    @overload
+    def get_header(self, name: str, default: str) -> str: ...
+    def get_header(self, name: str, default: str | None = None) -> str | None:
+        """
+        Return a header.
+
+        Args:
+            name: The header's name, in any case.
+            default: What to return when it was not sent.
+        """
+        return self.headers.get(name, default)
+
+
+class APIRoute(FastAPIRoute):
+    """
+    A route whose results are put into the envelope.
+
+    The response model becomes ``Envelope[T]`` for the declared type ``T``, so OpenAPI describes
+    what is really sent. Injected headers and status codes survive, and plain functions still run
+    in a thread. Streams, files, redirects, other response classes than JSON and statuses without
+    a body are left alone; a `ws_web.Response` is sent as it is.
+
+    Override `prepare` in a subclass to look at each request before its dependencies are solved.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],  # Any: endpoints return what they like
+        *,
+        response_model: Any = Default(None),  # Any: as in FastAPI  # noqa: B008 - a constant
+        status_code: int | None = None,
+        response_class: type[StarletteResponse] | DefaultPlaceholder = Default(JSONResponse),  # noqa: B008 - same
+        **options: Any,  # Any: passed on
+    ) -> None:
+        endpoint, response_model = plan(
+            endpoint,
+            response_model=response_model,
+            response_class=response_class,
+            status_code=None if status_code is None else int(status_code),
+        )
+        super().__init__(
+            path,
+            endpoint,
+            response_model=response_model,
+            status_code=status_code,
+            response_class=response_class,
+            **options,
+        )
+
+    async def prepare(self, request: Request) -> None:
+        """
+        Look at a request before anything else is done; raise to refuse it. Does nothing here.
+
+        Args:
+            request: The request; its body has not been read.
+        """
+
+    def get_route_handler(self) -> Callable[[StarletteRequest], Coroutine[Any, Any, StarletteResponse]]:
+        """Return FastAPI's handler, called with our `Request` after `prepare`."""
+        handle = super().get_route_handler()
+        prepare = None if type(self).prepare is APIRoute.prepare else self.prepare
+
+        async def handle_prepared(request: StarletteRequest) -> StarletteResponse:
+            ours = Request(request.scope, request.receive)
+
+            if prepare is not None:
+                await prepare(ours)
+
+            return await handle(ours)
+
+        return handle_prepared
+
+
+class APIRouter(fastapi.APIRouter):
+    """
+    FastAPI's router whose routes are `APIRoute`: results come in the envelope.
+
+    Example:
+        ```python
+        from ws_web import APIRouter, create_app
+        from ws_web.testing import AppClient
+
+        router = APIRouter(prefix="/shop")
+
+
+        @router.get("/items")
+        async def items() -> list[str]:
+            return ["lamp"]
+
+
+        app = create_app()
+        app.include_router(router)
+
+        async with AppClient(app) as client:
+            reply = await client.get("/shop/items")
+            assert reply.data() == ["lamp"]
+        ```
+    """
+
+    def __init__(self, *, route_class: type[FastAPIRoute] = APIRoute, **options: Any) -> None:
+        # Any: FastAPI's own options, passed on
+        super().__init__(route_class=route_class, **options)

@@ -1,0 +1,241 @@
+"""The response envelope: every JSON reply has the same five fields.
+
+``{"code": 0, "data": ..., "msg": "Success", "request_id": "...", "extra": null}``. Code 0 means
+success; any other code says what failed. Errors have the same shape, so a client needs one parser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from http import HTTPStatus
+from typing import Any, Generic, TypeVar
+
+import fastapi
+from fastapi.encoders import jsonable_encoder
+from pydantic import BaseModel, Field
+from pydantic_core import PydanticSerializationError, to_json
+from starlette.background import BackgroundTask
+from starlette.responses import JSONResponse
+
+from ws_web.middlewares import get_request_id
+
+__all__ = (
+    "Envelope",
+    "ErrResponse",
+    "HTTP400Response",
+    "HTTP404Response",
+    "HTTP405Response",
+    "HTTP500Response",
+    "HTTPExceptionResponse",
+    "Response",
+    "ok_raw",
+)
+
+T = TypeVar("T")
+
+SUCCESS = "Success"
+UNKNOWN = "Unknown Error"
+
+
+class Envelope(BaseModel, Generic[T]):
+    """
+    The shape of every JSON reply, for OpenAPI and for clients in Python.
+
+    Example:
+        >>> reply = '{"code": 0, "data": [1, 2], "msg": "Success", "request_id": "r1", "extra": null}'
+        >>> Envelope[list[int]].model_validate_json(reply).data
+        [1, 2]
+    """
+
+    code: int | str = Field(default=0, description="0 for success, otherwise what failed.")
+    data: T
+    msg: str = Field(default=SUCCESS, description="One line for people.")
+    request_id: str = Field(default="", description="The id of this request, as in the header x-request-id.")
+    # Any: the application decides what it adds
+    extra: Any = Field(default=None, description="Whatever the application adds beside the data.")
+
+
+def envelope(
+    data: object, *, code: int | str = 0, msg: str = SUCCESS, extra: object = None
+) -> dict[str, object]:
+    """Return the envelope as a dictionary, with the id of the current request."""
+    return {"code": code, "data": data, "msg": msg, "request_id": get_request_id(), "extra": extra}
+
+
+def encode(content: object) -> bytes:
+    """Return compact JSON; objects that pydantic does not know go through FastAPI's encoder."""
+    try:
+        return to_json(content)
+    except PydanticSerializationError:
+        return to_json(jsonable_encoder(content))
+
+
+class Response(JSONResponse):
+    """
+    A reply in the envelope, for routes that choose code, status or extra themselves.
+
+    Routes that only have data to give need not build one: they return the data.
+
+    Args:
+        content: What goes under ``data``.
+        code: 0 for success; an int, a str, or an Enum member, whose value is taken.
+        status_code: The HTTP status.
+        extra: What goes under ``extra``.
+        msg: The text for people; by default what `build_msg` returns.
+        headers: Further headers.
+        media_type: Another content type than ``application/json``.
+        background: What to run after the reply was sent.
+
+    Example:
+        >>> Response({"id": 7}, extra={"page": 1}).body
+        b'{"code":0,"data":{"id":7},"msg":"Success","request_id":"","extra":{"page":1}}'
+    """
+
+    def __init__(  # noqa: PLR0913 - options, by keyword
+        self,
+        content: object = None,
+        code: int | str | Enum = 0,
+        status_code: int = 200,
+        extra: object = None,
+        *,
+        msg: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        media_type: str | None = None,
+        background: BackgroundTask | None = None,
+    ) -> None:
+        self.code_given = code
+        self.code: int | str = code.value if isinstance(code, Enum) else code
+        self.data = content
+        self.extra = extra
+        self.msg = self.build_msg() if msg is None else msg
+        super().__init__(content, status_code, headers, media_type, background)
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether the code means success."""
+        return self.code == 0
+
+    def build_msg(self) -> str:
+        """
+        Return the text for ``msg``. Override it to choose the texts of your own codes.
+
+        Returns:
+            "Success" for code 0; for an Enum member its ``msg`` attribute, or its name as words;
+            otherwise the phrase of an HTTP status of that number, or "Unknown Error".
+        """
+        if self.code == 0:
+            return SUCCESS
+
+        if isinstance(self.code_given, Enum):
+            text = getattr(self.code_given, "msg", None)
+            return text if isinstance(text, str) else self.code_given.name.replace("_", " ").capitalize()
+
+        return _phrase(self.code)
+
+    def render(self, content: Any) -> bytes:  # Any: the signature of the base
+        """Return the envelope around the content as JSON."""
+        return encode(envelope(content, code=self.code, msg=self.msg, extra=self.extra))
+
+
+class ErrResponse(Response, Exception):  # noqa: N818 - the public contract's name
+    """
+    A reply to be raised: from anywhere below a route, it ends the request with this envelope.
+
+    Takes the arguments of `Response`. The HTTP status is 200 unless told otherwise, because the
+    code says what failed; give ``status_code`` where proxies and clients look at the status.
+
+    Example:
+        >>> def take(stock: int) -> int:
+        ...     if stock == 0:
+        ...         raise ErrResponse(code=4001, msg="sold out", status_code=409)
+        ...     return stock - 1
+        >>> try:
+        ...     take(0)
+        ... except ErrResponse as error:
+        ...     print(error, error.status_code)
+        4001: sold out 409
+    """
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.msg}"
+
+
+class HTTP400Response(Response):
+    """Status and code 400: the request cannot be understood."""
+
+    def __init__(self, content: object = None, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(content, 400, 400, msg="Invalid Arguments", headers=headers)
+
+
+class HTTP404Response(Response):
+    """Status and code 404: there is no such thing."""
+
+    def __init__(self, content: object = None, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(content, 404, 404, headers=headers)
+
+
+class HTTP405Response(Response):
+    """Status and code 405: not with this method."""
+
+    def __init__(self, content: object = None, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(content, 405, 405, headers=headers)
+
+
+class HTTP500Response(Response):
+    """Status and code 500: the service failed; the reply tells nothing of the inside."""
+
+    def __init__(
+        self, content: object = None, headers: Mapping[str, str] | None = None, *, extra: object = None
+    ) -> None:
+        super().__init__(content, 500, 500, extra, headers=headers)
+
+
+class HTTPExceptionResponse(Response):
+    """
+    The reply for an `HTTPException`: status and code are the same number.
+
+    Args:
+        status_code: The HTTP status.
+        detail: A text becomes ``msg``; anything else becomes ``data``.
+        headers: Further headers, such as ``Retry-After``.
+    """
+
+    def __init__(
+        self,
+        status_code: int = 503,
+        detail: object = "Service Unavailable",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.detail = detail
+        text, data = (detail, None) if isinstance(detail, str) else (None, detail)
+        super().__init__(data, status_code, status_code, msg=text, headers=headers)
+
+
+def ok_raw(
+    data: object, *, extra: object = None, headers: Mapping[str, str] | None = None
+) -> fastapi.Response:
+    """
+    Return a success envelope without validating the data: the hot path.
+
+    The data is written to JSON as it is; the declared type of the route still describes it in
+    OpenAPI, but nothing checks that it fits.
+
+    Args:
+        data: JSON types, dataclasses, pydantic models, dates, UUIDs and the like.
+        extra: What goes under ``extra``.
+        headers: Further headers.
+
+    Example:
+        >>> ok_raw([{"id": 1}]).body
+        b'{"code":0,"data":[{"id":1}],"msg":"Success","request_id":"","extra":null}'
+    """
+    body = encode(envelope(data, extra=extra))
+    return fastapi.Response(body, headers=dict(headers) if headers else None, media_type="application/json")
+
+
+def _phrase(code: int | str) -> str:
+    try:
+        return HTTPStatus(int(code)).phrase
+    except ValueError:
+        return UNKNOWN

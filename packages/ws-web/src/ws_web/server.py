@@ -1,0 +1,275 @@
+"""`run`: serve an application with uvicorn, alone or with several worker processes.
+
+Whatever keeps the server from starting is one line on stderr and exit code 1, without a
+traceback: a wrong setting, a missing library, an occupied port, a database that does not answer.
+SIGINT and SIGTERM let running requests finish, close the components and exit with code 0.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import inspect
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ws_core.errors import ConfigError, MissingExtraError, UsageError, WsError
+from ws_web._importing import load
+from ws_web._supervisor import Supervisor, worker_command
+from ws_web.conf import settings
+
+__all__ = ("bind", "load_app", "run", "serve_here")
+
+# Any below: uvicorn's own options, passed on.
+
+
+class StartupError(WsError):
+    """The application's lifespan failed to start; the message is the cause."""
+
+    default_code = "startup"
+
+
+def run(  # noqa: PLR0913 - options, by keyword
+    app: ASGIApp | str,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    workers: int | None = None,
+    graceful_timeout: float = 10.0,
+    quiet: bool = False,
+    **uvicorn_options: Any,
+) -> NoReturn:
+    """
+    Serve until SIGINT or SIGTERM, then exit the process.
+
+    Args:
+        app: The application, or where it is: ``"shop.main:app"``, or ``"shop.main:create"`` for a
+            function that returns it. Several workers need the latter two.
+        host: The address to listen on; by default LISTEN_HOST.
+        port: The TCP port; by default LISTEN_PORT. 0 takes a free one.
+        workers: Worker processes; by default PROCESS_NUM. A worker that dies is replaced.
+        graceful_timeout: Seconds that running requests get to finish when the server stops.
+        quiet: Do not print where the server listens.
+        **uvicorn_options: Further options of `uvicorn.Config`; with several workers only JSON types.
+
+    Raises:
+        SystemExit: Always: code 0 after a clean stop, 1 when the server could not start.
+    """
+    try:
+        _serve(
+            app,
+            host=host,
+            port=port,
+            workers=workers,
+            options={"timeout_graceful_shutdown": max(1, round(graceful_timeout)), **uvicorn_options},
+            quiet=quiet,
+        )
+    except WsError as error:
+        _say(f"error: {error}")
+        sys.exit(1)
+
+    sys.exit(0)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """
+    Listen on an address.
+
+    Args:
+        host: An IPv4 or IPv6 address, or a name.
+        port: The TCP port; 0 takes a free one.
+
+    Returns:
+        The listening socket.
+
+    Raises:
+        ConfigError: The port is occupied, not allowed, or the address is not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(_why_not(error, host, port), host=host, port=port) from None
+
+    listener.set_inheritable(True)
+    return listener
+
+
+def _why_not(error: OSError, host: str, port: int) -> str:
+    """Say why listening failed, and what to do."""
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    if error.errno == errno.EADDRINUSE:
+        return f"{where} is in use by another program: stop it, or choose another LISTEN_PORT"
+
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"no permission to listen on {where}: choose a LISTEN_PORT of 1024 or above"
+
+    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        return f"{host} is no address of this machine: choose another LISTEN_HOST"
+
+    return f"cannot listen on {where}: {error.strerror or error}"
+
+
+def _serve(  # noqa: PLR0913 - options, by keyword
+    app: ASGIApp | str,
+    *,
+    host: str | None,
+    port: int | None,
+    workers: int | None,
+    options: dict[str, Any],
+    quiet: bool,
+) -> None:
+    if importlib.util.find_spec("uvicorn") is None:
+        requirement = "ws-web[server]"
+        message = f"a server is needed to run the application: pip install '{requirement}'"
+        raise MissingExtraError(message, requirement=requirement)
+
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # a console script does not have the project on its path
+
+    loaded = load_app(app)
+    state = getattr(loaded, "state", None)
+    chosen = getattr(state, "settings", None) or settings.current
+    count = chosen.PROCESS_NUM if workers is None else workers
+
+    if count < 1:
+        raise ConfigError(f"workers must be at least 1, not {count}", workers=count)
+
+    if count > 1 and not isinstance(app, str):
+        message = (
+            f"{count} workers need the application's place, such as run('shop.main:app'), not the object"
+        )
+        raise UsageError(message, workers=count)
+
+    listener = bind(
+        chosen.LISTEN_HOST if host is None else host, chosen.LISTEN_PORT if port is None else port
+    )
+
+    with listener:
+        if not quiet:
+            _say(f"serving on {_url(listener)}, {count} worker{'s' if count > 1 else ''}; Ctrl-C stops")
+
+        if count == 1:
+            serve_here(loaded, listener, options)
+        else:
+            assert isinstance(app, str)  # noqa: S101 - for type checkers; checked above
+            grace = float(options["timeout_graceful_shutdown"]) + 5
+            Supervisor(worker_command(app, listener, options), count, grace=grace, say=_say).run()
+
+
+def load_app(app: ASGIApp | str) -> ASGIApp:
+    """Return the application; a function without parameters is called to make it."""
+    loaded: Any = app
+
+    if isinstance(app, str):
+        if ":" not in app:
+            raise ConfigError(f"'{app}' does not say where the application is: write 'module:name'", app=app)
+
+        loaded = load(app, "application")
+
+    if inspect.isfunction(loaded) and not inspect.signature(loaded).parameters:
+        loaded = loaded()
+
+    if not callable(loaded):
+        raise ConfigError(f"{app!r} is no ASGI application but {type(loaded).__name__}", app=str(app))
+
+    application: ASGIApp = loaded
+    return application
+
+
+def serve_here(
+    app: ASGIApp, listener: socket.socket, options: Mapping[str, Any], *, ready: Any = None
+) -> None:
+    """
+    Serve on a socket in this process until SIGINT or SIGTERM.
+
+    Args:
+        app: The application.
+        listener: The listening socket.
+        options: Options of `uvicorn.Config`.
+        ready: Called without arguments once requests are served.
+
+    Raises:
+        StartupError: The lifespan failed; nothing was served.
+    """
+    import uvicorn  # noqa: PLC0415 - an extra, needed only to serve
+
+    watched = _Watch(app)
+    # The request id middleware decides about headers, `Request.client_ip` about proxies.
+    defaults = {"access_log": False, "proxy_headers": False, "server_header": False, "log_level": "warning"}
+    config = uvicorn.Config(watched, lifespan="on", **{**defaults, **options})
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+
+            if ready is not None and self.started:
+                ready()
+
+    server = Server(config)
+    uvicorn_log = logging.getLogger("uvicorn.error")
+    uvicorn_log.addFilter(_is_news)
+
+    # uvicorn raises the signal once more when it has stopped. Our handler makes that harmless, so
+    # that the process ends in the normal way: exit code 0, atexit functions run.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, server.handle_exit)
+
+    try:
+        server.run(sockets=[listener])
+    except SystemExit:
+        if watched.failure is None:
+            raise
+
+        raise StartupError(watched.failure) from None
+    finally:
+        uvicorn_log.removeFilter(_is_news)
+
+
+class _Watch:
+    """Pass everything on, and keep the reason of a failed start from being logged a second time."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.failure: str | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+
+        async def watch(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed":
+                self.failure = message.get("message") or "the application did not start"
+                message = {**message, "message": ""}
+
+            await send(message)
+
+        await self._app(scope, receive, watch)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Drop uvicorn's own line about a failed start; ours says why."""
+    return record.getMessage() != "Application startup failed. Exiting."
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _say(text: str) -> None:
+    print(f"wintersweet: {text}", file=sys.stderr, flush=True)  # noqa: T201 - a program's message to its user

@@ -1,0 +1,554 @@
+"""WebSocket conversations: named connections, heartbeats, rooms, broadcast across processes.
+
+Each socket has exactly one reader and one writer task and a bounded queue between the senders
+and the writer. Sending never waits for a peer: a silent, slow or raising peer is closed and
+forgotten, and nobody else notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from inspect import isawaitable
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self
+
+from pydantic_core import to_json
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from ws_core.errors import NotReadyError, UsageError
+from ws_web.errors import SocketLimitError
+
+__all__ = ("EventBus", "ManagerStatistics", "MessageHandler", "WsChatConnectionManager")
+
+Overflow = Literal["close", "drop_newest", "drop_oldest"]
+
+# Close codes of RFC 6455 and its registry.
+NORMAL = 1000
+INTERNAL_ERROR = 1011
+SERVICE_RESTART = 1012
+TRY_AGAIN_LATER = 1013
+
+logger = logging.getLogger("ws_web.ws")
+
+
+class EventBus(Protocol):
+    """What broadcast across processes needs; ws-pool's event buses fit."""
+
+    def add_listener(self, tag: str, listener: Callable[..., Awaitable[None]], /) -> object:
+        """Call the listener for each message of the tag; may return an awaitable."""
+        ...
+
+    def remove_listener(self, tag: str, listener: Callable[..., Awaitable[None]], /) -> object:
+        """Stop calling the listener; may return an awaitable."""
+        ...
+
+    def publish(self, tag: str, /, *args: object, **kwargs: object) -> Awaitable[object]:
+        """Send a message to the listeners of the tag in every process, this one included."""
+        ...
+
+
+class MessageHandler:
+    """
+    What happens in a conversation. Subclass it; static methods do as well as methods.
+
+    A raising handler ends its own conversation with close code 1011.
+    """
+
+    async def hello(self, key: Any, ws: WebSocket, count: int) -> None:  # Any: the key is the application's
+        """
+        Greet, or ask whether the peer is still there.
+
+        Args:
+            key: The name under which the socket was appended.
+            ws: The socket.
+            count: 0 after the connection was made; otherwise how many heartbeats in a row passed
+                in silence.
+        """
+
+    async def on_message(self, key: Any, ws: WebSocket, message: Any) -> None:  # Any: text, bytes or JSON
+        """
+        Take a message of the peer.
+
+        Args:
+            key: The name under which the socket was appended.
+            ws: The socket.
+            message: What the receive function of `WsChatConnectionManager.handle_message` returned.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerStatistics:
+    """
+    A snapshot of a manager.
+
+    Args:
+        connections: Sockets in conversation.
+        rooms: Rooms with at least one member.
+        queued: Messages that wait for their writers.
+        sent: Messages that were handed to sockets so far.
+        dropped: Messages dropped because a queue was full.
+        evicted: Sockets closed because their peer did not read.
+    """
+
+    connections: int
+    rooms: int
+    queued: int
+    sent: int
+    dropped: int
+    evicted: int
+
+
+@dataclass(eq=False, slots=True)
+class _Connection:
+    """One socket, its queue, and the future that ends it."""
+
+    key: Any  # Any: the application's own
+    ws: WebSocket
+    handler: Any  # Any: hello and on_message are checked when it is appended
+    queue: asyncio.Queue[Mapping[str, Any]]
+    ended: asyncio.Future[tuple[int, str]]
+    rooms: set[str] = field(default_factory=set)
+
+    def end(self, code: int, reason: str = "") -> None:
+        """Ask the conversation to end; only the first request counts."""
+        if not self.ended.done():
+            self.ended.set_result((code, reason))
+
+
+class WsChatConnectionManager:
+    """
+    Keep the WebSockets of a service by key, and send to them.
+
+    Args:
+        limit: How many sockets there may be at once; None for no limit.
+        heartbeat_timeout: Seconds of silence after which ``hello`` asks the peer for a sign of life.
+        timeout_count: After how many silent heartbeats in a row the socket is closed.
+        queue_size: How many messages may wait for one slow peer.
+        overflow: What happens to a peer whose queue is full: ``"close"`` it with 1013, or
+            ``"drop_oldest"`` or ``"drop_newest"`` message.
+        send_timeout: Seconds that handing one message to a socket may take before it is closed.
+        bus: An event bus; broadcasts then reach the sockets of every process. The manager must be
+            started (``async with manager``) to hear them.
+        channel: The tag on the bus; managers with the same tag form one.
+
+    Example:
+        ```python
+        from fastapi import WebSocket
+
+        from ws_web import MessageHandler, WsChatConnectionManager, create_app
+        from ws_web.testing import AppClient
+
+        app = create_app()
+        manager = WsChatConnectionManager(limit=1000)
+
+
+        class Echo(MessageHandler):
+            async def on_message(self, key, ws, message):
+                await manager.send_message(key, f"{key} said {message}")
+
+
+        @app.websocket("/ws/{user}")
+        async def chat(ws: WebSocket, user: str):
+            await manager.append(user, ws, Echo())
+            await manager.handle_message(user)
+
+
+        async with AppClient(app) as client, client.websocket("/ws/ann") as socket:
+            await socket.send_text("hi")
+            assert await socket.receive_text() == "ann said hi"
+        ```
+    """
+
+    def __init__(  # noqa: PLR0913 - options, by keyword
+        self,
+        limit: int | None = None,
+        heartbeat_timeout: float = 10,
+        timeout_count: int = 3,
+        *,
+        queue_size: int = 100,
+        overflow: Overflow = "close",
+        send_timeout: float = 10.0,
+        bus: EventBus | None = None,
+        channel: str = "ws_web.ws",
+    ) -> None:
+        if overflow not in ("close", "drop_newest", "drop_oldest"):
+            raise UsageError(f"overflow must be 'close', 'drop_oldest' or 'drop_newest', not {overflow!r}")
+
+        if queue_size < 1:
+            raise UsageError(f"queue_size must be at least 1, not {queue_size}")
+
+        self._limit = limit
+        self._heartbeat_timeout = heartbeat_timeout
+        self._timeout_count = timeout_count
+        self._queue_size = queue_size
+        self._overflow = overflow
+        self._send_timeout = send_timeout
+        self._bus = bus
+        self._channel = channel
+        self._listening = False
+        self._connections: dict[Any, _Connection] = {}  # Any: keys are the application's
+        self._rooms: defaultdict[str, set[_Connection]] = defaultdict(set)
+        self._sent = 0
+        self._dropped = 0
+        self._evicted = 0
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._connections
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Listen to the bus, if there is one."""
+        if self._bus is not None and not self._listening:
+            await _settle(self._bus.add_listener(self._channel, self._on_event))
+            self._listening = True
+
+    async def close(self, code: int = SERVICE_RESTART) -> None:
+        """
+        End every conversation and stop listening to the bus.
+
+        Args:
+            code: The close code; 1012 tells clients to come back.
+        """
+        for connection in self._connections.values():
+            connection.end(code)
+
+        if self._bus is not None and self._listening:
+            self._listening = False
+            await _settle(self._bus.remove_listener(self._channel, self._on_event))
+
+    async def append(self, key: Any, ws: WebSocket, handler: Any) -> None:  # Any: see MessageHandler
+        """
+        Take a socket into the conversation; a socket of the same key is closed and replaced.
+
+        Args:
+            key: The name to send to, such as a user id.
+            ws: The socket; it is accepted by `handle_message`.
+            handler: Anything with ``hello`` and ``on_message``, such as a `MessageHandler`.
+
+        Raises:
+            SocketLimitError: The limit is reached.
+            UsageError: The handler lacks a method.
+        """
+        for name in ("hello", "on_message"):
+            if not callable(getattr(handler, name, None)):
+                raise UsageError(f"the handler of WebSocket {key!r} has no method {name}")
+
+        before = self._connections.get(key)
+
+        if self._limit is not None and before is None and len(self._connections) >= self._limit:
+            message = f"WebSocket {key!r} is refused: all {self._limit} places are taken"
+            raise SocketLimitError(message, key=key, limit=self._limit)
+
+        if before is not None:
+            self._forget(before)
+            before.end(NORMAL, "replaced by a newer connection")
+
+        ended: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+        queue: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue(self._queue_size)
+        self._connections[key] = _Connection(key, ws, handler, queue, ended)
+
+    async def handle_message(self, key: Any, receive_func: str = "receive_text") -> None:  # Any: see append
+        """
+        Accept the socket and converse until the peer leaves, falls silent, or one side ends it.
+
+        Args:
+            key: The name under which the socket was appended.
+            receive_func: ``receive_text``, ``receive_bytes`` or ``receive_json``.
+
+        Raises:
+            UsageError: Nothing was appended under the key, or there is no such receive function.
+        """
+        connection = self._connections.get(key)
+
+        if connection is None:
+            raise UsageError(f"no WebSocket {key!r} was appended: call append first")
+
+        try:
+            if receive_func not in ("receive_text", "receive_bytes", "receive_json"):
+                raise UsageError(
+                    f"receive_func must name a receive method of WebSocket, not {receive_func!r}"
+                )
+
+            await connection.ws.accept()
+            code, reason = await self._converse(connection, receive_func)
+            await self._hang_up(connection, code, reason)
+        finally:
+            self._forget(connection)
+
+    def get_client(self, key: Any) -> WebSocket | None:  # Any: see append
+        """Return the socket of a key, or None."""
+        connection = self._connections.get(key)
+        return connection.ws if connection else None
+
+    async def send_message(self, key: Any, message: object) -> bool:  # Any: see append
+        """
+        Send to one socket of this process, without waiting for its peer.
+
+        Args:
+            key: The name under which the socket was appended.
+            message: A str is sent as text, bytes as bytes, anything else as JSON.
+
+        Returns:
+            Whether the message was queued; False when there is no such socket or no room.
+        """
+        connection = self._connections.get(key)
+        return connection is not None and self._enqueue(connection, _encode(message))
+
+    async def broadcast(
+        self, message: object, *, room: str | None = None, exclude: Collection[Any] = ()
+    ) -> int:  # Any: see append
+        """
+        Send to all sockets, or to those of one room; through the bus to those of every process.
+
+        Args:
+            message: As for `send_message`; written to JSON once, however many sockets there are.
+            room: Only to the members of this room.
+            exclude: Keys that do not get the message.
+
+        Returns:
+            How many sockets of this process it was queued for; with a bus 0, since the message
+            comes back through the bus to this process too.
+
+        Raises:
+            NotReadyError: There is a bus, but the manager was not started.
+        """
+        frame = _encode(message)
+
+        if self._bus is None:
+            return self._deliver(frame, room, exclude)
+
+        if not self._listening:
+            raise NotReadyError(
+                "the WebSocket manager has a bus but is not started: use `async with manager`"
+            )
+
+        await self._bus.publish(self._channel, _pack(frame), room=room, exclude=list(exclude))
+        return 0
+
+    def join(self, key: Any, room: str) -> None:  # Any: see append
+        """
+        Put a socket into a room.
+
+        Raises:
+            UsageError: There is no such socket.
+        """
+        connection = self._connections.get(key)
+
+        if connection is None:
+            raise UsageError(f"no WebSocket {key!r} can join room {room!r}: it is not connected")
+
+        connection.rooms.add(room)
+        self._rooms[room].add(connection)
+
+    def leave(self, key: Any, room: str) -> None:  # Any: see append
+        """Take a socket out of a room; nothing happens when it is not there."""
+        connection = self._connections.get(key)
+
+        if connection is not None:
+            connection.rooms.discard(room)
+            self._leave(connection, room)
+
+    def members(self, room: str) -> set[Any]:  # Any: see append
+        """Return the keys in a room, of this process."""
+        return {connection.key for connection in self._rooms.get(room, ())}
+
+    async def _converse(self, connection: _Connection, receive_func: str) -> tuple[int, str]:
+        """Run reader and writer until one of them, or somebody else, ends it; return the close code."""
+        reader = asyncio.create_task(
+            self._read(connection, receive_func), name=f"reader of {connection.key!r}"
+        )
+        writer = asyncio.create_task(self._write(connection), name=f"writer of {connection.key!r}")
+        tasks = (reader, writer)
+
+        try:
+            await asyncio.wait((*tasks, connection.ended), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+
+        for result in results:
+            if isinstance(result, WebSocketDisconnect):
+                return result.code, ""  # a handler that sent by itself met a peer that had left
+
+            if isinstance(result, Exception):
+                logger.error(
+                    "WebSocket %r failed: %s", connection.key, type(result).__name__, exc_info=result
+                )
+                return INTERNAL_ERROR, ""
+
+        return connection.ended.result() if connection.ended.done() else (NORMAL, "")
+
+    async def _read(self, connection: _Connection, receive_func: str) -> None:
+        """Pass messages to the handler; count silent heartbeats."""
+        ws, handler, key = connection.ws, connection.handler, connection.key
+        receive = getattr(ws, receive_func)
+        silent = 0
+        await handler.hello(key, ws, silent)
+
+        while True:
+            try:
+                async with asyncio.timeout(self._heartbeat_timeout):
+                    message = await receive()
+            except TimeoutError:
+                silent += 1
+
+                if silent >= self._timeout_count:
+                    connection.end(NORMAL, "no sign of life")
+                    return
+
+                await handler.hello(key, ws, silent)
+                continue
+            except WebSocketDisconnect as left:
+                connection.end(left.code)
+                return
+
+            silent = 0
+            await handler.on_message(key, ws, message)
+
+    async def _write(self, connection: _Connection) -> None:
+        """Hand queued messages to the socket, one after the other."""
+        while True:
+            frame = await connection.queue.get()
+
+            try:
+                async with asyncio.timeout(self._send_timeout):
+                    await connection.ws.send({"type": "websocket.send", **frame})
+            except TimeoutError:
+                self._evict(connection)
+                return
+            except (WebSocketDisconnect, RuntimeError, OSError):
+                connection.end(NORMAL)  # the peer has left; the reader hears it too
+                return
+
+            self._sent += 1
+
+    async def _hang_up(self, connection: _Connection, code: int, reason: str) -> None:
+        """Close the socket, unless the peer has done so; a peer that does not read cannot delay us."""
+        ws = connection.ws
+
+        if WebSocketState.DISCONNECTED in (ws.client_state, ws.application_state):
+            return
+
+        try:
+            async with asyncio.timeout(min(self._send_timeout, 2.0)):
+                await ws.close(code, reason)
+        except (TimeoutError, RuntimeError, OSError, WebSocketDisconnect):
+            logger.debug("WebSocket %r did not take the close frame", connection.key)
+
+    async def _on_event(
+        self, packed: Mapping[str, str], *, room: str | None, exclude: Collection[Any]
+    ) -> None:
+        """Deliver a broadcast that came through the bus."""
+        self._deliver(_unpack(packed), room, exclude)
+
+    def _deliver(self, frame: Mapping[str, Any], room: str | None, exclude: Collection[Any]) -> int:
+        targets = self._connections.values() if room is None else self._rooms.get(room, ())
+        return sum(self._enqueue(c, frame) for c in list(targets) if c.key not in exclude)
+
+    def _enqueue(self, connection: _Connection, frame: Mapping[str, Any]) -> bool:
+        """Queue a message, or do what the policy says for a full queue."""
+        if connection.ended.done():
+            return False
+
+        queue = connection.queue
+
+        if queue.full():
+            if self._overflow == "close":
+                self._evict(connection)
+                return False
+
+            self._dropped += 1
+
+            if self._overflow == "drop_newest":
+                return False
+
+            queue.get_nowait()
+
+        queue.put_nowait(frame)
+        return True
+
+    def _evict(self, connection: _Connection) -> None:
+        self._evicted += 1
+        connection.end(TRY_AGAIN_LATER, "too slow")
+
+    def _forget(self, connection: _Connection) -> None:
+        if self._connections.get(connection.key) is connection:
+            del self._connections[connection.key]
+
+        for room in connection.rooms:
+            self._leave(connection, room)
+
+        connection.rooms.clear()
+
+    def _leave(self, connection: _Connection, room: str) -> None:
+        members = self._rooms.get(room)
+
+        if members is not None:
+            members.discard(connection)
+
+            if not members:
+                del self._rooms[room]
+
+    def statistics(self) -> ManagerStatistics:
+        """Return a snapshot."""
+        return ManagerStatistics(
+            connections=len(self._connections),
+            rooms=len(self._rooms),
+            queued=sum(connection.queue.qsize() for connection in self._connections.values()),
+            sent=self._sent,
+            dropped=self._dropped,
+            evicted=self._evicted,
+        )
+
+
+def _encode(message: object) -> Mapping[str, Any]:
+    """Return the part of an ASGI send event that holds the message."""
+    if isinstance(message, str):
+        return {"text": message}
+
+    if isinstance(message, bytes | bytearray | memoryview):
+        return {"bytes": bytes(message)}
+
+    return {"text": to_json(message).decode()}
+
+
+def _pack(frame: Mapping[str, Any]) -> dict[str, str]:
+    """Make a frame fit for JSON."""
+    if "bytes" in frame:
+        return {"base64": base64.b64encode(frame["bytes"]).decode("ascii")}
+
+    return {"text": frame["text"]}
+
+
+def _unpack(packed: Mapping[str, str]) -> Mapping[str, Any]:
+    if "base64" in packed:
+        return {"bytes": base64.b64decode(packed["base64"])}
+
+    return {"text": packed["text"]}
+
+
+async def _settle(result: object) -> None:
+    """Await what a bus returned, if it is to be awaited."""
+    if isawaitable(result):
+        await result
