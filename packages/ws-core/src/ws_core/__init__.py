@@ -1,4 +1,8 @@
-"""Errors, metaclasses, the `Component` protocol and small pure helpers of wintersweet."""
+"""Errors, metaclasses, the `Component` protocol and small pure helpers of wintersweet.
+
+The helpers are in `ws_core.base`, and what tests need is in `ws_core.testing`; neither is imported
+here.
+"""
 
 from ws_core.component import Component as Component
 from ws_core.component import Health as Health
@@ -6,11 +10,18 @@ from ws_core.component import discover as discover
 from ws_core.errors import AcquireTimeout as AcquireTimeout
 from ws_core.errors import ClosedError as ClosedError
 from ws_core.errors import ConfigError as ConfigError
+from ws_core.errors import InvalidValueError as InvalidValueError
 from ws_core.errors import MissingExtraError as MissingExtraError
 from ws_core.errors import NotReadyError as NotReadyError
 from ws_core.errors import UnavailableError as UnavailableError
 from ws_core.errors import UsageError as UsageError
 from ws_core.errors import WsError as WsError
+from ws_core.errors import catch_error as catch_error
+from ws_core.errors import set_error_logger as set_error_logger
+from ws_core.metaclass import SafeSingleton as SafeSingleton
+from ws_core.metaclass import SafeSingletonMeta as SafeSingletonMeta
+from ws_core.metaclass import Singleton as Singleton
+from ws_core.metaclass import SingletonMeta as SingletonMeta
 
 __all__ = (
     "AcquireTimeout",
@@ -18,10 +29,17 @@ __all__ = (
     "Component",
     "ConfigError",
     "Health",
+    "InvalidValueError",
     "MissingExtraError",
     "NotReadyError",
+    "SafeSingleton",
+    "SafeSingletonMeta",
+    "Singleton",
+    "SingletonMeta",
     "UnavailableError",
     "UsageError",
     "WsError",
+    "catch_error",
     "discover",
+    "set_error_logger",
 )

@@ -8,6 +8,7 @@ Catch `WsError` to catch them all. The tree is small and named after conditions:
     ├── UsageError                     the calling code is wrong (another loop, not started, ...)
     │   ├── NotReadyError              used before it was started
     │   └── ClosedError                used after it was closed
+    ├── InvalidValueError              also a ValueError: a value from outside cannot be understood
     ├── AcquireTimeout                 also a TimeoutError: a resource was not free in time
     └── UnavailableError               also a ConnectionError: the server cannot be reached
 
@@ -18,15 +19,21 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from ws_core._boundary import ErrorLogger, catch_error, set_error_logger
+
 __all__ = (
     "AcquireTimeout",
     "ClosedError",
     "ConfigError",
+    "ErrorLogger",
+    "InvalidValueError",
     "MissingExtraError",
     "NotReadyError",
     "UnavailableError",
     "UsageError",
     "WsError",
+    "catch_error",
+    "set_error_logger",
 )
 
 
@@ -59,13 +66,12 @@ class WsError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Support copying and pickling: keyword-only state does not fit in ``args``."""
-        return _rebuild, (type(self), self.message, self.code, self.context)
+        return _rebuild, (type(self), self.args), self.__dict__
 
 
-def _rebuild(cls: type[WsError], message: str, code: str, context: dict[str, object]) -> WsError:
-    error = cls.__new__(cls, message)
-    WsError.__init__(error, message, code=code, **context)
-    return error
+def _rebuild(cls: type[WsError], args: tuple[object, ...]) -> WsError:
+    """Make an error without its ``__init__``, whose signature a subclass may have changed."""
+    return cls.__new__(cls, *args)
 
 
 class ConfigError(WsError):
@@ -120,6 +126,12 @@ class ClosedError(UsageError):
     """The object was used after it was closed."""
 
     default_code = "closed"
+
+
+class InvalidValueError(WsError, ValueError):
+    """A value from outside cannot be understood, such as an address or XML. Also a `ValueError`."""
+
+    default_code = "invalid_value"
 
 
 class AcquireTimeout(WsError, TimeoutError):  # noqa: N818 - the public contract's name
