@@ -60,9 +60,9 @@ class WsError(Exception):
 
     def __init__(self, message: str, *, code: str | None = None, **context: object) -> None:
         super().__init__(message)
-        self.message = message
-        self.code = self.default_code if code is None else code
-        self.context = context
+        self.message: str = message
+        self.code: str = self.default_code if code is None else code
+        self.context: dict[str, object] = context
 
     def __reduce__(self) -> tuple[object, ...]:
         """Support copying and pickling: keyword-only state does not fit in ``args``."""

@@ -22,6 +22,18 @@ __all__ = ("SafeSingleton", "SafeSingletonMeta", "Singleton", "SingletonMeta")
 T = TypeVar("T")
 
 
+class _Slot:
+    """The instance of one class, or what is known while it is constructed."""
+
+    __slots__ = ("arguments", "building", "instance", "owner")
+
+    def __init__(self) -> None:
+        self.instance: object = None
+        self.arguments: dict[str, object] = {}
+        self.building: object = None  # between __new__ and the end of __init__
+        self.owner: int | None = None  # the thread that constructs
+
+
 class SingletonMeta(type):
     """
     Metaclass of classes that have one instance.
@@ -101,18 +113,6 @@ class Singleton(metaclass=SingletonMeta):
 
 SafeSingletonMeta = SingletonMeta
 SafeSingleton = Singleton
-
-
-class _Slot:
-    """The instance of one class, or what is known while it is constructed."""
-
-    __slots__ = ("arguments", "building", "instance", "owner")
-
-    def __init__(self) -> None:
-        self.instance: object = None
-        self.arguments: dict[str, object] = {}
-        self.building: object = None  # between __new__ and the end of __init__
-        self.owner: int | None = None  # the thread that constructs
 
 
 # One condition for all classes: constructions are rare, and so the circle check sees all of them.
