@@ -19,6 +19,7 @@ from redis import exceptions
 from ws_core.errors import UnavailableError, UsageError
 from ws_redislock._lease import boot_time
 from ws_redislock._script import Script
+from ws_redislock._wire import Wire
 
 __all__ = ("TRANSIENT", "Caller", "RedisSource", "Reply", "caller_for", "check_flow", "resolve")
 
@@ -37,6 +38,9 @@ TRANSIENT = (
 """Errors after which the same script may succeed on another attempt."""
 
 HOPELESS = (exceptions.AuthenticationError, exceptions.AuthorizationError)
+
+
+_BLOCKING = (redis.Redis, redis.RedisCluster)
 
 
 class CommandClient(Protocol):
@@ -83,7 +87,7 @@ def resolve(source: RedisSource) -> tuple[CommandClient, bool]:
             f"{type(source).__name__!r} is no Redis client: pass a redis.asyncio.Redis, a RedisPool or a URL",
         )
 
-    if isinstance(client, redis.Redis | redis.RedisCluster):
+    if isinstance(client, _BLOCKING):
         raise UsageError(
             f"{type(client).__name__!r} blocks the event loop: pass a redis.asyncio.Redis "
             f"or use ws_redislock.sync",
@@ -129,7 +133,7 @@ class Caller:
         client: The client; how it must be driven is found out once.
     """
 
-    __slots__ = ("_pool", "client", "cluster")
+    __slots__ = ("_wire", "client", "cluster")
 
     def __init__(self, client: CommandClient) -> None:
         self.client = client
@@ -140,9 +144,8 @@ class Caller:
             and not client.single_connection_client
         )
         # Any: the driver's pool is typed for its own use only.
-        self._pool: Any = (
-            client.connection_pool if plain and isinstance(client, redis.asyncio.Redis) else None
-        )
+        pool: Any = cast("Any", client).connection_pool if plain else None
+        self._wire = Wire(pool) if plain and Wire.fits(pool) else None
 
     async def once(
         self, script: Script, keys: Sequence[bytes], args: Sequence[Argument], within: float
@@ -162,11 +165,10 @@ class Caller:
         Raises:
             TimeoutError: There was no reply in time.
         """
-        async with asyncio.timeout(within):
-            try:
-                return await self._send(b"EVALSHA", script.sha, len(keys), *keys, *args)
-            except exceptions.NoScriptError:
-                return await self._send(b"EVAL", script.text, len(keys), *keys, *args)
+        try:
+            return await self._send((b"EVALSHA", script.sha, len(keys), *keys, *args), within)
+        except exceptions.NoScriptError:
+            return await self._send((b"EVAL", script.text, len(keys), *keys, *args), within)
 
     async def call(  # noqa: PLR0913 - options, keyword-only
         self,
@@ -264,7 +266,7 @@ class Caller:
         Returns:
             A reply or an error for each.
         """
-        if len(calls) == 1 or self.cluster:
+        if len(calls) == 1 or self.cluster or self._wire is not None:
             return await asyncio.gather(*(self.once(*call, within) for call in calls), return_exceptions=True)
 
         pipeline: Any = cast("Any", self.client).pipeline(transaction=False)  # Any: untyped in the driver
@@ -284,21 +286,13 @@ class Caller:
     async def delete(self, key: bytes, within: float) -> None:
         """Delete one key within so many seconds."""
         try:
-            async with asyncio.timeout(within):
-                await self._send(b"DEL", key)
+            await self._send((b"DEL", key), within)
         except TRANSIENT as error:
             raise UnavailableError(f"Redis gave no answer to DEL within {within:g} s: {error}") from error
 
-    async def _send(self, *command: Argument) -> Reply:
-        pool = self._pool
+    async def _send(self, command: tuple[Argument, ...], within: float) -> Reply:
+        if self._wire is not None:
+            return cast("Reply", await self._wire.call(command, within))
 
-        if pool is None:
+        async with asyncio.timeout(within):
             return cast("Reply", await self.client.execute_command(*command))
-
-        connection = await pool.get_connection()
-
-        try:
-            await connection.send_command(*command)
-            return cast("Reply", await connection.read_response())
-        finally:
-            await pool.release(connection)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 from ws_redislock.errors import ConfigError
 
-__all__ = ("LockKeys", "check_name")
+__all__ = ("LockKeys", "check_name", "lock_keys", "tagged")
 
 MAX_NAME_BYTES = 512
 _ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
@@ -59,13 +61,28 @@ def tagged(kind: str, name: str) -> str:
     return f"wsl:{kind}:{{{name.translate(_ESCAPES)}}}:"
 
 
+@functools.lru_cache(maxsize=1024)
+def lock_keys(kind: str, name: str) -> LockKeys:
+    """
+    Return the keys of a lock; remembered for names in use.
+
+    Args:
+        kind: What kind of lock it is.
+        name: Its name.
+
+    Raises:
+        ConfigError: The name cannot be one.
+    """
+    return LockKeys(kind, check_name(name))
+
+
 class LockKeys:
     """
     The keys of one lock, in the order in which its scripts take them.
 
     Example:
         >>> LockKeys("m", "stock").of("x1.2")[::4]
-        (b"wsl:m:{stock}:holders", b"wsl:m:{stock}:done:x1.2")
+        (b'wsl:m:{stock}:holders', b'wsl:m:{stock}:done:x1.2')
     """
 
     __slots__ = ("_done", "shared")

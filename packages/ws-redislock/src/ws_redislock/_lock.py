@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 from ws_redislock._calls import TRANSIENT, RedisSource, Reply, resolve
 from ws_redislock._held import Held, OnLost
 from ws_redislock._hub import Hub, Job, LineSpec, Waiter, hub_for
-from ws_redislock._keys import LockKeys, check_name
+from ws_redislock._keys import check_name, lock_keys
 from ws_redislock._lease import Lease, boot_time
 from ws_redislock._scope import BodyScope, current_flow
 from ws_redislock._script import load
@@ -134,10 +134,10 @@ class BaseLock:
         limit: int,
     ) -> None:
         self._source = redis
-        self._name = check_name(name)
         self._options = options
         self._exclusive = exclusive
-        self._keys = LockKeys(kind, name)
+        self._keys = lock_keys(kind, check_name(name) if type(name) is not str else name)
+        self._name = name
         self._lease_ms = max(1, round(options.expire * 1000))
         self._delay_ms = round(options.lock_delay * 1000)
         self._heartbeat_ms = round(options.heartbeat * 1000)

@@ -5,10 +5,23 @@ local holders, queue, alive, fence, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4], K
 local token, lease, heartbeat = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local limit, delay = tonumber(ARGV[4]), tonumber(ARGV[5])
 
-if redis.call('EXISTS', done) == 1 then return {-1, 0} end
-
 local us = time_us()
 local now = math.floor(us / 1000)
+
+-- Strictly above every earlier fence: the stored one while it lives, the clock after it was lost.
+local function next_fence()
+  local number = math.max(tonumber(redis.call('GET', fence) or 0) + 1, us)
+  redis.call('SET', fence, int(number), 'PX', FENCE_TTL)
+  return number
+end
+
+if redis.call('EXISTS', holders, queue, done) == 0 then -- nobody there: the common case
+  redis.call('ZADD', holders, int(now + lease), token)
+  redis.call('PEXPIRE', holders, int(lease + delay))
+  return {1, next_fence()}
+end
+
+if redis.call('EXISTS', done) == 1 then return {-1, 0} end
 
 purge_holders(holders, now, delay)
 local mine = tonumber(redis.call('ZSCORE', holders, token) or 0) > now
@@ -61,7 +74,4 @@ else
   keep(holders, lease + delay)
 end
 
--- Strictly above every earlier fence: the stored one while it lives, the clock after it was lost.
-local number = math.max(tonumber(redis.call('GET', fence) or 0) + 1, us)
-redis.call('SET', fence, int(number), 'PX', FENCE_TTL)
-return {1, number}
+return {1, next_fence()}

@@ -1,0 +1,262 @@
+"""One connection of the user's own pool, shared by all calls of a hub.
+
+redis-py leases a connection for every command and waits for its reply before the next. Here all
+callers write to one connection as they come, and replies are matched in order. The connection is
+made, authenticated and closed by redis-py; this only sits in place of its stream protocol while
+it is leased. A caller that is cancelled leaves a tombstone behind, whose reply is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, cast
+
+from redis import exceptions
+
+from ws_redislock._resp import encode, new_reader
+
+__all__ = ("Wire",)
+
+IDLE = 10.0
+"""Seconds after which an unused connection goes back to its pool."""
+
+FEW = 8
+"""Pools with fewer connections than this are not asked to lend one for long."""
+
+
+class Wire:
+    """
+    Sends commands over one leased connection, and leases another when it breaks.
+
+    Args:
+        pool: The connection pool of a plain ``redis.asyncio.Redis``.
+    """
+
+    def __init__(self, pool: Any) -> None:  # Any: the driver types its pool for its own use only
+        self._pool = pool
+        self._link: _Link | None = None
+        self._connecting: asyncio.Task[_Link] | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._used = False
+
+    @staticmethod
+    def fits(pool: Any) -> bool:  # Any: as above
+        """Tell whether a pool can spare a connection for long."""
+        return hasattr(pool, "get_connection") and getattr(pool, "max_connections", 0) >= FEW
+
+    async def call(self, command: tuple[str | bytes | int, ...], within: float) -> Any:  # Any: any reply
+        """
+        Send a command and wait for its reply.
+
+        Args:
+            command: Its name and arguments.
+            within: Seconds for all of it.
+
+        Returns:
+            The reply.
+
+        Raises:
+            TimeoutError: There was no reply in time.
+            redis.exceptions.RedisError: The connection broke, or the server refused.
+        """
+        link = self._link
+
+        if link is None or link.closed:
+            async with asyncio.timeout(within):
+                link = await self._connect()
+
+        self._used = True
+        reply = await link.call(encode(command), within)
+
+        if isinstance(reply, exceptions.RedisError):
+            if isinstance(reply, exceptions.ReadOnlyError | exceptions.AuthenticationError):
+                link.abort()  # a master that became a replica: ask anew who the master is
+
+            raise reply
+
+        return reply
+
+    async def _connect(self) -> _Link:
+        """Lease one connection for all who want one now; a cancelled caller does not stop it."""
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.get_running_loop().create_task(self._lease())
+
+        return await asyncio.shield(self._connecting)
+
+    async def _lease(self) -> _Link:
+        connection = await self._pool.get_connection()
+
+        try:
+            self._link = link = _Link(self._pool, connection)
+        except BaseException:
+            await self._pool.release(connection)
+            raise
+
+        self._watch_idleness()
+        return link
+
+    def _watch_idleness(self) -> None:
+        self._used = False
+        self._idle_timer = asyncio.get_running_loop().call_later(IDLE, self._check_idleness)
+
+    def _check_idleness(self) -> None:
+        link = self._link
+
+        if link is None or link.closed:
+            self._link = None
+        elif self._used or link.busy:
+            self._watch_idleness()
+        else:
+            self._link = None
+            link.give_back()
+
+
+class _Call:
+    """One command on its way."""
+
+    __slots__ = ("deadline", "future", "sent")
+
+    def __init__(self, future: asyncio.Future[Any], sent: float, deadline: float) -> None:
+        self.future = future
+        self.sent = sent
+        self.deadline = deadline
+
+
+class _Link(asyncio.Protocol):
+    """A leased connection: the protocol of its transport until it is given back."""
+
+    def __init__(self, pool: Any, connection: Any) -> None:  # Any: as above
+        self._pool = pool
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._calls: deque[_Call] = deque()
+        self._reader = new_reader()
+        self._heard = self._loop.time()
+        self._release: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.closed = False
+        # The stream's transport and protocol have no public name in redis-py.
+        self._transport = cast("asyncio.Transport", connection._writer.transport)  # noqa: SLF001
+        self._before = cast("asyncio.Protocol", self._transport.get_protocol())
+        self._transport.set_protocol(self)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any reply is still to come."""
+        return bool(self._calls)
+
+    def call(self, data: bytes, within: float) -> asyncio.Future[Any]:
+        """Write a command; the future gets its reply."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        now = self._loop.time()
+        deadline = now + within
+        self._calls.append(_Call(future, now, deadline))
+
+        if self._timer is None or deadline < self._timer.when():
+            self._set_timer(deadline)
+
+        self._transport.write(data)
+        return future
+
+    def abort(self) -> None:
+        """Close the connection at once; calls on their way fail."""
+        if not self.closed:
+            self._transport.abort()
+            self._close(exceptions.ConnectionError("the connection was given up"))
+
+    def give_back(self) -> None:
+        """Let redis-py have the connection again."""
+        self.closed = True
+
+        if self._timer is not None:
+            self._timer.cancel()
+
+        self._transport.set_protocol(self._before)
+        self._release = self._loop.create_task(self._pool.release(self._connection))
+
+    def data_received(self, data: bytes) -> None:
+        """Match replies to calls, in order."""
+        self._heard = self._loop.time()
+        self._reader.feed(data)
+
+        try:
+            while (reply := self._reader.gets()) is not False:
+                if not self._calls:
+                    continue  # a push message of the server's
+
+                future = self._calls.popleft().future
+
+                if not future.done():
+                    future.set_result(reply)
+        except exceptions.RedisError as error:
+            self._transport.abort()
+            self._close(error)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Fail what is on its way, and tell redis-py, which may wait for the end."""
+        self._close(
+            exceptions.ConnectionError(f"the connection to Redis was lost: {error or 'closed by the server'}")
+        )
+        self._before.connection_lost(error)
+
+    def eof_received(self) -> bool:
+        """Close when the server does."""
+        return False
+
+    def pause_writing(self) -> None:
+        """Say nothing: calls are short, and their number is bounded by the tasks that wait."""
+
+    def resume_writing(self) -> None:
+        """Say nothing, as above."""
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+        self._timer = self._loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        """End the calls that are overdue. One timer serves all calls, and is late for none."""
+        self._timer = None
+        now = self._loop.time()
+        dead = False
+        following = float("inf")
+
+        for call in self._calls:
+            if call.deadline > now:
+                following = min(following, call.deadline)
+                continue
+
+            dead = dead or self._heard <= call.sent
+
+            if not call.future.done():
+                call.future.set_exception(TimeoutError("no reply in time"))
+
+        if dead:
+            self.abort()  # nothing at all was heard since the call was sent
+        elif following < float("inf"):
+            self._set_timer(following)
+
+    def _close(self, error: Exception) -> None:
+        if self.closed:
+            return
+
+        self.closed = True
+        calls, self._calls = self._calls, deque()
+
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+        for call in calls:
+            if not call.future.done():
+                call.future.set_exception(error)
+
+        self._release = self._loop.create_task(self._clean_up())
+
+    async def _clean_up(self) -> None:
+        try:
+            await self._connection.disconnect(nowait=True)
+        finally:
+            await self._pool.release(self._connection)
