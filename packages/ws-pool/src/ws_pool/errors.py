@@ -15,6 +15,11 @@ The tree::
     ├── QueryError                  the server refused a statement; carries the server's error number
     │   ├── IntegrityViolation      a unique, foreign key, not-null or check rule
     │   └── TransactionConflict     deadlock, lock timeout, busy: running the transaction again may help
+    ├── HttpError                   a request failed; carries its method and URL
+    │   ├── HttpStatusError         the server answered with a status from 400 on; carries the response
+    │   ├── HttpConnectionError     also an UnavailableError: no connection, or it was lost
+    │   ├── HttpTimeout             also a TimeoutError: no complete answer in time
+    │   └── HttpDecodeError         also a ValueError: the body is not what it was taken for
     └── UnsupportedStatement        this client cannot run that construct; nothing was sent
 """
 
@@ -37,6 +42,11 @@ __all__ = (
     "CommitUnknown",
     "ConfigError",
     "ConnectionBusy",
+    "HttpConnectionError",
+    "HttpDecodeError",
+    "HttpError",
+    "HttpStatusError",
+    "HttpTimeout",
     "IntegrityViolation",
     "MaybeExecuted",
     "MissingExtraError",
@@ -104,6 +114,59 @@ class TransactionConflict(QueryError):  # noqa: N818 - named after the condition
     """A deadlock, a lock timeout or a busy database: running the whole transaction again may help."""
 
     default_code = "conflict"
+
+
+class HttpError(WsError):
+    """
+    A request failed. ``context`` holds its ``method`` and ``url``, the URL without secrets.
+
+    The HTTP library's own exception is the ``__cause__``.
+    """
+
+    default_code = "http"
+
+
+class HttpStatusError(HttpError):
+    """
+    The server answered with a status from 400 on.
+
+    ``context["response"]`` is the whole response, `status_code` its status.
+    """
+
+    default_code = "http_status"
+
+    @property
+    def status_code(self) -> int:
+        """The status; 0 when the error was made without one."""
+        number = self.context.get("status_code", 0)
+        return number if isinstance(number, int) else 0
+
+    @property
+    def response(self) -> object:
+        """The `ws_pool.http.HttpResponse`."""
+        return self.context.get("response")
+
+
+class HttpConnectionError(HttpError, UnavailableError):
+    """
+    The server cannot be reached, or the connection was lost before the answer was complete.
+
+    ``context["sent"]`` tells whether the request may have reached the server.
+    """
+
+    default_code = "http_connection"
+
+
+class HttpTimeout(HttpError, TimeoutError):  # noqa: N818 - named like AcquireTimeout
+    """No complete answer came in time. Also a `TimeoutError`."""
+
+    default_code = "http_timeout"
+
+
+class HttpDecodeError(HttpError, ValueError):
+    """The body is not what it was taken for, such as JSON, or its checksum is another."""
+
+    default_code = "http_decode"
 
 
 class UnsupportedStatement(UsageError):  # noqa: N818 - named after the condition, as the whole tree

@@ -1,0 +1,131 @@
+"""Request bodies that can be sent again: multipart forms are built anew for each attempt."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+from aiohttp import FormData
+
+from ws_pool.errors import UsageError
+
+__all__ = ("FileValue", "Files", "Form", "is_replayable")
+
+FileContent: TypeAlias = bytes | str | Path | IO[bytes]
+FileValue: TypeAlias = FileContent | tuple[str, FileContent] | tuple[str, FileContent, str]
+Files: TypeAlias = Mapping[str, FileValue]
+
+
+class Form:
+    """
+    A multipart form with files.
+
+    Args:
+        fields: Plain fields.
+        files: Field names to a file: bytes, text, a path, an open binary file; or a tuple of the
+            file's name, the file and optionally its content type.
+
+    Raises:
+        UsageError: A file is none of these.
+    """
+
+    def __init__(self, fields: Mapping[str, object] | None, files: Files) -> None:
+        self._fields = {name: str(value) for name, value in (fields or {}).items()}
+        self._files = [_part(name, value) for name, value in files.items()]
+        self._starts = [
+            content.tell() if isinstance(content, io.IOBase) and content.seekable() else None
+            for _, _, content, _ in self._files
+        ]
+
+    @property
+    def replayable(self) -> bool:
+        """Whether it can be sent a second time."""
+        return all(
+            start is not None or not isinstance(content, io.IOBase)
+            for start, (_, _, content, _) in zip(self._starts, self._files, strict=True)
+        )
+
+    def build(self) -> FormData:
+        """Build the form; open files are read from where they stood at first."""
+        form = FormData(default_to_multipart=True)
+
+        for name, value in self._fields.items():
+            form.add_field(name, value)
+
+        for start, (name, filename, content, content_type) in zip(self._starts, self._files, strict=True):
+            # aiohttp closes the file objects it has sent; ours must survive a retry, and its owner.
+            value = content
+
+            if start is not None:
+                content.seek(start)
+                value = _Unclosable(content)
+            elif isinstance(content, Path):
+                value = content.open("rb")
+
+            form.add_field(name, value, filename=filename, content_type=content_type)
+
+        return form
+
+
+class _Unclosable(io.BufferedIOBase):
+    """A file whose closing is its owner's business."""
+
+    def __init__(self, file: Any) -> None:  # any binary file
+        self._file = file
+        self.name = getattr(file, "name", "file")
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data: bytes = self._file.read(-1 if size is None else size)
+        return data
+
+    def fileno(self) -> int:
+        number: int = self._file.fileno()
+        return number
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        position: int = self._file.seek(offset, whence)
+        return position
+
+    def tell(self) -> int:
+        position: int = self._file.tell()
+        return position
+
+
+def is_replayable(data: object) -> bool:
+    """Tell whether a body can be sent a second time."""
+    if isinstance(data, Form):
+        return data.replayable
+
+    return data is None or isinstance(data, str | bytes | bytearray | memoryview | Mapping | list | tuple)
+
+
+def _part(name: str, value: object) -> tuple[str, str, Any, str]:
+    filename: object = None
+    content_type: object = "application/octet-stream"
+    content = value
+
+    if isinstance(value, tuple) and len(value) in {2, 3}:
+        filename, content = value[0], value[1]
+        content_type = value[2] if len(value) == 3 else content_type
+
+    if isinstance(content, str):
+        content = content.encode()
+
+    if filename is None:
+        filename = Path(str(getattr(content, "name", name))).name
+
+    readable = isinstance(content, bytes | Path) or callable(getattr(content, "read", None))
+
+    if not readable or not isinstance(filename, str) or not isinstance(content_type, str):
+        message = f"files[{name!r}] must be bytes, text, a path, a binary file or (name, file, content type)"
+        raise UsageError(message, field=name)
+
+    return name, filename, content, content_type
