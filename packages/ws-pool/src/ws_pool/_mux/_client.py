@@ -240,6 +240,13 @@ class SharedRedis(Redis):
 
         return result
 
+    def set(self, name: Any, value: Any, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
+        """Set a key; the plain form skips redis-py's look at its many options, all others are redis-py's."""
+        if args or options:
+            return super().set(name, value, *args, **options)
+
+        return self.execute_command("SET", name, value)
+
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> SharedPipeline:  # noqa: FBT001, FBT002 - redis-py's signature
         """
         Make a pipeline.
