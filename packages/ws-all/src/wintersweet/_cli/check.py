@@ -1,0 +1,167 @@
+"""``wintersweet check``: the settings with their sources, and whether every server can be reached."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from wintersweet._cli.output import stdout
+from wintersweet._cli.project import use
+from ws_core.component import Component, Health
+from ws_core.errors import WsError
+from ws_web import create_app
+from ws_web.conf import Setting, Settings
+
+__all__ = ("Reached", "check_all", "reach")
+
+_PATIENCE = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """
+    Whether one pool can be reached.
+
+    Args:
+        name: Section and pool, as ``DATABASES.default``.
+        ok: Whether it answered.
+        milliseconds: Time of the check, None when it did not get that far.
+        detail: Why not.
+    """
+
+    name: str
+    ok: bool
+    milliseconds: float | None
+    detail: str
+
+
+def check_all(*, as_json: bool = False) -> int:
+    """
+    Print the settings and the state of every pool.
+
+    Args:
+        as_json: JSON instead of tables.
+
+    Returns:
+        0 when all can be reached, 1 when one cannot.
+
+    Raises:
+        ConfigError: The settings are wrong, or a library is missing.
+    """
+    use()
+    settings = Settings()
+    components = dict(create_app(settings).state.components)
+    reached = asyncio.run(reach(components))
+    described = settings.describe()
+
+    if as_json:
+        _print_json(described, reached)
+    else:
+        _print_tables(described, reached)
+
+    return int(not all(one.ok for one in reached))
+
+
+async def reach(components: dict[str, Component]) -> list[Reached]:
+    """
+    Start each component, ask for its health, and close it.
+
+    Args:
+        components: Configured components by settings key.
+
+    Returns:
+        One entry for each pool, or for the whole component when it has none or could not start.
+    """
+    found: list[Reached] = []
+
+    for key, component in components.items():
+        began = time.perf_counter()
+
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await component.start()
+                health = await component.health()
+        except TimeoutError as error:
+            found.append(
+                Reached(
+                    key, ok=False, milliseconds=None, detail=str(error) or f"no answer in {_PATIENCE:g} s"
+                )
+            )
+        except WsError as error:
+            found.append(Reached(key, ok=False, milliseconds=None, detail=str(error)))
+        else:
+            found.extend(_parts(key, health, time.perf_counter() - began))
+        finally:
+            await component.close()
+
+    return found
+
+
+def _parts(key: str, health: Health, seconds: float) -> list[Reached]:
+    if not health.parts:
+        return [Reached(key, health.ok, _ms(health.latency or seconds), health.detail)]
+
+    return [
+        Reached(f"{key}.{name}", part.ok, _ms(part.latency), part.detail)
+        for name, part in health.parts.items()
+    ]
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 2)
+
+
+def _print_json(described: dict[str, Setting], reached: list[Reached]) -> None:
+    answer = {
+        "ok": all(one.ok for one in reached),
+        "settings": {name: {"value": one.value, "source": one.source} for name, one in described.items()},
+        "reached": [
+            {"name": one.name, "ok": one.ok, "milliseconds": one.milliseconds, "detail": one.detail}
+            for one in reached
+        ],
+    }
+    print(json.dumps(answer, default=str))  # noqa: T201 - the result
+
+
+def _print_tables(described: dict[str, Setting], reached: list[Reached]) -> None:
+    console = stdout()
+    table = Table(title="Settings", title_justify="left", box=None, header_style="bold")
+
+    for column in ("Name", "Value", "Source"):
+        table.add_column(column, overflow="fold")
+
+    for name, one in described.items():
+        style = "dim" if one.source == "default" else ""
+        table.add_row(name, _plain(one.value), one.source, style=style)
+
+    console.print(table)
+    console.print()
+
+    if not reached:
+        console.print("No pools are set: nothing to reach.")
+        return
+
+    table = Table(title="Servers", title_justify="left", box=None, header_style="bold")
+
+    for column in ("Name", "State", "Time", "Detail"):
+        table.add_column(column, overflow="fold")
+
+    for part in reached:
+        state = "[green]ok[/]" if part.ok else "[red]failed[/]"
+        table.add_row(
+            part.name,
+            state,
+            "" if part.milliseconds is None else f"{part.milliseconds} ms",
+            _plain(part.detail),
+        )
+
+    console.print(table)
+
+
+def _plain(value: object) -> str:
+    """Escape rich's markup: a value may hold brackets."""
+    return str(value).replace("[", "\\[")

@@ -1,0 +1,135 @@
+"""Which application a command means, and with which settings module."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ws_core.errors import ConfigError
+
+__all__ = ("Project", "find", "load", "use")
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """
+    What ``[tool.wintersweet]`` of ``pyproject.toml`` says.
+
+    Args:
+        app: The application or its factory, as ``module:name``.
+        settings: The settings module.
+    """
+
+    app: str | None = None
+    settings: str | None = None
+
+
+def find(directory: Path) -> Project:
+    """
+    Read the project's table from ``pyproject.toml``.
+
+    Args:
+        directory: Where the file would be.
+
+    Returns:
+        The project; without a file or table, an empty one.
+
+    Raises:
+        ConfigError: The file is not TOML, or the table has an unknown or wrong entry.
+    """
+    path = directory / "pyproject.toml"
+
+    try:
+        table = tomllib.loads(path.read_text("utf-8")).get("tool", {}).get("wintersweet", {})
+    except FileNotFoundError:
+        return Project()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+
+    for key, value in table.items():
+        if key not in {"app", "settings"}:
+            raise ConfigError(f"{path}: [tool.wintersweet] has app and settings, not {key!r}")
+
+        if not isinstance(value, str):
+            raise ConfigError(f"{path}: {key} in [tool.wintersweet] must be a string, not {value!r}")
+
+    return Project(**table)
+
+
+def use(directory: Path | None = None) -> Project:
+    """
+    Make the project's modules and settings those of this process and its children.
+
+    Args:
+        directory: The project's directory; by default the current one.
+
+    Returns:
+        The project.
+    """
+    where = Path.cwd() if directory is None else directory
+    project = find(where)
+    source = where / "src"
+
+    for path in (source, where):
+        if path.is_dir() and str(path) not in sys.path:
+            sys.path.insert(0, str(path))
+
+    if project.settings is not None:
+        os.environ.setdefault("WINTERSWEET_SETTINGS_MODULE", project.settings)
+
+    return project
+
+
+def load(target: str | None, project: Project) -> tuple[str, Callable[..., object]]:
+    """
+    Import what a target names.
+
+    Args:
+        target: ``module:name`` as typed, or None for the project's.
+        project: The project.
+
+    Returns:
+        The target's full text, and the application or its factory.
+
+    Raises:
+        ConfigError: There is no target, or it cannot be imported.
+    """
+    wanted = target or project.app
+
+    if wanted is None:
+        message = (
+            "no application: name one as MODULE:NAME, "
+            'or set app = "module:name" in [tool.wintersweet] of pyproject.toml'
+        )
+        raise ConfigError(message)
+
+    module, colon, name = wanted.partition(":")
+
+    if not (module and colon and name):
+        raise ConfigError(
+            f"{wanted!r} does not name an application: write MODULE:NAME, such as shop.app:create"
+        )
+
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
+            raise ConfigError(
+                f"cannot import {module}: it needs the module {error.name}, which is not there"
+            ) from error
+
+        raise ConfigError(
+            f"there is no module {module} (from {wanted!r}): run this in the project's directory"
+        ) from error
+
+    thing = getattr(found, name, None)
+
+    if not callable(thing):
+        raise ConfigError(f"module {module} has no application or function {name!r}")
+
+    return wanted, thing

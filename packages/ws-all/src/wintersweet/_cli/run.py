@@ -1,0 +1,53 @@
+"""``wintersweet run``: serve an application."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from wintersweet._cli.output import stderr
+from wintersweet._cli.project import load, use
+from wintersweet._cli.reload import Reloader
+from ws_core.errors import UsageError
+from ws_web import server
+
+__all__ = ("serve",)
+
+
+def serve(
+    target: str | None,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    workers: int | None = None,
+    reload: bool = False,
+) -> NoReturn:
+    """
+    Serve until SIGINT or SIGTERM.
+
+    Args:
+        target: The application as ``module:name``, or None for the project's.
+        host: Address to listen on, or None for LISTEN_HOST.
+        port: Port, or None for LISTEN_PORT.
+        workers: Processes, or None for PROCESS_NUM.
+        reload: Start anew when a source file changes.
+
+    Raises:
+        SystemExit: When the server has stopped, with its status.
+        ConfigError: There is no such application.
+        UsageError: Reload and several workers were asked for at once.
+    """
+    if reload and (workers or 1) > 1:
+        raise UsageError(f"--reload serves from one process: leave out --workers {workers}")
+
+    project = use()
+
+    if reload:
+        typed = {"--host": host, "--port": port}
+        options = [word for name, value in typed.items() if value is not None for word in (name, str(value))]
+        command = [sys.executable, "-m", "wintersweet", "run", *([target] if target else []), *options]
+        sys.exit(Reloader(command, Path.cwd(), say=lambda line: stderr().print(line, style="yellow")).run())
+
+    name, _ = load(target, project)
+    server.run(name, host=host, port=port, workers=workers)

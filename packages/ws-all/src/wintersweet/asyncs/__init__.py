@@ -1,0 +1,3 @@
+"""Pools, tasks, loops, cache, HTTP and NTP, under the module names of the first wintersweet."""
+
+__all__: tuple[str, ...] = ()

@@ -1,0 +1,3 @@
+"""Named pools and process health, under the module names of the first wintersweet."""
+
+__all__: tuple[str, ...] = ()

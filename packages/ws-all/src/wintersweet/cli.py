@@ -1,0 +1,165 @@
+"""The command line: ``wintersweet``, also ``python -m wintersweet``.
+
+Each command is a thin layer: it declares what can be typed and imports what it needs only when it runs, so
+that ``--help`` is quick. `main` turns every `WsError` into one message on stderr and an exit status.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ws_core.errors import ConfigError, UsageError, WsError
+
+__all__ = ("app", "main")
+
+app = typer.Typer(
+    name="wintersweet",
+    help="Async Python services from a short settings file.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Target = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODULE:NAME]",
+        help="The application or its factory. Default: app in \\[tool.wintersweet] of pyproject.toml.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]
+
+
+def main() -> None:
+    """Run the command line, and exit: 2 for wrong settings and usage, 1 for other failures."""
+    try:
+        app()
+    except WsError as error:
+        from wintersweet._cli.output import fail  # noqa: PLC0415 - rich is imported when needed
+
+        fail(str(error))
+        sys.exit(2 if isinstance(error, ConfigError | UsageError) else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
+    if wanted:
+        typer.echo(f"wintersweet {importlib.metadata.version('ws-all')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Async Python services from a short settings file."""
+
+
+@app.command()
+def demo(  # noqa: PLR0913 - one parameter for each option
+    *,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 2,
+    load: Annotated[int, typer.Option(min=0, metavar="BUYERS", help="Send so many buyers in.")] = 0,
+    stock: Annotated[int, typer.Option(min=0, help="Pieces on sale.")] = 500,
+    at_once: Annotated[int, typer.Option(min=1, max=5000, help="Buyers in the shop at the same time.")] = 64,
+    exit_after: Annotated[
+        bool, typer.Option("--exit", help="End after the load instead of serving on.")
+    ] = False,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port; 0 takes a free one. Default: 8000, with --exit a free one.",
+            show_default=False,
+        ),
+    ] = None,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(help="Keep the log and the embedded database there.", show_default=False),
+    ] = None,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "--json", help="Nothing but the JSON line: no greeting, no progress bar."),
+    ] = False,
+) -> None:
+    """
+    Serve the flash-sale demo: a small shop that uses every part.
+
+    Runs on SQLite and an embedded Valkey, or on the servers that the environment names:
+    WS_DATABASES__default__url=mysql://… and WS_REDIS_CONFIG__default__url=redis://…
+    With --load, one JSON line on stdout sums the sale up; everything else goes to stderr.
+    """
+    from wintersweet.demo.command import Options, run  # noqa: PLC0415 - only this command needs it
+
+    options = Options(
+        host=host,
+        port=port,
+        workers=workers,
+        load=load,
+        stock=stock,
+        at_once=at_once,
+        exit=exit_after,
+        quiet=quiet,
+        state_dir=state_dir,
+    )
+    raise typer.Exit(run(options))
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the project, such as shop; also its directory.")],
+) -> None:
+    """Create a project that runs, and passes its own tests, at once."""
+    from wintersweet._cli.new import create  # noqa: PLC0415 - only this command needs it
+
+    create(name, Path.cwd())
+
+
+@app.command()
+def run(
+    target: Target = None,
+    *,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. Default: LISTEN_HOST.", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port. Default: LISTEN_PORT.", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Processes. Default: PROCESS_NUM.", show_default=False)
+    ] = None,
+    reload: Annotated[bool, typer.Option("--reload", help="Start anew when a source file changes.")] = False,
+) -> None:
+    """Serve an application."""
+    from wintersweet._cli.run import serve  # noqa: PLC0415 - only this command needs it
+
+    raise typer.Exit(serve(target, host=host, port=port, workers=workers, reload=reload))
+
+
+@app.command()
+def check(*, as_json: AsJson = False) -> None:
+    """Show the settings with their sources, and try to reach every server they name."""
+    from wintersweet._cli.check import check_all  # noqa: PLC0415 - only this command needs it
+
+    raise typer.Exit(check_all(as_json=as_json))
+
+
+@app.command()
+def routes(target: Target = None, *, as_json: AsJson = False) -> None:
+    """List the routes of an application."""
+    from wintersweet._cli.routes import show  # noqa: PLC0415 - only this command needs it
+
+    show(target, as_json=as_json)

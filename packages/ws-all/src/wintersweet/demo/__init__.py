@@ -1,0 +1,3 @@
+"""The flash-sale demo: a small shop that uses every part of wintersweet."""
+
+__all__: tuple[str, ...] = ()

@@ -1,0 +1,139 @@
+"""Where the demo keeps its data: real servers when the settings name them, embedded ones otherwise."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ws_pool.mysql import sql_pool_manager
+
+from ws_core.errors import ConfigError
+from ws_pool.redis import RedisPool
+from ws_web.conf import Settings
+
+__all__ = ("Backends", "backends")
+
+
+@dataclass(frozen=True, slots=True)
+class Backends:
+    """
+    The backends of one demo.
+
+    Args:
+        state: Directory of the log and the embedded database.
+        names: What the data is in, for people: ``("SQLite", "embedded Valkey")``.
+        env: Environment variables that tell the workers of them.
+    """
+
+    state: Path
+    names: tuple[str, str]
+    env: Mapping[str, str]
+
+
+@asynccontextmanager
+async def backends(directory: Path | None) -> AsyncIterator[Backends]:
+    """
+    Start what must be started, and connect this process to the database.
+
+    Args:
+        directory: Where to keep the state, or None for a temporary directory that is removed at the end.
+
+    Raises:
+        ConfigError: The settings are wrong, or the directory cannot be written.
+        UnavailableError: A server cannot be reached.
+    """
+    settings = Settings()
+    database, redis = _default(settings, "DATABASES"), _default(settings, "REDIS_CONFIG")
+
+    with _state(directory) as state:
+        env: dict[str, str] = {}
+        databases = dict(settings.DATABASES)
+
+        if database is None:
+            url = f"sqlite:///{state / 'shop.db'}"
+            env["WS_DATABASES__default__url"] = url
+            databases["default"] = {"url": url}
+
+        if not settings.LOGGING_CONFIG:
+            env["WS_LOGGING_CONFIG__file_path"] = str(state)
+            env["WS_LOGGING_CONFIG__file_name"] = "demo.log"
+            env["WS_LOGGING_CONFIG__json"] = "true"
+            env["WS_LOGGING_CONFIG__level"] = "info"
+
+        sql_pool_manager.register(databases)
+
+        async with _redis(redis) as url:
+            if redis is None:
+                env["WS_REDIS_CONFIG__default__url"] = url
+
+            async with sql_pool_manager:
+                yield Backends(state, (_sql_name(databases), "Redis" if redis else "embedded Valkey"), env)
+
+
+def _default(settings: Settings, section: str) -> str | None:
+    """Return the URL of the section's default pool, None when the section is empty."""
+    pools = getattr(settings, section)
+
+    if not pools:
+        return None
+
+    if "default" not in pools:
+        names = ", ".join(pools)
+        message = (
+            f"{section} has no pool 'default' (it has: {names}): the demo needs one, or no {section} at all"
+        )
+        raise ConfigError(message, setting=section)
+
+    return str(pools["default"].get("url", "options"))
+
+
+def _sql_name(databases: Mapping[str, Mapping[str, object]]) -> str:
+    return "SQLite" if str(databases["default"].get("url", "")).startswith("sqlite") else "MySQL"
+
+
+@contextmanager
+def _state(directory: Path | None) -> Iterator[Path]:
+    """Give the state directory; a temporary one is removed at the end, a given one is kept."""
+    if directory is None:
+        try:
+            made = Path(tempfile.mkdtemp(prefix="wintersweet-demo-"))
+        except OSError as error:
+            message = (
+                f"cannot write into any temporary directory ({error.strerror}): name one with --state-dir"
+            )
+            raise ConfigError(message) from error
+
+        try:
+            yield made
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+        return
+
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        message = (
+            f"cannot write into {directory}: {error.strerror}; choose another directory with --state-dir"
+        )
+        raise ConfigError(message, directory=str(directory)) from error
+
+    yield directory
+
+
+@asynccontextmanager
+async def _redis(url: str | None) -> AsyncIterator[str]:
+    """Give the URL of Redis, and start a server of our own when there is none."""
+    if url is not None:
+        yield url
+        return
+
+    async with RedisPool.embedded() as pool:
+        yield pool.url

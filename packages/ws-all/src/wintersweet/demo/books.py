@@ -1,0 +1,97 @@
+"""The sale's books: opening a sale, and counting it from the database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import case, func, select
+from ws_pool.mysql import sql_pool_manager
+
+from wintersweet.demo.tables import CATALOGUE, PAID, RESERVED, items, metadata, orders, split_stock
+
+__all__ = ("Totals", "count", "open_sale", "paid_orders")
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """
+    The sale counted from the database.
+
+    ``oversold`` counts pieces sold or held beyond the stock; ``drift`` counts pieces that the books
+    lost or invented: stock minus what is available, held and sold. Both are 0 unless something is broken.
+    """
+
+    stock: int
+    sold: int
+    reserved: int
+    oversold: int
+    drift: int
+    available: dict[int, int]
+    stocks: dict[int, int]
+
+
+async def open_sale(stock: int) -> None:
+    """
+    Begin a sale: make the tables anew and put the stock on the shelf.
+
+    Args:
+        stock: Pieces in the whole sale.
+    """
+    shelf = [
+        {"id": article.id, "stock": pieces, "available": pieces, "fence": 0}
+        for article, pieces in zip(CATALOGUE, split_stock(stock), strict=True)
+    ]
+
+    async with sql_pool_manager.get_client() as sql:
+        await sql.drop_all(metadata)
+        await sql.create_all(metadata)
+        await sql.insert_many(items, shelf)
+
+
+async def count() -> Totals:
+    """Count the sale, in one statement, so that the figures fit together."""
+    held = func.sum(case((orders.c.state == RESERVED, 1), else_=0)).label("held")
+    paid = func.sum(case((orders.c.state == PAID, 1), else_=0)).label("paid")
+    ordered = select(orders.c.item_id, held, paid).group_by(orders.c.item_id).subquery()
+    books = (
+        select(
+            items.c.id,
+            items.c.stock,
+            items.c.available,
+            func.coalesce(ordered.c.held, 0).label("held"),
+            func.coalesce(ordered.c.paid, 0).label("paid"),
+        )
+        .select_from(items.outerjoin(ordered, ordered.c.item_id == items.c.id))
+        .order_by(items.c.id)
+    )
+
+    async with sql_pool_manager.get_client() as sql:
+        rows = [
+            (row.id, row.stock, row.available, int(row.held), int(row.paid))
+            for row in await sql.select(books)
+        ]
+
+    return Totals(
+        stock=sum(stock for _, stock, _, _, _ in rows),
+        sold=sum(paid for *_, paid in rows),
+        reserved=sum(held for *_, held, _ in rows),
+        oversold=sum(max(0, held + paid - stock) for _, stock, _, held, paid in rows),
+        drift=sum(abs(stock - available - held - paid) for _, stock, available, held, paid in rows),
+        available={item: available for item, _, available, _, _ in rows},
+        stocks={item: stock for item, stock, *_ in rows},
+    )
+
+
+async def paid_orders(buyers: str) -> set[int]:
+    """
+    Return the ids of paid orders.
+
+    Args:
+        buyers: What the buyers' names begin with.
+    """
+    paid = select(orders.c.id).where(
+        orders.c.state == PAID, orders.c.buyer.startswith(buyers, autoescape=True)
+    )
+
+    async with sql_pool_manager.get_client() as sql:
+        return {row.id for row in await sql.select(paid)}

@@ -1,0 +1,143 @@
+"""``wintersweet demo`` from beginning to end: backends, workers, buyers, and the way out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from wintersweet.demo.backends import Backends, backends
+from wintersweet.demo.books import open_sale
+from wintersweet.demo.rush import rush
+from wintersweet.demo.supervisor import Supervisor, listen
+
+__all__ = ("Options", "run")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of ``wintersweet demo``, checked by the command line."""
+
+    host: str = "127.0.0.1"
+    port: int | None = None
+    workers: int = 2
+    load: int = 0
+    stock: int = 500
+    at_once: int = 64
+    exit: bool = False
+    quiet: bool = False
+    state_dir: Path | None = None
+
+
+def run(options: Options) -> int:
+    """
+    Run the demo.
+
+    Args:
+        options: What to run.
+
+    Returns:
+        The exit status: 0 after ``--exit`` or SIGTERM, 1 when the sale was not right, 130 after Ctrl-C.
+
+    Raises:
+        WsError: The demo could not start; nothing is left behind.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_until_told(options))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
+    except ImportError:  # pragma: no cover - on Windows
+        return None
+
+    return uvloop.new_event_loop
+
+
+async def _until_told(options: Options) -> int:
+    """Run the demo as a task that a signal cancels, so that everything is undone in order."""
+    loop = asyncio.get_running_loop()
+    told: list[int] = []
+    work = asyncio.ensure_future(_demo(options))
+
+    def stop(number: int) -> None:
+        if not told:
+            work.cancel()
+
+        told.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not told:
+            raise
+
+        return 130 if told[0] == signal.SIGINT else 0
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+async def _demo(options: Options) -> int:
+    console = Console(stderr=True, quiet=options.quiet, highlight=False)
+    port = options.port if options.port is not None else (0 if options.exit else 8000)
+
+    async with AsyncExitStack() as stack:
+        sock = stack.enter_context(listen(options.host, port))
+        url = _url(options.host, sock.getsockname()[1])
+        found = await stack.enter_async_context(backends(options.state_dir))
+        await open_sale(options.stock)
+        supervisor = await stack.enter_async_context(
+            Supervisor(
+                sock,
+                options.workers,
+                env={**os.environ, **found.env},
+                notice=lambda line: console.print(f"[yellow]●[/] {line}"),
+            )
+        )
+        _greet(console, url, found, supervisor)
+        status = 0
+
+        if options.load:
+            summary = await rush(url, supervisor, console, buyers=options.load, at_once=options.at_once)
+            print(json.dumps(asdict(summary)), flush=True)  # noqa: T201 - the result, on stdout
+            status = int(summary.oversold > 0 or summary.errors > 0)
+
+        if not options.exit:
+            await supervisor.failed.wait()
+
+        if supervisor.failure is not None:
+            raise supervisor.failure
+
+        return status
+
+    raise AssertionError  # pragma: no cover - the stack swallows nothing
+
+
+def _url(host: str, port: int) -> str:
+    """Return where a browser on this machine finds the shop."""
+    if host in {"0.0.0.0", "::", ""}:  # noqa: S104 - compared, not bound
+        host = "127.0.0.1"
+
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _greet(console: Console, url: str, found: Backends, supervisor: Supervisor) -> None:
+    database, redis = found.names
+    pids = ", ".join(str(pid) for pid in supervisor.pids)
+    console.print(f"[bold yellow]✿[/] [bold]Winter flash sale[/] on {database} and {redis}")
+    console.print(f"  Page     [bold cyan]{url}[/]")
+    console.print(f"  Workers  {pids}")
+    console.print(f"  Log      {found.state / 'demo.log'}")
+    console.print("  Stop     Ctrl-C")

@@ -1,0 +1,145 @@
+"""The load on the shop: buyers over our own HTTP pool, a progress bar, and the summary."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from wintersweet.demo.books import count, paid_orders
+from wintersweet.demo.load import BUYERS, Crowd, Post, Reply, Tally, Unanswered, percentile
+from wintersweet.demo.supervisor import Supervisor
+from wintersweet.demo.tables import CATALOGUE
+from ws_pool.http import HttpError, HttpPool
+
+__all__ = ("Summary", "rush")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """
+    The JSON line. ``sold`` and ``oversold`` are counted from the database.
+
+    ``errors`` counts buyers without a definite answer, orders in which the buyers and the database
+    disagree, and pieces that the books lost. Latencies reach from a buyer's first attempt to the
+    definite answer.
+    """
+
+    buyers: int
+    stock: int
+    sold: int
+    oversold: int
+    errors: int
+    p50_ms: float
+    p99_ms: float
+    rps: float
+    acknowledged: int
+    retries: int
+    workers_replaced: int
+    seconds: float
+
+
+async def rush(url: str, supervisor: Supervisor, console: Console, *, buyers: int, at_once: int) -> Summary:
+    """
+    Send the buyers in, show how it goes, and count in the end.
+
+    Args:
+        url: Where the shop is.
+        supervisor: Whose workers they are.
+        console: Where the progress bar is drawn.
+        buyers: How many.
+        at_once: How many at the same time.
+
+    Returns:
+        The summary.
+
+    Raises:
+        UnavailableError: No worker serves any more.
+    """
+    columns = (
+        TextColumn("[bold]Buyers"),
+        BarColumn(bar_width=40),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+    )
+
+    with Progress(*columns, console=console, transient=False) as progress:
+        bar = progress.add_task("buyers", total=buyers, note="")
+
+        async with _shop_door(url, at_once) as post:
+            crowd = Crowd(
+                post,
+                [article.id for article in CATALOGUE],
+                buyers,
+                at_once=at_once,
+                progress=lambda: progress.update(
+                    bar, completed=crowd.tally.done, note=f"{len(crowd.tally.orders)} sold"
+                ),
+            )
+            tally = await _or_failure(crowd, supervisor)
+
+    return await _sum_up(buyers, tally, supervisor)
+
+
+async def _or_failure(crowd: Crowd, supervisor: Supervisor) -> Tally:
+    """Wait for the buyers, but not when there is no shop any more."""
+    buying = asyncio.ensure_future(crowd.run())
+    failing = asyncio.ensure_future(supervisor.failed.wait())
+
+    try:
+        await asyncio.wait((buying, failing), return_when=asyncio.FIRST_COMPLETED)
+
+        if supervisor.failure is not None and not buying.done():
+            raise supervisor.failure
+
+        return await buying
+    finally:
+        for task in (buying, failing):
+            task.cancel()
+
+        await asyncio.gather(buying, failing, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _shop_door(url: str, at_once: int) -> AsyncIterator[Post]:
+    """Give what sends one request to the shop."""
+    async with (
+        HttpPool(base_url=url, limit=at_once, timeout=15.0, retries=0, raise_for_status=False) as pool,
+        pool.get_client() as http,
+    ):
+
+        async def post(path: str, body: Mapping[str, object], key: str) -> Reply:
+            try:
+                reply = await http.post(path, json=body, headers={"idempotency-key": key})
+                envelope = reply.json()
+            except (HttpError, ValueError) as error:
+                raise Unanswered(str(error)) from error
+
+            return Reply(reply.status_code, envelope, float(reply.headers.get("retry-after", 0)))
+
+        yield post
+
+
+async def _sum_up(buyers: int, tally: Tally, supervisor: Supervisor) -> Summary:
+    totals = await count()
+    disagreed = tally.orders ^ await paid_orders(BUYERS)
+
+    return Summary(
+        buyers=buyers,
+        stock=totals.stock,
+        sold=totals.sold,
+        oversold=totals.oversold,
+        errors=tally.errors + len(disagreed) + totals.drift,
+        p50_ms=round(percentile(tally.latencies, 0.50) * 1000, 2),
+        p99_ms=round(percentile(tally.latencies, 0.99) * 1000, 2),
+        rps=round(tally.requests / tally.seconds, 1) if tally.seconds else 0.0,
+        acknowledged=len(tally.orders),
+        retries=tally.retries,
+        workers_replaced=supervisor.replaced,
+        seconds=round(tally.seconds, 3),
+    )

@@ -1,0 +1,276 @@
+"""The rules of the sale: who gets a piece, who has paid, what goes back on the shelf.
+
+Three guards stand between two buyers and one last piece, each enough on its own:
+
+1. a `MutexLock` per item, so that one process at a time takes a piece of it;
+2. its fencing token in the update, so that a holder whose lease ran out cannot write any more;
+3. ``available > 0`` in the update itself, inside one `atomic` transaction with the order.
+
+An order carries the buyer's idempotency key under a unique index: the same key again gives the same
+order. This module knows SQL and locks; requests, sockets and tasks are the application's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import and_, select, update
+from ws_pool.mysql import atomic, sql_pool_manager
+
+from wintersweet.demo.tables import PAID, RELEASED, RESERVED, items, orders
+from ws_core.errors import WsError
+from ws_pool.errors import IntegrityViolation
+from ws_pool.redis import RedisPool
+from ws_redislock import LockLost, LockNotAcquired, MutexLock
+
+__all__ = ("Busy", "Expired", "Order", "Released", "Shop", "SoldOut", "UnknownItem", "UnknownOrder")
+
+
+class SoldOut(WsError):  # noqa: N818 - named after the condition
+    """No piece of this item is left; the context's ``available`` names items that have some."""
+
+    default_code = "sold_out"
+
+
+class Busy(WsError):  # noqa: N818 - named after the condition
+    """The item could not be taken just now, though some is left; ask again with the same key."""
+
+    default_code = "busy"
+
+
+class UnknownItem(WsError):  # noqa: N818 - named after the condition
+    """There is no such item."""
+
+    default_code = "unknown_item"
+
+
+class UnknownOrder(WsError):  # noqa: N818 - named after the condition
+    """This buyer has no such order."""
+
+    default_code = "unknown_order"
+
+
+class Expired(WsError):  # noqa: N818 - named after the condition
+    """The order was not paid in time, and its piece is on sale again."""
+
+    default_code = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One order, as its buyer may see it; ``pay_until`` in seconds since the epoch."""
+
+    id: int
+    item: int
+    state: str
+    pay_until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Orders of one item whose pieces went back on sale."""
+
+    item: int
+    orders: list[int]
+
+
+class Shop:
+    """
+    The shop on the default SQL pool and one Redis pool.
+
+    Args:
+        redis: Where the locks live.
+        hold: Seconds that a buyer has to pay.
+        lease: Seconds after which the lock of a dead worker is free again.
+        worker: Process id written into orders.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        redis: RedisPool,
+        *,
+        hold: float = 20.0,
+        lease: float = 2.0,
+        worker: int = 0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.hold = hold
+        self._redis = redis
+        self._lease = lease
+        self._worker = worker
+        self._clock = clock
+
+    def lock(self, item: int) -> MutexLock:
+        """Return the lock of one item, not yet acquired."""
+        return MutexLock(self._redis, f"wintersweet-demo:item:{item}", self._lease)
+
+    async def buy(self, item: int, buyer: str, key: str) -> tuple[Order, bool]:
+        """
+        Reserve one piece.
+
+        Args:
+            item: Id of the item.
+            buyer: Who buys.
+            key: The buyer's idempotency key; the same key gives the same order again.
+
+        Returns:
+            The order, and whether it is new.
+
+        Raises:
+            SoldOut: No piece is left.
+            Busy: The item could not be taken just now; ask again.
+            UnknownItem: There is no such item.
+        """
+        # A look without the lock answers repeated questions and the many who come too late.
+        known, available = await self._look(item, key)
+
+        if known is not None:
+            return known, False
+
+        if not available:
+            raise await self._why_not(item)
+
+        try:
+            async with self.lock(item).hold(timeout=10) as held:
+                taken = await self._take(item, buyer, key, held.fence)
+        except IntegrityViolation:  # an earlier attempt under the same key was just in front of this one
+            known, _ = await self._look(item, key)
+
+            if known is None:
+                raise
+
+            return known, False
+        except (LockLost, LockNotAcquired) as error:
+            raise Busy(f"item {item} is busy: ask again", item=item) from error
+
+        if taken is None:
+            raise await self._why_not(item)
+
+        return taken, True
+
+    async def pay(self, order: int, buyer: str) -> Order:
+        """
+        Pay for an order; paying again changes nothing.
+
+        Args:
+            order: The order's id.
+            buyer: Who bought.
+
+        Returns:
+            The paid order.
+
+        Raises:
+            UnknownOrder: This buyer has no such order.
+            Expired: The time to pay ran out.
+        """
+        mine = and_(orders.c.id == order, orders.c.buyer == buyer)
+
+        async with sql_pool_manager.get_client() as sql:
+            await sql.update(update(orders).where(mine, orders.c.state == RESERVED).values(state=PAID))
+            row = await sql.find(select(orders).where(mine))
+
+        if row is None:
+            raise UnknownOrder(f"{buyer} has no order {order}", order=order)
+
+        if row.state == RELEASED:
+            raise Expired(f"order {order} was not paid in time; its piece is on sale again", order=order)
+
+        return Order(row.id, row.item_id, row.state, row.pay_until)
+
+    async def release_unpaid(self) -> list[Released]:
+        """Put the pieces of orders that were not paid in time back on sale."""
+        due = (
+            select(orders.c.id, orders.c.item_id)
+            .where(orders.c.state == RESERVED, orders.c.pay_until < self._clock())
+            .order_by(orders.c.id)
+            .limit(500)
+        )
+
+        async with sql_pool_manager.get_client() as sql:
+            rows = await sql.select(due)
+
+        by_item: dict[int, list[int]] = {}
+
+        for row in rows:
+            by_item.setdefault(row.item_id, []).append(row.id)
+
+        return [await self._release(item, ids) for item, ids in sorted(by_item.items())]
+
+    async def _look(self, item: int, key: str) -> tuple[Order | None, int]:
+        """Return the order under this key, if there is one, and how many pieces of the item are left."""
+        look = (
+            select(items.c.available, orders.c.id, orders.c.item_id, orders.c.state, orders.c.pay_until)
+            .select_from(items.outerjoin(orders, orders.c.idempotency_key == key))
+            .where(items.c.id == item)
+        )
+
+        async with sql_pool_manager.get_client() as sql:
+            row = await sql.find(look)
+
+        if row is None:
+            raise UnknownItem(f"there is no item {item}", item=item)
+
+        return None if row.id is None else Order(row.id, row.item_id, row.state, row.pay_until), row.available
+
+    async def _why_not(self, item: int) -> SoldOut | Busy:
+        async with sql_pool_manager.get_client() as sql:
+            rows = await sql.select(select(items.c.id).where(items.c.available > 0).order_by(items.c.id))
+
+        available = [row.id for row in rows]
+
+        if item in available:  # another holder of the lock has come in between: the fence refused this one
+            return Busy(f"item {item} is busy: ask again", item=item)
+
+        return SoldOut(f"item {item} is sold out", item=item, available=available)
+
+    @atomic()
+    async def _take(self, item: int, buyer: str, key: str, fence: int) -> Order | None:
+        """Take one piece and write the order, both or neither; None when nothing is left."""
+        pay_until = self._clock() + self.hold
+        take = (
+            update(items)
+            .where(items.c.id == item, items.c.available > 0, items.c.fence < fence)
+            .values(available=items.c.available - 1, fence=fence)
+        )
+
+        async with sql_pool_manager.get_client() as sql:
+            if not await sql.update(take):
+                return None
+
+            number = await sql.insert(
+                orders.insert().values(
+                    item_id=item,
+                    buyer=buyer,
+                    idempotency_key=key,
+                    state=RESERVED,
+                    pay_until=pay_until,
+                    worker=self._worker,
+                )
+            )
+
+        return Order(number, item, RESERVED, pay_until)
+
+    async def _release(self, item: int, due: list[int]) -> Released:
+        async with self.lock(item).hold(timeout=10):
+            return Released(item, await self._put_back(item, due))
+
+    @atomic()
+    async def _put_back(self, item: int, due: list[int]) -> list[int]:
+        """Release the orders that are still unpaid; the state in the update lets each be counted once."""
+        released = []
+
+        async with sql_pool_manager.get_client() as sql:
+            for number in due:
+                still = update(orders).where(orders.c.id == number, orders.c.state == RESERVED)
+
+                if await sql.update(still.values(state=RELEASED)):
+                    released.append(number)
+
+            if released:
+                back = items.c.available + len(released)
+                await sql.update(update(items).where(items.c.id == item).values(available=back))
+
+        return released

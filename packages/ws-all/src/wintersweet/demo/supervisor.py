@@ -1,0 +1,245 @@
+"""Worker processes behind one listening socket: start, watch, replace, stop.
+
+The parent opens the socket and keeps it, so that a connection that arrives while a worker dies waits
+in the backlog for the next one instead of being refused. Each worker holds the reading end of a
+pipe whose writing end only the parent has: when the parent is gone, however it ended, the pipe
+closes and the worker stops by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+from ws_core.errors import ConfigError, UnavailableError
+
+__all__ = ("READY", "Supervisor", "listen")
+
+READY = b"ready\n"
+"""What a worker writes to its standard output once it serves."""
+
+_QUICK = 5.0
+"""A worker that dies sooner (seconds) than this did not die of the sale, but of its set-up."""
+
+Notice = Callable[[str], None]
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """
+    Open the listening socket.
+
+    Args:
+        host: Address or name to listen on.
+        port: Port, or 0 for a free one.
+
+    Returns:
+        The socket, not inheritable.
+
+    Raises:
+        ConfigError: The address is wrong, the port is taken or may not be used.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        message = f"cannot listen on {host!r}: {error.strerror}; give an address of this machine with --host"
+        raise ConfigError(message, host=host) from error
+
+    family, kind, protocol, _, address = found[0]
+    sock = socket.socket(family, kind, protocol)
+
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(4096)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(_why(host, port, error), host=host, port=port) from error
+
+    sock.setblocking(False)
+
+    return sock
+
+
+def _why(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is in use: stop what uses it, or choose another with --port (0 is a free one)"
+
+    if isinstance(error, PermissionError):
+        return f"no permission to listen on port {port}: choose one above 1023 with --port"
+
+    return f"cannot listen on {host}, port {port}: {error.strerror}; choose others with --host and --port"
+
+
+class Supervisor:
+    """
+    A fixed number of worker processes; whichever dies is replaced.
+
+    Args:
+        sock: The listening socket that all workers accept from.
+        workers: How many processes, 1 or more.
+        command: Program and arguments of a worker; the socket's number is added.
+        env: Environment of the workers.
+        notice: Told in one line of what happens.
+        grace: Seconds that a worker has to stop before it is killed.
+    """
+
+    def __init__(  # noqa: PLR0913 - one place that starts them, with named options
+        self,
+        sock: socket.socket,
+        workers: int,
+        *,
+        command: tuple[str, ...] = (sys.executable, "-m", "wintersweet.demo.worker"),
+        env: Mapping[str, str] | None = None,
+        notice: Notice = lambda _: None,
+        grace: float = 10.0,
+    ) -> None:
+        self.replaced = 0
+        self.failure: UnavailableError | None = None
+        self.failed = asyncio.Event()
+        self._sock = sock
+        self._count = workers
+        self._command = command
+        self._env = dict(os.environ if env is None else env)
+        self._notice = notice
+        self._grace = grace
+        self._stopping = False
+        self._running: dict[int, asyncio.subprocess.Process] = {}
+        self._keepers: list[asyncio.Task[None]] = []
+        self._lifeline: tuple[int, int] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers that run now."""
+        return sorted(self._running)
+
+    async def start(self) -> None:
+        """
+        Start all workers and wait until each serves.
+
+        Raises:
+            UnavailableError: A worker ended before it served; what it wrote to stderr says why.
+        """
+        self._lifeline = os.pipe()
+        serving = [asyncio.get_running_loop().create_future() for _ in range(self._count)]
+        self._keepers = [
+            asyncio.create_task(self._keep(future), name=f"worker {place}")
+            for place, future in enumerate(serving)
+        ]
+
+        try:
+            await asyncio.gather(*serving)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Ask all workers to stop, kill those that do not within the grace, and reap them."""
+        self._stopping = True
+        keepers, self._keepers = self._keepers, []
+
+        for process in self._running.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+
+        if keepers:
+            _, late = await asyncio.wait(keepers, timeout=self._grace)
+
+            for process in self._running.values():
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+
+            if late:
+                self._notice(f"{len(late)} workers did not stop within {self._grace:g} s and were killed")
+
+            await asyncio.gather(*keepers, return_exceptions=True)
+
+        if self._lifeline is not None:
+            for end in self._lifeline:
+                os.close(end)
+
+            self._lifeline = None
+
+    async def _keep(self, serving: asyncio.Future[None]) -> None:
+        """Run one worker after another until told to stop, or until one cannot even start."""
+        while not self._stopping:
+            began = time.monotonic()
+            process = await self._spawn()
+            self._running[process.pid] = process
+
+            try:
+                served = await self._wait_ready(process)
+
+                if served and not serving.done():
+                    serving.set_result(None)
+
+                code = await process.wait()
+            finally:
+                self._running.pop(process.pid, None)
+
+            if self._stopping:
+                break
+
+            if not served or (code > 0 and time.monotonic() - began < _QUICK):
+                self._fail(f"worker {process.pid} ended {_how(code)} while it started", serving)
+                break
+
+            self.replaced += 1
+            self._notice(f"worker {process.pid} ended {_how(code)}; a new one takes its place")
+
+        if not serving.done():
+            serving.cancel()
+
+    def _fail(self, message: str, serving: asyncio.Future[None]) -> None:
+        error = UnavailableError(message)
+
+        if self.failure is None:
+            self.failure = error
+
+        self.failed.set()
+
+        if not serving.done():
+            serving.set_exception(error)
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        if self._lifeline is None:  # pragma: no cover - start() opens it before any worker
+            raise AssertionError
+
+        return await asyncio.create_subprocess_exec(
+            *self._command,
+            str(self._sock.fileno()),
+            stdin=self._lifeline[0],
+            stdout=asyncio.subprocess.PIPE,
+            env=self._env,
+            pass_fds=(self._sock.fileno(),),
+            start_new_session=True,  # Ctrl-C reaches the parent alone, which stops the workers in order
+        )
+
+    @staticmethod
+    async def _wait_ready(process: asyncio.subprocess.Process) -> bool:
+        if process.stdout is None:  # pragma: no cover - asked for in _spawn
+            raise AssertionError
+
+        return await process.stdout.readline() == READY
+
+
+def _how(code: int) -> str:
+    return f"with status {code}" if code >= 0 else f"by {signal.Signals(-code).name}"

@@ -1,0 +1,61 @@
+"""One worker process of the demo: ``python -m wintersweet.demo.worker FD``.
+
+Serves on an inherited listening socket until SIGTERM, or until the parent is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+
+from wintersweet.demo.supervisor import READY
+from ws_core.errors import WsError
+from ws_web.server import load_app, serve_here
+
+__all__ = ("main",)
+
+_APP = "wintersweet.demo.app:create"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """
+    Serve until told to stop.
+
+    Args:
+        arguments: The number of the listening socket, and nothing else.
+
+    Returns:
+        The exit status: 0 after an orderly stop, 1 when the shop could not open.
+    """
+    (number,) = sys.argv[1:] if arguments is None else arguments
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    threading.Thread(target=_stop_with_parent, name="lifeline", daemon=True).start()
+    # Few connections are accepted at once, so that the workers share a rush among them.
+    options = {"backlog": 8, "timeout_graceful_shutdown": 5}
+
+    try:
+        app = load_app(os.environ.get("WINTERSWEET_DEMO_APP", _APP))
+        serve_here(app, socket.socket(fileno=int(number)), options, ready=_say_ready)
+    except WsError as error:
+        print(f"wintersweet: {error}", file=sys.stderr)  # noqa: T201 - the parent's stderr is ours
+        return 1
+
+    return 0
+
+
+def _say_ready() -> None:
+    os.write(sys.stdout.fileno(), READY)
+
+
+def _stop_with_parent() -> None:
+    while os.read(sys.stdin.fileno(), 64):
+        pass
+
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

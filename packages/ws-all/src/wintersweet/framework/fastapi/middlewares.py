@@ -1,0 +1,9 @@
+"""The request id: `ws_web.middlewares`."""
+
+from ws_web.middlewares import RequestIDMiddleware as RequestIDMiddleware
+from ws_web.middlewares import get_request_id as get_request_id
+
+__all__ = (
+    "RequestIDMiddleware",
+    "get_request_id",
+)

@@ -1,0 +1,13 @@
+"""Singletons: `ws_core.metaclass`."""
+
+from ws_core.metaclass import SafeSingleton as SafeSingleton
+from ws_core.metaclass import SafeSingletonMeta as SafeSingletonMeta
+from ws_core.metaclass import Singleton as Singleton
+from ws_core.metaclass import SingletonMeta as SingletonMeta
+
+__all__ = (
+    "SafeSingleton",
+    "SafeSingletonMeta",
+    "Singleton",
+    "SingletonMeta",
+)
