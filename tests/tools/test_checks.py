@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.checks import _suites, _tree, _wheels
+from tools.checks import _pages, _suites, _tree, _wheels
 from tools.checks.__main__ import run_all, select
 from tools.checks._model import Check, Failed, command
 
@@ -98,6 +98,7 @@ class TestTree:
             ("__all__ = ('_a',)", "__all__ names the private _a"),
             ("__all__ = ['a']", "__all__ is a list: write a tuple"),
             ("import os", "there is no __all__"),
+            ("__all__: list[str] = []", "__all__ is a list: write a tuple"),
         ],
     )
     def test_exports(self, source: str, problem: str) -> None:
@@ -105,8 +106,10 @@ class TestTree:
         assert _tree.misplaced_exports(source) == [problem]
 
     def test_good_exports(self) -> None:
-        """A tuple of public names is right."""
+        """A tuple of public names is right, and so is a package that holds nothing but its text."""
         assert _tree.misplaced_exports("__all__ = ('a', '__version__')") == []
+        assert _tree.misplaced_exports("__all__: tuple[str, ...] = ()") == []
+        assert _tree.misplaced_exports('"""Only a text."""') == []
 
     def test_stray_words(self) -> None:
         """The host of a registry is found with its line, and similar words are not."""
@@ -119,6 +122,28 @@ class TestTree:
         environment = {"workspace": {"members": [{"path": "packages/ws-pool", "features": ["redis"]}]}}
 
         assert _tree.extras_missing({"redis", "motor"}, environment, "packages/ws-pool") == ["motor"]
+
+
+class TestPages:
+    original = "# One\n```python\n# not a heading\nx = 1  # why\n```\n## Two\n"
+
+    def test_in_step(self) -> None:
+        """A translation may translate headings, prose and comments."""
+        translated = "# 一\n文\n```python\n# 注\nx = 1  # 因\n```\n## 二\n"
+
+        assert _pages.translation_problems(self.original, translated) == []
+
+    @pytest.mark.parametrize(
+        ("translated", "problem"),
+        [
+            ("# 一\n```python\nx = 2\n```\n## 二\n", "code block 1 differs"),
+            ("# 一\n```python\nx = 1\n```\n### 二\n", "levels differ"),
+            ("# 一\n## 二\n", "1 code blocks became 0"),
+        ],
+    )
+    def test_out_of_step(self, translated: str, problem: str) -> None:
+        """Other code, other headings and missing blocks are found."""
+        assert problem in _pages.translation_problems(self.original, translated)
 
 
 class TestWheels:

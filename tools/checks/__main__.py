@@ -11,6 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from tools.checks._model import Check, Failed
+from tools.checks._pages import page_checks
 from tools.checks._static import static_checks
 from tools.checks._suites import suite_checks
 from tools.checks._tree import tree_checks
@@ -31,7 +32,7 @@ class Outcome:
 
 def all_checks() -> list[Check]:
     """Return every check."""
-    return [*static_checks(), *tree_checks(), *wheel_checks(), *suite_checks()]
+    return [*static_checks(), *tree_checks(), *page_checks(), *wheel_checks(), *suite_checks()]
 
 
 def select(checks: Sequence[Check], names: Sequence[str]) -> list[Check]:

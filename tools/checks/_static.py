@@ -1,4 +1,4 @@
-"""Checks by tools that read the source: ruff, mypy, pyright, import-linter, mkdocs."""
+"""Checks by tools that read the source: ruff, mypy, pyright, import-linter."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 import sys
 from functools import partial
 
-from tools import dev
 from tools.checks._model import IMPORT_NAMES, PACKAGES, Check, Failed, command, program, script_path
 
 __all__ = ("static_checks",)
@@ -25,7 +24,6 @@ def static_checks() -> list[Check]:
         Check("mypy", check_mypy, cost=60),
         *verified,
         Check("imports", check_imports, cost=5),
-        Check("docs", build_docs, cost=12),
     ]
 
 
@@ -78,20 +76,3 @@ def check_imports() -> str | None:
     output = command([program("lint-imports"), "--no-cache"])
     kept = re.search(r"Contracts: .*", output)
     return kept[0] if kept else None
-
-
-def build_docs() -> str | None:
-    """The documentation builds without a warning: no dead link, no page left out."""
-    python = dev.hatch_environment("docs")
-    words = [
-        str(python),
-        "-m",
-        "mkdocs",
-        "build",
-        "--strict",
-        "--quiet",
-        "--site-dir",
-        str(dev.STATE / "site"),
-    ]
-    command(words, environment={"NO_MKDOCS_2_WARNING": "1"})
-    return None

@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 from tools.checks._model import IMPORT_NAMES, PACKAGES, ROOT, Check, Failed, command
 
@@ -145,7 +146,7 @@ for export in getattr(module, "__all__", ()):
         print(f"{name}.__all__ names {export}, which does not exist")
         continue
 
-    if inspect.isclass(value) or inspect.isfunction(value):
+    if inspect.isclass(value):
         home = value.__module__
 
         if home.partition(".")[0] == name and any(part.startswith("_") for part in home.split(".")):
@@ -185,15 +186,12 @@ def misplaced_exports(source: str) -> list[str]:
         >>> misplaced_exports("x = 1")
         ['there is no __all__']
     """
-    values = [
-        node.value
-        for node in ast.parse(source).body
-        if isinstance(node, ast.Assign)
-        and any(isinstance(target, ast.Name) and target.id == "__all__" for target in node.targets)
-    ]
+    body = ast.parse(source).body
+    values = [node.value for node in body if _is_export(node)]
 
     if not values:
-        return ["there is no __all__"] if ast.parse(source).body[1:] or source.strip() else []
+        statements = [node for node in body if not _is_text(node)]
+        return ["there is no __all__"] if statements else []
 
     value = values[0]
 
@@ -209,6 +207,21 @@ def misplaced_exports(source: str) -> list[str]:
 
     problems += [f"__all__ names the private {name}" for name in names if re.match(r"_(?!_)", name)]
     return problems
+
+
+def _is_export(node: ast.stmt) -> TypeGuard[ast.Assign | ast.AnnAssign]:
+    if isinstance(node, ast.Assign):
+        targets = node.targets
+    elif isinstance(node, ast.AnnAssign):
+        targets = [node.target]
+    else:
+        return False
+
+    return any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets)
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def check_modules() -> str | None:
