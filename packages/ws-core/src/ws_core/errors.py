@@ -36,6 +36,8 @@ __all__ = (
     "set_error_logger",
 )
 
+catch_error.__module__ = __name__
+
 
 class WsError(Exception):
     """

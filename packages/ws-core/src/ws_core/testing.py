@@ -1,0 +1,43 @@
+"""What tests of asynchronous code need: time that never waits, and cancellation at every await.
+
+`VirtualLoop` is an event loop whose time jumps: when every task waits, the clock is set to the next
+timer. A test of an hour's retries runs in a millisecond and always in the same order. `virtual_time`
+runs one test that way, `run_virtual` one coroutine::
+
+    @virtual_time
+    async def test_gives_up_after_an_hour():
+        with pytest.raises(TimeoutError):
+            await fetch(timeout=3600)
+        assert virtual_clock()() == 3600
+
+`cancel_at_every_await` runs a coroutine again and again and cancels it at its first await, at its
+second, and so on. Nothing here is for production.
+"""
+
+from __future__ import annotations
+
+from ws_core._cancelling import cancel_at_every_await, leftover_tasks
+from ws_core._virtual import (
+    StuckError,
+    VirtualClock,
+    VirtualLoop,
+    run_virtual,
+    settle,
+    virtual_clock,
+    virtual_time,
+)
+
+__all__ = (
+    "StuckError",
+    "VirtualClock",
+    "VirtualLoop",
+    "cancel_at_every_await",
+    "leftover_tasks",
+    "run_virtual",
+    "settle",
+    "virtual_clock",
+    "virtual_time",
+)
+
+for _public in (StuckError, VirtualClock, VirtualLoop):
+    _public.__module__ = __name__
