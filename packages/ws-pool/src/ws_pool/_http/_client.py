@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import aiohttp
 
+from ws_pool._config import mask_url
 from ws_pool._http._bodies import Files, Form, is_replayable
 from ws_pool._http._download import Download, Progress
 from ws_pool._http._failures import translate
 from ws_pool._http._options import HttpOptions
 from ws_pool._http._response import HttpResponse, status_error
 from ws_pool._http._retry import IDEMPOTENT, RETRY_STATUS, retry_after, retry_delay
-from ws_pool.errors import HttpConnectionError, UsageError, WsError
+from ws_pool.errors import HttpConnectionError, HttpStatusError, UsageError, WsError
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession, ClientWebSocketResponse
@@ -292,7 +294,9 @@ class HttpClient:
                     proxy=self._options.proxy,
                 )
         except aiohttp.WSServerHandshakeError as error:
-            raise translate(error, "GET", full, pool=self._pool.name) from error
+            shown = mask_url(full)
+            message = f"GET {shown} did not become a WebSocket but was answered with {error.status}"
+            raise HttpStatusError(message, method="GET", url=shown, status_code=error.status) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise translate(error, "GET", full, pool=self._pool.name) from error
 
@@ -398,10 +402,11 @@ class HttpClient:
             elif name == "timeout":
                 connect = self._options.connect_timeout
                 arguments[name] = aiohttp.ClientTimeout(total=value, sock_connect=connect)  # type: ignore[arg-type]
-            elif name == "auth" and value is not None:
-                arguments[name] = aiohttp.BasicAuth(*value)  # type: ignore[misc]
             elif name not in _OWN:
                 raise UsageError(f"{name!r} is not an option of a request", option=name)
+
+        if auth := options.get("auth"):
+            arguments["headers"] = {**(arguments.get("headers") or {}), "authorization": _basic(*auth)}
 
         if files := options.get("files"):
             fields = options.get("data")
@@ -458,6 +463,11 @@ _PLAIN = frozenset({"params", "headers", "json", "data", "cookies", "allow_redir
 _OWN = frozenset({"files", "auth", "retries", "idempotent", "raise_for_status"})
 
 Reader = Callable[["ClientResponse"], Awaitable[bytes]]
+
+
+def _basic(user: str, password: str) -> str:
+    """Encode credentials (RFC 7617)."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
 async def _read(raw: ClientResponse) -> bytes:
