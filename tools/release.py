@@ -167,7 +167,7 @@ def changelog_for(text: str, version: str, date: str) -> str:
 
     return re.sub(
         r"^## \[?Unreleased\]?[^\n]*$",
-        f"## Unreleased\n\n## {version} – {date}",
+        f"## [Unreleased]\n\n## [{version}] - {date}",
         text,
         count=1,
         flags=re.MULTILINE,
