@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import math
@@ -191,7 +192,33 @@ class BaseLock:
         Raises:
             UsageError: The lock was not acquired.
         """
-        return self._current().fence
+        return self.current().fence
+
+    def current(self) -> Held:
+        """
+        Return the current acquisition.
+
+        Raises:
+            UsageError: The lock was not acquired.
+        """
+        if self._held is None:
+            raise UsageError(
+                f"lock {self._name!r} is not held by this object: acquire it first", lock=self._name
+            )
+
+        return self._held
+
+    def fresh(self) -> Self:
+        """Return a new object for another acquisition of the same lock, with the same options."""
+        clone = copy.copy(self)
+        unused: dict[str, Any] = {
+            "_hub": None,
+            "_owned": None,
+            "_held": None,
+            "_depth": 0,
+        }  # Any: as they are
+        clone.__dict__.update(unused, _acquiring=False, _settling=set())
+        return clone
 
     def check(self) -> None:
         """
@@ -201,7 +228,7 @@ class BaseLock:
             LockLost: The lease is over.
             UsageError: The lock was not acquired.
         """
-        self._current().check()
+        self.current().check()
 
     async def acquire(self, timeout: float | None = 0) -> bool:  # noqa: ASYNC109 - a lock's timeout ends its waiting, and leaves the queue in order
         """
@@ -317,7 +344,7 @@ class BaseLock:
             UsageError: The lock was not acquired.
         """
         try:
-            return await self._current().renew()
+            return await self.current().renew()
         except TRANSIENT as error:
             raise UnavailableError(f"lock {self._name!r}: Redis gave no answer to RENEW: {error}") from error
 
@@ -350,7 +377,7 @@ class BaseLock:
         def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
             @functools.wraps(function)
             async def locked(*args: P.args, **kwargs: P.kwargs) -> R:
-                async with self._copy() as lock, lock.hold(timeout):
+                async with self.fresh() as lock, lock.hold(timeout):
                     return await function(*args, **kwargs)
 
             return locked
@@ -443,26 +470,6 @@ class BaseLock:
             self._hub.check_flow(self._name)
 
         return self._hub
-
-    def _current(self) -> Held:
-        if self._held is None:
-            raise UsageError(
-                f"lock {self._name!r} is not held by this object: acquire it first", lock=self._name
-            )
-
-        return self._held
-
-    def _copy(self) -> Self:
-        """Return a new object for another acquisition of the same lock."""
-        clone = object.__new__(type(self))
-        clone.__dict__.update(self.__dict__)
-        clone._hub = None
-        clone._owned = None
-        clone._held = None
-        clone._depth = 0
-        clone._acquiring = False
-        clone._settling = set()
-        return clone
 
     def _reenter(self, hub: Hub) -> bool:
         if not self._options.reentrant:
@@ -666,7 +673,7 @@ class Hold:
                 timeout=self._timeout,
             )
 
-        held = self._held = self._lock._current()  # noqa: SLF001 - two classes of one module
+        held = self._held = self._lock.current()
         self._scope = BodyScope()
         held.enter(self._scope)
 

@@ -51,6 +51,8 @@ class MutexLock(BaseLock):
         ```
     """
 
+    _kind = "m"
+
     def __init__(  # noqa: PLR0913 - options, keyword-only
         self,
         redis: RedisSource,
@@ -75,4 +77,4 @@ class MutexLock(BaseLock):
             on_lost=on_lost,
             observer=observer,
         )
-        super().__init__(redis, name, options, kind="m", exclusive=True, limit=1)
+        super().__init__(redis, name, options, kind=self._kind, exclusive=True, limit=1)

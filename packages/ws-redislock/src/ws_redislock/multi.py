@@ -1,0 +1,234 @@
+"""Several locks at once, without deadlock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Self
+
+from ws_redislock._calls import RedisSource
+from ws_redislock._held import OnLost
+from ws_redislock._scope import BodyScope
+from ws_redislock.errors import ConfigError, LockLost, LockNotAcquired
+from ws_redislock.mutex import MutexLock
+from ws_redislock.observe import LockObserver
+
+__all__ = ("MultiHold", "MultiLock")
+
+
+class MultiLock:
+    """
+    The locks of several names, all or none.
+
+    They are acquired one after the other in the order of their names, whatever order they were
+    given in, so that two users of the same names never wait for each other in a circle. The
+    names may lie in different slots of a cluster.
+
+    Args:
+        redis: A ``redis.asyncio.Redis`` (or cluster client), a pool with such a client as
+            ``.redis``, or a URL.
+        names: The names; repetitions count once.
+        expire: The lease of each in seconds.
+        auto_renew: Whether leases are renewed every third of them.
+        heartbeat: Seconds after which a waiter that died is passed over.
+        on_lost: Called with the `Held` when one of the leases is lost.
+        observer: Told of every event, for metrics.
+
+    Raises:
+        ConfigError: There is no name, or a name or number that cannot work.
+
+    Example:
+        ```python
+        from redis.asyncio import Redis
+        from ws_redislock import MultiLock
+
+        redis = Redis.from_url("redis://localhost:6379/0")
+
+        async with MultiLock(redis, ["account:7", "account:3"], 60).hold(timeout=5) as fences:
+            print(fences["account:3"], fences["account:7"])
+
+        await redis.aclose()
+        ```
+    """
+
+    def __init__(  # noqa: PLR0913 - options, keyword-only
+        self,
+        redis: RedisSource,
+        names: Iterable[str],
+        expire: float = 60.0,
+        *,
+        auto_renew: bool = True,
+        heartbeat: float = 10.0,
+        on_lost: OnLost | None = None,
+        observer: LockObserver | None = None,
+    ) -> None:
+        if isinstance(names, str):
+            raise ConfigError(f"names must be several names, not the string {names!r}: use MutexLock for one")
+
+        self._locks = [
+            MutexLock(
+                redis,
+                name,
+                expire,
+                auto_renew=auto_renew,
+                heartbeat=heartbeat,
+                on_lost=on_lost,
+                observer=observer,
+            )
+            for name in dict.fromkeys(names)
+        ]
+
+        if not self._locks:
+            raise ConfigError("a MultiLock needs at least one name")
+
+        self._locks.sort(key=lambda lock: lock.name.encode())
+
+    def __repr__(self) -> str:
+        return f"<MultiLock {', '.join(repr(lock.name) for lock in self._locks)}>"
+
+    async def __aenter__(self) -> Self:
+        """Enter without acquiring; leaving releases what is held."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names in the order in which they are acquired."""
+        return tuple(lock.name for lock in self._locks)
+
+    @property
+    def locked(self) -> bool:
+        """Whether all are held now; no I/O."""
+        return all(lock.locked for lock in self._locks)
+
+    @property
+    def fences(self) -> Mapping[str, int]:
+        """The fencing token of each name while it is held."""
+        return {lock.name: lock.fence for lock in self._locks}
+
+    def check(self) -> None:
+        """
+        Check that all are still held; no I/O.
+
+        Raises:
+            LockLost: One of the leases is over.
+        """
+        for lock in self._locks:
+            lock.check()
+
+    async def acquire(self, timeout: float | None = 0) -> bool:  # noqa: ASYNC109 - as in MutexLock
+        """
+        Acquire all, or none.
+
+        Args:
+            timeout: Seconds to wait for all together: 0 tries once, None waits for ever.
+
+        Returns:
+            Whether all are held now.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        done = False
+
+        try:
+            for lock in self._locks:
+                left = timeout if end is None or timeout == 0 else max(0.0, end - time.monotonic())
+
+                if not await lock.acquire(left):
+                    return False
+
+            done = self.locked
+        finally:
+            if not done:
+                await self.release()
+
+        return done
+
+    async def release(self) -> bool:
+        """
+        Give all back, the last first.
+
+        Returns:
+            Whether all were held until now.
+        """
+        kept = True
+        failure: BaseException | None = None
+
+        for lock in reversed(self._locks):
+            try:
+                kept = await lock.release() and kept
+            except BaseException as error:  # noqa: BLE001 - the others are released all the same
+                failure = failure or error
+
+        if failure is not None:
+            raise failure
+
+        return kept
+
+    def hold(self, timeout: float | None = None) -> MultiHold:
+        """
+        Hold all for a block of code, which is cancelled when one of them is lost.
+
+        Args:
+            timeout: Seconds to wait for all together: 0 tries once, None waits for ever.
+
+        Returns:
+            A context manager that yields the fences by name. It raises `LockNotAcquired` and
+            `LockLost` as that of a single lock.
+        """
+        return MultiHold(self, self._locks, timeout)
+
+    async def aclose(self) -> None:
+        """Release what is held, and wait for what goes on in the background."""
+        for lock in reversed(self._locks):
+            await lock.aclose()
+
+
+class MultiHold:
+    """The context manager of `MultiLock.hold`."""
+
+    __slots__ = ("_lock", "_locks", "_scope", "_timeout")
+
+    def __init__(self, lock: MultiLock, locks: list[MutexLock], timeout: float | None) -> None:
+        self._lock = lock
+        self._locks = locks
+        self._timeout = timeout
+        self._scope: BodyScope | None = None
+
+    async def __aenter__(self) -> Mapping[str, int]:
+        if not await self._lock.acquire(self._timeout):
+            raise LockNotAcquired(
+                f"{self._lock!r} was not free within {self._timeout} s", timeout=self._timeout
+            )
+
+        self._scope = scope = BodyScope()
+
+        for lock in self._locks:
+            lock.current().enter(scope)
+
+        return self._lock.fences
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        scope = self._scope
+        assert scope is not None  # noqa: S101 - tells the type checker
+        all_held = [lock.current() for lock in self._locks]
+
+        for held in all_held:
+            held.leave(scope)
+
+        kept = True
+
+        try:
+            ours = await scope.leave(error)
+        finally:
+            kept = await self._lock.release()
+
+        if not kept and (ours or error is None):
+            lost = next((held.loss() for held in all_held if held.lost), None)
+            raise (lost or LockLost(f"{self._lock!r} was lost")) from error

@@ -1,0 +1,103 @@
+"""A lock for many readers or one writer."""
+
+from __future__ import annotations
+
+from ws_redislock._calls import RedisSource
+from ws_redislock._held import OnLost
+from ws_redislock._lock import BaseLock, LockOptions
+from ws_redislock.observe import LockObserver
+
+__all__ = ("ReadLock", "ReadWriteLock", "WriteLock")
+
+MANY = 2**31 - 1
+
+
+class ReadLock(BaseLock):
+    """The shared side of a `ReadWriteLock`: one reader's acquisition."""
+
+
+class WriteLock(BaseLock):
+    """The exclusive side of a `ReadWriteLock`: one writer's acquisition."""
+
+
+class ReadWriteLock:
+    """
+    Many readers at a time, or one writer.
+
+    A writer that waits goes before all readers that wait, and lets no new reader in: writers do
+    not starve. Writers among themselves, and readers among themselves, are served in the order
+    in which they came. Where writers never cease, readers wait for ever.
+
+    Args:
+        redis: A ``redis.asyncio.Redis`` (or cluster client), a pool with such a client as
+            ``.redis``, or a URL.
+        name: The lock's name, 1 to 512 bytes of UTF-8.
+        expire: The lease of every holder in seconds.
+        auto_renew: Whether leases are renewed every third of them.
+        heartbeat: Seconds after which a waiter that died is passed over.
+        min_replicas: How many replicas must confirm an acquisition; not for clusters.
+        lock_delay: Seconds for which the lock stays as it was after a holder was lost.
+        on_lost: Called with the `Held` when a lease is lost; a function or coroutine function.
+        observer: Told of every event, for metrics.
+
+    Raises:
+        ConfigError: A name or number that cannot work.
+
+    Example:
+        ```python
+        from redis.asyncio import Redis
+        from ws_redislock import ReadWriteLock
+
+        redis = Redis.from_url("redis://localhost:6379/0")
+        lock = ReadWriteLock(redis, "catalogue", 60)
+
+        async with lock.read().hold(), lock.read().hold():
+            print("readers share it")
+
+        async with lock.write().hold(timeout=5) as held:
+            print("a writer has it alone, with fence", held.fence)
+
+        await redis.aclose()
+        ```
+    """
+
+    def __init__(  # noqa: PLR0913 - options, keyword-only
+        self,
+        redis: RedisSource,
+        name: str,
+        expire: float = 60.0,
+        *,
+        auto_renew: bool = True,
+        heartbeat: float = 10.0,
+        min_replicas: int = 0,
+        lock_delay: float = 0.0,
+        on_lost: OnLost | None = None,
+        observer: LockObserver | None = None,
+    ) -> None:
+        self._options = LockOptions(
+            expire,
+            auto_renew=auto_renew,
+            heartbeat=heartbeat,
+            min_replicas=min_replicas,
+            lock_delay=lock_delay,
+            on_lost=on_lost,
+            observer=observer,
+        )
+        self._reader = ReadLock(redis, name, self._options, kind="rw", exclusive=False, limit=MANY)
+        self._writer = WriteLock(redis, name, self._options, kind="rw", exclusive=True, limit=MANY)
+
+    def __repr__(self) -> str:
+        return f"<ReadWriteLock {self.name!r}>"
+
+    @property
+    def name(self) -> str:
+        """The lock's name."""
+        return self._writer.name
+
+    def read(self) -> ReadLock:
+        """Return a lock for one acquisition by a reader."""
+        return self._reader.fresh()
+
+    def write(self) -> WriteLock:
+        """Return a lock for one acquisition by a writer."""
+        return self._writer.fresh()

@@ -1,0 +1,83 @@
+"""A lock that several holders have at a time, each with a lease of its own."""
+
+from __future__ import annotations
+
+from ws_redislock._calls import RedisSource
+from ws_redislock._held import OnLost
+from ws_redislock._lock import BaseLock, LockOptions
+from ws_redislock.errors import ConfigError
+from ws_redislock.observe import LockObserver
+
+__all__ = ("Semaphore",)
+
+
+class Semaphore(BaseLock):
+    """
+    At most `permits` holders at a time, first come first served.
+
+    Each permit has a lease of its own: a holder that dies gives back its permit when the lease
+    ends, and the others keep theirs. All users of a name must agree on the number of permits.
+
+    Args:
+        redis: A ``redis.asyncio.Redis`` (or cluster client), a pool with such a client as
+            ``.redis``, or a URL; a client made from a URL is closed with the semaphore.
+        name: The semaphore's name, 1 to 512 bytes of UTF-8.
+        permits: How many may hold it at a time.
+        expire: The lease of a permit in seconds.
+        auto_renew: Whether the lease is renewed every third of it.
+        heartbeat: Seconds after which a waiter that died is passed over.
+        min_replicas: How many replicas must confirm an acquisition; not for clusters.
+        lock_delay: Seconds for which a permit stays taken after its holder was lost.
+        on_lost: Called with the `Held` when the lease is lost; a function or coroutine function.
+        observer: Told of every event, for metrics.
+
+    Raises:
+        ConfigError: A name or number that cannot work.
+
+    Example:
+        ```python
+        from redis.asyncio import Redis
+        from ws_redislock import Semaphore
+
+        redis = Redis.from_url("redis://localhost:6379/0")
+
+        async with Semaphore(redis, "exports", 3, 60).hold(timeout=5):
+            print("one of three exports that run at a time")
+
+        await redis.aclose()
+        ```
+    """
+
+    def __init__(  # noqa: PLR0913 - options, keyword-only
+        self,
+        redis: RedisSource,
+        name: str,
+        permits: int,
+        expire: float = 60.0,
+        *,
+        auto_renew: bool = True,
+        heartbeat: float = 10.0,
+        min_replicas: int = 0,
+        lock_delay: float = 0.0,
+        on_lost: OnLost | None = None,
+        observer: LockObserver | None = None,
+    ) -> None:
+        if type(permits) is not int or not 1 <= permits < 2**31:
+            raise ConfigError(f"permits must be a whole number from 1, not {permits!r}", permits=permits)
+
+        options = LockOptions(
+            expire,
+            auto_renew=auto_renew,
+            heartbeat=heartbeat,
+            min_replicas=min_replicas,
+            lock_delay=lock_delay,
+            on_lost=on_lost,
+            observer=observer,
+        )
+        super().__init__(redis, name, options, kind="s", exclusive=False, limit=permits)
+        self._permits = permits
+
+    @property
+    def permits(self) -> int:
+        """How many may hold it at a time."""
+        return self._permits

@@ -1,0 +1,173 @@
+"""Calling scripts through a blocking client; the twin of `ws_redislock._calls`."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from typing import Any, TypeAlias, cast
+
+import redis
+import redis.asyncio
+from redis import exceptions
+
+from ws_redislock._calls import HOPELESS, TRANSIENT, Argument, ClientHolder, CommandClient, Reply
+from ws_redislock._lease import boot_time
+from ws_redislock._script import Script
+from ws_redislock.errors import UnavailableError, UsageError
+
+__all__ = (
+    "TRANSIENT",
+    "Caller",
+    "CommandClient",
+    "RedisSource",
+    "Reply",
+    "caller_for",
+    "check_flow",
+    "resolve",
+)
+
+RedisSource: TypeAlias = "str | CommandClient | ClientHolder"
+"""A URL, a blocking client, or a pool that holds one."""
+
+_ASYNC = (redis.asyncio.Redis, redis.asyncio.RedisCluster)
+
+
+def resolve(source: RedisSource) -> tuple[CommandClient, bool]:
+    """
+    Find the client to use.
+
+    Args:
+        source: A URL, a blocking client, or anything with such a client as ``.redis``.
+
+    Returns:
+        The client, and whether it was made here (from a URL) and must be closed by its user.
+
+    Raises:
+        UsageError: It is none of these, or a client for asyncio.
+    """
+    if isinstance(source, str):
+        return cast("CommandClient", redis.from_url(source)), True
+
+    client = source if hasattr(source, "execute_command") else getattr(source, "redis", None)
+
+    if client is None or not hasattr(client, "execute_command"):
+        raise UsageError(f"{type(source).__name__!r} is no Redis client: pass a redis.Redis or a URL")
+
+    if isinstance(client, _ASYNC):
+        raise UsageError(f"{type(client).__name__!r} is for asyncio: pass a redis.Redis, or use ws_redislock")
+
+    return cast("CommandClient", client), False
+
+
+def check_flow(flow: object, what: str) -> None:
+    """Allow use from any thread."""
+
+
+def caller_for(source: RedisSource) -> tuple[Caller, object, CommandClient | None]:
+    """Return a caller, nothing that it belongs to, and the client if it must be closed by its user."""
+    client, owned = resolve(source)
+    return Caller(client), None, client if owned else None
+
+
+class Caller:
+    """
+    Calls scripts on one client.
+
+    Args:
+        client: The client; how it must be driven is found out once.
+    """
+
+    __slots__ = ("_pool", "client", "cluster")
+
+    def __init__(self, client: CommandClient) -> None:
+        self.client = client
+        self.cluster = hasattr(client, "get_node_from_key")
+        plain = (
+            isinstance(client, redis.Redis) and type(client).execute_command is redis.Redis.execute_command
+        )
+        # Any: the driver's pool is typed for its own use only.
+        self._pool: Any = cast("Any", client).connection_pool if plain else None
+
+    def once(self, script: Script, keys: Sequence[bytes], args: Sequence[Argument], within: float) -> Reply:
+        """Call a script once; see the twin."""
+        try:
+            return self._send((b"EVALSHA", script.sha, len(keys), *keys, *args), within)
+        except exceptions.NoScriptError:
+            return self._send((b"EVAL", script.text, len(keys), *keys, *args), within)
+
+    def call(  # noqa: PLR0913 - options, keyword-only
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        args: Sequence[Argument],
+        *,
+        what: str,
+        budget: float,
+        attempt: float = 1.0,
+    ) -> tuple[float, Reply]:
+        """Call a script, again and again until it is answered or the budget is spent; see the twin."""
+        end = time.monotonic() + budget
+        pause = 0.01
+
+        while True:
+            sent_at = boot_time()
+
+            try:
+                return sent_at, self.once(script, keys, args, min(attempt, max(0.01, end - time.monotonic())))
+            except TRANSIENT as error:
+                left = end - time.monotonic()
+
+                if left <= 0 or isinstance(error, HOPELESS):
+                    raise UnavailableError(
+                        f"{what}: Redis gave no answer to {script.name.upper()} within {budget:g} s "
+                        f"({type(error).__name__}: {error}); its outcome will be undone",
+                        script=script.name,
+                    ) from error
+
+                time.sleep(min(left, pause * (0.5 + random.random())))
+                pause = min(2 * pause, 0.5)
+                attempt *= 2
+
+    def confirmed(
+        self, script: Script, keys: Sequence[bytes], args: Sequence[Argument], *, replicas: int, within: float
+    ) -> tuple[float, Reply, int]:
+        """Call a script once, and have replicas confirm it on the same connection; see the twin."""
+        pipeline: Any = cast("Any", self.client).pipeline(transaction=False)  # Any: untyped in the driver
+        sent_at = boot_time()
+        pipeline.execute_command("EVAL", script.text, len(keys), *keys, *args)
+        pipeline.execute_command("WAIT", replicas, max(1, int(within * 500)))
+        reply, count = pipeline.execute()
+        return sent_at, reply, int(count)
+
+    def delete(self, key: bytes, within: float) -> None:
+        """Delete one key within so many seconds."""
+        try:
+            self._send((b"DEL", key), within)
+        except TRANSIENT as error:
+            raise UnavailableError(f"Redis gave no answer to DEL within {within:g} s: {error}") from error
+
+    def _send(self, command: tuple[Argument, ...], within: float) -> Reply:
+        pool = self._pool
+
+        if pool is None:
+            return cast("Reply", self.client.execute_command(*command))
+
+        connection = pool.get_connection()
+
+        try:
+            connection.send_command(*command)
+
+            if connection.can_read(within):
+                return cast("Reply", connection.read_response())
+
+            connection.disconnect()
+        except BaseException as error:
+            if not isinstance(error, exceptions.ResponseError):
+                connection.disconnect()  # a reply may still come, and must not be taken for another's
+
+            raise
+        finally:
+            pool.release(connection)
+
+        raise TimeoutError("no reply in time")

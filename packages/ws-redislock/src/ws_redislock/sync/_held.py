@@ -1,0 +1,189 @@
+# Written by tools/generate_sync_locks.py from ws_redislock/_held.py; do not edit.
+"""One acquisition of a lock, from the moment it is granted to its end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeAlias
+
+from ws_redislock._lease import Lease, boot_time
+from ws_redislock.errors import LockLost
+from ws_redislock.observe import LockObserver
+from ws_redislock.sync._hub import Event, Hub
+from ws_redislock.sync._scope import BodyScope
+from ws_redislock.sync._watch import Watch
+
+__all__ = ("Held", "OnLost")
+
+_log = logging.getLogger("ws_redislock")
+
+OnLost: TypeAlias = "Callable[[Held], None]"
+"""Called once, in a thread of its own, when a lease is lost."""
+
+
+class Held:
+    """
+    A lock as it is held: what ``hold()`` yields.
+
+    Every acquisition has its own object; it stays what it is when the lock is acquired again.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_event",
+        "_hub",
+        "_lease",
+        "_observer",
+        "_on_lost",
+        "_reason",
+        "_scopes",
+        "_watch",
+        "depth",
+        "fence",
+        "name",
+        "reentry",
+        "since",
+        "token",
+    )
+
+    def __init__(  # noqa: PLR0913 - options, keyword-only
+        self,
+        *,
+        name: str,
+        token: str,
+        fence: int,
+        lease: Lease,
+        hub: Hub,
+        on_lost: OnLost | None = None,
+        observer: LockObserver | None = None,
+    ) -> None:
+        self.name = name
+        self.token = token
+        self.fence = fence
+        self.depth = 1
+        self.reentry: tuple[bytes, object] | None = None
+        self.since = boot_time()
+        self._lease = lease
+        self._hub = hub
+        self._on_lost = on_lost
+        self._observer = observer
+        self._reason: str | None = None
+        self._event: Event | None = None
+        self._scopes: list[BodyScope] = []
+        self._watch: Watch | None = None
+
+    def __repr__(self) -> str:
+        state = "lost" if self._reason is not None else "held" if self.locked else "over"
+        return f"<Held {self.name!r} fence={self.fence} {state}>"
+
+    @property
+    def locked(self) -> bool:
+        """Whether the lease is valid now, by the clock; no I/O."""
+        return self._lease.valid(boot_time())
+
+    @property
+    def remaining(self) -> float:
+        """Seconds for which the lease is still valid; 0 when it is over."""
+        return self._lease.remaining(boot_time())
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease ended before it was given back."""
+        return self._reason is not None or (not self._lease.over and not self.locked)
+
+    def check(self) -> None:
+        """
+        Check that the lock is still held; no I/O.
+
+        Raises:
+            LockLost: The lease is over.
+        """
+        if not self.locked:
+            raise self.loss()
+
+    def loss(self) -> LockLost:
+        """Return the error that tells of the loss."""
+        reason = self._reason or ("its deadline passed" if self.lost else "it was released")
+        return LockLost(
+            f"lock {self.name!r} is not held any more: {reason}; another may hold it now, "
+            f"so check the fence {self.fence} wherever it is written to",
+            lock=self.name,
+            fence=self.fence,
+            reason=reason,
+        )
+
+    def wait_lost(self) -> None:
+        """Wait until the lease is lost; returns at once if it is."""
+        if self.lost:
+            return
+
+        if self._event is None:
+            self._event = self._hub.new_event()
+
+        self._event.wait()
+
+    def renew(self) -> bool:
+        """
+        Begin the lease anew, beside what the watchdog does.
+
+        Returns:
+            Whether the lock is still held.
+
+        Raises:
+            ConnectionError: The server gave no answer; the lease still runs.
+        """
+        return self._watch is not None and not self._lease.over and self._watch.renew()
+
+    def begin(self, watch: Watch) -> None:
+        """Start the watchdog."""
+        self._watch = watch
+        watch.start()
+
+    def end(self) -> bool:
+        """
+        End the lease from this side.
+
+        Returns:
+            Whether it was still running.
+        """
+        running = self.locked
+
+        if not running and not self._lease.over:
+            self.lose("its deadline passed")
+
+        self._lease.end()
+
+        if self._watch is not None:
+            self._watch.stop()
+
+        return running
+
+    def enter(self, scope: BodyScope) -> None:
+        """Let a body be cancelled when the lease is lost."""
+        self._scopes.append(scope)
+
+    def leave(self, scope: BodyScope) -> None:
+        """The body is over."""
+        self._scopes.remove(scope)
+
+    def lose(self, reason: str) -> None:
+        """Take note, once, that the lease is lost, and tell everybody."""
+        if self._reason is not None:
+            return
+
+        self._reason = reason
+        self._lease.end()
+        _log.warning("lock %r was lost: %s (fence %d)", self.name, reason, self.fence)
+
+        if self._event is not None:
+            self._event.set()
+
+        for scope in self._scopes:
+            scope.cancel(f"lock {self.name!r} was lost: {reason}")
+
+        if self._observer is not None:
+            self._observer.lost(self.name, reason)
+
+        if self._on_lost is not None:
+            self._hub.call_back(self._on_lost, self)

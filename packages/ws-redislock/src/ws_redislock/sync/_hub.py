@@ -1,0 +1,254 @@
+"""One hub per process and blocking client; the twin of `ws_redislock._hub`, with threads."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import random
+import secrets
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
+
+from ws_redislock._hub import LineSpec
+from ws_redislock._script import load
+from ws_redislock.sync._calls import TRANSIENT, Caller, CommandClient
+from ws_redislock.sync._listen import Listener
+from ws_redislock.sync._timers import Timer, call_at
+
+__all__ = ("Event", "Hub", "Job", "LineSpec", "Waiter", "hub_for")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Event: TypeAlias = threading.Event
+Job: TypeAlias = threading.Thread
+
+_log = logging.getLogger("ws_redislock")
+_hubs: weakref.WeakValueDictionary[tuple[int, int], Hub] = weakref.WeakValueDictionary()
+_making = threading.Lock()
+
+
+class Waiter:
+    """One acquisition that may have to wait; a wake-up that comes early is kept."""
+
+    __slots__ = ("_woken", "line", "token")
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.line: Line | None = None
+        self._woken = threading.Event()
+
+    def wake(self) -> None:
+        """Let the waiting thread look at the lock."""
+        self._woken.set()
+
+    def wait(self, until: float | None) -> bool:
+        """Wait for a wake-up until a time on `Hub.time`, or for ever; return whether there was one."""
+        woken = self._woken.wait(None if until is None else max(0.0, until - time.monotonic()))
+        self._woken.clear()
+        return woken
+
+
+class Watched(Protocol):
+    """A holder that wants to know when its lock was taken away."""
+
+    def look(self) -> None:
+        """Check the lease now."""
+
+
+class Line:
+    """The local waiters of one lock, with the timer of their next heartbeat."""
+
+    __slots__ = ("due", "hub", "spec", "timer", "waiters")
+
+    def __init__(self, hub: Hub, spec: LineSpec) -> None:
+        self.hub = hub
+        self.spec = spec
+        self.waiters: dict[str, Waiter] = {}
+        self.due = 0.0
+        self.timer: Timer | None = None
+
+    def look_within(self, seconds: float) -> None:
+        """Make the next heartbeat come after so many seconds, or after a third of its period."""
+        seconds = min(self.spec.heartbeat / 3000, max(0.0, seconds) + random.uniform(0.002, 0.02))
+        self.stop()
+        self.due = time.monotonic() + seconds
+        self.timer = call_at(self.due, self.beat)
+
+    def stop(self) -> None:
+        """Stop the timer."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    def beat(self) -> None:
+        """Send one heartbeat for all local waiters, and wake those that must look."""
+        tokens = list(self.waiters)
+
+        if not tokens:
+            return
+
+        spec = self.spec
+        args: list[str | bytes | int] = [self.hub.id, spec.heartbeat, spec.limit, spec.delay, *tokens]
+
+        try:
+            reply = self.hub.caller.once(load("beat"), spec.keys.shared, args, 5.0)
+        except TRANSIENT:
+            self.look_within(random.uniform(0.1, 0.5))
+            return
+
+        self.hub.hint(reply[1:])
+
+        with self.hub.mutex:
+            if self.waiters:
+                self.look_within(max(0.05, int(reply[0]) / 1000))
+
+
+class Hub:
+    """
+    The shared part of all locks on one client in one process.
+
+    Args:
+        client: The client.
+    """
+
+    def __init__(self, client: CommandClient) -> None:
+        self.caller = Caller(client)
+        self.mutex = threading.RLock()
+        self.id = secrets.token_hex(8)
+        self.held: dict[str, Watched] = {}
+        # Reentrant holders by lock and thread. Any: the holders belong to the layer above.
+        self.reentrant: dict[tuple[bytes, object], Any] = {}
+        self._serial = itertools.count(1)
+        self._waiters: dict[str, Waiter] = {}
+        self._lines: dict[tuple[object, ...], Line] = {}
+        self._listener = Listener(self)
+
+    def time(self) -> float:
+        """Return the time on the clock of `Waiter.wait`."""
+        return time.monotonic()
+
+    def check_flow(self, name: str) -> None:
+        """Allow use from any thread."""
+
+    def new_waiter(self, kind: str) -> Waiter:
+        """Begin an acquisition under a new token; see the twin."""
+        token = f"{kind}{self.id}.{next(self._serial):x}"
+        waiter = self._waiters[token] = Waiter(token)
+        return waiter
+
+    def queue_up(self, waiter: Waiter, spec: LineSpec, look_in: float, until: float | None) -> bool:
+        """Beat for a waiter that the server has put into the queue; see the twin."""
+        with self.mutex:
+            line = waiter.line
+
+            if line is None:
+                line = self._lines.get(spec.identity)
+
+                if line is None:
+                    line = self._lines[spec.identity] = Line(self, spec)
+
+                waiter.line = line
+                line.waiters[waiter.token] = waiter
+
+            if line.timer is None or line.due > time.monotonic() + look_in + 0.02:
+                line.look_within(look_in)
+
+        return self._listener.begin(until)
+
+    def forget(self, waiter: Waiter) -> None:
+        """End an acquisition, however it ended."""
+        self._waiters.pop(waiter.token, None)
+
+        if waiter.line is not None:
+            with self.mutex:
+                line, waiter.line = waiter.line, None
+                line.waiters.pop(waiter.token, None)
+
+                if not line.waiters:
+                    line.stop()
+                    self._lines.pop(line.spec.identity, None)
+
+    def hint(self, tokens: Iterable[str | bytes]) -> None:
+        """Wake the local threads and holders behind tokens, as far as they still exist."""
+        for raw in tokens:
+            token = raw if isinstance(raw, str) else raw.decode()
+            waiter = self._waiters.get(token)
+
+            if waiter is not None:
+                waiter.wake()
+            elif (watched := self.held.get(token)) is not None:
+                watched.look()
+
+    def look_at_all(self) -> None:
+        """Look at every lock that somebody waits for: wake-ups may have been missed."""
+        with self.mutex:
+            for line in self._lines.values():
+                line.look_within(0.0)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether any local thread stands in a queue."""
+        return bool(self._lines)
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        time.sleep(seconds)
+
+    def new_event(self) -> Event:
+        """Return an event to wait for."""
+        return threading.Event()
+
+    def call_back(self, function: Callable[[T], None], argument: T) -> None:
+        """Call a user's function; what it raises is logged."""
+        try:
+            function(argument)
+        except Exception:  # noqa: BLE001 - a user's code may raise anything; it is logged
+            _log.exception("callback %r failed", function)
+
+    def spawn(self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Job:
+        """Run work in a thread."""
+        thread = threading.Thread(target=work, args=args, kwargs=kwargs, name="ws_redislock", daemon=True)
+        thread.start()
+        return thread
+
+    def settle(self, jobs: set[Job], work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Run work in the background, and keep it among somebody's jobs until it is done."""
+        jobs.difference_update([job for job in jobs if not job.is_alive()])
+        jobs.add(self.spawn(work, *args, **kwargs))
+
+    def join(self, jobs: set[Job], within: float) -> None:
+        """Wait until all jobs are done, for so many seconds at most."""
+        end = time.monotonic() + within
+
+        for job in list(jobs):
+            job.join(max(0.0, end - time.monotonic()))
+
+    def close(self) -> None:
+        """Stop listening and beating."""
+        with self.mutex:
+            for line in self._lines.values():
+                line.stop()
+
+        self._listener.stop()
+
+
+def hub_for(client: CommandClient) -> Hub:
+    """
+    Return the hub of a client in this process, the same one for all locks on that client.
+
+    Args:
+        client: The client.
+    """
+    identity = (os.getpid(), id(client))
+
+    with _making:
+        hub = _hubs.get(identity)
+
+        if hub is None:
+            hub = _hubs[identity] = Hub(client)
+
+        return hub

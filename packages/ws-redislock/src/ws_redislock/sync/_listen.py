@@ -1,0 +1,99 @@
+"""The one subscription of a hub, in a thread; the twin of `ws_redislock._listen`."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from ws_redislock._listen import LINGER, PATIENCE
+from ws_redislock.sync._calls import TRANSIENT
+
+if TYPE_CHECKING:
+    from ws_redislock.sync._hub import Hub
+
+__all__ = ("Listener",)
+
+TURN = 0.25
+"""Seconds after which the thread looks whether it should end."""
+
+
+class Listener:
+    """
+    Listens for a hub while anybody waits, and a little longer.
+
+    Args:
+        hub: The hub; its channel is named after its id.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._channel = f"wsl:hub:{hub.id}"
+        self._thread: threading.Thread | None = None
+        self._subscribed = threading.Event()
+        self._stopped = False
+
+    def begin(self, until: float | None) -> bool:
+        """Make sure that the hub listens; return whether listening began only now."""
+        with self._hub.mutex:
+            if self._thread is None or not self._thread.is_alive():
+                self._subscribed = threading.Event()
+                self._stopped = False
+                self._thread = self._hub.spawn(self._listen)
+
+        if self._subscribed.is_set():
+            return False
+
+        patience = PATIENCE if until is None else max(0.0, min(PATIENCE, until - time.monotonic()))
+        return self._subscribed.wait(patience)
+
+    def stop(self) -> None:
+        """Stop listening, and wait for it."""
+        self._stopped = True
+
+        if self._thread is not None:
+            self._thread.join(4 * TURN)
+            self._thread = None
+
+    def _listen(self) -> None:
+        pause = 0.05
+        idle_since = time.monotonic()
+
+        while not self._stopped:
+            client: Any = self._hub.caller.client  # Any: the driver's pub/sub is untyped
+            pubsub = client.pubsub()
+
+            try:
+                pubsub.subscribe(self._channel)
+
+                while not self._stopped:
+                    message = pubsub.get_message(timeout=TURN)
+
+                    if message is not None:
+                        pause = 0.05
+                        self._take(message)
+
+                    if self._hub.waiting:
+                        idle_since = time.monotonic()
+                    elif time.monotonic() - idle_since > LINGER:
+                        return
+            except TRANSIENT:
+                if not self._hub.waiting:
+                    return
+            finally:
+                with contextlib.suppress(*TRANSIENT):
+                    pubsub.close()
+
+            time.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(2 * pause, 1.0)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if message["type"] == "message":
+            self._hub.hint(message["data"].split())
+        elif message["type"] == "subscribe":
+            if self._subscribed.is_set():
+                self._hub.look_at_all()
+            else:
+                self._subscribed.set()

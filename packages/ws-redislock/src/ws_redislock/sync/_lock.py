@@ -1,0 +1,703 @@
+# Written by tools/generate_sync_locks.py from ws_redislock/_lock.py; do not edit.
+"""What all locks have in common: acquire, hold, release, and everything that can go wrong between."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+import math
+import warnings
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+from ws_redislock._keys import check_name, lock_keys
+from ws_redislock._lease import Lease, boot_time
+from ws_redislock._script import load
+from ws_redislock.errors import ConfigError, LockNotAcquired, UnavailableError, UsageError
+from ws_redislock.observe import LockObserver
+from ws_redislock.sync._calls import TRANSIENT, RedisSource, Reply, resolve
+from ws_redislock.sync._held import Held, OnLost
+from ws_redislock.sync._hub import Hub, Job, LineSpec, Waiter, hub_for
+from ws_redislock.sync._scope import BodyScope, current_flow
+from ws_redislock.sync._watch import Watch
+
+__all__ = ("BaseLock", "Hold", "LockOptions")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_log = logging.getLogger("ws_redislock")
+
+HELD, REFUSED = 1, -1
+BUDGET = 5.0
+"""Seconds for which one command is tried again when Redis does not answer."""
+
+RELEASED_MS = 10_000
+"""For how long the server remembers that an acquisition was released."""
+
+ABANDONED_MS = 60_000
+"""For how long the server refuses the late ENTER of an acquisition that was given up."""
+
+
+class LockOptions:
+    """
+    The options that all locks share, checked.
+
+    Args:
+        expire: Lease in seconds.
+        auto_renew: Whether the watchdog renews the lease every third of it.
+        heartbeat: Seconds after which a silent waiter counts as dead.
+        min_replicas: How many replicas must confirm an acquisition.
+        lock_delay: Seconds for which the lock stays closed after an involuntary loss.
+        reentrant: Whether the thread that holds the lock may acquire it again.
+        on_lost: Called when a lease is lost.
+        observer: Told of every event.
+    """
+
+    __slots__ = (
+        "auto_renew",
+        "expire",
+        "heartbeat",
+        "lock_delay",
+        "min_replicas",
+        "observer",
+        "on_lost",
+        "reentrant",
+    )
+
+    def __init__(  # noqa: PLR0913 - options, keyword-only
+        self,
+        expire: float,
+        *,
+        auto_renew: bool = True,
+        heartbeat: float = 10.0,
+        min_replicas: int = 0,
+        lock_delay: float = 0.0,
+        reentrant: bool = False,
+        on_lost: OnLost | None = None,
+        observer: LockObserver | None = None,
+    ) -> None:
+        self.expire = _seconds("expire", expire, above=0.0)
+        self.heartbeat = _seconds("heartbeat", heartbeat, above=0.1)
+        self.lock_delay = _seconds("lock_delay", lock_delay)
+        self.auto_renew = auto_renew
+        self.reentrant = reentrant
+        self.on_lost = on_lost
+        self.observer = observer
+
+        if min_replicas < 0:
+            raise ConfigError(f"min_replicas must be a whole number from 0, not {min_replicas!r}")
+
+        self.min_replicas = min_replicas
+
+        if expire < 0.5:
+            warnings.warn(
+                f"expire={expire!r} leaves {expire / 6:.3f} s for a renewal: "
+                f"a busy loop or network will lose it",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+
+def _seconds(name: str, value: object, *, above: float | None = None) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigError(f"{name} must be seconds as a number, not {value!r}", option=name, value=value)
+
+    if value < 0 or (above is not None and value <= above):
+        bound = "at least 0" if above is None else f"more than {above:g}"
+        raise ConfigError(f"{name} must be {bound} seconds, not {value!r}", option=name, value=value)
+
+    return float(value)
+
+
+class BaseLock:
+    """
+    One user's handle on one lock; use it for one acquisition at a time.
+
+    Args:
+        redis: A blocking client, a pool that holds one, or a URL.
+        name: The lock's name, 1 to 512 bytes of UTF-8.
+        options: The checked options.
+        kind: What kind of lock this is; each kind has names of its own.
+        exclusive: Whether nobody else may hold it.
+        limit: How many may hold it otherwise.
+    """
+
+    def __init__(  # noqa: PLR0913 - options, keyword-only
+        self,
+        redis: RedisSource,
+        name: str,
+        options: LockOptions,
+        *,
+        kind: str,
+        exclusive: bool,
+        limit: int,
+    ) -> None:
+        self._source = redis
+        self._options = options
+        self._exclusive = exclusive
+        self._keys = lock_keys(kind, check_name(name) if type(name) is not str else name)
+        self._name = name
+        self._lease_ms = max(1, round(options.expire * 1000))
+        self._delay_ms = round(options.lock_delay * 1000)
+        self._heartbeat_ms = round(options.heartbeat * 1000)
+        self._limit = limit
+        self._spec = LineSpec(self._keys, heartbeat=self._heartbeat_ms, limit=limit, delay=self._delay_ms)
+        self._hub: Hub | None = None
+        self._owned: Any = None  # Any: the client made from a URL, of the driver's untyped make
+        self._held: Held | None = None
+        self._depth = 0
+        self._acquiring = False
+        self._settling: set[Job] = set()
+
+    def __repr__(self) -> str:
+        state = f"held, {self.remaining:.3f} s left" if self.locked else "not held"
+        return f"<{type(self).__name__} {self._name!r} {state}>"
+
+    def __enter__(self) -> Self:
+        """Enter without acquiring; leaving releases the lock if it is held."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def name(self) -> str:
+        """The lock's name."""
+        return self._name
+
+    @property
+    def expire(self) -> float:
+        """The lease in seconds."""
+        return self._options.expire
+
+    @property
+    def locked(self) -> bool:
+        """Whether this object holds the lock now, by the clock; no I/O."""
+        return self._held is not None and self._held.locked
+
+    @property
+    def remaining(self) -> float:
+        """Seconds for which the lease is still valid; 0 when it is not held."""
+        return 0.0 if self._held is None else self._held.remaining
+
+    @property
+    def fence(self) -> int:
+        """
+        The fencing token of the current acquisition, larger than all before it.
+
+        Raises:
+            UsageError: The lock was not acquired.
+        """
+        return self.current().fence
+
+    def current(self) -> Held:
+        """
+        Return the current acquisition.
+
+        Raises:
+            UsageError: The lock was not acquired.
+        """
+        if self._held is None:
+            raise UsageError(
+                f"lock {self._name!r} is not held by this object: acquire it first", lock=self._name
+            )
+
+        return self._held
+
+    def fresh(self) -> Self:
+        """Return a new object for another acquisition of the same lock, with the same options."""
+        clone = copy.copy(self)
+        unused: dict[str, Any] = {
+            "_hub": None,
+            "_owned": None,
+            "_held": None,
+            "_depth": 0,
+        }  # Any: as they are
+        clone.__dict__.update(unused, _acquiring=False, _settling=set())
+        return clone
+
+    def check(self) -> None:
+        """
+        Check that the lock is still held; no I/O.
+
+        Raises:
+            LockLost: The lease is over.
+            UsageError: The lock was not acquired.
+        """
+        self.current().check()
+
+    def acquire(self, timeout: float | None = 0) -> bool:
+        """
+        Acquire the lock.
+
+        Args:
+            timeout: Seconds to wait for it: 0 tries once, None waits for ever.
+
+        Returns:
+            Whether it is held now.
+
+        Raises:
+            UsageError: This object holds or acquires it already, in another thread.
+            UnavailableError: Redis cannot be reached.
+        """
+        if timeout is not None:
+            _seconds("timeout", timeout)
+
+        hub = self._bind()
+
+        if self._reenter(hub):
+            return True
+
+        if self._held is not None and not self._held.lost:
+            raise UsageError(
+                f"lock {self._name!r} is held by this object already: use one object per acquisition, "
+                f"or reentrant=True",
+                lock=self._name,
+            )
+
+        if self._acquiring:
+            raise UsageError(
+                f"lock {self._name!r} is being acquired by this object already: "
+                f"use one object per acquisition",
+                lock=self._name,
+            )
+
+        self._acquiring = True
+
+        try:
+            return self._acquire(hub, timeout)
+        finally:
+            self._acquiring = False
+
+    def release(self) -> bool:
+        """
+        Give the lock back.
+
+        Returns:
+            Whether it was held until now; False when it had been lost.
+
+        Raises:
+            UnavailableError: Redis gave no answer. The lock is not held any more all the same;
+                releasing it goes on in the background until the lease ends.
+        """
+        held = self._held
+
+        if held is None:
+            return False
+
+        self._depth -= 1
+        held.depth -= 1
+
+        if self._depth == 0:
+            self._held = None
+
+        if held.depth > 0:
+            return held.locked
+
+        hub = self._bind()
+        left = held.remaining
+
+        if held.reentry is not None:
+            hub.reentrant.pop(held.reentry, None)
+
+        if not held.end():
+            return False
+
+        if self._options.observer is not None:
+            self._options.observer.released(self._name, boot_time() - held.since)
+
+        args = (held.token, self._limit, self._delay_ms, RELEASED_MS)
+
+        try:
+            _, reply = hub.caller.call(
+                load("release"),
+                self._keys.of(held.token),
+                args,
+                what=f"lock {self._name!r}",
+                budget=max(1.0, min(BUDGET, left)),
+            )
+        except BaseException:
+            self._settle(hub, held.token, left)
+            raise
+
+        hub.hint(reply[1:])
+
+        if int(reply[0]) != HELD:
+            held.lose("the server did not know it any more when it was released")
+            return False
+
+        return True
+
+    def renew(self) -> bool:
+        """
+        Begin the lease anew, beside what the watchdog does.
+
+        Returns:
+            Whether the lock is still held.
+
+        Raises:
+            UnavailableError: Redis gave no answer; the lease still runs.
+            UsageError: The lock was not acquired.
+        """
+        try:
+            return self.current().renew()
+        except TRANSIENT as error:
+            raise UnavailableError(f"lock {self._name!r}: Redis gave no answer to RENEW: {error}") from error
+
+    def hold(self, timeout: float | None = None) -> Hold:
+        """
+        Hold the lock for a block of code.
+
+        Args:
+            timeout: Seconds to wait for the lock: 0 tries once, None waits for ever.
+
+        Returns:
+            A context manager that yields a `Held`. It raises `LockNotAcquired` when the lock is
+            not free in time, and `LockLost` when the lease did not last until the block's end.
+        """
+        return Hold(self, timeout)
+
+    def wrap(self, timeout: float | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """
+        Decorate a function: each call holds the lock on its own.
+
+        Args:
+            timeout: Seconds to wait for the lock, as in `hold`.
+
+        Returns:
+            The decorator.
+        """
+
+        def decorate(function: Callable[P, R]) -> Callable[P, R]:
+            @functools.wraps(function)
+            def locked(*args: P.args, **kwargs: P.kwargs) -> R:
+                with self.fresh() as lock, lock.hold(timeout):
+                    return function(*args, **kwargs)
+
+            return locked
+
+        return decorate
+
+    def exists(self) -> bool:
+        """Tell whether anybody holds the lock now."""
+        return bool(self.holders())
+
+    def owner(self) -> str | None:
+        """Return the token of who holds the lock (or holds it the longest), or None."""
+        holders = self.holders()
+        return holders[0] if holders else None
+
+    def holders(self) -> list[str]:
+        """Return the tokens of all who hold the lock now."""
+        reply = self._status()
+        return [token if isinstance(token, str) else token.decode() for token in reply[2:]]
+
+    def waiters(self) -> int:
+        """Return how many stand in the queue."""
+        return int((self._status())[1])
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """
+        Wait until nobody holds the lock, without acquiring it.
+
+        Args:
+            timeout: Seconds to wait, None for ever.
+
+        Returns:
+            Whether it was seen free in time.
+        """
+        if timeout is not None:
+            _seconds("timeout", timeout)
+
+        hub = self._bind()
+        until = None if timeout is None else hub.time() + timeout
+        pause = 0.01
+
+        while True:
+            reply = self._status()
+
+            if len(reply) == 2:
+                return True
+
+            if until is not None and hub.time() >= until:
+                return False
+
+            step = min(pause, max(0.001, int(reply[0]) / 1000))
+            hub.sleep(step if until is None else min(step, max(0.0, until - hub.time())))
+            pause = min(2 * pause, 1.0)
+
+    def force_release(self) -> bool:
+        """
+        Take the lock away from whoever holds it; the holder is told that it is lost.
+
+        Returns:
+            Whether anybody held it.
+        """
+        hub = self._bind()
+        _, reply = hub.caller.call(
+            load("reset"),
+            self._keys.shared,
+            (hub.id, self._limit),
+            what=f"lock {self._name!r}",
+            budget=BUDGET,
+        )
+        hub.hint(reply[1:])
+        return int(reply[0]) > 0
+
+    def close(self) -> None:
+        """Release the lock if it is held, wait for what goes on in the background, close an own client."""
+        try:
+            while self._held is not None:
+                self.release()
+        finally:
+            self._drain()
+
+    def _bind(self) -> Hub:
+        """Return the hub."""
+        if self._hub is None:
+            client, owned = resolve(self._source)
+            self._hub = hub_for(client)
+
+            if owned:
+                self._owned = client
+        else:
+            self._hub.check_flow(self._name)
+
+        return self._hub
+
+    def _reenter(self, hub: Hub) -> bool:
+        if not self._options.reentrant:
+            return False
+
+        held = hub.reentrant.get((self._keys.shared[0], current_flow()))
+
+        if held is None or not held.locked or (self._held is not None and self._held is not held):
+            return False
+
+        self._held = held
+        self._depth += 1
+        held.depth += 1
+        return True
+
+    def _acquire(self, hub: Hub, patience: float | None) -> bool:
+        began = hub.time()
+        until = None if patience is None else began + patience
+        observer = self._options.observer
+        waiter = hub.new_waiter("x" if self._exclusive else "s")
+
+        try:
+            if not self._enter(hub, waiter, until, waiting=patience != 0):
+                if observer is not None:
+                    observer.not_acquired(self._name, hub.time() - began)
+
+                return False
+        except BaseException:
+            self._settle(hub, waiter.token, self._options.expire)
+            raise
+        finally:
+            hub.forget(waiter)
+
+        if observer is not None:
+            observer.acquired(self._name, hub.time() - began)
+
+        return True
+
+    def _enter(self, hub: Hub, waiter: Waiter, until: float | None, *, waiting: bool) -> bool:
+        keys = self._keys.of(waiter.token)
+        args = (
+            waiter.token,
+            self._lease_ms,
+            self._heartbeat_ms if waiting else 0,
+            self._limit,
+            self._delay_ms,
+        )
+        first = True
+
+        while True:
+            budget = BUDGET if until is None or not waiting else max(0.1, min(BUDGET, until - hub.time()))
+            sent_at, reply = self._send_enter(hub, keys, args, budget)
+            state = int(reply[0])
+
+            if state == HELD:
+                if self._grant(hub, waiter.token, int(reply[1]), sent_at):
+                    return True
+
+                # The reply came after the end of its own lease: ask again.
+                continue
+
+            if not waiting:
+                return False
+
+            if state == REFUSED:
+                raise UnavailableError(f"lock {self._name!r}: the server gave up this acquisition; try again")
+
+            if first and self._options.observer is not None:
+                self._options.observer.contended(self._name)
+
+            first = False
+
+            if hub.queue_up(waiter, self._spec, int(reply[1]) / 1000, until):
+                continue
+
+            if not waiter.wait(until):
+                self._give_up(hub, waiter.token)
+                return False
+
+    def _send_enter(
+        self, hub: Hub, keys: tuple[bytes, ...], args: tuple[str | int, ...], budget: float
+    ) -> tuple[float, Reply]:
+        what = f"lock {self._name!r}"
+        replicas = self._options.min_replicas
+
+        if replicas == 0:
+            return hub.caller.call(load("enter"), keys, args, what=what, budget=budget)
+
+        try:
+            sent_at, reply, confirmed = hub.caller.confirmed(
+                load("enter"), keys, args, replicas=replicas, within=min(budget, self._options.expire / 2)
+            )
+        except TRANSIENT as error:
+            raise UnavailableError(f"{what}: Redis gave no answer: {error}") from error
+
+        if int(reply[0]) == HELD and confirmed < replicas:
+            raise UnavailableError(
+                f"{what}: only {confirmed} of {replicas} replicas confirmed it; it was given up",
+                lock=self._name,
+                confirmed=confirmed,
+            )
+
+        return sent_at, reply
+
+    def _grant(self, hub: Hub, token: str, fence: int, sent_at: float) -> bool:
+        options = self._options
+        lease = Lease(options.expire, sent_at=sent_at, renewing=options.auto_renew)
+
+        if not lease.valid(boot_time()):
+            return False
+
+        held = Held(
+            name=self._name,
+            token=token,
+            fence=fence,
+            lease=lease,
+            hub=hub,
+            on_lost=options.on_lost,
+            observer=options.observer,
+        )
+        held.begin(
+            Watch(
+                hub,
+                lease,
+                token,
+                keys=self._keys.shared,
+                args=(token, self._lease_ms, self._delay_ms),
+                target=held,
+                clock=boot_time,
+            )
+        )
+        self._held = held
+        self._depth = 1
+
+        if options.reentrant:
+            held.reentry = (self._keys.shared[0], current_flow())
+            hub.reentrant[held.reentry] = held
+
+        return True
+
+    def _give_up(self, hub: Hub, token: str) -> None:
+        """Leave the queue, and wait until that is certain."""
+        self._settle(hub, token, self._options.expire)
+        hub.join(self._settling, BUDGET)
+
+    def _settle(self, hub: Hub, token: str, budget: float) -> None:
+        """Make sure in the background that an acquisition leaves nothing behind."""
+        hub.settle(self._settling, self._abandon, hub, token, max(1.0, min(budget, 60.0)))
+
+    def _abandon(self, hub: Hub, token: str, budget: float) -> None:
+        args = (token, self._limit, self._delay_ms, ABANDONED_MS)
+
+        try:
+            _, reply = hub.caller.call(
+                load("abandon"), self._keys.of(token), args, what=f"lock {self._name!r}", budget=budget
+            )
+        except UnavailableError:
+            return  # the lease and the heartbeat end on the server without us
+
+        hub.hint(reply[1:])
+
+    def _drain(self) -> None:
+        if self._hub is None:
+            return
+
+        try:
+            self._hub.join(self._settling, BUDGET)
+        finally:
+            if self._owned is not None:
+                client, self._owned, hub, self._hub = self._owned, None, self._hub, None
+
+                try:
+                    hub.close()
+                finally:
+                    client.close()
+
+    def _status(self) -> Reply:
+        hub = self._bind()
+        _, reply = hub.caller.call(
+            load("status"), self._keys.shared, (), what=f"lock {self._name!r}", budget=BUDGET
+        )
+        return reply
+
+
+class Hold:
+    """The context manager of `BaseLock.hold`."""
+
+    __slots__ = ("_held", "_lock", "_scope", "_timeout")
+
+    def __init__(self, lock: BaseLock, timeout: float | None) -> None:
+        self._lock = lock
+        self._timeout = timeout
+        self._held: Held | None = None
+        self._scope: BodyScope | None = None
+
+    def __enter__(self) -> Held:
+        if not self._lock.acquire(self._timeout):
+            raise LockNotAcquired(
+                f"lock {self._lock.name!r} was not free within {self._timeout:g} s",
+                lock=self._lock.name,
+                timeout=self._timeout,
+            )
+
+        held = self._held = self._lock.current()
+        self._scope = BodyScope()
+        held.enter(self._scope)
+
+        if held.lost:
+            self._scope.cancel("lost at once")
+
+        return held
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        held, scope = self._held, self._scope
+        assert held is not None  # noqa: S101 - tells the type checker
+        assert scope is not None  # noqa: S101 - the same
+        held.leave(scope)
+        kept = True
+
+        try:
+            ours = scope.leave(error)
+        finally:
+            try:
+                kept = self._lock.release()
+            except UnavailableError as failure:
+                # The body's work was done under a valid lease, and that is what counts here.
+                _log.warning("%s", failure)
+
+        if not kept and (ours or error is None):
+            raise held.loss() from error

@@ -1,0 +1,122 @@
+"""The watchdog of one held lock, in threads; the twin of `ws_redislock._watch`.
+
+Here it lives beside the body, so that a body that hangs keeps its lease while the process lives.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ws_redislock._lease import Action, Clock, Lease
+from ws_redislock._script import load
+from ws_redislock._watch import Losing
+from ws_redislock.sync._calls import TRANSIENT
+from ws_redislock.sync._timers import Timer, call_at
+
+if TYPE_CHECKING:
+    from ws_redislock.sync._hub import Hub
+
+__all__ = ("Watch",)
+
+
+class Watch:
+    """Keeps one lease; see the twin for its arguments."""
+
+    __slots__ = ("_args", "_clock", "_hub", "_keys", "_lease", "_renewing", "_target", "_timer", "_token")
+
+    def __init__(  # noqa: PLR0913 - options, keyword-only
+        self,
+        hub: Hub,
+        lease: Lease,
+        token: str,
+        *,
+        keys: Sequence[bytes],
+        args: Sequence[str | int],
+        target: Losing,
+        clock: Clock,
+    ) -> None:
+        self._hub = hub
+        self._lease = lease
+        self._token = token
+        self._keys = keys
+        self._args = args
+        self._target = target
+        self._clock = clock
+        self._timer: Timer | None = None
+        self._renewing = threading.Lock()
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._hub.held[self._token] = self
+        self._schedule()
+
+    def stop(self) -> None:
+        """End: the lock is given back, or lost."""
+        self._hub.held.pop(self._token, None)
+
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def look(self) -> None:
+        """Check now whether the lock is still ours: somebody may have taken it away."""
+        if not self._lease.over:
+            self._hub.spawn(self._check)
+
+    def renew(self) -> bool:
+        """Renew the lease now, at most once, within its own bounds; return whether it goes on."""
+        with self._renewing:
+            now = self._clock()
+
+            if not self._lease.valid(now):
+                self._lose("its deadline passed before it could be renewed")
+                return False
+
+            within = max(0.001, min(self._lease.duration / 6, self._lease.remaining(now)))
+            reply = self._hub.caller.once(load("renew"), self._keys, self._args, within)
+
+            if self._token not in self._hub.held:
+                return False
+
+            if int(reply[0]) != 1:
+                self._lose("the server does not know it any more")
+                return False
+
+            if not self._lease.renewed(sent_at=now, now=self._clock()):
+                self._lose("its deadline passed before the renewal was answered")
+                return False
+
+            return True
+
+    def _schedule(self) -> None:
+        if self._token in self._hub.held:
+            step = self._lease.next_step(self._clock())
+            self._timer = call_at(time.monotonic() + step.seconds, self._due)
+
+    def _due(self) -> None:
+        while (step := self._lease.next_step(self._clock())).action is Action.RENEW:
+            try:
+                if not self.renew():
+                    return
+            except TRANSIENT:
+                time.sleep(self._lease.retry_pause(self._clock(), random.random()))
+
+        if step.action is Action.LOST:
+            self._lose("its deadline passed")
+        else:
+            self._schedule()
+
+    def _check(self) -> None:
+        try:
+            self.renew()
+        except TRANSIENT:
+            return  # the next regular renewal will tell
+
+    def _lose(self, reason: str) -> None:
+        if self._hub.held.pop(self._token, None) is not None:
+            self._lease.end()
+            self.stop()
+            self._target.lose(reason)

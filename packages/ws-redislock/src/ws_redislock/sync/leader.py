@@ -1,0 +1,171 @@
+# Written by tools/generate_sync_locks.py from ws_redislock/leader.py; do not edit.
+"""Leader election: terms of office, one leader at a time, fenced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from ws_redislock.errors import LockLost
+from ws_redislock.observe import LockObserver
+from ws_redislock.sync._calls import RedisSource
+from ws_redislock.sync._held import Held
+from ws_redislock.sync._lock import Hold
+from ws_redislock.sync.mutex import MutexLock
+
+__all__ = ("LeaderElection", "Term")
+
+
+class LeaderLock(MutexLock):
+    """A mutex whose names are apart from those of others."""
+
+    _kind = "l"
+
+
+class Term:
+    """
+    One term of office: a context manager whose block should ask `check` while it works.
+
+    Losing office is nothing unusual for a leader, so the block's end by it is silent: the
+    election goes on with the next term.
+    """
+
+    __slots__ = ("_held", "_hold")
+
+    def __init__(self, held: Held, hold: Hold) -> None:
+        self._held = held
+        self._hold = hold
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        try:
+            self._hold.__exit__(kind, error, trace)
+        except LockLost:
+            return True
+
+        return False
+
+    @property
+    def fence(self) -> int:
+        """The number of the term, larger than all before it, wherever they were."""
+        return self._held.fence
+
+    @property
+    def leading(self) -> bool:
+        """Whether this is still the leader, by the clock; no I/O."""
+        return self._held.locked
+
+    def check(self) -> None:
+        """
+        Check that this is still the leader; no I/O.
+
+        Raises:
+            LockLost: The term is over.
+        """
+        self._held.check()
+
+    def wait_over(self) -> None:
+        """Wait until office is lost."""
+        self._held.wait_lost()
+
+
+class LeaderElection:
+    """
+    One leader among all that stand for election, and another at once when it goes.
+
+    An iterator of terms: each step waits until this candidate is the leader, and
+    gives its `Term`. The block under ``with term`` should ask
+    ``term.check()`` while it works; when it ends, the leader resigns.
+    Candidates lead in the order in which they stood.
+
+    Args:
+        redis: A ``redis.Redis`` (or cluster client), a pool with such a client as
+            ``.redis``, or a URL.
+        name: What is led, 1 to 512 bytes of UTF-8.
+        lease: Seconds after which a leader that died is followed by another.
+        heartbeat: Seconds after which a candidate that died is passed over.
+        lock_delay: Seconds for which office stays empty after a leader was lost.
+        observer: Told of every event, for metrics.
+
+    Raises:
+        ConfigError: A name or number that cannot work.
+
+    Example:
+        ```python
+        from redis import Redis
+        from ws_redislock.sync import LeaderElection
+
+        redis = Redis.from_url("redis://localhost:6379/0")
+
+        with LeaderElection(redis, "scheduler", lease=10) as election:
+            for term in election:
+                with term:
+                    print("leading, term", term.fence)
+
+                break
+
+        redis.close()
+        ```
+    """
+
+    def __init__(  # noqa: PLR0913 - options, keyword-only
+        self,
+        redis: RedisSource,
+        name: str,
+        lease: float = 15.0,
+        *,
+        heartbeat: float = 10.0,
+        lock_delay: float = 0.0,
+        observer: LockObserver | None = None,
+    ) -> None:
+        self._lock = LeaderLock(
+            redis, name, lease, heartbeat=heartbeat, lock_delay=lock_delay, observer=observer
+        )
+
+    def __repr__(self) -> str:
+        return f"<LeaderElection {self._lock.name!r}{' leading' if self._lock.locked else ''}>"
+
+    def __enter__(self) -> Self:
+        """Enter without standing for election."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Term]:
+        return self
+
+    def __next__(self) -> Term:
+        """Wait for the next term; a term that is still on is given up first."""
+        self._lock.release()
+        hold = self._lock.hold(None)
+        return Term(hold.__enter__(), hold)
+
+    @property
+    def leading(self) -> bool:
+        """Whether this candidate leads now, by the clock; no I/O."""
+        return self._lock.locked
+
+    def leader(self) -> str | None:
+        """Return the token of the leader, whoever it is, or None."""
+        return self._lock.owner()
+
+    def depose(self) -> bool:
+        """
+        Take office away from the leader, wherever it is.
+
+        Returns:
+            Whether there was one.
+        """
+        return self._lock.force_release()
+
+    def close(self) -> None:
+        """Resign if this is the leader, and wait for what goes on in the background."""
+        self._lock.close()

@@ -1,0 +1,81 @@
+# Written by tools/generate_sync_locks.py from ws_redislock/mutex.py; do not edit.
+"""The lock that one holder has at a time."""
+
+from __future__ import annotations
+
+from ws_redislock.observe import LockObserver
+from ws_redislock.sync._calls import RedisSource
+from ws_redislock.sync._held import OnLost
+from ws_redislock.sync._lock import BaseLock, LockOptions
+
+__all__ = ("MutexLock",)
+
+
+class MutexLock(BaseLock):
+    """
+    A distributed lock with one holder, first come first served.
+
+    Waiting costs no polling: the release wakes who comes next. The holder has a lease, which is
+    renewed while its process lives. The `fence`
+    of each acquisition is larger than all before it, so that a store can refuse late writes.
+
+    Use one object per acquisition. Objects are cheap; all those on one client share a hub.
+
+    Args:
+        redis: A ``redis.Redis`` (or cluster client), a pool with such a client as
+            ``.redis``, or a URL; a client made from a URL is closed with the lock.
+        name: The lock's name, 1 to 512 bytes of UTF-8.
+        expire: The lease in seconds; what a crashed holder costs the next one at most.
+        auto_renew: Whether the lease is renewed every third of it. If not, it ends at `expire`.
+        heartbeat: Seconds after which a waiter that died is passed over; also bounds, to a third
+            of it, what a lost wake-up costs.
+        min_replicas: How many replicas must confirm an acquisition; not for clusters.
+        lock_delay: Seconds for which the lock stays closed after a holder was lost.
+        reentrant: Whether the thread that holds the lock may acquire it again.
+        on_lost: Called with the `Held` when the lease is lost.
+        observer: Told of every event, for metrics.
+
+    Raises:
+        ConfigError: A name or number that cannot work.
+
+    Example:
+        ```python
+        from redis import Redis
+        from ws_redislock.sync import MutexLock
+
+        redis = Redis.from_url("redis://localhost:6379/0")
+
+        with MutexLock(redis, "stock:7", 60).hold(timeout=5) as held:
+            print("mine alone, with fence", held.fence)
+
+        redis.close()
+        ```
+    """
+
+    _kind = "m"
+
+    def __init__(  # noqa: PLR0913 - options, keyword-only
+        self,
+        redis: RedisSource,
+        name: str,
+        expire: float = 60.0,
+        *,
+        auto_renew: bool = True,
+        heartbeat: float = 10.0,
+        min_replicas: int = 0,
+        lock_delay: float = 0.0,
+        reentrant: bool = False,
+        on_lost: OnLost | None = None,
+        observer: LockObserver | None = None,
+    ) -> None:
+        options = LockOptions(
+            expire,
+            auto_renew=auto_renew,
+            heartbeat=heartbeat,
+            min_replicas=min_replicas,
+            lock_delay=lock_delay,
+            reentrant=reentrant,
+            on_lost=on_lost,
+            observer=observer,
+        )
+        super().__init__(redis, name, options, kind=self._kind, exclusive=True, limit=1)
