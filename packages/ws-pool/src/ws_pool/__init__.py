@@ -1,3 +1,85 @@
-"""Named pools for MySQL, SQLite, Redis, MongoDB, HTTP and Elasticsearch."""
+"""
+Named pools for MySQL, SQLite, Redis, MongoDB, HTTP and Elasticsearch.
 
-__all__: tuple[str, ...] = ()
+A name is imported from its module when it is first used, so that ``import ws_pool`` loads no driver.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ws_pool._atomic import atomic as atomic
+    from ws_pool.base import BasePoolManager as BasePoolManager
+    from ws_pool.mysql import MysqlPool as MysqlPool
+    from ws_pool.mysql import MysqlPoolManager as MysqlPoolManager
+    from ws_pool.mysql import Prepared as Prepared
+    from ws_pool.mysql import Result as Result
+    from ws_pool.mysql import Row as Row
+    from ws_pool.mysql import SqlClient as SqlClient
+    from ws_pool.mysql import SqlPoolManager as SqlPoolManager
+    from ws_pool.mysql import mysql_pool_manager as mysql_pool_manager
+    from ws_pool.mysql import sql_pool_manager as sql_pool_manager
+    from ws_pool.pool import Connector as Connector
+    from ws_pool.pool import Lease as Lease
+    from ws_pool.pool import Pool as Pool
+    from ws_pool.pool import PoolStatistics as PoolStatistics
+    from ws_pool.sqlite import SqlitePool as SqlitePool
+    from ws_pool.sqlite import SqlitePoolManager as SqlitePoolManager
+
+_MODULES = {
+    "atomic": "_atomic",
+    "BasePoolManager": "base",
+    "Connector": "pool",
+    "Lease": "pool",
+    "MysqlPool": "mysql",
+    "MysqlPoolManager": "mysql",
+    "Pool": "pool",
+    "PoolStatistics": "pool",
+    "Prepared": "mysql",
+    "Result": "mysql",
+    "Row": "mysql",
+    "SqlClient": "mysql",
+    "SqlPoolManager": "mysql",
+    "SqlitePool": "sqlite",
+    "SqlitePoolManager": "sqlite",
+    "mysql_pool_manager": "mysql",
+    "sql_pool_manager": "mysql",
+}
+
+__all__ = (
+    "BasePoolManager",
+    "Connector",
+    "Lease",
+    "MysqlPool",
+    "MysqlPoolManager",
+    "Pool",
+    "PoolStatistics",
+    "Prepared",
+    "Result",
+    "Row",
+    "SqlClient",
+    "SqlPoolManager",
+    "SqlitePool",
+    "SqlitePoolManager",
+    "atomic",
+    "mysql_pool_manager",
+    "sql_pool_manager",
+)
+
+
+def __getattr__(name: str) -> object:
+    module = _MODULES.get(name)
+
+    if module is None:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+
+    value: object = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

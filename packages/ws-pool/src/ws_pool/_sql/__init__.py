@@ -1,0 +1,1 @@
+"""The SQL client: statements compiled once, run over raw driver connections. Private; see `ws_pool.mysql`."""

@@ -1,0 +1,144 @@
+"""``atomic``: a block or a function that happens as a whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from ws_pool.errors import TransactionConflict, UsageError
+
+if TYPE_CHECKING:
+    from ws_pool._sql.client import SqlClient
+    from ws_pool._sql.pool import ClientBlock, SqlPool
+    from ws_pool._sql.transaction import Transaction
+
+__all__ = ("Atomic",)
+
+logger = logging.getLogger("ws_pool.sql")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_FIRST_BACKOFF = 0.01  # seconds; doubled for each further attempt, times a random share of it
+_MAX_BACKOFF = 1.0
+
+
+class Atomic:
+    """
+    An async context manager that gives the client, and a decorator for coroutine functions.
+
+    Args:
+        find: Gives the pool, when the block begins.
+        savepoint: Whether an inner block is a savepoint, or a part of the outer one.
+        isolation: The isolation level of the outermost block.
+        retry_deadlocks: How often a decorated function is run again after a conflict.
+        read_only: Have the server refuse changes.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[], SqlPool],
+        *,
+        savepoint: bool = True,
+        isolation: str | None = None,
+        retry_deadlocks: int = 0,
+        read_only: bool = False,
+    ) -> None:
+        self._find = find
+        self._savepoint = savepoint
+        self._isolation = isolation
+        self._retries = retry_deadlocks
+        self._read_only = read_only
+        self._blocks: list[tuple[asyncio.Task[object] | None, ClientBlock, Transaction]] = []
+
+    def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+        """
+        Decorate a coroutine function.
+
+        Args:
+            function: Runs in a transaction from now on; with ``retry_deadlocks`` it may run several
+                times, so it must do nothing that cannot be undone outside of the database.
+        """
+
+        @functools.wraps(function)
+        async def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            attempt = 0
+
+            while True:
+                try:
+                    async with self._once():
+                        return await function(*args, **kwargs)
+                except TransactionConflict as error:
+                    bound = self._find().binding.current()
+
+                    if attempt >= self._retries or (bound is not None and bound.in_transaction):
+                        raise  # only the outermost transaction can be run again
+
+                    attempt += 1
+                    logger.debug("%s: running again after a conflict: %s", function, error)
+
+                await asyncio.sleep(min(_MAX_BACKOFF, _FIRST_BACKOFF * 2**attempt) * random.random())
+
+        return run
+
+    async def __aenter__(self) -> SqlClient:
+        if self._retries:
+            message = "a block cannot be run again: use retry_deadlocks with atomic as a decorator"
+            raise UsageError(message)
+
+        block = self._find().get_client()
+        client = await block.__aenter__()
+
+        try:
+            transaction = self._begin(client)
+            await transaction.__aenter__()
+        except BaseException as error:
+            await block.__aexit__(type(error), error, error.__traceback__)
+            raise
+
+        self._blocks.append((asyncio.current_task(), block, transaction))
+        return client
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        task = asyncio.current_task()
+        position = max(n for n, (owner, _, _) in enumerate(self._blocks) if owner is task)
+        _, block, transaction = self._blocks.pop(position)
+
+        try:
+            await transaction.__aexit__(kind, error, trace)
+        finally:
+            await block.__aexit__(kind, error, trace)
+
+    def _once(self) -> Atomic:
+        return Atomic(
+            self._find, savepoint=self._savepoint, isolation=self._isolation, read_only=self._read_only
+        )
+
+    def _begin(self, client: SqlClient) -> Transaction:
+        isolation = None if client.in_transaction else self._isolation
+        return client.begin(isolation=isolation, read_only=self._read_only, savepoint=self._savepoint)
+
+
+def resolve(pool: Any) -> Callable[[], SqlPool]:
+    """
+    Give what finds a pool when it is needed.
+
+    Args:
+        pool: A pool, or the name of one of `sql_pool_manager`.
+    """
+    if not isinstance(pool, str):
+        return lambda: pool
+
+    def find() -> SqlPool:
+        from ws_pool._sql.manager import sql_pool_manager  # noqa: PLC0415 - the manager is built on this module
+
+        return sql_pool_manager.get_pool(pool)
+
+    return find

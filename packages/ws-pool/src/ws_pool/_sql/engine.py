@@ -1,0 +1,109 @@
+"""A SQLAlchemy `AsyncEngine` over a pool's connections, for the ORM and for all that the client leaves out.
+
+The engine keeps no connections of its own: each of its sessions holds a lease of the pool, so that
+both together stay within the pool's limit. SQLAlchemy also teaches us the server through it: the
+dialect that it initialises is the one that the client compiles for.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.pool import NullPool
+
+from ws_pool.errors import MissingExtraError
+
+__all__ = ("learn_dialect", "make_engine")
+
+
+class Borrowed:
+    """
+    A driver's connection whose closing gives it back to the pool.
+
+    Args:
+        raw: The driver's connection.
+        give_back: Called once, with whether the connection must not be used again.
+    """
+
+    def __init__(self, raw: Any, give_back: Callable[[bool], None]) -> None:  # Any: the drivers are not typed
+        object.__setattr__(self, "_raw", raw)
+        object.__setattr__(self, "_give_back", give_back)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self._raw, name, value)
+
+    async def ensure_closed(self) -> None:
+        """Give the connection back: what MySQL drivers call closing."""
+        self._return(discard=False)
+
+    def close(self) -> Any:
+        """Give the connection back, unfit for use: what MySQL drivers call terminating."""
+        self._return(discard=True)
+
+    def _return(self, *, discard: bool) -> None:
+        give_back, nothing = self._give_back, None
+        object.__setattr__(self, "_give_back", nothing)
+
+        if give_back is not None:
+            give_back(discard)
+
+
+class BorrowedSqlite(Borrowed):
+    """The same for aiosqlite, whose ``close`` is a coroutine and whose ``stop`` is not."""
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        self._return(discard=False)
+
+    def stop(self) -> None:
+        """Give the connection back, unfit for use."""
+        self._return(discard=True)
+
+
+def make_engine(url: str, borrow: Callable[[], Awaitable[Any]], **options: Any) -> Any:
+    """
+    Make an engine.
+
+    Args:
+        url: Names the dialect and driver only.
+        borrow: Gives a connection wrapped in `Borrowed`.
+        **options: For SQLAlchemy.
+
+    Returns:
+        The `sqlalchemy.ext.asyncio.AsyncEngine`.
+
+    Raises:
+        MissingExtraError: greenlet is not installed, which SQLAlchemy's asyncio needs.
+    """
+    if importlib.util.find_spec("greenlet") is None:
+        message = "engine() needs greenlet: pip install 'sqlalchemy[asyncio]'"
+        raise MissingExtraError(message)
+
+    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - it needs greenlet, which was just checked
+
+    async def creator(*_: object, **__: object) -> Any:
+        return await borrow()
+
+    return create_async_engine(url, async_creator=creator, poolclass=NullPool, **options)
+
+
+async def learn_dialect(engine: Any) -> Dialect:
+    """
+    Have SQLAlchemy ask the server for its version and modes.
+
+    Args:
+        engine: An engine.
+
+    Returns:
+        The initialised dialect.
+    """
+    async with engine.connect():
+        dialect: Dialect = engine.dialect
+
+    return dialect

@@ -1,0 +1,323 @@
+"""A statement compiled once: its text, where its values come from, and what becomes of its rows.
+
+This is what SQLAlchemy's execution context does for every execution, done once per statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from ws_pool._sql.row import dict_maker, row_class
+from ws_pool._sql.text import leaves_clean, reads_only, verb
+from ws_pool.errors import UnsupportedStatement, UsageError
+
+__all__ = ("CompiledPlan", "Plan", "RowMaker", "Source", "TextPlan")
+
+Processor = Callable[[Any], Any]  # Any: values of columns are whatever their types make of them
+Values = list[Any]
+Maker = Callable[[Iterable[Any]], Any]
+
+
+class RowMaker:
+    """Turns the driver's tuples into rows, with the result processors of the columns' types."""
+
+    __slots__ = ("cls", "names", "processors")
+
+    def __init__(self, names: tuple[str, ...], processors: Sequence[Processor | None]) -> None:
+        self.names = names
+        self.cls = row_class(names)
+        self.processors = [(n, processor) for n, processor in enumerate(processors) if processor is not None]
+
+    def many(self, rows: Iterable[tuple[Any, ...]], row_type: type | None) -> list[Any]:
+        """
+        Make rows.
+
+        Args:
+            rows: What the driver gave.
+            row_type: `dict` for dicts, None for `Row`.
+        """
+        make: Maker = self.cls if row_type is None else dict_maker(self.names)
+
+        if not self.processors:
+            return list(map(make, rows))
+
+        result = []
+        processors = self.processors
+
+        for row in rows:
+            values = list(row)
+
+            for n, processor in processors:
+                values[n] = processor(values[n])
+
+            result.append(make(values))
+
+        return result
+
+
+class Plan:
+    """
+    What is common to all plans.
+
+    Args:
+        sql: The text for the driver.
+        kind: ``select``, ``insert``, ``update``, ``delete`` or another verb.
+    """
+
+    __slots__ = ("clean", "kind", "maker", "reading", "sql")
+
+    def __init__(self, sql: str, kind: str) -> None:
+        self.sql = sql
+        self.kind = kind
+        self.clean = leaves_clean(sql)
+        self.reading = reads_only(sql)
+        self.maker: RowMaker | None = None
+
+    def row_maker(self, description: Sequence[Sequence[Any]]) -> RowMaker:
+        """
+        Give the row maker, which is made from the first result's description.
+
+        Args:
+            description: The driver's description of the columns.
+        """
+        names = tuple(column[0] for column in description)
+        maker = self.maker
+
+        if maker is None or maker.names != names:
+            maker = self.maker = RowMaker(names, [None] * len(names))
+
+        return maker
+
+
+class TextPlan(Plan):
+    """A string that goes to the driver as it is, with values by position."""
+
+    __slots__ = ()
+
+    def __init__(self, sql: str) -> None:
+        super().__init__(sql, verb(sql))
+
+
+class Source:
+    """Where one bound value comes from: a parameter of the call, or the statement itself."""
+
+    __slots__ = ("key", "live", "name", "own", "position", "required")
+
+    def __init__(self, name: str, bind: Any, position: int) -> None:  # Any: see Plan
+        self.name = name
+        self.key = bind.key
+        self.own = bind
+        self.live = bind.callable is not None
+        self.required = bool(bind.required)
+        self.position = position
+
+
+class CompiledPlan(Plan):
+    """
+    A Core statement, compiled by SQLAlchemy.
+
+    Args:
+        compiled: The compiled statement.
+        dialect: The dialect it was compiled for.
+        binds: The bound parameters of the statement's cache key, which line up by position with
+            those of every other statement with an equal key; None when there is no cache key.
+    """
+
+    __slots__ = (
+        "_binds",
+        "_compiled",
+        "_dialect",
+        "_direct",
+        "_order",
+        "_processors",
+        "_sources",
+        "defaults",
+        "expanding",
+        "returns_rows",
+    )
+
+    def __init__(self, compiled: SQLCompiler, dialect: Dialect, binds: Sequence[Any] | None) -> None:
+        kind = verb(compiled.string)
+
+        if compiled.isinsert:
+            kind = "insert"
+        elif compiled.isupdate:
+            kind = "update"
+        elif compiled.isdelete:
+            kind = "delete"
+
+        positions = _positions(compiled, binds)
+        self._compiled = compiled
+        self._dialect = dialect
+        self._binds = binds
+        self._sources = [
+            Source(name, bind, positions.get(bind, -1)) for bind, name in compiled.bind_names.items()
+        ]
+        self.expanding = bool(compiled.literal_execute_params or compiled.post_compile_params)
+        self.defaults = bool(compiled.insert_prefetch or compiled.update_prefetch)
+        self.returns_rows = (
+            bool(compiled.effective_returning) if kind in {"insert", "update", "delete"} else True
+        )
+        processors: Mapping[str, Any] = compiled._bind_processors  # noqa: SLF001 - as the engine does
+        order = list(compiled.positiontup or ())
+        by_name = {source.name: source for source in self._sources}
+        self._order = order
+        self._processors = processors
+        self._direct: list[tuple[Source, Processor | None]] | None = None
+        sql = compiled.string
+
+        if not self.expanding and not self.defaults and all(name in by_name for name in order):
+            self._direct = [(by_name[name], processors.get(name)) for name in order]
+
+        super().__init__(sql, kind)
+
+        if self._dialect.paramstyle == "format" and not order and not self.expanding:
+            self.sql = sql % ()  # the compiler has doubled each %
+
+    @property
+    def compiled(self) -> SQLCompiler:
+        """What SQLAlchemy made of the statement."""
+        return self._compiled
+
+    def values(self, binds: Sequence[Any] | None, params: Mapping[str, Any] | None) -> Values | None:
+        """
+        Collect the values of one execution in the order of the placeholders.
+
+        Args:
+            binds: The bound parameters of the statement at hand.
+            params: The parameters of the call.
+
+        Returns:
+            The values; None when the statement has no placeholders.
+
+        Raises:
+            UsageError: A parameter has no value.
+        """
+        direct = self._direct
+
+        if direct is None:
+            message = "a plan with expanding parameters or defaults is resolved by the executor"
+            raise UsageError(message)
+
+        if not direct:
+            return None
+
+        result: Values = []
+
+        for source, processor in direct:
+            if params is not None and source.key in params:
+                value = params[source.key]
+            else:
+                value = self._own_value(source, binds, params)
+
+            result.append(value if processor is None else processor(value))
+
+        return result
+
+    def named(self, binds: Sequence[Any] | None, params: Mapping[str, Any] | None) -> dict[str, Any]:
+        """
+        Collect the values of one execution by name, before any processing.
+
+        Args:
+            binds: The bound parameters of the statement at hand.
+            params: The parameters of the call.
+        """
+        given = params or {}
+        return {
+            source.name: given[source.key] if source.key in given else self._own_value(source, binds, params)
+            for source in self._sources
+        }
+
+    def arrange(self, named: Mapping[str, Any]) -> tuple[str, Values | None]:
+        """
+        Process values that are given by name, and expand IN lists and the like.
+
+        Args:
+            named: See `named`; defaults are filled in by now.
+
+        Returns:
+            The text for the driver, and the values in the order of its placeholders.
+        """
+        processors = self._processors
+        order: Sequence[str] = self._order
+        sql = self.sql
+        values = dict(named)
+
+        if self.expanding:
+            state = self._compiled._process_parameters_for_postcompile(values)  # noqa: SLF001 - as the engine does
+            sql = state.statement
+            processors = {**processors, **state.processors}
+            order = state.positiontup or ()
+
+            if not order and self._dialect.paramstyle == "format":
+                sql %= ()
+
+        result = [processors[key](values[key]) if key in processors else values[key] for key in order]
+        return sql, result or None
+
+    def row_maker(self, description: Sequence[Sequence[Any]]) -> RowMaker:
+        """
+        Give the row maker, which is made from the first result's description.
+
+        Args:
+            description: The driver's description of the columns.
+        """
+        maker = self.maker
+
+        if maker is None or len(maker.names) != len(description):
+            maker = self.maker = self._make_row_maker(description)
+
+        return maker
+
+    def _make_row_maker(self, description: Sequence[Sequence[Any]]) -> RowMaker:
+        compiled = self._compiled
+        columns = compiled._result_columns  # noqa: SLF001 - as the engine does
+        ordered = compiled._ordered_columns or compiled._textual_ordered_columns  # noqa: SLF001 - as above
+        names = [column[0] for column in description]
+
+        if columns and ordered and len(columns) == len(description):
+            types: list[Any] = [column[3] for column in columns]
+
+            if not compiled._textual_ordered_columns:  # noqa: SLF001 - as above
+                names = [column[0] for column in columns]
+        else:
+            by_name = {column[0]: column[3] for column in columns}
+            types = [by_name.get(name) for name in names]
+
+        processors = [
+            None if kind is None else kind._cached_result_processor(self._dialect, column[1])  # noqa: SLF001 - as above
+            for kind, column in zip(types, description, strict=True)
+        ]
+        return RowMaker(tuple(names), processors)
+
+    def _own_value(
+        self, source: Source, binds: Sequence[Any] | None, params: Mapping[str, Any] | None
+    ) -> Any:
+        if params is not None and source.name in params:
+            return params[source.name]
+
+        if source.required:
+            message = f"the statement needs a value for the parameter {source.key!r}"
+            raise UsageError(message, parameter=source.key)
+
+        bind = source.own if binds is None or source.position < 0 else binds[source.position]
+        return bind.effective_value if source.live else bind.value
+
+
+def _positions(compiled: SQLCompiler, binds: Sequence[Any] | None) -> dict[Any, int]:
+    """Map each bound parameter of the compiled statement to its position in the cache key."""
+    if binds is None:
+        return {}
+
+    match = getattr(compiled, "_cache_key_bind_match", None)
+
+    if match is None:
+        message = "this version of SQLAlchemy keeps no bind match in compiled statements"
+        raise UnsupportedStatement(message)
+
+    clones = match[0]
+    return {clone: position for position, bind in enumerate(binds) for clone in clones[bind]}

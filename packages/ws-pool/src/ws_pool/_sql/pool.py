@@ -1,0 +1,374 @@
+"""What `MysqlPool` and `SqlitePool` have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import text as text_clause
+from sqlalchemy.schema import CreateIndex, ExecutableDDLElement, Table
+
+from ws_core.component import Health
+from ws_pool._config import check_sizes
+from ws_pool._sql.atomic import Atomic
+from ws_pool._sql.client import Result, SqlClient, Statement
+from ws_pool._sql.compiler import Compiler, Prepared
+from ws_pool._sql.engine import learn_dialect
+from ws_pool._statistics import PoolStatistics
+from ws_pool.context import TaskBinding
+from ws_pool.errors import NotReadyError, UsageError
+from ws_pool.pool import Lease, Pool
+
+__all__ = ("ClientBlock", "SqlPool")
+
+logger = logging.getLogger("ws_pool.sql")
+
+_OPTIONS = (
+    "acquire_timeout",
+    "connect_timeout",
+    "leak_threshold",
+    "max_connecting",
+    "max_idle",
+    "max_lifetime",
+    "ping_after",
+    "ping_timeout",
+)
+
+
+class SqlPool:
+    """
+    A pool of SQL connections: the part that does not depend on the database.
+
+    Args:
+        name: The pool's name.
+        options: Checked options; see `ws_pool.mysql.MysqlPool` for what they mean.
+    """
+
+    def __init__(
+        self, name: str, options: Mapping[str, Any]
+    ) -> None:  # Any: values of many types, checked before
+        self.name = name
+        self.row_type: type | None = _row_type(options.get("row_type"))
+        self.binding: TaskBinding[SqlClient] = TaskBinding()
+        self._slow: float | None = options.get("slow_query")
+        self._echo = bool(options.get("echo", False))
+        self._cache_size = int(options.get("cache_size", 500))
+        self._compiler: Compiler | None = None
+        self._learning: asyncio.Lock | None = None
+        self.watched = self._echo or self._slow is not None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def compiler(self) -> Compiler:
+        """
+        What compiles the statements.
+
+        Raises:
+            NotReadyError: No connection was made yet, so that the server is unknown.
+        """
+        if self._compiler is None:
+            message = f"pool {self.name!r} is not started: use `async with` or await its start()"
+            raise NotReadyError(message, pool=self.name)
+
+        return self._compiler
+
+    async def start(self) -> None:
+        """Start; on an error nothing is left behind."""
+        raise NotImplementedError
+
+    async def close(self, *, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - leases get time to drain
+        """
+        Close all connections; may be called again.
+
+        Args:
+            timeout: Seconds for clients in use to come back.
+        """
+        raise NotImplementedError
+
+    def get_client(self, *, alone: bool = False, read_only: bool = False) -> ClientBlock:
+        """
+        Give a client for the length of a block.
+
+        Inside another block of the same task it is that block's client, so that all of a task's
+        calls share one connection and one transaction. Child tasks get connections of their own.
+
+        Args:
+            alone: Take a connection of its own even inside another block.
+            read_only: Refuse changes; the client may come from a replica.
+
+        Returns:
+            An async context manager that gives the client.
+        """
+        return ClientBlock(self, alone=alone, read_only=read_only)
+
+    def prepare(self, statement: Statement) -> Prepared:
+        """
+        Compile a statement once and for all. It may be called before the start.
+
+        Args:
+            statement: A Core statement with `bindparam`, or a string with ``:name`` parameters.
+
+        Returns:
+            A handle for all methods that take a statement.
+        """
+        if isinstance(statement, Prepared):
+            return statement
+
+        return Prepared(text_clause(statement) if isinstance(statement, str) else statement)
+
+    def atomic(
+        self,
+        *,
+        savepoint: bool = True,
+        isolation: str | None = None,
+        retry_deadlocks: int = 0,
+        read_only: bool = False,
+    ) -> Atomic:
+        """
+        Run a block or a function in a transaction; see `ws_pool.atomic`.
+
+        Args:
+            savepoint: Whether an inner block is a savepoint, or a part of the outer one.
+            isolation: The isolation level of the outermost block.
+            retry_deadlocks: How often a decorated function is run again after a conflict.
+            read_only: Have the server refuse changes.
+
+        Returns:
+            An async context manager that gives the client, and a decorator for coroutine functions.
+        """
+        return Atomic(
+            lambda: self,
+            savepoint=savepoint,
+            isolation=isolation,
+            retry_deadlocks=retry_deadlocks,
+            read_only=read_only,
+        )
+
+    async def execute(self, statement: Statement, *args: Any, **params: Any) -> Result:
+        """Run any statement; see `SqlClient.execute`."""
+        async with self.get_client() as client:
+            return await client.execute(statement, *args, **params)
+
+    async def select(self, statement: Statement, *args: Any, **params: Any) -> list[Any]:
+        """Run a query and give its rows; see `SqlClient.select`."""
+        async with self.get_client() as client:
+            return await client.select(statement, *args, **params)
+
+    async def find(self, statement: Statement, *args: Any, **params: Any) -> Any:
+        """Run a query and give its first row; see `SqlClient.find`."""
+        async with self.get_client() as client:
+            return await client.find(statement, *args, **params)
+
+    async def count(self, statement: Statement | Table, *args: Any, **params: Any) -> int:
+        """Count the rows of a query; see `SqlClient.count`."""
+        async with self.get_client() as client:
+            return await client.count(statement, *args, **params)
+
+    async def insert(self, statement: Statement | Table, *args: Any, **params: Any) -> int:
+        """Insert a row and give its id; see `SqlClient.insert`."""
+        async with self.get_client() as client:
+            return await client.insert(statement, *args, **params)
+
+    async def update(self, statement: Statement, *args: Any, **params: Any) -> int:
+        """Update rows and give how many matched; see `SqlClient.update`."""
+        async with self.get_client() as client:
+            return await client.update(statement, *args, **params)
+
+    async def delete(self, statement: Statement, *args: Any, **params: Any) -> int:
+        """Delete rows and give how many; see `SqlClient.delete`."""
+        async with self.get_client() as client:
+            return await client.delete(statement, *args, **params)
+
+    async def insert_many(
+        self, statement: Statement | Table, rows: Iterable[Mapping[str, Any]], **options: Any
+    ) -> int:
+        """Insert many rows; see `SqlClient.insert_many`."""
+        async with self.get_client() as client:
+            return await client.insert_many(statement, rows, **options)
+
+    async def create_all(self, metadata: Any) -> None:
+        """Create the tables of a metadata that do not exist; see `SqlClient.create_all`."""
+        async with self.get_client() as client:
+            await client.create_all(metadata)
+
+    def engine(self, **options: Any) -> Any:
+        """
+        Give a SQLAlchemy `AsyncEngine` whose sessions hold connections of this pool.
+
+        Args:
+            **options: For `create_async_engine`; those that choose a pool are ours.
+
+        Returns:
+            The engine.
+        """
+        raise NotImplementedError
+
+    async def health(self) -> Health:
+        """Ask the server over a connection of the pool."""
+        raise NotImplementedError
+
+    def statistics(self) -> PoolStatistics:
+        """Give a frozen snapshot of the pool."""
+        raise NotImplementedError
+
+    def expire(self) -> None:
+        """Replace all connections: idle ones now, those in use when they come back."""
+        raise NotImplementedError
+
+    # -- for the client --------------------------------------------------------------------------
+
+    async def open_client(self, *, read_only: bool) -> tuple[SqlClient, Callable[[], None]]:
+        """
+        Take a connection for a client.
+
+        Args:
+            read_only: Whether the client only reads.
+
+        Returns:
+            The client, and what gives its connection back.
+        """
+        raise NotImplementedError
+
+    async def learn(self) -> None:
+        """Have the server's version and modes known before the first statement is compiled."""
+        if self._learning is None:
+            self._learning = asyncio.Lock()
+
+        async with self._learning:
+            if self._compiler is None:
+                self._compiler = Compiler(await learn_dialect(self.engine()), self._cache_size)
+
+    def watch(self, sql: str, seconds: float) -> None:
+        """
+        Log a statement that was run, when that was asked for. Values never get here.
+
+        Args:
+            sql: The statement with placeholders.
+            seconds: How long it took.
+        """
+        if self._echo:
+            logger.info("pool %r: %.1f ms: %s", self.name, seconds * 1e3, sql)
+
+        if self._slow is not None and seconds >= self._slow:
+            logger.warning("pool %r: slow query, %.3f s: %s", self.name, seconds, sql)
+
+    def index_statements(self, table: Table) -> Sequence[ExecutableDDLElement]:
+        """
+        Give what creates a table's indexes that are not part of its CREATE TABLE.
+
+        Args:
+            table: The table.
+        """
+        return [
+            CreateIndex(index, if_not_exists=True)
+            for index in sorted(table.indexes, key=lambda i: str(i.name))
+        ]
+
+
+class ClientBlock(AbstractAsyncContextManager[SqlClient]):
+    """Holds a client for the length of an ``async with`` block."""
+
+    __slots__ = ("_alone", "_client", "_give_back", "_pool", "_read_only", "_task")
+
+    def __init__(self, pool: SqlPool, *, alone: bool, read_only: bool) -> None:
+        self._pool = pool
+        self._alone = alone
+        self._read_only = read_only
+        self._client: SqlClient | None = None
+        self._give_back: Callable[[], None] | None = None
+        self._task: asyncio.Task[object] | None = None
+
+    async def __aenter__(self) -> SqlClient:
+        if self._client is not None:
+            message = "this block is in use: call get_client() for each block"
+            raise UsageError(message)
+
+        pool = self._pool
+        binding = pool.binding
+
+        if not self._alone:
+            bound = binding.current()
+
+            if bound is not None and (self._read_only or not bound.read_only):
+                return bound
+
+        if pool._compiler is None:  # noqa: SLF001 - the two are one mechanism
+            await pool.learn()
+
+        client, self._give_back = await pool.open_client(read_only=self._read_only)
+        self._client = client
+
+        if not self._alone:
+            self._task = binding.bind(client)
+
+        return client
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        client, self._client = self._client, None
+
+        if client is None or self._give_back is None:
+            return
+
+        if not self._alone:
+            self._pool.binding.unbind(client, self._task)
+
+        self._give_back()
+
+
+def make_pool(connector: Any, name: str, options: Mapping[str, Any], where: str, **sizes: int) -> Pool[Any]:
+    """
+    Make the pool of connections under a SQL pool.
+
+    Args:
+        connector: Opens the connections.
+        name: The pool's name.
+        options: Checked options.
+        where: The section's full name for errors.
+        **sizes: ``min_size`` and ``max_size`` where the options leave them out.
+    """
+    chosen = {key: options[key] for key in _OPTIONS if key in options}
+    minimum = options.get("min_size", sizes["min_size"])
+    maximum = options.get("max_size", max(sizes["max_size"], minimum if "max_size" not in options else 0))
+    lifetime = chosen.get("max_lifetime")
+
+    if lifetime is not None and lifetime <= 0:
+        chosen["max_lifetime"] = None  # -1 is how the original's pool_recycle said "never"
+
+    check_sizes(minimum, maximum, where=where)
+    return Pool(connector, name=name, min_size=minimum, max_size=maximum, **chosen)
+
+
+def give_back(pool: Pool[Any], lease: Lease[Any]) -> Callable[[], None]:
+    """
+    Make what gives a lease back.
+
+    Args:
+        pool: The pool.
+        lease: Its lease.
+    """
+    return lambda: pool.release(lease)
+
+
+def _row_type(value: object) -> type | None:
+    """Understand what the original called ``cursorclass``: dict rows for a DictCursor, ours for the rest."""
+    if value is None:
+        return None
+
+    if value is dict or (isinstance(value, str) and value.lower() in {"dict", "dictcursor"}):
+        return dict
+
+    return dict if "dict" in getattr(value, "__name__", "").lower() else None

@@ -1,0 +1,134 @@
+"""Rows: immutable, light, and readable by attribute, by key and by index.
+
+A row is a tuple of a class that is made once per list of columns, as a named tuple is. Making one
+costs what making a tuple costs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any, ClassVar, SupportsIndex, cast
+
+from ws_pool.errors import UsageError
+
+__all__ = ("Row", "dict_maker", "row_class")
+
+
+class Row(tuple[Any, ...]):  # Any: columns hold whatever the database holds
+    """
+    One row of a result.
+
+    Columns are read as ``row.name``, ``row["name"]`` or ``row[0]``; a row unpacks and compares as
+    a tuple. A column whose name is no attribute name, begins with an underscore, or occurs twice is
+    read by key or index.
+
+    Example:
+        >>> row = row_class(("id", "name"))((7, "ada"))
+        >>> row.name, row["id"], row[0], row._asdict()
+        ('ada', 7, 7, {'id': 7, 'name': 'ada'})
+    """
+
+    __slots__ = ()
+
+    _fields: ClassVar[tuple[str, ...]] = ()
+    _index: ClassVar[dict[str, int]] = {}
+
+    def __repr__(self) -> str:
+        pairs = ", ".join(f"{name}={value!r}" for name, value in zip(self._fields, self, strict=True))
+        return f"Row({pairs})"
+
+    def __getitem__(self, key: SupportsIndex | slice | str) -> Any:
+        if isinstance(key, str):
+            return tuple.__getitem__(self, self._position(key))
+
+        return tuple.__getitem__(self, key)
+
+    def __getattr__(self, name: str) -> Any:
+        message = f"the row has no column {name!r}; it has {', '.join(self._fields)}"
+        raise AttributeError(message)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (self._fields, tuple(self))
+
+    def keys(self) -> tuple[str, ...]:
+        """Give the names of the columns."""
+        return self._fields
+
+    def get(self, key: str, default: object = None) -> Any:
+        """
+        Read a column by name.
+
+        Args:
+            key: The name.
+            default: What to give when there is no such column.
+
+        Returns:
+            The value.
+        """
+        return self[key] if key in self._index else default
+
+    def _asdict(self) -> dict[str, Any]:
+        """Give the row as a new dict; of columns of the same name, the last one."""
+        return dict(zip(self._fields, self, strict=True))
+
+    @classmethod
+    def _position(cls, key: str) -> int:
+        position = cls._index.get(key, -1)
+
+        if position >= 0:
+            return position
+
+        if key in cls._index:
+            message = f"the result has several columns {key!r}: give them labels, or read them by index"
+            raise UsageError(message, column=key)
+
+        raise KeyError(key)
+
+
+@lru_cache(maxsize=1024)
+def row_class(names: tuple[str, ...]) -> type[Row]:
+    """
+    Make the class of rows with these columns, or find it again.
+
+    Args:
+        names: The columns' names, in order.
+
+    Returns:
+        A class whose instances are made of any iterable of values.
+    """
+    counts = Counter(names)
+    index = {name: position if counts[name] == 1 else -1 for position, name in enumerate(names)}
+    members: dict[str, object] = {"__slots__": (), "_fields": names, "_index": index, "__module__": __name__}
+
+    for name, position in index.items():
+        if position >= 0 and name.isidentifier() and not name.startswith("_"):
+            members[name] = property(cast("Callable[[Any], Any]", itemgetter_of_tuple(position)))
+
+    return type("Row", (Row,), members)
+
+
+def itemgetter_of_tuple(position: int) -> Callable[[tuple[Any, ...]], Any]:
+    """
+    Make a getter for one position that does not go through `Row.__getitem__`.
+
+    Args:
+        position: The index.
+    """
+    get = tuple.__getitem__
+    return lambda row: get(row, position)
+
+
+def dict_maker(names: tuple[str, ...]) -> Callable[[Iterable[Any]], dict[str, Any]]:
+    """
+    Make a function that turns values into a dict.
+
+    Args:
+        names: The columns' names, in order.
+    """
+    return lambda values: dict(zip(names, values, strict=True))
+
+
+def _rebuild(names: tuple[str, ...], values: Sequence[Any]) -> Row:
+    return row_class(names)(values)

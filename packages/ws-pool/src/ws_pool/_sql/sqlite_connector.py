@@ -1,0 +1,342 @@
+"""Connections to SQLite over aiosqlite: each has its own thread, and each statement costs one hop to it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from ws_pool._config import Check, integer, mask_url, number, optional, text
+from ws_pool._sql.connection import Reply, busy, cut_short, sqlite_error
+from ws_pool._sql.mysql_options import POOL_CHECKS
+from ws_pool.errors import ConfigError, UnavailableError, UnsupportedStatement
+
+__all__ = ("SqliteConnection", "SqliteConnector", "SqliteFile", "path_of")
+
+T = TypeVar("T")
+
+SQLITE_CHECKS: dict[str, Check] = {
+    **POOL_CHECKS,
+    "url": text,
+    "path": text,
+    "busy_timeout": number(0),
+    "journal_mode": text,
+    "synchronous": text,
+    "foreign_keys": POOL_CHECKS["echo"],
+    "cache_kb": optional(integer(0)),
+    "init_command": optional(text),
+}
+
+SQLITE_ALIASES = {"minsize": "min_size", "maxsize": "max_size", "db": "path", "cursorclass": "row_type"}
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteFile:
+    """A database file and how it is opened; ``:memory:`` is a database that lives as long as its pool."""
+
+    path: str
+    busy_timeout: float = 5.0
+    journal_mode: str = "WAL"
+    synchronous: str = "NORMAL"
+    foreign_keys: bool = True
+    cache_kb: int | None = None
+    init_command: str | None = None
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether there is no file."""
+        return self.path == ":memory:"
+
+    def __str__(self) -> str:
+        return f"sqlite:///{self.path}"
+
+
+def path_of(url: str, where: str) -> dict[str, object]:
+    """
+    Split a URL into options.
+
+    Args:
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``sqlite:///:memory:``.
+        where: The option's full name for errors.
+
+    Returns:
+        The path, and the options of the query.
+
+    Raises:
+        ConfigError: It is no SQLite URL.
+    """
+    parts = urlsplit(url)
+    path = unquote(parts.path)[1:] or ":memory:"
+
+    if parts.scheme.partition("+")[0] != "sqlite" or parts.netloc:
+        forms = "sqlite:///path, sqlite:////absolute/path or sqlite:///:memory:"
+        message = f"{where} must be {forms}, not {mask_url(url)!r}"
+        raise ConfigError(message, setting=where)
+
+    return {"path": path, **dict(parse_qsl(parts.query))}
+
+
+class SqliteConnection:
+    """
+    One connection; aiosqlite's own is ``raw``.
+
+    Args:
+        raw: A connection of aiosqlite, open.
+        writable: Whether it may change the database.
+    """
+
+    __slots__ = ("cut", "dirty", "in_exchange", "raw", "streaming", "writable")
+
+    def __init__(self, raw: Any, *, writable: bool) -> None:  # Any: its needed methods are not public
+        self.raw = raw
+        self.writable = writable
+        self.dirty = False
+        self.in_exchange = False
+        self.streaming = False
+        self.cut = False
+
+    def __repr__(self) -> str:
+        return f"<SqliteConnection {'writer' if self.writable else 'reader'} {id(self):#x}>"
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        return bool(self.raw._connection is not None and self.raw.in_transaction)  # noqa: SLF001 - it raises when closed
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection can be used; False when a statement was cut short."""
+        return not (self.cut or self.in_exchange or self.streaming) and self.raw._connection is not None  # noqa: SLF001 - as above
+
+    async def run(self, sql: str, values: Sequence[Any] | None) -> Reply:
+        """
+        Run one statement.
+
+        Args:
+            sql: The statement with ``?`` placeholders.
+            values: The values, or None when it has no placeholders.
+
+        Returns:
+            The reply.
+
+        Raises:
+            QueryError: SQLite refused the statement.
+        """
+
+        def work(connection: sqlite3.Connection) -> Reply:
+            cursor = connection.execute(sql, () if values is None else values)
+            description = cursor.description
+            rows = None if description is None else cursor.fetchall()
+            count = len(rows) if rows is not None and cursor.rowcount < 0 else cursor.rowcount
+            reply = Reply(rows, description, max(count, 0), cursor.lastrowid or 0)
+            cursor.close()
+            return reply
+
+        return await self._call(work, sql)
+
+    async def run_many(self, sql: str, values: Sequence[Sequence[Any]]) -> int:
+        """
+        Run one statement once per row of values, all or nothing.
+
+        Args:
+            sql: The statement with ``?`` placeholders.
+            values: The rows.
+
+        Returns:
+            The sum of rows matched.
+        """
+
+        def work(connection: sqlite3.Connection) -> int:
+            own = not connection.in_transaction
+
+            if own:
+                connection.execute("BEGIN IMMEDIATE")
+
+            try:
+                count = connection.executemany(sql, values).rowcount
+            except BaseException:
+                if own:
+                    connection.execute("ROLLBACK")
+
+                raise
+
+            if own:
+                connection.execute("COMMIT")
+
+            return max(count, 0)
+
+        return await self._call(work, sql)
+
+    async def stream(self, sql: str, values: Sequence[Any] | None, size: int) -> AsyncIterator[Reply]:
+        """
+        Run one statement and give its rows in blocks.
+
+        Args:
+            sql: The statement with ``?`` placeholders.
+            values: The values, or None when it has no placeholders.
+            size: Rows per block.
+
+        Yields:
+            Replies with up to ``size`` rows each.
+        """
+        cursor = await self._call(
+            lambda connection: connection.execute(sql, () if values is None else values), sql
+        )
+        self.streaming = True
+
+        try:
+            while rows := await self._call(lambda _: cursor.fetchmany(size), sql, streaming=True):
+                yield Reply(rows, cursor.description, len(rows), 0)
+        finally:
+            self.streaming = False
+
+            if self.alive:
+                await self._call(lambda _: cursor.close(), sql)
+
+    def terminate(self) -> None:
+        """Interrupt what runs, and have the thread close the connection and end."""
+        connection = self.raw._connection  # noqa: SLF001 - its own interrupt() is a coroutine
+
+        if connection is not None:
+            connection.interrupt()
+            self.raw.stop()
+
+    async def _call(self, work: Callable[[sqlite3.Connection], T], sql: str, *, streaming: bool = False) -> T:
+        if self.in_exchange or (self.streaming and not streaming):
+            raise busy()
+
+        if self.cut:
+            raise cut_short()
+
+        connection = self.raw._connection  # noqa: SLF001 - as above
+
+        if connection is None:
+            message = "the connection to the database is closed"
+            raise UnavailableError(message)
+
+        self.in_exchange = True
+
+        try:
+            result: T = await self.raw._execute(work, connection)  # noqa: SLF001 - one hop for all the work of a statement
+        except sqlite3.ProgrammingError as error:
+            self.in_exchange = False
+
+            if "type" in str(error) and "not supported" in str(error):
+                raise UnsupportedStatement(str(error), sql=sql) from error
+
+            raise sqlite_error(error, sql) from error
+        except (sqlite3.Error, OverflowError, TypeError, ValueError) as error:
+            self.in_exchange = False
+            raise sqlite_error(error, sql) from error
+        except BaseException:
+            self.cut = True
+            raise
+
+        self.in_exchange = False
+        return result
+
+
+class SqliteConnector:
+    """
+    Opens and closes connections to one database.
+
+    Args:
+        file: Which, and how.
+        writable: Whether the connections may change it.
+    """
+
+    def __init__(self, file: SqliteFile, *, writable: bool) -> None:
+        self.file = file
+        self._writable = writable
+
+    def __str__(self) -> str:
+        return f"{self.file}{'' if self._writable else ' (reading)'}"
+
+    async def open(self) -> SqliteConnection:
+        """Open the database in a thread of its own, and set the session up."""
+        import aiosqlite  # noqa: PLC0415 - drivers load on first use
+
+        file = self.file
+        raw: Any = aiosqlite.connect(
+            file.path,
+            isolation_level=None,
+            timeout=file.busy_timeout,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+        thread = getattr(raw, "_thread", None)
+
+        if thread is not None:
+            thread.daemon = True  # a leaked connection must not keep the process from ending
+
+        await raw
+        conn = SqliteConnection(raw, writable=self._writable)
+
+        try:
+            await conn._call(self._set_up, "PRAGMA")  # noqa: SLF001 - the two are one driver
+        except BaseException:
+            conn.terminate()
+            raise
+
+        return conn
+
+    def is_alive(self, conn: SqliteConnection) -> bool:
+        """Tell whether a connection can be used."""
+        return conn.alive
+
+    def is_clean(self, conn: SqliteConnection) -> bool:
+        """Tell whether the session is as new."""
+        return not conn.dirty and conn.alive and not conn.in_transaction
+
+    async def ping(self, conn: SqliteConnection) -> None:
+        """Make sure that the database can be read."""
+        await conn.run("SELECT 1 FROM sqlite_master LIMIT 1", None)
+
+    async def reset(self, conn: SqliteConnection) -> None:
+        """End an open transaction, and set the session up again."""
+        await conn._call(self._reset, "ROLLBACK")  # noqa: SLF001 - the two are one driver
+        conn.dirty = False
+
+    async def close(self, conn: SqliteConnection) -> None:
+        """Close, after the thread has ended."""
+        await conn.raw.close()
+
+    def terminate(self, conn: SqliteConnection) -> None:
+        """Close at once."""
+        conn.terminate()
+
+    def _reset(self, connection: sqlite3.Connection) -> None:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+        self._set_up(connection)
+
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        file = self.file
+        connection.execute(f"PRAGMA busy_timeout = {int(file.busy_timeout * 1000)}")
+        connection.execute(f"PRAGMA foreign_keys = {int(file.foreign_keys)}")
+
+        if self._writable and not file.in_memory:
+            connection.execute(f"PRAGMA journal_mode = {file.journal_mode}").close()
+            connection.execute(f"PRAGMA synchronous = {file.synchronous}")
+
+        if file.cache_kb is not None:
+            connection.execute(f"PRAGMA cache_size = -{file.cache_kb}")
+
+        if file.init_command is not None:
+            connection.execute(file.init_command)
+
+        connection.execute(f"PRAGMA query_only = {int(not self._writable)}")
+
+
+def absolute(path: str) -> str:
+    """
+    Make a path independent of the working directory, which may change while the pool is open.
+
+    Args:
+        path: A path, or ``:memory:``.
+    """
+    return path if path == ":memory:" else str(Path(path).absolute())

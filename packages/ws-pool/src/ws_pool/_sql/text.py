@@ -1,0 +1,140 @@
+"""What can be told from a statement's text alone: its verb, and whether it leaves the session as it was.
+
+A session is *clean* after a statement when the statement cannot have changed anything that the
+next user of the connection would notice: no user variable, no setting, no temporary table, no lock,
+no default schema. The judgement errs on the safe side: only plain queries and changes of data whose
+functions are all known count as clean. What a trigger or a stored function does cannot be seen here;
+a call of a stored function is unknown and therefore not clean.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+__all__ = ("leaves_clean", "reads_only", "verb")
+
+_PLAIN = frozenset(
+    {"select", "insert", "update", "delete", "replace", "values", "with", "explain", "show", "("}
+)
+_READING = frozenset({"select", "values", "explain", "show", "("})
+_ENDS_CLEAN = frozenset({"begin", "start", "commit", "rollback", "savepoint", "release"})
+
+_SKIP = re.compile(
+    r"""/\*(?!!).*?\*/ | --[ ][^\n]* | \#[^\n]* | '(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" """,
+    re.VERBOSE | re.DOTALL,
+)
+_FIRST = re.compile(r"[A-Za-z]+|\(")
+_CALL = re.compile(r"([A-Za-z_][A-Za-z_0-9]*|`[^`]*`)\s*\(")
+
+# Words that stand before a parenthesis without being calls, and functions that keep nothing.
+_WORDS = """
+in exists values value and or not on using as by over partition select from where set into having
+limit union all any some between like case when then else end distinct interval if ifnull nullif
+coalesce isnull greatest least count sum avg min max group_concat std stddev stddev_pop stddev_samp
+var_pop var_samp variance bit_and bit_or bit_xor row_number rank dense_rank percent_rank cume_dist
+ntile lag lead first_value last_value nth_value abs ceil ceiling floor round truncate mod power pow
+sqrt exp ln log log2 log10 sign rand pi sin cos tan asin acos atan atan2 cot degrees radians crc32
+conv bin oct hex unhex ascii ord char char_length character_length length octet_length bit_length
+concat concat_ws lower upper lcase ucase left right substring substr substring_index mid trim ltrim
+rtrim lpad rpad repeat replace reverse locate position instr insert elt field find_in_set format
+space strcmp soundex quote regexp_like regexp_replace regexp_substr regexp_instr to_base64
+from_base64 md5 sha sha1 sha2 aes_encrypt aes_decrypt compress uncompress now curdate curtime
+current_date current_time current_timestamp localtime localtimestamp utc_date utc_time utc_timestamp
+sysdate date time timestamp year month day dayofmonth dayofweek dayofyear dayname monthname hour
+minute second microsecond quarter week weekday weekofyear yearweek date_add date_sub adddate subdate
+addtime subtime datediff timediff timestampdiff timestampadd date_format time_format str_to_date
+from_unixtime unix_timestamp from_days to_days to_seconds sec_to_time time_to_sec makedate maketime
+last_day extract cast convert binary decimal signed unsigned varchar nchar json json_extract
+json_unquote json_value json_array json_object json_arrayagg json_objectagg json_contains
+json_contains_path json_keys json_length json_type json_valid json_set json_insert json_replace
+json_remove json_merge json_merge_patch json_merge_preserve json_search json_quote json_table uuid
+uuid_short inet_aton inet_ntoa inet6_aton inet6_ntoa version database schema user current_user
+connection_id sleep row match against collate grouping div xor default recursive key primary index
+exclude filter within order group rows range returning ignore duplicate update lateral join
+straight_join inner outer cross natural window
+"""
+_KNOWN = frozenset(_WORDS.split())
+
+# What makes the next name that of a table, an alias or a CTE, though a parenthesis follows it.
+_NAMED = re.compile(r"\b(?:into|with|recursive|as|window)\s+(?:(?:`[^`]*`|\w+)\s*\.\s*)?$", re.IGNORECASE)
+
+# Constructs that always count as unclean: variables, locks, results into variables.
+_UNCLEAN = re.compile(
+    r"@|:=|/\*!|\binto\s+(?:outfile|dumpfile)\b|\bsql_calc_found_rows\b|\bprocedure\s+analyse\b",
+    re.IGNORECASE,
+)
+
+
+@lru_cache(maxsize=2048)
+def verb(sql: str) -> str:
+    """
+    Give a statement's first word in lower case.
+
+    Args:
+        sql: The statement.
+
+    Returns:
+        The word, ``(`` for a statement in parentheses, or an empty string.
+
+    Example:
+        >>> verb("/* hint */ Select 1")
+        'select'
+    """
+    found = _FIRST.search(_SKIP.sub(" ", sql))
+    return found.group().lower() if found else ""
+
+
+@lru_cache(maxsize=2048)
+def leaves_clean(sql: str) -> bool:
+    """
+    Tell whether a statement surely leaves the session as it was.
+
+    Args:
+        sql: The statement, with placeholders instead of values.
+
+    Returns:
+        False when in doubt.
+
+    Example:
+        >>> leaves_clean("SELECT count(*) FROM t WHERE a = %s"), leaves_clean("SELECT get_lock('a', 1)")
+        (True, False)
+    """
+    text = _SKIP.sub("''", sql)
+    first = verb(sql)
+
+    if first in _ENDS_CLEAN:
+        return True
+
+    if first not in _PLAIN or ";" in text.strip().rstrip(";") or _UNCLEAN.search(text):
+        return False
+
+    return all(name.lower() in _KNOWN or _is_column_list(text, start) for name, start in _calls(text))
+
+
+@lru_cache(maxsize=2048)
+def reads_only(sql: str) -> bool:
+    """
+    Tell whether a statement surely changes nothing.
+
+    Args:
+        sql: The statement.
+
+    Returns:
+        False when in doubt.
+    """
+    first = verb(sql)
+
+    if first == "with":
+        return not re.search(r"\b(?:insert|update|delete|replace)\b", _SKIP.sub("''", sql), re.IGNORECASE)
+
+    return first in _READING and ";" not in _SKIP.sub("''", sql).strip().rstrip(";")
+
+
+def _calls(text: str) -> list[tuple[str, int]]:
+    return [(found.group(1), found.start()) for found in _CALL.finditer(text)]
+
+
+def _is_column_list(text: str, start: int) -> bool:
+    """Tell whether a name before a parenthesis names a table with its columns, or a CTE, not a function."""
+    return bool(_NAMED.search(text[:start]))

@@ -1,0 +1,71 @@
+"""Which connection belongs to which task: nested blocks of one task share theirs, child tasks do not.
+
+The binding is keyed by the task itself. A context variable would be inherited by child tasks, so
+that two tasks would interleave on one connection in the middle of a transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Generic, TypeVar
+
+__all__ = ("TaskBinding",)
+
+T = TypeVar("T")
+
+
+class TaskBinding(Generic[T]):
+    """
+    At most one object per task.
+
+    Example:
+        ```python
+        import asyncio
+        from ws_pool.context import TaskBinding
+
+        binding = TaskBinding()
+        binding.bind("mine")
+
+        async def child():
+            return binding.current()
+
+        print(binding.current(), await asyncio.create_task(child()))
+        binding.unbind("mine")
+        ```
+    """
+
+    __slots__ = ("_bound",)
+
+    def __init__(self) -> None:
+        self._bound: dict[asyncio.Task[object] | None, T] = {}
+
+    def current(self) -> T | None:
+        """Give the running task's object, if it has one."""
+        return self._bound.get(asyncio.current_task()) if self._bound else None
+
+    def bind(self, value: T) -> asyncio.Task[object] | None:
+        """
+        Bind an object to the running task.
+
+        Args:
+            value: The object.
+
+        Returns:
+            The task, which `unbind` needs when the block ends in another one.
+        """
+        task = asyncio.current_task()
+        self._bound[task] = value
+        return task
+
+    def unbind(self, value: T, task: asyncio.Task[object] | None = None) -> None:
+        """
+        Unbind an object; nothing happens when another one is bound.
+
+        Args:
+            value: The object.
+            task: The task it was bound to; the running one by default.
+        """
+        key = task or asyncio.current_task()
+
+        if self._bound.get(key) is value:
+            del self._bound[key]

@@ -1,0 +1,296 @@
+"""SQLite: `SqlitePool`, one writer and several readers over aiosqlite."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, cast
+
+from ws_core.component import Health
+from ws_pool._config import options_of
+from ws_pool._sql.client import Result, SqlClient, Statement
+from ws_pool._sql.compiler import Prepared
+from ws_pool._sql.connection import Reply
+from ws_pool._sql.engine import BorrowedSqlite, make_engine
+from ws_pool._sql.manager import SqlPoolManager, sql_pool_manager
+from ws_pool._sql.plan import Plan
+from ws_pool._sql.pool import SqlPool, give_back, make_pool
+from ws_pool._sql.row import Row
+from ws_pool._sql.sqlite_connector import (
+    SQLITE_ALIASES,
+    SQLITE_CHECKS,
+    SqliteConnection,
+    SqliteConnector,
+    SqliteFile,
+    absolute,
+    path_of,
+)
+from ws_pool._statistics import PoolStatistics
+from ws_pool.errors import MissingExtraError, UsageError
+from ws_pool.pool import Lease, Pool
+
+__all__ = (
+    "Prepared",
+    "Result",
+    "Row",
+    "SqlClient",
+    "SqlPoolManager",
+    "SqlitePool",
+    "SqlitePoolManager",
+    "Statement",
+    "sql_pool_manager",
+)
+
+SqlitePoolManager = SqlPoolManager
+
+
+class SqlitePool(SqlPool):
+    """
+    One SQLite database: a connection that writes and several that read, each in a thread of its own.
+
+    Queries outside of a transaction run on a reader; changes run on the writer, one after the
+    other, so that they never fail as busy inside one process. With WAL, the default, readers never
+    wait for the writer.
+
+    Args:
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``sqlite:///:memory:``.
+        name: The name in errors, logs and statistics.
+        **options: ``path`` instead of the URL. The database: ``busy_timeout journal_mode synchronous
+            foreign_keys cache_kb init_command``. The readers: ``min_size max_size`` (1 and 4), and
+            the pool's and client's options of `ws_pool.mysql.MysqlPool`.
+
+    Raises:
+        ConfigError: A wrong option; the message names it.
+        MissingExtraError: aiosqlite is not installed.
+
+    Example:
+        ```python
+        from ws_pool import SqlitePool
+
+        async with SqlitePool(url="sqlite:///:memory:") as pool:
+            await pool.execute("CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT)")
+            print(await pool.insert("INSERT INTO item (name) VALUES (:name)", name="tea"))
+            print(await pool.select("SELECT * FROM item"))
+        ```
+    """
+
+    def __init__(self, url: str | None = None, *, name: str = "default", **options: Any) -> None:
+        section = options if url is None else {"url": url, **options}
+        self._set_up(name, section, "SqlitePool")
+
+    @classmethod
+    def of_section(cls, name: str, section: Mapping[str, object], where: str) -> Self:
+        """
+        Make a pool of a settings section.
+
+        Args:
+            name: The pool's name.
+            section: Its options.
+            where: The section's full name, for errors.
+
+        Returns:
+            The pool, not started.
+        """
+        pool = cls.__new__(cls)
+        pool._set_up(name, section, where)  # noqa: SLF001 - an instance of this very class
+        return pool
+
+    def _set_up(self, name: str, section: Mapping[str, object], where: str) -> None:
+        options = options_of(section, SQLITE_CHECKS, where=where, aliases=SQLITE_ALIASES)
+        url = options.pop("url", None)
+
+        if url is not None:
+            parts = path_of(cast("str", url), f"{where}.url")
+            options = {
+                **options_of(parts, SQLITE_CHECKS, where=f"{where}.url", aliases=SQLITE_ALIASES),
+                **options,
+            }
+
+        fields = set(SqliteFile.__dataclass_fields__)
+        given = {key: options.pop(key) for key in list(options) if key in fields}
+        given["path"] = absolute(str(given.get("path", ":memory:")))
+        super().__init__(name, options)
+        file = self._file = SqliteFile(**cast("dict[str, Any]", given))
+        one = {**options, "min_size": 1, "max_size": 1, "max_lifetime": None}
+        self._writers: Pool[SqliteConnection] = make_pool(
+            SqliteConnector(file, writable=True), name, one, where, min_size=1, max_size=1
+        )
+        self._readers: Pool[SqliteConnection] = self._writers
+
+        if not file.in_memory:
+            connector = SqliteConnector(file, writable=False)
+            self._readers = make_pool(connector, name, options, where, min_size=1, max_size=4)
+
+        if importlib.util.find_spec("aiosqlite") is None:
+            raise MissingExtraError.for_extra(where, "ws-pool[sqlite]")
+
+    def __repr__(self) -> str:
+        return f"<SqlitePool {self.name!r} of {self._file}>"
+
+    @property
+    def path(self) -> str:
+        """The database's file, or ``:memory:``."""
+        return self._file.path
+
+    async def start(self) -> None:
+        """
+        Open the database; it is created when it does not exist.
+
+        Raises:
+            UnavailableError: It cannot be opened; nothing is left behind.
+        """
+        await self._writers.start()
+
+        try:
+            if self._readers is not self._writers:
+                await self._readers.start()
+
+            await self.learn()
+        except BaseException:
+            await self.close(timeout=0)
+            raise
+
+    async def close(self, *, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - leases get time to drain
+        """
+        Close all connections; may be called again.
+
+        Args:
+            timeout: Seconds for clients in use to come back.
+        """
+        if self._readers is not self._writers:
+            await self._readers.close(timeout=timeout)
+
+        await self._writers.close(timeout=timeout)
+
+    def engine(self, **options: Any) -> Any:
+        """
+        Give a SQLAlchemy `AsyncEngine` whose sessions hold this pool's writing connection.
+
+        Args:
+            **options: For `create_async_engine`; those that choose a pool are ours.
+
+        Returns:
+            The engine; one session at a time.
+        """
+        return make_engine("sqlite+aiosqlite://", self._borrow, **options)
+
+    async def health(self) -> Health:
+        """Make sure that the database can be read."""
+        return await self._readers.health()
+
+    def statistics(self) -> PoolStatistics:
+        """Give a frozen snapshot of the readers; that of the writer is in `writer_statistics`."""
+        return self._readers.statistics()
+
+    def writer_statistics(self) -> PoolStatistics:
+        """Give a frozen snapshot of the writer."""
+        return self._writers.statistics()
+
+    def expire(self) -> None:
+        """Replace all connections: idle ones now, those in use when they come back."""
+        if self._readers is not self._writers:
+            self._readers.expire()
+
+        if not self._file.in_memory:
+            self._writers.expire()
+
+    async def open_client(self, *, read_only: bool) -> tuple[SqlClient, Callable[[], None]]:
+        """
+        Take a connection for a client.
+
+        Args:
+            read_only: Whether the client only reads.
+
+        Returns:
+            The client, and what gives its connections back.
+        """
+        lease = await self._readers.acquire()
+        make = SqlClient if self._readers is self._writers else RoutingClient
+        return make(self, lease.connection, read_only=read_only), give_back(self._readers, lease)
+
+    async def acquire_writer(self) -> Lease[SqliteConnection]:
+        """Take the writing connection."""
+        return await self._writers.acquire()
+
+    def release_writer(self, lease: Lease[SqliteConnection]) -> None:
+        """
+        Give the writing connection back.
+
+        Args:
+            lease: What `acquire_writer` gave.
+        """
+        self._writers.release(lease)
+
+    async def _borrow(self) -> BorrowedSqlite:
+        lease = await self._writers.acquire()
+        conn = lease.connection
+        conn.dirty = True
+        conn.raw.isolation_level = ""
+
+        def release(discard: bool) -> None:  # noqa: FBT001 - a callback
+            if conn.raw._connection is not None:  # noqa: SLF001 - it raises when closed
+                conn.raw.isolation_level = None
+
+            self._writers.release(lease, discard=discard)
+
+        return BorrowedSqlite(conn.raw, release)
+
+
+class RoutingClient(SqlClient):
+    """A client that reads on its own connection, and takes the writing one for each change or transaction."""
+
+    __slots__ = ("_reader", "_writing")
+
+    def __init__(self, pool: SqlitePool, connection: Any, *, read_only: bool = False) -> None:
+        super().__init__(pool, connection, read_only=read_only)
+        self._reader = connection
+        self._writing: Lease[SqliteConnection] | None = None
+
+    async def begin_outermost(self, isolation: str | None, *, read_only: bool) -> None:
+        """
+        Open a transaction: on the writer, unless it only reads.
+
+        Args:
+            isolation: SQLite's transactions are serializable; nothing else can be asked for.
+            read_only: Whether changes are refused.
+        """
+        if isolation not in {None, "SERIALIZABLE"}:
+            message = f"SQLite has no isolation level {isolation!r}: its transactions are serializable"
+            raise UsageError(message)
+
+        if read_only or self.read_only:
+            await self.control("BEGIN")
+            return
+
+        pool = cast("SqlitePool", self._pool)
+        self._writing = await pool.acquire_writer()
+        self.connection = self._writing.connection
+
+        try:
+            await self.control("BEGIN IMMEDIATE")
+        except BaseException:
+            self.ended()
+            raise
+
+    def ended(self) -> None:
+        """Give the writing connection back, when the outermost transaction has ended."""
+        super().ended()
+        lease, self._writing = self._writing, None
+        self.connection = self._reader
+
+        if lease is not None:
+            cast("SqlitePool", self._pool).release_writer(lease)
+
+    async def _perform(self, plan: Plan, sql: str, values: Sequence[Any] | None) -> Reply:
+        if plan.reading or self.depth or self.read_only:
+            return await super()._perform(plan, sql, values)
+
+        pool = cast("SqlitePool", self._pool)
+        lease = await pool.acquire_writer()
+
+        try:
+            connection = lease.connection
+            connection.dirty = connection.dirty or not plan.clean
+            return await self._exchange(connection, sql, values)
+        finally:
+            pool.release_writer(lease)
