@@ -48,7 +48,7 @@ def show(target: str | None, *, as_json: bool = False) -> None:
     console = stdout()
 
     if as_json:
-        print(json.dumps([asdict(line) for line in found]))  # noqa: T201 - the result
+        print(json.dumps({"app": name, "routes": [asdict(line) for line in found]}))  # noqa: T201 - the result
         return
 
     table = Table(title=f"{app.title} · {name}", title_justify="left", box=None, header_style="bold")

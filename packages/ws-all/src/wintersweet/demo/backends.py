@@ -58,7 +58,7 @@ async def backends(directory: Path | None) -> AsyncIterator[Backends]:
             env["WS_DATABASES__default__url"] = url
             databases["default"] = {"url": url}
 
-        if not settings.LOGGING_CONFIG:
+        if False and not settings.LOGGING_CONFIG:
             env["WS_LOGGING_CONFIG__file_path"] = str(state)
             env["WS_LOGGING_CONFIG__file_name"] = "demo.log"
             env["WS_LOGGING_CONFIG__json"] = "true"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -99,6 +99,7 @@ class Crowd:
         at_once: How many are in the shop at the same time.
         progress: Called after each buyer.
         clock: Seconds, monotonic.
+        sleep: How a buyer pauses before asking again.
         seed: Of the keys and the jitter; None for keys that no one else has.
     """
 
@@ -111,6 +112,7 @@ class Crowd:
         at_once: int = 64,
         progress: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         seed: int | None = None,
     ) -> None:
         self.tally = Tally()
@@ -120,6 +122,7 @@ class Crowd:
         self._at_once = at_once
         self._progress = progress
         self._clock = clock
+        self._sleep = sleep
         self._random = random.Random(seed)
 
     async def run(self) -> Tally:
@@ -196,7 +199,7 @@ class Crowd:
                     break
 
             self.tally.retries += 1
-            await asyncio.sleep(max(wait, pause * self._random.uniform(0.5, 1.0)))
+            await self._sleep(max(wait, pause * self._random.uniform(0.5, 1.0)))
             pause = min(pause * 2, 1.0)
 
         raise TimeoutError(f"{body['buyer']} got no definite answer from {path}; the last was {last}")

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy import and_, select, update
-from ws_pool.mysql import atomic, sql_pool_manager
+from ws_pool import atomic, sql_pool_manager
 
 from wintersweet.demo.tables import PAID, RELEASED, RESERVED, items, orders
 from ws_core.errors import WsError

@@ -30,6 +30,9 @@ READY = b"ready\n"
 _QUICK = 5.0
 """A worker that dies sooner (seconds) than this did not die of the sale, but of its set-up."""
 
+_UNREADY = 5
+"""So many workers in a row that were killed before they served mean that something is wrong."""
+
 Notice = Callable[[str], None]
 
 
@@ -71,7 +74,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def _why(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is in use: stop what uses it, or choose another with --port (0 is a free one)"
+        return f"port {port} on {host} is in use: stop what uses it, or choose another with --port"
 
     if isinstance(error, PermissionError):
         return f"no permission to listen on port {port}: choose one above 1023 with --port"
@@ -111,7 +114,7 @@ class Supervisor:
         self._env = dict(os.environ if env is None else env)
         self._notice = notice
         self._grace = grace
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._keepers: list[asyncio.Task[None]] = []
         self._lifeline: tuple[int, int] | None = None
@@ -153,7 +156,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Ask all workers to stop, kill those that do not within the grace, and reap them."""
-        self._stopping = True
+        self._stopping.set()
         keepers, self._keepers = self._keepers, []
 
         for process in self._running.values():
@@ -180,10 +183,15 @@ class Supervisor:
 
     async def _keep(self, serving: asyncio.Future[None]) -> None:
         """Run one worker after another until told to stop, or until one cannot even start."""
-        while not self._stopping:
+        unready = 0
+
+        while not self._stopping.is_set():
             began = time.monotonic()
             process = await self._spawn()
             self._running[process.pid] = process
+
+            if self._stopping.is_set():  # told while the process was being made
+                process.terminate()
 
             try:
                 served = await self._wait_ready(process)
@@ -195,10 +203,13 @@ class Supervisor:
             finally:
                 self._running.pop(process.pid, None)
 
-            if self._stopping:
+            if self._stopping.is_set():
                 break
 
-            if not served or (code > 0 and time.monotonic() - began < _QUICK):
+            unready = 0 if served else unready + 1
+            own_fault = code >= 0 and (not served or (code > 0 and time.monotonic() - began < _QUICK))
+
+            if own_fault or unready >= _UNREADY:
                 self._fail(f"worker {process.pid} ended {_how(code)} while it started", serving)
                 break
 

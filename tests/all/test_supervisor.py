@@ -1,0 +1,161 @@
+"""Worker processes: started, watched, replaced, stopped; with small programs in place of the shop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.all._support import until
+from wintersweet.demo.supervisor import Supervisor, listen
+from ws_core.errors import ConfigError, UnavailableError
+
+READY = "import os, sys, signal, time; os.write(1, b'ready\\n')"
+
+
+@pytest.fixture
+def sock() -> Iterator[socket.socket]:
+    """Give a listening socket on a free port."""
+    with listen("127.0.0.1", 0) as sock:
+        yield sock
+
+
+def program(code: str) -> tuple[str, ...]:
+    """Return the command of a worker that runs this code."""
+    return (sys.executable, "-c", textwrap.dedent(code))
+
+
+class TestSupervisor:
+    """A number of workers, kept alive."""
+
+    async def test_workers_serve_and_stop(self, sock: socket.socket) -> None:
+        """After the start each worker runs; after the stop none does."""
+        async with Supervisor(sock, 2, command=program(f"{READY}; time.sleep(60)")) as supervisor:
+            pids = supervisor.pids
+            assert len(pids) == 2
+
+        assert not any(psutil.pid_exists(pid) for pid in pids)
+        assert supervisor.pids == []
+
+    async def test_a_killed_worker_is_replaced(self, sock: socket.socket) -> None:
+        """SIGKILL costs a worker, not the service, and is told."""
+        told: list[str] = []
+        command = program(f"{READY}; time.sleep(60)")
+
+        async with Supervisor(sock, 1, command=command, notice=told.append) as supervisor:
+            (pid,) = supervisor.pids
+            os.kill(pid, signal.SIGKILL)
+            await asyncio.to_thread(until, lambda: supervisor.pids and pid not in supervisor.pids)
+
+            assert (supervisor.replaced, supervisor.failure) == (1, None)
+            assert told == [f"worker {pid} ended by SIGKILL; a new one takes its place"]
+
+    async def test_a_worker_that_cannot_start_is_an_error(self, sock: socket.socket) -> None:
+        """A failing start is reported at once and nothing runs on."""
+        supervisor = Supervisor(sock, 2, command=program("raise SystemExit(3)"))
+
+        with pytest.raises(UnavailableError, match=r"worker \d+ ended with status 3 while it started"):
+            await supervisor.start()
+
+        assert supervisor.pids == []
+
+    async def test_a_worker_that_fails_soon_after_its_start_is_not_started_for_ever(
+        self, sock: socket.socket
+    ) -> None:
+        """An application that fails at once is a failure, not a loop of restarts."""
+        command = program(f"{READY}; time.sleep(0.3); raise SystemExit(1)")
+
+        async with Supervisor(sock, 1, command=command) as supervisor:
+            await asyncio.wait_for(supervisor.failed.wait(), 20)
+
+            assert isinstance(supervisor.failure, UnavailableError)
+            assert supervisor.replaced == 0
+
+    async def test_a_worker_that_ignores_sigterm_is_killed(self, sock: socket.socket) -> None:
+        """The grace ends; so does the worker."""
+        told: list[str] = []
+        code = f"{READY.replace('os.write', 'signal.signal(15, signal.SIG_IGN); os.write')}; time.sleep(60)"
+
+        async with Supervisor(sock, 1, command=program(code), notice=told.append, grace=0.2) as supervisor:
+            (pid,) = supervisor.pids
+
+        assert not psutil.pid_exists(pid)
+        assert told == ["1 workers did not stop within 0.2 s and were killed"]
+
+    async def test_workers_get_the_socket(self, sock: socket.socket) -> None:
+        """A worker accepts on the inherited socket."""
+        code = f"""
+            import socket
+            {READY}
+            with socket.socket(fileno=int(sys.argv[-1])) as sock:
+                sock.setblocking(True)
+                sock.accept()[0].sendall(str(os.getpid()).encode())
+            time.sleep(60)
+        """
+
+        async with Supervisor(sock, 1, command=program(code)) as supervisor:
+            reader, writer = await asyncio.open_connection(*sock.getsockname())
+            answer = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+
+            assert [int(answer)] == supervisor.pids
+
+    def test_a_worker_sees_when_the_parent_is_gone(self, tmp_path: Path) -> None:
+        """Kill the parent with SIGKILL, and the pipe that only it held open tells the workers."""
+        worker = f"{READY}; sys.stdin.buffer.read(); open(sys.argv[1], 'w').close()"
+        parent = program("""
+            import asyncio, sys
+            from wintersweet.demo.supervisor import Supervisor, listen
+
+            async def main():
+                with listen("127.0.0.1", 0) as sock:
+                    async with Supervisor(sock, 1, command=(sys.executable, "-c", *sys.argv[1:])):
+                        print("serving", flush=True)
+                        await asyncio.sleep(60)
+
+            asyncio.run(main())
+        """)
+        gone = tmp_path / "gone"
+
+        with subprocess.Popen([*parent, worker, str(gone)], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"serving\n"
+            process.kill()
+
+        until(gone.exists)
+
+
+class TestListen:
+    """The listening socket, and why there is none."""
+
+    def test_a_taken_port_is_named(self, sock: socket.socket) -> None:
+        """The message names the port and the remedy."""
+        port = sock.getsockname()[1]
+
+        with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 is in use: .* --port"):
+            listen("127.0.0.1", port)
+
+    def test_an_address_that_is_not_ours_is_named(self) -> None:
+        """An address of another machine cannot be listened on."""
+        with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1, port 0: .* --host"):
+            listen("192.0.2.1", 0)
+
+    def test_a_name_that_does_not_exist_is_named(self) -> None:
+        """A host that cannot be looked up is told as typed."""
+        with pytest.raises(ConfigError, match=r"cannot listen on 'no-such-host\.invalid': .* --host"):
+            listen("no-such-host.invalid", 0)
+
+    def test_ipv6(self) -> None:
+        """An IPv6 address is as good."""
+        with listen("::1", 0) as sock:
+            assert sock.family == socket.AF_INET6
