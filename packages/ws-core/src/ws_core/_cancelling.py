@@ -71,11 +71,8 @@ async def cancel_at_every_await(
         if reached < point:
             return point - 1
 
-        second = point
-
-        while twice and second < reached:
-            second += 1
-            reached = await _cancelled(make, (point, second), may_finish=may_finish)
+        for second in range(point + 1, reached + 1) if twice else ():
+            await _cancelled(make, (point, second), may_finish=may_finish)
             await _checked(check)
 
 

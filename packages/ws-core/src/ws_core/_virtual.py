@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import selectors
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
@@ -79,7 +80,8 @@ class VirtualClock:
         if seconds < 0:
             raise ValueError(f"monotonic time cannot go back by {-seconds:g} s: step() sets the time of day")
 
-        self._now += seconds
+        # A small step vanishes beside a large time; it must not, or a loop would wait for ever.
+        self._now = max(self._now + seconds, math.nextafter(self._now, math.inf)) if seconds else self._now
 
     def step(self, seconds: float) -> None:
         """
@@ -110,7 +112,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         """Return the clock's monotonic seconds."""
-        return self.clock()
+        now = self.clock()
+        # asyncio fires what is due before now + resolution. Beside a large time its nanosecond
+        # vanishes, and what is due exactly now would never fire, for here time waits for it.
+        self._clock_resolution = max(1e-9, 2 * math.ulp(now))
+        return now
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[Unpack[Ts]], R], *args: *Ts

@@ -76,8 +76,8 @@ def xml_decode(val: str | bytes, *, strip: bool = True) -> dict[str, XmlValue]:
     return _Reader(strip=strip).read(val)
 
 
-def _write(parts: list[str], name: str, value: object, depth: int) -> None:
-    if not _NAME.fullmatch(str(name)):
+def _write(parts: list[str], name: object, value: object, depth: int) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidValueError(f"{name!r} is no name of an XML element", name=name)
 
     if depth > _MAX_DEPTH:
@@ -97,7 +97,7 @@ def _write(parts: list[str], name: str, value: object, depth: int) -> None:
             parts.append(_text(item).translate(_ESCAPES))
         elif not str(key).startswith("@"):
             for one in item if isinstance(item, (list, tuple)) else (item,):
-                _write(parts, str(key), one, depth + 1)
+                _write(parts, key, one, depth + 1)
 
     parts.append(f"</{name}>")
 

@@ -73,7 +73,9 @@ class WsError(Exception):
 
 def _rebuild(cls: type[WsError], args: tuple[object, ...]) -> WsError:
     """Make an error without its ``__init__``, whose signature a subclass may have changed."""
-    return cls.__new__(cls, *args)
+    error = cls.__new__(cls, *args)
+    error.args = args  # relatives of OSError would take them in __init__ only
+    return error
 
 
 class ConfigError(WsError):

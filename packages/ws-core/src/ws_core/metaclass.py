@@ -207,6 +207,13 @@ def _check_arguments(cls: type, slot: _Slot, args: tuple[object, ...], kwargs: d
 def _bind(cls: type, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, object]:
     """Name the arguments of a call, so that it does not matter how they were written."""
     constructor: Any = cls.__init__ if cls.__init__ is not object.__init__ else cls.__new__  # type: ignore[misc]  # Any: a constructor of any signature; read here, never called
+
+    if constructor is object.__new__:
+        if args or kwargs:
+            raise TypeError(f"{cls.__name__}() takes no arguments")
+
+        return {}
+
     bound = inspect.signature(constructor).bind(None, *args, **kwargs)
     bound.apply_defaults()
     return dict(bound.arguments)
