@@ -1,0 +1,152 @@
+"""The queue between callers and the writer of a log file: bounded, with exact accounts.
+
+Callers append, count and evict; the caller's lock keeps them apart. The writer takes and counts
+with counters of its own. Each counter has one kind of owner, so the two sides need no common lock;
+what waits is the difference. A line's bytes count as waiting until they are on disk.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+__all__ = ("LineQueue",)
+
+RESERVE: Final = 0.1  # share of the queue that only urgent lines may use
+
+
+class LineQueue:
+    """
+    Lines on their way to a file.
+
+    Args:
+        max_bytes: How many bytes may wait.
+        max_records: How many lines may wait.
+
+    Example:
+        >>> lines = LineQueue(max_bytes=100, max_records=10)
+        >>> lines.append(b"one")
+        >>> lines.take(1000), lines.waiting
+        ([b'one'], 1)
+        >>> lines.written([b"one"])
+        >>> lines.waiting, lines.done
+        (0, 1)
+    """
+
+    __slots__ = (
+        "_appended_bytes",
+        "_discarded_bytes",
+        "_done_bytes",
+        "_evicted_bytes",
+        "_lines",
+        "_max_bytes",
+        "_max_records",
+        "appended",
+        "discarded",
+        "done",
+        "evicted",
+        "refused",
+    )
+
+    def __init__(self, max_bytes: int, max_records: int) -> None:
+        self._max_bytes = max_bytes
+        self._max_records = max_records
+        self._lines: deque[bytes] = deque()
+        # of callers
+        self.appended = self.refused = self.evicted = 0
+        self._appended_bytes = self._evicted_bytes = 0
+        # of the writer
+        self.done = self._done_bytes = 0
+        # of whoever stops it
+        self.discarded = self._discarded_bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._lines)
+
+    @property
+    def gone(self) -> int:
+        """How many of the appended lines are no longer waiting."""
+        return self.done + self.evicted + self.discarded
+
+    @property
+    def waiting(self) -> int:
+        """How many lines wait to be written, those in the writer's hands included."""
+        return max(0, self.appended - self.gone)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes wait to be written."""
+        gone = self._done_bytes + self._evicted_bytes + self._discarded_bytes
+        return max(0, self._appended_bytes - gone)
+
+    @property
+    def dropped(self) -> int:
+        """How many lines will never be written."""
+        return self.refused + self.evicted + self.discarded
+
+    def has_room(self, size: int, *, urgent: bool) -> bool:
+        """
+        Tell whether a line may be appended.
+
+        Args:
+            size: Its bytes. A line longer than the whole queue is taken when nothing else waits.
+            urgent: Whether it may use the reserve.
+        """
+        records = self.waiting
+
+        if records == 0:
+            return True
+
+        share = 1.0 if urgent else 1.0 - RESERVE
+        return records < self._max_records * share and self.waiting_bytes + size <= self._max_bytes * share
+
+    def append(self, line: bytes) -> None:
+        """Append a line; the counters first, so that the writer can never be ahead of them."""
+        self.appended += 1
+        self._appended_bytes += len(line)
+        self._lines.append(line)
+
+    def evict(self) -> bool:
+        """Drop the oldest line that the writer has not taken; tell whether there was one."""
+        try:
+            line = self._lines.popleft()
+        except IndexError:
+            return False
+
+        self.evicted += 1
+        self._evicted_bytes += len(line)
+        return True
+
+    def take(self, size: int) -> list[bytes]:
+        """
+        Take the oldest lines, for the writer.
+
+        Args:
+            size: Bytes after which no further line is taken.
+        """
+        batch: list[bytes] = []
+        lines = self._lines
+
+        while size > 0:
+            try:
+                line = lines.popleft()
+            except IndexError:
+                break
+
+            batch.append(line)
+            size -= len(line)
+
+        return batch
+
+    def written(self, lines: list[bytes]) -> None:
+        """Count lines that are on disk, for the writer."""
+        self._done_bytes += sum(map(len, lines))
+        self.done += len(lines)
+
+    def discard(self) -> int:
+        """Give up everything that waits, those in the writer's hands included; return how many."""
+        count = self.waiting
+        self._discarded_bytes += self.waiting_bytes
+        self.discarded += count
+        self._lines.clear()
+        return count

@@ -1,0 +1,59 @@
+"""Fields that every message of a piece of work carries, such as the id of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from loguru import logger
+
+__all__ = ("current_fields", "log_context", "provide", "withdraw")
+
+Provider = Callable[[], object]
+
+_providers: dict[str, Provider] = {}
+
+
+def log_context(**fields: object) -> AbstractContextManager[None]:
+    """
+    Add fields to every message logged inside a ``with`` block.
+
+    The fields follow the code through awaits and into tasks and threads that copy the context.
+    They are on messages of loguru and, through `LogInterceptor`, of standard logging.
+
+    Args:
+        **fields: The fields; inner blocks add to and win over outer ones.
+
+    Example:
+        >>> from loguru import logger
+        >>> number = logger.add(lambda m: print(m.record["extra"]), format="{message}")
+        >>> with log_context(order=7):
+        ...     logger.info("paid")
+        {'order': 7}
+        >>> logger.remove(number)
+    """
+    return logger.contextualize(**fields)
+
+
+def provide(name: str, provider: Provider) -> None:
+    """
+    Add a field whose value is asked for with every message.
+
+    This is how the application layer hands in the id of the current request, without either
+    library knowing the other.
+
+    Args:
+        name: The field.
+        provider: Returns its value now; a false value leaves the field out. Must not log.
+    """
+    _providers[name] = provider
+
+
+def withdraw(name: str) -> None:
+    """Undo `provide`; nothing happens when there is no such field."""
+    _providers.pop(name, None)
+
+
+def current_fields() -> dict[str, object]:
+    """Return the provided fields that have a value now."""
+    return {name: value for name, provider in _providers.items() if (value := provider())}

@@ -1,0 +1,552 @@
+"""The lossless queued file sink: callers append to memory, one thread writes batches to disk.
+
+The caller pays for a queue entry, never for the disk. Nothing is lost silently: each message is
+written, or counted as dropped and reported in the log itself. The queue is drained at normal exit
+and on SIGTERM; what a SIGKILL can take is the queue and one batch.
+
+The queue itself is `ws_logging._queue.LineQueue`; callers and the writer share no lock. A signal
+handler may therefore interrupt a caller at any point and still wait for the writer to finish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from ws_logging import _process
+from ws_logging._file import RotatingFile
+from ws_logging._queue import LineQueue
+from ws_logging.errors import LoggingConfigError
+from ws_logging.rotation import LogFileRotator
+
+__all__ = ("QueuedFileSink", "SinkStatistics")
+
+Overflow = Literal["block", "drop_newest", "drop_oldest"]
+
+BATCH: Final = 256 * 1024  # bytes written at once, at most
+EARLY: Final = 64 * 1024  # bytes waiting from which the writer does not wait for more
+GATHER: Final = 0.02  # seconds that the writer waits for more
+URGENT: Final = 40  # loguru's level number of ERROR: written at once, and dropped last
+FIRST_BACKOFF: Final = 0.05  # seconds before the first attempt after the disk failed, then doubling
+LONGEST_BACKOFF: Final = 2.0
+COMPLAIN_EVERY: Final = 60.0  # seconds between two complaints on stderr
+POLL: Final = 0.002  # seconds between two looks of somebody who waits for the writer
+
+
+@dataclass(frozen=True, slots=True)
+class SinkStatistics:
+    """
+    A snapshot of a sink; ``accepted`` is always ``written + dropped + pending``.
+
+    Args:
+        accepted: Messages that were handed to the sink.
+        written: Messages that are in the file.
+        dropped: Messages that were given up: the queue was full, or the disk failed to the end.
+        pending: Messages that wait for the writer.
+        pending_bytes: Their size.
+        rotations: How often this process rotated the file.
+        errors: How often writing failed; what failed was tried again.
+        last_error: The last failure, or "".
+        failing: Whether the latest attempt to write failed.
+    """
+
+    accepted: int
+    written: int
+    dropped: int
+    pending: int
+    pending_bytes: int
+    rotations: int
+    errors: int
+    last_error: str
+    failing: bool
+
+
+class QueuedFileSink:
+    """
+    A sink for loguru: ``logger.add(QueuedFileSink("app.log"))``.
+
+    Args:
+        path: The live file. Several processes may share it. ``{time}`` in the name, as in
+            ``app.{time}.log``, stands in the names of rotated files only.
+        rotation: When to begin a new file; None never does.
+        retention: How many rotated files to keep (int), or how long (timedelta); None keeps all.
+        compression: ``"gz"`` to compress rotated files.
+        max_bytes: How many bytes may wait for the writer.
+        max_records: How many messages may wait for the writer.
+        overflow: What to do when the queue is full: ``"block"`` the caller for at most
+            ``block_timeout`` seconds (never on the thread of an event loop) and then drop the
+            message, or ``"drop_newest"`` at once, or ``"drop_oldest"`` to make room.
+        block_timeout: Seconds, see ``overflow``.
+        stop_timeout: Seconds that the writer gets to empty the queue at exit.
+        notice: Makes the line that reports a number of dropped messages.
+        clock: Returns Unix time in seconds.
+
+    Raises:
+        LoggingConfigError: An argument makes no sense, or the file cannot be opened.
+
+    Example:
+        >>> import tempfile
+        >>> from loguru import logger
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     sink = QueuedFileSink(f"{directory}/app.log")
+        ...     number = logger.add(sink, format="{message}")
+        ...     logger.info("hello")
+        ...     logger.remove(number)  # drains and closes the sink
+        ...     print(open(f"{directory}/app.log").read(), end="")
+        hello
+    """
+
+    # Set by _begin, at first and in a forked child.
+    _lines: LineQueue
+    _unwritten: list[bytes]  # what the writer has taken, and not yet written
+    _wake: queue.SimpleQueue[None]
+    _putting: threading.RLock  # keeps callers apart
+    _io: threading.RLock  # keeps users of the file apart
+    _starting: threading.Lock
+    _worker: threading.Thread | None
+    _tidying: threading.Thread | None
+    _sleeping: bool  # the writer waits for a first line
+    _gathering: bool  # the writer has lines and waits a moment for more
+    _hurry: bool  # an urgent line has come
+    _gave_up: bool  # a caller has waited in vain, and the writer has not moved since
+    _stopping: bool
+    _stopped: bool
+    _reported: int  # how many dropped lines the file tells of
+    _errors: int
+    _last_error: str
+    _complained_at: float
+
+    def __init__(  # noqa: PLR0913 - options, by keyword
+        self,
+        path: str | os.PathLike[str],
+        *,
+        rotation: LogFileRotator | None = None,
+        retention: int | timedelta | None = None,
+        compression: str | None = None,
+        max_bytes: int = 64 * 1024 * 1024,
+        max_records: int = 200_000,
+        overflow: Overflow = "block",
+        block_timeout: float = 1.0,
+        stop_timeout: float = 10.0,
+        notice: Callable[[int], str] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        check(rotation=rotation, retention=retention, compression=compression, overflow=overflow)
+        self._file = RotatingFile(
+            _live_path(path), rotator=rotation, retention=retention, compression=compression, clock=clock
+        )
+        self._limits = (max_bytes, max_records)
+        self._overflow = overflow
+        self._block_timeout = block_timeout
+        self._stop_timeout = stop_timeout
+        self._notice = notice or _plain_notice
+        self._begin()
+        self._open()
+        _process.watch(self)
+
+    def __repr__(self) -> str:
+        return f"QueuedFileSink({str(self._file.path)!r})"
+
+    @property
+    def path(self) -> Path:
+        """The live file."""
+        return self._file.path
+
+    def write(self, message: str) -> None:
+        """
+        Take a message; loguru calls this with a rendered line.
+
+        Args:
+            message: The line with its end. Its ``record``, which loguru attaches, tells the level.
+        """
+        record: Any = getattr(message, "record", None)  # Any: loguru's record
+        urgent = record is not None and record["level"].no >= URGENT
+        self.put(message.encode("utf-8", "backslashreplace"), urgent=urgent)
+
+    def put(self, line: bytes, *, urgent: bool = False) -> None:
+        """
+        Take an encoded line.
+
+        Args:
+            line: The line with its end.
+            urgent: Write it without waiting for more; it is dropped last when the queue is full.
+        """
+        lines = self._lines
+
+        with self._putting:
+            if self._stopped:
+                self._write_now(line)
+                return
+
+            if not lines.has_room(len(line), urgent=urgent) and not self._make_room(len(line), urgent=urgent):
+                lines.refused += 1
+                return
+
+            lines.append(line)
+
+            if self._has_stopped():  # by a signal handler that interrupted this very call
+                self._sweep(time.monotonic() + self._stop_timeout)
+
+        if self._worker is None:
+            self._start()
+
+        self._call_writer(urgent=urgent)
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """
+        Wait until everything that was handed in before this call has been written.
+
+        Args:
+            timeout: Seconds to wait at most; None waits for as long as it takes.
+
+        Returns:
+            Whether it has been.
+        """
+        goal = self._lines.appended
+        deadline = float("inf") if timeout is None else time.monotonic() + timeout
+
+        while self._lines.gone < goal:
+            if self._stopped or time.monotonic() >= deadline:
+                return False
+
+            self._call_writer(urgent=True)
+            time.sleep(POLL)
+
+        return True
+
+    def stop(self) -> None:
+        """
+        Write what waits, within ``stop_timeout`` seconds, and close the file.
+
+        May be called again, and from a signal handler. Later messages are written at once by
+        their callers. What could not be written is counted as dropped and told on stderr.
+        """
+        if self._stopping:
+            return
+
+        self._stopping = True
+        deadline = time.monotonic() + self._stop_timeout
+        worker = self._worker
+
+        while worker is not None and worker.is_alive() and time.monotonic() < deadline:
+            self._wake.put(None)
+            time.sleep(POLL)
+
+        with self._putting:
+            self._stopped = True
+            self._sweep(deadline)
+
+        if self._tidying is not None:
+            self._tidying.join(max(0.0, deadline - time.monotonic()))
+
+    def _has_stopped(self) -> bool:
+        """Look anew: type checkers take it for settled that nothing changes within a function."""
+        return self._stopped
+
+    # Callers --------------------------------------------------------------------------------
+
+    def _make_room(self, size: int, *, urgent: bool) -> bool:
+        """Do what the policy says when the queue is full; tell whether there is room now."""
+        lines = self._lines
+
+        if self._overflow == "drop_oldest":
+            while not lines.has_room(size, urgent=urgent):
+                if not lines.evict():
+                    return False  # all that waits is in the writer's hands
+
+            return True
+
+        if self._overflow == "drop_newest" or self._gave_up:
+            return False
+
+        if asyncio._get_running_loop() is not None:  # noqa: SLF001 - documented, and the fast way to ask
+            return False
+
+        deadline = time.monotonic() + self._block_timeout
+
+        while time.monotonic() < deadline and not self._stopping:
+            self._call_writer(urgent=True)
+            time.sleep(POLL)
+
+            if lines.has_room(size, urgent=urgent):
+                return True
+
+        # The next callers do not wait again until the writer has made progress: loguru lets one
+        # caller in at a time, so their waits would add up.
+        self._gave_up = True
+        return False
+
+    def _call_writer(self, *, urgent: bool) -> None:
+        """Wake the writer if it sleeps, or if it waits for more and has waited long enough."""
+        if urgent:
+            self._hurry = True
+
+        if self._sleeping or (self._gathering and (urgent or self._lines.waiting_bytes > EARLY)):
+            self._sleeping = self._gathering = False
+            self._wake.put(None)
+
+    def _start(self) -> None:
+        """Start the writer; the first caller does it, so that a forked child gets one too."""
+        with self._starting:
+            if self._worker is None and not self._stopping:
+                name = f"log writer {self._file.path.name}"
+                worker = self._worker = threading.Thread(target=self._work, daemon=True, name=name)
+                worker.start()
+
+    def _write_now(self, line: bytes) -> None:
+        """Write without the writer, after `stop`."""
+        self._lines.append(line)
+        self._sweep(time.monotonic() + 1.0)
+
+    def _sweep(self, deadline: float) -> None:
+        """Write what is left in this thread; give up and count what cannot be written by then."""
+        lines = self._lines
+
+        # A writer that is stuck in the system holds the file; it cannot be waited for forever.
+        if not self._io.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            self._give_up(lines.discard())
+            return
+
+        try:
+            while batch := self._unwritten or lines.take(BATCH):
+                if not self._write_batch(batch) and time.monotonic() >= deadline:
+                    self._give_up(lines.discard())
+                    self._unwritten = []
+                    break
+
+                if self._unwritten:
+                    time.sleep(POLL)
+
+            self._file.close()
+        finally:
+            self._io.release()
+
+    def _give_up(self, count: int) -> None:
+        if count:
+            reason = self._last_error or "the disk did not answer in time"
+            _complain(f"{count} log lines could not be written to {self._file.path}: {reason}")
+
+    # The writer -----------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        """Write batches until the queue is empty and `stop` was called."""
+        backoff = 0.0
+
+        while True:
+            batch = self._unwritten or self._lines.take(BATCH)
+
+            if not batch:
+                if self._stopping:
+                    return
+
+                self._wait()
+                continue
+
+            with self._io:
+                written = self._write_batch(batch)
+
+            if written:
+                backoff = 0.0
+                self._gave_up = False
+            elif self._stopped:
+                return
+            else:
+                backoff = min(LONGEST_BACKOFF, max(FIRST_BACKOFF, backoff * 2))
+                self._nap(FIRST_BACKOFF if self._stopping else backoff)
+
+    def _write_batch(self, batch: list[bytes]) -> bool:
+        """Write a batch and what is to be said of dropped messages; keep what could not be written."""
+        self._unwritten = batch
+        done, error, rotated = self._file.append(batch)
+        self._lines.written(batch[:done])
+        self._unwritten = batch[done:]
+
+        if rotated:
+            self._tidy(rotated)
+
+        if error is None:
+            error = self._report_drops()
+
+        if error is not None:
+            self._note_error(error)
+
+        return not self._unwritten
+
+    def _report_drops(self) -> OSError | None:
+        """Write one line about the messages that were dropped since the last such line."""
+        dropped = self._lines.dropped
+
+        if dropped == self._reported:
+            return None
+
+        line = self._notice(dropped - self._reported).encode("utf-8", "backslashreplace")
+        done, error, _ = self._file.append([line])
+
+        if done:
+            self._reported = dropped
+
+        return error
+
+    def _wait(self) -> None:
+        """Sleep until there is a message, then a moment for more of them, unless it is urgent."""
+        self._sleeping = True
+
+        if self._lines or self._stopping:  # looked at after the flag was set: no call is missed
+            self._sleeping = False
+            return
+
+        self._nap(None)
+        self._sleeping = False
+
+        if not (self._hurry or self._has_stopped()) and self._lines.waiting_bytes < EARLY:
+            self._gathering = True
+            self._nap(GATHER)
+            self._gathering = False
+
+        self._hurry = False
+
+    def _nap(self, seconds: float | None) -> None:
+        """Wait to be called."""
+        with suppress(queue.Empty):
+            self._wake.get(timeout=seconds)
+
+    def _tidy(self, rotated: list[Path]) -> None:
+        """Compress and delete old files in a thread of its own: the writer must not wait for it."""
+        before = self._tidying
+
+        def work() -> None:
+            if before is not None:
+                before.join()
+
+            try:
+                self._file.tidy(rotated)
+            except OSError as error:
+                self._note_error(error)
+
+        name = f"log tidier {self._file.path.name}"
+        tidier = self._tidying = threading.Thread(target=work, daemon=True, name=name)
+        tidier.start()
+
+    def _note_error(self, error: OSError) -> None:
+        self._errors += 1
+        self._last_error = f"{type(error).__name__}: {error}"
+        now = time.monotonic()
+
+        if now - self._complained_at >= COMPLAIN_EVERY:
+            self._complained_at = now
+            waiting = self._lines.waiting
+            _complain(f"trouble with the log file {self._file.path}: {error}; {waiting} lines wait in memory")
+
+    # Life -----------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Begin empty: at first, and in a forked child, which must not write its parent's lines."""
+        self._lines = LineQueue(*self._limits)
+        self._unwritten = []
+        self._wake = queue.SimpleQueue()
+        self._putting, self._io = threading.RLock(), threading.RLock()
+        self._starting = threading.Lock()
+        self._worker = self._tidying = None
+        self._sleeping = self._gathering = self._hurry = self._gave_up = False
+        self._stopping = self._stopped = False
+        self._reported = self._errors = 0
+        self._last_error = ""
+        self._complained_at = float("-inf")
+
+    def _open(self) -> None:
+        path = self._file.path
+
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file.open()
+        except OSError as error:
+            self._file.close()
+            message = f"the log file {path} cannot be opened: {error.strerror or error}; choose another place"
+            raise LoggingConfigError(message, path=str(path)) from None
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child, with its own descriptors; called by the interpreter."""
+        was_stopped = self._stopping
+        self._file.close()
+        self._begin()
+        self._stopping = self._stopped = was_stopped
+
+    def statistics(self) -> SinkStatistics:
+        """Return a snapshot."""
+        lines = self._lines
+        return SinkStatistics(
+            accepted=lines.appended + lines.refused,
+            written=lines.done,
+            dropped=lines.dropped,
+            pending=lines.waiting,
+            pending_bytes=lines.waiting_bytes,
+            rotations=self._file.rotations,
+            errors=self._errors,
+            last_error=self._last_error,
+            failing=bool(self._unwritten) and self._errors > 0,
+        )
+
+
+def check(
+    *,
+    rotation: object = None,
+    retention: object = None,
+    compression: object = None,
+    overflow: object = "block",
+) -> None:
+    """
+    Refuse arguments that make no sense, before anything is opened; see `QueuedFileSink`.
+
+    Raises:
+        LoggingConfigError: One of them is wrong.
+    """
+    if rotation is not None and not isinstance(rotation, LogFileRotator):
+        message = f"rotation: LogFileRotator.make(500, '00:00') or None is expected, not {rotation!r}"
+        raise LoggingConfigError(message)
+
+    kept = (
+        retention is None
+        or isinstance(retention, timedelta)
+        or (isinstance(retention, int) and retention >= 0)
+    )
+
+    if not kept or isinstance(retention, bool):
+        message = f"retention: a number of files, a timedelta or None is expected, not {retention!r}"
+        raise LoggingConfigError(message)
+
+    if compression not in (None, "gz"):
+        raise LoggingConfigError(f"compression: 'gz' or None is expected, not {compression!r}")
+
+    if overflow not in ("block", "drop_newest", "drop_oldest"):
+        message = f"overflow: 'block', 'drop_newest' or 'drop_oldest' is expected, not {overflow!r}"
+        raise LoggingConfigError(message)
+
+
+def _live_path(path: str | os.PathLike[str]) -> Path:
+    """Return the name of the live file: ``app.{time}.log`` is ``app.log`` as long as it is written."""
+    text = os.fspath(path)
+
+    for marker in (".{time}", "_{time}", "-{time}", "{time}"):
+        text = text.replace(marker, "")
+
+    return Path(text).absolute()
+
+
+def _plain_notice(count: int) -> str:
+    return f"{count} log messages were dropped\n"
+
+
+def _complain(text: str) -> None:
+    """Tell people on stderr; logging itself is what has failed."""
+    with suppress(OSError, ValueError, AttributeError):  # no stderr, or it is closed
+        print(f"ws-logging: {text}", file=sys.__stderr__, flush=True)
