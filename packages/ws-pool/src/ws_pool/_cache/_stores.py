@@ -1,0 +1,243 @@
+"""Where cached values live: in this process, or on a Redis server that many processes share."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, Protocol, cast
+
+from cachetools import LRUCache as _Lru
+
+__all__ = ("Codec", "Found", "LocalStore", "Missing", "RedisLike", "RedisStore", "resolve_redis")
+
+
+class Found(NamedTuple):
+    """
+    A stored value.
+
+    Args:
+        value: The value.
+        fresh_until: When it should be computed anew, in seconds since the epoch.
+        cost: Seconds that computing it took.
+        mark: What the store needs to replace it; opaque.
+    """
+
+    value: Any  # whatever was cached
+    fresh_until: float
+    cost: float
+    mark: tuple[str, str]
+
+
+class Missing(NamedTuple):
+    """
+    No value.
+
+    Args:
+        mark: What the store needs to add one; opaque.
+    """
+
+    mark: tuple[str, str]
+
+
+class Codec(Protocol):
+    """How values become bytes; the module `json` is one, apart from giving text."""
+
+    def dumps(self, value: Any, /) -> str | bytes:  # whatever is cached
+        """Encode a value."""
+        ...
+
+    def loads(self, data: bytes, /) -> Any:  # whatever was cached
+        """Decode a value."""
+        ...
+
+
+class RedisLike(Protocol):
+    """What is needed of a client; `redis.asyncio.Redis` has it."""
+
+    def mget(self, keys: list[str], /) -> Awaitable[list[bytes | str | None]]:
+        """Read several keys."""
+        ...
+
+    def get(self, name: str, /) -> Awaitable[bytes | str | None]:
+        """Read a key."""
+        ...
+
+    def set(
+        self, name: str, value: bytes | str, /, *, px: int | None = None, nx: bool = False
+    ) -> Awaitable[object]:
+        """Write a key."""
+        ...
+
+    def eval(self, script: str, numkeys: int, /, *keys_and_args: bytes | str | int) -> Awaitable[object]:
+        """Run a script."""
+        ...
+
+
+class LocalStore:
+    """
+    Values in this process, the least recently used dropped first.
+
+    Args:
+        maxsize: How many are kept.
+        clock: Seconds since the epoch.
+    """
+
+    __slots__ = ("_clock", "_entries", "_tokens")
+
+    def __init__(self, maxsize: int, clock: Callable[[], float]) -> None:
+        self._entries: _Lru[str, tuple[Found, float]] = _Lru(maxsize)
+        self._clock = clock
+        self._tokens = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def find(self, tag: str, key: str) -> Found | Missing:
+        """Look a value up, without waiting."""
+        entry = self._entries.get(key)
+        version = _local_tags.get(tag, "0")
+
+        if entry is not None and entry[1] > self._clock() and entry[0].mark[1] == version:
+            return entry[0]
+
+        return Missing((str(self._tokens), version))
+
+    async def get(self, tag: str, key: str) -> Found | Missing:
+        """Look a value up."""
+        return self.find(tag, key)
+
+    async def put(self, tag: str, key: str, found: Found, keep: float) -> bool:
+        """Store a value, unless it was invalidated since its mark was given."""
+        token, version = found.mark
+
+        if version != _local_tags.get(tag, "0") or int(token) < self._dropped(key):
+            return False
+
+        self._entries[key] = (found._replace(mark=(str(self._tokens), version)), self._clock() + keep)
+        return True
+
+    async def drop(self, tag: str, key: str, keep: float) -> None:  # noqa: ARG002 - a store's signature
+        """Invalidate a key."""
+        self._tokens += 1
+        gone = Found(None, 0.0, 0.0, (str(self._tokens), "dropped"))
+        self._entries[key] = (gone, self._clock() + keep)
+
+    async def drop_tag(self, tag: str) -> None:
+        """Invalidate all keys of a tag."""
+        _local_tags[tag] = str(int(_local_tags.get(tag, "0")) + 1)
+
+    def _dropped(self, key: str) -> int:
+        """Return the token of the last invalidation of a key, if it is still known."""
+        entry = self._entries.get(key)
+        return int(entry[0].mark[0]) if entry is not None and entry[0].mark[1] == "dropped" else 0
+
+
+_local_tags: dict[str, str] = {}
+"""The versions of tags in this process, for all its caches."""
+
+_PUT = """
+local now = redis.call('GET', KEYS[1])
+if now and string.match(now, '^%S+ (%S+)') ~= ARGV[1] then return 0 end
+if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 0 end
+redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
+return 1
+"""
+
+
+class RedisStore:
+    """
+    Values on a Redis server.
+
+    A value is one line ``ws1 TOKEN VERSION FRESH_UNTIL COST`` and the encoded value. The version
+    is that of its tag: replacing the tag's version invalidates all its values at once, also those
+    that are just being computed. A key is invalidated by a token without a value, which keeps
+    those who began to compute before from storing what they get. All keys of a tag are in one
+    slot of a cluster.
+
+    Args:
+        client: Gives the client; called for each operation.
+        codec: How values become bytes.
+        prefix: What all keys begin with.
+    """
+
+    __slots__ = ("_client", "_codec", "_prefix")
+
+    def __init__(self, client: Callable[[], RedisLike], codec: Codec, prefix: str) -> None:
+        self._client = client
+        self._codec = codec
+        self._prefix = prefix
+
+    async def get(self, tag: str, key: str) -> Found | Missing:
+        """Look a value up: one round trip."""
+        names = self._names(tag, key)
+        version, raw = await self._client().mget([names[1], names[0]])
+        current = _text(version)
+
+        if current is None:
+            current = await self._first_version(names[1])
+
+        if raw is None:
+            return Missing(("", current))
+
+        head, _, payload = _bytes(raw).partition(b"\n")
+        fields = head.decode(errors="replace").split(" ")
+
+        if len(fields) != 5 or fields[0] != "ws1" or fields[2] != current:
+            return Missing((fields[1] if len(fields) > 1 else "", current))
+
+        return Found(self._codec.loads(payload), float(fields[3]), float(fields[4]), (fields[1], current))
+
+    async def put(self, tag: str, key: str, found: Found, keep: float) -> bool:
+        """Store a value, unless it was invalidated or stored since its mark was given."""
+        token, version = found.mark
+        payload = found.value if isinstance(found.value, bytes) else str(found.value).encode()
+        head = f"ws1 {secrets.token_hex(8)} {version} {found.fresh_until:.3f} {found.cost:.4f}\n"
+        names = self._names(tag, key)
+        keep_ms = max(1, int(keep * 1000))
+        return bool(
+            await self._client().eval(_PUT, 2, *names, token, version, head.encode() + payload, keep_ms)
+        )
+
+    async def drop(self, tag: str, key: str, keep: float) -> None:
+        """Invalidate a key, for all who compute it now as well."""
+        gone = f"ws1 {secrets.token_hex(8)} - 0 0\n"
+        await self._client().set(self._names(tag, key)[0], gone, px=max(1, int(keep * 1000)))
+
+    async def drop_tag(self, tag: str) -> None:
+        """Invalidate all keys of a tag."""
+        await self._client().set(self._names(tag, "")[1], secrets.token_hex(8))
+
+    async def _first_version(self, name: str) -> str:
+        await self._client().set(name, secrets.token_hex(8), nx=True)
+        return _text(await self._client().get(name)) or ""
+
+    def _names(self, tag: str, key: str) -> tuple[str, str]:
+        return f"{self._prefix}:{{{tag}}}:k:{key}", f"{self._prefix}:{{{tag}}}:v"
+
+
+def resolve_redis(source: object) -> Callable[[], RedisLike]:
+    """
+    Understand what the user gave as Redis: a client, a pool, a manager, or a function that gives a client.
+
+    Pools and managers are asked each time, since they may not be started yet.
+    """
+    if hasattr(source, "get_pool"):
+        manager = cast("Any", source)  # a RedisPoolManager, by its shape
+        return lambda: cast("RedisLike", manager.get_pool().redis)
+
+    if hasattr(type(source), "redis"):
+        pool = cast("Any", source)  # a RedisPool, by its shape
+        return lambda: cast("RedisLike", pool.redis)
+
+    if callable(source) and not hasattr(source, "mget"):
+        return cast("Callable[[], RedisLike]", source)
+
+    return lambda: cast("RedisLike", source)
+
+
+def _text(value: bytes | str | None) -> str | None:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _bytes(value: bytes | str) -> bytes:
+    return value.encode() if isinstance(value, str) else value

@@ -1,0 +1,16 @@
+"""Caches for functions: `ShareCache` shares results among callers and processes, `CacheWrap` keeps them here.
+
+`LRUCache` is a bounded mapping for everything else. This module needs the extra ``ws-pool[cache]``;
+sharing through Redis needs a client, such as ws-pool's `RedisPool`.
+"""
+
+from __future__ import annotations
+
+from ws_pool._cache._lru import LRUCache
+from ws_pool._cache._share import CachedFunction, CacheStatistics, ShareCache
+from ws_pool._cache._wrap import CacheWrap
+
+__all__ = ("CacheStatistics", "CacheWrap", "CachedFunction", "LRUCache", "ShareCache")
+
+for _public in (CacheStatistics, CacheWrap, CachedFunction, LRUCache, ShareCache):
+    _public.__module__ = __name__
