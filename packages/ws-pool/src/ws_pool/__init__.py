@@ -12,6 +12,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ws_pool._atomic import atomic as atomic
     from ws_pool.base import BasePoolManager as BasePoolManager
+    from ws_pool.cache import CacheWrap as CacheWrap
+    from ws_pool.cache import LRUCache as LRUCache
+    from ws_pool.cache import ShareCache as ShareCache
+    from ws_pool.http import HttpPool as HttpPool
+    from ws_pool.http import HttpPoolManager as HttpPoolManager
+    from ws_pool.http import http_pool_manager as http_pool_manager
     from ws_pool.mysql import MysqlPool as MysqlPool
     from ws_pool.mysql import MysqlPoolManager as MysqlPoolManager
     from ws_pool.mysql import Prepared as Prepared
@@ -31,8 +37,14 @@ if TYPE_CHECKING:
 _MODULES = {
     "atomic": "_atomic",
     "BasePoolManager": "base",
+    "CacheWrap": "cache",
     "Connector": "pool",
+    "http_pool_manager": "http",
+    "HttpPool": "http",
+    "HttpPoolManager": "http",
     "Lease": "pool",
+    "LRUCache": "cache",
+    "mysql_pool_manager": "mysql",
     "MysqlPool": "mysql",
     "MysqlPoolManager": "mysql",
     "Pool": "pool",
@@ -40,17 +52,21 @@ _MODULES = {
     "Prepared": "mysql",
     "Result": "mysql",
     "Row": "mysql",
+    "ShareCache": "cache",
+    "sql_pool_manager": "mysql",
     "SqlClient": "mysql",
-    "SqlPoolManager": "mysql",
     "SqlitePool": "sqlite",
     "SqlitePoolManager": "sqlite",
-    "mysql_pool_manager": "mysql",
-    "sql_pool_manager": "mysql",
+    "SqlPoolManager": "mysql",
 }
 
 __all__ = (
     "BasePoolManager",
+    "CacheWrap",
     "Connector",
+    "HttpPool",
+    "HttpPoolManager",
+    "LRUCache",
     "Lease",
     "MysqlPool",
     "MysqlPoolManager",
@@ -59,11 +75,13 @@ __all__ = (
     "Prepared",
     "Result",
     "Row",
+    "ShareCache",
     "SqlClient",
     "SqlPoolManager",
     "SqlitePool",
     "SqlitePoolManager",
     "atomic",
+    "http_pool_manager",
     "mysql_pool_manager",
     "sql_pool_manager",
 )
