@@ -36,7 +36,7 @@ class LoggingComponent:
     def __init__(self) -> None:
         self._arguments: dict[str, Any] = {}  # Any: arguments of several types
         self._handle: LoggerHandle | None = None
-        self._provided: list[str] = []
+        self._provided: dict[str, Callable[[], object]] = {}
 
     @property
     def handle(self) -> LoggerHandle:
@@ -81,18 +81,20 @@ class LoggingComponent:
 
     def add_context(self, name: str, provider: Callable[[], object]) -> None:
         """
-        Put a field on every message, such as the id of the current request.
+        Put a field on every message once started, such as the id of the current request.
 
         Args:
             name: The field.
             provider: Returns its value now; a false value leaves it out.
         """
-        context.provide(name, provider)
-        self._provided.append(name)
+        self._provided[name] = provider
 
     async def start(self) -> None:
         """Set logging up; on an error nothing has changed."""
         self._handle = register_logger(**self._arguments)
+
+        for name, provider in self._provided.items():
+            context.provide(name, provider)
 
     async def close(self) -> None:
         """Drain the file off the event loop, then give standard logging its handlers back."""
@@ -100,8 +102,6 @@ class LoggingComponent:
 
         for name in self._provided:
             context.withdraw(name)
-
-        self._provided.clear()
 
         if handle is not None:
             await asyncio.to_thread(handle.flush)

@@ -96,13 +96,13 @@ def register_logger(  # noqa: PLR0913, PLR0917 - the contract's arguments
         LoggingConfigError: An argument is wrong, or the file cannot be opened.
 
     Example:
-        >>> import tempfile
+        >>> import pathlib, tempfile
         >>> from ws_logging import logger, register_logger
         >>> with tempfile.TemporaryDirectory() as directory:
         ...     handle = register_logger("info", file_path=directory, file_name="shop.log")
         ...     logger.info("{} lamps sold", 3)
         ...     handle.close()
-        ...     "3 lamps sold" in open(f"{directory}/shop.log").read()
+        ...     "3 lamps sold" in pathlib.Path(directory, "shop.log").read_text()
         True
     """
     global _current

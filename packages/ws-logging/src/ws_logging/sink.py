@@ -95,14 +95,14 @@ class QueuedFileSink:
         LoggingConfigError: An argument makes no sense, or the file cannot be opened.
 
     Example:
-        >>> import tempfile
+        >>> import pathlib, tempfile
         >>> from loguru import logger
         >>> with tempfile.TemporaryDirectory() as directory:
         ...     sink = QueuedFileSink(f"{directory}/app.log")
         ...     number = logger.add(sink, format="{message}")
         ...     logger.info("hello")
         ...     logger.remove(number)  # drains and closes the sink
-        ...     print(open(f"{directory}/app.log").read(), end="")
+        ...     print(pathlib.Path(directory, "app.log").read_text(), end="")
         hello
     """
 

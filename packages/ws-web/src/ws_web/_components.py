@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from ws_core.component import ENTRY_POINT_GROUP, KNOWN_SECTIONS, Component, discover
 from ws_core.errors import ConfigError, MissingExtraError, WsError
 from ws_web.conf import Settings
+from ws_web.middlewares import get_request_id
 
 __all__ = ("prepare", "running", "used_sections")
 
@@ -47,7 +48,10 @@ def prepare(settings: Settings) -> dict[str, Component]:
     sections = used_sections(settings)
     found: dict[str, Component] = {}
 
-    for component in _load(sections):
+    # Logging first, as far as its own needs allow: what the others say while they start and close is heard.
+    for component in sorted(
+        _load(sections), key=lambda c: c.settings_key != "LOGGING_CONFIG" or bool(c.after)
+    ):
         found[component.settings_key] = component
 
     for name in sections:
@@ -56,6 +60,10 @@ def prepare(settings: Settings) -> dict[str, Component]:
 
     for name, component in found.items():
         component.configure(sections[name])
+        tell = getattr(component, "add_context", None)
+
+        if callable(tell):  # a logging component: every line carries the id of the request
+            tell("request_id", get_request_id)
 
     return found
 

@@ -8,6 +8,7 @@ from typing import Any, overload
 
 import fastapi
 from fastapi.datastructures import Default, DefaultPlaceholder
+from fastapi.dependencies.utils import get_flat_params
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute as FastAPIRoute
 from starlette.requests import Request as StarletteRequest
@@ -15,6 +16,7 @@ from starlette.responses import Response as StarletteResponse
 
 from ws_web._clientip import client_ip, networks
 from ws_web._wrapping import plan
+from ws_web.response import Envelope, Problem
 
 __all__ = ("APIRoute", "APIRouter", "Request")
 
@@ -164,6 +166,19 @@ class APIRoute(FastAPIRoute):
             **options,
         )
 
+        if self._can_be_invalid() and not {422, "422", "4XX", "default"} & set(self.responses):
+            # FastAPI would describe its own shape, which our handler never sends. The route is made
+            # once more because FastAPI builds the models of responses while it is made.
+            options["responses"] = {**(options.get("responses") or {}), 422: _INVALID}
+            super().__init__(
+                path,
+                endpoint,
+                response_model=response_model,
+                status_code=status_code,
+                response_class=response_class,
+                **options,
+            )
+
     async def prepare(self, request: Request) -> None:
         """
         Look at a request before anything else is done; raise to refuse it. Does nothing here.
@@ -171,6 +186,10 @@ class APIRoute(FastAPIRoute):
         Args:
             request: The request; its body has not been read.
         """
+
+    def _can_be_invalid(self) -> bool:
+        """Tell whether a request can fail to fit, which is when FastAPI documents status 422."""
+        return self.body_field is not None or bool(get_flat_params(self.dependant))
 
     def get_route_handler(self) -> Callable[[StarletteRequest], Coroutine[Any, Any, StarletteResponse]]:
         """Return FastAPI's handler, called with our `Request` after `prepare`."""
@@ -186,6 +205,9 @@ class APIRoute(FastAPIRoute):
             return await handle(ours)
 
         return handle_prepared
+
+
+_INVALID: dict[str, Any] = {"model": Envelope[list[Problem]], "description": "Validation Error"}
 
 
 class APIRouter(fastapi.APIRouter):

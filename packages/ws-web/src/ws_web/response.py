@@ -28,6 +28,7 @@ __all__ = (
     "HTTP405Response",
     "HTTP500Response",
     "HTTPExceptionResponse",
+    "Problem",
     "Response",
     "ok_raw",
 )
@@ -54,6 +55,22 @@ class Envelope(BaseModel, Generic[T]):
     request_id: str = Field(default="", description="The id of this request, as in the header x-request-id.")
     # Any: the application decides what it adds
     extra: Any = Field(default=None, description="Whatever the application adds beside the data.")
+
+
+class Problem(BaseModel):
+    """
+    One thing in a request that does not fit its route; a reply with status 422 lists them.
+
+    Example:
+        >>> Problem(loc=["query", "page"], msg="Field required", type="missing").msg
+        'Field required'
+    """
+
+    loc: list[int | str] = Field(description="Where it is: the part of the request, then the path in it.")
+    msg: str = Field(description="What is wrong, for people.")
+    type: str = Field(description="What is wrong, for programs.")
+    # Any: what was sent
+    input: Any = Field(default=None, description="What was sent; only with DEBUG.")
 
 
 def envelope(

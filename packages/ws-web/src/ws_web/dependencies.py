@@ -1,0 +1,194 @@
+"""Dependencies for routes: components, their clients, and a rate limit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from starlette.requests import HTTPConnection
+
+from ws_core.component import Component
+from ws_core.errors import NotReadyError
+from ws_web.request import Request
+from ws_web.response import ErrResponse
+
+__all__ = ("Limiter", "Verdict", "client", "component", "rate_limit")
+
+# Any below: components and their clients are of any type.
+
+
+class Verdict(Protocol):
+    """What a limiter says of a hit; those of ws-redislock fit."""
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the hit is within the limit."""
+        ...
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds after which a hit would be allowed."""
+        ...
+
+
+class Limiter(Protocol):
+    """What a rate limit needs; the limiters of ws-redislock fit."""
+
+    def hit(self, key: str, cost: int = 1, /) -> Awaitable[Verdict]:
+        """Count a hit if it is within the limit."""
+        ...
+
+
+def component(section: str) -> Callable[[HTTPConnection], Any]:
+    """
+    Return a dependency that gives the component of a settings section.
+
+    Args:
+        section: The settings key, such as ``"REDIS_CONFIG"``.
+
+    Returns:
+        A function for `fastapi.Depends`; it raises `NotReadyError` when the section is not set.
+
+    Example:
+        ```python
+        from typing import Annotated
+
+        from fastapi import Depends
+        from ws_core import Health
+
+        from ws_web import Settings, create_app
+        from ws_web.dependencies import component
+        from ws_web.testing import AppClient
+
+        app = create_app(Settings())
+        Redis = Annotated[object, Depends(component("REDIS_CONFIG"))]
+
+
+        @app.get("/redis")
+        async def redis(redis: Redis) -> str:
+            return type(redis).__name__
+
+
+        async with AppClient(app) as client:
+            reply = await client.get("/redis")  # the section is not set: a bug of the application
+            assert reply.error()["code"] == 500
+        ```
+    """
+
+    def give(connection: HTTPConnection) -> Any:
+        return _component(connection, section)
+
+    return give
+
+
+def client(
+    section: str, name: str = "default", *, alone: bool = False
+) -> Callable[[HTTPConnection], AsyncIterator[Any]]:
+    """
+    Return a dependency that lends a client of a named pool for the length of the request.
+
+    Args:
+        section: The settings key, such as ``"DATABASES"``.
+        name: The pool's name in that section.
+        alone: Whether to force a client of its own, see the pool.
+
+    Returns:
+        A function for `fastapi.Depends`.
+    """
+
+    async def lend(connection: HTTPConnection) -> AsyncIterator[Any]:
+        found = _component(connection, section)
+        manager: Any = getattr(found, "manager", found)
+        lent: AbstractAsyncContextManager[Any] = manager.get_client(name, alone=alone)
+
+        async with lent as one:
+            yield one
+
+    return lend
+
+
+def rate_limit(
+    limiter: Limiter | Callable[[Request], Limiter],
+    *,
+    key: Callable[[Request], str | None] = lambda request: request.client_ip,
+    cost: int = 1,
+    code: int | str = 429,
+) -> Callable[[HTTPConnection], Awaitable[None]]:
+    """
+    Return a dependency that refuses a request beyond a limit with 429 and ``Retry-After``.
+
+    Args:
+        limiter: Anything with ``hit(key, cost)``, or a function that returns it for the request,
+            when it exists only once the application has started.
+        key: What is limited; by default the client's address. Requests without a key are one.
+        cost: How much one request counts.
+        code: The code in the envelope.
+
+    Returns:
+        A function for `fastapi.Depends`.
+
+    Example:
+        ```python
+        from types import SimpleNamespace
+
+        from fastapi import Depends
+
+        from ws_web import create_app
+        from ws_web.dependencies import rate_limit
+        from ws_web.testing import AppClient
+
+
+        class Once:
+            def __init__(self):
+                self.seen = set()
+
+            async def hit(self, key, cost=1):
+                allowed = key not in self.seen
+                self.seen.add(key)
+                return SimpleNamespace(allowed=allowed, retry_after=2.5)
+
+
+        app = create_app()
+
+
+        @app.get("/buy", dependencies=[Depends(rate_limit(Once()))])
+        async def buy() -> str:
+            return "bought"
+
+
+        async with AppClient(app) as client:
+            assert (await client.get("/buy")).data() == "bought"
+            reply = await client.get("/buy")
+            assert reply.status_code == 429 and reply.headers["retry-after"] == "3"
+        ```
+    """
+
+    async def limit(connection: HTTPConnection) -> None:
+        request = Request(connection.scope)
+        chosen: Limiter = limiter if hasattr(limiter, "hit") else limiter(request)
+        verdict = await chosen.hit(key(request) or "", cost)
+
+        if not verdict.allowed:
+            seconds = max(1, math.ceil(verdict.retry_after))
+            raise ErrResponse(
+                code=code,
+                status_code=429,
+                msg="Too Many Requests",
+                extra={"retry_after": verdict.retry_after},
+                headers={"Retry-After": str(seconds)},
+            )
+
+    return limit
+
+
+def _component(connection: HTTPConnection, section: str) -> Component:
+    state = getattr(connection.scope.get("app"), "state", None)
+    found: Component | None = getattr(state, "components", {}).get(section)
+
+    if found is None:
+        message = f"there is no component for {section}: set {section} in the settings"
+        raise NotReadyError(message, section=section)
+
+    return found
