@@ -223,12 +223,17 @@ class TestCatchError:
             with pytest.raises(TypeError, match=f"generator function .*{function.__name__}:"):
                 catch_error()(function)
 
-    def test_default_logger(self, caplog: pytest.LogCaptureFixture) -> None:
-        """Without another logger it is the standard library's, with the traceback."""
+    async def test_default_logger(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Without another logger it is the standard library's, with the traceback and the block's place."""
         with catch_error():
             raise ValueError("100 % wrong")
 
-        (record,) = caplog.records
+        async with catch_error():
+            raise ValueError("again")
+
+        record, second = caplog.records
+        assert {record.funcName, second.funcName} == {"test_default_logger"}
+        assert record.pathname == second.pathname == __file__
         assert (record.name, record.levelno) == ("ws_core", logging.ERROR)
         assert record.getMessage() == "ValueError: 100 % wrong"
         assert record.exc_info is not None

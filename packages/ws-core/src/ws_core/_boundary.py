@@ -21,7 +21,8 @@ _logger = logging.getLogger("ws_core")
 
 
 def _log_by_stdlib(error: Exception, message: str) -> None:
-    _logger.error("%s", message, exc_info=error)
+    # The record shows the place of the block: above this function, _end() and __exit__().
+    _logger.error("%s", message, exc_info=error, stacklevel=4)
 
 
 _log: ErrorLogger = _log_by_stdlib
@@ -98,19 +99,7 @@ class catch_error:  # noqa: N801 - the original's name; used like contextlib.sup
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        if not isinstance(error, self._kinds):
-            return False
-
-        self.error = error
-        message = f"{type(error).__name__}: {error}" if self._message is None else self._message
-
-        try:
-            _log(error, message)
-        except Exception as failure:  # noqa: BLE001 - a broken logger must not break what it watches
-            _log_by_stdlib(error, message)
-            _log_by_stdlib(failure, f"the logger of catch_error() failed: {failure!r}")
-
-        return True
+        return self._end(error)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -118,7 +107,7 @@ class catch_error:  # noqa: N801 - the original's name; used like contextlib.sup
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        return self.__exit__(kind, error, trace)
+        return self._end(error)
 
     @overload
     def __call__(
@@ -155,3 +144,18 @@ class catch_error:  # noqa: N801 - the original's name; used like contextlib.sup
             return None
 
         return caught_function
+
+    def _end(self, error: BaseException | None) -> bool:
+        if not isinstance(error, self._kinds):
+            return False
+
+        self.error = error
+        message = f"{type(error).__name__}: {error}" if self._message is None else self._message
+
+        try:
+            _log(error, message)
+        except Exception as failure:  # noqa: BLE001 - a broken logger must not break what it watches
+            _log_by_stdlib(error, message)
+            _log_by_stdlib(failure, f"the logger of catch_error() failed: {failure!r}")
+
+        return True
