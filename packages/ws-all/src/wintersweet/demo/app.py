@@ -18,13 +18,13 @@ from fastapi import FastAPI, Header, WebSocket
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
-from ws_pool.cache import ShareCache
 
 from wintersweet.demo.books import count
 from wintersweet.demo.chores import Chores
 from wintersweet.demo.live import Board
 from wintersweet.demo.shop import Busy, Expired, Order, Shop, SoldOut, UnknownItem, UnknownOrder
 from wintersweet.demo.tables import CATALOGUE
+from ws_pool.cache import ShareCache
 from ws_pool.redis import RedisPool, redis_pool_manager
 from ws_redislock import FrequencyLimiter
 from ws_web import APIRouter, ErrResponse, Request, create_app

@@ -9,9 +9,8 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ws_pool.mysql import sql_pool_manager
-
 from ws_core.errors import ConfigError
+from ws_pool.mysql import sql_pool_manager
 from ws_pool.redis import RedisPool
 from ws_web.conf import Settings
 
@@ -58,7 +57,7 @@ async def backends(directory: Path | None) -> AsyncIterator[Backends]:
             env["WS_DATABASES__default__url"] = url
             databases["default"] = {"url": url}
 
-        if False and not settings.LOGGING_CONFIG:
+        if not settings.LOGGING_CONFIG:
             env["WS_LOGGING_CONFIG__file_path"] = str(state)
             env["WS_LOGGING_CONFIG__file_name"] = "demo.log"
             env["WS_LOGGING_CONFIG__json"] = "true"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sqlalchemy import case, func, select
-from ws_pool.mysql import sql_pool_manager
 
 from wintersweet.demo.tables import CATALOGUE, PAID, RESERVED, items, metadata, orders, split_stock
+from ws_pool.mysql import sql_pool_manager
 
 __all__ = ("Totals", "count", "open_sale", "paid_orders")
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from wintersweet.demo.books import count
 from wintersweet.demo.live import Board
 from wintersweet.demo.shop import Shop
-from loguru import logger
+from ws_logging import logger
 from ws_tasks import CrontabTask, IntervalTask
 
 __all__ = ("Chores",)

@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import and_, select, update
-from ws_pool import atomic, sql_pool_manager
+from sqlalchemy import and_, bindparam, insert, select, update
 
 from wintersweet.demo.tables import PAID, RELEASED, RESERVED, items, orders
 from ws_core.errors import WsError
+from ws_pool import Prepared, atomic, sql_pool_manager
 from ws_pool.errors import IntegrityViolation
 from ws_pool.redis import RedisPool
 from ws_redislock import LockLost, LockNotAcquired, MutexLock
@@ -56,6 +56,43 @@ class Expired(WsError):  # noqa: N818 - named after the condition
     """The order was not paid in time, and its piece is on sale again."""
 
     default_code = "expired"
+
+
+_HEARTBEAT = 1.0
+"""Seconds after which the line passes over a buyer whose worker has died."""
+
+# Statements are built once and prepared, so that only their values are left to be filled in.
+_LOOK = Prepared(
+    select(items.c.available, orders.c.id, orders.c.item_id, orders.c.state, orders.c.pay_until)
+    .select_from(items.outerjoin(orders, orders.c.idempotency_key == bindparam("key")))
+    .where(items.c.id == bindparam("item"))
+)
+_TAKE = Prepared(
+    update(items)
+    .where(items.c.id == bindparam("item"), items.c.available > 0, items.c.fence < bindparam("token"))
+    .values(available=items.c.available - 1, fence=bindparam("token"))
+)
+_ORDER = Prepared(insert(orders))
+_MINE = and_(orders.c.id == bindparam("number"), orders.c.buyer == bindparam("who"))
+_PAY = Prepared(update(orders).where(_MINE, orders.c.state == RESERVED).values(state=PAID))
+_FIND = Prepared(select(orders.c.id, orders.c.item_id, orders.c.state, orders.c.pay_until).where(_MINE))
+_OPEN = Prepared(select(items.c.id).where(items.c.available > 0).order_by(items.c.id))
+_DUE = Prepared(
+    select(orders.c.id, orders.c.item_id)
+    .where(orders.c.state == RESERVED, orders.c.pay_until < bindparam("now"))
+    .order_by(orders.c.id)
+    .limit(500)
+)
+_RELEASE = Prepared(
+    update(orders)
+    .where(orders.c.id == bindparam("number"), orders.c.state == RESERVED)
+    .values(state=RELEASED)
+)
+_PUT_BACK = Prepared(
+    update(items)
+    .where(items.c.id == bindparam("item"))
+    .values(available=items.c.available + bindparam("pieces"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +142,7 @@ class Shop:
 
     def lock(self, item: int) -> MutexLock:
         """Return the lock of one item, not yet acquired."""
-        return MutexLock(self._redis, f"wintersweet-demo:item:{item}", self._lease)
+        return MutexLock(self._redis, f"wintersweet-demo:item:{item}", self._lease, heartbeat=_HEARTBEAT)
 
     async def buy(self, item: int, buyer: str, key: str) -> tuple[Order, bool]:
         """
@@ -166,11 +203,9 @@ class Shop:
             UnknownOrder: This buyer has no such order.
             Expired: The time to pay ran out.
         """
-        mine = and_(orders.c.id == order, orders.c.buyer == buyer)
-
         async with sql_pool_manager.get_client() as sql:
-            await sql.update(update(orders).where(mine, orders.c.state == RESERVED).values(state=PAID))
-            row = await sql.find(select(orders).where(mine))
+            await sql.update(_PAY, number=order, who=buyer)
+            row = await sql.find(_FIND, number=order, who=buyer)
 
         if row is None:
             raise UnknownOrder(f"{buyer} has no order {order}", order=order)
@@ -182,16 +217,7 @@ class Shop:
 
     async def release_unpaid(self) -> list[Released]:
         """Put the pieces of orders that were not paid in time back on sale."""
-        due = (
-            select(orders.c.id, orders.c.item_id)
-            .where(orders.c.state == RESERVED, orders.c.pay_until < self._clock())
-            .order_by(orders.c.id)
-            .limit(500)
-        )
-
-        async with sql_pool_manager.get_client() as sql:
-            rows = await sql.select(due)
-
+        rows = await sql_pool_manager.select(_DUE, now=self._clock())
         by_item: dict[int, list[int]] = {}
 
         for row in rows:
@@ -201,14 +227,7 @@ class Shop:
 
     async def _look(self, item: int, key: str) -> tuple[Order | None, int]:
         """Return the order under this key, if there is one, and how many pieces of the item are left."""
-        look = (
-            select(items.c.available, orders.c.id, orders.c.item_id, orders.c.state, orders.c.pay_until)
-            .select_from(items.outerjoin(orders, orders.c.idempotency_key == key))
-            .where(items.c.id == item)
-        )
-
-        async with sql_pool_manager.get_client() as sql:
-            row = await sql.find(look)
+        row = await sql_pool_manager.find(_LOOK, item=item, key=key)
 
         if row is None:
             raise UnknownItem(f"there is no item {item}", item=item)
@@ -216,10 +235,7 @@ class Shop:
         return None if row.id is None else Order(row.id, row.item_id, row.state, row.pay_until), row.available
 
     async def _why_not(self, item: int) -> SoldOut | Busy:
-        async with sql_pool_manager.get_client() as sql:
-            rows = await sql.select(select(items.c.id).where(items.c.available > 0).order_by(items.c.id))
-
-        available = [row.id for row in rows]
+        available = [row.id for row in await sql_pool_manager.select(_OPEN)]
 
         if item in available:  # another holder of the lock has come in between: the fence refused this one
             return Busy(f"item {item} is busy: ask again", item=item)
@@ -229,27 +245,19 @@ class Shop:
     @atomic()
     async def _take(self, item: int, buyer: str, key: str, fence: int) -> Order | None:
         """Take one piece and write the order, both or neither; None when nothing is left."""
+        if not await sql_pool_manager.update(_TAKE, item=item, token=fence):
+            return None
+
         pay_until = self._clock() + self.hold
-        take = (
-            update(items)
-            .where(items.c.id == item, items.c.available > 0, items.c.fence < fence)
-            .values(available=items.c.available - 1, fence=fence)
+        number = await sql_pool_manager.insert(
+            _ORDER,
+            item_id=item,
+            buyer=buyer,
+            idempotency_key=key,
+            state=RESERVED,
+            pay_until=pay_until,
+            worker=self._worker,
         )
-
-        async with sql_pool_manager.get_client() as sql:
-            if not await sql.update(take):
-                return None
-
-            number = await sql.insert(
-                orders.insert().values(
-                    item_id=item,
-                    buyer=buyer,
-                    idempotency_key=key,
-                    state=RESERVED,
-                    pay_until=pay_until,
-                    worker=self._worker,
-                )
-            )
 
         return Order(number, item, RESERVED, pay_until)
 
@@ -260,17 +268,9 @@ class Shop:
     @atomic()
     async def _put_back(self, item: int, due: list[int]) -> list[int]:
         """Release the orders that are still unpaid; the state in the update lets each be counted once."""
-        released = []
+        released = [number for number in due if await sql_pool_manager.update(_RELEASE, number=number)]
 
-        async with sql_pool_manager.get_client() as sql:
-            for number in due:
-                still = update(orders).where(orders.c.id == number, orders.c.state == RESERVED)
-
-                if await sql.update(still.values(state=RELEASED)):
-                    released.append(number)
-
-            if released:
-                back = items.c.available + len(released)
-                await sql.update(update(items).where(items.c.id == item).values(available=back))
+        if released:
+            await sql_pool_manager.update(_PUT_BACK, item=item, pieces=len(released))
 
         return released
