@@ -166,9 +166,9 @@ class Caller:
             TimeoutError: There was no reply in time.
         """
         try:
-            return await self._send((b"EVALSHA", script.sha, len(keys), *keys, *args), within)
+            return await self._send(("EVALSHA", script.sha, len(keys), *keys, *args), within)
         except exceptions.NoScriptError:
-            return await self._send((b"EVAL", script.text, len(keys), *keys, *args), within)
+            return await self._send(("EVAL", script.text, len(keys), *keys, *args), within)
 
     async def call(  # noqa: PLR0913 - options, keyword-only
         self,
@@ -286,7 +286,7 @@ class Caller:
     async def delete(self, key: bytes, within: float) -> None:
         """Delete one key within so many seconds."""
         try:
-            await self._send((b"DEL", key), within)
+            await self._send(("DEL", key), within)
         except TRANSIENT as error:
             raise UnavailableError(f"Redis gave no answer to DEL within {within:g} s: {error}") from error
 

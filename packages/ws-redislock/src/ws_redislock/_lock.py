@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
+from redis.exceptions import RedisError
+
 from ws_redislock._calls import TRANSIENT, RedisSource, Reply, resolve
 from ws_redislock._held import Held, OnLost
 from ws_redislock._hub import Hub, Job, LineSpec, Waiter, hub_for
@@ -626,8 +628,12 @@ class BaseLock:
             _, reply = await hub.caller.call(
                 load("abandon"), self._keys.of(token), args, what=f"lock {self._name!r}", budget=budget
             )
-        except UnavailableError:
-            return  # the lease and the heartbeat end on the server without us
+        except UnavailableError as error:
+            _log.warning("%s; its lease and its heartbeat end without us", error)
+            return
+        except RedisError:
+            _log.exception("lock %r: an acquisition could not be undone; it ends with its lease", self._name)
+            return
 
         hub.hint(reply[1:])
 

@@ -10,6 +10,8 @@ from typing import Any, TypeAlias, cast
 import redis
 import redis.asyncio
 from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from ws_redislock._calls import HOPELESS, TRANSIENT, Argument, ClientHolder, CommandClient, Reply
 from ws_redislock._lease import boot_time
@@ -47,7 +49,8 @@ def resolve(source: RedisSource) -> tuple[CommandClient, bool]:
         UsageError: It is none of these, or a client for asyncio.
     """
     if isinstance(source, str):
-        return cast("CommandClient", redis.from_url(source)), True
+        # No retries of the driver's own: they would outlast the timeouts here.
+        return cast("CommandClient", redis.from_url(source, retry=Retry(NoBackoff(), 0))), True
 
     client = source if hasattr(source, "execute_command") else getattr(source, "redis", None)
 
@@ -92,9 +95,9 @@ class Caller:
     def once(self, script: Script, keys: Sequence[bytes], args: Sequence[Argument], within: float) -> Reply:
         """Call a script once; see the twin."""
         try:
-            return self._send((b"EVALSHA", script.sha, len(keys), *keys, *args), within)
+            return self._send(("EVALSHA", script.sha, len(keys), *keys, *args), within)
         except exceptions.NoScriptError:
-            return self._send((b"EVAL", script.text, len(keys), *keys, *args), within)
+            return self._send(("EVAL", script.text, len(keys), *keys, *args), within)
 
     def call(  # noqa: PLR0913 - options, keyword-only
         self,
@@ -143,7 +146,7 @@ class Caller:
     def delete(self, key: bytes, within: float) -> None:
         """Delete one key within so many seconds."""
         try:
-            self._send((b"DEL", key), within)
+            self._send(("DEL", key), within)
         except TRANSIENT as error:
             raise UnavailableError(f"Redis gave no answer to DEL within {within:g} s: {error}") from error
 

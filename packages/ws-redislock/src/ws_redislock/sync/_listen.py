@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from ws_redislock._listen import LINGER, PATIENCE
-from ws_redislock.sync._calls import TRANSIENT
 
 if TYPE_CHECKING:
     from ws_redislock.sync._hub import Hub
 
 __all__ = ("Listener",)
+
+_log = logging.getLogger("ws_redislock")
 
 TURN = 0.25
 """Seconds after which the thread looks whether it should end."""
@@ -79,11 +81,13 @@ class Listener:
                         idle_since = time.monotonic()
                     elif time.monotonic() - idle_since > LINGER:
                         return
-            except TRANSIENT:
+            except Exception as error:  # noqa: BLE001 - a client that is closed meanwhile raises anything
                 if not self._hub.waiting:
                     return
+
+                _log.debug("the subscription ended, and begins anew: %r", error)
             finally:
-                with contextlib.suppress(*TRANSIENT):
+                with contextlib.suppress(Exception):
                     pubsub.close()
 
             time.sleep(pause * random.uniform(0.5, 1.5))

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
+from redis.exceptions import RedisError
+
 from ws_redislock._keys import check_name, lock_keys
 from ws_redislock._lease import Lease, boot_time
 from ws_redislock._script import load
@@ -625,8 +627,12 @@ class BaseLock:
             _, reply = hub.caller.call(
                 load("abandon"), self._keys.of(token), args, what=f"lock {self._name!r}", budget=budget
             )
-        except UnavailableError:
-            return  # the lease and the heartbeat end on the server without us
+        except UnavailableError as error:
+            _log.warning("%s; its lease and its heartbeat end without us", error)
+            return
+        except RedisError:
+            _log.exception("lock %r: an acquisition could not be undone; it ends with its lease", self._name)
+            return
 
         hub.hint(reply[1:])
 

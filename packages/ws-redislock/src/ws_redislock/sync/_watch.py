@@ -26,7 +26,18 @@ __all__ = ("Watch",)
 class Watch:
     """Keeps one lease; see the twin for its arguments."""
 
-    __slots__ = ("_args", "_clock", "_hub", "_keys", "_lease", "_renewing", "_target", "_timer", "_token")
+    __slots__ = (
+        "_args",
+        "_clock",
+        "_end",
+        "_hub",
+        "_keys",
+        "_lease",
+        "_renewing",
+        "_target",
+        "_timer",
+        "_token",
+    )
 
     def __init__(  # noqa: PLR0913 - options, keyword-only
         self,
@@ -47,6 +58,7 @@ class Watch:
         self._target = target
         self._clock = clock
         self._timer: Timer | None = None
+        self._end: Timer | None = None
         self._renewing = threading.Lock()
 
     def start(self) -> None:
@@ -58,8 +70,9 @@ class Watch:
         """End: the lock is given back, or lost."""
         self._hub.held.pop(self._token, None)
 
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._end):
+            if timer is not None:
+                timer.cancel()
 
     def look(self) -> None:
         """Check now whether the lock is still ours: somebody may have taken it away."""
@@ -97,6 +110,20 @@ class Watch:
             self._timer = call_at(time.monotonic() + step.seconds, self._due)
 
     def _due(self) -> None:
+        # The driver may hold a renewal up for longer than the lease: the deadline has its own timer.
+        left = self._lease.remaining(self._clock())
+        self._end = call_at(time.monotonic() + left, self._expire)
+
+        try:
+            self._keep()
+        finally:
+            self._end.cancel()
+
+    def _expire(self) -> None:
+        if not self._lease.valid(self._clock()):
+            self._lose("its deadline passed")
+
+    def _keep(self) -> None:
         while (step := self._lease.next_step(self._clock())).action is Action.RENEW:
             try:
                 if not self.renew():

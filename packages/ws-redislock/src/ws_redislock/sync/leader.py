@@ -48,7 +48,7 @@ class Term:
         except LockLost:
             return True
 
-        return False
+        return isinstance(error, LockLost) and self._held.lost
 
     @property
     def fence(self) -> int:

@@ -1,0 +1,71 @@
+"""What the tests of faults share; not a test module."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from ws_redislock._lock import BaseLock
+
+CHILD = Path(__file__).with_name("_child.py")
+
+
+async def until_waiting(lock: BaseLock, count: int = 1) -> None:
+    """Let others go on until so many wait for a lock."""
+    while await lock.waiters() < count:  # noqa: ASYNC110 - the queue is on the server
+        await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def child(*arguments: object) -> AsyncIterator[Process]:
+    """Run a child's program; it is killed at the end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(CHILD), *map(str, arguments), stdout=PIPE
+    )
+
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+
+        await process.communicate()
+
+
+async def says(process: Process, word: str) -> list[str]:
+    """Read a child's next line, which begins with a word."""
+    assert process.stdout is not None
+    line = (await process.stdout.readline()).decode().split()
+    assert line[:1] == [word], line
+    return line
+
+
+class Lag:
+    """How late the event loop was at worst: what a busy machine adds to any bound of time."""
+
+    def __init__(self) -> None:
+        self.worst = 0.0
+
+    async def measure(self) -> None:
+        """Measure until cancelled."""
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.005)
+            self.worst = max(self.worst, time.monotonic() - before - 0.005)
+
+
+@contextlib.asynccontextmanager
+async def lag() -> AsyncIterator[Lag]:
+    """Measure the loop's lag for a block."""
+    meter = Lag()
+    task = asyncio.create_task(meter.measure())
+
+    try:
+        yield meter
+    finally:
+        task.cancel()

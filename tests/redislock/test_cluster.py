@@ -1,0 +1,107 @@
+"""A cluster of three masters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio.cluster import RedisCluster
+
+from tests.redislock._helpers import until_waiting
+from tools.servers import ClusterServers
+from ws_redislock import (
+    FrequencyLimiter,
+    MultiLock,
+    MutexLock,
+    ReadWriteLock,
+    Semaphore,
+    SlidingWindowLimiter,
+    TokenBucketLimiter,
+)
+
+
+@pytest.fixture
+async def cluster(cluster_url: str) -> AsyncIterator[RedisCluster]:
+    """Give a cluster's client."""
+    client = RedisCluster.from_url(cluster_url)
+    yield client
+    await client.aclose()
+
+
+class TestCluster:
+    """Keys of one lock lie in one slot, wherever that is."""
+
+    async def test_everything_stays_in_its_slot(self, cluster: RedisCluster):
+        """No kind of lock or limiter crosses slots, for names all over the cluster."""
+        for number in range(12):
+            name = f"name {number} {{x}}"
+
+            async with MutexLock(cluster, name, 60).hold(), Semaphore(cluster, name, 2, 60).hold():
+                pass
+
+            async with ReadWriteLock(cluster, name, 60).write().hold():
+                pass
+
+            for limiter in (
+                FrequencyLimiter(cluster, 60, 3),
+                SlidingWindowLimiter(cluster, 60, 3),
+                TokenBucketLimiter(cluster, 1, 3),
+            ):
+                assert (await limiter.hit(name)).allowed
+
+    async def test_several_names_over_several_nodes(self, cluster: RedisCluster):
+        """A MultiLock holds names of different nodes."""
+        async with MultiLock(cluster, [f"n{number}" for number in range(9)], 60).hold() as fences:
+            assert len(fences) == 9
+
+    async def test_wakes_waiters(self, cluster: RedisCluster):
+        """A release wakes the waiter on whatever node its subscription is."""
+        for number in range(6):
+            one, two = (MutexLock(cluster, f"k{number}", 60, heartbeat=30) for _ in range(2))
+            await one.acquire()
+            waiting = asyncio.create_task(two.acquire(None))
+            await until_waiting(one)
+            await one.release()
+
+            async with asyncio.timeout(5):
+                assert await waiting
+
+            await two.release()
+
+    async def test_wakes_another_client(self, cluster: RedisCluster, cluster_url: str):
+        """The wake-up goes through the cluster's own bus."""
+        async with RedisCluster.from_url(cluster_url) as other:
+            for number in range(6):
+                one = MutexLock(cluster, f"k{number}", 60, heartbeat=30)
+                two = MutexLock(other, f"k{number}", 60, heartbeat=30)
+                await one.acquire()
+                waiting = asyncio.create_task(two.acquire(None))
+                await until_waiting(one)
+                await one.release()
+
+                async with asyncio.timeout(5):
+                    assert await waiting
+
+                await two.release()
+
+    async def test_the_slot_moves_while_it_is_held(
+        self, cluster: RedisCluster, cluster_servers: ClusterServers
+    ):
+        """The lease is renewed and released on the node that has the slot now."""
+        lock, other = MutexLock(cluster, "moving", 2), MutexLock(cluster, "moving", 60, heartbeat=2)
+
+        async with lock.hold() as held:
+            waiting = asyncio.create_task(other.acquire(None))
+            await until_waiting(lock)
+            slot = cluster_servers.slot_of("wsl:m:{moving}:holders")
+            await asyncio.to_thread(cluster_servers.move_slot(slot).run)
+            await asyncio.sleep(2.2)
+            held.check()
+            fence = held.fence
+
+        async with asyncio.timeout(10):
+            assert await waiting
+
+        assert other.fence > fence
+        await other.release()

@@ -1,0 +1,105 @@
+"""A hundred waiters: order, fairness, and what a hand-off costs the server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from redis.asyncio import Redis
+
+from tests.redislock._helpers import until_waiting
+from tools.servers import RedisServer
+from ws_redislock import MutexLock
+
+WAITERS = 100
+
+
+class TestHundredWaiters:
+    """One lock, a hundred tasks of two clients."""
+
+    async def test_first_come_first_served(self, redis: Redis):
+        """They are served in the order in which they queued."""
+        first = MutexLock(redis, "k", 60)
+        await first.acquire()
+        order: list[int] = []
+
+        async def work(number: int) -> None:
+            async with MutexLock(redis, "k", 60).hold():
+                order.append(number)
+
+        tasks = []
+
+        for number in range(WAITERS):
+            tasks.append(asyncio.create_task(work(number)))
+            await until_waiting(first, number + 1)
+
+        await first.release()
+        await asyncio.gather(*tasks)
+        assert order == list(range(WAITERS))
+
+    async def test_shares_are_even(self, any_redis: RedisServer, redis: Redis):
+        """When all want it again and again, none has more than twice as often as another."""
+        turns: Counter[int] = Counter()
+        left = 1_000
+
+        async with Redis.from_url(any_redis.url) as other:
+
+            async def work(number: int) -> None:
+                nonlocal left
+
+                while left > 0:
+                    async with MutexLock((redis, other)[number % 2], "k", 60).hold():
+                        left -= 1
+                        turns[number] += 1
+
+            await asyncio.gather(*(work(number) for number in range(WAITERS)))
+
+        assert len(turns) == WAITERS
+        assert max(turns.values()) <= 2 * min(turns.values())
+
+    async def test_calls_do_not_grow_with_the_waiters(self, redis: Redis):
+        """A hand-off costs a few calls, however many wait."""
+
+        async def calls_per_turn(waiters: int) -> float:
+            turns = 0
+
+            async def work() -> None:
+                nonlocal turns
+
+                for _ in range(5):
+                    async with MutexLock(redis, "k", 60).hold():
+                        turns += 1
+
+            await asyncio.gather(*(work() for _ in range(waiters)))
+            stats = await redis.info("commandstats")
+            await redis.config_resetstat()
+            calls = sum(
+                stats[f"cmdstat_{name}"]["calls"]
+                for name in ("evalsha", "eval")
+                if f"cmdstat_{name}" in stats
+            )
+            return calls / turns
+
+        await calls_per_turn(2)
+        assert await calls_per_turn(WAITERS) <= 4.0
+
+    async def test_a_waiter_sends_nothing_while_it_waits(self, redis: Redis):
+        """Between two heartbeats a hundred waiters cost the server no call at all."""
+        first = MutexLock(redis, "k", 60)
+        await first.acquire()
+        locks = [MutexLock(redis, "k", 60, heartbeat=60) for _ in range(WAITERS)]
+        tasks = [asyncio.create_task(lock.acquire(None)) for lock in locks]
+        await until_waiting(first, WAITERS)
+        await asyncio.sleep(0.2)
+        before = (await redis.info("stats"))["total_commands_processed"]
+        await asyncio.sleep(0.5)
+        after = (await redis.info("stats"))["total_commands_processed"]
+        assert after - before == 1
+
+        for task in tasks:
+            task.cancel()
+
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(lock.aclose() for lock in locks))
+        assert await first.waiters() == 0
+        await first.release()

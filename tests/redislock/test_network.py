@@ -1,0 +1,324 @@
+"""The network between: lost replies, silence, lost wake-ups."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Literal
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.faults import FaultProxy
+from tests.redislock._helpers import lag, until_waiting
+from tools.servers import RedisServer
+from ws_redislock import LockLost, MutexLock
+from ws_redislock._lease import Lease
+from ws_redislock._listen import Listener
+from ws_redislock._watch import Watch
+from ws_redislock.errors import UnavailableError
+
+Then = Literal["close", "cut", "silence"]
+
+
+@pytest.fixture
+async def proxy(any_redis: RedisServer) -> AsyncIterator[FaultProxy]:
+    """Give a proxy before the server."""
+    async with FaultProxy(any_redis.host, any_redis.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def through(proxy: FaultProxy, any_redis: RedisServer) -> AsyncIterator[Redis]:
+    """Give a client that goes through the proxy, with all scripts known to the server."""
+    client = Redis.from_url(proxy.url(any_redis.url))
+    lock, other = MutexLock(client, "warm", 60), MutexLock(client, "warm", 60)
+    await lock.acquire()
+    await lock.renew()
+    await other.acquire(0.01)
+    await lock.release()
+    await client.flushall()
+    yield client
+    proxy.heal()
+    await client.aclose()
+
+
+@pytest.mark.parametrize("then", ["close", "cut", "silence"])
+class TestLostReplies:
+    """The server acts, and the client learns nothing."""
+
+    async def test_of_enter(self, through: Redis, proxy: FaultProxy, redis: Redis, then: Then):
+        """One acquisition: asked again, the server says that it is ours already."""
+        lock = MutexLock(through, "k", 60)
+        lost = proxy.drop_reply(1, match="EVALSHA", then=then)
+        assert await lock.acquire()
+        assert lost.is_set()
+        assert await MutexLock(redis, "k", 60).holders() == [lock.current().token]
+        assert await lock.release()
+        assert not await lock.exists()
+
+    async def test_of_release(self, through: Redis, proxy: FaultProxy, redis: Redis, then: Then):
+        """The release, asked again, says released; and nobody is left behind."""
+        lock = MutexLock(through, "k", 60)
+        await lock.acquire()
+        lost = proxy.drop_reply(1, match="EVALSHA", then=then)
+        assert await lock.release()
+        assert lost.is_set()
+        assert not await MutexLock(redis, "k", 60).exists()
+
+    async def test_of_renew(self, through: Redis, proxy: FaultProxy, redis: Redis, then: Then):
+        """The watchdog tries again, and the lease goes on."""
+        lock = MutexLock(through, "k", 0.9)
+
+        async with lock.hold() as held:
+            lost = proxy.drop_reply(1, match="EVALSHA", then=then)
+            await lost.wait()
+            await asyncio.sleep(1.0)
+            held.check()
+
+    async def test_of_the_enter_that_queues(
+        self, through: Redis, proxy: FaultProxy, redis: Redis, then: Then
+    ):
+        """The waiter has one place in the queue, and gets the lock."""
+        first, second = MutexLock(redis, "k", 60), MutexLock(through, "k", 60)
+        await first.acquire()
+        lost = proxy.drop_reply(1, match="EVALSHA", then=then)
+        waiting = asyncio.create_task(second.acquire(None))
+        await lost.wait()
+        await until_waiting(first)
+        assert await first.waiters() == 1
+        await first.release()
+        assert await waiting
+        assert await second.release()
+
+    async def test_of_abandon(self, through: Redis, proxy: FaultProxy, redis: Redis, then: Then):
+        """A waiter that gives up has left the queue, whatever the network does."""
+        first, second = MutexLock(redis, "k", 60), MutexLock(through, "k", 60)
+        await first.acquire()
+        waiting = asyncio.create_task(second.acquire(None))
+        await until_waiting(first)
+        lost = proxy.drop_reply(1, match="EVALSHA", then=then)
+        waiting.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+        await second.aclose()
+        assert lost.is_set()
+        assert await first.waiters() == 0
+        await first.release()
+
+
+class TestOutage:
+    """No answer at all."""
+
+    async def test_a_request_that_comes_late_is_refused(
+        self, through: Redis, redis: Redis, proxy: FaultProxy
+    ):
+        """An ENTER that reaches the server after its ABANDON does not acquire."""
+        lock = MutexLock(through, "k", 60)
+        waiter_tokens: list[str] = []
+        give_up = lock._settle
+
+        def remember(hub: object, token: str, budget: float) -> None:
+            waiter_tokens.append(token)
+            give_up(hub, token, budget)  # type: ignore[arg-type]
+
+        lock._settle = remember  # type: ignore[method-assign]
+        task = asyncio.create_task(lock.acquire())
+        await asyncio.sleep(0)
+        task.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+        await lock.aclose()
+        hub = lock._bind()
+        keys = lock._keys.of(waiter_tokens[0])
+        _, reply = await lock._send_enter(hub, keys, (waiter_tokens[0], 60_000, 10_000, 1, 0), 5.0)
+        assert reply == [-1, 0]
+        assert not await lock.exists()
+
+    async def test_is_told_within_the_budget(self, any_redis: RedisServer):
+        """When no server is there, acquiring says so."""
+        async with Redis(host="127.0.0.1", port=1) as client:
+            lock = MutexLock(client, "k", 60)
+
+            with pytest.raises(UnavailableError, match="lock 'k'"):
+                await lock.acquire(timeout=0.2)
+
+    async def test_of_the_server_while_holding(self, through: Redis, redis: Redis, proxy: FaultProxy):
+        """In a black hole the body is cancelled before the server frees the lock."""
+        lock, other = MutexLock(through, "k", 1.0), MutexLock(redis, "k", 60)
+        still_there: list[str] = []
+
+        async def body() -> None:
+            async with lock.hold():
+                proxy.black_hole()
+
+                try:
+                    await asyncio.sleep(30)
+                finally:
+                    still_there.extend(await other.holders())
+
+        with pytest.raises(LockLost, match="deadline"):
+            await body()
+
+        assert len(still_there) == 1
+
+    async def test_a_watchdog_that_counts_from_the_reply_is_late(
+        self, through: Redis, redis: Redis, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+    ):
+        """The control: counted without drift and from a late moment, the server is first."""
+        monkeypatch.setattr(Lease, "_begin", _begin_late)
+        lock, other = MutexLock(through, "k", 1.0), MutexLock(redis, "k", 60)
+        still_there: list[str] = []
+
+        async def body() -> None:
+            async with lock.hold():
+                proxy.black_hole()
+
+                try:
+                    await asyncio.sleep(30)
+                finally:
+                    still_there.extend(await other.holders())
+
+        with pytest.raises(LockLost):
+            await body()
+
+        assert not still_there
+
+    async def test_a_short_one_is_survived(self, through: Redis, proxy: FaultProxy):
+        """The connections break, and the lease goes on."""
+        async with MutexLock(through, "k", 0.9).hold() as held:
+            for _ in range(4):
+                proxy.cut()
+                await asyncio.sleep(0.25)
+
+            held.check()
+
+    async def test_renew_by_hand_says_so(self, through: Redis, proxy: FaultProxy):
+        """An unanswered renewal is an error, not a loss."""
+        lock = MutexLock(through, "k", 60)
+        await lock.acquire()
+        proxy.refuse()
+        proxy.cut()
+
+        with pytest.raises(UnavailableError, match="RENEW"):
+            await lock.renew()
+
+        assert lock.locked
+        proxy.heal()
+        assert await lock.release()
+
+
+def nothing(*_arguments: object) -> None:
+    """Stand for something that does not happen."""
+
+
+def _begin_late(lease: Lease, sent_at: float) -> None:
+    lease.deadline = sent_at + lease.duration + 0.3
+    lease.renew_at = sent_at + lease.duration / 3
+
+
+class TestStall:
+    """A loop that stands still for longer than the lease."""
+
+    async def test_the_holder_is_told(self, redis: Redis):
+        """After the stall the lock is lost at once, and the body is cancelled at its next await."""
+        lock = MutexLock(redis, "k", 0.5)
+        seen: list[bool] = []
+
+        async def body() -> None:
+            async with lock.hold():
+                time.sleep(0.7)  # noqa: ASYNC251 - the stall is the point
+                seen.append(lock.locked)
+                await asyncio.sleep(30)
+
+        with pytest.raises(LockLost, match="deadline"):
+            await body()
+
+        assert seen == [False]
+
+    async def test_a_lock_without_a_watchdog_is_not(self, redis: Redis, monkeypatch: pytest.MonkeyPatch):
+        """The control: without the watchdog the body goes on, although another could hold the lock."""
+        monkeypatch.setattr(Watch, "start", nothing)
+        lock, other = MutexLock(redis, "k", 0.5), MutexLock(redis, "k", 60)
+        went_on = False
+
+        async def body() -> None:
+            nonlocal went_on
+            async with lock.hold():
+                time.sleep(0.7)  # noqa: ASYNC251 - the stall is the point
+                assert await other.acquire()
+                went_on = True
+
+        with pytest.raises(LockLost):
+            await body()
+
+        assert went_on
+        await other.release()
+
+
+class TestWakeUps:
+    """Wake-ups that do not arrive."""
+
+    HEARTBEAT = 0.9
+
+    async def hand_over(self, redis: Redis, url: str) -> float:
+        """Release for a waiter of another client; return how long it took."""
+        async with Redis.from_url(url) as client:
+            one = MutexLock(redis, "k", 60)
+            two = MutexLock(client, "k", 60, heartbeat=self.HEARTBEAT)
+            await one.acquire()
+            waiting = asyncio.create_task(two.acquire(None))
+            await until_waiting(one)
+            began = time.monotonic()
+            await one.release()
+            assert await waiting
+            took = time.monotonic() - began
+            await two.release()
+            return took
+
+    async def test_all_lost(self, redis: Redis, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch):
+        """Without any message the waiter looks by itself within a third of its heartbeat."""
+        take = Listener._take
+
+        def take_no_message(listener: Listener, message: list[object]) -> None:
+            if message[0] not in (b"message", "message"):
+                take(listener, message)
+
+        monkeypatch.setattr(Listener, "_take", take_no_message)
+
+        async with lag() as late:
+            assert await self.hand_over(redis, any_redis.url) <= self.HEARTBEAT / 3 + 0.3 + late.worst
+
+    async def test_without_the_fallback_nothing_would_happen(
+        self, redis: Redis, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ):
+        """The control: no messages and no look of its own, no lock."""
+        monkeypatch.setattr(Listener, "_take", nothing)
+        monkeypatch.setattr("ws_redislock._hub.Hub.beat_soon", nothing)
+
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(self.hand_over(redis, any_redis.url), 1.0)
+
+    async def test_the_subscriber_is_killed(self, redis: Redis, any_redis: RedisServer):
+        """After CLIENT KILL the hub subscribes again, and all its waiters look."""
+        async with Redis.from_url(any_redis.url) as client:
+            one = MutexLock(redis, "k", 60)
+            two = MutexLock(client, "k", 60, heartbeat=30)
+            await one.acquire()
+            waiting = asyncio.create_task(two.acquire(None))
+            await until_waiting(one)
+
+            while await redis.client_kill_filter(_type="pubsub") == 0:  # noqa: ASYNC110 - on the server
+                await asyncio.sleep(0.01)  # it may not have subscribed yet
+
+            await one.release()
+
+            async with asyncio.timeout(5):
+                assert await waiting
+
+            await two.release()

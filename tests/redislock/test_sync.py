@@ -1,0 +1,391 @@
+"""The twin for threads: the same locks over a blocking client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Thread
+
+import pytest
+from redis import Redis, RedisCluster
+from redis.asyncio import Redis as AsyncRedis
+
+from tests.servers import StartServer
+from tools.servers import RedisServer, SentinelServers
+from ws_redislock.errors import ConfigError, LockLost, LockNotAcquired, UnavailableError, UsageError
+from ws_redislock.sync import (
+    CountingObserver,
+    FrequencyLimiter,
+    LeaderElection,
+    MultiLock,
+    MutexLock,
+    ReadWriteLock,
+    RunClaims,
+    Semaphore,
+    TokenBucketLimiter,
+    _timers,
+)
+from ws_redislock.sync._listen import Listener
+from ws_redislock.sync._lock import BaseLock
+
+
+@pytest.fixture
+def client(any_redis: RedisServer) -> Iterator[Redis]:
+    """Give a blocking client of Redis, then of Valkey."""
+    with Redis.from_url(any_redis.url) as client:
+        yield client
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Let other threads go on until something is true."""
+    end = time.monotonic() + 10
+
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def waiting_for(lock: BaseLock, count: int = 1) -> None:
+    """Let other threads go on until so many wait for a lock."""
+    until(lambda: lock.waiters() >= count)
+
+
+class TestMutexLock:
+    """The mutex."""
+
+    def test_acquire_and_release(self, client: Redis):
+        """It excludes, is released at the end of its block, and tells its state."""
+        with MutexLock(client, "k", 60) as one:
+            assert one.acquire()
+            assert one.locked
+            one.check()
+            assert one.renew()
+            assert 59 < one.remaining < 60
+            assert one.owner() == one.current().token
+            two = MutexLock(client, "k", 60)
+            assert not two.acquire()
+            assert not two.acquire(0.02)
+            assert not two.wait(0.02)
+
+        assert two.wait(1)
+        assert two.acquire()
+        assert two.release()
+        assert not two.exists()
+
+    def test_excludes_threads(self, client: Redis):
+        """A counter that is read, left alone and written back ends up exact."""
+        count = 0
+
+        def work(_number: int) -> None:
+            nonlocal count
+
+            for _ in range(5):
+                with MutexLock(client, "k", 60).hold():
+                    seen = count
+                    time.sleep(0)
+                    count = seen + 1
+
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(work, range(16)))
+
+        assert count == 80
+
+    @pytest.mark.parametrize("apart", [False, True])
+    def test_the_release_wakes_the_next(self, client: Redis, any_redis: RedisServer, *, apart: bool):
+        """A waiter is woken by its own hub or through the server."""
+        with Redis.from_url(any_redis.url) as other:
+            first = MutexLock(client, "k", 60)
+            first.acquire()
+            second = MutexLock(other if apart else client, "k", 60, heartbeat=30)
+            thread = Thread(target=second.acquire, args=(None,))
+            thread.start()
+            waiting_for(first)
+            first.release()
+            thread.join(5)
+            assert second.locked
+            second.release()
+
+    def test_without_wake_ups_it_looks_by_itself(
+        self, client: Redis, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ):
+        """When all messages are lost the heartbeat finds the lock free."""
+        monkeypatch.setattr(Listener, "_take", lambda *_arguments: None)
+
+        with Redis.from_url(any_redis.url) as other:
+            first = MutexLock(client, "k", 60)
+            first.acquire()
+            second = MutexLock(other, "k", 60, heartbeat=0.6)
+            thread = Thread(target=second.acquire, args=(None,))
+            thread.start()
+            waiting_for(first)
+            first.release()
+            thread.join(5)
+            assert second.release()
+
+    def test_the_subscriber_is_killed(self, client: Redis, any_redis: RedisServer):
+        """After CLIENT KILL the hub subscribes again, and all its waiters look."""
+        with Redis.from_url(any_redis.url) as other:
+            first = MutexLock(client, "k", 60)
+            first.acquire()
+            second = MutexLock(other, "k", 60, heartbeat=30)
+            thread = Thread(target=second.acquire, args=(None,))
+            thread.start()
+            waiting_for(first)
+            until(lambda: client.client_kill_filter(_type="pubsub") > 0)
+            first.release()
+            thread.join(5)
+            assert second.release()
+
+    def test_the_watchdog_renews(self, client: Redis):
+        """A lock is held for longer than its lease while its thread works."""
+        with MutexLock(client, "k", 0.5).hold() as held:
+            time.sleep(0.8)
+            held.check()
+
+    def test_a_renewal_that_hangs_does_not_hide_the_deadline(self, start_server: StartServer):
+        """The holder is told at its deadline although the renewal is still under way."""
+        server = start_server(RedisServer)
+
+        with Redis.from_url(server.url, socket_timeout=5.0) as client:
+            lock = MutexLock(client, "k", 0.6)
+            lock.acquire()
+            held = lock.current()
+            held._watch._hub.caller._pool = None  # the way of a client that is not plain
+            server.pause()
+            held.wait_lost()
+            assert not lock.release()
+            server.resume()
+
+    def test_the_loss_is_told(self, client: Redis):
+        """When the server forgets the lock, the holder hears of it, at the block's end at the latest."""
+        lost = Event()
+        observer = CountingObserver()
+        lock = MutexLock(client, "k", 0.6, on_lost=lambda _held: lost.set(), observer=observer)
+
+        def body() -> None:
+            with lock.hold() as held:
+                client.flushall()
+                held.wait_lost()
+                assert held.lost
+                held.wait_lost()
+
+        with pytest.raises(LockLost, match="does not know it"):
+            body()
+
+        assert lost.wait(1)
+        assert observer.statistics()["lost"] == 1
+
+    def test_a_deadline_without_renewal(self, client: Redis):
+        """A lease that is not renewed ends, and is lost."""
+        lock = MutexLock(client, "k", 0.5, auto_renew=False)
+        lock.acquire()
+        lock.current().wait_lost()
+
+        with pytest.raises(LockLost, match="deadline"):
+            lock.check()
+
+        assert not lock.release()
+
+    def test_force_release(self, client: Redis):
+        """The dispossessed holder of the same hub is told at once."""
+        lock = MutexLock(client, "k", 60, on_lost=lambda _held: 1 / 0)  # type: ignore[arg-type, return-value]
+        lock.acquire()
+        held = lock.current()
+        assert MutexLock(client, "k", 60).force_release()
+        until(lambda: held.lost)
+        assert not lock.release()
+
+    def test_reentrant(self, client: Redis):
+        """The same thread may acquire again, another may not."""
+        one, two = (MutexLock(client, "k", 60, reentrant=True) for _ in range(2))
+        assert one.acquire()
+        assert two.acquire()
+
+        with ThreadPoolExecutor(1) as pool:
+            assert not pool.submit(MutexLock(client, "k", 60, reentrant=True).acquire).result()
+
+        assert two.release()
+        assert one.exists()
+        assert one.release()
+        assert not one.exists()
+
+    def test_decorates(self, client: Redis):
+        """A wrapped function runs under the lock."""
+        lock = MutexLock(client, "k", 60)
+
+        @lock.wrap(timeout=5)
+        def work() -> bool:
+            return lock.exists()
+
+        assert work()
+        assert not lock.exists()
+
+    def test_hold_not_acquired(self, client: Redis):
+        """A lock that is not free in time is an error for a block."""
+        with MutexLock(client, "k", 60).hold(), pytest.raises(LockNotAcquired):
+            MutexLock(client, "k", 60).hold(timeout=0).__enter__()
+
+    def test_a_script_that_the_server_forgot(self, client: Redis):
+        """NOSCRIPT is answered by sending the text."""
+        client.script_flush()
+
+        with MutexLock(client, "k", 60).hold():
+            pass
+
+    def test_owns_the_client_of_a_url(self, any_redis: RedisServer):
+        """Made from a URL it makes its own client and closes it."""
+        with MutexLock(any_redis.url, "k", 60) as lock:
+            assert lock.acquire()
+            other = MutexLock(any_redis.url, "k", 60)
+            assert not other.acquire(0.02)
+            other.close()
+
+    def test_no_server(self):
+        """Without a server it says so, in time."""
+        url = "redis://127.0.0.1:1/0"
+
+        with MutexLock(url, "k", 0.5) as lock, pytest.raises(UnavailableError, match="lock 'k'"):
+            lock.acquire(0.2)
+
+        with (
+            FrequencyLimiter(url, 60, 3, timeout=0.05) as limiter,
+            pytest.raises(UnavailableError, match="DEL"),
+        ):
+            limiter.reset("k")
+
+    def test_a_server_that_says_nothing(self, start_server: StartServer):
+        """A paused server is waited for only so long; afterwards the acquisition is undone."""
+        server = start_server(RedisServer)
+
+        with Redis.from_url(server.url) as client:
+            lock = MutexLock(client, "k", 60)
+            assert lock.acquire()
+            assert lock.release()
+            server.pause()
+
+            with pytest.raises(UnavailableError, match="no reply in time"):
+                lock.acquire(0.3)
+
+            server.resume()
+            lock.close()
+            assert not lock.exists()
+
+    @pytest.mark.parametrize("source", [object(), None])
+    def test_no_client(self, source: object):
+        """Something that is no client is refused."""
+        with pytest.raises(UsageError, match="no Redis client"):
+            MutexLock(source, "k", 60).acquire()  # type: ignore[arg-type]
+
+    async def test_the_wrong_kind_of_client(self, redis7: AsyncRedis):
+        """A client for asyncio is refused here, and a blocking one there."""
+        from ws_redislock import MutexLock as AsyncMutexLock
+
+        with pytest.raises(UsageError, match="for asyncio"):
+            MutexLock(redis7, "k", 60).acquire()
+
+        with Redis() as blocking, pytest.raises(UsageError, match="blocks the event loop"):
+            await AsyncMutexLock(blocking, "k", 60).acquire()
+
+
+class TestOthers:
+    """The other kinds, once each: their logic is the same text."""
+
+    def test_semaphore(self, client: Redis):
+        """Two of three get a permit."""
+        locks = [Semaphore(client, "s", 2, 60) for _ in range(3)]
+        assert [lock.acquire() for lock in locks] == [True, True, False]
+        assert [lock.release() for lock in locks] == [True, True, False]
+
+    def test_read_write_lock(self, client: Redis):
+        """Readers share, a writer does not."""
+        lock = ReadWriteLock(client, "rw", 60)
+
+        with lock.read().hold(), lock.read().hold():
+            assert not lock.write().acquire()
+
+        with lock.write().hold():
+            assert not lock.read().acquire()
+
+    def test_multi_lock(self, client: Redis):
+        """All names or none."""
+        with MultiLock(client, ["b", "a"], 60) as lock, lock.hold() as fences:
+            assert list(fences) == ["a", "b"]
+            lock.check()
+            assert not MultiLock(client, ["b", "c"], 60).acquire()
+            assert MutexLock(client, "c", 60).owner() is None
+
+    def test_election(self, client: Redis):
+        """A lost term is followed by the next."""
+        fences = []
+
+        with LeaderElection(client, "l", lease=60) as election:
+            for term in election:
+                fences.append(term.fence)
+
+                if len(fences) == 2:
+                    break
+
+                with term:
+                    assert election.depose()
+                    term.wait_over()
+                    term.check()
+
+        assert fences == sorted(set(fences))
+
+    def test_limiters_and_claims(self, client: Redis):
+        """They count as their twins do."""
+        assert [FrequencyLimiter(client, 60, 2).is_limited("k") for _ in range(3)] == [False, False, True]
+        assert [TokenBucketLimiter(client, 1, 2).hit("k").allowed for _ in range(3)] == [True, True, False]
+
+        with RunClaims(client) as claims:
+            assert claims.claim("run", 60)
+            assert not claims.claim("run", 60)
+            claims.give_back("run")
+            assert claims.claim("run", 60)
+
+        with pytest.raises(ConfigError):
+            Semaphore(client, "s", 0)
+
+    def test_cluster(self, cluster_url: str):
+        """A cluster's client does as well."""
+        with RedisCluster.from_url(cluster_url) as client:
+            for number in range(6):
+                with MutexLock(client, f"k{number}", 60).hold():
+                    assert not MutexLock(client, f"k{number}", 60).acquire()
+
+    def test_replicas_must_confirm(self, start_server: StartServer):
+        """With min_replicas a replica must have heard of it."""
+        servers = start_server(SentinelServers)
+        servers.wait_settled()
+        (replica,) = servers.replicas
+
+        with Redis.from_url(servers.master.url) as client:
+            with MutexLock(client, "k", 60, min_replicas=1).hold():
+                pass
+
+            replica.pause()
+            lock = MutexLock(client, "k", 1, min_replicas=1)
+
+            with pytest.raises(UnavailableError, match="only 0 of 1"):
+                lock.acquire()
+
+            lock.close()
+            assert not lock.exists()
+            replica.resume()
+
+
+class TestTimers:
+    """The thread of timers."""
+
+    def test_fires_in_order(self):
+        """Timers fire when they are due, whatever the order in which they were set."""
+        fired: list[int] = []
+        done = Event()
+        now = time.monotonic()
+        _timers.call_at(now + 0.06, done.set)
+        _timers.call_at(now + 0.03, lambda: fired.append(2))
+        _timers.call_at(now + 0.01, lambda: fired.append(1))
+        _timers.call_at(now + 0.02, lambda: fired.append(9)).cancel()
+        assert done.wait(5)
+        assert fired == [1, 2]
