@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ws_pool.cache import CacheWrap as CacheWrap
     from ws_pool.cache import LRUCache as LRUCache
     from ws_pool.cache import ShareCache as ShareCache
+    from ws_pool.health import HealthChecker as HealthChecker
+    from ws_pool.health import ProcessHealthChecker as ProcessHealthChecker
     from ws_pool.http import HttpPool as HttpPool
     from ws_pool.http import HttpPoolManager as HttpPoolManager
     from ws_pool.http import http_pool_manager as http_pool_manager
@@ -39,6 +41,7 @@ _MODULES = {
     "BasePoolManager": "base",
     "CacheWrap": "cache",
     "Connector": "pool",
+    "HealthChecker": "health",
     "http_pool_manager": "http",
     "HttpPool": "http",
     "HttpPoolManager": "http",
@@ -50,6 +53,7 @@ _MODULES = {
     "Pool": "pool",
     "PoolStatistics": "pool",
     "Prepared": "mysql",
+    "ProcessHealthChecker": "health",
     "Result": "mysql",
     "Row": "mysql",
     "ShareCache": "cache",
@@ -64,6 +68,7 @@ __all__ = (
     "BasePoolManager",
     "CacheWrap",
     "Connector",
+    "HealthChecker",
     "HttpPool",
     "HttpPoolManager",
     "LRUCache",
@@ -73,6 +78,7 @@ __all__ = (
     "Pool",
     "PoolStatistics",
     "Prepared",
+    "ProcessHealthChecker",
     "Result",
     "Row",
     "ShareCache",

@@ -1,0 +1,218 @@
+"""A small file that several processes map into memory, with a slot for each.
+
+A slot belongs to a process, known by its pid and the moment it started, so that neither a dead
+process nor another one with its pid counts as alive. Slots are claimed under a file lock and
+written by their owner alone. The last process to leave removes the file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import stat
+import struct
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ws_pool.errors import ConfigError, UnavailableError
+
+__all__ = ("Slot", "SlotFile", "process_start", "runtime_directory")
+
+_MAGIC = b"wsslots1"
+_SLOT = struct.Struct("@QQdQ")  # pid, start of the process, last beat, 1 when well
+_BEAT = struct.Struct("@dQ")
+_BEAT_AT = 16
+_SLOTS = 127
+_SIZE = _SLOT.size * (_SLOTS + 1)  # the first one holds the magic
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """
+    What a process has told about itself.
+
+    Args:
+        pid: The process.
+        beat: When it last told, on the monotonic clock, which all processes of a machine share.
+        well: Whether it said that it is well.
+    """
+
+    pid: int
+    beat: float
+    well: bool
+
+
+class SlotFile:
+    """
+    The mapped file, with this process's slot in it.
+
+    Args:
+        path: The file; made when it is missing, readable by its owner only.
+
+    Raises:
+        ConfigError: The file is not a plain file of this user's own, or holds something else.
+        UnavailableError: All slots are taken, or the file cannot be made.
+    """
+
+    __slots__ = ("_fd", "_map", "_mine", "path")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd, self._map = -1, mmap.mmap(-1, 1)
+        self._open()
+
+        try:
+            with self._locked():
+                self._mine = self._claim()
+        except BaseException:
+            self._unmap()
+            raise
+
+    def beat(self, now: float, *, well: bool) -> None:
+        """Tell that this process is alive."""
+        _BEAT.pack_into(self._map, self._mine + _BEAT_AT, now, int(well))
+
+    def alive(self) -> list[Slot]:
+        """List the slots of living processes."""
+        return [
+            Slot(pid, beat, bool(well))
+            for pid, start, beat, well in self._entries()
+            if pid and process_start(pid) == start
+        ]
+
+    def close(self) -> None:
+        """Give the slot back; the last one removes the file."""
+        with self._locked():
+            _SLOT.pack_into(self._map, self._mine, 0, 0, 0.0, 0)
+
+            if not self.alive():
+                self.path.unlink(missing_ok=True)
+
+        self._unmap()
+
+    def abandon(self) -> None:
+        """Close what a fork has inherited; the slot is the parent's."""
+        self._unmap()
+
+    def _entries(self) -> Iterator[tuple[int, int, float, int]]:
+        for number in range(1, _SLOTS + 1):
+            pid, start, beat, well = _SLOT.unpack_from(self._map, number * _SLOT.size)
+            yield pid, start, beat, well
+
+    def _claim(self) -> int:
+        """Take the first slot that is free or whose process is dead."""
+        for number, (pid, start, _, _) in enumerate(self._entries(), 1):
+            if not pid or process_start(pid) != start:
+                place = number * _SLOT.size
+                me = os.getpid()
+                _SLOT.pack_into(self._map, place, me, process_start(me) or 0, 0.0, 0)
+                return place
+
+        message = f"{self.path}: all {_SLOTS} slots are taken by living processes"
+        raise UnavailableError(message, path=str(self.path))
+
+    def _open(self) -> None:
+        """
+        Open and map the file under its lock.
+
+        Between opening and locking, the last one to leave may have removed it: then a new one
+        must be made.
+        """
+        while True:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+            try:
+                self._fd = os.open(self.path, flags, 0o600)
+            except OSError as error:
+                message = f"cannot open {self.path} to share health among processes: {error}"
+                raise UnavailableError(message, path=str(self.path)) from error
+
+            try:
+                with self._locked():
+                    if self._is_current():
+                        self._map.close()
+                        self._map = self._mapped()
+                        return
+            except BaseException:
+                os.close(self._fd)
+                raise
+
+            os.close(self._fd)
+
+    def _is_current(self) -> bool:
+        ours = os.fstat(self._fd)
+
+        try:
+            theirs = os.lstat(self.path)
+        except FileNotFoundError:
+            return False
+
+        return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
+
+    def _mapped(self) -> mmap.mmap:
+        status = os.fstat(self._fd)
+
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            message = f"{self.path} is not a plain file of this user: remove it, or choose another name"
+            raise ConfigError(message, path=str(self.path))
+
+        if status.st_size == 0:
+            os.ftruncate(self._fd, _SIZE)
+            os.pwrite(self._fd, _MAGIC, 0)
+        elif status.st_size != _SIZE or os.pread(self._fd, len(_MAGIC), 0) != _MAGIC:
+            message = f"{self.path} holds something else: remove it, or choose another name"
+            raise ConfigError(message, path=str(self.path))
+
+        return mmap.mmap(self._fd, _SIZE)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+        try:
+            yield
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def _unmap(self) -> None:
+        self._map.close()
+        os.close(self._fd)
+
+
+def runtime_directory() -> Path:
+    """Find the directory for files of running programs: ``$XDG_RUNTIME_DIR``, or that for temporary ones."""
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+
+
+def process_start(pid: int) -> int | None:
+    """
+    Find when a process started, in ticks since the boot.
+
+    Args:
+        pid: The process.
+
+    Returns:
+        The ticks; None when there is no such process, or it is dead and not collected yet. On a
+        system without ``/proc``, 0 for every living process.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None if Path("/proc/self/stat").exists() or not _answers(pid) else 0
+
+    return None if fields[0] in {"Z", "X"} else int(fields[19])
+
+
+def _answers(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+
+    return True
