@@ -14,7 +14,7 @@ What always holds, and what the tests assert after each step:
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
 from traceback import StackSummary
@@ -53,13 +53,15 @@ class Slot(Generic[T]):
 
 
 class Waiter(Generic[T]):
-    """A task's place in the queue; the future gets the slot itself."""
+    """A task's place in the queue; the future gets the slot itself. Times are in seconds."""
 
-    __slots__ = ("future", "since")
+    __slots__ = ("deadline", "future", "since", "timeout")
 
-    def __init__(self, future: asyncio.Future[Slot[T]], since: float) -> None:
+    def __init__(self, future: asyncio.Future[Slot[T]], since: float, timeout: float) -> None:
         self.future = future
         self.since = since
+        self.timeout = timeout
+        self.deadline = since + timeout
 
 
 class Job(Enum):
@@ -111,7 +113,7 @@ class Ledger(Generic[T]):
         self.max_connecting = max_connecting
         self.idle: list[Slot[T]] = []
         self.leased: set[Slot[T]] = set()
-        self.waiters: OrderedDict[Waiter[T], None] = OrderedDict()
+        self.waiters: deque[Waiter[T]] = deque()
         self.connecting = 0
         self.verifying = 0
         self.resetting = 0
@@ -187,12 +189,39 @@ class Ledger(Generic[T]):
     def head(self) -> Waiter[T] | None:
         """Take the waiter who waits longest out of the queue; those who gave up are dropped."""
         while self.waiters:
-            waiter, _ = self.waiters.popitem(last=False)
+            waiter = self.waiters.popleft()
 
             if not waiter.future.done():
                 return waiter
 
         return None
+
+    def forget(self, waiter: Waiter[T]) -> None:
+        """
+        Take a waiter who gave up out of the queue, wherever it is.
+
+        Args:
+            waiter: It may have left the queue already.
+        """
+        if waiter in self.waiters:
+            self.waiters.remove(waiter)
+
+    def late(self, now: float) -> list[Waiter[T]]:
+        """
+        Take those out of the queue whose time is over.
+
+        Args:
+            now: The time.
+
+        Returns:
+            Them, in their order.
+        """
+        late = [waiter for waiter in self.waiters if waiter.deadline <= now and not waiter.future.done()]
+
+        for waiter in late:
+            self.waiters.remove(waiter)
+
+        return late
 
     def rest(self, slot: Slot[T], now: float, ping_after: float) -> None:
         """

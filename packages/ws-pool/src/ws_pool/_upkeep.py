@@ -19,8 +19,8 @@ from enum import Enum, auto
 from typing import Generic, TypeVar, cast
 
 from ws_pool._connector import Connector
-from ws_pool._ledger import Job, Ledger, Slot
-from ws_pool.errors import ClosedError, NotReadyError, UnavailableError, UsageError
+from ws_pool._ledger import Job, Ledger, Slot, Waiter
+from ws_pool.errors import AcquireTimeout, ClosedError, NotReadyError, UnavailableError, UsageError
 
 __all__ = ("Hooks", "Options", "State", "Upkeep", "say")
 
@@ -95,6 +95,7 @@ class Upkeep(Generic[T]):
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._backoff = _MIN_BACKOFF
         self._drained: asyncio.Future[None] | None = None
+        self._alarm_at = float("inf")
 
     def start(self, clock: Callable[[], float] | None) -> None:
         """
@@ -139,6 +140,18 @@ class Upkeep(Generic[T]):
         )
         error.__cause__ = self.failure
         return error
+
+    def expect(self, waiter: Waiter[T]) -> None:
+        """
+        Have a waiter told when its time is over.
+
+        One timer serves the whole queue: it is set for the waiter whose time ends first.
+
+        Args:
+            waiter: It is in the queue.
+        """
+        if waiter.deadline < self._alarm_at and self.state is State.OPEN:
+            self._set_alarm(waiter.deadline)
 
     def pump(self) -> None:
         """Begin whatever the ledger finds to be done."""
@@ -444,6 +457,48 @@ class Upkeep(Generic[T]):
     def _end_of_life(self) -> float:
         lifetime = self._options.max_lifetime
         return float("inf") if lifetime is None else self.now() + lifetime * (1 - random.uniform(0.025, 0.1))
+
+    # -- waiters whose time is over ---------------------------------------------------------------
+
+    def _set_alarm(self, deadline: float) -> None:
+        if "alarm" in self._timers:
+            self._timers.pop("alarm").cancel()
+
+        self._alarm_at = deadline
+        self._timer("alarm", max(0.0, deadline - self.now()), self._alarm)
+
+    def _alarm(self) -> None:
+        self._alarm_at = float("inf")
+        ledger = self._ledger
+        waiting = len(ledger.waiters)
+
+        for waiter in ledger.late(self.now()):
+            ledger.totals.timeouts += 1
+            waiter.future.set_exception(self._too_late(waiter, waiting))
+
+        if ledger.waiters:
+            self._set_alarm(min(waiter.deadline for waiter in ledger.waiters))
+
+    def _too_late(self, waiter: Waiter[T], waiting: int) -> AcquireTimeout:
+        """Say that there was no connection in time, and who holds those that exist."""
+        ledger = self._ledger
+        holders = self.holders()
+        details = [f"size {ledger.size} of {ledger.max_size}", f"{waiting} waiting"]
+
+        if self.failure is not None:
+            details.append(f"the last connect failed: {say(self.failure)}")
+
+        if holders:
+            details.append("longest holders: " + ", ".join(holders))
+
+        return AcquireTimeout(
+            f"pool {self.name!r}: no connection was free within {waiter.timeout:g} s ({'; '.join(details)})",
+            pool=self.name,
+            size=ledger.size,
+            max_size=ledger.max_size,
+            waiting=waiting,
+            holders=holders,
+        )
 
     # -- a server that is down -------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 
 from sqlalchemy.schema import ExecutableDDLElement, Table
@@ -17,11 +17,12 @@ from ws_pool._sql.engine import Borrowed, make_engine
 from ws_pool._sql.manager import SqlPoolManager, sql_pool_manager
 from ws_pool._sql.mysql_connector import MysqlConnection, MysqlConnector
 from ws_pool._sql.mysql_options import Server, server_of
-from ws_pool._sql.pool import SqlPool, give_back, make_pool
+from ws_pool._sql.pool import SqlPool, make_pool
 from ws_pool._sql.row import Row
+from ws_pool._sql.session import Session
 from ws_pool._statistics import PoolStatistics
 from ws_pool.errors import ConfigError, MissingExtraError, UnavailableError
-from ws_pool.pool import Pool
+from ws_pool.pool import Lease, Pool
 
 __all__ = (
     "MysqlPool",
@@ -98,6 +99,7 @@ class MysqlPool(SqlPool):
         super().__init__(name, options)
         self._server = server
         self._pool: Pool[MysqlConnection] = self._make(server, name, options, where, always=always)
+        self.source = self._pool
         self._replicas = [
             self._make(
                 _replica(entry, section, f"{where}.replicas[{n}]"),
@@ -184,27 +186,26 @@ class MysqlPool(SqlPool):
         for pool in (self._pool, *self._replicas):
             pool.expire()
 
-    async def open_client(self, *, read_only: bool) -> tuple[SqlClient, Callable[[], None]]:
+    async def choose(self, session: Session) -> Lease[Any]:
         """
-        Take a connection for a client.
+        Take a connection for a client that only reads: a healthy replica's, or the primary's.
 
         Args:
-            read_only: Whether it may come from a replica.
+            session: The client; it is told where its connection comes from.
 
         Returns:
-            The client, and what gives its connection back.
+            The connection's lease.
         """
-        if read_only and self._replicas:
-            for pool in self._healthy():
-                try:
-                    lease = await pool.acquire()
-                except UnavailableError:
-                    continue
+        for pool in self._healthy():
+            try:
+                lease = await pool.acquire()
+            except UnavailableError:
+                continue
 
-                return SqlClient(self, lease.connection, read_only=True), give_back(pool, lease)
+            session.draw_from(pool)
+            return lease
 
-        lease = await self._pool.acquire()
-        return SqlClient(self, lease.connection, read_only=read_only), give_back(self._pool, lease)
+        return await super().choose(session)
 
     def index_statements(self, table: Table) -> Sequence[ExecutableDDLElement]:
         """

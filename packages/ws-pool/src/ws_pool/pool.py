@@ -27,7 +27,7 @@ from ws_pool._connector import Connector
 from ws_pool._ledger import Ledger, Slot, Waiter
 from ws_pool._statistics import Histogram, HistogramBuilder, PoolStatistics
 from ws_pool._upkeep import Hooks, Options, State, Upkeep, say
-from ws_pool.errors import AcquireTimeout, UsageError
+from ws_pool.errors import UsageError
 
 __all__ = ("Connector", "Lease", "Pool", "PoolStatistics")
 
@@ -163,8 +163,8 @@ class Pool(Generic[T]):
         self._now: Callable[[], float] = float
         self._waits = HistogramBuilder()
         self._leases = HistogramBuilder()
-        self._low_water = max_size - (max_size - 1) // 3 if max_size > 2 else max_size + 1
-        self._low_water_at = -_LOW_WATER_EVERY
+        self._low_water = max_size - (max_size - 1) // 3
+        self._low_water_next = float("-inf") if max_size > 2 else float("inf")
         self._closed: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
@@ -254,14 +254,14 @@ class Pool(Generic[T]):
                 slot.taken_at = now
                 slot.holder = task
 
-                if self._watched or len(ledger.leased) >= self._low_water:
+                if self._watched or (len(ledger.leased) >= self._low_water and now >= self._low_water_next):
                     self._look_at(slot)
 
                 return Lease(self, slot)
 
             ledger.idle.append(slot)
 
-        return await self._wait(now, self._acquire_timeout if timeout is None else timeout)
+        return await self._wait(task, now, self._acquire_timeout if timeout is None else timeout)
 
     def release(self, lease: Lease[T], *, discard: bool = False) -> None:
         """
@@ -281,10 +281,9 @@ class Pool(Generic[T]):
             raise UsageError(message, pool=self.name)
 
         lease._slot = None  # noqa: SLF001 - as above
-
         ledger = self._ledger
 
-        if discard or ledger.waiters or self._watched or not self._is_clean(slot.conn):
+        if discard or self._watched or not self._is_clean(slot.conn):
             self._take_back(slot, discard)
             return
 
@@ -294,12 +293,22 @@ class Pool(Generic[T]):
             self._take_back(slot)
             return
 
-        # The usual case, which is worth its own few lines: all is well, and nobody waits.
-        ledger.leased.remove(slot)
+        # The usual case, which is worth its own few lines: the connection is in order, and either
+        # goes to the head of the queue or to rest.
         used = now - slot.taken_at
         self._leases.counts[int(used * 1e6).bit_length()] += 1
         self._leases.total += used
         slot.holder = None
+
+        while ledger.waiters:
+            future = ledger.waiters.popleft().future
+
+            if not future.done():
+                slot.taken_at = now
+                future.set_result(slot)
+                return
+
+        ledger.leased.remove(slot)
         slot.idle_since = now
         slot.check_at = now + self._ping_after
         ledger.idle.append(slot)
@@ -424,7 +433,12 @@ class Pool(Generic[T]):
 
         self._upkeep.hook(self._hooks.on_acquire, slot.conn)
 
-    async def _wait(self, now: float, timeout: float) -> Lease[T]:  # noqa: ASYNC109 - see acquire
+    async def _wait(  # the rest of acquire
+        self,
+        task: asyncio.Task[object],
+        now: float,
+        timeout: float,  # noqa: ASYNC109 - see acquire
+    ) -> Lease[T]:
         ledger, upkeep = self._ledger, self._upkeep
 
         if not upkeep.usable_here():
@@ -433,11 +447,13 @@ class Pool(Generic[T]):
         if upkeep.failure is not None and not ledger.serving:
             raise upkeep.unavailable()
 
-        waiter: Waiter[T] = Waiter(upkeep.loop.create_future(), now)
+        waiter: Waiter[T] = Waiter(upkeep.loop.create_future(), now, timeout)
         future = waiter.future
-        ledger.waiters[waiter] = None
-        timer = upkeep.loop.call_later(timeout, self._time_out, waiter, timeout)
-        upkeep.pump()
+        ledger.waiters.append(waiter)
+        upkeep.expect(waiter)
+
+        if len(ledger.leased) < ledger.max_size:
+            upkeep.pump()
 
         try:
             slot = await future
@@ -445,45 +461,17 @@ class Pool(Generic[T]):
             if future.done() and not future.cancelled() and future.exception() is None:
                 self._take_back(future.result(), used=False)  # the hand-over and the cancellation crossed
             else:
-                ledger.waiters.pop(waiter, None)
+                ledger.forget(waiter)
 
             raise
-        finally:
-            timer.cancel()
 
         self._waits.record(slot.taken_at - now)
-        slot.holder = current_task()
-        self._look_at(slot)
+        slot.holder = task
+
+        if self._watched or slot.taken_at >= self._low_water_next:
+            self._look_at(slot)
+
         return Lease(self, slot)
-
-    def _time_out(self, waiter: Waiter[T], timeout: float) -> None:
-        """Tell a waiter that its time is over, and who holds what it waits for."""
-        if waiter.future.done():
-            return
-
-        ledger, failure = self._ledger, self._upkeep.failure
-        waiting = len(ledger.waiters)
-        ledger.waiters.pop(waiter, None)
-        ledger.totals.timeouts += 1
-        holders = self._upkeep.holders()
-        details = [f"size {ledger.size} of {ledger.max_size}", f"{waiting} waiting"]
-
-        if failure is not None:
-            details.append(f"the last connect failed: {say(failure)}")
-
-        if holders:
-            details.append("longest holders: " + ", ".join(holders))
-
-        waiter.future.set_exception(
-            AcquireTimeout(
-                f"pool {self.name!r}: no connection was free within {timeout:g} s ({'; '.join(details)})",
-                pool=self.name,
-                size=ledger.size,
-                max_size=ledger.max_size,
-                waiting=waiting,
-                holders=holders,
-            )
-        )
 
     def _take_back(self, slot: Slot[T], discard: bool = False, used: bool = True) -> None:  # noqa: FBT001, FBT002 - hot
         """Book a connection back from its holder, and decide what becomes of it."""
@@ -528,10 +516,10 @@ class Pool(Generic[T]):
             self._upkeep.loop.call_soon_threadsafe(lambda: self._take_back(slot, discard=True))
 
     def _warn_low_water(self, now: float) -> None:
-        if now - self._low_water_at < _LOW_WATER_EVERY:
+        if now < self._low_water_next:
             return
 
-        self._low_water_at = now
+        self._low_water_next = now + _LOW_WATER_EVERY
         used, limit, waiting = len(self._ledger.leased), self._ledger.max_size, len(self._ledger.waiters)
         logger.warning(
             "pool %r runs low: %d of %d connections in use, %d waiting", self.name, used, limit, waiting

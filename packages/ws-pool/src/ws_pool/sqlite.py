@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 
 from ws_core.component import Health
 from ws_pool._config import options_of
 from ws_pool._sql.client import Result, SqlClient, Statement
 from ws_pool._sql.compiler import Prepared
-from ws_pool._sql.connection import Reply
+from ws_pool._sql.connection import Reply, SqlConnection
 from ws_pool._sql.engine import BorrowedSqlite, make_engine
 from ws_pool._sql.manager import SqlPoolManager, sql_pool_manager
 from ws_pool._sql.plan import Plan
-from ws_pool._sql.pool import SqlPool, give_back, make_pool
+from ws_pool._sql.pool import SqlPool, make_pool
 from ws_pool._sql.row import Row
 from ws_pool._sql.sqlite_connector import (
     SQLITE_ALIASES,
@@ -121,6 +121,10 @@ class SqlitePool(SqlPool):
             connector = SqliteConnector(file, writable=False)
             self._readers = make_pool(connector, name, options, where, min_size=1, max_size=4)
 
+            self.client_class = RoutingClient
+
+        self.source = self._readers
+
         if importlib.util.find_spec("aiosqlite") is None:
             raise MissingExtraError.for_extra(where, "ws-pool[sqlite]")
 
@@ -194,20 +198,6 @@ class SqlitePool(SqlPool):
         if not self._file.in_memory:
             self._writers.expire()
 
-    async def open_client(self, *, read_only: bool) -> tuple[SqlClient, Callable[[], None]]:
-        """
-        Take a connection for a client.
-
-        Args:
-            read_only: Whether the client only reads.
-
-        Returns:
-            The client, and what gives its connections back.
-        """
-        lease = await self._readers.acquire()
-        make = SqlClient if self._readers is self._writers else RoutingClient
-        return make(self, lease.connection, read_only=read_only), give_back(self._readers, lease)
-
     async def acquire_writer(self) -> Lease[SqliteConnection]:
         """Take the writing connection."""
         return await self._writers.acquire()
@@ -241,9 +231,9 @@ class RoutingClient(SqlClient):
 
     __slots__ = ("_reader", "_writing")
 
-    def __init__(self, pool: SqlitePool, connection: Any, *, read_only: bool = False) -> None:
-        super().__init__(pool, connection, read_only=read_only)
-        self._reader = connection
+    def __init__(self, pool: SqlPool, alone: bool, read_only: bool) -> None:  # noqa: FBT001 - made by the pool only
+        super().__init__(pool, alone, read_only)
+        self._reader: SqlConnection | None = None
         self._writing: Lease[SqliteConnection] | None = None
 
     async def begin_outermost(self, isolation: str | None, *, read_only: bool) -> None:
@@ -264,7 +254,7 @@ class RoutingClient(SqlClient):
 
         pool = cast("SqlitePool", self._pool)
         self._writing = await pool.acquire_writer()
-        self.connection = self._writing.connection
+        self._reader, self.connection = self.connection, self._writing.connection
 
         try:
             await self.control("BEGIN IMMEDIATE")
@@ -276,10 +266,14 @@ class RoutingClient(SqlClient):
         """Give the writing connection back, when the outermost transaction has ended."""
         super().ended()
         lease, self._writing = self._writing, None
-        self.connection = self._reader
 
-        if lease is not None:
+        if lease is not None and self._reader is not None:
+            self.connection, self._reader = self._reader, None
             cast("SqlitePool", self._pool).release_writer(lease)
+
+    def _is_plain(self) -> bool:
+        """Tell whether statements need nothing but to be run; here each needs its connection chosen."""
+        return False
 
     async def _perform(self, plan: Plan, sql: str, values: Sequence[Any] | None) -> Reply:
         if plan.reading or self.depth or self.read_only:

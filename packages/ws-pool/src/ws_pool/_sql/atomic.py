@@ -14,7 +14,7 @@ from ws_pool.errors import TransactionConflict, UsageError
 
 if TYPE_CHECKING:
     from ws_pool._sql.client import SqlClient
-    from ws_pool._sql.pool import ClientBlock, SqlPool
+    from ws_pool._sql.pool import SqlPool
     from ws_pool._sql.transaction import Transaction
 
 __all__ = ("Atomic",)
@@ -54,7 +54,7 @@ class Atomic:
         self._isolation = isolation
         self._retries = retry_deadlocks
         self._read_only = read_only
-        self._blocks: list[tuple[asyncio.Task[object] | None, ClientBlock, Transaction]] = []
+        self._blocks: list[tuple[asyncio.Task[object] | None, SqlClient, Transaction]] = []
 
     def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         """
@@ -74,7 +74,7 @@ class Atomic:
                     async with self._once():
                         return await function(*args, **kwargs)
                 except TransactionConflict as error:
-                    bound = self._find().binding.current()
+                    bound = self._find().bound.get(asyncio.current_task())
 
                     if attempt >= self._retries or (bound is not None and bound.in_transaction):
                         raise  # only the outermost transaction can be run again

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from ws_pool._sql.connection import Reply, busy, cut_short, mysql_error
 from ws_pool._sql.mysql_options import Server
-from ws_pool.errors import UnavailableError, UnsupportedStatement
+from ws_pool._sql.wire import ResultReader
+from ws_pool.errors import UnavailableError, UnsupportedStatement, WsError
 
 __all__ = ("MysqlConnection", "MysqlConnector")
 
@@ -31,7 +32,10 @@ class MysqlConnection:
         driver_error: The base of the driver's errors.
     """
 
-    __slots__ = ("cut", "dirty", "driver_error", "in_exchange", "raw", "streaming")
+    __slots__ = ("cut", "dirty", "driver_error", "in_exchange", "raw", "send", "streaming")
+
+    send: Callable[[str], Awaitable[Reply]]
+    """Sends a statement, and reads all of its results; chosen by the driver's class."""
 
     def __init__(self, raw: Any, driver_error: type[Exception]) -> None:  # Any: the drivers are not typed
         self.raw = raw
@@ -111,7 +115,22 @@ class MysqlConnection:
             UnavailableError: The connection was lost.
             QueryError: The server refused the statement.
         """
-        return await self.run_written(self.interpolate(sql, values), sql)
+        if self.in_exchange or self.cut or self.streaming:
+            raise self._unfit()
+
+        query = sql if values is None else self.interpolate(sql, values)
+        self.in_exchange = True
+
+        try:
+            reply = await self.send(query)
+        except self.driver_error as error:
+            raise self._failed(error, sql) from error
+        except BaseException:
+            self.cut = True
+            raise
+
+        self.in_exchange = False
+        return reply
 
     async def run_written(self, query: str, sql: str) -> Reply:
         """
@@ -124,34 +143,11 @@ class MysqlConnection:
         Returns:
             The reply, as of `run`.
         """
-        if self.in_exchange or self.streaming:
-            raise busy()
-
-        if self.cut:
-            raise cut_short()
-
-        self.in_exchange = True
-
         try:
-            raw = self.raw
-            await raw.query(query)
-            result = raw._result  # noqa: SLF001 - what a cursor reads too
-            reply = Reply(result.rows, result.description, result.affected_rows, result.insert_id)
-
-            while raw._result.has_next:  # noqa: SLF001 - as above
-                await raw.next_result()
-
-                if reply.rows is None:
-                    result = raw._result  # noqa: SLF001 - as above
-                    reply = Reply(result.rows, result.description, result.affected_rows, result.insert_id)
-        except self.driver_error as error:
-            raise self._failed(error, sql) from error
-        except BaseException:
-            self.cut = True
+            return await self.run(query, None)
+        except WsError as error:
+            error.context["sql"] = sql
             raise
-
-        self.in_exchange = False
-        return reply
 
     async def run_many(self, sql: str, values: Sequence[Sequence[Any]]) -> int:
         """
@@ -183,11 +179,8 @@ class MysqlConnection:
         Yields:
             Replies with up to ``size`` rows each.
         """
-        if self.in_exchange or self.streaming:
-            raise busy()
-
-        if self.cut:
-            raise cut_short()
+        if self.in_exchange or self.cut or self.streaming:
+            raise self._unfit()
 
         query = self.interpolate(sql, values)
         self.streaming = True
@@ -242,6 +235,9 @@ class MysqlConnection:
         """Close at once."""
         self.raw.close()
 
+    def _unfit(self) -> WsError:
+        return cut_short() if self.cut else busy()
+
     def _failed(self, error: Exception, sql: str) -> Exception:
         """Book an error of the driver, and translate it."""
         self.in_exchange = False
@@ -251,9 +247,20 @@ class MysqlConnection:
 
 
 class AiomysqlConnection(MysqlConnection):
-    """A connection of aiomysql."""
+    """A connection of aiomysql, whose results are read by `ws_pool._sql.wire`."""
 
     __slots__ = ()
+
+    def __init__(self, raw: Any, driver: Any) -> None:
+        super().__init__(raw, driver.Error)
+        reader = ResultReader(
+            raw,
+            lost=lambda text: driver.OperationalError(2013, text),
+            fail=importlib.import_module("pymysql.err").raise_mysql_exception,
+            converters=raw.decoders,
+            text_types=frozenset(driver.TEXT_TYPES),
+        )
+        self.send = reader.query
 
     @property
     def connected(self) -> bool:
@@ -263,14 +270,34 @@ class AiomysqlConnection(MysqlConnection):
 
 
 class AsyncmyConnection(MysqlConnection):
-    """A connection of asyncmy."""
+    """A connection of asyncmy, which reads results itself."""
 
     __slots__ = ()
+
+    def __init__(self, raw: Any, driver: Any) -> None:
+        super().__init__(raw, driver.Connection.Error)
+        self.send = self._send
 
     @property
     def connected(self) -> bool:
         """Whether neither side has closed the connection."""
         return bool(self.raw.connected)
+
+    async def _send(self, query: str) -> Reply:
+        """Send a statement, and read all of its results."""
+        raw = self.raw
+        await raw.query(query)
+        result = raw._result  # noqa: SLF001 - what a cursor reads too
+        reply = Reply(result.rows, result.description, result.affected_rows, result.insert_id)
+
+        while raw._result.has_next:  # noqa: SLF001 - as above
+            await raw.next_result()
+
+            if reply.rows is None:
+                result = raw._result  # noqa: SLF001 - as above
+                reply = Reply(result.rows, result.description, result.affected_rows, result.insert_id)
+
+        return reply
 
 
 class MysqlConnector:
@@ -364,7 +391,7 @@ class MysqlConnector:
             raw.close()
             raise
 
-        return AiomysqlConnection(raw, driver.Error)
+        return AiomysqlConnection(raw, driver)
 
     async def _open_asyncmy(self, options: dict[str, Any]) -> MysqlConnection:
         driver: Any = importlib.import_module("asyncmy.connection")  # not before it is needed
@@ -376,7 +403,7 @@ class MysqlConnector:
             raw.close()
             raise
 
-        return AsyncmyConnection(raw, driver.Connection.Error)
+        return AsyncmyConnection(raw, driver)
 
 
 async def _current(value: Any) -> str:

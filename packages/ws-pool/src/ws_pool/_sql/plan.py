@@ -131,11 +131,11 @@ class CompiledPlan(Plan):
         "_binds",
         "_compiled",
         "_dialect",
-        "_direct",
         "_order",
         "_processors",
         "_sources",
         "defaults",
+        "direct",
         "expanding",
         "returns_rows",
     )
@@ -167,11 +167,11 @@ class CompiledPlan(Plan):
         by_name = {source.name: source for source in self._sources}
         self._order = order
         self._processors = processors
-        self._direct: list[tuple[Source, Processor | None]] | None = None
+        self.direct: list[tuple[Source, Processor | None]] | None = None
         sql = compiled.string
 
         if not self.expanding and not self.defaults and all(name in by_name for name in order):
-            self._direct = [(by_name[name], processors.get(name)) for name in order]
+            self.direct = [(by_name[name], processors.get(name)) for name in order]
 
         super().__init__(sql, kind)
 
@@ -197,11 +197,7 @@ class CompiledPlan(Plan):
         Raises:
             UsageError: A parameter has no value.
         """
-        direct = self._direct
-
-        if direct is None:
-            message = "a plan with expanding parameters or defaults is resolved by the executor"
-            raise UsageError(message)
+        direct = self.direct
 
         if not direct:
             return None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,12 +17,12 @@ from ws_pool._sql.atomic import Atomic
 from ws_pool._sql.client import Result, SqlClient, Statement
 from ws_pool._sql.compiler import Compiler, Prepared
 from ws_pool._sql.engine import learn_dialect
+from ws_pool._sql.session import Session
 from ws_pool._statistics import PoolStatistics
-from ws_pool.context import TaskBinding
-from ws_pool.errors import NotReadyError, UsageError
+from ws_pool.errors import NotReadyError
 from ws_pool.pool import Lease, Pool
 
-__all__ = ("ClientBlock", "SqlPool")
+__all__ = ("SqlPool", "make_pool")
 
 logger = logging.getLogger("ws_pool.sql")
 
@@ -53,7 +52,10 @@ class SqlPool:
     ) -> None:  # Any: values of many types, checked before
         self.name = name
         self.row_type: type | None = _row_type(options.get("row_type"))
-        self.binding: TaskBinding[SqlClient] = TaskBinding()
+        self.client_class: type[SqlClient] = SqlClient
+        self.bound: dict[asyncio.Task[object] | None, Session] = {}
+        self.source: Pool[Any]
+        self.untaught = True
         self._slow: float | None = options.get("slow_query")
         self._echo = bool(options.get("echo", False))
         self._cache_size = int(options.get("cache_size", 500))
@@ -97,7 +99,7 @@ class SqlPool:
         """
         raise NotImplementedError
 
-    def get_client(self, *, alone: bool = False, read_only: bool = False) -> ClientBlock:
+    def get_client(self, *, alone: bool = False, read_only: bool = False) -> SqlClient:
         """
         Give a client for the length of a block.
 
@@ -109,9 +111,9 @@ class SqlPool:
             read_only: Refuse changes; the client may come from a replica.
 
         Returns:
-            An async context manager that gives the client.
+            The client; it can be used inside ``async with``.
         """
-        return ClientBlock(self, alone=alone, read_only=read_only)
+        return self.client_class(self, alone, read_only)
 
     def prepare(self, statement: Statement) -> Prepared:
         """
@@ -229,17 +231,18 @@ class SqlPool:
 
     # -- for the client --------------------------------------------------------------------------
 
-    async def open_client(self, *, read_only: bool) -> tuple[SqlClient, Callable[[], None]]:
+    async def choose(self, session: Session) -> Lease[Any]:
         """
-        Take a connection for a client.
+        Take a connection for a client that only reads.
 
         Args:
-            read_only: Whether the client only reads.
+            session: The client; it is told where its connection comes from when that is unusual.
 
         Returns:
-            The client, and what gives its connection back.
+            The connection's lease.
         """
-        raise NotImplementedError
+        session.draw_from(self.source)
+        return await self.source.acquire()
 
     async def learn(self) -> None:
         """Have the server's version and modes known before the first statement is compiled."""
@@ -249,6 +252,7 @@ class SqlPool:
         async with self._learning:
             if self._compiler is None:
                 self._compiler = Compiler(await learn_dialect(self.engine()), self._cache_size)
+                self.untaught = False
 
     def watch(self, sql: str, seconds: float) -> None:
         """
@@ -277,58 +281,6 @@ class SqlPool:
         ]
 
 
-class ClientBlock(AbstractAsyncContextManager[SqlClient]):
-    """Holds a client for the length of an ``async with`` block."""
-
-    __slots__ = ("_alone", "_client", "_give_back", "_pool", "_read_only", "_task")
-
-    def __init__(self, pool: SqlPool, *, alone: bool, read_only: bool) -> None:
-        self._pool = pool
-        self._alone = alone
-        self._read_only = read_only
-        self._client: SqlClient | None = None
-        self._give_back: Callable[[], None] | None = None
-        self._task: asyncio.Task[object] | None = None
-
-    async def __aenter__(self) -> SqlClient:
-        if self._client is not None:
-            message = "this block is in use: call get_client() for each block"
-            raise UsageError(message)
-
-        pool = self._pool
-        binding = pool.binding
-
-        if not self._alone:
-            bound = binding.current()
-
-            if bound is not None and (self._read_only or not bound.read_only):
-                return bound
-
-        if pool._compiler is None:  # noqa: SLF001 - the two are one mechanism
-            await pool.learn()
-
-        client, self._give_back = await pool.open_client(read_only=self._read_only)
-        self._client = client
-
-        if not self._alone:
-            self._task = binding.bind(client)
-
-        return client
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        client, self._client = self._client, None
-
-        if client is None or self._give_back is None:
-            return
-
-        if not self._alone:
-            self._pool.binding.unbind(client, self._task)
-
-        self._give_back()
-
-
 def make_pool(connector: Any, name: str, options: Mapping[str, Any], where: str, **sizes: int) -> Pool[Any]:
     """
     Make the pool of connections under a SQL pool.
@@ -350,17 +302,6 @@ def make_pool(connector: Any, name: str, options: Mapping[str, Any], where: str,
 
     check_sizes(minimum, maximum, where=where)
     return Pool(connector, name=name, min_size=minimum, max_size=maximum, **chosen)
-
-
-def give_back(pool: Pool[Any], lease: Lease[Any]) -> Callable[[], None]:
-    """
-    Make what gives a lease back.
-
-    Args:
-        pool: The pool.
-        lease: Its lease.
-    """
-    return lambda: pool.release(lease)
 
 
 def _row_type(value: object) -> type | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from ws_pool.errors import CommitUnknown, TransactionConflict, UnavailableError, UsageError, WsError
 
 if TYPE_CHECKING:
-    from ws_pool._sql.client import SqlClient
+    from ws_pool._sql.session import Session
 
 __all__ = ("ISOLATION_LEVELS", "Transaction")
 
@@ -26,7 +26,7 @@ class Transaction:
 
     __slots__ = ("_client", "_isolation", "_name", "_open", "_read_only", "_savepoint")
 
-    def __init__(self, client: SqlClient, *, isolation: str | None, read_only: bool, savepoint: bool) -> None:
+    def __init__(self, client: Session, *, isolation: str | None, read_only: bool, savepoint: bool) -> None:
         if isolation is not None:
             isolation = isolation.upper().replace("_", " ")
 
