@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from ws_pool._mux._bus import BusStatistics, RedisEventBus
 from ws_pool._mux._delivery import ListenerStatistics
+from ws_pool._mux._stream_bus import StreamBusStatistics, StreamEventBus
 
-__all__ = ("BusStatistics", "ListenerStatistics", "RedisEventBus")
+__all__ = ("BusStatistics", "ListenerStatistics", "RedisEventBus", "StreamBusStatistics", "StreamEventBus")
 
-for _public in (BusStatistics, ListenerStatistics, RedisEventBus):
+for _public in (BusStatistics, ListenerStatistics, RedisEventBus, StreamBusStatistics, StreamEventBus):
     _public.__module__ = __name__

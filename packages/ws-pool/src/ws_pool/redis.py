@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -25,21 +25,23 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from ws_core.component import Health
 from ws_pool import _fork
 from ws_pool._mux._blocks import AloneBlock, SharedBlock
+from ws_pool._mux._cache import CachingClusterRedis, CachingRedis, ClientCache
 from ws_pool._mux._client import AloneRedis, Core, SharedRedis
+from ws_pool._mux._cluster import ClusterRedis
 from ws_pool._mux._embedded import EmbeddedServer
 from ws_pool._mux._endpoint import Endpoint
 from ws_pool._mux._errors import MaybeExecuted
 from ws_pool._mux._extensions import load_extension
-from ws_pool._mux._lane import Lane
-from ws_pool._mux._leases import Connector, LeasePool, OneConnection, connection_options, mark
+from ws_pool._mux._leases import OneConnection, mark
 from ws_pool._mux._link import Link
+from ws_pool._mux._node import Node, Wiring
 from ws_pool._mux._sentinel import MasterFinder
 from ws_pool._mux._settings import Settings, settings_of
 from ws_pool._mux._statistics import RedisStatistics
-from ws_pool._mux._wire import Packer
+from ws_pool._mux._topology import Topology
 from ws_pool.base import BasePoolManager
 from ws_pool.errors import ClosedError, NotReadyError, UsageError
-from ws_pool.pool import Lease, Pool
+from ws_pool.pool import Lease
 
 __all__ = ("MaybeExecuted", "RedisPool", "RedisPoolManager", "RedisStatistics", "redis_pool_manager")
 
@@ -78,8 +80,10 @@ class RedisPool:
         self._settings: Settings = settings_of(given, where=setting)
         self._state = "new"
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lanes: tuple[Lane, ...] = ()
-        self._leases: Pool[AbstractConnection] | None = None
+        self._wiring: Wiring | None = None
+        self._node: Node | None = None
+        self._topology: Topology | None = None
+        self._cache: ClientCache | None = None
         self._client: SharedRedis | None = None
         self._core: Core | None = None
         self._protocol = 0
@@ -199,12 +203,13 @@ class RedisPool:
                 await self._server.start()
 
             self._build()
-            assert self._leases is not None  # noqa: S101 - _build() has made it
 
-            for lane in self._lanes:
-                await lane.start()
+            if self._topology is not None:
+                await self._topology.start()
+            elif self._node is not None:
+                await self._node.start()
 
-            await self._leases.start()
+            self._client = self._connected()
         except BaseException:
             await self._shut(timeout=0)
             self._state = "new"
@@ -273,76 +278,99 @@ class RedisPool:
 
     def statistics(self) -> RedisStatistics:
         """Give a frozen snapshot of the pool."""
-        if self._leases is None:
+        nodes = (self._node,) if self._topology is None else self._topology.nodes
+
+        if not nodes or nodes[0] is None:
             raise self._refusal()
 
         return RedisStatistics(
             name=self._name,
-            shared=tuple(lane.statistics() for lane in self._lanes),
-            leased=self._leases.statistics(),
+            shared=tuple(lane.statistics() for node in nodes if node is not None for lane in node.lanes),
+            leased=tuple(node.pool.statistics() for node in nodes if node is not None),
+            cache=None if self._cache is None else self._cache.statistics(),
         )
 
     # Inside -----------------------------------------------------------------------------------
 
     def _build(self) -> None:
         settings = self._settings
-        loop = asyncio.get_running_loop()
-        options = connection_options(
-            encoding=settings.encoding,
-            errors=settings.encoding_errors,
-            decode_responses=settings.decode_responses,
-            protocol=settings.protocol,
-        )
-        codec = ConnectionPool(**options).get_encoder()
-        fast = (
-            settings.encoding.lower().replace("_", "-") in {"utf-8", "utf8"}
-            and settings.encoding_errors == "strict"
-        )
-        packer = Packer(codec.encode, fast=fast)
-        resolve = self._resolver(packer)
-        self._leases = Pool(
-            Connector(resolve, options, timeout=settings.limits.connect_timeout),
-            name=self._name,
-            min_size=settings.min_size,
-            max_size=settings.max_size,
-            acquire_timeout=settings.acquire_timeout,
-            connect_timeout=settings.limits.connect_timeout,
-            leak_threshold=settings.leak_threshold,
-        )
-        self._lanes = tuple(
-            Lane(
-                self._name,
-                resolve,
-                packer,
-                settings.limits,
-                encoding=settings.encoding if settings.decode_responses else None,
-                errors=settings.encoding_errors,
-                on_up=self._link_is_up,
+        wiring = self._wiring = Wiring(self._name, settings, on_up=self._link_is_up)
+
+        if settings.cache:
+            cache = self._cache = ClientCache(
+                settings.cache, ttl=settings.cache_ttl, clock=asyncio.get_running_loop().time
             )
-            for _ in range(settings.shared_connections)
-        )
+            wiring.on_push = self._hear
+            wiring.on_down = lambda _: cache.flush()
+
+        if settings.cluster:
+            self._topology = Topology(wiring, settings.endpoint)
+        else:
+            self._node = Node(wiring, self._resolver(wiring))
+
+        self._protocol = settings.endpoint.protocol
+
+    def _connected(self) -> SharedRedis:
+        """Make the shared client; all nodes are connected."""
+        settings, wiring = self._settings, self._wiring
+        assert wiring is not None  # noqa: S101 - _build() has made it
+        node = self._node if self._topology is None else self._topology.node_of(None)
+        assert node is not None  # noqa: S101 - as above
         self._core = Core(
             name=self._name,
-            loop=loop,
-            packer=packer,
-            lane=self._lanes[0] if len(self._lanes) == 1 else None,
-            pick=self._pick,
-            leases=LeasePool(self._leases, **options),
-            options=options,
+            loop=asyncio.get_running_loop(),
+            packer=wiring.packer,
+            lane=node.lane,
+            pick=node.pick,
+            leases=node.leases,
+            options=wiring.options,
             decodes=settings.decode_responses,
             command_timeout=settings.limits.command_timeout,
             follow_master=bool(settings.sentinels),
         )
-        self._client = SharedRedis(self._core, retry=settings.retry)
-        self._protocol = settings.endpoint.protocol
 
-    def _resolver(self, packer: Packer) -> Any:  # Any: an async callable that gives an endpoint
-        settings = self._settings
-        endpoint = (
-            settings.endpoint
-            if self._server is None
-            else replace(settings.endpoint, path=str(self._server.path))
+        client = self._client_of(self._core)
+
+        if self._protocol != settings.endpoint.protocol:
+            client.use_callbacks(self._callbacks(self._protocol))
+
+        return client
+
+    def _client_of(self, core: Core) -> SharedRedis:
+        retry, cache, topology = self._settings.retry, self._cache, self._topology
+
+        if cache is None:
+            return (
+                SharedRedis(core, retry=retry)
+                if topology is None
+                else ClusterRedis(core, topology, retry=retry)
+            )
+
+        client = (
+            CachingRedis(core, retry=retry)
+            if topology is None
+            else CachingClusterRedis(core, topology, retry=retry)
         )
+        client.cache = cache
+        return client
+
+    def _hear(self, message: list[Any]) -> None:
+        """Drop from the cache what the server says has changed."""
+        if self._cache is None or self._wiring is None or message[0] not in {b"invalidate", "invalidate"}:
+            return
+
+        if message[1] is None:
+            self._cache.flush()
+        else:
+            encode = self._wiring.packer.encode
+            self._cache.invalidate(bytes(encode(key)) for key in message[1])
+
+    def _resolver(self, wiring: Wiring) -> Callable[[], Awaitable[Endpoint]]:
+        settings = self._settings
+        endpoint = settings.endpoint
+
+        if self._server is not None:
+            endpoint = replace(endpoint, path=str(self._server.path))
 
         if settings.sentinels:
             return MasterFinder(
@@ -350,7 +378,7 @@ class RedisPool:
                 settings.service,
                 greeting=settings.sentinel_endpoint,
                 master=settings.endpoint,
-                packer=packer,
+                packer=wiring.packer,
             )
 
         async def fixed() -> Endpoint:
@@ -358,28 +386,30 @@ class RedisPool:
 
         return fixed
 
-    def _pick(self) -> Lane:
-        """Choose by task, so that the commands of a task keep their order even when one is cancelled."""
-        return self._lanes[(id(asyncio.current_task()) >> 6) % len(self._lanes)]
-
     def _link_is_up(self, link: Link) -> None:
         """Parse replies as the protocol version wants that the server has agreed to."""
-        if link.protocol == self._protocol or self._client is None or self._core is None:
-            return
+        if link.protocol != self._protocol:
+            self._protocol = link.protocol
 
-        self._protocol = link.protocol
-        options = {**self._core.options, "protocol": link.protocol}
-        self._client.use_callbacks(Redis(connection_pool=ConnectionPool(**options)).response_callbacks)
+            if self._client is not None:
+                self._client.use_callbacks(self._callbacks(link.protocol))
+
+    def _callbacks(self, protocol: int) -> Any:  # Any: redis-py's dictionary of callbacks
+        assert self._wiring is not None  # noqa: S101 - there is a link
+        options = {**self._wiring.options, "protocol": protocol}
+        return Redis(connection_pool=ConnectionPool(**options)).response_callbacks
 
     async def _shut(self, *, timeout: float) -> None:  # noqa: ASYNC109 - see close
         self._client = None
-        leases, lanes = self._leases, self._lanes
 
-        for lane in lanes:
-            await lane.close(timeout=timeout)
+        if self._core is not None and self._core.settling:
+            await asyncio.wait(self._core.settling, timeout=timeout)
 
-        if leases is not None and leases.ready:
-            await leases.close(timeout=timeout)
+        if self._topology is not None:
+            await self._topology.close(timeout=timeout)
+
+        if self._node is not None:
+            await self._node.close(timeout=timeout)
 
         if self._server is not None:
             await self._server.stop()
@@ -409,10 +439,14 @@ class RedisPool:
         Returns:
             The lease and the client.
         """
-        if self._client is None or self._leases is None or self._core is None:
+        if self._client is None or self._core is None:
             raise self._refusal()
 
-        lease = await self._leases.acquire()
+        if self._node is None:
+            self._client.client()  # tells that a cluster has no single session
+            raise self._refusal()
+
+        lease = await self._node.pool.acquire()
         connection = lease.connection
         mark(connection).clean = False
         pool = OneConnection(connection, **self._core.options)
@@ -425,9 +459,9 @@ class RedisPool:
         Args:
             lease: What `lend` gave.
         """
-        assert self._leases is not None  # noqa: S101 - there is a lease
+        assert self._node is not None  # noqa: S101 - there is a lease
         connection = lease.connection
-        self._leases.release(lease, discard=mark(connection).spoiled or not connection.is_connected)
+        self._node.pool.release(lease, discard=mark(connection).spoiled or not connection.is_connected)
 
 
 class RedisPoolManager(BasePoolManager[RedisPool, Redis]):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 from redis import exceptions as driver
 from redis.asyncio.client import PubSub
 
+from ws_pool._mux._cluster import ClusterRedis
 from ws_pool._mux._delivery import (
     Event,
     Listener,
@@ -247,7 +248,7 @@ class RedisEventBus:
 
         while True:
             try:
-                async with self._pool.redis.pubsub() as pubsub:
+                async with self._pubsub() as pubsub:
                     await self._subscribe(pubsub)
                     pause = 0.02
 
@@ -271,6 +272,14 @@ class RedisEventBus:
 
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(1.0, pause * 2)
+
+    def _pubsub(self) -> PubSub:
+        client = self._pool.redis
+
+        if self._sharded and isinstance(client, ClusterRedis):
+            return client.pubsub_of(self._channel)
+
+        return client.pubsub()
 
     async def _subscribe(self, pubsub: PubSub) -> None:
         async with asyncio.timeout(self._heartbeat):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from asyncio import get_running_loop
 from collections.abc import Callable, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from redis import exceptions as driver
@@ -18,6 +19,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE, CaseInsensitiveDict
 
+from ws_pool._mux._blocking import settle
 from ws_pool._mux._commands import Route, block_seconds, canonical, is_read_only, needs_arguments, route_of
 from ws_pool._mux._errors import LinkLost, MaybeExecuted, UnavailableError
 from ws_pool._mux._lane import Lane
@@ -25,13 +27,15 @@ from ws_pool._mux._leases import LeasePool, OneConnection, mark
 from ws_pool._mux._link import Batch
 from ws_pool._mux._pipeline import SharedPipeline
 from ws_pool._mux._wire import Packer
-from ws_pool.errors import UsageError
+from ws_pool.errors import UsageError, WsError
 
 __all__ = ("AloneRedis", "Core", "RetryPolicy", "SharedRedis")
 
 RetryPolicy = Literal["safe", "at_least_once"]
 
+_logger: Final = logging.getLogger("ws_pool.redis")
 _RETRIES: Final = 3
+_PATIENCE: Final = 0.25  # seconds that a cancellation may be held up to end a blocking command
 _MAX_PLANS: Final = 2_000
 _SPECIAL: Final = frozenset({NEVER_DECODE, EMPTY_RESPONSE, "retry"})
 
@@ -52,6 +56,7 @@ class Core:
         decodes: Whether replies are text.
         command_timeout: Seconds a server may take over a command, its own waiting not counted.
         follow_master: Whether a READONLY error means that the master has moved.
+        settling: Tasks that end cancelled blocking commands.
     """
 
     name: str
@@ -64,6 +69,7 @@ class Core:
     decodes: bool
     command_timeout: float
     follow_master: bool = False
+    settling: set[asyncio.Task[None]] = field(default_factory=set)
 
     def lost(self, args: Sequence[object], reason: str) -> MaybeExecuted:
         """Build the error for a command whose reply never came."""
@@ -178,7 +184,8 @@ class SharedRedis(Redis):
         client.use_callbacks(self.response_callbacks)
         return client
 
-    async def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
+    # The hot path is one function on purpose. Any: redis-py's own signature.
+    async def execute_command(self, *args: Any, **options: Any) -> Any:  # noqa: C901 - see above
         """
         Execute a command and return its parsed reply.
 
@@ -209,16 +216,21 @@ class SharedRedis(Redis):
         if get_running_loop() is not self._loop:
             self._refuse_loop()
 
+        lane = self._lane or self._core.pick()
+        link = lane.link
+        free = len(link.pending) < link.limit
+
+        if not free:
+            lane.check()  # before the command is packed, so that a refused one costs no memory
+
         try:
             data = plan.pack(args)
         except TypeError:
             data = self._core.packer.pack(args)
 
-        lane = self._lane or self._core.pick()
-        link = lane.link
         slot = self._create_future()
 
-        if len(link.pending) < link.limit:
+        if free:
             link.send(slot, data)
         else:
             lane.submit(slot, data)
@@ -280,9 +292,10 @@ class SharedRedis(Redis):
         if get_running_loop() is not self._loop:
             self._refuse_loop()
 
+        lane = self._lane or self._core.pick()
+        lane.check()
         data = self._core.packer.pack_many(commands)
         safe = all(map(is_read_only, commands))
-        lane = self._lane or self._core.pick()
         attempts = 0
 
         while True:
@@ -298,6 +311,26 @@ class SharedRedis(Redis):
     def lost(self, args: Sequence[object], reason: str) -> MaybeExecuted:
         """Build the error for a command whose reply never came."""
         return self._core.lost(args, reason)
+
+    async def ask(self, args: Sequence[Any]) -> Any:
+        """
+        Execute a command and return its reply as the server gave it.
+
+        Args:
+            args: The command, which must not block or change the session.
+
+        Returns:
+            The reply, without redis-py's response callback.
+        """
+        data = self._core.packer.pack(args)
+        lane = self._lane or self._core.pick()
+        slot = self._create_future()
+        lane.submit(slot, data)
+
+        try:
+            return await slot
+        except (LinkLost, driver.ReadOnlyError) as error:
+            return await self._recover(error, is_read_only(args), args, data)
 
     # Inside -----------------------------------------------------------------------------------
 
@@ -363,21 +396,71 @@ class SharedRedis(Redis):
     async def _execute_leased(self, route: Route, args: Sequence[Any], options: dict[str, Any]) -> Any:
         """Execute on a connection lent for this one command."""
         options.pop("retry", None)
-        pool = self._core.leases
-        connection = await pool.get_connection()
+        return await self._on_lease(self._core.leases, self._lane or self._core.pick(), route, args, options)
+
+    async def _on_lease(
+        self, leases: LeasePool, lane: Lane, route: Route, args: Sequence[Any], options: dict[str, Any]
+    ) -> Any:
+        connection = await leases.get_connection()
         marks = mark(connection)
+        settling = False
 
         try:
+            if route is Route.BLOCKING:
+                marks.client_id = marks.client_id or await self._client_id(connection)
+
             reply = await exchange(self, self._core, connection, args, options)
             marks.clean = True
         except driver.ResponseError:
             marks.clean = True
             raise
+        except asyncio.CancelledError:
+            settling = route is Route.BLOCKING and connection.is_connected
+
+            if settling:
+                await self._give_up(leases, lane, connection, args)
+
+            raise
         else:
             return reply
         finally:
             marks.spoiled |= route is Route.SESSION
-            await pool.release(connection)
+
+            if not settling:
+                await leases.release(connection)
+
+    async def _client_id(self, connection: AbstractConnection) -> int:
+        return int(await exchange(self, self._core, connection, ("CLIENT ID",), {}))
+
+    async def _give_up(
+        self, leases: LeasePool, lane: Lane, connection: AbstractConnection, args: Sequence[Any]
+    ) -> None:
+        """End a cancelled blocking command; whoever cancels waits for it, but not for long."""
+        pack = self._core.packer.pack
+
+        async def ask(command: Sequence[Any]) -> Any:
+            slot = self._create_future()
+            lane.submit(slot, pack(command))
+            return await slot
+
+        async def end() -> None:
+            try:
+                async with asyncio.timeout(self._core.command_timeout):
+                    await settle(connection, args, mark(connection).client_id, ask, first)
+
+                mark(connection).clean = True
+            except (driver.RedisError, WsError, LinkLost, OSError, TimeoutError) as error:
+                mark(connection).spoiled = True
+                _logger.warning("redis pool %r closes a blocked connection: %s", self._core.name, error)
+            finally:
+                await leases.release(connection)
+
+        # Sent here and now, so that what this task sends next finds the waiter gone.
+        first = asyncio.ensure_future(ask(("CLIENT", "UNBLOCK", mark(connection).client_id)))
+        task = self._loop.create_task(end())
+        self._core.settling.add(task)
+        task.add_done_callback(self._core.settling.discard)
+        await asyncio.wait([task], timeout=_PATIENCE)
 
     async def _recover(  # noqa: PLR0913 - one call site's whole state
         self,
@@ -459,7 +542,11 @@ class AloneRedis(Redis):
             if route_of(args) is Route.SESSION:
                 mark(connection).spoiled = True
 
-            return await exchange(self, self._core, connection, args, options)
+            try:
+                return await exchange(self, self._core, connection, args, options)
+            except asyncio.CancelledError:
+                await connection.disconnect(nowait=True)
+                raise
 
 
 async def exchange(
@@ -487,9 +574,28 @@ async def exchange(
 
     try:
         async with asyncio.timeout(limit):
+            if route is Route.BLOCKING:
+                return await _exchange_blocking(client, connection, args, options)
+
             return await client._send_command_parse_response(connection, args[0], *args, **options)  # noqa: SLF001 - redis-py's seam
     except TimeoutError:
         await connection.disconnect(nowait=True)
         raise core.lost(args, f"no reply within {limit:g} s") from None
     except (driver.ConnectionError, driver.TimeoutError) as error:
         raise core.lost(args, str(error)) from error
+
+
+async def _exchange_blocking(
+    client: Redis, connection: AbstractConnection, args: Sequence[Any], options: dict[str, Any]
+) -> Any:
+    """Do the same, but leave the connection open when cancelled, so that `settle` can read the reply."""
+    await connection.send_command(*args)
+    reply = await connection.read_response(disconnect_on_error=False)
+    options.pop("keys", None)
+    callback = client.response_callbacks.get(args[0])
+
+    if callback is None:
+        return reply
+
+    result = callback(reply, **options)
+    return await result if inspect.isawaitable(result) else result

@@ -113,6 +113,7 @@ async def connect(endpoint: Endpoint, link: Link, packer: Packer, *, timeout: fl
         LinkLost: The server closed the connection during the greeting.
     """
     loop = asyncio.get_running_loop()
+    link.tracking = endpoint.tracking
 
     try:
         async with asyncio.timeout(timeout):

@@ -19,7 +19,7 @@ from redis.exceptions import AuthenticationError, RedisError
 
 from ws_pool._mux._endpoint import Endpoint, connect
 from ws_pool._mux._errors import AcquireTimeout, LinkLost, UnavailableError
-from ws_pool._mux._limits import HEAVY, Limits
+from ws_pool._mux._limits import Limits
 from ws_pool._mux._link import Link, Slot
 from ws_pool._mux._wire import Packer
 from ws_pool.errors import ClosedError, WsError
@@ -192,6 +192,27 @@ class Lane:
 
     # What senders call ------------------------------------------------------------------------
 
+    def check(self) -> None:
+        """
+        Make sure that another command may at least be queued.
+
+        Raises:
+            ClosedError: The lane was closed.
+            UnavailableError: The server has been gone for too long.
+            AcquireTimeout: The queue is full.
+        """
+        if self._closed:
+            raise ClosedError(f"redis pool {self._name!r} is closed", pool=self._name)
+
+        if not self._up and self._down_since + self._limits.outage_timeout <= self._loop.time():
+            raise self._unavailable(self._reason)
+
+        if self._full and not self.link.limit:
+            self._sweep()
+
+            if self._full:
+                raise self._no_room("its queue is full")
+
     def submit(self, slot: Slot, data: bytes, *, count: int = 1, raw: bool = False) -> None:
         """
         Send commands, or queue them when the link is full or gone.
@@ -289,28 +310,10 @@ class Lane:
             link.send_many(slot, count, data)
 
     def _enqueue(self, slot: Slot, data: bytes, count: int, *, raw: bool) -> None:
-        now = self._loop.time()
+        self.check()
         limits = self._limits
-
-        if self._closed:
-            raise ClosedError(f"redis pool {self._name!r} is closed", pool=self._name)
-
-        if self._up:
-            deadline = now + limits.queue_timeout
-        else:
-            deadline = self._down_since + limits.outage_timeout
-
-            if deadline <= now:
-                raise self._unavailable(self._reason)
-
-        full = len(self._queue) >= limits.max_queue
-        heavy = self._queue and self._queued_bytes + len(data) > limits.max_bytes + HEAVY * limits.max_queue
-
-        if full or heavy:
-            self._sweep()
-
-            if len(self._queue) >= limits.max_queue or heavy:
-                raise self._no_room("its queue is full")
+        began = self._loop.time() if self._up else self._down_since
+        deadline = began + (limits.queue_timeout if self._up else limits.outage_timeout)
 
         self._queue.append(_Waiting(slot, data, count, raw, deadline))
         self._queued_bytes += len(data)
@@ -318,6 +321,10 @@ class Lane:
 
         if self._timer is None:
             self._set_timer()
+
+    @property
+    def _full(self) -> bool:
+        return len(self._queue) >= self._limits.max_queue or self._queued_bytes >= self._limits.max_bytes
 
     def _sweep(self) -> None:
         """Forget those who wait no more."""

@@ -33,6 +33,9 @@ class Dedicated:
     clean = True
     """Whether the last user left nothing behind: all replies read, session untouched."""
 
+    client_id = 0
+    """The connection's id at the server, once it was asked for."""
+
     spoiled = False
     """Whether the session was changed, so that the connection must be closed after use."""
 

@@ -19,7 +19,7 @@ class Limits:
     Args:
         max_pending: Most commands in line on a link.
         max_bytes: Most bytes of heavy commands in line on a link, and again in the queue.
-        max_queue: Most commands in the queue in front of a link.
+        max_queue: Most commands in the queue in front of a link; it is full by bytes too, at max_bytes.
         command_timeout: Without a reply for so long while one is due, the link is killed.
         connect_timeout: For one connect with its greeting.
         queue_timeout: How long a command waits for room on a full link.

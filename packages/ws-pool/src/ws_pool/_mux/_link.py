@@ -9,6 +9,7 @@ tombstone, and its reply is dropped. A link that breaks is never repaired; `_lan
 from __future__ import annotations
 
 import asyncio
+import select
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
@@ -117,6 +118,7 @@ class Link(asyncio.BufferedProtocol):
         self.answered = 0
         self.closed = False
         self.protocol = 2  # the RESP version, set by the handshake
+        self.tracking = False  # whether the server pushes names of keys
 
         self._owner = owner
         self._call_soon = loop.call_soon
@@ -128,6 +130,7 @@ class Link(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
 
         self._transport: asyncio.Transport | None = None
+        self._poll: select.poll | None = None
         self._paused = False
         self._out: list[bytes] = []
         self._scheduled = False
@@ -223,6 +226,10 @@ class Link(asyncio.BufferedProtocol):
             not line or (line + count <= self._max_pending and self._heavy < self._max_bytes)
         )
 
+    def unread(self) -> bool:
+        """Tell, by a look at the socket, whether something has arrived that was not read yet."""
+        return self._poll is not None and bool(self._poll.poll(0))
+
     @property
     def heavy(self) -> int:
         """Bytes of heavy commands in line."""
@@ -254,6 +261,10 @@ class Link(asyncio.BufferedProtocol):
         if self.closed:
             self._transport.abort()
 
+        if self.tracking and (sock := transport.get_extra_info("socket")) is not None:
+            self._poll = select.poll()
+            self._poll.register(sock.fileno(), select.POLLIN)
+
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's signature
         """Give the place to receive into."""
         return self._buffer
@@ -269,16 +280,8 @@ class Link(asyncio.BufferedProtocol):
         self._received = self._time()
 
         try:
-            while True:
-                try:
-                    if self.raw:
-                        self._hand_out_raw()
-                    else:
-                        self._hand_out()
-
-                    break
-                except UnicodeDecodeError as error:
-                    self._give_error(error)
+            while not self._hand_out_some():
+                pass
         except InvalidResponse as error:
             self.kill(f"the server broke the protocol: {error}")
             return
@@ -350,6 +353,22 @@ class Link(asyncio.BufferedProtocol):
 
         if self._heavy >= self._max_bytes:
             self.limit = 0
+
+    def _hand_out_some(self) -> bool:
+        """Hand out replies up to one that cannot be decoded, and tell whether that were all."""
+        try:
+            if self.raw:
+                self._hand_out_raw()
+            else:
+                self._hand_out()
+        except UnicodeDecodeError as error:
+            if self.tracking:  # it may have been a key's name, and no reply at all
+                raise InvalidResponse("a key's name that is no text") from error
+
+            self._give_error(error)
+            return False
+
+        return True
 
     def _hand_out(self) -> None:
         gets, popleft, errors = self._gets, self.pending.popleft, self._errors

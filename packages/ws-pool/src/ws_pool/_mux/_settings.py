@@ -43,6 +43,7 @@ class Settings:
         sentinel_endpoint: How to greet Sentinels.
         cluster: Whether the server is a node of a cluster.
         cache: Most replies kept in the client-side cache; 0 for none.
+        cache_ttl: Seconds to keep one at most.
     """
 
     endpoint: Endpoint
@@ -62,6 +63,7 @@ class Settings:
     sentinel_endpoint: Endpoint
     cluster: bool
     cache: int
+    cache_ttl: float
 
 
 def _address(value: object, where: str) -> object:
@@ -140,6 +142,7 @@ CHECKS: Final[Mapping[str, check.Check]] = {
     "sentinel_password": check.optional(check.text),
     "cluster": check.boolean,
     "cache": check.integer(0),
+    "cache_ttl": _seconds,
 }
 """Every option with its check."""
 
@@ -267,6 +270,7 @@ def _settings(given: Mapping[str, Any], where: str) -> Settings:  # Any: checked
         ),
         cluster=cluster,
         cache=cache,
+        cache_ttl=given.get("cache_ttl", 60.0),
     )
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Final
 
+from ws_pool._mux._cache import CacheStatistics
 from ws_pool._mux._lane import LaneStatistics
 from ws_pool._statistics import PoolStatistics
 
 __all__ = ("RedisStatistics",)
+
+_LEASED: Final = ("size", "max_size", "idle", "leased", "waiting", "opened", "closed", "timeouts", "failures")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +23,14 @@ class RedisStatistics:
     Args:
         name: The pool's name.
         shared: The shared connections.
-        leased: The connections that are lent.
+        leased: The connections that are lent, of each node.
+        cache: The client-side cache, or None without one.
     """
 
     name: str
     shared: tuple[LaneStatistics, ...]
-    leased: PoolStatistics
+    leased: tuple[PoolStatistics, ...]
+    cache: CacheStatistics | None = None
 
     def status(self) -> Mapping[str, object]:
         """Give plain numbers and strings, for logs, status pages and `pool_status`."""
@@ -43,9 +49,10 @@ class RedisStatistics:
             "connects": sum(lane.connects for lane in shared),
             "losses": sum(lane.losses for lane in shared),
             "down": "; ".join(lane.down for lane in shared if lane.down),
-            **{
-                f"leased_{key}": value
-                for key, value in self.leased.status().items()
-                if key not in {"name", "down"}
-            },
+            **{f"leased_{key}": sum(getattr(pool, key) for pool in self.leased) for key in _LEASED},
+            **(
+                {}
+                if self.cache is None
+                else {f"cache_{key}": value for key, value in asdict(self.cache).items()}
+            ),
         }

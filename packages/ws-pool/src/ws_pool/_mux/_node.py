@@ -1,0 +1,136 @@
+"""One server of a pool: its shared connections, and those that are lent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+
+from ws_pool._mux._endpoint import Endpoint
+from ws_pool._mux._lane import Lane
+from ws_pool._mux._leases import Connector, LeasePool, connection_options
+from ws_pool._mux._link import Link
+from ws_pool._mux._settings import Settings
+from ws_pool._mux._wire import Packer
+from ws_pool.pool import Pool
+
+__all__ = ("Node", "Wiring")
+
+_SPREAD: Final = 0x9E3779B1  # addresses of tasks differ in few bits: Knuth's multiplier spreads them
+Resolve = Callable[[], Awaitable[Endpoint]]
+
+
+@dataclass(slots=True)
+class Wiring:
+    """
+    What all nodes of a pool have in common.
+
+    Args:
+        name: The pool's name.
+        settings: The pool's options.
+        on_push: Gets RESP3 push messages.
+        on_up: Called with each new link before anybody may use it.
+        on_down: Called with each lost link.
+    """
+
+    name: str
+    settings: Settings
+    on_push: Callable[[list[Any]], None] = lambda _: None
+    on_up: Callable[[Link], None] = lambda _: None
+    on_down: Callable[[Link], None] = lambda _: None
+    options: dict[str, Any] = field(init=False)  # Any: redis-py's keyword arguments
+    packer: Packer = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        codec = settings.encoding.lower().replace("_", "-")
+        self.options = connection_options(
+            encoding=settings.encoding,
+            errors=settings.encoding_errors,
+            decode_responses=settings.decode_responses,
+            protocol=settings.protocol,
+        )
+        encoder = ConnectionPool(**self.options).get_encoder()
+        self.packer = Packer(
+            encoder.encode, fast=codec in {"utf-8", "utf8"} and settings.encoding_errors == "strict"
+        )
+
+
+class Node:
+    """
+    One server.
+
+    Args:
+        wiring: What the pool's nodes have in common.
+        resolve: Gives the endpoint for the next connect.
+        key: Host and port in a cluster; None for the only node.
+    """
+
+    def __init__(self, wiring: Wiring, resolve: Resolve, *, key: tuple[str, int] | None = None) -> None:
+        settings = wiring.settings
+        self.key = key
+        self.lanes = tuple(
+            Lane(
+                wiring.name,
+                resolve,
+                wiring.packer,
+                settings.limits,
+                encoding=settings.encoding if settings.decode_responses else None,
+                errors=settings.encoding_errors,
+                on_push=wiring.on_push,
+                on_up=wiring.on_up,
+                on_down=wiring.on_down,
+            )
+            for _ in range(settings.shared_connections)
+        )
+        self.pool: Pool[AbstractConnection] = Pool(
+            Connector(resolve, wiring.options, timeout=settings.limits.connect_timeout),
+            name=wiring.name,
+            min_size=settings.min_size,
+            max_size=settings.max_size,
+            acquire_timeout=settings.acquire_timeout,
+            connect_timeout=settings.limits.connect_timeout,
+            leak_threshold=settings.leak_threshold,
+        )
+        self.leases = LeasePool(self.pool, **wiring.options)
+        self.lane = self.lanes[0] if len(self.lanes) == 1 else None
+
+    def __repr__(self) -> str:
+        return f"<Node {self.lanes[0].endpoint or self.key}>"
+
+    def pick(self) -> Lane:
+        """
+        Choose a lane by task, so that a task's commands keep their order even when one is cancelled.
+
+        Returns:
+            The lane.
+        """
+        lanes = self.lanes
+        return lanes[(id(asyncio.current_task()) * _SPREAD >> 24) % len(lanes)]
+
+    async def start(self) -> None:
+        """
+        Connect all lanes.
+
+        Raises:
+            UnavailableError: The server can't be reached or refused the greeting.
+        """
+        for lane in self.lanes:
+            await lane.start()
+
+        await self.pool.start()
+
+    async def close(self, *, timeout: float) -> None:  # noqa: ASYNC109 - how long to wait for others, not for the caller
+        """
+        Close after the replies that are due.
+
+        Args:
+            timeout: Seconds to wait for replies and for lent connections to come back.
+        """
+        await asyncio.gather(*(lane.close(timeout=timeout) for lane in self.lanes))
+
+        if self.pool.ready:
+            await self.pool.close(timeout=timeout)

@@ -1,0 +1,570 @@
+"""Events over a Redis stream: to one process of each group, at least once.
+
+A message is acknowledged when its listeners have returned. Until then it is pending in the group,
+and survives the death of the consumer (others claim it), of the server (with AOF) and of the
+connection (it is read again).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import socket
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from redis import exceptions as driver
+
+from ws_pool._mux._delivery import Event, Listener, dump, load
+from ws_pool._mux._stream_shapes import FIELD, entries_of, order_of, payload_of, text_of
+from ws_pool.errors import ClosedError, UsageError, WsError
+
+if TYPE_CHECKING:
+    from ws_pool.redis import RedisPool
+
+__all__ = ("StreamBusStatistics", "StreamEventBus")
+
+_logger: Final = logging.getLogger("ws_pool.events")
+_LOST: Final = (driver.RedisError, WsError, OSError, TimeoutError)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamBusStatistics:
+    """
+    The state of a stream bus.
+
+    Args:
+        stream: The stream.
+        group: The consumer group.
+        consumer: This consumer's name.
+        in_hand: Messages that were read and not acknowledged yet.
+        delivered: Messages whose listeners have all returned.
+        unheard: Messages that nobody listens to here; they are acknowledged.
+        retried: Times a listener was called again after it had raised.
+        claimed: Messages taken over from other consumers.
+        dead: Messages moved to the dead-letter stream.
+    """
+
+    stream: str
+    group: str
+    consumer: str
+    in_hand: int
+    delivered: int
+    unheard: int
+    retried: int
+    claimed: int
+    dead: int
+
+
+@dataclass(slots=True)
+class _Message:
+    id: str
+    text: str
+    attempt: int
+
+
+class StreamEventBus:
+    """
+    Events that are not lost, over a Redis stream and a consumer group.
+
+    Each group gets every event; within a group, one consumer gets it. Listeners must be ready for an
+    event to come twice: after a crash it is delivered again. Events of one tag are delivered in
+    order by each consumer, those of different tags side by side.
+
+    Args:
+        pool: A `RedisPool`.
+        stream: The stream's key.
+        group: The consumer group; services that must each see all events use different ones.
+        consumer: This consumer's name, unique within the group; made up by default.
+        prefetch: Most messages in hand.
+        attempts: How often a message is tried, over all consumers, before it is a dead letter.
+        backoff: Shortest and longest pause in seconds before a listener is called again.
+        claim_after: Seconds without a sign of life after which others take a consumer's messages.
+        trim_every: Seconds between trimmings, which drop what every group has acknowledged; None
+            never trims.
+        dead_letters: The stream for messages that were given up; ``<stream>:dead`` by default.
+
+    Example:
+        ```python
+        from ws_pool.events import StreamEventBus
+        from ws_pool.redis import RedisPool
+
+        async def onorder_of(number):
+            print("order", number)
+
+        async with RedisPool(url="redis://localhost:6379/0") as pool:
+            async with StreamEventBus(pool, "orders", "billing") as bus:
+                bus.add_listener("order", on_order)
+                await bus.publish("order", 42)
+        ```
+    """
+
+    def __init__(  # noqa: PLR0913 - options, keyword-only
+        self,
+        pool: RedisPool,
+        stream: str,
+        group: str,
+        *,
+        consumer: str | None = None,
+        prefetch: int = 100,
+        attempts: int = 5,
+        backoff: tuple[float, float] = (0.1, 10.0),
+        claim_after: float = 30.0,
+        trim_every: float | None = 60.0,
+        dead_letters: str | None = None,
+    ) -> None:
+        if not stream or not group:
+            raise UsageError("a stream event bus needs the names of a stream and of a group")
+
+        if prefetch < 1 or attempts < 1 or claim_after <= 0 or not 0 < backoff[0] <= backoff[1]:
+            message = (
+                "a stream event bus needs prefetch >= 1, attempts >= 1, claim_after > 0 and 0 < backoff[0] <="
+                f" backoff[1], not {prefetch}, {attempts}, {claim_after}, {backoff}"
+            )
+            raise UsageError(message, stream=stream)
+
+        self._pool = pool
+        self._stream = stream
+        self._group = group
+        self._consumer = consumer or f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._prefetch = prefetch
+        self._attempts = attempts
+        self._backoff = backoff
+        self._claim_after = claim_after
+        self._trim_every = trim_every
+        self._dead_letters = dead_letters or f"{stream}:dead"
+        self._listeners: dict[str, list[Listener]] = {}
+        self._state = "new"
+        self._tasks: list[asyncio.Task[None]] = []
+        self._lines: dict[str, deque[tuple[_Message, Event]]] = {}
+        self._workers: set[asyncio.Task[None]] = set()
+        self._in_hand: dict[str, _Message] = {}
+        self._room = asyncio.Event()
+        self._room.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._look_back = True
+        self._delivered = self._unheard = self._retried = self._claimed = self._dead = 0
+
+    def __repr__(self) -> str:
+        return f"<StreamEventBus {self._stream!r}, group {self._group!r}, {self._state}>"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def consumer(self) -> str:
+        """This consumer's name."""
+        return self._consumer
+
+    def add_listener(self, tag: str, coro: Listener) -> None:
+        """
+        Listen to a tag, from the next message on.
+
+        Args:
+            tag: What kind of event.
+            coro: An async function; it gets what was given to `publish` after the tag. When it raises
+                it is called again; when it returns the event is done.
+        """
+        listeners = self._listeners.setdefault(tag, [])
+
+        if coro not in listeners:
+            listeners.append(coro)
+
+    def remove_listener(self, tag: str, coro: Listener) -> bool:
+        """
+        End listening.
+
+        Args:
+            tag: What kind of event.
+            coro: What was given to `add_listener`.
+
+        Returns:
+            Whether it did listen.
+        """
+        listeners = self._listeners.get(tag, [])
+
+        if coro not in listeners:
+            return False
+
+        listeners.remove(coro)
+        return True
+
+    async def publish(self, tag: str, *args: Any, **kwargs: Any) -> str:  # Any: whatever JSON can hold
+        """
+        Add an event to the stream; when it returns, the event is stored.
+
+        A connection that is lost meanwhile has the command sent again, so the event may be stored twice.
+
+        Args:
+            tag: What kind of event.
+            *args: For the listeners; JSON must be able to hold it.
+            **kwargs: For the listeners; JSON must be able to hold it.
+
+        Returns:
+            The message's id.
+
+        Raises:
+            UsageError: JSON cannot hold it.
+            UnavailableError: The server cannot be reached.
+        """
+        text = dump(Event(tag, args, kwargs))
+        return text_of(
+            await self._pool.redis.execute_command(
+                "XADD", self._stream, "*", FIELD, text, retry="at_least_once"
+            )
+        )
+
+    async def start(self) -> None:
+        """
+        Create the group when it is missing, and begin to deliver.
+
+        Raises:
+            UnavailableError: The server cannot be reached.
+            UsageError: The bus was started before.
+        """
+        if self._state != "new":
+            error = ClosedError if self._state == "closed" else UsageError
+            raise error(
+                f"stream bus {self._stream!r} was started before: make a new one", stream=self._stream
+            )
+
+        await self._create_group()
+        self._state = "open"
+        loop = asyncio.get_running_loop()
+        chores: list[Callable[[], Awaitable[None]]] = [self._read, self._claim, self._stay_alive]
+
+        if self._trim_every is not None:
+            chores.append(self._trim)
+
+        self._tasks = [
+            loop.create_task(self._keep(chore), name=f"ws-pool stream bus {self._stream}") for chore in chores
+        ]
+
+    async def close(self, *, drain: float = 5.0) -> None:
+        """
+        End delivering; may be called again. What is not done stays pending for others to claim.
+
+        Args:
+            drain: Seconds in which listeners may finish what is in hand.
+        """
+        if self._state != "open":
+            self._state = "closed"
+            return
+
+        self._state = "closed"
+        reader, *chores = self._tasks
+        reader.cancel()
+
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(drain):
+                    await self._idle.wait()
+        finally:
+            tasks = [reader, *chores, *self._workers]
+
+            for task in tasks:
+                task.cancel()
+
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def statistics(self) -> StreamBusStatistics:
+        """Give a frozen snapshot of the bus."""
+        return StreamBusStatistics(
+            stream=self._stream,
+            group=self._group,
+            consumer=self._consumer,
+            in_hand=len(self._in_hand),
+            delivered=self._delivered,
+            unheard=self._unheard,
+            retried=self._retried,
+            claimed=self._claimed,
+            dead=self._dead,
+        )
+
+    # Reading ----------------------------------------------------------------------------------
+
+    async def _keep(self, chore: Callable[[], Awaitable[None]]) -> None:
+        """Do a chore for ever, through outages and the loss of the group."""
+        pause = 0.02
+
+        while True:
+            try:
+                await chore()
+            except UsageError:
+                return  # the pool was closed
+            except driver.ResponseError as error:
+                if not str(error).startswith("NOGROUP"):
+                    _logger.exception("stream bus %r: the server refuses", self._stream)
+
+                with contextlib.suppress(*_LOST):
+                    await self._create_group()
+            except _LOST as error:
+                _logger.warning("stream bus %r: %s", self._stream, error)
+            else:
+                pause = 0.02
+                continue
+
+            self._look_back = True
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(1.0, pause * 2)
+
+    async def _create_group(self) -> None:
+        try:
+            await self._pool.redis.execute_command(
+                "XGROUP CREATE", self._stream, self._group, "0", "MKSTREAM", retry="at_least_once"
+            )
+        except driver.ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+    async def _read(self) -> None:
+        """Take what is new, and what this consumer was given and never got because of a lost reply."""
+        await self._room.wait()
+        count = max(1, self._prefetch - len(self._in_hand))
+        common = ("GROUP", self._group, self._consumer, "COUNT", count)
+
+        if self._look_back:
+            await self._take_own()
+            self._look_back = False
+
+        reply = await self._pool.redis.execute_command(
+            "XREADGROUP", *common, "BLOCK", 1000, "STREAMS", self._stream, ">"
+        )
+        self._take(reply, attempt=1)
+
+    async def _take_own(self) -> None:
+        """Take what this consumer was given already: by a reply that was lost, or in an earlier life."""
+        cursor = "0"
+
+        while True:
+            await self._room.wait()
+            reply = await self._pool.redis.execute_command(
+                "XREADGROUP",
+                "GROUP",
+                self._group,
+                self._consumer,
+                "COUNT",
+                100,
+                "STREAMS",
+                self._stream,
+                cursor,
+            )
+            taken = self._take(reply, attempt=2)
+
+            if taken is None:
+                return
+
+            cursor = taken
+
+    def _take(self, reply: Any, *, attempt: int) -> str | None:
+        """Accept the entries of a reply, and return the last one's id."""
+        last = None
+
+        for entry_id, fields in entries_of(reply):
+            last = text_of(entry_id)
+            self._accept(_Message(last, payload_of(fields), attempt))
+
+        return last
+
+    def _accept(self, message: _Message) -> None:
+        """Put a message into the line of its tag; each line is worked off by a task of its own."""
+        if message.id in self._in_hand:
+            return
+
+        self._in_hand[message.id] = message
+        self._idle.clear()
+
+        if len(self._in_hand) >= self._prefetch:
+            self._room.clear()
+
+        event = load(message.text) or Event("", (), {})
+        line = self._lines.get(event.tag)
+
+        if line is not None:
+            line.append((message, event))
+            return
+
+        self._lines[event.tag] = deque([(message, event)])
+        worker = asyncio.get_running_loop().create_task(self._work(event.tag))
+        self._workers.add(worker)
+        worker.add_done_callback(self._workers.discard)
+
+    # Delivering -------------------------------------------------------------------------------
+
+    async def _work(self, tag: str) -> None:
+        line = self._lines[tag]
+
+        try:
+            while line:
+                message, event = line.popleft()
+                await self._deliver(message, event)
+        finally:
+            del self._lines[tag]
+
+    async def _deliver(self, message: _Message, event: Event) -> None:
+        """Call the listeners until all have returned or the message is given up, then acknowledge it."""
+        try:
+            waiting = list(self._listeners.get(event.tag, ()))
+            error: Exception | None = None
+
+            if not waiting:
+                self._unheard += 1
+
+            while waiting and message.attempt <= self._attempts:
+                waiting, error = await self._call(waiting, event)
+
+                if waiting:
+                    message.attempt += 1
+
+                    if message.attempt <= self._attempts:
+                        self._retried += 1
+                        await asyncio.sleep(self._pause(message.attempt))
+
+            if waiting:
+                await self._through_outages(lambda: self._bury(message, error))
+            else:
+                self._delivered += bool(self._listeners.get(event.tag))
+                await self._through_outages(lambda: self._acknowledge(message))
+        finally:
+            del self._in_hand[message.id]
+            self._room.set()
+
+            if not self._in_hand:
+                self._idle.set()
+
+    async def _call(self, listeners: list[Listener], event: Event) -> tuple[list[Listener], Exception | None]:
+        """Call listeners one after the other, and return those that have raised."""
+        failed: list[Listener] = []
+        last: Exception | None = None
+
+        for listener in listeners:
+            try:
+                await listener(*event.args, **event.kwargs)
+            except Exception as error:
+                _logger.exception("a listener failed over an event %r of stream %r", event.tag, self._stream)
+                failed.append(listener)
+                last = error
+
+        return failed, last
+
+    def _pause(self, attempt: int) -> float:
+        shortest, longest = self._backoff
+        return min(longest, shortest * 2.0 ** (attempt - 2)) * random.uniform(0.5, 1.0)
+
+    async def _through_outages(self, action: Callable[[], Awaitable[None]]) -> None:
+        """Repeat what may be done twice until the server has answered."""
+        pause = 0.05
+
+        while True:
+            try:
+                await action()
+            except UsageError:
+                return  # the pool was closed: the message stays pending
+            except driver.ResponseError:
+                _logger.exception("stream bus %r: the server refuses", self._stream)
+                return
+            except _LOST:
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(1.0, pause * 2)
+            else:
+                return
+
+    async def _acknowledge(self, message: _Message) -> None:
+        await self._pool.redis.execute_command(
+            "XACK", self._stream, self._group, message.id, retry="at_least_once"
+        )
+
+    async def _bury(self, message: _Message, error: Exception | None) -> None:
+        """Move a message to the dead letters: in one transaction, on a cluster of two steps."""
+        reason = "given up after a crash" if error is None else f"{type(error).__name__}: {error}"
+        fields = {FIELD: message.text, "id": message.id, "group": self._group, "reason": reason}
+        client = self._pool.redis.with_retry("at_least_once")
+        await client.xadd(self._dead_letters, fields)  # type: ignore[arg-type]  # redis-py's invariant dict
+        await client.xack(self._stream, self._group, message.id)
+        self._dead += 1
+        _logger.error("stream bus %r: gave up on message %s: %s", self._stream, message.id, reason)
+
+    # Chores -----------------------------------------------------------------------------------
+
+    async def _stay_alive(self) -> None:
+        """Show that messages in hand are being worked on, so that nobody claims them."""
+        await asyncio.sleep(self._claim_after / 3)
+
+        if self._in_hand:
+            await self._pool.redis.execute_command(
+                "XCLAIM",
+                self._stream,
+                self._group,
+                self._consumer,
+                0,
+                *self._in_hand,
+                "JUSTID",
+                parse_justid=True,
+            )
+
+    async def _claim(self) -> None:
+        """Take over what consumers left behind that show no sign of life."""
+        await asyncio.sleep(self._claim_after / 3 * random.uniform(0.75, 1.25))
+        cursor = "0-0"
+
+        while True:
+            await self._room.wait()
+            reply = await self._pool.redis.execute_command(
+                "XAUTOCLAIM",
+                self._stream,
+                self._group,
+                self._consumer,
+                int(self._claim_after * 1000),
+                cursor,
+                "COUNT",
+                max(1, self._prefetch - len(self._in_hand)),
+                parse_justid=False,
+            )
+            await self._adopt(reply[1])
+            cursor = text_of(reply[0])
+
+            if cursor == "0-0":
+                return
+
+    async def _adopt(self, entries: list[Any]) -> None:
+        mine = [(text_of(entry_id), fields) for entry_id, fields in entries if fields]
+        mine = [(entry_id, fields) for entry_id, fields in mine if entry_id not in self._in_hand]
+
+        for entry_id, fields in mine:
+            pending = await self._pool.redis.execute_command(
+                "XPENDING", self._stream, self._group, entry_id, entry_id, 1, parse_detail=True
+            )
+            tried = int(pending[0]["times_delivered"]) if pending else 1
+            self._claimed += 1
+            self._accept(_Message(entry_id, payload_of(fields), tried))
+
+    async def _trim(self) -> None:
+        """Drop what every group has acknowledged."""
+        assert self._trim_every is not None  # noqa: S101 - else this is no chore
+        await asyncio.sleep(self._trim_every * random.uniform(0.75, 1.25))
+        groups = await self._pool.redis.xinfo_groups(self._stream)
+        done: list[tuple[int, int]] = []
+
+        for group in groups:
+            name, last = text_of(group["name"]), text_of(group["last-delivered-id"])
+            pending = await self._pool.redis.xpending(self._stream, name)
+            oldest = pending["min"]
+            done.append(order_of(text_of(oldest)) if oldest else order_of(last))
+
+        if done:
+            first = "-".join(map(str, min(done)))
+            await self._pool.redis.xtrim(self._stream, minid=first, approximate=True)
