@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ws_pool.http import HttpPool as HttpPool
     from ws_pool.http import HttpPoolManager as HttpPoolManager
     from ws_pool.http import http_pool_manager as http_pool_manager
+    from ws_pool.mongo import MongoPool as MongoPool
+    from ws_pool.mongo import MongoPoolManager as MongoPoolManager
+    from ws_pool.mongo import mongo_pool_manager as mongo_pool_manager
     from ws_pool.mysql import MysqlPool as MysqlPool
     from ws_pool.mysql import MysqlPoolManager as MysqlPoolManager
     from ws_pool.mysql import Prepared as Prepared
@@ -47,6 +50,9 @@ _MODULES = {
     "HttpPoolManager": "http",
     "Lease": "pool",
     "LRUCache": "cache",
+    "mongo_pool_manager": "mongo",
+    "MongoPool": "mongo",
+    "MongoPoolManager": "mongo",
     "mysql_pool_manager": "mysql",
     "MysqlPool": "mysql",
     "MysqlPoolManager": "mysql",
@@ -73,6 +79,8 @@ __all__ = (
     "HttpPoolManager",
     "LRUCache",
     "Lease",
+    "MongoPool",
+    "MongoPoolManager",
     "MysqlPool",
     "MysqlPoolManager",
     "Pool",
@@ -88,6 +96,7 @@ __all__ = (
     "SqlitePoolManager",
     "atomic",
     "http_pool_manager",
+    "mongo_pool_manager",
     "mysql_pool_manager",
     "sql_pool_manager",
 )

@@ -1,0 +1,405 @@
+"""MongoDB pools over PyMongo's own async client.
+
+The driver pools connections, finds the primary and retries by itself. `MongoPool` adds names,
+checked options, a start that says why the server cannot be reached, dated collections, a
+transaction in one block, and numbers about the connections. This module needs the extra
+``ws-pool[mongo]``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import time
+import warnings
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import date as Date  # noqa: N812 - the methods have a parameter of that name
+from datetime import datetime
+from types import TracebackType
+from typing import Any, ClassVar, Literal, Self, TypeAlias, overload
+
+from bson import ObjectId
+from bson.errors import InvalidId
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import ConfigurationError, PyMongoError
+
+from ws_core.component import Health
+from ws_pool._config import mask_url
+from ws_pool._mongo._listener import Listener, MongoStatistics
+from ws_pool._mongo._settings import MongoSettings, mongo_settings
+from ws_pool.base import BasePoolManager
+from ws_pool.errors import (
+    ClosedError,
+    ConfigError,
+    MissingExtraError,
+    NotReadyError,
+    UnavailableError,
+    UsageError,
+)
+
+__all__ = ("MongoPool", "MongoPoolManager", "MongoStatistics", "convert_mongo_id", "mongo_pool_manager")
+
+Document: TypeAlias = dict[str, Any]  # documents hold anything
+Client: TypeAlias = AsyncMongoClient[Document]
+Collection: TypeAlias = AsyncCollection[Document]
+
+
+class MongoPool:
+    """
+    A MongoDB deployment, shared by all tasks of a loop.
+
+    Args:
+        url: ``mongodb://`` or ``mongodb+srv://``, with the driver's options in its query; or leave it
+            out and give ``host``, ``port``, ``user``, ``password``.
+        name: The pool's name in messages and statistics.
+        setting: What begins the names of options in errors.
+        **options: ``db`` (the default database, in place of the URL's), ``minsize``, ``maxsize``,
+            ``timeout`` (seconds for each operation, None for no bound), ``connect_timeout`` (seconds to
+            find a server), ``driver`` (``"pymongo"``, or ``"motor"`` for code that needs Motor).
+
+    Raises:
+        ConfigError: An option is wrong; nothing was started.
+
+    Example:
+        ```python no-run
+        # needs a MongoDB server
+        from ws_pool.mongo import MongoPool
+
+        async with MongoPool(url="mongodb://localhost:27017/shop") as pool:
+            items = pool.get_collection("shop", "items")
+            await items.insert_one({"name": "lamp"})
+            print(await items.count_documents({}))
+        ```
+    """
+
+    def __init__(
+        self, url: str | None = None, *, name: str = "default", setting: str = "MongoPool", **options: object
+    ) -> None:
+        given = dict(options) if url is None else {"url": url, **options}
+        self._name = name
+        self._settings: MongoSettings = mongo_settings(given, where=setting)
+        self._shown = mask_url(self._settings.url)
+        self._driver = AsyncMongoClient if self._settings.driver == "pymongo" else _motor()
+        self._client: Client | None = None
+        self._listener = Listener(name, self._settings.maxsize, time.monotonic)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+        try:
+            # The driver checks its URL and options when a client is made; this one connects to nothing.
+            self._make(AsyncMongoClient)
+        except (PyMongoError, ValueError, TypeError) as error:
+            raise ConfigError(f"{setting}.url: {mask_url(str(error))}", setting=f"{setting}.url") from error
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "new" if self._client is None else "ready"
+        return f"<MongoPool {self._name!r} {state}: {self._shown}>"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_client", None) is not None:
+            warnings.warn(f"{self!r} was not closed", ResourceWarning, stacklevel=2, source=self)
+
+    @property
+    def name(self) -> str:
+        """The pool's name."""
+        return self._name
+
+    @property
+    def client(self) -> Client:
+        """
+        The driver's client, which all tasks share.
+
+        Raises:
+            NotReadyError: The pool was not started.
+            ClosedError: The pool was closed.
+            UsageError: The pool belongs to another event loop.
+        """
+        client = self._client
+
+        if client is None:
+            if self._closed:
+                raise ClosedError(f"mongo pool {self._name!r} is closed", pool=self._name)
+
+            message = f"mongo pool {self._name!r} is not started: enter it with `async with`"
+            raise NotReadyError(message, pool=self._name)
+
+        if asyncio.get_running_loop() is not self._loop:
+            message = f"mongo pool {self._name!r} belongs to another event loop: make one in this loop"
+            raise UsageError(message, pool=self._name)
+
+        return client
+
+    async def start(self) -> None:
+        """
+        Connect, and check that a server answers.
+
+        Raises:
+            UnavailableError: No server answers; the message says why.
+            UsageError: The pool is open already.
+        """
+        if self._client is not None:
+            raise UsageError(f"mongo pool {self._name!r} is open already", pool=self._name)
+
+        client = self._make(self._driver)
+
+        try:
+            await client.admin.command("ping")
+        except PyMongoError as error:
+            await _later(client.close())
+            message = f"mongo pool {self._name!r}: no answer from {self._shown}: {error}"
+            raise UnavailableError(message, pool=self._name) from error
+        except BaseException:
+            await _later(client.close())
+            raise
+
+        self._loop = asyncio.get_running_loop()
+        self._client, self._closed = client, False
+
+    async def close(self) -> None:
+        """Close all connections. May be called again."""
+        self._closed = True
+        client, self._client = self._client, None
+
+        if client is not None:
+            await _later(client.close())
+
+    def get_client(self, *, alone: bool = False) -> AbstractAsyncContextManager[Client]:  # noqa: ARG002 - see below
+        """
+        Give the driver's client for the length of a block.
+
+        Args:
+            alone: Means nothing here: the driver takes a connection for each operation by itself.
+
+        Returns:
+            An async context manager.
+        """
+        return self._lend()
+
+    def get_database(self, db: str | None = None) -> AsyncDatabase[Document]:
+        """
+        Give a database.
+
+        Args:
+            db: Its name; by default the one of the option ``db``, or of the URL.
+
+        Raises:
+            UsageError: Neither names one.
+        """
+        chosen = db or self._settings.db
+
+        if chosen:
+            return self.client[chosen]
+
+        try:
+            return self.client.get_default_database()
+        except ConfigurationError as error:
+            message = f"mongo pool {self._name!r} has no default database: name one here or in its URL"
+            raise UsageError(message, pool=self._name) from error
+
+    def get_collection(self, db: str | None, name: str) -> Collection:
+        """
+        Give a collection.
+
+        Args:
+            db: The database's name, or None for the default one.
+            name: The collection's name.
+        """
+        return self.get_database(db)[name]
+
+    def get_collection_by_date(self, db: str | None, name: str, date: Date | None = None) -> Collection:
+        """
+        Give the collection of a day: ``name_YYYYMMDD``.
+
+        Args:
+            db: The database's name, or None for the default one.
+            name: What the collection's name begins with.
+            date: The day, or a moment of it in the zone that is meant; today here by default.
+        """
+        return self.get_collection(db, f"{name}_{date or _today():%Y%m%d}")
+
+    def get_collection_by_month(self, db: str | None, name: str, date: Date | None = None) -> Collection:
+        """
+        Give the collection of a month: ``name_YYYYMM``.
+
+        Args:
+            db: The database's name, or None for the default one.
+            name: What the collection's name begins with.
+            date: A day of the month; today here by default.
+        """
+        return self.get_collection(db, f"{name}_{date or _today():%Y%m}")
+
+    @asynccontextmanager
+    async def transaction(self, **options: Any) -> AsyncIterator[AsyncClientSession]:  # the driver's options
+        """
+        Run a block in a transaction: committed at its end, aborted when it raises or is cancelled.
+
+        Give the session to each operation: ``await items.insert_one(item, session=session)``.
+
+        Args:
+            **options: See the driver's ``start_transaction``: read_concern, write_concern, ….
+
+        Yields:
+            The session.
+        """
+        # PyMongo gives a session at once and the transaction later, Motor the other way round.
+        session = await _later(self.client.start_session())
+
+        async with session, await _later(session.start_transaction(**options)):
+            yield session
+
+    async def health(self) -> Health:
+        """Ask a server for a sign of life."""
+        if self._client is None:
+            return Health(ok=False, detail=f"mongo pool {self._name!r} is not open")
+
+        began = time.perf_counter()
+
+        try:
+            await self._client.admin.command("ping")
+        except PyMongoError as error:
+            return Health(ok=False, detail=str(error))
+
+        return Health(ok=True, latency=time.perf_counter() - began)
+
+    def statistics(self) -> MongoStatistics:
+        """Count connections and waits."""
+        return self._listener.statistics()
+
+    def _make(self, make: Any) -> Client:  # either driver's class
+        settings = self._settings
+        connect = int(settings.connect_timeout * 1000)
+        client: Client = make(
+            settings.url,
+            event_listeners=[self._listener],
+            serverSelectionTimeoutMS=connect,
+            connectTimeoutMS=connect,
+            timeoutMS=None if settings.timeout is None else int(settings.timeout * 1000),
+            minPoolSize=settings.minsize,
+            maxPoolSize=settings.maxsize,
+            appname="wintersweet",
+        )
+        return client
+
+    @asynccontextmanager
+    async def _lend(self) -> AsyncIterator[Client]:
+        yield self.client
+
+
+class MongoPoolManager(BasePoolManager[MongoPool, Client]):
+    """
+    A named set of MongoDB pools, for the settings section MONGO_CONFIG.
+
+    Example:
+        ```python no-run
+        # needs a MongoDB server
+        from ws_pool.mongo import MongoPoolManager
+
+        manager = MongoPoolManager()
+        manager.register({"default": {"url": "mongodb://localhost:27017/shop"}})
+        await manager
+        items = manager.get_collection("shop", "items")
+        await manager.close()
+        ```
+    """
+
+    settings_key: ClassVar[str] = "MONGO_CONFIG"
+
+    def _build(self, name: str, section: Mapping[str, object], where: str) -> MongoPool:
+        return MongoPool(name=name, setting=where, **section)  # type: ignore[arg-type]  # checked inside
+
+    def get_collection(self, db: str | None, name: str, pool: str = "default") -> Collection:
+        """Give a collection of a pool; see `MongoPool.get_collection`."""
+        return self.get_pool(pool).get_collection(db, name)
+
+    def get_collection_by_date(
+        self, db: str | None, name: str, date: Date | None = None, pool: str = "default"
+    ) -> Collection:
+        """Give the collection of a day; see `MongoPool.get_collection_by_date`."""
+        return self.get_pool(pool).get_collection_by_date(db, name, date)
+
+    def get_collection_by_month(
+        self, db: str | None, name: str, date: Date | None = None, pool: str = "default"
+    ) -> Collection:
+        """Give the collection of a month; see `MongoPool.get_collection_by_month`."""
+        return self.get_pool(pool).get_collection_by_month(db, name, date)
+
+
+mongo_pool_manager = MongoPoolManager()
+"""The ready-made manager of MONGO_CONFIG."""
+
+
+@overload
+def convert_mongo_id(text: str | ObjectId, *, strict: Literal[True] = True) -> ObjectId: ...
+
+
+@overload
+def convert_mongo_id(text: object, *, strict: bool) -> ObjectId | None: ...
+
+
+def convert_mongo_id(text: object, *, strict: bool = True) -> ObjectId | None:
+    """
+    Read the text of a document's id.
+
+    Args:
+        text: 24 hexadecimal digits, or an id already.
+        strict: Whether anything else is an error.
+
+    Returns:
+        The id; None for anything else without ``strict``.
+
+    Raises:
+        ValueError: It is not an id.
+
+    Example:
+        >>> convert_mongo_id("65a000000000000000000001")
+        ObjectId('65a000000000000000000001')
+        >>> convert_mongo_id("lamp", strict=False) is None
+        True
+    """
+    if isinstance(text, ObjectId):
+        return text
+
+    if isinstance(text, str) and len(text) == 24:
+        try:
+            return ObjectId(text)
+        except InvalidId:
+            pass
+
+    if strict:
+        raise ValueError(f"{text!r} is not the id of a document: it must have 24 hexadecimal digits")
+
+    return None
+
+
+def _today() -> Date:
+    return datetime.now().astimezone().date()
+
+
+def _motor() -> Any:  # Motor has no types
+    try:
+        return importlib.import_module("motor.motor_asyncio").AsyncIOMotorClient
+    except ImportError as error:
+        raise MissingExtraError.for_extra('driver="motor"', "ws-pool[motor]") from error
+
+
+async def _later(value: Any) -> Any:  # the driver's own objects
+    """Await what one driver gives at once and the other later."""
+    return await value if inspect.isawaitable(value) else value
+
+
+for _public in (MongoStatistics,):
+    _public.__module__ = __name__
