@@ -161,7 +161,7 @@ class RedisEventBus:
         """
         return self._subscribers.remove(tag, coro)
 
-    async def publish(self, tag: str, *args: Any, **kwargs: Any) -> int:  # Any: whatever JSON can hold
+    async def publish(self, tag: str, /, *args: Any, **kwargs: Any) -> int:  # Any: whatever JSON can hold
         """
         Send an event to all who listen on the channel, in this process and in others.
 

@@ -203,7 +203,7 @@ class StreamEventBus:
         listeners.remove(coro)
         return True
 
-    async def publish(self, tag: str, *args: Any, **kwargs: Any) -> str:  # Any: whatever JSON can hold
+    async def publish(self, tag: str, /, *args: Any, **kwargs: Any) -> str:  # Any: whatever JSON can hold
         """
         Add an event to the stream; when it returns, the event is stored.
 
