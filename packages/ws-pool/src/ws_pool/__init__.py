@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from ws_pool.cache import CacheWrap as CacheWrap
     from ws_pool.cache import LRUCache as LRUCache
     from ws_pool.cache import ShareCache as ShareCache
+    from ws_pool.es import ElasticsearchPool as ElasticsearchPool
+    from ws_pool.es import ElasticsearchPoolManager as ElasticsearchPoolManager
+    from ws_pool.es import es_pool_manager as es_pool_manager
     from ws_pool.health import HealthChecker as HealthChecker
     from ws_pool.health import ProcessHealthChecker as ProcessHealthChecker
     from ws_pool.http import HttpPool as HttpPool
@@ -44,6 +47,9 @@ _MODULES = {
     "BasePoolManager": "base",
     "CacheWrap": "cache",
     "Connector": "pool",
+    "ElasticsearchPool": "es",
+    "ElasticsearchPoolManager": "es",
+    "es_pool_manager": "es",
     "HealthChecker": "health",
     "http_pool_manager": "http",
     "HttpPool": "http",
@@ -74,6 +80,8 @@ __all__ = (
     "BasePoolManager",
     "CacheWrap",
     "Connector",
+    "ElasticsearchPool",
+    "ElasticsearchPoolManager",
     "HealthChecker",
     "HttpPool",
     "HttpPoolManager",
@@ -95,6 +103,7 @@ __all__ = (
     "SqlitePool",
     "SqlitePoolManager",
     "atomic",
+    "es_pool_manager",
     "http_pool_manager",
     "mongo_pool_manager",
     "mysql_pool_manager",

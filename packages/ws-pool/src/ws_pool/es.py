@@ -1,0 +1,368 @@
+"""Elasticsearch pools over the official async client.
+
+The client pools connections, balances nodes and retries by itself. `ElasticsearchPool` adds names,
+checked options and a start that says why the cluster cannot be used. This module needs the extra
+``ws-pool[es]``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+import warnings
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, ClassVar, Self
+from urllib.parse import urlsplit
+
+from elasticsearch import ApiError, AsyncElasticsearch, TransportError, UnsupportedProductError
+
+from ws_core.component import Health
+from ws_pool._config import Check, boolean, integer, mask_url, number, optional, options_of, text
+from ws_pool.base import BasePoolManager
+from ws_pool.errors import ClosedError, ConfigError, NotReadyError, UnavailableError, UsageError
+
+__all__ = (
+    "ElasticsearchPool",
+    "ElasticsearchPoolManager",
+    "ElasticsearchStatistics",
+    "es_manager",
+    "es_pool_manager",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ElasticsearchStatistics:
+    """
+    The state of an Elasticsearch pool at one moment.
+
+    Args:
+        name: The pool's name.
+        nodes: Nodes that the client knows.
+        alive: Nodes among them that answered last.
+        connections: Most connections at once to each node.
+        version: The cluster's version; empty before the start.
+    """
+
+    name: str
+    nodes: int
+    alive: int
+    connections: int
+    version: str
+
+    def status(self) -> Mapping[str, object]:
+        """Give plain numbers and strings, for logs, status pages and `pool_status`."""
+        return {
+            "name": self.name,
+            "nodes": self.nodes,
+            "alive": self.alive,
+            "connections": self.connections,
+            "version": self.version,
+        }
+
+
+class ElasticsearchPool:
+    """
+    An Elasticsearch cluster, shared by all tasks of a loop.
+
+    Args:
+        url: ``https://[user:password@]host:9200``, or a list of nodes.
+        name: The pool's name in messages and statistics.
+        setting: What begins the names of options in errors.
+        **options: ``user`` and ``password``, ``api_key``, ``connections`` (to each node, 10),
+            ``timeout`` (seconds for each request, 10), ``retries`` (on other nodes, 3), ``verify``
+            (whether certificates are checked), ``ca_certs`` (a file).
+
+    Raises:
+        ConfigError: An option is wrong; nothing was started.
+
+    Example:
+        ```python no-run
+        # needs an Elasticsearch cluster
+        from ws_pool.es import ElasticsearchPool
+
+        async with ElasticsearchPool(url="http://localhost:9200") as pool, pool.get_client() as es:
+            await es.index(index="items", document={"name": "lamp"})
+            print(await es.search(index="items", query={"match": {"name": "lamp"}}))
+        ```
+    """
+
+    def __init__(
+        self,
+        url: str | list[str] | None = None,
+        *,
+        name: str = "default",
+        setting: str = "ElasticsearchPool",
+        **options: object,
+    ) -> None:
+        given = dict(options) if url is None else {"url": url, **options}
+        self._name = name
+        checked: dict[str, Any] = options_of(given, _CHECKS, where=setting, aliases=_ALIASES)  # by name
+        self._options = checked
+        self._hosts: list[str] = list(self._options.get("url", []))
+
+        if not self._hosts:
+            message = f"{setting}.url is missing: give one like http://localhost:9200"
+            raise ConfigError(message, setting=f"{setting}.url")
+
+        if "password" in self._options and "user" not in self._options:
+            message = f"{setting}.password needs {setting}.user"
+            raise ConfigError(message, setting=f"{setting}.user")
+
+        self._shown = ", ".join(mask_url(host) for host in self._hosts)
+        self._client: AsyncElasticsearch | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._version = ""
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "new" if self._client is None else "ready"
+        return f"<ElasticsearchPool {self._name!r} {state}: {self._shown}>"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_client", None) is not None:
+            warnings.warn(f"{self!r} was not closed", ResourceWarning, stacklevel=2, source=self)
+
+    @property
+    def name(self) -> str:
+        """The pool's name."""
+        return self._name
+
+    @property
+    def client(self) -> AsyncElasticsearch:
+        """
+        The official client, which all tasks share.
+
+        Raises:
+            NotReadyError: The pool was not started.
+            ClosedError: The pool was closed.
+            UsageError: The pool belongs to another event loop.
+        """
+        client = self._client
+
+        if client is None:
+            if self._closed:
+                raise ClosedError(f"es pool {self._name!r} is closed", pool=self._name)
+
+            message = f"es pool {self._name!r} is not started: enter it with `async with`"
+            raise NotReadyError(message, pool=self._name)
+
+        if asyncio.get_running_loop() is not self._loop:
+            message = f"es pool {self._name!r} belongs to another event loop: make one in this loop"
+            raise UsageError(message, pool=self._name)
+
+        return client
+
+    async def start(self) -> None:
+        """
+        Connect, and check that it is Elasticsearch that answers.
+
+        Raises:
+            UnavailableError: The cluster cannot be used; the message says why: nobody listens, wrong
+                credentials, another product, ….
+            UsageError: The pool is open already.
+        """
+        if self._client is not None:
+            raise UsageError(f"es pool {self._name!r} is open already", pool=self._name)
+
+        client = self._make()
+
+        try:
+            info = await client.info()
+        except (ApiError, TransportError, UnsupportedProductError) as error:
+            await client.close()
+            message = f"es pool {self._name!r}: {self._shown} cannot be used: {_reason(error)}"
+            raise UnavailableError(message, pool=self._name) from error
+        except BaseException:
+            await client.close()
+            raise
+
+        self._version = str(info.get("version", {}).get("number", ""))
+        self._loop = asyncio.get_running_loop()
+        self._client, self._closed = client, False
+
+    async def close(self) -> None:
+        """Close all connections. May be called again."""
+        self._closed = True
+        client, self._client = self._client, None
+
+        if client is not None:
+            await client.close()
+
+    def get_client(self, *, alone: bool = False) -> AbstractAsyncContextManager[AsyncElasticsearch]:  # noqa: ARG002 - see below
+        """
+        Give the official client for the length of a block.
+
+        Args:
+            alone: Means nothing here: requests share no state.
+
+        Returns:
+            An async context manager.
+        """
+        return self._lend()
+
+    async def health(self) -> Health:
+        """Ask for the cluster's health: red, or no answer, is not well."""
+        if self._client is None:
+            return Health(ok=False, detail=f"es pool {self._name!r} is not open")
+
+        began = time.perf_counter()
+
+        try:
+            answer = await self._client.cluster.health()
+        except (ApiError, TransportError, UnsupportedProductError) as error:
+            return Health(ok=False, detail=_reason(error))
+
+        status = str(answer.get("status", "unknown"))
+        latency = time.perf_counter() - began
+        return Health(ok=status in {"green", "yellow"}, detail=f"the cluster is {status}", latency=latency)
+
+    def statistics(self) -> ElasticsearchStatistics:
+        """Count nodes."""
+        pool = None if self._client is None else self._client.transport.node_pool
+        return ElasticsearchStatistics(
+            name=self._name,
+            nodes=len(self._hosts) if pool is None else len(pool),
+            # The client has no public name for the nodes that it takes for alive.
+            alive=len(getattr(pool, "_alive_nodes", ())),
+            connections=self._options.get("connections", 10),
+            version=self._version,
+        )
+
+    def _make(self) -> AsyncElasticsearch:
+        options = self._options
+        arguments: dict[str, Any] = {}  # as the client's own signature has it
+
+        if options.get("user") is not None:
+            arguments["basic_auth"] = (options["user"], options.get("password", ""))
+
+        if options.get("api_key") is not None:
+            arguments["api_key"] = options["api_key"]
+
+        if any(host.startswith("https:") for host in self._hosts):
+            arguments["verify_certs"] = options.get("verify", True)
+            arguments["ssl_show_warn"] = False
+
+            if options.get("ca_certs") is not None:
+                arguments["ca_certs"] = options["ca_certs"]
+
+        return AsyncElasticsearch(
+            self._hosts,
+            connections_per_node=options.get("connections", 10),
+            request_timeout=options.get("timeout", 10.0),
+            max_retries=options.get("retries", 3),
+            **arguments,
+        )
+
+    @asynccontextmanager
+    async def _lend(self) -> AsyncIterator[AsyncElasticsearch]:
+        yield self.client
+
+
+class ElasticsearchPoolManager(BasePoolManager[ElasticsearchPool, AsyncElasticsearch]):
+    """
+    A named set of Elasticsearch pools, for the settings section ES_CONFIG.
+
+    Example:
+        ```python no-run
+        # needs an Elasticsearch cluster
+        from ws_pool.es import ElasticsearchPoolManager
+
+        manager = ElasticsearchPoolManager()
+        manager.register({"default": {"url": "http://localhost:9200"}})
+        await manager
+
+        async with manager.get_client("default") as es:
+            print(await es.info())
+
+        await manager.close()
+        ```
+    """
+
+    settings_key: ClassVar[str] = "ES_CONFIG"
+
+    def _build(self, name: str, section: Mapping[str, object], where: str) -> ElasticsearchPool:
+        return ElasticsearchPool(name=name, setting=where, **section)  # type: ignore[arg-type]  # checked inside
+
+
+es_pool_manager = ElasticsearchPoolManager()
+"""The ready-made manager of ES_CONFIG."""
+
+es_manager = es_pool_manager
+"""The same object under the original's name."""
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ApiError):
+        return f"it answered with {error.meta.status}: {error.message}"
+
+    if isinstance(error, TransportError):
+        return f"no answer: {mask_url(error.message)}"
+
+    return str(error)
+
+
+def _hosts(value: object, where: str) -> list[str]:
+    urls = (
+        value
+        if isinstance(value, list | tuple)
+        else str(value).split(",")
+        if isinstance(value, str)
+        else [None]
+    )
+    return [_host(url, where) for url in urls]
+
+
+def _certificates(value: object, where: str) -> str:
+    path = text(value, where)
+
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:
+        raise ConfigError(
+            f"{where}: cannot read certificates from {path!r}: {error}", setting=where
+        ) from error
+
+    return path
+
+
+def _host(value: object, where: str) -> str:
+    url = text(value, where).strip()
+
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        port = parts.port or (443 if parts.scheme == "https" else 9200)
+    except ValueError:
+        good = False
+
+    if not good:
+        raise ConfigError(f"{where}: {mask_url(url)!r} is not like http://localhost:9200", setting=where)
+
+    return url if parts.port else f"{parts.scheme}://{parts.netloc}:{port}{parts.path}"
+
+
+_CHECKS: Mapping[str, Check] = {
+    "url": _hosts,
+    "user": optional(text),
+    "password": optional(text),
+    "api_key": optional(text),
+    "connections": integer(1),
+    "timeout": number(0.001),
+    "retries": integer(0),
+    "verify": boolean,
+    "ca_certs": optional(_certificates),
+}
+_ALIASES = {"hosts": "url", "host": "url", "username": "user", "maxsize": "connections"}
