@@ -1,0 +1,184 @@
+"""ws-web with the pools, limiters, event buses and logging of its siblings."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, FastAPI, WebSocket
+
+from tests.servers import StartServer
+from tools.servers import RedisServer
+from ws_core import catch_error
+from ws_logging import logger, register_logger
+from ws_pool.events import RedisEventBus
+from ws_pool.redis import RedisPool
+from ws_redislock import FrequencyLimiter, TokenBucketLimiter
+from ws_web import (
+    MessageHandler,
+    Settings,
+    WsChatConnectionManager,
+    create_app,
+    get_request_id,
+)
+from ws_web.dependencies import Limiter, client, rate_limit
+from ws_web.testing import AppClient
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Path]:
+    """Give the file that everything is logged to, as JSON lines."""
+    handle = register_logger("info", file_path=tmp_path, file_name="app.log", json=True)
+    yield tmp_path / "app.log"
+    handle.close()
+
+
+class TestComponents:
+    """`create_app` starts what the settings name."""
+
+    async def test_redis_and_sql(self, any_redis_url: str, mysql_url: str) -> None:
+        """Both pools are started, serve routes, are seen by the health check, and closed in the end."""
+        settings = Settings(
+            DATABASES={"default": {"url": mysql_url}}, REDIS_CONFIG={"default": {"url": any_redis_url}}
+        )
+        app = create_app(settings)
+
+        # Any: clients of drivers
+        @app.get("/visits")
+        async def visits(
+            redis: Annotated[Any, Depends(client("REDIS_CONFIG"))],
+            sql: Annotated[Any, Depends(client("DATABASES"))],
+        ) -> list[int]:
+            rows = await sql.select("SELECT 40 + 2 AS answer")
+            return [await redis.incr("visits"), rows[0]["answer"]]
+
+        async with AppClient(app) as web:
+            assert (await web.get("/visits")).data() == [1, 42]
+            assert (await web.get("/readyz")).status_code == 200
+            assert list(app.state.components) == ["DATABASES", "REDIS_CONFIG"]
+            health = [await component.health() for component in app.state.components.values()]
+            assert all(one.ok for one in health)
+
+    async def test_readiness_follows_the_server(self, start_server: StartServer) -> None:
+        """With Redis gone the application lives and is not ready; it is ready again by itself."""
+        server = start_server(RedisServer)
+        app = create_app(Settings(REDIS_CONFIG={"default": {"url": server.url}}))
+
+        async with AppClient(app) as web:
+            component = app.state.components["REDIS_CONFIG"]
+            assert (await component.health()).ok
+            server.kill()
+            assert not (await component.health()).ok
+            assert (await web.get("/livez")).status_code == 200
+            server.restart()
+
+            async with asyncio.timeout(20):
+                while not (await component.health()).ok:  # noqa: ASYNC110 - the pool reconnects by itself
+                    await asyncio.sleep(0.05)
+
+
+class TestRateLimit:
+    """The dependency `rate_limit` with the limiters of ws-redislock."""
+
+    @pytest.mark.parametrize("kind", ["frequency", "bucket"])
+    async def test_shared_by_two_applications(self, any_redis_url: str, kind: str) -> None:
+        """Two applications share one limit; what is refused says when to come again."""
+        async with RedisPool(url=any_redis_url) as one, RedisPool(url=any_redis_url) as other:
+            replies = []
+
+            for number, pool in enumerate([one, other, one, other, one]):
+                limiter: Limiter = (
+                    FrequencyLimiter(pool, 60, 3)
+                    if kind == "frequency"
+                    else TokenBucketLimiter(pool, rate=0.01, burst=3)
+                )
+                app = create_app(Settings())
+
+                @app.get("/buy", dependencies=[Depends(rate_limit(limiter))])
+                async def buy(number: int = number) -> int:
+                    return number
+
+                async with AppClient(app) as web:
+                    replies.append(await web.get("/buy"))
+
+        assert [reply.status_code for reply in replies] == [200, 200, 200, 429, 429]
+        assert replies[3].error()["code"] == 429
+        assert int(replies[3].headers["retry-after"]) >= 1
+
+
+class TestRooms:
+    """Broadcast over the event bus of ws-pool."""
+
+    async def test_messages_reach_the_sockets_of_every_process(self, any_redis_url: str) -> None:
+        """A broadcast in one application reaches the sockets of another, in order."""
+        async with (
+            RedisPool(url=any_redis_url) as one,
+            RedisPool(url=any_redis_url) as other,
+            RedisEventBus(one, "chat") as bus,
+            RedisEventBus(other, "chat") as far_bus,
+            WsChatConnectionManager(bus=bus) as here,
+            WsChatConnectionManager(bus=far_bus) as there,
+            AppClient(_chat(here)) as here_web,
+            AppClient(_chat(there)) as there_web,
+            here_web.websocket("/ws/ann") as ann,
+            there_web.websocket("/ws/bob") as bob,
+        ):
+            assert await ann.receive_text() == "hello ann"
+            assert await bob.receive_text() == "hello bob"
+
+            for number in range(20):
+                await here.broadcast(f"message {number}")
+
+            for socket in (ann, bob):
+                seen = [await asyncio.wait_for(socket.receive_text(), 20) for _ in range(20)]
+                assert seen == [f"message {number}" for number in range(20)]
+
+
+class TestLogging:
+    """ws-logging under ws-web."""
+
+    async def test_errors_of_the_boundary_are_in_the_log(self, log: Path) -> None:
+        """What `catch_error` catches in a request is in the log file, with place and traceback."""
+        app = create_app(Settings())
+
+        @app.get("/")
+        async def root() -> str:
+            with catch_error(message="the mail was not sent"):
+                raise ConnectionResetError("by peer")
+
+            logger.info("went on")
+            return get_request_id() or ""
+
+        async with AppClient(app) as web:
+            request_id = (await web.get("/", headers={"x-request-id": "abc-123"})).data()
+
+        assert request_id == "abc-123"
+        lines = await asyncio.to_thread(_lines, log)
+        texts = [json.dumps(line) for line in lines]
+        assert any("the mail was not sent" in text and "ConnectionResetError" in text for text in texts)
+        assert any("went on" in text for text in texts)
+
+
+def _chat(manager: WsChatConnectionManager) -> FastAPI:
+    class Greeter(MessageHandler):
+        async def hello(self, key: str, ws: WebSocket, count: int) -> None:
+            await manager.send_message(key, f"hello {key}")
+
+    app = create_app(Settings())
+
+    @app.websocket("/ws/{user}")
+    async def chat(ws: WebSocket, user: str) -> None:
+        await manager.append(user, ws, Greeter())
+        await manager.handle_message(user)
+
+    return app
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:  # Any: JSON
+    """Return what has been logged, once it is all in the file."""
+    logger.complete()
+    return [json.loads(line) for line in path.read_text().splitlines()]
