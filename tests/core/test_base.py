@@ -209,7 +209,9 @@ def test_nothing_happens_at_import() -> None:
     program = (
         "import sys, threading, logging\n"
         "handlers = list(logging.root.handlers)\n"
-        "import ws_core, ws_core.base, ws_core.testing\n"
+        "import ws_core\n"
+        "assert not {'asyncio', 'email', 'importlib.metadata', 'zoneinfo'} & set(sys.modules)\n"
+        "import ws_core.base, ws_core.testing\n"
         "assert threading.active_count() == 1\n"
         "assert logging.root.handlers == handlers\n"
         "roots = {name.partition('.')[0] for name in sys.modules}\n"

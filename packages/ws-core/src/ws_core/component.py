@@ -13,12 +13,14 @@ library by import, only by the names in `KNOWN_SECTIONS`.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ws_core.errors import ConfigError, MissingExtraError, WsError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ("ENTRY_POINT_GROUP", "KNOWN_SECTIONS", "Component", "Health", "discover", "start_order")
 
@@ -181,9 +183,11 @@ def discover(sections: Collection[str] | None = None) -> list[Component]:
         >>> discover([])
         []
     """
-    found: dict[str, importlib.metadata.EntryPoint] = {}
+    from importlib import metadata  # noqa: PLC0415 - takes longer to import than all of ws_core
 
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+    found: dict[str, EntryPoint] = {}
+
+    for entry in metadata.entry_points(group=ENTRY_POINT_GROUP):
         if sections is not None and entry.name not in sections:
             continue
 
@@ -253,7 +257,7 @@ def _place(
     ordered[name] = by_name[name]
 
 
-def _load(entry: importlib.metadata.EntryPoint) -> Component:
+def _load(entry: EntryPoint) -> Component:
     try:
         factory: Callable[[], object] = entry.load()
         component = factory()
@@ -276,5 +280,5 @@ def _load(entry: importlib.metadata.EntryPoint) -> Component:
     return component
 
 
-def _owner(entry: importlib.metadata.EntryPoint) -> str:
+def _owner(entry: EntryPoint) -> str:
     return "an unnamed distribution" if entry.dist is None else entry.dist.name
