@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ from fastapi import Depends, FastAPI, WebSocket
 from tests.servers import StartServer
 from tools.servers import RedisServer
 from ws_core import catch_error
-from ws_logging import logger, register_logger
+from ws_logging import logger
 from ws_pool.events import RedisEventBus
 from ws_pool.redis import RedisPool
 from ws_redislock import FrequencyLimiter, TokenBucketLimiter
@@ -27,14 +26,6 @@ from ws_web import (
 )
 from ws_web.dependencies import Limiter, client, rate_limit
 from ws_web.testing import AppClient
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Iterator[Path]:
-    """Give the file that everything is logged to, as JSON lines."""
-    handle = register_logger("info", file_path=tmp_path, file_name="app.log", json=True)
-    yield tmp_path / "app.log"
-    handle.close()
 
 
 class TestComponents:
@@ -139,11 +130,12 @@ class TestRooms:
 
 
 class TestLogging:
-    """ws-logging under ws-web."""
+    """ws-logging as a component of ws-web."""
 
-    async def test_errors_of_the_boundary_are_in_the_log(self, log: Path) -> None:
-        """What `catch_error` catches in a request is in the log file, with place and traceback."""
-        app = create_app(Settings())
+    async def test_request_ids_and_caught_errors(self, tmp_path: Path) -> None:
+        """Lines of a request carry its id; what `catch_error` caught is among them, with traceback."""
+        section = {"file_path": str(tmp_path), "file_name": "app.log", "json": True}
+        app = create_app(Settings(LOGGING_CONFIG=section))
 
         @app.get("/")
         async def root() -> str:
@@ -154,13 +146,14 @@ class TestLogging:
             return get_request_id() or ""
 
         async with AppClient(app) as web:
-            request_id = (await web.get("/", headers={"x-request-id": "abc-123"})).data()
+            reply = await web.get("/", headers={"x-request-id": "abc-123"})
 
-        assert request_id == "abc-123"
-        lines = await asyncio.to_thread(_lines, log)
-        texts = [json.dumps(line) for line in lines]
-        assert any("the mail was not sent" in text and "ConnectionResetError" in text for text in texts)
-        assert any("went on" in text for text in texts)
+        assert reply.data() == "abc-123"
+        lines = (tmp_path / "app.log").read_text().splitlines()
+        (caught,) = [line for line in lines if "the mail was not sent" in line]
+        (later,) = [line for line in lines if "went on" in line]
+        assert "ConnectionResetError: by peer" in caught
+        assert all("abc-123" in line and json.loads(line) for line in (caught, later))
 
 
 def _chat(manager: WsChatConnectionManager) -> FastAPI:
@@ -176,9 +169,3 @@ def _chat(manager: WsChatConnectionManager) -> FastAPI:
         await manager.handle_message(user)
 
     return app
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:  # Any: JSON
-    """Return what has been logged, once it is all in the file."""
-    logger.complete()
-    return [json.loads(line) for line in path.read_text().splitlines()]
