@@ -61,8 +61,8 @@ def error_of(text: str | bytes) -> exceptions.RedisError:
         text: The reply without its leading minus.
 
     Example:
-        >>> error_of(b"NOSCRIPT No matching script.")
-        NoScriptError('NOSCRIPT No matching script.')
+        >>> type(error_of(b"NOSCRIPT No matching script.")).__name__
+        'NoScriptError'
     """
     line = text.encode() if isinstance(text, str) else text
     kind = _ERRORS.get(line.split(b" ", 1)[0], exceptions.ResponseError)

@@ -40,7 +40,7 @@ def retry_delay(
 
     Example:
         >>> [retry_delay(n, first=0.1, most=10, asked=None, fraction=1.0) for n in (1, 2, 3, 20)]
-        [0.1, 0.2, 0.4, 10]
+        [0.1, 0.2, 0.4, 10.0]
         >>> retry_delay(1, first=0.1, most=10, asked=3.0, fraction=0.0)
         3.0
         >>> retry_delay(1, first=0.1, most=10, asked=60.0, fraction=0.0) is None

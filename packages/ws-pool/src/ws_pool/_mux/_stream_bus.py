@@ -96,7 +96,7 @@ class StreamEventBus:
         from ws_pool.events import StreamEventBus
         from ws_pool.redis import RedisPool
 
-        async def onorder_of(number):
+        async def on_order(number):
             print("order", number)
 
         async with RedisPool(url="redis://localhost:6379/0") as pool:
