@@ -69,7 +69,7 @@ class SqlClient(Session):
             return Result([], await self._run_many(statement, many), 0)
 
         plan, reply = await self._run(statement, args, params)
-        return Result(self._rows(plan, reply, row_type), reply.rowcount, reply.last_id)
+        return Result(self._rows(plan, reply, row_type), reply.rowcount, _last_id(plan, reply))
 
     async def select(
         self, statement: Statement, *args: Any, row_type: type | None = None, **params: Any
@@ -168,8 +168,8 @@ class SqlClient(Session):
         if isinstance(statement, Table):
             statement = statement.insert()
 
-        _, reply = await self._run(statement, args, params)
-        return reply.last_id
+        plan, reply = await self._run(statement, args, params)
+        return _last_id(plan, reply)
 
     async def update(self, statement: Statement, *args: Any, **params: Any) -> int:
         """
@@ -285,8 +285,8 @@ class SqlClient(Session):
             await self.execute(DropTable(table, if_exists=True))
 
     def _rows(self, plan: Plan, reply: Reply, row_type: type | None) -> list[Any]:
-        if not reply.rows or reply.description is None:
-            return []
+        if not reply.rows or reply.description is None or getattr(plan, "silent", False):
+            return []  # a RETURNING that SQLAlchemy added for itself gives no rows
 
         return plan.row_maker(reply.description).many(reply.rows, row_type or self._row_type)
 
@@ -296,6 +296,15 @@ class SqlClient(Session):
 
         for statement in creatable:
             await self.execute(statement)
+
+
+def _last_id(plan: Plan, reply: Reply) -> int:
+    """Give the generated key; SQLite would give the number of any row, and of an earlier one if none came."""
+    if reply.rowcount <= 0 or plan.kind not in {"insert", "replace"}:
+        return 0
+
+    known = isinstance(plan, CompiledPlan) and plan.from_table
+    return 0 if known and not cast("CompiledPlan", plan).numbered else reply.last_id
 
 
 def _many(args: Sequence[Any]) -> Sequence[Mapping[str, Any]] | None:

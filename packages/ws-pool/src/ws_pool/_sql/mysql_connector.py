@@ -78,6 +78,9 @@ class MysqlConnection:
         if value is None:
             return "NULL"
 
+        if kind is bytes or kind is bytearray or kind is memoryview:
+            return f"_binary X'{value.hex()}'"  # aiomysql 0.3 cannot write bytes with PyMySQL 1.2
+
         escaped: str = self.raw.escape(value)
         return escaped
 

@@ -137,7 +137,9 @@ class CompiledPlan(Plan):
         "defaults",
         "direct",
         "expanding",
-        "returns_rows",
+        "from_table",
+        "numbered",
+        "silent",
     )
 
     def __init__(self, compiled: SQLCompiler, dialect: Dialect, binds: Sequence[Any] | None) -> None:
@@ -159,9 +161,10 @@ class CompiledPlan(Plan):
         ]
         self.expanding = bool(compiled.literal_execute_params or compiled.post_compile_params)
         self.defaults = bool(compiled.insert_prefetch or compiled.update_prefetch)
-        self.returns_rows = (
-            bool(compiled.effective_returning) if kind in {"insert", "update", "delete"} else True
-        )
+        self.silent = kind == "insert" and bool(getattr(compiled, "implicit_returning", None))
+        table = getattr(compiled.statement, "table", None)
+        self.from_table = table is not None
+        self.numbered = kind == "insert" and getattr(table, "autoincrement_column", None) is not None
         processors: Mapping[str, Any] = compiled._bind_processors  # noqa: SLF001 - as the engine does
         order = list(compiled.positiontup or ())
         by_name = {source.name: source for source in self._sources}
