@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -31,7 +31,7 @@ class LoggingComponent:
 
     name = "logging"
     settings_key = "LOGGING_CONFIG"
-    after = ()
+    after: Collection[str] = ()
 
     def __init__(self) -> None:
         self._arguments: dict[str, Any] = {}  # Any: arguments of several types

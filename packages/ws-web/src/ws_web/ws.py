@@ -47,7 +47,7 @@ class EventBus(Protocol):
         """Stop calling the listener; may return an awaitable."""
         ...
 
-    def publish(self, tag: str, /, *args: object, **kwargs: object) -> Awaitable[object]:
+    def publish(self, tag: str, /, *args: Any, **kwargs: Any) -> Awaitable[object]:  # Any: JSON values
         """Send a message to the listeners of the tag in every process, this one included."""
         ...
 

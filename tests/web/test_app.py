@@ -1,0 +1,493 @@
+"""create_app: components in the lifespan, middlewares, handlers, and mistakes that stop it early."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Receive, Scope, Send
+
+from ws_core.errors import ConfigError, MissingExtraError, UnavailableError
+from ws_web import Request as RequestAlias
+from ws_web import RequestIDMiddleware, Response, Settings, SettingsError, create_app, get_request_id
+from ws_web import settings as proxy
+from ws_web.testing import AppClient
+
+COMPONENT = """
+    from ws_core import Health
+
+    log = []
+
+    class Component:
+        def __init__(self, name, key, after=()):
+            self.name, self.settings_key, self.after = name, key, after
+            log.append(f"{name} made")
+
+        def configure(self, section):
+            if section == {"default": {"bad": True}}:
+                from ws_core.errors import ConfigError
+                raise ConfigError(f"{self.settings_key}: bad")
+            self.section = section
+
+        async def start(self):
+            log.append(f"{self.name} started")
+            error = self.section["default"].get("error")
+            if error is not None:
+                raise error
+
+        async def close(self):
+            log.append(f"{self.name} closed")
+            error = self.section["default"].get("close_error")
+            if error is not None:
+                raise error
+
+        async def health(self):
+            return Health(ok=True)
+
+        def status(self):
+            return {}
+
+    def a(): return Component("a", "A_SECTION", after=("b",))
+    def b(): return Component("b", "B_SECTION")
+    def c(): return Component("c", "C_SECTION", after=("a",))
+"""
+ENTRIES = "A_SECTION = {module}:a\nB_SECTION = {module}:b\nC_SECTION = {module}:c"
+
+
+@pytest.fixture
+def log(publish: Callable[[str, str], None]) -> Any:
+    """Publish three components that depend on each other, and return what happens to them."""
+    before = set(sys.modules)
+    publish(COMPONENT, ENTRIES)
+
+    class Log:
+        def __call__(self) -> Any:
+            (name,) = {name for name in set(sys.modules) - before if name.startswith("published_")}
+            return sys.modules[name].log
+
+    return Log()
+
+
+def sections(**options: Any) -> Any:
+    """Return settings that use the three components, with options for each."""
+    return Settings(**{f"{n.upper()}_SECTION": {"default": options.get(n, {"x": 1})} for n in "abc"})
+
+
+class TestComponents:
+    """Started in order, closed in reverse, whatever happens between."""
+
+    async def test_order(self, log: Callable[[], list[str]]) -> None:
+        """Each starts after those it names, and closes before them."""
+        app = create_app(sections())
+        assert list(app.state.components) == ["B_SECTION", "A_SECTION", "C_SECTION"]
+        assert [line for line in log() if "started" in line] == []
+
+        async with AppClient(app):
+            assert [line for line in log() if "started" in line] == ["b started", "a started", "c started"]
+
+        assert log()[-3:] == ["c closed", "a closed", "b closed"]
+
+    async def test_a_partial_start_is_rolled_back(self, log: Callable[[], list[str]]) -> None:
+        """What was started is closed, the one that failed is not, and the error comes out."""
+        app = create_app(sections(c={"error": UnavailableError("pool 'default' cannot reach x")}))
+
+        with pytest.raises(UnavailableError, match="cannot reach"):
+            await AppClient(app).__aenter__()
+
+        assert log()[-3:] == ["c started", "a closed", "b closed"]
+
+    async def test_a_failing_close_does_not_keep_the_others_open(
+        self, log: Callable[[], list[str]], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It is logged, and the rest is closed."""
+        options = {"b": {"close_error": UnavailableError("gone")}, "c": {"close_error": ValueError("bug")}}
+
+        async with AppClient(create_app(sections(**options))):
+            pass
+
+        assert log()[-3:] == ["c closed", "a closed", "b closed"]
+        assert "component b did not close: gone" in caplog.text
+        assert "component c did not close" in caplog.text
+
+    async def test_each_life_gets_new_components(self, log: Callable[[], list[str]]) -> None:
+        """An application may be started again, as tests do."""
+        app = create_app(sections())
+
+        async with AppClient(app):
+            first = app.state.components["A_SECTION"]
+
+        async with AppClient(app):
+            assert app.state.components["A_SECTION"] is not first
+
+        assert log().count("a started") == log().count("a closed") == 2
+
+    async def test_a_cancelled_start_is_rolled_back(self, log: Callable[[], list[str]]) -> None:
+        """Cancellation is a normal event."""
+        app = create_app(sections(c={"error": asyncio.CancelledError()}))
+
+        with pytest.raises(asyncio.CancelledError):
+            await AppClient(app).__aenter__()
+
+        assert log()[-2:] == ["a closed", "b closed"]
+
+    async def test_an_empty_section_is_not_used(self, log: Callable[[], list[str]]) -> None:
+        """Nothing is loaded for it."""
+        app = create_app(Settings(A_SECTION={}, B_SECTION={"default": {"x": 1}}))
+        assert list(app.state.components) == ["B_SECTION"]
+
+    def test_a_wrong_section_stops_create_app(self, log: Callable[[], list[str]]) -> None:
+        """Before any server starts."""
+        with pytest.raises(ConfigError, match="A_SECTION: bad"):
+            create_app(sections(a={"bad": True}))
+
+        assert not any("started" in line for line in log())
+
+    def test_a_missing_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The message says what to install."""
+        monkeypatch.setattr("ws_web._components.discover", lambda _: [])
+
+        with pytest.raises(
+            MissingExtraError, match=r"MONGO_CONFIG is set, but ws-pool\[mongo\] is not installed"
+        ):
+            create_app(Settings(MONGO_CONFIG={"default": {"url": "mongodb://x"}}))
+
+    def test_a_broken_library(self, publish: Callable[[str, str], None]) -> None:
+        """A component that cannot be imported names the sections."""
+        publish("import nosuchlib", "D_SECTION = {module}:d")
+
+        with pytest.raises(ConfigError, match=r"D_SECTION|nosuchlib"):
+            create_app(Settings(D_SECTION={"default": {}}))
+
+    def test_a_logging_component_comes_first_and_learns_the_request_id(
+        self, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Every log line can carry the id, and components that close are still heard."""
+        create_app(sections())  # loads the published module
+        made: Any = sys.modules[next(name for name in sys.modules if name.startswith("published_"))]
+        told = {}
+
+        class Logging(made.Component):  # type: ignore[misc]  # a module that was just written
+            def add_context(self, name: str, provider: Any) -> None:
+                told[name] = provider
+
+        components = [made.b(), Logging("logging", "LOGGING_CONFIG")]
+        monkeypatch.setattr("ws_web._components.discover", lambda _: components)
+        app = create_app(Settings(LOGGING_CONFIG={"level": "info"}, B_SECTION={"default": {"x": 1}}))
+        assert list(app.state.components) == ["LOGGING_CONFIG", "B_SECTION"]
+        assert told == {"request_id": get_request_id}
+
+
+class TestLifespan:
+    """The user's lifespan and hooks are inside that of the components."""
+
+    async def test_composition(self, log: Callable[[], list[str]]) -> None:
+        """Components, then start-up functions, then the lifespan; the reverse at the end."""
+        order: list[object] = []
+
+        @asynccontextmanager
+        async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
+            order.append(list(log()[-1:]))
+            yield {"shop": "open"}
+            order.append("lifespan ended")
+
+        async def hook() -> None:
+            order.append("hook")
+
+        config = {"on_startup": [hook, lambda: order.append("plain")], "on_shutdown": (hook,)}
+        app = create_app(sections().replace(APP_CONFIG=config), lifespan=lifespan)
+
+        @app.get("/")
+        async def endpoint(request: RequestAlias) -> str:
+            return str(request.state.shop)
+
+        async with AppClient(app) as client:
+            assert (await client.get("/")).data() == "open"
+
+        assert order == ["hook", "plain", ["c started"], "lifespan ended", "hook"]
+        assert log()[-1] == "b closed"
+
+    async def test_a_failing_lifespan_closes_the_components(self, log: Callable[[], list[str]]) -> None:
+        """The error is the user's own."""
+
+        @asynccontextmanager
+        async def lifespan(_: Any) -> AsyncIterator[Any]:
+            raise ValueError("mine")
+            yield  # type: ignore[unreachable]  # makes it a generator
+
+        with pytest.raises(ValueError, match="mine"):
+            await AppClient(create_app(sections(), lifespan=lifespan)).__aenter__()
+
+        assert log()[-1] == "b closed"
+
+    async def test_the_server_is_told_in_one_line(self, log: Callable[[], list[str]]) -> None:
+        """A WsError is its message; any other error keeps its traceback, for it is a bug."""
+
+        async def message_of(app: Any) -> Any:
+            sent = []
+
+            async def receive() -> Any:
+                return {"type": "lifespan.startup"}
+
+            async def send(message: Any) -> None:
+                sent.append(message)
+
+            with pytest.raises(Exception):  # noqa: B017 - either of the two below
+                await app({"type": "lifespan", "asgi": {}, "state": {}}, receive, send)
+
+            return sent[0]
+
+        expected = UnavailableError("pool 'default' cannot reach x")
+        known = await message_of(create_app(sections(a={"error": expected})))
+        assert known == {"type": "lifespan.startup.failed", "message": str(expected)}
+        bug = await message_of(create_app(sections(a={"error": ValueError("bug")})))
+        assert bug["message"].startswith("Traceback")
+
+    def test_hooks_must_be_a_list(self) -> None:
+        """The message names the key."""
+        with pytest.raises(SettingsError, match="on_startup must be a list"):
+            create_app(Settings(APP_CONFIG={"on_startup": print}))
+
+
+class TestConfiguration:
+    """APP_CONFIG, MIDDLEWARES, EXCEPTION_HANDLERS."""
+
+    def test_app_config_and_arguments(self) -> None:
+        """Arguments win over APP_CONFIG, and that over DEBUG."""
+        app = create_app(Settings(APP_CONFIG={"title": "A", "version": "2"}, DEBUG=True), title="B")
+        assert (app.title, app.version, app.debug) == ("B", "2", True)
+        assert isinstance(app, FastAPI)
+
+    def test_an_unknown_argument_is_a_clear_message(self) -> None:
+        """FastAPI takes anything; what it stumbles over is named."""
+        with pytest.raises(SettingsError, match="APP_CONFIG does not fit FastAPI"):
+            create_app(Settings(APP_CONFIG={"routes": 7}))
+
+    def test_given_settings_become_those_of_the_process(self) -> None:
+        """The proxy and the application agree."""
+        given = Settings(CURRENCY="EUR")
+        assert create_app(given).state.settings is given
+        assert proxy.CURRENCY == "EUR"
+        assert create_app().state.settings is given
+
+    async def test_middlewares_in_the_form_of_the_original(self) -> None:
+        """Objects or dotted names; the last one is the outermost."""
+        order = []
+
+        class Note:
+            def __init__(self, app: Any, name: str) -> None:
+                self.app, self.name = app, name
+
+            async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+                order.append(self.name)
+                await self.app(scope, receive, send)
+
+        app = create_app(
+            Settings(
+                MIDDLEWARES=[
+                    {"cls": Note, "options": {"name": "inner"}},
+                    Middleware(Note, name="outer"),
+                    {"cls": "starlette.middleware.gzip.GZipMiddleware"},
+                    "ws_web.middlewares.RequestIDMiddleware",
+                ]
+            )
+        )
+
+        async with AppClient(app) as client:
+            order.clear()
+            reply = await client.get("/livez", headers={"accept-encoding": "gzip"})
+
+        assert order == ["outer", "inner"]
+        assert [name for name, _ in reply.headers.items()].count("x-request-id") == 1
+
+    @pytest.mark.parametrize(
+        ("entry", "message"),
+        [
+            ({"options": {}}, "MIDDLEWARES: an entry is"),
+            ({"cls": print, "option": {}}, "MIDDLEWARES: an entry is"),
+            ("nosuch.module.Thing", "MIDDLEWARES: 'nosuch.module.Thing' cannot be imported"),
+            ("json.Nothing", "MIDDLEWARES: there is no 'Nothing' in the module 'json'"),
+            ("nodots", "is no dotted name"),
+        ],
+    )
+    def test_wrong_middlewares(self, entry: Any, message: Any) -> None:
+        """The message says what an entry looks like."""
+        with pytest.raises(SettingsError, match=message):
+            create_app(Settings(MIDDLEWARES=[entry]))
+
+    def test_cors_for_everyone_with_credentials_is_refused(self) -> None:
+        """Every site could act as the users."""
+        options: dict[str, Any] = {"allow_origins": ["*"], "allow_credentials": True}
+
+        with pytest.raises(SettingsError, match="lets every site act as your users"):
+            create_app(Settings(MIDDLEWARES=[{"cls": CORSMiddleware, "options": options}]))
+
+        with pytest.raises(SettingsError, match="lets every site act as your users"):
+            create_app(middleware=[Middleware(CORSMiddleware, **options)])
+
+    async def test_exception_handlers(self) -> None:
+        """Objects, dotted names and status codes; they replace ours."""
+
+        async def handler(request: Any, error: Any) -> Any:
+            return Response(code=9, status_code=418)
+
+        settings = Settings(
+            EXCEPTION_HANDLERS=[
+                {"cls": "builtins.KeyError", "handler": handler},
+                {"cls": 404, "handler": handler},
+            ]
+        )
+        app = create_app(settings, exception_handlers={ValueError: handler})
+
+        @app.get("/{error}")
+        async def endpoint(error: str) -> int:
+            raise {"key": KeyError, "value": ValueError}[error]
+
+        async with AppClient(app) as client:
+            assert (await client.get("/key")).status_code == 418
+            assert (await client.get("/value")).status_code == 418
+            assert (await client.get("/a/b")).status_code == 418
+
+    @pytest.mark.parametrize(
+        "entry", [{"cls": KeyError}, "x", {"cls": KeyError, "handler": print, "more": 1}]
+    )
+    def test_wrong_exception_handlers(self, entry: Any) -> None:
+        """The message says what an entry looks like."""
+        with pytest.raises(SettingsError, match="EXCEPTION_HANDLERS: an entry is"):
+            create_app(Settings(EXCEPTION_HANDLERS=[entry]))
+
+    async def test_without_health(self) -> None:
+        """The probes can be left out."""
+        async with AppClient(create_app(health=False)) as client:
+            assert (await client.get("/livez")).status_code == 404
+
+
+class TestErrors:
+    """Every error has the envelope, the request id and the headers of CORS."""
+
+    @pytest.fixture
+    def app(self) -> Any:
+        """An application with CORS that fails in every way."""
+        cors = {"cls": CORSMiddleware, "options": {"allow_origins": ["http://shop"]}}
+
+        class Failing:
+            def __init__(self, app: Any) -> None:
+                self.app = app
+
+            async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+                if scope.get("path") == "/middleware":
+                    raise RuntimeError("in a middleware")
+
+                await self.app(scope, receive, send)
+
+        app = create_app(Settings(MIDDLEWARES=[{"cls": Failing}, cors]))
+
+        @app.get("/boom")
+        async def boom() -> int:
+            raise RuntimeError("a secret inside")
+
+        @app.get("/http")
+        async def http(status: int) -> int:
+            raise HTTPException(status, "because", headers={"Retry-After": "7"})
+
+        @app.post("/json")
+        async def json(value: dict[str, int]) -> int:
+            return len(value)
+
+        return app
+
+    @pytest.mark.parametrize(
+        ("method", "url", "body", "status"),
+        [
+            ("GET", "/nothing", b"", 404),
+            ("DELETE", "/boom", b"", 405),
+            ("GET", "/http?status=409", b"", 409),
+            ("GET", "/http?status=503", b"", 503),
+            ("GET", "/http?status=x", b"", 422),
+            ("POST", "/json", b"{broken", 422),
+            ("GET", "/boom", b"", 500),
+            ("GET", "/middleware", b"", 500),
+        ],
+    )
+    async def test_envelope_id_and_cors(
+        self, app: Any, method: str, url: str, body: Any, status: int
+    ) -> None:
+        """Whatever fails, the client's one parser does."""
+        headers = {"origin": "http://shop", "x-request-id": "r-1", "content-type": "application/json"}
+
+        async with AppClient(app) as client:
+            reply = await client.request(method, url, headers=headers, content=body)
+
+        assert reply.status_code == status
+        assert reply.error()["code"] == status
+        assert reply.headers["x-request-id"] == "r-1"
+        assert reply.headers["access-control-allow-origin"] == "http://shop"
+        assert "secret" not in reply.text
+
+    async def test_headers_of_an_http_exception_are_kept(self, app: Any) -> None:
+        """Retry-After and the like."""
+        async with AppClient(app) as client:
+            assert (await client.get("/http?status=503")).headers["retry-after"] == "7"
+            reply = await client.get("/http?status=304")
+            assert (reply.status_code, reply.content) == (304, b"")
+
+    async def test_a_failure_is_logged_once_with_its_traceback(
+        self, app: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The log has what the reply hides."""
+        async with AppClient(app) as client:
+            await client.get("/boom%0afake?x=1")
+            await client.get("/boom")
+
+        records = [record for record in caplog.records if record.levelno >= logging.ERROR]
+        assert len(records) == 1
+        assert "a secret inside" in caplog.text
+        assert records[0].getMessage() == "GET '/boom' failed: RuntimeError"
+
+    async def test_input_is_told_with_debug_only(self) -> None:
+        """What was sent may be secret."""
+        for debug in (False, True):
+            app = create_app(Settings(DEBUG=debug))
+
+            @app.get("/")
+            async def endpoint(n: int) -> int:
+                raise ValueError("why")
+
+            async with AppClient(app) as client:
+                assert ("hunter2" in (await client.get("/?n=hunter2")).text) is debug
+                assert ("why" in (await client.get("/?n=1")).text) is debug
+
+    async def test_the_users_own_500_handler_is_used(self) -> None:
+        """Under the status or under Exception, plain or async."""
+
+        def handler(request: Any, error: Any) -> Any:
+            return Response(code=1, status_code=500, msg=str(error))
+
+        for key in (500, Exception):
+            app = create_app(exception_handlers={key: handler})
+
+            @app.get("/")
+            async def endpoint() -> int:
+                raise ValueError("why")
+
+            async with AppClient(app) as client:
+                assert (await client.get("/")).error()["msg"] == "why"
+
+    async def test_a_request_id_of_the_users_own(self) -> None:
+        """A subclass replaces ours."""
+
+        class Numbered(RequestIDMiddleware):
+            def __init__(self, app: Any) -> None:
+                super().__init__(app, new_id=lambda: "n-1")
+
+        app = create_app(Settings(MIDDLEWARES=[{"cls": Numbered}]))
+
+        async with AppClient(app) as client:
+            assert (await client.get("/livez")).headers["x-request-id"] == "n-1"

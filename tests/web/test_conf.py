@@ -1,0 +1,448 @@
+"""Settings: sources, their order, merging, validation, masking and the proxy."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from ws_core.errors import ConfigError
+from ws_web import Settings, SettingsError, global_setting
+from ws_web import settings as proxy
+from ws_web._masking import mask, mask_text
+from ws_web._sources import EnvironmentSource, nest, overlay
+from ws_web.conf import LazySettings
+
+ORIGINAL = [
+    "DEBUG",
+    "SECRET",
+    "LISTEN_PORT",
+    "PROCESS_NUM",
+    "APP_CONFIG",
+    "LOGGING_CONFIG",
+    "MIDDLEWARES",
+    "EXCEPTION_HANDLERS",
+    "DATABASES",
+    "REDIS_CONFIG",
+    "MONGO_CONFIG",
+    "ES_CONFIG",
+    "HTTP_CONFIG",
+]
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Write a settings module and name it in the environment."""
+
+    def write(text: str, name: str = "shop_settings") -> None:
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        monkeypatch.setenv("WINTERSWEET_SETTINGS_MODULE", name)
+
+    yield write
+    sys.modules.pop("shop_settings", None)
+
+
+class TestDefaults:
+    """Without any source."""
+
+    def test_every_key_of_the_original_exists(self) -> None:
+        """Users of the first version find every setting again."""
+        assert set(ORIGINAL) <= set(Settings.model_fields) == {*global_setting.__all__, "extra"}
+
+    def test_defaults_are_those_of_the_module(self) -> None:
+        """The defaults come from global_setting and are safe: no debug, no secret, one process."""
+        settings = Settings()
+        assert (settings.DEBUG, settings.SECRET.get_secret_value(), settings.PROCESS_NUM) == (False, "", 1)
+        assert settings.LISTEN_PORT == global_setting.LISTEN_PORT
+        assert settings.describe()["LISTEN_PORT"].source == "default"
+
+    def test_settings_are_frozen(self) -> None:
+        """A setting cannot be assigned."""
+        with pytest.raises(ValueError, match="frozen"):
+            Settings().DEBUG = True
+
+    def test_defaults_are_not_shared_between_instances(self) -> None:
+        """Changing a section of one instance leaves the defaults alone."""
+        Settings().DATABASES["x"] = {}
+        assert Settings().DATABASES == {} == global_setting.DATABASES
+
+
+class TestOrder:
+    """Which source wins."""
+
+    def test_each_source_wins_over_the_next(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Callable[..., None]
+    ) -> None:
+        """Arguments, environment, .env, secrets directory, TOML, module: in that order."""
+        module("A0=A1=A2=A3=A4=A5='module'")
+        (tmp_path / "wintersweet.toml").write_text("\n".join(f"A{n}='toml'" for n in range(5)))
+        secrets = tmp_path / "secrets"
+        secrets.mkdir()
+
+        for n in range(4):
+            (secrets / f"A{n}").write_text("secrets\n")
+
+        monkeypatch.setenv("WINTERSWEET_SECRETS_DIR", str(secrets))
+        (tmp_path / ".env").write_text("\n".join(f"WS_A{n}=dotenv" for n in range(3)))
+        monkeypatch.setenv("WS_A0", "environment")
+        monkeypatch.setenv("WS_A1", "environment")
+
+        class Own(Settings):
+            A0: str = ""
+            A1: str = ""
+            A2: str = ""
+            A3: str = ""
+            A4: str = ""
+            A5: str = ""
+
+        own = Own(A0="arguments")
+        values = [getattr(own, f"A{n}") for n in range(6)]
+        assert values == ["arguments", "environment", "dotenv", "secrets", "toml", "module"]
+        sources = [own.describe()[f"A{n}"].source for n in range(6)]
+        assert sources == ["arguments", "environment", ".env", "secrets directory", "TOML", "module"]
+
+    def test_sections_are_merged_key_by_key(
+        self, monkeypatch: pytest.MonkeyPatch, module: Callable[..., None]
+    ) -> None:
+        """The environment replaces one URL and leaves the rest of the section."""
+        module("DATABASES = {'default': {'url': 'mysql://a', 'maxsize': 5}, 'Stats': {'url': 'mysql://b'}}")
+        monkeypatch.setenv("WS_DATABASES__default__url", "mysql://c")
+        monkeypatch.setenv("WS_DATABASES__Stats__minsize", "2")
+        settings = Settings()
+        assert settings.DATABASES == {
+            "default": {"url": "mysql://c", "maxsize": 5},
+            "Stats": {"url": "mysql://b", "minsize": 2},
+        }
+        described = settings.describe()
+        assert described["DATABASES.default.url"].source == "environment"
+        assert described["DATABASES.default.maxsize"].source == "module"
+
+    def test_json_in_one_variable_is_refined_by_nested_ones(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A whole section may be given as JSON; more exact names win."""
+        monkeypatch.setenv("WS_REDIS_CONFIG", '{"default": {"url": "redis://a", "maxsize": 3}}')
+        monkeypatch.setenv("WS_REDIS_CONFIG__default__url", "redis://b")
+        assert Settings().REDIS_CONFIG == {"default": {"url": "redis://b", "maxsize": 3}}
+
+    def test_a_source_of_a_subclass_takes_part(self) -> None:
+        """settings_customise_sources is pydantic-settings' own hook, and works."""
+
+        class Vault(EnvironmentSource):
+            def __call__(self) -> Any:
+                return {"LISTEN_PORT": 5, "DEBUG": True}
+
+        class Own(Settings):
+            @classmethod
+            def settings_customise_sources(cls, settings_cls: Any, *args: Any, **given: Any) -> Any:
+                first, *others = super().settings_customise_sources(settings_cls, *args, **given)
+                return first, Vault(settings_cls), *others
+
+        own = Own(LISTEN_PORT=1)
+        assert (own.LISTEN_PORT, own.DEBUG) == (1, True)
+        assert own.describe()["DEBUG"].source == "Vault"
+
+    def test_toml_may_be_anywhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """WINTERSWEET_TOML names another file; tables become sections."""
+        path = tmp_path / "other.toml"
+        path.write_text("LISTEN_PORT = 9\n[HTTP_CONFIG.default]\nbase_url = 'http://x'\n")
+        monkeypatch.setenv("WINTERSWEET_TOML", str(path))
+        assert Settings().LISTEN_PORT == 9
+        assert Settings().HTTP_CONFIG == {"default": {"base_url": "http://x"}}
+
+
+class TestNames:
+    """How flat names become values."""
+
+    def test_the_case_of_pool_names_is_kept(self) -> None:
+        """Only the settings key must be UPPERCASE."""
+        assert nest([("WS_A__Main__maxSize", "1")], prefix="WS_") == {"A": {"Main": {"maxSize": 1}}}
+
+    @pytest.mark.parametrize("name", ["OTHER_A", "WS_", "WS_a", "WS_A__", "WS_A____b", "WS_Mixed"])
+    def test_other_names_are_not_ours(self, name: str) -> None:
+        """Names that do not fit the form are ignored."""
+        assert nest([(name, "1")], prefix="WS_") == {}
+
+    @pytest.mark.parametrize(
+        ("raw", "value"),
+        [
+            ("7", 7),
+            ("-1.5", -1.5),
+            ("true", True),
+            ("null", None),
+            ("[1, 2]", [1, 2]),
+            ("007", "007"),
+            ("1_000", "1_000"),
+            ("text", "text"),
+            ("[broken", "[broken"),
+        ],
+    )
+    def test_nested_values_are_json_literals_or_text(self, raw: Any, value: Any) -> None:
+        """What no field describes is a literal when it looks like one."""
+        assert nest([("WS_A__b", raw)], prefix="WS_") == {"A": {"b": value}}
+
+    @pytest.mark.parametrize("name", ["password", "db_password", "token", "user", "host", "url", "db"])
+    def test_a_password_of_digits_stays_text(self, name: str) -> None:
+        """A driver must get '123456', not a number."""
+        assert nest([(f"WS_A__{name}", "123456")], prefix="WS_") == {"A": {name: "123456"}}
+
+    def test_overlay_does_not_change_its_arguments(self) -> None:
+        """Merging makes new dictionaries."""
+        base, above = {"a": {"x": 1}}, {"a": {"y": 2}}
+        assert overlay(base, above) == {"a": {"x": 1, "y": 2}}
+        assert base == {"a": {"x": 1}}
+        assert above == {"a": {"y": 2}}
+
+    def test_a_scalar_and_a_section_of_one_name(self) -> None:
+        """The more exact name wins over a scalar."""
+        assert nest([("WS_A__b", "1"), ("WS_A", "x")], prefix="WS_") == {"A": {"b": 1}}
+        assert nest([("WS_A__b__c", "1"), ("WS_A__b", "x")], prefix="WS_") == {"A": {"b": {"c": 1}}}
+
+
+class TestMistakes:
+    """Every mistake is one clear message and no traceback of pydantic."""
+
+    @pytest.mark.parametrize(
+        ("name", "meant"),
+        [("LISTEN_PROT", "LISTEN_PORT"), ("DATABASE", "DATABASES"), ("listen_port", "LISTEN_PORT")],
+    )
+    def test_a_typing_error_gets_a_proposal(self, name: str, meant: str) -> None:
+        """An unknown name near a known one is refused."""
+        with pytest.raises(SettingsError, match=rf"no setting {name} \(arguments\): did you mean {meant}\?"):
+            Settings(**{name: 1})
+
+    def test_a_typing_error_in_the_environment_names_the_source(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The message says where the wrong name is."""
+        monkeypatch.setenv("WS_PROCES_NUM", "2")
+
+        with pytest.raises(SettingsError, match=r"PROCES_NUM \(environment\): did you mean PROCESS_NUM"):
+            Settings()
+
+    def test_a_lowercase_name_is_refused(self) -> None:
+        """Names of settings are UPPERCASE."""
+        with pytest.raises(SettingsError, match=r"no setting nonsense.*UPPERCASE"):
+            Settings(nonsense=1)
+
+    def test_undeclared_uppercase_goes_to_extra(self, module: Callable[..., None]) -> None:
+        """An application's own names need no declaration."""
+        module("CURRENCY = 'EUR'\n_PRIVATE = 1\nlower = 2")
+        assert Settings().extra == {"CURRENCY": "EUR"}
+        assert Settings().describe()["CURRENCY"].value == "EUR"
+
+    def test_all_problems_are_in_one_message(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Values, their sources and what is expected."""
+        monkeypatch.setenv("WS_LISTEN_PORT", "eighty")
+
+        with pytest.raises(SettingsError) as caught:
+            Settings(PROCESS_NUM=0, DATABASES=["x"], TRUSTED_PROXIES=["10.0.0.0/99"])
+
+        text = str(caught.value)
+        assert "LISTEN_PORT = 'eighty' (environment): Input should be a valid integer" in text
+        assert "PROCESS_NUM = 0 (arguments): Input should be greater than or equal to 1" in text
+        assert "DATABASES" in text
+        assert "must map names to options" in text
+        assert "TRUSTED_PROXIES" in text
+        assert "\n" not in text
+        assert caught.value.__cause__ is None
+        assert isinstance(caught.value, ConfigError)
+
+    def test_a_secret_is_not_in_the_message(self) -> None:
+        """A wrong value of a secret setting is not repeated."""
+        with pytest.raises(SettingsError) as caught:
+            Settings(SECRET=["hunter2"], DATABASES={"default": "mysql://u:hunter2@x"})
+
+        assert "hunter2" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            (
+                "1/0",
+                r"'shop_settings' failed: ZeroDivisionError: division by zero \(.*shop_settings.py, line 1\)",
+            ),
+            ("import nosuchlib", "imports 'nosuchlib', which is not installed"),
+            ("x = (", "failed: SyntaxError.*shop_settings.py"),
+        ],
+    )
+    def test_a_broken_module_says_where(self, module: Callable[..., None], text: str, message: Any) -> None:
+        """Whatever the module raises is one line with its place."""
+        module(text)
+
+        with pytest.raises(SettingsError, match=message):
+            Settings()
+
+    @pytest.mark.parametrize("name", ["nosuch", "nosuch.settings", "json.nosuch"])
+    def test_a_missing_module(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        """The message names the variable."""
+        monkeypatch.setenv("WINTERSWEET_SETTINGS_MODULE", name)
+
+        with pytest.raises(SettingsError, match=rf"WINTERSWEET_SETTINGS_MODULE names '{name}'"):
+            Settings()
+
+    def test_broken_toml(self, tmp_path: Path) -> None:
+        """The message says where in the file."""
+        (tmp_path / "wintersweet.toml").write_text("LISTEN_PORT = = 1")
+
+        with pytest.raises(SettingsError, match=r"wintersweet.toml cannot be read: .*line 1"):
+            Settings()
+
+    def test_a_missing_toml_that_was_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A named file must exist."""
+        monkeypatch.setenv("WINTERSWEET_TOML", "nosuch.toml")
+
+        with pytest.raises(SettingsError, match=r"nosuch.toml cannot be read"):
+            Settings()
+
+    def test_a_missing_secrets_directory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A named directory must exist."""
+        monkeypatch.setenv("WINTERSWEET_SECRETS_DIR", "/nosuch")
+
+        with pytest.raises(SettingsError, match="secrets directory /nosuch cannot be read"):
+            Settings()
+
+    def test_a_dotenv_that_is_no_text(self, tmp_path: Path) -> None:
+        """The message names the file."""
+        (tmp_path / ".env").write_bytes(b"WS_A=\xff\xfe\xff")
+
+        with pytest.raises(SettingsError, match=r".env cannot be read"):
+            Settings()
+
+    def test_wrong_json_for_a_section(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Text that only looks like JSON is refused by the type of the field."""
+        monkeypatch.setenv("WS_APP_CONFIG", "{broken")
+
+        with pytest.raises(SettingsError, match=r"APP_CONFIG = '\{broken' \(environment\)"):
+            Settings()
+
+
+class TestMasking:
+    """Nothing that is shown holds a secret."""
+
+    def test_nothing_shown_holds_a_secret(self) -> None:
+        """repr, str and describe mask passwords in URLs and values of secret names."""
+        settings = Settings(
+            SECRET="hunter2",
+            DATABASES={"default": {"url": "mysql://u:hunter2@db/x", "password": "hunter2"}},
+            API_KEYS=["https://u:hunter2@x?token=hunter2"],
+        )
+        shown = f"{settings!r} {settings} {settings.describe()}"
+        assert "hunter2" not in shown
+        assert "mysql://u:***@db/x" in shown
+        assert isinstance(settings.SECRET, SecretStr)
+
+    @pytest.mark.parametrize(
+        ("name", "value", "shown"),
+        [
+            ("password", "", ""),
+            ("password", None, None),
+            ("secret", 7, "***"),
+            ("SECRET", SecretStr(""), ""),
+            ("port", 7, 7),
+            ("list", ["redis://:pw@h"], ["redis://:***@h"]),
+            ("tuple", ("a",), ("a",)),
+            ("monkey", "a", "a"),
+        ],
+    )
+    def test_values(self, name: str, value: Any, shown: Any) -> None:
+        """Empty secrets are shown as empty, so that a missing one is seen."""
+        assert mask(name, value) == shown
+
+    def test_a_password_with_strange_characters(self) -> None:
+        """An unencoded '@' or '/' in a password does not show its rest."""
+        assert mask_text("mysql://u:p@ss@host/db") == "mysql://u:***@host/db"
+
+
+class TestProxy:
+    """The lazy proxy."""
+
+    def test_it_loads_on_first_use_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nothing is read before the first attribute."""
+        lazy = LazySettings()
+        assert "not loaded" in repr(lazy)
+        monkeypatch.setenv("WS_LISTEN_PORT", "77")
+        assert lazy.LISTEN_PORT == 77
+        monkeypatch.setenv("WS_LISTEN_PORT", "78")
+        assert lazy.LISTEN_PORT == 77
+        assert lazy.initialize().LISTEN_PORT == 78
+        assert "78" in repr(lazy)
+
+    def test_threads_load_it_once(self) -> None:
+        """Two first users get the same settings."""
+        made = []
+
+        class Counting(Settings):
+            def __init__(self, **values: Any) -> None:
+                made.append(1)
+                super().__init__(**values)
+
+        lazy = LazySettings(Counting)
+        threads = [threading.Thread(target=lambda: lazy.DEBUG) for _ in range(8)]
+
+        for thread in threads:
+            thread.start()
+
+        for thread in threads:
+            thread.join()
+
+        assert made == [1]
+
+    def test_extra_is_reached_by_attribute(self) -> None:
+        """An undeclared setting reads like a declared one."""
+        with proxy.override(CURRENCY="EUR"):
+            assert proxy.CURRENCY == "EUR"
+
+    def test_an_unknown_name_is_an_attribute_error_with_a_proposal(self) -> None:
+        """The original returned None for it."""
+        with pytest.raises(AttributeError, match=r"no setting LISTEN_PROT: did you mean LISTEN_PORT\?"):
+            _ = proxy.LISTEN_PROT
+
+        with pytest.raises(AttributeError, match=r"no setting XYZ$"):
+            _ = proxy.XYZ
+
+        assert not hasattr(proxy, "__wrapped__")
+
+    def test_override_is_undone_even_after_an_error(self) -> None:
+        """The block's end restores what was before."""
+        with pytest.raises(ZeroDivisionError), proxy.override(DEBUG=True):
+            _ = 1 / (not proxy.DEBUG)
+
+        assert not proxy.DEBUG
+
+    def test_override_merges_and_nests(self) -> None:
+        """Sections are merged; inner overrides win."""
+        with (
+            proxy.override(DATABASES={"default": {"url": "mysql://a", "maxsize": 1}}),
+            proxy.override(DATABASES={"default": {"maxsize": 2}}, X=1) as inner,
+        ):
+            assert proxy.DATABASES == {"default": {"url": "mysql://a", "maxsize": 2}}
+            assert inner.extra == {"X": 1}
+            assert inner.describe()["DATABASES.default.maxsize"].source == "arguments"
+
+        assert proxy.DATABASES == {}
+
+    def test_override_keeps_where_the_others_came_from(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An override does not make everything look like an argument."""
+        monkeypatch.setenv("WS_LISTEN_PORT", "77")
+
+        with proxy.override(DEBUG=True) as changed:
+            assert changed.describe()["LISTEN_PORT"].source == "environment"
+            assert changed.describe()["DEBUG"].source == "arguments"
+
+    def test_a_wrong_override_changes_nothing(self) -> None:
+        """The error comes before the block."""
+        with pytest.raises(SettingsError, match="DEBUGG"), proxy.override(DEBUGG=True):
+            pytest.fail("not reached")
+
+        assert not proxy.DEBUG
+
+    def test_it_cannot_be_assigned(self) -> None:
+        """The message says what to do in a test."""
+        with pytest.raises(AttributeError, match=r"settings\.override"):
+            proxy.DEBUG = True

@@ -1,0 +1,139 @@
+"""The testing helpers themselves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, WebSocket
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from ws_web import create_app
+from ws_web.testing import AppClient, SocketClosed
+
+
+async def mirror(scope: Scope, receive: Receive, send: Send) -> None:
+    """Reply with what arrived."""
+    message = await receive()
+    names = {name.decode(): value.decode() for name, value in scope["headers"]}
+    text = f"{scope['method']} {scope['path']}?{scope['query_string'].decode()} {names} {message['body']!r}"
+    await PlainTextResponse(text)(scope, receive, send)
+
+
+class TestRequests:
+    """What reaches the application."""
+
+    async def test_methods_queries_headers_bodies(self) -> None:
+        """All of them as given."""
+        client = AppClient(mirror, headers={"x-all": "1"})
+        assert (await client.get("/a?b=1", params={"c": [2, 3]})).text.startswith("GET /a?b=1&c=2&c=3 ")
+        assert "'x-all': '1'" in (await client.delete("/")).text
+        assert '{"a": 1}' in (await client.put("/", json={"a": 1})).text
+        reply = await client.patch("/", content="x", headers=[("host", "shop")])
+        assert "'host': 'shop'" in reply.text
+        assert reply.text.endswith("b'x'")
+
+    async def test_errors_come_out(self) -> None:
+        """A test wants to see them."""
+
+        async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+            raise ValueError("boom")
+
+        with pytest.raises(ValueError, match="boom"):
+            await AppClient(failing).get("/")
+
+
+class TestAssertions:
+    """The envelope's checks fail when they should."""
+
+    @pytest.mark.parametrize("body", ["[1]", '{"code": 0}', '"text"'])
+    async def test_no_envelope(self, body: Any) -> None:
+        """Other JSON is refused."""
+        reply = await AppClient(PlainTextResponse(body)).get("/")
+
+        with pytest.raises(AssertionError, match="not an envelope"):
+            reply.envelope()
+
+    async def test_data_of_a_failure_and_error_of_a_success(self) -> None:
+        """Each wants its own kind."""
+        client = AppClient(create_app())
+
+        with pytest.raises(AssertionError, match="code 404: Not Found"):
+            (await client.get("/x")).data()
+
+        with pytest.raises(AssertionError, match="expected a failure"):
+            (await client.get("/livez")).error()
+
+    async def test_an_envelope_of_another_request(self) -> None:
+        """The body's id must be the header's."""
+        body = '{"code":0,"data":1,"msg":"","request_id":"other","extra":null}'
+
+        with pytest.raises(AssertionError, match="the body says request other"):
+            (await AppClient(PlainTextResponse(body)).get("/")).data()
+
+
+class TestLifespans:
+    """A lifespan that does not do as it should."""
+
+    async def test_an_application_without_a_lifespan(self) -> None:
+        """It is told apart from one that failed."""
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            return
+
+        with pytest.raises(RuntimeError, match="the lifespan ended at startup"):
+            await AppClient(app).__aenter__()
+
+    async def test_a_failing_shutdown(self) -> None:
+        """The error comes out at the end of the block."""
+
+        async def lifespan(app: Any) -> AsyncIterator[Any]:
+            yield
+            raise ValueError("at the end")
+
+        with pytest.raises(ValueError, match="at the end"):
+            async with AppClient(FastAPI(lifespan=asynccontextmanager(lifespan))):
+                pass
+
+
+class TestSockets:
+    """The client's end of a WebSocket."""
+
+    async def test_kinds_of_messages(self) -> None:
+        """Text, bytes, JSON; then the end, seen as often as asked."""
+        app = FastAPI()
+
+        @app.websocket("/")
+        async def endpoint(ws: WebSocket) -> None:
+            await ws.accept()
+            await ws.send_bytes(await ws.receive_bytes())
+            await ws.send_json(await ws.receive_json())
+            await ws.close(4001, "enough")
+
+        async with AppClient(app).websocket("/") as socket:
+            await socket.send_bytes(b"x")
+            await socket.send_json({"a": 1})
+            assert await socket.receive_bytes() == b"x"
+            assert await socket.receive_json() == {"a": 1}
+
+            for _ in range(2):
+                with pytest.raises(SocketClosed, match="4001 enough"):
+                    await socket.receive_text()
+
+    async def test_leaving(self) -> None:
+        """The application sees the code."""
+        app = FastAPI()
+        seen = []
+
+        @app.websocket("/")
+        async def endpoint(ws: WebSocket) -> None:
+            await ws.accept()
+            seen.append(await ws.receive())
+
+        async with AppClient(app).websocket("/") as socket:
+            await socket.close(4002)
+
+        assert seen[0]["code"] == 4002

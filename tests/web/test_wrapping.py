@@ -1,0 +1,506 @@
+"""Routes and the envelope: what is wrapped, what is not, and what OpenAPI says of it."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from enum import Enum
+from http import HTTPStatus
+from typing import Annotated, Any
+
+import fastapi
+import pytest
+from fastapi import BackgroundTasks, Body, Depends, FastAPI, HTTPException
+from fastapi.responses import (
+    FileResponse,
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    StreamingResponse,
+)
+from pydantic import BaseModel
+from starlette.background import BackgroundTask
+
+from ws_web import (
+    APIRoute,
+    APIRouter,
+    ErrResponse,
+    HTTP400Response,
+    HTTP404Response,
+    HTTP405Response,
+    HTTP500Response,
+    HTTPExceptionResponse,
+    Request,
+    Response,
+    create_app,
+    get_request_id,
+    ok_raw,
+)
+from ws_web.testing import AppClient
+
+
+class Item(BaseModel):
+    """A typed result."""
+
+    id: int
+    name: str = "lamp"
+
+
+async def ann() -> str:
+    """A dependency."""
+    return "ann"
+
+
+def refuse() -> None:
+    """A dependency that ends the request."""
+    raise ErrResponse(["details"], 4001, 409, msg="sold out")
+
+
+async def get(declare: Callable[[FastAPI], object], *, path: str = "/", **options: Any) -> Any:
+    """Declare one route on a new application, call it, and return the reply."""
+    app = create_app()
+    declare(app)
+
+    async with AppClient(app) as client:
+        return await client.get(path, **options)
+
+
+def only(endpoint: Callable[..., Any], **options: Any) -> Any:
+    """Return a declaration of one GET route at /."""
+    return lambda app: app.get("/", **options)(endpoint)
+
+
+class TestWrapped:
+    """Results that come in the envelope."""
+
+    async def test_the_five_fields(self) -> None:
+        """The envelope is code, data, msg, request_id, extra, in that order."""
+
+        async def endpoint() -> Item:
+            return Item(id=1)
+
+        reply = await get(only(endpoint))
+        assert list(reply.json()) == ["code", "data", "msg", "request_id", "extra"]
+        assert reply.data() == {"id": 1, "name": "lamp"}
+        assert reply.headers["content-type"] == "application/json"
+
+    @pytest.mark.parametrize("value", [None, 0, "", [], {}, False, 1.5, "text", [1, None], {"a": {"b": 1}}])
+    async def test_every_json_value(self, value: Any) -> None:
+        """False values are data too."""
+
+        async def endpoint() -> Any:
+            return value
+
+        assert (await get(only(endpoint))).data() == value
+
+    async def test_plain_functions_run_in_a_thread(self) -> None:
+        """Sync stays sync: the loop is not blocked, and the request id is there."""
+
+        def endpoint() -> list[str]:
+            return [threading.current_thread().name, get_request_id()]
+
+        reply = await get(only(endpoint))
+        assert reply.data()[0] != threading.main_thread().name
+        assert reply.data()[1] == reply.headers["x-request-id"]
+
+    async def test_injected_headers_status_and_background_survive(self) -> None:
+        """What FastAPI takes from parameters is on the enveloped reply."""
+        ran: list[int] = []
+
+        async def endpoint(response: fastapi.Response, tasks: BackgroundTasks) -> Item:
+            response.headers["x-own"] = "1"
+            response.set_cookie("a", "b")
+            response.status_code = 201
+            tasks.add_task(ran.append, 1)
+            return Item(id=1)
+
+        reply = await get(only(endpoint))
+        assert (reply.status_code, reply.headers["x-own"], ran) == (201, "1", [1])
+        assert "a=b" in reply.headers["set-cookie"]
+        assert reply.data()["id"] == 1
+
+    async def test_results_are_validated_and_filtered(self) -> None:
+        """The declared type decides what leaves, as in FastAPI."""
+
+        async def endpoint() -> Item:
+            untyped: Any = {"id": 1, "secret": "x"}
+            return untyped  # type: ignore[no-any-return]  # the point of the test
+
+        assert (await get(only(endpoint))).data() == {"id": 1, "name": "lamp"}
+
+    async def test_response_model_wins_over_the_annotation(self) -> None:
+        """The option of the route is the type of the data."""
+
+        async def endpoint() -> dict[str, object]:
+            return {"id": 1, "secret": "x"}
+
+        assert (await get(only(endpoint, response_model=Item))).data() == {"id": 1, "name": "lamp"}
+
+    async def test_response_model_none_does_not_validate(self) -> None:
+        """As in FastAPI, None switches validation off."""
+
+        async def endpoint() -> Item:
+            untyped: Any = {"id": "x"}
+            return untyped  # type: ignore[no-any-return]  # the point of the test
+
+        assert (await get(only(endpoint, response_model=None))).data() == {"id": "x"}
+
+    async def test_a_result_that_does_not_fit_is_a_500(self) -> None:
+        """The application is wrong, not the client."""
+
+        async def endpoint() -> Item:
+            untyped: Any = {"id": "x"}
+            return untyped  # type: ignore[no-any-return]  # the point of the test
+
+        assert (await get(only(endpoint))).status_code == 500
+
+    async def test_a_union_with_a_response(self) -> None:
+        """A route may return data or a response; the type of the data is the rest."""
+
+        async def endpoint(raw: bool = False) -> Item | PlainTextResponse:  # noqa: FBT001, FBT002 - a query
+            return PlainTextResponse("raw") if raw else Item(id=2)
+
+        assert (await get(only(endpoint))).data() == {"id": 2, "name": "lamp"}
+        assert (await get(only(endpoint), path="/?raw=1")).text == "raw"
+
+    async def test_objects_with_call_and_partials(self) -> None:
+        """Every callable that FastAPI takes is wrapped according to its kind."""
+
+        class Endpoint:
+            async def __call__(self) -> list[int]:
+                return [1]
+
+        async def with_argument(item: int) -> list[int]:
+            return [item]
+
+        assert (await get(only(Endpoint()))).data() == [1]
+        partial = functools.partial(with_argument, 5)
+        reply = await get(lambda app: app.get("/")(functools.update_wrapper(partial, with_argument)))
+        assert reply.status_code in (200, 422)
+
+    async def test_an_annotation_that_cannot_be_resolved(self) -> None:
+        """It is taken as no annotation."""
+
+        async def endpoint() -> Any:
+            return 1
+
+        endpoint.__annotations__["return"] = "NoSuchName"
+        assert (await get(only(endpoint))).data() == 1
+
+    async def test_dependencies_and_bodies_work_as_ever(self) -> None:
+        """Parameters are FastAPI's business."""
+        app = create_app()
+
+        @app.post("/")
+        async def endpoint(
+            item: Item, who: Annotated[str, Depends(ann)], n: Annotated[int, Body()]
+        ) -> list[object]:
+            return [item.id, who, n]
+
+        async with AppClient(app) as client:
+            reply = await client.post("/", json={"item": {"id": 3}, "n": 4})
+            assert reply.data() == [3, "ann", 4]
+
+    async def test_objects_that_pydantic_does_not_know(self) -> None:
+        """They go through FastAPI's encoder."""
+
+        class Row:
+            def __init__(self) -> None:
+                self.id = 1
+
+        async def endpoint() -> Response:
+            return Response([Row()])
+
+        assert (await get(only(endpoint))).data() == [{"id": 1}]
+
+    async def test_dataclasses_and_enums(self) -> None:
+        """They are data like models."""
+
+        class Color(Enum):
+            RED = "red"
+
+        @dataclass
+        class Thing:
+            color: Color
+
+        async def endpoint() -> Any:
+            return Thing(Color.RED)
+
+        assert (await get(only(endpoint))).data() == {"color": "red"}
+
+
+class TestNotWrapped:
+    """What leaves the application as it is."""
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: PlainTextResponse("x"),
+            lambda: HTMLResponse("x"),
+            lambda: StreamingResponse(iter(["x"])),
+            lambda: JSONResponse("x"),
+            lambda: fastapi.Response("x"),
+            lambda: FileResponse(__file__),
+        ],
+    )
+    async def test_responses(self, make: Callable[[], Any]) -> None:
+        """A response object is sent as it is."""
+
+        async def endpoint() -> Any:
+            return make()
+
+        assert "request_id" not in (await get(only(endpoint))).text.partition("class")[0]
+
+    async def test_redirects(self) -> None:
+        """A redirect keeps status and location."""
+
+        async def endpoint() -> RedirectResponse:
+            return RedirectResponse("/other")
+
+        reply = await get(only(endpoint))
+        assert (reply.status_code, reply.headers["location"], reply.content) == (307, "/other", b"")
+
+    @pytest.mark.parametrize("status", [204, 304, HTTPStatus.NO_CONTENT])
+    async def test_statuses_without_a_body(self, status: int) -> None:
+        """They have none."""
+
+        async def endpoint() -> None:
+            return None
+
+        reply = await get(only(endpoint, status_code=status))
+        assert (reply.status_code, reply.content) == (int(status), b"")
+
+    async def test_other_response_classes(self) -> None:
+        """A declared class that is not JSON decides."""
+
+        async def endpoint() -> str:
+            return "<b>"
+
+        assert (await get(only(endpoint, response_class=HTMLResponse))).text == "<b>"
+
+    async def test_generators_stream(self) -> None:
+        """A generator endpoint streams its items, one per line."""
+
+        async def endpoint() -> AsyncIterator[Any]:
+            yield {"n": 1}
+            yield {"n": 2}
+
+        reply = await get(only(endpoint))
+        assert "request_id" not in reply.text
+        assert reply.text.count("\n") == 2
+
+    async def test_routes_of_fastapi_routers(self) -> None:
+        """Only our router wraps."""
+        router = fastapi.APIRouter()
+
+        @router.get("/")
+        async def endpoint() -> int:
+            return 1
+
+        assert (await get(lambda app: app.include_router(router))).text == "1"
+
+    async def test_ok_raw(self) -> None:
+        """The hot path has the same shape and no validation."""
+
+        async def endpoint() -> Item:
+            raw: Any = ok_raw({"id": "not a number"}, extra=1, headers={"x-own": "1"})
+            return raw  # type: ignore[no-any-return]  # as the hot path is declared
+
+        reply = await get(only(endpoint))
+        assert reply.data() == {"id": "not a number"}
+        assert (reply.json()["extra"], reply.headers["x-own"]) == (1, "1")
+
+
+class TestOpenAPI:
+    """What is documented is what is sent."""
+
+    def schema(self, declare: Callable[[FastAPI], object]) -> Any:
+        """Return the document of an application with one route."""
+        app = create_app()
+        declare(app)
+        return app.openapi()
+
+    def test_the_envelope_of_the_type(self) -> None:
+        """The response model is Envelope[T]."""
+
+        async def endpoint() -> list[Item]:
+            return []
+
+        document = self.schema(only(endpoint))
+        content = document["paths"]["/"]["get"]["responses"]["200"]["content"]["application/json"]
+        name = content["schema"]["$ref"].rpartition("/")[2]
+        data = document["components"]["schemas"][name]["properties"]["data"]
+        assert data == {"items": {"$ref": "#/components/schemas/Item"}, "type": "array", "title": "Data"}
+
+    def test_validation_errors_are_described_as_they_are_sent(self) -> None:
+        """Status 422 has the envelope too, and only where a request can fail to fit."""
+
+        async def endpoint(n: int) -> int:
+            return n
+
+        async def without() -> int:
+            return 1
+
+        document = self.schema(only(endpoint))
+        reference = document["paths"]["/"]["get"]["responses"]["422"]["content"]["application/json"]["schema"]
+        assert "Problem" in reference["$ref"]
+        assert "HTTPValidationError" not in document["components"]["schemas"]
+        assert "422" not in self.schema(only(without))["paths"]["/"]["get"]["responses"]
+
+    def test_a_described_422_is_left_alone(self) -> None:
+        """The application's own description wins."""
+
+        async def endpoint(n: int) -> int:
+            return n
+
+        responses = self.schema(only(endpoint, responses={422: {"description": "mine"}}))["paths"]["/"]["get"]
+        assert responses["responses"]["422"] == {"description": "mine"}
+
+    def test_health_is_not_part_of_it(self) -> None:
+        """Probes are no API."""
+        assert self.schema(lambda _: None)["paths"] == {}
+
+    async def test_included_routers_keep_the_envelope(self) -> None:
+        """Prefixes, tags and dependencies of inclusion come on top."""
+        router = APIRouter(prefix="/b", tags=["inner"])
+
+        @router.get("/{n}")
+        async def endpoint(n: int, request: Request) -> list[object]:
+            return [n, request.path, request.tags]
+
+        app = create_app()
+        outer = APIRouter(prefix="/a")
+        outer.include_router(router)
+        app.include_router(outer, prefix="/v1")
+
+        async with AppClient(app) as client:
+            assert (await client.get("/v1/a/b/7")).data()[:2] == [7, "/v1/a/b/{n}"]
+
+        schema = app.openapi()["paths"]["/v1/a/b/{n}"]["get"]["responses"]["200"]["content"]
+        assert "Envelope" in schema["application/json"]["schema"]["$ref"]
+
+
+class TestResponse:
+    """The response of the original."""
+
+    def test_codes(self) -> None:
+        """Ints, strings and Enum members; the member's value is the code."""
+
+        class Code(Enum):
+            SOLD_OUT = 4001
+
+        response = Response(code=Code.SOLD_OUT)
+        assert (response.code, response.msg, response.ok) == (4001, "Sold out", False)
+        assert Response().ok
+        assert Response(code="E1").msg == "Unknown Error"
+        assert Response(code=404).msg == "Not Found"
+
+    def test_an_enum_may_carry_its_texts(self) -> None:
+        """A member's msg attribute is the text."""
+
+        class Code(Enum):
+            SOLD_OUT = 4001
+
+            @property
+            def msg(self) -> Any:
+                return "nothing left"
+
+        assert Response(code=Code.SOLD_OUT).msg == "nothing left"
+
+    def test_build_msg_can_be_overridden(self) -> None:
+        """As in the original."""
+
+        class Own(Response):
+            def build_msg(self) -> Any:
+                return f"code {self.code}"
+
+        assert Own(code=3).msg == "code 3"
+
+    def test_ready_made_responses(self) -> None:
+        """Those of the original, with status and code alike."""
+        for cls, status in (
+            (HTTP400Response, 400),
+            (HTTP404Response, 404),
+            (HTTP405Response, 405),
+            (HTTP500Response, 500),
+        ):
+            response = cls()
+            assert (response.status_code, response.code) == (status, status)
+
+        assert HTTP400Response(["x"]).data == ["x"]
+        refusal = HTTPExceptionResponse(418, {"pot": 1}, headers={"x-a": "1"})
+        assert (refusal.status_code, refusal.data, refusal.msg) == (418, {"pot": 1}, "I'm a Teapot")
+        assert HTTPExceptionResponse().msg == "Service Unavailable"
+
+    async def test_extra_headers_and_background(self) -> None:
+        """A Response is sent as it was made."""
+        ran: list[int] = []
+
+        async def endpoint() -> Response:
+            background = BackgroundTask(ran.append, 1)
+            return Response(1, 2, 202, {"page": 1}, msg="m", headers={"x-a": "b"}, background=background)
+
+        reply = await get(only(endpoint))
+        body = reply.json()
+        assert (reply.status_code, body["code"], body["extra"], body["msg"]) == (202, 2, {"page": 1}, "m")
+        assert (reply.headers["x-a"], ran) == ("b", [1])
+
+    async def test_raised_from_below(self) -> None:
+        """ErrResponse ends the request from anywhere, dependencies included."""
+
+        async def endpoint(_: Annotated[None, Depends(refuse)]) -> int:
+            return 1
+
+        reply = await get(only(endpoint))
+        assert reply.status_code == 409
+        assert reply.error() | {"request_id": ""} == {
+            "code": 4001,
+            "data": ["details"],
+            "msg": "sold out",
+            "request_id": "",
+            "extra": None,
+        }
+
+    async def test_err_response_default_status(self) -> None:
+        """As in the original the status is 200 unless told otherwise; its text says code and message."""
+        error = ErrResponse(code=7, msg="x")
+        assert (error.status_code, str(error)) == (200, "7: x")
+
+        async def endpoint() -> int:
+            raise ErrResponse(code=7)
+
+        assert (await get(only(endpoint))).status_code == 200
+
+
+class TestPrepare:
+    """The hook of APIRoute."""
+
+    async def test_prepare_sees_the_request_before_dependencies(self) -> None:
+        """It may refuse, and it gets our Request."""
+        seen = []
+
+        class Checked(APIRoute):
+            async def prepare(self, request: Any) -> None:
+                seen.append((type(request), request.path))
+
+                if request.get_header("x-deny") is not None:
+                    raise HTTPException(403, "no")
+
+        router = APIRouter(route_class=Checked)
+
+        @router.post("/{n}")
+        async def endpoint(n: int, item: Item) -> int:
+            return n + item.id
+
+        app = FastAPI()
+        app = create_app()
+        app.include_router(router)
+
+        async with AppClient(app) as client:
+            assert (await client.post("/1", json={"id": 2})).data() == 3
+            assert (await client.post("/x", headers={"x-deny": "1"})).error()["code"] == 403
+
+        assert seen == [(Request, "/{n}"), (Request, "/{n}")]
