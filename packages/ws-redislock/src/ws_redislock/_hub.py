@@ -19,11 +19,11 @@ from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from ws_core.errors import UsageError
 from ws_redislock._calls import TRANSIENT, Caller, CommandClient, check_flow
-from ws_redislock._keys import LockKeys
+from ws_redislock._keys import LineSpec
 from ws_redislock._listen import Listener
 from ws_redislock._script import load
 
-__all__ = ("Event", "Hub", "Job", "LineSpec", "Waiter", "hub_for")
+__all__ = ("Event", "Hub", "Job", "Waiter", "hub_for")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,27 +33,6 @@ Job: TypeAlias = "asyncio.Task[None]"
 _log = logging.getLogger("ws_redislock")
 
 _hubs: weakref.WeakValueDictionary[tuple[int, int, int], Hub] = weakref.WeakValueDictionary()
-
-
-class LineSpec:
-    """
-    What a hub must know of a lock in order to beat for its waiters.
-
-    Args:
-        keys: The lock's keys.
-        heartbeat: Milliseconds after which a silent waiter counts as dead.
-        limit: How many may hold the lock.
-        delay: Milliseconds for which a lock stays closed after an involuntary loss.
-    """
-
-    __slots__ = ("delay", "heartbeat", "identity", "keys", "limit")
-
-    def __init__(self, keys: LockKeys, *, heartbeat: int, limit: int, delay: int) -> None:
-        self.keys = keys
-        self.heartbeat = heartbeat
-        self.limit = limit
-        self.delay = delay
-        self.identity = (keys.shared[0], heartbeat, limit, delay)
 
 
 class Waiter:

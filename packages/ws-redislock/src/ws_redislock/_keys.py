@@ -6,7 +6,7 @@ import functools
 
 from ws_redislock.errors import ConfigError
 
-__all__ = ("LockKeys", "check_name", "lock_keys", "tagged")
+__all__ = ("LineSpec", "LockKeys", "check_name", "line_spec", "tagged")
 
 MAX_NAME_BYTES = 512
 _ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
@@ -61,21 +61,6 @@ def tagged(kind: str, name: str) -> str:
     return f"wsl:{kind}:{{{name.translate(_ESCAPES)}}}:"
 
 
-@functools.lru_cache(maxsize=1024)
-def lock_keys(kind: str, name: str) -> LockKeys:
-    """
-    Return the keys of a lock; remembered for names in use.
-
-    Args:
-        kind: What kind of lock it is.
-        name: Its name.
-
-    Raises:
-        ConfigError: The name cannot be one.
-    """
-    return LockKeys(kind, check_name(name))
-
-
 class LockKeys:
     """
     The keys of one lock, in the order in which its scripts take them.
@@ -95,3 +80,39 @@ class LockKeys:
     def of(self, token: str) -> tuple[bytes, ...]:
         """Return the keys, with the tombstone of one acquisition as the last."""
         return (*self.shared, self._done + token.encode())
+
+
+class LineSpec:
+    """
+    What a hub must know of a lock in order to beat for its waiters.
+
+    Args:
+        keys: The lock's keys.
+        heartbeat: Milliseconds after which a silent waiter counts as dead.
+        limit: How many may hold the lock.
+        delay: Milliseconds for which a lock stays closed after an involuntary loss.
+    """
+
+    __slots__ = ("delay", "heartbeat", "identity", "keys", "limit")
+
+    def __init__(self, keys: LockKeys, *, heartbeat: int, limit: int, delay: int) -> None:
+        self.keys = keys
+        self.heartbeat = heartbeat
+        self.limit = limit
+        self.delay = delay
+        self.identity = (keys.shared[0], heartbeat, limit, delay)
+
+
+@functools.lru_cache(maxsize=1024)
+def line_spec(kind: str, name: str, heartbeat: int, limit: int, delay: int) -> LineSpec:
+    """
+    Return what is to be known of a lock; remembered for locks in use.
+
+    Args:
+        kind: What kind of lock it is.
+        name: Its checked name.
+        heartbeat: As in `LineSpec`.
+        limit: As in `LineSpec`.
+        delay: As in `LineSpec`.
+    """
+    return LineSpec(LockKeys(kind, name), heartbeat=heartbeat, limit=limit, delay=delay)

@@ -10,6 +10,9 @@ from importlib import resources
 __all__ = ("Script", "load")
 
 
+COMMON = "--[[common]]"
+
+
 @dataclass(frozen=True, slots=True)
 class Script:
     """One script: its name, its text, and the digest by which EVALSHA calls it."""
@@ -26,7 +29,7 @@ def load(name: str) -> Script:
 
     Args:
         name: File name below ``_scripts`` without ``.lua``. Limiters stand alone; the scripts
-            of locks begin with ``common.lua``.
+            of locks get ``common.lua`` in front, or where they have a mark for it.
 
     Returns:
         The script; the same object each time.
@@ -35,6 +38,7 @@ def load(name: str) -> Script:
     text = (folder / f"{name}.lua").read_text(encoding="utf-8")
 
     if not name.startswith("limit_"):
-        text = (folder / "common.lua").read_text(encoding="utf-8") + text
+        common = (folder / "common.lua").read_text(encoding="utf-8")
+        text = text.replace(COMMON, common) if COMMON in text else common + text
 
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from ws_redislock._calls import TRANSIENT
 from ws_redislock._lease import Action, Clock, Lease
 from ws_redislock._script import load
+from ws_redislock._timers import Timer
 
 if TYPE_CHECKING:
     from ws_redislock._hub import Hub
@@ -62,7 +63,7 @@ class Watch:
         self._target = target
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
 
     def start(self) -> None:
         """Begin to watch."""
@@ -74,7 +75,7 @@ class Watch:
         self._hub.held.pop(self._token, None)
 
         if self._timer is not None:
-            self._timer.cancel()
+            self._hub.caller.timers.cancel(self._timer)
             self._timer = None
 
         if self._task is not None:
@@ -123,7 +124,7 @@ class Watch:
 
     def _schedule(self) -> None:
         step = self._lease.next_step(self._clock())
-        self._timer = self._hub.loop.call_later(step.seconds, self._due)
+        self._timer = self._hub.caller.timers.call_later(step.seconds, self._due)
 
     def _due(self) -> None:
         self._timer = None

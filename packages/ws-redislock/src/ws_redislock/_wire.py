@@ -25,6 +25,10 @@ FEW = 8
 """Pools with fewer connections than this are not asked to lend one for long."""
 
 
+MANY = 6
+"""Commands after which the server gets work while the loop's turn still goes on."""
+
+
 class Wire:
     """
     Sends commands over one leased connection, and leases another when it breaks.
@@ -131,6 +135,7 @@ class _Link(asyncio.Protocol):
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._calls: deque[_Call] = deque()
+        self._unsent: list[bytes] = []
         self._reader = new_reader()
         self._heard = self._loop.time()
         self._release: asyncio.Task[None] | None = None
@@ -156,8 +161,21 @@ class _Link(asyncio.Protocol):
         if self._timer is None or deadline < self._timer.when():
             self._set_timer(deadline)
 
-        self._transport.write(data)
+        self._unsent.append(data)
+
+        if len(self._unsent) == 1:
+            self._loop.call_soon(self._flush)
+        elif len(self._unsent) >= MANY:
+            self._flush()
+
         return future
+
+    def _flush(self) -> None:
+        """Write what came in this turn of the loop, at once."""
+        unsent, self._unsent = self._unsent, []
+
+        if unsent and not self.closed:
+            self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
 
     def abort(self) -> None:
         """Close the connection at once; calls on their way fail."""

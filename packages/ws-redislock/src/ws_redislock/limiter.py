@@ -202,7 +202,7 @@ class RateLimiter:
                 load(self._script_name),
                 (redis_key,),
                 (*self._args, cost),
-                what=f"limiter key {key!r}",
+                what=("limiter key", key),
                 budget=self._timeout,
                 attempt=self._timeout,
             )

@@ -1,4 +1,5 @@
--- What all lock scripts share; put in front of each of them. Nothing here depends on a client's clock.
+-- What all lock scripts share; put in front of each of them, or where a script says so behind what
+-- it does in the common case. Nothing here depends on a client's clock.
 --
 -- A lock is five keys with one hash tag:
 --   holders     ZSET token -> server time in ms at which its lease ends

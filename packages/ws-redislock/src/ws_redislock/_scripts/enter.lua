@@ -1,25 +1,32 @@
 -- ENTER: hold the lock if it is free and nobody stands before us; otherwise wait in the queue.
 -- Repeating it is harmless: a token that holds already is told so, with its lease begun anew.
 -- Returns {1, fence} held; {0, look in ms} busy; {-1, 0} this acquisition was given up before.
-local holders, queue, alive, fence, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local token, lease, heartbeat = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local limit, delay = tonumber(ARGV[4]), tonumber(ARGV[5])
-
-local us = time_us()
+local holders, queue, fence, done = KEYS[1], KEYS[2], KEYS[4], KEYS[5]
+local token, lease, delay = ARGV[1], ARGV[2], ARGV[5]
+local time = redis.call('TIME')
+local us = time[1] * 1000000 + time[2]
 local now = math.floor(us / 1000)
 
--- Strictly above every earlier fence: the stored one while it lives, the clock after it was lost.
+-- Strictly above every earlier fence: the clock, or the stored one plus 1 if that is ahead.
 local function next_fence()
-  local number = math.max(tonumber(redis.call('GET', fence) or 0) + 1, us)
-  redis.call('SET', fence, int(number), 'PX', FENCE_TTL)
-  return number
+  local before = redis.call('SET', fence, us, 'PX', 604800000, 'GET')
+  if before and tonumber(before) >= us then
+    us = tonumber(before) + 1
+    redis.call('SET', fence, us, 'PX', 604800000)
+  end
+  return {1, us}
 end
 
 if redis.call('EXISTS', holders, queue, done) == 0 then -- nobody there: the common case
-  redis.call('ZADD', holders, int(now + lease), token)
-  redis.call('PEXPIRE', holders, int(lease + delay))
-  return {1, next_fence()}
+  redis.call('ZADD', holders, now + lease, token)
+  redis.call('PEXPIRE', holders, lease + delay)
+  return next_fence()
 end
+
+local alive, heartbeat, limit = KEYS[3], tonumber(ARGV[3]), tonumber(ARGV[4])
+lease, delay = tonumber(lease), tonumber(delay)
+
+--[[common]]
 
 if redis.call('EXISTS', done) == 1 then return {-1, 0} end
 
@@ -74,4 +81,4 @@ else
   keep(holders, lease + delay)
 end
 
-return {1, next_fence()}
+return next_fence()

@@ -105,7 +105,7 @@ class Caller:
         keys: Sequence[bytes],
         args: Sequence[Argument],
         *,
-        what: str,
+        what: tuple[str, str],
         budget: float,
         attempt: float = 1.0,
     ) -> tuple[float, Reply]:
@@ -123,9 +123,10 @@ class Caller:
 
                 if left <= 0 or isinstance(error, HOPELESS):
                     raise UnavailableError(
-                        f"{what}: Redis gave no answer to {script.name.upper()} within {budget:g} s "
+                        f"{what[0]} {what[1]!r}: Redis gave no answer to {script.name.upper()} in time "
                         f"({type(error).__name__}: {error}); its outcome will be undone",
                         script=script.name,
+                        name=what[1],
                     ) from error
 
                 time.sleep(min(left, pause * (0.5 + random.random())))

@@ -13,13 +13,13 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
-from ws_redislock._hub import LineSpec
+from ws_redislock._keys import LineSpec
 from ws_redislock._script import load
 from ws_redislock.sync._calls import TRANSIENT, Caller, CommandClient
 from ws_redislock.sync._listen import Listener
 from ws_redislock.sync._timers import Timer, call_at
 
-__all__ = ("Event", "Hub", "Job", "LineSpec", "Waiter", "hub_for")
+__all__ = ("Event", "Hub", "Job", "Waiter", "hub_for")
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -14,14 +14,14 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from redis.exceptions import RedisError
 
-from ws_redislock._keys import check_name, lock_keys
+from ws_redislock._keys import check_name, line_spec
 from ws_redislock._lease import Lease, boot_time
 from ws_redislock._script import load
 from ws_redislock.errors import ConfigError, LockNotAcquired, UnavailableError, UsageError
 from ws_redislock.observe import LockObserver
 from ws_redislock.sync._calls import TRANSIENT, RedisSource, Reply, resolve
 from ws_redislock.sync._held import Held, OnLost
-from ws_redislock.sync._hub import Hub, Job, LineSpec, Waiter, hub_for
+from ws_redislock.sync._hub import Hub, Job, Waiter, hub_for
 from ws_redislock.sync._scope import BodyScope, current_flow
 from ws_redislock.sync._watch import Watch
 
@@ -140,13 +140,13 @@ class BaseLock:
         self._source = redis
         self._options = options
         self._exclusive = exclusive
-        self._keys = lock_keys(kind, check_name(name) if type(name) is not str else name)
         self._name = name
         self._lease_ms = max(1, round(options.expire * 1000))
         self._delay_ms = round(options.lock_delay * 1000)
         self._heartbeat_ms = round(options.heartbeat * 1000)
         self._limit = limit
-        self._spec = LineSpec(self._keys, heartbeat=self._heartbeat_ms, limit=limit, delay=self._delay_ms)
+        self._spec = line_spec(kind, check_name(name), self._heartbeat_ms, limit, self._delay_ms)
+        self._keys = self._spec.keys
         self._hub: Hub | None = None
         self._owned: Any = None  # Any: the client made from a URL, of the driver's untyped make
         self._held: Held | None = None
@@ -247,12 +247,12 @@ class BaseLock:
             UsageError: This object holds or acquires it already, in another thread.
             UnavailableError: Redis cannot be reached.
         """
-        if timeout is not None:
+        if timeout:
             _seconds("timeout", timeout)
 
         hub = self._bind()
 
-        if self._reenter(hub):
+        if self._options.reentrant and self._reenter(hub):
             return True
 
         if self._held is not None and not self._held.lost:
@@ -320,7 +320,7 @@ class BaseLock:
                 load("release"),
                 self._keys.of(held.token),
                 args,
-                what=f"lock {self._name!r}",
+                what=("lock", self._name),
                 budget=max(1.0, min(BUDGET, left)),
             )
         except BaseException:
@@ -329,7 +329,7 @@ class BaseLock:
 
         hub.hint(reply[1:])
 
-        if int(reply[0]) != HELD:
+        if reply[0] != HELD:
             held.lose("the server did not know it any more when it was released")
             return False
 
@@ -445,7 +445,7 @@ class BaseLock:
             load("reset"),
             self._keys.shared,
             (hub.id, self._limit),
-            what=f"lock {self._name!r}",
+            what=("lock", self._name),
             budget=BUDGET,
         )
         hub.hint(reply[1:])
@@ -473,9 +473,6 @@ class BaseLock:
         return self._hub
 
     def _reenter(self, hub: Hub) -> bool:
-        if not self._options.reentrant:
-            return False
-
         held = hub.reentrant.get((self._keys.shared[0], current_flow()))
 
         if held is None or not held.locked or (self._held is not None and self._held is not held):
@@ -488,16 +485,18 @@ class BaseLock:
 
     def _acquire(self, hub: Hub, patience: float | None) -> bool:
         began = hub.time()
-        until = None if patience is None else began + patience
         observer = self._options.observer
         waiter = hub.new_waiter("x" if self._exclusive else "s")
 
         try:
-            if not self._enter(hub, waiter, until, waiting=patience != 0):
-                if observer is not None:
-                    observer.not_acquired(self._name, hub.time() - began)
+            if patience == 0:
+                sent_at, reply = self._send_enter(hub, waiter.token, 0, BUDGET)
+                acquired = reply[0] == HELD and self._grant(hub, waiter.token, reply[1], sent_at)
 
-                return False
+                if reply[0] == HELD and not acquired:  # the reply came after the end of its own lease
+                    self._settle(hub, waiter.token, self._options.expire)
+            else:
+                acquired = self._wait_turn(hub, waiter, None if patience is None else began + patience)
         except BaseException:
             self._settle(hub, waiter.token, self._options.expire)
             raise
@@ -505,35 +504,24 @@ class BaseLock:
             hub.forget(waiter)
 
         if observer is not None:
-            observer.acquired(self._name, hub.time() - began)
+            (observer.acquired if acquired else observer.not_acquired)(self._name, hub.time() - began)
 
-        return True
+        return acquired
 
-    def _enter(self, hub: Hub, waiter: Waiter, until: float | None, *, waiting: bool) -> bool:
-        keys = self._keys.of(waiter.token)
-        args = (
-            waiter.token,
-            self._lease_ms,
-            self._heartbeat_ms if waiting else 0,
-            self._limit,
-            self._delay_ms,
-        )
+    def _wait_turn(self, hub: Hub, waiter: Waiter, until: float | None) -> bool:
+        """ENTER until the lock is ours, waiting in between for the hint that it may be."""
         first = True
 
         while True:
-            budget = BUDGET if until is None or not waiting else max(0.1, min(BUDGET, until - hub.time()))
-            sent_at, reply = self._send_enter(hub, keys, args, budget)
-            state = int(reply[0])
+            budget = BUDGET if until is None else max(0.1, min(BUDGET, until - hub.time()))
+            sent_at, reply = self._send_enter(hub, waiter.token, self._heartbeat_ms, budget)
+            state = reply[0]
 
             if state == HELD:
-                if self._grant(hub, waiter.token, int(reply[1]), sent_at):
+                if self._grant(hub, waiter.token, reply[1], sent_at):
                     return True
 
-                # The reply came after the end of its own lease: ask again.
-                continue
-
-            if not waiting:
-                return False
+                continue  # the reply came after the end of its own lease: ask again
 
             if state == REFUSED:
                 raise UnavailableError(f"lock {self._name!r}: the server gave up this acquisition; try again")
@@ -543,32 +531,32 @@ class BaseLock:
 
             first = False
 
-            if hub.queue_up(waiter, self._spec, int(reply[1]) / 1000, until):
+            if hub.queue_up(waiter, self._spec, reply[1] / 1000, until):
                 continue
 
             if not waiter.wait(until):
-                self._give_up(hub, waiter.token)
+                self._settle(hub, waiter.token, self._options.expire)
+                hub.join(self._settling, BUDGET)
                 return False
 
-    def _send_enter(
-        self, hub: Hub, keys: tuple[bytes, ...], args: tuple[str | int, ...], budget: float
-    ) -> tuple[float, Reply]:
-        what = f"lock {self._name!r}"
+    def _send_enter(self, hub: Hub, token: str, heartbeat: int, budget: float) -> tuple[float, Reply]:
+        keys = self._keys.of(token)
+        args = (token, self._lease_ms, heartbeat, self._limit, self._delay_ms)
         replicas = self._options.min_replicas
 
         if replicas == 0:
-            return hub.caller.call(load("enter"), keys, args, what=what, budget=budget)
+            return hub.caller.call(load("enter"), keys, args, what=("lock", self._name), budget=budget)
 
         try:
             sent_at, reply, confirmed = hub.caller.confirmed(
                 load("enter"), keys, args, replicas=replicas, within=min(budget, self._options.expire / 2)
             )
         except TRANSIENT as error:
-            raise UnavailableError(f"{what}: Redis gave no answer: {error}") from error
+            raise UnavailableError(f"lock {self._name!r}: Redis gave no answer: {error}") from error
 
-        if int(reply[0]) == HELD and confirmed < replicas:
+        if reply[0] == HELD and confirmed < replicas:
             raise UnavailableError(
-                f"{what}: only {confirmed} of {replicas} replicas confirmed it; it was given up",
+                f"lock {self._name!r}: only {confirmed} of {replicas} replicas confirmed it; it was given up",
                 lock=self._name,
                 confirmed=confirmed,
             )
@@ -611,11 +599,6 @@ class BaseLock:
 
         return True
 
-    def _give_up(self, hub: Hub, token: str) -> None:
-        """Leave the queue, and wait until that is certain."""
-        self._settle(hub, token, self._options.expire)
-        hub.join(self._settling, BUDGET)
-
     def _settle(self, hub: Hub, token: str, budget: float) -> None:
         """Make sure in the background that an acquisition leaves nothing behind."""
         hub.settle(self._settling, self._abandon, hub, token, max(1.0, min(budget, 60.0)))
@@ -625,7 +608,7 @@ class BaseLock:
 
         try:
             _, reply = hub.caller.call(
-                load("abandon"), self._keys.of(token), args, what=f"lock {self._name!r}", budget=budget
+                load("abandon"), self._keys.of(token), args, what=("lock", self._name), budget=budget
             )
         except UnavailableError as error:
             _log.warning("%s; its lease and its heartbeat end without us", error)
@@ -654,7 +637,7 @@ class BaseLock:
     def _status(self) -> Reply:
         hub = self._bind()
         _, reply = hub.caller.call(
-            load("status"), self._keys.shared, (), what=f"lock {self._name!r}", budget=BUDGET
+            load("status"), self._keys.shared, (), what=("lock", self._name), budget=BUDGET
         )
         return reply
 

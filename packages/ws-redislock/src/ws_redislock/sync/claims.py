@@ -77,7 +77,7 @@ class RunClaims:
             load("claim"),
             (self._key(run_id),),
             (secrets.token_hex(8), max(1, round(_seconds("ttl", ttl) * 1000))),
-            what=f"claim {run_id!r}",
+            what=("claim", run_id),
             budget=self._timeout,
         )
         return int(reply[0]) == 1
