@@ -5,6 +5,12 @@ from ws_tasks._options import TaskOptions as TaskOptions
 from ws_tasks.circular import AsyncCircularForFrame as AsyncCircularForFrame
 from ws_tasks.circular import AsyncCircularForSecond as AsyncCircularForSecond
 from ws_tasks.circular import AsyncCircularForTimeout as AsyncCircularForTimeout
+from ws_tasks.engine import Engine as Engine
+from ws_tasks.engine import Job as Job
+from ws_tasks.engine import LocalEngine as LocalEngine
+from ws_tasks.engine import TaskDefinition as TaskDefinition
+from ws_tasks.engine import task as task
+from ws_tasks.errors import JobCancelled as JobCancelled
 from ws_tasks.errors import NotStartedError as NotStartedError
 from ws_tasks.errors import RunTimeout as RunTimeout
 from ws_tasks.errors import ScheduleError as ScheduleError
@@ -23,17 +29,23 @@ __all__ = (
     "AsyncCircularForSecond",
     "AsyncCircularForTimeout",
     "CrontabTask",
+    "Engine",
     "Guard",
     "IntervalTask",
+    "Job",
+    "JobCancelled",
+    "LocalEngine",
     "NotStartedError",
     "OnceTask",
     "Run",
     "RunTimeout",
     "ScheduleError",
     "Scheduler",
+    "TaskDefinition",
     "TaskEvent",
     "TaskInterface",
     "TaskOptions",
     "TaskStatistics",
     "current_run",
+    "task",
 )

@@ -7,7 +7,7 @@ import functools
 import inspect
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -57,14 +57,26 @@ def current_run() -> Run:
 
 
 class Instance:
-    """A run that has begun or waits in its task's queue."""
+    """
+    A run that has begun or waits in its task's queue.
 
-    __slots__ = ("_done", "ended", "run", "scope")
+    Args:
+        run: What it is.
+        args: What its function is called with.
+        kwargs: The same, by name.
+    """
 
-    def __init__(self, run: Run) -> None:
+    __slots__ = ("_done", "args", "cancelled", "ended", "failure", "kwargs", "run", "scope", "value")
+
+    def __init__(self, run: Run, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         self.run = run
+        self.args = args
+        self.kwargs = kwargs
         self.scope = anyio.CancelScope()
         self.ended = False
+        self.cancelled = False
+        self.value: object = None
+        self.failure: BaseException | None = None
         self._done: anyio.Event | None = None
 
     def finish(self) -> None:
@@ -114,6 +126,7 @@ async def execute(scheduler: Scheduler, task: ScheduledTask, instance: Instance)
 
         if attempt > options.retries or not isinstance(failure, options.retry_on):
             counters.failed += 1
+            instance.failure = failure
             await _report(scheduler, task, run, failure)
             return
 
@@ -139,8 +152,8 @@ def backoff(attempt: int, first: float, most: float, fraction: float) -> float:
         Seconds.
 
     Example:
-        >>> [backoff(n, 0.1, 5.0, 0.5) for n in (1, 2, 3, 20)]
-        [0.15, 0.25, 0.45, 5.0]
+        >>> [backoff(n, 0.5, 5.0, 0.5) for n in (1, 2, 3, 20)]
+        [0.75, 1.25, 2.25, 5.0]
     """
     return min(most, first * float(2 ** min(attempt - 1, 60)) + first * fraction)
 
@@ -170,9 +183,9 @@ async def _attempt(
     """Make one attempt; return what it raised."""
     try:
         if task.is_async:
-            await _call(task, run)
+            instance.value = await _call(task, instance, run)
         else:
-            await _call_in_thread(scheduler, task, run)
+            instance.value = await _call_in_thread(scheduler, task, instance, run)
     except anyio.get_cancelled_exc_class():
         if instance.scope.cancel_called or _cancelled_from_outside():
             raise
@@ -188,38 +201,40 @@ async def _attempt(
     return None
 
 
-async def _call(task: ScheduledTask, run: Run) -> None:
+async def _call(task: ScheduledTask, instance: Instance, run: Run) -> object:
     timeout = task.options.timeout
 
     if timeout is None:
-        await task.func(*task.args, **task.kwargs)
-        return
+        return await task.func(*instance.args, **instance.kwargs)
+
+    value = None
 
     with anyio.move_on_after(timeout) as scope:
-        await task.func(*task.args, **task.kwargs)
+        value = await task.func(*instance.args, **instance.kwargs)
 
     if scope.cancelled_caught:
         raise _timed_out(task, run, timeout)
 
+    return value
 
-async def _call_in_thread(scheduler: Scheduler, task: ScheduledTask, run: Run) -> None:
+
+async def _call_in_thread(scheduler: Scheduler, task: ScheduledTask, instance: Instance, run: Run) -> object:
     """
     Call a plain function in a thread.
 
     A thread cannot be interrupted. A timeout is therefore announced when it is due, but the run
     ends, and makes room for the next, only when the function returns.
     """
-    call = functools.partial(_tracked, scheduler.threads, run, task)
+    call = functools.partial(_tracked, scheduler.threads, run, task, instance)
     timeout = task.options.timeout
 
     if timeout is None:
-        [result] = await anyio.to_thread.run_sync(call, limiter=scheduler.limiter, abandon_on_cancel=True)
+        [value] = await anyio.to_thread.run_sync(call, limiter=scheduler.limiter, abandon_on_cancel=True)
     else:
-        [result] = await _watch(scheduler, task, run, timeout, call)
+        [value] = await _watch(scheduler, task, run, timeout, call)
 
-    if inspect.isawaitable(result):
-        # A plain function, such as a lambda, that made a coroutine.
-        await result
+    # A plain function, such as a lambda, may have made a coroutine.
+    return await value if inspect.isawaitable(value) else value
 
 
 async def _watch(
@@ -256,12 +271,12 @@ async def _watch(
     return result
 
 
-def _tracked(threads: set[Run], run: Run, task: ScheduledTask) -> list[object]:
+def _tracked(threads: set[Run], run: Run, task: ScheduledTask, instance: Instance) -> list[object]:
     threads.add(run)
 
     try:
         # In a list, because trio takes a coroutine as a result for a mistake.
-        return [task.func(*task.args, **task.kwargs)]
+        return [task.func(*instance.args, **instance.kwargs)]
     finally:
         threads.discard(run)
 

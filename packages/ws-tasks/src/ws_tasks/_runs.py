@@ -50,11 +50,11 @@ class Runs:
 
     def launch(self, task: ScheduledTask, scheduled_at: datetime) -> Instance | None:
         """Begin a run, or do what the task's overlap rule says when it cannot begin."""
-        instance = Instance(Run(task.name, scheduled_at))
+        instance = Instance(Run(task.name, scheduled_at), task.args, task.kwargs)
         options = task.options
 
         if len(task.active) < options.max_instances:
-            self._begin(task, instance)
+            self.begin(task, instance)
             return instance
 
         if task.queue is None:
@@ -96,7 +96,8 @@ class Runs:
             with anyio.move_on_after(patience):
                 await self._idle.wait()
 
-    def _begin(self, task: ScheduledTask, instance: Instance) -> None:
+    def begin(self, task: ScheduledTask, instance: Instance) -> None:
+        """Begin a run now, whatever else is under way."""
         task.active.append(instance)
         self._instances.add(instance)
 
@@ -126,7 +127,7 @@ class Runs:
                 self._cancelled(task, instance)
 
             if task.queue and len(task.active) < task.options.max_instances:
-                self._begin(task, task.queue.popleft())
+                self.begin(task, task.queue.popleft())
 
             scheduler.end_if_done(task)
 
@@ -135,6 +136,7 @@ class Runs:
 
     def _cancelled(self, task: ScheduledTask, instance: Instance) -> None:
         task.counters.cancelled += 1
+        instance.cancelled = True
         detail = "the run was cancelled"
         self._scheduler.emit(TaskEvent("cancelled", task.name, detail, instance.run.scheduled_at))
         instance.finish()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from ws_core.errors import ConfigError, NotReadyError, WsError
 
-__all__ = ("NotStartedError", "RunTimeout", "ScheduleError")
+__all__ = ("JobCancelled", "NotStartedError", "RunTimeout", "ScheduleError")
 
 
 class ScheduleError(ConfigError):
@@ -33,3 +33,9 @@ class RunTimeout(WsError, TimeoutError):  # noqa: N818 - named like AcquireTimeo
     """A run took longer than its task's timeout. Also a `TimeoutError`."""
 
     default_code = "run_timeout"
+
+
+class JobCancelled(WsError):  # noqa: N818 - named after the condition
+    """A job was cancelled before it ended, such as by its engine's end."""
+
+    default_code = "job_cancelled"
