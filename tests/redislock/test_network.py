@@ -135,8 +135,7 @@ class TestOutage:
 
         await lock.aclose()
         hub = lock._bind()
-        keys = lock._keys.of(waiter_tokens[0])
-        _, reply = await lock._send_enter(hub, keys, (waiter_tokens[0], 60_000, 10_000, 1, 0), 5.0)
+        _, reply = await lock._send_enter(hub, waiter_tokens[0], 10_000, 5.0)
         assert reply == [-1, 0]
         assert not await lock.exists()
 

@@ -85,6 +85,8 @@ class Wire:
         """Lease one connection for all who want one now; a cancelled caller does not stop it."""
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.get_running_loop().create_task(self._lease())
+            # Callers that gave up meanwhile do not ask for its error.
+            self._connecting.add_done_callback(lambda task: task.cancelled() or task.exception())
 
         return await asyncio.shield(self._connecting)
 
