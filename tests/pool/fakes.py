@@ -97,6 +97,7 @@ class FakeConnector:
         self.careless = careless
         self.down = False
         self.silent = False
+        self.reset_hangs = False
         self.delay: Callable[[], float] = lambda: self.rng.choice((0.0, 0.001, 0.01, 0.2))
         self.connections: list[FakeConnection] = []
         self.opening = 0
@@ -159,6 +160,10 @@ class FakeConnector:
     async def reset(self, conn: FakeConnection) -> None:
         """Clean the session."""
         self.resets += 1
+
+        if self.reset_hangs:
+            await asyncio.get_running_loop().create_future()
+
         await self._io()
         conn.dirty = False
 

@@ -430,6 +430,7 @@ class Pool(Generic[T]):
             slot.warned = False
             frames = traceback.walk_stack(sys._getframe(1))  # noqa: SLF001 - the cheap way to a stack
             slot.stack = traceback.StackSummary.extract(frames, limit=16, lookup_lines=False)
+            slot.stack.reverse()  # the innermost call last, as in a traceback
 
         self._upkeep.hook(self._hooks.on_acquire, slot.conn)
 
