@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     threading.Thread(target=_stop_with_parent, name="lifeline", daemon=True).start()
     # Few connections are accepted at once, so that the workers share a rush among them.
-    options = {"backlog": 8, "timeout_graceful_shutdown": 5}
+    options = {"backlog": 64, "timeout_graceful_shutdown": 5}
 
     try:
         app = load_app(os.environ.get("WINTERSWEET_DEMO_APP", _APP))
