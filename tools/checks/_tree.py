@@ -32,7 +32,12 @@ PUBLIC_MODULES: Mapping[str, frozenset[str]] = {
     "ws_tasks": frozenset(
         {"interface", "tasks", "scheduler", "triggers", "circular", "engine", "taskiq", "ntp", "errors"}
     ),
-    "ws_redislock": frozenset({"mutex", "semaphore", "rwlock", "limiter", "leader", "errors"}),
+    "ws_redislock": frozenset(
+        {
+            "mutex", "semaphore", "rwlock", "limiter", "leader", "errors",
+            "claims", "fencing", "multi", "observe", "otel", "sync",
+        }
+    ),
     "ws_pool": frozenset(
         {
             "base", "context", "pool", "mysql", "sqlite", "redis", "mongo", "http", "es", "health", "events",
@@ -42,7 +47,7 @@ PUBLIC_MODULES: Mapping[str, frozenset[str]] = {
     "ws_web": frozenset(
         {
             "app", "conf", "global_setting", "request", "response", "exception_handlers", "middlewares", "ws",
-            "health", "ops", "server", "testing", "errors",
+            "health", "ops", "server", "testing", "errors", "dependencies",
         }
     ),
 }  # fmt: skip

@@ -206,11 +206,23 @@ def _needs_of(name: str, python: Path) -> set[str]:
 
 
 def _smoke(name: str, python: Path) -> None:
-    imported = IMPORT_NAMES[name] or "wintersweet"
-    code = (
-        f"import {imported} as m, sys; [getattr(m, n) for n in m.__all__]; sys.exit('.dev' not in m.__file__)"
-    )
-    command([python, "-I", "-W", "error", "-c", code])
+    command([python, "-I", "-W", "error", "-c", _PROBE, IMPORT_NAMES[name] or "wintersweet"])
+
+
+# Every exported name is there, or says what to install.
+_PROBE = """
+import importlib, sys
+
+module = importlib.import_module(sys.argv[1])
+assert ".dev" in module.__file__, f"{module.__file__} is not the wheel's"
+
+for name in module.__all__:
+    try:
+        getattr(module, name)
+    except Exception as error:
+        if "pip install" not in str(error):
+            raise
+"""
 
 
 def _run_readme(name: str, python: Path) -> None:
