@@ -35,7 +35,7 @@ from ws_pool._mux._extensions import load_extension
 from ws_pool._mux._leases import OneConnection, mark
 from ws_pool._mux._link import Link
 from ws_pool._mux._node import Node, Wiring
-from ws_pool._mux._sentinel import MasterFinder
+from ws_pool._mux._sentinel import MasterFinder, MasterWatch
 from ws_pool._mux._settings import Settings, settings_of
 from ws_pool._mux._statistics import RedisStatistics
 from ws_pool._mux._topology import Topology
@@ -84,6 +84,8 @@ class RedisPool:
         self._node: Node | None = None
         self._topology: Topology | None = None
         self._cache: ClientCache | None = None
+        self._finder: MasterFinder | None = None
+        self._watch: MasterWatch | None = None
         self._client: SharedRedis | None = None
         self._core: Core | None = None
         self._protocol = 0
@@ -210,6 +212,9 @@ class RedisPool:
                 await self._node.start()
 
             self._client = self._connected()
+
+            if self._finder is not None:
+                self._watch = MasterWatch(self._finder, self._follow)
         except BaseException:
             await self._shut(timeout=0)
             self._state = "new"
@@ -373,18 +378,24 @@ class RedisPool:
             endpoint = replace(endpoint, path=str(self._server.path))
 
         if settings.sentinels:
-            return MasterFinder(
+            finder = self._finder = MasterFinder(
                 settings.sentinels,
                 settings.service,
                 greeting=settings.sentinel_endpoint,
                 master=settings.endpoint,
                 packer=wiring.packer,
             )
+            return finder
 
         async def fixed() -> Endpoint:
             return endpoint
 
         return fixed
+
+    def _follow(self, host: str, port: int) -> None:
+        """Go to the master that a Sentinel names, if it is another."""
+        if self._node is not None and sum(lane.leave(host, port) for lane in self._node.lanes):
+            self._node.pool.expire()
 
     def _link_is_up(self, link: Link) -> None:
         """Parse replies as the protocol version wants that the server has agreed to."""
@@ -401,6 +412,9 @@ class RedisPool:
 
     async def _shut(self, *, timeout: float) -> None:  # noqa: ASYNC109 - see close
         self._client = None
+
+        if self._watch is not None:
+            await self._watch.close()
 
         if self._core is not None and self._core.settling:
             await asyncio.wait(self._core.settling, timeout=timeout)

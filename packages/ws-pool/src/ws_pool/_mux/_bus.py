@@ -23,6 +23,7 @@ from ws_pool._mux._delivery import (
     dump,
     load,
 )
+from ws_pool._mux._tasks import end_all
 from ws_pool.errors import ClosedError, NotReadyError, UsageError, WsError
 
 if TYPE_CHECKING:
@@ -220,8 +221,7 @@ class RedisEventBus:
         task, self._task, self._state = self._task, None, "closed"
 
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end_all(task)
             await self._subscribers.stop(drain=drain)
 
     def statistics(self) -> BusStatistics:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ws_pool._mux._client import SharedRedis
+from ws_pool._mux._client import SPECIAL, SharedRedis
 from ws_pool._mux._cluster import ClusterRedis
 from ws_pool._mux._commands import canonical, is_read_only
 
@@ -220,7 +220,9 @@ class _Caching(SharedRedis):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
         """Answer from the cache, or execute the command; see `SharedRedis.execute_command` for errors."""
-        if args[0] not in CACHED or options.keys() - {"keys"} or len(args) < 2:
+        options.pop("keys", None)
+
+        if args[0] not in CACHED or not SPECIAL.isdisjoint(options) or len(args) < 2:
             return await self._execute_uncached(args, options)
 
         question = tuple(bytes(arg) if isinstance(arg, bytearray | memoryview) else arg for arg in args)
@@ -251,7 +253,7 @@ class _Caching(SharedRedis):
         if plan.callback is None:
             return reply
 
-        result = plan.callback(reply)
+        result = plan.callback(reply, **options)
         return await result if plan.may_await and inspect.isawaitable(result) else result
 
     async def send_batch(self, commands: Sequence[Sequence[Any]]) -> list[Any]:

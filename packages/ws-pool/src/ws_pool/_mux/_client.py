@@ -29,7 +29,7 @@ from ws_pool._mux._pipeline import SharedPipeline
 from ws_pool._mux._wire import Packer
 from ws_pool.errors import UsageError, WsError
 
-__all__ = ("AloneRedis", "Core", "RetryPolicy", "SharedRedis")
+__all__ = ("SPECIAL", "AloneRedis", "Core", "RetryPolicy", "SharedRedis")
 
 RetryPolicy = Literal["safe", "at_least_once"]
 
@@ -37,7 +37,7 @@ _logger: Final = logging.getLogger("ws_pool.redis")
 _RETRIES: Final = 3
 _PATIENCE: Final = 0.25  # seconds that a cancellation may be held up to end a blocking command
 _MAX_PLANS: Final = 2_000
-_SPECIAL: Final = frozenset({NEVER_DECODE, EMPTY_RESPONSE, "retry"})
+SPECIAL: Final = frozenset({NEVER_DECODE, EMPTY_RESPONSE, "retry"})
 
 
 @dataclass(slots=True)
@@ -210,7 +210,7 @@ class SharedRedis(Redis):
         if options:
             options.pop("keys", None)
 
-            if options and not _SPECIAL.isdisjoint(options):
+            if options and not SPECIAL.isdisjoint(options):
                 return await self._execute_special(plan, args, options)
 
         if get_running_loop() is not self._loop:

@@ -13,7 +13,7 @@ from redis import exceptions as driver
 from redis.asyncio.client import PubSub
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 
-from ws_pool._mux._client import AloneRedis, Core, RetryPolicy, SharedRedis
+from ws_pool._mux._client import SPECIAL, AloneRedis, Core, RetryPolicy, SharedRedis
 from ws_pool._mux._commands import Route, canonical, is_read_only, route_of
 from ws_pool._mux._errors import LinkLost, UnavailableError
 from ws_pool._mux._link import Batch
@@ -53,7 +53,6 @@ _JOINED: Final = frozenset({"KEYS"})
 _ALL_TRUE: Final = frozenset({"SCRIPT EXISTS"})
 _SPLIT: Final = frozenset({"DEL", "EXISTS", "TOUCH", "UNLINK"})
 _ELSEWHERE: Final = _EVERYWHERE | _SUMMED | _JOINED | _ALL_TRUE | _SPLIT
-_SPECIAL: Final = frozenset({NEVER_DECODE, EMPTY_RESPONSE, "retry"})
 
 
 class ClusterRedis(SharedRedis):
@@ -83,7 +82,7 @@ class ClusterRedis(SharedRedis):
 
         options.pop("keys", None)
 
-        if args[0] in self._simple and len(args) > 1 and _SPECIAL.isdisjoint(options):
+        if args[0] in self._simple and len(args) > 1 and SPECIAL.isdisjoint(options):
             reply = await self._send_simple(args)
             return await self._called_back(args, reply, options)
 

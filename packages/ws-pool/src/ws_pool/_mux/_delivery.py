@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from ws_pool._mux._tasks import end_all
 from ws_pool.errors import UsageError
 
 __all__ = ("Event", "Listener", "ListenerStatistics", "OverflowPolicy", "Subscribers", "dump", "load")
@@ -139,10 +140,7 @@ class _Worker:
         await self._rest.wait()
 
     async def stop(self) -> None:
-        self._task.cancel()
-
-        if self._task is not asyncio.current_task():  # a listener may remove itself
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_all(self._task)
 
     @property
     def _name(self) -> str:

@@ -21,6 +21,7 @@ from ws_pool._mux._endpoint import Endpoint, connect
 from ws_pool._mux._errors import AcquireTimeout, LinkLost, UnavailableError
 from ws_pool._mux._limits import Limits
 from ws_pool._mux._link import Link, Slot
+from ws_pool._mux._tasks import end_all
 from ws_pool._mux._wire import Packer
 from ws_pool.errors import ClosedError, WsError
 
@@ -171,8 +172,7 @@ class Lane:
         self._fail_queue(lambda: ClosedError(f"redis pool {self._name!r} was closed", pool=self._name))
 
         if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.gather(self._connecting, return_exceptions=True)
+            await end_all(self._connecting)
 
         link = self.link
         link.limit = 0
@@ -229,6 +229,25 @@ class Lane:
             self._send(link, slot, data, count, raw=raw)
         else:
             self._enqueue(slot, data, count, raw=raw)
+
+    def leave(self, host: str, port: int) -> bool:
+        """
+        Drop the present link unless it goes to an address.
+
+        Args:
+            host: Where it should go to.
+            port: Where it should go to.
+
+        Returns:
+            Whether it was dropped.
+        """
+        endpoint = self._endpoint
+
+        if endpoint is None or not self._up or (endpoint.host, endpoint.port) == (host, port):
+            return False
+
+        self.drop_link(f"the master is {host}:{port} now")
+        return True
 
     def drop_link(self, reason: str) -> None:
         """

@@ -1,21 +1,28 @@
-"""Asking Sentinels where the master is."""
+"""Asking Sentinels where the master is, and hearing from them when it changes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+import logging
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from ws_pool._mux._endpoint import Endpoint, connect
 from ws_pool._mux._errors import LinkLost
 from ws_pool._mux._limits import Limits
 from ws_pool._mux._link import Link
+from ws_pool._mux._tasks import end_all
 from ws_pool._mux._wire import Packer
-from ws_pool.errors import UnavailableError
+from ws_pool.errors import UnavailableError, WsError
 
-__all__ = ("MasterFinder",)
+__all__ = ("MasterFinder", "MasterWatch")
+
+_logger: Final = logging.getLogger("ws_pool.redis")
+_SWITCH: Final = "+switch-master"
 
 
 class MasterFinder:
@@ -47,6 +54,29 @@ class MasterFinder:
         self._master = master
         self._packer = packer
         self._timeout = timeout
+
+    @property
+    def service(self) -> str:
+        """The master's name."""
+        return self._service
+
+    def listener(self) -> Redis:
+        """
+        Make a client of the Sentinel that answered last, to listen to it.
+
+        Returns:
+            The client, not connected.
+        """
+        host, port = self._sentinels[0]
+        greeting = self._greeting
+        return Redis(
+            host=host,
+            port=port,
+            username=greeting.username,
+            password=greeting.password,
+            socket_connect_timeout=self._timeout,
+            decode_responses=True,
+        )
 
     async def __call__(self) -> Endpoint:
         """
@@ -91,6 +121,64 @@ class MasterFinder:
             link.kill("asked")
 
         return None if reply is None else (reply[0].decode(), int(reply[1]))
+
+
+class MasterWatch:
+    """
+    Listens to a Sentinel, so that a fail-over is noticed before the old master is.
+
+    Args:
+        finder: Finds Sentinels and the master.
+        on_switch: Called with the address of the master, at each look and each change.
+        heartbeat: Seconds of silence after which the Sentinel is checked, and the master looked up.
+    """
+
+    def __init__(
+        self, finder: MasterFinder, on_switch: Callable[[str, int], None], *, heartbeat: float = 5.0
+    ) -> None:
+        self._finder = finder
+        self._on_switch = on_switch
+        self._heartbeat = heartbeat
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="ws-pool sentinel watch")
+
+    async def close(self) -> None:
+        """Listen no more."""
+        await end_all(self._task)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._listen()
+            except (RedisError, WsError, OSError, TimeoutError) as error:
+                _logger.info("redis service %r: a Sentinel is silent: %s", self._finder.service, error)
+
+            await asyncio.sleep(random.uniform(0.1, 0.3))
+
+    async def _listen(self) -> None:
+        await self._look()  # this finds a Sentinel that answers, too
+
+        async with self._finder.listener() as sentinel, sentinel.pubsub() as pubsub:
+            await pubsub.subscribe(_SWITCH)
+            await self._look()  # what has happened before the subscription
+
+            while True:
+                message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=self._heartbeat)
+
+                if message is None:
+                    await self._look()
+                    await pubsub.ping()
+                elif message["type"] == "message":
+                    self._heard(str(message["data"]))
+
+    def _heard(self, text: str) -> None:
+        service, _, _, host, port = text.split()
+
+        if service == self._finder.service:
+            self._on_switch(host, int(port))
+
+    async def _look(self) -> None:
+        endpoint = await self._finder()
+        self._on_switch(endpoint.host, endpoint.port)
 
 
 class _Alone:

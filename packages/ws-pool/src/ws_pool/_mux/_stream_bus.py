@@ -24,6 +24,7 @@ from redis import exceptions as driver
 
 from ws_pool._mux._delivery import Event, Listener, dump, load
 from ws_pool._mux._stream_shapes import FIELD, entries_of, order_of, payload_of, text_of
+from ws_pool._mux._tasks import end_all
 from ws_pool.errors import ClosedError, UsageError, WsError
 
 if TYPE_CHECKING:
@@ -274,12 +275,7 @@ class StreamEventBus:
                 async with asyncio.timeout(drain):
                     await self._idle.wait()
         finally:
-            tasks = [reader, *chores, *self._workers]
-
-            for task in tasks:
-                task.cancel()
-
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_all(reader, *chores, *self._workers)
 
     def statistics(self) -> StreamBusStatistics:
         """Give a frozen snapshot of the bus."""

@@ -13,6 +13,7 @@ from ws_pool._mux._errors import LinkLost
 from ws_pool._mux._lane import Lane
 from ws_pool._mux._node import Node, Wiring
 from ws_pool._mux._slots import SLOTS, KeyTable
+from ws_pool._mux._tasks import end_all
 from ws_pool.errors import UnavailableError, WsError
 
 __all__ = ("Topology",)
@@ -70,8 +71,7 @@ class Topology:
         self._closed = True
 
         if self._refreshing is not None:
-            self._refreshing.cancel()
-            await asyncio.gather(self._refreshing, return_exceptions=True)
+            await end_all(self._refreshing)
 
         nodes, self._nodes = self.nodes, {}
         await asyncio.gather(*(node.close(timeout=timeout) for node in nodes), *self._leaving)

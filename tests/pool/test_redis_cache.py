@@ -1,0 +1,248 @@
+"""Client-side caching: what is cached is true."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.faults import FaultProxy
+from tools.servers import RedisServer
+from ws_pool._mux._cache import CacheStatistics, ClientCache, fresh
+from ws_pool.redis import RedisPool
+
+
+def cached(pool: RedisPool) -> CacheStatistics:
+    """Give the cache's counters."""
+    cache = pool.statistics().cache
+    assert cache is not None
+    return cache
+
+
+@pytest.fixture
+async def pools(any_redis_url: str) -> AsyncIterator[tuple[RedisPool, RedisPool]]:
+    """Give a pool with a cache and a foreign one without."""
+    async with (
+        RedisPool(url=any_redis_url, decode_responses=True, cache=100) as caching,
+        RedisPool(url=any_redis_url) as foreign,
+    ):
+        yield caching, foreign
+
+
+class TestReads:
+    """What comes from the cache."""
+
+    async def test_a_second_read_asks_nobody(self, pools: tuple[RedisPool, RedisPool]) -> None:
+        """Reads of all types are answered without the server the second time, with equal replies."""
+        caching, foreign = pools
+        await foreign.redis.set("s", "v")
+        await foreign.redis.hset("h", mapping={"a": 1, "b": 2})
+        await foreign.redis.rpush("l", 1, 2)
+        await foreign.redis.sadd("set", "m")
+        await foreign.redis.zadd("z", {"m": 1.5})
+        redis = caching.redis
+
+        async def read() -> list[object]:
+            return [
+                await redis.get("s"),
+                await redis.get("absent"),
+                await redis.mget("s", "absent"),
+                await redis.hgetall("h"),
+                await redis.hget("h", "a"),
+                await redis.lrange("l", 0, -1),
+                await redis.smembers("set"),
+                await redis.zrange("z", 0, -1, withscores=True),
+                await redis.exists("s", "absent"),
+            ]
+
+        first = await read()
+        before = caching.statistics().shared[0].commands
+        assert await read() == first
+        assert caching.statistics().shared[0].commands == before
+        assert cached(caching).hits >= 8
+
+    async def test_a_caller_who_changes_a_reply_changes_nobody_elses(
+        self, pools: tuple[RedisPool, RedisPool]
+    ) -> None:
+        """Each caller gets a reply of its own."""
+        caching, foreign = pools
+        await foreign.redis.hset("h", "a", "1")
+
+        for _ in range(3):
+            reply = await caching.redis.hgetall("h")
+            assert reply == {"a": "1"}
+            reply["a"] = "changed"
+
+    async def test_a_foreign_write_is_seen_by_the_next_read(self, pools: tuple[RedisPool, RedisPool]) -> None:
+        """Once the news of a foreign write has come, no read finds the old value."""
+        caching, foreign = pools
+
+        for number in range(200):
+            await foreign.redis.set("k", number)
+
+            while cached(caching).invalidations < number:  # noqa: ASYNC110 - until it has happened elsewhere
+                await asyncio.sleep(0)
+
+            assert await caching.redis.get("k") == str(number)
+            assert await caching.redis.get("k") == str(number)
+
+    async def test_own_writes_are_seen_at_once(self, pools: tuple[RedisPool, RedisPool]) -> None:
+        """A task that writes and reads finds what it wrote, by commands, pipelines, scripts and FLUSHDB."""
+        redis = pools[0].redis
+
+        for number in range(100):
+            await redis.set("k", number)
+            assert await redis.get("k") == str(number)
+
+            async with redis.pipeline() as pipe:
+                pipe.set("k", f"p{number}")
+                await pipe.execute()
+
+            assert await redis.get("k") == f"p{number}"
+            await redis.eval("return redis.call('SET', KEYS[1], ARGV[1])", 1, "k", f"s{number}")
+            assert await redis.get("k") == f"s{number}"
+
+        await redis.flushdb()
+        assert await redis.get("k") is None
+
+    async def test_readers_and_writers_at_once(self, pools: tuple[RedisPool, RedisPool]) -> None:
+        """With readers and writers at once, values never go back, and in the end all read the last one."""
+        caching, foreign = pools
+        chance = random.Random(5)
+        written = 0
+
+        async def write() -> None:
+            nonlocal written
+
+            for number in range(1, 500):
+                client = caching.redis if chance.random() < 0.3 else foreign.redis
+                await client.set("k", number)
+                written = number
+
+        async def read(done: asyncio.Event) -> None:
+            last = 0
+
+            while not done.is_set():
+                value = int(await caching.redis.get("k") or 0)
+                assert value >= last
+                last = value
+                await asyncio.sleep(0)
+
+        done = asyncio.Event()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(10):
+                group.create_task(read(done))
+
+            await write()
+            done.set()
+
+        while await caching.redis.get("k") != str(written):  # noqa: ASYNC110 - until it has happened elsewhere
+            await asyncio.sleep(0)
+
+    async def test_a_lost_connection_empties_the_cache(self, redis_server: RedisServer) -> None:
+        """Nobody vouches for what was cached once the connection is gone."""
+        redis_server.command("FLUSHALL")
+
+        async with (
+            FaultProxy(redis_server.host, redis_server.port) as proxy,
+            RedisPool(url=proxy.url(redis_server.url), cache=10) as pool,
+        ):
+            await pool.redis.set("k", "old")
+            assert await pool.redis.get("k") == b"old"
+            assert cached(pool).entries == 1
+            proxy.cut()
+
+            while pool.statistics().shared[0].losses == 0:  # noqa: ASYNC110 - until it has happened elsewhere
+                await asyncio.sleep(0)
+
+            redis_server.command("SET", "k", "new")
+            assert cached(pool).entries == 0
+            assert await pool.redis.get("k") == b"new"
+
+    async def test_a_flush_empties_the_cache(self, pools: tuple[RedisPool, RedisPool]) -> None:
+        """A foreign FLUSHALL is told without names of keys."""
+        caching, foreign = pools
+        await foreign.redis.set("k", "v")
+        assert await caching.redis.get("k") == "v"
+        await foreign.redis.flushall()
+
+        while cached(caching).entries:  # noqa: ASYNC110 - until it has happened elsewhere
+            await asyncio.sleep(0)
+
+        assert await caching.redis.get("k") is None
+
+    async def test_a_key_that_is_no_text(self, pools: tuple[RedisPool, RedisPool]) -> None:
+        """The news of a key whose name cannot be decoded costs the connection, never a wrong reply."""
+        caching, foreign = pools
+        await foreign.redis.set(b"\xff", "old")
+        assert await caching.redis.get(b"\xff") == "old"
+        await foreign.redis.set(b"\xff", "new")
+
+        while cached(caching).entries:  # noqa: ASYNC110 - until it has happened elsewhere
+            await asyncio.sleep(0)
+
+        assert await caching.redis.get(b"\xff") == "new"
+
+    async def test_equal_arguments_of_other_types(self, pools: tuple[RedisPool, RedisPool]) -> None:
+        """1, 1.0 and True are equal in Python and are not in Redis."""
+        caching, foreign = pools
+        await foreign.redis.set("1", "int")
+        await foreign.redis.set("1.0", "float")
+        assert [await caching.redis.execute_command("GET", key) for key in (1, 1.0, 1, 1.0)] == [
+            "int",
+            "float",
+            "int",
+            "float",
+        ]
+
+
+class TestClientCache:
+    """The cache itself, without a server."""
+
+    def test_a_change_during_a_read_is_not_cached(self) -> None:
+        """A reply whose key has changed since the question was sent is not kept."""
+        cache = ClientCache(10, ttl=60, clock=lambda: 0.0)
+        read, other = cache.begin((b"k",)), cache.begin((b"other",))
+        cache.invalidate([b"k"])
+        cache.keep(("GET", "k"), read, b"old")
+        cache.keep(("GET", "other"), other, b"v")
+
+        assert cache.find(("GET", "k")) == (False, None)
+        assert cache.find(("GET", "other")) == (True, b"v")
+
+    def test_a_flush_during_a_read(self) -> None:
+        """A reply that comes after everything was dropped is not kept."""
+        cache = ClientCache(10, ttl=60, clock=lambda: 0.0)
+        read = cache.begin((b"k",))
+        cache.flush()
+        cache.keep(("GET", "k"), read, b"old")
+        assert cache.statistics() == CacheStatistics(entries=0, hits=0, misses=0, invalidations=0, flushes=1)
+
+    def test_size_and_time_are_bounded(self) -> None:
+        """The least recently used reply goes first, and none outlives its time."""
+        now = 0.0
+        cache = ClientCache(2, ttl=10, clock=lambda: now)
+
+        for key in ("a", "b"):
+            cache.keep(("GET", key), cache.begin((key.encode(),)), key)
+
+        cache.find(("GET", "a"))
+        cache.keep(("GET", "c"), cache.begin((b"c",)), "c")
+        assert [cache.find(("GET", key))[0] for key in "abc"] == [True, False, True]
+        now = 10.0
+        assert [cache.find(("GET", key))[0] for key in "abc"] == [False, False, False]
+        assert not cache._replies
+        assert not cache._by_key
+        assert not cache._reads
+
+    def test_copies_are_deep(self) -> None:
+        """What can be changed is copied, on every level."""
+        reply = [[b"a", {b"k": [1]}], {b"m"}, b"b"]
+        copy = fresh(reply)
+        assert copy == reply
+        copy[0][1][b"k"].append(2)
+        copy[1].add(b"n")
+        assert reply == [[b"a", {b"k": [1]}], {b"m"}, b"b"]
