@@ -1,3 +1,9 @@
-"""Named pools and process health, under the module names of the first wintersweet."""
+"""Named pools and the health of all worker processes: `ws_pool`, `ws_pool.health`."""
 
-__all__: tuple[str, ...] = ()
+from ws_pool.health import HealthChecker as HealthChecker
+from ws_pool.health import ProcessHealthChecker as ProcessHealthChecker
+
+__all__ = (
+    "HealthChecker",
+    "ProcessHealthChecker",
+)

@@ -1,0 +1,15 @@
+"""Logging set-up: `ws_logging`."""
+
+from ws_logging import LogFileRotator as LogFileRotator
+from ws_logging import LogInterceptor as LogInterceptor
+from ws_logging import QueuedFileSink as QueuedFileSink
+from ws_logging import logger as logger
+from ws_logging import register_logger as register_logger
+
+__all__ = (
+    "LogFileRotator",
+    "LogInterceptor",
+    "QueuedFileSink",
+    "logger",
+    "register_logger",
+)

@@ -1,0 +1,248 @@
+"""The flash sale over the real command line: on embedded backends, and on MariaDB and Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.all._support import running, until, wintersweet
+
+Backends = Mapping[str, str]
+
+
+@pytest.fixture(params=["embedded", "servers"])
+def backends(request: pytest.FixtureRequest) -> Backends:
+    """Give the environment of embedded backends, then that of MariaDB and Redis."""
+    if request.param == "embedded":
+        return {}
+
+    return {
+        "WS_DATABASES__default__url": request.getfixturevalue("mysql_url"),
+        "WS_REDIS_CONFIG__default__url": request.getfixturevalue("redis_url"),
+    }
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the directory in which the demo makes its temporary files."""
+    directory = tmp_path / "tmp"
+    directory.mkdir()
+    monkeypatch.setenv("TMPDIR", str(directory))
+
+    return directory
+
+
+class Demo:
+    """A running demo, seen from outside."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.root = psutil.Process(process.pid)
+        assert process.stderr is not None
+        self.stderr = process.stderr
+        self.said: list[str] = []
+        self.url = until(lambda: self._find(r"Page\s+(http://\S+)"))
+
+    def _find(self, pattern: str) -> str | None:
+        line = self.stderr.readline()
+        self.said.append(line)
+        assert line or self.process.poll() is None, "".join(self.said)
+        found = re.search(pattern, line)
+
+        return found[1] if found else None
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the worker processes."""
+        return [child for child in self.children() if "wintersweet.demo.worker" in " ".join(_command(child))]
+
+    def children(self) -> list[psutil.Process]:
+        """Return all processes that the demo has started."""
+        return self.root.children(recursive=True)
+
+    def state(self) -> dict[str, Any]:  # any JSON
+        """Return what the page begins with."""
+        with urllib.request.urlopen(f"{self.url}/api/state", timeout=30) as reply:
+            return dict(json.load(reply)["data"])
+
+    def taken(self) -> int:
+        """Return how many pieces are off the shelf."""
+        return sum(item["stock"] - item["available"] for item in self.state()["items"])
+
+    def finish(self) -> dict[str, Any]:  # any JSON
+        """Wait for the end and return the JSON line."""
+        out, err = self.process.communicate(timeout=120)
+        assert self.process.returncode == 0, err
+        (line,) = out.splitlines()
+
+        return dict(json.loads(line))
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+@pytest.fixture
+def demo() -> Iterator[Callable[..., Demo]]:
+    """Give what starts a demo."""
+    import contextlib
+
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments: str, env: Backends | None = None) -> Demo:
+            return Demo(stack.enter_context(running("demo", *arguments, env=env)))
+
+        yield start
+
+
+class TestSale:
+    """A sale from the first buyer to the JSON line."""
+
+    def test_more_buyers_than_stock(self, backends: Backends, temporary: Path) -> None:
+        """2,000 buyers at two workers: sold is the stock, nothing oversold, no error, one line on stdout."""
+        outcome = wintersweet(
+            "demo", "--workers", "2", "--load", "2000", "--stock", "500", "--exit", env=backends
+        )
+        summary = outcome.json()
+
+        assert outcome.status == 0, outcome.err
+        assert {key: summary[key] for key in ("buyers", "stock", "sold", "oversold", "errors")} == {
+            "buyers": 2000,
+            "stock": 500,
+            "sold": 500,
+            "oversold": 0,
+            "errors": 0,
+        }
+        assert summary["acknowledged"] == 500
+        assert 0 < summary["p50_ms"] <= summary["p99_ms"]
+        assert summary["rps"] > 0
+        assert "2000/2000" in outcome.said
+        assert list(temporary.iterdir()) == []
+
+    def test_less_buyers_than_stock(self, backends: Backends) -> None:
+        """Everyone who asks gets a piece, and the rest stays."""
+        summary = wintersweet(
+            "demo", "--load", "30", "--stock", "100", "--exit", "--quiet", env=backends
+        ).json()
+
+        assert (summary["sold"], summary["acknowledged"], summary["errors"]) == (30, 30, 0)
+
+    def test_nothing_in_stock(self) -> None:
+        """A sale of nothing sells nothing."""
+        outcome = wintersweet("demo", "--workers", "1", "--load", "20", "--stock", "0", "--exit", "--quiet")
+        summary = outcome.json()
+
+        assert (outcome.status, outcome.err) == (0, "")
+        assert (summary["sold"], summary["oversold"], summary["errors"]) == (0, 0, 0)
+
+    def test_state_that_is_kept(self, tmp_path: Path) -> None:
+        """With --state-dir the database and a log of JSON lines are there afterwards."""
+        state = tmp_path / "state"
+        wintersweet("demo", "--load", "10", "--exit", "--quiet", "--state-dir", str(state))
+
+        assert (state / "shop.db").exists()
+        assert (state / "demo.log").exists()
+
+
+class TestKill:
+    """A worker that dies in the middle of the sale."""
+
+    @pytest.mark.parametrize("kills", [1, 2])
+    def test_a_killed_worker(self, demo: Callable[..., Demo], backends: Backends, kills: int) -> None:
+        """SIGKILL in mid-sale: never oversold, the sale goes on, the database agrees with the buyers."""
+        stock = 800
+        sale = demo("--workers", "2", "--load", "1200", "--stock", str(stock), "--exit", env=backends)
+
+        for kill in range(kills):
+            until(lambda: sale.taken() > 100 * (kill + 1))  # noqa: B023 - called at once
+            sale.workers()[0].kill()
+
+        summary = sale.finish()
+
+        assert (summary["sold"], summary["oversold"], summary["errors"]) == (stock, 0, 0)
+        assert summary["acknowledged"] == stock
+        assert summary["workers_replaced"] == kills
+
+    def test_a_shop_without_guards_oversells(self, backends: Backends) -> None:
+        """Control: without the lock and the conditional update the same count shows what is oversold."""
+        env = {**backends, "WINTERSWEET_DEMO_APP": "tests.all._broken:create"}
+        outcome = wintersweet("demo", "--load", "200", "--stock", "40", "--exit", "--quiet", env=env)
+        summary = outcome.json()
+
+        assert outcome.status == 1
+        assert summary["oversold"] > 0
+        assert summary["errors"] > 0
+
+    def test_when_no_worker_can_start(self, temporary: Path) -> None:
+        """An application that cannot start ends the demo with its reason, and leaves nothing behind."""
+        outcome = wintersweet("demo", "--load", "1", "--exit", env={"WINTERSWEET_DEMO_APP": "no.such:app"})
+
+        assert (outcome.status, outcome.out) == (1, "")
+        assert "no.such" in outcome.err
+        assert "Traceback" not in outcome.err
+        assert list(temporary.iterdir()) == []
+
+
+class TestStop:
+    """The way out."""
+
+    @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+    @pytest.mark.parametrize("load", [0, 5000])
+    def test_a_signal_stops_everything(
+        self, demo: Callable[..., Demo], temporary: Path, number: signal.Signals, status: int, load: int
+    ) -> None:
+        """Workers and Valkey end with the demo, and temporary files go, also in mid-sale."""
+        sale = demo("--port", "0", "--load", str(load), "--stock", "5000")
+
+        if load:
+            until(lambda: sale.taken() > 20)
+
+        children = sale.children()
+        assert len(children) >= 3, "two workers and a Valkey"
+        sale.process.send_signal(number)
+        out, err = sale.process.communicate(timeout=60)
+
+        assert (sale.process.returncode, out) == (status, "")
+        assert "Traceback" not in err
+        assert not [child for child in children if child.is_running()]
+        assert list(temporary.iterdir()) == []
+
+    def test_a_signal_during_the_start(self, temporary: Path) -> None:
+        """Told to stop before the first worker serves, it stops all the same."""
+        with running("demo", "--port", "0") as process:
+            root = psutil.Process(process.pid)
+            children = until(lambda: root.children(recursive=True))
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=60)
+
+        assert (process.returncode, out) == (0, "")
+        assert "Traceback" not in err
+        assert not [child for child in children if child.is_running()]
+        assert list(temporary.iterdir()) == []
+
+    def test_after_the_parent_was_killed(self, demo: Callable[..., Demo]) -> None:
+        """SIGKILL of the demo itself leaves no worker and no Valkey running."""
+        sale = demo("--port", "0")
+        children = sale.children()
+        os.kill(sale.process.pid, signal.SIGKILL)
+
+        until(lambda: not [child for child in children if _alive(child)])
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,148 @@
+"""The module paths and names of wintersweet 1.1.4, and a service written for it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import AsyncIterator, Callable
+from types import ModuleType
+
+import pytest
+
+from ws_web import settings
+from ws_web.testing import AppClient
+
+PATHS = {
+    "asyncs.cache": "CacheWrap ShareCache",
+    "asyncs.http": "get post put patch delete head options request download request_stream",
+    "asyncs.pool": "HealthChecker ProcessHealthChecker",
+    "asyncs.pool.base": "BasePoolManager",
+    "asyncs.pool.context": "TaskBinding",
+    "asyncs.pool.es": "es_manager",
+    "asyncs.pool.mongo": "MongoPool mongo_pool_manager convert_mongo_id",
+    "asyncs.pool.mysql": "MysqlPool MysqlClient mysql_pool_manager atomic",
+    "asyncs.pool.redis": "RedisPool MutexLock FrequencyLimiter RedisEventBus redis_pool_manager",
+    "asyncs.task": "IntervalTask CrontabTask TaskInterface",
+    "asyncs.tools.circular": "AsyncCircularForSecond AsyncCircularForTimeout AsyncCircularForFrame",
+    "framework.conf": "settings",
+    "framework.fastapi.app": "create_app",
+    "framework.fastapi.exception_handlers": "http_exception_handler request_validation_exception_handler",
+    "framework.fastapi.middlewares": "RequestIDMiddleware get_request_id",
+    "framework.fastapi.request": "APIRoute APIRouter Request",
+    "framework.fastapi.response": "Response ErrResponse HTTP400Response HTTP404Response HTTP405Response "
+    "HTTP500Response HTTPExceptionResponse",
+    "framework.fastapi.ws": "WsChatConnectionManager MessageHandler",
+    "utils.base": "Utils install_uvloop",
+    "utils.cache": "LRUCache",
+    "utils.errors": "catch_error",
+    "utils.logging": "register_logger LogInterceptor QueuedFileSink LogFileRotator",
+    "utils.metaclass": "Singleton SafeSingleton",
+}
+HELPERS = (
+    "ip2int int2ip time2stamp stamp2time datetime2time time2datetime timestamp delta_datetime loop_time "
+    "format_time re_match xml_encode xml_decode split_int package_task wait_frame log"
+)
+
+
+class TestPaths:
+    """Every module and name is where it was."""
+
+    @pytest.mark.parametrize("path", PATHS)
+    def test_names(self, path: str) -> None:
+        """The module has its names, and lists them."""
+        module = importlib.import_module(f"wintersweet.{path}")
+
+        for name in PATHS[path].split():
+            assert getattr(module, name) is not None
+            assert name in module.__all__
+
+    @pytest.mark.parametrize("name", HELPERS.split())
+    def test_helpers(self, name: str) -> None:
+        """The class of helpers has them all."""
+        from wintersweet.utils.base import Utils
+
+        assert getattr(Utils, name) is not None
+
+    def test_the_managers_are_the_libraries_own(self) -> None:
+        """There is one set of pools, whichever name it is used by."""
+        from wintersweet.asyncs.pool.mysql import mysql_pool_manager
+        from wintersweet.asyncs.pool.redis import redis_pool_manager
+        from ws_pool import sql_pool_manager
+        from ws_pool.redis import redis_pool_manager as own
+
+        assert mysql_pool_manager is sql_pool_manager
+        assert redis_pool_manager is own
+
+
+@pytest.fixture
+async def service(
+    mysql_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[AppClient, ModuleType]]:
+    """Give a client of the running service, and its module."""
+    monkeypatch.setenv("LEGACY_MYSQL", mysql_url)
+    monkeypatch.setenv("LEGACY_REDIS", redis_url)
+    monkeypatch.setenv("WINTERSWEET_SETTINGS_MODULE", "tests.all._legacy_settings")
+    importlib.reload(importlib.import_module("tests.all._legacy_settings"))
+    settings.initialize()
+    module = importlib.reload(importlib.import_module("tests.all._legacy"))
+
+    try:
+        async with AppClient(module.make()) as client:
+            yield client, module
+    finally:
+        settings.use(None)
+
+
+async def seen(look: Callable[[], object]) -> None:
+    """Wait until there is something to see."""
+    async with asyncio.timeout(10):
+        while not look():  # noqa: ASYNC110 - the service has no event to wait for
+            await asyncio.sleep(0.01)
+
+
+class TestService:
+    """The service written for the original runs as it is."""
+
+    async def test_all_of_it(self, service: tuple[AppClient, ModuleType]) -> None:
+        """SQL, transaction, lock, event, limiter, caches, tasks, envelope, error and WebSocket."""
+        client, module = service
+
+        # Insert, select, count, envelope.
+        ids = [
+            (await client.post("/users", params={"name": name, "money": 10})).data()
+            for name in ("ann", "bob")
+        ]
+        reply = await client.get("/users", headers={"x-request-id": "r-1"})
+        assert reply.data() == [{"id": ids[0], "name": "ann"}, {"id": ids[1], "name": "bob"}]
+        assert reply.envelope()["extra"] == {"count": 2, "request_id": "r-1", "ip": "127.0.0.1"}
+
+        # A lock, a transaction that commits, an event; then one that is rolled back by ErrResponse.
+        move = {"giver": ids[0], "taker": ids[1], "amount": 7}
+        assert (await client.post("/users/move", params=move)).data() == {"moved": 7}
+        assert (await client.post("/users/move", params=move)).error()["code"] == 4001
+        rows = await module.mysql_pool_manager.select(module.users.select().order_by(module.users.c.id))
+        assert [row.money for row in rows] == [3, 17]
+
+        await seen(lambda: module.Registry().events)  # the bus delivers on its own time
+        assert module.Registry().events == [(ids[0], ids[1], 7)]
+
+        # Limiter, caches, helpers.
+        limits = [(await client.get("/users/limited", params={"key": "ann"})).data() for _ in range(3)]
+        assert limits == [False, False, True]
+        cached = (await client.get("/users/cached")).data()
+        assert cached["results"] == [42, 42, 42, 42, 42, 2, 2]
+        assert (await client.get("/users/loop")).data() == {
+            "loop": [0, 1, 2],
+            "setting": "an undeclared setting",
+            "ip": "127.0.0.1",
+        }
+
+        # The interval task.
+        before = module.Registry().ticks
+        await seen(lambda: module.Registry().ticks > before)
+
+        # A chat.
+        async with client.websocket("/chat/ann") as socket:
+            assert await socket.receive_text() == "hello ann"
+            await socket.send_text("hi")
+            assert await socket.receive_text() == "ann: hi"
