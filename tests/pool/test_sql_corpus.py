@@ -142,7 +142,7 @@ def enforce_foreign_keys(engine: AsyncEngine) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 async def test_every_statement_gives_what_sqlalchemy_gives(backend: str, mysql_url: str, tmp_path: Path):
-    """All statements of the corpus give equal rows, names, counts, ids and effects, at first and when cached."""
+    """All statements of the corpus give equal rows, names, counts, ids and effects, also when cached."""
     our_url, their_url = urls(backend, mysql_url, tmp_path)
     kind = "sqlite" if backend == "sqlite" else "mysql"
     make: Any = SqlitePool if kind == "sqlite" else MysqlPool

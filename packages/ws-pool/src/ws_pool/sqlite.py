@@ -276,7 +276,7 @@ class RoutingClient(SqlClient):
         return False
 
     async def _perform(self, plan: Plan, sql: str, values: Sequence[Any] | None) -> Reply:
-        if plan.reading or self.depth or self.read_only:
+        if plan.reading or self.depth or self.read_only or not self.begun:
             return await super()._perform(plan, sql, values)
 
         pool = cast("SqlitePool", self._pool)

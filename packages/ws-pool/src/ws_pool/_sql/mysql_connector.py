@@ -6,9 +6,11 @@ made and how one sees that it is gone.
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from decimal import Decimal
 from typing import Any
 
 from ws_pool._sql.connection import Reply, busy, cut_short, mysql_error
@@ -18,6 +20,7 @@ from ws_pool.errors import UnavailableError, UnsupportedStatement, WsError
 
 __all__ = ("MysqlConnection", "MysqlConnector")
 
+_WRITABLE = (str, float, Decimal, dt.date, dt.time, dt.timedelta, list, tuple, set, frozenset)
 _COM_RESET_CONNECTION = 0x1F
 _FOUND_ROWS = 2  # client flag: an UPDATE counts the rows it matched, as SQLAlchemy's engine does
 _IN_TRANSACTION = 1  # server status flag
@@ -75,14 +78,24 @@ class MysqlConnection:
         if kind is int:
             return str(value)
 
+        if kind is str:
+            return f"'{self.raw.escape_string(value)}'"
+
         if value is None:
             return "NULL"
 
-        if kind is bytes or kind is bytearray or kind is memoryview:
+        if isinstance(value, int):
+            return str(int(value))
+
+        if isinstance(value, bytes | bytearray | memoryview):
             return f"_binary X'{value.hex()}'"  # aiomysql 0.3 cannot write bytes with PyMySQL 1.2
 
-        escaped: str = self.raw.escape(value)
-        return escaped
+        if isinstance(value, _WRITABLE):
+            escaped: str = self.raw.escape(value)
+            return escaped
+
+        message = f"a value of type {kind.__name__} has no form in SQL: convert it, or give its column a type"
+        raise UnsupportedStatement(message)
 
     def interpolate(self, sql: str, values: Sequence[Any] | None) -> str:
         """
@@ -100,7 +113,7 @@ class MysqlConnection:
         try:
             return sql % tuple([literal(value) for value in values])
         except TypeError as error:
-            message = f"the values do not fit the statement's placeholders, or have no form in SQL: {error}"
+            message = f"the values do not fit the statement's placeholders: {error}"
             raise UnsupportedStatement(message, sql=sql) from error
 
     async def run(self, sql: str, values: Sequence[Any] | None) -> Reply:

@@ -119,6 +119,11 @@ class Session:
         return self.connection.raw
 
     @property
+    def begun(self) -> bool:
+        """Whether the client's block has begun and not ended."""
+        return self._lease is not None
+
+    @property
     def in_transaction(self) -> bool:
         """Whether a `begin` or `atomic` block is open."""
         return self.depth > 0

@@ -205,11 +205,11 @@ class SqliteConnection:
             self.raw.stop()
 
     async def _call(self, work: Callable[[sqlite3.Connection], T], sql: str, *, streaming: bool = False) -> T:
-        if self.in_exchange or (self.streaming and not streaming):
-            raise busy()
-
         if self.cut:
             raise cut_short()
+
+        if self.in_exchange or (self.streaming and not streaming):
+            raise busy()
 
         connection = self.raw._connection  # noqa: SLF001 - as above
 

@@ -1,0 +1,437 @@
+"""Transactions: whole or not at all, whatever happens in them; and whose connection is whose."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, Integer, MetaData, String, Table, bindparam, func, select, update
+
+from ws_pool import MysqlPool, SqlitePool, SqlPoolManager, atomic, sql_pool_manager
+from ws_pool._sql.pool import SqlPool
+from ws_pool.errors import ConfigError, QueryError, TransactionConflict, UsageError, WsError
+
+METADATA = MetaData()
+ACCOUNT = Table(
+    "account",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("owner", String(20), nullable=False, unique=True),
+    Column("balance", Integer, nullable=False),
+)
+BACKENDS = ("aiomysql", "asyncmy", "sqlite")
+ADD = (
+    update(ACCOUNT)
+    .where(ACCOUNT.c.id == bindparam("which"))
+    .values(balance=ACCOUNT.c.balance + bindparam("much"))
+)
+
+
+@pytest.fixture(params=BACKENDS)
+async def pool(request: pytest.FixtureRequest, mysql_url: str, tmp_path: Path) -> AsyncIterator[SqlPool]:
+    """A pool with ten accounts of 100 each."""
+    made: SqlPool
+
+    if request.param == "sqlite":
+        made = SqlitePool(f"sqlite:///{tmp_path / 'atomic.db'}")
+    else:
+        made = MysqlPool(mysql_url.replace("mysql://", f"mysql+{request.param}://", 1), maxsize=10)
+
+    async with made as pool:
+        await pool.create_all(METADATA)
+        await pool.insert_many(ACCOUNT, [{"id": n, "owner": f"o{n}", "balance": 100} for n in range(1, 11)])
+        yield pool
+
+
+async def total(pool: SqlPool) -> int:
+    """Sum all balances up."""
+    return int((await pool.find(select(func.sum(ACCOUNT.c.balance).label("n")))).n)
+
+
+async def balance(pool: SqlPool, which: int) -> int:
+    """Look one balance up, from outside of any transaction."""
+    async with pool.get_client(alone=True) as client:
+        found = await client.find(select(ACCOUNT.c.balance).where(ACCOUNT.c.id == which))
+        return int(found.balance)
+
+
+class TestBlocks:
+    """Commit, rollback, savepoints."""
+
+    async def test_a_block_commits_at_its_end_and_not_before(self, pool: SqlPool):
+        """Others see a change when the block has ended."""
+        async with atomic(pool) as client:
+            assert client.in_transaction
+            await client.update(ADD, which=1, much=5)
+            assert await balance(pool, 1) == 100
+
+        assert await balance(pool, 1) == 105
+
+    async def test_an_error_rolls_back(self, pool: SqlPool):
+        """A block that raises leaves nothing."""
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the block is what is tested
+            async with atomic(pool) as client:
+                await client.update(ADD, which=1, much=5)
+                _ = 1 / 0
+
+        assert await balance(pool, 1) == 100
+
+    @pytest.mark.parametrize("moment", ["between", "during"])
+    async def test_a_cancelled_block_rolls_back(self, pool: SqlPool, moment: str):
+        """A task that is cancelled in its block, in mid-statement or between two, leaves nothing."""
+        inside = asyncio.Event()
+
+        async def work() -> None:
+            async with atomic(pool) as client:
+                await client.update(ADD, which=1, much=5)
+                inside.set()
+
+                if moment == "between":
+                    await asyncio.Event().wait()
+
+                while True:
+                    await client.select(select(ACCOUNT))
+
+        task = asyncio.create_task(work())
+        await inside.wait()
+        await asyncio.sleep(0)
+        task.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+        async with asyncio.timeout(10), atomic(pool) as client:
+            await client.update(ADD, which=1, much=1)
+
+        assert await balance(pool, 1) == 101
+
+    async def test_an_inner_block_is_a_savepoint(self, pool: SqlPool):
+        """An inner error undoes the inner block only; an outer one undoes both."""
+        async with atomic(pool) as client:
+            await client.update(ADD, which=1, much=1)
+
+            with pytest.raises(ValueError, match="inner"):  # noqa: PT012 - the block is what is tested
+                async with atomic(pool) as same:
+                    assert same is client
+                    await client.update(ADD, which=1, much=10)
+                    message = "inner"
+                    raise ValueError(message)
+
+            async with client.begin():
+                await client.update(ADD, which=2, much=7)
+
+        assert (await balance(pool, 1), await balance(pool, 2)) == (101, 107)
+
+        with pytest.raises(ValueError, match="outer"):  # noqa: PT012 - the block is what is tested
+            async with atomic(pool) as client:
+                async with atomic(pool):
+                    await client.update(ADD, which=1, much=10)
+
+                message = "outer"
+                raise ValueError(message)
+
+        assert await balance(pool, 1) == 101
+
+    async def test_an_inner_block_without_savepoint_is_part_of_the_outer(self, pool: SqlPool):
+        """With savepoint=False an inner error that is caught outside does not undo the inner block."""
+        async with atomic(pool) as client:
+            with pytest.raises(ValueError, match="x"):  # noqa: PT012 - the block is what is tested
+                async with atomic(pool, savepoint=False):
+                    await client.update(ADD, which=1, much=10)
+                    message = "x"
+                    raise ValueError(message)
+
+        assert await balance(pool, 1) == 110
+
+    async def test_a_transaction_can_end_early_once(self, pool: SqlPool):
+        """commit() and rollback() end a transaction before its block does, and only once."""
+        async with pool.get_client() as client:
+            async with client.begin() as transaction:
+                await client.update(ADD, which=1, much=1)
+                await transaction.commit()
+                assert not transaction.open
+                assert not client.in_transaction
+
+                with pytest.raises(UsageError, match="has ended"):
+                    await transaction.rollback()
+
+            async with client.begin() as transaction:
+                await client.update(ADD, which=1, much=1)
+                await transaction.rollback()
+
+        assert await balance(pool, 1) == 101
+
+    async def test_isolation_and_read_only(self, pool: SqlPool):
+        """An isolation level counts for one transaction; a read-only one refuses changes."""
+        level = "SERIALIZABLE" if isinstance(pool, SqlitePool) else "read_committed"
+
+        async with atomic(pool, isolation=level) as client:
+            await client.update(ADD, which=1, much=1)
+
+            async with atomic(pool, isolation=level):
+                await client.update(ADD, which=1, much=1)
+
+            with pytest.raises(UsageError, match="outermost"):
+                async with client.begin(isolation=level):
+                    pass
+
+        assert await balance(pool, 1) == 102
+
+        with pytest.raises(QueryError):
+            async with atomic(pool, read_only=True) as client:
+                await client.update(ADD, which=1, much=1)
+
+        with pytest.raises(UsageError, match="no isolation level"):
+            async with atomic(pool, isolation="CHAOS"):
+                pass
+
+        async with pool.get_client(read_only=True) as client, client.begin():
+            assert await client.count(ACCOUNT) == 10
+
+            with pytest.raises(UsageError, match="only reads"):
+                await client.update(ADD, which=1, much=1)
+
+
+class TestDecorator:
+    """Functions that happen as a whole."""
+
+    async def test_a_decorated_function_is_a_transaction(self, pool: SqlPool):
+        """Its result is passed through, its error rolls back, and shortcuts inside use its connection."""
+
+        @atomic(pool)
+        async def move(source: int, target: int, much: int) -> int:
+            await pool.update(ADD, which=source, much=-much)
+            await pool.update(ADD, which=target, much=much)
+
+            if much > 100:
+                message = "too much"
+                raise ValueError(message)
+
+            return much
+
+        assert await move(1, 2, 30) == 30
+
+        with pytest.raises(ValueError, match="too much"):
+            await move(1, 2, 300)
+
+        assert (await balance(pool, 1), await balance(pool, 2)) == (70, 130)
+        assert move.__name__ == "move"
+
+    async def test_names_are_looked_up_when_the_function_runs(self, tmp_path: Path):
+        """Functions can be decorated before anything is configured; without a name it is "default"."""
+
+        @atomic
+        async def plain() -> int:
+            return int(await sql_pool_manager.insert(ACCOUNT, owner="a", balance=1))
+
+        @atomic("other")
+        async def other() -> int:
+            return int(await sql_pool_manager.insert(ACCOUNT, owner="b", balance=2, pool_name="other"))
+
+        with pytest.raises(UsageError, match="has no pool 'default'"):
+            await plain()
+
+        path = tmp_path / "named"
+        sql_pool_manager.register({"default": f"sqlite:///{path}1.db", "other": f"sqlite:///{path}2.db"})
+
+        try:
+            await sql_pool_manager
+
+            for name in ("default", "other"):
+                await sql_pool_manager.get_pool(name).create_all(METADATA)
+
+            assert (await plain(), await other()) == (1, 1)
+            assert await sql_pool_manager.count(ACCOUNT, pool_name="other") == 1
+            assert (await sql_pool_manager.find(select(ACCOUNT))).owner == "a"
+        finally:
+            await sql_pool_manager.close()
+            sql_pool_manager._config = {}
+
+    async def test_blocks_cannot_be_retried(self, pool: SqlPool):
+        """retry_deadlocks is for functions, since a block cannot be run again."""
+        with pytest.raises(UsageError, match="as a decorator"):
+            async with atomic(pool, retry_deadlocks=3):
+                pass
+
+
+class TestConflicts:
+    """Deadlocks."""
+
+    async def test_fifty_concurrent_transfers_keep_the_sum(self, pool: SqlPool):
+        """Fifty tasks that move money between few accounts, in both directions, lose and make none."""
+        attempts = 0
+
+        @atomic(pool, retry_deadlocks=50)
+        async def transfer(source: int, target: int, much: int) -> None:
+            nonlocal attempts
+            attempts += 1
+            await pool.update(ADD, which=source, much=-much)
+            await asyncio.sleep(0.001)
+            await pool.update(ADD, which=target, much=much)
+
+        rng = random.Random(7)
+        pairs = [rng.sample(range(1, 5), 2) for _ in range(50)]
+        await asyncio.gather(*(transfer(a, b, rng.randint(1, 9)) for a, b in pairs))
+        assert await total(pool) == 1000
+
+        if isinstance(pool, MysqlPool):
+            assert attempts > 50, "there was no deadlock to be survived"
+
+    async def test_a_deadlock_dooms_its_transaction(self, pool: SqlPool):
+        """After a deadlock nothing more can run in the transaction, even when the error is caught."""
+        if isinstance(pool, SqlitePool):
+            pytest.skip("SQLite has one writer, and no deadlocks between connections of one pool")
+
+        ready = [asyncio.Event(), asyncio.Event()]
+        conflicts: list[str] = []
+
+        async def cross(mine: int) -> None:
+            first, second = (1, 2) if mine == 0 else (2, 1)
+
+            try:
+                async with atomic(pool) as client:
+                    await client.update(ADD, which=first, much=1)
+                    ready[mine].set()
+                    await ready[1 - mine].wait()
+
+                    try:
+                        async with client.begin():
+                            await client.update(ADD, which=second, much=1)
+                    except TransactionConflict:
+                        with pytest.raises(TransactionConflict, match="run it again"):
+                            await client.update(ADD, which=3, much=1000)
+
+                        conflicts.append("inside")
+            except TransactionConflict:
+                conflicts.append("outside")
+
+        await asyncio.gather(cross(0), cross(1))
+        assert conflicts == ["inside", "outside"]
+        assert await balance(pool, 3) == 100
+        assert await total(pool) == 1002
+
+    async def test_a_conflict_is_not_retried_unless_asked_for(self, pool: SqlPool):
+        """Without retry_deadlocks, and inside an outer transaction, a conflict comes through at once."""
+        runs = 0
+
+        def conflicting(retries: int) -> Any:
+            @atomic(pool, retry_deadlocks=retries)
+            async def run() -> None:
+                nonlocal runs
+                runs += 1
+                message = "deadlock"
+                raise TransactionConflict(message, errno=1213)
+
+            return run
+
+        for retries, expected in ((0, 1), (3, 4)):
+            runs = 0
+
+            with pytest.raises(TransactionConflict):
+                await conflicting(retries)()
+
+            assert runs == expected
+
+        runs = 0
+
+        with pytest.raises(TransactionConflict):
+            async with atomic(pool):
+                await conflicting(5)()
+
+        assert runs == 1
+
+
+class TestBinding:
+    """Whose connection is whose."""
+
+    async def test_nested_blocks_of_a_task_share_their_connection(self, pool: SqlPool):
+        """Inside a block the same task gets the same client, unless it wants one alone."""
+        async with pool.get_client() as outer:
+            async with pool.get_client() as inner:
+                assert inner is outer
+
+            async with pool.get_client(alone=True) as other:
+                assert other is not outer
+                assert other.raw is not outer.raw
+
+            assert await outer.count(ACCOUNT) == 10
+
+        async with pool.get_client() as later:
+            assert later is not outer
+
+    async def test_a_child_task_never_shares_an_open_transaction(self, pool: SqlPool):
+        """The original's trap: a task started inside of a transaction is not a part of it."""
+
+        async def child() -> int:
+            async with pool.get_client() as client:
+                assert client is not parent
+                assert not client.in_transaction
+                found = await client.find(select(ACCOUNT.c.balance).where(ACCOUNT.c.id == 1))
+                return int(found.balance)
+
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the block is what is tested
+            async with atomic(pool) as parent:
+                await parent.update(ADD, which=1, much=50)
+                seen = await asyncio.gather(*(child() for _ in range(3)))
+                assert seen == [100, 100, 100]
+                _ = 1 / 0
+
+        assert await balance(pool, 1) == 100
+        assert pool.bound == {}
+
+    async def test_an_inherited_binding_is_caught(self, pool: SqlPool):
+        """The broken twin, which hands its client to child tasks as the original did, fails that test."""
+        seen: list[bool] = []
+
+        async def child() -> None:
+            async with pool.get_client() as client:
+                seen.append(client.in_transaction)
+
+        async with atomic(pool):
+            task = asyncio.create_task(child())
+            pool.bound[task] = next(iter(pool.bound.values()))  # what an inherited context variable does
+            await task
+            del pool.bound[task]
+
+        assert seen == [True]
+
+    async def test_a_client_that_only_reads_is_not_given_to_one_that_writes(self, pool: SqlPool):
+        """Inside a read-only block a writing block gets a connection of its own."""
+        async with pool.get_client(read_only=True) as reading, pool.get_client() as writing:
+            assert reading is not writing
+            await writing.update(ADD, which=1, much=1)
+
+        async with pool.get_client() as writing, pool.get_client(read_only=True) as reading:
+            assert reading is writing
+
+
+async def test_a_manager_runs_named_pools(tmp_path: Path):
+    """All shortcuts take the pool's name; a closed manager can be started again."""
+    manager = SqlPoolManager()
+    manager.register({"default": {"path": str(tmp_path / "m.db")}, "memory": "sqlite:///:memory:"})
+
+    for _ in range(2):
+        async with manager:
+            async with manager.get_client("memory", read_only=False) as client:
+                await client.create_all(METADATA)
+
+            name = {"pool_name": "memory"}
+            assert await manager.insert(ACCOUNT, owner="a", balance=1, **name) == 1
+            assert await manager.insert_many(ACCOUNT, [{"owner": "b", "balance": 2}], **name) == 1
+            assert await manager.update(update(ACCOUNT), balance=3, **name) == 2
+            assert await manager.count(ACCOUNT, **name) == 2
+            assert len(await manager.select(select(ACCOUNT), **name)) == 2
+            assert (await manager.find(select(ACCOUNT), **name)).owner == "a"
+            assert (await manager.execute(select(ACCOUNT), **name)).rowcount == 2
+            assert await manager.delete(ACCOUNT.delete(), **name) == 2
+            assert await manager.check_health()
+
+    with pytest.raises(ConfigError):
+        manager.register({"default": {"url": "sqlite://host/x"}})
+
+    with pytest.raises(WsError):
+        await manager.select("SELECT 1")
