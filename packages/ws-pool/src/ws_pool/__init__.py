@@ -118,9 +118,25 @@ def __getattr__(name: str) -> object:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
 
-    value: object = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    try:
+        value: object = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    except ModuleNotFoundError as error:
+        raise _explained(name, module, error) from error
+
     globals()[name] = value
     return value
+
+
+def _explained(name: str, module: str, error: ModuleNotFoundError) -> Exception:
+    """Say which extra brings the library that a name needs."""
+    from ws_core.errors import MissingExtraError  # noqa: PLC0415 - only when something is missing
+
+    if error.name is None or error.name.startswith(("ws_pool", "ws_core")):
+        return error
+
+    extra = {"_atomic": "mysql", "events": "redis"}.get(module, module)
+    message = f"{name} needs {error.name}, which is not installed: pip install 'ws-pool[{extra}]'"
+    return MissingExtraError(message, name=name, library=error.name)
 
 
 def __dir__() -> list[str]:
