@@ -95,19 +95,26 @@ class RotatingFile:
             have left no trace in it.
         """
         rotated: list[Path] = []
+        done = 0
 
         try:
             with self._locked():
-                old = self._follow(sum(map(len, lines)))
+                while done < len(lines):
+                    old = self._follow(len(lines[done]))
 
-                if old is not None:
-                    rotated.append(old)
+                    if old is not None:
+                        rotated.append(old)
 
-                done, error = self._write(lines)
+                    part = self._fitting(lines, done)
+                    written, error = self._write(part)
+                    done += written
+
+                    if error is not None:
+                        return done, error, rotated
         except OSError as error:
-            return 0, error, rotated
+            return done, error, rotated
 
-        return done, error, rotated
+        return done, None, rotated
 
     def tidy(self, rotated: list[Path]) -> None:
         """
@@ -235,6 +242,22 @@ class RotatingFile:
             return whole, error
 
         return len(lines), None
+
+    def _fitting(self, lines: list[bytes], start: int) -> list[bytes]:
+        """Return the lines from a start that fit into the live file before it must be rotated."""
+        room = None if self._rotator is None else self._rotator.room(os.fstat(self._fd).st_size)
+
+        if room is None:
+            return lines[start:] if start else lines
+
+        end = start + 1  # one line at least: a line longer than a file has a file of its own
+        room -= len(lines[start])
+
+        while end < len(lines) and len(lines[end]) <= room:
+            room -= len(lines[end])
+            end += 1
+
+        return lines[start:end]
 
     def _free_name(self, now: float) -> Path:
         """Return a name for the file to be rotated away that nothing has yet."""

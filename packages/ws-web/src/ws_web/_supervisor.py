@@ -21,7 +21,7 @@ from typing import Any
 
 from ws_core.errors import UsageError, WsError
 
-__all__ = ("STARTUP_FAILED", "Supervisor", "WorkerCommand", "restart_delay", "worker_command")
+__all__ = ("STARTUP_FAILED", "Supervisor", "WorkerCommand", "check_options", "restart_delay")
 
 STARTUP_FAILED = 3
 """Exit code of a worker whose application did not start."""
@@ -69,9 +69,12 @@ class WorkerCommand:
         return subprocess.Popen(arguments, pass_fds=passed, process_group=0)  # noqa: S603 - our own program
 
 
-def worker_command(app: str, listener: socket.socket, options: Mapping[str, Any]) -> WorkerCommand:
+def check_options(options: Mapping[str, Any]) -> None:
     """
-    Check that the options can be handed to another process, and return the command.
+    Check that the options can be handed to another process.
+
+    Args:
+        options: Options of `uvicorn.Config`.
 
     Raises:
         UsageError: An option is of no JSON type.
@@ -84,8 +87,6 @@ def worker_command(app: str, listener: socket.socket, options: Mapping[str, Any]
                 f"with several workers the option {name} must be of a JSON type, not {type(value).__name__}"
             )
             raise UsageError(message, option=name) from None
-
-    return WorkerCommand(app, listener, options)
 
 
 def restart_delay(quick_deaths: int) -> float:
@@ -130,22 +131,25 @@ class Supervisor:
         count: How many there shall be.
         grace: Seconds that workers get to stop before they are killed.
         say: Tells people one line.
+        ready: Called once, when the first worker serves.
         clock: Returns monotonic seconds.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options, by keyword
         self,
         command: WorkerCommand,
         count: int,
         *,
         grace: float,
         say: Callable[[str], None],
+        ready: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._command = command
         self._places = [_Place() for _ in range(count)]
         self._grace = grace
         self._say = say
+        self._ready = ready
         self._clock = clock
         self._selector = selectors.DefaultSelector()
         self._stopping = False
@@ -243,7 +247,11 @@ class Supervisor:
             self._close_report(place)  # the worker closed its end
 
         if not place.ready and place.said.startswith(b'{"ready"'):
-            place.ready = self._served = True
+            place.ready = True
+
+            if not self._served:
+                self._served = True
+                self._ready()
 
     def _close_report(self, place: _Place) -> None:
         if place.report >= 0:

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ws_core.errors import ConfigError, MissingExtraError, UsageError, WsError
 from ws_web._importing import load
-from ws_web._supervisor import Supervisor, worker_command
+from ws_web._supervisor import Supervisor, WorkerCommand, check_options
 from ws_web.conf import settings
 
 __all__ = ("bind", "load_app", "run", "serve_here")
@@ -154,20 +154,24 @@ def _serve(  # noqa: PLR0913 - options, by keyword
         )
         raise UsageError(message, workers=count)
 
-    listener = bind(
-        chosen.LISTEN_HOST if host is None else host, chosen.LISTEN_PORT if port is None else port
-    )
+    if count > 1:
+        check_options(options)
 
-    with listener:
+    host = chosen.LISTEN_HOST if host is None else host
+    port = chosen.LISTEN_PORT if port is None else port
+    listener = bind(host, port)
+
+    def announce() -> None:
         if not quiet:
             _say(f"serving on {_url(listener)}, {count} worker{'s' if count > 1 else ''}; Ctrl-C stops")
 
-        if count == 1:
-            serve_here(loaded, listener, options)
-        else:
-            assert isinstance(app, str)  # noqa: S101 - for type checkers; checked above
+    with listener:
+        if count > 1 and isinstance(app, str):
             grace = float(options["timeout_graceful_shutdown"]) + 5
-            Supervisor(worker_command(app, listener, options), count, grace=grace, say=_say).run()
+            command = WorkerCommand(app, listener, options)
+            Supervisor(command, count, grace=grace, say=_say, ready=announce).run()
+        else:
+            serve_here(loaded, listener, options, ready=announce)
 
 
 def load_app(app: ASGIApp | str) -> ASGIApp:
