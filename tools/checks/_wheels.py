@@ -188,6 +188,8 @@ def check_alone(name: str) -> str | None:
 
     if name == "ws-redislock":
         _run_readme(name, python)
+    elif name == "wintersweet":
+        _run_demo(python)
 
     return f"{len(installed)} distributions"
 
@@ -239,3 +241,18 @@ def _run_readme(name: str, python: Path) -> None:
         readme = PACKAGES / name / "README.md"
         words = [str(python), "-W", "error", "-c", code, str(readme), server.url]
         command(words, environment={"PYTHONPATH": str(ROOT)})
+
+
+def _run_demo(python: Path) -> None:
+    """Sell from the installed wheels: `pip install wintersweet && wintersweet demo`."""
+    words = ["demo", "--workers", "2", "--load", "300", "--stock", "50", "--exit"]
+    output = command([dev.executable(python.parent.parent, "wintersweet"), *words], timeout=120)
+    lines = [line for line in output.splitlines() if line.startswith("{")]
+
+    if not lines:
+        raise Failed(f"{output}\nthe demo printed no sum")
+
+    told = json.loads(lines[-1])
+
+    if (told["sold"], told["oversold"], told["errors"]) != (50, 0, 0):
+        raise Failed(f"{output}\n50 pieces for 300 buyers, and this came of it")
