@@ -1,0 +1,318 @@
+"""Events over pub/sub: in order, harmed by nobody, and honest about what was missed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.faults import FaultProxy
+from tests.servers import StartServer
+from tools.servers import RedisServer, ValkeyServer
+from ws_pool.errors import ClosedError, NotReadyError, UnavailableError, UsageError
+from ws_pool.events import RedisEventBus
+from ws_pool.redis import RedisPool
+
+
+class Ear:
+    """A listener that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> None:
+        """Hear."""
+        await self.heard.put((args, kwargs))
+
+    async def next(self) -> Any:
+        """Wait for the next event."""
+        return await asyncio.wait_for(self.heard.get(), 20)
+
+
+@pytest.fixture(params=[False, True], ids=["bytes", "str"])
+async def pool(any_redis_url: str, request: pytest.FixtureRequest) -> AsyncIterator[RedisPool]:
+    """Give a pool whose replies are bytes, then text."""
+    async with RedisPool(url=any_redis_url, decode_responses=request.param) as opened:
+        yield opened
+
+
+class TestDelivery:
+    """What listeners get."""
+
+    async def test_arguments_arrive_everywhere(self, pool: RedisPool) -> None:
+        """Each bus on the channel gets the arguments that were published, and others get nothing."""
+        async with (
+            RedisEventBus(pool, "c") as one,
+            RedisEventBus(pool, "c") as two,
+            RedisEventBus(pool, "d") as no,
+        ):
+            ears = [Ear(), Ear(), Ear()]
+
+            for bus, ear in zip((one, two, no), ears, strict=True):
+                bus.add_listener("tag", ear)
+
+            assert await one.publish("tag", 1, "ü", None, key=[{"a": 1.5}]) == 2
+            expected = ((1, "ü", None), {"key": [{"a": 1.5}]})
+            assert [await ears[0].next(), await ears[1].next()] == [expected, expected]
+            assert ears[2].heard.empty()
+
+    async def test_order_is_kept(self, pool: RedisPool) -> None:
+        """A listener hears the events of a tag in the order in which they were published."""
+        async with RedisEventBus(pool, "c") as bus:
+            ear = Ear()
+            bus.add_listener("tag", ear)
+
+            for number in range(500):
+                await bus.publish("tag", number)
+
+            assert [await ear.next() for _ in range(500)] == [((number,), {}) for number in range(500)]
+
+    async def test_raising_and_slow_listeners_harm_nobody(self, pool: RedisPool) -> None:
+        """A listener that raises and one that never ends hold up neither others nor later events."""
+        never = asyncio.Event()
+        ear = Ear()
+
+        async def raising(_: int) -> None:
+            raise RuntimeError("a listener's own fault")
+
+        async def stuck(_: int) -> None:
+            await never.wait()
+
+        async with RedisEventBus(pool, "c", queue_size=5) as bus:
+            for listener in (raising, stuck, ear):
+                bus.add_listener("tag", listener)
+
+            for number in range(20):
+                await bus.publish("tag", number)
+
+            assert [(await ear.next())[0][0] for _ in range(20)] == list(range(20))
+            by_name = {item.name.rpartition(".")[2]: item for item in bus.statistics().listeners}
+            assert by_name["raising"].failed == 20
+            assert by_name["stuck"].queued == 5
+            assert by_name["stuck"].dropped == 14
+            never.set()
+
+    @pytest.mark.parametrize(("overflow", "kept"), [("drop_oldest", [0, 8, 9]), ("drop_newest", [0, 1, 2])])
+    async def test_what_is_dropped(self, redis_url: str, overflow: Any, kept: list[int]) -> None:
+        """A full queue drops what the policy says."""
+        go, got = asyncio.Event(), Ear()
+
+        async def slow(number: int) -> None:
+            await go.wait()
+            await got(number)
+
+        async with (
+            RedisPool(url=redis_url) as pool,
+            RedisEventBus(pool, "c", queue_size=2, overflow=overflow) as bus,
+        ):
+            bus.add_listener("tag", slow)
+            await bus.publish("tag", 0)
+
+            while bus.statistics().received < 1:  # noqa: ASYNC110 - until it has come
+                await asyncio.sleep(0)
+
+            while bus.statistics().listeners[0].queued:  # noqa: ASYNC110 - until it is in hand
+                await asyncio.sleep(0)
+
+            for number in range(1, 10):
+                await bus.publish("tag", number)
+
+            while bus.statistics().received < 10:  # noqa: ASYNC110 - until all have come
+                await asyncio.sleep(0)
+
+            go.set()
+            assert [(await got.next())[0][0] for _ in range(3)] == kept
+
+    async def test_listeners_come_and_go(self, pool: RedisPool) -> None:
+        """A listener can be added and removed while the bus runs, also by itself."""
+        async with RedisEventBus(pool, "c") as bus:
+            ear, once = Ear(), Ear()
+
+            async def hear_once(number: int) -> None:
+                await once(number)
+                bus.remove_listener("tag", hear_once)
+
+            bus.add_listener("tag", ear)
+            bus.add_listener("tag", ear)
+            bus.add_listener("tag", hear_once)
+            await bus.publish("tag", 1)
+            assert (await ear.next(), await once.next()) == (((1,), {}), ((1,), {}))
+            await bus.publish("tag", 2)
+            assert await ear.next() == ((2,), {})
+            assert bus.remove_listener("tag", ear)
+            assert not bus.remove_listener("tag", ear)
+            await bus.publish("tag", 3)
+
+            while bus.statistics().received < 3:  # noqa: ASYNC110 - until it has come
+                await asyncio.sleep(0)
+
+            assert ear.heard.empty()
+            assert once.heard.empty()
+            assert bus.statistics().unknown == 1
+
+    async def test_foreign_messages_are_ignored(self, pool: RedisPool) -> None:
+        """What others publish on the channel that is no event is counted and dropped; so is a forged gap."""
+        async with RedisEventBus(pool, "c") as bus:
+            ear, gap = Ear(), Ear()
+            bus.add_listener("tag", ear)
+            bus.add_listener(bus.GAP, gap)
+            forged = json.dumps({"tag": "gap", "args": [], "kwargs": {}})
+
+            for message in (
+                "no json",
+                "[]",
+                '{"tag": "tag"}',
+                b"\xff" if not pool.redis.decodes else "x",
+                forged,
+            ):
+                await pool.redis.publish("c", message)
+
+            await bus.publish("tag")
+            assert await ear.next() == ((), {})
+            assert bus.statistics().unknown == 5
+            assert gap.heard.empty()
+
+
+class TestOutages:
+    """What a bus does when its connection is gone."""
+
+    @pytest.mark.parametrize("kind", [RedisServer, ValkeyServer])
+    async def test_a_restart_is_told_as_a_gap(
+        self, start_server: StartServer, kind: type[RedisServer]
+    ) -> None:
+        """After the server's restart the bus hears again, and has told that events may be missing."""
+        server = start_server(kind)
+
+        async with RedisPool(url=server.url, outage_timeout=20.0) as pool, RedisEventBus(pool, "c") as bus:
+            ear, gap = Ear(), Ear()
+            bus.add_listener("tag", ear)
+            bus.add_listener(RedisEventBus.GAP, gap)
+
+            for number in range(3):
+                await bus.publish("tag", number)
+                assert await ear.next() == ((number,), {})
+                await asyncio.to_thread(server.kill)
+                await asyncio.to_thread(server.restart)
+                args, kwargs = await gap.next()
+                assert args == ()
+                assert kwargs.keys() == {"seconds", "reason"}
+                assert kwargs["seconds"] > 0
+                assert bus.subscribed
+
+            await bus.publish("tag", "last")
+            assert await ear.next() == (("last",), {})
+            assert bus.statistics().gaps == 3
+
+    async def test_a_silent_connection_is_noticed(self, redis_server: RedisServer) -> None:
+        """When nothing comes any more, not even the answer to a PING, the bus subscribes anew."""
+        async with (
+            FaultProxy(redis_server.host, redis_server.port) as proxy,
+            RedisPool(url=proxy.url(redis_server.url)) as pool,
+            RedisPool(url=redis_server.url) as other,
+            RedisEventBus(pool, "c", heartbeat=0.1) as bus,
+        ):
+            gap, ear = Ear(), Ear()
+            bus.add_listener("gap", gap)
+            bus.add_listener("tag", ear)
+            proxy.black_hole()
+
+            while bus.subscribed:  # noqa: ASYNC110 - until it is noticed
+                await asyncio.sleep(0.01)
+
+            proxy.heal()
+            await gap.next()
+            sender = RedisEventBus(other, "c")
+            assert await sender.publish("tag", 1) == 1
+            assert await ear.next() == ((1,), {})
+
+    async def test_an_idle_bus_stays_subscribed(self, redis_url: str) -> None:
+        """Without any event the connection is checked by PING, and kept."""
+        async with RedisPool(url=redis_url) as pool, RedisEventBus(pool, "c", heartbeat=0.02) as bus:
+            pings = 0
+
+            while pings < 5:
+                await asyncio.sleep(0.01)
+                pings = int((await pool.redis.info("commandstats")).get("cmdstat_ping", {}).get("calls", 0))
+
+            assert bus.subscribed
+            assert bus.statistics().gaps == 0
+
+    async def test_start_without_a_server_fails(self, start_server: StartServer) -> None:
+        """A bus that cannot subscribe at the start says so, and leaves nothing behind."""
+        server = start_server(RedisServer)
+
+        async with RedisPool(url=server.url, outage_timeout=0.05) as pool:
+            await asyncio.to_thread(server.kill)
+            bus = RedisEventBus(pool, "c")
+
+            with pytest.raises((UnavailableError, OSError)):
+                await bus.start()
+
+            with pytest.raises(ClosedError):
+                await bus.start()
+
+
+class TestUse:
+    """How a bus is used, and misused."""
+
+    async def test_misuse(self, redis_url: str) -> None:
+        """Wrong options, tags and arguments are refused before anything is sent."""
+        async with RedisPool(url=redis_url, name="shop") as pool:
+            for options in ({"queue_size": 0}, {"heartbeat": 0}, {"overflow": "block"}):
+                with pytest.raises(UsageError, match="queue_size"):
+                    RedisEventBus(pool, "c", **options)
+
+            with pytest.raises(UsageError, match="must not be empty"):
+                RedisEventBus(pool, "")
+
+            bus = RedisEventBus(pool, "c")
+            assert repr(bus) == "<RedisEventBus 'c' of redis pool 'shop', new>"
+
+            with pytest.raises(NotReadyError):
+                bus.statistics()
+
+            with pytest.raises(UsageError, match="bus's own"):
+                await bus.publish("gap")
+
+            with pytest.raises(UsageError, match="JSON"):
+                await bus.publish("tag", object())
+
+            async with bus:
+                with pytest.raises(UsageError, match="started before"):
+                    await bus.start()
+
+            await bus.close()
+
+    async def test_close_lets_listeners_finish(self, redis_url: str) -> None:
+        """Closing waits for what is queued, but not for ever."""
+        done: list[int] = []
+
+        async def work(number: int) -> None:
+            await asyncio.sleep(0)
+            done.append(number)
+
+        async with RedisPool(url=redis_url) as pool:
+            bus = RedisEventBus(pool, "c")
+            bus.add_listener("tag", work)
+            await bus.start()
+
+            for number in range(50):
+                await bus.publish("tag", number)
+
+            while bus.statistics().received < 50:  # noqa: ASYNC110 - until all have come
+                await asyncio.sleep(0)
+
+            await bus.close()
+            assert done == list(range(50))
+
+            async def never() -> None:
+                await asyncio.Event().wait()
+
+            bus = RedisEventBus(pool, "c")
+            bus.add_listener("tag", never)
+            await bus.start()
+            await bus.publish("tag")
+            await bus.close(drain=0.01)
