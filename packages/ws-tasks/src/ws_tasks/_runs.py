@@ -91,7 +91,8 @@ class Runs:
     async def wait_idle(self, patience: float) -> None:
         """Wait until no run is under way, for some seconds at most."""
         if self._instances:
-            self._idle = anyio.Event()
+            if self._idle is None or self._idle.is_set():
+                self._idle = anyio.Event()
 
             with anyio.move_on_after(patience):
                 await self._idle.wait()

@@ -105,7 +105,6 @@ class Scheduler:
         self._group: anyio.abc.TaskGroup | None = None
         self._home: object = None
         self._wake: anyio.Event | None = None
-        self._left: anyio.Event | None = None
         self._offset: float | None = None
         self._host: asyncio.Task[None] | None = None  # the reference keeps it alive
         self._closing = False
@@ -115,6 +114,11 @@ class Scheduler:
         return f"<Scheduler {self.name!r} {state}, {len(self._tasks)} tasks>"
 
     async def __aenter__(self) -> Self:
+        group = await self._open()
+        group.start_soon(self._run, name=f"ws_tasks scheduler {self.name}")
+        return self
+
+    async def _open(self) -> anyio.abc.TaskGroup:
         if self._closing:
             raise ClosedError(f"scheduler {self.name!r} was closed: make a new one", scheduler=self.name)
 
@@ -122,19 +126,16 @@ class Scheduler:
             raise UsageError(f"scheduler {self.name!r} is open already", scheduler=self.name)
 
         self._home = loop_marker()
-        self._left = anyio.Event()
         self._wake = anyio.Event()
         self.limiter = anyio.CapacityLimiter(self._max_threads)
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
-        self._group.start_soon(self._run, name=f"ws_tasks scheduler {self.name}")
-
         self.runs.open(self._group)
 
         if _default.get(None) is None:
             _default.set(self)
 
-        return self
+        return self._group
 
     async def __aexit__(
         self,
@@ -216,9 +217,6 @@ class Scheduler:
 
         if leftovers:
             logger.warning("scheduler %r closed, but these runs go on: %s", self.name, ", ".join(leftovers))
-
-        if self._left is not None:
-            self._left.set()
 
         return leftovers
 
@@ -428,10 +426,13 @@ class Scheduler:
             self._host.add_done_callback(_report_end)
 
     async def _serve(self) -> None:
-        """Stay open until `close` is called from elsewhere."""
-        async with self:
-            assert self._left is not None  # noqa: S101 - entering has made it
-            await self._left.wait()
+        """Run until `close` is called from elsewhere, or the loop ends."""
+        await self._open()
+
+        try:
+            await self._run()
+        finally:
+            await self.__aexit__(None, None, None)
 
 
 def _report_end(host: asyncio.Task[None]) -> None:
