@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ws_pool.es import ElasticsearchPool as ElasticsearchPool
     from ws_pool.es import ElasticsearchPoolManager as ElasticsearchPoolManager
     from ws_pool.es import es_pool_manager as es_pool_manager
+    from ws_pool.events import RedisEventBus as RedisEventBus
+    from ws_pool.events import StreamEventBus as StreamEventBus
     from ws_pool.health import HealthChecker as HealthChecker
     from ws_pool.health import ProcessHealthChecker as ProcessHealthChecker
     from ws_pool.http import HttpPool as HttpPool
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from ws_pool.pool import Lease as Lease
     from ws_pool.pool import Pool as Pool
     from ws_pool.pool import PoolStatistics as PoolStatistics
+    from ws_pool.redis import RedisPool as RedisPool
+    from ws_pool.redis import RedisPoolManager as RedisPoolManager
+    from ws_pool.redis import redis_pool_manager as redis_pool_manager
     from ws_pool.sqlite import SqlitePool as SqlitePool
     from ws_pool.sqlite import SqlitePoolManager as SqlitePoolManager
 
@@ -66,6 +71,10 @@ _MODULES = {
     "PoolStatistics": "pool",
     "Prepared": "mysql",
     "ProcessHealthChecker": "health",
+    "redis_pool_manager": "redis",
+    "RedisEventBus": "events",
+    "RedisPool": "redis",
+    "RedisPoolManager": "redis",
     "Result": "mysql",
     "Row": "mysql",
     "ShareCache": "cache",
@@ -74,6 +83,7 @@ _MODULES = {
     "SqlitePool": "sqlite",
     "SqlitePoolManager": "sqlite",
     "SqlPoolManager": "mysql",
+    "StreamEventBus": "events",
 }
 
 __all__ = (
@@ -95,6 +105,9 @@ __all__ = (
     "PoolStatistics",
     "Prepared",
     "ProcessHealthChecker",
+    "RedisEventBus",
+    "RedisPool",
+    "RedisPoolManager",
     "Result",
     "Row",
     "ShareCache",
@@ -102,11 +115,13 @@ __all__ = (
     "SqlPoolManager",
     "SqlitePool",
     "SqlitePoolManager",
+    "StreamEventBus",
     "atomic",
     "es_pool_manager",
     "http_pool_manager",
     "mongo_pool_manager",
     "mysql_pool_manager",
+    "redis_pool_manager",
     "sql_pool_manager",
 )
 
