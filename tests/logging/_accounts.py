@@ -10,7 +10,9 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \| INFO {5}\| __main__:\w+:\d+ - m (\d+) (\w+) (\d+) x*")
+LINE = re.compile(
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \| INFO {5}\| __main__:\w+:\d+ - m (\d+) (\w+) (\d+) x*"
+)
 
 PROGRAM = """
 import atexit, fcntl, multiprocessing, os, resource, signal, sys, threading, time

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from loguru import logger
@@ -31,7 +32,7 @@ def nothing_stays() -> Iterator[None]:
 
 
 @pytest.fixture
-def hold():
+def hold() -> Any:
     """Return a context manager that keeps every process from writing to a log file."""
 
     @contextmanager

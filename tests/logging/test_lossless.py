@@ -49,7 +49,7 @@ class TestEnds:
         check(tmp_path, writers=4, each=2000)
 
     def test_a_hook_that_runs_after_ours(self, tmp_path: Path) -> None:
-        """atexit calls in reverse: a hook registered earlier still finds a log."""
+        """Atexit calls in reverse: a hook registered earlier still finds a log."""
         run(tmp_path, "atexit.register(work, 'late', 100)\nstart()\nwork('early', 100)\n")
         check(tmp_path, writers=2, each=100)
 
@@ -178,8 +178,10 @@ class TestProcesses:
         assert len(list(tmp_path.glob("app.*.log"))) == 3
 
     def test_renamed_by_somebody_else(self, tmp_path: Path) -> None:
-        """logrotate's way: rename, and the writer follows to a new file."""
-        process = launch(tmp_path, "start()\nwork('a', 1000)\nsay('half')\nsys.stdin.readline()\nwork('b', 1000)\n")
+        """Logrotate's way: rename, and the writer follows to a new file."""
+        process = launch(
+            tmp_path, "start()\nwork('a', 1000)\nsay('half')\nsys.stdin.readline()\nwork('b', 1000)\n"
+        )
         until(process, "half")
         (tmp_path / "app.log").rename(tmp_path / "old.log")
         finish_with(process, "go\n")
@@ -187,9 +189,10 @@ class TestProcesses:
         assert (tmp_path / "app.log").stat().st_size > 0
 
     def test_copied_and_truncated_by_somebody_else(self, tmp_path: Path) -> None:
-        """logrotate's copytruncate: the writer goes on at the new end, without a hole of zeros."""
+        """Logrotate's copytruncate: the writer goes on at the new end, without a hole of zeros."""
         process = launch(
-            tmp_path, "h = start()\nwork('a', 1000)\nh.flush()\nsay('half')\nsys.stdin.readline()\nwork('b', 1000)\n"
+            tmp_path,
+            "h = start()\nwork('a', 1000)\nh.flush()\nsay('half')\nsys.stdin.readline()\nwork('b', 1000)\n",
         )
         until(process, "half")
         (tmp_path / "copy.log").write_bytes((tmp_path / "app.log").read_bytes())

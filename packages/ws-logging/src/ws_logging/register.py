@@ -200,7 +200,7 @@ class LoggerHandle:
         self._number: int | None = None
         self._swapping = False
         self._messages = 0
-        self._counts: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
         self._lock = threading.Lock()
         self._closed = False
 
@@ -317,9 +317,9 @@ class LoggerHandle:
             return True
 
         # Every 1/share-th message: exact, and without randomness.
-        count = self._counts.get(name, 0.0) + share
-        self._counts[name] = count % 1.0
-        return count >= 1.0
+        count = self._counts.get(name, 0) + 1
+        self._counts[name] = count
+        return int(count * share) > int((count - 1) * share)
 
     def _emit(self, message: Any) -> None:
         record = message.record

@@ -408,6 +408,9 @@ class QueuedFileSink:
         self._nap(None)
         self._sleeping = False
 
+        if not self._lines:
+            return
+
         if not (self._hurry or self._has_stopped()) and self._lines.waiting_bytes < EARLY:
             self._gathering = True
             self._nap(GATHER)

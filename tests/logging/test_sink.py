@@ -1,0 +1,582 @@
+"""The sink inside one process: accounts, policies, and the file beneath."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from loguru import logger
+
+from ws_logging import LogFileRotator, LoggingConfigError, QueuedFileSink
+from ws_logging._file import RotatingFile
+from ws_logging._queue import LineQueue
+from ws_logging.sink import _live_path
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Any]:
+    """Make sinks, and stop them at the end."""
+    made = []
+
+    def new(**options: Any) -> Any:
+        made.append(QueuedFileSink(tmp_path / "app.log", **options))
+        return made[-1]
+
+    yield new
+
+    for sink in made:
+        sink.stop()
+
+
+def lines(path: Path) -> Any:
+    """Return the lines of a file."""
+    return path.read_text().splitlines()
+
+
+def balanced(sink: Any) -> Any:
+    """Check the accounts, and return them."""
+    s = sink.statistics()
+    assert s.accepted == s.written + s.dropped + s.pending
+    return s
+
+
+class TestWriting:
+    """Lines in, lines out."""
+
+    def test_in_order_and_whole(self, make: Any) -> None:
+        """What was put is in the file."""
+        sink = make()
+
+        for number in range(1000):
+            sink.put(b"%d\n" % number)
+
+        assert sink.drain(30)
+        assert lines(sink.path) == [str(number) for number in range(1000)]
+        assert balanced(sink).written == 1000
+        assert balanced(sink).pending_bytes == 0
+
+    def test_nothing_starts_before_the_first_line(self, make: Any) -> None:
+        """A sink that is never used costs no thread."""
+        sink = make()
+        assert sink._worker is None
+        sink.stop()
+        assert sink.drain(1)
+
+    def gathering(self, make: Any) -> Any:
+        """Return a sink whose writer has a line and waits for more."""
+        sink = make()
+        sink.put(b"first\n")
+
+        while not sink._sleeping or sink.statistics().pending:
+            time.sleep(0.001)
+
+        sink.put(b"normal\n")
+
+        while not sink._gathering:
+            time.sleep(0.001)
+
+        assert sink.statistics().written == 1
+        return sink
+
+    def test_an_urgent_line_does_not_wait_for_more(self, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An error is on disk at once, even if the writer would wait for a minute."""
+        monkeypatch.setattr("ws_logging.sink.GATHER", 60.0)
+        sink = self.gathering(make)
+        sink.put(b"urgent\n", urgent=True)
+
+        while sink.statistics().written < 3:
+            time.sleep(0.001)
+
+    def test_much_does_not_wait_for_more(self, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nor do 64 KiB."""
+        monkeypatch.setattr("ws_logging.sink.GATHER", 60.0)
+        sink = self.gathering(make)
+
+        for _ in range(70):
+            sink.put(b"x" * 1023 + b"\n")
+
+        while sink.statistics().written < 60:
+            time.sleep(0.001)
+
+    def test_as_a_sink_of_loguru(self, make: Any) -> None:
+        """Write takes loguru's message, with its level."""
+        sink = make()
+        number = logger.add(sink, format="{message}")
+        logger.error("a \ud800 surrogate")
+        logger.remove(number)
+        assert lines(sink.path) == ["a \\ud800 surrogate"]
+        assert "app.log" in repr(sink)
+
+    def test_writes_after_stop_are_synchronous(self, make: Any) -> None:
+        """They are in the file when the call returns; stop may be called again."""
+        sink = make()
+        sink.stop()
+        sink.stop()
+        sink.put(b"late\n")
+        assert lines(sink.path) == ["late"]
+        assert balanced(sink).written == 1
+        assert not sink.drain(0.0) or sink.statistics().pending == 0
+
+    def test_drain_gives_up_in_time(self, make: Any, hold: Any) -> None:
+        """It says so, and it goes on when there is no limit."""
+        sink = make()
+
+        with hold(sink.path):
+            sink.put(b"x\n")
+            assert not sink.drain(0.02)
+
+        assert sink.drain()
+
+    def test_many_threads_stopped_in_the_middle(self, make: Any) -> None:
+        """Whoever races with stop is written by the writer, by stop, or by itself."""
+        sink = make()
+        go = threading.Barrier(5)
+
+        def work(name: str) -> None:
+            go.wait()
+
+            for number in range(2000):
+                sink.put(f"{name} {number}\n".encode())
+
+        threads = [threading.Thread(target=work, args=(name,)) for name in range(4)]
+
+        for thread in threads:
+            thread.start()
+
+        go.wait()
+        sink.stop()
+
+        for thread in threads:
+            thread.join()
+
+        assert len(set(lines(sink.path))) == 8000
+        assert balanced(sink).written == 8000
+
+
+class TestPolicies:
+    """A full queue: exact counts for each policy."""
+
+    def fill(self, sink: Any, count: int, *, start: Any = 0) -> None:
+        """Put lines of 10 bytes."""
+        for number in range(start, start + count):
+            sink.put(b"%09d\n" % number)
+
+    def test_drop_newest(self, make: Any, hold: Any) -> None:
+        """The first ones stay; one line tells how many are missing."""
+        sink = make(max_records=100, overflow="drop_newest")
+
+        with hold(sink.path):
+            self.fill(sink, 1000)
+            assert balanced(sink).dropped == 910  # a tenth is kept for errors
+            sink.put(b"error\n", urgent=True)
+            assert balanced(sink).dropped == 910
+
+        sink.drain(30)
+        sink.stop()
+        written = lines(sink.path)
+        written.remove("910 log messages were dropped")
+        assert written == [*(f"{n:09}" for n in range(90)), "error"]
+        assert balanced(sink).written == 91
+
+    def test_drop_oldest(self, make: Any, hold: Any) -> None:
+        """The last ones stay; what the writer has taken already is written."""
+        sink = make(max_records=100, overflow="drop_oldest")
+
+        with hold(sink.path):
+            self.fill(sink, 1)
+
+            while sink._lines:
+                time.sleep(0.001)  # until the writer has taken it
+
+            self.fill(sink, 999, start=1)
+            assert balanced(sink).dropped == 910
+
+        sink.stop()
+        written = lines(sink.path)
+        written.remove("910 log messages were dropped")
+        assert written == ["000000000", *(f"{n:09}" for n in range(911, 1000))]
+
+    def test_drop_oldest_when_the_writer_has_it_all(self, make: Any, hold: Any) -> None:
+        """Then the newest is dropped."""
+        sink = make(max_records=2, overflow="drop_oldest")
+
+        with hold(sink.path):
+            self.fill(sink, 1)
+
+            while sink._lines:
+                time.sleep(0.001)
+
+            sink._lines._max_records = 0
+            self.fill(sink, 1)
+            assert balanced(sink).dropped == 1
+
+    def test_block_waits_and_then_drops(self, make: Any, hold: Any) -> None:
+        """The first caller waits; the next ones do not add up their waits."""
+        sink = make(max_records=10, block_timeout=0.05)
+
+        with hold(sink.path):
+            self.fill(sink, 9)
+            began = time.monotonic()
+            self.fill(sink, 1)
+            assert time.monotonic() - began >= 0.05
+            self.fill(sink, 1000)
+            assert balanced(sink).dropped == 1001
+
+        assert sink.drain(30)
+
+    def test_block_goes_on_when_there_is_room(self, make: Any, hold: Any) -> None:
+        """Nothing is dropped when the writer comes in time."""
+        sink = make(max_records=10, block_timeout=60)
+
+        with hold(sink.path):
+            self.fill(sink, 9)
+            thread = threading.Thread(target=self.fill, args=(sink, 100))
+            thread.start()
+
+        thread.join()
+        assert sink.drain(30)
+        assert balanced(sink).written == 109
+
+    @pytest.mark.timeout(60)
+    async def test_never_on_the_thread_of_an_event_loop(self, make: Any, hold: Any) -> None:
+        """A loop must not stand still for a disk."""
+        sink = make(max_records=10, block_timeout=600)
+
+        with hold(sink.path):
+            self.fill(sink, 20)
+            assert balanced(sink).dropped == 11
+
+    def test_bytes_count_too(self, make: Any, hold: Any) -> None:
+        """Whichever limit is reached first."""
+        sink = make(max_bytes=1000, overflow="drop_newest")
+
+        with hold(sink.path):
+            self.fill(sink, 200)
+            assert balanced(sink).dropped == 110
+
+    def test_a_line_longer_than_the_queue(self, make: Any) -> None:
+        """It is taken when nothing else waits."""
+        sink = make(max_bytes=10)
+        sink.put(b"x" * 1000 + b"\n")
+        assert sink.drain(30)
+
+    def test_the_notice_is_tried_again(self, make: Any, hold: Any, tmp_path: Path) -> None:
+        """Until it is in the file."""
+        told = []
+
+        def notice(count: int) -> Any:
+            told.append(count)
+            return f"lost {count}\n"
+
+        sink = make(max_records=10, overflow="drop_newest", notice=notice)
+
+        with hold(sink.path):
+            self.fill(sink, 20)
+            sink._file.path.unlink()
+            sink._file.path.mkdir()
+
+        deadline = time.monotonic() + 30
+
+        while not sink.statistics().errors and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+        sink._file.path.rmdir()
+        assert sink.drain(30)
+        sink.stop()
+        assert "lost 11" in lines(sink.path)
+
+
+class TestMistakes:
+    """Arguments that make no sense."""
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"rotation": "500 MB"}, "rotation: LogFileRotator.make"),
+            ({"retention": -1}, "retention: a number of files"),
+            ({"retention": True}, "retention: a number of files"),
+            ({"retention": "10 days"}, "retention: a number of files"),
+            ({"compression": "zip"}, "compression: 'gz' or None"),
+            ({"overflow": "explode"}, "overflow: 'block'"),
+        ],
+    )
+    def test_options(self, make: Any, tmp_path: Path, options: Any, message: Any) -> None:
+        """The message says what is expected, and nothing was opened."""
+        with pytest.raises(LoggingConfigError, match=message):
+            make(**options)
+
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_place_that_cannot_be_opened(self, tmp_path: Path) -> None:
+        """A directory in place of the file, a file in place of the directory."""
+        (tmp_path / "app.log").mkdir()
+
+        with pytest.raises(LoggingConfigError, match=r"app.log cannot be opened: Is a directory"):
+            QueuedFileSink(tmp_path / "app.log")
+
+        (tmp_path / "file").touch()
+
+        with pytest.raises(LoggingConfigError, match="cannot be opened"):
+            QueuedFileSink(tmp_path / "file" / "app.log")
+
+    @pytest.mark.parametrize(
+        ("name", "live"),
+        [
+            ("app.{time}.log", "app.log"),
+            ("app_{time}.log", "app.log"),
+            ("{time}app.log", "app.log"),
+            ("a.log", "a.log"),
+        ],
+    )
+    def test_the_time_is_for_rotated_files(self, name: str, live: str) -> None:
+        """The live file has one name in all processes."""
+        assert _live_path(f"/x/{name}") == Path(f"/x/{live}")
+
+
+class Clock:
+    """Time as a test wants it."""
+
+    def __init__(self, now: float = 1_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> Any:
+        """Tell it."""
+        return self.now
+
+
+class TestRotatingFile:
+    """The file beneath: two of them stand for two processes."""
+
+    @pytest.fixture
+    def pair(self, tmp_path: Path) -> Iterator[Any]:
+        """Two writers of one file, with one clock."""
+        clock = Clock(10 * 86400.0 - 10)
+
+        def new(cls: type[RotatingFile] = RotatingFile, **options: Any) -> Any:
+            file = cls(tmp_path / "app.log", clock=clock, **options)
+            opened.append(file)
+            return file
+
+        opened: list[RotatingFile] = []
+        yield new, clock
+
+        for file in opened:
+            file.close()
+
+    def test_midnight_is_seen_once(self, pair: Any, tmp_path: Path) -> None:
+        """Whoever writes first after midnight rotates, the other follows; also one that was just started."""
+        new, clock = pair
+        rotator = LogFileRotator(None, "00:00", tz=__import__("datetime").UTC)
+        one, two = new(rotator=rotator), new(rotator=rotator)
+        one.append([b"a\n"])
+        two.append([b"b\n"])
+        clock.now += 20
+        assert len(two.append([b"c\n"])[2]) == 1
+        assert one.append([b"d\n"])[2] == []
+        three = new(rotator=rotator)
+        assert three.append([b"e\n"])[2] == []
+        assert lines(tmp_path / "app.log") == ["c", "d", "e"]
+        clock.now += 86400
+        assert len(three.append([b"f\n"])[2]) == 1
+        assert (one.rotations, two.rotations, three.rotations) == (0, 1, 1)
+
+    def test_a_file_of_unknown_age(self, pair: Any, tmp_path: Path) -> None:
+        """Without a note in the sidecar the time of the last write counts."""
+        new, clock = pair
+        path = tmp_path / "app.log"
+        path.write_text("old\n")
+        os.utime(path, (0, clock.now - 86400))
+        rotator = LogFileRotator(None, "00:00", tz=__import__("datetime").UTC)
+        assert len(new(rotator=rotator).append([b"new\n"])[2]) == 1
+        assert lines(path) == ["new"]
+
+    def test_names_do_not_collide(self, pair: Any, tmp_path: Path) -> None:
+        """Rotations within one microsecond get numbers, compressed ones count too."""
+        new, _ = pair
+        file = new(rotator=LogFileRotator(4), compression="gz")
+
+        for _ in range(4):
+            file.tidy(file.append([b"abc\n"])[2])
+
+        names = sorted(path.name for path in tmp_path.glob("app.*.gz"))
+        assert len(names) == 3
+        assert names[0].endswith("_000000.2.log.gz")
+
+    def test_retention_by_age(self, pair: Any, tmp_path: Path) -> None:
+        """Files last written before the limit go; what is not ours stays."""
+        new, clock = pair
+        file = new(rotator=LogFileRotator(4), retention=timedelta(days=1))
+        (tmp_path / "app.notes.log").touch()
+        rotated = file.append([b"abc\n", b"def\n", b"ghi\n"])[2]
+        os.utime(rotated[0], (0, clock.now - 90000))
+        os.utime(rotated[1], (0, clock.now - 80000))
+        file.tidy(rotated)
+        assert [path.exists() for path in rotated] == [False, True]
+        assert (tmp_path / "app.notes.log").exists()
+
+    def test_tidying_reports_trouble_at_the_end(
+        self, pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One file that cannot be dealt with does not keep the others."""
+        new, _ = pair
+        file = new(rotator=LogFileRotator(4), compression="gz", retention=0)
+        rotated = file.append([b"abc\n", b"def\n", b"ghi\n"])[2]
+        rotated[0].unlink()
+        monkeypatch.setattr("gzip.open", lambda *_, **__: (_ for _ in ()).throw(OSError("no room")))
+
+        with pytest.raises(OSError, match="no room"):
+            file.tidy(rotated)
+
+        monkeypatch.undo()
+        monkeypatch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError("read-only")))
+
+        with pytest.raises(OSError, match="read-only"):
+            file.tidy([tmp_path / "app.log"])
+
+    def test_trouble_with_tidying_is_counted(self, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The lines are safe; people are told."""
+        monkeypatch.setattr(RotatingFile, "tidy", lambda *_: (_ for _ in ()).throw(OSError("read-only")))
+        sink = make(rotation=LogFileRotator(4))
+
+        for _ in range(3):
+            sink.put(b"abc\n")
+
+        sink.stop()
+        assert balanced(sink).written == 3
+        assert "read-only" in balanced(sink).last_error
+
+    def test_the_broken_twin_loses_lines(self, pair: Any, tmp_path: Path) -> None:
+        """A writer that does not look whether its file is still the one of that name."""
+
+        class Broken(RotatingFile):
+            def _follow(self, adding: int) -> Any:
+                return None
+
+        new, _ = pair
+        one, two = new(rotator=LogFileRotator(4), compression="gz"), new(Broken)
+        two.append([b"one\n"])
+        one.tidy(one.append([b"two\n"])[2])
+        two.append([b"six\n"])
+        found = lines(tmp_path / "app.log")
+        assert "six" not in found
+
+    def test_short_writes(self, pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The system may take less than it was given."""
+        new, _ = pair
+        file = new()
+        real = os.write
+        monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:3]))
+        assert file.append([b"abcdef\n", b"ghijkl\n"]) == (2, None, [])
+        assert lines(tmp_path / "app.log") == ["abcdef", "ghijkl"]
+
+    def test_a_half_line_is_taken_back(
+        self, pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """So that nobody else's line is glued to it."""
+        new, _ = pair
+        one, two = new(), new()
+        real, calls = os.write, []
+
+        def failing(fd: int, data: Any) -> Any:
+            calls.append(1)
+
+            if len(calls) > 1:
+                raise OSError(28, "No space left on device")
+
+            return real(fd, data[:10])
+
+        monkeypatch.setattr(os, "write", failing)
+        done, error, _ = one.append([b"abcdef\n", b"ghijkl\n"])
+        monkeypatch.undo()
+        assert (done, error and error.errno) == (1, 28)
+        two.append([b"other\n"])
+        assert one.append([b"ghijkl\n"])[0] == 1
+        assert lines(tmp_path / "app.log") == ["abcdef", "other", "ghijkl"]
+
+    @given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(5, 60))
+    def test_no_file_is_larger_than_it_may_be(
+        self, tmp_path_factory: pytest.TempPathFactory, sizes: list[int], limit: int
+    ) -> None:
+        """Whatever the lines are, unless a single line is longer; and all lines are there, in order."""
+        directory = tmp_path_factory.mktemp("log")
+        file = RotatingFile(directory / "app.log", rotator=LogFileRotator(limit), clock=Clock())
+        text = [b"x" * (size - 1) + b"\n" for size in sizes]
+        done, error, rotated = file.append(text)
+        file.close()
+        assert (done, error) == (len(text), None)
+        files = [*rotated, directory / "app.log"]
+        assert b"".join(path.read_bytes() for path in files) == b"".join(text)
+
+        for path in files:
+            content = path.read_bytes()
+            assert len(content) <= limit or content.count(b"\n") == 1
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """The queue against a plain list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = LineQueue(1000, 10)
+        self.model: list[int] = []
+        self.taken: list[int] = []
+        self.appended = self.refused = self.evicted = self.written = 0
+
+    @rule(size=st.integers(1, 300), urgent=st.booleans())
+    def put(self, size: int, urgent: bool) -> None:  # noqa: FBT001 - a rule's argument
+        """Append, if there is room."""
+        if self.queue.has_room(size, urgent=urgent):
+            self.queue.append(b"x" * size)
+            self.model.append(size)
+            self.appended += 1
+        else:
+            assert len(self.model) + len(self.taken) > 0
+            self.queue.refused += 1
+            self.refused += 1
+
+    @rule()
+    def evict(self) -> None:
+        """Drop the oldest."""
+        assert self.queue.evict() == bool(self.model)
+
+        if self.model:
+            self.model.pop(0)
+            self.evicted += 1
+
+    @rule(size=st.integers(1, 500))
+    def take(self, size: int) -> None:
+        """The writer takes some, when it has none."""
+        if not self.taken:
+            batch = self.queue.take(size)
+            self.taken = [len(line) for line in batch]
+            assert self.taken == self.model[: len(self.taken)]
+            del self.model[: len(self.taken)]
+
+    @rule(count=st.integers(0, 5))
+    def write(self, count: int) -> None:
+        """The writer has written some."""
+        done = self.taken[:count]
+        self.queue.written([b"x" * size for size in done])
+        del self.taken[:count]
+        self.written += len(done)
+
+    @invariant()
+    def accounts(self) -> None:
+        """Nothing is counted twice or forgotten."""
+        assert self.queue.waiting == len(self.model) + len(self.taken)
+        assert self.queue.waiting_bytes == sum(self.model) + sum(self.taken)
+        assert self.queue.dropped == self.refused + self.evicted
+        assert self.queue.done == self.written
+        assert bool(self.queue) == bool(self.model)
+
+
+TestQueue = QueueMachine.TestCase
