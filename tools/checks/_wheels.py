@@ -174,7 +174,10 @@ def check_alone(name: str) -> str | None:
     environment = ALONE / name
     command([uv, "venv", "--quiet", "--clear", "--python", dev.base_python(), environment])
     python = dev.executable(environment, "python")
-    command([uv, "pip", "install", "--quiet", "--python", python, "--find-links", BUILT, _wheel(name)])
+    # The same version is built again and again here: its wheels must not come from a cache.
+    fresh = [word for sibling in IMPORT_NAMES for word in ("--refresh-package", sibling)]
+    install = [uv, "pip", "install", "--quiet", "--python", str(python), "--find-links", str(BUILT)]
+    command([*install, *fresh, str(_wheel(name))])
     listed = json.loads(command([uv, "pip", "list", "--quiet", "--python", python, "--format", "json"]))
     installed = {entry["name"] for entry in listed}
     expected = EXACT.get(name)
