@@ -181,6 +181,19 @@ class LeasePool(ConnectionPool):
         if lease is not None:
             self._pool.release(lease, discard=mark(connection).spoiled or not connection.is_connected)
 
+    def hang_up(self) -> None:
+        """Cut the connections that listen for messages: they would never come back by themselves."""
+        for connection, lease in list(self._lent.items()):
+            # Only a PubSub asks to be told of a new connect, in order to subscribe again.
+            if connection._connect_callbacks:  # noqa: SLF001 - redis-py has no public way to ask
+                writer = connection._writer  # noqa: SLF001 - its own way waits for buffers to drain
+
+                if writer is not None:
+                    writer.transport.abort()
+
+                del self._lent[connection]
+                self._pool.release(lease, discard=True)
+
     async def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's signature
         """Replace the connections: idle ones now, and those in use when they come back."""
         del inuse_connections

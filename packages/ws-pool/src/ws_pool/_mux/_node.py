@@ -133,4 +133,5 @@ class Node:
         await asyncio.gather(*(lane.close(timeout=timeout) for lane in self.lanes))
 
         if self.pool.ready:
+            self.leases.hang_up()
             await self.pool.close(timeout=timeout)
