@@ -93,7 +93,7 @@ class TestCommands:
         async with pool.redis.pipeline() as pipe:
             await pipe.watch("{t}a")
             assert await pipe.get("{t}a") == "2"
-            pipe.multi()  # type: ignore[no-untyped-call]  # redis-py's
+            pipe.multi()
             pipe.set("{t}a", 3)
             assert await pipe.execute() == [True]
 

@@ -123,6 +123,12 @@ class RedisPool:
                 print(await pool.redis.get("greeting"), pool.url)
             ```
         """
+        if elsewhere := options.keys() & {"url", "address", "host", "port", "path", "sentinels", "cluster"}:
+            message = (
+                f"RedisPool.embedded() has a server of its own: leave {', '.join(sorted(elsewhere))} out"
+            )
+            raise UsageError(message, pool=name)
+
         pool = cls(name=name, **options)  # type: ignore[arg-type]  # checked inside
         pool._server = EmbeddedServer(None if folder is None else Path(folder), config=config)
         return pool

