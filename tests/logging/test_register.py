@@ -537,7 +537,7 @@ class TestComponent:
         rotation = {"size_mb": 1, "at": "03:00"}
         component.configure({"level": "debug", "file_path": str(tmp_path), "file_rotation": rotation})
         component.add_context("request_id", lambda: "r-1")
-        assert not (tmp_path / "app.log").exists()  # noqa: ASYNC240 - nobody waits
+        assert not (tmp_path / "app.log").exists()
 
         with pytest.raises(NotReadyError, match="not started"):
             _ = component.handle

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -28,8 +28,6 @@ from ws_logging.sink import QueuedFileSink, SinkStatistics
 __all__ = ("LoggerHandle", "LoggerStatistics", "register_logger")
 
 # Any below: loguru's messages and records, and sinks of any kind.
-
-_SEEN = "ws_logging.seen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +171,11 @@ class _Plan:
     levels: Mapping[str, int]
     sample: Mapping[str, float]
 
+    @property
+    def lowest(self) -> int:
+        """The lowest level that any module may log."""
+        return min([self.level, *self.levels.values()])
+
 
 class LoggerHandle:
     """What `register_logger` set up. Made by that function only."""
@@ -198,7 +201,6 @@ class LoggerHandle:
         self._debug = debug
         self._interceptor = interceptor
         self._number: int | None = None
-        self._swapping = False
         self._messages = 0
         self._counts: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -213,7 +215,7 @@ class LoggerHandle:
         _process.catch_sigterm()
 
         if self._interceptor is not None:
-            self._interceptor.register(min(self._plan.level, *self._plan.levels.values(), 50))
+            self._interceptor.register(self._plan.lowest)
 
     def set_level(self, level: str | int) -> None:
         """
@@ -232,18 +234,10 @@ class LoggerHandle:
                 return
 
             self._plan = _Plan(number, self._plan.levels, self._plan.sample)
-            self._swapping = True
-
-            try:
-                before, self._number = self._number, self._add()
-                # A thread in the middle of a message may know only the old handler: let it finish.
-                time.sleep(0.01)
-                logger.remove(before)
-            finally:
-                self._swapping = False
+            _set_handler_level(self._number, self._plan.lowest)
 
             if self._interceptor is not None:
-                self._interceptor.register(min(number, *self._plan.levels.values(), 50))
+                logging.getLogger().setLevel(self._plan.lowest)
 
     def flush(self, timeout: float = 5.0) -> bool:
         """
@@ -292,10 +286,9 @@ class LoggerHandle:
 
     def _add(self) -> int:
         plan = self._plan
-        lowest = min([plan.level, *plan.levels.values()])
         return logger.add(
             self._emit,
-            level=lowest,
+            level=plan.lowest,
             format="",  # rendered here, once for all outputs; loguru appends the exception
             filter=self._passes if plan.levels or plan.sample else None,
             backtrace=self._debug,
@@ -323,13 +316,6 @@ class LoggerHandle:
 
     def _emit(self, message: Any) -> None:
         record = message.record
-
-        if self._swapping:
-            if _SEEN in record:
-                return
-
-            record[_SEEN] = True
-
         exception = message[1:]  # behind the line end of the empty format
         line = self._render(record, exception)
         self._messages += 1
@@ -366,3 +352,19 @@ def _of(table: Mapping[str, Any], name: str) -> Any:
         name = name.rpartition(".")[0]
 
     return None
+
+
+def _set_handler_level(number: int, level: int) -> None:
+    """
+    Change the level of a handler of loguru in place.
+
+    loguru's own way is to remove the handler and add another one. A thread in the middle of a
+    message knows only one of the two, so that messages would be lost or doubled. The attributes
+    are private to loguru; a test watches over them, and the range of its versions is closed.
+    """
+    core: Any = logger._core  # type: ignore[attr-defined]  # noqa: SLF001 - see above
+
+    with core.lock:
+        if number in core.handlers:
+            core.handlers[number]._levelno = level  # noqa: SLF001 - see above
+            core.min_level = min(handler.levelno for handler in core.handlers.values())
