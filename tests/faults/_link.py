@@ -151,11 +151,11 @@ class Link:
             await asyncio.wait([swallowing])
 
     async def _swallow(self, reader: asyncio.StreamReader) -> None:
-        while await _read(reader):
+        while await self._read(reader):
             self._lossy = True
 
     async def _pump_requests(self, reader: asyncio.StreamReader) -> None:
-        while data := await _read(reader):
+        while data := await self._read(reader):
             passing: list[bytes] = []
             reached: list[Fault] = []
             lost: Fault | None = None
@@ -194,7 +194,7 @@ class Link:
         self._up.send_eof()
 
     async def _pump_replies(self, reader: asyncio.StreamReader) -> None:
-        while data := await _read(reader):
+        while data := await self._read(reader):
             passing: list[bytes] = []
 
             for piece in self._dialect.replies(data):
@@ -269,6 +269,16 @@ class Link:
             self._down.send_eof()
             self._up.send_eof()
 
+    async def _read(self, reader: asyncio.StreamReader) -> bytes:
+        """Read; a reset is passed on as a reset, and seen as an end here."""
+        try:
+            return await reader.read(_CHUNK)
+        except OSError:
+            if self._state is _State.OPEN:
+                self.cut()
+
+            return b""
+
     async def _send_up(self, data: bytes) -> None:
         if data:
             self._counters.bytes_to_server += len(data)
@@ -289,13 +299,6 @@ class Link:
 
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()
-
-
-async def _read(reader: asyncio.StreamReader) -> bytes:
-    try:
-        return await reader.read(_CHUNK)
-    except OSError:
-        return b""
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

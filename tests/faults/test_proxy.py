@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.faults import FaultProxy, Then
+from tests.faults._link import _reset
 from tests.servers import StartServer
 from tools.servers import MariaDBServer, MysqlConnection, RedisServer, wait_until
 from tools.servers._resp import encode_command
@@ -120,6 +121,40 @@ class TestPassing:
 
             async with connected(proxy) as client:
                 assert await client("PING") == b"+PONG\r\n"
+
+    async def test_a_reset_is_passed_on_as_a_reset(self) -> None:
+        """A server that resets its connection resets the client's, and the other way round."""
+        ended: asyncio.Queue[object] = asyncio.Queue()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                if await reader.readline() == b"reset\n":
+                    _reset(writer)
+
+                await ended.put(await reader.read())
+            except ConnectionResetError as error:
+                await ended.put(error)
+            finally:
+                writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+
+        async with server, FaultProxy(*server.sockets[0].getsockname(), protocol="raw") as proxy:
+            async with connected(proxy) as client:
+                client.writer.write(b"reset\n")
+
+                with pytest.raises(ConnectionResetError):
+                    await client.line()
+
+            await ended.get()
+
+            async with connected(proxy) as client:
+                reached = proxy.reached()
+                client.writer.write(b"stay\n")
+                await reached.wait()
+                _reset(client.writer)
+
+            assert isinstance(await asyncio.wait_for(ended.get(), 20), ConnectionResetError)
 
     async def test_an_incomplete_request_is_passed_on_at_the_end(self, proxy: FaultProxy) -> None:
         """Half a command reaches the server when the client ends behind it."""
