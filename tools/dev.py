@@ -236,7 +236,7 @@ def hatch_environment(
             if python.exists():
                 return python
 
-        hatch = install_hatch()
+        hatch = install_tool("hatch", HATCH)
         environment = {**hatch_variables(), **(variables or {})}
         say(f"creating or updating the environment {name!r}")
         command = [str(hatch), "-e", name, "run", "python", "-c", "import sys; print(sys.executable)"]
@@ -283,11 +283,6 @@ def refresh_editables(python: Path) -> None:
 def install_uv() -> str:
     """Return the path of uv, installed into the private environment of tools."""
     return str(install_tool("uv", UV))
-
-
-def install_hatch() -> Path:
-    """Return the path of hatch, installed into the private environment of tools."""
-    return install_tool("hatch", HATCH)
 
 
 def install_tool(name: str, requirement: str) -> Path:
@@ -575,16 +570,7 @@ def ticking() -> Iterator[None]:
 
 
 def become(command: Sequence[str], *, directory: Path | None = None) -> int:
-    """
-    Replace this process by a program, so that signals, the terminal and the exit code are its own.
-
-    Args:
-        command: Program and arguments.
-        directory: Where to run it; None for where the user is.
-
-    Returns:
-        The exit code, on Windows; elsewhere this never returns.
-    """
+    """Replace this process by a program, so that signals, the terminal and the exit code are its own."""
     sys.stdout.flush()
     sys.stderr.flush()
 
