@@ -7,17 +7,17 @@ import functools
 import inspect
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
 
 from ws_core.errors import NotReadyError
 from ws_tasks.errors import RunTimeout
-from ws_tasks.interface import EventKind, Run, TaskEvent
+from ws_tasks.interface import EventKind, Guard, Run, TaskEvent
 
 if TYPE_CHECKING:
     from ws_tasks._task import ScheduledTask
@@ -27,7 +27,7 @@ __all__ = ("Instance", "current_run", "execute")
 
 logger = logging.getLogger("ws_tasks")
 
-_current: ContextVar[Run] = ContextVar("ws_tasks_current_run")
+_current: ContextVar[Instance] = ContextVar("ws_tasks_current_run")
 
 
 def current_run() -> Run:
@@ -51,7 +51,7 @@ def current_run() -> Run:
         ```
     """
     try:
-        return _current.get()
+        return _current.get().run
     except LookupError:
         raise NotReadyError("current_run() was called outside of a run of a task") from None
 
@@ -61,23 +61,52 @@ class Instance:
     A run that has begun or waits in its task's queue.
 
     Args:
-        run: What it is.
-        args: What its function is called with.
-        kwargs: The same, by name.
+        task: Whose run it is.
+        timestamp: The nominal time, in seconds since the epoch.
     """
 
-    __slots__ = ("_done", "args", "cancelled", "ended", "failure", "kwargs", "run", "scope", "value")
+    __slots__ = (
+        "_done",
+        "attempt",
+        "cancel_called",
+        "cancelled",
+        "ended",
+        "failure",
+        "handle",
+        "scope",
+        "task",
+        "timestamp",
+        "value",
+    )
 
-    def __init__(self, run: Run, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
-        self.run = run
-        self.args = args
-        self.kwargs = kwargs
-        self.scope = anyio.CancelScope()
-        self.ended = False
-        self.cancelled = False
+    def __init__(self, task: ScheduledTask, timestamp: float) -> None:
+        self.task = task
+        self.timestamp = timestamp
+        self.attempt = 1
+        self.ended = self.cancelled = self.cancel_called = False
+        self.handle: asyncio.Task[None] | None = None  # on asyncio, once begun
+        self.scope: anyio.CancelScope | None = None  # on trio, once begun
         self.value: object = None
         self.failure: BaseException | None = None
         self._done: anyio.Event | None = None
+
+    @property
+    def run(self) -> Run:
+        """What the running function may know."""
+        return Run(self.task.name, datetime.fromtimestamp(self.timestamp, UTC), self.attempt)
+
+    def cancel(self) -> None:
+        """Cancel it; one that has not taken its first step yet will not take it."""
+        self.cancel_called = True
+
+        if self.scope is not None:
+            self.scope.cancel()
+        elif self.handle is not None:
+            self.handle.get_loop().call_soon(self.handle.cancel)
+
+    def call(self) -> Any:  # whatever the function returns
+        """Call the function."""
+        return self.task.func(*self.task.args, **self.task.kwargs)
 
     def finish(self) -> None:
         """Mark as ended and let those who wait go on."""
@@ -97,45 +126,41 @@ class Instance:
         await self._done.wait()
 
 
-async def execute(scheduler: Scheduler, task: ScheduledTask, instance: Instance) -> None:
+async def execute(scheduler: Scheduler, instance: Instance) -> None:
     """
     Make all attempts of a run; nothing but cancellation, exit and interrupt leaves here.
 
     Args:
         scheduler: Who runs it: clock, threads, events.
-        task: Whose run it is.
         instance: The run.
     """
+    task = instance.task
     options = task.options
     counters = task.counters
-    attempt = 1
 
-    if options.guard is not None and not await _claim(scheduler, task, instance.run):
+    if options.guard is not None and not await _claim(scheduler, instance, options.guard):
         return
 
-    while True:
-        run = instance.run if attempt == 1 else replace(instance.run, attempt=attempt)
-        _current.set(run)
-        failure = await _attempt(scheduler, task, instance, run)
+    _current.set(instance)
 
-        if failure is None:
-            counters.succeeded += 1
-            return
-
+    while (failure := await _attempt(scheduler, instance)) is not None:
         counters.last_error = f"{type(failure).__name__}: {failure}"
 
-        if attempt > options.retries or not isinstance(failure, options.retry_on):
+        if instance.attempt > options.retries or not isinstance(failure, options.retry_on):
             counters.failed += 1
             instance.failure = failure
-            await _report(scheduler, task, run, failure)
+            await _report(scheduler, instance, failure)
             return
 
-        delay = backoff(attempt, options.retry_wait, options.retry_max_wait, random.random())
-        detail = f"attempt {attempt} of {options.retries + 1} failed, next one in {delay:.3g} s: {failure!r}"
-        scheduler.emit(TaskEvent("failed", task.name, detail, run.scheduled_at, failure))
+        delay = backoff(instance.attempt, options.retry_wait, options.retry_max_wait, random.random())
+        detail = f"attempt {instance.attempt} of {options.retries + 1} failed, next one in {delay:.3g} s"
+        detail = f"{detail}: {failure!r}"
+        scheduler.emit(TaskEvent("failed", task.name, detail, instance.run.scheduled_at, failure))
         await scheduler.clock.sleep(delay)
         counters.retried += 1
-        attempt += 1
+        instance.attempt += 1
+
+    counters.succeeded += 1
 
 
 def backoff(attempt: int, first: float, most: float, fraction: float) -> float:
@@ -158,10 +183,9 @@ def backoff(attempt: int, first: float, most: float, fraction: float) -> float:
     return min(most, first * float(2 ** min(attempt - 1, 60)) + first * fraction)
 
 
-async def _claim(scheduler: Scheduler, task: ScheduledTask, run: Run) -> bool:
+async def _claim(scheduler: Scheduler, instance: Instance, guard: Guard) -> bool:
     """Ask the guard for the run; without an answer the run is not made, which is safe."""
-    guard = task.options.guard
-    assert guard is not None  # noqa: S101 - the caller has looked
+    task, run = instance.task, instance.run
 
     try:
         if await guard.claim(run.id, task.options.guard_ttl):
@@ -169,7 +193,7 @@ async def _claim(scheduler: Scheduler, task: ScheduledTask, run: Run) -> bool:
     except Exception as error:  # noqa: BLE001 - the guard is foreign code
         task.counters.failed += 1
         task.counters.last_error = f"guard: {type(error).__name__}: {error}"
-        await _report(scheduler, task, run, error)
+        await _report(scheduler, instance, error)
         return False
 
     task.counters.claimed_elsewhere += 1
@@ -177,17 +201,19 @@ async def _claim(scheduler: Scheduler, task: ScheduledTask, run: Run) -> bool:
     return False
 
 
-async def _attempt(
-    scheduler: Scheduler, task: ScheduledTask, instance: Instance, run: Run
-) -> BaseException | None:
+async def _attempt(scheduler: Scheduler, instance: Instance) -> BaseException | None:
     """Make one attempt; return what it raised."""
+    task = instance.task
+
     try:
-        if task.is_async:
-            instance.value = await _call(task, instance, run)
+        if not task.is_async:
+            instance.value = await _call_in_thread(scheduler, instance)
+        elif task.options.timeout is None:
+            instance.value = await instance.call()
         else:
-            instance.value = await _call_in_thread(scheduler, task, instance, run)
+            instance.value = await _call_in_time(instance, task.options.timeout)
     except anyio.get_cancelled_exc_class():
-        if instance.scope.cancel_called or _cancelled_from_outside():
+        if instance.cancel_called or _cancelled_from_outside():
             raise
 
         # The function let a CancelledError out that nobody asked for, such as that of a future
@@ -201,44 +227,39 @@ async def _attempt(
     return None
 
 
-async def _call(task: ScheduledTask, instance: Instance, run: Run) -> object:
-    timeout = task.options.timeout
-
-    if timeout is None:
-        return await task.func(*instance.args, **instance.kwargs)
-
+async def _call_in_time(instance: Instance, timeout: float) -> object:  # noqa: ASYNC109 - the task's option
     value = None
 
     with anyio.move_on_after(timeout) as scope:
-        value = await task.func(*instance.args, **instance.kwargs)
+        value = await instance.call()
 
     if scope.cancelled_caught:
-        raise _timed_out(task, run, timeout)
+        raise _timed_out(instance, timeout)
 
     return value
 
 
-async def _call_in_thread(scheduler: Scheduler, task: ScheduledTask, instance: Instance, run: Run) -> object:
+async def _call_in_thread(scheduler: Scheduler, instance: Instance) -> object:
     """
     Call a plain function in a thread.
 
     A thread cannot be interrupted. A timeout is therefore announced when it is due, but the run
     ends, and makes room for the next, only when the function returns.
     """
-    call = functools.partial(_tracked, scheduler.threads, run, task, instance)
-    timeout = task.options.timeout
+    call = functools.partial(_tracked, scheduler.threads, instance)
+    timeout = instance.task.options.timeout
 
     if timeout is None:
         [value] = await anyio.to_thread.run_sync(call, limiter=scheduler.limiter, abandon_on_cancel=True)
     else:
-        [value] = await _watch(scheduler, task, run, timeout, call)
+        [value] = await _watch(scheduler, instance, timeout, call)
 
     # A plain function, such as a lambda, may have made a coroutine.
     return await value if inspect.isawaitable(value) else value
 
 
 async def _watch(
-    scheduler: Scheduler, task: ScheduledTask, run: Run, limit: float, call: Callable[[], list[object]]
+    scheduler: Scheduler, instance: Instance, limit: float, call: Callable[[], list[object]]
 ) -> list[object]:
     """Call in a thread, and announce when it takes too long."""
     overdue = False
@@ -250,7 +271,8 @@ async def _watch(
         await anyio.sleep(limit)
         overdue = True
         detail = f"the thread runs longer than {limit:g} s and cannot be interrupted"
-        scheduler.emit(TaskEvent("overdue", task.name, detail, run.scheduled_at))
+        run = instance.run
+        scheduler.emit(TaskEvent("overdue", run.name, detail, run.scheduled_at))
 
     async with anyio.create_task_group() as group:
         group.start_soon(announce)
@@ -263,7 +285,7 @@ async def _watch(
         group.cancel_scope.cancel()
 
     if overdue:
-        raise _timed_out(task, run, limit) from failure
+        raise _timed_out(instance, limit) from failure
 
     if failure is not None:
         raise failure
@@ -271,20 +293,21 @@ async def _watch(
     return result
 
 
-def _tracked(threads: set[Run], run: Run, task: ScheduledTask, instance: Instance) -> list[object]:
-    threads.add(run)
+def _tracked(threads: set[Instance], instance: Instance) -> list[object]:
+    threads.add(instance)
 
     try:
         # In a list, because trio takes a coroutine as a result for a mistake.
-        return [task.func(*instance.args, **instance.kwargs)]
+        return [instance.call()]
     finally:
-        threads.discard(run)
+        threads.discard(instance)
 
 
-def _timed_out(task: ScheduledTask, run: Run, timeout: float) -> RunTimeout:
-    task.counters.timed_out += 1
-    message = f"task {task.name!r} took longer than its timeout of {timeout:g} s"
-    return RunTimeout(message, task=task.name, timeout=timeout, run=run.id)
+def _timed_out(instance: Instance, timeout: float) -> RunTimeout:
+    instance.task.counters.timed_out += 1
+    run = instance.run
+    message = f"task {run.name!r} took longer than its timeout of {timeout:g} s"
+    return RunTimeout(message, task=run.name, timeout=timeout, run=run.id)
 
 
 def _cancelled_from_outside() -> bool:
@@ -297,7 +320,8 @@ def _cancelled_from_outside() -> bool:
     return current is None or current.cancelling() > 0
 
 
-async def _report(scheduler: Scheduler, task: ScheduledTask, run: Run, failure: BaseException) -> None:
+async def _report(scheduler: Scheduler, instance: Instance, failure: BaseException) -> None:
+    task, run = instance.task, instance.run
     kind: EventKind = "timed_out" if isinstance(failure, RunTimeout) else "failed"
     scheduler.emit(TaskEvent(kind, task.name, repr(failure), run.scheduled_at, failure))
     handler = task.options.on_error

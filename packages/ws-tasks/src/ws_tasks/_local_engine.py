@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -20,7 +21,7 @@ from ws_tasks._execution import Instance
 from ws_tasks._options import TaskOptions
 from ws_tasks._task import ScheduledTask
 from ws_tasks.errors import JobCancelled, ScheduleError
-from ws_tasks.interface import Guard, Run, TaskEvent
+from ws_tasks.interface import Guard, TaskEvent
 from ws_tasks.scheduler import Scheduler
 from ws_tasks.tasks import CrontabTask, IntervalTask
 from ws_tasks.triggers import OnceTrigger, Trigger
@@ -34,19 +35,17 @@ _SCHEDULE = "schedule"
 class _LocalJob(Instance):
     """A job of a `LocalEngine`."""
 
-    __slots__ = ("_engine", "definition", "id")
+    __slots__ = ("_args", "_engine", "_kwargs", "id")
 
-    def __init__(
-        self,
-        engine: LocalEngine,
-        definition: TaskDefinition[Any, Any],
-        args: list[Any],
-        kwargs: dict[str, Any],
-    ) -> None:
-        super().__init__(Run(definition.name, datetime.now(UTC)), tuple(args), kwargs)
+    def __init__(self, engine: LocalEngine, task: _JobTask, args: list[Any], kwargs: dict[str, Any]) -> None:
+        super().__init__(task, time.time())
         self._engine = engine
-        self.definition = definition
+        self._args = args
+        self._kwargs = kwargs
         self.id = secrets.token_hex(8)
+
+    def call(self) -> Any:
+        return self.task.func(*self._args, **self._kwargs)
 
     @property
     def done(self) -> bool:
@@ -64,8 +63,8 @@ class _LocalJob(Instance):
             raise self.failure
 
         if self.cancelled:
-            message = f"job {self.id} of task {self.run.name!r} was cancelled before it ended"
-            raise JobCancelled(message, task=self.run.name, job=self.id)
+            message = f"job {self.id} of task {self.task.name!r} was cancelled before it ended"
+            raise JobCancelled(message, task=self.task.name, job=self.id)
 
         return self.value
 
@@ -213,7 +212,7 @@ class LocalEngine:
             raise ClosedError("the engine is closing and takes no more jobs", task=definition.name)
 
         self._bind(definition)
-        job = _LocalJob(self, definition, args, kwargs)
+        job = _LocalJob(self, self._known[definition.name][1], args, kwargs)
         self._queue.append(job)
         self._pump()
         return job
@@ -270,7 +269,7 @@ class LocalEngine:
         while self._queue and len(self._running) < self._concurrency:
             job = self._queue.popleft()
             self._running.add(job)
-            self._scheduler.runs.begin(self._known[job.definition.name][1], job)
+            self._scheduler.runs.begin(job)
 
     async def _changed(self) -> None:
         if self._change is None or self._change.is_set():

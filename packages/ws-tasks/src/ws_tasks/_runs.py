@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 from collections import deque
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.abc
 
 from ws_tasks._execution import Instance, execute
-from ws_tasks.interface import Run, TaskEvent
+from ws_tasks._home import asyncio_loop
+from ws_tasks.interface import TaskEvent
 
 if TYPE_CHECKING:
     from ws_tasks._task import ScheduledTask
@@ -23,16 +25,21 @@ class Runs:
     """
     The runs under way of one scheduler.
 
+    On asyncio each is a task of its own, which is several times cheaper than a member of a task
+    group; this class does what the group would do. On trio they are members of a group.
+
     Args:
         scheduler: Whose they are.
     """
 
-    __slots__ = ("_backlog", "_group", "_idle", "_instances", "_scheduler")
+    __slots__ = ("_backlog", "_context", "_group", "_idle", "_instances", "_loop", "_scheduler")
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._instances: set[Instance] = set()
-        self._backlog: list[tuple[ScheduledTask, Instance]] = []
+        self._backlog: list[Instance] = []
+        self._context: contextvars.Context | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._group: anyio.abc.TaskGroup | None = None
         self._idle: anyio.Event | None = None
 
@@ -41,20 +48,22 @@ class Runs:
 
     def open(self, group: anyio.abc.TaskGroup) -> None:
         """Begin what was launched before the scheduler's first turn."""
+        self._context = contextvars.copy_context()
+        self._loop = asyncio_loop()
         self._group = group
 
-        for task, instance in self._backlog:
-            group.start_soon(self._look_after, task, instance)
+        for instance in self._backlog:
+            self._spawn(instance)
 
         self._backlog.clear()
 
-    def launch(self, task: ScheduledTask, scheduled_at: datetime) -> Instance | None:
+    def launch(self, task: ScheduledTask, timestamp: float) -> Instance | None:
         """Begin a run, or do what the task's overlap rule says when it cannot begin."""
-        instance = Instance(Run(task.name, scheduled_at), task.args, task.kwargs)
+        instance = Instance(task, timestamp)
         options = task.options
 
         if len(task.active) < options.max_instances:
-            self.begin(task, instance)
+            self.begin(instance)
             return instance
 
         if task.queue is None:
@@ -64,25 +73,35 @@ class Runs:
             self.drop_queue(task)
 
             for previous in task.active:
-                previous.scope.cancel()
+                previous.cancel()
         elif options.overlap == "skip" or len(task.queue) >= options.max_queued:
             task.counters.overlap += 1
             detail = "the run before has not ended"
-            self._scheduler.emit(TaskEvent("skipped_overlap", task.name, detail, scheduled_at))
+            self._scheduler.emit(TaskEvent("skipped_overlap", task.name, detail, instance.run.scheduled_at))
             return None
 
         task.queue.append(instance)
         return instance
 
+    def begin(self, instance: Instance) -> None:
+        """Begin a run now, whatever else is under way."""
+        instance.task.active += (instance,)
+        self._instances.add(instance)
+
+        if self._context is None:
+            self._backlog.append(instance)
+        else:
+            self._spawn(instance)
+
     def drop_queue(self, task: ScheduledTask) -> None:
         """Cancel the runs that wait for an earlier one to end."""
         while task.queue:
-            self._cancelled(task, task.queue.popleft())
+            self._cancelled(task.queue.popleft())
 
     def cancel_all(self) -> None:
         """Cancel the runs under way."""
-        for instance in list(self._instances):
-            instance.scope.cancel()
+        for instance in self._instances:
+            instance.cancel()
 
     def ids(self) -> set[str]:
         """Return the ids of the runs under way."""
@@ -90,6 +109,11 @@ class Runs:
 
     async def wait_idle(self, patience: float) -> None:
         """Wait until no run is under way, for some seconds at most."""
+        if self._loop is not None:
+            # Those that the loop has cancelled before their first step will never tell.
+            for instance in [i for i in self._instances if i.handle is None or i.handle.done()]:
+                self._ended(instance, completed=False)
+
         if self._instances:
             if self._idle is None or self._idle.is_set():
                 self._idle = anyio.Event()
@@ -97,45 +121,59 @@ class Runs:
             with anyio.move_on_after(patience):
                 await self._idle.wait()
 
-    def begin(self, task: ScheduledTask, instance: Instance) -> None:
-        """Begin a run now, whatever else is under way."""
-        task.active.append(instance)
-        self._instances.add(instance)
+    def _spawn(self, instance: Instance) -> None:
+        """Give a run a task, in a copy of the scheduler's own context."""
+        assert self._context is not None and self._group is not None  # noqa: S101, PT018 - open() has set both
+        context = self._context.copy()
 
-        if self._group is None:
-            self._backlog.append((task, instance))
+        if self._loop is not None:
+            instance.handle = self._loop.create_task(self._look_after(instance), context=context)
         else:
-            self._group.start_soon(self._look_after, task, instance)
+            instance.scope = anyio.CancelScope()
+            context.run(self._group.start_soon, self._look_after, instance)
 
-    async def _look_after(self, task: ScheduledTask, instance: Instance) -> None:
-        scheduler, counters = self._scheduler, task.counters
-        began = scheduler.clock.monotonic()
+    async def _look_after(self, instance: Instance) -> None:
+        clock = self._scheduler.clock
+        counters = instance.task.counters
         counters.started += 1
+        began = clock.monotonic()
         completed = False
 
         try:
-            with instance.scope:
-                await execute(scheduler, task, instance)
+            if instance.scope is not None:
+                with instance.scope:
+                    await execute(self._scheduler, instance)
+                    completed = True
+            elif not instance.cancel_called:
+                await execute(self._scheduler, instance)
                 completed = True
+        except asyncio.CancelledError:
+            if not instance.cancel_called:
+                raise
         finally:
-            counters.last_duration = scheduler.clock.monotonic() - began
-            task.active.remove(instance)
-            self._instances.discard(instance)
+            counters.last_duration = clock.monotonic() - began
+            self._ended(instance, completed=completed)
 
-            if completed:
-                instance.finish()
-            else:
-                self._cancelled(task, instance)
+    def _ended(self, instance: Instance, *, completed: bool) -> None:
+        task = instance.task
+        task.active = tuple(other for other in task.active if other is not instance)
+        self._instances.discard(instance)
 
-            if task.queue and len(task.active) < task.options.max_instances:
-                self.begin(task, task.queue.popleft())
+        if completed:
+            instance.finish()
+        else:
+            self._cancelled(instance)
 
-            scheduler.end_if_done(task)
+        if task.queue and len(task.active) < task.options.max_instances:
+            self.begin(task.queue.popleft())
 
-            if not self._instances and self._idle is not None:
-                self._idle.set()
+        self._scheduler.end_if_done(task)
 
-    def _cancelled(self, task: ScheduledTask, instance: Instance) -> None:
+        if not self._instances and self._idle is not None:
+            self._idle.set()
+
+    def _cancelled(self, instance: Instance) -> None:
+        task = instance.task
         task.counters.cancelled += 1
         instance.cancelled = True
         detail = "the run was cancelled"

@@ -7,6 +7,7 @@ import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from datetime import UTC, datetime
+from types import FunctionType
 from typing import Any, Literal
 
 from ws_core.errors import UsageError
@@ -53,14 +54,13 @@ class ScheduledTask(TaskInterface):
     """A function, when it is due, and how its runs are made. See the public classes."""
 
     __slots__ = (
-        "__weakref__",
+        "_counters",
+        "_name",
         "active",
         "args",
-        "counters",
         "func",
         "is_async",
         "kwargs",
-        "name",
         "nominal",
         "options",
         "queue",
@@ -85,7 +85,7 @@ class ScheduledTask(TaskInterface):
         self.args = args
         self.kwargs = dict(options.get("kwargs") or {}) or _NO_KWARGS
         self.is_async = _is_async(func)
-        self.name = options.get("name") or _name_of(func)
+        self._name = options.get("name")
         self.tag = options.get("tag", "default")
         self.options = make_options(options)
 
@@ -99,12 +99,25 @@ class ScheduledTask(TaskInterface):
         self.nominal: float | None = None
         self.shift = 0.0
         self.ticket = 0
-        self.active: list[Instance] = []
+        self.active: tuple[Instance, ...] = ()
         self.queue: deque[Instance] | None = None
-        self.counters = Counters()
+        self._counters: Counters | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {self.state}>"
+
+    @property
+    def name(self) -> str:
+        """The task's name in messages and run ids."""
+        return self._name or _name_of(self.func)
+
+    @property
+    def counters(self) -> Counters:
+        """What the task has done so far; made with the first run, since most of many tasks just wait."""
+        if self._counters is None:
+            self._counters = Counters()
+
+        return self._counters
 
     @property
     def running(self) -> bool:
@@ -116,10 +129,10 @@ class ScheduledTask(TaskInterface):
     @property
     def next_run_time(self) -> datetime | None:
         """The next nominal time in UTC, or None when paused, stopped or exhausted."""
-        if self.state != "running" or self.nominal is None or self.scheduler is None:
+        if self.state != "running" or self.nominal is None or self.scheduler is None or self.trigger is None:
             return None
 
-        return self.scheduler.moment(self, self.nominal)
+        return datetime.fromtimestamp(self.scheduler.timestamp(self.trigger, self.nominal), UTC)
 
     def start(self, scheduler: Scheduler | None = None) -> None:
         """
@@ -132,7 +145,7 @@ class ScheduledTask(TaskInterface):
             UsageError: The task runs already, no event loop is running, or the scheduler belongs
                 to another loop or is closed.
         """
-        if self.running:
+        if self.state != "new" and self.running:
             raise UsageError(f"task {self.name!r} was started already: stop() it first", task=self.name)
 
         scheduler = current_scheduler() if scheduler is None else scheduler
@@ -163,11 +176,11 @@ class ScheduledTask(TaskInterface):
             self.nominal = None
             scheduler.dismiss(self)
 
-        instances = list(self.active)
+        instances = self.active
 
         if cancel:
             for instance in instances:
-                instance.scope.cancel()
+                instance.cancel()
 
         return _Ended(instances)
 
@@ -208,8 +221,8 @@ class ScheduledTask(TaskInterface):
         if self.state == "stopped":
             raise NotStartedError(f"task {self.name!r} was stopped: start() it to run it", task=self.name)
 
-        instance = scheduler.runs.launch(self, datetime.fromtimestamp(scheduler.clock.time(), UTC))
-        return _Ended([] if instance is None else [instance])
+        instance = scheduler.runs.launch(self, scheduler.clock.time())
+        return _Ended(() if instance is None else (instance,))
 
     def statistics(self) -> TaskStatistics:
         """Return the counters since the task was created, and its state now."""
@@ -250,7 +263,7 @@ class _Ended:
 
     __slots__ = ("_instances",)
 
-    def __init__(self, instances: list[Instance]) -> None:
+    def __init__(self, instances: tuple[Instance, ...]) -> None:
         self._instances = instances
 
     def __await__(self) -> Generator[Any, Any, None]:  # what a loop makes of it is the loop's business
@@ -262,6 +275,9 @@ class _Ended:
 
 
 def _is_async(func: Callable[..., object]) -> bool:
+    if type(func) is FunctionType:
+        return bool(func.__code__.co_flags & inspect.CO_COROUTINE) or inspect.iscoroutinefunction(func)
+
     while isinstance(func, functools.partial):
         func = func.func
 

@@ -22,11 +22,12 @@ from anyio.lowlevel import RunVar, checkpoint
 from ws_core.errors import ClosedError, UsageError
 from ws_tasks._checks import check_seconds
 from ws_tasks._clock import Clock, SystemClock
-from ws_tasks._home import loop_marker
+from ws_tasks._execution import Instance
+from ws_tasks._home import loop_marker, running_loop
 from ws_tasks._plan import plan
 from ws_tasks._runs import Runs
 from ws_tasks._timeline import Timeline
-from ws_tasks.interface import Run, TaskEvent
+from ws_tasks.interface import TaskEvent
 from ws_tasks.triggers import Trigger
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Scheduler:
         self.name = name
         self.clock: Clock = SystemClock() if clock is None else clock
         self.limiter: anyio.CapacityLimiter | None = None
-        self.threads: set[Run] = set()
+        self.threads: set[Instance] = set()
         self._drain_timeout = check_seconds("drain_timeout", drain_timeout, zero=True)
         self._max_threads = max_threads
         self._on_event = on_event
@@ -213,7 +214,7 @@ class Scheduler:
             self.runs.cancel_all()
             await self.runs.wait_idle(_CLEAN_UP)
 
-        leftovers = tuple(sorted(self.runs.ids() | {run.id for run in self.threads}))
+        leftovers = tuple(sorted(self.runs.ids() | {instance.run.id for instance in self.threads}))
 
         if leftovers:
             logger.warning("scheduler %r closed, but these runs go on: %s", self.name, ", ".join(leftovers))
@@ -224,7 +225,7 @@ class Scheduler:
 
     def check_loop(self) -> None:
         """Refuse the use from another event loop, thread or no loop at all."""
-        if self._home is not loop_marker():
+        if self._home is not running_loop() and self._home is not loop_marker():
             message = f"scheduler {self.name!r} belongs to another event loop: use it from its own"
             raise UsageError(message, scheduler=self.name)
 
@@ -243,12 +244,9 @@ class Scheduler:
         """Return the current moment on the trigger's clock."""
         return self.clock.time() if trigger.wall else self.clock.monotonic()
 
-    def moment(self, task: ScheduledTask, nominal: float) -> datetime:
-        """Show a nominal time as a date in UTC."""
-        if task.trigger is not None and not task.trigger.wall:
-            nominal += self.clock.time() - self.clock.monotonic()
-
-        return datetime.fromtimestamp(nominal, UTC)
+    def timestamp(self, trigger: Trigger, nominal: float) -> float:
+        """Express a nominal time in seconds since the epoch."""
+        return nominal if trigger.wall else nominal + self.clock.time() - self.clock.monotonic()
 
     def enrol(self, task: ScheduledTask, nominal: float | None) -> None:
         """Take a task in."""
@@ -358,19 +356,21 @@ class Scheduler:
             latest=options.coalesce == "latest",
             grace=options.misfire_grace,
         )
-        scheduled_at = self.moment(task, nominal if decision.nominal is None else decision.nominal)
+        timestamp = self.timestamp(trigger, nominal if decision.nominal is None else decision.nominal)
 
         if decision.coalesced:
             task.counters.coalesced += decision.coalesced
             detail = f"{decision.coalesced} earlier runs were due too and are passed over"
+            scheduled_at = datetime.fromtimestamp(timestamp, UTC)
             self.emit(TaskEvent("coalesced", task.name, detail, scheduled_at))
 
         if decision.nominal is None:
             task.counters.late += 1
             detail = f"{decision.late:.3g} s late, more than misfire_grace={options.misfire_grace}"
+            scheduled_at = datetime.fromtimestamp(timestamp, UTC)
             self.emit(TaskEvent("skipped_late", task.name, detail, scheduled_at))
         else:
-            self.runs.launch(task, scheduled_at)
+            self.runs.launch(task, timestamp)
 
         self.schedule(task, decision.following)
 

@@ -77,11 +77,10 @@ class IntervalTask(ScheduledTask):
         return IntervalTrigger(self.interval, origin=origin - self.interval if self._immediate else origin)
 
     def _first(self, trigger: Trigger, now: float) -> float | None:
-        if not self._immediate:
-            return trigger.after(now)
+        if trigger.wall:
+            return trigger.last(now) if self._immediate else trigger.after(now)
 
-        # On the monotonic clock the first nominal time is now, give or take the rounding.
-        return trigger.last(now) if trigger.wall else trigger.after(now - self.interval / 2)
+        return now if self._immediate else now + self.interval
 
 
 class CrontabTask(ScheduledTask):
