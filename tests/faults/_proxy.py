@@ -186,7 +186,7 @@ class FaultProxy:
         self, nth: int = 1, *, match: str | None = None, then: Then = "close"
     ) -> asyncio.Event:
         """
-        Deliver the first half of the bytes of a reply and lose the rest; otherwise like `drop_reply`.
+        Deliver half of a reply, with MySQL half of its first packet; otherwise like `drop_reply`.
 
         Args:
             nth: 1 for the next request.
