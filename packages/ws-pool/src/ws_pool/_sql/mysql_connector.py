@@ -297,7 +297,8 @@ class AsyncmyConnection(MysqlConnection):
     @property
     def connected(self) -> bool:
         """Whether neither side has closed the connection."""
-        return bool(self.raw.connected)
+        raw = self.raw
+        return raw.connected and not raw._stream_broken  # noqa: SLF001 - `connected` alone does not see the end
 
     async def _send(self, query: str) -> Reply:
         """Send a statement, and read all of its results."""

@@ -92,6 +92,9 @@ class ResultReader:
 
         data = await self._more()
 
+        while len(data) < 4:
+            data += await self._more()
+
         if data[3] != 1:
             raise self._lost("the server's packets are out of order")
 
