@@ -960,6 +960,32 @@ class TestClosing:
 
     @staticmethod
     @on_both_loops
+    async def test_without_a_block() -> None:
+        """start() opens in the background, for those whose start and close are far apart."""
+        s = Scheduler()
+        s.start()
+        task = s.add(IntervalTask(3600, checkpoint))
+        await task.run_now()
+
+        with pytest.raises(UsageError, match="open already"):
+            s.start()
+
+        with pytest.raises(UsageError, match="open already"):
+            await s.__aenter__()
+
+        assert await s.close() == ()
+        assert not task.running
+
+        with pytest.raises(ClosedError):
+            s.start()
+
+    def test_needs_a_loop(self) -> None:
+        """Without a running event loop a scheduler cannot be started."""
+        with pytest.raises(UsageError, match="no event loop"):
+            Scheduler().start()
+
+    @staticmethod
+    @on_both_loops
     async def test_closing_twice_or_unopened() -> None:
         """close() may be called again, and without opening."""
         s = scheduler(VirtualClock())

@@ -23,7 +23,7 @@ from ws_core.errors import ClosedError, UsageError
 from ws_tasks._checks import check_seconds
 from ws_tasks._clock import Clock, SystemClock
 from ws_tasks._execution import Instance
-from ws_tasks._home import loop_marker, running_loop
+from ws_tasks._home import asyncio_loop, loop_marker, running_loop
 from ws_tasks._plan import plan
 from ws_tasks._runs import Runs
 from ws_tasks._timeline import Timeline
@@ -115,28 +115,10 @@ class Scheduler:
         return f"<Scheduler {self.name!r} {state}, {len(self._tasks)} tasks>"
 
     async def __aenter__(self) -> Self:
+        self._check_new()
         group = await self._open()
         group.start_soon(self._run, name=f"ws_tasks scheduler {self.name}")
         return self
-
-    async def _open(self) -> anyio.abc.TaskGroup:
-        if self._closing:
-            raise ClosedError(f"scheduler {self.name!r} was closed: make a new one", scheduler=self.name)
-
-        if self._group is not None:
-            raise UsageError(f"scheduler {self.name!r} is open already", scheduler=self.name)
-
-        self._home = loop_marker()
-        self._wake = anyio.Event()
-        self.limiter = anyio.CapacityLimiter(self._max_threads)
-        self._group = anyio.create_task_group()
-        await self._group.__aenter__()
-        self.runs.open(self._group)
-
-        if _default.get(None) is None:
-            _default.set(self)
-
-        return self._group
 
     async def __aexit__(
         self,
@@ -213,6 +195,9 @@ class Scheduler:
             await self.runs.wait_idle(patience)
             self.runs.cancel_all()
             await self.runs.wait_idle(_CLEAN_UP)
+
+            if self._host is not None and self._host is not asyncio.current_task():
+                await asyncio.wait([self._host])
 
         leftovers = tuple(sorted(self.runs.ids() | {instance.run.id for instance in self.threads}))
 
@@ -410,20 +395,55 @@ class Scheduler:
         """Count tasks, runs under way and busy threads."""
         return {"tasks": len(self._tasks), "running": len(self.runs), "threads": len(self.threads)}
 
-    def settle(self, home: object) -> None:
-        """Become the running loop's scheduler, in a task without the context of whoever came first."""
-        self._home = home  # tasks may be added before the first turn
-        _default.set(self)
+    def start(self) -> None:
+        """
+        Open without a block, in a background task of the running loop, until `close` is called.
 
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
+        Raises:
+            UsageError: It is open already, or no event loop is running.
+            ClosedError: It was closed.
+        """
+        self._check_new()
+        home = loop_marker()
+
+        if home is None:
+            raise UsageError("a scheduler is started from a coroutine: no event loop is running here")
+
+        self._home = home  # tasks may be added before the first turn
+
+        if _default.get(None) is None:
+            _default.set(self)
+
+        # The background task gets no context, rather than that of whoever happened to come first.
+        loop = asyncio_loop()
+
+        if loop is None:
             import trio  # noqa: PLC0415 - the running loop is trio's
 
             trio.lowlevel.spawn_system_task(self._serve, name="ws_tasks", context=Context())
         else:
             self._host = loop.create_task(self._serve(), name="ws_tasks", context=Context())
             self._host.add_done_callback(_report_end)
+
+    def _check_new(self) -> None:
+        if self._closing:
+            raise ClosedError(f"scheduler {self.name!r} was closed: make a new one", scheduler=self.name)
+
+        if self._home is not None:
+            raise UsageError(f"scheduler {self.name!r} is open already", scheduler=self.name)
+
+    async def _open(self) -> anyio.abc.TaskGroup:
+        self._home = loop_marker()
+        self._wake = anyio.Event()
+        self.limiter = anyio.CapacityLimiter(self._max_threads)
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        self.runs.open(self._group)
+
+        if _default.get(None) is None:
+            _default.set(self)
+
+        return self._group
 
     async def _serve(self) -> None:
         """Run until `close` is called from elsewhere, or the loop ends."""
@@ -447,15 +467,13 @@ def current_scheduler() -> Scheduler:
     Raises:
         UsageError: No event loop is running.
     """
-    home = loop_marker()
-
-    if home is None:
+    if loop_marker() is None:
         raise UsageError("a task is started from a coroutine: no event loop is running here")
 
     found = _default.get(None)
 
     if found is None:
         found = Scheduler()
-        found.settle(home)
+        found.start()
 
     return found
