@@ -237,10 +237,12 @@ def serve_here(
     except SystemExit:
         if watched.failure is None:
             raise
-
-        raise StartupError(watched.failure) from None
     finally:
         uvicorn_log.removeFilter(_is_news)
+
+    # Older versions of uvicorn return after a failed start, newer ones exit.
+    if watched.failure is not None:
+        raise StartupError(watched.failure)
 
 
 class _Watch:
