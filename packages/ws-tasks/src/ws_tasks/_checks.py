@@ -24,6 +24,9 @@ def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
     Raises:
         ScheduleError: It is not a finite number, or not in the range.
     """
+    if type(value) is float and 0.0 < value < math.inf:
+        return value  # the usual case, at a fifth of the cost
+
     number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
 
     if math.isfinite(number) and (number > 0 or (zero and number == 0)):

@@ -108,7 +108,7 @@ def make_options(given: TaskOptions) -> Options:
     Raises:
         ScheduleError: An option is wrong; the message names it.
     """
-    if not given.keys() - _OWN:
+    if not given or not given.keys() - _OWN:
         return _DEFAULT
 
     try:

@@ -83,7 +83,8 @@ class ScheduledTask(TaskInterface):
 
         self.func = func
         self.args = args
-        self.kwargs = dict(options.get("kwargs") or {}) or _NO_KWARGS
+        kwargs = options.get("kwargs")
+        self.kwargs = dict(kwargs) if kwargs else _NO_KWARGS
         self.is_async = _is_async(func)
         self._name = options.get("name")
         self.tag = options.get("tag", "default")
