@@ -28,6 +28,7 @@ function redis.call(command, ...)
   if command == 'SET' then return real.call('SET', (select(1, ...)), (select(2, ...))) end
   return real.call(command, ...)
 end
+redis.pcall = real.pcall
 """
 """Gives a script a clock of the test's own, on which keys do not expire by the server's."""
 

@@ -17,6 +17,7 @@ import redis.asyncio
 from redis import exceptions
 
 from ws_core.errors import UnavailableError, UsageError
+from ws_redislock._batch import Fast, FastBatch, HitBatch
 from ws_redislock._lease import boot_time
 from ws_redislock._script import Script
 from ws_redislock._timers import Timers
@@ -37,6 +38,9 @@ TRANSIENT = (
     OSError,
 )
 """Errors after which the same script may succeed on another attempt."""
+
+MANY = 6
+"""Calls under way from which further ones are sent together."""
 
 HOPELESS = (exceptions.AuthenticationError, exceptions.AuthorizationError)
 
@@ -136,11 +140,14 @@ class Caller:
         client: The client; how it must be driven is found out once.
     """
 
-    __slots__ = ("_wire", "client", "cluster", "timers")
+    __slots__ = ("_calling", "_hits", "_locks", "_wire", "client", "cluster", "timers")
 
     def __init__(self, client: CommandClient) -> None:
         self.client = client
         self.timers = Timers(asyncio.get_running_loop())
+        self._calling = 0
+        self._locks = FastBatch(self._send)
+        self._hits: dict[tuple[str, tuple[int, ...]], HitBatch] = {}
         self.cluster = hasattr(client, "get_node_from_key")
         plain = (
             isinstance(client, redis.asyncio.Redis)
@@ -183,6 +190,7 @@ class Caller:
         what: tuple[str, str],
         budget: float,
         attempt: float = 1.0,
+        fast: Fast | None = None,
     ) -> tuple[float, Reply]:
         """
         Call a script, again and again until it is answered or the budget is spent.
@@ -194,6 +202,7 @@ class Caller:
             what: Kind and name of what it is for, for the error.
             budget: Seconds for all attempts together.
             attempt: Seconds for the first attempt; each next one has twice as long.
+            fast: The same for `Batch`, to be tried first when many call at once.
 
         Returns:
             The time just before the answered attempt was sent, and its reply.
@@ -201,9 +210,18 @@ class Caller:
         Raises:
             UnavailableError: No attempt was answered.
         """
+        self._calling += 1
         sent_at = boot_time()
 
         try:
+            if fast is not None and self._calling > MANY and not self.cluster:
+                done = await self._locks.add((keys, fast))
+
+                if done is not None:
+                    return done
+
+                sent_at = boot_time()
+
             return sent_at, await self._send(
                 ("EVALSHA", script.sha, len(keys), *keys, *args), min(attempt, budget)
             )
@@ -212,6 +230,8 @@ class Caller:
         except TRANSIENT as error:
             budget -= boot_time() - sent_at
             await self._pause(error, script, what, budget, 0.01)
+        finally:
+            self._calling -= 1
 
         return await self._call_again(script, keys, args, what, budget, attempt)
 
@@ -251,6 +271,54 @@ class Caller:
             ) from error
 
         await asyncio.sleep(min(left, pause * (0.5 + random.random())))
+
+    async def hit(  # noqa: PLR0913 - options, keyword-only
+        self,
+        script: Script,
+        key: bytes,
+        args: tuple[int, ...],
+        cost: int,
+        *,
+        what: tuple[str, str],
+        within: float,
+    ) -> Sequence[int]:
+        """
+        Hit a limiter, together with others when many hit at once.
+
+        Args:
+            script: The limiter's script.
+            key: The key.
+            args: The script's arguments before the cost.
+            cost: The cost.
+            what: Kind and name of what it is for, for the error.
+            within: Seconds for all attempts together.
+
+        Returns:
+            Whether it is allowed, what remains, and two times in microseconds.
+
+        Raises:
+            UnavailableError: No attempt was answered.
+        """
+        self._calling += 1
+
+        try:
+            if self._calling > MANY and not self.cluster:
+                batch = self._hits.get((script.name, args))
+
+                if batch is None:
+                    batch = self._hits[script.name, args] = HitBatch(self._send, script, args)
+
+                answer = await batch.add((key, cost))
+
+                if answer is not None:
+                    return answer
+
+            _, reply = await self.call(
+                script, (key,), (*args, cost), what=what, budget=within, attempt=within
+            )
+            return reply
+        finally:
+            self._calling -= 1
 
     async def confirmed(
         self,

@@ -88,7 +88,8 @@ class Lease:
         self.duration = duration
         self.renewing = renewing
         self.over = False
-        self._begin(sent_at)
+        self.deadline = sent_at + duration - (duration * 0.01 + 0.002)  # as drift() says
+        self.renew_at = sent_at + duration / 3
 
     def valid(self, now: float) -> bool:
         """Tell whether nobody else can hold the lock now."""
@@ -118,7 +119,8 @@ class Lease:
             self.over = True
             return False
 
-        self._begin(sent_at)
+        self.deadline = sent_at + self.duration - drift(self.duration)
+        self.renew_at = sent_at + self.duration / 3
         return True
 
     def next_step(self, now: float) -> Step:
@@ -155,7 +157,3 @@ class Lease:
             Up to a tenth of the lease, and never past the deadline.
         """
         return min(self.duration * (0.02 + 0.08 * jitter), max(0.0, self.deadline - now))
-
-    def _begin(self, sent_at: float) -> None:
-        self.deadline = sent_at + self.duration - drift(self.duration)
-        self.renew_at = sent_at + self.duration / 3

@@ -11,6 +11,7 @@ __all__ = ("Script", "load")
 
 
 COMMON = "--[[common]]"
+ALONE = ("claim", "fast")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ def load(name: str) -> Script:
     folder = resources.files("ws_redislock") / "_scripts"
     text = (folder / f"{name}.lua").read_text(encoding="utf-8")
 
-    if not name.startswith("limit_"):
+    if name not in ALONE and not name.startswith("limit_"):
         common = (folder / "common.lua").read_text(encoding="utf-8")
         text = text.replace(COMMON, common) if COMMON in text else common + text
 

@@ -68,7 +68,9 @@ class Watch:
     def start(self) -> None:
         """Begin to watch."""
         self._hub.held[self._token] = self
-        self._schedule()
+        lease = self._lease
+        first = lease.renew_at if lease.renewing else lease.deadline
+        self._timer = self._hub.caller.timers.call_later(first - self._clock(), self._due)
 
     def stop(self) -> None:
         """End: the lock is given back, or lost."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ws_redislock._calls import RedisSource
 from ws_redislock._held import OnLost
-from ws_redislock._lock import BaseLock, LockOptions
+from ws_redislock._lock import BaseLock, options_of
 from ws_redislock.observe import LockObserver
 
 __all__ = ("MutexLock",)
@@ -67,7 +67,7 @@ class MutexLock(BaseLock):
         on_lost: OnLost | None = None,
         observer: LockObserver | None = None,
     ) -> None:
-        options = LockOptions(
+        options = options_of(
             expire,
             auto_renew=auto_renew,
             heartbeat=heartbeat,

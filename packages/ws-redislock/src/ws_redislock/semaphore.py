@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ws_redislock._calls import RedisSource
 from ws_redislock._held import OnLost
-from ws_redislock._lock import BaseLock, LockOptions
+from ws_redislock._lock import BaseLock, options_of
 from ws_redislock.errors import ConfigError
 from ws_redislock.observe import LockObserver
 
@@ -65,7 +65,7 @@ class Semaphore(BaseLock):
         if type(permits) is not int or not 1 <= permits < 2**31:
             raise ConfigError(f"permits must be a whole number from 1, not {permits!r}", permits=permits)
 
-        options = LockOptions(
+        options = options_of(
             expire,
             auto_renew=auto_renew,
             heartbeat=heartbeat,

@@ -1,35 +1,48 @@
 -- A token bucket as a generic cell rate algorithm: one number, the theoretical arrival time.
 -- The rate is `limit` tokens per `period` microseconds; time is counted in 1/limit microseconds,
 -- so that every step is whole numbers and nothing is rounded away.
--- State: STRING "microseconds fraction" of the time at which the bucket is full again.
--- Returns {allowed, remaining, retry after, reset after}.
-local key = KEYS[1]
-local period, limit, burst, cost = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+-- State of a key: STRING "microseconds fraction" of the time at which the bucket is full again.
+-- ARGV: period, limit, burst, then the cost of a hit on each key.
+-- Returns for each key: allowed, remaining, retry after, reset after.
+local call = redis.call
+local period, limit, burst = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local time = call('TIME')
+local now = time[1] * 1000000 + time[2]
 local capacity = burst * period
 
-if redis.call('TYPE', key).ok ~= 'string' then redis.call('DEL', key) end
-
-local used = 0
-local full, fraction = string.match(redis.call('GET', key) or '', '^(%d+) (%d+)$')
-if full then
-  used = (tonumber(full) - now) * limit + tonumber(fraction)
-  if used < 0 then used = 0 end
-  if used > capacity then used = capacity end -- the server's clock stepped back
-end
-
-local after = used + cost * period
-if after > capacity then
-  if redis.call('PTTL', key) < 0 then
-    redis.call('PEXPIRE', key, string.format('%.0f', math.ceil(used / limit / 1000) + 1))
+local function hit(key, cost)
+  local state = redis.pcall('GET', key)
+  if type(state) == 'table' then -- somebody else's key
+    call('DEL', key)
+    state = nil
   end
-  return {0, math.floor((capacity - used) / period), math.ceil((after - capacity) / limit), math.ceil(used / limit)}
+
+  local used = 0
+  local full, fraction = string.match(state or '', '^(%d+) (%d+)$')
+  if full then
+    used = (full - now) * limit + fraction
+    if used < 0 then used = 0 end
+    if used > capacity then used = capacity end -- the server's clock stepped back
+  end
+
+  local after = used + cost * period
+  if after > capacity then
+    if call('PTTL', key) < 0 then
+      call('PEXPIRE', key, math.ceil(used / limit / 1000) + 1)
+    end
+    return 0, math.floor((capacity - used) / period), math.ceil((after - capacity) / limit), math.ceil(used / limit)
+  end
+
+  if cost > 0 then
+    local whole = math.floor(after / limit)
+    call('SET', key, string.format('%.0f %.0f', now + whole, after - whole * limit), 'PX', math.ceil(whole / 1000) + 1)
+  end
+  return 1, math.floor((capacity - after) / period), 0, math.ceil(after / limit)
 end
 
-if cost > 0 then
-  local whole = math.floor(after / limit)
-  redis.call('SET', key, string.format('%.0f %.0f', now + whole, after - whole * limit),
-    'PX', string.format('%.0f', math.ceil(whole / 1000) + 1))
+local replies = {}
+for i = 1, #KEYS do
+  local n = #replies
+  replies[n + 1], replies[n + 2], replies[n + 3], replies[n + 4] = hit(KEYS[i], tonumber(ARGV[3 + i]))
 end
-return {1, math.floor((capacity - after) / period), 0, math.ceil(after / limit)}
+return replies

@@ -1,49 +1,22 @@
 -- A log of every hit: exact to the microsecond, at the price of one entry per hit in the window.
--- State: LIST "time cost" in order of time, then the total of all costs as the last element.
--- Returns {allowed, remaining, retry after, reset after}.
-local key = KEYS[1]
-local window, limit, cost = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-
-if redis.call('TYPE', key).ok ~= 'list' then redis.call('DEL', key) end
+-- State of a key: LIST "time cost" in order of time, then the total of all costs as the last element.
+-- ARGV: window, limit, then the cost of a hit on each key.
+-- Returns for each key: allowed, remaining, retry after, reset after.
+local call = redis.call
+local window, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
+local time = call('TIME')
+local now = time[1] * 1000000 + time[2]
 
 local function entry(text)
   local at, amount = string.match(text, '^(%d+) (%d+)$')
   return tonumber(at), tonumber(amount)
 end
 
-local total = tonumber(redis.call('RPOP', key) or 0) or 0
-local newest = redis.call('LINDEX', key, -1)
-if newest and entry(newest) > now then redis.call('DEL', key) end -- the server's clock stepped back
-while true do
-  local text = redis.call('LINDEX', key, 0)
-  if not text then
-    total = 0
-    break
-  end
-  local at, amount = entry(text)
-  if at and at > now - window then break end
-  total = total - (amount or 0)
-  redis.call('LPOP', key)
-end
-
-local allowed = total + cost <= limit
-local retry, reset = 0, 0
-
-if allowed and cost > 0 then
-  total = total + cost
-  redis.call('RPUSH', key, string.format('%.0f %.0f', now, cost))
-  reset = window
-else
-  local last = redis.call('LINDEX', key, -1)
-  if last then reset = entry(last) + window - now end
-end
-
-if not allowed then
-  local left, index = total, 0
+-- Microseconds until enough entries have left the window for a cost.
+local function wait_for(key, total, cost)
+  local left, index, retry = total, 0, 0
   while left + cost > limit do
-    local texts = redis.call('LRANGE', key, index, index + 99)
+    local texts = call('LRANGE', key, index, index + 99)
     if #texts == 0 then break end
     for _, text in ipairs(texts) do
       local at, amount = entry(text)
@@ -53,10 +26,56 @@ if not allowed then
     end
     index = index + 100
   end
+  return retry
 end
 
-if redis.call('EXISTS', key) == 1 then
-  redis.call('RPUSH', key, string.format('%.0f', total))
-  redis.call('PEXPIRE', key, string.format('%.0f', math.ceil(math.max(reset, 1) / 1000) + 1))
+local function hit(key, cost)
+  local total = redis.pcall('RPOP', key)
+  if type(total) == 'table' then -- somebody else's key
+    call('DEL', key)
+    total = nil
+  end
+  total = tonumber(total or 0) or 0
+
+  local newest = call('LINDEX', key, -1)
+  local last = newest and entry(newest)
+  if newest and (not last or last > now) then -- the server's clock stepped back
+    call('DEL', key)
+    last = nil
+  end
+
+  while true do
+    local text = last and call('LINDEX', key, 0)
+    if not text then
+      total, last = 0, nil
+      break
+    end
+    local at, amount = entry(text)
+    if at and at > now - window then break end
+    total = total - (amount or 0)
+    call('LPOP', key)
+  end
+
+  local allowed, retry = 1, 0
+  if total + cost > limit then
+    allowed, retry = 0, wait_for(key, total, cost)
+  elseif cost > 0 then
+    total = total + cost
+    last = now
+    call('RPUSH', key, string.format('%.0f %.0f', now, cost))
+  end
+
+  local reset = last and last + window - now or 0
+  if last then
+    call('RPUSH', key, total)
+    call('PEXPIRE', key, math.ceil(reset / 1000) + 1)
+  end
+  return allowed, limit - total, retry, reset
 end
-return {allowed and 1 or 0, limit - total, retry, reset}
+
+local replies = {}
+for i = 1, #KEYS do
+  local n = #replies
+  replies[n + 1], replies[n + 2], replies[n + 3], replies[n + 4] = hit(KEYS[i], tonumber(ARGV[2 + i]))
+end
+return replies

@@ -108,6 +108,7 @@ class Caller:
         what: tuple[str, str],
         budget: float,
         attempt: float = 1.0,
+        fast: object = None,  # noqa: ARG002 - only the twin sends calls together
     ) -> tuple[float, Reply]:
         """Call a script, again and again until it is answered or the budget is spent; see the twin."""
         end = time.monotonic() + budget
@@ -132,6 +133,19 @@ class Caller:
                 time.sleep(min(left, pause * (0.5 + random.random())))
                 pause = min(2 * pause, 0.5)
                 attempt *= 2
+
+    def hit(  # noqa: PLR0913 - options, keyword-only
+        self,
+        script: Script,
+        key: bytes,
+        args: tuple[int, ...],
+        cost: int,
+        *,
+        what: tuple[str, str],
+        within: float,
+    ) -> Sequence[int]:
+        """Hit a limiter; see the twin."""
+        return self.call(script, (key,), (*args, cost), what=what, budget=within, attempt=within)[1]
 
     def confirmed(
         self, script: Script, keys: Sequence[bytes], args: Sequence[Argument], *, replicas: int, within: float

@@ -25,7 +25,7 @@ from ws_redislock.sync._hub import Hub, Job, Waiter, hub_for
 from ws_redislock.sync._scope import BodyScope, current_flow
 from ws_redislock.sync._watch import Watch
 
-__all__ = ("BaseLock", "Hold", "LockOptions")
+__all__ = ("BaseLock", "Hold", "LockOptions", "options_of")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -112,6 +112,53 @@ def _seconds(name: str, value: object, *, above: float | None = None) -> float:
         raise ConfigError(f"{name} must be {bound} seconds, not {value!r}", option=name, value=value)
 
     return float(value)
+
+
+@functools.lru_cache(maxsize=128, typed=True)
+def _plain_options(  # noqa: PLR0913, PLR0917 - the options, as the key of a cache
+    expire: float,
+    auto_renew: bool,  # noqa: FBT001 - as above
+    heartbeat: float,
+    min_replicas: int,
+    lock_delay: float,
+    reentrant: bool,  # noqa: FBT001 - as above
+) -> LockOptions:
+    """Return options without callbacks; remembered, since most locks are made with the same ones."""
+    return LockOptions(
+        expire,
+        auto_renew=auto_renew,
+        heartbeat=heartbeat,
+        min_replicas=min_replicas,
+        lock_delay=lock_delay,
+        reentrant=reentrant,
+    )
+
+
+def options_of(  # noqa: PLR0913 - options, keyword-only
+    expire: float,
+    *,
+    auto_renew: bool = True,
+    heartbeat: float = 10.0,
+    min_replicas: int = 0,
+    lock_delay: float = 0.0,
+    reentrant: bool = False,
+    on_lost: OnLost | None = None,
+    observer: LockObserver | None = None,
+) -> LockOptions:
+    """Return checked options; see `LockOptions`."""
+    if on_lost is None and observer is None and type(expire) in {int, float} and expire >= 0.5:
+        return _plain_options(expire, auto_renew, heartbeat, min_replicas, lock_delay, reentrant)
+
+    return LockOptions(
+        expire,
+        auto_renew=auto_renew,
+        heartbeat=heartbeat,
+        min_replicas=min_replicas,
+        lock_delay=lock_delay,
+        reentrant=reentrant,
+        on_lost=on_lost,
+        observer=observer,
+    )
 
 
 class BaseLock:
@@ -322,12 +369,14 @@ class BaseLock:
                 args,
                 what=("lock", self._name),
                 budget=max(1.0, min(BUDGET, left)),
+                fast=("R", held.token, RELEASED_MS, 0) if self._limit == 1 and self._delay_ms == 0 else None,
             )
         except BaseException:
             self._settle(hub, held.token, left)
             raise
 
-        hub.hint(reply[1:])
+        if len(reply) > 1:
+            hub.hint(reply[1:])
 
         if reply[0] != HELD:
             held.lose("the server did not know it any more when it was released")
@@ -545,7 +594,10 @@ class BaseLock:
         replicas = self._options.min_replicas
 
         if replicas == 0:
-            return hub.caller.call(load("enter"), keys, args, what=("lock", self._name), budget=budget)
+            fast = ("E", token, self._lease_ms, self._delay_ms)
+            return hub.caller.call(
+                load("enter"), keys, args, what=("lock", self._name), budget=budget, fast=fast
+            )
 
         try:
             sent_at, reply, confirmed = hub.caller.confirmed(

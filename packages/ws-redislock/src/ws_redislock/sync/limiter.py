@@ -15,12 +15,12 @@ A hit whose reply was lost is sent again, so that it may count twice, never not 
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 from ws_redislock._keys import check_name, tagged
 from ws_redislock._lease import Clock
@@ -36,12 +36,11 @@ LARGEST = 2**52
 """Lua counts in doubles; below this every whole number is exact."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """
     The answer to one hit.
 
-    Args:
+    Attributes:
         allowed: Whether the hit is within the limit; only then it was counted.
         remaining: How many more hits of cost 1 would be allowed now.
         retry_after: Seconds until a hit of the same cost can be allowed; 0 when it was.
@@ -181,7 +180,7 @@ class RateLimiter:
         return self._caller
 
     def _key(self, key: str) -> bytes:
-        return tagged(self._kind, check_name(key, "limiter key")).encode()
+        return _redis_key(self._kind, key) if type(key) is str else check_name(key, "limiter key").encode()
 
     def _ask(self, key: str, cost: int) -> Verdict:
         redis_key = self._key(key)
@@ -199,13 +198,13 @@ class RateLimiter:
         caller = self._bind()
 
         try:
-            _, reply = caller.call(
+            reply = caller.hit(
                 load(self._script_name),
-                (redis_key,),
-                (*self._args, cost),
+                redis_key,
+                self._args,
+                cost,
                 what=("limiter key", key),
-                budget=self._timeout,
-                attempt=self._timeout,
+                within=self._timeout,
             )
         except UnavailableError:
             if self._on_error == "raise":
@@ -414,6 +413,11 @@ class TokenBucketLimiter(RateLimiter):
             deny_cache=deny_cache,
             clock=clock,
         )
+
+
+@functools.lru_cache(maxsize=4096)
+def _redis_key(kind: str, key: str) -> bytes:
+    return tagged(kind, check_name(key, "limiter key")).encode()
 
 
 def _positive(name: str, value: object) -> float:

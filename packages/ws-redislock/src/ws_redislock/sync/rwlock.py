@@ -6,7 +6,7 @@ from __future__ import annotations
 from ws_redislock.observe import LockObserver
 from ws_redislock.sync._calls import RedisSource
 from ws_redislock.sync._held import OnLost
-from ws_redislock.sync._lock import BaseLock, LockOptions
+from ws_redislock.sync._lock import BaseLock, options_of
 
 __all__ = ("ReadLock", "ReadWriteLock", "WriteLock")
 
@@ -75,7 +75,7 @@ class ReadWriteLock:
         on_lost: OnLost | None = None,
         observer: LockObserver | None = None,
     ) -> None:
-        self._options = LockOptions(
+        self._options = options_of(
             expire,
             auto_renew=auto_renew,
             heartbeat=heartbeat,

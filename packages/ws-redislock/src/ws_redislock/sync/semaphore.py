@@ -7,7 +7,7 @@ from ws_redislock.errors import ConfigError
 from ws_redislock.observe import LockObserver
 from ws_redislock.sync._calls import RedisSource
 from ws_redislock.sync._held import OnLost
-from ws_redislock.sync._lock import BaseLock, LockOptions
+from ws_redislock.sync._lock import BaseLock, options_of
 
 __all__ = ("Semaphore",)
 
@@ -66,7 +66,7 @@ class Semaphore(BaseLock):
         if type(permits) is not int or not 1 <= permits < 2**31:
             raise ConfigError(f"permits must be a whole number from 1, not {permits!r}", permits=permits)
 
-        options = LockOptions(
+        options = options_of(
             expire,
             auto_renew=auto_renew,
             heartbeat=heartbeat,

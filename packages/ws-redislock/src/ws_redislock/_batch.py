@@ -1,0 +1,160 @@
+"""Many calls in one script, when many tasks call at the same time.
+
+What a free lock or a hit on a limiter costs then is not the work but the call. So the calls of one
+turn of the loop go together. A call that is not the simple case, and every call after an error, is
+made again by itself; all of them may be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from redis import exceptions
+
+from ws_redislock._lease import boot_time
+from ws_redislock._script import Script, load
+
+__all__ = ("Batch", "Fast", "FastBatch", "HitBatch")
+
+Argument: TypeAlias = "str | bytes | int"
+Send: TypeAlias = "Callable[[tuple[Argument, ...], float], Awaitable[Any]]"  # Any: a script's reply
+
+Fast: TypeAlias = tuple[str, str, int, int]
+"""Kind ("E" or "R"), token, and two numbers; see ``fast.lua``."""
+
+SEVERAL = 24
+"""Calls after which a batch is sent although the loop's turn goes on."""
+
+Call = TypeVar("Call")
+Answer = TypeVar("Answer")
+
+
+class Batch(Generic[Call, Answer]):
+    """
+    Collects calls and sends them together.
+
+    Args:
+        send: Sends a command within so many seconds.
+        script: The script that does them.
+    """
+
+    __slots__ = ("_calls", "_loop", "_script", "_send", "_tasks")
+
+    def __init__(self, send: Send, script: Script) -> None:
+        self._send = send
+        self._script = script
+        self._loop = asyncio.get_running_loop()
+        self._calls: list[tuple[Call, asyncio.Future[Answer | None]]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def add(self, call: Call) -> asyncio.Future[Answer | None]:
+        """Add a call; the future gets its answer, or None when it must be made by itself."""
+        future: asyncio.Future[Answer | None] = self._loop.create_future()
+        self._calls.append((call, future))
+
+        if len(self._calls) == 1:
+            self._loop.call_soon(self._flush)
+        elif len(self._calls) >= SEVERAL:
+            self._flush()
+
+        return future
+
+    def _flush(self) -> None:
+        if self._calls:
+            calls, self._calls = self._calls, []
+            task = self._loop.create_task(self._run(calls))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, calls: list[tuple[Call, asyncio.Future[Answer | None]]]) -> None:
+        keys, args = self._command([call for call, _ in calls])
+        sent_at = boot_time()
+        reply: Sequence[int] = ()
+
+        try:
+            try:
+                reply = await self._send(("EVALSHA", self._script.sha, len(keys), *keys, *args), 1.0)
+            except exceptions.NoScriptError:
+                sent_at = boot_time()
+                reply = await self._send(("EVAL", self._script.text, len(keys), *keys, *args), 1.0)
+        except (exceptions.RedisError, OSError):
+            pass  # each caller asks again by itself, and sees then what is wrong
+        finally:
+            for index, (call, future) in enumerate(calls):
+                if not future.done():
+                    future.set_result(self._answer(call, reply, index, sent_at) if reply else None)
+
+    def _command(self, calls: list[Call]) -> tuple[Sequence[bytes], Sequence[Argument]]:
+        """Return the keys and arguments for many calls."""
+        raise NotImplementedError
+
+    def _answer(self, call: Call, reply: Sequence[int], index: int, sent_at: float) -> Answer | None:
+        """Take one call's answer out of the reply."""
+        raise NotImplementedError
+
+
+class FastBatch(Batch[tuple[Sequence[bytes], Fast], tuple[float, list[Any]]]):
+    """
+    ENTERs and RELEASEs of locks that nobody else is at.
+
+    An answer is the time before the call was sent, and the reply that the script for it alone
+    would have given. Any: as the replies of those.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, send: Send) -> None:
+        super().__init__(send, load("fast"))
+
+    def _command(
+        self, calls: list[tuple[Sequence[bytes], Fast]]
+    ) -> tuple[Sequence[bytes], Sequence[Argument]]:
+        keys: list[bytes] = []
+        args: list[Argument] = []
+
+        for of_lock, fast in calls:
+            keys += (of_lock[0], of_lock[1], of_lock[3], of_lock[4])
+            args += fast
+
+        return keys, args
+
+    def _answer(
+        self, call: tuple[Sequence[bytes], Fast], reply: Sequence[int], index: int, sent_at: float
+    ) -> tuple[float, list[Any]] | None:
+        done = reply[index]
+
+        if not done:
+            return None
+
+        return sent_at, [1, done] if call[1][0] == "E" else [1]
+
+
+class HitBatch(Batch[tuple[bytes, int], Sequence[int]]):
+    """
+    Hits on the keys of one limiter: key and cost of each.
+
+    Args:
+        send: Sends a command within so many seconds.
+        script: The limiter's script.
+        args: Its arguments before the costs.
+    """
+
+    __slots__ = ("_args",)
+
+    def __init__(self, send: Send, script: Script, args: tuple[int, ...]) -> None:
+        super().__init__(send, script)
+        self._args = args
+
+    def _command(self, calls: list[tuple[bytes, int]]) -> tuple[Sequence[bytes], Sequence[Argument]]:
+        return [key for key, _ in calls], [*self._args, *(cost for _, cost in calls)]
+
+    def _answer(
+        self,
+        call: tuple[bytes, int],  # noqa: ARG002 - the base's signature
+        reply: Sequence[int],
+        index: int,
+        sent_at: float,  # noqa: ARG002 - the base's signature
+    ) -> Sequence[int]:
+        return reply[4 * index : 4 * index + 4]

@@ -1,0 +1,36 @@
+-- FAST: the common case of many ENTERs and RELEASEs at once, on locks that nobody else is at.
+-- Whatever is not the common case is left alone, for the script that knows all cases.
+-- KEYS: holders, queue, fence, done of each. ARGV: kind, token and two numbers of each; for 'E' the
+-- lease and the delay, for 'R' how long to remember the release (of a lock with one holder), and 0.
+-- Returns for each: the fence or 1 when it was done, 0 when it was left alone.
+local call = redis.call
+local time = call('TIME')
+local us = time[1] * 1000000 + time[2]
+local now = math.floor(us / 1000)
+local replies = {}
+
+for n = 1, #KEYS / 4 do
+  local i = 4 * n
+  local holders, queue, fence, done = KEYS[i - 3], KEYS[i - 2], KEYS[i - 1], KEYS[i]
+  local kind, token, number = ARGV[i - 3], ARGV[i - 2], ARGV[i - 1]
+  local reply = 0
+
+  if kind == 'E' then
+    if call('EXISTS', holders, queue, done) == 0 then
+      call('ZADD', holders, now + number, token)
+      call('PEXPIRE', holders, number + ARGV[i])
+      reply = us
+      local before = call('SET', fence, reply, 'PX', 604800000, 'GET')
+      if before and tonumber(before) >= reply then
+        reply = tonumber(before) + 1
+        call('SET', fence, reply, 'PX', 604800000)
+      end
+    end
+  elseif call('EXISTS', queue) == 0 and call('ZREM', holders, token) == 1 then
+    call('SET', done, 'r', 'PX', number)
+    reply = 1
+  end
+
+  replies[n] = reply
+end
+return replies
