@@ -98,7 +98,7 @@ class TestServer:
     async def test_a_paused_server_is_waited_for_no_longer_than_allowed(
         self, driver: str, start_server: StartServer
     ):
-        """While the server is stopped (SIGSTOP) acquires end with an error in time; afterwards all is well."""
+        """While the server is stopped (SIGSTOP) acquires fail in time; afterwards all is well."""
         server = start_server(MariaDBServer)
 
         async with make(

@@ -175,7 +175,7 @@ def _ssl(value: object, where: str) -> tls.SSLContext | None:
     if isinstance(value, tls.SSLContext):
         return value
 
-    if value is True or value in {"true", "1", "yes", "on"}:
+    if value is True or (isinstance(value, str) and boolean(value, where)):
         return tls.create_default_context()
 
     if isinstance(value, Mapping):
