@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from loguru import logger
 
 from ws_logging import LogFileRotator, LoggingConfigError, QueuedFileSink
@@ -579,4 +579,9 @@ class QueueMachine(RuleBasedStateMachine):
         assert bool(self.queue) == bool(self.model)
 
 
-TestQueue = QueueMachine.TestCase
+class TestQueue:
+    """The queue alone."""
+
+    def test_accounts(self) -> None:
+        """They agree after any sequence of operations."""
+        run_state_machine_as_test(QueueMachine)  # type: ignore[no-untyped-call]
