@@ -584,4 +584,4 @@ class TestQueue:
 
     def test_accounts(self) -> None:
         """They agree after any sequence of operations."""
-        run_state_machine_as_test(QueueMachine)  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(QueueMachine)
