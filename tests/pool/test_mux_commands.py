@@ -115,8 +115,15 @@ class TestPacker:
         """Every kind of argument gives the bytes that redis-py gives."""
         connection = Connection(encoding=encoding)
         packer = Packer(connection.encoder.encode, fast=encoding == "utf-8")
-        assert packer.pack(args) == b"".join(connection.pack_command(*args))
-        assert packer.pack_many([args, args]) == 2 * packer.pack(args)
+
+        try:
+            expected = b"".join(connection.pack_command(*args))
+        except DataError as error:  # redis-py 7 takes no bytearray
+            with pytest.raises(DataError, match=str(error)[:30]):
+                packer.pack(args)
+        else:
+            assert packer.pack(args) == expected
+            assert packer.pack_many([args, args]) == 2 * expected
 
     @pytest.mark.parametrize("fast", [True, False])
     @pytest.mark.parametrize("value", [True, None, object(), [], {}])

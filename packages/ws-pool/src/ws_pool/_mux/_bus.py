@@ -205,6 +205,8 @@ class RedisEventBus:
         self._first = loop.create_future()
         self._task = loop.create_task(self._run(), name=f"ws-pool event bus {self._channel}")
 
+        self._task.add_done_callback(self._ended)
+
         try:
             await asyncio.shield(self._first)
         except BaseException:
@@ -273,6 +275,12 @@ class RedisEventBus:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(1.0, pause * 2)
 
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Let nobody wait for a subscription that is not coming, whatever has ended the task."""
+        if self._first is not None and not self._first.done():
+            error = None if task.cancelled() else task.exception()
+            self._first.set_exception(error or ClosedError(f"event bus {self._channel!r} was closed"))
+
     def _pubsub(self) -> PubSub:
         client = self._pool.redis
 
@@ -283,7 +291,10 @@ class RedisEventBus:
 
     async def _subscribe(self, pubsub: PubSub) -> None:
         async with asyncio.timeout(self._heartbeat):
-            await (pubsub.ssubscribe if self._sharded else pubsub.subscribe)(self._channel)
+            if self._sharded:
+                await pubsub.execute_command("SSUBSCRIBE", self._channel)  # redis-py 7 has no method for it
+            else:
+                await pubsub.subscribe(self._channel)
 
             while not self._subscribed:
                 message = await pubsub.get_message(timeout=self._heartbeat)

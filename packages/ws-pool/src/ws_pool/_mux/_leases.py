@@ -6,6 +6,7 @@ redis-py's `ConnectionPool`, so that its `PubSub`, `Monitor` and `Pipeline` work
 
 from __future__ import annotations
 
+import inspect
 import secrets
 import ssl
 from typing import Any, cast
@@ -98,12 +99,11 @@ def connection_options(
     if protocol is not None:
         options["protocol"] = protocol
 
-    try:
-        from redis.maint_notifications import MaintNotificationsConfig  # noqa: PLC0415 - redis-py 8
-    except ImportError:
-        return options
+    if "maint_notifications_config" in inspect.signature(AbstractConnection).parameters:
+        from redis.maint_notifications import MaintNotificationsConfig  # noqa: PLC0415 - redis-py 8 only
 
-    options["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+        options["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+
     return options
 
 
