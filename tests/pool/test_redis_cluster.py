@@ -209,6 +209,31 @@ class Counters:
 class TestChanges:
     """Slots that move, and nodes that die, under load."""
 
+    async def test_a_sharded_bus_follows_its_channel(self, start_server: StartServer) -> None:
+        """When the channel's slot goes to another node, the bus subscribes there and tells of the gap."""
+        cluster = start_server(ClusterServers)
+        heard: asyncio.Queue[int] = asyncio.Queue()
+        gap = asyncio.Event()
+
+        async def listen(number: int) -> None:
+            await heard.put(number)
+
+        async def tell(**_: object) -> None:
+            gap.set()
+
+        async with (
+            RedisPool(url=cluster.url, cluster=True) as pool,
+            RedisEventBus(pool, "channel", sharded=True) as bus,
+        ):
+            bus.add_listener("tag", listen)
+            bus.add_listener("gap", tell)
+            await bus.publish("tag", 1)
+            assert await asyncio.wait_for(heard.get(), 10) == 1
+            await asyncio.to_thread(cluster.move_slot(slot_of(b"channel")).run)
+            await asyncio.wait_for(gap.wait(), 20)
+            assert await bus.publish("tag", 2) == 1
+            assert await asyncio.wait_for(heard.get(), 10) == 2
+
     @pytest.mark.parametrize("valkey", [False, True], ids=["redis", "valkey"])
     async def test_a_slot_is_moved_under_load(self, start_server: StartServer, *, valkey: bool) -> None:
         """While a slot goes to another node step by step, nothing is lost, doubled or refused."""

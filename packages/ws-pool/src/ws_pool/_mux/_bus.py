@@ -266,6 +266,9 @@ class RedisEventBus:
                     first.set_exception(error)
                     return
 
+                if isinstance(client := self._pool.redis, ClusterRedis):
+                    client.topology.refresh_soon()
+
                 if not lost_at:
                     lost_at, reason = time.monotonic(), str(error) or type(error).__name__
                     _logger.warning("event bus %r lost its subscription: %s", self._channel, reason)
@@ -304,7 +307,7 @@ class RedisEventBus:
         asked = False
 
         while True:
-            message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=self._heartbeat)
+            message = await pubsub.get_message(timeout=self._heartbeat)
 
             if message is None:
                 if asked:
@@ -318,6 +321,8 @@ class RedisEventBus:
 
             if message["type"] in {"message", "smessage"}:
                 self._take(message["data"])
+            elif message["type"] == "sunsubscribe":
+                raise driver.ConnectionError("the channel's slot has gone to another node")
 
     def _take(self, data: str | bytes) -> None:
         event = load(data)
