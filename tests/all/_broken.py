@@ -47,6 +47,6 @@ class BrokenShop(Shop):
 
 def create() -> FastAPI:
     """Build the application around the broken shop."""
-    app.Shop = BrokenShop  # type: ignore[misc]  # this process serves nothing else
+    vars(app)["Shop"] = BrokenShop  # this process serves nothing else
 
     return app.create()

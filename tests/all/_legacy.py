@@ -9,7 +9,7 @@ from sqlalchemy import Column, Integer, MetaData, String, Table
 
 from wintersweet.asyncs.cache import CacheWrap, ShareCache
 from wintersweet.asyncs.pool.mysql import atomic, mysql_pool_manager
-from wintersweet.asyncs.pool.redis import redis_pool_manager
+from wintersweet.asyncs.pool.redis import RedisEventBus, redis_pool_manager
 from wintersweet.asyncs.task import CrontabTask, IntervalTask
 from wintersweet.asyncs.tools.circular import AsyncCircularForSecond
 from wintersweet.framework.conf import settings
@@ -100,7 +100,7 @@ async def move_money(giver: int, taker: int, amount: int):
 
         await move(giver, taker, amount)
 
-    await router.bus.publish("moved", giver, taker, amount=amount)
+    await Beats.bus.publish("moved", giver, taker, amount=amount)
 
     return Response({"moved": amount})
 
@@ -161,14 +161,16 @@ async def tick():
 class Beats:
     """The tasks and the bus of the service."""
 
+    bus: RedisEventBus
+
     def __init__(self):
         self.tasks = [IntervalTask(0.05, tick), CrontabTask("* * * * *", tick)]
 
     async def start(self):
         """Begin."""
-        router.bus = redis_pool_manager.allocate_event_bus("legacy")
-        router.bus.add_listener("moved", moved)
-        await router.bus.start()
+        Beats.bus = redis_pool_manager.allocate_event_bus("legacy")
+        Beats.bus.add_listener("moved", moved)
+        await Beats.bus.start()
         await (mysql_pool_manager.get_pool()).create_all(metadata)
 
         for task in self.tasks:
@@ -179,7 +181,7 @@ class Beats:
         for task in self.tasks:
             task.stop()
 
-        await router.bus.close()
+        await Beats.bus.close()
 
 
 def make():

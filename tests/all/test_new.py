@@ -40,7 +40,18 @@ class TestProject:
     def test_its_tests_pass(self, project: Path) -> None:
         """The tests of the project pass, with nothing but pytest, warnings being errors."""
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"],
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-W",
+                "error",
+                "-p",
+                "no:cacheprovider",
+                "-p",
+                "no:asyncio",
+            ],
             cwd=project,
             env=environment(),
             capture_output=True,
@@ -55,9 +66,10 @@ class TestProject:
         """The server serves what the application routes, and ends cleanly on SIGTERM."""
         with running("run", "--port", "0", cwd=project) as process:
             assert process.stderr is not None
-            found = until(lambda: re.search(r"http://127\.0\.0\.1:\d+", process.stderr.readline()))
+            stderr = process.stderr
+            urls = until(lambda: re.findall(r"http://127\.0\.0\.1:\d+", stderr.readline()))
 
-            with urllib.request.urlopen(f"{found[0]}/notes") as reply:
+            with urllib.request.urlopen(f"{urls[0]}/notes") as reply:
                 assert json.load(reply)["data"] == []
 
             process.terminate()
@@ -83,7 +95,7 @@ class TestProject:
         assert (checked.status, answer["ok"]) == (0, True)
         assert answer["settings"]["DATABASES.default.url"] == {
             "value": "sqlite:///flower_shop.db",
-            "source": "flower_shop.settings",
+            "source": "module",
         }
         assert [one["name"] for one in answer["reached"]] == ["LOGGING_CONFIG", "DATABASES.default"]
 

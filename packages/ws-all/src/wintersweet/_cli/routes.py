@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
+import fastapi.routing
 from fastapi import FastAPI
 from rich.table import Table
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
@@ -62,23 +64,31 @@ def show(target: str | None, *, as_json: bool = False) -> None:
     console.print(table)
 
 
-def lines(routes: list[BaseRoute], prefix: str = "") -> Iterator[Line]:
+def lines(routes: Sequence[BaseRoute]) -> Iterator[Line]:
     """
     Describe routes in the order in which they are matched.
 
     Args:
-        routes: Routes of an application, router or mount.
-        prefix: Path in front of them.
+        routes: Routes of an application or router.
     """
-    for route in routes:
-        if isinstance(route, Route):
-            methods = ",".join(sorted(set(route.methods or ()) - {"HEAD"}))
-            yield Line(methods, prefix + route.path, _endpoint(route.endpoint), _summary(route.endpoint))
-        elif isinstance(route, WebSocketRoute):
-            yield Line("WS", prefix + route.path, _endpoint(route.endpoint), _summary(route.endpoint))
-        elif isinstance(route, Mount):
-            yield Line("MOUNT", prefix + route.path, type(route.app).__name__, "")
-            yield from lines(list(route.routes), prefix + route.path)
+    # FastAPI resolves included routers late and has a function to look through them; before, it copied
+    # their routes, which can be looked at as they are.
+    look_through: Callable[[Sequence[BaseRoute]], Iterable[Any]] = (
+        getattr(  # Any: either kind has these attributes
+            fastapi.routing, "iter_route_contexts", lambda plain: plain
+        )
+    )
+
+    for route in look_through(routes):
+        own = getattr(route, "original_route", route)
+
+        if isinstance(own, Mount):
+            yield Line("MOUNT", route.path, type(own.app).__name__, "")
+        elif isinstance(own, Route | WebSocketRoute):
+            methods = (
+                ",".join(sorted(set(route.methods or ()) - {"HEAD"})) if isinstance(own, Route) else "WS"
+            )
+            yield Line(methods, route.path, _endpoint(route.endpoint), _summary(route.endpoint))
 
 
 def _endpoint(function: object) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ws_core.errors import ConfigError
 from ws_pool.mysql import sql_pool_manager
 from ws_pool.redis import RedisPool
-from ws_web.conf import Settings
+from ws_web import Settings, create_app
 
 __all__ = ("Backends", "backends")
 
@@ -63,7 +63,13 @@ async def backends(directory: Path | None) -> AsyncIterator[Backends]:
             env["WS_LOGGING_CONFIG__json"] = "true"
             env["WS_LOGGING_CONFIG__level"] = "info"
 
-        sql_pool_manager.register(databases)
+        # All that is wrong in the settings is told now, before anything is started.
+        create_app(
+            settings.replace(
+                DATABASES=databases,
+                REDIS_CONFIG=settings.REDIS_CONFIG or {"default": {"url": "unix:///embedded"}},
+            )
+        )
 
         async with _redis(redis) as url:
             if redis is None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from wintersweet.demo.backends import Backends, backends
-from wintersweet.demo.books import open_sale
-from wintersweet.demo.rush import rush
 from wintersweet.demo.supervisor import Supervisor, listen
+
+if TYPE_CHECKING:
+    from wintersweet.demo.backends import Backends
 
 __all__ = ("Options", "run")
 
@@ -49,6 +51,9 @@ def run(options: Options) -> int:
     Raises:
         WsError: The demo could not start; nothing is left behind.
     """
+    # What goes wrong in this process becomes its one message; the workers have the log.
+    logging.getLogger("ws_pool").addHandler(logging.NullHandler())
+
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_until_told(options))
 
@@ -95,6 +100,12 @@ async def _demo(options: Options) -> int:
 
     async with AsyncExitStack() as stack:
         sock = stack.enter_context(listen(options.host, port))
+
+        # The libraries take a while to load: a port that is taken is told before.
+        from wintersweet.demo.backends import backends  # noqa: PLC0415 - see above
+        from wintersweet.demo.books import open_sale  # noqa: PLC0415 - see above
+        from wintersweet.demo.rush import rush  # noqa: PLC0415 - see above
+
         url = _url(options.host, sock.getsockname()[1])
         found = await stack.enter_async_context(backends(options.state_dir))
         await open_sale(options.stock)

@@ -22,10 +22,13 @@ from typing import Self
 
 from ws_core.errors import ConfigError, UnavailableError
 
-__all__ = ("READY", "Supervisor", "listen")
+__all__ = ("FAILED", "READY", "Supervisor", "listen")
 
 READY = b"ready\n"
 """What a worker writes to its standard output once it serves."""
+
+FAILED = b"failed: "
+"""What it writes instead, with the reason behind it, when it cannot."""
 
 _QUICK = 5.0
 """A worker that dies sooner (seconds) than this did not die of the sale, but of its set-up."""
@@ -194,7 +197,8 @@ class Supervisor:
                 process.terminate()
 
             try:
-                served = await self._wait_ready(process)
+                answer = await self._first_line(process)
+                served = answer == READY
 
                 if served and not serving.done():
                     serving.set_result(None)
@@ -210,7 +214,9 @@ class Supervisor:
             own_fault = code >= 0 and (not served or (code > 0 and time.monotonic() - began < _QUICK))
 
             if own_fault or unready >= _UNREADY:
-                self._fail(f"worker {process.pid} ended {_how(code)} while it started", serving)
+                self._fail(
+                    _reason(answer) or f"worker {process.pid} ended {_how(code)} while it started", serving
+                )
                 break
 
             self.replaced += 1
@@ -245,11 +251,15 @@ class Supervisor:
         )
 
     @staticmethod
-    async def _wait_ready(process: asyncio.subprocess.Process) -> bool:
+    async def _first_line(process: asyncio.subprocess.Process) -> bytes:
         if process.stdout is None:  # pragma: no cover - asked for in _spawn
             raise AssertionError
 
-        return await process.stdout.readline() == READY
+        return await process.stdout.readline()
+
+
+def _reason(answer: bytes) -> str:
+    return answer.removeprefix(FAILED).decode().strip() if answer.startswith(FAILED) else ""
 
 
 def _how(code: int) -> str:

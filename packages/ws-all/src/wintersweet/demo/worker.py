@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 
-from wintersweet.demo.supervisor import READY
+from wintersweet.demo.supervisor import FAILED, READY
 from ws_core.errors import WsError
 from ws_web.server import load_app, serve_here
 
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         app = load_app(os.environ.get("WINTERSWEET_DEMO_APP", _APP))
         serve_here(app, socket.socket(fileno=int(number)), options, ready=_say_ready)
     except WsError as error:
-        print(f"wintersweet: {error}", file=sys.stderr)  # noqa: T201 - the parent's stderr is ours
+        os.write(sys.stdout.fileno(), FAILED + " ".join(str(error).split()).encode() + b"\n")
         return 1
 
     return 0

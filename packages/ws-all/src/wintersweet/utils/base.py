@@ -33,5 +33,5 @@ class Utils:
     xml_encode = staticmethod(base.xml_encode)
     xml_decode = staticmethod(base.xml_decode)
     split_int = staticmethod(base.split_int)
-    package_task = staticmethod(base.package_task)
+    package_task = staticmethod(base.package_task)  # type: ignore[arg-type,var-annotated]  # overloads
     wait_frame = staticmethod(base.wait_frame)
