@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import time
+from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -216,6 +219,29 @@ class TestHits:
         assert not await limiter.is_limited("k", 2)
         assert await limiter.is_limited("k", 2)
         assert not await limiter.is_limited("k")
+
+    @pytest.mark.parametrize("wrong_by", [-3600.0, 3600.0])
+    async def test_the_clients_clock_does_not_matter(
+        self, redis: Redis, wrong_by: float, monkeypatch: pytest.MonkeyPatch
+    ):
+        """A client whose clock is wrong by an hour counts in the same windows as all others."""
+        for limiter in limiters(redis):
+            await limiter.hit("k", 2)
+
+        right = time.time
+        monkeypatch.setattr(time, "time", lambda: right() + wrong_by)
+
+        for limiter in limiters(redis):
+            assert [(await limiter.hit("k")).allowed for _ in range(2)] == [True, False]
+
+    async def test_many_at_once_count_as_one_by_one(self, redis: Redis):
+        """Hits of many tasks go together, and each is counted; the keys do not mix."""
+        for limiter in limiters(redis):
+            await redis.script_flush()
+            verdicts = await asyncio.gather(*(limiter.hit(f"k{n % 40}") for n in range(200)))
+            allowed = Counter(n % 40 for n, verdict in enumerate(verdicts) if verdict.allowed)
+            assert set(allowed.values()) == {3}
+            assert len(allowed) == 40
 
     async def test_peek_and_reset(self, redis: Redis):
         """Looking counts nothing; a reset forgets all."""

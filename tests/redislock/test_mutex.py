@@ -95,6 +95,57 @@ class TestAcquire:
         assert lock._owned is None
 
 
+class TestTogether:
+    """Calls of many tasks, which go together."""
+
+    async def test_many_locks_at_once(self, redis: Redis):
+        """Each task gets its own lock, with fences that increase for each name."""
+        await redis.script_flush()
+
+        async def work(number: int) -> list[int]:
+            fences = []
+
+            for _ in range(3):
+                lock = MutexLock(redis, f"k{number}", 60)
+                assert await lock.acquire()
+                assert await MutexLock(redis, f"k{number}", 60).acquire() is False
+                fences.append(lock.fence)
+                assert await lock.release()
+
+            return fences
+
+        for fences in await asyncio.gather(*(work(number) for number in range(60))):
+            assert fences == sorted(set(fences))
+
+    async def test_one_lock_among_many_tasks(self, redis: Redis):
+        """Of many that try the same lock at the same time, one gets it."""
+        locks = [MutexLock(redis, "k", 60) for _ in range(60)]
+        assert sum(await asyncio.gather(*(lock.acquire() for lock in locks))) == 1
+        assert sum(await asyncio.gather(*(lock.release() for lock in locks))) == 1
+
+    async def test_a_fence_ahead_of_the_clock(self, redis: Redis):
+        """A stored fence that is ahead of the server's clock is counted up, alone and together."""
+        ahead = 2**52
+        await redis.set("wsl:m:{k0}:fence", ahead, px=60_000)
+
+        for number in (1, 2):
+            async with MutexLock(redis, "k0", 60).hold() as held:
+                assert held.fence == ahead + number
+
+        async def work(number: int) -> int:
+            async with MutexLock(redis, f"k{number}", 60).hold(timeout=0) as held:
+                return held.fence
+
+        assert (await asyncio.gather(*(work(n) for n in (3, 4, 5, 6, 7, 8, 9, 0))))[-1] == ahead + 3
+
+    async def test_a_release_that_comes_too_late(self, redis: Redis):
+        """Released together, locks that the server has forgotten say that they were lost."""
+        locks = [MutexLock(redis, f"k{number}", 60) for number in range(30)]
+        await asyncio.gather(*(lock.acquire() for lock in locks))
+        await redis.flushall()
+        assert not any(await asyncio.gather(*(lock.release() for lock in locks)))
+
+
 class TestWaiting:
     """Waiting for a lock that is held."""
 

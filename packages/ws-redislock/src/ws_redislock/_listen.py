@@ -98,9 +98,10 @@ class Listener:
                 while True:
                     message = await pubsub.parse_response(block=True)
 
-                    if message is not None:
-                        pause = 0.05
-                        self._take(message)
+                    if message is not None and not self._take(message):
+                        return
+
+                    pause = 0.05
             except TRANSIENT:
                 if not self._hub.waiting:
                     return  # perhaps the client was closed; whoever waits next begins anew
@@ -111,7 +112,8 @@ class Listener:
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, 1.0)
 
-    def _take(self, message: list[Any]) -> None:
+    def _take(self, message: list[Any]) -> bool:
+        """Act on a message; tell whether to go on."""
         kind = message[0]
 
         if kind in (b"message", "message"):
@@ -119,8 +121,12 @@ class Listener:
         elif kind in (b"subscribe", "subscribe"):
             if self._subscribed is not None and not self._subscribed.done():
                 self._subscribed.set_result(None)
-            else:
+            elif self._hub.waiting:
                 self._hub.look_at_all()
+            else:
+                return False  # the driver has connected again, perhaps after its client was closed
+
+        return True
 
     def _open(self) -> Any:  # Any: the driver's PubSub is untyped, a cluster's is another class
         client: Any = self._hub.caller.client
