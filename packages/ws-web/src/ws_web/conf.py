@@ -79,7 +79,7 @@ class Settings(BaseSettings):
         (9000, 'EUR', 'mysql://u:***@db/shop')
     """
 
-    model_config = SettingsConfigDict(
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
         frozen=True,
         extra="forbid",
         env_prefix="WS_",
@@ -421,5 +421,5 @@ class LazySettings:
             self.use(before)
 
 
-settings = LazySettings()
+settings: LazySettings = LazySettings()
 """The settings of this process."""

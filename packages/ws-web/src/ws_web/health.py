@@ -68,8 +68,8 @@ class HealthMonitor:
         self._components: tuple[Component, ...] = ()
         self._last: Readiness | None = None
         self._lock = asyncio.Lock()
-        self.started = False
-        self.draining = False
+        self.started: bool = False
+        self.draining: bool = False
 
     def mark_started(self, components: Iterable[Component]) -> None:
         """Begin to report: the start-up is finished, and these are to be watched."""

@@ -33,7 +33,7 @@ _RAW_ID_HEADER = REQUEST_ID_HEADER.encode()
 
 _request_id: ContextVar[str] = ContextVar("ws_web_request_id", default="")
 
-logger = logging.getLogger("ws_web")
+logger: logging.Logger = logging.getLogger("ws_web")
 
 
 def get_request_id() -> str:

@@ -125,7 +125,7 @@ class Response(JSONResponse):
         self.code: int | str = code.value if isinstance(code, Enum) else code
         self.data = content
         self.extra = extra
-        self.msg = self.build_msg() if msg is None else msg
+        self.msg: str = self.build_msg() if msg is None else msg
         super().__init__(content, status_code, headers, media_type, background)
 
     @property

@@ -109,7 +109,7 @@ class TestSocket:
     def __init__(self) -> None:
         self._to_app: asyncio.Queue[Message] = asyncio.Queue()
         self._from_app: asyncio.Queue[Message] = asyncio.Queue()
-        self.headers = Headers()
+        self.headers: Headers = Headers()
 
     async def send_text(self, text: str) -> None:
         """Send a text message."""

@@ -33,7 +33,7 @@ INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012
 TRY_AGAIN_LATER = 1013
 
-logger = logging.getLogger("ws_web.ws")
+logger: logging.Logger = logging.getLogger("ws_web.ws")
 
 
 class EventBus(Protocol):
