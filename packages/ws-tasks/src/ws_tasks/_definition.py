@@ -102,7 +102,7 @@ class TaskDefinition(Generic[P, T]):
     ) -> None:
         self.func = func
         self.declaration = declaration
-        self.name = declaration.name
+        self.name: str = declaration.name
         self._signature = inspect.signature(func)
         self.__doc__ = func.__doc__
 

@@ -80,10 +80,12 @@ class Instance:
     )
 
     def __init__(self, task: ScheduledTask, timestamp: float) -> None:
-        self.task = task
-        self.timestamp = timestamp
-        self.attempt = 1
-        self.ended = self.cancelled = self.cancel_called = False
+        self.task: ScheduledTask = task
+        self.timestamp: float = timestamp
+        self.attempt: int = 1
+        self.ended: bool = False
+        self.cancelled: bool = False
+        self.cancel_called: bool = False
         self.handle: asyncio.Task[None] | None = None  # on asyncio, once begun
         self.scope: anyio.CancelScope | None = None  # on trio, once begun
         self.value: object = None

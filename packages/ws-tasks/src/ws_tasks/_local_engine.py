@@ -42,7 +42,7 @@ class _LocalJob(Instance):
         self._engine = engine
         self._args = args
         self._kwargs = kwargs
-        self.id = secrets.token_hex(8)
+        self.id: str = secrets.token_hex(8)
 
     def call(self) -> Any:
         return self.task.func(*self._args, **self._kwargs)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ws_core.errors import UsageError
 from ws_tasks._clock import Clock
 from ws_tasks._execution import Instance
-from ws_tasks._options import TaskOptions, make_options
+from ws_tasks._options import Options, TaskOptions, make_options
 from ws_tasks.errors import NotStartedError, ScheduleError
 from ws_tasks.interface import TaskInterface, TaskStatistics
 from ws_tasks.scheduler import Scheduler, current_scheduler
@@ -43,9 +43,16 @@ class Counters:
     )
 
     def __init__(self) -> None:
-        self.started = self.succeeded = self.failed = self.retried = 0
-        self.timed_out = self.cancelled = self.claimed_elsewhere = 0
-        self.coalesced = self.late = self.overlap = 0
+        self.started: int = 0
+        self.succeeded: int = 0
+        self.failed: int = 0
+        self.retried: int = 0
+        self.timed_out: int = 0
+        self.cancelled: int = 0
+        self.claimed_elsewhere: int = 0
+        self.coalesced: int = 0
+        self.late: int = 0
+        self.overlap: int = 0
         self.last_duration: float | None = None
         self.last_error: str | None = None
 
@@ -81,14 +88,14 @@ class ScheduledTask(TaskInterface):
         if not callable(func):
             raise ScheduleError(f"a task needs a function to call, not {func!r}", func=func)
 
-        self.func = func
-        self.args = args
+        self.func: Callable[..., Any] = func  # any function: its result is not used
+        self.args: tuple[object, ...] = args
         kwargs = options.get("kwargs")
-        self.kwargs = dict(kwargs) if kwargs else _NO_KWARGS
-        self.is_async = _is_async(func)
+        self.kwargs: dict[str, object] | Mapping[str, object] = dict(kwargs) if kwargs else _NO_KWARGS
+        self.is_async: bool = _is_async(func)
         self._name = options.get("name")
-        self.tag = options.get("tag", "default")
-        self.options = make_options(options)
+        self.tag: str = options.get("tag", "default")
+        self.options: Options = make_options(options)
 
         if self.options.overlap == "cancel_previous" and not self.is_async:
             message = f'task {self.name!r}: overlap="cancel_previous" needs an async function'
@@ -98,8 +105,8 @@ class ScheduledTask(TaskInterface):
         self.state: Literal["new", "running", "paused", "stopped"] = "new"
         self.trigger: Trigger | None = None
         self.nominal: float | None = None
-        self.shift = 0.0
-        self.ticket = 0
+        self.shift: float = 0.0
+        self.ticket: int = 0
         self.active: tuple[Instance, ...] = ()
         self.queue: deque[Instance] | None = None
         self._counters: Counters | None = None

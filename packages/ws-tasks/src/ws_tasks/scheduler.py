@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Scheduler", "current_scheduler")
 
-logger = logging.getLogger("ws_tasks")
+logger: logging.Logger = logging.getLogger("ws_tasks")
 
 _LONGEST_SLEEP = 30.0
 _BATCH = 500
@@ -102,7 +102,7 @@ class Scheduler:
         self._monotonic = Timeline()
         self._wall = Timeline()
         self._tasks: dict[ScheduledTask, None] = {}
-        self.runs = Runs(self)
+        self.runs: Runs = Runs(self)
         self._group: anyio.abc.TaskGroup | None = None
         self._home: object = None
         self._wake: anyio.Event | None = None

@@ -60,7 +60,7 @@ class IntervalTask(ScheduledTask):
         immediate: bool = False,
         **options: Unpack[TaskOptions],
     ) -> None:
-        self.interval = check_seconds("interval", interval)
+        self.interval: float = check_seconds("interval", interval)
 
         if (jitter := options.get("jitter", 0.0)) > self.interval:
             message = f"jitter={jitter!r} is longer than interval={interval!r}: runs would change places"
@@ -126,8 +126,8 @@ class CrontabTask(ScheduledTask):
         **options: Unpack[TaskOptions],
     ) -> None:
         super().__init__(func, args, options)
-        self.trigger = CronTrigger(crontab, tz=tz)
-        self.crontab = crontab
+        self.trigger: Trigger | None = CronTrigger(crontab, tz=tz)
+        self.crontab: str = crontab
 
     def _make_trigger(self, clock: Clock) -> Trigger:  # noqa: ARG002 - needs no origin
         assert self.trigger is not None  # noqa: S101 - the constructor has made it

@@ -64,10 +64,10 @@ class IntervalTrigger:
     __slots__ = ("elapsed", "interval", "origin", "wall")
 
     def __init__(self, interval: float, *, origin: float = 0.0, wall: bool = False) -> None:
-        self.interval = check_seconds("interval", interval)
-        self.origin = float(origin)
-        self.wall = wall
-        self.elapsed = True
+        self.interval: float = check_seconds("interval", interval)
+        self.origin: float = float(origin)
+        self.wall: bool = wall
+        self.elapsed: bool = True
 
     def __repr__(self) -> str:
         return f"IntervalTrigger({self.interval!r}, origin={self.origin!r}, wall={self.wall!r})"
@@ -115,9 +115,9 @@ class OnceTrigger:
     __slots__ = ("elapsed", "moment", "wall")
 
     def __init__(self, moment: float, *, wall: bool = False) -> None:
-        self.moment = float(moment)
-        self.wall = wall
-        self.elapsed = False
+        self.moment: float = float(moment)
+        self.wall: bool = wall
+        self.elapsed: bool = False
 
     def __repr__(self) -> str:
         return f"OnceTrigger({self.moment!r}, wall={self.wall!r})"
@@ -168,11 +168,11 @@ class CronTrigger:
             raise ScheduleError(f"a crontab expression must be text, not {expression!r}")
 
         self._calendar = parse_calendar(expression)
-        self.expression = expression
-        self.zone = resolve_zone(tz)
+        self.expression: str = expression
+        self.zone: tzinfo = resolve_zone(tz)
         self._fixed_zone = is_fixed(self.zone)
-        self.elapsed = not self._calendar.fixed
-        self.wall = True
+        self.elapsed: bool = not self._calendar.fixed
+        self.wall: bool = True
 
     def __repr__(self) -> str:
         return f"CronTrigger({self.expression!r}, tz={str(self.zone)!r})"
