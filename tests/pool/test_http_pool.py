@@ -19,10 +19,14 @@ from tests.pool.http_server import BIG, Site, serve, serve_bytes
 from ws_core.component import Health
 from ws_pool import http as shortcuts
 from ws_pool._http._bodies import Form, is_replayable
+from ws_pool._http._failures import _denied
+from ws_pool._http._guard import DeniedAddress, is_public
 from ws_pool._http._retry import retry_after, retry_delay
 from ws_pool.errors import (
     ClosedError,
     ConfigError,
+    HttpAddressDenied,
+    HttpCircuitOpen,
     HttpConnectionError,
     HttpDecodeError,
     HttpError,
@@ -466,6 +470,168 @@ class TestRetries:
         assert retry_after(value, datetime(2026, 1, 1, tzinfo=UTC)) == expected
 
 
+class TestBreaker:
+    async def test_opens_and_closes(self, site: Site, caplog: pytest.LogCaptureFixture) -> None:
+        """After some failures in a row nothing is sent; later one request tries, and its outcome decides."""
+        now = 0.0
+
+        async with HttpPool(base_url=site.url, retries=0, breaker_failures=2, breaker_reset=10) as pool:
+            pool._clock = lambda: now
+            http = pool.client
+
+            for _ in range(2):
+                with pytest.raises(HttpStatusError):
+                    await http.get("/status/503")
+
+            with pytest.raises(HttpCircuitOpen, match=r"next try in 10\.0 s") as caught:
+                await http.get("/echo")
+
+            assert isinstance(caught.value, UnavailableError)
+            assert site.hits == ["/status/503"] * 2
+            assert "is left alone" in caplog.text
+            now = 10.0
+
+            with pytest.raises(HttpStatusError):
+                await http.get("/status/502")
+
+            with pytest.raises(HttpCircuitOpen):
+                await http.get("/echo")
+
+            now = 20.0
+            assert (await http.get("/echo")).ok
+            assert (await http.get("/echo")).ok
+
+    async def test_each_host_has_its_own(self, site: Site, unused_tcp_port: int) -> None:
+        """A host that is down does not keep others from being asked; lost connections count."""
+        async with HttpPool(retries=0, breaker_failures=1) as pool:
+            dead = f"http://me:secret@127.0.0.1:{unused_tcp_port}/"
+
+            with pytest.raises(HttpConnectionError):
+                await pool.client.get(dead)
+
+            with pytest.raises(HttpCircuitOpen) as caught:
+                await pool.client.get(dead)
+
+            assert "secret" not in str(caught.value)
+            assert (await pool.client.get(f"{site.url}/echo")).ok
+
+    async def test_one_probe_at_a_time(self, site: Site) -> None:
+        """While one request tries, the others are refused; a cancelled one has learned nothing."""
+        now = 0.0
+
+        async with HttpPool(base_url=site.url, retries=0, breaker_failures=1, breaker_reset=10) as pool:
+            pool._clock = lambda: now
+            http = pool.client
+
+            with pytest.raises(HttpStatusError):
+                await http.get("/status/504")
+
+            now = 10.0
+            probe = asyncio.create_task(http.get("/slow"))
+            await site.reached.wait()
+
+            with pytest.raises(HttpCircuitOpen, match=r"next try in 0\.0 s"):
+                await http.get("/echo")
+
+            probe.cancel()
+
+            with pytest.raises(asyncio.CancelledError):
+                await probe
+
+            with pytest.raises(HttpError, match="redirects"):
+                await http.get("/loop")
+
+            assert (await http.get("/status/404", raise_for_status=False)).status_code == 404
+            assert (await http.get("/echo")).ok
+
+    async def test_many_hosts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Hosts without failures are forgotten when there are too many."""
+        monkeypatch.setattr("ws_pool.http._MANY_HOSTS", 2)
+        pool = HttpPool(breaker_failures=5)
+        pool.breaker("http://a/").failed(0.0)
+        pool.breaker("http://b/")
+        pool.breaker("http://c/")
+        assert list(pool._breakers) == ["a:80", "c:80"]
+
+
+class TestGuard:
+    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+    async def test_private_addresses(self, site: Site, host: str) -> None:
+        """Neither an address nor a name leads inside, and nothing is sent there."""
+        async with HttpPool(deny_private=True, retry_wait=0) as pool:
+            with pytest.raises(HttpAddressDenied, match="is not a public address"):
+                await pool.client.get(f"{site.url.replace('127.0.0.1', host)}/echo")
+
+            assert pool.statistics().retries == 0
+
+        assert site.hits == []
+
+    async def test_redirects(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A public server that redirects inside is not followed."""
+        other = site.url.replace("127.0.0.1", "127.0.0.2")
+        site.script = [lambda: web.Response(status=302, headers={"location": f"{other}/echo"})]
+        monkeypatch.setattr("ws_pool._http._guard.is_public", lambda address: address == "127.0.0.1")
+
+        async with HttpPool(deny_private=True) as pool:
+            with pytest.raises(HttpAddressDenied, match=r"127\.0\.0\.2 is not"):
+                await pool.client.get(f"{site.url}/scripted")
+
+        assert site.hits == ["GET"]
+
+    @pytest.mark.parametrize(
+        ("address", "public"),
+        [
+            ("93.184.215.14", True),
+            ("2606:2800:21f:cb07:6820:80da:af6b:8b2c", True),
+            ("10.1.2.3", False),
+            ("172.16.0.1", False),
+            ("192.168.0.1", False),
+            ("169.254.169.254", False),
+            ("100.64.0.1", False),
+            ("0.0.0.0", False),
+            ("224.0.0.1", False),
+            ("255.255.255.255", False),
+            ("::1", False),
+            ("fe80::1%eth0", False),
+            ("fd00::1", False),
+            ("ff02::1", False),
+            ("::ffff:169.254.169.254", False),
+            ("64:ff9b::a9fe:a9fe", False),
+            ("64:ff9b::5db8:d70e", True),
+            ("2002:a00:1::", False),
+        ],
+    )
+    def test_addresses(self, address: str, *, public: bool) -> None:
+        """Addresses inside are known as such, also in the ways that IPv6 wraps them."""
+        assert is_public(address) is public
+
+    def test_a_group_of_refusals(self) -> None:
+        """The refusal is found in whatever the connector makes of several addresses."""
+        denied = DeniedAddress("10.0.0.1 is not a public address")
+        assert _denied(BaseExceptionGroup("all", [OSError("x"), denied])) is denied
+        assert _denied(OSError("Multiple exceptions: 10.0.0.1 is not a public address")) is not None
+        assert _denied(BaseExceptionGroup("all", [OSError("x")])) is None
+
+
+class TestContext:
+    async def test_headers(self, site: Site) -> None:
+        """Headers of the context are sent with each request, unless it says otherwise."""
+        ids = iter(range(9))
+
+        async with HttpPool(
+            base_url=site.url, context_headers=lambda: {"x-request-id": f"r{next(ids)}"}
+        ) as pool:
+            sent = [
+                (await pool.client.get("/echo")).json()["headers"]["x-request-id"],
+                (await pool.client.get("/echo", headers={"a": "b"})).json()["headers"]["x-request-id"],
+                (await pool.client.get("/echo", headers={"x-request-id": "mine"})).json()["headers"][
+                    "x-request-id"
+                ],
+            ]
+
+        assert sent == ["r0", "r1", "mine"]
+
+
 class TestStreams:
     async def test_chunks(self, http: HttpClient, pool: HttpPool) -> None:
         """A body comes in pieces, and the connection is back afterwards."""
@@ -734,6 +900,8 @@ class TestOptions:
             ({"headers": {"a": 1}}, "HttpPool.headers.a"),
             ({"headers": {"a": "b\r\nc: d"}}, "control characters"),
             ({"verify": "/no/such/file"}, "cannot read certificates"),
+            ({"deny_private": True, "proxy": "http://p"}, "cannot see behind"),
+            ({"context_headers": {}}, "HttpPool.context_headers must be a function"),
             ({"timeuot": 1}, "did you mean 'timeout'"),
             ({"unix_socket": "/s", "proxy": "http://p"}, "exclude each other"),
         ],

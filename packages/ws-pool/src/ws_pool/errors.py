@@ -18,6 +18,8 @@ The tree::
     ├── HttpError                   a request failed; carries its method and URL
     │   ├── HttpStatusError         the server answered with a status from 400 on; carries the response
     │   ├── HttpConnectionError     also an UnavailableError: no connection, or it was lost
+    │   │   └── HttpCircuitOpen     the host failed too often; nothing was sent
+    │   ├── HttpAddressDenied       the address is not public, and deny_private is on
     │   ├── HttpTimeout             also a TimeoutError: no complete answer in time
     │   └── HttpDecodeError         also a ValueError: the body is not what it was taken for
     └── UnsupportedStatement        this client cannot run that construct; nothing was sent
@@ -42,6 +44,8 @@ __all__ = (
     "CommitUnknown",
     "ConfigError",
     "ConnectionBusy",
+    "HttpAddressDenied",
+    "HttpCircuitOpen",
     "HttpConnectionError",
     "HttpDecodeError",
     "HttpError",
@@ -155,6 +159,18 @@ class HttpConnectionError(HttpError, UnavailableError):
     """
 
     default_code = "http_connection"
+
+
+class HttpCircuitOpen(HttpConnectionError):  # noqa: N818 - named after the condition, as the whole tree
+    """The host failed too often in a row and is left alone for a while; nothing was sent."""
+
+    default_code = "http_circuit_open"
+
+
+class HttpAddressDenied(HttpError):  # noqa: N818 - named after the condition, as the whole tree
+    """The host has an address that is not public, and the pool must not go there."""
+
+    default_code = "http_address_denied"
 
 
 class HttpTimeout(HttpError, TimeoutError):  # noqa: N818 - named like AcquireTimeout

@@ -8,6 +8,7 @@ HTTP_CONFIG. The functions `get`, `post`, … make requests over the default poo
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -17,15 +18,21 @@ from types import TracebackType
 from typing import ClassVar, Self, Unpack
 
 import aiohttp
+from yarl import URL
 
 from ws_core.component import Health
+from ws_pool._config import mask_url
+from ws_pool._http._breaker import Breaker
 from ws_pool._http._client import HttpClient, HttpStream, RequestOptions
+from ws_pool._http._guard import guarded_socket
 from ws_pool._http._options import HttpOptions, http_options
 from ws_pool._http._response import HttpResponse
 from ws_pool._statistics import Histogram, HistogramBuilder
 from ws_pool.base import BasePoolManager
 from ws_pool.errors import (
     ClosedError,
+    HttpAddressDenied,
+    HttpCircuitOpen,
     HttpConnectionError,
     HttpDecodeError,
     HttpError,
@@ -33,9 +40,12 @@ from ws_pool.errors import (
     HttpTimeout,
     NotReadyError,
     UsageError,
+    WsError,
 )
 
 __all__ = (
+    "HttpAddressDenied",
+    "HttpCircuitOpen",
     "HttpClient",
     "HttpConnectionError",
     "HttpDecodeError",
@@ -59,6 +69,12 @@ __all__ = (
     "request",
     "request_stream",
 )
+
+
+logger = logging.getLogger("ws_pool")
+
+_MANY_HOSTS = 1000
+_DOWN = frozenset({502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +177,8 @@ class HttpPool:
         self._closed = False
         self._active = self._requests = self._retries = self._failures = 0
         self._times = HistogramBuilder()
+        self._breakers: dict[str, Breaker] = {}
+        self._clock = time.monotonic
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "new" if self._session is None else "ready"
@@ -299,6 +317,47 @@ class HttpPool:
         self._times.record(elapsed)
         return elapsed
 
+    def breaker(self, url: str) -> Breaker:
+        """
+        Ask the breaker of a URL's host.
+
+        Returns:
+            The breaker, to be told of the outcome.
+
+        Raises:
+            HttpCircuitOpen: The host is left alone for now.
+        """
+        parts = URL(url)
+        host = f"{parts.host}:{parts.port}"
+        breaker = self._breakers.get(host)
+
+        if breaker is None:
+            if len(self._breakers) >= _MANY_HOSTS:
+                self._breakers = {name: kept for name, kept in self._breakers.items() if not kept.is_idle}
+
+            breaker = Breaker(self._options.breaker_failures, self._options.breaker_reset)
+            self._breakers[host] = breaker
+
+        if (wait := breaker.refusal(self._clock())) is not None:
+            message = f"{mask_url(url)}: {host} failed too often, next try in {wait:.1f} s"
+            raise HttpCircuitOpen(message, pool=self._name, url=mask_url(url), retry_after=wait)
+
+        return breaker
+
+    def learn(self, breaker: Breaker, failure: WsError | None, status: int | None) -> None:
+        """Tell a breaker what came of a request."""
+        if isinstance(failure, HttpConnectionError | HttpTimeout) or status in _DOWN:
+            breaker.failed(self._clock())
+
+            if not breaker.is_closed:
+                logger.warning(
+                    "http pool %r: a host fails and is left alone: %s", self._name, failure or status
+                )
+        elif failure is None:
+            breaker.succeeded()
+        else:
+            breaker.abandoned()
+
     def retried(self) -> None:
         """Count an attempt that is made again."""
         self._retries += 1
@@ -334,6 +393,7 @@ class HttpPool:
             limit_per_host=options.limit_per_host,
             keepalive_timeout=options.keepalive,
             ssl=options.verify,
+            socket_factory=guarded_socket if options.deny_private else None,
         )
 
     def _make_session(self, connector: aiohttp.BaseConnector, *, owner: bool = True) -> aiohttp.ClientSession:

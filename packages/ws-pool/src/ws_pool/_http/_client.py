@@ -306,34 +306,25 @@ class HttpClient:
     async def _attempts(
         self, method: str, url: str, options: RequestOptions, read: Reader
     ) -> tuple[ClientResponse, bytes]:
+        """Make attempts until one counts, and give its answer or raise its failure."""
         full = self._url(url)
         retries = options.get("retries", self._options.retries)
         arguments = self._arguments(options) if options else {}
+
+        if (context := self._options.context_headers) is not None:
+            arguments["headers"] = {**context(), **(arguments.get("headers") or {})}
+
         body = arguments.get("data")
-        form = body if isinstance(body, Form) else None
         attempt = 1
 
         while True:
-            if form is not None:
-                arguments["data"] = form.build()
+            if isinstance(body, Form):
+                arguments["data"] = body.build()
 
-            failure: WsError | None = None
-            raw: ClientResponse | None = None
-            asked: float | None = None
+            raw, content, failure = await self._attempt(method, full, arguments, read)
 
-            try:
-                raw = await self._session.request(
-                    method, full, max_redirects=self._options.max_redirects, **arguments
-                )
-                content = await read(raw)
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                failure = translate(error, method, full, pool=self._pool.name)
-                failure.__cause__ = error
-            else:
-                if attempt > retries or raw.status not in RETRY_STATUS:
-                    return raw, content
-
-                asked = retry_after(raw.headers.get("retry-after"), datetime.now(UTC))
+            if raw is not None and raw.status not in RETRY_STATUS:
+                return raw, content
 
             delay = None
 
@@ -342,16 +333,16 @@ class HttpClient:
                     attempt,
                     first=self._options.retry_wait,
                     most=self._options.retry_max_wait,
-                    asked=asked,
+                    asked=None if raw is None else _asked(raw),
                     fraction=random.random(),
                 )
 
             if delay is None:
-                if failure is not None:
-                    raise failure
+                if raw is not None:
+                    return raw, content
 
-                assert raw is not None  # noqa: S101 - no failure, so there is an answer
-                return raw, content
+                assert failure is not None  # noqa: S101 - an attempt has one or the other
+                raise failure
 
             if raw is not None:
                 raw.release()
@@ -359,6 +350,35 @@ class HttpClient:
             self._pool.retried()
             await asyncio.sleep(delay)
             attempt += 1
+
+    async def _attempt(
+        self, method: str, url: str, arguments: dict[str, Any], read: Reader
+    ) -> tuple[ClientResponse | None, bytes, WsError | None]:
+        """Make one attempt; give an answer, or why there is none."""
+        breaker = self._pool.breaker(url) if self._options.breaker_failures else None
+        failure: WsError | None = None
+        raw: ClientResponse | None = None
+        content = b""
+
+        try:
+            raw = await self._session.request(
+                method, url, max_redirects=self._options.max_redirects, **arguments
+            )
+            content = await read(raw)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            failure = translate(error, method, url, pool=self._pool.name)
+            failure.__cause__ = error
+            raw = None
+        except BaseException:
+            if breaker is not None:
+                breaker.abandoned()
+
+            raise
+
+        if breaker is not None:
+            self._pool.learn(breaker, failure, None if raw is None else raw.status)
+
+        return raw, content, failure
 
     def _may_repeat(
         self, method: str, options: RequestOptions, body: object, failure: WsError | None
@@ -463,6 +483,11 @@ _PLAIN = frozenset({"params", "headers", "json", "data", "cookies", "allow_redir
 _OWN = frozenset({"files", "auth", "retries", "idempotent", "raise_for_status"})
 
 Reader = Callable[["ClientResponse"], Awaitable[bytes]]
+
+
+def _asked(raw: ClientResponse) -> float | None:
+    """Find how many seconds the server asks to wait."""
+    return retry_after(raw.headers.get("retry-after"), datetime.now(UTC))
 
 
 def _basic(user: str, password: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import aiohttp
 
 from ws_pool._config import mask_url
-from ws_pool.errors import HttpConnectionError, HttpError, HttpTimeout, UsageError, WsError
+from ws_pool._http._guard import DeniedAddress
+from ws_pool.errors import HttpAddressDenied, HttpConnectionError, HttpError, HttpTimeout, UsageError, WsError
 
 __all__ = ("translate",)
 
@@ -35,14 +36,26 @@ def translate(error: Exception, method: str, url: str, *, pool: str) -> WsError:
     if isinstance(error, aiohttp.InvalidURL):
         return UsageError(f"{where}: this is not a URL that can be asked: {error}", **context)
 
-    if isinstance(error, aiohttp.TooManyRedirects):
-        return HttpError(f"{where}: too many redirects", **context)
-
     if isinstance(error, aiohttp.ClientConnectorError):
+        if denied := _denied(error.os_error):
+            return HttpAddressDenied(f"{where}: {denied}, and deny_private is on", **context)
+
         return HttpConnectionError(f"{where}: cannot connect: {error}", **context, sent=False)
 
     if isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError | OSError):
         reason = str(error) or type(error).__name__
         return HttpConnectionError(f"{where}: the connection was lost: {reason}", **context, sent=True)
 
-    return HttpError(f"{where}: {error or type(error).__name__}", **context)
+    reason = "too many redirects" if isinstance(error, aiohttp.TooManyRedirects) else str(error)
+    return HttpError(f"{where}: {reason or type(error).__name__}", **context)
+
+
+def _denied(error: BaseException) -> DeniedAddress | None:
+    """Find a refusal of ours; several addresses of one host fail as a group, or as one text."""
+    if isinstance(error, DeniedAddress):
+        return error
+
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for inner in error.exceptions if (found := _denied(inner))), None)
+
+    return DeniedAddress(str(error)) if "is not a public address" in str(error) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -39,6 +39,13 @@ class HttpOptions:
         proxy: URL of a proxy.
         trust_env: Whether the environment's proxy settings are used.
         unix_socket: Path of a socket through which all requests go.
+        deny_private: Whether connections to addresses that are not public are refused, for URLs that
+            come from users (against server-side request forgery).
+        breaker_failures: After how many failures in a row a host is left alone; 0 for never. A
+            failure is no answer, or one with status 502, 503 or 504.
+        breaker_reset: Seconds that it is left alone, before one request tries again.
+        context_headers: Called for each request, gives headers of its context, such as the request
+            id and ``traceparent``.
         health_path: Path that `health` asks for; without it health makes no request.
     """
 
@@ -59,6 +66,10 @@ class HttpOptions:
     proxy: str | None = None
     trust_env: bool = False
     unix_socket: str | None = None
+    deny_private: bool = False
+    breaker_failures: int = 0
+    breaker_reset: float = 30.0
+    context_headers: Callable[[], Mapping[str, str]] | None = None
     health_path: str | None = None
 
 
@@ -81,6 +92,10 @@ def http_options(given: Mapping[str, object], *, where: str) -> HttpOptions:
     if checked.get("unix_socket") is not None and checked.get("proxy") is not None:
         message = f"{where}: unix_socket and proxy exclude each other: keep one"
         raise ConfigError(message, setting=f"{where}.proxy")
+
+    if checked.get("deny_private") and (checked.get("proxy") or checked.get("unix_socket")):
+        message = f"{where}.deny_private cannot see behind a proxy or a unix socket: keep one"
+        raise ConfigError(message, setting=f"{where}.deny_private")
 
     return HttpOptions(**checked)  # type: ignore[arg-type]  # each check returns its option's type
 
@@ -119,6 +134,13 @@ def _headers(value: object, where: str) -> Mapping[str, str]:
     return dict(value)
 
 
+def _callable(value: object, where: str) -> object:
+    if callable(value):
+        return value
+
+    raise ConfigError(f"{where} must be a function without arguments that returns headers", setting=where)
+
+
 def _verify(value: object, where: str) -> bool | ssl.SSLContext:
     if isinstance(value, ssl.SSLContext):
         return value
@@ -151,6 +173,10 @@ _CHECKS: Mapping[str, Check] = {
     "proxy": optional(_proxy),
     "trust_env": boolean,
     "unix_socket": optional(text),
+    "deny_private": boolean,
+    "breaker_failures": integer(0),
+    "breaker_reset": number(0.001),
+    "context_headers": optional(_callable),
     "health_path": optional(text),
 }
 _ALIASES = {"url": "base_url"}
