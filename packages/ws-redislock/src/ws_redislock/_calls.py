@@ -143,12 +143,12 @@ class Caller:
     __slots__ = ("_calling", "_hits", "_locks", "_wire", "client", "cluster", "timers")
 
     def __init__(self, client: CommandClient) -> None:
-        self.client = client
-        self.timers = Timers(asyncio.get_running_loop())
+        self.client: CommandClient = client
+        self.timers: Timers = Timers(asyncio.get_running_loop())
         self._calling = 0
         self._locks = FastBatch(self._send)
         self._hits: dict[tuple[str, tuple[int, ...]], HitBatch] = {}
-        self.cluster = hasattr(client, "get_node_from_key")
+        self.cluster: bool = hasattr(client, "get_node_from_key")
         plain = (
             isinstance(client, redis.asyncio.Redis)
             and type(client).execute_command is redis.asyncio.Redis.execute_command

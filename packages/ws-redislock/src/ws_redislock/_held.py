@@ -57,12 +57,12 @@ class Held:
         on_lost: OnLost | None = None,
         observer: LockObserver | None = None,
     ) -> None:
-        self.name = name
-        self.token = token
-        self.fence = fence
-        self.depth = 1
+        self.name: str = name
+        self.token: str = token
+        self.fence: int = fence
+        self.depth: int = 1
         self.reentry: tuple[bytes, object] | None = None
-        self.since = boot_time()
+        self.since: float = boot_time()
         self._lease = lease
         self._hub = hub
         self._on_lost = on_lost

@@ -41,7 +41,7 @@ class Waiter:
     __slots__ = ("_future", "_woken", "line", "token")
 
     def __init__(self, token: str) -> None:
-        self.token = token
+        self.token: str = token
         self.line: Line | None = None
         self._woken = False
         self._future: asyncio.Future[None] | None = None
@@ -98,10 +98,10 @@ class Line:
     __slots__ = ("due", "hub", "spec", "timer", "waiters")
 
     def __init__(self, hub: Hub, spec: LineSpec) -> None:
-        self.hub = hub
-        self.spec = spec
+        self.hub: Hub = hub
+        self.spec: LineSpec = spec
         self.waiters: dict[str, Waiter] = {}
-        self.due = 0.0
+        self.due: float = 0.0
         self.timer: asyncio.TimerHandle | None = None
 
     def look_within(self, seconds: float) -> None:
@@ -129,9 +129,9 @@ class Hub:
     """
 
     def __init__(self, client: CommandClient, loop: asyncio.AbstractEventLoop) -> None:
-        self.caller = Caller(client)
+        self.caller: Caller = Caller(client)
         self.loop = loop
-        self.id = secrets.token_hex(8)
+        self.id: str = secrets.token_hex(8)
         self.held: dict[str, Watched] = {}
         # Reentrant holders by lock and task. Any: the holders belong to the layer above.
         self.reentrant: dict[tuple[bytes, object], Any] = {}

@@ -74,7 +74,12 @@ class LockKeys:
 
     def __init__(self, kind: str, name: str) -> None:
         prefix = tagged(kind, name).encode()
-        self.shared = (prefix + b"holders", prefix + b"queue", prefix + b"alive", prefix + b"fence")
+        self.shared: tuple[bytes, bytes, bytes, bytes] = (
+            prefix + b"holders",
+            prefix + b"queue",
+            prefix + b"alive",
+            prefix + b"fence",
+        )
         self._done = prefix + b"done:"
 
     def of(self, token: str) -> tuple[bytes, ...]:
@@ -96,11 +101,11 @@ class LineSpec:
     __slots__ = ("delay", "heartbeat", "identity", "keys", "limit")
 
     def __init__(self, keys: LockKeys, *, heartbeat: int, limit: int, delay: int) -> None:
-        self.keys = keys
-        self.heartbeat = heartbeat
-        self.limit = limit
-        self.delay = delay
-        self.identity = (keys.shared[0], heartbeat, limit, delay)
+        self.keys: LockKeys = keys
+        self.heartbeat: int = heartbeat
+        self.limit: int = limit
+        self.delay: int = delay
+        self.identity: tuple[bytes, int, int, int] = (keys.shared[0], heartbeat, limit, delay)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -85,11 +85,11 @@ class Lease:
     __slots__ = ("deadline", "duration", "over", "renew_at", "renewing")
 
     def __init__(self, duration: float, *, sent_at: float, renewing: bool = True) -> None:
-        self.duration = duration
-        self.renewing = renewing
-        self.over = False
-        self.deadline = sent_at + duration - (duration * 0.01 + 0.002)  # as drift() says
-        self.renew_at = sent_at + duration / 3
+        self.duration: float = duration
+        self.renewing: bool = renewing
+        self.over: bool = False
+        self.deadline: float = sent_at + duration - (duration * 0.01 + 0.002)  # as drift() says
+        self.renew_at: float = sent_at + duration / 3
 
     def valid(self, now: float) -> bool:
         """Tell whether nobody else can hold the lock now."""

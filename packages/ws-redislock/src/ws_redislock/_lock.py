@@ -80,18 +80,18 @@ class LockOptions:
         on_lost: OnLost | None = None,
         observer: LockObserver | None = None,
     ) -> None:
-        self.expire = _seconds("expire", expire, above=0.0)
-        self.heartbeat = _seconds("heartbeat", heartbeat, above=0.1)
-        self.lock_delay = _seconds("lock_delay", lock_delay)
-        self.auto_renew = auto_renew
-        self.reentrant = reentrant
-        self.on_lost = on_lost
-        self.observer = observer
+        self.expire: float = _seconds("expire", expire, above=0.0)
+        self.heartbeat: float = _seconds("heartbeat", heartbeat, above=0.1)
+        self.lock_delay: float = _seconds("lock_delay", lock_delay)
+        self.auto_renew: bool = auto_renew
+        self.reentrant: bool = reentrant
+        self.on_lost: OnLost | None = on_lost
+        self.observer: LockObserver | None = observer
 
         if min_replicas < 0:
             raise ConfigError(f"min_replicas must be a whole number from 0, not {min_replicas!r}")
 
-        self.min_replicas = min_replicas
+        self.min_replicas: int = min_replicas
 
         if expire < 0.5:
             warnings.warn(

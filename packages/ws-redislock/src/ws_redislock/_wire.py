@@ -211,7 +211,7 @@ class _Link(asyncio.Protocol):
                     future.set_result(reply)
         except exceptions.RedisError as error:
             self._transport.abort()
-            self._close(error)
+            self._close(exceptions.ConnectionError(f"the server does not speak Redis's protocol: {error}"))
 
     def connection_lost(self, error: Exception | None) -> None:
         """Fail what is on its way, and tell redis-py, which may wait for the end."""

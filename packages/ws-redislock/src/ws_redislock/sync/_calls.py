@@ -84,8 +84,8 @@ class Caller:
     __slots__ = ("_pool", "client", "cluster")
 
     def __init__(self, client: CommandClient) -> None:
-        self.client = client
-        self.cluster = hasattr(client, "get_node_from_key")
+        self.client: CommandClient = client
+        self.cluster: bool = hasattr(client, "get_node_from_key")
         plain = (
             isinstance(client, redis.Redis) and type(client).execute_command is redis.Redis.execute_command
         )

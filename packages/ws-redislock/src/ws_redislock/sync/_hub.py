@@ -37,7 +37,7 @@ class Waiter:
     __slots__ = ("_woken", "line", "token")
 
     def __init__(self, token: str) -> None:
-        self.token = token
+        self.token: str = token
         self.line: Line | None = None
         self._woken = threading.Event()
 
@@ -65,10 +65,10 @@ class Line:
     __slots__ = ("due", "hub", "spec", "timer", "waiters")
 
     def __init__(self, hub: Hub, spec: LineSpec) -> None:
-        self.hub = hub
-        self.spec = spec
+        self.hub: Hub = hub
+        self.spec: LineSpec = spec
         self.waiters: dict[str, Waiter] = {}
-        self.due = 0.0
+        self.due: float = 0.0
         self.timer: Timer | None = None
 
     def look_within(self, seconds: float) -> None:
@@ -116,9 +116,9 @@ class Hub:
     """
 
     def __init__(self, client: CommandClient) -> None:
-        self.caller = Caller(client)
-        self.mutex = threading.RLock()
-        self.id = secrets.token_hex(8)
+        self.caller: Caller = Caller(client)
+        self.mutex: threading.RLock = threading.RLock()
+        self.id: str = secrets.token_hex(8)
         self.held: dict[str, Watched] = {}
         # Reentrant holders by lock and thread. Any: the holders belong to the layer above.
         self.reentrant: dict[tuple[bytes, object], Any] = {}

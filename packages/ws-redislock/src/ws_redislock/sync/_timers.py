@@ -20,9 +20,9 @@ class Timer:
     __slots__ = ("cancelled", "due", "function")
 
     def __init__(self, due: float, function: Callable[[], None]) -> None:
-        self.due = due
-        self.function = function
-        self.cancelled = False
+        self.due: float = due
+        self.function: Callable[[], None] = function
+        self.cancelled: bool = False
 
     def cancel(self) -> None:
         """Do not fire."""
