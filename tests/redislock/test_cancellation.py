@@ -80,7 +80,7 @@ async def left_behind(redis: Redis) -> list[bytes]:
     """Return the keys that hold or queue anything, and those that live for ever."""
     keys = await redis.keys("wsl:*")
     lasting = [key for key in keys if key.rsplit(b":", 1)[-1] in {b"holders", b"queue", b"alive"}]
-    return lasting + [key for key in keys if await redis.pttl(key) < 0]
+    return lasting + [key for key in keys if await redis.pttl(key) == -1]
 
 
 class TestCancellation:

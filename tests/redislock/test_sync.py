@@ -23,6 +23,7 @@ from ws_redislock.sync import (
     ReadWriteLock,
     RunClaims,
     Semaphore,
+    SlidingWindowLimiter,
     TokenBucketLimiter,
     _timers,
 )
@@ -346,6 +347,145 @@ class TestOthers:
 
         with pytest.raises(ConfigError):
             Semaphore(client, "s", 0)
+
+    def test_limiter_options(self, client: Redis):
+        """Policies, the memory of denials, peeking and wrong numbers work as in the twin."""
+        for policy, allowed in (("open", True), ("closed", False)):
+            with FrequencyLimiter("redis://127.0.0.1:1/0", 60, 3, on_error=policy, timeout=0.05) as limiter:
+                verdict = limiter.hit("k")
+                assert (verdict.allowed, verdict.degraded) == (allowed, True)
+
+        now = 100.0
+        limiter = TokenBucketLimiter(client, 0.01, 1, deny_cache=1, clock=lambda: now)
+        assert limiter.hit("k").allowed
+        denied = limiter.hit("k")
+        client.flushall()
+        assert not limiter.hit("k").allowed
+        now += denied.retry_after
+        assert limiter.hit("k").allowed
+        assert limiter.peek("k").remaining == 0
+        limiter.hit("k")
+        limiter.hit("other")
+        limiter.hit("other")
+        assert list(limiter._denied) == ["other"]
+        limiter.reset("other")
+        assert limiter.peek("other").allowed
+        assert SlidingWindowLimiter(client, 60, 2, namespace="x").hit("k").remaining == 1
+
+        with pytest.raises(UsageError, match="can never"):
+            limiter.hit("k", 2)
+
+        for wrong in ({"on_error": "maybe"}, {"deny_cache": -1}, {"timeout": 0}):
+            with pytest.raises(ConfigError):
+                FrequencyLimiter(client, 60, 3, **wrong)
+
+        for numbers in ((0, 3), (1e-9, 3), (60, 0)):
+            with pytest.raises(ConfigError):
+                FrequencyLimiter(client, *numbers)
+
+        with pytest.raises(ConfigError):
+            TokenBucketLimiter(client, 0.333333333333, 10**9)
+
+        with pytest.raises(ConfigError):
+            TokenBucketLimiter(client, 1e-9, 3)
+
+    def test_misuse(self, client: Redis):
+        """Wrong use is refused in threads as well."""
+        lock = MutexLock(client, "k", 60)
+
+        with pytest.raises(UsageError, match="acquire it first"):
+            lock.check()
+
+        assert not lock.release()
+        assert repr(lock) == "<MutexLock 'k' not held>"
+        assert (lock.name, lock.expire, lock.remaining) == ("k", 60, 0.0)
+
+        with lock.hold():
+            assert repr(lock.current()).endswith("held>")
+            assert "left" in repr(lock)
+
+            with pytest.raises(UsageError, match="held by this object"):
+                lock.acquire()
+
+        with pytest.raises(ConfigError, match="min_replicas"):
+            MutexLock(client, "k", 60, min_replicas=-1)
+
+        with pytest.raises(ConfigError, match="expire"):
+            MutexLock(client, "k", 0)
+
+        with pytest.raises(ConfigError, match="expire"):
+            MutexLock(client, "k", "60")  # type: ignore[arg-type]
+
+        with pytest.warns(RuntimeWarning, match="expire"):
+            MutexLock(client, "k", 0.4)
+
+        with pytest.raises(ConfigError):
+            MultiLock(client, [])
+
+        with pytest.raises(ConfigError):
+            MultiLock(client, "abc")
+
+        with pytest.raises(ConfigError, match="ttl"):
+            RunClaims(client).claim("run", 0)
+
+        with RunClaims("redis://127.0.0.1:1/0", timeout=0.05) as claims, pytest.raises(UnavailableError):
+            claims.claim("run", 1)
+
+    def test_observers(self, client: Redis):
+        """Every event is counted."""
+        observer = CountingObserver()
+        one, two = (MutexLock(client, "k", 60, observer=observer) for _ in range(2))
+        assert one.acquire()
+        assert not two.acquire(0.01)
+        assert one.release()
+        numbers = observer.statistics()
+        assert (numbers["acquired"], numbers["contended"], numbers["not_acquired"]) == (1, 1, 1)
+
+    def test_several_names(self, client: Redis):
+        """What several names tell of themselves, and when they are lost."""
+        lock = MultiLock(client, ["b", "a"], 60)
+        assert repr(lock) == "<MultiLock 'a', 'b'>"
+        assert lock.names == ("a", "b")
+
+        with pytest.raises(LockLost), lock.hold():
+            client.flushall()
+
+        with MutexLock(client, "b", 60).hold(), pytest.raises(LockNotAcquired):
+            lock.hold(0).__enter__()
+
+        assert not lock.release()
+        assert not lock.locked
+
+    def test_elections(self, client: Redis):
+        """What an election tells of itself; an error in a term comes out."""
+        election = LeaderElection(client, "l", lease=60)
+        assert repr(election) == "<LeaderElection 'l'>"
+        assert election.leader() is None
+        term = next(election)  # type: ignore[call-overload]
+        assert election.leading
+        assert term.leading
+        error = ZeroDivisionError()
+
+        with pytest.raises(ZeroDivisionError), term:
+            raise error
+
+        assert ReadWriteLock(client, "rw").name == "rw"
+        assert repr(ReadWriteLock(client, "rw")) == "<ReadWriteLock 'rw'>"
+        assert Semaphore(client, "s", 2).permits == 2
+
+    def test_a_release_without_an_answer(self, start_server: StartServer):
+        """A release that is not answered says so; a block that ends then does not raise."""
+        server = start_server(RedisServer)
+
+        with Redis.from_url(server.url) as client:
+            lock = MutexLock(client, "k", 1.0)
+
+            with lock.hold():
+                server.pause()
+
+            assert not lock.locked
+            server.resume()
+            lock.close()
 
     def test_cluster(self, cluster_url: str):
         """A cluster's client does as well."""

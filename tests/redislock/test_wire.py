@@ -1,0 +1,354 @@
+"""The ways to Redis: the shared connection, its protocol, timers, and clients that are not plain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from redis import exceptions
+from redis.asyncio import BlockingConnectionPool, Redis
+
+from tests.faults import FaultProxy
+from tests.redislock._helpers import until_waiting
+from tests.servers import StartServer
+from tools.servers import RedisServer
+from ws_redislock import FrequencyLimiter, MutexLock, _wire
+from ws_redislock._hub import hub_for
+from ws_redislock._resp import PythonReader, encode, error_of, new_reader
+from ws_redislock._timers import Timers
+from ws_redislock.errors import UnavailableError
+
+REPLIES: list[tuple[bytes, object]] = [
+    (b":42\r\n", 42),
+    (b":-1\r\n", -1),
+    (b"+OK\r\n", b"OK"),
+    (b"$3\r\nabc\r\n", b"abc"),
+    (b"$0\r\n\r\n", b""),
+    (b"$-1\r\n", None),
+    (b"*-1\r\n", None),
+    (b"*0\r\n", []),
+    (b"*3\r\n:1\r\n$2\r\nxy\r\n*1\r\n:2\r\n", [1, b"xy", [2]]),
+]
+RESP3: list[tuple[bytes, object]] = [
+    (b"_\r\n", None),
+    (b"~2\r\n:1\r\n:2\r\n", [1, 2]),
+    (b">2\r\n$1\r\na\r\n$1\r\nb\r\n", [b"a", b"b"]),
+    (b"%1\r\n$1\r\na\r\n:1\r\n", [b"a", 1]),
+    (b",1.5\r\n", b"1.5"),
+    (b"#t\r\n", b"t"),
+    (b"(12345678901234567890\r\n", b"12345678901234567890"),
+    (b"=5\r\ntxt:a\r\n", b"txt:a"),
+]
+
+
+class TestProtocol:
+    """Encoding commands and reading replies."""
+
+    @pytest.mark.parametrize(("data", "reply"), [*REPLIES, *RESP3])
+    def test_reads_every_kind(self, data: bytes, reply: object):
+        """Each kind of reply is read, however it is cut into pieces."""
+        for cut in range(len(data)):
+            reader = PythonReader()
+            reader.feed(data[:cut])
+            assert reader.gets() is False
+            reader.feed(data[cut:] + b":7\r\n")
+            assert reader.gets() == reply
+            assert reader.gets() == 7
+            assert reader.gets() is False
+
+    @pytest.mark.parametrize(("data", "reply"), REPLIES)
+    def test_as_hiredis_does(self, data: bytes, reply: object):
+        """The reader in use reads the same."""
+        reader = new_reader()
+        reader.feed(data)
+        assert reader.gets() == reply
+
+    @pytest.mark.parametrize(
+        ("line", "kind"),
+        [
+            (b"NOSCRIPT No matching script.", exceptions.NoScriptError),
+            (b"READONLY You can't write", exceptions.ReadOnlyError),
+            (b"LOADING", exceptions.BusyLoadingError),
+            (b"ERR what?", exceptions.ResponseError),
+        ],
+    )
+    def test_errors_are_the_drivers(self, line: bytes, kind: type[Exception]):
+        """An error reply becomes the exception that redis-py has for it."""
+        reader = PythonReader()
+        reader.feed(b"-" + line + b"\r\n")
+        assert type(reader.gets()) is kind
+        assert str(error_of(line.decode())) == line.decode()
+
+    def test_rubbish(self):
+        """What is no reply is an error."""
+        reader = PythonReader()
+        reader.feed(b"HTTP/1.1 400\r\n")
+
+        with pytest.raises(exceptions.InvalidResponse):
+            reader.gets()
+
+    def test_encodes(self):
+        """Text, bytes and numbers are arguments."""
+        assert encode((b"SET", "ä", 5)) == b"*3\r\n$3\r\nSET\r\n$2\r\n\xc3\xa4\r\n$1\r\n5\r\n"
+
+    def test_without_hiredis(self, monkeypatch: pytest.MonkeyPatch):
+        """Without hiredis the reader is the one in Python."""
+        import sys
+
+        monkeypatch.setitem(sys.modules, "hiredis", None)
+        assert isinstance(new_reader(), PythonReader)
+
+
+class TestWire:
+    """The shared connection of a plain client."""
+
+    async def test_one_connection_for_all(self, redis: Redis):
+        """A hundred tasks that wait use one connection for calls and one for the subscription."""
+        clients = len(await redis.client_list())
+        first = MutexLock(redis, "k", 60)
+        await first.acquire()
+        locks = [MutexLock(redis, "k", 60) for _ in range(100)]
+        tasks = [asyncio.create_task(lock.acquire(None)) for lock in locks]
+        await until_waiting(first, 100)
+        assert len(await redis.client_list()) <= clients + 2
+
+        for task in tasks:
+            task.cancel()
+
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(lock.aclose() for lock in locks))
+        await first.release()
+
+    async def test_is_given_back_when_idle(self, redis: Redis, monkeypatch: pytest.MonkeyPatch):
+        """After a while without calls the pool has its connection again, and it is whole."""
+        monkeypatch.setattr(_wire, "IDLE", 0.05)
+        lock = MutexLock(redis, "k", 60)
+        await lock.acquire()
+        wire = hub_for(redis).caller._wire
+        assert wire is not None
+
+        while wire._link is not None:  # noqa: ASYNC110 - a timer does it
+            await asyncio.sleep(0.01)
+
+        assert await redis.ping()
+        assert await lock.release()
+        await redis.aclose()
+        await asyncio.sleep(0.12)
+        assert wire._link is None
+
+    async def test_a_small_pool_is_left_alone(self, any_redis: RedisServer):
+        """A pool with few connections is asked for each call, and works."""
+        pool = BlockingConnectionPool.from_url(any_redis.url, max_connections=2)
+
+        async with Redis.from_pool(pool) as client:
+            one, two = MutexLock(client, "k", 60), MutexLock(client, "k", 60)
+            assert await one.acquire()
+            waiting = asyncio.create_task(two.acquire(5))
+            await until_waiting(one)
+            await one.release()
+            assert await waiting
+            await two.release()
+
+    async def test_rubbish_ends_the_connection(self):
+        """A server that does not speak the protocol is an error, and not taken for a reply."""
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            handlers.append(asyncio.current_task())
+
+            with contextlib.suppress(ConnectionError):
+                while data := await reader.read(10_000):
+                    welcome = b"+OK\r\n" * data.count(b"*")
+                    writer.write(b"HTTP/1.1 400\r\n\r\n" if b"EVAL" in data else welcome)
+
+                writer.close()
+                await writer.wait_closed()
+
+        handlers: list[Any] = []
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+
+            async with Redis(host="127.0.0.1", port=port, protocol=2) as client:
+                with pytest.raises(UnavailableError):
+                    await MutexLock(client, "k", 0.5).acquire(0.2)
+
+                await asyncio.sleep(1.2)  # until nobody tries to undo it any more
+
+            await asyncio.gather(*handlers)
+
+    async def test_a_silent_connection_is_left(self, any_redis: RedisServer):
+        """When nothing is heard any more, the next attempt takes another connection."""
+        async with (
+            FaultProxy(*any_redis.address) as proxy,
+            Redis.from_url(proxy.url(any_redis.url)) as client,
+        ):
+            lock = MutexLock(client, "k", 60)
+            await lock.acquire()
+            before = proxy.connections
+            lost = proxy.drop_reply(1, match="EVALSHA", then="silence")
+            assert await lock.release()
+            assert lost.is_set()
+            assert proxy.connections == before + 1
+
+    async def test_replicas_are_not_written_to(self, redis7: Redis, monkeypatch: pytest.MonkeyPatch):
+        """READONLY gives the connection up: the master is asked for anew."""
+        lock = MutexLock(redis7, "k", 60)
+        await lock.acquire()
+        wire = hub_for(redis7).caller._wire
+        assert wire is not None
+        link = wire._link
+        assert link is not None
+        await redis7.execute_command("REPLICAOF", "127.0.0.1", "1")
+
+        try:
+            with pytest.raises((UnavailableError, exceptions.ReadOnlyError)):
+                await MutexLock(redis7, "k2", 0.5).acquire(0.3)
+        finally:
+            await redis7.execute_command("REPLICAOF", "NO", "ONE")
+
+        assert link.closed
+        assert await lock.release()
+
+    async def test_many_calls_of_a_lost_connection(self, any_redis: RedisServer):
+        """Calls that went together and were lost are made again, each by itself."""
+        async with (
+            FaultProxy(*any_redis.address) as proxy,
+            Redis.from_url(proxy.url(any_redis.url)) as client,
+        ):
+            await MutexLock(client, "warm", 60).acquire()
+
+            for then in ("close", "cut"):
+                locks = [MutexLock(client, f"{then}{number}", 60) for number in range(40)]
+                proxy.drop_reply(8, match="EVALSHA", then=then)
+                assert all(await asyncio.gather(*(lock.acquire() for lock in locks)))
+                proxy.drop_reply(8, match="EVALSHA", then=then)
+                assert all(await asyncio.gather(*(lock.release() for lock in locks)))
+
+
+class OtherRedis(Redis):
+    """A client with a way of its own to send commands, as pools have."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command."""
+        return await super().execute_command(*args, **options)
+
+
+class TestOtherClients:
+    """Clients that are not plain."""
+
+    @pytest.fixture
+    async def other(self, any_redis: RedisServer) -> AsyncIterator[OtherRedis]:
+        """Give such a client."""
+        client = OtherRedis.from_url(any_redis.url)
+        yield client
+        await client.aclose()
+
+    async def test_many_waiters_on_many_locks(self, other: OtherRedis):
+        """Their heartbeats go in one round trip, and all are served."""
+        await other.script_flush()
+        holders = [MutexLock(other, f"k{number}", 60) for number in range(20)]
+        assert all(await asyncio.gather(*(lock.acquire() for lock in holders)))
+        waiters = [MutexLock(other, f"k{number}", 60, heartbeat=0.3) for number in range(20)]
+        tasks = [asyncio.create_task(lock.acquire(None)) for lock in waiters]
+
+        for lock in holders:
+            await until_waiting(lock)
+
+        await asyncio.sleep(0.35)
+        await other.script_flush()
+        await asyncio.sleep(0.3)
+        assert [await lock.waiters() for lock in holders] == [1] * 20
+        await asyncio.gather(*(lock.release() for lock in holders))
+        assert all(await asyncio.gather(*tasks))
+        await asyncio.gather(*(lock.release() for lock in waiters))
+
+    async def test_a_server_that_says_nothing(self, start_server: StartServer):
+        """An attempt ends in time, and a cancel from outside is not taken for it."""
+        server = start_server(RedisServer)
+
+        async with OtherRedis.from_url(server.url) as client:
+            lock = MutexLock(client, "k", 60)
+            assert await lock.acquire()
+            assert await lock.release()
+            server.pause()
+
+            with pytest.raises(UnavailableError, match="no reply in time"):
+                await MutexLock(client, "k", 60).acquire(0.2)
+
+            limiter = FrequencyLimiter(client, 60, 3, timeout=30)
+            task = asyncio.create_task(limiter.hit("k"))
+            await asyncio.sleep(0.05)
+            task.cancel()
+
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+            server.resume()
+
+    async def test_waiters_survive_an_outage(self, start_server: StartServer):
+        """While the server is away heartbeats fail; afterwards the waiter is served."""
+        server = start_server(RedisServer)
+
+        async with OtherRedis.from_url(server.url) as client:
+            first = MutexLock(client, "k", 60)
+            second = MutexLock(client, "k", 60, heartbeat=0.6)
+            await first.acquire()
+            waiting = asyncio.create_task(second.acquire(None))
+            await until_waiting(first)
+            server.kill()
+            await asyncio.sleep(0.5)
+            server.restart()
+
+            async with asyncio.timeout(20):
+                assert await waiting
+
+            await second.release()
+
+
+class TestTimers:
+    """Many timers on one of the loop's."""
+
+    async def test_fire_in_order_and_not_when_cancelled(self):
+        """They fire when they are due; cancelled ones do not, and leave the heap."""
+        timers = Timers(asyncio.get_running_loop())
+        fired: list[float] = []
+        done = asyncio.Event()
+        chance = random.Random(7)
+        delays = [number / 100 for number in range(12)]
+        chance.shuffle(delays)
+        kept = [timers.call_later(delay, lambda delay=delay: fired.append(delay)) for delay in delays]
+        dropped = [timers.call_later(60, fired.clear) for _ in range(300)]
+        timers.call_later(0.13, done.set)
+
+        for timer in dropped:
+            timers.cancel(timer)
+            timers.cancel(timer)
+
+        assert len(timers) < 150
+        await done.wait()
+        assert fired == sorted(delays)
+        assert all(timer.function is None for timer in kept)
+
+    async def test_one_that_raises_does_not_stop_the_others(self):
+        """An error goes to the loop's handler, and one timer may cancel another that is due as well."""
+        loop = asyncio.get_running_loop()
+        timers = Timers(loop)
+        errors: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _loop, context: errors.append(context))
+        done = asyncio.Event()
+        fired: list[str] = []
+
+        def fail() -> None:
+            timers.cancel(cancelled)
+            raise ZeroDivisionError
+
+        timers.call_later(0.0, fail)
+        cancelled = timers.call_later(0.0, lambda: fired.append("cancelled"))
+        timers.call_later(0.0, done.set)
+        await done.wait()
+        assert not fired
+        assert [type(context["exception"]) for context in errors] == [ZeroDivisionError]
