@@ -19,7 +19,8 @@ class Breaker:
 
     Example:
         >>> breaker = Breaker(2, 30.0)
-        >>> breaker.failed(0.0), breaker.failed(1.0)
+        >>> breaker.failed(0.0)
+        >>> breaker.failed(1.0)
         >>> breaker.refusal(2.0), breaker.refusal(32.0), breaker.refusal(32.0)
         (29.0, None, 0.0)
         >>> breaker.succeeded()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack
 
 import aiohttp
 
@@ -67,6 +67,9 @@ class RequestOptions(TypedDict, total=False):
 
 _NONE: RequestOptions = {}
 
+Answer: TypeAlias = Coroutine[Any, Any, HttpResponse]
+"""What a method returns: to be awaited. It is not a coroutine function itself, which saves a frame."""
+
 
 class HttpClient:
     """
@@ -94,33 +97,33 @@ class HttpClient:
     def __repr__(self) -> str:
         return f"<HttpClient of {self._pool!r}>"
 
-    async def get(self, url: str, **options: Unpack[RequestOptions]) -> HttpResponse:
+    def get(self, url: str, **options: Unpack[RequestOptions]) -> Answer:
         """Make a GET request; see `request`."""
-        return await self.request("GET", url, **options)
+        return self.request("GET", url, **options)
 
-    async def head(self, url: str, **options: Unpack[RequestOptions]) -> HttpResponse:
+    def head(self, url: str, **options: Unpack[RequestOptions]) -> Answer:
         """Make a HEAD request; see `request`."""
-        return await self.request("HEAD", url, **options)
+        return self.request("HEAD", url, **options)
 
-    async def options(self, url: str, **options: Unpack[RequestOptions]) -> HttpResponse:
+    def options(self, url: str, **options: Unpack[RequestOptions]) -> Answer:
         """Make an OPTIONS request; see `request`."""
-        return await self.request("OPTIONS", url, **options)
+        return self.request("OPTIONS", url, **options)
 
-    async def post(self, url: str, **options: Unpack[RequestOptions]) -> HttpResponse:
+    def post(self, url: str, **options: Unpack[RequestOptions]) -> Answer:
         """Make a POST request; see `request`."""
-        return await self.request("POST", url, **options)
+        return self.request("POST", url, **options)
 
-    async def put(self, url: str, **options: Unpack[RequestOptions]) -> HttpResponse:
+    def put(self, url: str, **options: Unpack[RequestOptions]) -> Answer:
         """Make a PUT request; see `request`."""
-        return await self.request("PUT", url, **options)
+        return self.request("PUT", url, **options)
 
-    async def patch(self, url: str, **options: Unpack[RequestOptions]) -> HttpResponse:
+    def patch(self, url: str, **options: Unpack[RequestOptions]) -> Answer:
         """Make a PATCH request; see `request`."""
-        return await self.request("PATCH", url, **options)
+        return self.request("PATCH", url, **options)
 
-    async def delete(self, url: str, **options: Unpack[RequestOptions]) -> HttpResponse:
+    def delete(self, url: str, **options: Unpack[RequestOptions]) -> Answer:
         """Make a DELETE request; see `request`."""
-        return await self.request("DELETE", url, **options)
+        return self.request("DELETE", url, **options)
 
     async def request(self, method: str, url: str, **options: Unpack[RequestOptions]) -> HttpResponse:
         """
@@ -149,9 +152,9 @@ class HttpClient:
 
         try:
             if options:
-                raw, content = await self._attempts(method, url, options, _read)
+                raw, content = await self._attempts(method, url, options, None)
             else:
-                raw, content = await self._attempts(method, url, _NONE, _read)
+                raw, content = await self._attempts(method, url, _NONE, None)
         except BaseException:
             self._pool.end(started, failed=True)
             raise
@@ -304,7 +307,7 @@ class HttpClient:
             yield socket
 
     async def _attempts(
-        self, method: str, url: str, options: RequestOptions, read: Reader
+        self, method: str, url: str, options: RequestOptions, read: Reader | None
     ) -> tuple[ClientResponse, bytes]:
         """Make attempts until one counts, and give its answer or raise its failure."""
         full = self._url(url)
@@ -352,7 +355,7 @@ class HttpClient:
             attempt += 1
 
     async def _attempt(
-        self, method: str, url: str, arguments: dict[str, Any], read: Reader
+        self, method: str, url: str, arguments: dict[str, Any], read: Reader | None
     ) -> tuple[ClientResponse | None, bytes, WsError | None]:
         """Make one attempt; give an answer, or why there is none."""
         breaker = self._pool.breaker(url) if self._options.breaker_failures else None
@@ -364,7 +367,7 @@ class HttpClient:
             raw = await self._session.request(
                 method, url, max_redirects=self._options.max_redirects, **arguments
             )
-            content = await read(raw)
+            content = await (raw.read() if read is None else read(raw))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             failure = translate(error, method, url, pool=self._pool.name)
             failure.__cause__ = error
@@ -493,10 +496,6 @@ def _asked(raw: ClientResponse) -> float | None:
 def _basic(user: str, password: str) -> str:
     """Encode credentials (RFC 7617)."""
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
-async def _read(raw: ClientResponse) -> bytes:
-    return await raw.read()
 
 
 async def _open(raw: ClientResponse) -> bytes:  # noqa: ARG001 - the body is read later
