@@ -17,7 +17,7 @@ from ws_core.errors import ConfigError, UsageError, WsError
 
 __all__ = ("app", "main")
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="wintersweet",
     help="Async Python services from a short settings file.",
     no_args_is_help=True,

@@ -24,7 +24,7 @@ from wintersweet.demo.chores import Chores
 from wintersweet.demo.live import Board
 from wintersweet.demo.shop import Busy, Expired, Order, Shop, SoldOut, UnknownItem, UnknownOrder
 from wintersweet.demo.tables import CATALOGUE
-from ws_pool.cache import ShareCache
+from ws_pool.cache import CachedFunction, ShareCache
 from ws_pool.redis import RedisPool, redis_pool_manager
 from ws_redislock import FrequencyLimiter
 from ws_web import APIRouter, ErrResponse, Request, create_app
@@ -72,7 +72,7 @@ class OrderView(BaseModel):
 
 Key = Annotated[str, Header(alias="idempotency-key", pattern=r"^[A-Za-z0-9._-]{8,64}$")]
 
-router = APIRouter(prefix="/api", tags=["shop"])
+router: APIRouter = APIRouter(prefix="/api", tags=["shop"])
 
 
 class Sale:
@@ -84,11 +84,12 @@ class Sale:
     """
 
     def __init__(self, redis: RedisPool) -> None:
-        self.shop = Shop(redis, worker=os.getpid())
-        self.board = Board(redis)
+        self.shop: Shop = Shop(redis, worker=os.getpid())
+        self.board: Board = Board(redis)
         self.sales = 0
         self._limiter = FrequencyLimiter(redis, 1.0, _PER_SECOND)
-        self.state = ShareCache("wintersweet-demo:state", ttl=0.25, redis=redis)(self._state)
+        share = ShareCache("wintersweet-demo:state", ttl=0.25, redis=redis)
+        self.state: CachedFunction[[], dict[str, Any]] = share(self._state)
 
     async def admit(self, buyer: str) -> None:
         """

@@ -118,7 +118,7 @@ class Crowd:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         seed: int | None = None,
     ) -> None:
-        self.tally = Tally()
+        self.tally: Tally = Tally()
         self._post = post
         self._items = items
         self._buyers = buyers

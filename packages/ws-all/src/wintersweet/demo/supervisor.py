@@ -108,9 +108,9 @@ class Supervisor:
         notice: Notice = lambda _: None,
         grace: float = 10.0,
     ) -> None:
-        self.replaced = 0
+        self.replaced: int = 0
         self.failure: UnavailableError | None = None
-        self.failed = asyncio.Event()
+        self.failed: asyncio.Event = asyncio.Event()
         self._sock = sock
         self._count = workers
         self._command = command

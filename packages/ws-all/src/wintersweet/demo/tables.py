@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any  # Any: the columns are in the definitions
 
 from sqlalchemy import BigInteger, Column, Double, ForeignKey, Index, Integer, MetaData, String, Table
 
@@ -43,9 +44,9 @@ CATALOGUE = (
     Article(4, "Night lantern", 3400, "lantern"),
 )
 
-metadata = MetaData()
+metadata: MetaData = MetaData()
 
-items = Table(
+items: Table[Any] = Table(
     "wintersweet_demo_items",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
@@ -55,7 +56,7 @@ items = Table(
 )
 """``stock`` is what the sale began with, ``available`` what can be bought now."""
 
-orders = Table(
+orders: Table[Any] = Table(
     "wintersweet_demo_orders",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),

@@ -1,0 +1,304 @@
+"""``wintersweet check``, ``routes`` and ``run --reload``, in process where that is possible."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.all._support import running, until, wintersweet
+from wintersweet._cli import check, project, routes
+from wintersweet._cli.reload import Reloader, changed, snapshot
+from ws_core.component import Health
+from ws_core.errors import ConfigError, UnavailableError
+from ws_web import create_app
+from ws_web import settings as current_settings
+
+APP = """
+from ws_web import create_app
+
+def create():
+    app = create_app()
+
+    @app.get("/word")
+    async def word() -> str:
+        \"\"\"Say a word.\"\"\"
+        return "WORD"
+
+    return app
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give an empty project directory, which the command stands in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in list(os.environ):
+        if name.startswith(("WS_", "WINTERSWEET_")):
+            monkeypatch.delenv(name)
+
+    current_settings.use(None)
+    yield tmp_path
+    current_settings.use(None)
+
+
+class FakeComponent:
+    """A component that does as it is told."""
+
+    after = ()
+    settings_key = "FAKE"
+    name = "fake"
+
+    def __init__(self, health: Health | None = None, error: Exception | None = None) -> None:
+        self._health = health
+        self._error = error
+        self.closed = 0
+
+    def configure(self, section: object) -> None:
+        """Take anything."""
+
+    async def start(self) -> None:
+        """Start, or not."""
+        if self._error is not None:
+            raise self._error
+
+    async def close(self) -> None:
+        """Count."""
+        self.closed += 1
+
+    async def health(self) -> Health:
+        """Say what was told."""
+        assert self._health is not None
+        return self._health
+
+    def status(self) -> dict[str, object]:
+        """Say nothing."""
+        return {}
+
+
+class TestReach:
+    """Trying to reach every server."""
+
+    async def test_pools_are_told_one_by_one(self) -> None:
+        """Each part of a component's health is a line of its own, with its time."""
+        parts = {"default": Health(ok=True, latency=0.0021), "other": Health(ok=False, detail="no route")}
+        component = FakeComponent(Health(ok=False, parts=parts))
+
+        assert await check.reach({"FAKE": component}) == [
+            check.Reached("FAKE.default", ok=True, milliseconds=2.1, detail=""),
+            check.Reached("FAKE.other", ok=False, milliseconds=None, detail="no route"),
+        ]
+        assert component.closed == 1
+
+    async def test_a_component_without_parts(self) -> None:
+        """It is told as a whole."""
+        (one,) = await check.reach({"FAKE": FakeComponent(Health(ok=True, latency=0.5))})
+
+        assert (one.name, one.ok, one.milliseconds) == ("FAKE", True, 500.0)
+
+    @pytest.mark.parametrize(
+        ("error", "detail"),
+        [(UnavailableError("it is away"), "it is away"), (TimeoutError(), "no answer in 10 s")],
+    )
+    async def test_a_component_that_does_not_start(self, error: Exception, detail: str) -> None:
+        """The reason is told, and it is closed all the same."""
+        component = FakeComponent(error=error)
+
+        assert await check.reach({"FAKE": component}) == [
+            check.Reached("FAKE", ok=False, milliseconds=None, detail=detail)
+        ]
+        assert component.closed == 1
+
+
+class TestCheck:
+    """The whole command."""
+
+    def test_without_pools(self, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """There is nothing to reach, and that is all right."""
+        assert check.check_all() == 0
+        assert "nothing to reach" in capsys.readouterr().out
+
+    def test_a_table_of_servers(
+        self, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Settings with their sources, servers with their times, secrets masked."""
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("WS_SECRET", "hunter2")
+        monkeypatch.setenv("WS_DATABASES__default__url", f"sqlite:///{place}/x.db")
+
+        assert check.check_all() == 0
+        out = capsys.readouterr().out
+        assert re.search(r"DATABASES\.default\.url +sqlite:///\S+ +environment", out)
+        assert re.search(r"DATABASES\.default +ok +[\d.]+ ms", out)
+        assert "hunter2" not in out
+
+    def test_a_server_that_is_away(
+        self, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The status is 1, and the JSON says which and why."""
+        monkeypatch.setenv("WS_REDIS_CONFIG__default__url", f"unix://{place}/no.sock")
+
+        assert check.check_all(as_json=True) == 1
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["ok"] is False
+        assert [(one["name"], one["ok"]) for one in answer["reached"]] == [("REDIS_CONFIG", False)]
+        assert "no.sock" in answer["reached"][0]["detail"]
+
+    def test_on_real_servers(self, tmp_path: Path, mysql_url: str, redis_url: str) -> None:
+        """The command line prints one JSON document on stdout."""
+        outcome = wintersweet(
+            "check",
+            "--json",
+            cwd=tmp_path,
+            env={"WS_DATABASES__default__url": mysql_url, "WS_REDIS_CONFIG__default__url": redis_url},
+        )
+        reached = outcome.json()["reached"]
+
+        assert (outcome.status, outcome.err) == (0, "")
+        assert [(one["name"], one["ok"]) for one in reached] == [
+            ("DATABASES.default", True),
+            ("REDIS_CONFIG.default", True),
+        ]
+        assert all(one["milliseconds"] > 0 for one in reached)
+
+
+class TestRoutes:
+    """The routes of an application."""
+
+    def test_kinds_of_routes(self) -> None:
+        """Routes, included routers, sockets and mounts are told, in order."""
+        from fastapi import APIRouter, WebSocket
+        from starlette.applications import Starlette
+
+        router = APIRouter(prefix="/items")
+
+        @router.get("/{number}")
+        @router.delete("/{number}")
+        def item(number: int) -> int:
+            """Return it. And more."""
+            return number
+
+        app = create_app(health=False, docs_url=None, redoc_url=None, openapi_url=None)
+        app.include_router(router, prefix="/v1")
+
+        @app.websocket("/live")
+        async def live(socket: WebSocket) -> None: ...
+
+        app.mount("/files", Starlette())
+        found = [(line.methods, line.path, line.summary) for line in routes.lines(app.routes)]
+
+        assert sorted(found) == [
+            ("DELETE", "/v1/items/{number}", "Return it. And more."),
+            ("GET", "/v1/items/{number}", "Return it. And more."),
+            ("MOUNT", "/files", ""),
+            ("WS", "/live", ""),
+        ]
+
+    def test_a_table(
+        self, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The application is the project's, found by its table."""
+        monkeypatch.setenv("COLUMNS", "200")
+        (place / "pyproject.toml").write_text('[tool.wintersweet]\napp = "table_app:create"\n')
+        (place / "table_app.py").write_text(APP)
+        routes.show(None)
+
+        assert re.search(r"GET +/word +table_app\.create\.word +Say a word\.", capsys.readouterr().out)
+
+    def test_something_else(self, place: Path) -> None:
+        """What is no application is told by its type."""
+        (place / "thing.py").write_text("def create():\n    return 42\n")
+
+        with pytest.raises(ConfigError, match="thing:create gives a int, not a FastAPI application"):
+            routes.show("thing:create")
+
+
+class TestProject:
+    """The project's table."""
+
+    def test_its_settings_module_is_the_environments(
+        self, place: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The module is used unless the environment names another."""
+        (place / "pyproject.toml").write_text('[tool.wintersweet]\nsettings = "mine.settings"\n')
+        monkeypatch.setenv("WINTERSWEET_SETTINGS_MODULE", "")
+        monkeypatch.delenv("WINTERSWEET_SETTINGS_MODULE")
+        project.use()
+        assert os.environ["WINTERSWEET_SETTINGS_MODULE"] == "mine.settings"
+
+        monkeypatch.setenv("WINTERSWEET_SETTINGS_MODULE", "other.settings")
+        project.use()
+        assert os.environ["WINTERSWEET_SETTINGS_MODULE"] == "other.settings"
+
+    def test_a_src_layout(self, place: Path) -> None:
+        """Modules below src are found too."""
+        (place / "src").mkdir()
+        project.use()
+
+        assert sys.path[:2] == [str(place), str(place / "src")]
+
+
+class TestReload:
+    """Starting anew when a source file changes."""
+
+    def test_a_change_is_served(self, tmp_path: Path) -> None:
+        """The new text is served after the file was written, and SIGINT ends with 130."""
+        source = tmp_path / "words.py"
+        source.write_text(APP)
+
+        with running("run", "words:create", "--reload", "--port", "0", cwd=tmp_path) as process:
+            stderr = process.stderr
+            assert stderr is not None
+            urls = until(lambda: re.findall(r"http://127\.0\.0\.1:\d+", stderr.readline()))
+
+            with urllib.request.urlopen(f"{urls[0]}/word") as reply:
+                assert json.load(reply)["data"] == "WORD"
+
+            source.write_text(APP.replace("WORD", "OTHER"))
+            urls = until(lambda: re.findall(r"http://127\.0\.0\.1:\d+", stderr.readline()))
+
+            with urllib.request.urlopen(f"{urls[0]}/word") as reply:
+                assert json.load(reply)["data"] == "OTHER"
+
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 130
+
+    def test_what_counts_as_a_change(self, tmp_path: Path) -> None:
+        """New, changed and removed sources count; environments and hidden directories do not."""
+        for name in ("a.py", "b.py", "text.txt"):
+            (tmp_path / name).touch()
+
+        for hidden in (".git", "__pycache__", "venv"):
+            (tmp_path / hidden).mkdir()
+            (tmp_path / hidden / "c.py").touch()
+
+        (tmp_path / "venv" / "pyvenv.cfg").touch()
+        before = snapshot(tmp_path)
+        assert sorted(path.name for path in before) == ["a.py", "b.py"]
+
+        (tmp_path / "a.py").unlink()
+        os.utime(tmp_path / "b.py", (1, 1))
+        (tmp_path / "sub").mkdir()
+        (tmp_path / "sub" / "d.py").touch()
+
+        assert [path.name for path in changed(before, snapshot(tmp_path))] == ["a.py", "b.py", "d.py"]
+
+    def test_a_child_that_does_not_stop_is_killed(self, tmp_path: Path) -> None:
+        """The grace ends; so does the child."""
+        code = (
+            "import signal, time; signal.signal(15, signal.SIG_IGN); print('on', flush=True); time.sleep(60)"
+        )
+        reloader = Reloader([sys.executable, "-c", code], tmp_path, say=lambda _: None, grace=0.2)
+        child = reloader._start()
+        until(lambda: b"signal" in Path(f"/proc/{child.pid}/cmdline").read_bytes())
+        reloader._end(child)
+
+        assert child.returncode in {-signal.SIGKILL, -signal.SIGTERM}
