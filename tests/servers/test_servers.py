@@ -24,6 +24,7 @@ from tools.servers import (
     Server,
     ServerError,
     ValkeyServer,
+    _process,
     wait_until,
 )
 
@@ -271,7 +272,7 @@ class TestProcesses:
     """What `Server` does for all of them."""
 
     def test_servers_die_with_their_parent(self) -> None:
-        """When the process that started a server is killed, the server ends too."""
+        """When the process that started a server is killed, the server ends too; the next run cleans up."""
         program = (
             "import sys, time, threading\n"
             "from tools.servers import RedisServer\n"
@@ -286,7 +287,7 @@ class TestProcesses:
 
         with subprocess.Popen([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE) as parent:
             assert parent.stdout is not None
-            port, pid, _ = parent.stdout.readline().split()
+            port, pid, folder = parent.stdout.readline().split()
             parent.kill()
 
         def gone() -> bool:
@@ -294,6 +295,9 @@ class TestProcesses:
                 return probe.connect_ex(("127.0.0.1", int(port))) != 0 and not _is_alive(int(pid))
 
         wait_until(gone, "the server has gone")
+        _process._sweep.cache_clear()
+        _process._sweep()
+        assert not Path(folder.decode()).exists()
 
     def test_a_normal_exit_leaves_no_folder(self) -> None:
         """A process that ends without stopping its server leaves nothing behind."""

@@ -7,6 +7,7 @@ leaves nothing behind. It is only ever signalled by its own process id.
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import shutil
 import signal
@@ -93,7 +94,8 @@ class Server:
             return
 
         if self.folder is None:
-            self.folder = Path(tempfile.mkdtemp(prefix=f"ws-{self.kind}-"))
+            _sweep()
+            self.folder = Path(tempfile.mkdtemp(prefix=f"ws-server-{os.getpid()}-{self.kind}-"))
             self._start_first()
         else:
             self._launch()
@@ -275,3 +277,17 @@ def _stop_all() -> None:
     """End what a test run left running, and remove its folders."""
     for server in list(_running):
         server.stop()
+
+
+@functools.cache
+def _sweep() -> None:
+    """Remove what runs that were killed have left; once per process."""
+    for folder in Path(tempfile.gettempdir()).glob("ws-server-*"):
+        owner = int(folder.name.split("-")[2])
+
+        try:
+            os.kill(owner, 0)
+        except ProcessLookupError:  # and its servers have died with it
+            shutil.rmtree(folder, ignore_errors=True)
+        except PermissionError:
+            pass  # somebody else's
