@@ -289,7 +289,7 @@ class MongoPool:
             connectTimeoutMS=connect,
             timeoutMS=None if settings.timeout is None else int(settings.timeout * 1000),
             minPoolSize=settings.minsize,
-            maxPoolSize=settings.maxsize,
+            maxPoolSize=settings.maxsize or None,
             appname="wintersweet",
         )
         return client
