@@ -7,15 +7,14 @@ WebSockets pass through untouched.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from inspect import isawaitable
 from typing import TYPE_CHECKING
 
-from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.websockets import WebSocketState
 
@@ -30,6 +29,8 @@ TIMESTAMP_HEADER = "x-timestamp"
 
 _ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _RAW_ID_HEADER = REQUEST_ID_HEADER.encode()
+_RAW_TIMESTAMP_HEADER = TIMESTAMP_HEADER.encode()
+_OUR_HEADERS = frozenset({_RAW_ID_HEADER, _RAW_TIMESTAMP_HEADER})
 
 _request_id: ContextVar[str] = ContextVar("ws_web_request_id", default="")
 
@@ -48,7 +49,7 @@ def get_request_id() -> str:
 
 
 def _new_id() -> str:
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()  # as random as a UUID of version 4, and twice as fast
 
 
 class RequestIDMiddleware:
@@ -106,10 +107,11 @@ class RequestIDMiddleware:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] in _HEADER_MESSAGES:
-                message.setdefault("headers", [])
-                headers = MutableHeaders(scope=message)
-                headers[REQUEST_ID_HEADER] = request_id
-                headers[TIMESTAMP_HEADER] = str(int(clock()))
+                # Header names of ASGI messages are in lower case; some applications forget it.
+                headers = [pair for pair in message.get("headers", ()) if pair[0].lower() not in _OUR_HEADERS]
+                headers.append((_RAW_ID_HEADER, request_id.encode("ascii")))
+                headers.append((_RAW_TIMESTAMP_HEADER, b"%d" % clock()))
+                message["headers"] = headers
 
             await send(message)
 
