@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field
 from wintersweet.demo.books import count
 from wintersweet.demo.chores import Chores
 from wintersweet.demo.live import Board
-from wintersweet.demo.shop import Busy, Expired, Order, Shop, SoldOut, UnknownItem, UnknownOrder
+from wintersweet.demo.shop import Busy, Expired, KeyTaken, Order, Shop, SoldOut, UnknownItem, UnknownOrder
 from wintersweet.demo.tables import CATALOGUE
 from ws_pool.cache import CachedFunction, ShareCache
 from ws_pool.redis import RedisPool, redis_pool_manager
@@ -45,6 +45,7 @@ class Code(Enum):
     TOO_FAST = 4291
     EXPIRED = 4101
     UNKNOWN = 4041
+    KEY_TAKEN = 4221
 
 
 class Wanted(BaseModel):
@@ -149,6 +150,8 @@ async def buy(wanted: Wanted, key: Key, request: Request) -> OrderView:
         ) from None
     except Busy as error:
         raise ErrResponse(code=Code.BUSY, msg=str(error), status_code=503) from None
+    except KeyTaken as error:
+        raise ErrResponse(code=Code.KEY_TAKEN, msg=str(error), status_code=422) from None
     except UnknownItem as error:
         raise ErrResponse(code=Code.UNKNOWN, msg=str(error), status_code=404) from None
 
