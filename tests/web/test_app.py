@@ -250,6 +250,23 @@ class TestLifespan:
         bug = await message_of(create_app(sections(a={"error": ValueError("bug")})))
         assert bug["message"].startswith("Traceback")
 
+    async def test_a_lifespan_in_app_config(self) -> None:
+        """It is taken like an argument, which wins over it."""
+        ran: list[str] = []
+
+        def named(name: str) -> Any:
+            @asynccontextmanager
+            async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+                ran.append(name)
+                yield
+
+            return lifespan
+
+        settings = Settings(APP_CONFIG={"lifespan": named("configured")})
+
+        async with AppClient(create_app(settings)), AppClient(create_app(settings, lifespan=named("given"))):
+            assert ran == ["configured", "given"]
+
     def test_hooks_must_be_a_list(self) -> None:
         """The message names the key."""
         with pytest.raises(SettingsError, match="on_startup must be a list"):
@@ -315,6 +332,11 @@ class TestConfiguration:
             ("nosuch.module.Thing", "MIDDLEWARES: 'nosuch.module.Thing' cannot be imported"),
             ("json.Nothing", "MIDDLEWARES: there is no 'Nothing' in the module 'json'"),
             ("nodots", "is no dotted name"),
+            (
+                {"cls": CORSMiddleware, "options": {"origins": []}},
+                "CORSMiddleware does not take these options: .*origins",
+            ),
+            (7, "MIDDLEWARES: 7 does not take these options"),
         ],
     )
     def test_wrong_middlewares(self, entry: Any, message: Any) -> None:

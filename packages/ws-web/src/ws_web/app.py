@@ -98,13 +98,11 @@ def create_app(
 
     options = {"debug": settings.DEBUG, **settings.APP_CONFIG, **fastapi_kwargs}
     hooks = _take_hooks(options)
-    lifespan = lifespan or options.pop("lifespan", None)
+    configured_lifespan = options.pop("lifespan", None)
     middlewares = [_middleware(entry) for entry in settings.MIDDLEWARES]
     handlers = dict(_handler(entry) for entry in settings.EXCEPTION_HANDLERS)
-
     _check_cors([*middlewares, *options.get("middleware", ())])
-
-    lifetime = _Lifetime(settings, lifespan, hooks)
+    lifetime = _Lifetime(settings, lifespan or configured_lifespan, hooks)
     life: Any = lifetime  # Any: Starlette's type of a lifespan is narrower than what it takes
 
     try:
@@ -211,16 +209,25 @@ def _middleware(entry: object) -> Middleware:
     if isinstance(entry, Middleware):
         return entry
 
-    if isinstance(entry, Mapping):
-        unknown = set(entry) - {"cls", "options"}
+    options: Mapping[str, Any] = {}  # Any: the middleware's own
+    named = entry
 
-        if "cls" not in entry or unknown:
+    if isinstance(entry, Mapping):
+        if "cls" not in entry or set(entry) - {"cls", "options"}:
             message = 'MIDDLEWARES: an entry is {"cls": ..., "options": {...}}, not ' + repr(entry)
             raise SettingsError(message)
 
-        return Middleware(load(entry["cls"], "MIDDLEWARES"), **dict(entry.get("options") or {}))
+        named, options = entry["cls"], entry.get("options") or {}
 
-    return Middleware(load(entry, "MIDDLEWARES"))
+    cls = load(named, "MIDDLEWARES")
+
+    try:
+        inspect.signature(cls).bind(None, **options)
+    except TypeError as error:
+        name = getattr(cls, "__name__", repr(cls))
+        raise SettingsError(f"MIDDLEWARES: {name} does not take these options: {error}") from None
+
+    return Middleware(cls, **options)
 
 
 def _handler(entry: object) -> tuple[Any, Any]:  # Any: Starlette's own types are not public
