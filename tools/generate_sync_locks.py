@@ -18,7 +18,9 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "packages" / "ws-redislock" / "src" / "ws_redislock"
 GENERATED = (
     "_held",
+    "_hold",
     "_lock",
+    "_options",
     "claims",
     "leader",
     "limiter",

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from tests.faults import FaultProxy
 from tests.redislock._helpers import lag, until_waiting
+from tests.servers import StartServer
 from tools.servers import RedisServer
 from ws_redislock import LockLost, MutexLock
 from ws_redislock._lease import Lease, drift
@@ -307,6 +308,18 @@ class TestWakeUps:
 
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(self.hand_over(redis, any_redis.url), 1.0)
+
+    async def test_forbidden(self, start_server: StartServer, caplog: pytest.LogCaptureFixture):
+        """A user who must not subscribe is warned once, and waits by looking."""
+        server = start_server(RedisServer)
+        server.command("ACL", "SETUSER", "mute", "on", "nopass", "~*", "+@all", "-subscribe", "&*")
+        url = server.url.replace("redis://", "redis://mute:x@")
+
+        async with Redis.from_url(server.url) as redis:
+            for _ in range(2):
+                assert await self.hand_over(redis, url) <= self.HEARTBEAT
+
+        assert caplog.text.count("no wake-ups") == 2
 
     async def test_the_subscriber_is_killed(self, redis: Redis, any_redis: RedisServer):
         """After CLIENT KILL the hub subscribes again, and all its waiters look."""

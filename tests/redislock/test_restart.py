@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.sentinel import Sentinel
+from redis.exceptions import ResponseError
 
 from tests.servers import StartServer
 from tools.servers import RedisServer, SentinelServers, ValkeyServer
@@ -63,6 +64,36 @@ class TestRestart:
 
             await second.release()
             assert not await first.release()
+
+
+class TestShortMemory:
+    """A server that takes no more writes."""
+
+    async def test_releases_go_on(self, start_server: StartServer):
+        """Locks are given back, alone and together, and waiters are undone; new ones are refused."""
+        server = start_server(RedisServer)
+
+        async with Redis.from_url(server.url) as client:
+            held = [MutexLock(client, f"k{number}", 60) for number in range(20)]
+            assert all(await asyncio.gather(*(lock.acquire() for lock in held)))
+            waiting = MutexLock(client, "k0", 60)
+            task = asyncio.create_task(waiting.acquire(None))
+
+            while await waiting.waiters() == 0:  # noqa: ASYNC110 - the queue is on the server
+                await asyncio.sleep(0)
+
+            await client.config_set("maxmemory", 1)
+            assert await held[1].release()
+
+            with pytest.raises(ResponseError, match="OOM"):
+                await MutexLock(client, "new", 60).acquire()
+
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await waiting.aclose()
+            assert all(await asyncio.gather(*(lock.release() for lock in held if lock is not held[1])))
+            assert await waiting.waiters() == 0
+            assert not await held[0].exists()
 
 
 class TestSentinel:

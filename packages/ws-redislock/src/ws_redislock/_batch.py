@@ -8,6 +8,7 @@ made again by itself; all of them may be repeated.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -17,6 +18,8 @@ from ws_redislock._lease import boot_time
 from ws_redislock._script import Script, load
 
 __all__ = ("Batch", "Fast", "FastBatch", "HitBatch")
+
+_log = logging.getLogger("ws_redislock")
 
 Argument: TypeAlias = "str | bytes | int"
 Send: TypeAlias = "Callable[[tuple[Argument, ...], float], Awaitable[Any]]"  # Any: a script's reply
@@ -79,8 +82,8 @@ class Batch(Generic[Call, Answer]):
             except exceptions.NoScriptError:
                 sent_at = boot_time()
                 reply = await self._send(("EVAL", self._script.text, len(keys), *keys, *args), 1.0)
-        except (exceptions.RedisError, OSError):
-            pass  # each caller asks again by itself, and sees then what is wrong
+        except Exception as error:  # noqa: BLE001 - each caller asks again, and sees then what is wrong
+            _log.debug("%d calls that went together failed: %r", len(calls), error)
         finally:
             for index, (call, future) in enumerate(calls):
                 if not future.done():

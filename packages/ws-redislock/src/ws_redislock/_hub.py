@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from ws_core.errors import UsageError
-from ws_redislock._calls import TRANSIENT, Caller, CommandClient, check_flow
+from ws_redislock._calls import Caller, CommandClient, check_flow
 from ws_redislock._keys import LineSpec
 from ws_redislock._listen import Listener
 from ws_redislock._script import load
@@ -306,11 +306,12 @@ class Hub:
 
                 try:
                     replies = await self.caller.many([self._beat_call(line) for line in lines], 5.0)
-                except TRANSIENT as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, the lines look again later
                     replies = [error] * len(lines)
 
                 for line, reply in zip(lines, replies, strict=True):
                     if isinstance(reply, BaseException):
+                        _log.debug("a heartbeat failed, and is sent again: %r", reply)
                         line.look_within(random.uniform(0.1, 0.5))
                     else:
                         self.hint(reply[1:])

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 from typing import TYPE_CHECKING, Any
 
 import redis.asyncio
+from redis.exceptions import RedisError
 
+from ws_core.errors import WsError
 from ws_redislock._calls import TRANSIENT
 
 if TYPE_CHECKING:
     from ws_redislock._hub import Hub
 
 __all__ = ("Listener",)
+
+_log = logging.getLogger("ws_redislock")
 
 LINGER = 10.0
 """Seconds for which the subscription outlives the last waiter."""
@@ -37,6 +42,7 @@ class Listener:
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._subscribed: asyncio.Future[None] | None = None
+        self._pause_until = 0.0
 
     async def begin(self, until: float | None) -> bool:
         """
@@ -54,6 +60,9 @@ class Listener:
             self._timer.cancel()
             self._timer = None
 
+        if self._hub.loop.time() < self._pause_until:
+            return False
+
         if self._task is None or self._task.done():
             self._subscribed = loop.create_future()
             self._task = self._hub.spawn(self._listen)
@@ -62,7 +71,9 @@ class Listener:
             return False
 
         patience = PATIENCE if until is None else max(0.0, min(PATIENCE, until - loop.time()))
-        await asyncio.wait([self._subscribed], timeout=patience)
+        await asyncio.wait(
+            [self._subscribed, self._task], timeout=patience, return_when=asyncio.FIRST_COMPLETED
+        )
         return self._subscribed.done()
 
     def linger(self) -> None:
@@ -105,6 +116,10 @@ class Listener:
             except TRANSIENT:
                 if not self._hub.waiting:
                     return  # perhaps the client was closed; whoever waits next begins anew
+            except (RedisError, WsError) as error:
+                self._pause_until = self._hub.loop.time() + 30.0
+                _log.warning("no wake-ups, so waiters look at their locks by themselves: %s", error)
+                return
             finally:
                 with contextlib.suppress(*TRANSIENT):
                     await pubsub.aclose()

@@ -6,11 +6,11 @@ It lives in the holder's event loop on purpose: a body that hangs the loop loses
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from ws_redislock._calls import TRANSIENT
 from ws_redislock._lease import Action, Clock, Lease
 from ws_redislock._script import load
 from ws_redislock._timers import Timer
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ws_redislock._hub import Hub
 
 __all__ = ("Watch",)
+
+
+_log = logging.getLogger("ws_redislock")
 
 
 class Losing(Protocol):
@@ -145,7 +148,8 @@ class Watch:
             try:
                 if not await self.renew():
                     return
-            except TRANSIENT:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the deadline decides
+                _log.debug("a renewal failed, and is tried again: %r", error)
                 await asyncio.sleep(self._lease.retry_pause(self._clock(), random.random()))
 
         self._finish()
@@ -154,8 +158,8 @@ class Watch:
         try:
             if not await self.renew():
                 return
-        except TRANSIENT:
-            pass  # the next regular renewal will tell
+        except Exception as error:  # noqa: BLE001 - the next regular renewal will tell
+            _log.debug("a look at a lease failed: %r", error)
 
         self._finish()
 

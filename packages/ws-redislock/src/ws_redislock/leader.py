@@ -8,7 +8,7 @@ from typing import Self
 
 from ws_redislock._calls import RedisSource
 from ws_redislock._held import Held
-from ws_redislock._lock import Hold
+from ws_redislock._hold import Hold
 from ws_redislock.errors import LockLost
 from ws_redislock.mutex import MutexLock
 from ws_redislock.observe import LockObserver

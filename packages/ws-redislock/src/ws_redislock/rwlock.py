@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ws_redislock._calls import RedisSource
 from ws_redislock._held import OnLost
-from ws_redislock._lock import BaseLock, options_of
+from ws_redislock._lock import BaseLock
+from ws_redislock._options import options_of
 from ws_redislock.observe import LockObserver
 
 __all__ = ("ReadLock", "ReadWriteLock", "WriteLock")

@@ -5,7 +5,7 @@ local holders, queue, alive, done = KEYS[1], KEYS[2], KEYS[3], KEYS[5]
 local token, limit, delay, remember = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local now = math.floor(time_us() / 1000)
 
-redis.call('SET', done, 'a', 'PX', remember)
+redis.pcall('SET', done, 'a', 'PX', remember) -- even when memory is short, the rest is done
 redis.call('ZREM', holders, token)
 redis.call('ZREM', queue, token)
 redis.call('ZREM', alive, token)

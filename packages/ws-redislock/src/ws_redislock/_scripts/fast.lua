@@ -27,7 +27,7 @@ for n = 1, #KEYS / 4 do
       end
     end
   elseif call('EXISTS', queue) == 0 and call('ZREM', holders, token) == 1 then
-    call('SET', done, 'r', 'PX', number)
+    redis.pcall('SET', done, 'r', 'PX', number)
     reply = 1
   end
 

@@ -15,7 +15,7 @@ if not simple and tonumber(redis.call('ZSCORE', holders, token) or 0) <= now
   return {redis.call('GET', done) == 'r' and 1 or 0}
 end
 
-redis.call('SET', done, 'r', 'PX', remember)
+redis.pcall('SET', done, 'r', 'PX', remember) -- even when memory is short, the release goes on
 if redis.call('EXISTS', queue) == 0 then return {1} end
 
 --[[common]]

@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from ws_redislock._keys import LineSpec
 from ws_redislock._script import load
-from ws_redislock.sync._calls import TRANSIENT, Caller, CommandClient
+from ws_redislock.sync._calls import Caller, CommandClient
 from ws_redislock.sync._listen import Listener
 from ws_redislock.sync._timers import Timer, call_at
 
@@ -96,7 +96,8 @@ class Line:
 
         try:
             reply = self.hub.caller.once(load("beat"), spec.keys.shared, args, 5.0)
-        except TRANSIENT:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the line looks again later
+            _log.debug("a heartbeat failed, and is sent again: %r", error)
             self.look_within(random.uniform(0.1, 0.5))
             return
 

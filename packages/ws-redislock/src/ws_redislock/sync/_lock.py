@@ -6,8 +6,6 @@ from __future__ import annotations
 import copy
 import functools
 import logging
-import math
-import warnings
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
@@ -17,15 +15,16 @@ from redis.exceptions import RedisError
 from ws_redislock._keys import check_name, line_spec
 from ws_redislock._lease import Lease, boot_time
 from ws_redislock._script import load
-from ws_redislock.errors import ConfigError, LockNotAcquired, UnavailableError, UsageError
-from ws_redislock.observe import LockObserver
+from ws_redislock.errors import UnavailableError, UsageError, WsError
 from ws_redislock.sync._calls import TRANSIENT, RedisSource, Reply, resolve
-from ws_redislock.sync._held import Held, OnLost
+from ws_redislock.sync._held import Held
+from ws_redislock.sync._hold import Hold
 from ws_redislock.sync._hub import Hub, Job, Waiter, hub_for
-from ws_redislock.sync._scope import BodyScope, current_flow
+from ws_redislock.sync._options import LockOptions, seconds
+from ws_redislock.sync._scope import current_flow
 from ws_redislock.sync._watch import Watch
 
-__all__ = ("BaseLock", "Hold", "LockOptions", "options_of")
+__all__ = ("BaseLock",)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,124 +40,6 @@ RELEASED_MS = 10_000
 
 ABANDONED_MS = 60_000
 """For how long the server refuses the late ENTER of an acquisition that was given up."""
-
-
-class LockOptions:
-    """
-    The options that all locks share, checked.
-
-    Args:
-        expire: Lease in seconds.
-        auto_renew: Whether the watchdog renews the lease every third of it.
-        heartbeat: Seconds after which a silent waiter counts as dead.
-        min_replicas: How many replicas must confirm an acquisition.
-        lock_delay: Seconds for which the lock stays closed after an involuntary loss.
-        reentrant: Whether the thread that holds the lock may acquire it again.
-        on_lost: Called when a lease is lost.
-        observer: Told of every event.
-    """
-
-    __slots__ = (
-        "auto_renew",
-        "expire",
-        "heartbeat",
-        "lock_delay",
-        "min_replicas",
-        "observer",
-        "on_lost",
-        "reentrant",
-    )
-
-    def __init__(  # noqa: PLR0913 - options, keyword-only
-        self,
-        expire: float,
-        *,
-        auto_renew: bool = True,
-        heartbeat: float = 10.0,
-        min_replicas: int = 0,
-        lock_delay: float = 0.0,
-        reentrant: bool = False,
-        on_lost: OnLost | None = None,
-        observer: LockObserver | None = None,
-    ) -> None:
-        self.expire: float = _seconds("expire", expire, above=0.0)
-        self.heartbeat: float = _seconds("heartbeat", heartbeat, above=0.1)
-        self.lock_delay: float = _seconds("lock_delay", lock_delay)
-        self.auto_renew: bool = auto_renew
-        self.reentrant: bool = reentrant
-        self.on_lost: OnLost | None = on_lost
-        self.observer: LockObserver | None = observer
-
-        if min_replicas < 0:
-            raise ConfigError(f"min_replicas must be a whole number from 0, not {min_replicas!r}")
-
-        self.min_replicas: int = min_replicas
-
-        if expire < 0.5:
-            warnings.warn(
-                f"expire={expire!r} leaves {expire / 6:.3f} s for a renewal: "
-                f"a busy loop or network will lose it",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-
-
-def _seconds(name: str, value: object, *, above: float | None = None) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(f"{name} must be seconds as a number, not {value!r}", option=name, value=value)
-
-    if value < 0 or (above is not None and value <= above):
-        bound = "at least 0" if above is None else f"more than {above:g}"
-        raise ConfigError(f"{name} must be {bound} seconds, not {value!r}", option=name, value=value)
-
-    return float(value)
-
-
-@functools.lru_cache(maxsize=128, typed=True)
-def _plain_options(  # noqa: PLR0913, PLR0917 - the options, as the key of a cache
-    expire: float,
-    auto_renew: bool,  # noqa: FBT001 - as above
-    heartbeat: float,
-    min_replicas: int,
-    lock_delay: float,
-    reentrant: bool,  # noqa: FBT001 - as above
-) -> LockOptions:
-    """Return options without callbacks; remembered, since most locks are made with the same ones."""
-    return LockOptions(
-        expire,
-        auto_renew=auto_renew,
-        heartbeat=heartbeat,
-        min_replicas=min_replicas,
-        lock_delay=lock_delay,
-        reentrant=reentrant,
-    )
-
-
-def options_of(  # noqa: PLR0913 - options, keyword-only
-    expire: float,
-    *,
-    auto_renew: bool = True,
-    heartbeat: float = 10.0,
-    min_replicas: int = 0,
-    lock_delay: float = 0.0,
-    reentrant: bool = False,
-    on_lost: OnLost | None = None,
-    observer: LockObserver | None = None,
-) -> LockOptions:
-    """Return checked options; see `LockOptions`."""
-    if on_lost is None and observer is None and type(expire) in {int, float} and expire >= 0.5:
-        return _plain_options(expire, auto_renew, heartbeat, min_replicas, lock_delay, reentrant)
-
-    return LockOptions(
-        expire,
-        auto_renew=auto_renew,
-        heartbeat=heartbeat,
-        min_replicas=min_replicas,
-        lock_delay=lock_delay,
-        reentrant=reentrant,
-        on_lost=on_lost,
-        observer=observer,
-    )
 
 
 class BaseLock:
@@ -295,7 +176,7 @@ class BaseLock:
             UnavailableError: Redis cannot be reached.
         """
         if timeout:
-            _seconds("timeout", timeout)
+            seconds("timeout", timeout)
 
         hub = self._bind()
 
@@ -463,7 +344,7 @@ class BaseLock:
             Whether it was seen free in time.
         """
         if timeout is not None:
-            _seconds("timeout", timeout)
+            seconds("timeout", timeout)
 
         hub = self._bind()
         until = None if timeout is None else hub.time() + timeout
@@ -662,11 +543,10 @@ class BaseLock:
             _, reply = hub.caller.call(
                 load("abandon"), self._keys.of(token), args, what=("lock", self._name), budget=budget
             )
-        except UnavailableError as error:
-            _log.warning("%s; its lease and its heartbeat end without us", error)
-            return
-        except RedisError:
-            _log.exception("lock %r: an acquisition could not be undone; it ends with its lease", self._name)
+        except (WsError, RedisError) as error:
+            _log.warning(
+                "lock %r: an acquisition could not be undone, and ends with its lease: %s", self._name, error
+            )
             return
 
         hub.hint(reply[1:])
@@ -692,53 +572,3 @@ class BaseLock:
             load("status"), self._keys.shared, (), what=("lock", self._name), budget=BUDGET
         )
         return reply
-
-
-class Hold:
-    """The context manager of `BaseLock.hold`."""
-
-    __slots__ = ("_held", "_lock", "_scope", "_timeout")
-
-    def __init__(self, lock: BaseLock, timeout: float | None) -> None:
-        self._lock = lock
-        self._timeout = timeout
-        self._held: Held | None = None
-        self._scope: BodyScope | None = None
-
-    def __enter__(self) -> Held:
-        if not self._lock.acquire(self._timeout):
-            raise LockNotAcquired(
-                f"lock {self._lock.name!r} was not free within {self._timeout:g} s",
-                lock=self._lock.name,
-                timeout=self._timeout,
-            )
-
-        held = self._held = self._lock.current()
-        self._scope = BodyScope()
-        held.enter(self._scope)
-
-        if held.lost:
-            self._scope.cancel("lost at once")
-
-        return held
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        held, scope = self._held, self._scope
-        assert held is not None  # noqa: S101 - tells the type checker
-        assert scope is not None  # noqa: S101 - the same
-        held.leave(scope)
-        kept = True
-
-        try:
-            ours = scope.leave(error)
-        finally:
-            try:
-                kept = self._lock.release()
-            except UnavailableError as failure:
-                # The body's work was done under a valid lease, and that is what counts here.
-                _log.warning("%s", failure)
-
-        if not kept and (ours or error is None):
-            raise held.loss() from error

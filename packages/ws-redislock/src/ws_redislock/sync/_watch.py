@@ -5,6 +5,7 @@ Here it lives beside the body, so that a body that hangs keeps its lease while t
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -14,13 +15,15 @@ from typing import TYPE_CHECKING
 from ws_redislock._lease import Action, Clock, Lease
 from ws_redislock._script import load
 from ws_redislock._watch import Losing
-from ws_redislock.sync._calls import TRANSIENT
 from ws_redislock.sync._timers import Timer, call_at
 
 if TYPE_CHECKING:
     from ws_redislock.sync._hub import Hub
 
 __all__ = ("Watch",)
+
+
+_log = logging.getLogger("ws_redislock")
 
 
 class Watch:
@@ -128,7 +131,8 @@ class Watch:
             try:
                 if not self.renew():
                     return
-            except TRANSIENT:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the deadline decides
+                _log.debug("a renewal failed, and is tried again: %r", error)
                 time.sleep(self._lease.retry_pause(self._clock(), random.random()))
 
         if step.action is Action.LOST:
@@ -139,8 +143,8 @@ class Watch:
     def _check(self) -> None:
         try:
             self.renew()
-        except TRANSIENT:
-            return  # the next regular renewal will tell
+        except Exception as error:  # noqa: BLE001 - the next regular renewal will tell
+            _log.debug("a look at a lease failed: %r", error)
 
     def _lose(self, reason: str) -> None:
         if self._hub.held.pop(self._token, None) is not None:

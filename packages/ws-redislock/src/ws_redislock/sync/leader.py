@@ -11,7 +11,7 @@ from ws_redislock.errors import LockLost
 from ws_redislock.observe import LockObserver
 from ws_redislock.sync._calls import RedisSource
 from ws_redislock.sync._held import Held
-from ws_redislock.sync._lock import Hold
+from ws_redislock.sync._hold import Hold
 from ws_redislock.sync.mutex import MutexLock
 
 __all__ = ("LeaderElection", "Term")

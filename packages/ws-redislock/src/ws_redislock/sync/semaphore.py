@@ -7,7 +7,8 @@ from ws_redislock.errors import ConfigError
 from ws_redislock.observe import LockObserver
 from ws_redislock.sync._calls import RedisSource
 from ws_redislock.sync._held import OnLost
-from ws_redislock.sync._lock import BaseLock, options_of
+from ws_redislock.sync._lock import BaseLock
+from ws_redislock.sync._options import options_of
 
 __all__ = ("Semaphore",)
 
