@@ -20,7 +20,7 @@ class BrokenShop(Shop):
 
     async def buy(self, item: int, buyer: str, key: str) -> tuple[Order, bool]:
         """Take a piece without a guard."""
-        known, available = await self._look(item, key)
+        known, available = await self._look(item, buyer, key)
 
         if known is not None:
             return known, False

@@ -22,7 +22,7 @@ UNPRIVILEGED = (
     "--inh-caps=-dac_override,-dac_read_search",
     "--bounding-set=-dac_override,-dac_read_search",
 )
-PATIENCE = 60.0
+PATIENCE = 120.0
 T = TypeVar("T")
 
 

@@ -83,6 +83,14 @@ class TestReplies:
         assert replies[-1].error()["code"] == Code.TOO_FAST.value
         assert 3000 < int(replies[-1].headers["retry-after"]) < 4000
 
+    async def test_a_key_of_another_buyer(self, client: AppClient) -> None:
+        """422, and nothing of the other's order."""
+        await client.post("/api/buy", json={"item": 1, "buyer": "ann"}, headers=KEY)
+        reply = await client.post("/api/buy", json={"item": 2, "buyer": "bob"}, headers=KEY)
+
+        assert (reply.status_code, reply.error()["code"]) == (422, Code.KEY_TAKEN.value)
+        assert reply.error()["data"] is None
+
     async def test_an_item_that_is_not_there(self, client: AppClient) -> None:
         """404 in the envelope."""
         reply = await client.post("/api/buy", json={"item": 99, "buyer": "ann"}, headers=KEY)

@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -53,7 +53,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 class FakeComponent:
     """A component that does as it is told."""
 
-    after = ()
+    after: Collection[str] = ()
     settings_key = "FAKE"
     name = "fake"
 

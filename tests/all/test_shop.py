@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select, update
 
 from wintersweet.demo import books
-from wintersweet.demo.shop import Busy, Expired, Shop, SoldOut, UnknownItem, UnknownOrder
+from wintersweet.demo.shop import Busy, Expired, KeyTaken, Shop, SoldOut, UnknownItem, UnknownOrder
 from wintersweet.demo.tables import PAID, RELEASED, RESERVED, items, orders
 from ws_pool import sql_pool_manager
 from ws_pool.redis import RedisPool
@@ -113,6 +113,13 @@ class TestBuy:
         await shop.buy(1, "bob", "key-0002")
 
         assert await shop.buy(1, "ann", "key-0001") == (last, False)
+
+    async def test_a_key_belongs_to_its_buyer(self, shop: Shop) -> None:
+        """Another buyer learns nothing of the order, and gets none by it."""
+        await shop.buy(1, "ann", "key-0001")
+
+        with pytest.raises(KeyTaken, match="another buyer's"):
+            await shop.buy(1, "bob", "key-0001")
 
     async def test_an_unknown_item(self, shop: Shop) -> None:
         """What is not in the catalogue cannot be bought."""

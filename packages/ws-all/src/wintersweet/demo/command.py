@@ -150,5 +150,8 @@ def _greet(console: Console, url: str, found: Backends, supervisor: Supervisor) 
     console.print(f"[bold yellow]✿[/] [bold]Winter flash sale[/] on {database} and {redis}")
     console.print(f"  Page     [bold cyan]{url}[/]")
     console.print(f"  Workers  {pids}")
-    console.print(f"  Log      {found.state / 'demo.log'}")
+
+    if "WS_LOGGING_CONFIG__file_name" in found.env:
+        console.print(f"  Log      {found.state / found.env['WS_LOGGING_CONFIG__file_name']}")
+
     console.print("  Stop     Ctrl-C")

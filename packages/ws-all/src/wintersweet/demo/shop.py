@@ -25,7 +25,17 @@ from ws_pool.errors import IntegrityViolation
 from ws_pool.redis import RedisPool
 from ws_redislock import LockLost, LockNotAcquired, MutexLock
 
-__all__ = ("Busy", "Expired", "Order", "Released", "Shop", "SoldOut", "UnknownItem", "UnknownOrder")
+__all__ = (
+    "Busy",
+    "Expired",
+    "KeyTaken",
+    "Order",
+    "Released",
+    "Shop",
+    "SoldOut",
+    "UnknownItem",
+    "UnknownOrder",
+)
 
 
 class SoldOut(WsError):  # noqa: N818 - named after the condition
@@ -38,6 +48,12 @@ class Busy(WsError):  # noqa: N818 - named after the condition
     """The item could not be taken just now, though some is left; ask again with the same key."""
 
     default_code = "busy"
+
+
+class KeyTaken(WsError):  # noqa: N818 - named after the condition
+    """Another buyer has used this idempotency key."""
+
+    default_code = "key_taken"
 
 
 class UnknownItem(WsError):  # noqa: N818 - named after the condition
@@ -63,7 +79,9 @@ _HEARTBEAT = 1.0
 
 # Statements are built once and prepared, so that only their values are left to be filled in.
 _LOOK = Prepared(
-    select(items.c.available, orders.c.id, orders.c.item_id, orders.c.state, orders.c.pay_until)
+    select(
+        items.c.available, orders.c.id, orders.c.item_id, orders.c.state, orders.c.pay_until, orders.c.buyer
+    )
     .select_from(items.outerjoin(orders, orders.c.idempotency_key == bindparam("key")))
     .where(items.c.id == bindparam("item"))
 )
@@ -160,9 +178,10 @@ class Shop:
             SoldOut: No piece is left.
             Busy: The item could not be taken just now; ask again.
             UnknownItem: There is no such item.
+            KeyTaken: The key is another buyer's.
         """
         # A look without the lock answers repeated questions and the many who come too late.
-        known, available = await self._look(item, key)
+        known, available = await self._look(item, buyer, key)
 
         if known is not None:
             return known, False
@@ -174,7 +193,7 @@ class Shop:
             async with self.lock(item).hold(timeout=10) as held:
                 taken = await self._take(item, buyer, key, held.fence)
         except IntegrityViolation:  # an earlier attempt under the same key was just in front of this one
-            known, _ = await self._look(item, key)
+            known, _ = await self._look(item, buyer, key)
 
             if known is None:
                 raise
@@ -225,12 +244,15 @@ class Shop:
 
         return [await self._release(item, ids) for item, ids in sorted(by_item.items())]
 
-    async def _look(self, item: int, key: str) -> tuple[Order | None, int]:
+    async def _look(self, item: int, buyer: str, key: str) -> tuple[Order | None, int]:
         """Return the order under this key, if there is one, and how many pieces of the item are left."""
         row = await sql_pool_manager.find(_LOOK, item=item, key=key)
 
         if row is None:
             raise UnknownItem(f"there is no item {item}", item=item)
+
+        if row.id is not None and row.buyer != buyer:
+            raise KeyTaken(f"the idempotency key {key} is another buyer's: draw a random one", key=key)
 
         return None if row.id is None else Order(row.id, row.item_id, row.state, row.pay_until), row.available
 

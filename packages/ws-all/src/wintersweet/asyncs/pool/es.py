@@ -2,7 +2,7 @@
 
 from ws_pool.es import ElasticsearchPool as ElasticsearchPool
 from ws_pool.es import ElasticsearchPoolManager as ElasticsearchPoolManager
-from ws_pool.es import es_pool_manager as es_manager
+from ws_pool.es import es_manager as es_manager
 from ws_pool.es import es_pool_manager as es_pool_manager
 
 __all__ = (
