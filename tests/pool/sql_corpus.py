@@ -279,7 +279,7 @@ def _conditions() -> Iterator[Any]:
     yield base.where(~u.active)
     yield base.where(u.id == bindparam("id")), {"id": 3}
     yield base.where(u.id == bindparam("id", value=4))
-    yield base.where(u.id == bindparam("id", callable_=lambda: 5))
+    yield base.where(u.id == bindparam("called", callable_=lambda: 5))
     yield base.where(u.id == bindparam("id", 1)).params(id=6)
     yield (
         base.where(or_(u.id == bindparam("a"), u.id == bindparam("b"), u.age == bindparam("a"))),

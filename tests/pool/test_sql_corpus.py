@@ -122,6 +122,20 @@ def differences(sample: Sample, mine: dict[str, Any], other: dict[str, Any]) -> 
     ]
 
 
+async def prepared_differences(pool: SqlPool, sample: Sample, other: dict[str, Any]) -> list[str]:
+    """Run a query twice through a handle, which some drivers prepare on the server, and compare."""
+    handle = pool.prepare(sample.statement)
+    wrong = []
+
+    for _ in range(2):
+        rows = await pool.select(handle, **(sample.params or {}))
+
+        if repr([tuple(row) for row in rows]) != repr(other["rows"]):
+            wrong.append(f"{sample.name}, prepared:\n  ours   {rows!r}\n  theirs {other['rows']!r}")
+
+    return wrong
+
+
 def urls(backend: str, mysql_url: str, directory: Path) -> tuple[str, str]:
     """Give the URL for our pool and that for SQLAlchemy's engine."""
     if backend == "sqlite":
@@ -175,6 +189,9 @@ async def test_every_statement_gives_what_sqlalchemy_gives(backend: str, mysql_u
 
                 count += 1
                 wrong += differences(sample, mine, other)
+
+                if getattr(sample.statement, "is_select", False) and "error" not in other:
+                    wrong += await prepared_differences(pool, sample, other)
 
     await engine.dispose()
     assert not wrong, "\n".join(wrong)

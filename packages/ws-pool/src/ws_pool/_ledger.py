@@ -41,27 +41,24 @@ class Slot(Generic[T]):
     )
 
     def __init__(self, conn: T, generation: int, expires_at: float) -> None:
-        self.conn = conn
-        self.generation = generation
-        self.expires_at = expires_at
-        self.check_at = expires_at
-        self.idle_since = 0.0
-        self.taken_at = 0.0
+        self.conn: T = conn
+        self.generation: int = generation
+        self.expires_at: float = expires_at
+        self.check_at: float = expires_at
+        self.idle_since: float = 0.0
+        self.taken_at: float = 0.0
         self.holder: asyncio.Task[object] | None = None
         self.stack: StackSummary | None = None
-        self.warned = False
+        self.warned: bool = False
 
 
-class Waiter(Generic[T]):
-    """A task's place in the queue; the future gets the slot itself. Times are in seconds."""
+class Waiter(asyncio.Future[Slot[T]]):
+    """A task's place in the queue, and the future that brings the slot. Times are in seconds."""
 
-    __slots__ = ("deadline", "future", "since", "timeout")
+    __slots__ = ("since", "timeout")
 
-    def __init__(self, future: asyncio.Future[Slot[T]], since: float, timeout: float) -> None:
-        self.future = future
-        self.since = since
-        self.timeout = timeout
-        self.deadline = since + timeout
+    since: float
+    timeout: float
 
 
 class Job(Enum):
@@ -191,7 +188,7 @@ class Ledger(Generic[T]):
         while self.waiters:
             waiter = self.waiters.popleft()
 
-            if not waiter.future.done():
+            if not waiter.done():
                 return waiter
 
         return None
@@ -216,7 +213,9 @@ class Ledger(Generic[T]):
         Returns:
             Them, in their order.
         """
-        late = [waiter for waiter in self.waiters if waiter.deadline <= now and not waiter.future.done()]
+        late = [
+            waiter for waiter in self.waiters if waiter.since + waiter.timeout <= now and not waiter.done()
+        ]
 
         for waiter in late:
             self.waiters.remove(waiter)

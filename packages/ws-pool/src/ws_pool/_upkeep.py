@@ -95,7 +95,7 @@ class Upkeep(Generic[T]):
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._backoff = _MIN_BACKOFF
         self._drained: asyncio.Future[None] | None = None
-        self._alarm_at = float("inf")
+        self.alarm_at = float("inf")
 
     def start(self, clock: Callable[[], float] | None) -> None:
         """
@@ -150,8 +150,10 @@ class Upkeep(Generic[T]):
         Args:
             waiter: It is in the queue.
         """
-        if waiter.deadline < self._alarm_at and self.state is State.OPEN:
-            self._set_alarm(waiter.deadline)
+        deadline = waiter.since + waiter.timeout
+
+        if deadline < self.alarm_at:
+            self._set_alarm(deadline)
 
     def pump(self) -> None:
         """Begin whatever the ledger finds to be done."""
@@ -177,7 +179,7 @@ class Upkeep(Generic[T]):
 
         if self.failure is not None and ledger.waiters and not ledger.serving:
             while waiter := ledger.head():
-                waiter.future.set_exception(self.unavailable())
+                waiter.set_exception(self.unavailable())
 
     def offer(self, slot: Slot[T], now: float) -> None:
         """
@@ -197,7 +199,7 @@ class Upkeep(Generic[T]):
         ledger.leased.add(slot)
         slot.taken_at = now
         slot.holder = None
-        waiter.future.set_result(slot)
+        waiter.set_result(slot)
 
     def retire(self, slot: Slot[T]) -> None:
         """
@@ -299,7 +301,7 @@ class Upkeep(Generic[T]):
         self._timers.clear()
 
         while waiter := ledger.head():
-            waiter.future.set_exception(self.refusal())
+            waiter.set_exception(self.refusal())
 
         while ledger.idle:
             self.retire(ledger.idle.pop())
@@ -464,20 +466,20 @@ class Upkeep(Generic[T]):
         if "alarm" in self._timers:
             self._timers.pop("alarm").cancel()
 
-        self._alarm_at = deadline
+        self.alarm_at = deadline
         self._timer("alarm", max(0.0, deadline - self.now()), self._alarm)
 
     def _alarm(self) -> None:
-        self._alarm_at = float("inf")
+        self.alarm_at = float("inf")
         ledger = self._ledger
         waiting = len(ledger.waiters)
 
         for waiter in ledger.late(self.now()):
             ledger.totals.timeouts += 1
-            waiter.future.set_exception(self._too_late(waiter, waiting))
+            waiter.set_exception(self._too_late(waiter, waiting))
 
         if ledger.waiters:
-            self._set_alarm(min(waiter.deadline for waiter in ledger.waiters))
+            self._set_alarm(min(waiter.since + waiter.timeout for waiter in ledger.waiters))
 
     def _too_late(self, waiter: Waiter[T], waiting: int) -> AcquireTimeout:
         """Say that there was no connection in time, and who holds those that exist."""

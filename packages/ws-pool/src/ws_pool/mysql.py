@@ -39,7 +39,7 @@ __all__ = (
 )
 
 MysqlPoolManager = SqlPoolManager
-mysql_pool_manager = sql_pool_manager
+mysql_pool_manager: SqlPoolManager = sql_pool_manager
 
 
 class MysqlPool(SqlPool):
@@ -99,7 +99,7 @@ class MysqlPool(SqlPool):
         super().__init__(name, options)
         self._server = server
         self._pool: Pool[MysqlConnection] = self._make(server, name, options, where, always=always)
-        self.source = self._pool
+        self.source: Pool[Any] = self._pool
         self._replicas = [
             self._make(
                 _replica(entry, section, f"{where}.replicas[{n}]"),

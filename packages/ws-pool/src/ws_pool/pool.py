@@ -31,11 +31,12 @@ from ws_pool.errors import UsageError
 
 __all__ = ("Connector", "Lease", "Pool", "PoolStatistics")
 
-logger = logging.getLogger("ws_pool")
+logger: logging.Logger = logging.getLogger("ws_pool")
 
 T = TypeVar("T")
 
 _LOW_WATER_EVERY = 60.0  # seconds between two low-water warnings
+_OPEN = State.OPEN
 _NOWHERE = cast("asyncio.AbstractEventLoop", object())  # the loop of a pool that cannot be used
 
 
@@ -301,11 +302,11 @@ class Pool(Generic[T]):
         slot.holder = None
 
         while ledger.waiters:
-            future = ledger.waiters.popleft().future
+            waiter = ledger.waiters.popleft()
 
-            if not future.done():
+            if not waiter.done():
                 slot.taken_at = now
-                future.set_result(slot)
+                waiter.set_result(slot)
                 return
 
         ledger.leased.remove(slot)
@@ -442,31 +443,36 @@ class Pool(Generic[T]):
     ) -> Lease[T]:
         ledger, upkeep = self._ledger, self._upkeep
 
-        if not upkeep.usable_here():
+        if upkeep.state is not _OPEN or get_running_loop() is not upkeep.loop:
             raise upkeep.refusal()
 
         if upkeep.failure is not None and not ledger.serving:
             raise upkeep.unavailable()
 
-        waiter: Waiter[T] = Waiter(upkeep.loop.create_future(), now, timeout)
-        future = waiter.future
+        waiter: Waiter[T] = Waiter(loop=upkeep.loop)
+        waiter.since = now
+        waiter.timeout = timeout
         ledger.waiters.append(waiter)
-        upkeep.expect(waiter)
+
+        if now + timeout < upkeep.alarm_at:
+            upkeep.expect(waiter)
 
         if len(ledger.leased) < ledger.max_size:
             upkeep.pump()
 
         try:
-            slot = await future
+            slot = await waiter
         except BaseException:
-            if future.done() and not future.cancelled() and future.exception() is None:
-                self._take_back(future.result(), used=False)  # the hand-over and the cancellation crossed
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self._take_back(waiter.result(), used=False)  # the hand-over and the cancellation crossed
             else:
                 ledger.forget(waiter)
 
             raise
 
-        self._waits.record(slot.taken_at - now)
+        waited = slot.taken_at - now
+        self._waits.counts[int(waited * 1e6).bit_length()] += 1
+        self._waits.total += waited
         slot.holder = task
 
         if self._watched or slot.taken_at >= self._low_water_next:

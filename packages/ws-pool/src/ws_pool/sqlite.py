@@ -121,9 +121,9 @@ class SqlitePool(SqlPool):
             connector = SqliteConnector(file, writable=False)
             self._readers = make_pool(connector, name, options, where, min_size=1, max_size=4)
 
-            self.client_class = RoutingClient
+            self.client_class: type[SqlClient] = RoutingClient
 
-        self.source = self._readers
+        self.source: Pool[Any] = self._readers
 
         if importlib.util.find_spec("aiosqlite") is None:
             raise MissingExtraError.for_extra(where, "ws-pool[sqlite]")
@@ -230,6 +230,8 @@ class RoutingClient(SqlClient):
     """A client that reads on its own connection, and takes the writing one for each change or transaction."""
 
     __slots__ = ("_reader", "_writing")
+
+    connection: SqlConnection
 
     def __init__(self, pool: SqlPool, alone: bool, read_only: bool) -> None:  # noqa: FBT001 - made by the pool only
         super().__init__(pool, alone, read_only)

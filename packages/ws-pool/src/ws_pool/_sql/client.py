@@ -87,13 +87,17 @@ class SqlClient(Session):
             All rows.
         """
         if self._plain and type(statement) is Prepared and not args:
-            plan = statement.plan_for(self._pool.compiler, params)
+            plan = statement.plan_for(self._compiler, params)
 
-            if (
-                type(plan) is CompiledPlan and plan.direct is not None and plan.clean
-            ):  # the usual case of a service, without a detour
-                reply = await self.connection.run(plan.sql, plan.values(statement.binds, params))
-                return self._rows(plan, reply, row_type)
+            if type(plan) is CompiledPlan and plan.direct is not None and plan.quick and not statement.own:
+                # the usual case of a service, without a detour
+                reply = await self.connection.run_prepared(plan.sql, plan.values(statement.binds, params))
+                maker = plan.maker
+
+                if maker is None or maker.processors or row_type or self._row_type or reply.rows is None:
+                    return self._rows(plan, reply, row_type)
+
+                return list(map(maker.cls, reply.rows))
 
         plan, reply = await self._run(statement, args, params)
         return self._rows(plan, reply, row_type)

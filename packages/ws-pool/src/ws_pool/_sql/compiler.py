@@ -37,12 +37,13 @@ class Prepared:
     It may be made before the pool is started, and kept for good.
     """
 
-    __slots__ = ("_by_columns", "_compiler", "binds", "plan", "statement")
+    __slots__ = ("_by_columns", "_compiler", "binds", "own", "plan", "statement")
 
     def __init__(self, statement: ClauseElement) -> None:
-        self.statement = statement
+        self.statement: ClauseElement = statement
         self.plan: Plan | None = None
         self.binds: Sequence[Any] | None = None
+        self.own: Mapping[str, Any] = {}  # values that the statement's own params() gave
         self._compiler: Compiler | None = None
         self._by_columns: dict[tuple[str, ...], Plan] | None = (
             {} if isinstance(statement, UpdateBase) else None
@@ -70,7 +71,8 @@ class Prepared:
 
         if self._by_columns is None:
             if self.plan is None:
-                self.plan, self.binds, _ = compiler.plan(self.statement, None)
+                self.plan, self.binds, own = compiler.plan(self.statement, None)
+                self.own = own or {}
 
             return self.plan
 
@@ -95,8 +97,8 @@ class Compiler:
 
     def __init__(self, dialect: Dialect, size: int = 500) -> None:
         self.dialect = dialect
-        self.hits = 0
-        self.misses = 0
+        self.hits: int = 0
+        self.misses: int = 0
         self._size = size
         self._plans: OrderedDict[object, Plan] = OrderedDict()
 

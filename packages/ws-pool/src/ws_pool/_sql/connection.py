@@ -60,6 +60,10 @@ class SqlConnection(Protocol):
         """Run one statement; ``values`` fill its placeholders, None means it has none."""
         ...
 
+    async def run_prepared(self, sql: str, values: Sequence[Any] | None) -> Reply:
+        """Run a query that will be run again and again; a driver may know a shorter way for it."""
+        ...
+
     async def run_many(self, sql: str, values: Sequence[Sequence[Any]]) -> int:
         """Run one statement once per row of values, and give the sum of rows matched."""
         ...

@@ -108,5 +108,5 @@ class SqlPoolManager(BasePoolManager[SqlPool, SqlClient]):
         return MysqlPool.of_section(name, section, where)
 
 
-sql_pool_manager = SqlPoolManager()
+sql_pool_manager: SqlPoolManager = SqlPoolManager()
 """The application's SQL pools, registered from DATABASES."""

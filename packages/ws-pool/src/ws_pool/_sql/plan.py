@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from ws_pool._sql.row import dict_maker, row_class
+from ws_pool._sql.row import Row, dict_maker, row_class
 from ws_pool._sql.text import leaves_clean, reads_only, verb
 from ws_pool.errors import UnsupportedStatement, UsageError
 
@@ -28,9 +28,11 @@ class RowMaker:
     __slots__ = ("cls", "names", "processors")
 
     def __init__(self, names: tuple[str, ...], processors: Sequence[Processor | None]) -> None:
-        self.names = names
-        self.cls = row_class(names)
-        self.processors = [(n, processor) for n, processor in enumerate(processors) if processor is not None]
+        self.names: tuple[str, ...] = names
+        self.cls: type[Row] = row_class(names)
+        self.processors: list[tuple[int, Processor]] = [
+            (n, processor) for n, processor in enumerate(processors) if processor is not None
+        ]
 
     def many(self, rows: Iterable[tuple[Any, ...]], row_type: type | None) -> list[Any]:
         """
@@ -68,13 +70,14 @@ class Plan:
         kind: ``select``, ``insert``, ``update``, ``delete`` or another verb.
     """
 
-    __slots__ = ("clean", "kind", "maker", "reading", "sql")
+    __slots__ = ("clean", "kind", "maker", "quick", "reading", "sql")
 
     def __init__(self, sql: str, kind: str) -> None:
-        self.sql = sql
-        self.kind = kind
-        self.clean = leaves_clean(sql)
-        self.reading = reads_only(sql)
+        self.sql: str = sql
+        self.kind: str = kind
+        self.clean: bool = leaves_clean(sql)
+        self.reading: bool = reads_only(sql)
+        self.quick: bool = self.clean and self.reading
         self.maker: RowMaker | None = None
 
     def row_maker(self, description: Sequence[Sequence[Any]]) -> RowMaker:
@@ -105,14 +108,12 @@ class TextPlan(Plan):
 class Source:
     """Where one bound value comes from: a parameter of the call, or the statement itself."""
 
-    __slots__ = ("key", "live", "name", "own", "position", "required")
+    __slots__ = ("key", "name", "own", "position")
 
     def __init__(self, name: str, bind: Any, position: int) -> None:  # Any: see Plan
         self.name = name
         self.key = bind.key
         self.own = bind
-        self.live = bind.callable is not None
-        self.required = bool(bind.required)
         self.position = position
 
 
@@ -299,12 +300,13 @@ class CompiledPlan(Plan):
         if params is not None and source.name in params:
             return params[source.name]
 
-        if source.required:
+        bind = source.own if binds is None or source.position < 0 else binds[source.position]
+
+        if bind.required:
             message = f"the statement needs a value for the parameter {source.key!r}"
             raise UsageError(message, parameter=source.key)
 
-        bind = source.own if binds is None or source.position < 0 else binds[source.position]
-        return bind.effective_value if source.live else bind.value
+        return bind.value if bind.callable is None else bind.effective_value
 
 
 def _positions(compiled: SQLCompiler, binds: Sequence[Any] | None) -> dict[Any, int]:

@@ -55,13 +55,13 @@ class SqlPool:
         self.client_class: type[SqlClient] = SqlClient
         self.bound: dict[asyncio.Task[object] | None, Session] = {}
         self.source: Pool[Any]
-        self.untaught = True
+        self.untaught: bool = True
         self._slow: float | None = options.get("slow_query")
         self._echo = bool(options.get("echo", False))
         self._cache_size = int(options.get("cache_size", 500))
         self._compiler: Compiler | None = None
         self._learning: asyncio.Lock | None = None
-        self.watched = self._echo or self._slow is not None
+        self.watched: bool = self._echo or self._slow is not None
 
     async def __aenter__(self) -> Self:
         await self.start()

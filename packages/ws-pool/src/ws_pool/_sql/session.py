@@ -41,6 +41,7 @@ class Session:
 
     __slots__ = (
         "_alone",
+        "_compiler",
         "_lease",
         "_lock",
         "_plain",
@@ -57,13 +58,14 @@ class Session:
     def __init__(self, pool: SqlPool, alone: bool, read_only: bool) -> None:  # noqa: FBT001 - made by the pool only
         self._pool = pool
         self._alone = alone
-        self.read_only = read_only
+        self.read_only: bool = read_only
         self._lease: Lease[Any] | None = None
         self._lock: asyncio.Lock | None = None
         self._row_type = pool.row_type
         self.connection: SqlConnection = _GONE
-        self.depth = 0
-        self.doomed = False
+        self._compiler: Compiler = _GONE
+        self.depth: int = 0
+        self.doomed: bool = False
         self._plain = not read_only and self._is_plain()
 
     def __repr__(self) -> str:
@@ -89,6 +91,7 @@ class Session:
         self._source: Pool[Any] = pool.source
         self._lease = lease = await (pool.choose(self) if self.read_only else self._source.acquire())
         self.connection = lease.connection
+        self._compiler = pool.compiler
 
         if not self._alone:
             self._task = task
@@ -206,7 +209,7 @@ class Session:
     @property
     def compiler(self) -> Compiler:
         """What compiles the pool's statements."""
-        return self._pool.compiler
+        return self._compiler
 
     async def scalar(self, sql: str, values: Sequence[Any]) -> Any:
         """
@@ -293,10 +296,13 @@ class Session:
                 raise UsageError(message)
 
         if isinstance(statement, Prepared):
-            plan = statement.plan_for(self._pool.compiler, named)
+            plan = statement.plan_for(self._compiler, named)
             binds = statement.binds
+
+            if statement.own:
+                named = {**statement.own, **(named or {})}
         else:
-            plan, binds, named = self._pool.compiler.plan(statement, named)
+            plan, binds, named = self._compiler.plan(statement, named)
 
         if not isinstance(plan, CompiledPlan):
             return plan, plan.sql, None
@@ -312,13 +318,13 @@ class Session:
             message = "give a string's values by position or by name, not both"
             raise UsageError(message)
 
-        plan, _, _ = self._pool.compiler.plan(sql, None)
+        plan, _, _ = self._compiler.plan(sql, None)
         values = args[0] if len(args) == 1 and isinstance(args[0], list | tuple) else args
         return plan, plan.sql, tuple(values)
 
     async def _complete(self, plan: Plan, by_name: dict[str, Any]) -> tuple[str, Sequence[Any] | None]:
         compiled = cast("CompiledPlan", plan)
-        await fill_in(compiled, self._pool.compiler.dialect, [by_name], self.scalar)
+        await fill_in(compiled, self._compiler.dialect, [by_name], self.scalar)
         return compiled.arrange(by_name)
 
     async def _run_many(self, statement: Statement, rows: Sequence[Mapping[str, Any]]) -> int:
@@ -329,7 +335,7 @@ class Session:
         if isinstance(statement, Prepared):
             statement = statement.statement
 
-        compiler = self._pool.compiler
+        compiler = self._compiler
         plan, binds, _ = compiler.plan(statement, rows[0], many=True)
 
         if not isinstance(plan, CompiledPlan) or plan.expanding:

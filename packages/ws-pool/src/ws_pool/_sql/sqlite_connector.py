@@ -137,6 +137,19 @@ class SqliteConnection:
 
         return await self._call(work, sql)
 
+    async def run_prepared(self, sql: str, values: Sequence[Any] | None) -> Reply:
+        """
+        Run a query that will be run again and again; SQLite keeps it prepared anyway.
+
+        Args:
+            sql: The query with ``?`` placeholders.
+            values: The values, or None when it has no placeholders.
+
+        Returns:
+            The reply, as of `run`.
+        """
+        return await self.run(sql, values)
+
     async def run_many(self, sql: str, values: Sequence[Sequence[Any]]) -> int:
         """
         Run one statement once per row of values, all or nothing.
