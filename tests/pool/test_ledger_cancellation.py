@@ -31,7 +31,7 @@ def check_books(pool: Pool[FakeConnection], connector: FakeConnector) -> None:
     statistics = pool.statistics()
     assert statistics.opened - statistics.closed == len(connector.live)
 
-    if any(not waiter.future.done() for waiter in ledger.waiters):
+    if any(not waiter.done() for waiter in ledger.waiters):
         fresh = [slot for slot in ledger.idle if now() < slot.check_at and connector.is_alive(slot.conn)]
         assert not fresh, "somebody waits beside an idle connection"
 
