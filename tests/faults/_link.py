@@ -293,12 +293,14 @@ class Link:
         if self._writer is None:
             self._client.close()
 
-        for writer in (self._writer, self._upstream):
-            if writer is not None:
-                writer.close()
+        writers = [writer for writer in (self._writer, self._upstream) if writer is not None]
 
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
+        for writer in writers:  # all of them before any wait, which may be cancelled
+            writer.close()
+
+        for writer in writers:
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
