@@ -391,6 +391,64 @@ class TestConfiguration:
             assert (await client.get("/livez")).status_code == 404
 
 
+class TestBodies:
+    """The limit of request bodies."""
+
+    @pytest.fixture
+    def client(self) -> AppClient:
+        """An application that takes ten bytes."""
+        app = create_app(Settings(APP_CONFIG={"max_body_size": 10}))
+
+        @app.post("/json")
+        async def json(value: list[int]) -> int:
+            return len(value)
+
+        @app.post("/stream")
+        async def stream(request: RequestAlias) -> int:
+            return sum([len(chunk) async for chunk in request.stream()])
+
+        return AppClient(app)
+
+    @pytest.mark.parametrize("path", ["/json", "/stream"])
+    async def test_announced(self, client: AppClient, path: str) -> None:
+        """Refused before it is read."""
+        reply = await client.post(path, json=[1] * 10)
+        assert reply.status_code == 413
+        assert (reply.error()["code"], reply.error()["msg"]) == (413, "Content Too Large")
+
+    @pytest.mark.parametrize("path", ["/json", "/stream"])
+    @pytest.mark.parametrize("announced", [None, b"5", b"nonsense"])
+    async def test_not_announced(self, client: AppClient, path: str, announced: bytes | None) -> None:
+        """A body in chunks is cut off at the limit, whatever its headers say."""
+        sent: list[Any] = []
+        chunks = [{"type": "http.request", "body": b"[1,1,", "more_body": True}] * 100
+
+        async def receive() -> Any:
+            return chunks.pop()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [(b"content-type", b"application/json")]
+        headers += [(b"content-length", announced)] if announced else []
+        scope = client._scope("http", path, [], None)
+        scope.update(method="POST", headers=headers, http_version="1.1", scheme="http")
+        await client._app(scope, receive, send)
+        assert sent[0]["status"] == 413
+        assert b'"request_id":"' in sent[1]["body"]
+        assert len(chunks) == 97
+
+    async def test_within(self, client: AppClient) -> None:
+        """Exactly the limit is fine."""
+        assert (await client.post("/stream", content=b"x" * 10)).data() == 10
+
+    @pytest.mark.parametrize("size", [-1, "10", True])
+    def test_wrong_limits(self, size: Any) -> None:
+        """The message names the key."""
+        with pytest.raises(SettingsError, match="max_body_size must be a number of bytes"):
+            create_app(max_body_size=size)
+
+
 class TestErrors:
     """Every error has the envelope, the request id and the headers of CORS."""
 

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ws_core.component import Component
 from ws_core.errors import WsError
+from ws_web._bodylimit import BodyLimitMiddleware
 from ws_web._components import prepare, running
 from ws_web._importing import load
 from ws_web.conf import Settings
@@ -61,7 +62,8 @@ def create_app(
             become those of `ws_web.settings`.
         lifespan: Your own lifespan, run inside that of the components.
         health: Whether to serve ``/livez``, ``/readyz`` and ``/startupz``.
-        **fastapi_kwargs: Arguments for `FastAPI`; they win over APP_CONFIG.
+        **fastapi_kwargs: Arguments for `FastAPI`; they win over APP_CONFIG. ``max_body_size``, in
+            bytes, refuses larger requests with 413.
 
     Returns:
         The application. Routes of the application itself and of `ws_web.APIRouter` reply in the
@@ -99,6 +101,7 @@ def create_app(
     options = {"debug": settings.DEBUG, **settings.APP_CONFIG, **fastapi_kwargs}
     hooks = _take_hooks(options)
     configured_lifespan = options.pop("lifespan", None)
+    max_body_size = options.pop("max_body_size", None)
     middlewares = [_middleware(entry) for entry in settings.MIDDLEWARES]
     handlers = dict(_handler(entry) for entry in settings.EXCEPTION_HANDLERS)
     _check_cors([*middlewares, *options.get("middleware", ())])
@@ -111,6 +114,7 @@ def create_app(
         message = f"APP_CONFIG does not fit FastAPI: {error}"
         raise SettingsError(message) from None
 
+    app.limit_bodies(max_body_size)
     app.router.route_class = APIRoute
     app.state.settings = settings
     app.state.components = MappingProxyType(lifetime.components)
@@ -260,6 +264,8 @@ def _check_cors(middlewares: Sequence[Middleware]) -> None:
 class _Application(FastAPI):
     """FastAPI with our middlewares at their places, and start-up errors in one line."""
 
+    _body_limit: Sequence[Middleware] = ()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
             await super().__call__(scope, receive, send)
@@ -276,6 +282,17 @@ class _Application(FastAPI):
 
         await super().__call__(scope, receive, send_clearly)
 
+    def limit_bodies(self, max_bytes: Any) -> None:  # Any: checked here
+        """Refuse larger bodies in the envelope; FastAPI's own limit would answer in plain text."""
+        if max_bytes is None:
+            return
+
+        if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 0:
+            message = f"APP_CONFIG: max_body_size must be a number of bytes, not {max_bytes!r}"
+            raise SettingsError(message)
+
+        self._body_limit = (Middleware(BodyLimitMiddleware, max_bytes=max_bytes),)
+
     def build_middleware_stack(self) -> ASGIApp:
         """Put the request id outermost, then CORS, then the error boundary, then all others."""
         chosen = self.user_middleware
@@ -291,7 +308,7 @@ class _Application(FastAPI):
         cors = [m for m in chosen if _is_a(m, CORSMiddleware)]
         others = [m for m in chosen if m not in ids and m not in cors]
         boundary = Middleware(ErrorBoundaryMiddleware, handler=self._answer_error)
-        return [ids[0], *cors, boundary, *others]
+        return [ids[0], *cors, boundary, *self._body_limit, *others]
 
     def _answer_error(self, request: Request, error: Exception) -> Any:  # Any: a reply or its awaitable
         handler = self.exception_handlers.get(500) or self.exception_handlers[Exception]
