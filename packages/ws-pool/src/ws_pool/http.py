@@ -71,7 +71,7 @@ __all__ = (
 )
 
 
-logger = logging.getLogger("ws_pool")
+logger: logging.Logger = logging.getLogger("ws_pool")
 
 _MANY_HOSTS = 1000
 _DOWN = frozenset({502, 503, 504})
@@ -439,7 +439,7 @@ class HttpPoolManager(BasePoolManager[HttpPool, HttpClient]):
         return await self.get_pool().client.request(method, url, **options)
 
 
-http_pool_manager = HttpPoolManager()
+http_pool_manager: HttpPoolManager = HttpPoolManager()
 """The ready-made manager of HTTP_CONFIG."""
 
 

@@ -338,7 +338,7 @@ class MongoPoolManager(BasePoolManager[MongoPool, Client]):
         return self.get_pool(pool).get_collection_by_month(db, name, date)
 
 
-mongo_pool_manager = MongoPoolManager()
+mongo_pool_manager: MongoPoolManager = MongoPoolManager()
 """The ready-made manager of MONGO_CONFIG."""
 
 

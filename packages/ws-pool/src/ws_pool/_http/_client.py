@@ -448,8 +448,8 @@ class HttpStream:
     __slots__ = ("_pool", "raw", "status_code")
 
     def __init__(self, raw: ClientResponse, pool: str) -> None:
-        self.raw = raw
-        self.status_code = raw.status
+        self.raw: ClientResponse = raw
+        self.status_code: int = raw.status
         self._pool = pool
 
     @property

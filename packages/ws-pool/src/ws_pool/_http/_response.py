@@ -38,10 +38,10 @@ class HttpResponse:
     __slots__ = ("content", "elapsed", "raw", "status_code")
 
     def __init__(self, raw: ClientResponse, content: bytes, elapsed: float) -> None:
-        self.raw = raw
-        self.status_code = raw.status
-        self.content = content
-        self.elapsed = elapsed
+        self.raw: ClientResponse = raw
+        self.status_code: int = raw.status
+        self.content: bytes = content
+        self.elapsed: float = elapsed
 
     def __repr__(self) -> str:
         return f"<HttpResponse {self.status_code} {self.method} {mask_url(self.url)}>"

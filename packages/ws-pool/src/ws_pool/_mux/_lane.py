@@ -114,7 +114,7 @@ class Lane:
         self._jitter = jitter
 
         self._loop = asyncio.get_running_loop()
-        self.link = self._new_link()  # never None: a link that is not open refuses by its limit of 0
+        self.link: Link = self._new_link()  # never None: a link that is not open refuses by its limit of 0
         self.link.closed = True
         self._up = False
         self._closed = False

@@ -112,11 +112,11 @@ class Link(asyncio.BufferedProtocol):
     ) -> None:
         loop = asyncio.get_running_loop()
         self.pending: deque[Slot] = deque()
-        self.limit = 0  # 0 refuses newcomers: not ready, full, or others wait already
+        self.limit: int = 0  # 0 refuses newcomers: not ready, full, or others wait already
         self.raw: set[int] = set()  # numbers of the replies that must stay bytes
-        self.dropped = 0
-        self.answered = 0
-        self.closed = False
+        self.dropped: int = 0
+        self.answered: int = 0
+        self.closed: bool = False
         self.protocol = 2  # the RESP version, set by the handshake
         self.tracking = False  # whether the server pushes names of keys
 

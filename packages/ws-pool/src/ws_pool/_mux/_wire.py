@@ -36,7 +36,7 @@ class Packer:
     __slots__ = ("encode", "pack_plain")
 
     def __init__(self, encode: Encode, *, fast: bool) -> None:
-        self.encode = encode
+        self.encode: Encode = encode
         self.pack_plain: Callable[[Sequence[EncodableT]], bytes] = _pack if fast else self.pack_slowly
         """Pack a command whose name is one word; raises TypeError for values that hiredis refuses."""
 
