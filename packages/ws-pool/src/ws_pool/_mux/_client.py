@@ -166,7 +166,7 @@ class SharedRedis(Redis):
         """
         own = _Callbacks(dict(callbacks))
         own.changed = self._plans.clear
-        self.response_callbacks = own
+        self.response_callbacks: Any = own  # Any: as redis-py declares it
         self._plans.clear()
 
     def with_retry(self, retry: RetryPolicy) -> SharedRedis:
