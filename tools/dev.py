@@ -20,6 +20,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -135,6 +136,7 @@ def test(arguments: list[str]) -> int:
     selected = [word for word in arguments if word != "--soak"]
     spread = [] if selected else ["-n", str(min(os.cpu_count() or 1, 8)), "--dist", "loadfile"]
     command = [str(python), "-m", "pytest", *spread, *arguments]
+    listen_to_interrupts()
     say(shlex.join(["pytest", *spread, *arguments]))
     return become(command, directory=ROOT)
 
@@ -142,6 +144,7 @@ def test(arguments: list[str]) -> int:
 def check(arguments: list[str]) -> int:
     """Run the checks of ``tools/checks``, or those that are named."""
     python = developer_environment()
+    listen_to_interrupts()
     return become([str(python), "-m", "tools.checks", *arguments], directory=ROOT)
 
 
@@ -567,6 +570,12 @@ def ticking() -> Iterator[None]:
     finally:
         ended.set()
         clock.join()
+
+
+def listen_to_interrupts() -> None:
+    """Undo what a shell does to jobs in the background, so that tests of Ctrl-C mean something there."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def become(command: Sequence[str], *, directory: Path | None = None) -> int:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import ModuleType
@@ -87,6 +88,16 @@ class TestHandingOver:
             assert process.communicate(timeout=20)[0] == "clean\n"
 
         assert process.returncode == 5
+
+    def test_a_job_in_the_background_can_be_interrupted(self) -> None:
+        """A shell lets its background jobs ignore Ctrl-C; the tests of it undo that for their children."""
+        code = (
+            "import signal, subprocess, sys; from tools import dev; dev.listen_to_interrupts();"
+            "sys.exit(subprocess.call(['sh', '-c', 'trap \"exit 9\" INT; kill -INT $$; exit 1']))"
+        )
+        words = ["sh", "-c", f"trap '' INT; {sys.executable} -c \"$0\"", code]
+
+        assert subprocess.run(words, cwd=SOURCE.parents[1], check=False, timeout=30).returncode == 9
 
 
 class TestMarkers:
