@@ -65,7 +65,7 @@ def text_line(redactor: Redactor | None, *, color: bool = False) -> Renderer:
             message = redactor.text(message)
             fields = redactor.fields(fields) if fields else fields
 
-        stamp = f"{time:%Y-%m-%d %H:%M:%S}.{time.microsecond // 1000:03}"
+        stamp = time.isoformat(" ", "milliseconds")[:23]  # without the offset: local time is meant
         place = f"{record['name']}:{record['function']}:{record['line']}"
         line = f"{stamp} | {level} | {place} - {escape(message)}"
 

@@ -551,5 +551,6 @@ def _plain_notice(count: int) -> str:
 
 def _complain(text: str) -> None:
     """Tell people on stderr; logging itself is what has failed."""
-    with suppress(OSError, ValueError, AttributeError):  # no stderr, or it is closed
+    # No stderr, or a closed one, or a signal handler that has interrupted a print.
+    with suppress(OSError, ValueError, AttributeError, RuntimeError):
         print(f"ws-logging: {text}", file=sys.__stderr__, flush=True)
