@@ -41,6 +41,9 @@ __all__ = (
 MysqlPoolManager = SqlPoolManager
 mysql_pool_manager: SqlPoolManager = sql_pool_manager
 
+for _public in (Prepared, Result, Row, SqlClient, SqlPoolManager):
+    _public.__module__ = __name__
+
 
 class MysqlPool(SqlPool):
     """

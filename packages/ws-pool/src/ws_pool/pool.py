@@ -31,6 +31,9 @@ from ws_pool.errors import UsageError
 
 __all__ = ("Connector", "Lease", "Pool", "PoolStatistics")
 
+for _public in (Connector, PoolStatistics):
+    _public.__module__ = __name__
+
 logger: logging.Logger = logging.getLogger("ws_pool")
 
 T = TypeVar("T")

@@ -15,7 +15,9 @@ from ws_tasks._zones import resolve_zone
 from ws_tasks.errors import ScheduleError
 from ws_tasks.triggers import CronTrigger, IntervalTrigger, OnceTrigger, Trigger
 
-__all__ = ("CrontabTask", "IntervalTask", "OnceTask")
+__all__ = ("CrontabTask", "IntervalTask", "OnceTask", "TaskOptions")
+
+TaskOptions.__module__ = __name__
 
 
 class IntervalTask(ScheduledTask):
