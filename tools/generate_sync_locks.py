@@ -42,6 +42,7 @@ REPLACEMENTS = (
     (r"\bfrom ws_redislock import\b", "from ws_redislock.sync import"),
     (r"Awaitable\[None\] \| None", "None"),
     (r"Awaitable\[R\]", "R"),
+    (r"Awaitable\[tuple\[float, Reply\]\]", "tuple[float, Reply]"),
     (r"from collections\.abc import Awaitable, Callable", "from collections.abc import Callable"),
     (r"\bAsyncIterator\b", "Iterator"),
     (r"\bAn asynchronous iterator\b", "An iterator"),

@@ -54,6 +54,7 @@ class Held:
         fence: int,
         lease: Lease,
         hub: Hub,
+        since: float,
         on_lost: OnLost | None = None,
         observer: LockObserver | None = None,
     ) -> None:
@@ -62,7 +63,7 @@ class Held:
         self.fence: int = fence
         self.depth: int = 1
         self.reentry: tuple[bytes, object] | None = None
-        self.since: float = boot_time()
+        self.since: float = since
         self._lease = lease
         self._hub = hub
         self._on_lost = on_lost
@@ -139,16 +140,16 @@ class Held:
         self._watch = watch
         watch.start()
 
-    def end(self) -> bool:
+    def end(self) -> float:
         """
         End the lease from this side.
 
         Returns:
-            Whether it was still running.
+            Seconds for which it would still have been valid; 0 when it was over.
         """
-        running = self.locked
+        left = self._lease.remaining(boot_time())
 
-        if not running and not self._lease.over:
+        if not left and not self._lease.over:
             self.lose("its deadline passed")
 
         self._lease.end()
@@ -156,7 +157,7 @@ class Held:
         if self._watch is not None:
             self._watch.stop()
 
-        return running
+        return left
 
     def enter(self, scope: BodyScope) -> None:
         """Let a body be cancelled when the lease is lost."""

@@ -9,6 +9,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import redis.asyncio
+from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from ws_core.errors import WsError
@@ -152,6 +153,6 @@ class Listener:
             pool = redis.asyncio.ConnectionPool(
                 connection_class=node.connection_class, host=node.host, port=node.port, **kwargs
             )
-            return redis.asyncio.client.PubSub(pool)
+            return PubSub(pool)
 
         return client.pubsub()

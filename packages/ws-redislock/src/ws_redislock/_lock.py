@@ -229,12 +229,13 @@ class BaseLock:
             return held.locked
 
         hub = self._bind()
-        left = held.remaining
 
         if held.reentry is not None:
             hub.reentrant.pop(held.reentry, None)
 
-        if not held.end():
+        left = held.end()
+
+        if not left:
             return False
 
         if self._options.observer is not None:
@@ -470,16 +471,28 @@ class BaseLock:
                 await hub.join(self._settling, BUDGET)
                 return False
 
-    async def _send_enter(self, hub: Hub, token: str, heartbeat: int, budget: float) -> tuple[float, Reply]:
+    def _send_enter(
+        self, hub: Hub, token: str, heartbeat: int, budget: float
+    ) -> Awaitable[tuple[float, Reply]]:
         keys = self._keys.of(token)
         args = (token, self._lease_ms, heartbeat, self._limit, self._delay_ms)
-        replicas = self._options.min_replicas
 
-        if replicas == 0:
-            fast = ("E", token, self._lease_ms, self._delay_ms)
-            return await hub.caller.call(
-                load("enter"), keys, args, what=("lock", self._name), budget=budget, fast=fast
-            )
+        if self._options.min_replicas:
+            return self._enter_replicated(hub, keys, args, budget)
+
+        return hub.caller.call(
+            load("enter"),
+            keys,
+            args,
+            what=("lock", self._name),
+            budget=budget,
+            fast=("E", token, self._lease_ms, self._delay_ms),
+        )
+
+    async def _enter_replicated(
+        self, hub: Hub, keys: tuple[bytes, ...], args: tuple[str | int, ...], budget: float
+    ) -> tuple[float, Reply]:
+        replicas = self._options.min_replicas
 
         try:
             sent_at, reply, confirmed = await hub.caller.confirmed(
@@ -510,6 +523,7 @@ class BaseLock:
             fence=fence,
             lease=lease,
             hub=hub,
+            since=sent_at,
             on_lost=options.on_lost,
             observer=options.observer,
         )

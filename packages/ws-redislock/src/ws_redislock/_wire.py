@@ -213,12 +213,12 @@ class _Link(asyncio.Protocol):
             self._transport.abort()
             self._close(exceptions.ConnectionError(f"the server does not speak Redis's protocol: {error}"))
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """Fail what is on its way, and tell redis-py, which may wait for the end."""
         self._close(
-            exceptions.ConnectionError(f"the connection to Redis was lost: {error or 'closed by the server'}")
+            exceptions.ConnectionError(f"the connection to Redis was lost: {exc or 'closed by the server'}")
         )
-        self._before.connection_lost(error)
+        self._before.connection_lost(exc)
 
     def eof_received(self) -> bool:
         """Close when the server does."""
