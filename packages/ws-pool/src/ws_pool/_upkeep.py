@@ -14,15 +14,14 @@ import random
 import time
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Generic, TypeVar, cast
 
 from ws_pool._connector import Connector
 from ws_pool._ledger import Job, Ledger, Slot, Waiter
+from ws_pool._terms import Hooks, Options, State
 from ws_pool.errors import AcquireTimeout, ClosedError, NotReadyError, UnavailableError, UsageError
 
-__all__ = ("Hooks", "Options", "State", "Upkeep", "say")
+__all__ = ("Upkeep", "say")
 
 logger = logging.getLogger("ws_pool")
 
@@ -32,37 +31,6 @@ _QUICK_PROBE = 1.0  # seconds for a second attempt beside a patient one, while t
 _MIN_BACKOFF = 0.05  # seconds until the first attempt after a failed one
 _MAX_BACKOFF = 0.5  # seconds between attempts while the server is down: found again within 2 s
 _TICK = 1.0  # seconds between looks at idle and leased connections
-
-
-class State(Enum):
-    """Where a pool is in its life."""
-
-    NEW = auto()
-    OPEN = auto()
-    CLOSING = auto()
-    CLOSED = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """A pool's durations in seconds; see `ws_pool.pool.Pool`."""
-
-    connect_timeout: float
-    ping_after: float
-    ping_timeout: float
-    max_lifetime: float | None
-    max_idle: float
-    leak_threshold: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks(Generic[T]):
-    """What to call at a connection's turns; a hook that raises is logged, nothing more."""
-
-    on_open: Callable[[T], object] | None = None
-    on_acquire: Callable[[T], object] | None = None
-    on_release: Callable[[T], object] | None = None
-    on_close: Callable[[T], object] | None = None
 
 
 class Upkeep(Generic[T]):

@@ -26,7 +26,8 @@ from ws_pool import _fork
 from ws_pool._connector import Connector
 from ws_pool._ledger import Ledger, Slot, Waiter
 from ws_pool._statistics import Histogram, HistogramBuilder, PoolStatistics
-from ws_pool._upkeep import Hooks, Options, State, Upkeep, say
+from ws_pool._terms import Hooks, Options, State
+from ws_pool._upkeep import Upkeep, say
 from ws_pool.errors import UsageError
 
 __all__ = ("Connector", "Lease", "Pool", "PoolStatistics")

@@ -593,9 +593,5 @@ async def _exchange_blocking(
     reply = await connection.read_response(disconnect_on_error=False)
     options.pop("keys", None)
     callback = client.response_callbacks.get(args[0])
-
-    if callback is None:
-        return reply
-
-    result = callback(reply, **options)
+    result = reply if callback is None else callback(reply, **options)
     return await result if inspect.isawaitable(result) else result
