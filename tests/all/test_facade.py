@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from types import ModuleType
 
 import pytest
@@ -38,10 +40,22 @@ PATHS = {
     "utils.logging": "register_logger LogInterceptor QueuedFileSink LogFileRotator",
     "utils.metaclass": "Singleton SafeSingleton",
 }
-HELPERS = (
-    "ip2int int2ip time2stamp stamp2time datetime2time time2datetime timestamp delta_datetime loop_time "
-    "format_time re_match xml_encode xml_decode split_int package_task wait_frame log"
-)
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+HELPERS: dict[str, tuple[object, ...]] = {
+    "ip2int": ("10.0.0.1",),
+    "int2ip": (167772161,),
+    "time2stamp": ("2026-01-02 03:04:05",),
+    "stamp2time": (1767323045,),
+    "datetime2time": (NOON,),
+    "time2datetime": ("2026-01-02 03:04:05",),
+    "timestamp": (),
+    "delta_datetime": (True,),
+    "format_time": ("%Y",),
+    "re_match": ("a+", "aaa"),
+    "xml_encode": ({"a": 1},),
+    "xml_decode": ("<a>1</a>",),
+    "split_int": ("1,2",),
+}
 
 
 class TestPaths:
@@ -56,12 +70,37 @@ class TestPaths:
             assert getattr(module, name) is not None
             assert name in module.__all__
 
-    @pytest.mark.parametrize("name", HELPERS.split())
-    def test_helpers(self, name: str) -> None:
-        """The class of helpers has them all."""
+    @pytest.mark.parametrize(("name", "arguments"), HELPERS.items())
+    def test_helpers(self, name: str, arguments: tuple[object, ...]) -> None:
+        """The class of helpers has them all, and each gives what the library's function gives."""
         from wintersweet.utils.base import Utils
+        from ws_core import base
 
-        assert getattr(Utils, name) is not None
+        helper, own = getattr(Utils, name), getattr(base, name)
+
+        assert list(inspect.signature(helper).parameters) == list(inspect.signature(own).parameters)
+
+        if name == "timestamp":  # the present second, which may pass between two calls
+            assert abs(helper() - own()) <= 1
+        else:
+            assert str(helper(*arguments)) == str(own(*arguments))
+
+    async def test_helpers_that_need_a_loop(self) -> None:
+        """They work inside of one, and there is the log."""
+        from wintersweet.utils.base import Utils, install_uvloop
+        from ws_core.errors import UsageError
+        from ws_logging import logger
+
+        async def answer(number: int) -> int:
+            return number
+
+        await Utils.wait_frame(2)
+        assert Utils.loop_time() <= asyncio.get_running_loop().time()
+        assert await Utils.package_task(answer, 42)() == 42
+        assert Utils.log is logger
+
+        with pytest.raises(UsageError, match="too late"):
+            install_uvloop()
 
     def test_the_managers_are_the_libraries_own(self) -> None:
         """There is one set of pools, whichever name it is used by."""

@@ -10,7 +10,6 @@ from wintersweet._cli.output import stderr
 from wintersweet._cli.project import load, use
 from wintersweet._cli.reload import Reloader
 from ws_core.errors import UsageError
-from ws_web import server
 
 __all__ = ("serve",)
 
@@ -50,4 +49,6 @@ def serve(
         sys.exit(Reloader(command, Path.cwd(), say=lambda line: stderr().print(line, style="yellow")).run())
 
     name, _ = load(target, project)
+    from ws_web import server  # noqa: PLC0415 - a wrong target is told before the libraries are loaded
+
     server.run(name, host=host, port=port, workers=workers)
