@@ -81,7 +81,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
     def get(self, key: K, /) -> V | None: ...
 
     @overload
-    def get(self, key: K, default: T, /) -> V | T: ...
+    def get(self, key: K, default: V | T, /) -> V | T: ...
 
     def get(self, key: K, default: object = None, /) -> object:
         """Return an item, or the default when it is not there."""
@@ -95,7 +95,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
     def delete(self, key: K) -> bool:
         """Remove an item; tell whether it was there."""
         with self._mutex:
-            return self._items.pop(key, NOTHING) is not NOTHING  # type: ignore[arg-type]
+            return self._items.pop(key, NOTHING) is not NOTHING
 
     def clear(self) -> None:
         """Remove all items."""

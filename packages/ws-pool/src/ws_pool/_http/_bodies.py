@@ -56,15 +56,15 @@ class Form:
 
         for start, (name, filename, content, content_type) in zip(self._starts, self._files, strict=True):
             # aiohttp closes the file objects it has sent; ours must survive a retry, and its owner.
-            value = content
+            body: object = content
 
             if start is not None:
                 content.seek(start)
-                value = _Unclosable(content)
+                body = _Unclosable(content)
             elif isinstance(content, Path):
-                value = content.open("rb")
+                body = content.open("rb")
 
-            form.add_field(name, value, filename=filename, content_type=content_type)
+            form.add_field(name, body, filename=filename, content_type=content_type)
 
         return form
 

@@ -253,7 +253,8 @@ class HttpClient:
             OSError: The file cannot be read.
         """
         with await asyncio.to_thread(Path(path).open, "rb") as file:
-            return await self.request(method, url, **{**options, "data": file})
+            options["data"] = file
+            return await self.request(method, url, **options)
 
     @asynccontextmanager
     async def websocket(

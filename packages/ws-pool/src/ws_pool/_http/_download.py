@@ -82,9 +82,9 @@ class Download:
         """Fetch what is missing behind ``have`` bytes, or all when the server does not do parts."""
         asked = {**(self.options.get("headers") or {}), "accept-encoding": "identity", **headers}
 
-        async with self.client.request_stream(
-            "GET", self.url, **{**self.options, "headers": asked}
-        ) as stream:
+        options: RequestOptions = {**self.options, "headers": asked}
+
+        async with self.client.request_stream("GET", self.url, **options) as stream:
             if stream.status_code != 206:
                 have = 0
 

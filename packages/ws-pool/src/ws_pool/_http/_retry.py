@@ -49,7 +49,7 @@ def retry_delay(
     if asked is not None:
         return asked + fraction * first if asked <= most else None
 
-    return min(most, first * 2 ** min(attempt - 1, 60)) * fraction
+    return min(most, first * 2.0 ** min(attempt - 1, 60)) * fraction
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:
