@@ -131,6 +131,7 @@ class TestReset:
 def _client_over(pool: MysqlPool, connection: Any) -> Any:
     client = pool.get_client(alone=True)
     client.connection = connection
+    client._compiler = pool.compiler
     return client
 
 

@@ -85,11 +85,14 @@ class TestVerbs:
         assert await pool.find(select(ITEM).where(ITEM.c.id == -1)) is None
         assert await pool.select(select(ITEM).where(ITEM.c.id == -1)) == []
 
-    async def test_rows_can_be_dicts(self, pool: SqlPool, mysql_url: str, tmp_path: Path):
-        """Dicts are given on request, for one call or for the pool."""
+    async def test_rows_can_be_dicts_or_tuples(self, pool: SqlPool, mysql_url: str, tmp_path: Path):
+        """Dicts and plain tuples are given on request, for one call or for the pool."""
         assert await pool.select(select(ITEM.c.name).order_by(ITEM.c.id).limit(1), row_type=dict) == [
             {"name": "n1"}
         ]
+        plain = await pool.find(select(ITEM.c.id, ITEM.c.name).where(ITEM.c.id == 1), row_type=tuple)
+        assert type(plain) is tuple
+        assert plain == (1, "n1")
         kind = "sqlite" if isinstance(pool, SqlitePool) else "aiomysql"
 
         async with make(kind, mysql_url, tmp_path, cursorclass="DictCursor") as other:

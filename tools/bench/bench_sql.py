@@ -129,6 +129,11 @@ class Subjects:
         async with self.pool.get_client() as client:
             return await client.select(select(TABLE))
 
+    async def all_tuples(self, number: int) -> Any:  # noqa: ARG002 - as the others
+        """Select all rows as plain tuples."""
+        async with self.pool.get_client() as client:
+            return await client.select(select(TABLE), row_type=tuple)
+
     async def all_driven(self, number: int) -> Any:  # noqa: ARG002 - as the others
         """Select all rows with the driver."""
         async with self.raw.acquire() as connection, connection.cursor() as cursor:
@@ -247,6 +252,7 @@ def suite(quick: bool) -> Suite:  # noqa: FBT001 - the harness's signature
                 operations=some,
                 candidates=(
                     on.candidate("ws-pool", on.all_ours, some, tasks=1),
+                    on.candidate("ws-pool, row_type=tuple", on.all_tuples, some, tasks=1),
                     on.candidate(f"{driver}, fetchall", on.all_driven, some, tasks=1),
                 ),
                 targets=(Target("ws-pool", peer=f"{driver}, fetchall", at_least=rows),),

@@ -16,7 +16,7 @@ from ws_pool._sql.compiler import Prepared
 from ws_pool._sql.connection import Reply
 from ws_pool._sql.plan import CompiledPlan, Plan
 from ws_pool._sql.session import Session, Statement
-from ws_pool.errors import UsageError
+from ws_pool.errors import TransactionConflict, UsageError
 
 __all__ = ("Result", "SqlClient", "Statement")
 
@@ -57,7 +57,7 @@ class SqlClient(Session):
         Args:
             statement: What to run.
             *args: One mapping, a sequence of mappings to run it once for each, or values by position.
-            row_type: `dict` for rows as dicts.
+            row_type: `dict` for rows as dicts, `tuple` for plain tuples.
             **params: Parameters by name.
 
         Returns:
@@ -80,7 +80,7 @@ class SqlClient(Session):
         Args:
             statement: What to run.
             *args: One mapping, or values by position.
-            row_type: `dict` for rows as dicts.
+            row_type: `dict` for rows as dicts, `tuple` for plain tuples.
             **params: Parameters by name.
 
         Returns:
@@ -91,7 +91,14 @@ class SqlClient(Session):
 
             if type(plan) is CompiledPlan and plan.direct is not None and plan.quick and not statement.own:
                 # the usual case of a service, without a detour
-                reply = await self.connection.run_prepared(plan.sql, plan.values(statement.binds, params))
+                connection = self.connection
+
+                try:
+                    reply = await connection.run_prepared(plan.sql, plan.values(statement.binds, params))
+                except TransactionConflict as error:
+                    self._conflict(connection, error)
+                    raise
+
                 maker = plan.maker
 
                 if maker is None or maker.processors or row_type or self._row_type or reply.rows is None:
@@ -111,7 +118,7 @@ class SqlClient(Session):
         Args:
             statement: What to run. It is run as it is: put a LIMIT to one that finds many.
             *args: One mapping, or values by position.
-            row_type: `dict` for a dict.
+            row_type: `dict` for a dict, `tuple` for a plain tuple.
             **params: Parameters by name.
 
         Returns:
@@ -246,7 +253,7 @@ class SqlClient(Session):
             statement: What to run.
             *args: One mapping, or values by position.
             size: Rows fetched together.
-            row_type: `dict` for rows as dicts.
+            row_type: `dict` for rows as dicts, `tuple` for plain tuples.
             **params: Parameters by name.
 
         Yields:
@@ -263,10 +270,14 @@ class SqlClient(Session):
             "Any", self.connection.stream(sql, values, size)
         )  # Any: a generator, which has aclose()
 
-        async with aclosing(stream):
-            async for reply in stream:
-                for row in plan.row_maker(reply.description).many(reply.rows, make):
-                    yield row
+        try:
+            async with aclosing(stream):
+                async for reply in stream:
+                    for row in plan.row_maker(reply.description).many(reply.rows, make):
+                        yield row
+        except TransactionConflict as error:
+            self._conflict(self.connection, error)
+            raise
 
     async def create_all(self, metadata: MetaData) -> None:
         """

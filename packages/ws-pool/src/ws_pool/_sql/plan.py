@@ -5,8 +5,9 @@ This is what SQLAlchemy's execution context does for every execution, done once 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -16,6 +17,8 @@ from ws_pool._sql.text import leaves_clean, reads_only, verb
 from ws_pool.errors import UnsupportedStatement, UsageError
 
 __all__ = ("CompiledPlan", "Plan", "RowMaker", "Source", "TextPlan")
+
+_MANY = 500  # rows; from here on the collector is kept out
 
 Processor = Callable[[Any], Any]  # Any: values of columns are whatever their types make of them
 Values = list[Any]
@@ -34,16 +37,36 @@ class RowMaker:
             (n, processor) for n, processor in enumerate(processors) if processor is not None
         ]
 
-    def many(self, rows: Iterable[tuple[Any, ...]], row_type: type | None) -> list[Any]:
+    def many(self, rows: Sequence[tuple[Any, ...]], row_type: type | None) -> list[Any]:
         """
         Make rows.
 
         Args:
             rows: What the driver gave.
-            row_type: `dict` for dicts, None for `Row`.
+            row_type: `dict` for dicts, `tuple` for plain tuples, None for `Row`.
         """
-        make: Maker = self.cls if row_type is None else dict_maker(self.names)
+        make: Maker
 
+        if row_type is None:
+            make = self.cls
+        elif row_type is tuple:
+            make = tuple
+        else:
+            make = dict_maker(self.names)
+
+        if len(rows) < _MANY or not gc.isenabled():
+            return self._make(rows, make)
+
+        # Thousands of rows made at once would make the collector promote them, as if they were there
+        # to stay, and then search all of the heap; none of them can be garbage yet.
+        gc.disable()
+
+        try:
+            return self._make(rows, make)
+        finally:
+            gc.enable()
+
+    def _make(self, rows: Iterable[tuple[Any, ...]], make: Maker) -> list[Any]:
         if not self.processors:
             return list(map(make, rows))
 
@@ -166,11 +189,11 @@ class CompiledPlan(Plan):
         table = getattr(compiled.statement, "table", None)
         self.from_table = table is not None
         self.numbered = kind == "insert" and getattr(table, "autoincrement_column", None) is not None
-        processors: Mapping[str, Any] = compiled._bind_processors  # noqa: SLF001 - as the engine does
+        processors = cast("Mapping[str, Any]", compiled._bind_processors)  # noqa: SLF001 - as the engine does
         order = list(compiled.positiontup or ())
         by_name = {source.name: source for source in self._sources}
         self._order = order
-        self._processors = processors
+        self._processors: Mapping[str, Any] = processors
         self.direct: list[tuple[Source, Processor | None]] | None = None
         sql = compiled.string
 

@@ -309,6 +309,9 @@ def _row_type(value: object) -> type | None:
     if value is None:
         return None
 
+    if value is tuple or value == "tuple":
+        return tuple
+
     if value is dict or (isinstance(value, str) and value.lower() in {"dict", "dictcursor"}):
         return dict
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from asyncio import current_task
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from sqlalchemy.sql.elements import ClauseElement
 
@@ -27,6 +27,7 @@ __all__ = ("Session", "Statement")
 
 Statement = ClauseElement | Prepared | str
 _DEADLOCK = 1213
+T = TypeVar("T")
 
 
 class Session:
@@ -234,12 +235,7 @@ class Session:
             How many rows it inserted.
         """
         connection = cast("MysqlConnection", self.connection)
-
-        if self._lock is None:
-            return (await connection.run_written(sql, shown)).rowcount
-
-        async with self._lock:
-            return (await connection.run_written(sql, shown)).rowcount
+        return (await self._in_turn(connection.run_written(sql, shown))).rowcount
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -259,8 +255,10 @@ class Session:
         if not plan.clean:
             connection.dirty = True
 
+        run = connection.run_prepared if plan.quick and isinstance(statement, Prepared) else connection.run
+
         try:
-            return plan, await connection.run(sql, values)
+            return plan, await run(sql, values)
         except TransactionConflict as error:
             self._conflict(connection, error)
             raise
@@ -367,11 +365,7 @@ class Session:
         connection = self.connection
         connection.dirty = connection.dirty or not plan.clean
 
-        if self._lock is None:
-            return await connection.run_many(sql, values)
-
-        async with self._lock:
-            return await connection.run_many(sql, values)
+        return await self._in_turn(connection.run_many(sql, values))
 
     def _is_plain(self) -> bool:
         """Tell whether statements need nothing but to be run."""
@@ -398,6 +392,20 @@ class Session:
         except TransactionConflict as error:
             self._conflict(connection, error)
             raise
+
+    async def _in_turn(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run what the connection is asked for in one go, when it is this task's turn."""
+        try:
+            if self._lock is None:
+                return await work
+
+            async with self._lock:
+                return await work
+        except TransactionConflict as error:
+            self._conflict(self.connection, error)
+            raise
+        finally:
+            work.close()
 
     def _conflict(self, connection: SqlConnection, error: TransactionConflict) -> None:
         """Remember that the server has rolled back, so that nothing runs outside of it unnoticed."""
