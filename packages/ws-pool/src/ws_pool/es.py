@@ -297,7 +297,7 @@ class ElasticsearchPoolManager(BasePoolManager[ElasticsearchPool, AsyncElasticse
         return ElasticsearchPool(name=name, setting=where, **section)  # type: ignore[arg-type]  # checked inside
 
 
-es_pool_manager = ElasticsearchPoolManager()
+es_pool_manager: ElasticsearchPoolManager = ElasticsearchPoolManager()
 """The ready-made manager of ES_CONFIG."""
 
 es_manager = es_pool_manager
@@ -343,15 +343,17 @@ def _host(value: object, where: str) -> str:
 
     try:
         parts = urlsplit(url)
-        good = parts.scheme in {"http", "https"} and bool(parts.hostname)
-        port = parts.port or (443 if parts.scheme == "https" else 9200)
+        port = parts.port
     except ValueError:
-        good = False
+        parts, port = urlsplit(""), None
 
-    if not good:
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ConfigError(f"{where}: {mask_url(url)!r} is not like http://localhost:9200", setting=where)
 
-    return url if parts.port else f"{parts.scheme}://{parts.netloc}:{port}{parts.path}"
+    if port is not None:
+        return url
+
+    return f"{parts.scheme}://{parts.netloc}:{443 if parts.scheme == 'https' else 9200}{parts.path}"
 
 
 _CHECKS: Mapping[str, Check] = {

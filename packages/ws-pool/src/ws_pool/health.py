@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias
+from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 from ws_core.component import Health
 from ws_pool._slots import SlotFile, process_start, runtime_directory
@@ -25,9 +25,10 @@ from ws_pool.errors import ConfigError, UsageError
 
 __all__ = ("Check", "HealthChecker", "ProcessHealthChecker")
 
-logger = logging.getLogger("ws_pool.health")
+logger: logging.Logger = logging.getLogger("ws_pool.health")
 
 
+@runtime_checkable
 class HasHealth(Protocol):
     """What can be checked: every pool, manager and component."""
 
@@ -174,7 +175,7 @@ class HealthChecker:
     async def _one(self, check: Check) -> Health:
         try:
             async with asyncio.timeout(self._timeout):
-                answer = await (check.health() if hasattr(check, "health") else check())
+                answer = await (check.health() if isinstance(check, HasHealth) else check())
         except TimeoutError:
             return Health(ok=False, detail=f"no answer within {self._timeout:g} s")
         except Exception as error:  # noqa: BLE001 - a check that raises is a check that fails
@@ -234,7 +235,7 @@ class ProcessHealthChecker(HealthChecker):
         if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
             raise ConfigError(f"name={name!r} is wrong: use letters, digits, '.', '_' and '-'", name=name)
 
-        self.name = _derived_name() if name is None else name
+        self.name: str = _derived_name() if name is None else name
         self._process_num = process_num
         self._path = Path(directory or runtime_directory()) / f"ws-health-{os.geteuid()}-{self.name}"
         self._slots: SlotFile | None = None

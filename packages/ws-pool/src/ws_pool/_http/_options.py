@@ -106,10 +106,11 @@ def _base_url(value: object, where: str) -> str:
     try:
         parts = urlsplit(url)
         good = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+        good = good and not parts.query and not parts.fragment
     except ValueError:
         good = False
 
-    if not good or parts.query or parts.fragment:
+    if not good:
         message = f"{where}: {mask_url(url)!r} is not like https://host[:port][/path] without ? or #"
         raise ConfigError(message, setting=where)
 
