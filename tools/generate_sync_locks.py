@@ -51,6 +51,7 @@ REPLACEMENTS = (
     (r"\b__aiter__\b", "__iter__"),
     (r"\b__anext__\b", "__next__"),
     (r"\baclose\b", "close"),
+    (r"or use `async with`", "or use `with`"),
     (r"\basync (def|with|for)\b", r"\1"),
     (r"\bawait ", ""),
     (r"  # noqa: ASYNC109 - [^\n]*", ""),

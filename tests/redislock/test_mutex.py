@@ -424,6 +424,21 @@ class TestMisuse:
 
         await lock.release()
 
+    async def test_dropped_while_held(self, redis: Redis):
+        """A lock that nobody can release any more is warned about, and not renewed."""
+        lost = asyncio.Event()
+        lock = MutexLock(redis, "k", 0.6, on_lost=lambda _held: lost.set())
+        await lock.acquire()
+
+        with pytest.warns(ResourceWarning, match="'k' held, .* was dropped while it was held"):
+            del lock
+
+        async with asyncio.timeout(5):
+            await lost.wait()
+
+        async with MutexLock(redis, "k", 60).hold(timeout=5):
+            pass
+
     async def test_another_loop(self, redis: Redis):
         """Use from another event loop is an error, not a hang."""
         lock = MutexLock(redis, "k", 60)

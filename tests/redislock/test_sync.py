@@ -431,6 +431,18 @@ class TestOthers:
         with RunClaims("redis://127.0.0.1:1/0", timeout=0.05) as claims, pytest.raises(UnavailableError):
             claims.claim("run", 1)
 
+    def test_a_forked_process(self, client: Redis):
+        """A lock that was used before a fork is refused in the child, whose tokens would be the same."""
+        lock = MutexLock(client, "k", 60)
+        assert lock.acquire()
+        lock._hub._process -= 1
+
+        with pytest.raises(UsageError, match="forked"):
+            lock.exists()
+
+        lock._hub._process += 1
+        assert lock.release()
+
     def test_observers(self, client: Redis):
         """Every event is counted."""
         observer = CountingObserver()

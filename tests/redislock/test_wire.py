@@ -18,7 +18,7 @@ from tests.servers import StartServer
 from tools.servers import RedisServer
 from ws_redislock import FrequencyLimiter, MutexLock, _wire
 from ws_redislock._hub import hub_for
-from ws_redislock._resp import PythonReader, encode, error_of, new_reader
+from ws_redislock._resp import Push, PythonReader, encode, error_of, new_reader
 from ws_redislock._timers import Timers
 from ws_redislock.errors import UnavailableError
 
@@ -63,9 +63,16 @@ class TestProtocol:
     @pytest.mark.parametrize(("data", "reply"), REPLIES)
     def test_as_hiredis_does(self, data: bytes, reply: object):
         """The reader in use reads the same."""
-        reader = new_reader()
+        reader, _ = new_reader()
         reader.feed(data)
         assert reader.gets() == reply
+
+    def test_pushes_are_told_apart(self):
+        """What the server sends by itself is marked, whichever reader reads it."""
+        for reader, push in (new_reader(), (PythonReader(), Push)):
+            reader.feed(b">2\r\n$1\r\na\r\n:1\r\n*1\r\n:1\r\n")
+            assert type(reader.gets()) is push
+            assert type(reader.gets()) is list
 
     @pytest.mark.parametrize(
         ("line", "kind"),
@@ -100,7 +107,7 @@ class TestProtocol:
         import sys
 
         monkeypatch.setitem(sys.modules, "hiredis", None)
-        assert isinstance(new_reader(), PythonReader)
+        assert isinstance(new_reader()[0], PythonReader)
 
 
 class TestWire:
@@ -122,6 +129,18 @@ class TestWire:
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(lock.aclose() for lock in locks))
         await first.release()
+
+    async def test_pushes_are_no_replies(self, any_redis: RedisServer):
+        """Messages that the server sends by itself on the shared connection answer no call."""
+        async with Redis.from_url(any_redis.url, protocol=3) as client:
+            lock = MutexLock(client, "k", 60)
+            await lock.acquire()
+            wire = hub_for(client).caller._wire
+            assert wire is not None
+            await wire.call(("CLIENT", "TRACKING", "ON", "BCAST"), 1.0)
+            assert all([await lock.renew() for _ in range(20)])
+            assert await lock.owner() == lock.current().token
+            assert await lock.release()
 
     async def test_is_given_back_when_idle(self, redis: Redis, monkeypatch: pytest.MonkeyPatch):
         """After a while without calls the pool has its connection again, and it is whole."""
@@ -219,7 +238,8 @@ class TestWire:
             FaultProxy(*any_redis.address) as proxy,
             Redis.from_url(proxy.url(any_redis.url)) as client,
         ):
-            await MutexLock(client, "warm", 60).acquire()
+            async with MutexLock(client, "warm", 60).hold():
+                pass
 
             for then in ("close", "cut"):
                 locks = [MutexLock(client, f"{then}{number}", 60) for number in range(40)]
@@ -307,6 +327,7 @@ class TestOtherClients:
                 assert await waiting
 
             await second.release()
+            assert not await first.release()
 
 
 class TestTimers:

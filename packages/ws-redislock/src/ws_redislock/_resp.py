@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from redis import exceptions
 
-__all__ = ("Reader", "encode", "new_reader")
+__all__ = ("Push", "Reader", "encode", "new_reader")
 
 _ERRORS: dict[bytes, type[exceptions.RedisError]] = {
     b"NOSCRIPT": exceptions.NoScriptError,
@@ -24,6 +24,10 @@ _ERRORS: dict[bytes, type[exceptions.RedisError]] = {
     b"NOPERM": exceptions.NoPermissionError,
 }
 _ABSENT = object()
+
+
+class Push(list[object]):
+    """A message that the server sends by itself (RESP 3); it answers no call."""
 
 
 class Reader(Protocol):
@@ -69,15 +73,15 @@ def error_of(text: str | bytes) -> exceptions.RedisError:
     return kind(line.decode("utf-8", "replace"))
 
 
-def new_reader() -> Reader:
-    """Return hiredis's reader where it is installed, else the one written in Python."""
+def new_reader() -> tuple[Reader, type]:
+    """Return hiredis's reader where it is installed, else the one in Python, and its class of pushes."""
     try:
         import hiredis  # noqa: PLC0415 - an optional accelerator
     except ImportError:
-        return PythonReader()
+        return PythonReader(), Push
 
     reader: Reader = hiredis.Reader(protocolError=exceptions.InvalidResponse, replyError=error_of)
-    return reader
+    return reader, hiredis.PushNotification
 
 
 class PythonReader:
@@ -125,7 +129,7 @@ class PythonReader:
         self._position = end + 2
         return line
 
-    def _parse(self) -> object:  # noqa: PLR0911 - one return per kind of reply
+    def _parse(self) -> object:  # noqa: C901, PLR0911 - one branch per kind of reply
         line = self._line()
 
         if line is None:
@@ -145,8 +149,12 @@ class PythonReader:
         if kind in (b"$", b"=", b"!"):
             return self._bulk(int(rest))
 
-        if kind in (b"*", b"~", b">"):
+        if kind in (b"*", b"~"):
             return self._list(int(rest))
+
+        if kind == b">":
+            items = self._list(int(rest))
+            return Push(items) if isinstance(items, list) else items
 
         if kind == b"%":
             return self._list(2 * int(rest))

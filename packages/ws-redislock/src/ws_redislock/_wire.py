@@ -138,7 +138,7 @@ class _Link(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._calls: deque[_Call] = deque()
         self._unsent: list[bytes] = []
-        self._reader = new_reader()
+        self._reader, self._push = new_reader()
         self._heard = self._loop.time()
         self._release: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -155,6 +155,9 @@ class _Link(asyncio.Protocol):
 
     def call(self, data: bytes, within: float) -> asyncio.Future[Any]:
         """Write a command; the future gets its reply."""
+        if self.closed:
+            raise exceptions.ConnectionError("the connection was lost before the call")
+
         future: asyncio.Future[Any] = self._loop.create_future()
         now = self._loop.time()
         deadline = now + within
@@ -202,8 +205,8 @@ class _Link(asyncio.Protocol):
 
         try:
             while (reply := self._reader.gets()) is not False:
-                if not self._calls:
-                    continue  # a push message of the server's
+                if type(reply) is self._push or not self._calls:
+                    continue
 
                 future = self._calls.popleft().future
 

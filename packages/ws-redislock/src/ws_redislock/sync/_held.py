@@ -160,6 +160,10 @@ class Held:
 
         return left
 
+    def forsake(self) -> None:
+        """Renew the lease no more: it ends at its deadline."""
+        self._lease.renewing = False
+
     def enter(self, scope: BodyScope) -> None:
         """Let a body be cancelled when the lease is lost."""
         self._scopes.append(scope)

@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from ws_redislock._keys import LineSpec
 from ws_redislock._script import load
+from ws_redislock.errors import UsageError
 from ws_redislock.sync._calls import Caller, CommandClient
 from ws_redislock.sync._listen import Listener
 from ws_redislock.sync._timers import Timer, call_at
@@ -120,6 +121,7 @@ class Hub:
         self.caller: Caller = Caller(client)
         self.mutex: threading.RLock = threading.RLock()
         self.id: str = secrets.token_hex(8)
+        self._process = os.getpid()
         self.held: dict[str, Watched] = {}
         # Reentrant holders by lock and thread. Any: the holders belong to the layer above.
         self.reentrant: dict[tuple[bytes, object], Any] = {}
@@ -133,7 +135,11 @@ class Hub:
         return time.monotonic()
 
     def check_flow(self, name: str) -> None:
-        """Allow use from any thread."""
+        """Allow use from any thread, but not from a forked process: it would repeat this one's tokens."""
+        if self._process != os.getpid():
+            raise UsageError(
+                f"lock {name!r} was used before the process was forked: make one per process", lock=name
+            )
 
     def new_waiter(self, kind: str) -> Waiter:
         """Begin an acquisition under a new token; see the twin."""

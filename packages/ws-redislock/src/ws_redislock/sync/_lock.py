@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import functools
 import logging
+import warnings
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
@@ -85,6 +86,19 @@ class BaseLock:
     def __repr__(self) -> str:
         state = f"held, {self.remaining:.3f} s left" if self.locked else "not held"
         return f"<{type(self).__name__} {self._name!r} {state}>"
+
+    def __del__(self) -> None:
+        # Nobody can release it any more, so it must not be renewed for ever; its lease ends by itself.
+        held = self.__dict__.get("_held")
+
+        if held is not None and held.locked:
+            held.forsake()
+            warnings.warn(
+                f"{self!r} was dropped while it was held: release it, or use `with`",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
 
     def __enter__(self) -> Self:
         """Enter without acquiring; leaving releases the lock if it is held."""
