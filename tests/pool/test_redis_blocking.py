@@ -13,7 +13,7 @@ from tests.servers import StartServer
 from tools.servers import RedisServer
 from ws_pool._mux._blocking import undo_of
 from ws_pool._mux._client import SharedRedis
-from ws_pool.errors import MaybeExecuted
+from ws_pool.errors import MaybeExecuted, UsageError
 from ws_pool.redis import RedisPool
 
 
@@ -70,6 +70,45 @@ class TestRouting:
 
             async with pool.get_client(alone=True) as other:
                 assert await other.get("k") is None
+
+    async def test_tasks_take_turns_on_a_client_that_is_alone(self, any_redis_url: str) -> None:
+        """What several tasks do on one connection does not mix, and no task can lock itself out."""
+        async with (
+            RedisPool(url=any_redis_url, decode_responses=True) as pool,
+            pool.get_client(alone=True) as alone,
+        ):
+
+            async def echo(number: int) -> None:
+                assert await alone.echo(f"{number}") == f"{number}"
+
+            async def pipeline(number: int) -> None:
+                async with alone.pipeline(transaction=bool(number % 2)) as pipe:
+                    pipe.echo(f"{number}")
+                    pipe.echo("x")
+                    assert await pipe.execute() == [f"{number}", "x"]
+
+            async def watch(number: int) -> None:
+                async with alone.pipeline() as pipe:
+                    await pipe.watch("k")
+                    await pipe.get("k")
+                    pipe.multi()
+                    pipe.echo(f"{number}")
+                    assert await pipe.execute() == [f"{number}"]
+
+            await asyncio.gather(*(work(number) for number in range(50) for work in (echo, pipeline, watch)))
+
+            async with alone.pipeline() as pipe:
+                await pipe.watch("k")
+
+                with pytest.raises(UsageError, match="pipeline with WATCH"):
+                    await alone.get("k")
+
+            async with alone.pubsub() as pubsub:
+                await pubsub.subscribe("c")
+                assert await alone.publish("c", "m") == 1
+
+            async with alone.monitor():
+                assert await alone.ping()
 
     async def test_a_long_pipeline_gets_a_connection_of_its_own(self, redis_url: str) -> None:
         """Beyond 2,000 commands a pipeline does not hold the shared connection up."""

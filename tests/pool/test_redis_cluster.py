@@ -7,10 +7,12 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from redis.exceptions import RedisClusterException
+from redis.client import EMPTY_RESPONSE, NEVER_DECODE
+from redis.exceptions import RedisClusterException, ResponseError
 
 from tests.servers import StartServer
 from tools.servers import ClusterServers
+from ws_pool._mux._lane import Lane
 from ws_pool._mux._slots import KeyTable, slot_of
 from ws_pool.errors import MaybeExecuted, UnavailableError, UsageError
 from ws_pool.events import RedisEventBus
@@ -22,6 +24,12 @@ async def pool(cluster_url: str) -> Any:
     """Give a pool on the shared cluster."""
     async with RedisPool(url=cluster_url, cluster=True, decode_responses=True) as opened:
         yield opened
+
+
+def lanes(pool: RedisPool) -> list[Lane]:
+    """Give all shared connections."""
+    assert pool._topology is not None
+    return [lane for node in pool._topology.nodes for lane in node.lanes]
 
 
 class TestCommands:
@@ -90,6 +98,19 @@ class TestCommands:
             with pytest.raises(RedisClusterException, match="one slot"):
                 await pipe.execute()
 
+        async with pool.redis.pipeline(transaction=False) as pipe:
+            for number in range(2_500):
+                pipe.echo(str(number))
+                pipe.set(f"long:{number}", number)
+
+            assert len(await pipe.execute()) == 5_000
+
+        async with pool.redis.pipeline(transaction=False) as pipe:
+            pipe.blpop("queue", 1)
+
+            with pytest.raises(UsageError, match="cannot hold BLPOP"):
+                await pipe.execute()
+
         async with pool.redis.pipeline() as pipe:
             await pipe.watch("{t}a")
             assert await pipe.get("{t}a") == "2"
@@ -121,6 +142,65 @@ class TestCommands:
                 bus.add_listener("tag", listen)
                 assert await bus.publish("tag", name, 1) == 1
                 assert await asyncio.wait_for(heard.get(), 5) == (name, 1)
+
+    async def test_options_and_views(self, pool: RedisPool) -> None:
+        """Special options, ``with_retry`` and the choice of nodes work as on a single server."""
+        redis = pool.redis
+        await redis.set("binary", b"\xff")
+        assert await redis.execute_command("GET", "binary", **{NEVER_DECODE: []}) == b"\xff"
+        assert (
+            await redis.execute_command("GETDEL", "binary", **{EMPTY_RESPONSE: "x", NEVER_DECODE: []})
+            == b"\xff"
+        )
+        assert await redis.execute_command("NOSUCH", "k", **{EMPTY_RESPONSE: "empty"}) == "empty"
+        assert await redis.with_retry("at_least_once").incr("n") == 1
+        assert await redis.exists("n") == 1
+        assert await redis.config_set("maxmemory-samples", 5)
+
+        async with redis.pubsub() as pubsub:
+            await pubsub.subscribe("plain")
+            assert await pubsub.get_message(timeout=5)
+            await redis.publish("plain", "m")
+            message = await pubsub.get_message(timeout=5)
+            assert message is not None
+            assert message["data"] == "m"
+
+        with pytest.raises(ResponseError):
+            await redis.execute_command("GET", "k", "too many", **{NEVER_DECODE: []})
+
+    async def test_lost_connections(self, cluster_servers: ClusterServers, pool: RedisPool) -> None:
+        """A read is repeated when its connection is lost; a write, or a pipeline with one, is not."""
+        node = cluster_servers.node_of_key("k")
+
+        lane = next(lane for lane in lanes(pool) if str(lane.endpoint).endswith(str(node.port)))
+
+        async def cut_after(work: Any) -> Any:
+            while not lane.connected:  # noqa: ASYNC110 - from the last cut
+                await asyncio.sleep(0.001)
+
+            task = asyncio.ensure_future(work)
+
+            while not lane.link.in_flight:  # noqa: ASYNC110 - until it was sent
+                await asyncio.sleep(0)
+
+            lane.drop_link("cut by the test")
+            return await task
+
+        await pool.redis.set("k", 1)
+        assert await cut_after(pool.redis.get("k")) == "1"
+        assert await cut_after(pool.redis.execute_command("OBJECT", "ENCODING", "k")) == "int"
+
+        with pytest.raises(MaybeExecuted):
+            await cut_after(pool.redis.incr("k"))
+
+        pipe = pool.redis.pipeline(transaction=False)
+        pipe.incr("k")
+
+        with pytest.raises(MaybeExecuted):
+            await cut_after(pipe.execute())
+
+        pipe.get("k")
+        assert await cut_after(pipe.execute())
 
     async def test_a_single_server_is_no_cluster(self, redis_url: str) -> None:
         """A server that is no cluster is refused at the start."""

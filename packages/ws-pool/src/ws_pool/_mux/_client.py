@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 from redis import exceptions as driver
 from redis.asyncio import Redis
+from redis.asyncio.client import Monitor, PubSub
 from redis.asyncio.connection import AbstractConnection
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE, CaseInsensitiveDict
 
@@ -527,26 +528,47 @@ class AloneRedis(Redis):
     def __init__(
         self, core: Core, *, connection_pool: LeasePool | OneConnection, callbacks: MutableMapping[Any, Any]
     ) -> None:
-        super().__init__(connection_pool=connection_pool, single_connection_client=True)
+        super().__init__(
+            connection_pool=connection_pool, single_connection_client=isinstance(connection_pool, LeasePool)
+        )
         self._core = core
         self.response_callbacks = callbacks
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
         """Execute a command on this client's connection; see `SharedRedis.execute_command` for errors."""
-        await self.initialize()
+        if self.single_connection_client:
+            await self.initialize()
+            assert self.connection is not None  # noqa: S101 - initialize() has taken one
 
-        async with self._single_conn_lock:
-            connection = self.connection
-            assert connection is not None  # noqa: S101 - initialize() has taken one
+            async with self._single_conn_lock:
+                return await self._exchange(self.connection, args, options)
 
-            if route_of(args) is Route.SESSION:
-                mark(connection).spoiled = True
+        connection = await self.connection_pool.get_connection()
 
-            try:
-                return await exchange(self, self._core, connection, args, options)
-            except asyncio.CancelledError:
-                await connection.disconnect(nowait=True)
-                raise
+        try:
+            return await self._exchange(connection, args, options)
+        finally:
+            await self.connection_pool.release(connection)
+
+    def pubsub(self, **options: Any) -> PubSub:  # Any: redis-py's own signature
+        """Make a PubSub; it takes another connection, for a subscribed one can do nothing else."""
+        return PubSub(self._core.leases, **options)
+
+    def monitor(self) -> Monitor:
+        """Make a Monitor; it takes another connection, for a monitoring one can do nothing else."""
+        return Monitor(self._core.leases)
+
+    async def _exchange(
+        self, connection: AbstractConnection, args: Sequence[Any], options: dict[str, Any]
+    ) -> Any:
+        if route_of(args) is Route.SESSION:
+            mark(connection).spoiled = True
+
+        try:
+            return await exchange(self, self._core, connection, args, options)
+        except asyncio.CancelledError:
+            await connection.disconnect(nowait=True)
+            raise
 
 
 async def exchange(

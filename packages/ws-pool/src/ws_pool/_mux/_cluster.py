@@ -115,6 +115,10 @@ class ClusterRedis(SharedRedis):
             f"redis pool {self._core.name!r} is a cluster: it has no one session for a client that is alone"
         )
 
+    def pubsub(self, **options: Any) -> PubSub:  # Any: redis-py's own signature
+        """Make a PubSub on a node; channels that are not sharded are those of the whole cluster."""
+        return PubSub(self.topology.node_of(None).leases, **options)
+
     def pubsub_of(self, channel: str) -> PubSub:
         """
         Make a PubSub on the node of a sharded channel.
@@ -126,7 +130,7 @@ class ClusterRedis(SharedRedis):
             The PubSub.
         """
         slot = self.topology.keys.slot(("SSUBSCRIBE", channel))
-        return PubSub(self.topology.node_of(slot).leases, event_dispatcher=self._event_dispatcher)
+        return PubSub(self.topology.node_of(slot).leases)
 
     async def scan_iter(  # type: ignore[override]  # redis-py declares the sync shape
         self, *args: Any, **options: Any
@@ -277,7 +281,8 @@ class ClusterRedis(SharedRedis):
                     target = await topology.node_at(error.host, error.port, target)
                     asking = True
                 else:
-                    await asyncio.gather(asyncio.sleep(_PAUSE), asyncio.shield(topology.refresh_soon()))
+                    await asyncio.sleep(_PAUSE)
+                    await asyncio.wait([topology.refresh_soon()], timeout=self._core.command_timeout)
                     target = node
 
         raise AssertionError("unreachable")  # the last attempt returns or raises
@@ -326,6 +331,7 @@ class ClusterRedis(SharedRedis):
             raise driver.RedisClusterException("a transaction on a cluster must keep to keys of one slot")
 
         slot = next(iter(slots), None)
+        replies: list[Any] = []
 
         for _ in range(_REDIRECTS):
             node = self.topology.node_of(slot)
@@ -375,6 +381,20 @@ class _ClusterPipeline(SharedPipeline):
     """A pipeline whose WATCH takes a connection to the node of the watched key."""
 
     _client: ClusterRedis
+
+    def _may_share(self, stack: list[Any]) -> bool:
+        """Share in all cases but WATCH: a connection of one's own leads to one node only."""
+        if self.connection is not None or self.watching:
+            return False
+
+        alone = [canonical(args) for args, _ in stack if route_of(args) is not Route.SHARED]
+        raw = [canonical(args) for args, options in stack if self._client.decodes and NEVER_DECODE in options]
+
+        if alone or raw:
+            names = ", ".join(sorted({*alone, *raw}))
+            raise UsageError(f"a pipeline on a cluster cannot hold {names}: execute it alone")
+
+        return True
 
     async def immediate_execute_command(
         self, *args: Any, **options: Any

@@ -410,6 +410,10 @@ class Lane:
         self._connects += 1
         self._reason = ""
         self.link_has_room(link)
+        deadline = self._loop.time() + self._limits.queue_timeout
+
+        for waiting in self._queue:  # the outage is over: from now on they wait for room
+            waiting.deadline = deadline
 
     def _reconnect(self) -> None:
         self._connecting = self._loop.create_task(self._keep_connecting(), name=f"ws-pool redis {self._name}")

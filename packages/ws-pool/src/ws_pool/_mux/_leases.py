@@ -6,6 +6,7 @@ redis-py's `ConnectionPool`, so that its `PubSub`, `Monitor` and `Pipeline` work
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import secrets
 import ssl
@@ -23,6 +24,7 @@ from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 
 from ws_pool._mux._endpoint import Endpoint, resolve_credentials
+from ws_pool.errors import UsageError
 from ws_pool.pool import Lease, Pool
 
 __all__ = ("Dedicated", "LeasePool", "OneConnection", "connection_options", "make_connection")
@@ -205,7 +207,7 @@ class LeasePool(ConnectionPool):
 
 class OneConnection(ConnectionPool):
     """
-    Redis-py's view of one lent connection: everything happens on it.
+    Redis-py's view of one lent connection: everything happens on it, one thing after the other.
 
     Args:
         connection: The connection.
@@ -215,17 +217,38 @@ class OneConnection(ConnectionPool):
     def __init__(self, connection: AbstractConnection, **options: Any) -> None:
         super().__init__(connection_class=_TcpConnection, **options)
         self._one = connection
+        self._turn = asyncio.Lock()
+        self._holder: asyncio.Task[Any] | None = None
 
     def __del__(self) -> None:
         """Leave redis-py's counting of its own connections out: there are none."""
 
     async def get_connection(self, *_: object, **__: object) -> AbstractConnection:
-        """Give the connection, connected."""
-        await self._one.connect()
+        """
+        Give the connection, connected, until `release`.
+
+        Raises:
+            UsageError: This task has it already, so it would wait for itself.
+        """
+        if self._holder is not None and self._holder is asyncio.current_task():
+            message = "a pipeline with WATCH has this client's connection: use the pipeline, or end it before"
+            raise UsageError(message)
+
+        await self._turn.acquire()
+
+        try:
+            await self._one.connect()
+        except BaseException:
+            self._turn.release()
+            raise
+
+        self._holder = asyncio.current_task()
         return self._one
 
-    async def release(self, connection: AbstractConnection) -> None:
-        """Keep it."""
+    async def release(self, connection: AbstractConnection) -> None:  # noqa: ARG002 - there is only one
+        """Let the next one have it; there is no await in here, so it cannot be cancelled half-way."""
+        self._holder = None
+        self._turn.release()
 
     async def aclose(self) -> None:
         """Keep it."""
@@ -254,8 +277,9 @@ class Connector:
 
     async def open(self) -> AbstractConnection:
         """Open a connection and greet the server."""
-        self._endpoint = await self._resolve()
-        connection = make_connection(self._endpoint, self._options, timeout=self._timeout)
+        endpoint: Endpoint = await self._resolve()
+        self._endpoint = endpoint
+        connection = make_connection(endpoint, self._options, timeout=self._timeout)
 
         try:
             await connection.connect()

@@ -108,14 +108,14 @@ class Topology:
             known: The node that has redirected.
 
         Returns:
-            The node, connected.
+            The node, connected or about to be.
         """
         address = (host or (known.key or (self._seed.host, 0))[0], port)
         node = self._nodes.get(address)
 
         if node is None:
             node = self._node(address)
-            await node.start()
+            await self._connect(node)
 
         return node
 
