@@ -1,0 +1,92 @@
+"""Defaults of columns that the server has to compute first, and servers that write strings differently."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, Integer, MetaData, Sequence, String, Table, func, select, text, update
+from sqlalchemy.dialects import sqlite
+
+from ws_pool import MysqlPool
+from ws_pool._sql.compiler import Compiler
+from ws_pool._sql.mysql_connector import MysqlConnection
+from ws_pool.errors import QueryError, UnsupportedStatement, UsageError
+
+METADATA = MetaData()
+KEYED = Table(
+    "keyed",
+    METADATA,
+    Column("id", String(20), primary_key=True, default=func.lower("KEY")),
+    Column(
+        "n",
+        Integer,
+        default=lambda: 4,
+        onupdate=lambda context: context.get_current_parameters()["id_1"] and 9,
+    ),
+)
+COUNTED = Table(
+    "counted", METADATA, Column("id", Integer, Sequence("numbers"), primary_key=True), Column("n", Integer)
+)
+
+
+@pytest.mark.parametrize("driver", ["aiomysql", "asyncmy"])
+async def test_keys_that_the_server_computes_are_asked_for_first(driver: str, mysql_url: str):
+    """Without RETURNING a key's SQL default and a sequence are fetched, then inserted."""
+    async with MysqlPool(mysql_url.replace("mysql://", f"mysql+{driver}://", 1)) as pool:
+        await pool.execute("CREATE SEQUENCE numbers START WITH 40")
+        await pool.create_all(METADATA)
+        dialect: Any = pool.compiler.dialect
+        dialect.insert_returning = False
+        await pool.insert(KEYED)
+        assert await pool.select(select(KEYED)) == [("key", 4)]
+        await pool.insert(COUNTED, n=1)
+        await pool.insert_many(COUNTED, [{"n": 2}, {"n": 3}])
+        assert await pool.select(select(COUNTED).order_by(COUNTED.c.id)) == [(40, 1), (41, 2), (42, 3)]
+        assert await pool.update(update(KEYED).where(KEYED.c.id == "key")) == 1
+        assert (await pool.find(select(KEYED))).n == 9
+
+
+@pytest.mark.parametrize("driver", ["aiomysql", "asyncmy"])
+async def test_strings_are_safe_without_backslash_escapes(driver: str, mysql_url: str):
+    """With NO_BACKSLASH_ESCAPES a backslash is a character, and quotes are doubled."""
+    url = mysql_url.replace("mysql://", f"mysql+{driver}://", 1)
+
+    async with MysqlPool(url, sql_mode="NO_BACKSLASH_ESCAPES") as pool:
+        await pool.create_all(METADATA)
+
+        for word in ("a\\", "it's", "\\'", "--'"):
+            assert (await pool.find("SELECT :word AS word", word=word)).word == word
+            await pool.insert_many(KEYED, [{"id": word, "n": 1}])
+            assert await pool.count(select(KEYED).where(KEYED.c.id == word)) == 1
+
+
+def test_a_compiler_falls_back_to_the_public_compile():
+    """A construct without a cache key is compiled for each execution."""
+    compiler = Compiler(sqlite.dialect(paramstyle="qmark"))
+
+    class Uncached(type(select(1))):  # type: ignore[misc]
+        inherit_cache = False
+
+    statement = Uncached(text("1"))
+    plan, binds, params = compiler.plan(statement, {"a": 1})
+    assert (plan.sql.split(), binds, params) == (["SELECT", "1"], None, {"a": 1})
+    assert len(compiler) == 0
+
+    with pytest.raises(UsageError, match="a statement is a string or a SQLAlchemy construct, not a int"):
+        compiler.plan(5, None)  # type: ignore[arg-type]
+
+
+async def test_values_that_do_not_fit_their_placeholders_are_refused(mysql_url: str):
+    """Too few or too many values are told before anything is sent."""
+    async with MysqlPool(mysql_url) as pool:
+        with pytest.raises(UnsupportedStatement, match="do not fit"):
+            await pool.select("SELECT %s, %s", 1)
+
+        async with pool.get_client() as client:
+            assert isinstance(client.connection, MysqlConnection)
+            assert "MysqlConnection" in repr(client.connection)
+            assert "pool 'default'" in repr(client)
+
+            with pytest.raises(QueryError):
+                await client.execute("SELECT")
