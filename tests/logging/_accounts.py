@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 LINE = re.compile(
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \| INFO {5}\| __main__:\w+:\d+ - m (\d+) (\w+) (\d+) x*"
@@ -17,6 +18,7 @@ LINE = re.compile(
 PROGRAM = """
 import atexit, fcntl, multiprocessing, os, resource, signal, sys, threading, time
 from pathlib import Path
+from typing import Any
 from ws_logging import LogFileRotator, QueuedFileSink, logger, register_logger
 
 directory = Path(sys.argv[1])
@@ -103,3 +105,15 @@ def check_order(directory: Path) -> None:
     """Check that, in a file that was not rotated, each thread's messages are in order."""
     for numbers in accounts(directory).values():
         assert numbers == sorted(numbers)
+
+
+def lines(path: Path) -> Any:
+    """Return the lines of a file."""
+    return path.read_text().splitlines()
+
+
+def balanced(sink: Any) -> Any:
+    """Check the accounts, and return them."""
+    s = sink.statistics()
+    assert s.accepted == s.written + s.dropped + s.pending
+    return s

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from ws_logging import register
+from ws_logging import QueuedFileSink, register
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +46,18 @@ def hold() -> Any:
             os.close(descriptor)
 
     return held
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Any]:
+    """Make sinks, and stop them at the end."""
+    made = []
+
+    def new(**options: Any) -> Any:
+        made.append(QueuedFileSink(tmp_path / "app.log", **options))
+        return made[-1]
+
+    yield new
+
+    for sink in made:
+        sink.stop()

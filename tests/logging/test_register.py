@@ -22,10 +22,12 @@ from loguru import logger
 import ws_logging
 from ws_core.component import Component
 from ws_core.errors import ConfigError, NotReadyError
-from ws_logging import LogFileRotator, LoggingConfigError, log_context, register_logger
+from ws_logging import LogFileRotator, LoggingConfigError, Redactor, log_context, register_logger
 from ws_logging import context as log_fields
 from ws_logging._components import LoggingComponent
 from ws_logging._components import logging as logging_component
+from ws_logging._outputs import notice
+from ws_logging._render import json_line, text_line
 
 
 def text(path: Path) -> Any:
@@ -225,6 +227,26 @@ class TestLines:
         assert "hunter2" not in self.line(log, json=as_json)
         assert "hunter2" in self.line(log, json=as_json, redact=None)
         assert "hunter2" not in self.line(lambda: logger.bind(mine="hunter2").info("x"), redact=["mine"])
+
+
+class TestRendering:
+    """Parts that are not reached through a message."""
+
+    def test_the_notice_about_drops(self) -> None:
+        """It has the format of all other lines."""
+        assert " | ws_logging.sink:put:0 - 5 log messages were dropped" in notice(text_line(None))(5)
+        line = json.loads(notice(json_line(None, resource={"service.name": "shop"}))(5))
+        assert (line["Attributes"]["dropped"], line["Resource"]) == (5, {"service.name": "shop"})
+
+    def test_redaction_has_an_end(self) -> None:
+        """Very deep values are not gone through; without names only URLs are masked."""
+        deep: Any = {"password": "x"}
+
+        for _ in range(8):
+            deep = {"a": deep}
+
+        assert "x" in repr(Redactor().fields(deep))
+        assert Redactor([]).text("password=x redis://u:y@h") == "password=x redis://u:***@h"
 
 
 class TestLevels:

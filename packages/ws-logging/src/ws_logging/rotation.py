@@ -116,13 +116,8 @@ class LogFileRotator:
 
         today = datetime.fromtimestamp(now, self._tz)
 
-        for day in (today, today - timedelta(days=1)):
-            boundary = self._on(day)
-
-            if boundary <= now:
-                return boundary
-
-        return self._on(today - timedelta(days=2))  # the clock was moved; there is always one two days ago
+        boundary = self._on(today)
+        return boundary if boundary <= now else self._on(today - timedelta(days=1))
 
     def _on(self, day: datetime) -> float:
         """Return the boundary on a day; one that the clock skips is as long after midnight as it says."""
