@@ -166,6 +166,9 @@ class SqlitePool(SqlPool):
 
         await self._writers.close(timeout=timeout)
 
+        for pool in {self._readers, self._writers}:
+            await cast("SqliteConnector", pool.connector).ended()
+
     def engine(self, **options: Any) -> Any:
         """
         Give a SQLAlchemy `AsyncEngine` whose sessions hold this pool's writing connection.

@@ -72,7 +72,7 @@ class SqlConnection(Protocol):
         """Run one statement and give its rows in blocks."""
         ...
 
-    def terminate(self) -> None:
+    def terminate(self) -> object:
         """Close at once."""
 
 

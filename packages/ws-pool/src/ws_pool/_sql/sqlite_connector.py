@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -209,13 +210,21 @@ class SqliteConnection:
             if self.alive:
                 await self._call(lambda _: cursor.close(), sql)
 
-    def terminate(self) -> None:
-        """Interrupt what runs, and have the thread close the connection and end."""
+    def terminate(self) -> asyncio.Future[Any] | None:
+        """
+        Interrupt what runs, and have the thread close the connection and end.
+
+        Returns:
+            What is done when the thread has ended; None when it has before.
+        """
         connection = self.raw._connection  # noqa: SLF001 - its own interrupt() is a coroutine
 
-        if connection is not None:
-            connection.interrupt()
-            self.raw.stop()
+        if connection is None:
+            return None
+
+        connection.interrupt()
+        ending: asyncio.Future[Any] | None = self.raw.stop()
+        return ending
 
     async def _call(self, work: Callable[[sqlite3.Connection], T], sql: str, *, streaming: bool = False) -> T:
         if self.cut:
@@ -264,6 +273,7 @@ class SqliteConnector:
     def __init__(self, file: SqliteFile, *, writable: bool) -> None:
         self.file = file
         self._writable = writable
+        self._ending: set[asyncio.Future[Any]] = set()
 
     def __str__(self) -> str:
         return f"{self.file}{'' if self._writable else ' (reading)'}"
@@ -318,8 +328,17 @@ class SqliteConnector:
         await conn.raw.close()
 
     def terminate(self, conn: SqliteConnection) -> None:
-        """Close at once."""
-        conn.terminate()
+        """Close at once; the thread ends a little later."""
+        ending = conn.terminate()
+
+        if ending is not None:
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+
+    async def ended(self) -> None:
+        """Wait for the threads of terminated connections, which must not outlive their loop."""
+        if self._ending:
+            await asyncio.wait(list(self._ending), timeout=5)
 
     def _reset(self, connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
