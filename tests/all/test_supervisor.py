@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.all._support import until
-from wintersweet.demo.supervisor import Supervisor, listen
+from wintersweet.demo.supervisor import Supervisor, join, reserve
 from ws_core.errors import ConfigError, UnavailableError
 
 READY = "import os, sys, signal, time; os.write(1, b'ready\\n')"
@@ -24,8 +24,8 @@ READY = "import os, sys, signal, time; os.write(1, b'ready\\n')"
 
 @pytest.fixture
 def sock() -> Iterator[socket.socket]:
-    """Give a listening socket on a free port."""
-    with listen("127.0.0.1", 0) as sock:
+    """Hold a free port."""
+    with reserve("127.0.0.1", 0) as sock:
         yield sock
 
 
@@ -91,34 +91,41 @@ class TestSupervisor:
         assert not psutil.pid_exists(pid)
         assert told == ["1 workers did not stop within 0.2 s and were killed"]
 
-    async def test_workers_get_the_socket(self, sock: socket.socket) -> None:
-        """A worker accepts on the inherited socket."""
-        code = f"""
-            import socket
-            {READY}
-            with socket.socket(fileno=int(sys.argv[-1])) as sock:
-                sock.setblocking(True)
-                sock.accept()[0].sendall(str(os.getpid()).encode())
-            time.sleep(60)
+    async def test_workers_share_the_port(self, sock: socket.socket) -> None:
+        """Each worker gets its share of the connections."""
+        code = """
+            import os, sys
+            from wintersweet.demo.supervisor import join
+
+            with join(sys.argv[1], int(sys.argv[2])) as sock:
+                sock.listen()
+                os.write(1, b'ready\\n')
+
+                while True:
+                    connection, _ = sock.accept()
+                    connection.sendall(str(os.getpid()).encode())
+                    connection.close()
         """
+        seen: set[int] = set()
 
-        async with Supervisor(sock, 1, command=program(code)) as supervisor:
-            reader, writer = await asyncio.open_connection(*sock.getsockname())
-            answer = await reader.read()
-            writer.close()
-            await writer.wait_closed()
+        async with Supervisor(sock, 2, command=program(code)) as supervisor:
+            for _ in range(200):  # each worker is missed by all of them once in 2**199 times
+                reader, writer = await asyncio.open_connection(*sock.getsockname())
+                seen.add(int(await reader.read()))
+                writer.close()
+                await writer.wait_closed()
 
-            assert [int(answer)] == supervisor.pids
+            assert sorted(seen) == supervisor.pids
 
     def test_a_worker_sees_when_the_parent_is_gone(self, tmp_path: Path) -> None:
         """Kill the parent with SIGKILL, and the pipe that only it held open tells the workers."""
         worker = f"{READY}; sys.stdin.buffer.read(); open(sys.argv[1], 'w').close()"
         parent = program("""
             import asyncio, sys
-            from wintersweet.demo.supervisor import Supervisor, listen
+            from wintersweet.demo.supervisor import Supervisor, join, reserve
 
             async def main():
-                with listen("127.0.0.1", 0) as sock:
+                with reserve("127.0.0.1", 0) as sock:
                     async with Supervisor(sock, 1, command=(sys.executable, "-c", *sys.argv[1:])):
                         print("serving", flush=True)
                         await asyncio.sleep(60)
@@ -135,27 +142,49 @@ class TestSupervisor:
         until(gone.exists)
 
 
-class TestListen:
-    """The listening socket, and why there is none."""
+class TestReserve:
+    """Holding a port, and why that may fail."""
 
-    def test_a_taken_port_is_named(self, sock: socket.socket) -> None:
+    def test_a_taken_port_is_named(self) -> None:
         """The message names the port and the remedy."""
-        port = sock.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
 
-        with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 is in use: .* --port"):
-            listen("127.0.0.1", port)
+            with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 is in use: .* --port"):
+                reserve("127.0.0.1", port)
+
+    def test_another_demo_is_noticed(self, sock: socket.socket) -> None:
+        """Workers that share their port with each other do not share it with those of another parent."""
+        host, port = sock.getsockname()
+
+        with join(host, port) as worker:
+            worker.listen()
+
+            with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 is in use"):
+                reserve(host, port)
+
+    def test_a_port_that_is_not_allowed_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The message says which ports are."""
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(socket.socket, "bind", refuse, raising=False)
+
+        with pytest.raises(ConfigError, match="no permission to listen on port 80: choose one above 1023"):
+            reserve("127.0.0.1", 80)
 
     def test_an_address_that_is_not_ours_is_named(self) -> None:
         """An address of another machine cannot be listened on."""
         with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1, port 0: .* --host"):
-            listen("192.0.2.1", 0)
+            reserve("192.0.2.1", 0)
 
     def test_a_name_that_does_not_exist_is_named(self) -> None:
         """A host that cannot be looked up is told as typed."""
         with pytest.raises(ConfigError, match=r"cannot listen on 'no-such-host\.invalid': .* --host"):
-            listen("no-such-host.invalid", 0)
+            reserve("no-such-host.invalid", 0)
 
     def test_ipv6(self) -> None:
         """An IPv6 address is as good."""
-        with listen("::1", 0) as sock:
+        with reserve("::1", 0) as sock:
             assert sock.family == socket.AF_INET6

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from wintersweet.demo.supervisor import Supervisor, listen
+from wintersweet.demo.supervisor import Supervisor, reserve
 
 if TYPE_CHECKING:
     from wintersweet.demo.backends import Backends
@@ -99,7 +99,7 @@ async def _demo(options: Options) -> int:
     port = options.port if options.port is not None else (0 if options.exit else 8000)
 
     async with AsyncExitStack() as stack:
-        sock = stack.enter_context(listen(options.host, port))
+        sock = stack.enter_context(reserve(options.host, port))
 
         # The libraries take a while to load: a port that is taken is told before.
         from wintersweet.demo.backends import backends  # noqa: PLC0415 - see above

@@ -22,9 +22,6 @@ BUYERS = "buyer-"
 _PATIENCE = 60.0
 """Seconds after which a buyer without a definite answer counts as an error."""
 
-_STEP = 0.003
-"""Seconds between the first arrivals. Connections that all come at once go to one worker."""
-
 _RETRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -134,16 +131,14 @@ class Crowd:
         numbers = iter(range(self._buyers))
 
         async with asyncio.TaskGroup() as group:
-            for place in range(min(self._at_once, self._buyers)):
-                group.create_task(self._visit(numbers, place * _STEP))
+            for _ in range(min(self._at_once, self._buyers)):
+                group.create_task(self._visit(numbers))
 
         self.tally.seconds = self._clock() - began
 
         return self.tally
 
-    async def _visit(self, numbers: Iterator[int], after: float) -> None:
-        await self._sleep(after)
-
+    async def _visit(self, numbers: Iterator[int]) -> None:
         for number in numbers:
             try:
                 await self._shop(number)

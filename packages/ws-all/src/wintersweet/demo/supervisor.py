@@ -1,9 +1,11 @@
-"""Worker processes behind one listening socket: start, watch, replace, stop.
+"""Worker processes on one port: start, watch, replace, stop.
 
-The parent opens the socket and keeps it, so that a connection that arrives while a worker dies waits
-in the backlog for the next one instead of being refused. Each worker holds the reading end of a
-pipe whose writing end only the parent has: when the parent is gone, however it ended, the pipe
-closes and the worker stops by itself.
+Each worker opens a socket of its own on the port, once it can serve, and the kernel spreads connections
+evenly among those that listen. When a worker dies, its connections are reset at once and come
+back to the others. The parent holds the port by a socket that is bound but never listens.
+
+Each worker also holds the reading end of a pipe whose writing end only the parent has: when the
+parent is gone, however it ended, the pipe closes and the worker stops by itself.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Self
 
 from ws_core.errors import ConfigError, UnavailableError
 
-__all__ = ("FAILED", "READY", "Supervisor", "listen")
+__all__ = ("FAILED", "READY", "Supervisor", "join", "reserve")
 
 READY = b"ready\n"
 """What a worker writes to its standard output once it serves."""
@@ -39,16 +41,16 @@ _UNREADY = 5
 Notice = Callable[[str], None]
 
 
-def listen(host: str, port: int) -> socket.socket:
+def reserve(host: str, port: int) -> socket.socket:
     """
-    Open the listening socket.
+    Hold a port for the workers.
 
     Args:
         host: Address or name to listen on.
         port: Port, or 0 for a free one.
 
     Returns:
-        The socket, not inheritable.
+        A socket that is bound and does not listen.
 
     Raises:
         ConfigError: The address is wrong, the port is taken or may not be used.
@@ -59,18 +61,46 @@ def listen(host: str, port: int) -> socket.socket:
         message = f"cannot listen on {host!r}: {error.strerror}; give an address of this machine with --host"
         raise ConfigError(message, host=host) from error
 
-    family, kind, protocol, _, address = found[0]
-    sock = socket.socket(family, kind, protocol)
+    address = found[0][4]
+
+    try:
+        # Sockets that share a port do not notice each other, so that a second demo would go unnoticed:
+        # the first look is with one that does not share.
+        with _bind(str(address[0]), int(address[1]), shared=False):
+            pass
+
+        return _bind(str(address[0]), int(address[1]), shared=True)
+    except OSError as error:
+        raise ConfigError(_why(host, port, error), host=host, port=port) from error
+
+
+def join(host: str, port: int) -> socket.socket:
+    """
+    Open a worker's socket on the port that the parent holds.
+
+    Args:
+        host: Address.
+        port: Port.
+
+    Returns:
+        A socket that is bound; it takes its share of the connections once it listens.
+    """
+    return _bind(host, port, shared=True)
+
+
+def _bind(host: str, port: int, *, shared: bool) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
 
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(4096)
-    except OSError as error:
-        sock.close()
-        raise ConfigError(_why(host, port, error), host=host, port=port) from error
 
-    sock.setblocking(False)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
 
     return sock
 
@@ -90,9 +120,9 @@ class Supervisor:
     A fixed number of worker processes; whichever dies is replaced.
 
     Args:
-        sock: The listening socket that all workers accept from.
+        sock: Holds the port.
         workers: How many processes, 1 or more.
-        command: Program and arguments of a worker; the socket's number is added.
+        command: Program and arguments of a worker; address and port are added.
         env: Environment of the workers.
         notice: Told in one line of what happens.
         grace: Seconds that a worker has to stop before it is killed.
@@ -242,11 +272,10 @@ class Supervisor:
 
         return await asyncio.create_subprocess_exec(
             *self._command,
-            str(self._sock.fileno()),
+            *map(str, self._sock.getsockname()[:2]),
             stdin=self._lifeline[0],
             stdout=asyncio.subprocess.PIPE,
             env=self._env,
-            pass_fds=(self._sock.fileno(),),
             start_new_session=True,  # Ctrl-C reaches the parent alone, which stops the workers in order
         )
 

@@ -1,17 +1,16 @@
-"""One worker process of the demo: ``python -m wintersweet.demo.worker FD``.
+"""One worker process of the demo: ``python -m wintersweet.demo.worker HOST PORT``.
 
-Serves on an inherited listening socket until SIGTERM, or until the parent is gone.
+Serves on a port that the parent holds until SIGTERM, or until the parent is gone.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import threading
 
-from wintersweet.demo.supervisor import FAILED, READY
+from wintersweet.demo.supervisor import FAILED, READY, join
 from ws_core.errors import WsError
 from ws_web.server import load_app, serve_here
 
@@ -25,20 +24,19 @@ def main(arguments: list[str] | None = None) -> int:
     Serve until told to stop.
 
     Args:
-        arguments: The number of the listening socket, and nothing else.
+        arguments: Address and port, and nothing else.
 
     Returns:
         The exit status: 0 after an orderly stop, 1 when the shop could not open.
     """
-    (number,) = sys.argv[1:] if arguments is None else arguments
+    host, port = sys.argv[1:] if arguments is None else arguments
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     threading.Thread(target=_stop_with_parent, name="lifeline", daemon=True).start()
-    # Few connections are accepted at once, so that the workers share a rush among them.
-    options = {"backlog": 64, "timeout_graceful_shutdown": 5}
+    options = {"timeout_graceful_shutdown": 5}
 
     try:
         app = load_app(os.environ.get("WINTERSWEET_DEMO_APP", _APP))
-        serve_here(app, socket.socket(fileno=int(number)), options, ready=_say_ready)
+        serve_here(app, join(host, int(port)), options, ready=_say_ready)
     except WsError as error:
         os.write(sys.stdout.fileno(), FAILED + " ".join(str(error).split()).encode() + b"\n")
         return 1
