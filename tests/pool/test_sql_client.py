@@ -299,6 +299,20 @@ class TestParameters:
 
         assert await pool.count(ITEM) == 3
 
+    async def test_a_table_that_changes_is_followed(self, pool: SqlPool):
+        """After an ALTER TABLE the same statement gives the new columns under their names."""
+        query = pool.prepare("SELECT * FROM item WHERE id = :id")
+
+        async with pool.get_client() as client:
+            for _ in range(12):
+                assert (await client.find(query, id=1))._asdict() == {"id": 1, "name": "n1", "price": 1}
+
+        await pool.execute("ALTER TABLE item ADD COLUMN extra INTEGER DEFAULT 5")
+
+        for _ in range(2):
+            assert (await pool.find(query, id=1)).extra == 5
+            assert [row.extra for row in await pool.select(query, id=2)] == [5]
+
     async def test_statements_are_compiled_once(self, pool: SqlPool):
         """Equal statements share a plan, and the cache is bounded."""
         compiler = pool.compiler

@@ -16,12 +16,12 @@ from tools.servers import MariaDBServer
 from ws_pool import MysqlPool, Pool
 
 ABOUT = """\
-A MariaDB server on the same machine, over TCP; 50 tasks share 10 connections and each takes one for
-one statement. "Built anew" makes the Core statement for every call, as code does that is written
-plainly; "prepared" uses a handle of `pool.prepare`. The raw driver runs text with its own pool and
-cursor. asyncmy reads 5,000 rows in about the time that making 10,000 Python objects takes, so there
-the bound is on plain tuples, and `Row` objects are shown beside them. "Idle pool" acquires and releases a connection of a driver that does nothing, beside taking
-and putting an item of an `asyncio.Queue`."""
+A MariaDB server on the same machine, over TCP; 50 tasks share 10 connections and each takes one for one
+statement. "Built anew" makes the Core statement for every call, as code does that is written plainly;
+"prepared" uses a handle of `pool.prepare`. The raw driver runs text with its own pool and cursor.
+asyncmy reads 5,000 rows in about the time that making 10,000 Python objects takes, so there the bound
+is on plain tuples, and `Row` objects are shown beside them. "Idle pool" acquires and releases a
+connection of a driver that does nothing, beside taking and putting an item of an `asyncio.Queue`."""
 
 TABLE = Table(
     "bench",

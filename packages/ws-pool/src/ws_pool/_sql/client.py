@@ -99,12 +99,7 @@ class SqlClient(Session):
                     self._conflict(connection, error)
                     raise
 
-                maker = plan.maker
-
-                if maker is None or maker.processors or row_type or self._row_type or reply.rows is None:
-                    return self._rows(plan, reply, row_type)
-
-                return list(map(maker.cls, reply.rows))
+                return self._rows(plan, reply, row_type)
 
         plan, reply = await self._run(statement, args, params)
         return self._rows(plan, reply, row_type)
@@ -300,8 +295,8 @@ class SqlClient(Session):
             await self.execute(DropTable(table, if_exists=True))
 
     def _rows(self, plan: Plan, reply: Reply, row_type: type | None) -> list[Any]:
-        if not reply.rows or reply.description is None or getattr(plan, "silent", False):
-            return []  # a RETURNING that SQLAlchemy added for itself gives no rows
+        if not reply.rows or reply.description is None or plan.silent:
+            return []
 
         return plan.row_maker(reply.description).many(reply.rows, row_type or self._row_type)
 

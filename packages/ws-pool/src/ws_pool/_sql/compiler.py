@@ -8,7 +8,6 @@ such key, the statement is compiled for each execution through the public ``comp
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -100,7 +99,7 @@ class Compiler:
         self.hits: int = 0
         self.misses: int = 0
         self._size = size
-        self._plans: OrderedDict[object, Plan] = OrderedDict()
+        self._plans: dict[object, Plan] = {}
 
     def __len__(self) -> int:
         return len(self._plans)
@@ -159,7 +158,9 @@ class Compiler:
             self._remember(key, plan)
         else:
             self.hits += 1
-            self._plans.move_to_end(key)
+            plan.used_at = (
+                self.hits
+            )  # a deep key is slow to hash: once must do, so the order is kept in the plans
 
         return plan, cache_key.bindparams, params
 
@@ -204,7 +205,7 @@ class Compiler:
             self._remember(key, plan)
         else:
             self.hits += 1
-            self._plans.move_to_end(key)
+            plan.used_at = self.hits
 
         return plan
 
@@ -220,7 +221,9 @@ class Compiler:
             raise UnsupportedStatement(message)
 
     def _remember(self, key: object, plan: Plan) -> None:
+        plan.used_at = self.hits
         self._plans[key] = plan
 
         if len(self._plans) > self._size:
-            self._plans.popitem(last=False)
+            oldest = min(self._plans, key=lambda known: self._plans[known].used_at)
+            del self._plans[oldest]

@@ -28,9 +28,15 @@ Maker = Callable[[Iterable[Any]], Any]
 class RowMaker:
     """Turns the driver's tuples into rows, with the result processors of the columns' types."""
 
-    __slots__ = ("cls", "names", "processors")
+    __slots__ = ("cls", "description", "names", "processors")
 
-    def __init__(self, names: tuple[str, ...], processors: Sequence[Processor | None]) -> None:
+    def __init__(
+        self,
+        description: Sequence[Sequence[Any]],
+        names: tuple[str, ...],
+        processors: Sequence[Processor | None],
+    ) -> None:
+        self.description = description
         self.names: tuple[str, ...] = names
         self.cls: type[Row] = row_class(names)
         self.processors: list[tuple[int, Processor]] = [
@@ -93,7 +99,7 @@ class Plan:
         kind: ``select``, ``insert``, ``update``, ``delete`` or another verb.
     """
 
-    __slots__ = ("clean", "kind", "maker", "quick", "reading", "sql")
+    __slots__ = ("clean", "kind", "maker", "quick", "reading", "runs", "silent", "sql", "used_at")
 
     def __init__(self, sql: str, kind: str) -> None:
         self.sql: str = sql
@@ -102,21 +108,32 @@ class Plan:
         self.reading: bool = reads_only(sql)
         self.quick: bool = self.clean and self.reading
         self.maker: RowMaker | None = None
+        self.runs = 0
+        self.silent = False  # whether its rows are a RETURNING that SQLAlchemy added for itself
+        self.used_at = 0
 
     def row_maker(self, description: Sequence[Sequence[Any]]) -> RowMaker:
         """
-        Give the row maker, which is made from the first result's description.
+        Give the row maker for a result; it is made anew only when the columns have changed.
 
         Args:
             description: The driver's description of the columns.
         """
-        names = tuple(column[0] for column in description)
         maker = self.maker
 
-        if maker is None or maker.names != names:
-            maker = self.maker = RowMaker(names, [None] * len(names))
+        if maker is None or (maker.description is not description and maker.description != description):
+            maker = self.maker = self.new_row_maker(description)
 
         return maker
+
+    def new_row_maker(self, description: Sequence[Sequence[Any]]) -> RowMaker:
+        """
+        Make a row maker.
+
+        Args:
+            description: The driver's description of the columns.
+        """
+        return RowMaker(description, tuple(column[0] for column in description), ())
 
 
 class TextPlan(Plan):
@@ -163,7 +180,6 @@ class CompiledPlan(Plan):
         "expanding",
         "from_table",
         "numbered",
-        "silent",
     )
 
     def __init__(self, compiled: SQLCompiler, dialect: Dialect, binds: Sequence[Any] | None) -> None:
@@ -185,7 +201,6 @@ class CompiledPlan(Plan):
         ]
         self.expanding = bool(compiled.literal_execute_params or compiled.post_compile_params)
         self.defaults = bool(compiled.insert_prefetch or compiled.update_prefetch)
-        self.silent = kind == "insert" and bool(getattr(compiled, "implicit_returning", None))
         table = getattr(compiled.statement, "table", None)
         self.from_table = table is not None
         self.numbered = kind == "insert" and getattr(table, "autoincrement_column", None) is not None
@@ -201,6 +216,7 @@ class CompiledPlan(Plan):
             self.direct = [(by_name[name], processors.get(name)) for name in order]
 
         super().__init__(sql, kind)
+        self.silent = kind == "insert" and bool(getattr(compiled, "implicit_returning", None))
 
         if self._dialect.paramstyle == "format" and not order and not self.expanding:
             self.sql = sql % ()  # the compiler has doubled each %
@@ -282,21 +298,13 @@ class CompiledPlan(Plan):
         result = [processors[key](values[key]) if key in processors else values[key] for key in order]
         return sql, result or None
 
-    def row_maker(self, description: Sequence[Sequence[Any]]) -> RowMaker:
+    def new_row_maker(self, description: Sequence[Sequence[Any]]) -> RowMaker:
         """
-        Give the row maker, which is made from the first result's description.
+        Make a row maker, with the result processors of the statement's types.
 
         Args:
             description: The driver's description of the columns.
         """
-        maker = self.maker
-
-        if maker is None or len(maker.names) != len(description):
-            maker = self.maker = self._make_row_maker(description)
-
-        return maker
-
-    def _make_row_maker(self, description: Sequence[Sequence[Any]]) -> RowMaker:
         compiled = self._compiled
         columns = compiled._result_columns  # noqa: SLF001 - as the engine does
         ordered = compiled._ordered_columns or compiled._textual_ordered_columns  # noqa: SLF001 - as above
@@ -315,7 +323,7 @@ class CompiledPlan(Plan):
             None if kind is None else kind._cached_result_processor(self._dialect, column[1])  # noqa: SLF001 - as above
             for kind, column in zip(types, description, strict=True)
         ]
-        return RowMaker(tuple(names), processors)
+        return RowMaker(description, tuple(names), processors)
 
     def _own_value(
         self, source: Source, binds: Sequence[Any] | None, params: Mapping[str, Any] | None

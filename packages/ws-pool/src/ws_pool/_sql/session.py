@@ -27,6 +27,7 @@ __all__ = ("Session", "Statement")
 
 Statement = ClauseElement | Prepared | str
 _DEADLOCK = 1213
+_OFTEN = 10  # runs after which a query is worth preparing, where the driver can do that
 T = TypeVar("T")
 
 
@@ -255,7 +256,13 @@ class Session:
         if not plan.clean:
             connection.dirty = True
 
-        run = connection.run_prepared if plan.quick and isinstance(statement, Prepared) else connection.run
+        run = connection.run
+
+        if plan.quick:
+            plan.runs += 1
+
+            if plan.runs > _OFTEN or isinstance(statement, Prepared):
+                run = connection.run_prepared
 
         try:
             return plan, await run(sql, values)
