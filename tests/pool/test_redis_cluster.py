@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
-from redis.exceptions import RedisClusterException, ResponseError
+from redis.exceptions import ClusterDownError, RedisClusterException, ResponseError
 
 from tests.servers import StartServer
 from tools.servers import ClusterServers
@@ -341,6 +341,40 @@ class TestChanges:
                 assert await pool.redis.get(name) == str(value)
 
         assert counters.total > 1_000
+
+    async def test_a_node_that_is_down_costs_its_own_keys_only(self, start_server: StartServer) -> None:
+        """With a node down at the start all other keys are served; when it is back, all are."""
+        cluster = start_server(ClusterServers, config={"cluster-require-full-coverage": "no"})
+        node = cluster.masters[2]
+        keys = {cluster.node_of_key(f"key:{number}").port: f"key:{number}" for number in range(50)}
+        await asyncio.to_thread(node.kill)
+
+        async with RedisPool(url=cluster.url, cluster=True, outage_timeout=0.05) as pool:
+            for port, key in keys.items():
+                if port == node.port:
+                    with pytest.raises((UnavailableError, ClusterDownError)):
+                        await pool.redis.set(key, 1)
+                else:
+                    assert await pool.redis.set(key, 1)
+
+            assert not (await pool.health()).ok
+            await asyncio.to_thread(node.restart)
+
+            async with asyncio.timeout(30):
+                while not (await pool.health()).ok:  # noqa: ASYNC110 - what a load balancer does
+                    await asyncio.sleep(0.02)
+
+            await asyncio.to_thread(cluster.wait_whole)
+            assert await pool.redis.set(keys[node.port], 1)
+            await pool.redis.topology.refresh_soon()  # type: ignore[attr-defined]  # it is a cluster's client
+            topology = pool._topology
+            assert topology is not None
+            topology._owner[slot_of(b"nowhere")] = None
+
+            with pytest.raises(UnavailableError, match="slot"):
+                topology.node_of(slot_of(b"nowhere"))
+
+            assert await pool.redis.get("nowhere") is None
 
     async def test_a_master_dies_and_its_replica_takes_over(self, start_server: StartServer) -> None:
         """After a fail-over all keys are served again, without any call to make."""

@@ -151,13 +151,13 @@ class ClusterRedis(SharedRedis):
         slots = [self.topology.keys.slot(command) for command in commands]
 
         for index, slot in enumerate(slots):
-            parts[id(self.topology.node_of(slot))].append(index)
+            parts[id(await self._node_of(slot))].append(index)
 
         replies: list[Any] = [None] * len(commands)
 
         async def part(indices: list[int]) -> None:
             chosen = [commands[index] for index in indices]
-            got = await self._send_part(self.topology.node_of(slots[indices[0]]), chosen)
+            got = await self._send_part(await self._node_of(slots[indices[0]]), chosen)
 
             for index, reply in zip(indices, got, strict=True):
                 if isinstance(reply, _FAILED):  # it moved meanwhile: once more, alone
@@ -186,11 +186,19 @@ class ClusterRedis(SharedRedis):
         result = plan.callback(reply, **options)
         return await result if plan.may_await and inspect.isawaitable(result) else result
 
+    async def _node_of(self, slot: int | None) -> Node:
+        """Choose the node for a slot; when none is known, look for one before giving up."""
+        try:
+            return self.topology.node_of(slot)
+        except UnavailableError:
+            await asyncio.wait([self.topology.refresh_soon()], timeout=self._core.command_timeout)
+            return self.topology.node_of(slot)
+
     async def _send_simple(self, args: Sequence[Any]) -> Any:
         """Send a command whose first argument is its key, which needs no closer look."""
         packer = self._core.packer
         key = packer.encode(args[1])
-        node = self.topology.node_of(slot_of(key if isinstance(key, bytes) else bytes(key)))
+        node = await self._node_of(slot_of(key if isinstance(key, bytes) else bytes(key)))
         lane = node.lane or node.pick()
         slot = self._create_future()
 
@@ -334,7 +342,7 @@ class ClusterRedis(SharedRedis):
         replies: list[Any] = []
 
         for _ in range(_REDIRECTS):
-            node = self.topology.node_of(slot)
+            node = await self._node_of(slot)
             replies = await self._send_part(node, commands)
             problem = next((reply for reply in replies if isinstance(reply, _FAILED)), None)
 
@@ -352,7 +360,7 @@ class ClusterRedis(SharedRedis):
         slot = self.topology.keys.slot(args)
 
         for attempt in range(_REDIRECTS + 1):
-            node = self.topology.node_of(slot)
+            node = await self._node_of(slot)
 
             try:
                 return await self._on_lease(node.leases, node.lane or node.pick(), route, args, dict(options))

@@ -9,12 +9,12 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from ws_pool._mux._endpoint import Endpoint
-from ws_pool._mux._errors import LinkLost
+from ws_pool._mux._errors import LinkLost, UnavailableError
 from ws_pool._mux._lane import Lane
 from ws_pool._mux._node import Node, Wiring
 from ws_pool._mux._slots import SLOTS, KeyTable
 from ws_pool._mux._tasks import end_all
-from ws_pool.errors import UnavailableError, WsError
+from ws_pool.errors import WsError
 
 __all__ = ("Topology",)
 
