@@ -117,11 +117,17 @@ class Storm:
         return False
 
 
+@pytest.mark.parametrize(
+    ("commands", "seed"),
+    [(100_000, 1), *(pytest.param(1_000_000, seed, marks=pytest.mark.soak) for seed in (2, 3))],
+)
 @pytest.mark.parametrize("kind", [RedisServer, ValkeyServer])
-async def test_no_reply_is_ever_mixed_up(start_server: StartServer, kind: type[RedisServer]) -> None:
+async def test_no_reply_is_ever_mixed_up(
+    start_server: StartServer, kind: type[RedisServer], commands: int, seed: int
+) -> None:
     """Each of 100,000 commands, amid cancels, timeouts, cuts and restarts, gets its own reply or an error."""
     server = start_server(kind)
-    chaos_chance = random.Random(2)
+    chaos_chance = random.Random(seed)
     restarts = cuts = 0
 
     async with (
@@ -129,7 +135,7 @@ async def test_no_reply_is_ever_mixed_up(start_server: StartServer, kind: type[R
         RedisPool(url=proxy.url(server.url), decode_responses=True, outage_timeout=20.0) as pool,
     ):
         proxy.delay(0.0005, jitter=0.002)
-        storm = Storm(pool, 100_000, seed=1)
+        storm = Storm(pool, commands, seed)
         running = asyncio.ensure_future(storm.run())
 
         while not running.done():
@@ -148,7 +154,7 @@ async def test_no_reply_is_ever_mixed_up(start_server: StartServer, kind: type[R
         lane = pool.statistics().shared[0]
 
     assert storm.mixed_up == []
-    assert storm.sent >= 100_000
+    assert storm.sent >= commands
     assert sum(storm.outcomes.values()) == storm.sent
     assert {"right", "cancelled", "timed out", "lost"} <= storm.outcomes.keys()
     assert (lane.in_line, lane.in_flight, lane.queued) == (0, 0, 0)
