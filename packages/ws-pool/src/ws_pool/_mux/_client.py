@@ -21,8 +21,9 @@ from redis.asyncio.connection import AbstractConnection
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE, CaseInsensitiveDict
 
 from ws_pool._mux._blocking import settle
-from ws_pool._mux._commands import Route, block_seconds, canonical, is_read_only, needs_arguments, route_of
+from ws_pool._mux._commands import Route, canonical, is_read_only, needs_arguments, route_of
 from ws_pool._mux._errors import LinkLost, MaybeExecuted, UnavailableError
+from ws_pool._mux._exchange import exchange
 from ws_pool._mux._lane import Lane
 from ws_pool._mux._leases import LeasePool, OneConnection, mark
 from ws_pool._mux._link import Batch
@@ -569,51 +570,3 @@ class AloneRedis(Redis):
         except asyncio.CancelledError:
             await connection.disconnect(nowait=True)
             raise
-
-
-async def exchange(
-    client: Redis, core: Core, connection: AbstractConnection, args: Sequence[Any], options: dict[str, Any]
-) -> Any:
-    """
-    Send a command over a connection of redis-py and parse its reply.
-
-    Args:
-        client: Its response callbacks are used.
-        core: Names the pool in errors.
-        connection: The connection; it is closed when the exchange is cut short.
-        args: The command.
-        options: Of the response callback.
-
-    Returns:
-        The parsed reply.
-
-    Raises:
-        MaybeExecuted: The connection was lost, or the reply did not come in time.
-    """
-    route = route_of(args)
-    waits = block_seconds(args) if route is Route.BLOCKING else 0.0
-    limit = None if waits is None or canonical(args) == "MONITOR" else waits + core.command_timeout
-
-    try:
-        async with asyncio.timeout(limit):
-            if route is Route.BLOCKING:
-                return await _exchange_blocking(client, connection, args, options)
-
-            return await client._send_command_parse_response(connection, args[0], *args, **options)  # noqa: SLF001 - redis-py's seam
-    except TimeoutError:
-        await connection.disconnect(nowait=True)
-        raise core.lost(args, f"no reply within {limit:g} s") from None
-    except (driver.ConnectionError, driver.TimeoutError) as error:
-        raise core.lost(args, str(error)) from error
-
-
-async def _exchange_blocking(
-    client: Redis, connection: AbstractConnection, args: Sequence[Any], options: dict[str, Any]
-) -> Any:
-    """Do the same, but leave the connection open when cancelled, so that `settle` can read the reply."""
-    await connection.send_command(*args)
-    reply = await connection.read_response(disconnect_on_error=False)
-    options.pop("keys", None)
-    callback = client.response_callbacks.get(args[0])
-    result = reply if callback is None else callback(reply, **options)
-    return await result if inspect.isawaitable(result) else result

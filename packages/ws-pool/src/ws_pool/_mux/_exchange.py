@@ -1,0 +1,67 @@
+"""One command and its reply on a connection of one's own."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from redis import exceptions as driver
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+
+from ws_pool._mux._commands import Route, block_seconds, canonical, route_of
+
+if TYPE_CHECKING:
+    from ws_pool._mux._client import Core
+
+__all__ = ("exchange",)
+
+
+async def exchange(
+    client: Redis, core: Core, connection: AbstractConnection, args: Sequence[Any], options: dict[str, Any]
+) -> Any:
+    """
+    Send a command over a connection of redis-py and parse its reply.
+
+    Args:
+        client: Its response callbacks are used.
+        core: Names the pool in errors.
+        connection: The connection; it is closed when the exchange is cut short.
+        args: The command.
+        options: Of the response callback.
+
+    Returns:
+        The parsed reply.
+
+    Raises:
+        MaybeExecuted: The connection was lost, or the reply did not come in time.
+    """
+    route = route_of(args)
+    waits = block_seconds(args) if route is Route.BLOCKING else 0.0
+    limit = None if waits is None or canonical(args) == "MONITOR" else waits + core.command_timeout
+
+    try:
+        async with asyncio.timeout(limit):
+            if route is Route.BLOCKING:
+                return await _exchange_blocking(client, connection, args, options)
+
+            return await client._send_command_parse_response(connection, args[0], *args, **options)  # noqa: SLF001 - redis-py's seam
+    except TimeoutError:
+        await connection.disconnect(nowait=True)
+        raise core.lost(args, f"no reply within {limit:g} s") from None
+    except (driver.ConnectionError, driver.TimeoutError) as error:
+        raise core.lost(args, str(error)) from error
+
+
+async def _exchange_blocking(
+    client: Redis, connection: AbstractConnection, args: Sequence[Any], options: dict[str, Any]
+) -> Any:
+    """Do the same, but leave the connection open when cancelled, so that `settle` can read the reply."""
+    await connection.send_command(*args)
+    reply = await connection.read_response(disconnect_on_error=False)
+    options.pop("keys", None)
+    callback = client.response_callbacks.get(args[0])
+    result = reply if callback is None else callback(reply, **options)
+    return await result if inspect.isawaitable(result) else result
