@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from ws_redislock._calls import RedisSource
-from ws_redislock._held import OnLost
+from ws_redislock._held import Held, OnLost
 from ws_redislock._lock import BaseLock
 from ws_redislock._options import options_of
 from ws_redislock.observe import LockObserver
 
-__all__ = ("MutexLock",)
+__all__ = ("Held", "MutexLock")
+
+Held.__module__ = __name__
 
 
 class MutexLock(BaseLock):

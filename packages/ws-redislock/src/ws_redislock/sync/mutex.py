@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from ws_redislock.observe import LockObserver
 from ws_redislock.sync._calls import RedisSource
-from ws_redislock.sync._held import OnLost
+from ws_redislock.sync._held import Held, OnLost
 from ws_redislock.sync._lock import BaseLock
 from ws_redislock.sync._options import options_of
 
-__all__ = ("MutexLock",)
+__all__ = ("Held", "MutexLock")
+
+Held.__module__ = __name__
 
 
 class MutexLock(BaseLock):
