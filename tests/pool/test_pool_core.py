@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.pool.fakes import FakeConnection, FakeConnector, now, run_virtual
+from ws_pool.context import TaskBinding
 from ws_pool.errors import AcquireTimeout, ClosedError, NotReadyError, UnavailableError, UsageError
 from ws_pool.pool import Connector, Pool, PoolStatistics
 
@@ -717,6 +718,27 @@ class TestWatching:
                 connector.down = False
 
         run_virtual(scenario())
+
+
+async def test_a_binding_belongs_to_one_task():
+    """What is bound to a task is not seen by its children, and is only unbound by its owner."""
+    binding: TaskBinding[str] = TaskBinding()
+    assert binding.current() is None
+    task = binding.bind("mine")
+    assert binding.current() == "mine"
+    assert await asyncio.create_task(_look(binding)) is None
+    binding.unbind("another's")
+    assert binding.current() == "mine"
+    await asyncio.create_task(_unbind(binding, task))
+    assert binding == {}
+
+
+async def _look(binding: TaskBinding[str]) -> str | None:
+    return binding.current()
+
+
+async def _unbind(binding: TaskBinding[str], task: asyncio.Task[object] | None) -> None:
+    binding.unbind("mine", task)
 
 
 def test_a_fake_connector_is_a_connector():

@@ -7,16 +7,16 @@ that two tasks would interleave on one connection in the middle of a transaction
 from __future__ import annotations
 
 import asyncio
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 __all__ = ("TaskBinding",)
 
 T = TypeVar("T")
 
 
-class TaskBinding(Generic[T]):
+class TaskBinding(dict["asyncio.Task[object] | None", T]):
     """
-    At most one object per task.
+    At most one object per task: a dict from tasks to what is bound to them.
 
     Example:
         ```python
@@ -34,14 +34,11 @@ class TaskBinding(Generic[T]):
         ```
     """
 
-    __slots__ = ("_bound",)
-
-    def __init__(self) -> None:
-        self._bound: dict[asyncio.Task[object] | None, T] = {}
+    __slots__ = ()
 
     def current(self) -> T | None:
         """Give the running task's object, if it has one."""
-        return self._bound.get(asyncio.current_task()) if self._bound else None
+        return self.get(asyncio.current_task()) if self else None
 
     def bind(self, value: T) -> asyncio.Task[object] | None:
         """
@@ -54,7 +51,7 @@ class TaskBinding(Generic[T]):
             The task, which `unbind` needs when the block ends in another one.
         """
         task = asyncio.current_task()
-        self._bound[task] = value
+        self[task] = value
         return task
 
     def unbind(self, value: T, task: asyncio.Task[object] | None = None) -> None:
@@ -67,5 +64,5 @@ class TaskBinding(Generic[T]):
         """
         key = task or asyncio.current_task()
 
-        if self._bound.get(key) is value:
-            del self._bound[key]
+        if self.get(key) is value:
+            del self[key]

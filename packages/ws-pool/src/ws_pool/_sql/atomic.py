@@ -74,7 +74,7 @@ class Atomic:
                     async with self._once():
                         return await function(*args, **kwargs)
                 except TransactionConflict as error:
-                    bound = self._find().bound.get(asyncio.current_task())
+                    bound = self._find().bound.current()
 
                     if attempt >= self._retries or (bound is not None and bound.in_transaction):
                         raise  # only the outermost transaction can be run again

@@ -19,6 +19,7 @@ from ws_pool._sql.compiler import Compiler, Prepared
 from ws_pool._sql.engine import learn_dialect
 from ws_pool._sql.session import Session
 from ws_pool._statistics import PoolStatistics
+from ws_pool.context import TaskBinding
 from ws_pool.errors import NotReadyError
 from ws_pool.pool import Lease, Pool
 
@@ -53,7 +54,7 @@ class SqlPool:
         self.name = name
         self.row_type: type | None = _row_type(options.get("row_type"))
         self.client_class: type[SqlClient] = SqlClient
-        self.bound: dict[asyncio.Task[object] | None, Session] = {}
+        self.bound: TaskBinding[Session] = TaskBinding()
         self.source: Pool[Any]
         self.untaught: bool = True
         self._slow: float | None = options.get("slow_query")

@@ -112,8 +112,8 @@ class Session:
         self._lease = None
         self.connection = _GONE
 
-        if not self._alone and self._pool.bound.get(self._task) is self:
-            del self._pool.bound[self._task]
+        if not self._alone:
+            self._pool.bound.unbind(self, self._task)
 
         self._source.release(lease)
 
