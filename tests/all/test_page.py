@@ -27,7 +27,7 @@ async def test_the_page_shows_the_sale_live(tmp_path: Path) -> None:
         async with browser(tmp_path) as page:
             await page.size(1280, 900)
             await page.command("Page.navigate", url=demo.url)
-            await page.until("document.getElementById('link').dataset.state === 'live'")
+            await page.until("document.getElementById('link')?.dataset.state === 'live'")
 
             # Live: the number of sold pieces rises to the buyers' number without a reload.
             await page.until(f"{SOLD} > 0")
