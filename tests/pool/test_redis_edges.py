@@ -19,7 +19,7 @@ from ws_pool._mux._lane import Lane
 from ws_pool._mux._limits import Limits
 from ws_pool._mux._tasks import end_all
 from ws_pool._mux._wire import Packer
-from ws_pool.errors import ClosedError, MaybeExecuted, NotReadyError, UnavailableError
+from ws_pool.errors import AcquireTimeout, ClosedError, MaybeExecuted, NotReadyError, UnavailableError
 from ws_pool.redis import RedisPool
 
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
@@ -370,3 +370,35 @@ async def test_a_task_that_misses_its_cancellation_is_cancelled_again() -> None:
     await asyncio.sleep(0)
     await end_all(task)
     assert (swallowed, task.done()) == (2, True)
+
+
+async def test_errors_of_lent_connections_are_redis_pys_too(start_server: StartServer) -> None:
+    """No connection free in time, and no server, are redis-py's ConnectionError as well."""
+    server = start_server(RedisServer)
+
+    async with RedisPool(url=server.url, maxsize=1, acquire_timeout=0.05, outage_timeout=0.05) as pool:
+        async with pool.get_client(alone=True):
+            with pytest.raises(driver.ConnectionError) as caught:
+                await pool.redis.blpop("q", timeout=1)
+
+            assert isinstance(caught.value, AcquireTimeout)
+
+        await asyncio.to_thread(server.kill)
+
+        with pytest.raises(driver.ConnectionError) as other:
+            await pool.redis.blpop("q", timeout=1)
+
+        assert isinstance(other.value, UnavailableError)
+
+
+async def test_a_blocking_read_is_repeated(redis_server: RedisServer) -> None:
+    """XREAD with BLOCK only reads, so a lost connection does not show."""
+    redis_server.command("FLUSHALL")
+
+    async with (
+        FaultProxy(redis_server.host, redis_server.port) as proxy,
+        RedisPool(url=proxy.url(redis_server.url)) as pool,
+    ):
+        await pool.redis.xadd("s", {"f": "v"})
+        proxy.drop_reply(match="XREAD")
+        assert await pool.redis.xread({"s": 0}, block=1000)

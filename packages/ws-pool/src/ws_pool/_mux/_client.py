@@ -397,8 +397,20 @@ class SharedRedis(Redis):
 
     async def _execute_leased(self, route: Route, args: Sequence[Any], options: dict[str, Any]) -> Any:
         """Execute on a connection lent for this one command."""
-        options.pop("retry", None)
-        return await self._on_lease(self._core.leases, self._lane or self._core.pick(), route, args, options)
+        retry: RetryPolicy = options.pop("retry", self._retry_policy)
+        again = _RETRIES if retry == "at_least_once" or is_read_only(args) else 0
+        leases = self._core.leases
+
+        while True:
+            lane = self._lane or self._core.pick()
+
+            try:
+                return await self._on_lease(leases, lane, route, args, dict(options))
+            except MaybeExecuted:
+                if not again:
+                    raise
+
+                again -= 1
 
     async def _on_lease(
         self, leases: LeasePool, lane: Lane, route: Route, args: Sequence[Any], options: dict[str, Any]

@@ -23,7 +23,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 
+from ws_pool import errors
 from ws_pool._mux._endpoint import Endpoint, resolve_credentials
+from ws_pool._mux._errors import AcquireTimeout, UnavailableError
 from ws_pool.errors import UsageError
 from ws_pool.pool import Lease, Pool
 
@@ -170,7 +172,12 @@ class LeasePool(ConnectionPool):
             AcquireTimeout: None was free in time.
             UnavailableError: The server is down.
         """
-        lease = await self._pool.acquire()
+        try:
+            lease = await self._pool.acquire()
+        except (errors.AcquireTimeout, errors.UnavailableError) as error:
+            kind = AcquireTimeout if isinstance(error, errors.AcquireTimeout) else UnavailableError
+            raise kind(error.message, code=error.code, **error.context) from error  # redis-py's error too
+
         connection = lease.connection
         self._lent[connection] = lease
         mark(connection).clean = False

@@ -11,6 +11,7 @@ from redis.asyncio.client import Pipeline
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 
 from ws_pool._mux._commands import Route, route_of
+from ws_pool.errors import WsError
 
 if TYPE_CHECKING:
     from ws_pool._mux._client import SharedRedis
@@ -82,7 +83,7 @@ class SharedPipeline(Pipeline):
         try:
             replies: list[Any] = await super().execute(raise_on_error)
         except (driver.ConnectionError, driver.TimeoutError) as error:
-            if isinstance(error, driver.BusyLoadingError):
+            if isinstance(error, driver.BusyLoadingError | WsError):
                 raise
 
             raise self._client.lost(first, str(error)) from error
