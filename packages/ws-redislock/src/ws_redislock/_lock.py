@@ -596,8 +596,5 @@ class BaseLock:
                     await client.aclose()
 
     async def _status(self) -> Reply:
-        hub = self._bind()
-        _, reply = await hub.caller.call(
-            load("status"), self._keys.shared, (), what=("lock", self._name), budget=BUDGET
-        )
-        return reply
+        call, what = self._bind().caller.call, ("lock", self._name)
+        return (await call(load("status"), self._keys.shared, (), what=what, budget=BUDGET))[1]

@@ -593,8 +593,5 @@ class BaseLock:
                     client.close()
 
     def _status(self) -> Reply:
-        hub = self._bind()
-        _, reply = hub.caller.call(
-            load("status"), self._keys.shared, (), what=("lock", self._name), budget=BUDGET
-        )
-        return reply
+        call, what = self._bind().caller.call, ("lock", self._name)
+        return (call(load("status"), self._keys.shared, (), what=what, budget=BUDGET))[1]
