@@ -36,7 +36,7 @@ class RowMaker:
         names: tuple[str, ...],
         processors: Sequence[Processor | None],
     ) -> None:
-        self.description = description
+        self.description: Sequence[Sequence[Any]] = description
         self.names: tuple[str, ...] = names
         self.cls: type[Row] = row_class(names)
         self.processors: list[tuple[int, Processor]] = [
@@ -108,9 +108,9 @@ class Plan:
         self.reading: bool = reads_only(sql)
         self.quick: bool = self.clean and self.reading
         self.maker: RowMaker | None = None
-        self.runs = 0
-        self.silent = False  # whether its rows are a RETURNING that SQLAlchemy added for itself
-        self.used_at = 0
+        self.runs: int = 0
+        self.silent: bool = False  # whether its rows are a RETURNING that SQLAlchemy added for itself
+        self.used_at: int = 0
 
     def row_maker(self, description: Sequence[Sequence[Any]]) -> RowMaker:
         """
