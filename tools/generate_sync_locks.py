@@ -20,6 +20,7 @@ GENERATED = (
     "_held",
     "_hold",
     "_lock",
+    "_look",
     "_options",
     "claims",
     "leader",

@@ -18,6 +18,7 @@ from ws_redislock._hold import Hold
 from ws_redislock._hub import Hub, Job, Waiter, hub_for
 from ws_redislock._keys import check_name, line_spec
 from ws_redislock._lease import Lease, boot_time
+from ws_redislock._look import BUDGET, Looking
 from ws_redislock._options import LockOptions, seconds
 from ws_redislock._scope import current_flow
 from ws_redislock._script import load
@@ -32,9 +33,6 @@ R = TypeVar("R")
 _log = logging.getLogger("ws_redislock")
 
 HELD, REFUSED = 1, -1
-BUDGET = 5.0
-"""Seconds for which one command is tried again when Redis does not answer."""
-
 RELEASED_MS = 10_000
 """For how long the server remembers that an acquisition was released."""
 
@@ -42,7 +40,7 @@ ABANDONED_MS = 60_000
 """For how long the server refuses the late ENTER of an acquisition that was given up."""
 
 
-class BaseLock:
+class BaseLock(Looking):
     """
     One user's handle on one lock; use it for one acquisition at a time.
 
@@ -331,72 +329,6 @@ class BaseLock:
 
         return decorate
 
-    async def exists(self) -> bool:
-        """Tell whether anybody holds the lock now."""
-        return bool(await self.holders())
-
-    async def owner(self) -> str | None:
-        """Return the token of who holds the lock (or holds it the longest), or None."""
-        holders = await self.holders()
-        return holders[0] if holders else None
-
-    async def holders(self) -> list[str]:
-        """Return the tokens of all who hold the lock now."""
-        reply = await self._status()
-        return [token if isinstance(token, str) else token.decode() for token in reply[2:]]
-
-    async def waiters(self) -> int:
-        """Return how many stand in the queue."""
-        return int((await self._status())[1])
-
-    async def wait(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - a lock's timeout ends its waiting, and leaves the queue in order
-        """
-        Wait until nobody holds the lock, without acquiring it.
-
-        Args:
-            timeout: Seconds to wait, None for ever.
-
-        Returns:
-            Whether it was seen free in time.
-        """
-        if timeout is not None:
-            seconds("timeout", timeout)
-
-        hub = self._bind()
-        until = None if timeout is None else hub.time() + timeout
-        pause = 0.01
-
-        while True:
-            reply = await self._status()
-
-            if len(reply) == 2:
-                return True
-
-            if until is not None and hub.time() >= until:
-                return False
-
-            step = min(pause, max(0.001, int(reply[0]) / 1000))
-            await hub.sleep(step if until is None else min(step, max(0.0, until - hub.time())))
-            pause = min(2 * pause, 1.0)
-
-    async def force_release(self) -> bool:
-        """
-        Take the lock away from whoever holds it; the holder is told that it is lost.
-
-        Returns:
-            Whether anybody held it.
-        """
-        hub = self._bind()
-        _, reply = await hub.caller.call(
-            load("reset"),
-            self._keys.shared,
-            (hub.id, self._limit),
-            what=("lock", self._name),
-            budget=BUDGET,
-        )
-        hub.hint(reply[1:])
-        return int(reply[0]) > 0
-
     async def aclose(self) -> None:
         """Release the lock if it is held, wait for what goes on in the background, close an own client."""
         try:
@@ -594,7 +526,3 @@ class BaseLock:
                     await hub.aclose()
                 finally:
                     await client.aclose()
-
-    async def _status(self) -> Reply:
-        call, what = self._bind().caller.call, ("lock", self._name)
-        return (await call(load("status"), self._keys.shared, (), what=what, budget=BUDGET))[1]

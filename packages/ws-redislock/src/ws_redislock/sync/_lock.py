@@ -21,6 +21,7 @@ from ws_redislock.sync._calls import TRANSIENT, RedisSource, Reply, resolve
 from ws_redislock.sync._held import Held
 from ws_redislock.sync._hold import Hold
 from ws_redislock.sync._hub import Hub, Job, Waiter, hub_for
+from ws_redislock.sync._look import BUDGET, Looking
 from ws_redislock.sync._options import LockOptions, seconds
 from ws_redislock.sync._scope import current_flow
 from ws_redislock.sync._watch import Watch
@@ -33,9 +34,6 @@ R = TypeVar("R")
 _log = logging.getLogger("ws_redislock")
 
 HELD, REFUSED = 1, -1
-BUDGET = 5.0
-"""Seconds for which one command is tried again when Redis does not answer."""
-
 RELEASED_MS = 10_000
 """For how long the server remembers that an acquisition was released."""
 
@@ -43,7 +41,7 @@ ABANDONED_MS = 60_000
 """For how long the server refuses the late ENTER of an acquisition that was given up."""
 
 
-class BaseLock:
+class BaseLock(Looking):
     """
     One user's handle on one lock; use it for one acquisition at a time.
 
@@ -330,72 +328,6 @@ class BaseLock:
 
         return decorate
 
-    def exists(self) -> bool:
-        """Tell whether anybody holds the lock now."""
-        return bool(self.holders())
-
-    def owner(self) -> str | None:
-        """Return the token of who holds the lock (or holds it the longest), or None."""
-        holders = self.holders()
-        return holders[0] if holders else None
-
-    def holders(self) -> list[str]:
-        """Return the tokens of all who hold the lock now."""
-        reply = self._status()
-        return [token if isinstance(token, str) else token.decode() for token in reply[2:]]
-
-    def waiters(self) -> int:
-        """Return how many stand in the queue."""
-        return int((self._status())[1])
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """
-        Wait until nobody holds the lock, without acquiring it.
-
-        Args:
-            timeout: Seconds to wait, None for ever.
-
-        Returns:
-            Whether it was seen free in time.
-        """
-        if timeout is not None:
-            seconds("timeout", timeout)
-
-        hub = self._bind()
-        until = None if timeout is None else hub.time() + timeout
-        pause = 0.01
-
-        while True:
-            reply = self._status()
-
-            if len(reply) == 2:
-                return True
-
-            if until is not None and hub.time() >= until:
-                return False
-
-            step = min(pause, max(0.001, int(reply[0]) / 1000))
-            hub.sleep(step if until is None else min(step, max(0.0, until - hub.time())))
-            pause = min(2 * pause, 1.0)
-
-    def force_release(self) -> bool:
-        """
-        Take the lock away from whoever holds it; the holder is told that it is lost.
-
-        Returns:
-            Whether anybody held it.
-        """
-        hub = self._bind()
-        _, reply = hub.caller.call(
-            load("reset"),
-            self._keys.shared,
-            (hub.id, self._limit),
-            what=("lock", self._name),
-            budget=BUDGET,
-        )
-        hub.hint(reply[1:])
-        return int(reply[0]) > 0
-
     def close(self) -> None:
         """Release the lock if it is held, wait for what goes on in the background, close an own client."""
         try:
@@ -591,7 +523,3 @@ class BaseLock:
                     hub.close()
                 finally:
                     client.close()
-
-    def _status(self) -> Reply:
-        call, what = self._bind().caller.call, ("lock", self._name)
-        return (call(load("status"), self._keys.shared, (), what=what, budget=BUDGET))[1]

@@ -1,0 +1,99 @@
+# Written by tools/generate_sync_locks.py from ws_redislock/_look.py; do not edit.
+"""What anybody may ask about a lock, or do to it, without holding it."""
+
+from __future__ import annotations
+
+from ws_redislock._keys import LockKeys
+from ws_redislock._script import load
+from ws_redislock.sync._calls import Reply
+from ws_redislock.sync._hub import Hub
+from ws_redislock.sync._options import seconds
+
+__all__ = ("BUDGET", "Looking")
+
+BUDGET = 5.0
+"""Seconds for which one command is tried again when Redis does not answer."""
+
+
+class Looking:
+    """The part of a lock that needs no acquisition."""
+
+    _keys: LockKeys
+    _limit: int
+    _name: str
+
+    def exists(self) -> bool:
+        """Tell whether anybody holds the lock now."""
+        return bool(self.holders())
+
+    def owner(self) -> str | None:
+        """Return the token of who holds the lock (or holds it the longest), or None."""
+        holders = self.holders()
+        return holders[0] if holders else None
+
+    def holders(self) -> list[str]:
+        """Return the tokens of all who hold the lock now."""
+        reply = self._status()
+        return [token if isinstance(token, str) else token.decode() for token in reply[2:]]
+
+    def waiters(self) -> int:
+        """Return how many stand in the queue."""
+        return int((self._status())[1])
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """
+        Wait until nobody holds the lock, without acquiring it.
+
+        Args:
+            timeout: Seconds to wait, None for ever.
+
+        Returns:
+            Whether it was seen free in time.
+        """
+        if timeout is not None:
+            seconds("timeout", timeout)
+
+        hub = self._bind()
+        until = None if timeout is None else hub.time() + timeout
+        pause = 0.01
+
+        while True:
+            reply = self._status()
+
+            if len(reply) == 2:
+                return True
+
+            if until is not None and hub.time() >= until:
+                return False
+
+            step = min(pause, max(0.001, int(reply[0]) / 1000))
+            hub.sleep(step if until is None else min(step, max(0.0, until - hub.time())))
+            pause = min(2 * pause, 1.0)
+
+    def force_release(self) -> bool:
+        """
+        Take the lock away from whoever holds it; the holder is told that it is lost.
+
+        Returns:
+            Whether anybody held it.
+        """
+        hub = self._bind()
+        _, reply = hub.caller.call(
+            load("reset"),
+            self._keys.shared,
+            (hub.id, self._limit),
+            what=("lock", self._name),
+            budget=BUDGET,
+        )
+        hub.hint(reply[1:])
+        return int(reply[0]) > 0
+
+    def _bind(self) -> Hub:
+        """Return the hub."""
+        raise NotImplementedError
+
+    def _status(self) -> Reply:
+        _, reply = self._bind().caller.call(
+            load("status"), self._keys.shared, (), what=("lock", self._name), budget=BUDGET
+        )
+        return reply
