@@ -165,6 +165,17 @@ class TestBlocks:
 
         assert await balance(pool, 1) == 101
 
+    async def test_a_transaction_that_is_never_ended_is_rolled_back(self, pool: SqlPool):
+        """A transaction whose block was entered by hand and forgotten ends with the client's block."""
+        async with pool.get_client() as client:
+            await client.begin().__aenter__()
+            await client.update(ADD, which=1, much=5)
+
+        async with asyncio.timeout(10), atomic(pool) as client:
+            await client.update(ADD, which=1, much=1)
+
+        assert await balance(pool, 1) == 101
+
     async def test_isolation_and_read_only(self, pool: SqlPool):
         """An isolation level counts for one transaction; a read-only one refuses changes."""
         level = "SERIALIZABLE" if isinstance(pool, SqlitePool) else "read_committed"

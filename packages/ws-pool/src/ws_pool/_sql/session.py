@@ -109,6 +109,10 @@ class Session:
         if lease is None:
             return  # the block was that of the client of an outer block
 
+        if self.depth:  # a transaction that was begun and never ended: the reset rolls it back
+            self.depth = 0
+            self.ended()
+
         self._lease = None
         self.connection = _GONE
 
