@@ -51,6 +51,8 @@ async def exchange(
     except TimeoutError:
         await connection.disconnect(nowait=True)
         raise core.lost(args, f"no reply within {limit:g} s") from None
+    except (driver.BusyLoadingError, driver.AuthenticationError):
+        raise  # these are replies, although redis-py takes them for lost connections
     except (driver.ConnectionError, driver.TimeoutError) as error:
         raise core.lost(args, str(error)) from error
 
