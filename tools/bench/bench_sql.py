@@ -174,7 +174,7 @@ FILL = Table("fill", MetaData(), *(Column(column.name, column.type) for column i
 
 
 def _rows() -> list[dict[str, Any]]:
-    return [{"id": n, "name": f"name{n}", "amount": n} for n in range(MANY)]
+    return [{"id": n, "name": f"name{n}", "amount": n} for n in range(1, MANY + 1)]
 
 
 class Idle:

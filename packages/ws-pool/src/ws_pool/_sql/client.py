@@ -206,7 +206,7 @@ class SqlClient(Session):
         return (await self.execute(statement, *args, **params)).rowcount
 
     async def insert_many(
-        self, statement: Statement | Table, rows: Iterable[Mapping[str, Any]], *, batch: int = 1000
+        self, statement: Statement | Table, rows: Iterable[Mapping[str, Any]], *, batch: int = 10_000
     ) -> int:
         """
         Insert many rows with few statements.
