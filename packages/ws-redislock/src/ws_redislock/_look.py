@@ -43,6 +43,9 @@ class Looking:
         """
         Wait until nobody holds the lock, without acquiring it.
 
+        It takes no place in the queue, so nobody wakes it: it looks when the lease may have ended,
+        and in between at growing intervals of 1 s at most.
+
         Args:
             timeout: Seconds to wait, None for ever.
 
