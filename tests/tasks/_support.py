@@ -1,4 +1,4 @@
-"""A clock that tests move, and both event loops to run a test on."""
+"""A clock that tests move, what runs on it, and both event loops to run a test on."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from typing import Any
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from ws_tasks import TaskEvent
+from ws_tasks import Run, Scheduler, TaskEvent, current_run
 
 START = datetime.fromisoformat("2026-01-01T00:00:00+00:00").timestamp()
 
@@ -86,6 +87,58 @@ class Watcher(list[TaskEvent]):
 
     def kinds(self) -> list[str]:
         return [event.kind for event in self]
+
+
+class Calls:
+    """An async function that notes when it was called, and for which nominal time."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self.clock = clock
+        self.at: list[float] = []
+        self.runs: list[Run] = []
+        self.hold: anyio.Event | None = None
+        self.fail: BaseException | None = None
+
+    async def __call__(self) -> None:
+        """Note the call."""
+        self.at.append(self.clock.monotonic() - 1000)
+        self.runs.append(current_run())
+
+        if self.hold is not None:
+            await self.hold.wait()
+
+        if self.fail is not None:
+            raise self.fail
+
+
+class Claims:
+    """A guard that several schedulers share, like a set of keys on a server."""
+
+    def __init__(self, claimed: set[str] | None = None) -> None:
+        self.claimed = set() if claimed is None else claimed
+        self.fail: Exception | None = None
+
+    async def claim(self, run_id: str, ttl: float) -> bool:
+        """Claim a run once."""
+        await checkpoint()
+        assert ttl == 3600
+
+        if self.fail is not None:
+            raise self.fail
+
+        if run_id in self.claimed:
+            return False
+
+        self.claimed.add(run_id)
+        return True
+
+    def __call__(self) -> None:
+        """Be a function as well, for test_names."""
+
+
+def scheduler(clock: VirtualClock, **options: Any) -> Scheduler:  # any option of the class
+    """Make a scheduler on a virtual clock."""
+    return Scheduler(clock=clock, **options)
 
 
 def on_both_loops(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
