@@ -1,0 +1,47 @@
+"""A clock that tests move, and a function that counts its runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+
+class Clock:
+    """A clock that tests move."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        """Tell the time."""
+        return self.now
+
+
+class Runs:
+    """Counts runs of a function; each can be held until released, or made to fail."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.gate: asyncio.Event | None = None
+        self.begun = asyncio.Event()
+        self.fail: BaseException | None = None
+        self.value: Any = None  # a test's own
+
+    async def run(self, value: Any = None) -> Any:
+        """Run once."""
+        self.count += 1
+        self.begun.set()
+
+        if self.gate is not None:
+            await self.gate.wait()
+
+        if self.fail is not None:
+            raise self.fail
+
+        return {"n": self.count, "value": value} if self.value is None else self.value
+
+
+async def turns(count: int = 20) -> None:
+    """Let the others go on."""
+    for _ in range(count):
+        await asyncio.sleep(0)

@@ -1,0 +1,113 @@
+"""What is tried again, when, and what never is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+from aiohttp import web
+
+from tests.pool.http._server import Site, serve_bytes
+from ws_pool._http._retry import retry_after, retry_delay
+from ws_pool.errors import HttpConnectionError, HttpError, HttpStatusError
+from ws_pool.http import HttpClient, HttpPool
+
+
+class TestRetries:
+    async def test_an_overloaded_server(self, http: HttpClient, site: Site, pool: HttpPool) -> None:
+        """429 and 503 are tried again, as the server asks."""
+        site.script = [
+            lambda: web.Response(status=503, headers={"retry-after": "0"}),
+            lambda: web.Response(status=429),
+        ]
+        assert (await http.get("/scripted")).json() == {"ok": True}
+        assert len(site.hits) == 3
+        assert pool.statistics().retries == 2
+        assert pool.statistics().requests == 1
+
+    async def test_patience_has_an_end(self, http: HttpClient, site: Site) -> None:
+        """After the last attempt the answer is what it is."""
+        site.script = [lambda: web.Response(status=503)] * 9
+
+        with pytest.raises(HttpStatusError, match="503"):
+            await http.get("/scripted")
+
+        assert len(site.hits) == 3
+
+    async def test_a_server_that_asks_for_too_much(self, http: HttpClient, site: Site) -> None:
+        """A Retry-After beyond retry_max_wait is not waited for."""
+        site.script = [lambda: web.Response(status=503, headers={"retry-after": "3600"})]
+
+        with pytest.raises(HttpStatusError):
+            await http.get("/scripted")
+
+        assert len(site.hits) == 1
+
+    async def test_post_is_not_repeated(self, http: HttpClient, site: Site) -> None:
+        """A request that may not be repeated is not, unless the caller says that it may."""
+        site.script = [lambda: web.Response(status=503)] * 2
+
+        with pytest.raises(HttpStatusError):
+            await http.post("/scripted")
+
+        assert (await http.post("/scripted", idempotent=True)).ok
+        assert site.hits == ["POST", "POST", "POST"]
+
+    async def test_a_lost_connection(self) -> None:
+        """A lost GET is made again; a lost POST is not."""
+        good = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+        async with serve_bytes(None, None, good) as (url, _), HttpPool(base_url=url, retry_wait=0) as pool:
+            assert (await pool.client.get("/x")).text == "ok"
+
+        async with serve_bytes(None, good) as (url, lines), HttpPool(base_url=url, retry_wait=0) as pool:
+            with pytest.raises(HttpConnectionError):
+                await pool.client.post("/x")
+
+            assert len(lines) == 1
+
+    async def test_other_errors_are_not_repeated(self, http: HttpClient, site: Site) -> None:
+        """500, 404 and endless redirects come out at once."""
+        for path in ("/status/500", "/status/404", "/loop"):
+            with pytest.raises(HttpError):
+                await http.get(path)
+
+        assert site.hits == ["/status/500", "/status/404"]
+
+    async def test_streams_are_not_repeated(self, http: HttpClient, site: Site) -> None:
+        """A body that is gone cannot be sent again."""
+        site.script = [lambda: web.Response(status=503)]
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"once"
+
+        with pytest.raises(HttpStatusError):
+            await http.put("/scripted", data=body())
+
+        assert len(site.hits) == 1
+
+    def test_full_jitter(self) -> None:
+        """The wait is a random part of a bound that doubles up to its maximum."""
+        bounds = [retry_delay(n, first=1, most=5, asked=None, fraction=1) for n in range(1, 6)]
+        assert bounds == [1, 2, 4, 5, 5]
+        assert retry_delay(1, first=1, most=5, asked=None, fraction=0) == 0
+        assert retry_delay(1, first=1, most=5, asked=5, fraction=0.5) == 5.5
+        assert retry_delay(10**6, first=1, most=5, asked=None, fraction=0.5) == 2.5
+
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [
+            (None, None),
+            ("7", 7.0),
+            (" 0 ", 0.0),
+            ("Thu, 01 Jan 2026 00:00:30 GMT", 30.0),
+            ("Thu, 01 Jan 2025 00:00:30 GMT", 0.0),
+            ("-1", None),
+            ("soon", None),
+            ("١", None),
+        ],
+    )
+    def test_retry_after(self, value: str | None, expected: float | None) -> None:
+        """Seconds and dates are understood, rubbish is ignored."""
+        assert retry_after(value, datetime(2026, 1, 1, tzinfo=UTC)) == expected
