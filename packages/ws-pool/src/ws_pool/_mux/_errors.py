@@ -6,6 +6,8 @@ catches `ws_core.errors.WsError`. What the connection raises is both.
 
 from __future__ import annotations
 
+from typing import Any
+
 from redis import exceptions as driver
 
 from ws_pool import errors
@@ -13,10 +15,14 @@ from ws_pool import errors
 __all__ = ("AcquireTimeout", "LinkLost", "MaybeExecuted", "UnavailableError")
 
 
+# Any: an attribute of redis-py's newer errors, which older ones don't have
+_NETWORK: Any = getattr(getattr(driver, "ExceptionType", None), "NETWORK", None)
+
+
 class _Driver(driver.ConnectionError):
     """Gives redis-py's attributes to an error that is built by ours."""
 
-    error_type = driver.ExceptionType.NETWORK
+    error_type = _NETWORK
     status_code: str | None = None
 
 
