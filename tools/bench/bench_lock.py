@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from redis.asyncio import Redis
 
@@ -54,6 +55,8 @@ class Subject:
     def __init__(self, server: RedisServer, kind: str) -> None:
         self._clients = Clients(server)
         self._kind = kind
+        self.here: Any = None  # Any: a client or a pool, each used in its own way
+        self.there: Any = None  # Any: the same
 
     async def open(self) -> None:
         """Make the clients."""
