@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, Sequence, String, Table, func, select, text, update
+from sqlalchemy import (
+    Column,
+    Integer,
+    MetaData,
+    Sequence,
+    String,
+    Table,
+    bindparam,
+    func,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects import sqlite
 
 from ws_pool import MysqlPool
@@ -75,6 +87,31 @@ def test_a_compiler_falls_back_to_the_public_compile():
 
     with pytest.raises(UsageError, match="a statement is a string or a SQLAlchemy construct, not a int"):
         compiler.plan(5, None)  # type: ignore[arg-type]
+
+
+async def test_a_sqlalchemy_without_cache_keys_is_used_through_its_public_interface(
+    monkeypatch: pytest.MonkeyPatch, mysql_url: str
+):
+    """When the private parts that caching needs are missing, everything works, only slower."""
+
+    def missing(_statement: object) -> None:
+        raise AttributeError
+
+    monkeypatch.setattr("sqlalchemy.sql.selectable.Select._generate_cache_key", missing)
+    assert not Compiler(sqlite.dialect()).cached
+    monkeypatch.undo()
+    assert Compiler(sqlite.dialect()).cached
+    monkeypatch.setattr("ws_pool._sql.compiler._can_cache", lambda _dialect: False)
+
+    async with MysqlPool(mysql_url) as pool:
+        assert not pool.compiler.cached
+        await pool.create_all(METADATA)
+        await pool.insert_many(KEYED, [{"id": str(n), "n": n} for n in range(5)])
+        query = pool.prepare(select(KEYED.c.n).where(KEYED.c.id.in_(bindparam("ids", expanding=True))))
+        assert len(await pool.select(query, ids=["1", "2"])) == 2
+        assert await pool.count(select(KEYED).where(KEYED.c.n > 2, KEYED.c.id != "3")) == 1
+        assert await pool.update(update(KEYED).where(KEYED.c.id == bindparam("id_1")), id_1="1", n=7) == 1
+        assert len(pool.compiler) == 0
 
 
 async def test_values_that_do_not_fit_their_placeholders_are_refused(mysql_url: str):

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sqlalchemy import literal, select
 from sqlalchemy import text as text_clause
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.exc import ArgumentError, CompileError, StatementError
@@ -100,6 +101,7 @@ class Compiler:
         self.misses: int = 0
         self._size = size
         self._plans: dict[object, Plan] = {}
+        self.cached = _can_cache(dialect)
 
     def __len__(self) -> int:
         return len(self._plans)
@@ -137,8 +139,7 @@ class Compiler:
         if getattr(statement, "_execution_options", None):
             self._check_options(statement)
 
-        make_key = getattr(statement, "_generate_cache_key", None)
-        cache_key = None if make_key is None else make_key()
+        cache_key = statement._generate_cache_key() if self.cached else None  # noqa: SLF001 - see _can_cache
         columns = () if params is None else tuple(sorted(params))
 
         if cache_key is None:
@@ -171,7 +172,7 @@ class Compiler:
             if cache_key is None:
                 compiled = statement.compile(dialect=self.dialect, column_keys=list(columns))
             else:
-                compiled = statement._compiler(  # noqa: SLF001 - what the engine calls, found by the test for it
+                compiled = statement._compiler(  # noqa: SLF001 - see _can_cache
                     self.dialect, cache_key=cache_key, column_keys=list(columns), for_executemany=many
                 )
         except (CompileError, ArgumentError, StatementError) as error:
@@ -227,3 +228,25 @@ class Compiler:
         if len(self._plans) > self._size:
             oldest = min(self._plans, key=lambda known: self._plans[known].used_at)
             del self._plans[oldest]
+
+
+def _can_cache(dialect: Dialect) -> bool:
+    """
+    Tell whether this version of SQLAlchemy has what caching of plans is built on.
+
+    It is what SQLAlchemy's own engine uses, and not public. Without it each statement is compiled
+    for each execution, through the public ``compile()``.
+
+    Args:
+        dialect: Any dialect.
+    """
+    statement: Any = select(literal(1))  # Any: what is looked for is not public
+
+    try:
+        key = statement._generate_cache_key()  # noqa: SLF001 - what is looked for
+        make = statement._compiler  # noqa: SLF001 - as above
+        compiled = make(dialect, cache_key=key, column_keys=[], for_executemany=False)
+        clones = compiled._cache_key_bind_match[0]  # noqa: SLF001 - as above
+        return all(bind in clones for bind in key.bindparams)
+    except (AttributeError, TypeError, KeyError, IndexError):
+        return False

@@ -14,7 +14,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from ws_pool._sql.row import Row, dict_maker, row_class
 from ws_pool._sql.text import leaves_clean, reads_only, verb
-from ws_pool.errors import UnsupportedStatement, UsageError
+from ws_pool.errors import UsageError
 
 __all__ = ("CompiledPlan", "Plan", "RowMaker", "Source", "TextPlan")
 
@@ -345,11 +345,5 @@ def _positions(compiled: SQLCompiler, binds: Sequence[Any] | None) -> dict[Any, 
     if binds is None:
         return {}
 
-    match = getattr(compiled, "_cache_key_bind_match", None)
-
-    if match is None:
-        message = "this version of SQLAlchemy keeps no bind match in compiled statements"
-        raise UnsupportedStatement(message)
-
-    clones = match[0]
+    clones = cast("Any", compiled)._cache_key_bind_match[0]  # noqa: SLF001 - the compiler made sure of it
     return {clone: position for position, bind in enumerate(binds) for clone in clones[bind]}
