@@ -12,6 +12,8 @@ import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from ws_pool.pool import Pool
+
 T = TypeVar("T")
 
 
@@ -177,3 +179,15 @@ class FakeConnector:
         """Close at once, once."""
         assert conn.open, "closed twice"
         conn.open = False
+
+
+FakePool = Pool[FakeConnection]
+
+
+def make_pool(connector: FakeConnector | None = None, **options: Any) -> FakePool:
+    """Make a pool on the loop's own time."""
+    if connector is None:
+        connector = FakeConnector()
+        connector.delay = lambda: 0.01
+
+    return Pool(connector, **{"clock": now, "max_size": 2, **options})

@@ -1,0 +1,114 @@
+"""The generic pool in virtual time: a server that is down, and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.pool.fakes import FakeConnector, make_pool, now, run_virtual
+from ws_pool.errors import UnavailableError
+
+
+class TestOutage:
+    """A server that is down, and comes back."""
+
+    def test_a_pool_on_a_dead_server_fails_fast_and_recovers_by_itself(self):
+        """While the server is down acquires fail at once, and within 2 s of its return they succeed."""
+
+        async def scenario() -> None:
+            connector = FakeConnector()
+            connector.delay = lambda: 0.01
+
+            async with make_pool(connector, name="shop") as pool:
+                connector.down = True
+
+                for conn in connector.live:
+                    conn.broken = True
+
+                with pytest.raises(
+                    UnavailableError, match=r"'shop' cannot connect to fake://server: connection refused"
+                ):
+                    await pool.acquire()
+
+                await asyncio.sleep(20)
+                start = now()
+
+                with pytest.raises(UnavailableError):
+                    await pool.acquire()
+
+                assert now() == start
+                assert pool.statistics().down == "connection refused"
+                connector.down = False
+                await asyncio.sleep(2)
+
+                async with pool.lease():
+                    pass
+
+                assert pool.statistics().down == ""
+
+        run_virtual(scenario())
+
+    def test_a_silent_server_is_found_again_within_two_seconds(self):
+        """Attempts that hang in a black hole don't keep the pool from noticing that it is over."""
+
+        async def scenario() -> None:
+            connector = FakeConnector()
+            connector.delay = lambda: 0.01
+
+            async with make_pool(connector, connect_timeout=5.0) as pool:
+                connector.silent = True
+
+                for conn in connector.live:
+                    conn.broken = True
+
+                with pytest.raises(UnavailableError, match=r"no answer within 5 s"):
+                    await pool.acquire()
+
+                await asyncio.sleep(33.3)
+                connector.silent = False
+                await asyncio.sleep(2)
+
+                async with pool.lease():
+                    pass
+
+        run_virtual(scenario())
+
+    def test_waiters_are_told_when_the_last_hope_is_gone(self):
+        """Who waits for a connection in use while the server is down hears of it when that one breaks."""
+
+        async def scenario() -> None:
+            connector = FakeConnector()
+            connector.delay = lambda: 0.01
+
+            async with make_pool(connector) as pool:
+                lease = await pool.acquire()
+                connector.down = True
+                waiting = asyncio.create_task(pool.acquire())
+                await asyncio.sleep(1)
+                assert not waiting.done()
+                lease.connection.broken = True
+                pool.release(lease)
+
+                with pytest.raises(UnavailableError):
+                    await waiting
+
+                connector.down = False
+
+        run_virtual(scenario())
+
+    def test_a_start_without_a_server_leaves_nothing_behind(self):
+        """A pool that cannot reach its server does not start, and can be forgotten."""
+
+        async def scenario() -> None:
+            connector = FakeConnector()
+            connector.down = True
+            pool = make_pool(connector)
+
+            with pytest.raises(UnavailableError):
+                await pool.start()
+
+            assert not pool.ready
+            assert len(asyncio.all_tasks()) == 1
+
+        run_virtual(scenario())
