@@ -91,6 +91,19 @@ class TestTree:
 
         assert _tree.oversized(lengths) == ([(Path("b"), 600), (Path("c"), 401)], [(Path("a"), 601)])
 
+    def test_tests_are_no_longer_than_code(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The limit is one for all: a file of tests past it is refused as well."""
+        path = tmp_path / "tests/pool/test_all.py"
+        path.parent.mkdir(parents=True)
+        monkeypatch.setattr(_tree, "ROOT", tmp_path)
+        monkeypatch.setattr(_tree, "tracked_files", lambda: [path])
+        path.write_text("\n" * 600)
+        assert _tree.check_sizes() == "look again at tests/pool/test_all.py (600)"
+        path.write_text("\n" * 601)
+
+        with pytest.raises(Failed, match=r"tests/pool/test_all\.py: 601 lines, 600 at most"):
+            _tree.check_sizes()
+
     @pytest.mark.parametrize(
         ("source", "problem"),
         [

@@ -25,7 +25,6 @@ __all__ = (
 
 LOOK_AGAIN = 400
 TOO_LONG = 600
-TESTS_MAY_BE = 2  # times as long: a test file mirrors a module, and its classes are chapters
 
 PUBLIC_MODULES: Mapping[str, frozenset[str]] = {
     "ws_core": frozenset({"errors", "metaclass", "component", "base", "testing"}),
@@ -104,7 +103,6 @@ def check_sizes() -> str | None:
     """No file of code grows past what one can hold in mind."""
     code = [path for path in tracked_files() if path.suffix in CODE and not _vendored(path)]
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in code}
-    lengths |= {path: n // TESTS_MAY_BE for path, n in lengths.items() if path.is_relative_to(ROOT / "tests")}
     long, too_long = oversized(lengths)
 
     if too_long:
