@@ -24,7 +24,7 @@ from ws_pool._mux._delivery import (
     load,
 )
 from ws_pool._mux._tasks import end_all
-from ws_pool.errors import ClosedError, NotReadyError, UsageError, WsError
+from ws_pool.errors import ClosedError, NotReadyError, UnavailableError, UsageError, WsError
 
 if TYPE_CHECKING:
     from ws_pool.redis import RedisPool
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ("BusStatistics", "RedisEventBus")
 
 _logger: Final = logging.getLogger("ws_pool.events")
+_PATIENCE: Final = 5.0  # seconds for a subscription to be confirmed
 _LOST: Final = (driver.RedisError, WsError, OSError, TimeoutError)
 
 
@@ -263,7 +264,9 @@ class RedisEventBus:
                     await self._receive(pubsub)
             except _LOST as error:
                 if not first.done():
-                    first.set_exception(error)
+                    first.set_exception(
+                        self._unavailable(error) if isinstance(error, TimeoutError) else error
+                    )
                     return
 
                 if isinstance(client := self._pool.redis, ClusterRedis):
@@ -277,6 +280,14 @@ class RedisEventBus:
 
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(1.0, pause * 2)
+
+    def _unavailable(self, error: BaseException) -> BaseException:
+        if isinstance(error, WsError):
+            return error
+
+        return UnavailableError(
+            f"event bus {self._channel!r}: the server does not confirm its subscription in time"
+        )
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Let nobody wait for a subscription that is not coming, whatever has ended the task."""
@@ -293,7 +304,7 @@ class RedisEventBus:
         return client.pubsub()
 
     async def _subscribe(self, pubsub: PubSub) -> None:
-        async with asyncio.timeout(self._heartbeat):
+        async with asyncio.timeout(max(_PATIENCE, self._heartbeat)):
             if self._sharded:
                 await pubsub.execute_command("SSUBSCRIBE", self._channel)  # redis-py 7 has no method for it
             else:

@@ -44,11 +44,28 @@ class Dedicated:
     spoiled = False
     """Whether the session was changed, so that the connection must be closed after use."""
 
+    retired = False
+    """Whether its pool was closed; redis-py's PubSub would connect again, and nobody would close that."""
+
+    def refuse_if_retired(self) -> None:
+        """
+        Refuse to connect again.
+
+        Raises:
+            redis.exceptions.ConnectionError: The pool was closed.
+        """
+        if self.retired:
+            raise driver.ConnectionError("the redis pool of this connection was closed")
+
 
 class _TcpConnection(Dedicated, Connection):
     """A TCP connection, with a ready TLS context if any."""
 
     tls: ssl.SSLContext | None = None
+
+    async def _connect(self) -> None:
+        self.refuse_if_retired()
+        await super()._connect()  # type: ignore[no-untyped-call]  # redis-py's
 
     def _connection_arguments(self) -> dict[str, Any]:  # Any: redis-py's own signature
         arguments = dict(super()._connection_arguments())
@@ -61,6 +78,10 @@ class _TcpConnection(Dedicated, Connection):
 
 class _UnixConnection(Dedicated, UnixDomainSocketConnection):
     """A unix socket connection."""
+
+    async def _connect(self) -> None:
+        self.refuse_if_retired()
+        await super()._connect()  # type: ignore[no-untyped-call]  # redis-py's
 
 
 class _Credentials(CredentialProvider):
@@ -196,6 +217,8 @@ class LeasePool(ConnectionPool):
             # Only a PubSub asks to be told of a new connect, in order to subscribe again.
             if connection._connect_callbacks:  # noqa: SLF001 - redis-py has no public way to ask
                 writer = connection._writer  # noqa: SLF001 - its own way waits for buffers to drain
+
+                mark(connection).retired = True
 
                 if writer is not None:
                     writer.transport.abort()
