@@ -104,7 +104,7 @@ class TestDemo:
         """The port and the option are named, before anything is started."""
         outcome = wintersweet("demo", "--port", str(taken))
 
-        check_refused(outcome, f"port {taken} on 127.0.0.1 is in use", "--port")
+        check_refused(outcome, f"127.0.0.1:{taken} is in use by another program", "choose another --port")
         assert list(temporary.iterdir()) == []
 
     def test_a_host_that_is_not_ours(self, temporary: Path) -> None:

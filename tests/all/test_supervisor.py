@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from tests.all._support import until
-from wintersweet.demo.supervisor import Supervisor, join, reserve
-from ws_core.errors import ConfigError, UnavailableError
+from wintersweet.demo.supervisor import Supervisor
+from ws_core.errors import UnavailableError
+from ws_web.server import reserve
 
 READY = "import os, sys, signal, time; os.write(1, b'ready\\n')"
 
@@ -95,7 +96,7 @@ class TestSupervisor:
         """Each worker gets its share of the connections."""
         code = """
             import os, sys
-            from wintersweet.demo.supervisor import join
+            from ws_web.server import join
 
             with join(sys.argv[1], int(sys.argv[2])) as sock:
                 sock.listen()
@@ -122,7 +123,8 @@ class TestSupervisor:
         worker = f"{READY}; sys.stdin.buffer.read(); open(sys.argv[1], 'w').close()"
         parent = program("""
             import asyncio, sys
-            from wintersweet.demo.supervisor import Supervisor, join, reserve
+            from wintersweet.demo.supervisor import Supervisor
+            from ws_web.server import reserve
 
             async def main():
                 with reserve("127.0.0.1", 0) as sock:
@@ -140,51 +142,3 @@ class TestSupervisor:
             process.kill()
 
         until(gone.exists)
-
-
-class TestReserve:
-    """Holding a port, and why that may fail."""
-
-    def test_a_taken_port_is_named(self) -> None:
-        """The message names the port and the remedy."""
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
-
-            with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 is in use: .* --port"):
-                reserve("127.0.0.1", port)
-
-    def test_another_demo_is_noticed(self, sock: socket.socket) -> None:
-        """Workers that share their port with each other do not share it with those of another parent."""
-        host, port = sock.getsockname()
-
-        with join(host, port) as worker:
-            worker.listen()
-
-            with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 is in use"):
-                reserve(host, port)
-
-    def test_a_port_that_is_not_allowed_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The message says which ports are."""
-
-        def refuse(*_: object) -> None:
-            raise PermissionError(13, "Permission denied")
-
-        monkeypatch.setattr(socket.socket, "bind", refuse, raising=False)
-
-        with pytest.raises(ConfigError, match="no permission to listen on port 80: choose one above 1023"):
-            reserve("127.0.0.1", 80)
-
-    def test_an_address_that_is_not_ours_is_named(self) -> None:
-        """An address of another machine cannot be listened on."""
-        with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1, port 0: .* --host"):
-            reserve("192.0.2.1", 0)
-
-    def test_a_name_that_does_not_exist_is_named(self) -> None:
-        """A host that cannot be looked up is told as typed."""
-        with pytest.raises(ConfigError, match=r"cannot listen on 'no-such-host\.invalid': .* --host"):
-            reserve("no-such-host.invalid", 0)
-
-    def test_ipv6(self) -> None:
-        """An IPv6 address is as good."""
-        with reserve("::1", 0) as sock:
-            assert sock.family == socket.AF_INET6

@@ -8,12 +8,12 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -267,7 +267,7 @@ class TestOneProcess:
 
 
 class TestWorkers:
-    """Several processes on one socket."""
+    """Several processes on one port."""
 
     def test_requests_are_shared_and_a_killed_worker_is_replaced(self, serve: Any) -> None:
         """The others go on serving; SIGKILL in mid-work is noticed at once."""
@@ -286,6 +286,20 @@ class TestWorkers:
         assert survivor in both(served)
         assert served.stop() == 0
         assert len((served.place / "closed").read_text().split()) == 2
+
+    def test_connections_are_spread_evenly(self, serve: Any) -> None:
+        """The kernel decides by the connection's ports; neither worker gets more than three quarters."""
+        served = serve("workers=2")
+        both(served)
+        counts = Counter(served.get("/pid")["data"] for _ in range(200))
+        assert len(counts) == 2
+        assert max(counts.values()) < 150, "a fair coin gets there once in 10**13 times"
+
+    def test_two_parents_do_not_share_a_port(self, serve: Any, shop: Path) -> None:
+        """Workers share their port with each other, not with those of a second server."""
+        served = serve("workers=2")
+        line = fails(shop, f"run('shop:app', port={served.port}, workers=2)")
+        assert f"127.0.0.1:{served.port} is in use by another program" in line
 
     def test_a_worker_that_ends_itself_is_replaced(self, serve: Any) -> None:
         """Whatever its exit code."""
@@ -447,30 +461,6 @@ class TestNotStarting:
         assert ended.value.code == 1
         assert "pip install 'ws-web[server]'" in capsys.readouterr().err
         assert issubclass(MissingExtraError, ConfigError)
-
-    def test_no_permission(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Ports below 1024 are the system's."""
-
-        def refuse(self: object, address: object) -> None:
-            raise PermissionError(13, "Permission denied")
-
-        monkeypatch.setattr(socket.socket, "bind", refuse)
-
-        with pytest.raises(
-            ConfigError, match=r"no permission to listen on 127.0.0.1:80: choose a LISTEN_PORT of 1024"
-        ):
-            bind("127.0.0.1", 80)
-
-    def test_any_other_trouble(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The system's own words."""
-
-        def refuse(self: object, address: object) -> None:
-            raise OSError(105, "No buffer space available")
-
-        monkeypatch.setattr(socket.socket, "bind", refuse)
-
-        with pytest.raises(ConfigError, match=r"cannot listen on \[::1\]:80: No buffer space available"):
-            bind("::1", 80)
 
     def test_a_function_with_parameters_is_the_application(self) -> None:
         """An ASGI function is not called to make one."""

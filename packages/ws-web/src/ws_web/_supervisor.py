@@ -1,8 +1,8 @@
 """Keep worker processes alive: start, watch, replace, stop. The parent never serves by itself.
 
-Each worker is a fresh interpreter (``python -m ws_web._worker``) that gets the listening socket and
-two pipes as open descriptors. Through one it reports ready or failed; the other ends when the
-parent dies, upon which the worker stops, so that no orphan goes on serving.
+Each worker is a fresh interpreter (``python -m ws_web._worker``) that opens its own socket on the port which
+the parent holds, and gets two pipes as open descriptors. Through one it reports ready or failed; the
+other ends when the parent dies, upon which the worker stops, so that no orphan goes on serving.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import os
 import selectors
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -44,29 +43,27 @@ class WorkerCommand:
 
     Args:
         app: Where the application is.
-        listener: The listening socket.
+        address: Host and port to join, which the parent holds.
         options: Options of `uvicorn.Config`, of JSON types.
     """
 
     app: str
-    listener: socket.socket
+    address: tuple[str, int]
     options: Mapping[str, Any]  # Any: uvicorn's own
 
     def start(self, report: int, parent: int) -> subprocess.Popen[bytes]:
-        """Start a worker that has these pipe ends besides the socket."""
+        """Start a worker that has these pipe ends."""
         told = {
             "app": self.app,
-            "socket": self.listener.fileno(),
-            "family": int(self.listener.family),
+            "address": self.address,
             "report": report,
             "parent": parent,
             "options": self.options,
             "path": sys.path,
         }
         arguments = [sys.executable, "-m", "ws_web._worker", json.dumps(told)]
-        passed = (self.listener.fileno(), report, parent)
         # A group of its own: Ctrl-C reaches only the parent, which stops the workers in order.
-        return subprocess.Popen(arguments, pass_fds=passed, process_group=0)  # noqa: S603 - our own program
+        return subprocess.Popen(arguments, pass_fds=(report, parent), process_group=0)  # noqa: S603 - ours
 
 
 def check_options(options: Mapping[str, Any]) -> None:

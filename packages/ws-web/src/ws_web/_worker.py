@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sys
 import threading
 from contextlib import suppress
 
 from ws_core.errors import WsError
+from ws_web._sockets import join
 from ws_web._supervisor import STARTUP_FAILED
 from ws_web.server import load_app, serve_here
 
@@ -19,7 +19,7 @@ __all__ = ("main",)
 
 def main(told: str) -> int:
     """
-    Serve on an inherited socket until SIGTERM, or until the parent is gone.
+    Serve on the parent's port until SIGTERM, or until the parent is gone.
 
     Args:
         told: What the parent says, as JSON; see `ws_web._supervisor.WorkerCommand`.
@@ -31,15 +31,12 @@ def main(told: str) -> int:
     sys.path[:] = order["path"]
     report: int = order["report"]
     threading.Thread(target=_watch_parent, args=(order["parent"],), daemon=True, name="parent watch").start()
-    listener = socket.socket(order["family"], socket.SOCK_STREAM, fileno=order["socket"])
 
     try:
-        serve_here(
-            load_app(order["app"]),
-            listener,
-            order["options"],
-            ready=lambda: _report(report, {"ready": os.getpid()}),
-        )
+        app = load_app(order["app"])
+
+        with join(*order["address"]) as listener:
+            serve_here(app, listener, order["options"], ready=lambda: _report(report, {"ready": os.getpid()}))
     except WsError as error:
         _report(report, {"failed": str(error)})
         return STARTUP_FAILED

@@ -7,7 +7,6 @@ SIGINT and SIGTERM let running requests finish, close the components and exit wi
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 import inspect
 import logging
@@ -22,10 +21,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ws_core.errors import ConfigError, MissingExtraError, UsageError, WsError
 from ws_web._importing import load
+from ws_web._sockets import bind, join, reserve
 from ws_web._supervisor import Supervisor, WorkerCommand, check_options
 from ws_web.conf import settings
 
-__all__ = ("bind", "load_app", "run", "serve_here")
+__all__ = ("bind", "join", "load_app", "reserve", "run", "serve_here")
 
 # Any below: uvicorn's own options, passed on.
 
@@ -78,51 +78,6 @@ def run(  # noqa: PLR0913 - options, by keyword
     sys.exit(0)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """
-    Listen on an address.
-
-    Args:
-        host: An IPv4 or IPv6 address, or a name.
-        port: The TCP port; 0 takes a free one.
-
-    Returns:
-        The listening socket.
-
-    Raises:
-        ConfigError: The port is occupied, not allowed, or the address is not ours.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(_why_not(error, host, port), host=host, port=port) from None
-
-    listener.set_inheritable(True)
-    return listener
-
-
-def _why_not(error: OSError, host: str, port: int) -> str:
-    """Say why listening failed, and what to do."""
-    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-    if error.errno == errno.EADDRINUSE:
-        return f"{where} is in use by another program: stop it, or choose another LISTEN_PORT"
-
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return f"no permission to listen on {where}: choose a LISTEN_PORT of 1024 or above"
-
-    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
-        return f"{host} is no address of this machine: choose another LISTEN_HOST"
-
-    return f"cannot listen on {where}: {error.strerror or error}"
-
-
 def _serve(  # noqa: PLR0913 - options, by keyword
     app: ASGIApp | str,
     *,
@@ -159,19 +114,20 @@ def _serve(  # noqa: PLR0913 - options, by keyword
 
     host = chosen.LISTEN_HOST if host is None else host
     port = chosen.LISTEN_PORT if port is None else port
-    listener = bind(host, port)
 
-    def announce() -> None:
+    def announce(where: socket.socket) -> None:
         if not quiet:
-            _say(f"serving on {_url(listener)}, {count} worker{'s' if count > 1 else ''}; Ctrl-C stops")
+            _say(f"serving on {_url(where)}, {count} worker{'s' if count > 1 else ''}; Ctrl-C stops")
 
-    with listener:
-        if count > 1 and isinstance(app, str):
-            grace = float(options["timeout_graceful_shutdown"]) + 5
-            command = WorkerCommand(app, listener, options)
-            Supervisor(command, count, grace=grace, say=_say, ready=announce).run()
-        else:
-            serve_here(loaded, listener, options, ready=announce)
+    if count > 1 and isinstance(app, str):
+        grace = float(options["timeout_graceful_shutdown"]) + 5
+
+        with reserve(host, port) as held:
+            command = WorkerCommand(app, held.getsockname()[:2], options)
+            Supervisor(command, count, grace=grace, say=_say, ready=lambda: announce(held)).run()
+    else:
+        with bind(host, port) as listener:
+            serve_here(loaded, listener, options, ready=lambda: announce(listener))
 
 
 def load_app(app: ASGIApp | str) -> ASGIApp:
@@ -202,7 +158,7 @@ def serve_here(
 
     Args:
         app: The application.
-        listener: The listening socket.
+        listener: A bound socket; it listens, at the latest, once requests are served.
         options: Options of `uvicorn.Config`.
         ready: Called without arguments once requests are served.
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from wintersweet.demo.supervisor import Supervisor, reserve
+from wintersweet.demo.supervisor import Supervisor
+from ws_web.server import reserve
 
 if TYPE_CHECKING:
     from wintersweet.demo.backends import Backends
@@ -99,9 +100,9 @@ async def _demo(options: Options) -> int:
     port = options.port if options.port is not None else (0 if options.exit else 8000)
 
     async with AsyncExitStack() as stack:
-        sock = stack.enter_context(reserve(options.host, port))
+        sock = stack.enter_context(reserve(options.host, port, names=("--host", "--port")))
 
-        # The libraries take a while to load: a port that is taken is told before.
+        # The rest takes a while to load: a port that is taken is told before.
         from wintersweet.demo.backends import backends  # noqa: PLC0415 - see above
         from wintersweet.demo.books import open_sale  # noqa: PLC0415 - see above
         from wintersweet.demo.rush import rush  # noqa: PLC0415 - see above

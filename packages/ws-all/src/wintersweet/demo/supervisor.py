@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import signal
 import socket
@@ -22,9 +21,9 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
-from ws_core.errors import ConfigError, UnavailableError
+from ws_core.errors import UnavailableError
 
-__all__ = ("FAILED", "READY", "Supervisor", "join", "reserve")
+__all__ = ("FAILED", "READY", "Supervisor")
 
 READY = b"ready\n"
 """What a worker writes to its standard output once it serves."""
@@ -39,80 +38,6 @@ _UNREADY = 5
 """So many workers in a row that were killed before they served mean that something is wrong."""
 
 Notice = Callable[[str], None]
-
-
-def reserve(host: str, port: int) -> socket.socket:
-    """
-    Hold a port for the workers.
-
-    Args:
-        host: Address or name to listen on.
-        port: Port, or 0 for a free one.
-
-    Returns:
-        A socket that is bound and does not listen.
-
-    Raises:
-        ConfigError: The address is wrong, the port is taken or may not be used.
-    """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        message = f"cannot listen on {host!r}: {error.strerror}; give an address of this machine with --host"
-        raise ConfigError(message, host=host) from error
-
-    address = found[0][4]
-
-    try:
-        # Sockets that share a port do not notice each other, so that a second demo would go unnoticed:
-        # the first look is with one that does not share.
-        with _bind(str(address[0]), int(address[1]), shared=False):
-            pass
-
-        return _bind(str(address[0]), int(address[1]), shared=True)
-    except OSError as error:
-        raise ConfigError(_why(host, port, error), host=host, port=port) from error
-
-
-def join(host: str, port: int) -> socket.socket:
-    """
-    Open a worker's socket on the port that the parent holds.
-
-    Args:
-        host: Address.
-        port: Port.
-
-    Returns:
-        A socket that is bound; it takes its share of the connections once it listens.
-    """
-    return _bind(host, port, shared=True)
-
-
-def _bind(host: str, port: int, *, shared: bool) -> socket.socket:
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-
-        if shared:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-
-        sock.bind((host, port))
-    except OSError:
-        sock.close()
-        raise
-
-    return sock
-
-
-def _why(host: str, port: int, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is in use: stop what uses it, or choose another with --port"
-
-    if isinstance(error, PermissionError):
-        return f"no permission to listen on port {port}: choose one above 1023 with --port"
-
-    return f"cannot listen on {host}, port {port}: {error.strerror}; choose others with --host and --port"
 
 
 class Supervisor:

@@ -10,9 +10,9 @@ import signal
 import sys
 import threading
 
-from wintersweet.demo.supervisor import FAILED, READY, join
+from wintersweet.demo.supervisor import FAILED, READY
 from ws_core.errors import WsError
-from ws_web.server import load_app, serve_here
+from ws_web.server import join, load_app, serve_here
 
 __all__ = ("main",)
 
