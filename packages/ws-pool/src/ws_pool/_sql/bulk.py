@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from ws_pool._sql.compiler import Prepared
@@ -53,9 +54,9 @@ async def insert_in_batches(
     if plan.defaults:
         named = [plan.named(binds, row) for row in rows]
         await fill_in(plan, client.compiler.dialect, named, client.scalar)
-        values = [plan.arrange(row)[1] or [] for row in named]
+        values: list[Sequence[Any]] = [plan.arrange(row)[1] or [] for row in named]
     else:
-        values = [plan.values(binds, row) or [] for row in rows]
+        values = _values(plan, binds, rows)
 
     split = split_values(plan.sql)
 
@@ -63,6 +64,19 @@ async def insert_in_batches(
         return await client.run_many(plan, plan.sql, values)
 
     return await _insert_groups(client, client.connection, split, values, batch)
+
+
+def _values(
+    plan: CompiledPlan, binds: Sequence[Any] | None, rows: Sequence[Mapping[str, Any]]
+) -> list[Sequence[Any]]:
+    """Collect the values of all rows; without processors that is one lookup per row."""
+    direct = plan.direct or []
+    names = [source.key for source, processor in direct if processor is None and source.key in rows[0]]
+
+    if len(names) == len(direct) > 1:
+        return list(map(itemgetter(*names), rows))
+
+    return [plan.values(binds, row) or [] for row in rows]
 
 
 async def _insert_groups(

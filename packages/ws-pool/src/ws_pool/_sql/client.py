@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
@@ -237,7 +237,7 @@ class SqlClient(Session):
 
     async def iterate(
         self, statement: Statement, *args: Any, size: int = 500, row_type: type | None = None, **params: Any
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """
         Run a query and give its rows as they come, without holding them all in memory.
 

@@ -92,7 +92,7 @@ class MysqlConnection:
             return str(value)
 
         if kind is str:
-            return f"'{self.raw.escape_string(value)}'"
+            return f"'{value}'" if value.isalnum() else f"'{self.raw.escape_string(value)}'"
 
         if value is None:
             return "NULL"
