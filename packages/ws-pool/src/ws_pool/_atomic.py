@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, ParamSpec, TypeVar, overload
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 if TYPE_CHECKING:
     from ws_pool._sql.atomic import Atomic
@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 @overload
-def atomic(pool: Callable[P, Awaitable[R]], /) -> Callable[P, Awaitable[R]]: ...
+def atomic(pool: Callable[P, Awaitable[R]], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
 
 
 @overload
@@ -39,7 +39,7 @@ def atomic(
     isolation: str | None = None,
     retry_deadlocks: int = 0,
     read_only: bool = False,
-) -> Atomic | Callable[P, Awaitable[R]]:
+) -> Atomic | Callable[P, Coroutine[Any, Any, R]]:
     """
     Run a block or a coroutine function in a transaction.
 
