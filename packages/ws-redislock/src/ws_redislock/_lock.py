@@ -6,7 +6,7 @@ import copy
 import functools
 import logging
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -308,7 +308,7 @@ class BaseLock(Looking):
 
     def wrap(
         self, timeout: float | None = None
-    ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+    ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coroutine[Any, Any, R]]]:
         """
         Decorate a coroutine function: each call holds the lock on its own.
 
@@ -319,7 +319,7 @@ class BaseLock(Looking):
             The decorator.
         """
 
-        def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+        def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
             @functools.wraps(function)
             async def locked(*args: P.args, **kwargs: P.kwargs) -> R:
                 async with self.fresh() as lock, lock.hold(timeout):
