@@ -44,7 +44,7 @@ REPLACEMENTS = (
     (r"Awaitable\[None\] \| None", "None"),
     (r"(?:Awaitable\[|Coroutine\[Any, Any, )R\]", "R"),
     (r"Awaitable\[tuple\[float, Reply\]\]", "tuple[float, Reply]"),
-    (r"from collections\.abc import Awaitable, Callable(?:, Coroutine)?", "from collections.abc import Callable"),
+    (r"\bimport Awaitable, Callable(?:, Coroutine)?", "import Callable"),
     (r"\bAsyncIterator\b", "Iterator"),
     (r"\bAn asynchronous iterator\b", "An iterator"),
     (r"\b__aenter__\b", "__enter__"),
