@@ -14,7 +14,9 @@ import os
 import sqlite3
 import sys
 import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
@@ -111,4 +113,9 @@ if __name__ == "__main__":
     if mode == "fleet":
         fleet(*arguments)
     else:
-        asyncio.run({"hold": hold, "wait": wait, "write": write}[mode](*arguments))
+        modes: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
+            "hold": hold,
+            "wait": wait,
+            "write": write,
+        }
+        asyncio.run(modes[mode](*arguments))

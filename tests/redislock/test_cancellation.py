@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from typing import cast
 
 import pytest
 from redis.asyncio import Redis
@@ -79,7 +80,7 @@ async def cancel_often(redis: Redis, count: int, seed: int, make: type[MutexLock
 
 async def left_behind(redis: Redis) -> list[bytes]:
     """Return the keys that hold or queue anything, and those that live for ever."""
-    keys = await redis.keys("wsl:*")
+    keys = cast("list[bytes]", await redis.keys("wsl:*"))
     lasting = [key for key in keys if key.rsplit(b":", 1)[-1] in {b"holders", b"queue", b"alive"}]
     return lasting + [key for key in keys if await redis.pttl(key) == -1]
 

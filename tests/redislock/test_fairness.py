@@ -73,7 +73,7 @@ class TestHundredWaiters:
             await asyncio.gather(*(work() for _ in range(waiters)))
             stats = await redis.info("commandstats")
             await redis.config_resetstat()
-            calls = sum(
+            calls: int = sum(
                 stats[f"cmdstat_{name}"]["calls"]
                 for name in ("evalsha", "eval")
                 if f"cmdstat_{name}" in stats

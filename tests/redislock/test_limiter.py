@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import pytest
@@ -347,10 +347,10 @@ class TestErrors:
             (TokenBucketLimiter, (0.333333333333, 10**9)),
         ],
     )
-    def test_limits_that_cannot_be(self, kind: type[RateLimiter], args: tuple[object, ...]):
+    def test_limits_that_cannot_be(self, kind: Callable[..., RateLimiter], args: tuple[object, ...]):
         """Numbers that cannot work are refused when the limiter is made."""
         with pytest.raises(ConfigError):
-            kind("redis://localhost:6379/0", *args)  # type: ignore[arg-type]
+            kind("redis://localhost:6379/0", *args)
 
     @pytest.mark.parametrize(
         "options", [{"on_error": "maybe"}, {"timeout": 0}, {"deny_cache": -1}, {"namespace": 7}]

@@ -25,9 +25,9 @@ class TestAcquire:
     async def test_entering_does_not_acquire(self, redis: Redis):
         """``async with`` alone takes nothing; leaving releases what is held."""
         async with MutexLock(redis, "test-key", 60) as lock:
-            assert not lock.locked
+            entered = lock.locked
             assert await lock.acquire()
-            assert lock.locked
+            assert (entered, lock.locked) == (False, True)
             assert 59 < lock.remaining < 60
 
         assert not lock.locked

@@ -29,6 +29,7 @@ from ws_redislock.sync import (
 )
 from ws_redislock.sync._listen import Listener
 from ws_redislock.sync._lock import BaseLock
+from ws_redislock.sync.limiter import OnError
 
 
 @pytest.fixture
@@ -152,6 +153,7 @@ class TestMutexLock:
             lock = MutexLock(client, "k", 0.6)
             lock.acquire()
             held = lock.current()
+            assert held._watch is not None
             held._watch._hub.caller._pool = None  # the way of a client that is not plain
             server.pause()
             held.wait_lost()
@@ -190,7 +192,7 @@ class TestMutexLock:
 
     def test_force_release(self, client: Redis):
         """The dispossessed holder of the same hub is told at once."""
-        lock = MutexLock(client, "k", 60, on_lost=lambda _held: 1 / 0)  # type: ignore[arg-type, return-value]
+        lock = MutexLock(client, "k", 60, on_lost=lambda _held: 1 / 0)  # type: ignore[arg-type]
         lock.acquire()
         held = lock.current()
         assert MutexLock(client, "k", 60).force_release()
@@ -350,9 +352,11 @@ class TestOthers:
 
     def test_limiter_options(self, client: Redis):
         """Policies, the memory of denials, peeking and wrong numbers work as in the twin."""
-        for policy, allowed in (("open", True), ("closed", False)):
-            with FrequencyLimiter("redis://127.0.0.1:1/0", 60, 3, on_error=policy, timeout=0.05) as limiter:
-                verdict = limiter.hit("k")
+        policies: tuple[tuple[OnError, bool], ...] = (("open", True), ("closed", False))
+
+        for policy, allowed in policies:
+            with FrequencyLimiter("redis://127.0.0.1:1/0", 60, 3, on_error=policy, timeout=0.05) as lost:
+                verdict = lost.hit("k")
                 assert (verdict.allowed, verdict.degraded) == (allowed, True)
 
         now = 100.0
@@ -435,6 +439,7 @@ class TestOthers:
         """A lock that was used before a fork is refused in the child, whose tokens would be the same."""
         lock = MutexLock(client, "k", 60)
         assert lock.acquire()
+        assert lock._hub is not None
         lock._hub._process -= 1
 
         with pytest.raises(UsageError, match="forked"):
@@ -473,7 +478,7 @@ class TestOthers:
         election = LeaderElection(client, "l", lease=60)
         assert repr(election) == "<LeaderElection 'l'>"
         assert election.leader() is None
-        term = next(election)  # type: ignore[call-overload]
+        term = next(election)
         assert election.leading
         assert term.leading
         error = ZeroDivisionError()

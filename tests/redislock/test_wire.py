@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 from collections.abc import AsyncIterator
 from typing import Any
@@ -263,7 +264,7 @@ class TestOtherClients:
     @pytest.fixture
     async def other(self, any_redis: RedisServer) -> AsyncIterator[OtherRedis]:
         """Give such a client."""
-        client = OtherRedis.from_url(any_redis.url)
+        client: OtherRedis = OtherRedis.from_url(any_redis.url)  # type: ignore[assignment]
         yield client
         await client.aclose()
 
@@ -341,7 +342,7 @@ class TestTimers:
         chance = random.Random(7)
         delays = [number / 100 for number in range(12)]
         chance.shuffle(delays)
-        kept = [timers.call_later(delay, lambda delay=delay: fired.append(delay)) for delay in delays]
+        kept = [timers.call_later(delay, functools.partial(fired.append, delay)) for delay in delays]
         dropped = [timers.call_later(60, fired.clear) for _ in range(300)]
         timers.call_later(0.13, done.set)
 
