@@ -205,7 +205,7 @@ def test_a_careless_connector_lets_replies_cross_over():
 class LosingPool(Pool[FakeConnection]):
     """The broken twin that forgets a connection whose hand-over crossed with a cancellation."""
 
-    def _take_back(self, slot, discard=False, used=True):  # type: ignore[no-untyped-def] # noqa: ANN001, FBT002
+    def _take_back(self, slot, discard=False, used=True):  # noqa: ANN001, FBT002
         if used:
             super()._take_back(slot, discard, used)
 

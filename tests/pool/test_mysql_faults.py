@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, select
@@ -20,7 +21,7 @@ DRIVERS = ("aiomysql", "asyncmy")
 TABLE = Table("fault", MetaData(), Column("id", Integer, primary_key=True), Column("word", String(20)))
 
 
-def make(url: str, driver: str = "aiomysql", **options: float) -> MysqlPool:
+def make(url: str, driver: str = "aiomysql", **options: Any) -> MysqlPool:  # any option of the class
     """Make a pool of a driver."""
     return MysqlPool(url.replace("mysql://", f"mysql+{driver}://", 1), **options)
 

@@ -111,9 +111,11 @@ class TestWrong:
         """Sections must be mappings or URLs, names must be names."""
         manager = SqlPoolManager()
 
+        wrong: Any
+
         for wrong in (5, [], {"default": 5}, {5: {}}, {"": {}}):
             with pytest.raises(ConfigError, match="DATABASES"):
-                manager.register(wrong)  # type: ignore[arg-type]
+                manager.register(wrong)
 
         with pytest.raises(ConfigError, match="x must be a mapping"):
             options_of(5, {}, where="x")  # type: ignore[arg-type]

@@ -118,12 +118,14 @@ class TestMisuse:
 
     def test_impossible_sizes_are_refused(self):
         """A pool whose bounds don't fit together cannot be made."""
-        for wrong in (
+        impossible: list[dict[str, Any]] = [
             {"min_size": 3, "max_size": 2},
             {"max_size": 0},
             {"min_size": -1},
             {"max_connecting": 0},
-        ):
+        ]
+
+        for wrong in impossible:
             with pytest.raises(UsageError, match="0 <= min_size <= max_size"):
                 make_pool(**wrong)
 

@@ -388,11 +388,12 @@ class TestErrors:
     async def test_two_tasks_on_one_client_are_refused_or_take_turns(self, pool: SqlPool):
         """Without share() simultaneous use is an error, with it the tasks wait for each other."""
         async with pool.get_client() as client:
-            first, second = await asyncio.gather(
+            results: list[Any] = await asyncio.gather(
                 client.select("SELECT 1 AS a"), client.select("SELECT 2 AS a"), return_exceptions=True
             )
+            first, second = results
             assert isinstance(second, ConnectionBusy)
-            assert [tuple(row) for row in first] == [(1,)]  # type: ignore[union-attr]
+            assert [tuple(row) for row in first] == [(1,)]
             shared = client.share()
             assert shared is client.share()
             answers = await asyncio.gather(*(shared.find("SELECT :n AS a", n=n) for n in range(20)))
@@ -449,7 +450,8 @@ class TestRows:
         row = await pool.find(select(ITEM).where(ITEM.c.id == 1))
         assert isinstance(row, Row)
         assert (row.id, row["name"], row[2], row[-1], row[0:2]) == (1, "n1", 1, 1, (1, "n1"))
-        assert row == (1, "n1", 1)
+        plain: Any = (1, "n1", 1)
+        assert row == plain
         assert row._asdict() == {"id": 1, "name": "n1", "price": 1}
         assert row.keys() == ("id", "name", "price")
         assert (row.get("price"), row.get("nope", 7)) == (1, 7)
@@ -467,7 +469,7 @@ class TestRows:
             _ = row["nope"]
 
         with pytest.raises(AttributeError):
-            row.name = "x"
+            row.name = "x"  # type: ignore[attr-defined]
 
     async def test_strange_names_are_read_by_key_or_index(self, pool: SqlPool):
         """Names of methods, private names and names that occur twice."""
