@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import aiocache  # type: ignore[import-untyped] # has none
+import aiocache
 import cashews
-from aiocache.serializers import JsonSerializer  # type: ignore[import-untyped] # has none
+from aiocache.serializers import JsonSerializer
 
 from tools.bench.harness import Candidate, Case, Suite, Target, main
 from tools.servers import RedisServer

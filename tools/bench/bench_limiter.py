@@ -100,7 +100,8 @@ def throttled_by(kind: RateLimiterType) -> Callable[[RedisServer], Coroutine[Any
     async def make(server: RedisServer) -> Hit:
         store = RedisStore(server=server.url, options={"POOL_KWARGS": {"max_connections": 100}})
         limiter = Throttled(using=kind.value, quota=per_min(LIMIT, burst=LIMIT), store=store)
-        return limiter.limit
+        hit: Hit = limiter.limit
+        return hit
 
     return make
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import aiomysql
+import aiomysql  # type: ignore[import-untyped]
 import asyncmy
 from sqlalchemy import Column, Integer, MetaData, String, Table, bindparam, insert, select
 from sqlalchemy.ext.asyncio import create_async_engine

@@ -7,8 +7,8 @@ import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from apscheduler.schedulers.asyncio import AsyncIOScheduler  # type: ignore[import-untyped] # has none
-from apscheduler.triggers.cron import CronTrigger as TheirCronTrigger  # type: ignore[import-untyped] # has none
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.cron import CronTrigger as TheirCronTrigger
 
 from tools.bench.harness import Candidate, Case, Suite, Target, main
 from ws_tasks import IntervalTask, Scheduler

@@ -11,11 +11,6 @@ from tools.checks._model import IMPORT_NAMES, PACKAGES, Check, Failed, command, 
 __all__ = ("static_checks",)
 
 
-# Benchmarks import peers that only their own environment has. Two suites hand wrong things to typed functions
-# all over, to see them refused.
-UNTYPED = ("--exclude", r"tools/bench/bench_\w+\.py$", "--exclude", r"tests/(pool|redislock)/")
-
-
 def static_checks() -> list[Check]:
     """Return the checks of this module."""
     sources = [
@@ -30,7 +25,7 @@ def static_checks() -> list[Check]:
         Check("lint", lint, cost=3),
         Check("format", check_format, cost=1),
         Check("mypy:libraries", partial(check_mypy, *sources), cost=60),
-        Check("mypy:tests", partial(check_mypy, *UNTYPED, "tests", "tools"), cost=60),
+        Check("mypy:tests", partial(check_mypy, "tests", "tools"), cost=60),
         *verified,
         Check("imports", check_imports, cost=5),
     ]
