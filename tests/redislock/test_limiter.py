@@ -59,6 +59,9 @@ def blocking(redis_server: RedisServer) -> Iterator[BlockingRedis]:
 
 
 STEPS = st.lists(st.tuples(st.floats(0.0, 1.5), st.integers(1, 4)), min_size=1, max_size=25)
+WAVERING = st.lists(
+    st.tuples(st.floats(0.0, 1.5), st.floats(0.0, 1.0), st.integers(1, 4)), min_size=1, max_size=25
+)
 EXACT = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -171,6 +174,82 @@ class TestModels:
         allowed = [t for t in times if blocking.eval(fixed, 1, "fixed", window, limit, t)]
         assert len([t for t in allowed if t > allowed[-1] - window]) == 2 * limit
 
+    @EXACT
+    @given(window=st.integers(16, 10**9), limit=st.integers(1, 20), steps=WAVERING)
+    def test_a_clock_that_wavers(
+        self, blocking: BlockingRedis, window: int, limit: int, steps: list[tuple[float, float, int]]
+    ):
+        """When the server's clock steps back within a window, time stands still, and what was counted counts on."""
+        blocking.delete("simulated")
+        exact = Simulated(blocking, "limit_sliding", window, limit)
+        log: list[tuple[int, int]] = []
+        latest = NOW
+
+        for gap, back, cost in steps:
+            latest += int(gap * window / limit)
+            now = latest - int(back * window)
+            still = max([now, *(at for at, _ in log)])
+            log = [(at, amount) for at, amount in log if at > still - window]
+            used = sum(amount for _, amount in log)
+            allowed, remaining, retry, _ = exact.hit(now, cost)
+            assert allowed == (used + cost <= limit)
+
+            if allowed:
+                log.append((still, cost))
+            else:
+                assert remaining == limit - used
+                assert cost > limit or sum(a for at, a in log if at > now + retry - window) + cost <= limit
+
+    @EXACT
+    @given(window=st.integers(16, 10**9), limit=st.integers(1, 20), steps=WAVERING)
+    def test_buckets_under_a_clock_that_wavers(
+        self, blocking: BlockingRedis, window: int, limit: int, steps: list[tuple[float, float, int]]
+    ):
+        """So it does in buckets, at the beginning of the newest one."""
+        blocking.delete("simulated")
+        limiter = Simulated(blocking, "limit_frequency", window, limit)
+        width = math.ceil(window / 16)
+        log: list[tuple[int, int]] = []
+        latest = NOW
+
+        for gap, back, cost in steps:
+            latest += int(gap * window / limit)
+            now = latest - int(back * window)
+            still = max([now, *(bucket * width for bucket, _ in log)])
+            log = [(bucket, amount) for bucket, amount in log if bucket >= (still - window) // width]
+            used = sum(amount for _, amount in log)
+            allowed, remaining, _, _ = limiter.hit(now, cost)
+            assert allowed == (used + cost <= limit)
+
+            if allowed:
+                log.append((still // width, cost))
+            else:
+                assert remaining == limit - used
+
+    @pytest.mark.parametrize("script", ["limit_sliding", "limit_frequency", "limit_bucket"])
+    def test_a_microsecond_back_empties_nothing(self, blocking: BlockingRedis, script: str):
+        """A full window stays full when the server's clock steps back a little, wherever it stands."""
+        for now in (NOW, NOW + 1, NOW + 62_500):
+            blocking.delete("simulated")
+            args = (1_000_000, 1, 5) if script == "limit_bucket" else (1_000_000, 5)
+            limiter = Simulated(blocking, script, *args)
+            assert limiter.hit(now, 5)[0] == 1
+            assert limiter.hit(now - 1, 1)[0] == 0
+
+    def test_costs_no_more_with_many_entries(self, blocking: BlockingRedis):
+        """A log of 20,000 hits is purged, and its denials are dated, in a few commands."""
+        blocking.delete("simulated")
+        window, limit = 1_000_000, 20_000
+        limiter = Simulated(blocking, "limit_sliding", window, limit)
+        blocking.rpush("simulated", *(f"{NOW + n} {n} 1" for n in range(limit)))
+        blocking.config_resetstat()
+        assert limiter.hit(NOW + limit, 5_000) == [0, 0, window - limit + 4_999, window - 1]
+        assert limiter.hit(NOW + window + 9_999, 1)[:2] == [1, 9_999]
+        assert blocking.llen("simulated") == 10_001
+        stats = blocking.info("commandstats")
+        assert isinstance(stats, dict)
+        assert sum(stats[f"cmdstat_{name}"]["calls"] for name in ("lindex", "ltrim", "rpush")) < 100
+
     @pytest.mark.parametrize("script", ["limit_sliding", "limit_frequency"])
     def test_a_clock_that_steps_back(self, blocking: BlockingRedis, script: str):
         """When the server's clock steps back an hour, no key is locked for longer than its window."""
@@ -252,24 +331,39 @@ class TestHits:
             await limiter.reset("k")
             assert (await limiter.peek("k")).remaining == 3
 
-    async def test_repairs_a_missing_ttl(self, redis: Redis):
-        """A key that somebody made persistent gets its TTL back with the next hit, even a refused one."""
+    @pytest.mark.parametrize("used", [1, 3])
+    @pytest.mark.parametrize("then", ["hit", "peek"])
+    async def test_repairs_a_missing_ttl(self, redis: Redis, used: int, then: str):
+        """A key that somebody made persistent gets its TTL back: by a hit, allowed or refused, and by a look."""
         for limiter in limiters(redis):
-            await limiter.hit("k", 3)
+            await limiter.hit("k", used)
 
         for key in await redis.keys("*"):
             await redis.persist(key)
 
         for limiter in limiters(redis):
-            assert not (await limiter.hit("k")).allowed
+            verdict = await (limiter.hit("k") if then == "hit" else limiter.peek("k"))
+            assert verdict.allowed == (used == 1)
 
-        assert {await redis.pttl(key) > 0 for key in await redis.keys("*")} == {True}
+        ttls = [await redis.pttl(key) for key in await redis.keys("*")]
+        assert len(ttls) == 3
+        assert min(ttls) > 0
 
     async def test_replaces_rubbish(self, redis: Redis):
         """A key of a foreign type does not break the limiter for ever."""
         for limiter in limiters(redis):
             await redis.sadd(limiter._key("k"), "rubbish")
             assert (await limiter.hit("k")).allowed
+
+    async def test_replaces_rubbish_of_its_own_type(self, redis: Redis):
+        """Nor does a key whose content it cannot read."""
+        one, two, three = limiters(redis)
+        await redis.hset(one._key("k"), mapping={"a": "b", str(10**6): "many"})
+        await redis.rpush(two._key("k"), "1 1", "7")
+        await redis.set(three._key("k"), "full")
+
+        for limiter in (one, two, three):
+            assert (await limiter.hit("k")).remaining == 2
 
     async def test_keys_are_apart(self, redis: Redis):
         """Keys, namespaces and limits do not share counts."""
@@ -296,7 +390,17 @@ class TestHits:
         await limiter.hit("k")
         await limiter.hit("other")
         await limiter.hit("other")
-        assert list(limiter._denied) == ["other"]
+        assert list(limiter._denied) == [("other", 1)]
+
+    async def test_denies_each_cost_from_memory(self, redis: Redis):
+        """What costs more has to wait longer, and is told so; a reset forgets all costs."""
+        limiter = TokenBucketLimiter(redis, 0.01, 3, deny_cache=10, clock=lambda: 100.0)
+        await limiter.hit("k", 3)
+        waits = [(await limiter.hit("k", cost)).retry_after for cost in (1, 2, 1, 2)]
+        assert waits == pytest.approx([100, 200, 100, 200], abs=1)
+        assert waits[:2] == pytest.approx(waits[2:])
+        await limiter.reset("k")
+        assert (await limiter.hit("k", 2)).allowed
 
 
 class TestErrors:
@@ -310,6 +414,7 @@ class TestErrors:
             verdict = await limiter.hit("k")
             assert verdict.allowed
             assert verdict.degraded
+            assert await limiter.peek("k") == verdict
 
         async with FrequencyLimiter(nowhere, 60, 3, on_error="closed", timeout=0.05) as limiter:
             assert await limiter.is_limited("k")

@@ -371,7 +371,7 @@ class TestOthers:
         limiter.hit("k")
         limiter.hit("other")
         limiter.hit("other")
-        assert list(limiter._denied) == ["other"]
+        assert list(limiter._denied) == [("other", 1)]
         limiter.reset("other")
         assert limiter.peek("other").allowed
         assert SlidingWindowLimiter(client, 60, 2, namespace="x").hit("k").remaining == 1

@@ -199,6 +199,19 @@ class TestRunClaims:
             assert await RunClaims(redis, namespace="other").claim("run", 60)
             assert {await redis.pttl(key) > 0 for key in await redis.keys("*")} == {True}
 
+    async def test_gives_back_only_its_own(self, redis: Redis):
+        """Given back late, a claim that another has by now stays with the other."""
+        slow, other = RunClaims(redis), RunClaims(redis)
+        assert await slow.claim("run", 0.001)
+
+        while not await other.claim("run", 60):  # noqa: ASYNC110 - the claim ends on the server
+            await asyncio.sleep(0.001)
+
+        await slow.give_back("run")
+        assert not await slow.claim("run", 60)
+        await other.give_back("run")
+        assert await slow.claim("run", 60)
+
     async def test_a_lost_reply_does_not_lose_the_claim(self, redis: Redis):
         """The same claim, asked again, is still ours."""
         claims = RunClaims(redis)

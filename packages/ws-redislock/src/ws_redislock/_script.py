@@ -11,7 +11,7 @@ __all__ = ("Script", "load")
 
 
 COMMON = "--[[common]]"
-ALONE = ("claim", "fast")
+ALONE = ("claim", "fast", "unclaim")
 
 
 @dataclass(frozen=True, slots=True)

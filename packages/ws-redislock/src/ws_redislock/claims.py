@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import secrets
 from types import TracebackType
@@ -46,6 +47,8 @@ class RunClaims:
         self._source = redis
         self._kind = f"c:{check_name(namespace, 'namespace')}" if namespace else "c"
         self._timeout = _seconds("timeout", timeout)
+        self._claimer = f"{secrets.token_hex(8)}."
+        self._serial = itertools.count(1)
         self._caller: Caller | None = None
         self._flow: object = None
         self._owned: Any = None  # Any: the client made from a URL, of the driver's untyped make
@@ -75,15 +78,32 @@ class RunClaims:
         _, reply = await self._bind().call(
             load("claim"),
             (self._key(run_id),),
-            (secrets.token_hex(8), max(1, round(_seconds("ttl", ttl) * 1000))),
+            (f"{self._claimer}{next(self._serial):x}", max(1, round(_seconds("ttl", ttl) * 1000))),
             what=("claim", run_id),
             budget=self._timeout,
         )
         return int(reply[0]) == 1
 
     async def give_back(self, run_id: str) -> None:
-        """Let another claim the run at once, such as after it failed."""
-        await self._bind().delete(self._key(run_id), self._timeout)
+        """
+        Let another claim the run at once, such as after it failed.
+
+        Only what was claimed by this object is given back: when the claim's time is over and
+        another has claimed the run since, the other keeps it.
+
+        Args:
+            run_id: The run.
+
+        Raises:
+            UnavailableError: Redis gave no answer.
+        """
+        await self._bind().call(
+            load("unclaim"),
+            (self._key(run_id),),
+            (self._claimer,),
+            what=("claim", run_id),
+            budget=self._timeout,
+        )
 
     async def aclose(self) -> None:
         """Close an own client."""

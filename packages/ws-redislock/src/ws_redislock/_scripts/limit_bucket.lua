@@ -26,10 +26,10 @@ local function hit(key, cost)
   end
 
   local after = used + cost * period
+  if state and (after > capacity or cost == 0) and call('PTTL', key) < 0 then
+    call('PEXPIRE', key, math.ceil(used / limit / 1000) + 1)
+  end
   if after > capacity then
-    if call('PTTL', key) < 0 then
-      call('PEXPIRE', key, math.ceil(used / limit / 1000) + 1)
-    end
     return 0, math.floor((capacity - used) / period), math.ceil((after - capacity) / limit), math.ceil(used / limit)
   end
 

@@ -6,7 +6,7 @@ limiter                   promises                              costs
 ========================  ====================================  ===========================
 `FrequencyLimiter`        never more than the limit in any      17 small counters per key
                           window; frees at 1/16 of the window
-`SlidingWindowLimiter`    the same, exact to the microsecond    one entry per hit
+`SlidingWindowLimiter`    the same, exact to the microsecond    one entry per hit, 30 bytes
 `TokenBucketLimiter`      an average rate, with a burst         one number per key
 ========================  ====================================  ===========================
 
@@ -68,8 +68,8 @@ class RateLimiter:
         namespace: Keeps the keys of several uses apart.
         on_error: What to do when Redis gives no answer: allow, deny, or raise.
         timeout: Seconds to wait for Redis.
-        deny_cache: For how many denied keys the time of the next chance is kept, so that
-            further hits are denied without asking Redis.
+        deny_cache: For how many denied keys (and costs) the time of the next chance is kept, so
+            that further hits of that cost are denied without asking Redis.
         clock: The clock of that cache.
     """
 
@@ -101,7 +101,7 @@ class RateLimiter:
         self._on_error = on_error
         self._timeout = timeout
         self._cache_size = deny_cache
-        self._denied: OrderedDict[str, tuple[float, int, Verdict]] = OrderedDict()
+        self._denied: OrderedDict[tuple[str, int], tuple[float, Verdict]] = OrderedDict()
         self._clock = clock
         self._caller: Caller | None = None
         self._flow: object = None
@@ -143,6 +143,10 @@ class RateLimiter:
             What is left; `allowed` tells whether a hit of cost 1 would be allowed now.
         """
         verdict = self._ask(key, 0)
+
+        if verdict.degraded:
+            return verdict
+
         return Verdict(verdict.remaining > 0, verdict.remaining, 0.0, verdict.reset_after, verdict.degraded)
 
     def is_limited(self, key: str, incr_num: int = 1) -> bool:
@@ -160,7 +164,9 @@ class RateLimiter:
 
     def reset(self, key: str) -> None:
         """Forget all hits of a key."""
-        self._denied.pop(key, None)
+        for known in [known for known in self._denied if known[0] == key]:
+            del self._denied[known]
+
         caller = self._bind()
         caller.delete(self._key(key), self._timeout)
 
@@ -216,8 +222,8 @@ class RateLimiter:
         verdict = Verdict(reply[0] == 1, reply[1], reply[2] / 1e6, reply[3] / 1e6)
 
         if self._cache_size and not verdict.allowed:
-            self._denied[key] = (self._clock() + verdict.retry_after, cost, verdict)
-            self._denied.move_to_end(key)
+            self._denied[key, cost] = (self._clock() + verdict.retry_after, verdict)
+            self._denied.move_to_end((key, cost))
 
             if len(self._denied) > self._cache_size:
                 self._denied.popitem(last=False)
@@ -225,19 +231,20 @@ class RateLimiter:
         return verdict
 
     def _known_denial(self, key: str, cost: int) -> Verdict | None:
-        known = self._denied.get(key)
+        known = self._denied.get((key, cost))
 
-        if known is None or cost < known[1]:
+        if known is None:
             return None
 
-        left = known[0] - self._clock()
+        until, verdict = known
+        left = until - self._clock()
 
         if left <= 0:
-            del self._denied[key]
+            del self._denied[key, cost]
             return None
 
-        passed = known[2].retry_after - left
-        return Verdict(False, known[2].remaining, left, max(left, known[2].reset_after - passed))
+        passed = verdict.retry_after - left
+        return Verdict(False, verdict.remaining, left, max(left, verdict.reset_after - passed))
 
 
 class FrequencyLimiter(RateLimiter):
@@ -303,7 +310,8 @@ class SlidingWindowLimiter(RateLimiter):
     """
     At most so many hits in any window of so many seconds, exact to the microsecond.
 
-    Redis keeps one entry per hit in the window: for small limits, or where exactness pays.
+    Redis keeps one entry of some 30 bytes per hit in the window. What a hit costs does not grow
+    with them: entries that left the window are found by halving, and dropped in one piece.
 
     Args:
         redis: A blocking client, a pool that holds one, or a URL.
