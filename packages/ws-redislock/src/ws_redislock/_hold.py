@@ -30,6 +30,11 @@ class Hold:
         self._scope: BodyScope | None = None
 
     async def __aenter__(self) -> Held:
+        await self.acquire()
+        return self.enter()
+
+    async def acquire(self) -> Held:
+        """Acquire the lock; the block that a loss cancels has not begun yet."""
         if not await self._lock.acquire(self._timeout):
             raise LockNotAcquired(
                 f"lock {self._lock.name!r} was not free within {self._timeout:g} s",
@@ -38,11 +43,17 @@ class Hold:
             )
 
         held = self._held = self._lock.current()
+        return held
+
+    def enter(self) -> Held:
+        """Begin the block: it is cancelled when the lock is lost, or was lost by now."""
+        held = self._held
+        assert held is not None  # noqa: S101 - tells the type checker
         self._scope = BodyScope()
         held.enter(self._scope)
 
-        if held.lost:
-            self._scope.cancel("lost at once")
+        if not held.locked:
+            self._scope.cancel(f"lock {held.name!r} was lost before the block began")
 
         return held
 
@@ -59,7 +70,8 @@ class Hold:
             ours = await scope.leave(error)
         finally:
             try:
-                kept = await self._lock.release()
+                # The body may have given it back itself: that is no loss.
+                kept = await self._lock.release() if self._lock.holds(held) else not held.lost
             except UnavailableError as failure:
                 # The body's work was done under a valid lease, and that is what counts here.
                 _log.warning("%s", failure)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, TypeVar
 
-__all__ = ("BodyScope", "current_flow")
+__all__ = ("BodyScope", "all_done", "current_flow")
+
+T = TypeVar("T")
 
 
 def current_flow() -> object:
     """Return what a reentrant lock belongs to: the running task."""
     return asyncio.current_task()
+
+
+async def all_done(calls: Iterable[Callable[[], Coroutine[Any, Any, T]]]) -> list[T | BaseException]:
+    """Make calls at the same time; return what each gave or raised, in their order."""
+    return await asyncio.gather(*(call() for call in calls), return_exceptions=True)
 
 
 class BodyScope:
@@ -44,14 +53,17 @@ class BodyScope:
         if not self._fired:
             return False
 
-        if error is None:
-            # The body ended before our cancel reached it: take the cancel back.
-            try:
-                await asyncio.sleep(0)
-            except asyncio.CancelledError:
-                if self._task.uncancel() > self._before:
-                    raise
+        if isinstance(error, asyncio.CancelledError):
+            return self._task.uncancel() <= self._before
 
-                return True
+        # The body may have ended before our cancel reached it, as when it found the loss itself:
+        # uncancel() alone would leave it to strike at the task's next await.
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            if self._task.uncancel() > self._before:
+                raise
+        else:
+            self._task.uncancel()
 
-        return self._task.uncancel() <= self._before and isinstance(error, asyncio.CancelledError)
+        return error is None

@@ -37,6 +37,7 @@ class Term:
         self._hold = hold
 
     async def __aenter__(self) -> Self:
+        self._hold.enter()
         return self
 
     async def __aexit__(
@@ -144,7 +145,7 @@ class LeaderElection:
         """Wait for the next term; a term that is still on is given up first."""
         await self._lock.release()
         hold = self._lock.hold(None)
-        return Term(await hold.__aenter__(), hold)
+        return Term(await hold.acquire(), hold)
 
     @property
     def leading(self) -> bool:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
 from ws_redislock._calls import RedisSource
-from ws_redislock._held import OnLost
-from ws_redislock._scope import BodyScope
-from ws_redislock.errors import ConfigError, LockLost, LockNotAcquired
+from ws_redislock._held import Held, OnLost
+from ws_redislock._options import seconds
+from ws_redislock._scope import BodyScope, all_done
+from ws_redislock.errors import ConfigError, LockNotAcquired, UnavailableError
 from ws_redislock.mutex import MutexLock
 from ws_redislock.observe import LockObserver
 
 __all__ = ("MultiHold", "MultiLock")
+
+_log = logging.getLogger("ws_redislock")
 
 
 class MultiLock:
@@ -130,7 +134,14 @@ class MultiLock:
 
         Returns:
             Whether all are held now.
+
+        Raises:
+            ConfigError: The timeout is no number from 0.
+            UnavailableError: Redis cannot be reached.
         """
+        if timeout is not None:
+            seconds("timeout", timeout)
+
         end = None if timeout is None else time.monotonic() + timeout
         done = False
 
@@ -150,24 +161,18 @@ class MultiLock:
 
     async def release(self) -> bool:
         """
-        Give all back, the last first.
+        Give all back, at the same time.
 
         Returns:
             Whether all were held until now.
         """
-        kept = True
-        failure: BaseException | None = None
+        outcomes = await all_done([lock.release for lock in reversed(self._locks)])
 
-        for lock in reversed(self._locks):
-            try:
-                kept = await lock.release() and kept
-            except BaseException as error:  # noqa: BLE001 - the others are released all the same
-                failure = failure or error
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome  # the others were released all the same
 
-        if failure is not None:
-            raise failure
-
-        return kept
+        return all(outcomes)
 
     def hold(self, timeout: float | None = None) -> MultiHold:
         """
@@ -184,19 +189,23 @@ class MultiLock:
 
     async def aclose(self) -> None:
         """Release what is held, and wait for what goes on in the background."""
-        for lock in reversed(self._locks):
-            await lock.aclose()
+        outcomes = await all_done([lock.aclose for lock in reversed(self._locks)])
+
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
 
 
 class MultiHold:
     """The context manager of `MultiLock.hold`."""
 
-    __slots__ = ("_lock", "_locks", "_scope", "_timeout")
+    __slots__ = ("_all_held", "_lock", "_locks", "_scope", "_timeout")
 
     def __init__(self, lock: MultiLock, locks: list[MutexLock], timeout: float | None) -> None:
         self._lock = lock
         self._locks = locks
         self._timeout = timeout
+        self._all_held: list[Held] = []
         self._scope: BodyScope | None = None
 
     async def __aenter__(self) -> Mapping[str, int]:
@@ -206,9 +215,10 @@ class MultiHold:
             )
 
         self._scope = scope = BodyScope()
+        self._all_held = [lock.current() for lock in self._locks]
 
-        for lock in self._locks:
-            lock.current().enter(scope)
+        for held in self._all_held:
+            held.enter(scope)
 
         return self._lock.fences
 
@@ -217,18 +227,20 @@ class MultiHold:
     ) -> None:
         scope = self._scope
         assert scope is not None  # noqa: S101 - tells the type checker
-        all_held = [lock.current() for lock in self._locks]
 
-        for held in all_held:
+        for held in self._all_held:
             held.leave(scope)
-
-        kept = True
 
         try:
             ours = await scope.leave(error)
         finally:
-            kept = await self._lock.release()
+            try:
+                await self._lock.release()
+            except UnavailableError as failure:
+                # The body's work was done under valid leases, and that is what counts here.
+                _log.warning("%s", failure)
 
-        if not kept and (ours or error is None):
-            lost = next((held.loss() for held in all_held if held.lost), None)
-            raise (lost or LockLost(f"{self._lock!r} was lost")) from error
+        lost = next((held for held in self._all_held if held.lost), None)
+
+        if lost is not None and (ours or error is None):
+            raise lost.loss() from error

@@ -151,6 +151,10 @@ class BaseLock(Looking):
 
         return self._held
 
+    def holds(self, held: Held) -> bool:
+        """Tell whether an acquisition is this object's current one."""
+        return self._held is held
+
     def fresh(self) -> Self:
         """Return a new object for another acquisition of the same lock, with the same options."""
         clone = copy.copy(self)
@@ -243,8 +247,8 @@ class BaseLock(Looking):
 
         hub = self._bind()
 
-        if held.reentry is not None:
-            hub.reentrant.pop(held.reentry, None)
+        if held.reentry in hub.reentrant and hub.reentrant[held.reentry] is held:
+            del hub.reentrant[held.reentry]
 
         left = held.end()
 

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
-__all__ = ("BodyScope", "current_flow")
+__all__ = ("BodyScope", "all_done", "current_flow")
+
+T = TypeVar("T")
 
 
 def current_flow() -> object:
     """Return what a reentrant lock belongs to: the running thread."""
     return threading.get_ident()
+
+
+def all_done(calls: Iterable[Callable[[], T]]) -> list[T | BaseException]:
+    """Make calls one after the other; return what each gave or raised, in their order."""
+    outcomes: list[T | BaseException] = []
+
+    for call in calls:
+        try:
+            outcomes.append(call())
+        except BaseException as error:  # noqa: BLE001 - the others are made all the same
+            outcomes.append(error)
+
+    return outcomes
 
 
 class BodyScope:

@@ -38,6 +38,7 @@ class Term:
         self._hold = hold
 
     def __enter__(self) -> Self:
+        self._hold.enter()
         return self
 
     def __exit__(
@@ -146,7 +147,7 @@ class LeaderElection:
         """Wait for the next term; a term that is still on is given up first."""
         self._lock.release()
         hold = self._lock.hold(None)
-        return Term(hold.__enter__(), hold)
+        return Term(hold.acquire(), hold)
 
     @property
     def leading(self) -> bool:

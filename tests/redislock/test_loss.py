@@ -1,0 +1,117 @@
+"""Losses at awkward moments: nothing but the block is cancelled, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from ws_redislock import LeaderElection, LockLost, MultiLock, MutexLock
+
+
+class RefusedError(Exception):
+    """What a body raises by itself."""
+
+
+async def take_away(redis: Redis, name: str = "k", kind: str = "m") -> None:
+    """Delete a lock's holders, so that nobody is told."""
+    assert await redis.delete(f"wsl:{kind}:{{{name}}}:holders")
+
+
+class TestFoundByTheBody:
+    """A body that finds the loss itself."""
+
+    @pytest.mark.parametrize("raises", [True, False])
+    async def test_no_cancel_is_left_over(self, redis: Redis, raises: bool):  # noqa: FBT001 - a parameter
+        """After the block the task goes on undisturbed, whatever the block ended with."""
+
+        async def body() -> None:
+            async with MutexLock(redis, "k", 60).hold() as held:
+                await take_away(redis)
+
+                if not await held.renew() and raises:
+                    raise RefusedError
+
+        async def work() -> str:
+            with pytest.raises(RefusedError if raises else LockLost):
+                await body()
+
+            task = asyncio.current_task()
+            assert task is not None
+            assert task.cancelling() == 0
+            await asyncio.sleep(0.01)
+            return "went on"
+
+        assert await asyncio.create_task(work()) == "went on"
+
+    async def test_a_cancel_from_outside_is_kept(self, redis: Redis):
+        """A cancel that comes with the loss is not taken away with it."""
+
+        async def body() -> None:
+            async with MutexLock(redis, "k", 60).hold() as held:
+                await take_away(redis)
+
+                if not await held.renew():
+                    task = asyncio.current_task()
+                    assert task is not None
+                    task.cancel()
+                    raise RefusedError
+
+        task = asyncio.create_task(body())
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    async def test_given_back_by_the_body(self, redis: Redis):
+        """A body that gives the lock back itself has not lost it; of several locks as of one."""
+        one, several = MutexLock(redis, "a", 60), MultiLock(redis, ["b", "c"], 60)
+
+        async with one.hold():
+            assert await one.release()
+
+        async with several.hold():
+            assert await several.release()
+
+        assert not await one.exists()
+
+
+class TestReentrant:
+    """A reentrant lock after its loss."""
+
+    async def test_a_late_release_leaves_the_next_one(self, redis: Redis):
+        """The release of the lost acquisition does not forget the one after it."""
+        first, second, third = (MutexLock(redis, "k", 60, reentrant=True) for _ in range(3))
+        assert await first.acquire()
+        await take_away(redis)
+        assert not await first.renew()
+        assert await second.acquire()
+        assert not await first.release()
+        assert await third.acquire()
+        assert third.fence == second.fence
+        await third.release()
+        await second.release()
+
+
+class TestLeader:
+    """Office lost outside of the term's block."""
+
+    async def test_only_the_block_is_cancelled(self, redis: Redis):
+        """A loss before the block cancels nothing until the block begins, and then ends it at once."""
+        steps: list[str] = []
+
+        async with LeaderElection(redis, "k", lease=60) as election:
+            async for term in election:
+                if not steps:
+                    assert await LeaderElection(redis, "k").depose()
+                    await asyncio.wait_for(term.wait_over(), 10)
+                    await asyncio.sleep(0.01)
+                    steps.append("before")
+
+                    async with term:
+                        await asyncio.sleep(10)
+                        steps.append("never")
+                else:
+                    steps.append("again")
+                    break
+
+        assert steps == ["before", "again"]
