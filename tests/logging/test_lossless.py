@@ -177,6 +177,19 @@ class TestProcesses:
 
         assert len(list(tmp_path.glob("app.*.log"))) == 3
 
+    @pytest.mark.parametrize("first", ["", "work('b', 10)\n"])
+    def test_logging_while_the_interpreter_ends(self, tmp_path: Path, first: str) -> None:
+        """When no thread can be started any more, lines are written and files tidied all the same."""
+        program = (
+            "start(file_rotation=LogFileRotator(10_000), file_retention=None, compression='gz')\n"
+            f"{first}atexit.register(work, 'a', 2000)\n"
+        )
+
+        assert run(tmp_path, program) == ""
+        found = {thread: sorted(numbers) for (_, thread), numbers in accounts(tmp_path).items()}
+        assert found["a"] == list(range(2000))
+        assert {path.suffix for path in tmp_path.glob("app.*.log*")} == {".gz"}
+
     def test_renamed_by_somebody_else(self, tmp_path: Path) -> None:
         """Logrotate's way: rename, and the writer follows to a new file."""
         process = launch(

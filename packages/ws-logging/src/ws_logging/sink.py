@@ -300,8 +300,12 @@ class QueuedFileSink:
         with self._starting:
             if self._worker is None and not self._stopping:
                 name = f"log writer {self._file.path.name}"
-                worker = self._worker = threading.Thread(target=self._work, daemon=True, name=name)
-                worker.start()
+                worker = threading.Thread(target=self._work, daemon=True, name=name)
+
+                if _begun(worker):
+                    self._worker = worker
+                else:
+                    self._sweep(time.monotonic() + self._stop_timeout)
 
     def _write_now(self, line: bytes) -> None:
         """Write without the writer, after `stop`."""
@@ -437,8 +441,12 @@ class QueuedFileSink:
                 self._note_error(error)
 
         name = f"log tidier {self._file.path.name}"
-        tidier = self._tidying = threading.Thread(target=work, daemon=True, name=name)
-        tidier.start()
+        tidier = threading.Thread(target=work, daemon=True, name=name)
+
+        if _begun(tidier):
+            self._tidying = tidier
+        else:
+            work()
 
     def _note_error(self, error: OSError) -> None:
         self._errors += 1
@@ -543,6 +551,16 @@ def _live_path(path: str | os.PathLike[str]) -> Path:
         text = text.replace(marker, "")
 
     return Path(text).absolute()
+
+
+def _begun(thread: threading.Thread) -> bool:
+    """Start a thread; tell whether it could be: from Python 3.12 on not while the interpreter ends."""
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+
+    return True
 
 
 def _plain_notice(count: int) -> str:
