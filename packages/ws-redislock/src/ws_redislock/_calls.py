@@ -156,7 +156,7 @@ class Caller:
         )
         # Any: the driver's pool is typed for its own use only.
         pool: Any = cast("Any", client).connection_pool if plain else None
-        self._wire = Wire(pool) if plain and Wire.fits(pool) else None
+        self._wire = Wire.to(pool) if plain and Wire.fits(pool) else None
 
     async def once(
         self, script: Script, keys: Sequence[bytes], args: Sequence[Argument], within: float

@@ -9,6 +9,8 @@ it is leased. A caller that is cancelled leaves a tombstone behind, whose reply 
 from __future__ import annotations
 
 import asyncio
+import os
+import weakref
 from collections import deque
 from typing import Any, cast
 
@@ -29,9 +31,15 @@ MANY = 6
 """Commands after which the server gets work while the loop's turn still goes on."""
 
 
+_wires: weakref.WeakValueDictionary[tuple[int, int, int], Wire] = weakref.WeakValueDictionary()
+
+
 class Wire:
     """
     Sends commands over one leased connection, and leases another when it breaks.
+
+    All who work on one pool in one event loop share it, see `to`. It lives as long as one of
+    them does, and as long as it has a connection: the timer that gives it back refers to it.
 
     Args:
         pool: The connection pool of a plain ``redis.asyncio.Redis``.
@@ -39,6 +47,7 @@ class Wire:
 
     def __init__(self, pool: Any) -> None:  # Any: the driver types its pool for its own use only
         self._pool = pool
+        self._loop = asyncio.get_running_loop()
         self._link: _Link | None = None
         self._connecting: asyncio.Task[_Link] | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -48,6 +57,17 @@ class Wire:
     def fits(pool: Any) -> bool:  # Any: as above
         """Tell whether a pool can spare a connection for long."""
         return hasattr(pool, "get_connection") and getattr(pool, "max_connections", 0) >= FEW
+
+    @staticmethod
+    def to(pool: Any) -> Wire:  # Any: as above
+        """Return the one wire that a pool has in the running loop."""
+        identity = (os.getpid(), id(asyncio.get_running_loop()), id(pool))
+        wire = _wires.get(identity)
+
+        if wire is None:
+            wire = _wires[identity] = Wire(pool)
+
+        return wire
 
     async def call(self, command: tuple[str | bytes | int, ...], within: float) -> Any:  # Any: any reply
         """
@@ -67,8 +87,12 @@ class Wire:
         link = self._link
 
         if link is None or link.closed:
-            async with asyncio.timeout(within):
+            end = self._loop.time() + within
+
+            async with asyncio.timeout_at(end):
                 link = await self._connect()
+
+            within = max(0.001, end - self._loop.time())
 
         self._used = True
         reply = await link.call(encode(command), within)
@@ -84,7 +108,7 @@ class Wire:
     async def _connect(self) -> _Link:
         """Lease one connection for all who want one now; a cancelled caller does not stop it."""
         if self._connecting is None or self._connecting.done():
-            self._connecting = asyncio.get_running_loop().create_task(self._lease())
+            self._connecting = self._loop.create_task(self._lease())
             # Callers that gave up meanwhile do not ask for its error.
             self._connecting.add_done_callback(lambda task: task.cancelled() or task.exception())
 
@@ -104,7 +128,7 @@ class Wire:
 
     def _watch_idleness(self) -> None:
         self._used = False
-        self._idle_timer = asyncio.get_running_loop().call_later(IDLE, self._check_idleness)
+        self._idle_timer = self._loop.call_later(IDLE, self._check_idleness)
 
     def _check_idleness(self) -> None:
         link = self._link
