@@ -101,7 +101,7 @@ class Compiler:
         self.misses: int = 0
         self._size = size
         self._plans: dict[object, Plan] = {}
-        self.cached = _can_cache(dialect)
+        self.cached: bool = _can_cache(dialect)
 
     def __len__(self) -> int:
         return len(self._plans)
