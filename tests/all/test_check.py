@@ -211,7 +211,7 @@ class TestRoutes:
         (place / "table_app.py").write_text(APP)
         routes.show(None)
 
-        assert re.search(r"GET +/word +table_app\.create\.word +Say a word\.", capsys.readouterr().out)
+        assert re.search(r"GET +/word +table_app\.word +Say a word\.", capsys.readouterr().out)
 
     def test_something_else(self, place: Path) -> None:
         """What is no application is told by its type."""

@@ -103,11 +103,16 @@ class TestProject:
 class TestNames:
     """What may name a project."""
 
-    @pytest.mark.parametrize("name", ["", "Shop", "1shop", "my shop", "a--b", "-a", "class", "../x", "a/b"])
+    @pytest.mark.parametrize("name", ["", "Shop", "1shop", "my shop", "a--b", "-a", "../x", "a/b"])
     def test_a_name_that_is_no_package_is_refused(self, name: str) -> None:
         """The message says what a name looks like."""
         with pytest.raises(ConfigError, match="cannot name a project: use lower-case letters"):
             check_name(name)
+
+    def test_a_word_of_python_is_refused(self) -> None:
+        """No module can have such a name."""
+        with pytest.raises(ConfigError, match="'class' cannot name a project: it is a word of Python"):
+            check_name("class")
 
     @pytest.mark.parametrize("name", ["json", "wintersweet", "tests", "ws-pool"])
     def test_a_name_that_hides_a_module_is_refused(self, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from dataclasses import dataclass
 
@@ -53,6 +54,8 @@ def check_all(*, as_json: bool = False) -> int:
         ConfigError: The settings are wrong, or a library is missing.
     """
     use()
+    # What a pool warns of is in the table, as the detail of its failure.
+    logging.getLogger("ws_pool").addHandler(logging.NullHandler())
     settings = Settings()
     components = dict(create_app(settings).state.components)
     reached = asyncio.run(reach(components))

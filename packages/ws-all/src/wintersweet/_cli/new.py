@@ -36,7 +36,11 @@ def check_name(name: str) -> str:
         >>> check_name("flower-shop")
         'flower_shop'
     """
-    if not _NAME.fullmatch(name) or keyword.iskeyword(name):
+    if keyword.iskeyword(name):
+        message = f"{name!r} cannot name a project: it is a word of Python; choose another name"
+        raise ConfigError(message, name=name)
+
+    if not _NAME.fullmatch(name):
         rule = "use lower-case letters, digits and single hyphens, such as flower-shop"
         message = f"{name!r} cannot name a project: {rule}"
         raise ConfigError(message, name=name)

@@ -55,8 +55,10 @@ def show(target: str | None, *, as_json: bool = False) -> None:
 
     table = Table(title=f"{app.title} · {name}", title_justify="left", box=None, header_style="bold")
 
-    for column in ("Methods", "Path", "Endpoint", "Summary"):
-        table.add_column(column, overflow="fold")
+    for column in ("Methods", "Path", "Endpoint"):
+        table.add_column(column, overflow="fold", no_wrap=True)
+
+    table.add_column("Summary")
 
     for line in found:
         table.add_row(line.methods, line.path, line.endpoint, line.summary)
@@ -92,7 +94,8 @@ def lines(routes: Sequence[BaseRoute]) -> Iterator[Line]:
 
 
 def _endpoint(function: object) -> str:
-    name = getattr(function, "__qualname__", type(function).__name__).replace("<locals>.", "")
+    # A function that was made inside another one is known by its own name alone.
+    name = getattr(function, "__qualname__", type(function).__name__).rpartition("<locals>.")[2]
 
     return f"{getattr(function, '__module__', '')}.{name}"
 
