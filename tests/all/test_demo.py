@@ -103,7 +103,7 @@ class TestKill:
     """A worker that dies in the middle of the sale."""
 
     def test_killed_workers(self, demo: Callable[..., Demo], backends: Backends) -> None:
-        """SIGKILL twice in mid-sale: never oversold, the sale goes on, the database agrees with the buyers."""
+        """SIGKILL twice in mid-sale: nothing oversold, all is sold, the database agrees with the buyers."""
         stock = 800
         sale = demo("--workers", "2", "--load", "1200", "--stock", str(stock), "--exit", env=backends)
 

@@ -7,9 +7,11 @@ import importlib
 import inspect
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from types import ModuleType
 
 import pytest
+from aiohttp import web
 
 from ws_web import settings
 from ws_web.testing import AppClient
@@ -111,6 +113,55 @@ class TestPaths:
 
         assert mysql_pool_manager is sql_pool_manager
         assert redis_pool_manager is own
+
+
+class TestHttp:
+    """Requests need no setting, as in the original."""
+
+    @pytest.fixture
+    async def url(self) -> AsyncIterator[str]:
+        """Give the URL of a server that says what it was asked."""
+
+        async def answer(request: web.BaseRequest) -> web.Response:
+            return web.Response(text=f"{request.method} {request.path}")
+
+        server = web.Server(answer)
+        listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+
+        async with listener:
+            host, port = listener.sockets[0].getsockname()
+            yield f"http://{host}:{port}/lamp"
+            await server.shutdown()
+
+    async def test_requests_without_pools(self, url: str, tmp_path: Path) -> None:
+        """Each has a pool for itself, and leaves nothing open."""
+        from wintersweet.asyncs import http
+
+        for name in ("get", "post", "put", "patch", "delete", "options"):
+            assert (await getattr(http, name)(url)).text == f"{name.upper()} /lamp"
+
+        assert (await http.head(url)).status_code == 200
+        assert (await http.request("GET", url)).text == "GET /lamp"
+        assert (await http.download(url, tmp_path / "lamp")).read_text() == "GET /lamp"
+
+        async with http.request_stream("GET", url) as stream:
+            assert await stream.read() == b"GET /lamp"
+
+    async def test_pools_that_are_not_started(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where pools are set, they are used, or it is told why they cannot be."""
+        from wintersweet.asyncs import http
+        from ws_core.errors import NotReadyError
+        from ws_pool.http import HttpPoolManager
+
+        manager = HttpPoolManager()
+        manager.register({"default": {}})
+        monkeypatch.setattr("ws_pool.http.http_pool_manager", manager)
+
+        with pytest.raises(NotReadyError, match="is not started"):
+            await http.get(url)
+
+        async with manager:
+            assert (await http.get(url)).text == "GET /lamp"
 
 
 @pytest.fixture

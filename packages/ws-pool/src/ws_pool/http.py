@@ -2,7 +2,8 @@
 
 `HttpPool` works alone; `HttpPoolManager` is a named set of them for the settings section
 HTTP_CONFIG. The functions `get`, `post`, … make requests over the default pool of
-`http_pool_manager`. This module needs the extra ``ws-pool[http]``.
+`http_pool_manager`; when no pools are registered, each over a pool of its own, which keeps no
+connection. This module needs the extra ``ws-pool[http]``.
 """
 
 from __future__ import annotations
@@ -443,56 +444,71 @@ http_pool_manager: HttpPoolManager = HttpPoolManager()
 """The ready-made manager of HTTP_CONFIG."""
 
 
+@asynccontextmanager
+async def _client() -> AsyncIterator[HttpClient]:
+    """Give the default pool's client; when no pools are registered, that of a pool for this block."""
+    if http_pool_manager.names:
+        yield http_pool_manager.get_pool().client
+        return
+
+    async with HttpPool(name="unregistered") as pool:
+        yield pool.client
+
+
 async def request(method: str, url: str, **options: Unpack[RequestOptions]) -> HttpResponse:
     """Make a request over the default pool; see `HttpClient.request`."""
-    return await http_pool_manager.request(method, url, **options)
+    async with _client() as client:
+        return await client.request(method, url, **options)
 
 
 async def get(url: str, **options: Unpack[RequestOptions]) -> HttpResponse:
     """Make a GET request over the default pool; see `HttpClient.request`."""
-    return await http_pool_manager.request("GET", url, **options)
+    return await request("GET", url, **options)
 
 
 async def head(url: str, **options: Unpack[RequestOptions]) -> HttpResponse:
     """Make a HEAD request over the default pool; see `HttpClient.request`."""
-    return await http_pool_manager.request("HEAD", url, **options)
+    return await request("HEAD", url, **options)
 
 
 async def options(url: str, **options: Unpack[RequestOptions]) -> HttpResponse:
     """Make an OPTIONS request over the default pool; see `HttpClient.request`."""
-    return await http_pool_manager.request("OPTIONS", url, **options)
+    return await request("OPTIONS", url, **options)
 
 
 async def post(url: str, **options: Unpack[RequestOptions]) -> HttpResponse:
     """Make a POST request over the default pool; see `HttpClient.request`."""
-    return await http_pool_manager.request("POST", url, **options)
+    return await request("POST", url, **options)
 
 
 async def put(url: str, **options: Unpack[RequestOptions]) -> HttpResponse:
     """Make a PUT request over the default pool; see `HttpClient.request`."""
-    return await http_pool_manager.request("PUT", url, **options)
+    return await request("PUT", url, **options)
 
 
 async def patch(url: str, **options: Unpack[RequestOptions]) -> HttpResponse:
     """Make a PATCH request over the default pool; see `HttpClient.request`."""
-    return await http_pool_manager.request("PATCH", url, **options)
+    return await request("PATCH", url, **options)
 
 
 async def delete(url: str, **options: Unpack[RequestOptions]) -> HttpResponse:
     """Make a DELETE request over the default pool; see `HttpClient.request`."""
-    return await http_pool_manager.request("DELETE", url, **options)
+    return await request("DELETE", url, **options)
 
 
 async def download(url: str, path: str | Path, **options: Unpack[RequestOptions]) -> Path:
     """Save an answer as a file over the default pool; see `HttpClient.download`."""
-    return await http_pool_manager.get_pool().client.download(url, path, **options)
+    async with _client() as client:
+        return await client.download(url, path, **options)
 
 
-def request_stream(
+@asynccontextmanager
+async def request_stream(
     method: str, url: str, **options: Unpack[RequestOptions]
-) -> AbstractAsyncContextManager[HttpStream]:
+) -> AsyncIterator[HttpStream]:
     """Read an answer piece by piece over the default pool; see `HttpClient.request_stream`."""
-    return http_pool_manager.get_pool().client.request_stream(method, url, **options)
+    async with _client() as client, client.request_stream(method, url, **options) as stream:
+        yield stream
 
 
 for _public in (HttpClient, HttpResponse, HttpStream):
