@@ -167,6 +167,8 @@ class TestStops:
         assert balanced(sink).dropped == 1
         done.set()
         thread.join()
+        sink._worker.join(10)  # it wakes up now, and must not meet the next test's disk
+        assert not sink._worker.is_alive()
 
     def test_while_the_disk_is_failing(self, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """Stop tries again until its time is over, and succeeds when the disk heals."""
