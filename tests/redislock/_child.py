@@ -4,6 +4,7 @@ python _child.py fleet URL PROCESSES ROUNDS FILE lock|none
 python _child.py hold URL NAME EXPIRE
 python _child.py wait URL NAME HEARTBEAT
 python _child.py write URL NAME EXPIRE DATABASE
+python _child.py limit URL SECONDS KIND     hits limiters with a clock that is wrong by so many seconds
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def count(url: str, rounds: int, file: Path, kind: str) -> None:
             )
 
             with lock:
-                number = int(file.read_text())
+                number = int(file.read_text() or 0)  # it is empty while another writes it
                 time.sleep(0.0005)
                 file.write_text(str(number + 1))
 
@@ -101,7 +102,7 @@ async def write(url: str, name: str, expire: str, database: str) -> None:
     except LockLost:
         say("lost")
 
-    with sqlite3.connect(database, timeout=30) as db:
+    with contextlib.closing(sqlite3.connect(database, timeout=30)) as db, db:
         statement = guarded_update("stock", ["amount"], key="id")
         rows = db.execute(statement, {"amount": 1, "id": 7, "fence": fence}).rowcount
         say("written" if rows else "refused")

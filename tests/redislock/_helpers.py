@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from ws_redislock._lock import BaseLock
+from ws_redislock._script import load
 
 CHILD = Path(__file__).with_name("_child.py")
 
@@ -43,6 +45,25 @@ async def says(process: Process, word: str) -> list[str]:
     line = (await process.stdout.readline()).decode().split()
     assert line[:1] == [word], line
     return line
+
+
+@contextlib.contextmanager
+def broken(part: str, by: str, *scripts: str) -> Iterator[None]:
+    """Replace a part of some scripts for a block: the twin that must fail where the real one does not."""
+    before = [(script, script.text, script.sha) for script in map(load, scripts)]
+
+    for script, text, _ in before:
+        assert part in text, script.name
+        twin = text.replace(part, by)
+        object.__setattr__(script, "text", twin)
+        object.__setattr__(script, "sha", hashlib.sha1(twin.encode(), usedforsecurity=False).hexdigest())
+
+    try:
+        yield
+    finally:
+        for script, text, sha in before:
+            object.__setattr__(script, "text", text)
+            object.__setattr__(script, "sha", sha)
 
 
 class Lag:

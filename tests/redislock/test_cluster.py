@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from redis.asyncio.cluster import RedisCluster
 
 from tests.redislock._helpers import until_waiting
-from tools.servers import ClusterServers
+from tools.servers import ClusterServers, RespError
 from ws_redislock import (
     FrequencyLimiter,
     MultiLock,
@@ -19,12 +19,29 @@ from ws_redislock import (
     SlidingWindowLimiter,
     TokenBucketLimiter,
 )
+from ws_redislock._script import load
+
+
+@pytest.fixture(scope="module")
+def valkey_cluster_servers() -> Iterator[ClusterServers]:
+    """Give a cluster of Valkeys."""
+    with ClusterServers(valkey=True) as servers:
+        yield servers
+
+
+@pytest.fixture(params=["cluster_servers", "valkey_cluster_servers"], ids=["redis", "valkey"])
+def servers(request: pytest.FixtureRequest) -> ClusterServers:
+    """Give a cluster of Redis, then of Valkey."""
+    servers = request.getfixturevalue(request.param)
+    assert isinstance(servers, ClusterServers)
+    return servers
 
 
 @pytest.fixture
-async def cluster(cluster_url: str) -> AsyncIterator[RedisCluster]:
-    """Give a cluster's client."""
-    client = RedisCluster.from_url(cluster_url)
+async def cluster(servers: ClusterServers) -> AsyncIterator[RedisCluster]:
+    """Give the client of an empty cluster."""
+    client = RedisCluster.from_url(servers.url)
+    await client.flushall(target_nodes=RedisCluster.PRIMARIES)
     yield client
     await client.aclose()
 
@@ -50,6 +67,21 @@ class TestCluster:
             ):
                 assert (await limiter.hit(name)).allowed
 
+    async def test_keys_without_a_tag_do_not(self, servers: ClusterServers, monkeypatch: pytest.MonkeyPatch):
+        """The control: without the hash tag the client, and then the server, finds more than one slot."""
+        monkeypatch.setattr("ws_redislock._keys.tagged", lambda kind, name: f"wsl:{kind}:{name}:")
+
+        async with RedisCluster.from_url(servers.url) as client:
+            lock = MutexLock(client, "a name that no other test uses", 60)
+
+            with pytest.raises(Exception, match="slot"):
+                await lock.acquire()
+
+        keys = lock._keys.of("x.1")
+
+        with pytest.raises(RespError, match="CROSSSLOT"):
+            servers.nodes[0].command("EVAL", load("enter").text, len(keys), *keys, "x.1", 60_000, 0, 1, 0)
+
     async def test_several_names_over_several_nodes(self, cluster: RedisCluster):
         """A MultiLock holds names of different nodes."""
         async with MultiLock(cluster, [f"n{number}" for number in range(9)], 60).hold() as fences:
@@ -69,9 +101,9 @@ class TestCluster:
 
             await two.release()
 
-    async def test_wakes_another_client(self, cluster: RedisCluster, cluster_url: str):
+    async def test_wakes_another_client(self, cluster: RedisCluster, servers: ClusterServers):
         """The wake-up goes through the cluster's own bus."""
-        async with RedisCluster.from_url(cluster_url) as other:
+        async with RedisCluster.from_url(servers.url) as other:
             for number in range(6):
                 one = MutexLock(cluster, f"k{number}", 60, heartbeat=30)
                 two = MutexLock(other, f"k{number}", 60, heartbeat=30)
@@ -85,17 +117,15 @@ class TestCluster:
 
                 await two.release()
 
-    async def test_the_slot_moves_while_it_is_held(
-        self, cluster: RedisCluster, cluster_servers: ClusterServers
-    ):
+    async def test_the_slot_moves_while_it_is_held(self, cluster: RedisCluster, servers: ClusterServers):
         """The lease is renewed and released on the node that has the slot now."""
         lock, other = MutexLock(cluster, "moving", 2), MutexLock(cluster, "moving", 60, heartbeat=2)
 
         async with lock.hold() as held:
             waiting = asyncio.create_task(other.acquire(None))
             await until_waiting(lock)
-            slot = cluster_servers.slot_of("wsl:m:{moving}:holders")
-            await asyncio.to_thread(cluster_servers.move_slot(slot).run)
+            slot = servers.slot_of("wsl:m:{moving}:holders")
+            await asyncio.to_thread(servers.move_slot(slot).run)
             await asyncio.sleep(2.2)
             held.check()
             fence = held.fence

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 
+import pytest
 from redis.asyncio import Redis
 
-from tests.redislock._helpers import until_waiting
+from tests.redislock._helpers import broken, until_waiting
 from tools.servers import RedisServer
 from ws_redislock import MutexLock
 
@@ -17,25 +19,41 @@ WAITERS = 100
 class TestHundredWaiters:
     """One lock, a hundred tasks of two clients."""
 
-    async def test_first_come_first_served(self, redis: Redis):
-        """They are served in the order in which they queued."""
+    async def order(self, redis: Redis, url: str, clients: int) -> list[int]:
+        """Return the order in which the waiters of so many clients are served."""
         first = MutexLock(redis, "k", 60)
         await first.acquire()
         order: list[int] = []
 
-        async def work(number: int) -> None:
-            async with MutexLock(redis, "k", 60).hold():
-                order.append(number)
+        async with contextlib.AsyncExitStack() as stack:
+            others = [await stack.enter_async_context(Redis.from_url(url)) for _ in range(clients)]
 
-        tasks = []
+            async def work(number: int) -> None:
+                async with MutexLock(others[number % clients], "k", 60).hold():
+                    order.append(number)
 
-        for number in range(WAITERS):
-            tasks.append(asyncio.create_task(work(number)))
-            await until_waiting(first, number + 1)
+            tasks = []
 
-        await first.release()
-        await asyncio.gather(*tasks)
-        assert order == list(range(WAITERS))
+            for number in range(WAITERS):
+                tasks.append(asyncio.create_task(work(number)))
+                await until_waiting(first, number + 1)
+
+            await first.release()
+            await asyncio.gather(*tasks)
+
+        return order
+
+    @pytest.mark.parametrize("clients", [1, 4])
+    async def test_first_come_first_served(self, any_redis: RedisServer, redis: Redis, clients: int):
+        """They are served in the order in which they queued, whatever client each of them waits on."""
+        assert await self.order(redis, any_redis.url, clients) == list(range(WAITERS))
+
+    async def test_a_queue_without_order_is_seen(self, redis_url: str, redis7: Redis):
+        """The control: when a newcomer's place is drawn by lot, they are not."""
+        place = "last and tonumber(last) + 1 or place"
+
+        with broken(place, "place + us % 7919", "enter"):
+            assert await self.order(redis7, redis_url, 4) != list(range(WAITERS))
 
     async def test_shares_are_even(self, any_redis: RedisServer, redis: Redis):
         """When all want it again and again, none has more than twice as often as another."""

@@ -179,7 +179,7 @@ class TestModels:
     def test_a_clock_that_wavers(
         self, blocking: BlockingRedis, window: int, limit: int, steps: list[tuple[float, float, int]]
     ):
-        """When the server's clock steps back within a window, time stands still, and what was counted counts on."""
+        """When the server's clock steps back within a window, time stands still; what was counted counts."""
         blocking.delete("simulated")
         exact = Simulated(blocking, "limit_sliding", window, limit)
         log: list[tuple[int, int]] = []
@@ -334,7 +334,7 @@ class TestHits:
     @pytest.mark.parametrize("used", [1, 3])
     @pytest.mark.parametrize("then", ["hit", "peek"])
     async def test_repairs_a_missing_ttl(self, redis: Redis, used: int, then: str):
-        """A key that somebody made persistent gets its TTL back: by a hit, allowed or refused, and by a look."""
+        """A key that somebody made persistent gets its TTL back: by a hit, allowed or not, and by a look."""
         for limiter in limiters(redis):
             await limiter.hit("k", used)
 

@@ -12,12 +12,13 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.faults import FaultProxy
-from tests.redislock._helpers import lag, until_waiting
+from tests.redislock._helpers import broken, lag, until_waiting
 from tests.servers import StartServer
 from tools.servers import RedisServer
 from ws_redislock import LockLost, MutexLock
 from ws_redislock._lease import Lease, drift
 from ws_redislock._listen import Listener
+from ws_redislock._script import load
 from ws_redislock._watch import Watch
 from ws_redislock.errors import UnavailableError
 
@@ -110,6 +111,95 @@ class TestLostReplies:
         assert lost.is_set()
         assert await first.waiters() == 0
         await first.release()
+
+    async def test_of_beat(
+        self,
+        through: Redis,
+        proxy: FaultProxy,
+        redis: Redis,
+        then: Then,
+        monkeypatch: pytest.MonkeyPatch,
+    ):
+        """A heartbeat whose answer "it is your turn" is lost is sent again; there is no other wake-up."""
+        monkeypatch.setattr(Listener, "_take", _take_no_message)
+        first, second = MutexLock(redis, "k", 60), MutexLock(through, "k", 60, heartbeat=0.9)
+        await first.acquire()
+        waiting = asyncio.create_task(second.acquire(None))
+        await until_waiting(first)
+        await first.release()
+        lost = proxy.drop_reply(1, match="EVALSHA", then=then)
+
+        async with asyncio.timeout(20):
+            await lost.wait()
+            assert await waiting
+
+        assert await second.release()
+
+    async def test_of_reset(self, through: Redis, proxy: FaultProxy, redis: Redis, then: Then):
+        """The lock is taken away once: asked again, it says so, and leaves the next holder alone."""
+        first, second = MutexLock(redis, "k", 60), MutexLock(redis, "k", 60)
+        await first.acquire()
+        waiting = asyncio.create_task(second.acquire(None))
+        await until_waiting(first)
+        await through.script_load(load("reset").text)
+        lost = proxy.drop_reply(1, match="EVALSHA", then=then)
+        taking = asyncio.create_task(MutexLock(through, "k", 60).force_release())
+        assert await waiting
+        assert await taking
+        assert lost.is_set()
+        assert not await first.release()
+        assert await second.renew()
+        assert await second.release()
+
+    async def test_of_status(self, through: Redis, proxy: FaultProxy, redis: Redis, then: Then):
+        """A question is asked again."""
+        lock = MutexLock(redis, "k", 60)
+        await lock.acquire()
+        await MutexLock(through, "k", 60).exists()
+        lost = proxy.drop_reply(1, match="EVALSHA", then=then)
+        assert await MutexLock(through, "k", 60).owner() == lock.current().token
+        assert lost.is_set()
+        await lock.release()
+
+
+class TestLostRepliesOfBrokenScripts:
+    """The controls: scripts that may not be repeated."""
+
+    async def test_an_enter_that_does_not_know_its_token(
+        self, through: Redis, proxy: FaultProxy, redis: Redis
+    ):
+        """Asked again, it finds the lock taken, by itself: a phantom holds it."""
+        mine = "local mine = tonumber(redis.call('ZSCORE', holders, token) or 0) > now"
+
+        with broken(mine, "local mine = false", "enter"):
+            await through.script_load(load("enter").text)
+            proxy.drop_reply(1, match="EVALSHA")
+            assert not await MutexLock(through, "k", 60).acquire()
+            assert await MutexLock(redis, "k", 60).exists()
+
+    async def test_a_release_that_does_not_remember(self, through: Redis, proxy: FaultProxy):
+        """Asked again, it calls the lock lost."""
+        with broken("redis.pcall('SET', done, 'r', 'PX', remember)", "", "release"):
+            await through.script_load(load("release").text)
+            lock = MutexLock(through, "k", 60)
+            await lock.acquire()
+            proxy.drop_reply(1, match="EVALSHA")
+            assert not await lock.release()
+
+    async def test_a_reset_that_does_not_remember(self, through: Redis, proxy: FaultProxy, redis: Redis):
+        """Asked again, it takes the lock from the next holder too."""
+        with broken("redis.pcall('SET', done, count, 'PX', remember)", "", "reset"):
+            await through.script_load(load("reset").text)
+            first, second = MutexLock(redis, "k", 60), MutexLock(redis, "k", 60)
+            await first.acquire()
+            waiting = asyncio.create_task(second.acquire(None))
+            await until_waiting(first)
+            proxy.drop_reply(1, match="EVALSHA", then="silence")
+            taking = asyncio.create_task(MutexLock(through, "k", 60).force_release())
+            assert await waiting
+            await taking
+            assert not await first.release()
+            assert not await second.renew()
 
 
 class TestOutage:
@@ -220,6 +310,13 @@ def nothing(*_arguments: object) -> None:
     """Stand for something that does not happen."""
 
 
+_take = Listener._take
+
+
+def _take_no_message(listener: Listener, message: list[object]) -> bool:
+    return message[0] in {b"message", "message"} or _take(listener, message)
+
+
 _begin = Lease.__init__
 
 
@@ -289,12 +386,7 @@ class TestWakeUps:
 
     async def test_all_lost(self, redis: Redis, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch):
         """Without any message the waiter looks by itself within a third of its heartbeat."""
-        take = Listener._take
-
-        def take_no_message(listener: Listener, message: list[object]) -> bool:
-            return message[0] in {b"message", "message"} or take(listener, message)
-
-        monkeypatch.setattr(Listener, "_take", take_no_message)
+        monkeypatch.setattr(Listener, "_take", _take_no_message)
 
         async with lag() as late:
             assert await self.hand_over(redis, any_redis.url) <= self.HEARTBEAT / 3 + 0.3 + late.worst

@@ -6,12 +6,12 @@ import asyncio
 import signal
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
-import pytest
 from redis.asyncio import Redis
 
-from tests.redislock._helpers import child, lag, says, until_waiting
+from tests.redislock._helpers import broken, child, lag, says, until_waiting
 from tools.servers import RedisServer
 from ws_redislock import MutexLock
 from ws_redislock.fencing import guarded_update
@@ -37,12 +37,13 @@ class TestExclusion:
 
     async def test_without_a_lock_it_is_not(self, redis_url: str, tmp_path: Path):
         """The control: the same program with a lock that does nothing loses increments."""
-        with pytest.raises((AssertionError, ValueError)):
-            assert await self.count(redis_url, tmp_path / "count", "none") == PROCESSES * ROUNDS
+        assert await self.count(redis_url, tmp_path / "count", "none") < PROCESSES * ROUNDS
 
 
 class TestKill:
     """kill -9."""
+
+    HEARTBEAT = 1.2
 
     async def test_of_the_holder(self, any_redis: RedisServer, redis: Redis):
         """The next one holds it within the lease and 0.3 s."""
@@ -59,13 +60,12 @@ class TestKill:
             assert time.monotonic() - killed <= lease + 0.3 + late.worst
             await lock.release()
 
-    async def test_of_the_head_waiter(self, any_redis: RedisServer, redis: Redis):
-        """A dead waiter at the head of the queue is passed over within its heartbeat and 0.3 s."""
-        heartbeat = 1.2
-        first, second = (MutexLock(redis, "k", 60, heartbeat=heartbeat) for _ in range(2))
+    async def next_after_the_head(self, url: str, redis: Redis, within: float) -> bool:
+        """Kill the first waiter, release, and tell whether the second one is served in time."""
+        first, second = (MutexLock(redis, "k", 60, heartbeat=self.HEARTBEAT) for _ in range(2))
         await first.acquire()
 
-        async with child("wait", any_redis.url, "k", heartbeat) as head, lag() as late:
+        async with child("wait", url, "k", self.HEARTBEAT) as head, lag() as late:
             await says(head, "waiting")
             waiting = asyncio.create_task(second.acquire(None))
             await until_waiting(first, 2)
@@ -73,9 +73,27 @@ class TestKill:
             head.kill()
             await head.wait()
             await first.release()
-            assert await waiting
-            assert time.monotonic() - killed <= heartbeat + 0.3 + late.worst
-            await second.release()
+            await asyncio.wait([waiting], timeout=killed + within - time.monotonic())
+
+            if not waiting.done():
+                await asyncio.wait([waiting], timeout=2 * late.worst)
+
+            served = waiting.done()
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            await second.aclose()
+            return served
+
+    async def test_of_the_head_waiter(self, any_redis: RedisServer, redis: Redis):
+        """A dead waiter at the head of the queue is passed over within its heartbeat and 0.3 s."""
+        assert await self.next_after_the_head(any_redis.url, redis, self.HEARTBEAT + 0.3)
+
+    async def test_a_queue_that_keeps_its_dead_is_stuck(self, any_redis: RedisServer, redis: Redis):
+        """The control: scripts that do not look whose heart beats wait for the dead one."""
+        dead = "redis.call('ZRANGEBYSCORE', alive, '-inf', int(now))"
+
+        with broken(dead, "{}", "enter", "beat", "release", "abandon"):
+            assert not await self.next_after_the_head(any_redis.url, redis, self.HEARTBEAT + 0.3)
 
     async def test_a_holder_that_lives_keeps_it(self, any_redis: RedisServer, redis: Redis):
         """The control: without the kill nobody else gets it within the same time."""
@@ -93,7 +111,7 @@ class TestStop:
         """After it is resumed it gets LockLost, and its write with the old fence changes nothing."""
         database = tmp_path / "stock.db"
 
-        with sqlite3.connect(database) as db:
+        with closing(sqlite3.connect(database)) as db, db:
             db.execute("CREATE TABLE stock (id INTEGER PRIMARY KEY, amount INTEGER, fence INTEGER DEFAULT 0)")
             db.execute("INSERT INTO stock (id, amount) VALUES (7, 100)")
 
@@ -104,7 +122,7 @@ class TestStop:
             async with MutexLock(redis, "k", 60).hold() as held:
                 assert held.fence > int(old)
 
-                with sqlite3.connect(database) as db:
+                with closing(sqlite3.connect(database)) as db, db:
                     statement = guarded_update("stock", ["amount"], key="id")
                     assert db.execute(statement, {"amount": 90, "id": 7, "fence": held.fence}).rowcount == 1
 
@@ -113,7 +131,7 @@ class TestStop:
                 await says(holder, "refused")
                 held.check()
 
-        with sqlite3.connect(database) as db:
+        with closing(sqlite3.connect(database)) as db, db:
             assert db.execute("SELECT amount FROM stock").fetchone() == (90,)
 
     async def test_without_a_fence_the_late_write_goes_through(self, tmp_path: Path):

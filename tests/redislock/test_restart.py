@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.sentinel import Sentinel
-from redis.exceptions import ResponseError
 
+from tests.redislock._helpers import broken
 from tests.servers import StartServer
 from tools.servers import RedisServer, SentinelServers, ValkeyServer
 from ws_redislock import LockLost, MutexLock
@@ -42,6 +42,33 @@ class TestRestart:
                 fences.append(held.fence)
 
             assert fences[0] < fences[1]
+
+    async def test_a_lease_that_is_made_anew_is_not_lost(self, start_server: StartServer):
+        """The control: a RENEW that creates what is not there tells its holder nothing."""
+        check = "if tonumber(redis.call('ZSCORE', holders, token) or 0) <= now then return {0} end"
+        server = start_server(RedisServer)
+
+        with broken(check, "", "renew"):
+            async with Redis.from_url(server.url) as client, MutexLock(client, "k", 1.5).hold() as held:
+                server.kill()
+                server.restart()
+                await asyncio.sleep(2.0)
+                held.check()
+
+    async def test_fences_that_only_count_fall_back(self, start_server: StartServer):
+        """The control: without the clock the first fence after the restart is no larger."""
+        server = start_server(RedisServer)
+
+        with broken("return next_fence()", "return {1, redis.call('INCR', fence)}", "enter"):
+            async with Redis.from_url(server.url) as client:
+                async with MutexLock(client, "k", 60).hold() as held:
+                    before = held.fence
+
+                server.kill()
+                server.restart()
+
+                async with MutexLock(client, "k", 60).hold() as held:
+                    assert held.fence <= before
 
     async def test_waiters_survive_it(self, start_server: StartServer):
         """A waiter whose place was forgotten queues anew, and gets the lock."""
@@ -85,7 +112,7 @@ class TestShortMemory:
             await client.config_set("maxmemory", 1)
             assert await held[1].release()
 
-            with pytest.raises(ResponseError, match="OOM"):
+            with pytest.raises(UnavailableError, match="OOM"):
                 await MutexLock(client, "new", 60).acquire()
 
             task.cancel()
@@ -99,9 +126,10 @@ class TestShortMemory:
 class TestSentinel:
     """Fail-over to a replica that never heard of the lock."""
 
-    async def test_the_loss_is_told_and_fences_increase(self, start_server: StartServer):
+    @pytest.mark.parametrize("valkey", [False, True], ids=["redis", "valkey"])
+    async def test_the_loss_is_told_and_fences_increase(self, start_server: StartServer, valkey: bool):  # noqa: FBT001 - a parameter of the test
         """The paused replica becomes the master: the holder is told, another gets a larger fence."""
-        servers = start_server(SentinelServers)
+        servers = start_server(SentinelServers, valkey=valkey)
         servers.wait_settled()
         sentinel = Sentinel(servers.addresses, socket_timeout=1.0)
         client = sentinel.master_for(servers.name, socket_timeout=1.0)

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from tools.servers._process import ServerError
-from tools.servers._redis import Config, RedisServer
+from tools.servers._redis import Config, RedisServer, ValkeyServer
 from tools.servers._resp import RespError
 
 __all__ = ("SentinelServer", "SentinelServers", "wait_until")
@@ -35,6 +35,10 @@ class SentinelServer(RedisServer):
         super(RedisServer, self)._ask_to_end()
 
 
+class _ValkeySentinelServer(SentinelServer, ValkeyServer):
+    kind = "valkey-sentinel"
+
+
 class SentinelServers:
     """
     A master, its replicas and an odd number of Sentinels, each a server of its own.
@@ -49,6 +53,7 @@ class SentinelServers:
         down_after: Seconds of silence after which a Sentinel takes the master for dead.
         failover_timeout: Seconds before a failed fail-over is tried again.
         config: Lines of redis.conf for the master and its replicas.
+        valkey: Take Valkey instead of Redis.
 
     Example:
         >>> with SentinelServers() as servers:
@@ -67,10 +72,12 @@ class SentinelServers:
         down_after: float = 0.5,
         failover_timeout: float = 5.0,
         config: Config | None = None,
+        valkey: bool = False,
     ) -> None:
+        server, sentinel = (ValkeyServer, _ValkeySentinelServer) if valkey else (RedisServer, SentinelServer)
         self.name = name
-        self.redis = [RedisServer(config=config) for _ in range(1 + replicas)]
-        self.sentinels = [SentinelServer() for _ in range(sentinels)]
+        self.redis: list[RedisServer] = [server(config=config) for _ in range(1 + replicas)]
+        self.sentinels: list[SentinelServer] = [sentinel() for _ in range(sentinels)]
         self._quorum = sentinels // 2 + 1
         self._down_after = down_after
         self._failover_timeout = failover_timeout

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 from ws_redislock._calls import Reply
 from ws_redislock._hub import Hub
 from ws_redislock._keys import LockKeys
@@ -12,6 +14,9 @@ __all__ = ("BUDGET", "Looking")
 
 BUDGET = 5.0
 """Seconds for which one command is tried again when Redis does not answer."""
+
+RESET_MS = 10_000
+"""For how long the server remembers that a lock was taken away, so that doing it again is harmless."""
 
 
 class Looking:
@@ -82,8 +87,8 @@ class Looking:
         hub = self._bind()
         _, reply = await hub.caller.call(
             load("reset"),
-            self._keys.shared,
-            (hub.id, self._limit),
+            self._keys.of(secrets.token_hex(8)),
+            (hub.id, self._limit, RESET_MS),
             what=("lock", self._name),
             budget=BUDGET,
         )
