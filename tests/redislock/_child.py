@@ -4,7 +4,7 @@ python _child.py fleet URL PROCESSES ROUNDS FILE lock|none
 python _child.py hold URL NAME EXPIRE
 python _child.py wait URL NAME HEARTBEAT
 python _child.py write URL NAME EXPIRE DATABASE
-python _child.py limit URL SECONDS KIND     hits limiters with a clock that is wrong by so many seconds
+python _child.py limit URL real|twin COST SECONDS    all clocks of the process are wrong by so much
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ from typing import Any
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
-from ws_redislock import LockLost, MutexLock
+from ws_redislock import (
+    FrequencyLimiter,
+    LockLost,
+    MutexLock,
+    SlidingWindowLimiter,
+    TokenBucketLimiter,
+)
+from ws_redislock._script import load
 from ws_redislock.fencing import guarded_update
 from ws_redislock.sync import MutexLock as BlockingMutexLock
 
@@ -108,15 +115,60 @@ async def write(url: str, name: str, expire: str, database: str) -> None:
         say("written" if rows else "refused")
 
 
+class ClientTimed:
+    """A deliberately broken limiter: the log's script, told the time by its client."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+
+    async def hit(self, key: str, cost: int) -> bool:
+        """Hit a window of 60 s that holds three."""
+        text = load("limit_sliding").text.replace("call('TIME')", "{ARGV[4], ARGV[5]}")
+        seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
+        reply = await self._client.eval(text, 1, f"twin:{key}", 60_000_000, 3, cost, seconds, microseconds)
+        return bool(reply[0])
+
+
+def shift(seconds: float) -> None:
+    """Make every clock of this process wrong, as a wrong date and another uptime do."""
+    for name in ("time", "monotonic"):
+        real, real_ns = getattr(time, name), getattr(time, f"{name}_ns")
+        setattr(time, name, lambda real=real: real() + seconds)
+        setattr(time, f"{name}_ns", lambda real_ns=real_ns: real_ns() + int(seconds * 1e9))
+
+    get = time.clock_gettime
+    time.clock_gettime = lambda clock: get(clock) + seconds
+
+
+async def limit(url: str, kind: str, cost: str) -> None:
+    """Hit each limiter of a kind twice."""
+    async with Redis.from_url(url) as client:
+        if kind == "twin":
+            twin = ClientTimed(client)
+            say("allowed", *[int(await twin.hit("k", int(cost))) for _ in range(2)])
+            return
+
+        for limiter in (
+            FrequencyLimiter(client, 60, 3),
+            SlidingWindowLimiter(client, 60, 3),
+            TokenBucketLimiter(client, 0.05, 3),
+        ):
+            say("allowed", *[int((await limiter.hit("k", int(cost))).allowed) for _ in range(2)])
+
+
 if __name__ == "__main__":
     mode, *arguments = sys.argv[1:]
 
     if mode == "fleet":
         fleet(*arguments)
     else:
+        if mode == "limit":
+            shift(float(arguments.pop()))
+
         modes: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
             "hold": hold,
             "wait": wait,
             "write": write,
+            "limit": limit,
         }
         asyncio.run(modes[mode](*arguments))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -15,12 +14,15 @@ from hypothesis import strategies as st
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
+from tests.redislock._helpers import child, says
+from tests.servers import StartServer
 from tools.servers import RedisServer
 from ws_redislock import FrequencyLimiter, SlidingWindowLimiter, TokenBucketLimiter
 from ws_redislock._script import load
 from ws_redislock.errors import ConfigError, UnavailableError, UsageError
-from ws_redislock.limiter import RateLimiter, _rate
+from ws_redislock.limiter import OnError, RateLimiter, _rate
 
+POLICIES: tuple[tuple[OnError, bool], ...] = (("open", True), ("closed", False))
 NOW = 1_700_000_000_000_000
 
 SHIM = """
@@ -299,19 +301,29 @@ class TestHits:
         assert await limiter.is_limited("k", 2)
         assert not await limiter.is_limited("k")
 
+    async def allowed(self, url: str, kind: str, cost: int, wrong_by: float) -> list[list[str]]:
+        """Return which of two hits each limiter allows to a process whose clocks are wrong."""
+        async with child("limit", url, kind, cost, wrong_by) as process:
+            return [(await says(process, "allowed"))[1:] for _ in range(3 if kind == "real" else 1)]
+
     @pytest.mark.parametrize("wrong_by", [-3600.0, 3600.0])
     async def test_the_clients_clock_does_not_matter(
-        self, redis: Redis, wrong_by: float, monkeypatch: pytest.MonkeyPatch
+        self, any_redis: RedisServer, redis: Redis, wrong_by: float
     ):
-        """A client whose clock is wrong by an hour counts in the same windows as all others."""
+        """A process whose clocks are wrong by an hour counts in the same windows as all others."""
         for limiter in limiters(redis):
             await limiter.hit("k", 2)
 
-        right = time.time
-        monkeypatch.setattr(time, "time", lambda: right() + wrong_by)
+        assert await self.allowed(any_redis.url, "real", 1, wrong_by) == [["1", "0"]] * 3
 
-        for limiter in limiters(redis):
-            assert [(await limiter.hit("k")).allowed for _ in range(2)] == [True, False]
+    @pytest.mark.parametrize("wrong_by", [-3600.0, 3600.0])
+    async def test_a_limiter_on_the_clients_clock_is_wrong(
+        self, any_redis: RedisServer, redis: Redis, wrong_by: float
+    ):
+        """The control: told the time by its clients, the same script allows too much."""
+        assert await redis.dbsize() == 0
+        assert await self.allowed(any_redis.url, "twin", 2, 0.0) == [["1", "0"]]
+        assert await self.allowed(any_redis.url, "twin", 1, wrong_by) == [["1", "1"]]
 
     async def test_many_at_once_count_as_one_by_one(self, redis: Redis):
         """Hits of many tasks go together, and each is counted; the keys do not mix."""
@@ -425,6 +437,21 @@ class TestErrors:
 
             with pytest.raises(UnavailableError, match="DEL"):
                 await limiter.reset("k")
+
+    @pytest.mark.parametrize("many", [1, 20])
+    async def test_a_server_that_refuses(self, start_server: StartServer, many: int):
+        """A server that takes no writes gives no answer either, whether one hits or many do."""
+        server = start_server(RedisServer, config={"maxmemory": 1})
+
+        async with Redis.from_url(server.url) as client:
+            for policy, allowed in POLICIES:
+                for kind in (FrequencyLimiter, SlidingWindowLimiter):
+                    limiter = kind(client, 60, 3, on_error=policy)
+                    verdicts = await asyncio.gather(*(limiter.hit("k") for _ in range(many)))
+                    assert {(v.allowed, v.degraded) for v in verdicts} == {(allowed, True)}
+
+            with pytest.raises(UnavailableError, match="OOM"):
+                await TokenBucketLimiter(client, 1, 3).hit("k")
 
     async def test_a_cost_that_never_fits(self, redis7: Redis):
         """More than the limit at once can never be allowed: an error, not a denial for ever."""
