@@ -11,7 +11,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from ws_pool.errors import ConfigError
 
@@ -20,6 +20,7 @@ __all__ = (
     "anything",
     "boolean",
     "choice",
+    "function",
     "integer",
     "mask_url",
     "number",
@@ -28,6 +29,7 @@ __all__ = (
     "sequence",
     "text",
     "text_or_callable",
+    "url_parts",
 )
 
 Check = Callable[[object, str], object]
@@ -101,6 +103,28 @@ def mask_url(url: str) -> str:
     return re.sub(
         r"([?&][^=&#]*(?:pass|secret|token|key)[^=&#]*=)[^&#]*", r"\1***", masked, flags=re.IGNORECASE
     )
+
+
+def url_parts(url: str, where: str) -> SplitResult:
+    """
+    Split a URL.
+
+    Args:
+        url: The URL.
+        where: The option's full name.
+
+    Returns:
+        Its parts.
+
+    Raises:
+        ConfigError: It cannot be split; the message shows neither password nor query.
+    """
+    try:
+        return urlsplit(url)
+    except ValueError:
+        shown = re.sub(r"//.*@", "//***@", url.partition("?")[0], flags=re.DOTALL)
+        message = f"{where}: {shown!r} is no URL; special characters in a password are written as %5B for ["
+        raise ConfigError(message, setting=where) from None
 
 
 def url_port(url: str, where: str) -> int | None:
@@ -215,24 +239,35 @@ def number(minimum: float | None = None, maximum: float | None = None) -> Check:
     return check
 
 
-def choice(*allowed: str) -> Check:
+def choice(*allowed: str, any_case: bool = False) -> Check:
     """
     Build a check for one of some words.
 
     Args:
         *allowed: The words.
+        any_case: Take them in capitals or not; all of ``allowed`` are in capitals then.
 
     Returns:
         The check.
     """
 
     def check(value: object, where: str) -> str:
-        if isinstance(value, str) and value in allowed:
-            return value
+        word = value.upper() if any_case and isinstance(value, str) else value
+
+        if isinstance(word, str) and word in allowed:
+            return word
 
         raise _wrong(where, value, "one of " + ", ".join(repr(word) for word in allowed))
 
     return check
+
+
+def function(value: object, where: str) -> object:
+    """Accept what can be called."""
+    if callable(value):
+        return value
+
+    raise _wrong(where, value, "a function")
 
 
 def sequence(value: object, where: str) -> list[object]:

@@ -42,6 +42,7 @@ __all__ = (
 )
 
 SqlitePoolManager = SqlPoolManager
+_PATIENCE = 60.0  # seconds for a ping or reset of a database in memory
 
 
 class SqlitePool(SqlPool):
@@ -111,7 +112,11 @@ class SqlitePool(SqlPool):
         given["path"] = absolute(str(given.get("path", ":memory:")))
         super().__init__(name, options)
         file = self._file = SqliteFile(**cast("dict[str, Any]", given))
-        one = {**options, "min_size": 1, "max_size": 1, "max_lifetime": None}
+        one: dict[str, Any] = {**options, "min_size": 1, "max_size": 1, "max_lifetime": None}
+
+        if file.in_memory:  # to give a connection up would be to lose the database
+            one["ping_timeout"] = max(_PATIENCE, one.get("ping_timeout", 0.0))
+
         self._writers: Pool[SqliteConnection] = make_pool(
             SqliteConnector(file, writable=True), name, one, where, min_size=1, max_size=1
         )

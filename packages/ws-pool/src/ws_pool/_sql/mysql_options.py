@@ -6,7 +6,7 @@ import ssl as tls
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from ws_pool._config import (
     Check,
@@ -21,6 +21,7 @@ from ws_pool._config import (
     sequence,
     text,
     text_or_callable,
+    url_parts,
     url_port,
 )
 from ws_pool.errors import ConfigError
@@ -118,7 +119,7 @@ def from_url(url: str, where: str) -> dict[str, object]:
     Raises:
         ConfigError: The URL is no MySQL URL, or its port is no port.
     """
-    parts = urlsplit(url)
+    parts = url_parts(url, where)
     scheme, _, driver = parts.scheme.partition("+")
 
     if scheme not in {"mysql", "mariadb"}:

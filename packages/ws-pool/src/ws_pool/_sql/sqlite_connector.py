@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
-from ws_pool._config import Check, integer, mask_url, number, optional, text
+from ws_pool._config import Check, choice, integer, mask_url, number, optional, text, url_parts
 from ws_pool._sql.connection import Reply, busy, cut_short, sqlite_error
 from ws_pool._sql.mysql_options import POOL_CHECKS
 from ws_pool.errors import ConfigError, UnavailableError, UnsupportedStatement
@@ -19,13 +23,16 @@ __all__ = ("SqliteConnection", "SqliteConnector", "SqliteFile", "path_of")
 
 T = TypeVar("T")
 
+_LOOK = 0.005  # seconds between looks at a thread that has been told to stop
+_PRAGMA = re.compile(r"(?:\s|;|--[^\n]*\n|/\*.*?\*/)*PRAGMA\b", re.IGNORECASE | re.DOTALL)
+
 SQLITE_CHECKS: dict[str, Check] = {
     **POOL_CHECKS,
     "url": text,
     "path": text,
     "busy_timeout": number(0),
-    "journal_mode": text,
-    "synchronous": text,
+    "journal_mode": choice("WAL", "DELETE", "TRUNCATE", "PERSIST", "MEMORY", "OFF", any_case=True),
+    "synchronous": choice("OFF", "NORMAL", "FULL", "EXTRA", any_case=True),
     "foreign_keys": POOL_CHECKS["echo"],
     "cache_kb": optional(integer(0)),
     "init_command": optional(text),
@@ -69,7 +76,7 @@ def path_of(url: str, where: str) -> dict[str, object]:
     Raises:
         ConfigError: It is no SQLite URL.
     """
-    parts = urlsplit(url)
+    parts = url_parts(url, where)
     path = unquote(parts.path)[1:] or ":memory:"
 
     if parts.scheme.partition("+")[0] != "sqlite" or parts.netloc:
@@ -89,15 +96,18 @@ class SqliteConnection:
         writable: Whether it may change the database.
     """
 
-    __slots__ = ("cut", "dirty", "in_exchange", "raw", "streaming", "writable")
+    __slots__ = ("cursor", "cut", "dirty", "in_exchange", "lost", "raw", "running", "spoiled", "writable")
 
     def __init__(self, raw: Any, *, writable: bool) -> None:  # Any: its needed methods are not public
         self.raw = raw
         self.writable = writable
         self.dirty = False
         self.in_exchange = False
-        self.streaming = False
-        self.cut = False
+        self.cursor: sqlite3.Cursor | None = None  # of a query whose rows are being fetched
+        self.cut = False  # the task that waited for a statement has gone
+        self.running = False  # whether the thread has work of ours; it says when that has ended
+        self.spoiled = False  # a setting was changed, so that no reset makes the session as new
+        self.lost = False
 
     def __repr__(self) -> str:
         return f"<SqliteConnection {'writer' if self.writable else 'reader'} {id(self):#x}>"
@@ -109,8 +119,13 @@ class SqliteConnection:
 
     @property
     def alive(self) -> bool:
-        """Whether the connection can be used; False when a statement was cut short."""
-        return not (self.cut or self.in_exchange or self.streaming) and self.raw._connection is not None  # noqa: SLF001 - as above
+        """Whether the connection can be used; False when a statement was cut short, until it is reset."""
+        return not (self.cut or self.in_exchange or self.cursor) and self.usable
+
+    @property
+    def usable(self) -> bool:
+        """Whether the connection can be used, be it after a reset."""
+        return not self.lost and self.raw._connection is not None  # noqa: SLF001 - as above
 
     async def run(self, sql: str, values: Sequence[Any] | None) -> Reply:
         """
@@ -126,12 +141,21 @@ class SqliteConnection:
         Raises:
             QueryError: SQLite refused the statement.
         """
+        if _PRAGMA.match(sql):
+            self.dirty = self.spoiled = True
 
         def work(connection: sqlite3.Connection) -> Reply:
+            before = connection.total_changes
             cursor = connection.execute(sql, () if values is None else values)
             description = cursor.description
             rows = None if description is None else cursor.fetchall()
-            count = len(rows) if rows is not None and cursor.rowcount < 0 else cursor.rowcount
+            count = cursor.rowcount
+
+            if rows is not None:
+                count = len(rows)
+            elif count < 0 and connection.total_changes != before:  # it counts no WITH ... UPDATE
+                count = connection.execute("SELECT changes()").fetchone()[0]
+
             reply = Reply(rows, description, max(count, 0), cursor.lastrowid or 0)
             cursor.close()
             return reply
@@ -199,38 +223,70 @@ class SqliteConnection:
         cursor = await self._call(
             lambda connection: connection.execute(sql, () if values is None else values), sql
         )
-        self.streaming = True
+        self.cursor = cursor
 
         try:
             while rows := await self._call(lambda _: cursor.fetchmany(size), sql, streaming=True):
                 yield Reply(rows, cursor.description, len(rows), 0)
         finally:
-            self.streaming = False
+            if self.cursor is cursor and not self.cut:  # else the reset has closed it, or will
+                await self._call(lambda _: cursor.close(), sql, streaming=True)
+                self.cursor = None
 
-            if self.alive:
-                await self._call(lambda _: cursor.close(), sql)
+    async def halt(self) -> None:
+        """
+        Wait for the end of a statement whose task has gone, and see to it that it comes.
 
-    def terminate(self) -> asyncio.Future[Any] | None:
+        The statement is interrupted again and again, because SQLite forgets an interrupt that
+        comes before the thread has begun.
+        """
+        connection = self.raw._connection  # noqa: SLF001 - its own interrupt() is a coroutine
+
+        while self.running and connection is not None:
+            connection.interrupt()
+            await asyncio.sleep(_LOOK)
+
+    async def reset(self, work: Callable[[sqlite3.Connection], None]) -> None:
+        """
+        End what was cut short or left behind, and make the session as new.
+
+        Args:
+            work: What to do to the session, in the connection's thread.
+        """
+        await self.halt()
+        cursor, self.cursor = self.cursor, None
+        self.cut = self.in_exchange = False
+
+        def clear(connection: sqlite3.Connection) -> None:
+            if cursor is not None:
+                cursor.close()
+
+            work(connection)
+
+        await self._call(clear, "ROLLBACK")
+        self.dirty = False
+
+    def terminate(self) -> sqlite3.Connection | None:
         """
         Interrupt what runs, and have the thread close the connection and end.
 
         Returns:
-            What is done when the thread has ended; None when it has before.
+            SQLite's connection; None when the thread has ended before.
         """
-        connection = self.raw._connection  # noqa: SLF001 - its own interrupt() is a coroutine
+        connection: sqlite3.Connection | None = self.raw._connection  # noqa: SLF001 - as above
+        self.cut = True
 
-        if connection is None:
-            return None
+        if connection is not None:
+            connection.interrupt()
+            self.raw.stop()
 
-        connection.interrupt()
-        ending: asyncio.Future[Any] | None = self.raw.stop()
-        return ending
+        return connection
 
     async def _call(self, work: Callable[[sqlite3.Connection], T], sql: str, *, streaming: bool = False) -> T:
         if self.cut:
             raise cut_short()
 
-        if self.in_exchange or (self.streaming and not streaming):
+        if self.in_exchange or (self.cursor is not None and not streaming):
             raise busy()
 
         connection = self.raw._connection  # noqa: SLF001 - as above
@@ -239,10 +295,19 @@ class SqliteConnection:
             message = "the connection to the database is closed"
             raise UnavailableError(message)
 
-        self.in_exchange = True
+        def guarded() -> T:
+            try:
+                if self.cut:
+                    raise cut_short()
+
+                return work(connection)
+            finally:
+                self.running = False
+
+        self.in_exchange = self.running = True
 
         try:
-            result: T = await self.raw._execute(work, connection)  # noqa: SLF001 - one hop for all the work of a statement
+            result: T = await self.raw._execute(guarded)  # noqa: SLF001 - one hop for all the work of a statement
         except sqlite3.ProgrammingError as error:
             self.in_exchange = False
 
@@ -273,7 +338,7 @@ class SqliteConnector:
     def __init__(self, file: SqliteFile, *, writable: bool) -> None:
         self.file = file
         self._writable = writable
-        self._ending: set[asyncio.Future[Any]] = set()
+        self._threads: dict[Thread, sqlite3.Connection | None] = {}  # alive, or were when last looked at
 
     def __str__(self) -> str:
         return f"{self.file}{'' if self._writable else ' (reading)'}"
@@ -290,10 +355,12 @@ class SqliteConnector:
             check_same_thread=False,
             cached_statements=256,
         )
-        thread = getattr(raw, "_thread", None)
+        thread: Thread | None = getattr(raw, "_thread", None)
 
         if thread is not None:
             thread.daemon = True  # a leaked connection must not keep the process from ending
+            self._threads = {other: last for other, last in self._threads.items() if other.is_alive()}
+            self._threads[thread] = None
 
         await raw
         conn = SqliteConnection(raw, writable=self._writable)
@@ -301,14 +368,14 @@ class SqliteConnector:
         try:
             await conn._call(self._set_up, "PRAGMA")  # noqa: SLF001 - the two are one driver
         except BaseException:
-            conn.terminate()
+            self.terminate(conn)
             raise
 
         return conn
 
     def is_alive(self, conn: SqliteConnection) -> bool:
-        """Tell whether a connection can be used."""
-        return conn.alive
+        """Tell whether a connection can be used, be it after a reset."""
+        return conn.usable
 
     def is_clean(self, conn: SqliteConnection) -> bool:
         """Tell whether the session is as new."""
@@ -319,9 +386,25 @@ class SqliteConnector:
         await conn.run("SELECT 1 FROM sqlite_master LIMIT 1", None)
 
     async def reset(self, conn: SqliteConnection) -> None:
-        """End an open transaction, and set the session up again."""
-        await conn._call(self._reset, "ROLLBACK")  # noqa: SLF001 - the two are one driver
-        conn.dirty = False
+        """
+        End what was left open, and set the session up again.
+
+        A session with settings, temporary tables or databases of its user is given up, unless the
+        whole database would be lost with it.
+        """
+        conn.lost = conn.spoiled and not self.file.in_memory
+
+        if conn.lost:
+            return
+
+        left = False
+
+        def work(connection: sqlite3.Connection) -> None:
+            nonlocal left
+            left = self._reset(connection)
+
+        await conn.reset(work)
+        conn.lost = left and not self.file.in_memory
 
     async def close(self, conn: SqliteConnection) -> None:
         """Close, after the thread has ended."""
@@ -329,22 +412,37 @@ class SqliteConnector:
 
     def terminate(self, conn: SqliteConnection) -> None:
         """Close at once; the thread ends a little later."""
-        ending = conn.terminate()
+        thread = getattr(conn.raw, "_thread", None)
+        connection = conn.terminate()
 
-        if ending is not None:
-            self._ending.add(ending)
-            ending.add_done_callback(self._ending.discard)
+        if thread is not None and connection is not None:
+            self._threads[thread] = connection
 
     async def ended(self) -> None:
-        """Wait for the threads of terminated connections, which must not outlive their loop."""
-        if self._ending:
-            await asyncio.wait(list(self._ending), timeout=5)
+        """Wait for the threads of all connections, which must not outlive their loop."""
+        deadline = time.monotonic() + 5
 
-    def _reset(self, connection: sqlite3.Connection) -> None:
+        while threads := [thread for thread in self._threads if thread.is_alive()]:
+            if time.monotonic() > deadline:
+                return
+
+            for thread in threads:
+                if (connection := self._threads[thread]) is not None:
+                    with suppress(sqlite3.ProgrammingError):  # it was closed meanwhile
+                        connection.interrupt()
+
+            await asyncio.sleep(_LOOK)
+
+        self._threads.clear()
+
+    def _reset(self, connection: sqlite3.Connection) -> bool:
+        """Reset in the connection's thread; tells whether something is left that only closing ends."""
         if connection.in_transaction:
             connection.execute("ROLLBACK")
 
         self._set_up(connection)
+        attached = {row[1] for row in connection.execute("PRAGMA database_list")} - {"main", "temp"}
+        return bool(attached or connection.execute("SELECT 1 FROM sqlite_temp_master LIMIT 1").fetchone())
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
         file = self.file

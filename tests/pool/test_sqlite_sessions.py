@@ -1,0 +1,161 @@
+"""What a user leaves behind on a SQLite connection, and what survives him."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from ws_pool import SqlitePool
+from ws_pool._sql.sqlite_connector import SqliteConnector, SqliteFile
+from ws_pool.errors import QueryError
+
+NUMBERS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n"
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+
+
+async def given_up(pool: SqlitePool, statement: str) -> None:
+    """Run a statement whose task does not wait for it."""
+    task = asyncio.create_task(pool.execute(statement))
+    await asyncio.sleep(0.02)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+class TestMemory:
+    """A database in memory lives as long as its pool."""
+
+    async def test_a_cancelled_statement_keeps_the_database(self):
+        """A query and a write cut short, and a transaction around them, leave all that was committed."""
+        async with SqlitePool("sqlite://", ping_timeout=0.001) as pool:
+            await pool.execute("CREATE TABLE note (text TEXT)")
+            await pool.insert("INSERT INTO note VALUES ('kept')")
+            await given_up(pool, ENDLESS)
+            await given_up(pool, f"INSERT INTO note {NUMBERS}")
+
+            async def write() -> None:
+                async with pool.atomic() as client:
+                    await client.insert("INSERT INTO note VALUES ('undone')")
+                    await client.select(ENDLESS)
+
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await write()
+
+            assert [row.text for row in await pool.select("SELECT text FROM note")] == ["kept"]
+            assert pool.statistics().opened == 1
+
+    async def test_a_statement_that_never_began_is_not_run(self):
+        """Cancelled before the thread has taken it, an endless query is not even begun."""
+        async with SqlitePool("sqlite://") as pool:
+            async with pool.get_client() as client:
+                task = asyncio.create_task(client.connection.run(ENDLESS, None))
+                await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait([task])
+
+            assert (await pool.find("SELECT 1"))[0] == 1
+            assert pool.statistics().opened == 1
+
+    async def test_an_iteration_left_early_keeps_the_database(self):
+        """Whether the iterator is closed, dropped or cancelled."""
+        async with SqlitePool("sqlite://") as pool:
+            await pool.execute("CREATE TABLE note (text TEXT)")
+
+            async with pool.get_client() as client:
+                rows = client.iterate(NUMBERS, size=2)
+                assert (await anext(rows)).x == 1
+
+            async with pool.get_client() as client:
+                await rows.aclose()  # late: its connection belongs to another already
+                others = client.iterate(NUMBERS, size=2)
+                assert [(await anext(others)).x, (await anext(others)).x] == [1, 2]
+                await others.aclose()
+                assert await client.count("SELECT * FROM note") == 0
+
+            async def read() -> None:
+                async with pool.get_client() as client:
+                    async for _ in client.iterate(NUMBERS, size=10_000_000):
+                        pass
+
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await read()
+
+            assert await pool.count("SELECT * FROM note") == 0
+            assert pool.statistics().opened == 1
+
+
+class TestFiles:
+    """Sessions of a file."""
+
+    async def test_nothing_of_a_session_reaches_the_next_user(self, tmp_path: Path):
+        """Temporary tables, attached databases and settings end with the block of their user."""
+        other = tmp_path / "other.db"
+
+        async with SqlitePool(path=str(tmp_path / "notes.db"), maxsize=1) as pool:
+            await pool.execute("CREATE TABLE note (text TEXT)")
+            opened = pool.writer_statistics().opened
+
+            async with pool.atomic() as client:
+                await client.execute("CREATE TEMP TABLE mine (a INTEGER)")
+
+            with pytest.raises(QueryError, match="no such table"):
+                await pool.execute("INSERT INTO mine VALUES (1)")
+
+            async with pool.get_client() as client:
+                await client.execute(f"ATTACH DATABASE '{other}' AS other")
+
+            lease = await pool.acquire_writer()
+            await lease.connection.run("/* mine */ pragma cache_size = 7", None)
+            pool.release_writer(lease)
+
+            async with pool.atomic() as client:
+                assert (
+                    len(await client.select("SELECT * FROM pragma_database_list WHERE name = 'other'")) == 0
+                )
+                assert (await client.find("SELECT * FROM pragma_cache_size"))[0] != 7
+
+            assert pool.writer_statistics().opened > opened
+            assert await pool.count("SELECT * FROM pragma_database_list WHERE name = 'other'") == 0
+
+    async def test_rows_changed_behind_a_with_are_counted(self, tmp_path: Path):
+        """WITH … UPDATE counts its own rows, not those of triggers, nor those of an earlier statement."""
+        async with SqlitePool(path=str(tmp_path / "notes.db")) as pool:
+            await pool.execute("CREATE TABLE note (id INTEGER, seen INTEGER)")
+            await pool.execute("CREATE TABLE log (id INTEGER)")
+            trigger = "CREATE TRIGGER t AFTER UPDATE ON note BEGIN INSERT INTO log VALUES (1); END"
+            await pool.execute(trigger)
+            await pool.execute("INSERT INTO note VALUES (1, 0), (2, 0), (3, 0)")
+            change = "WITH w(i) AS (SELECT 2) UPDATE note SET seen = 1 WHERE id {} (SELECT i FROM w)"
+            assert await pool.update(change.format(">=")) == 2
+            assert await pool.update(change.format("> 9 AND id <")) == 0
+
+    async def test_threads_end_before_the_pool_is_closed(self, tmp_path: Path):
+        """Those of connections cancelled while they open, too: none is left to find its loop closed."""
+        connector = SqliteConnector(SqliteFile(str(tmp_path / "x.db")), writable=True)
+
+        for turns in range(12):
+            opening = asyncio.create_task(connector.open())
+
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+            opening.cancel()
+            done, _ = await asyncio.wait([opening])
+
+            for task in done:
+                if not task.cancelled():
+                    connector.terminate(task.result())
+
+        conn = await connector.open()
+        running = asyncio.create_task(conn.run(ENDLESS, None))
+        await asyncio.sleep(0)
+        threads = list(connector._threads)
+        connector.terminate(conn)
+        await connector.ended()
+        await asyncio.gather(running, return_exceptions=True)
+        assert not any(thread.is_alive() for thread in threads)
