@@ -38,7 +38,12 @@ def main(arguments: list[str] | None = None) -> int:
         app = load_app(os.environ.get("WINTERSWEET_DEMO_APP", _APP))
         serve_here(app, join(host, int(port)), options, ready=_say_ready)
     except WsError as error:
-        os.write(sys.stdout.fileno(), FAILED + " ".join(str(error).split()).encode() + b"\n")
+        text = str(error).strip()
+
+        if "\n" in text:  # a bug of the application: its traceback is for who wrote it, the last line for all
+            print(text, file=sys.stderr, flush=True)  # noqa: T201 - see above
+
+        os.write(sys.stdout.fileno(), FAILED + text.rpartition("\n")[2].encode() + b"\n")
         return 1
 
     return 0

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import text as text_clause
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex, ExecutableDDLElement, Table
 
 from ws_core.component import Health
@@ -20,7 +21,7 @@ from ws_pool._sql.engine import learn_dialect
 from ws_pool._sql.session import Session
 from ws_pool._statistics import PoolStatistics
 from ws_pool.context import TaskBinding
-from ws_pool.errors import NotReadyError
+from ws_pool.errors import NotReadyError, UnavailableError
 from ws_pool.pool import Lease, Pool
 
 __all__ = ("SqlPool", "make_pool")
@@ -246,13 +247,24 @@ class SqlPool:
         return await self.source.acquire()
 
     async def learn(self) -> None:
-        """Have the server's version and modes known before the first statement is compiled."""
+        """
+        Have the server's version and modes known before the first statement is compiled.
+
+        Raises:
+            UnavailableError: The server went away meanwhile.
+        """
         if self._learning is None:
             self._learning = asyncio.Lock()
 
         async with self._learning:
             if self._compiler is None:
-                self._compiler = Compiler(await learn_dialect(self.engine()), self._cache_size)
+                try:
+                    dialect = await learn_dialect(self.engine())
+                except DBAPIError as error:
+                    message = f"pool {self.name!r} lost its server while it was starting: {error.orig}"
+                    raise UnavailableError(message, pool=self.name) from error
+
+                self._compiler = Compiler(dialect, self._cache_size)
                 self.untaught = False
 
     def watch(self, sql: str, seconds: float) -> None:
