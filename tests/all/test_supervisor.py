@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.all._support import until
+from tests.all._support import environment, until
 from wintersweet.demo.supervisor import Supervisor
 from ws_core.errors import UnavailableError
 from ws_web.server import reserve
@@ -142,3 +142,42 @@ class TestSupervisor:
             process.kill()
 
         until(gone.exists)
+
+
+class TestWorker:
+    """The worker's own program."""
+
+    BUG = """
+        from contextlib import asynccontextmanager
+
+        from ws_web import create_app
+
+        @asynccontextmanager
+        async def lifespan(app):
+            raise ZeroDivisionError("a bug")
+            yield
+
+        app = create_app(lifespan=lifespan)
+    """
+
+    def test_a_bug_is_told_by_its_last_line(self, sock: socket.socket, tmp_path: Path) -> None:
+        """The parent gets a message, and whoever wrote the application the traceback."""
+        (tmp_path / "bug.py").write_text(textwrap.dedent(self.BUG))
+        reading, writing = os.pipe()  # the lifeline: the worker would stop at its end
+
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "wintersweet.demo.worker", *map(str, sock.getsockname())],
+                env=environment(WINTERSWEET_DEMO_APP="bug:app", PYTHONPATH=str(tmp_path)),
+                stdin=reading,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
+            )
+        finally:
+            os.close(reading)
+            os.close(writing)
+
+        assert (done.returncode, done.stdout) == (1, "failed: ZeroDivisionError: a bug\n")
+        assert "Traceback" in done.stderr
