@@ -311,9 +311,15 @@ class TestFaults:
         """The broken twin, which acknowledges before it delivers, loses what it had in hand."""
 
         class Hasty(StreamEventBus):
-            async def _deliver(self, message: Any, event: Any) -> None:
-                await self._acknowledge(message)
-                await super()._deliver(message, event)
+            def __init__(self, *args: Any) -> None:
+                super().__init__(*args)
+                call = self._lines._call
+
+                async def acknowledge_first(listeners: Any, event: Any) -> Any:
+                    await self._acknowledge(next(iter(self._lines.in_hand.values())))
+                    return await call(listeners, event)
+
+                self._lines._call = acknowledge_first  # type: ignore[method-assign]  # to break it
 
         async with RedisPool(url=redis_url) as pool:
             never = asyncio.Event()

@@ -269,6 +269,10 @@ class RedisEventBus:
                     )
                     return
 
+                if not self._pool.ready:
+                    _logger.info("event bus %r ends: its pool was closed", self._channel)
+                    return
+
                 if isinstance(client := self._pool.redis, ClusterRedis):
                     client.topology.refresh_soon()
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from ws_pool._mux._tasks import end_all
+from ws_pool._mux._tasks import end_all, is_cancelled
 from ws_pool.errors import UsageError
 
 __all__ = ("Event", "Listener", "ListenerStatistics", "OverflowPolicy", "Subscribers", "dump", "load")
@@ -153,7 +153,10 @@ class _Worker:
 
                 try:
                     await self.listener(*event.args, **event.kwargs)
-                except Exception:
+                except (Exception, asyncio.CancelledError) as error:
+                    if is_cancelled(error):
+                        raise
+
                     self._failed += 1
                     _logger.exception("listener %s failed over an event %r", self._name, event.tag)
                 else:

@@ -14,7 +14,6 @@ import os
 import random
 import socket
 import uuid
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from redis import exceptions as driver
 
-from ws_pool._mux._delivery import Event, Listener, dump, load
+from ws_pool._mux._delivery import Event, Listener, dump
+from ws_pool._mux._stream_lines import Lines, Message
 from ws_pool._mux._stream_shapes import FIELD, entries_of, order_of, payload_of, text_of
 from ws_pool._mux._tasks import end_all
 from ws_pool.errors import ClosedError, UsageError, WsError
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ("StreamBusStatistics", "StreamEventBus")
 
 _logger: Final = logging.getLogger("ws_pool.events")
+_PAGE: Final = 100  # messages of one look back
 _LOST: Final = (driver.RedisError, WsError, OSError, TimeoutError)
 
 
@@ -64,13 +65,6 @@ class StreamBusStatistics:
     dead: int
 
 
-@dataclass(slots=True)
-class _Message:
-    id: str
-    text: str
-    attempt: int
-
-
 class StreamEventBus:
     """
     Events that are not lost, over a Redis stream and a consumer group.
@@ -84,8 +78,10 @@ class StreamEventBus:
         stream: The stream's key.
         group: The consumer group; services that must each see all events use different ones.
         consumer: This consumer's name, unique within the group; made up by default.
-        prefetch: Most messages in hand.
-        attempts: How often a message is tried, over all consumers, before it is a dead letter.
+        prefetch: Most messages in hand. Those that wait behind one whose listener fails don't count,
+            up to ten times as many, so that one bad tag does not hold up the others.
+        attempts: How often a message is tried, over all consumers, before it is a dead letter. A
+            consumer that died counts, after the first: its message may have been on its way only.
         backoff: Shortest and longest pause in seconds before a listener is called again.
         claim_after: Seconds without a sign of life after which others take a consumer's messages.
         trim_every: Seconds between trimmings, which drop what every group has acknowledged; None
@@ -135,24 +131,25 @@ class StreamEventBus:
         self._stream = stream
         self._group = group
         self._consumer = consumer or f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self._prefetch = prefetch
         self._attempts = attempts
-        self._backoff = backoff
         self._claim_after = claim_after
         self._trim_every = trim_every
         self._dead_letters = dead_letters or f"{stream}:dead"
         self._listeners: dict[str, list[Listener]] = {}
         self._state = "new"
         self._tasks: list[asyncio.Task[None]] = []
-        self._lines: dict[str, deque[tuple[_Message, Event]]] = {}
-        self._workers: set[asyncio.Task[None]] = set()
-        self._in_hand: dict[str, _Message] = {}
-        self._room = asyncio.Event()
-        self._room.set()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._lines = Lines(
+            stream,
+            self._listeners,
+            prefetch=prefetch,
+            attempts=attempts,
+            backoff=backoff,
+            acknowledge=lambda message: self._through_outages(lambda: self._acknowledge(message)),
+            bury=lambda message, error: self._through_outages(lambda: self._bury(message, error)),
+        )
         self._look_back = True
-        self._delivered = self._unheard = self._retried = self._claimed = self._dead = 0
+        self._reborn = True  # whether an earlier life of this consumer may have left something
+        self._claimed = self._dead = 0
 
     def __repr__(self) -> str:
         return f"<StreamEventBus {self._stream!r}, group {self._group!r}, {self._state}>"
@@ -273,9 +270,10 @@ class StreamEventBus:
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(drain):
-                    await self._idle.wait()
+                    await self._lines.drained()
         finally:
-            await end_all(reader, *chores, *self._workers)
+            await end_all(reader, *chores)
+            await self._lines.stop()
 
     def statistics(self) -> StreamBusStatistics:
         """Give a frozen snapshot of the bus."""
@@ -283,10 +281,10 @@ class StreamEventBus:
             stream=self._stream,
             group=self._group,
             consumer=self._consumer,
-            in_hand=len(self._in_hand),
-            delivered=self._delivered,
-            unheard=self._unheard,
-            retried=self._retried,
+            in_hand=len(self._lines.in_hand),
+            delivered=self._lines.delivered,
+            unheard=self._lines.unheard,
+            retried=self._lines.retried,
             claimed=self._claimed,
             dead=self._dead,
         )
@@ -310,6 +308,8 @@ class StreamEventBus:
                     await self._create_group()
             except _LOST as error:
                 _logger.warning("stream bus %r: %s", self._stream, error)
+            except Exception:  # a reply of a shape that nobody has thought of must not end the bus
+                _logger.exception("stream bus %r: an unexpected failure", self._stream)
             else:
                 pause = 0.02
                 continue
@@ -329,137 +329,77 @@ class StreamEventBus:
 
     async def _read(self) -> None:
         """Take what is new, and what this consumer was given and never got because of a lost reply."""
-        await self._room.wait()
-        count = max(1, self._prefetch - len(self._in_hand))
-        common = ("GROUP", self._group, self._consumer, "COUNT", count)
-
         if self._look_back:
             await self._take_own()
-            self._look_back = False
+            self._look_back = self._reborn = False
 
+        count = await self._lines.room()
         reply = await self._pool.redis.execute_command(
-            "XREADGROUP", *common, "BLOCK", 1000, "STREAMS", self._stream, ">"
+            "XREADGROUP",
+            "GROUP",
+            self._group,
+            self._consumer,
+            "COUNT",
+            count,
+            "BLOCK",
+            1000,
+            "STREAMS",
+            self._stream,
+            ">",
         )
-        self._take(reply, attempt=1)
+
+        for entry_id, fields in entries_of(reply):
+            self._lines.accept(Message(text_of(entry_id), payload_of(fields), 1, owed=True))
 
     async def _take_own(self) -> None:
         """Take what this consumer was given already: by a reply that was lost, or in an earlier life."""
         cursor = "0"
 
         while True:
-            await self._room.wait()
+            await self._lines.room()
             reply = await self._pool.redis.execute_command(
                 "XREADGROUP",
                 "GROUP",
                 self._group,
                 self._consumer,
                 "COUNT",
-                100,
+                _PAGE,
                 "STREAMS",
                 self._stream,
                 cursor,
             )
-            taken = self._take(reply, attempt=2)
+            entries = [(text_of(entry_id), fields) for entry_id, fields in entries_of(reply)]
 
-            if taken is None:
+            if not entries:
                 return
 
-            cursor = taken
+            counts = await self._counts(entries[0][0], entries[-1][0])
 
-    def _take(self, reply: Any, *, attempt: int) -> str | None:
-        """Accept the entries of a reply, and return the last one's id."""
-        last = None
+            for entry_id, fields in entries:
+                self._lines.accept(self._left_over(entry_id, payload_of(fields), counts.get(entry_id, 2)))
 
-        for entry_id, fields in entries_of(reply):
-            last = text_of(entry_id)
-            self._accept(_Message(last, payload_of(fields), attempt))
+            cursor = entries[-1][0]
 
-        return last
+    def _left_over(self, entry_id: str, text: str, count: int) -> Message:
+        """
+        Judge a message that this consumer was given before; looking for it was a delivery, too.
 
-    def _accept(self, message: _Message) -> None:
-        """Put a message into the line of its tag; each line is worked off by a task of its own."""
-        if message.id in self._in_hand:
-            return
+        In this life its reply was lost, so it was never tried. What is from an earlier life was most
+        likely tried, and may be what has ended that life.
+        """
+        if self._reborn:
+            return Message(entry_id, text, count, owed=count <= self._attempts + 1)
 
-        self._in_hand[message.id] = message
-        self._idle.clear()
+        return Message(entry_id, text, max(1, count - 1), owed=True)
 
-        if len(self._in_hand) >= self._prefetch:
-            self._room.clear()
+    async def _counts(self, first: str, last: str) -> dict[str, int]:
+        """Ask how often the messages of a range were delivered."""
+        pending = await self._pool.redis.execute_command(
+            "XPENDING", self._stream, self._group, first, last, _PAGE, self._consumer, parse_detail=True
+        )
+        return {text_of(entry["message_id"]): int(entry["times_delivered"]) for entry in pending}
 
-        event = load(message.text) or Event("", (), {})
-        line = self._lines.get(event.tag)
-
-        if line is not None:
-            line.append((message, event))
-            return
-
-        self._lines[event.tag] = deque([(message, event)])
-        worker = asyncio.get_running_loop().create_task(self._work(event.tag))
-        self._workers.add(worker)
-        worker.add_done_callback(self._workers.discard)
-
-    # Delivering -------------------------------------------------------------------------------
-
-    async def _work(self, tag: str) -> None:
-        line = self._lines[tag]
-
-        try:
-            while line:
-                message, event = line.popleft()
-                await self._deliver(message, event)
-        finally:
-            del self._lines[tag]
-
-    async def _deliver(self, message: _Message, event: Event) -> None:
-        """Call the listeners until all have returned or the message is given up, then acknowledge it."""
-        try:
-            waiting = list(self._listeners.get(event.tag, ()))
-            error: Exception | None = None
-
-            if not waiting:
-                self._unheard += 1
-
-            while waiting and message.attempt <= self._attempts:
-                waiting, error = await self._call(waiting, event)
-
-                if waiting:
-                    message.attempt += 1
-
-                    if message.attempt <= self._attempts:
-                        self._retried += 1
-                        await asyncio.sleep(self._pause(message.attempt))
-
-            if waiting:
-                await self._through_outages(lambda: self._bury(message, error))
-            else:
-                self._delivered += bool(self._listeners.get(event.tag))
-                await self._through_outages(lambda: self._acknowledge(message))
-        finally:
-            del self._in_hand[message.id]
-            self._room.set()
-
-            if not self._in_hand:
-                self._idle.set()
-
-    async def _call(self, listeners: list[Listener], event: Event) -> tuple[list[Listener], Exception | None]:
-        """Call listeners one after the other, and return those that have raised."""
-        failed: list[Listener] = []
-        last: Exception | None = None
-
-        for listener in listeners:
-            try:
-                await listener(*event.args, **event.kwargs)
-            except Exception as error:
-                _logger.exception("a listener failed over an event %r of stream %r", event.tag, self._stream)
-                failed.append(listener)
-                last = error
-
-        return failed, last
-
-    def _pause(self, attempt: int) -> float:
-        shortest, longest = self._backoff
-        return min(longest, shortest * 2.0 ** (attempt - 2)) * random.uniform(0.5, 1.0)
+    # Ending a message -------------------------------------------------------------------------
 
     async def _through_outages(self, action: Callable[[], Awaitable[None]]) -> None:
         """Repeat what may be done twice until the server has answered."""
@@ -479,12 +419,12 @@ class StreamEventBus:
             else:
                 return
 
-    async def _acknowledge(self, message: _Message) -> None:
+    async def _acknowledge(self, message: Message) -> None:
         await self._pool.redis.execute_command(
             "XACK", self._stream, self._group, message.id, retry="at_least_once"
         )
 
-    async def _bury(self, message: _Message, error: Exception | None) -> None:
+    async def _bury(self, message: Message, error: BaseException | None) -> None:
         """Move a message to the dead letters: in one transaction, on a cluster of two steps."""
         reason = "given up after a crash" if error is None else f"{type(error).__name__}: {error}"
         fields = {FIELD: message.text, "id": message.id, "group": self._group, "reason": reason}
@@ -500,14 +440,14 @@ class StreamEventBus:
         """Show that messages in hand are being worked on, so that nobody claims them."""
         await asyncio.sleep(self._claim_after / 3)
 
-        if self._in_hand:
+        if self._lines.in_hand:
             await self._pool.redis.execute_command(
                 "XCLAIM",
                 self._stream,
                 self._group,
                 self._consumer,
                 0,
-                *self._in_hand,
+                *self._lines.in_hand,
                 "JUSTID",
                 parse_justid=True,
             )
@@ -518,7 +458,7 @@ class StreamEventBus:
         cursor = "0-0"
 
         while True:
-            await self._room.wait()
+            count = await self._lines.room()
             reply = await self._pool.redis.execute_command(
                 "XAUTOCLAIM",
                 self._stream,
@@ -527,7 +467,7 @@ class StreamEventBus:
                 int(self._claim_after * 1000),
                 cursor,
                 "COUNT",
-                max(1, self._prefetch - len(self._in_hand)),
+                count,
                 parse_justid=False,
             )
             await self._adopt(reply[1])
@@ -538,7 +478,7 @@ class StreamEventBus:
 
     async def _adopt(self, entries: list[Any]) -> None:
         mine = [(text_of(entry_id), fields) for entry_id, fields in entries if fields]
-        mine = [(entry_id, fields) for entry_id, fields in mine if entry_id not in self._in_hand]
+        mine = [(entry_id, fields) for entry_id, fields in mine if entry_id not in self._lines.in_hand]
 
         for entry_id, fields in mine:
             pending = await self._pool.redis.execute_command(
@@ -546,7 +486,8 @@ class StreamEventBus:
             )
             tried = int(pending[0]["times_delivered"]) if pending else 1
             self._claimed += 1
-            self._accept(_Message(entry_id, payload_of(fields), tried))
+            owed = tried <= self._attempts + 1
+            self._lines.accept(Message(entry_id, payload_of(fields), tried, owed=owed))
 
     async def _trim(self) -> None:
         """Drop what every group has acknowledged."""

@@ -24,6 +24,8 @@ def entries_of(reply: Any) -> list[Any]:  # Any: a reply, whose shape depends on
 
 
 def payload_of(fields: Any) -> str:  # Any: a reply
+    """Give the event of an entry; empty for an entry that was deleted while it was pending."""
+    fields = fields or ()
     items = fields.items() if isinstance(fields, Mapping) else zip(fields[::2], fields[1::2], strict=True)
     return next((text_of(value) for name, value in items if text_of(name) == FIELD), "")
 
