@@ -17,6 +17,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "packages" / "ws-redislock" / "src" / "ws_redislock"
 GENERATED = (
+    "_acquire",
     "_held",
     "_hold",
     "_lock",

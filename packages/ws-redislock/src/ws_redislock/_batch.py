@@ -30,6 +30,9 @@ Fast: TypeAlias = tuple[str, str, int, int]
 SEVERAL = 24
 """Calls after which a batch is sent although the loop's turn goes on."""
 
+PATIENCE = 1.0
+"""Seconds that a batch may take at most."""
+
 Call = TypeVar("Call")
 Answer = TypeVar("Answer")
 
@@ -43,7 +46,7 @@ class Batch(Generic[Call, Answer]):
         script: The script that does them.
     """
 
-    __slots__ = ("_calls", "_loop", "_script", "_send", "_tasks")
+    __slots__ = ("_calls", "_loop", "_script", "_send", "_tasks", "_within")
 
     def __init__(self, send: Send, script: Script) -> None:
         self._send = send
@@ -51,11 +54,24 @@ class Batch(Generic[Call, Answer]):
         self._loop = asyncio.get_running_loop()
         self._calls: list[tuple[Call, asyncio.Future[Answer | None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._within = PATIENCE
 
-    def add(self, call: Call) -> asyncio.Future[Answer | None]:
-        """Add a call; the future gets its answer, or None when it must be made by itself."""
+    def add(self, call: Call, within: float) -> asyncio.Future[Answer | None]:
+        """
+        Add a call.
+
+        Args:
+            call: The call.
+            within: Seconds that it may take; the most impatient one decides for all.
+
+        Returns:
+            A future that gets its answer, or None when it must be made by itself. It fails when
+            Redis gave no answer: then the call may have been done or not.
+        """
         future: asyncio.Future[Answer | None] = self._loop.create_future()
         self._calls.append((call, future))
+
+        self._within = min(self._within, within)
 
         if len(self._calls) == 1:
             self._loop.call_soon(self._flush)
@@ -67,26 +83,36 @@ class Batch(Generic[Call, Answer]):
     def _flush(self) -> None:
         if self._calls:
             calls, self._calls = self._calls, []
-            task = self._loop.create_task(self._run(calls))
+            within, self._within = self._within, PATIENCE
+            task = self._loop.create_task(self._run(calls, within))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, calls: list[tuple[Call, asyncio.Future[Answer | None]]]) -> None:
+    async def _run(self, calls: list[tuple[Call, asyncio.Future[Answer | None]]], within: float) -> None:
         keys, args = self._command([call for call, _ in calls])
-        sent_at = boot_time()
+        began = sent_at = boot_time()
         reply: Sequence[int] = ()
+        failure: Exception | None = None
 
         try:
             try:
-                reply = await self._send(("EVALSHA", self._script.sha, len(keys), *keys, *args), 1.0)
+                reply = await self._send(("EVALSHA", self._script.sha, len(keys), *keys, *args), within)
             except exceptions.NoScriptError:
                 sent_at = boot_time()
-                reply = await self._send(("EVAL", self._script.text, len(keys), *keys, *args), 1.0)
+                left = max(0.001, within - (sent_at - began))
+                reply = await self._send(("EVAL", self._script.text, len(keys), *keys, *args), left)
+        except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
+            failure = error
         except Exception as error:  # noqa: BLE001 - each caller asks again, and sees then what is wrong
             _log.debug("%d calls that went together failed: %r", len(calls), error)
         finally:
             for index, (call, future) in enumerate(calls):
-                if not future.done():
+                if future.done():
+                    continue
+
+                if failure is not None:
+                    future.set_exception(failure)
+                else:
                     future.set_result(self._answer(call, reply, index, sent_at) if reply else None)
 
     def _command(self, calls: list[Call]) -> tuple[Sequence[bytes], Sequence[Argument]]:

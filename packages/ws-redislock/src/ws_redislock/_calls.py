@@ -8,9 +8,10 @@ left out of it where the client is a plain ``redis.asyncio.Redis``.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeAlias, cast
 
 import redis.asyncio
@@ -23,7 +24,18 @@ from ws_redislock._script import Script
 from ws_redislock._timers import Timers
 from ws_redislock._wire import Wire
 
-__all__ = ("TRANSIENT", "Caller", "RedisSource", "Reply", "caller_for", "check_flow", "resolve")
+__all__ = (
+    "HOPELESS",
+    "TRANSIENT",
+    "Caller",
+    "CommandClient",
+    "RedisSource",
+    "Reply",
+    "caller_for",
+    "check_flow",
+    "refuse",
+    "resolve",
+)
 
 Reply: TypeAlias = list[Any]  # Any: integers, and tokens as str or bytes, as the client decodes
 Argument: TypeAlias = str | bytes | int
@@ -43,7 +55,27 @@ MANY = 6
 """Calls under way from which further ones are sent together."""
 
 HOPELESS = (exceptions.AuthenticationError, exceptions.AuthorizationError)
+"""Errors of the connection after which it never succeeds."""
 
+_STATES = (
+    exceptions.AuthenticationError,
+    exceptions.NoPermissionError,
+    exceptions.OutOfMemoryError,
+    exceptions.ReadOnlyError,
+)
+_STATE_WORDS = (
+    "BUSY",
+    "LOADING",
+    "MISCONF",
+    "NOAUTH",
+    "NOPERM",
+    "NOREPLICAS",
+    "OOM",
+    "READONLY",
+    "WRONGPASS",
+)
+
+_log = logging.getLogger("ws_redislock")
 
 _BLOCKING = (redis.Redis, redis.RedisCluster)
 _accepted: set[type] = set()  # to ask once per class: the driver's classes are slow to compare
@@ -116,6 +148,28 @@ def check_flow(flow: object, what: str) -> None:
     """
     if asyncio.get_running_loop() is not flow:
         raise UsageError(f"{what} belongs to another event loop, where it was used first: make one per loop")
+
+
+def refuse(error: exceptions.ResponseError, script: str, what: tuple[str, str]) -> None:
+    """
+    Tell an error reply that speaks of the server's state from one that speaks of a mistake.
+
+    Args:
+        error: What the server said.
+        script: The script that it refused.
+        what: Kind and name of what it was for.
+
+    Raises:
+        UnavailableError: The server is in no state to do it: short of memory or replicas, busy,
+            without permission. Anything else is a mistake in the program or its data (a key of
+            another type, a cluster's slot), and stays what it is.
+    """
+    if isinstance(error, _STATES) or str(error).startswith(_STATE_WORDS):
+        raise UnavailableError(
+            f"{what[0]} {what[1]!r}: Redis refused {script.upper()} ({type(error).__name__}: {error})",
+            script=script,
+            name=what[1],
+        ) from error
 
 
 def caller_for(source: RedisSource) -> tuple[Caller, object, CommandClient | None]:
@@ -191,6 +245,7 @@ class Caller:
         budget: float,
         attempt: float = 1.0,
         fast: Fast | None = None,
+        doubt: Callable[[], None] | None = None,
     ) -> tuple[float, Reply]:
         """
         Call a script, again and again until it is answered or the budget is spent.
@@ -203,24 +258,27 @@ class Caller:
             budget: Seconds for all attempts together.
             attempt: Seconds for the first attempt; each next one has twice as long.
             fast: The same for `Batch`, to be tried first when many call at once.
+            doubt: Called when an attempt was not answered: it may still be on its way.
 
         Returns:
             The time just before the answered attempt was sent, and its reply.
 
         Raises:
-            UnavailableError: No attempt was answered.
+            UnavailableError: No attempt was answered, or the server is in no state to do it.
         """
         self._calling += 1
-        sent_at = boot_time()
+        began = sent_at = boot_time()
 
         try:
             if fast is not None and self._calling > MANY and not self.cluster:
-                done = await self._locks.add((keys, fast))
+                done = await self._locks.add((keys, fast), min(attempt, budget))
 
                 if done is not None:
                     return done
 
                 sent_at = boot_time()
+                budget = max(0.01, budget - (sent_at - began))
+                began = sent_at
 
             return sent_at, await self._send(
                 ("EVALSHA", script.sha, len(keys), *keys, *args), min(attempt, budget)
@@ -228,12 +286,18 @@ class Caller:
         except exceptions.NoScriptError:
             pass
         except TRANSIENT as error:
-            budget -= boot_time() - sent_at
-            await self._pause(error, script, what, budget, 0.01)
+            if doubt is not None:
+                doubt()
+
+            await self._pause(error, script, what, budget - (boot_time() - began), 0.01)
+        except exceptions.ResponseError as error:
+            refuse(error, script.name, what)
+            raise
         finally:
             self._calling -= 1
 
-        return await self._call_again(script, keys, args, what, budget, attempt)
+        budget -= boot_time() - began
+        return await self._call_again(script, keys, args, what, budget, attempt, doubt)
 
     async def _call_again(  # noqa: PLR0913, PLR0917 - the arguments of call
         self,
@@ -243,6 +307,7 @@ class Caller:
         what: tuple[str, str],
         budget: float,
         attempt: float,
+        doubt: Callable[[], None] | None,
     ) -> tuple[float, Reply]:
         end = time.monotonic() + budget
         pause = 0.02
@@ -254,9 +319,15 @@ class Caller:
             try:
                 return sent_at, await self.once(script, keys, args, min(attempt, left))
             except TRANSIENT as error:
+                if doubt is not None:
+                    doubt()
+
                 await self._pause(error, script, what, end - time.monotonic(), pause)
                 pause = min(2 * pause, 0.5)
                 attempt *= 2
+            except exceptions.ResponseError as error:
+                refuse(error, script.name, what)
+                raise
 
     async def _pause(
         self, error: Exception, script: Script, what: tuple[str, str], left: float, pause: float
@@ -308,10 +379,18 @@ class Caller:
                 if batch is None:
                     batch = self._hits[script.name, args] = HitBatch(self._send, script, args)
 
-                answer = await batch.add((key, cost))
+                began = boot_time()
+
+                try:
+                    answer = await batch.add((key, cost), within)
+                except TRANSIENT as error:
+                    _log.debug("a hit that went with others is made by itself: %r", error)
+                    answer = None
 
                 if answer is not None:
                     return answer
+
+                within = max(0.01, within - (boot_time() - began))
 
             _, reply = await self.call(
                 script, (key,), (*args, cost), what=what, budget=within, attempt=within

@@ -11,7 +11,7 @@ from ws_redislock._lease import Lease, boot_time
 from ws_redislock._scope import BodyScope
 from ws_redislock._watch import Watch
 from ws_redislock.errors import LockLost
-from ws_redislock.observe import LockObserver
+from ws_redislock.observe import LockObserver, tell
 
 __all__ = ("Held", "OnLost")
 
@@ -39,6 +39,7 @@ class Held:
         "_scopes",
         "_watch",
         "depth",
+        "doubtful",
         "fence",
         "name",
         "reentry",
@@ -62,6 +63,7 @@ class Held:
         self.token: str = token
         self.fence: int = fence
         self.depth: int = 1
+        self.doubtful: bool = False
         self.reentry: tuple[bytes, object] | None = None
         self.since: float = since
         self._lease = lease
@@ -187,7 +189,7 @@ class Held:
             scope.cancel(f"lock {self.name!r} was lost: {reason}")
 
         if self._observer is not None:
-            self._observer.lost(self.name, reason)
+            tell(self._observer.lost, self.name, reason)
 
         if self._on_lost is not None:
             self._hub.call_back(self._on_lost, self)

@@ -35,7 +35,14 @@ class Hold:
 
     async def acquire(self) -> Held:
         """Acquire the lock; the block that a loss cancels has not begun yet."""
-        if not await self._lock.acquire(self._timeout):
+        try:
+            acquired = await self._lock.acquire(self._timeout)
+        except BaseException:
+            await self._lock.part()
+            raise
+
+        if not acquired:
+            await self._lock.part()
             raise LockNotAcquired(
                 f"lock {self._lock.name!r} was not free within {self._timeout:g} s",
                 lock=self._lock.name,
@@ -75,6 +82,8 @@ class Hold:
             except UnavailableError as failure:
                 # The body's work was done under a valid lease, and that is what counts here.
                 _log.warning("%s", failure)
+            finally:
+                await self._lock.part()
 
         if not kept and (ours or error is None):
             raise held.loss() from error

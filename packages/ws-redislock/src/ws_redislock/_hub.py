@@ -38,13 +38,18 @@ _hubs: weakref.WeakValueDictionary[tuple[int, int, int], Hub] = weakref.WeakValu
 class Waiter:
     """One acquisition that may have to wait; a wake-up that comes early is kept."""
 
-    __slots__ = ("_future", "_woken", "line", "token")
+    __slots__ = ("_future", "_woken", "doubtful", "line", "token")
 
     def __init__(self, token: str) -> None:
         self.token: str = token
         self.line: Line | None = None
         self._woken = False
         self._future: asyncio.Future[None] | None = None
+        self.doubtful: bool = False
+
+    def doubt(self) -> None:
+        """Take note that an ENTER was not answered: it may arrive whenever it likes."""
+        self.doubtful = True
 
     def wake(self) -> None:
         """Let the waiting task look at the lock."""

@@ -8,22 +8,22 @@ import logging
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar, cast
 
-from redis.exceptions import RedisError
+from redis.exceptions import ResponseError
 
-from ws_redislock._calls import TRANSIENT, RedisSource, Reply, resolve
+from ws_redislock._acquire import Acquiring
+from ws_redislock._calls import TRANSIENT, CommandClient, RedisSource, refuse, resolve
 from ws_redislock._held import Held
 from ws_redislock._hold import Hold
-from ws_redislock._hub import Hub, Job, Waiter, hub_for
+from ws_redislock._hub import Hub, Job, hub_for
 from ws_redislock._keys import check_name, line_spec
-from ws_redislock._lease import Lease, boot_time
-from ws_redislock._look import BUDGET, Looking
+from ws_redislock._lease import boot_time
+from ws_redislock._look import BUDGET
 from ws_redislock._options import LockOptions, seconds
 from ws_redislock._scope import current_flow
-from ws_redislock._script import load
-from ws_redislock._watch import Watch
-from ws_redislock.errors import UnavailableError, UsageError, WsError
+from ws_redislock.errors import UnavailableError, UsageError
+from ws_redislock.observe import tell
 
 __all__ = ("BaseLock",)
 
@@ -32,15 +32,8 @@ R = TypeVar("R")
 
 _log = logging.getLogger("ws_redislock")
 
-HELD, REFUSED = 1, -1
-RELEASED_MS = 10_000
-"""For how long the server remembers that an acquisition was released."""
 
-ABANDONED_MS = 60_000
-"""For how long the server refuses the late ENTER of an acquisition that was given up."""
-
-
-class BaseLock(Looking):
+class BaseLock(Acquiring):
     """
     One user's handle on one lock; use it for one acquisition at a time.
 
@@ -78,6 +71,7 @@ class BaseLock(Looking):
         self._held: Held | None = None
         self._depth = 0
         self._acquiring = False
+        self._entered = False
         self._settling: set[Job] = set()
 
     def __repr__(self) -> str:
@@ -99,11 +93,13 @@ class BaseLock(Looking):
 
     async def __aenter__(self) -> Self:
         """Enter without acquiring; leaving releases the lock if it is held."""
+        self._entered = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._entered = False
         await self.aclose()
 
     @property
@@ -163,7 +159,7 @@ class BaseLock(Looking):
             "_held": None,
             "_depth": 0,
         }  # Any: as they are
-        clone.__dict__.update(unused, _acquiring=False, _settling=set())
+        clone.__dict__.update(unused, _acquiring=False, _entered=False, _settling=set())
         return clone
 
     def check(self) -> None:
@@ -252,34 +248,13 @@ class BaseLock(Looking):
         left = held.end()
 
         if not left:
+            self._undo_late(hub, held)
             return False
 
         if self._options.observer is not None:
-            self._options.observer.released(self._name, boot_time() - held.since)
+            tell(self._options.observer.released, self._name, boot_time() - held.since)
 
-        args = (held.token, self._limit, self._delay_ms, RELEASED_MS)
-
-        try:
-            _, reply = await hub.caller.call(
-                load("release"),
-                self._keys.of(held.token),
-                args,
-                what=("lock", self._name),
-                budget=max(1.0, min(BUDGET, left)),
-                fast=("R", held.token, RELEASED_MS, 0) if self._limit == 1 and self._delay_ms == 0 else None,
-            )
-        except BaseException:
-            self._settle(hub, held.token, left)
-            raise
-
-        if len(reply) > 1:
-            hub.hint(reply[1:])
-
-        if reply[0] != HELD:
-            held.lose("the server did not know it any more when it was released")
-            return False
-
-        return True
+        return await self._send_release(hub, held, left)
 
     async def renew(self) -> bool:
         """
@@ -296,6 +271,9 @@ class BaseLock(Looking):
             return await self.current().renew()
         except TRANSIENT as error:
             raise UnavailableError(f"lock {self._name!r}: Redis gave no answer to RENEW: {error}") from error
+        except ResponseError as error:
+            refuse(error, "renew", ("lock", self._name))
+            raise
 
     def hold(self, timeout: float | None = None) -> Hold:
         """
@@ -341,11 +319,38 @@ class BaseLock(Looking):
         finally:
             await self._drain()
 
+    def own_client(self) -> CommandClient | None:
+        """Return the client that this object closes: one made from a URL."""
+        self._bind()
+        return cast("CommandClient | None", self._owned)
+
+    def work_on(self, source: RedisSource) -> None:
+        """Use another client from now on, with a hub of its own."""
+        self._source = source
+        self._hub = None
+
+    async def rest(self, seconds: float) -> None:
+        """Let time pass."""
+        await self._bind().sleep(seconds)
+
+    async def part(self) -> None:
+        """Close a client of its own after a ``hold()``, unless the object is in a block of its own."""
+        if self._owned is not None and self._held is None and not self._entered:
+            await self.aclose()
+
     def _bind(self) -> Hub:
         """Return the hub; the object belongs to the loop of its first use from then on."""
         if self._hub is None:
             client, owned = resolve(self._source)
-            self._hub = hub_for(client)
+            hub = hub_for(client)
+
+            if hub.caller.cluster and self._options.min_replicas:
+                raise UsageError(
+                    f"lock {self._name!r}: min_replicas works with a master and its replicas, not a cluster",
+                    lock=self._name,
+                )
+
+            self._hub = hub
 
             if owned:
                 self._owned = client
@@ -364,157 +369,6 @@ class BaseLock(Looking):
         self._depth += 1
         held.depth += 1
         return True
-
-    async def _acquire(self, hub: Hub, patience: float | None) -> bool:
-        began = hub.time()
-        observer = self._options.observer
-        waiter = hub.new_waiter("x" if self._exclusive else "s")
-
-        try:
-            if patience == 0:
-                sent_at, reply = await self._send_enter(hub, waiter.token, 0, BUDGET)
-                acquired = reply[0] == HELD and self._grant(hub, waiter.token, reply[1], sent_at)
-
-                if reply[0] == HELD and not acquired:  # the reply came after the end of its own lease
-                    self._settle(hub, waiter.token, self._options.expire)
-            else:
-                acquired = await self._wait_turn(hub, waiter, None if patience is None else began + patience)
-        except BaseException:
-            self._settle(hub, waiter.token, self._options.expire)
-            raise
-        finally:
-            hub.forget(waiter)
-
-        if observer is not None:
-            (observer.acquired if acquired else observer.not_acquired)(self._name, hub.time() - began)
-
-        return acquired
-
-    async def _wait_turn(self, hub: Hub, waiter: Waiter, until: float | None) -> bool:
-        """ENTER until the lock is ours, waiting in between for the hint that it may be."""
-        first = True
-
-        while True:
-            budget = BUDGET if until is None else max(0.1, min(BUDGET, until - hub.time()))
-            sent_at, reply = await self._send_enter(hub, waiter.token, self._heartbeat_ms, budget)
-            state = reply[0]
-
-            if state == HELD:
-                if self._grant(hub, waiter.token, reply[1], sent_at):
-                    return True
-
-                continue  # the reply came after the end of its own lease: ask again
-
-            if state == REFUSED:
-                raise UnavailableError(f"lock {self._name!r}: the server gave up this acquisition; try again")
-
-            if first and self._options.observer is not None:
-                self._options.observer.contended(self._name)
-
-            first = False
-
-            if await hub.queue_up(waiter, self._spec, reply[1] / 1000, until):
-                continue
-
-            if not await waiter.wait(until):
-                self._settle(hub, waiter.token, self._options.expire)
-                await hub.join(self._settling, BUDGET)
-                return False
-
-    def _send_enter(
-        self, hub: Hub, token: str, heartbeat: int, budget: float
-    ) -> Awaitable[tuple[float, Reply]]:
-        keys = self._keys.of(token)
-        args = (token, self._lease_ms, heartbeat, self._limit, self._delay_ms)
-
-        if self._options.min_replicas:
-            return self._enter_replicated(hub, keys, args, budget)
-
-        return hub.caller.call(
-            load("enter"),
-            keys,
-            args,
-            what=("lock", self._name),
-            budget=budget,
-            fast=("E", token, self._lease_ms, self._delay_ms),
-        )
-
-    async def _enter_replicated(
-        self, hub: Hub, keys: tuple[bytes, ...], args: tuple[str | int, ...], budget: float
-    ) -> tuple[float, Reply]:
-        replicas = self._options.min_replicas
-
-        try:
-            sent_at, reply, confirmed = await hub.caller.confirmed(
-                load("enter"), keys, args, replicas=replicas, within=min(budget, self._options.expire / 2)
-            )
-        except TRANSIENT as error:
-            raise UnavailableError(f"lock {self._name!r}: Redis gave no answer: {error}") from error
-
-        if reply[0] == HELD and confirmed < replicas:
-            raise UnavailableError(
-                f"lock {self._name!r}: only {confirmed} of {replicas} replicas confirmed it; it was given up",
-                lock=self._name,
-                confirmed=confirmed,
-            )
-
-        return sent_at, reply
-
-    def _grant(self, hub: Hub, token: str, fence: int, sent_at: float) -> bool:
-        options = self._options
-        lease = Lease(options.expire, sent_at=sent_at, renewing=options.auto_renew)
-
-        if not lease.valid(boot_time()):
-            return False
-
-        held = Held(
-            name=self._name,
-            token=token,
-            fence=fence,
-            lease=lease,
-            hub=hub,
-            since=sent_at,
-            on_lost=options.on_lost,
-            observer=options.observer,
-        )
-        held.begin(
-            Watch(
-                hub,
-                lease,
-                token,
-                keys=self._keys.shared,
-                args=(token, self._lease_ms, self._delay_ms),
-                target=held,
-                clock=boot_time,
-            )
-        )
-        self._held = held
-        self._depth = 1
-
-        if options.reentrant:
-            held.reentry = (self._keys.shared[0], current_flow())
-            hub.reentrant[held.reentry] = held
-
-        return True
-
-    def _settle(self, hub: Hub, token: str, budget: float) -> None:
-        """Make sure in the background that an acquisition leaves nothing behind."""
-        hub.settle(self._settling, self._abandon, hub, token, max(1.0, min(budget, 60.0)))
-
-    async def _abandon(self, hub: Hub, token: str, budget: float) -> None:
-        args = (token, self._limit, self._delay_ms, ABANDONED_MS)
-
-        try:
-            _, reply = await hub.caller.call(
-                load("abandon"), self._keys.of(token), args, what=("lock", self._name), budget=budget
-            )
-        except (WsError, RedisError) as error:
-            _log.warning(
-                "lock %r: an acquisition could not be undone, and ends with its lease: %s", self._name, error
-            )
-            return
-
-        hub.hint(reply[1:])
 
     async def _drain(self) -> None:
         if self._hub is None:

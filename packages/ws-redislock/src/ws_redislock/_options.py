@@ -12,6 +12,12 @@ from ws_redislock.observe import LockObserver
 
 __all__ = ("LockOptions", "options_of", "seconds")
 
+SHORTEST = 0.01
+"""Seconds below which a lease is over before anybody hears of it."""
+
+LONGEST = 1e9
+"""Seconds beyond which no lease or timeout makes sense; far from the end of Redis's integers."""
+
 
 class LockOptions:
     """
@@ -52,15 +58,31 @@ class LockOptions:
         observer: LockObserver | None = None,
     ) -> None:
         self.expire: float = seconds("expire", expire, above=0.0)
+
+        if expire < SHORTEST:
+            raise ConfigError(
+                f"expire must be at least {SHORTEST:g} s, not {expire!r}: none outlives a round trip",
+                option="expire",
+                value=expire,
+            )
+
         self.heartbeat: float = seconds("heartbeat", heartbeat, above=0.1)
         self.lock_delay: float = seconds("lock_delay", lock_delay)
-        self.auto_renew: bool = auto_renew
-        self.reentrant: bool = reentrant
+        self.auto_renew: bool = _flag("auto_renew", auto_renew)
+        self.reentrant: bool = _flag("reentrant", reentrant)
+
+        if on_lost is not None and not callable(on_lost):
+            raise ConfigError(f"on_lost must be a function, not {on_lost!r}", option="on_lost", value=on_lost)
+
         self.on_lost: OnLost | None = on_lost
         self.observer: LockObserver | None = observer
 
-        if min_replicas < 0:
-            raise ConfigError(f"min_replicas must be a whole number from 0, not {min_replicas!r}")
+        if type(min_replicas) is not int or min_replicas < 0:
+            raise ConfigError(
+                f"min_replicas must be a whole number from 0, not {min_replicas!r}",
+                option="min_replicas",
+                value=min_replicas,
+            )
 
         self.min_replicas: int = min_replicas
 
@@ -81,7 +103,19 @@ def seconds(name: str, value: object, *, above: float | None = None) -> float:
         bound = "at least 0" if above is None else f"more than {above:g}"
         raise ConfigError(f"{name} must be {bound} seconds, not {value!r}", option=name, value=value)
 
+    if value > LONGEST:
+        raise ConfigError(
+            f"{name} must be at most {LONGEST:g} seconds (30 years), not {value!r}", option=name, value=value
+        )
+
     return float(value)
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be True or False, not {value!r}", option=name, value=value)
+
+    return value
 
 
 @functools.lru_cache(maxsize=128, typed=True)

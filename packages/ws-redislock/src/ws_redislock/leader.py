@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import random
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
-from ws_redislock._calls import RedisSource
+from ws_redislock._calls import HOPELESS, RedisSource
 from ws_redislock._held import Held
 from ws_redislock._hold import Hold
-from ws_redislock.errors import LockLost
+from ws_redislock.errors import LockLost, UnavailableError
 from ws_redislock.mutex import MutexLock
 from ws_redislock.observe import LockObserver
 
 __all__ = ("LeaderElection", "Term")
+
+_log = logging.getLogger("ws_redislock")
 
 
 class LeaderLock(MutexLock):
@@ -142,10 +146,28 @@ class LeaderElection:
         return self
 
     async def __anext__(self) -> Term:
-        """Wait for the next term; a term that is still on is given up first."""
-        await self._lock.release()
-        hold = self._lock.hold(None)
-        return Term(await hold.acquire(), hold)
+        """
+        Wait for the next term, through outages; a term that is still on is given up first.
+
+        Raises:
+            UnavailableError: Redis refuses the credentials.
+        """
+        pause = 0.1
+
+        while True:
+            hold = self._lock.hold(None)
+
+            try:
+                await self._lock.release()
+                return Term(await hold.acquire(), hold)
+            except UnavailableError as error:
+                if isinstance(error.__cause__, HOPELESS):
+                    raise
+
+                _log.warning("%r stands again after: %s", self, error)
+
+            await self._lock.rest(pause * random.uniform(0.5, 1.5))
+            pause = min(2 * pause, 5.0)
 
     @property
     def leading(self) -> bool:

@@ -70,6 +70,8 @@ class MultiLock:
         if isinstance(names, str):
             raise ConfigError(f"names must be several names, not the string {names!r}: use MutexLock for one")
 
+        self._source = redis
+        self._entered = False
         self._locks = [
             MutexLock(
                 redis,
@@ -93,11 +95,13 @@ class MultiLock:
 
     async def __aenter__(self) -> Self:
         """Enter without acquiring; leaving releases what is held."""
+        self._entered = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._entered = False
         await self.aclose()
 
     @property
@@ -141,6 +145,12 @@ class MultiLock:
         """
         if timeout is not None:
             seconds("timeout", timeout)
+
+        client = self._locks[0].own_client()
+
+        if client is not None:  # made from a URL: the first lock closes it, all work on it
+            for lock in self._locks[1:]:
+                lock.work_on(client)
 
         end = None if timeout is None else time.monotonic() + timeout
         done = False
@@ -189,11 +199,25 @@ class MultiLock:
 
     async def aclose(self) -> None:
         """Release what is held, and wait for what goes on in the background."""
-        outcomes = await all_done([lock.aclose for lock in reversed(self._locks)])
+        first, *others = self._locks
+
+        try:
+            outcomes = await all_done([lock.aclose for lock in others])
+        finally:
+            await first.aclose()
+
+            if isinstance(self._source, str):
+                for lock in others:
+                    lock.work_on(self._source)
 
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
+
+    async def part(self) -> None:
+        """Close a client of its own after a ``hold()``, unless the object is in a block of its own."""
+        if isinstance(self._source, str) and not self._entered:
+            await self.aclose()
 
 
 class MultiHold:
@@ -209,7 +233,14 @@ class MultiHold:
         self._scope: BodyScope | None = None
 
     async def __aenter__(self) -> Mapping[str, int]:
-        if not await self._lock.acquire(self._timeout):
+        try:
+            acquired = await self._lock.acquire(self._timeout)
+        except BaseException:
+            await self._lock.part()
+            raise
+
+        if not acquired:
+            await self._lock.part()
             raise LockNotAcquired(
                 f"{self._lock!r} was not free within {self._timeout} s", timeout=self._timeout
             )
@@ -239,6 +270,8 @@ class MultiHold:
             except UnavailableError as failure:
                 # The body's work was done under valid leases, and that is what counts here.
                 _log.warning("%s", failure)
+            finally:
+                await self._lock.part()
 
         lost = next((held for held in self._all_held if held.lost), None)
 

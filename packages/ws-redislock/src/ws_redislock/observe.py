@@ -6,10 +6,23 @@ A `LockObserver` is told of every event; `CountingObserver` keeps plain numbers,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+import logging
+from collections.abc import Callable, Mapping
+from typing import ParamSpec, Protocol
 
 __all__ = ("CountingObserver", "LockObserver")
+
+P = ParamSpec("P")
+
+_log = logging.getLogger("ws_redislock")
+
+
+def tell(method: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Tell an observer; what it raises is logged, and no lock is left held or half done by it."""
+    try:
+        method(*args, **kwargs)
+    except Exception:  # noqa: BLE001 - a user's code may raise anything; it is logged
+        _log.exception("observer %r failed", method)
 
 
 class LockObserver(Protocol):

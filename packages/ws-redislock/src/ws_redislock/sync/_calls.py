@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, cast
 
 import redis
@@ -13,12 +13,21 @@ from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from ws_redislock._calls import HOPELESS, TRANSIENT, Argument, ClientHolder, CommandClient, Reply
+from ws_redislock._calls import (
+    HOPELESS,
+    TRANSIENT,
+    Argument,
+    ClientHolder,
+    CommandClient,
+    Reply,
+    refuse,
+)
 from ws_redislock._lease import boot_time
 from ws_redislock._script import Script
 from ws_redislock.errors import UnavailableError, UsageError
 
 __all__ = (
+    "HOPELESS",
     "TRANSIENT",
     "Caller",
     "CommandClient",
@@ -26,6 +35,7 @@ __all__ = (
     "Reply",
     "caller_for",
     "check_flow",
+    "refuse",
     "resolve",
 )
 
@@ -109,6 +119,7 @@ class Caller:
         budget: float,
         attempt: float = 1.0,
         fast: object = None,  # noqa: ARG002 - only the twin sends calls together
+        doubt: Callable[[], None] | None = None,
     ) -> tuple[float, Reply]:
         """Call a script, again and again until it is answered or the budget is spent; see the twin."""
         end = time.monotonic() + budget
@@ -120,6 +131,9 @@ class Caller:
             try:
                 return sent_at, self.once(script, keys, args, min(attempt, max(0.01, end - time.monotonic())))
             except TRANSIENT as error:
+                if doubt is not None:
+                    doubt()
+
                 left = end - time.monotonic()
 
                 if left <= 0 or isinstance(error, HOPELESS):
@@ -133,6 +147,9 @@ class Caller:
                 time.sleep(min(left, pause * (0.5 + random.random())))
                 pause = min(2 * pause, 0.5)
                 attempt *= 2
+            except exceptions.ResponseError as error:
+                refuse(error, script.name, what)
+                raise
 
     def hit(  # noqa: PLR0913 - options, keyword-only
         self,

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from ws_redislock._lease import Lease, boot_time
 from ws_redislock.errors import LockLost
-from ws_redislock.observe import LockObserver
+from ws_redislock.observe import LockObserver, tell
 from ws_redislock.sync._hub import Event, Hub
 from ws_redislock.sync._scope import BodyScope
 from ws_redislock.sync._watch import Watch
@@ -40,6 +40,7 @@ class Held:
         "_scopes",
         "_watch",
         "depth",
+        "doubtful",
         "fence",
         "name",
         "reentry",
@@ -63,6 +64,7 @@ class Held:
         self.token: str = token
         self.fence: int = fence
         self.depth: int = 1
+        self.doubtful: bool = False
         self.reentry: tuple[bytes, object] | None = None
         self.since: float = since
         self._lease = lease
@@ -188,7 +190,7 @@ class Held:
             scope.cancel(f"lock {self.name!r} was lost: {reason}")
 
         if self._observer is not None:
-            self._observer.lost(self.name, reason)
+            tell(self._observer.lost, self.name, reason)
 
         if self._on_lost is not None:
             self._hub.call_back(self._on_lost, self)

@@ -36,7 +36,14 @@ class Hold:
 
     def acquire(self) -> Held:
         """Acquire the lock; the block that a loss cancels has not begun yet."""
-        if not self._lock.acquire(self._timeout):
+        try:
+            acquired = self._lock.acquire(self._timeout)
+        except BaseException:
+            self._lock.part()
+            raise
+
+        if not acquired:
+            self._lock.part()
             raise LockNotAcquired(
                 f"lock {self._lock.name!r} was not free within {self._timeout:g} s",
                 lock=self._lock.name,
@@ -76,6 +83,8 @@ class Hold:
             except UnavailableError as failure:
                 # The body's work was done under a valid lease, and that is what counts here.
                 _log.warning("%s", failure)
+            finally:
+                self._lock.part()
 
         if not kept and (ours or error is None):
             raise held.loss() from error

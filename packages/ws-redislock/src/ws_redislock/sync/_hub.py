@@ -35,12 +35,17 @@ _making = threading.Lock()
 class Waiter:
     """One acquisition that may have to wait; a wake-up that comes early is kept."""
 
-    __slots__ = ("_woken", "line", "token")
+    __slots__ = ("_woken", "doubtful", "line", "token")
 
     def __init__(self, token: str) -> None:
         self.token: str = token
         self.line: Line | None = None
         self._woken = threading.Event()
+        self.doubtful: bool = False
+
+    def doubt(self) -> None:
+        """Take note that an ENTER was not answered: it may arrive whenever it likes."""
+        self.doubtful = True
 
     def wake(self) -> None:
         """Let the waiting thread look at the lock."""
