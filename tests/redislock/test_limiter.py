@@ -201,6 +201,7 @@ class TestModels:
             else:
                 assert remaining == limit - used
                 assert cost > limit or sum(a for at, a in log if at > now + retry - window) + cost <= limit
+                assert retry <= 2 * window
 
     @EXACT
     @given(window=st.integers(16, 10**9), limit=st.integers(1, 20), steps=WAVERING)
@@ -220,13 +221,14 @@ class TestModels:
             still = max([now, *(bucket * width for bucket, _ in log)])
             log = [(bucket, amount) for bucket, amount in log if bucket >= (still - window) // width]
             used = sum(amount for _, amount in log)
-            allowed, remaining, _, _ = limiter.hit(now, cost)
+            allowed, remaining, retry, _ = limiter.hit(now, cost)
             assert allowed == (used + cost <= limit)
 
             if allowed:
                 log.append((still // width, cost))
             else:
                 assert remaining == limit - used
+                assert retry <= 2 * (window + width)
 
     @pytest.mark.parametrize("script", ["limit_sliding", "limit_frequency", "limit_bucket"])
     def test_a_microsecond_back_empties_nothing(self, blocking: BlockingRedis, script: str):
