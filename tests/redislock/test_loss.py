@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from asyncio.subprocess import PIPE
 
 import pytest
 from redis.asyncio import Redis
 
+from tools.servers import RedisServer
 from ws_redislock import LeaderElection, LockLost, MultiLock, MutexLock
 
 
@@ -115,3 +118,37 @@ class TestLeader:
                     break
 
         assert steps == ["before", "again"]
+
+
+PROGRAM = """
+import asyncio, sys
+from redis.asyncio import Redis
+from ws_redislock import MutexLock
+
+async def main():
+    client = Redis.from_url(sys.argv[1])
+    await MutexLock(client, "k", 60).acquire()
+    locks = [MutexLock(client, "k", 60) for _ in range(5)]
+    tasks = [asyncio.create_task(lock.acquire(None)) for lock in locks]
+
+    while await locks[0].waiters() < 5:
+        await asyncio.sleep(0)
+
+    main.tasks = tasks, locks
+
+asyncio.run(main())
+"""
+
+
+class TestEndOfTheLoop:
+    """A program that ends while tasks wait."""
+
+    async def test_waiters_leave_the_queue(self, redis: Redis, any_redis: RedisServer):
+        """They leave the queue on the way out, and nothing is said about pending tasks."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", PROGRAM, any_redis.url, stdout=PIPE, stderr=PIPE
+        )
+        _, said = await process.communicate()
+        assert process.returncode == 0, said.decode()
+        assert b"Task was destroyed" not in said
+        assert await MutexLock(redis, "k", 60).waiters() == 0

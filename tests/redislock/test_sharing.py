@@ -9,8 +9,18 @@ import weakref
 import pytest
 from redis.asyncio import ConnectionPool, Redis
 
+from tests.servers import StartServer
 from tools.servers import RedisServer
-from ws_redislock import FrequencyLimiter, MutexLock, RunClaims, TokenBucketLimiter, _wire
+from ws_redislock import (
+    FrequencyLimiter,
+    LockNotAcquired,
+    MultiLock,
+    MutexLock,
+    ReadWriteLock,
+    RunClaims,
+    TokenBucketLimiter,
+    _wire,
+)
 
 
 class TestOnePool:
@@ -47,3 +57,71 @@ class TestOnePool:
         while wire() is not None:
             await asyncio.sleep(0.01)
             gc.collect()
+
+
+async def clients_of(server: RedisServer) -> int:
+    """Count a server's connections beside the one that asks."""
+    async with Redis(host=server.host, port=server.port, db=15) as client:
+        return sum(entry["db"] != "15" for entry in await client.client_list())
+
+
+class TestOwnClients:
+    """Clients made from a URL."""
+
+    @pytest.mark.parametrize("fails", [False, True])
+    async def test_hold_closes_them(self, start_server: StartServer, fails: bool):  # noqa: FBT001 - a parameter
+        """A hold() outside of any block leaves no connection, whether it got the lock or not."""
+        server = start_server(RedisServer)
+        blockers = (
+            [MutexLock(server.url, "a", 60), ReadWriteLock(server.url, "a", 60).write()] if fails else []
+        )
+
+        for blocker in blockers:
+            assert await blocker.acquire()
+
+        before = await clients_of(server)
+        several = MultiLock(server.url, ["a", "b", "c"], 60)
+
+        for holding in (
+            MutexLock(server.url, "a", 60).hold(0),
+            ReadWriteLock(server.url, "a", 60).read().hold(0),
+            several.hold(0.01),
+            several.hold(0.01),
+        ):
+            if fails:
+                with pytest.raises(LockNotAcquired):
+                    await holding.__aenter__()
+            else:
+                async with holding:
+                    assert await clients_of(server) == before + 1
+
+        while await clients_of(server) > before:  # noqa: ASYNC110 - the server takes its time
+            await asyncio.sleep(0.01)
+
+        for blocker in blockers:
+            await blocker.aclose()
+
+    async def test_a_block_keeps_them(self, any_redis: RedisServer):
+        """In a block of the lock's own the client serves every hold()."""
+        async with MutexLock(any_redis.url, "a", 60) as lock, MultiLock(any_redis.url, ["b", "c"]) as several:
+            for _ in range(2):
+                async with lock.hold(), several.hold():
+                    hub, other = lock._hub, several._locks[0]._hub
+
+                assert lock._hub is hub
+                assert several._locks[0]._hub is other
+
+        assert lock._hub is None
+
+    async def test_a_nested_hold_keeps_them(self, any_redis: RedisServer):
+        """The end of an inner hold() of a reentrant lock gives back neither lock nor client."""
+        lock = MutexLock(any_redis.url, "k", 60, reentrant=True)
+
+        async with lock.hold() as outer:
+            async with lock.hold():
+                pass
+
+            assert outer.locked
+            assert await lock.exists()
+
+        assert lock._hub is None
