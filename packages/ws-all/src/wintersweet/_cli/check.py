@@ -58,7 +58,11 @@ def check_all(*, as_json: bool = False) -> int:
     logging.getLogger("ws_pool").addHandler(logging.NullHandler())
     settings = Settings()
     components = dict(create_app(settings).state.components)
-    reached = asyncio.run(reach(components))
+
+    # Given a factory, the runner leaves the thread's current loop alone, which may be somebody else's.
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        reached = runner.run(reach(components))
+
     described = settings.describe()
 
     if as_json:
