@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 import pytest
-from redis.exceptions import ReadOnlyError
+from redis.exceptions import ReadOnlyError, RedisError
 
 from tests.servers import StartServer
 from tools.servers import RedisServer, SentinelServers
+from ws_pool._mux._endpoint import Endpoint
+from ws_pool._mux._sentinel import MasterFinder, MasterWatch
+from ws_pool._mux._wire import Packer
 from ws_pool.errors import MaybeExecuted, UnavailableError
 from ws_pool.redis import RedisPool
 
@@ -113,3 +117,48 @@ async def test_without_sentinel_a_read_only_error_is_the_callers(start_server: S
     async with RedisPool(url=replica.url) as pool:
         with pytest.raises(ReadOnlyError):
             await pool.redis.set("k", 1)
+
+
+async def test_listening_uses_tls_as_asking_does() -> None:
+    """The connection that hears of fail-overs begins with a TLS greeting when Sentinels want TLS."""
+    first: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first.set_result(await reader.readexactly(1))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        finder = MasterFinder(
+            [server.sockets[0].getsockname()],
+            "mymaster",
+            greeting=Endpoint(tls=ssl.create_default_context()),
+            master=Endpoint(),
+            packer=Packer(lambda value: str(value).encode(), fast=True),
+        )
+
+        with pytest.raises((OSError, RedisError)):
+            async with finder.listener():
+                pass
+
+        assert await first == b"\x16"
+
+
+async def test_nonsense_of_a_sentinel_is_survived(sentinel_servers: SentinelServers) -> None:
+    """A message that is no news of a fail-over is passed over, and the next one is heard."""
+    heard: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
+    finder = MasterFinder(
+        sentinel_servers.addresses,
+        "mymaster",
+        greeting=Endpoint(protocol=2),
+        master=Endpoint(),
+        packer=Packer(lambda value: str(value).encode(), fast=True),
+    )
+    watch = MasterWatch(finder, lambda host, port: heard.put_nowait((host, port)))
+
+    for nonsense in ("", "mymaster", "mymaster a b c d e", "mymaster 127.0.0.1 1 127.0.0.1 port"):
+        watch._heard(nonsense)
+
+    assert heard.empty()
+    watch._heard("mymaster 127.0.0.1 1 127.0.0.1 2")
+    assert await heard.get() == ("127.0.0.1", 2)
+    await watch.close()

@@ -35,6 +35,8 @@ class TestAddresses:
             ({"address": ["h", "1"]}, "h:1"),
             ({"address": "/tmp/s"}, "/tmp/s"),
             ({"address": "[::1]:1"}, "::1:1"),
+            ({"address": "[::1]"}, "::1:6379"),
+            ({"address": "::1"}, "::1:6379"),
             ({"host": "h", "port": "1"}, "h:1"),
             ({"path": "/tmp/s"}, "/tmp/s"),
         ],

@@ -14,7 +14,6 @@ import time
 import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -34,10 +33,11 @@ from ws_pool._mux._errors import MaybeExecuted
 from ws_pool._mux._extensions import load_extension
 from ws_pool._mux._leases import OneConnection, mark
 from ws_pool._mux._link import Link
-from ws_pool._mux._node import Node, Wiring
+from ws_pool._mux._node import Node, Wiring, fixed
 from ws_pool._mux._sentinel import MasterFinder, MasterWatch
 from ws_pool._mux._settings import Settings, settings_of
 from ws_pool._mux._statistics import RedisStatistics
+from ws_pool._mux._tasks import end_all, is_cancelled
 from ws_pool._mux._topology import Topology
 from ws_pool.base import BasePoolManager
 from ws_pool.errors import ClosedError, NotReadyError, UsageError
@@ -90,6 +90,8 @@ class RedisPool:
         self._core: Core | None = None
         self._protocol = 0
         self._server: EmbeddedServer | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
 
     @classmethod
     def embedded(
@@ -158,16 +160,8 @@ class RedisPool:
     @property
     def url(self) -> str:
         """Where the server is, without secrets; of an embedded server, while it runs, for other processes."""
-        if self._server is not None:
-            return self._server.url
-
         endpoint = self._settings.endpoint
-        scheme = "redis" if endpoint.tls is None else "rediss"
-        return (
-            f"unix://{endpoint.path}?db={endpoint.db}"
-            if endpoint.path
-            else f"{scheme}://{endpoint}/{endpoint.db}"
-        )
+        return endpoint.url if self._server is None else endpoint.at_path(self._server.path).url
 
     @property
     def ready(self) -> bool:
@@ -197,6 +191,7 @@ class RedisPool:
         Raises:
             UnavailableError: The server can't be reached or refused the greeting.
             UsageError: The pool is started already.
+            ClosedError: The pool was closed meanwhile.
         """
         if self._state != "new":
             message = f"redis pool {self._name!r} was started before: make a new one"
@@ -205,42 +200,36 @@ class RedisPool:
         self._state = "starting"
         _fork.watch(self)
         self._loop = asyncio.get_running_loop()
+        self._opening = self._loop.create_task(self._open(), name=f"ws-pool redis {self._name} start")
 
         try:
-            if self._server is not None:
-                await self._server.start()
+            await self._opening
+        except asyncio.CancelledError as error:
+            if is_cancelled(error) or self._closing is None:
+                raise
 
-            self._build()
-
-            if self._topology is not None:
-                await self._topology.start()
-            elif self._node is not None:
-                await self._node.start()
-
-            self._client = self._connected()
-
-            if self._finder is not None:
-                self._watch = MasterWatch(self._finder, self._follow)
-        except BaseException:
-            await self._shut(timeout=0)
-            self._state = "new"
-            raise
-
-        self._state = "open"
+            raise self._refusal() from None  # close() has ended it
 
     async def close(self, *, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - how long to wait for others, not for the caller
         """
         Take no more commands, wait for the replies that are due, and close; may be called again.
 
+        Whoever calls waits for the end of the same closing; a caller that is cancelled does not stop it.
+
         Args:
             timeout: Seconds to wait for replies and for lent connections to come back.
         """
-        if self._state in {"new", "closed", "forked"}:
-            self._state = "closed"
-            return
+        if self._closing is None:
+            before, self._state = self._state, "closed"
 
-        self._state = "closed"
-        await self._shut(timeout=timeout)
+            if before in {"new", "closed", "forked"}:
+                return
+
+            self._closing = asyncio.get_running_loop().create_task(
+                self._close(timeout), name=f"ws-pool redis {self._name} close"
+            )
+
+        await asyncio.shield(self._closing)
 
     def get_client(self, *, alone: bool = False) -> AbstractAsyncContextManager[Redis]:
         """
@@ -321,6 +310,38 @@ class RedisPool:
 
         self._protocol = settings.endpoint.protocol
 
+    async def _open(self) -> None:
+        """Connect, in a task of its own, which close() can end."""
+        try:
+            if self._server is not None:
+                await self._server.start()
+
+            self._build()
+
+            if self._topology is not None:
+                await self._topology.start()
+            elif self._node is not None:
+                await self._node.start()
+
+            self._client = self._connected()
+
+            if self._finder is not None:
+                self._watch = MasterWatch(self._finder, self._follow)
+        except BaseException:
+            await self._shut(timeout=0)
+            self._state = "new" if self._state == "starting" else self._state
+            raise
+
+        self._state = "open"
+
+    async def _close(self, timeout: float) -> None:  # noqa: ASYNC109 - see close
+        self._client = None
+
+        if self._opening is not None:
+            await end_all(self._opening)
+
+        await self._shut(timeout=timeout)
+
     def _connected(self) -> SharedRedis:
         """Make the shared client; all nodes are connected."""
         settings, wiring = self._settings, self._wiring
@@ -333,6 +354,7 @@ class RedisPool:
             packer=wiring.packer,
             lane=node.lane,
             pick=node.pick,
+            lanes=node.lanes,
             leases=node.leases,
             options=wiring.options,
             decodes=settings.decode_responses,
@@ -381,7 +403,7 @@ class RedisPool:
         endpoint = settings.endpoint
 
         if self._server is not None:
-            endpoint = replace(endpoint, path=str(self._server.path))
+            endpoint = endpoint.at_path(self._server.path)
 
         if settings.sentinels:
             finder = self._finder = MasterFinder(
@@ -393,10 +415,7 @@ class RedisPool:
             )
             return finder
 
-        async def fixed() -> Endpoint:
-            return endpoint
-
-        return fixed
+        return fixed(endpoint)
 
     def _follow(self, host: str, port: int) -> None:
         """Go to the master that a Sentinel names, if it is another."""
@@ -437,7 +456,7 @@ class RedisPool:
     def _forked(self) -> None:
         """Refuse to work in a forked child: the sockets are the parent's."""
         self._state = "forked"
-        self._client = None
+        self._client = self._closing = None
 
     def _refusal(self) -> UsageError:
         if self._state == "forked":

@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
 from redis.exceptions import RedisError, ResponseError
@@ -71,6 +72,27 @@ class Endpoint:
             The other endpoint.
         """
         return replace(self, host=host, port=port, path=None)
+
+    def at_path(self, path: Path) -> Endpoint:
+        """
+        Give the same greeting for a server on a unix socket.
+
+        Args:
+            path: The socket.
+
+        Returns:
+            The other endpoint.
+        """
+        return replace(self, path=str(path))
+
+    @property
+    def url(self) -> str:
+        """The URL without secrets."""
+        if self.path:
+            return f"unix://{self.path}?db={self.db}"
+
+        scheme = "redis" if self.tls is None else "rediss"
+        return f"{scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}/{self.db}"
 
 
 async def resolve_credentials(endpoint: Endpoint) -> tuple[str | None, str | None]:

@@ -17,10 +17,27 @@ from ws_pool._mux._settings import Settings
 from ws_pool._mux._wire import Packer
 from ws_pool.pool import Pool
 
-__all__ = ("Node", "Wiring")
+__all__ = ("Node", "Wiring", "fixed")
 
 _SPREAD: Final = 0x9E3779B1  # addresses of tasks differ in few bits: Knuth's multiplier spreads them
 Resolve = Callable[[], Awaitable[Endpoint]]
+
+
+def fixed(endpoint: Endpoint) -> Resolve:
+    """
+    Resolve to the same endpoint always.
+
+    Args:
+        endpoint: The endpoint.
+
+    Returns:
+        What a node asks for its endpoint.
+    """
+
+    async def resolve() -> Endpoint:
+        return endpoint
+
+    return resolve
 
 
 @dataclass(slots=True)

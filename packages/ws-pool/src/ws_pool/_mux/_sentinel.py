@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from ws_pool._mux._endpoint import Endpoint, connect
 from ws_pool._mux._errors import LinkLost
+from ws_pool._mux._leases import OneConnection, connection_options, make_connection
 from ws_pool._mux._limits import Limits
 from ws_pool._mux._link import Link
 from ws_pool._mux._tasks import end_all
@@ -60,23 +63,28 @@ class MasterFinder:
         """The master's name."""
         return self._service
 
-    def listener(self) -> Redis:
+    @contextlib.asynccontextmanager
+    async def listener(self) -> AsyncIterator[PubSub]:
         """
-        Make a client of the Sentinel that answered last, to listen to it.
+        Connect to the Sentinel that answered last, greeted like for a question, to listen to it.
 
-        Returns:
-            The client, not connected.
+        Yields:
+            A subscriber; its connection is closed with the block.
+
+        Raises:
+            OSError: It cannot be reached.
+            redis.exceptions.RedisError: It cannot be reached, or refused the greeting.
         """
-        host, port = self._sentinels[0]
-        greeting = self._greeting
-        return Redis(
-            host=host,
-            port=port,
-            username=greeting.username,
-            password=greeting.password,
-            socket_connect_timeout=self._timeout,
-            decode_responses=True,
-        )
+        options = connection_options(encoding="utf-8", errors="strict", decode_responses=True, protocol=2)
+        connection = make_connection(self._greeting.at(*self._sentinels[0]), options, timeout=self._timeout)
+
+        try:
+            await connection.connect()
+
+            async with Redis(connection_pool=OneConnection(connection, **options)).pubsub() as pubsub:
+                yield pubsub
+        finally:
+            await connection.disconnect(nowait=True)
 
     async def __call__(self) -> Endpoint:
         """
@@ -151,13 +159,15 @@ class MasterWatch:
                 await self._listen()
             except (RedisError, WsError, OSError, TimeoutError) as error:
                 _logger.info("redis service %r: a Sentinel is silent: %s", self._finder.service, error)
+            except Exception:  # whatever a Sentinel says must not end the watch
+                _logger.exception("redis service %r: a Sentinel puzzles", self._finder.service)
 
             await asyncio.sleep(random.uniform(0.1, 0.3))
 
     async def _listen(self) -> None:
         await self._look()  # this finds a Sentinel that answers, too
 
-        async with self._finder.listener() as sentinel, sentinel.pubsub() as pubsub:
+        async with self._finder.listener() as pubsub:
             await pubsub.subscribe(_SWITCH)
             await self._look()  # what has happened before the subscription
 
@@ -171,9 +181,9 @@ class MasterWatch:
                     self._heard(str(message["data"]))
 
     def _heard(self, text: str) -> None:
-        service, _, _, host, port = text.split()
+        service, *_, host, port = text.split() if text.count(" ") >= 4 else ("", "", "")
 
-        if service == self._finder.service:
+        if service == self._finder.service and port.isdecimal():
             self._on_switch(host, int(port))
 
     async def _look(self) -> None:

@@ -321,10 +321,11 @@ def _host_port(address: object, where: str) -> tuple[str, int | None]:
     if isinstance(address, tuple):
         return cast("tuple[str, int]", address)
 
-    host, colon, port = str(address).rpartition(":")
+    text = str(address)
+    host, colon, port = text.rpartition(":")
 
-    if not colon:
-        return str(address), None
+    if text.endswith("]") or not colon or (":" in host and not host.endswith("]")):
+        return text.strip("[]"), None  # a name, or an IPv6 address without a port
 
     return host.strip("[]"), cast("int", check.integer(1, 65535)(port, where))
 

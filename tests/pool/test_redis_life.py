@@ -1,0 +1,115 @@
+"""Beginning and end of a pool, whoever is cancelled or comes in between."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.faults import FaultProxy
+from tools.servers import RedisServer
+from ws_pool._mux._embedded import EmbeddedServer
+from ws_pool.errors import ClosedError
+from ws_pool.redis import RedisPool
+
+
+def is_gone(server: EmbeddedServer, pid: int) -> bool:
+    """Tell whether the server has ended."""
+    return server._process is None and not Path(f"/proc/{pid}").exists()
+
+
+class TestClosing:
+    """One closing, for which everybody waits."""
+
+    async def test_a_cancelled_close_goes_on(self) -> None:
+        """A caller of close() that is cancelled leaves nothing open, neither links nor the server."""
+        pool = RedisPool.embedded()
+        await pool.start()
+        server = pool._server
+        assert server is not None
+        assert server._process is not None
+        pid = server._process.pid
+
+        async with pool.get_client(alone=True):
+            closing = asyncio.create_task(pool.close(timeout=0.2))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            closing.cancel()
+
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+
+            assert server._process is not None
+            await pool.close()
+
+        assert is_gone(server, pid)
+
+    async def test_all_callers_wait_for_the_end(self, redis_url: str) -> None:
+        """A second close() returns when the first does, not before."""
+        pool = RedisPool(url=redis_url)
+        await pool.start()
+        order: list[str] = []
+
+        async def close(name: str) -> None:
+            await pool.close(timeout=20)
+            order.append(name)
+
+        async with asyncio.TaskGroup() as group, pool.get_client(alone=True):
+            group.create_task(close("first"))
+            await asyncio.sleep(0)
+            group.create_task(close("second"))
+            await asyncio.sleep(0.01)
+            assert not order
+            order.append("back")
+
+        assert order == ["back", "first", "second"]
+        await pool.close()
+
+    async def test_a_close_ends_a_start(self, redis_server: RedisServer, redis_url: str) -> None:
+        """close() during start() ends it, with an error that tells why; nothing comes up afterwards."""
+        async with FaultProxy(redis_server.host, redis_server.port) as proxy:
+            proxy.delay(30)
+            pool = RedisPool(url=f"redis://{proxy.host}:{proxy.port}")
+            starting = asyncio.create_task(pool.start())
+
+            while not proxy.connections:  # noqa: ASYNC110 - until it has happened elsewhere
+                await asyncio.sleep(0.005)
+
+            await pool.close()
+
+            with pytest.raises(ClosedError, match="was closed"):
+                await starting
+
+            assert not pool.ready
+
+            with pytest.raises(ClosedError):
+                _ = pool.redis
+
+    async def test_a_cancelled_start_leaves_nothing(self, redis_server: RedisServer) -> None:
+        """A start() that was cancelled is undone, and the pool can be started again."""
+        async with FaultProxy(redis_server.host, redis_server.port) as proxy:
+            proxy.delay(30)
+            pool = RedisPool(url=f"redis://{proxy.host}:{proxy.port}")
+            starting = asyncio.create_task(pool.start())
+
+            while not proxy.connections:  # noqa: ASYNC110 - until it has happened elsewhere
+                await asyncio.sleep(0.005)
+
+            starting.cancel()
+
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+
+            proxy.heal()
+
+            async with pool:
+                assert await pool.redis.ping()
+
+    async def test_the_url_of_an_embedded_server_names_its_database(self) -> None:
+        """Another pool with the URL uses the same database."""
+        async with RedisPool.embedded(db=2) as pool:
+            await pool.redis.set("k", 1)
+
+            async with RedisPool(url=pool.url) as other:
+                assert await other.redis.get("k") == b"1"
