@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from ws_pool._mux._errors import LinkLost
+from ws_pool._mux._errors import AcquireTimeout, LinkLost, UnavailableError
 from ws_pool._mux._limits import Limits
 from ws_pool._mux._link import Batch, Link
+from ws_pool.errors import ClosedError
 
 
 class Wire:
@@ -19,6 +20,11 @@ class Wire:
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.aborted = False
+        self.buffered = 0
+
+    def get_write_buffer_size(self) -> int:
+        """Give what the test says."""
+        return self.buffered
 
     def write(self, data: bytes) -> None:
         """Keep it."""
@@ -320,3 +326,28 @@ async def test_killed_before_it_was_connected() -> None:
     link.connection_made(wire)  # type: ignore[arg-type]  # all that it needs
     assert wire.aborted
     assert not link.eof_received()
+
+
+async def test_an_upload_that_goes_on_is_no_silence() -> None:
+    """A link whose bytes still leave is alive, however long they take; once they stand still, it is not."""
+    rig = Rig()
+    rig.wire.buffered = 3_000
+    future = rig.send(b"x" * 4_000)
+
+    for left in (2_000, 1_000, 500, 500):
+        rig.wire.buffered = left
+        rig.clock.advance(5)
+        assert not future.done() or left == 500
+
+    assert isinstance(future.exception(), LinkLost)
+
+
+@pytest.mark.parametrize("error", [UnavailableError("gone"), AcquireTimeout("full"), ClosedError("closed")])
+async def test_what_is_no_reply_ends_a_batch(error: Exception) -> None:
+    """An error of ours stands for all replies of a batch, because none will come."""
+    future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+    batch = Batch(future, 3)
+    batch.set_result(b"a reply")
+    batch.set_exception(error)
+    batch.set_exception(error)
+    assert future.exception() is error

@@ -8,6 +8,7 @@ CLIENT UNBLOCK, its reply is awaited, and an item that it did take goes back to 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
@@ -15,7 +16,8 @@ from typing import Any, Final
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
-from ws_pool._mux._commands import canonical
+from ws_pool._mux._commands import canonical, split
+from ws_pool._mux._errors import LinkLost
 from ws_pool.errors import WsError
 
 __all__ = ("settle", "undo_of")
@@ -55,10 +57,13 @@ async def settle(
     pause = _FIRST_PAUSE
 
     try:
-        await first
+        with contextlib.suppress(LinkLost):  # then it is asked again, over another connection
+            await first
 
         while not (await asyncio.wait([reading], timeout=pause))[0]:
-            await ask(("CLIENT", "UNBLOCK", client_id))  # the command itself may have come after the last one
+            with contextlib.suppress(LinkLost):
+                await ask(("CLIENT", "UNBLOCK", client_id))  # the command may have come after the last one
+
             pause = min(0.1, pause * 2)
 
         try:
@@ -70,11 +75,19 @@ async def settle(
 
     undo = undo_of(args, reply)
 
-    if undo is not None:
+    while undo is not None:
         try:
             await ask(undo)
+        except LinkLost as lost:
+            if not lost.sent:
+                continue
+
+            name = canonical(args)
+            _logger.exception("a cancelled %s has taken %r, which may not have been put back", name, reply)
         except (RedisError, WsError):
             _logger.exception("a cancelled %s has taken %r, which cannot be put back", canonical(args), reply)
+
+        break
 
 
 def undo_of(args: Sequence[Any], reply: Any) -> tuple[Any, ...] | None:
@@ -93,7 +106,7 @@ def undo_of(args: Sequence[Any], reply: Any) -> tuple[Any, ...] | None:
         ('LPUSH', b'queue', b'item')
     """
     undo = _UNDO.get(canonical(args))
-    return None if reply is None or undo is None else undo(args, reply)
+    return None if reply is None or undo is None else undo(split(args), reply)
 
 
 def _pushed(args: Sequence[Any], reply: Any) -> tuple[Any, ...]:

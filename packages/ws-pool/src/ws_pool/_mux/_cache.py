@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from ws_pool._mux._client import SPECIAL, SharedRedis
 from ws_pool._mux._cluster import ClusterRedis
-from ws_pool._mux._commands import canonical, is_read_only
+from ws_pool._mux._commands import canonical, is_read_only, split
 
 __all__ = ("CacheStatistics", "CachingClusterRedis", "CachingRedis", "ClientCache")
 
@@ -31,6 +31,7 @@ CACHED: Final = frozenset(
     }
 )
 """Reads of which the first argument is the key, or all of them are."""
+_TURNS: Final = 64  # of the loop, before a busy connection is asked instead of the cache
 _MANY_KEYS: Final = frozenset({"EXISTS", "MGET"})
 
 Key = bytes
@@ -230,11 +231,10 @@ class _Caching(SharedRedis):
         if get_running_loop() is not self._loop:
             self._refuse_loop()
 
-        if self._unread():
-            await asyncio.sleep(0)  # the change of this key may be among what has arrived: let it be read
-            await asyncio.sleep(0)
+        hit, reply = False, None
 
-        hit, reply = self.cache.find((*question, *map(type, question)))
+        if await self._read_on():
+            hit, reply = self.cache.find((*question, *map(type, question)))
 
         if not hit:
             keys = question[1:] if args[0] in _MANY_KEYS else question[1:2]
@@ -287,14 +287,23 @@ class _Caching(SharedRedis):
         encode = self._core.packer.encode
         self.cache.invalidate(
             bytes(encode(arg))
-            for arg in args[1:]
+            for arg in split(args)[1:]
             if isinstance(arg, str | bytes | bytearray | memoryview | int)
         )
 
+    async def _read_on(self) -> bool:
+        """Let what has arrived be read, for the change of a key may be among it; not for ever."""
+        for _ in range(_TURNS):
+            if not self._unread():
+                return True
+
+            await asyncio.sleep(0)
+
+        return not self._unread()
+
     def _unread(self) -> bool:
-        """Tell whether something has arrived on the connection that was not read yet."""
-        lane = self._lane or self._core.pick()
-        return lane.link.unread()
+        """Tell whether something has arrived on a connection that was not read yet."""
+        return any(lane.link.unread() for lane in self._core.lanes)
 
 
 class CachingRedis(_Caching):

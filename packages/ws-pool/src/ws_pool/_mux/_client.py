@@ -7,28 +7,29 @@ are redis-py's. What it replaces is how a command reaches the server.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 from asyncio import get_running_loop
 from collections.abc import Callable, MutableMapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from copy import copy
+from typing import Any, Final, Literal, Self
 
 from redis import exceptions as driver
 from redis.asyncio import Redis
-from redis.asyncio.client import Monitor, PubSub
 from redis.asyncio.connection import AbstractConnection
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE, CaseInsensitiveDict
 
+from ws_pool._mux._alone import AloneRedis
 from ws_pool._mux._blocking import settle
 from ws_pool._mux._commands import Route, canonical, is_read_only, needs_arguments, route_of
+from ws_pool._mux._core import Core
 from ws_pool._mux._errors import LinkLost, MaybeExecuted, UnavailableError
 from ws_pool._mux._exchange import exchange
 from ws_pool._mux._lane import Lane
-from ws_pool._mux._leases import LeasePool, OneConnection, mark
+from ws_pool._mux._leases import LeasePool, mark
 from ws_pool._mux._link import Batch
 from ws_pool._mux._pipeline import SharedPipeline
-from ws_pool._mux._wire import Packer
 from ws_pool.errors import UsageError, WsError
 
 __all__ = ("SPECIAL", "AloneRedis", "Core", "RetryPolicy", "SharedRedis")
@@ -38,62 +39,11 @@ RetryPolicy = Literal["safe", "at_least_once"]
 _logger: Final = logging.getLogger("ws_pool.redis")
 _RETRIES: Final = 3
 _PATIENCE: Final = 0.25  # seconds that a cancellation may be held up to end a blocking command
+_WAITS: Final = frozenset({"WAIT", "WAITAOF"})
+_WRITE: Final = ("PUBLISH", "ws-pool:wait", "")
+"""WAIT waits for what its own connection has written; this comes after all that was answered on others."""
 _MAX_PLANS: Final = 2_000
 SPECIAL: Final = frozenset({NEVER_DECODE, EMPTY_RESPONSE, "retry"})
-
-
-@dataclass(slots=True)
-class Core:
-    """
-    What all clients of a pool share.
-
-    Args:
-        name: The pool's name, for messages.
-        loop: The loop the pool belongs to.
-        packer: Packs commands.
-        lane: The shared connection, when there is just one.
-        pick: Chooses the shared connection for a command, when there are several.
-        leases: Lends connections of their own.
-        options: redis-py's connection options.
-        decodes: Whether replies are text.
-        command_timeout: Seconds a server may take over a command, its own waiting not counted.
-        follow_master: Whether a READONLY error means that the master has moved.
-        settling: Tasks that end cancelled blocking commands.
-    """
-
-    name: str
-    loop: asyncio.AbstractEventLoop
-    packer: Packer
-    lane: Lane | None
-    pick: Callable[[], Lane]
-    leases: LeasePool
-    options: dict[str, Any]
-    decodes: bool
-    command_timeout: float
-    follow_master: bool = False
-    settling: set[asyncio.Task[None]] = field(default_factory=set)
-
-    def lost(self, args: Sequence[object], reason: str) -> MaybeExecuted:
-        """Build the error for a command whose reply never came."""
-        command = canonical(args)
-        return MaybeExecuted(
-            f"redis pool {self.name!r} lost its connection before the reply to {command} ({reason}): it may"
-            " or may not have been executed; repeat it only if that does no harm, or ask for"
-            ' retry="at_least_once"',
-            pool=self.name,
-            command=command,
-            reason=reason,
-        )
-
-    def unsent(self, args: Sequence[object], reason: str) -> UnavailableError:
-        """Build the error for a command that could not be sent."""
-        command = canonical(args)
-        return UnavailableError(
-            f"redis pool {self.name!r} could not send {command}: {reason}",
-            pool=self.name,
-            command=command,
-            reason=reason,
-        )
 
 
 class _Plan:
@@ -113,7 +63,7 @@ class _Plan:
         self.callback = callback
         self.elsewhere = elsewhere
         self.read_only = read_only
-        self.may_await = not getattr(callback, "__module__", "").startswith(("redis.", "builtins"))
+        self.may_await = not (getattr(callback, "__module__", "") or "").startswith(("redis.", "builtins"))
 
 
 class _Callbacks(CaseInsensitiveDict):
@@ -171,7 +121,7 @@ class SharedRedis(Redis):
         self.response_callbacks: Any = own  # Any: as redis-py declares it
         self._plans.clear()
 
-    def with_retry(self, retry: RetryPolicy) -> SharedRedis:
+    def with_retry(self, retry: RetryPolicy) -> Self:
         """
         Give a client on the same connections with another rule for lost connections.
 
@@ -182,7 +132,9 @@ class SharedRedis(Redis):
         Returns:
             The client.
         """
-        client = type(self)(self._core, retry=retry)
+        client = copy(self)  # all that a subclass has is kept, such as a cache
+        client._retry_policy = retry  # noqa: SLF001 - its own kind
+        client._plans = {}  # noqa: SLF001 - as above
         client.use_callbacks(self.response_callbacks)
         return client
 
@@ -240,7 +192,11 @@ class SharedRedis(Redis):
         try:
             reply = await slot
         except (LinkLost, driver.ReadOnlyError) as error:
+            del slot  # it holds the error, whose traceback holds all that is in here
             reply = await self._recover(error, plan.read_only, args, data)
+        except BaseException:
+            del slot, data
+            raise
 
         callback = plan.callback
 
@@ -333,6 +289,8 @@ class SharedRedis(Redis):
             return await slot
         except (LinkLost, driver.ReadOnlyError) as error:
             return await self._recover(error, is_read_only(args), args, data)
+        finally:
+            del slot, data  # an error that the slot holds would keep all of this
 
     # Inside -----------------------------------------------------------------------------------
 
@@ -348,7 +306,9 @@ class SharedRedis(Redis):
             read_only=is_read_only(args),
         )
 
-        if isinstance(name, str) and len(self._plans) < _MAX_PLANS:
+        keeps = one_word or (isinstance(name, str) and canonical((name,)) == name)  # "GET a" is not worth it
+
+        if keeps and len(self._plans) < _MAX_PLANS:
             self._plans[name] = plan
 
         return plan
@@ -382,6 +342,8 @@ class SharedRedis(Redis):
                 reply = await slot
             except (LinkLost, driver.ReadOnlyError) as error:
                 reply = await self._recover(error, is_read_only(args), args, data, raw=raw, retry=retry)
+            finally:
+                del slot, data  # an error that the slot holds would keep all of this
         except driver.ResponseError:
             if EMPTY_RESPONSE in options:
                 return options[EMPTY_RESPONSE]
@@ -415,13 +377,16 @@ class SharedRedis(Redis):
     async def _on_lease(
         self, leases: LeasePool, lane: Lane, route: Route, args: Sequence[Any], options: dict[str, Any]
     ) -> Any:
-        connection = await leases.get_connection()
+        connection = await self._lend(leases, lane)
         marks = mark(connection)
         settling = False
 
         try:
             if route is Route.BLOCKING:
                 marks.client_id = marks.client_id or await self._client_id(connection)
+
+            if canonical(args) in _WAITS:
+                await exchange(self, self._core, connection, _WRITE, {})
 
             reply = await exchange(self, self._core, connection, args, options)
             marks.clean = True
@@ -442,6 +407,20 @@ class SharedRedis(Redis):
 
             if not settling:
                 await leases.release(connection)
+
+    async def _lend(self, leases: LeasePool, lane: Lane) -> AbstractConnection:
+        """Lend a connection; in an outage, wait as long for the server as shared commands do."""
+        for _ in range(_RETRIES):
+            try:
+                return await leases.get_connection()
+            except UnavailableError:
+                slot = self._create_future()
+                lane.submit(slot, self._core.packer.pack(("PING",)))
+
+                with contextlib.suppress(LinkLost):
+                    await slot
+
+        return await leases.get_connection()
 
     async def _client_id(self, connection: AbstractConnection) -> int:
         return int(await exchange(self, self._core, connection, ("CLIENT ID",), {}))
@@ -528,57 +507,3 @@ class SharedRedis(Redis):
     def _refuse_loop(self) -> None:
         message = f"redis pool {self._core.name!r} belongs to another event loop: start a pool in each loop"
         raise UsageError(message, pool=self._core.name)
-
-
-class AloneRedis(Redis):
-    """
-    A `redis.asyncio.Redis` with a connection of its own: its session is yours.
-
-    Made by ``RedisPool.get_client(alone=True)``. What changes the session (SELECT, CLIENT TRACKING
-    and the like) is fine here; such a connection is closed afterwards, others are kept.
-    """
-
-    def __init__(
-        self, core: Core, *, connection_pool: LeasePool | OneConnection, callbacks: MutableMapping[Any, Any]
-    ) -> None:
-        super().__init__(
-            connection_pool=connection_pool, single_connection_client=isinstance(connection_pool, LeasePool)
-        )
-        self._core = core
-        self.response_callbacks = callbacks
-
-    async def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
-        """Execute a command on this client's connection; see `SharedRedis.execute_command` for errors."""
-        if self.single_connection_client:
-            await self.initialize()
-            assert self.connection is not None  # noqa: S101 - initialize() has taken one
-
-            async with self._single_conn_lock:
-                return await self._exchange(self.connection, args, options)
-
-        connection = await self.connection_pool.get_connection()
-
-        try:
-            return await self._exchange(connection, args, options)
-        finally:
-            await self.connection_pool.release(connection)
-
-    def pubsub(self, **options: Any) -> PubSub:  # Any: redis-py's own signature
-        """Make a PubSub; it takes another connection, for a subscribed one can do nothing else."""
-        return PubSub(self._core.leases, **options)
-
-    def monitor(self) -> Monitor:
-        """Make a Monitor; it takes another connection, for a monitoring one can do nothing else."""
-        return Monitor(self._core.leases)
-
-    async def _exchange(
-        self, connection: AbstractConnection, args: Sequence[Any], options: dict[str, Any]
-    ) -> Any:
-        if route_of(args) is Route.SESSION:
-            mark(connection).spoiled = True
-
-        try:
-            return await exchange(self, self._core, connection, args, options)
-        except asyncio.CancelledError:
-            await connection.disconnect(nowait=True)
-            raise

@@ -69,12 +69,6 @@ class ClusterRedis(SharedRedis):
         self.topology = topology
         self._simple = topology.keys.simple - _ELSEWHERE
 
-    def with_retry(self, retry: RetryPolicy) -> ClusterRedis:
-        """Give a client on the same connections with another rule; see `SharedRedis.with_retry`."""
-        client = ClusterRedis(self._core, self.topology, retry=retry)
-        client.use_callbacks(self.response_callbacks)
-        return client
-
     async def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
         """Execute a command where its key lives; see `SharedRedis.execute_command` for errors."""
         if get_running_loop() is not self._loop:
@@ -144,6 +138,9 @@ class ClusterRedis(SharedRedis):
 
     async def send_batch(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Send a pipeline: each part where its keys live, a transaction as one piece."""
+        if get_running_loop() is not self._loop:
+            self._refuse_loop()
+
         if commands[0] == ("MULTI",):
             return await self._send_transaction(commands)
 

@@ -8,8 +8,18 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from typing import Any  # Any: a command's arguments
 
-__all__ = ("Route", "block_seconds", "canonical", "is_read_only", "needs_arguments", "route_of")
+__all__ = (
+    "Route",
+    "block_seconds",
+    "canonical",
+    "is_read_only",
+    "needs_arguments",
+    "route_of",
+    "split",
+    "stream_options",
+)
 
 
 class Route(enum.Enum):
@@ -117,7 +127,30 @@ _READ_ONLY = _words(
 
 _TIMEOUT_LAST = _words("BLPOP BRPOP BRPOPLPUSH BLMOVE BZPOPMIN BZPOPMAX")
 _TIMEOUT_FIRST = _words("BLMPOP BZMPOP")
+_WIDTHS = {"GROUP": 3, "COUNT": 2, "BLOCK": 2, "CLAIM": 2}  # words of an option with its values
 _TIMEOUT_MILLISECONDS = {"WAIT": 2, "WAITAOF": 3, "MIGRATE": 5}
+
+
+def split(args: Sequence[Any]) -> Sequence[Any]:
+    """
+    Take the name apart when it is of several words, as redis-py does before it sends a command.
+
+    Args:
+        args: The command; its name may hold arguments as well ("SELECT 3").
+
+    Returns:
+        The words as the server gets them.
+
+    Example:
+        >>> split(("CLIENT ID",)), split(("GET a",)), split(("GET", "a"))
+        (('CLIENT', 'ID'), ('GET', 'a'), ('GET', 'a'))
+    """
+    name = args[0]
+
+    if (isinstance(name, str) and " " in name) or (isinstance(name, bytes) and b" " in name):
+        return (*name.split(), *args[1:]) if name.strip() else args
+
+    return args
 
 
 def canonical(args: Sequence[object]) -> str:
@@ -134,26 +167,23 @@ def canonical(args: Sequence[object]) -> str:
         >>> canonical(("client", "id")), canonical(("CLIENT ID",)), canonical((b"get", b"key"))
         ('CLIENT ID', 'CLIENT ID', 'GET')
     """
+    args = split(args)
     name = _text(args[0])
-
-    if name in _CONTAINERS and len(args) > 1:
-        return f"{name} {_text(args[1])}"
-
-    return " ".join(name.split())
+    return f"{name} {_text(args[1])}" if name in _CONTAINERS and len(args) > 1 else name
 
 
 def needs_arguments(name: object) -> bool:
     """
-    Tell whether the first word alone does not say where a command must run.
+    Tell whether the first argument alone does not say where a command must run.
 
     Args:
-        name: The first argument of a command.
+        name: The first argument of a command, of one word or of several.
 
     Returns:
         Whether `route_of` needs the arguments too.
     """
-    text = _text(name)
-    return text in _CONTAINERS or text in _MAY_BLOCK
+    first, *rest = _text(name).split() or ("",)
+    return first in _MAY_BLOCK or (first in _CONTAINERS and not rest)
 
 
 def route_of(args: Sequence[object]) -> Route:
@@ -174,7 +204,7 @@ def route_of(args: Sequence[object]) -> Route:
     """
     name = canonical(args)
 
-    if name in _BLOCKING or (name in _MAY_BLOCK and _option(args, "BLOCK") is not None):
+    if name in _BLOCKING or (name in _MAY_BLOCK and "BLOCK" in stream_options(args)):
         return Route.BLOCKING
 
     return Route.SESSION if name in _SESSION else Route.SHARED
@@ -210,6 +240,7 @@ def block_seconds(args: Sequence[object]) -> float | None:
         0.25
     """
     name = canonical(args)
+    args = split(args)
     value: object = None
     scale = 1.0
 
@@ -218,7 +249,8 @@ def block_seconds(args: Sequence[object]) -> float | None:
     elif name in _TIMEOUT_FIRST and len(args) > 1:
         value = args[1]
     elif name in _MAY_BLOCK:
-        value, scale = _option(args, "BLOCK"), 1e-3
+        at = stream_options(args).get("BLOCK", len(args)) + 1
+        value, scale = (args[at] if at < len(args) else None), 1e-3
     elif name in _TIMEOUT_MILLISECONDS and len(args) > _TIMEOUT_MILLISECONDS[name]:
         value, scale = args[_TIMEOUT_MILLISECONDS[name]], 1e-3
 
@@ -230,18 +262,30 @@ def block_seconds(args: Sequence[object]) -> float | None:
     return seconds if seconds > 0 else None
 
 
-def _option(args: Sequence[object], option: str) -> object | None:
-    """Find the value of an option that stands before STREAMS (a stream may have any name)."""
-    for index, value in enumerate(args[1:-1], start=1):
-        word = _text(value)
+def stream_options(args: Sequence[Any]) -> dict[str, int]:
+    """
+    Find the options of XREAD and XREADGROUP; groups, consumers and streams may be called like options.
 
-        if word == option:
-            return args[index + 1]
+    Args:
+        args: The command.
 
-        if word == "STREAMS":
-            return None
+    Returns:
+        Where each option stands in `split`'s words, STREAMS being the last one.
 
-    return None
+    Example:
+        >>> stream_options(("XREADGROUP", "GROUP", "streams", "block", "STREAMS", "events", ">"))
+        {'GROUP': 1, 'STREAMS': 4}
+    """
+    args = split(args)
+    found: dict[str, int] = {}
+    index = 1
+
+    while index < len(args) and "STREAMS" not in found:
+        word = _text(args[index])
+        found[word] = index
+        index += _WIDTHS.get(word, 1)
+
+    return found
 
 
 def _text(value: object) -> str:

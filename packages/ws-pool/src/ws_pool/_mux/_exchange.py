@@ -14,7 +14,7 @@ from redis.asyncio.connection import AbstractConnection
 from ws_pool._mux._commands import Route, block_seconds, canonical, route_of
 
 if TYPE_CHECKING:
-    from ws_pool._mux._client import Core
+    from ws_pool._mux._core import Core
 
 __all__ = ("exchange",)
 

@@ -28,6 +28,7 @@ from ws_pool.errors import ClosedError, WsError
 __all__ = ("Lane", "LaneStatistics")
 
 _logger: Final = logging.getLogger("ws_pool.redis")
+_SWEEP_PAUSE: Final = 0.01  # seconds between two searches of a full queue for those who have gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ class Lane:
         self._reason = "not connected yet"
         self._queue: deque[_Waiting] = deque()
         self._queued_bytes = 0
+        self._sweep_at = 0.0  # not before, because it takes as long as the queue is
         self._timer: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._endpoint: Endpoint | None = None
@@ -208,7 +210,11 @@ class Lane:
             raise self._unavailable(self._reason)
 
         if self._full and not self.link.limit:
-            self._sweep()
+            now = self._loop.time()
+
+            if now >= self._sweep_at:
+                self._sweep()
+                self._sweep_at = now + _SWEEP_PAUSE
 
             if self._full:
                 raise self._no_room("its queue is full")

@@ -10,7 +10,8 @@ import asyncio
 import inspect
 import secrets
 import ssl
-from typing import Any, cast
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, cast
 
 from redis import exceptions as driver
 from redis.asyncio.connection import (
@@ -24,12 +25,25 @@ from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 
 from ws_pool import errors
+from ws_pool._mux._commands import Route, route_of
 from ws_pool._mux._endpoint import Endpoint, resolve_credentials
 from ws_pool._mux._errors import AcquireTimeout, UnavailableError
 from ws_pool.errors import UsageError
 from ws_pool.pool import Lease, Pool
 
-__all__ = ("Dedicated", "LeasePool", "OneConnection", "connection_options", "make_connection")
+__all__ = (
+    "Connector",
+    "Dedicated",
+    "LeasePool",
+    "OneConnection",
+    "connection_options",
+    "lost_session",
+    "make_connection",
+    "mark",
+)
+
+
+_WATCHED: Final = frozenset({"WATCH", "UNWATCH", "MULTI", "EXEC", "DISCARD"})
 
 
 class Dedicated:
@@ -47,24 +61,57 @@ class Dedicated:
     retired = False
     """Whether its pool was closed; redis-py's PubSub would connect again, and nobody would close that."""
 
-    def refuse_if_retired(self) -> None:
+    alone = False
+    """Whether somebody's session is on it, which would be another one after it had connected again."""
+
+    def refuse_to_connect(self) -> None:
         """
-        Refuse to connect again.
+        Refuse to connect again, when nobody may.
 
         Raises:
-            redis.exceptions.ConnectionError: The pool was closed.
+            redis.exceptions.ConnectionError: The pool was closed, or a session was lost.
         """
         if self.retired:
             raise driver.ConnectionError("the redis pool of this connection was closed")
 
+        if self.alone:
+            raise lost_session()
 
-class _TcpConnection(Dedicated, Connection):
+    def note(self, args: Sequence[Any]) -> None:
+        """Note what a command does to the session, however it came here."""
+        self.spoiled |= route_of(args) is Route.SESSION
+
+
+class _Noting(Dedicated, AbstractConnection):
+    """
+    Looks at all that redis-py's clients and pipelines send.
+
+    redis-py's own WATCH, MULTI, EXEC and UNWATCH undo each other, so they leave nothing behind.
+    """
+
+    async def send_command(self, *args: Any, **options: Any) -> None:  # Any: redis-py's own signature
+        if args[0] not in _WATCHED:
+            self.note(args)
+
+        await super().send_command(*args, **options)
+
+    def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
+        stack = [tuple(command) for command in commands]
+        whole = bool(stack) and stack[0] == ("MULTI",) and stack[-1] == ("EXEC",)
+
+        for command in stack[1:-1] if whole else stack:
+            self.note(command)
+
+        return super().pack_commands(stack)
+
+
+class _TcpConnection(_Noting, Connection):
     """A TCP connection, with a ready TLS context if any."""
 
     tls: ssl.SSLContext | None = None
 
     async def _connect(self) -> None:
-        self.refuse_if_retired()
+        self.refuse_to_connect()
         await super()._connect()  # type: ignore[no-untyped-call]  # redis-py's
 
     def _connection_arguments(self) -> dict[str, Any]:  # Any: redis-py's own signature
@@ -76,11 +123,11 @@ class _TcpConnection(Dedicated, Connection):
         return arguments
 
 
-class _UnixConnection(Dedicated, UnixDomainSocketConnection):
+class _UnixConnection(_Noting, UnixDomainSocketConnection):
     """A unix socket connection."""
 
     async def _connect(self) -> None:
-        self.refuse_if_retired()
+        self.refuse_to_connect()
         await super()._connect()  # type: ignore[no-untyped-call]  # redis-py's
 
 
@@ -201,7 +248,7 @@ class LeasePool(ConnectionPool):
 
         connection = lease.connection
         self._lent[connection] = lease
-        mark(connection).clean = False
+        mark(connection).clean = mark(connection).alone = False
         return connection
 
     async def release(self, connection: AbstractConnection) -> None:
@@ -246,6 +293,7 @@ class OneConnection(ConnectionPool):
 
     def __init__(self, connection: AbstractConnection, **options: Any) -> None:
         super().__init__(connection_class=_TcpConnection, **options)
+        mark(connection).alone = True
         self._one = connection
         self._turn = asyncio.Lock()
         self._holder: asyncio.Task[Any] | None = None
@@ -259,6 +307,7 @@ class OneConnection(ConnectionPool):
 
         Raises:
             UsageError: This task has it already, so it would wait for itself.
+            UnavailableError: It was lost.
         """
         if self._holder is not None and self._holder is asyncio.current_task():
             message = "a pipeline with WATCH has this client's connection: use the pipeline, or end it before"
@@ -266,11 +315,9 @@ class OneConnection(ConnectionPool):
 
         await self._turn.acquire()
 
-        try:
-            await self._one.connect()
-        except BaseException:
+        if not self._one.is_connected:
             self._turn.release()
-            raise
+            raise lost_session()
 
         self._holder = asyncio.current_task()
         return self._one
@@ -317,6 +364,7 @@ class Connector:
             self.terminate(connection)
             raise
 
+        mark(connection).spoiled = False  # what the greeting did is no change
         return connection
 
     def is_alive(self, conn: AbstractConnection) -> bool:
@@ -359,6 +407,13 @@ class Connector:
             writer.transport.abort()
 
         conn._close()  # noqa: SLF001 - forgets the streams, without I/O
+
+
+def lost_session() -> UnavailableError:
+    """Build the error for a client whose connection was lost, and with it what the server knew of it."""
+    return UnavailableError(
+        "the connection of this client was lost, and its session with it: take another client"
+    )
 
 
 def mark(connection: AbstractConnection) -> Dedicated:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
@@ -20,6 +21,15 @@ from redis.exceptions import InvalidResponse
 
 from ws_pool._mux._errors import LinkLost
 from ws_pool._mux._limits import HEAVY, Limits
+from ws_pool.errors import WsError
+
+if sys.platform == "win32":
+    _TIOCOUTQ: int | None = None
+else:
+    import fcntl
+    import termios
+
+    _TIOCOUTQ = termios.TIOCOUTQ
 
 __all__ = ("Batch", "Link", "LinkOwner", "Slot")
 
@@ -39,7 +49,7 @@ class Slot(Protocol):
         """Take the reply; raises InvalidStateError when nobody waits any more."""
 
     def set_exception(self, exception: BaseException, /) -> None:
-        """Take the server's error, or `LinkLost`."""
+        """Take the server's error, or ours when there will be no reply."""
 
 
 class Batch:
@@ -71,11 +81,11 @@ class Batch:
             self._future.set_result(replies)
 
     def set_exception(self, exception: BaseException, /) -> None:
-        """Take the next reply, an error; `LinkLost` ends the whole batch."""
-        if not isinstance(exception, LinkLost):
+        """Take the next reply, an error; what is no reply ends the whole batch."""
+        if not isinstance(exception, LinkLost | WsError):
             self.set_result(exception)
         elif not self._future.done():
-            self._future.set_exception(LinkLost(exception.reason, sent=exception.sent))
+            self._future.set_exception(exception)
 
 
 class LinkOwner(Protocol):
@@ -141,6 +151,9 @@ class Link(asyncio.BufferedProtocol):
         self._written = 0
         self._marks: deque[tuple[int, float, int]] = deque()  # of each write: last number, time, heavy bytes
         self._received = 0.0
+        self._handed = 0  # bytes given to the transport so far
+        self._gone = 0  # those of them that had reached the other side when the watch last looked
+        self._left = 0.0  # when it last saw some on their way
         self._line = 0  # how many were in line when the present bytes arrived
 
         self._buffer = bytearray(_READ_SIZE)
@@ -227,8 +240,8 @@ class Link(asyncio.BufferedProtocol):
         )
 
     def unread(self) -> bool:
-        """Tell, by a look at the socket, whether something has arrived that was not read yet."""
-        return self._poll is not None and bool(self._poll.poll(0))
+        """Tell, by a look at the socket, whether something has arrived that was not read, or not whole."""
+        return self._poll is not None and (bool(self._poll.poll(0)) or self._reader.has_data())
 
     @property
     def heavy(self) -> int:
@@ -320,6 +333,7 @@ class Link(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """Write what was kept."""
         self._paused = False
+        self._left = self._time()
         self._flush()
 
     # Inside -----------------------------------------------------------------------------------
@@ -345,6 +359,7 @@ class Link(asyncio.BufferedProtocol):
             self._timer = self._call_at(self._time() + self._timeout, self._watch)
 
         assert self._transport is not None  # noqa: S101 - nobody sends before the connection is made
+        self._handed += len(data)
         self._transport.write(data)
 
     def _weigh(self, size: int) -> None:
@@ -435,15 +450,28 @@ class Link(asyncio.BufferedProtocol):
         return error
 
     def _watch(self) -> None:
-        """Kill the link when the oldest reply is overdue; look again when it would be."""
+        """
+        Kill the link when the oldest reply is overdue; look again when it would be.
+
+        A server that still takes what is written to it is alive: a large upload may take its time.
+        """
         self._timer = None
 
         if not self._in_flight or self.closed:
             return
 
-        due = max(self._marks[0][1], self._received) + self._timeout
+        assert self._transport is not None  # noqa: S101 - something was written
+        now = self._time()
+        waiting = self._transport.get_write_buffer_size() + unacknowledged(self._transport)
+        gone = self._handed - waiting
 
-        if due <= self._time():
+        if waiting and gone > self._gone:
+            self._left = now
+
+        self._gone = gone
+        due = max(self._marks[0][1], self._received, self._left) + self._timeout
+
+        if due <= now:
             self.kill(
                 f"the server sent nothing for {self._timeout:g} s while {self._in_flight} replies were due"
             )
@@ -473,3 +501,26 @@ class Link(asyncio.BufferedProtocol):
                 slot.set_exception(LinkLost(reason, sent=index < in_flight))
 
         self._owner.link_lost(self, reason)
+
+
+def unacknowledged(transport: asyncio.Transport) -> int:
+    """
+    Ask the system how much it still has to send.
+
+    Args:
+        transport: A connection's.
+
+    Returns:
+        Bytes that the other side has not acknowledged; 0 where the system does not tell.
+    """
+    sock = transport.get_extra_info("socket")
+
+    if sock is None or _TIOCOUTQ is None:
+        return 0
+
+    try:
+        answer = fcntl.ioctl(sock.fileno(), _TIOCOUTQ, bytes(4))
+    except OSError:
+        return 0
+
+    return int.from_bytes(answer, sys.byteorder)

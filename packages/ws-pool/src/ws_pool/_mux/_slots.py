@@ -6,7 +6,7 @@ import binascii
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ws_pool._mux._commands import Route, canonical, needs_arguments, route_of
+from ws_pool._mux._commands import Route, canonical, needs_arguments, route_of, split, stream_options
 
 __all__ = ("SLOTS", "KeyTable", "slot_of")
 
@@ -99,13 +99,14 @@ class KeyTable:
         """
         name = canonical(args)
         spoken = name.count(" ") + 1
-        rest = args[spoken - len(_text(args[0]).split()) + 1 :]  # what follows the name
+        args = split(args)
+        rest = args[spoken:]  # what follows the name
 
         if name in _COUNTED:
             return _counted(rest, _COUNTED[name] - spoken)
 
         if name in {"XREAD", "XREADGROUP"}:
-            return _streams(rest)
+            return _streams(args)
 
         if name in _CHANNEL:
             return rest[:1]
@@ -148,13 +149,9 @@ def _counted(rest: Sequence[Any], index: int) -> Sequence[Any]:
         return ()  # malformed: let the server say so
 
 
-def _streams(rest: Sequence[Any]) -> Sequence[Any]:
-    for index, value in enumerate(rest):
-        if _text(value).upper() == "STREAMS":
-            behind = rest[index + 1 :]
-            return behind[: len(behind) // 2]
-
-    return ()
+def _streams(args: Sequence[Any]) -> Sequence[Any]:
+    behind = args[stream_options(args).get("STREAMS", len(args)) + 1 :]
+    return behind[: len(behind) // 2]
 
 
 def _text(value: Any) -> str:  # Any: bytes or str

@@ -12,6 +12,8 @@ from typing import Any
 import hiredis
 from redis.typing import EncodableT
 
+from ws_pool._mux._commands import split
+
 __all__ = ("Encode", "Packer")
 
 Encode = Callable[[EncodableT], bytes | memoryview]
@@ -53,10 +55,7 @@ class Packer:
         Raises:
             redis.exceptions.DataError: An argument is neither bytes, str, int nor float.
         """
-        name = args[0]
-
-        if (isinstance(name, str) and " " in name) or (isinstance(name, bytes) and b" " in name):
-            args = (*name.split(), *args[1:])
+        args = split(args)
 
         try:
             return self.pack_plain(args)

@@ -1,0 +1,79 @@
+"""redis-py's typed client on a connection of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.client import Monitor, PubSub
+from redis.asyncio.connection import AbstractConnection
+
+from ws_pool._mux._commands import Route, route_of
+from ws_pool._mux._core import Core
+from ws_pool._mux._exchange import exchange
+from ws_pool._mux._leases import LeasePool, OneConnection, lost_session, mark
+
+__all__ = ("AloneRedis",)
+
+
+class AloneRedis(Redis):
+    """
+    A `redis.asyncio.Redis` with a connection of its own: its session is yours.
+
+    Made by ``RedisPool.get_client(alone=True)``. What changes the session (SELECT, CLIENT TRACKING
+    and the like) is fine here; such a connection is closed afterwards, others are kept. When the
+    connection is lost, or closed because a command on it was cancelled, the session is over: every
+    command then raises `ws_pool.errors.UnavailableError`.
+    """
+
+    def __init__(
+        self, core: Core, *, connection_pool: LeasePool | OneConnection, callbacks: MutableMapping[Any, Any]
+    ) -> None:
+        super().__init__(
+            connection_pool=connection_pool, single_connection_client=isinstance(connection_pool, LeasePool)
+        )
+        self._core = core
+        self.response_callbacks = callbacks
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
+        """Execute a command on this client's connection; see `SharedRedis.execute_command` for errors."""
+        if self.single_connection_client:
+            await self.initialize()
+            assert self.connection is not None  # noqa: S101 - initialize() has taken one
+
+            async with self._single_conn_lock:
+                mark(self.connection).alone = True
+
+                if not self.connection.is_connected:
+                    raise lost_session()
+
+                return await self._exchange(self.connection, args, options)
+
+        connection = await self.connection_pool.get_connection()
+
+        try:
+            return await self._exchange(connection, args, options)
+        finally:
+            await self.connection_pool.release(connection)
+
+    def pubsub(self, **options: Any) -> PubSub:  # Any: redis-py's own signature
+        """Make a PubSub; it takes another connection, for a subscribed one can do nothing else."""
+        return PubSub(self._core.leases, **options)
+
+    def monitor(self) -> Monitor:
+        """Make a Monitor; it takes another connection, for a monitoring one can do nothing else."""
+        return Monitor(self._core.leases)
+
+    async def _exchange(
+        self, connection: AbstractConnection, args: Sequence[Any], options: dict[str, Any]
+    ) -> Any:
+        if route_of(args) is Route.SESSION:
+            mark(connection).spoiled = True
+
+        try:
+            return await exchange(self, self._core, connection, args, options)
+        except asyncio.CancelledError:
+            await connection.disconnect(nowait=True)
+            raise
