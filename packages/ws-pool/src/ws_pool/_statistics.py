@@ -102,6 +102,7 @@ class PoolStatistics:
         wait_time: How long acquires waited.
         lease_time: How long connections were in use.
         down: Why the server cannot be reached at the moment; empty when it can.
+        create_time: How long opening a connection took.
     """
 
     name: str
@@ -119,22 +120,27 @@ class PoolStatistics:
     wait_time: Histogram
     lease_time: Histogram
     down: str = ""
+    create_time: Histogram = Histogram((), 0.0)
 
     def metrics(self) -> Mapping[str, float]:
         """
         Give the numbers under the names of OpenTelemetry's ``db.client.connection.*`` conventions.
 
         Returns:
-            Metric names to values; times in seconds. Prometheus names have ``_`` for ``.``.
+            Metric names, with their attribute in braces, to values; times in seconds. With ``_``
+            for ``.`` they are as Prometheus writes them.
         """
         prefix = "db.client.connection."
         return {
-            f"{prefix}count.idle": self.idle,
-            f"{prefix}count.used": self.leased,
+            f'{prefix}count{{{prefix}state="idle"}}': self.idle,
+            f'{prefix}count{{{prefix}state="used"}}': self.leased,
+            f"{prefix}idle.max": self.max_size,
             f"{prefix}idle.min": self.min_size,
             f"{prefix}max": self.max_size,
             f"{prefix}pending_requests": self.waiting,
             f"{prefix}timeouts": self.timeouts,
+            f"{prefix}create_time.sum": self.create_time.total,
+            f"{prefix}create_time.count": self.create_time.count,
             f"{prefix}wait_time.sum": self.wait_time.total,
             f"{prefix}wait_time.count": self.wait_time.count,
             f"{prefix}use_time.sum": self.lease_time.total,

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Generic, TypeVar
 
-__all__ = ("Hooks", "Options", "State")
+from ws_pool.errors import UsageError
+
+__all__ = ("Hooks", "Options", "State", "check_numbers")
 
 T = TypeVar("T")
 
@@ -31,6 +33,7 @@ class Options:
     max_lifetime: float | None
     max_idle: float
     leak_threshold: float | None
+    is_refusal: Callable[[BaseException], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +44,23 @@ class Hooks(Generic[T]):
     on_acquire: Callable[[T], object] | None = None
     on_release: Callable[[T], object] | None = None
     on_close: Callable[[T], object] | None = None
+
+
+def check_numbers(*, min_size: int, max_size: int, max_connecting: int) -> None:
+    """
+    Check that a pool's bounds fit together.
+
+    Args:
+        min_size: Connections kept open.
+        max_size: Most connections.
+        max_connecting: Most connections to open at once.
+
+    Raises:
+        UsageError: They don't.
+    """
+    if not 0 <= min_size <= max_size or max_size < 1 or max_connecting < 1:
+        message = (
+            "a pool needs 0 <= min_size <= max_size, max_size >= 1 and max_connecting >= 1, "
+            f"not min_size={min_size}, max_size={max_size}, max_connecting={max_connecting}"
+        )
+        raise UsageError(message)

@@ -18,18 +18,17 @@ from typing import Generic, TypeVar, cast
 
 from ws_pool._connector import Connector
 from ws_pool._ledger import Job, Ledger, Slot, Waiter
+from ws_pool._outage import MIN_BACKOFF, QUICK_PROBE, next_pause, refusal, say, too_late
+from ws_pool._statistics import HistogramBuilder
 from ws_pool._terms import Hooks, Options, State
-from ws_pool.errors import AcquireTimeout, ClosedError, NotReadyError, UnavailableError, UsageError
+from ws_pool.errors import UnavailableError, UsageError
 
-__all__ = ("Upkeep", "say")
+__all__ = ("Upkeep",)
 
 logger = logging.getLogger("ws_pool")
 
 T = TypeVar("T")
 
-_QUICK_PROBE = 1.0  # seconds for a second attempt beside a patient one, while the server is down
-_MIN_BACKOFF = 0.05  # seconds until the first attempt after a failed one
-_MAX_BACKOFF = 0.5  # seconds between attempts while the server is down: found again within 2 s
 _TICK = 1.0  # seconds between looks at idle and leased connections
 
 
@@ -61,7 +60,8 @@ class Upkeep(Generic[T]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_hand: dict[Slot[T], asyncio.Task[None]] = {}  # slots whose task has not begun yet
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._backoff = _MIN_BACKOFF
+        self._backoff = MIN_BACKOFF
+        self.creates = HistogramBuilder()
         self._drained: asyncio.Future[None] | None = None
         self.alarm_at = float("inf")
 
@@ -83,22 +83,7 @@ class Upkeep(Generic[T]):
 
     def refusal(self) -> UsageError:
         """Say why the pool cannot be used here and now."""
-        name = self.name
-
-        if self.state is State.NEW:
-            message = f"pool {name!r} is not started: use `async with` or await its start()"
-            return NotReadyError(message, pool=name)
-
-        if self.state is not State.OPEN:
-            return ClosedError(f"pool {name!r} is closed", pool=name)
-
-        if self.forked:
-            message = f"pool {name!r} was started before this process forked: start one in each process"
-            return UsageError(message, pool=name)
-
-        return UsageError(
-            f"pool {name!r} belongs to another event loop: use it where it was started", pool=name
-        )
+        return refusal(self.name, self.state, forked=self.forked)
 
     def unavailable(self) -> UnavailableError:
         """Say that the server is down, and why; a new error for each who is told."""
@@ -317,10 +302,12 @@ class Upkeep(Generic[T]):
         generation = ledger.generation
         slot: Slot[T] | None = None
         good = False
+        start = self.now()
 
         try:
             async with asyncio.timeout(timeout):
                 conn = await self._connector.open()
+                self.creates.record(self.now() - start)
                 slot = Slot(conn, generation, self._end_of_life())
                 ledger.totals.opened += 1
                 answer = self.hook(self._hooks.on_open, conn)
@@ -449,25 +436,17 @@ class Upkeep(Generic[T]):
         if ledger.waiters:
             self._set_alarm(min(waiter.since + waiter.timeout for waiter in ledger.waiters))
 
-    def _too_late(self, waiter: Waiter[T], waiting: int) -> AcquireTimeout:
-        """Say that there was no connection in time, and who holds those that exist."""
+    def _too_late(self, waiter: Waiter[T], waiting: int) -> TimeoutError:
+        """Say that there was no connection in time."""
         ledger = self._ledger
-        holders = self.holders()
-        details = [f"size {ledger.size} of {ledger.max_size}", f"{waiting} waiting"]
-
-        if self.failure is not None:
-            details.append(f"the last connect failed: {say(self.failure)}")
-
-        if holders:
-            details.append("longest holders: " + ", ".join(holders))
-
-        return AcquireTimeout(
-            f"pool {self.name!r}: no connection was free within {waiter.timeout:g} s ({'; '.join(details)})",
-            pool=self.name,
+        return too_late(
+            self.name,
+            seconds=waiter.timeout,
             size=ledger.size,
             max_size=ledger.max_size,
             waiting=waiting,
-            holders=holders,
+            holders=self.holders(),
+            failure=self.failure,
         )
 
     # -- a server that is down -------------------------------------------------------------------
@@ -484,7 +463,7 @@ class Upkeep(Generic[T]):
         self.failure = error
 
         if self.state is State.OPEN and "probe" not in self._timers:
-            self._backoff = _MIN_BACKOFF
+            self._backoff = MIN_BACKOFF
             self._timer("probe", self._backoff * random.uniform(0.5, 1.0), self._probe)
 
     def _connected(self) -> None:
@@ -498,20 +477,23 @@ class Upkeep(Generic[T]):
         Try to reach a server that is down.
 
         Beside a patient attempt, which a slow server needs, go quick ones: an attempt that began
-        while packets were lost may hang long after the server is back.
+        while packets were lost may hang long after the server is back. Where only one attempt may
+        be under way, it is a quick one.
         """
         ledger = self._ledger
 
         if self.failure is None:
             return
 
-        if ledger.connecting < max(2, ledger.max_connecting) and ledger.size < ledger.max_size:
-            patient, quick = self._options.connect_timeout, min(_QUICK_PROBE, self._options.connect_timeout)
-            hurry = ledger.connecting > 0 or ledger.max_size == 1
+        if ledger.connecting < ledger.max_connecting and ledger.size < ledger.max_size:
+            patient, quick = self._options.connect_timeout, min(QUICK_PROBE, self._options.connect_timeout)
+            hurry = ledger.connecting > 0 or ledger.max_size == 1 or ledger.max_connecting == 1
             ledger.connecting += 1
             self._spawn(self._open(quick if hurry else patient))
 
-        self._backoff = min(_MAX_BACKOFF, self._backoff * 2)
+        is_refusal = self._options.is_refusal
+        refused = is_refusal is not None and is_refusal(self.failure)
+        self._backoff = next_pause(self._backoff, refused=refused)
         self._timer("probe", self._backoff, self._probe)
 
     # -- housekeeping ----------------------------------------------------------------------------
@@ -570,16 +552,3 @@ class Upkeep(Generic[T]):
             action()
 
         self._timers[key] = self.loop.call_later(delay, run)
-
-
-def say(error: BaseException) -> str:
-    """
-    Put an error into words.
-
-    Args:
-        error: Any error.
-
-    Returns:
-        Its text, or its type's name when it has none.
-    """
-    return str(error) or type(error).__name__

@@ -57,7 +57,8 @@ class MysqlPool(SqlPool):
             connection. The session: ``charset sql_mode init_command autocommit``. The pool:
             ``min_size max_size`` (also ``minsize maxsize``) ``acquire_timeout max_connecting
             max_lifetime`` (also ``pool_recycle``) ``max_idle ping_after ping_timeout
-            leak_threshold``. The client: ``row_type`` (also ``cursorclass``) ``cache_size echo
+            leak_threshold`` and the hooks ``on_open on_acquire on_release on_close``, called with the
+            `SqlConnection`. The client: ``row_type`` (also ``cursorclass``) ``cache_size echo
             slow_query reset``. Copies to read from: ``replicas``, a list of URLs or mappings.
 
     Raises:
@@ -101,14 +102,13 @@ class MysqlPool(SqlPool):
         always = options.get("reset") == "always"
         super().__init__(name, options)
         self._server = server
-        self._pool: Pool[MysqlConnection] = self._make(server, name, options, where, always=always)
+        self._pool: Pool[MysqlConnection] = self._make(server, name, options, always=always)
         self.source: Pool[Any] = self._pool
         self._replicas = [
             self._make(
                 _replica(entry, section, f"{where}.replicas[{n}]"),
                 f"{name}/replica{n}",
                 options,
-                where,
                 always=always,
             )
             for n, entry in enumerate(replicas)
@@ -191,7 +191,10 @@ class MysqlPool(SqlPool):
 
     async def choose(self, session: Session) -> Lease[Any]:
         """
-        Take a connection for a client that only reads: a healthy replica's, or the primary's.
+        Take a connection for a client that only reads: a replica's, or the primary's.
+
+        Replicas that are up take turns. One that has no connection free is passed over, and the
+        primary takes its place; when that has none either, one of those that are up is waited for.
 
         Args:
             session: The client; it is told where its connection comes from.
@@ -199,7 +202,10 @@ class MysqlPool(SqlPool):
         Returns:
             The connection's lease.
         """
-        for pool in self._healthy():
+        healthy = self._healthy()
+        free = [pool for pool in healthy if not pool.full]
+
+        for pool in free or (healthy if self._pool.full else ()):
             try:
                 lease = await pool.acquire()
             except UnavailableError:
@@ -222,10 +228,17 @@ class MysqlPool(SqlPool):
         return statements if mariadb else []  # MySQL has no CREATE INDEX IF NOT EXISTS
 
     def _healthy(self) -> list[Pool[MysqlConnection]]:
-        """Give the replicas that are up, each time beginning with the next one."""
-        up = [pool for pool in self._replicas if not pool.statistics().down]
+        """Give the replicas that are up, beginning with another one each time."""
+        up = [pool for pool in self._replicas if not pool.down]
         turn = next(self._turn) % len(up) if up else 0
         return [*up[turn:], *up[:turn]]
+
+    async def learn_limit(self) -> int:
+        """Ask for the greatest statement in bytes that the server takes: its max_allowed_packet."""
+        async with self._pool.lease() as connection:
+            reply = await connection.run("SELECT @@max_allowed_packet", None)
+
+        return int(reply.rows[0][0]) if reply.rows else self.packet_limit
 
     async def _borrow(self) -> Borrowed:
         lease = await self._pool.acquire()
@@ -241,11 +254,11 @@ class MysqlPool(SqlPool):
         return Borrowed(conn.raw, lambda discard: self._pool.release(lease, discard=discard))
 
     def _make(
-        self, server: Server, name: str, options: Mapping[str, Any], where: str, *, always: bool
+        self, server: Server, name: str, options: Mapping[str, Any], *, always: bool
     ) -> Pool[MysqlConnection]:
         connector = MysqlConnector(server, reset_always=always)
         options = {**options, "connect_timeout": server.connect_timeout}
-        return make_pool(connector, name, options, where, min_size=1, max_size=10)
+        return make_pool(connector, name, options, min_size=1, max_size=10)
 
 
 def _replica(entry: object, primary: Mapping[str, object], where: str) -> Server:

@@ -25,10 +25,11 @@ from ws_core.component import Health
 from ws_pool import _fork
 from ws_pool._connector import Connector
 from ws_pool._ledger import Ledger, Slot, Waiter
+from ws_pool._outage import say
 from ws_pool._statistics import Histogram, HistogramBuilder, PoolStatistics
-from ws_pool._terms import Hooks, Options, State
-from ws_pool._upkeep import Upkeep, say
-from ws_pool.errors import UsageError
+from ws_pool._terms import Hooks, Options, State, check_numbers
+from ws_pool._upkeep import Upkeep
+from ws_pool.errors import AcquireTimeout, UsageError
 
 __all__ = ("Connector", "Lease", "Pool", "PoolStatistics")
 
@@ -108,6 +109,8 @@ class Pool(Generic[T]):
         on_release: Called with each connection given back.
         on_close: Called with each connection before it is closed. A hook that raises is logged;
             it never loses a connection.
+        is_refusal: Tells whether a connect failed because the server refuses us, as for a wrong
+            password: the pauses between attempts then grow to 30 s instead of 0.5 s.
         clock: Gives the time in seconds; `time.monotonic` by default.
 
     Example:
@@ -148,20 +151,24 @@ class Pool(Generic[T]):
         on_acquire: Callable[[T], object] | None = None,
         on_release: Callable[[T], object] | None = None,
         on_close: Callable[[T], object] | None = None,
+        is_refusal: Callable[[BaseException], bool] | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        _check_numbers(min_size=min_size, max_size=max_size, max_connecting=max_connecting)
+        check_numbers(min_size=min_size, max_size=max_size, max_connecting=max_connecting)
         self.name = name
         self._connector = connector
         self._is_alive = connector.is_alive
         self._is_clean = connector.is_clean
         self._acquire_timeout = acquire_timeout
         self._ping_after = ping_after
+        self._ping_timeout = ping_timeout
         self._leak_threshold = leak_threshold
         self._clock = clock
         self._hooks = Hooks(on_open, on_acquire, on_release, on_close)
         self._ledger: Ledger[T] = Ledger(min_size=min_size, max_size=max_size, max_connecting=max_connecting)
-        options = Options(connect_timeout, ping_after, ping_timeout, max_lifetime, max_idle, leak_threshold)
+        options = Options(
+            connect_timeout, ping_after, ping_timeout, max_lifetime, max_idle, leak_threshold, is_refusal
+        )
         self._upkeep = Upkeep(name, connector, self._ledger, options, self._hooks)
         self._watched = any(hook is not None for hook in (on_acquire, on_release, leak_threshold))
         self._loop = _NOWHERE
@@ -197,9 +204,24 @@ class Pool(Generic[T]):
         return self._connector
 
     @property
+    def ping_timeout(self) -> float:
+        """Seconds that housekeeping waits for an answer of the server."""
+        return self._ping_timeout
+
+    @property
     def ready(self) -> bool:
         """Whether connections can be acquired."""
         return self._upkeep.state is State.OPEN
+
+    @property
+    def down(self) -> bool:
+        """Whether the server cannot be reached at the moment."""
+        return self._upkeep.failure is not None
+
+    @property
+    def full(self) -> bool:
+        """Whether all connections are in use."""
+        return len(self._ledger.leased) >= self._ledger.max_size
 
     async def start(self) -> None:
         """
@@ -338,6 +360,8 @@ class Pool(Generic[T]):
         """
         Ask the server over a connection of the pool.
 
+        A pool whose connections are all in use, with nothing amiss, is healthy: the detail says so.
+
         Args:
             timeout: Seconds; a server that does not answer in time is not healthy.
 
@@ -350,10 +374,11 @@ class Pool(Generic[T]):
         start = self._now()
 
         try:
-            async with asyncio.timeout(timeout), self.lease(timeout=timeout) as conn:
+            async with self.lease(timeout=timeout) as conn, asyncio.timeout(timeout):
                 await self._connector.ping(conn)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
-            return Health(ok=False, detail=say(error), latency=self._now() - start)
+            busy = isinstance(error, AcquireTimeout) and self.full and not self.down
+            return Health(ok=busy, detail=say(error), latency=self._now() - start)
 
         return Health(ok=True, latency=self._now() - start)
 
@@ -377,8 +402,7 @@ class Pool(Generic[T]):
             if not upkeep.loop.is_closed():
                 raise upkeep.refusal()
 
-            self._loop = _NOWHERE
-            upkeep.finish()
+            self._finish()
             return
 
         if self._closed is not None:
@@ -390,8 +414,7 @@ class Pool(Generic[T]):
         try:
             await upkeep.drain(timeout)
         finally:
-            self._loop = _NOWHERE
-            tasks = upkeep.finish()
+            tasks = self._finish()
             self._closed.set_result(None)
 
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -419,7 +442,16 @@ class Pool(Generic[T]):
             wait_time=Histogram(tuple(waits), self._waits.total),
             lease_time=leases,
             down="" if failure is None else say(failure),
+            create_time=self._upkeep.creates.snapshot(),
         )
+
+    def _finish(self) -> list[asyncio.Task[None]]:
+        """Terminate what is left, and count how long it was in use."""
+        for slot in self._ledger.leased:
+            self._leases.record(self._now() - slot.taken_at)
+
+        self._loop = _NOWHERE
+        return self._upkeep.finish()
 
     def _forked(self) -> None:
         """Called in the child after a fork: the connections are the parent's."""
@@ -558,12 +590,3 @@ class _LeaseBlock(Generic[T]):
 
         if lease is not None:
             self._pool.release(lease)
-
-
-def _check_numbers(*, min_size: int, max_size: int, max_connecting: int) -> None:
-    if not 0 <= min_size <= max_size or max_size < 1 or max_connecting < 1:
-        message = (
-            "a pool needs 0 <= min_size <= max_size, max_size >= 1 and max_connecting >= 1, "
-            f"not min_size={min_size}, max_size={max_size}, max_connecting={max_connecting}"
-        )
-        raise UsageError(message)

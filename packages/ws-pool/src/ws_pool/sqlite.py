@@ -13,6 +13,7 @@ from ws_pool._sql.compiler import Prepared
 from ws_pool._sql.connection import Reply, SqlConnection
 from ws_pool._sql.engine import BorrowedSqlite, make_engine
 from ws_pool._sql.manager import SqlPoolManager, sql_pool_manager
+from ws_pool._sql.mysql_options import check_bounds
 from ws_pool._sql.plan import Plan
 from ws_pool._sql.pool import SqlPool, make_pool
 from ws_pool._sql.row import Row
@@ -107,6 +108,7 @@ class SqlitePool(SqlPool):
                 **options,
             }
 
+        check_bounds(section, options, where)
         fields = set(SqliteFile.__dataclass_fields__)
         given = {key: options.pop(key) for key in list(options) if key in fields}
         given["path"] = absolute(str(given.get("path", ":memory:")))
@@ -118,13 +120,13 @@ class SqlitePool(SqlPool):
             one["ping_timeout"] = max(_PATIENCE, one.get("ping_timeout", 0.0))
 
         self._writers: Pool[SqliteConnection] = make_pool(
-            SqliteConnector(file, writable=True), name, one, where, min_size=1, max_size=1
+            SqliteConnector(file, writable=True), name, one, min_size=1, max_size=1
         )
         self._readers: Pool[SqliteConnection] = self._writers
 
         if not file.in_memory:
             connector = SqliteConnector(file, writable=False)
-            self._readers = make_pool(connector, name, options, where, min_size=1, max_size=4)
+            self._readers = make_pool(connector, name, options, min_size=1, max_size=4)
 
             self.client_class: type[SqlClient] = RoutingClient
 

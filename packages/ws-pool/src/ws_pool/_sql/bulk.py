@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ("insert_in_batches", "split_values")
 
-_PACKET = 1_000_000  # bytes per statement: below the smallest max_allowed_packet that servers come with
+_PACKET = 1_000_000  # bytes per statement at most: longer ones are no faster
+_RESERVE = 64  # bytes of a packet that are not the statement's
 _QUOTES = "'\"`"
 
 
@@ -91,6 +92,8 @@ async def _insert_groups(
     end = tail % () if "%" in tail else tail
     start = head % () if "%" in head else head
     shown = "".join(split)
+    most = min(_PACKET, client._pool.packet_limit - _RESERVE)  # noqa: SLF001 - the client is of this package
+    most -= len(start.encode()) + len(end.encode())
     groups: list[str] = []
     size = total = 0
 
@@ -98,7 +101,7 @@ async def _insert_groups(
         written = group % tuple([literal(value) for value in row])
         length = len(written) if written.isascii() else len(written.encode())
 
-        if groups and (len(groups) >= batch or size + length > _PACKET):
+        if groups and (len(groups) >= batch or size + length > most):
             total += await client.insert_written(f"{start}{','.join(groups)}{end}", shown)
             groups, size = [], 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import ssl as tls
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,9 @@ from ws_pool._config import (
     Check,
     anything,
     boolean,
+    check_sizes,
     choice,
+    function,
     integer,
     mask_url,
     number,
@@ -26,9 +29,53 @@ from ws_pool._config import (
 )
 from ws_pool.errors import ConfigError
 
-__all__ = ("ALIASES", "CHECKS", "Server", "from_url", "server_of")
+__all__ = ("ALIASES", "CHECKS", "Server", "check_bounds", "from_url", "server_of")
 
 Password = str | Callable[[], str | Awaitable[str]]
+
+_NAMES = """
+armscii8 ascii big5 binary cp1250 cp1251 cp1256 cp1257 cp850 cp852 cp866 cp932 dec8 eucjpms euckr gb18030
+gb2312 gbk geostd8 greek hebrew hp8 keybcs2 koi8r koi8u latin1 latin2 latin5 latin7 macce macroman sjis swe7
+tis620 ujis utf8 utf8mb3 utf8mb4
+"""
+_CHARSETS = frozenset(_NAMES.split())
+
+
+def charset(value: object, where: str) -> str:
+    """Accept the name of a character set that a connection can have."""
+    name = text(value, where).lower()
+
+    if name in _CHARSETS:
+        return name
+
+    close = difflib.get_close_matches(name, _CHARSETS, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ", such as 'utf8mb4'"
+    message = f"{where} must be a character set of MySQL, not {name!r}{hint}"
+    raise ConfigError(message, setting=where)
+
+
+def row_type(value: object, where: str) -> type | None:
+    """Accept dict, tuple, or what the original called ``cursorclass``: a cursor's class or its name."""
+    if value is None:
+        return None
+
+    if value is dict or value is tuple:
+        return cast("type", value)
+
+    name = (value if isinstance(value, str) else getattr(value, "__name__", "")).lower()
+
+    if name in {"dict", "tuple"} and isinstance(value, str):
+        return dict if name == "dict" else tuple
+
+    if name in {"row", "cursor", "sscursor"}:
+        return None
+
+    if name.endswith("dictcursor"):
+        return dict
+
+    message = f"{where} must be dict, tuple, 'Cursor' or 'DictCursor', not {value!r:.100}"
+    raise ConfigError(message, setting=where)
+
 
 SERVER_CHECKS: dict[str, Check] = {
     "url": text,
@@ -39,7 +86,7 @@ SERVER_CHECKS: dict[str, Check] = {
     "db": optional(text),
     "unix_socket": optional(text),
     "driver": choice("aiomysql", "asyncmy"),
-    "charset": text,
+    "charset": charset,
     "sql_mode": optional(text),
     "init_command": optional(text),
     "autocommit": boolean,
@@ -61,7 +108,11 @@ POOL_CHECKS: dict[str, Check] = {
     "slow_query": optional(number(0)),
     "echo": boolean,
     "cache_size": integer(0),
-    "row_type": anything,
+    "row_type": row_type,
+    "on_open": optional(function),
+    "on_acquire": optional(function),
+    "on_release": optional(function),
+    "on_close": optional(function),
 }
 
 CHECKS: dict[str, Check] = {**SERVER_CHECKS, **POOL_CHECKS, "replicas": sequence}
@@ -163,9 +214,30 @@ def server_of(section: Mapping[str, object], where: str) -> tuple[Server, dict[s
         )
         options = {**parts, **options}
 
+    check_bounds(section, options, where)
     fields = {key: options.pop(key) for key in list(options) if key in SERVER_CHECKS}
     fields["ssl"] = _ssl(fields.get("ssl"), f"{where}.ssl")
     return Server(**cast("dict[str, Any]", fields)), options
+
+
+def check_bounds(section: Mapping[str, object], options: Mapping[str, object], where: str) -> None:
+    """
+    Check that a pool's bounds fit together, and name them as the user did.
+
+    Args:
+        section: The options as the user wrote them.
+        options: The same, checked and under their real names.
+        where: The section's full name.
+
+    Raises:
+        ConfigError: The minimum is above the maximum.
+    """
+    if "min_size" in options and "max_size" in options:
+        least, most = (
+            name if name in section else name.replace("_", "") for name in ("min_size", "max_size")
+        )
+        bounds = cast("Mapping[str, int]", options)
+        check_sizes(bounds["min_size"], bounds["max_size"], where=where, names=(least, most))
 
 
 def _ssl(value: object, where: str) -> tls.SSLContext | None:

@@ -13,7 +13,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex, ExecutableDDLElement, Table
 
 from ws_core.component import Health
-from ws_pool._config import check_sizes
 from ws_pool._sql.atomic import Atomic
 from ws_pool._sql.client import Result, SqlClient, Statement
 from ws_pool._sql.compiler import Compiler, Prepared
@@ -28,6 +27,8 @@ __all__ = ("SqlPool", "make_pool")
 
 logger = logging.getLogger("ws_pool.sql")
 
+_REFUSED = frozenset({1044, 1045, 1049, 1698})  # the server's numbers for a wrong user, password or database
+
 _OPTIONS = (
     "acquire_timeout",
     "connect_timeout",
@@ -35,6 +36,10 @@ _OPTIONS = (
     "max_connecting",
     "max_idle",
     "max_lifetime",
+    "on_acquire",
+    "on_close",
+    "on_open",
+    "on_release",
     "ping_after",
     "ping_timeout",
 )
@@ -53,11 +58,12 @@ class SqlPool:
         self, name: str, options: Mapping[str, Any]
     ) -> None:  # Any: values of many types, checked before
         self.name = name
-        self.row_type: type | None = _row_type(options.get("row_type"))
+        self.row_type: type | None = options.get("row_type")
         self.client_class: type[SqlClient] = SqlClient
         self.bound: TaskBinding[Session] = TaskBinding()
         self.source: Pool[Any]
         self.untaught: bool = True
+        self.packet_limit: int = 1 << 20  # bytes; learned from the server
         self._slow: float | None = options.get("slow_query")
         self._echo = bool(options.get("echo", False))
         self._cache_size = int(options.get("cache_size", 500))
@@ -264,8 +270,13 @@ class SqlPool:
                     message = f"pool {self.name!r} lost its server while it was starting: {error.orig}"
                     raise UnavailableError(message, pool=self.name) from error
 
+                self.packet_limit = await self.learn_limit()
                 self._compiler = Compiler(dialect, self._cache_size)
                 self.untaught = False
+
+    async def learn_limit(self) -> int:
+        """Ask for the greatest statement in bytes that the server takes."""
+        return self.packet_limit
 
     def watch(self, sql: str, seconds: float) -> None:
         """
@@ -294,7 +305,7 @@ class SqlPool:
         ]
 
 
-def make_pool(connector: Any, name: str, options: Mapping[str, Any], where: str, **sizes: int) -> Pool[Any]:
+def make_pool(connector: Any, name: str, options: Mapping[str, Any], **sizes: int) -> Pool[Any]:
     """
     Make the pool of connections under a SQL pool.
 
@@ -302,7 +313,6 @@ def make_pool(connector: Any, name: str, options: Mapping[str, Any], where: str,
         connector: Opens the connections.
         name: The pool's name.
         options: Checked options.
-        where: The section's full name for errors.
         **sizes: ``min_size`` and ``max_size`` where the options leave them out.
     """
     chosen = {key: options[key] for key in _OPTIONS if key in options}
@@ -313,19 +323,9 @@ def make_pool(connector: Any, name: str, options: Mapping[str, Any], where: str,
     if lifetime is not None and lifetime <= 0:
         chosen["max_lifetime"] = None  # -1 is how the original's pool_recycle said "never"
 
-    check_sizes(minimum, maximum, where=where)
-    return Pool(connector, name=name, min_size=minimum, max_size=maximum, **chosen)
+    return Pool(connector, name=name, min_size=minimum, max_size=maximum, is_refusal=_is_refusal, **chosen)
 
 
-def _row_type(value: object) -> type | None:
-    """Understand what the original called ``cursorclass``: dict rows for a DictCursor, ours for the rest."""
-    if value is None:
-        return None
-
-    if value is tuple or value == "tuple":
-        return tuple
-
-    if value is dict or (isinstance(value, str) and value.lower() in {"dict", "dictcursor"}):
-        return dict
-
-    return dict if "dict" in getattr(value, "__name__", "").lower() else None
+def _is_refusal(error: BaseException) -> bool:
+    """Tell whether the server is there and does not want us."""
+    return bool(error.args) and error.args[0] in _REFUSED
