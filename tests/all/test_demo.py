@@ -14,6 +14,7 @@ import pytest
 
 from tests.all._demo import Demo
 from tests.all._support import running, until, wintersweet
+from wintersweet.demo.backends import _state
 
 Backends = Mapping[str, str]
 
@@ -36,6 +37,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "tmp"
     directory.mkdir()
     monkeypatch.setenv("TMPDIR", str(directory))
+    monkeypatch.setattr("tempfile.tempdir", str(directory))
 
     return directory
 
@@ -178,12 +180,19 @@ class TestStop:
         assert list(temporary.iterdir()) == []
 
     def test_after_the_parent_was_killed(self, demo: Callable[..., Demo], temporary: Path) -> None:
-        """SIGKILL of the demo itself leaves no worker and no Valkey running."""
+        """SIGKILL of the demo itself leaves no worker and no Valkey running; the next one tidies up."""
         sale = demo("--port", "0")
         children = sale.children()
         os.kill(sale.process.pid, signal.SIGKILL)
 
         until(lambda: not [child for child in children if _alive(child)])
+        (left,) = temporary.iterdir()
+
+        with _state(None) as first, _state(None) as second:
+            assert sorted(temporary.iterdir()) == sorted([first, second])
+            assert left not in {first, second}
+
+        assert list(temporary.iterdir()) == []
 
 
 def _alive(process: psutil.Process) -> bool:

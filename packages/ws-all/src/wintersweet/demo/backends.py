@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,9 @@ from ws_pool.redis import RedisPool
 from ws_web import Settings, create_app
 
 __all__ = ("Backends", "backends")
+
+_PREFIX = "wintersweet-demo-"
+_MARK = "owner"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,8 @@ def _state(directory: Path | None) -> Iterator[Path]:
     """Give the state directory; a temporary one is removed at the end, a given one is kept."""
     if directory is None:
         try:
-            made = Path(tempfile.mkdtemp(prefix="wintersweet-demo-"))
+            _sweep(Path(tempfile.gettempdir()))
+            made = Path(tempfile.mkdtemp(prefix=_PREFIX))
         except OSError as error:
             message = (
                 f"cannot write into any temporary directory ({error.strerror}): name one with --state-dir"
@@ -113,7 +119,8 @@ def _state(directory: Path | None) -> Iterator[Path]:
             raise ConfigError(message) from error
 
         try:
-            yield made
+            with _owned(made):
+                yield made
         finally:
             shutil.rmtree(made, ignore_errors=True)
 
@@ -131,6 +138,25 @@ def _state(directory: Path | None) -> Iterator[Path]:
         raise ConfigError(message, directory=str(directory)) from error
 
     yield directory
+
+
+@contextmanager
+def _owned(directory: Path) -> Iterator[None]:
+    """Mark a directory as in use, for as long as this process lives."""
+    with (directory / "owner.new").open("wb") as mark:
+        fcntl.flock(mark, fcntl.LOCK_EX)
+        (directory / "owner.new").rename(directory / _MARK)  # nobody sees it before it is locked
+        yield
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what demos of this user have left that were killed: directories that nobody owns any more."""
+    for path in parent.glob(f"{_PREFIX}*/{_MARK}"):
+        with suppress(OSError), path.open("rb") as mark:  # in use, another user's, or just removed
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+            if os.fstat(mark.fileno()).st_uid == os.geteuid():
+                shutil.rmtree(path.parent, ignore_errors=True)
 
 
 @asynccontextmanager
