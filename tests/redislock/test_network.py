@@ -120,7 +120,7 @@ class TestLostReplies:
         then: Then,
         monkeypatch: pytest.MonkeyPatch,
     ):
-        """A heartbeat whose answer "it is your turn" is lost is sent again; there is no other wake-up."""
+        """A heartbeat whose answer "it is your turn" was lost is sent again in time, without a wake-up."""
         monkeypatch.setattr(Listener, "_take", _take_no_message)
         first, second = MutexLock(redis, "k", 60), MutexLock(through, "k", 60, heartbeat=0.9)
         await first.acquire()
@@ -129,9 +129,11 @@ class TestLostReplies:
         await first.release()
         lost = proxy.drop_reply(1, match="EVALSHA", then=then)
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(20), lag() as late:
             await lost.wait()
+            began = time.monotonic()
             assert await waiting
+            assert time.monotonic() - began <= 0.9 + 0.3 + late.worst
 
         assert await second.release()
 

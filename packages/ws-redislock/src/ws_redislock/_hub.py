@@ -310,7 +310,8 @@ class Hub:
                 lines = self._take_due()
 
                 try:
-                    replies = await self.caller.many([self._beat_call(line) for line in lines], 5.0)
+                    within = min([5.0, *(_patience(line) for line in lines)])
+                    replies = await self.caller.many([self._beat_call(line) for line in lines], within)
                 except Exception as error:  # noqa: BLE001 - whatever it is, the lines look again later
                     replies = [error] * len(lines)
 
@@ -347,6 +348,11 @@ class Hub:
             spec.keys.shared,
             (self.id, spec.heartbeat, spec.limit, spec.delay, *line.waiters),
         )
+
+
+def _patience(line: Line) -> float:
+    """Return the seconds for one heartbeat: when its reply is lost, the next one must not be late."""
+    return max(0.1, line.spec.heartbeat / 3000)
 
 
 def hub_for(client: CommandClient) -> Hub:

@@ -101,7 +101,8 @@ class Line:
         args: list[str | bytes | int] = [self.hub.id, spec.heartbeat, spec.limit, spec.delay, *tokens]
 
         try:
-            reply = self.hub.caller.once(load("beat"), spec.keys.shared, args, 5.0)
+            within = min(5.0, max(0.1, spec.heartbeat / 3000))  # a lost reply must not delay the next one
+            reply = self.hub.caller.once(load("beat"), spec.keys.shared, args, within)
         except Exception as error:  # noqa: BLE001 - whatever it is, the line looks again later
             _log.debug("a heartbeat failed, and is sent again: %r", error)
             self.look_within(random.uniform(0.1, 0.5))
