@@ -232,8 +232,12 @@ class TestDecorator:
         assert (await balance(pool, 1), await balance(pool, 2)) == (70, 130)
         assert move.__name__ == "move"
 
-    async def test_names_are_looked_up_when_the_function_runs(self, tmp_path: Path):
+    async def test_names_are_looked_up_when_the_function_runs(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
         """Functions can be decorated before anything is configured; without a name it is "default"."""
+        for state, unused in {"_config": {}, "_pools": {}, "_ready": False, "_starting": None}.items():
+            monkeypatch.setattr(sql_pool_manager, state, unused)  # whatever else this process has used it for
 
         @atomic
         async def plain() -> int:
@@ -260,7 +264,6 @@ class TestDecorator:
             assert (await sql_pool_manager.find(select(ACCOUNT))).owner == "a"
         finally:
             await sql_pool_manager.close()
-            sql_pool_manager._config = {}
 
     async def test_blocks_cannot_be_retried(self, pool: SqlPool):
         """retry_deadlocks is for functions, since a block cannot be run again."""
@@ -411,13 +414,27 @@ class TestBinding:
         assert seen == [True]
 
     async def test_a_client_that_only_reads_is_not_given_to_one_that_writes(self, pool: SqlPool):
-        """Inside a read-only block a writing block gets a connection of its own."""
+        """In a read-only block a writing one has its own connection; in a writing one, reading refuses."""
         async with pool.get_client(read_only=True) as reading, pool.get_client() as writing:
             assert reading is not writing
             await writing.update(ADD, which=1, much=1)
 
-        async with pool.get_client() as writing, pool.get_client(read_only=True) as reading:
-            assert reading is writing
+        async with pool.get_client() as writing, writing.begin():
+            await writing.update(ADD, which=1, much=1)
+            seen = await writing.select(select(ACCOUNT))
+
+            async with pool.get_client(read_only=True) as reading:
+                assert reading.begun
+                assert reading.in_transaction
+                assert await reading.select(select(ACCOUNT)) == seen
+
+                with pytest.raises(UsageError, match="only reads, and UPDATE"):
+                    await reading.update(ADD, which=1, much=1)
+
+                with pytest.raises(UsageError, match="has begun before"):
+                    await reading.__aenter__()
+
+            assert not reading.begun
 
 
 async def test_a_manager_runs_named_pools(tmp_path: Path):

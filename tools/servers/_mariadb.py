@@ -97,6 +97,7 @@ class MariaDBServer(Server):
                 str(_binaries.mariadb_install_db()),
                 "--no-defaults",
                 f"--datadir={data}",
+                f"--tmpdir={self.folder}",  # not a directory that others fill up or clean
                 f"--user={getpass.getuser()}",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
