@@ -352,7 +352,7 @@ class TestObservers:
             OpenTelemetryObserver()
 
     def test_opentelemetry(self, monkeypatch: pytest.MonkeyPatch):
-        """Waits, holds and losses become metrics, and a wait becomes a span of its length."""
+        """Waits, holds and losses become metrics, and spans of their length."""
         events: list[tuple[object, ...]] = []
 
         class Instrument:
@@ -378,8 +378,8 @@ class TestObservers:
                 events.append(("span", round((at - self.start) / 1e9, 3)))
 
         class Tracer:
-            def start_span(self, _name: str, *, start_time: int, attributes: object) -> Span:
-                events.append(("attributes", attributes))
+            def start_span(self, name: str, *, start_time: int, attributes: object) -> Span:
+                events.append((f"span of {name}", attributes))
                 return Span(start_time)
 
         class Metrics:
@@ -408,10 +408,14 @@ class TestObservers:
         assert events == [
             ("lock.contended", 1, {"lock.name": "k"}),
             ("lock.wait", 0.25, {"lock.name": "k"}),
-            ("attributes", {"lock.name": "k", "lock.acquired": True}),
+            ("span of lock.wait", {"lock.name": "k", "lock.acquired": True}),
             ("span", 0.25),
             ("lock.not_acquired", 1, {"lock.name": "k"}),
             ("lock.hold", 2.0, {"lock.name": "k"}),
+            ("span of lock.hold", {"lock.name": "k"}),
+            ("span", 2.0),
             ("lock.lost", 1, {"lock.name": "k", "lock.reason": "gone"}),
+            ("span of lock.lost", {"lock.name": "k", "lock.reason": "gone"}),
+            ("span", 0.0),
             ("lock.contended", 1, {}),
         ]

@@ -1,4 +1,4 @@
-"""Locks in OpenTelemetry: metrics, and a span for every wait that took long enough to matter.
+"""Locks in OpenTelemetry: metrics, and spans of waits and holds that took long enough to matter.
 
 Needs ``opentelemetry-api``, which is imported only when an observer is made.
 """
@@ -6,6 +6,7 @@ Needs ``opentelemetry-api``, which is imported only when an observer is made.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from ws_redislock.errors import MissingExtraError
@@ -19,11 +20,12 @@ class OpenTelemetryObserver:
 
     It records the histograms ``lock.wait`` and ``lock.hold`` (seconds) and the counters
     ``lock.contended``, ``lock.not_acquired`` and ``lock.lost``, each with the attribute
-    ``lock.name``; and a span ``lock.wait`` for every wait of at least `span_from` seconds.
+    ``lock.name``; a span ``lock.wait`` or ``lock.hold`` for whatever took at least `span_from`
+    seconds; and a span without length, ``lock.lost``, at the moment at which a lease is lost.
 
     Args:
         names: Whether to record lock names; leave them out when there are many.
-        span_from: Seconds from which a wait gets a span of its own.
+        span_from: Seconds from which a wait or a hold gets a span of its own.
         meter_provider: A provider of meters, or None for the global one.
         tracer_provider: A provider of tracers, or None for the global one.
 
@@ -65,29 +67,31 @@ class OpenTelemetryObserver:
     def acquired(self, name: str, waited: float) -> None:
         """Record the waiting time."""
         self._wait.record(waited, self._attributes(name))
-        self._span(name, waited, acquired=True)
+        self._span("lock.wait", waited, {**self._attributes(name), "lock.acquired": True})
 
     def not_acquired(self, name: str, waited: float) -> None:
         """Count an acquisition in vain."""
         self._not_acquired.add(1, self._attributes(name))
-        self._span(name, waited, acquired=False)
+        self._span("lock.wait", waited, {**self._attributes(name), "lock.acquired": False})
 
     def released(self, name: str, held: float) -> None:
         """Record the time for which the lock was held."""
         self._hold.record(held, self._attributes(name))
+        self._span("lock.hold", held, self._attributes(name))
 
     def lost(self, name: str, reason: str) -> None:
         """Count a loss, with its reason."""
-        self._lost.add(1, {**self._attributes(name), "lock.reason": reason})
+        attributes = {**self._attributes(name), "lock.reason": reason}
+        self._lost.add(1, attributes)
+        self._span("lock.lost", 0.0, attributes, always=True)
 
     def _attributes(self, name: str) -> dict[str, str]:
         return {"lock.name": name} if self._names else {}
 
-    def _span(self, name: str, waited: float, *, acquired: bool) -> None:
-        if waited >= self._span_from:
+    def _span(
+        self, kind: str, seconds: float, attributes: Mapping[str, str | bool], *, always: bool = False
+    ) -> None:
+        if always or seconds >= self._span_from:
             end = time.time_ns()
-            attributes: dict[str, str | bool] = {**self._attributes(name), "lock.acquired": acquired}
-            span = self._tracer.start_span(
-                "lock.wait", start_time=end - int(waited * 1e9), attributes=attributes
-            )
+            span = self._tracer.start_span(kind, start_time=end - int(seconds * 1e9), attributes=attributes)
             span.end(end)
