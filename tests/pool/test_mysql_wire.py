@@ -127,7 +127,7 @@ def read(data: bytes, cuts: list[int], raw: Raw | None = None) -> Reply:
         converters=decoders,
         text_types=frozenset({TEXT, BLOB, 254}),
     )
-    return asyncio.run(reader.query("SELECT 1"))
+    return asyncio.run(reader.query(b"SELECT 1"))
 
 
 ROWS = st.lists(
@@ -217,17 +217,17 @@ def test_nonsense_is_a_lost_connection(data: bytes):
 
 def test_statements_of_any_size_are_sent_and_a_closed_connection_says_so():
     """A long statement goes through the driver, which splits it."""
-    data = packets(b"\0\0\0\x02\0\0\0")
-    raw = Raw(data, [])
+    reply = packets(b"\0\0\0\x02\0\0\0")
+    raw = Raw(reply[:3] + b"\2" + reply[4:], [])  # the statement takes two packets, 0 and 1
     reader = ResultReader(
         raw, lost=LostError, fail=raise_mysql_exception, converters={}, text_types=frozenset()
     )
-    asyncio.run(reader.query("y" * MAX))
+    asyncio.run(reader.query(b"y" * MAX))
     assert raw.sent == b"\x03" + b"y" * MAX
     raw._writer = None
 
     with pytest.raises(LostError, match="closed"):
-        asyncio.run(reader.query("SELECT 1"))
+        asyncio.run(reader.query(b"SELECT 1"))
 
 
 def test_descriptions_are_remembered_but_not_for_ever():
@@ -240,7 +240,7 @@ def test_descriptions_are_remembered_but_not_for_ever():
     async def run() -> None:
         for n in range(300):
             raw._reader = Reader(packets(number(1), column(f"c{n}", JSON), eof(), eof()), [])
-            reply = await reader.query("x")
+            reply = await reader.query(b"x")
             assert reply.description == ((f"c{n}", JSON),)
 
         assert len(reader._known) < 256

@@ -22,6 +22,11 @@ CLEAN = (
     "(SELECT 1) UNION (SELECT 2)",
     "SHOW TABLES",
     "SELECT /* @a */ 1 # @b",
+    "ROLLBACK WORK TO SAVEPOINT a;",
+    "release savepoint ws_1",
+    "/* x */ BEGIN -- @y",
+    "SELECT `a'` FROM t WHERE b = '@x'",
+    "INSERT INTO `get_lock` (a) VALUES (%s)",
 )
 UNCLEAN = (
     "SET @a = 1",
@@ -39,6 +44,19 @@ UNCLEAN = (
     "LOCK TABLES t READ",
     "CREATE TEMPORARY TABLE t (a INT)",
     "PREPARE x FROM 'SELECT 1'",
+    "BEGIN NOT ATOMIC SET @x = 5; END",
+    "START TRANSACTION; SET @x = 5; COMMIT",
+    "ROLLBACK; SET time_zone = '+05:00'",
+    "COMMIT AND CHAIN",
+    "SELECT 1 /*M!, @x := 5 */",
+    "SELECT get_lock/**/('a', 1)",
+    "SELECT f$abs(7)",
+    "SELECT éabs(7)",
+    "SELECT test.abs(7)",
+    "SELECT test . `abs` (7)",
+    "SELECT `a'`, @x := 5, `b'`",
+    'SELECT "my_function"(1)',
+    "SELECT 1 --\t'\n, @x := 5 -- '",
     "ALTER TABLE t ADD b INT",
     "",
 )
@@ -65,6 +83,11 @@ def test_verbs_and_reading():
     assert not reads_only("WITH a AS (SELECT 1) DELETE FROM t")
     assert not reads_only("SELECT 1; DELETE FROM t")
     assert not reads_only("PRAGMA x")
+    assert not reads_only("WITH a AS (SELECT 1) SELECT * FROM a; DROP TABLE t")
+    assert not reads_only("SELECT 1 --\t'\n; DELETE FROM t -- '")
+    assert not reads_only("EXPLAIN ANALYZE DELETE a, b FROM a JOIN b")
+    assert not reads_only("SELECT 1 /*M! INTO OUTFILE 'x' */")
+    assert reads_only("WITH a AS (SELECT REPLACE(b, 'x', 'y') FROM t) SELECT * FROM a")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from heapq import nsmallest
 from typing import Any
 
 from sqlalchemy import literal, select
@@ -185,7 +186,12 @@ class Compiler:
             )
             raise UnsupportedStatement(message)
 
-        return CompiledPlan(compiled, self.dialect, None if cache_key is None else cache_key.bindparams)
+        plan = CompiledPlan(compiled, self.dialect, None if cache_key is None else cache_key.bindparams)
+
+        if many and not plan.expanding:
+            plan.check_names(columns)
+
+        return plan
 
     def _text(self, sql: str, params: Mapping[str, Any] | None) -> Plan:
         """Plan a string: without names as it is, otherwise with ``:name`` or ``%(name)s`` parameters."""
@@ -226,8 +232,11 @@ class Compiler:
         self._plans[key] = plan
 
         if len(self._plans) > self._size:
-            oldest = min(self._plans, key=lambda known: self._plans[known].used_at)
-            del self._plans[oldest]
+            # a tenth at once: to find the oldest means to look at all of them
+            for old in nsmallest(
+                self._size // 10 + 1, self._plans, key=lambda known: self._plans[known].used_at
+            ):
+                del self._plans[old]
 
 
 def _can_cache(dialect: Dialect) -> bool:

@@ -172,6 +172,7 @@ class CompiledPlan(Plan):
         "_binds",
         "_compiled",
         "_dialect",
+        "_known",
         "_order",
         "_processors",
         "_sources",
@@ -199,6 +200,7 @@ class CompiledPlan(Plan):
         self._sources = [
             Source(name, bind, positions.get(bind, -1)) for bind, name in compiled.bind_names.items()
         ]
+        self._known = frozenset(name for source in self._sources for name in (source.key, source.name))
         self.expanding = bool(compiled.literal_execute_params or compiled.post_compile_params)
         self.defaults = bool(compiled.insert_prefetch or compiled.update_prefetch)
         table = getattr(compiled.statement, "table", None)
@@ -226,6 +228,25 @@ class CompiledPlan(Plan):
         """What SQLAlchemy made of the statement."""
         return self._compiled
 
+    def check_names(self, names: Iterable[str]) -> None:
+        """
+        Refuse parameters that the statement does not have; they would be dropped without a word.
+
+        Args:
+            names: Of the parameters.
+
+        Raises:
+            UsageError: There are such parameters.
+        """
+        unknown = sorted(set(names) - self._known)
+
+        if unknown:
+            known = ", ".join(sorted(key for key in self._known if not key.startswith("%("))) or "none"
+            message = (
+                f"the statement has no parameter or column {', '.join(map(repr, unknown))}; it has: {known}"
+            )
+            raise UsageError(message, sql=self.sql)
+
     def values(self, binds: Sequence[Any] | None, params: Mapping[str, Any] | None) -> Values | None:
         """
         Collect the values of one execution in the order of the placeholders.
@@ -241,6 +262,9 @@ class CompiledPlan(Plan):
             UsageError: A parameter has no value.
         """
         direct = self.direct
+
+        if params is not None and not self._known.issuperset(params):
+            self.check_names(params)
 
         if not direct:
             return None
@@ -266,6 +290,7 @@ class CompiledPlan(Plan):
             params: The parameters of the call.
         """
         given = params or {}
+        self.check_names(given)
         return {
             source.name: given[source.key] if source.key in given else self._own_value(source, binds, params)
             for source in self._sources

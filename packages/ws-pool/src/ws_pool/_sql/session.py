@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from asyncio import current_task
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
@@ -15,8 +16,9 @@ from ws_pool._sql.compiler import Compiler, Prepared
 from ws_pool._sql.connection import Reply, SqlConnection
 from ws_pool._sql.defaults import fill_in
 from ws_pool._sql.mysql_connector import MysqlConnection
-from ws_pool._sql.plan import CompiledPlan, Plan
+from ws_pool._sql.plan import CompiledPlan, Plan, TextPlan
 from ws_pool._sql.transaction import Transaction
+from ws_pool._sql.turns import Turns
 from ws_pool.errors import TransactionConflict, UnsupportedStatement, UsageError
 from ws_pool.pool import Lease, Pool
 
@@ -48,13 +50,16 @@ class Session:
         "_lock",
         "_plain",
         "_pool",
+        "_root",
         "_row_type",
         "_source",
         "_task",
+        "_transaction_task",
         "connection",
         "depth",
         "doomed",
         "read_only",
+        "savepoints",
     )
 
     def __init__(self, pool: SqlPool, alone: bool, read_only: bool) -> None:  # noqa: FBT001 - made by the pool only
@@ -62,7 +67,10 @@ class Session:
         self._alone = alone
         self.read_only: bool = read_only
         self._lease: Lease[Any] | None = None
-        self._lock: asyncio.Lock | None = None
+        self._lock: Turns | None = None
+        self._root: Session = self  # whose connection, transaction and turns these are
+        self._transaction_task: asyncio.Task[Any] | None = None
+        self.savepoints: int = 0
         self._row_type = pool.row_type
         self.connection: SqlConnection = _GONE
         self._compiler: Compiler = _GONE
@@ -80,12 +88,14 @@ class Session:
         if not self._alone:
             bound = pool.bound.get(task)
 
-            if bound is not None and (self.read_only or not bound.read_only):
+            if bound is not None and self.read_only == bound.read_only:
                 return cast("Self", bound)
 
+            if bound is not None and self.read_only:
+                return self._look_through(bound)
+
         if self._lease is not None:
-            message = "this client's block has begun before: call get_client() for each block"
-            raise UsageError(message)
+            raise self._begun_before()
 
         if pool.untaught:
             await pool.learn()
@@ -106,8 +116,12 @@ class Session:
     ) -> None:
         lease = self._lease
 
-        if lease is None:
-            return  # the block was that of the client of an outer block
+        if lease is None:  # the block was that of the client of an outer block
+            if self._root is not self:
+                self._root = self
+                self.connection = _GONE
+
+            return
 
         if self.depth:  # a transaction that was begun and never ended: the reset rolls it back
             self.depth = 0
@@ -124,18 +138,19 @@ class Session:
     @property
     def raw(self) -> Any:
         """The driver's own connection. The session is reset when the block ends."""
-        self.connection.dirty = True
-        return self.connection.raw
+        connection = self._root.connection
+        connection.dirty = True
+        return connection.raw
 
     @property
     def begun(self) -> bool:
         """Whether the client's block has begun and not ended."""
-        return self._lease is not None
+        return self._root._lease is not None  # noqa: SLF001 - a client too
 
     @property
     def in_transaction(self) -> bool:
         """Whether a `begin` or `atomic` block is open."""
-        return self.depth > 0
+        return self._root.depth > 0
 
     def draw_from(self, source: Pool[Any]) -> None:
         """
@@ -160,20 +175,24 @@ class Session:
         Returns:
             An async context manager: leaving it commits, an error or a cancellation rolls back.
         """
-        return Transaction(self, isolation=isolation, read_only=read_only, savepoint=savepoint)
+        return Transaction(self._root, isolation=isolation, read_only=read_only, savepoint=savepoint)
 
     def share(self) -> Self:
         """
         Let other tasks use this client while its block lasts: from now on they wait for each other.
 
-        Without it, two tasks that use one client at the same time get a `ConnectionBusy` error.
+        Without it, two tasks that use one client at the same time get a `ConnectionBusy` error. A
+        transaction belongs to the task that began it: what others run meanwhile is part of it, but
+        they cannot begin one. An iteration keeps the others waiting until it ends.
 
         Returns:
             The client itself.
         """
-        if self._lock is None:
-            self._lock = asyncio.Lock()
-            self._plain = False
+        root = self._root
+
+        if root._lock is None:  # noqa: SLF001 - a client too
+            root._lock = Turns()  # noqa: SLF001 - as above
+            root._plain = False  # noqa: SLF001 - as above
 
         return self
 
@@ -190,7 +209,12 @@ class Session:
         if always:
             self.doomed = False
 
-        await self._exchange(self.connection, sql, None)
+        await self._in_turn(None, sql, self.connection.run, sql, None)
+
+    def turn(self) -> AbstractAsyncContextManager[object]:
+        """Keep other tasks away from a shared client for several statements."""
+        lock = self._root._lock  # noqa: SLF001 - a client too
+        return nullcontext() if lock is None else lock
 
     async def begin_outermost(self, isolation: str | None, *, read_only: bool) -> None:
         """
@@ -206,10 +230,31 @@ class Session:
             await self.control(f"SET TRANSACTION ISOLATION LEVEL {isolation}")
 
         await self.control("START TRANSACTION READ ONLY" if read_only else "BEGIN")
+        self._transaction_task = current_task()
+
+    def check_own(self) -> None:
+        """
+        Refuse a transaction inside that of another task.
+
+        Raises:
+            UsageError: The client is shared, and another task's transaction is open.
+        """
+        if self._lock is not None and self.depth and self._transaction_task is not current_task():
+            message = (
+                "another task's transaction is open on this shared client, and a transaction belongs to one "
+                "task: take a client of its own in each task"
+            )
+            raise UsageError(message)
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a rollback may take when its block has failed: the pool's ``ping_timeout``."""
+        return self._source.ping_timeout
 
     def ended(self) -> None:
         """Book the end of the outermost transaction."""
         self.doomed = False
+        self._transaction_task = None
         self._plain = self._is_plain()
 
     @property
@@ -225,7 +270,7 @@ class Session:
             sql: The query.
             values: Its values.
         """
-        reply = await self._exchange(self.connection, sql, list(values) or None)
+        reply = await self._in_turn(TextPlan(sql), sql, self.connection.run, sql, list(values) or None)
         return reply.rows[0][0] if reply.rows else None
 
     async def insert_written(self, sql: str, shown: str) -> int:
@@ -240,7 +285,7 @@ class Session:
             How many rows it inserted.
         """
         connection = cast("MysqlConnection", self.connection)
-        return (await self._in_turn(connection.run_written(sql, shown))).rowcount
+        return (await self._in_turn(TextPlan(shown), shown, connection.run_written, sql, shown)).rowcount
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -252,6 +297,9 @@ class Session:
         if sql is None:
             sql, values = await self._complete(plan, values)
 
+        if plan.quick:
+            plan.runs += 1 if not isinstance(statement, Prepared) else _OFTEN + 1
+
         if not self._plain:
             return plan, await self._perform(plan, sql, values)
 
@@ -260,13 +308,7 @@ class Session:
         if not plan.clean:
             connection.dirty = True
 
-        run = connection.run
-
-        if plan.quick:
-            plan.runs += 1
-
-            if plan.runs > _OFTEN or isinstance(statement, Prepared):
-                run = connection.run_prepared
+        run = connection.run if plan.runs <= _OFTEN else connection.run_prepared
 
         try:
             return plan, await run(sql, values)
@@ -276,13 +318,13 @@ class Session:
 
     async def _perform(self, plan: Plan, sql: str, values: Sequence[Any] | None) -> Reply:
         """Run a statement on the connection that it belongs to, with all that may have to be observed."""
-        self._check(plan)
-        connection = self.connection
+        connection = self._root.connection
+        run = connection.run if plan.runs <= _OFTEN else connection.run_prepared
+        return await self._in_turn(plan, sql, run, sql, values)
 
-        if not plan.clean:
-            connection.dirty = True
-
-        return await self._exchange(connection, sql, values)
+    async def _exchange(self, connection: SqlConnection, sql: str, values: Sequence[Any] | None) -> Reply:
+        """Run a statement that was judged before, on a connection that was chosen for it."""
+        return await self._in_turn(None, sql, connection.run, sql, values)
 
     def _resolve(
         self, statement: Statement, args: Sequence[Any], params: Mapping[str, Any]
@@ -368,19 +410,32 @@ class Session:
             sql: Its text for the driver.
             values: The rows.
         """
-        if not self.depth:
-            async with self.begin():
-                return await self.run_many(plan, sql, values)
-
         self._check(plan)
-        connection = self.connection
-        connection.dirty = connection.dirty or not plan.clean
 
-        return await self._in_turn(connection.run_many(sql, values))
+        async with self.turn():  # first: the transaction that is open now may be another task's, ending soon
+            if self.in_transaction:
+                return await self._in_turn(plan, sql, self.connection.run_many, sql, values)
+
+            async with self.begin():
+                return await self._in_turn(plan, sql, self.connection.run_many, sql, values)
 
     def _is_plain(self) -> bool:
         """Tell whether statements need nothing but to be run."""
         return not (self.read_only or self._lock is not None or self._pool.watched)
+
+    def _look_through(self, outer: Session) -> Self:
+        """Read over the connection of an outer block's client, inside its transaction; refuse changes."""
+        if self._root is not self:
+            raise self._begun_before()
+
+        self._root = outer
+        self.connection = outer.connection
+        self._compiler = outer.compiler
+        return self
+
+    def _begun_before(self) -> UsageError:
+        message = "this client's block has begun before: call get_client() for each block"
+        return UsageError(message)
 
     def _check(self, plan: Plan) -> None:
         """Refuse changes by a client that only reads."""
@@ -389,52 +444,73 @@ class Session:
             message = f"this client only reads, and {what} may change data: take one without read_only"
             raise UsageError(message, sql=plan.sql)
 
-    async def _exchange(self, connection: SqlConnection, sql: str, values: Sequence[Any] | None) -> Reply:
-        if self.doomed and self.depth:
+    def _guard(self, plan: Plan | None) -> SqlConnection:
+        """
+        Refuse what must not run now, and note what may be left behind; nothing runs without it.
+
+        Statements of a client in its usual state don't come here: `_plain` says that nothing can be
+        refused, and what is left behind is noted in `_run`.
+
+        Args:
+            plan: The statement's plan; None for transaction control.
+        """
+        root = self._root
+
+        if root.doomed and root.depth:
             message = "the server has rolled this transaction back because of a conflict: run it again"
             raise TransactionConflict(message)
 
-        try:
-            if self._lock is not None:
-                async with self._lock:
-                    return await self._timed(connection, sql, values)
+        connection = root.connection
 
-            return await self._timed(connection, sql, values)
+        if plan is not None:
+            self._check(plan)
+
+            if not plan.clean:
+                connection.dirty = True
+
+        return connection
+
+    async def _in_turn(
+        self, plan: Plan | None, shown: str, run: Callable[..., Awaitable[T]], *args: object
+    ) -> T:
+        """
+        Run something over the connection when it is this task's turn, with all that has to be observed.
+
+        Args:
+            plan: As for `_guard`.
+            shown: The statement without values, for the log.
+            run: What to run.
+            *args: What to give it.
+        """
+        if self._root._lock is None:  # noqa: SLF001 - a client too
+            return await self._observed(plan, shown, run, args)
+
+        async with self.turn():
+            return await self._observed(plan, shown, run, args)
+
+    async def _observed(
+        self, plan: Plan | None, shown: str, run: Callable[..., Awaitable[T]], args: Sequence[object]
+    ) -> T:
+        connection = self._guard(plan)
+        pool = self._pool
+        start = time.monotonic() if pool.watched else 0.0
+
+        try:
+            return await run(*args)
         except TransactionConflict as error:
             self._conflict(connection, error)
             raise
-
-    async def _in_turn(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run what the connection is asked for in one go, when it is this task's turn."""
-        try:
-            if self._lock is None:
-                return await work
-
-            async with self._lock:
-                return await work
-        except TransactionConflict as error:
-            self._conflict(self.connection, error)
-            raise
         finally:
-            work.close()
+            if pool.watched:
+                pool.watch(shown, time.monotonic() - start)
 
     def _conflict(self, connection: SqlConnection, error: TransactionConflict) -> None:
         """Remember that the server has rolled back, so that nothing runs outside of it unnoticed."""
-        if self.depth and (error.errno == _DEADLOCK or not connection.in_transaction):
-            self.doomed = True
-            self._plain = False
+        root = self._root
 
-    async def _timed(self, connection: SqlConnection, sql: str, values: Sequence[Any] | None) -> Reply:
-        """Run a statement, and log it when that was asked for; never its values."""
-        if not self._pool.watched:
-            return await connection.run(sql, values)
-
-        start = time.monotonic()
-
-        try:
-            return await connection.run(sql, values)
-        finally:
-            self._pool.watch(sql, time.monotonic() - start)
+        if root.depth and (error.errno == _DEADLOCK or not connection.in_transaction):
+            root.doomed = True
+            root._plain = False  # noqa: SLF001 - a client too
 
 
 class _Gone:

@@ -17,15 +17,30 @@ __all__ = ("leaves_clean", "reads_only", "verb")
 _PLAIN = frozenset(
     {"select", "insert", "update", "delete", "replace", "values", "with", "explain", "show", "("}
 )
-_READING = frozenset({"select", "values", "explain", "show", "("})
-_ENDS_CLEAN = frozenset({"begin", "start", "commit", "rollback", "savepoint", "release"})
+_READING = frozenset({"select", "values", "explain", "show", "with", "("})
+_MAY_HOLD_DML = frozenset({"with", "explain"})
+_DML = re.compile(r"\b(?:insert|update|delete|replace)\b(?!\s*\()", re.IGNORECASE)
 
+# Transaction control leaves a session clean only as the whole of a statement, and in its plain forms.
+_CONTROL = re.compile(
+    r"""\s* (?: begin (?:\s+work)?
+      | start \s+ transaction (?:\s+ (?: read \s+ (?:only|write) | with \s+ consistent \s+ snapshot) )?
+      | commit (?:\s+work)?
+      | rollback (?:\s+work)? (?:\s+ to (?:\s+savepoint)? \s+ [A-Za-z_0-9]+)?
+      | (?: release \s+ )? savepoint \s+ [A-Za-z_0-9]+
+    ) \s* ;? \s*""",
+    re.VERBOSE | re.IGNORECASE,
+)
+
+# What MySQL and MariaDB take for a comment, a string, or a quoted name. `/*!` and `/*M!` are no comments.
 _SKIP = re.compile(
-    r"""/\*(?!!).*?\*/ | --[ ][^\n]* | \#[^\n]* | '(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" """,
+    r"""(?P<comment> /\*(?!M?!).*?\*/ | --(?=[\x00-\x20]|\Z)[^\n]* | \#[^\n]* )
+    | '(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" | (?P<name> `[^`]*` )""",
     re.VERBOSE | re.DOTALL,
 )
 _FIRST = re.compile(r"[A-Za-z]+|\(")
-_CALL = re.compile(r"([A-Za-z_][A-Za-z_0-9]*|`[^`]*`)\s*\(")
+_NAME = r"(?:`[^`]*`|[\w$]+)"
+_CALL = re.compile(rf"({_NAME}(?:\s*\.\s*{_NAME})*)\s*\(")
 
 # Words that stand before a parenthesis without being calls, and functions that keep nothing.
 _WORDS = """
@@ -57,13 +72,16 @@ straight_join inner outer cross natural window
 _KNOWN = frozenset(_WORDS.split())
 
 # What makes the next name that of a table, an alias or a CTE, though a parenthesis follows it.
-_NAMED = re.compile(r"\b(?:into|with|recursive|as|window)\s+(?:(?:`[^`]*`|\w+)\s*\.\s*)?$", re.IGNORECASE)
+_NAMED = re.compile(r"\b(?:into|with|recursive|as|window)\s+$", re.IGNORECASE)
 
-# Constructs that always count as unclean: variables, locks, results into variables.
+# Constructs that always count as unclean: variables, locks, results into variables, code in comments,
+# and calls of a name in quotes (which is a name in the mode ANSI_QUOTES).
 _UNCLEAN = re.compile(
-    r"@|:=|/\*!|\binto\s+(?:outfile|dumpfile)\b|\bsql_calc_found_rows\b|\bprocedure\s+analyse\b",
+    r"@|:=|/\*M?!|(?<!into )(?<!with )''\s*\(|\binto\s+(?:outfile|dumpfile)\b"
+    r"|\bsql_calc_found_rows\b|\bprocedure\s+analyse\b",
     re.IGNORECASE,
 )
+_WRITING = re.compile(r"/\*M?!|\binto\s+(?:outfile|dumpfile)\b", re.IGNORECASE)
 
 
 @lru_cache(maxsize=2048)
@@ -81,7 +99,7 @@ def verb(sql: str) -> str:
         >>> verb("/* hint */ Select 1")
         'select'
     """
-    found = _FIRST.search(_SKIP.sub(" ", sql))
+    found = _FIRST.search(_bare(sql))
     return found.group().lower() if found else ""
 
 
@@ -100,13 +118,12 @@ def leaves_clean(sql: str) -> bool:
         >>> leaves_clean("SELECT count(*) FROM t WHERE a = %s"), leaves_clean("SELECT get_lock('a', 1)")
         (True, False)
     """
-    text = _SKIP.sub("''", sql)
-    first = verb(sql)
+    text = _bare(sql)
 
-    if first in _ENDS_CLEAN:
+    if _CONTROL.fullmatch(text):
         return True
 
-    if first not in _PLAIN or ";" in text.strip().rstrip(";") or _UNCLEAN.search(text):
+    if verb(sql) not in _PLAIN or _has_several(text) or _UNCLEAN.search(text):
         return False
 
     return all(name.lower() in _KNOWN or _is_column_list(text, start) for name, start in _calls(text))
@@ -124,11 +141,26 @@ def reads_only(sql: str) -> bool:
         False when in doubt.
     """
     first = verb(sql)
+    text = _bare(sql)
 
-    if first == "with":
-        return not re.search(r"\b(?:insert|update|delete|replace)\b", _SKIP.sub("''", sql), re.IGNORECASE)
+    if first not in _READING or _has_several(text) or _WRITING.search(text):
+        return False
 
-    return first in _READING and ";" not in _SKIP.sub("''", sql).strip().rstrip(";")
+    return not (first in _MAY_HOLD_DML and _DML.search(text))
+
+
+def _bare(sql: str) -> str:
+    """Take comments and the contents of strings away; names in backquotes stay."""
+    return _SKIP.sub(_reduced, sql)
+
+
+def _reduced(found: re.Match[str]) -> str:
+    return " " if found.group("comment") is not None else found.group("name") or "''"
+
+
+def _has_several(text: str) -> bool:
+    """Tell whether there may be more than one statement."""
+    return ";" in text.strip().rstrip(";")
 
 
 def _calls(text: str) -> list[tuple[str, int]]:

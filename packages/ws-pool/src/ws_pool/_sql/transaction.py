@@ -45,19 +45,9 @@ class Transaction:
     async def __aenter__(self) -> Self:
         client = self._client
 
-        if client.depth:
-            if self._isolation is not None:
-                message = "an isolation level can only be set for the outermost transaction"
-                raise UsageError(message)
+        async with client.turn():
+            await self._begin(client)
 
-            if self._savepoint:
-                self._name = f"ws_{client.depth}"
-                await client.control(f"SAVEPOINT {self._name}")
-        else:
-            await client.begin_outermost(self._isolation, read_only=self._read_only)
-
-        client.depth += 1
-        self._open = True
         return self
 
     async def __aexit__(
@@ -66,14 +56,20 @@ class Transaction:
         if not self._open:
             return
 
-        if error is None:
-            await self.commit()
-            return
+        client = self._client
 
         try:
-            await self.rollback()
-        except WsError as second:
-            error.add_note(f"the rollback failed too: {second}")
+            if error is None:
+                await self.commit()
+            else:
+                await self._give_up(client, error)
+        finally:
+            if self._open:  # cancelled before its turn came: nobody may go on inside of it
+                self._end()
+                client.connection.terminate()
+
+                if client.depth == 0:
+                    client.ended()
 
     @property
     def open(self) -> bool:
@@ -89,22 +85,26 @@ class Transaction:
             TransactionConflict: The server has rolled the transaction back before.
             UsageError: The transaction has ended.
         """
-        self._end()
         client = self._client
 
-        try:
-            if client.doomed:
-                await self._undo()
-                message = "the server has rolled this transaction back because of a conflict: run it again"
-                raise TransactionConflict(message)
+        async with client.turn():
+            self._end()
 
-            if client.depth == 0:
-                await self._commit_outermost()
-            elif self._name is not None:
-                await client.control(f"RELEASE SAVEPOINT {self._name}")
-        finally:
-            if client.depth == 0:
-                client.ended()
+            try:
+                if client.doomed:
+                    await self._undo()
+                    message = (
+                        "the server has rolled this transaction back because of a conflict: run it again"
+                    )
+                    raise TransactionConflict(message)
+
+                if client.depth == 0:
+                    await self._commit_outermost()
+                elif self._name is not None:
+                    await client.control(f"RELEASE SAVEPOINT {self._name}")
+            finally:
+                if client.depth == 0:
+                    client.ended()
 
     async def rollback(self) -> None:
         """
@@ -113,13 +113,46 @@ class Transaction:
         Raises:
             UsageError: The transaction has ended.
         """
-        self._end()
+        client = self._client
+
+        async with client.turn():
+            self._end()
+
+            try:
+                await self._undo()
+            finally:
+                if client.depth == 0:
+                    client.ended()
+
+    async def _begin(self, client: Session) -> None:
+        client.check_own()
+
+        if client.depth:
+            if self._isolation is not None:
+                message = "an isolation level can only be set for the outermost transaction"
+                raise UsageError(message)
+
+            if self._savepoint:
+                client.savepoints += 1
+                self._name = f"ws_{client.savepoints}"
+                await client.control(f"SAVEPOINT {self._name}")
+        else:
+            await client.begin_outermost(self._isolation, read_only=self._read_only)
+
+        client.depth += 1
+        self._open = True
+
+    async def _give_up(self, client: Session, error: BaseException) -> None:
+        """Roll back, but not for ever: who was cancelled must not hang, and the server undoes it anyway."""
+        limit = client.patience
 
         try:
-            await self._undo()
-        finally:
-            if self._client.depth == 0:
-                self._client.ended()
+            async with asyncio.timeout(limit):
+                await self.rollback()
+        except WsError as second:
+            error.add_note(f"the rollback failed too: {second}")
+        except TimeoutError:
+            error.add_note(f"no answer to the rollback within {limit} s: the connection is given up")
 
     async def _commit_outermost(self) -> None:
         client = self._client

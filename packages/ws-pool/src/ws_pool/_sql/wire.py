@@ -68,18 +68,17 @@ class ResultReader:
         self._text_types = text_types
         self._known: dict[bytes, Columns] = {}
 
-    async def query(self, statement: str) -> Reply:
+    async def query(self, payload: bytes) -> Reply:
         """
         Run a statement.
 
         Args:
-            statement: Its text.
+            payload: Its text, encoded.
 
         Returns:
             The reply; of several results, the first that has rows.
         """
         raw = self._raw
-        payload = statement.encode(raw.encoding, "surrogateescape")
         length = len(payload) + 1
 
         if raw._writer is None:  # noqa: SLF001 - what aiomysql's own query() asks
@@ -95,7 +94,7 @@ class ResultReader:
         while len(data) < 4:
             data += await self._more()
 
-        if data[3] != 1:
+        if data[3] != (1 if length < _MAX_PACKET else (length // _MAX_PACKET + 1) & 255):
             raise self._lost("the server's packets are out of order")
 
         reply, data, pos, status = await self._result(data)
