@@ -28,6 +28,10 @@ LINGER = 10.0
 PATIENCE = 1.0
 """Seconds that a waiter gives the subscription to begin; it goes on without it then."""
 
+QUIET = 5.0
+"""Seconds without a message after which the server is asked whether it is there; twice this, and
+the subscription begins anew: a connection can go deaf without any error."""
+
 
 class Listener:
     """
@@ -107,13 +111,10 @@ class Listener:
             try:
                 await pubsub.subscribe(self._channel)
 
-                while True:
-                    message = await pubsub.parse_response(block=True)
+                if not await self._hear(pubsub):
+                    return
 
-                    if message is not None and not self._take(message):
-                        return
-
-                    pause = 0.05
+                pause = 0.05
             except TRANSIENT:
                 if not self._hub.waiting:
                     return  # perhaps the client was closed; whoever waits next begins anew
@@ -127,6 +128,28 @@ class Listener:
 
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, 1.0)
+
+    async def _hear(self, pubsub: Any) -> bool:  # Any: as in _open
+        """Act on messages until the end; tell whether the subscription went deaf."""
+        asked = False
+
+        while True:
+            since = self._hub.loop.time()
+            message = await pubsub.parse_response(block=False, timeout=QUIET)
+
+            if message is not None:
+                asked = False
+
+                if not self._take(message):
+                    return False
+            elif self._hub.loop.time() - since < QUIET / 2:
+                asked = False  # the reply to the driver's own health check
+            elif asked:
+                _log.warning("the subscription to wake-ups went deaf, and begins anew")
+                return True
+            elif self._hub.waiting:
+                await pubsub.ping()
+                asked = True
 
     def _take(self, message: list[Any]) -> bool:
         """Act on a message; tell whether to go on."""

@@ -9,7 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from ws_redislock._listen import LINGER, PATIENCE
+from ws_redislock._listen import LINGER, PATIENCE, QUIET
 
 if TYPE_CHECKING:
     from ws_redislock.sync._hub import Hub
@@ -69,13 +69,22 @@ class Listener:
 
             try:
                 pubsub.subscribe(self._channel)
+                heard, asked = time.monotonic(), False
 
                 while not self._stopped:
                     message = pubsub.get_message(timeout=TURN)
 
                     if message is not None:
                         pause = 0.05
+                        heard, asked = time.monotonic(), False
                         self._take(message)
+                    elif self._hub.waiting and time.monotonic() - heard > QUIET:
+                        if asked:
+                            _log.warning("the subscription to wake-ups went deaf, and begins anew")
+                            break
+
+                        pubsub.ping()
+                        heard, asked = time.monotonic(), True
 
                     if self._hub.waiting:
                         idle_since = time.monotonic()
