@@ -304,7 +304,7 @@ class RedisPool:
             wiring.on_down = lambda _: cache.flush()
 
         if settings.cluster:
-            self._topology = Topology(wiring, settings.endpoint)
+            self._topology = Topology(wiring, settings.seeds)
         else:
             self._node = Node(wiring, self._resolver(wiring))
 

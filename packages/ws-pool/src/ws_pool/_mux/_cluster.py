@@ -21,12 +21,13 @@ from ws_pool._mux._node import Node
 from ws_pool._mux._pipeline import SharedPipeline
 from ws_pool._mux._slots import slot_of
 from ws_pool._mux._topology import Topology
-from ws_pool.errors import UsageError
+from ws_pool.errors import ClosedError, UsageError
 
 __all__ = ("ClusterRedis",)
 
 _REDIRECTS: Final = 16
 _PAUSE: Final = 0.05  # seconds to wait for a slot that is on its way, or a cluster that is not whole
+_LONGER_PAUSE: Final = 0.25  # the same, when it takes longer
 _REDIRECTED: Final = (driver.MovedError, driver.AskError)
 _UNSETTLED: Final = (driver.TryAgainError, driver.ClusterDownError, UnavailableError)
 _FAILED: Final = (LinkLost, *_REDIRECTED, *_UNSETTLED)
@@ -213,9 +214,7 @@ class ClusterRedis(SharedRedis):
             return await self._split(args, retry)
 
         if name in _EVERYWHERE | _SUMMED | _JOINED | _ALL_TRUE:
-            replies = await asyncio.gather(
-                *(self._send(args, retry, node=node, raw=raw) for node in self.topology.nodes)
-            )
+            replies = await self._send_to_all(args, retry, raw=raw)
 
             if name in _SUMMED:
                 return sum(replies)
@@ -229,6 +228,23 @@ class ClusterRedis(SharedRedis):
             raise UsageError("SCAN has one cursor for each node of a cluster: use scan_iter()")
 
         return await self._send(args, retry, raw=raw)
+
+    async def _send_to_all(self, args: Sequence[Any], retry: RetryPolicy, *, raw: bool) -> list[Any]:
+        """Send a command to all masters, and to those that take the place of one meanwhile."""
+        replies: dict[Node, Any] = {}
+
+        while missing := [node for node in self.topology.nodes if node not in replies]:
+            given = await asyncio.gather(
+                *(self._send(args, retry, node=node, raw=raw) for node in missing), return_exceptions=True
+            )
+
+            for node, reply in zip(missing, given, strict=True):
+                if not isinstance(reply, BaseException):
+                    replies[node] = reply
+                elif node in self.topology.nodes or self.topology.closed:
+                    raise reply
+
+        return [replies[node] for node in self.topology.nodes]
 
     async def _split(self, args: Sequence[Any], retry: RetryPolicy) -> Any:
         parts: dict[int | None, list[Any]] = defaultdict(list)
@@ -257,9 +273,10 @@ class ClusterRedis(SharedRedis):
         read_only = is_read_only(args)
         asking = False
         target = node
-        losses = 0
+        losses = redirects = 0
+        patience = _Patience(topology.patience)
 
-        for attempt in range(_REDIRECTS + 1):
+        while True:
             try:
                 if failed is not None:
                     (error, target), failed = failed, None
@@ -275,22 +292,20 @@ class ClusterRedis(SharedRedis):
                     topology.refresh_soon()
                     self._check_retry(error, read_only, losses, args, retry)
                     target = node
-                elif attempt == _REDIRECTS:
+                elif not isinstance(error, _REDIRECTED):
+                    await patience.wait(error)
+                    await asyncio.wait([topology.refresh_soon()], timeout=self._core.command_timeout)
+                    target = node
+                elif (redirects := redirects + 1) > _REDIRECTS:
                     raise
                 elif isinstance(error, driver.MovedError):
                     assert target is not None  # noqa: S101 - it has answered
                     await topology.moved(error.slot_id, error.host, error.port, target)
                     target = None
-                elif isinstance(error, driver.AskError):
+                else:
                     assert target is not None  # noqa: S101 - it has answered
                     target = await topology.node_at(error.host, error.port, target)
                     asking = True
-                else:
-                    await asyncio.sleep(_PAUSE)
-                    await asyncio.wait([topology.refresh_soon()], timeout=self._core.command_timeout)
-                    target = node
-
-        raise AssertionError("unreachable")  # the last attempt returns or raises
 
     async def _exchange(self, node: Node, data: bytes, *, asking: bool, raw: bool) -> Any:
         lane = node.lane or node.pick()
@@ -325,6 +340,9 @@ class ClusterRedis(SharedRedis):
                 self._check_retry(
                     lost, all(map(is_read_only, commands)), losses, commands[0], self._retry_policy
                 )
+
+                if node not in self.topology.nodes:
+                    return [UnavailableError(lost.reason)] * len(commands)
             except UnavailableError as error:
                 self.topology.refresh_soon()
                 return [error] * len(commands)  # not sent: each is tried again where it belongs now
@@ -336,9 +354,9 @@ class ClusterRedis(SharedRedis):
             raise driver.RedisClusterException("a transaction on a cluster must keep to keys of one slot")
 
         slot = next(iter(slots), None)
-        replies: list[Any] = []
+        patience = _Patience(self.topology.patience)
 
-        for _ in range(_REDIRECTS):
+        while True:
             node = await self._node_of(slot)
             replies = await self._send_part(node, commands)
             problem = next((reply for reply in replies if isinstance(reply, _FAILED)), None)
@@ -348,10 +366,11 @@ class ClusterRedis(SharedRedis):
 
             if isinstance(problem, driver.MovedError):
                 await self.topology.moved(problem.slot_id, problem.host, problem.port, node)
-            else:  # EXEC was refused, so nothing has happened: wait until the slot has arrived
-                await asyncio.sleep(_PAUSE)
 
-        return replies
+            try:  # EXEC was refused, so nothing has happened: wait until the slot has arrived
+                await patience.wait(problem)
+            except _FAILED:
+                return replies
 
     async def _lease_and_execute(self, route: Route, args: Sequence[Any], options: dict[str, Any]) -> Any:
         slot = self.topology.keys.slot(args)
@@ -366,8 +385,43 @@ class ClusterRedis(SharedRedis):
                     raise
 
                 await self.topology.moved(error.slot_id, error.host, error.port, node)
+            except ClosedError:
+                if attempt == _REDIRECTS or node in self.topology.nodes or self.topology.closed:
+                    raise
 
         raise AssertionError("unreachable")  # the last attempt returns or raises
+
+
+class _Patience:
+    """
+    How long one caller waits for a cluster that is not whole.
+
+    A node that was gone for too long already is given up after a number of attempts; while the
+    cluster says that it is down, or a slot that it is on its way, time counts.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._began = 0.0
+        self._attempts = 0
+
+    async def wait(self, error: Exception) -> None:
+        """
+        Pause before the next attempt.
+
+        Args:
+            error: How the last one has failed; raised when there is no time left.
+        """
+        now = asyncio.get_running_loop().time()
+        self._began = self._began or now
+        self._attempts += 1
+
+        if self._attempts > _REDIRECTS and (
+            isinstance(error, UnavailableError) or now >= self._began + self._seconds
+        ):
+            raise error
+
+        await asyncio.sleep(_PAUSE if self._attempts <= _REDIRECTS else _LONGER_PAUSE)
 
 
 class _NodeRedis(ClusterRedis):

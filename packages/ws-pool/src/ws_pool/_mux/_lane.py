@@ -265,6 +265,15 @@ class Lane:
         if self._up:
             self.link.kill(reason)
 
+    def send_back(self, reason: str) -> None:
+        """
+        Give up what is queued as unsent, so that its senders take it elsewhere.
+
+        Args:
+            reason: Why, for people.
+        """
+        self._fail_queue(lambda: LinkLost(reason, sent=False))
+
     # What the link calls ----------------------------------------------------------------------
 
     def link_has_room(self, link: Link) -> None:

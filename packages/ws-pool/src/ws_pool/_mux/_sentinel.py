@@ -13,11 +13,10 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
-from ws_pool._mux._endpoint import Endpoint, connect
+from ws_pool._mux._endpoint import Endpoint
 from ws_pool._mux._errors import LinkLost
 from ws_pool._mux._leases import OneConnection, connection_options, make_connection
-from ws_pool._mux._limits import Limits
-from ws_pool._mux._link import Link
+from ws_pool._mux._question import ask_once
 from ws_pool._mux._tasks import end_all
 from ws_pool._mux._wire import Packer
 from ws_pool.errors import UnavailableError, WsError
@@ -116,18 +115,14 @@ class MasterFinder:
         raise UnavailableError(message, service=self._service)
 
     async def _ask(self, host: str, port: int) -> tuple[str, int] | None:
-        loop = asyncio.get_running_loop()
-        link = Link(_Alone(), Limits(command_timeout=self._timeout))
-
-        try:
-            async with asyncio.timeout(self._timeout):
-                await connect(self._greeting.at(host, port), link, self._packer, timeout=self._timeout)
-                slot = loop.create_future()
-                link.send(slot, self._packer.pack(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)))
-                reply: Any = await slot
-        finally:
-            link.kill("asked")
-
+        reply: Any = await ask_once(
+            self._greeting.at(host, port),
+            self._packer,
+            "SENTINEL",
+            "GET-MASTER-ADDR-BY-NAME",
+            self._service,
+            timeout=self._timeout,
+        )
         return None if reply is None else (reply[0].decode(), int(reply[1]))
 
 
@@ -189,16 +184,3 @@ class MasterWatch:
     async def _look(self) -> None:
         endpoint = await self._finder()
         self._on_switch(endpoint.host, endpoint.port)
-
-
-class _Alone:
-    """The owner of a link that is used for one question."""
-
-    def link_has_room(self, link: Link) -> None:
-        """Do nothing."""
-
-    def link_lost(self, link: Link, reason: str) -> None:
-        """Do nothing: the slot was told."""
-
-    def link_pushed(self, link: Link, message: list[Any]) -> None:
-        """Do nothing."""

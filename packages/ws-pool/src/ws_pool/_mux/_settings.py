@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -42,6 +43,7 @@ class Settings:
         service: The master's name with Sentinel.
         sentinel_endpoint: How to greet Sentinels.
         cluster: Whether the server is a node of a cluster.
+        seeds: The nodes of a cluster to ask first.
         cache: Most replies kept in the client-side cache; 0 for none.
         cache_ttl: Seconds to keep one at most.
     """
@@ -62,6 +64,7 @@ class Settings:
     service: str
     sentinel_endpoint: Endpoint
     cluster: bool
+    seeds: tuple[Endpoint, ...]
     cache: int
     cache_ttl: float
 
@@ -88,15 +91,15 @@ def _tls(value: object, where: str) -> object:
     return value if isinstance(value, ssl.SSLContext) else check.boolean(value, where)
 
 
-def _sentinels(value: object, where: str) -> object:
+def _nodes(value: object, where: str, *, port_else: int) -> object:
     nodes: list[tuple[str, int]] = []
 
     for index, node in enumerate(check.sequence(value, where)):
         host, port = _host_port(_address(node, f"{where}[{index}]"), f"{where}[{index}]")
-        nodes.append((host, port if port is not None else 26379))
+        nodes.append((host, port if port is not None else port_else))
 
     if not nodes:
-        raise ConfigError(f"{where} is empty: name at least one Sentinel", setting=where)
+        raise ConfigError(f"{where} is empty: name at least one", setting=where)
 
     return tuple(nodes)
 
@@ -136,11 +139,12 @@ CHECKS: Final[Mapping[str, check.Check]] = {
     "max_queue": check.integer(0),
     "leak_threshold": check.optional(_seconds),
     "retry": check.choice("safe", "at_least_once"),
-    "sentinels": _sentinels,
+    "sentinels": partial(_nodes, port_else=26379),
     "service": check.text,
     "sentinel_username": check.optional(check.text),
     "sentinel_password": check.optional(check.text),
     "cluster": check.boolean,
+    "seeds": partial(_nodes, port_else=6379),
     "cache": check.integer(0),
     "cache_ttl": _seconds,
 }
@@ -210,6 +214,9 @@ def _settings(given: Mapping[str, Any], where: str) -> Settings:  # Any: checked
         key = "service" if sentinels else "sentinels"
         raise ConfigError(f"{where}.{key} is missing: Sentinel needs both", setting=f"{where}.{key}")
 
+    if given.get("seeds") and not cluster:
+        raise ConfigError(f"{where}.seeds needs {where}.cluster", setting=f"{where}.seeds")
+
     if cluster and given.get("db"):
         raise ConfigError(f"{where}.db must be 0: a cluster has one database", setting=f"{where}.db")
 
@@ -269,9 +276,16 @@ def _settings(given: Mapping[str, Any], where: str) -> Settings:  # Any: checked
             tls=tls,
         ),
         cluster=cluster,
+        seeds=_seeds(endpoint, given),
         cache=cache,
         cache_ttl=given.get("cache_ttl", 60.0),
     )
+
+
+def _seeds(endpoint: Endpoint, given: Mapping[str, Any]) -> tuple[Endpoint, ...]:  # Any: checked values
+    """List the nodes of a cluster to ask: the one that is named by itself, and the others."""
+    others = tuple(endpoint.at(*address) for address in given.get("seeds", ()))
+    return (endpoint, *others) if not others or given.keys() & {"host", "port", "path"} else others
 
 
 def _from_url(url: str, where: str) -> dict[str, object]:

@@ -1,9 +1,15 @@
-"""The nodes of a cluster and the slots they serve, kept up to date."""
+"""The nodes of a cluster and the slots they serve, kept up to date.
+
+While a node is out of reach the others are asked again and again, and when none answers those that
+were named at the start: its slots may be another's by now, and commands wait for it meanwhile.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
+from collections.abc import Sequence
 from typing import Any, Final
 
 from redis.exceptions import RedisError
@@ -11,7 +17,9 @@ from redis.exceptions import RedisError
 from ws_pool._mux._endpoint import Endpoint
 from ws_pool._mux._errors import LinkLost, UnavailableError
 from ws_pool._mux._lane import Lane
-from ws_pool._mux._node import Node, Wiring
+from ws_pool._mux._link import Link
+from ws_pool._mux._node import Node, Wiring, fixed
+from ws_pool._mux._question import ask_once
 from ws_pool._mux._slots import SLOTS, KeyTable
 from ws_pool._mux._tasks import end_all
 from ws_pool.errors import WsError
@@ -19,6 +27,7 @@ from ws_pool.errors import WsError
 __all__ = ("Topology",)
 
 _logger: Final = logging.getLogger("ws_pool.redis")
+_SOONEST, _LATEST = 0.05, 1.0  # seconds between two questions while a node is out of reach
 _FAILURES: Final = (RedisError, WsError, LinkLost, OSError, TimeoutError)
 
 Address = tuple[str, int]
@@ -30,15 +39,18 @@ class Topology:
 
     Args:
         wiring: What all nodes have in common.
-        seed: The node to ask first.
+        seeds: The nodes to ask first, one after the other; they are greeted alike.
     """
 
-    def __init__(self, wiring: Wiring, seed: Endpoint) -> None:
+    def __init__(self, wiring: Wiring, seeds: Sequence[Endpoint]) -> None:
         self._wiring = wiring
-        self._seed = seed
+        self._seeds = tuple(seeds)
+        self._tell_lost = wiring.on_down
+        wiring.on_down = self._lost
         self._nodes: dict[Address, Node] = {}
         self._owner: list[Address | None] = [None] * SLOTS
         self._refreshing: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
         self.keys = KeyTable((), wiring.packer.encode)
@@ -48,16 +60,40 @@ class Topology:
         """All masters."""
         return tuple(self._nodes.values())
 
+    @property
+    def closed(self) -> bool:
+        """Whether the pool was closed."""
+        return self._closed
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for a cluster that is not whole."""
+        return self._wiring.settings.limits.outage_timeout
+
     async def start(self) -> None:
         """
         Find the nodes and connect to them.
 
         Raises:
-            UnavailableError: The seed can't be reached, or is no node of a cluster.
+            UnavailableError: No seed can be reached.
+            RedisError: The last seed that was asked is no node of a cluster.
         """
-        seed = self._node((self._seed.host, self._seed.port))
-        await seed.start()
-        await self._learn(seed)
+        for index, endpoint in enumerate(self._seeds):
+            seed = self._node((endpoint.host, endpoint.port))
+
+            try:
+                await seed.start()
+                await self._learn(await self._slots_by(seed), endpoint.host)
+            except _FAILURES as error:
+                if index == len(self._seeds) - 1:
+                    raise
+
+                _logger.warning("redis pool %r passes over %s: %s", self._wiring.name, endpoint, error)
+                del self._nodes[endpoint.host, endpoint.port]
+                await seed.close(timeout=0)
+            else:
+                break
+
         commands = await self._ask(self.node_of(None).pick(), "COMMAND")  # the seed may go by another name
         self.keys = KeyTable(commands, self._wiring.packer.encode)
 
@@ -69,10 +105,7 @@ class Topology:
             timeout: Seconds to wait for replies.
         """
         self._closed = True
-
-        if self._refreshing is not None:
-            await end_all(self._refreshing)
-
+        await end_all(*(task for task in (self._looking, self._refreshing) if task is not None))
         nodes, self._nodes = self.nodes, {}
         await asyncio.gather(*(node.close(timeout=timeout) for node in nodes), *self._leaving)
 
@@ -110,7 +143,7 @@ class Topology:
         Returns:
             The node, connected or about to be.
         """
-        address = (host or (known.key or (self._seed.host, 0))[0], port)
+        address = (host or _host_of(known), port)
         node = self._nodes.get(address)
 
         if node is None:
@@ -148,34 +181,62 @@ class Topology:
     # Inside -----------------------------------------------------------------------------------
 
     def _node(self, address: Address) -> Node:
-        endpoint = self._seed.at(*address)
-
-        async def resolve() -> Endpoint:
-            return endpoint
-
+        resolve = fixed(self._seeds[0].at(*address))
         node = self._nodes[address] = Node(self._wiring, resolve, key=address)
         return node
 
+    def _lost(self, link: Link) -> None:
+        self._tell_lost(link)
+        self._look_out()
+
+    def _look_out(self) -> None:
+        """Ask for the topology again and again until all nodes are connected."""
+        if not self._closed and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.get_running_loop().create_task(self._look(), name="ws-pool cluster watch")
+
+    async def _look(self) -> None:
+        pause = _SOONEST
+
+        while not all(lane.connected for node in self.nodes for lane in node.lanes):
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(_LATEST, pause * 2)
+            await asyncio.wait([self.refresh_soon()])
+
     async def _refresh(self) -> None:
+        """Ask a node that is connected, or else one of the seeds."""
+        limit = self._wiring.settings.limits.connect_timeout
+
         for node in self.nodes:
             if not node.pick().connected:
                 continue
 
             try:
-                async with asyncio.timeout(self._wiring.settings.limits.connect_timeout):
-                    await self._learn(node)
+                async with asyncio.timeout(limit):
+                    ranges = await self._slots_by(node)
+                await self._learn(ranges, _host_of(node))
             except _FAILURES as error:
                 _logger.warning("redis pool %r: %r tells no topology: %s", self._wiring.name, node, error)
             else:
                 return
 
-    async def _learn(self, source: Node) -> None:
-        """Ask a node for the slots of all, and connect to those that are new."""
-        ranges = await self._ask(source.pick(), "CLUSTER", "SLOTS")
+        for seed in self._seeds:
+            try:
+                ranges = await ask_once(seed, self._wiring.packer, "CLUSTER", "SLOTS", timeout=limit)
+                await self._learn(ranges, seed.host)
+            except _FAILURES as error:
+                _logger.info("redis pool %r: %s tells no topology: %s", self._wiring.name, seed, error)
+            else:
+                return
+
+    async def _slots_by(self, node: Node) -> Any:  # Any: a reply
+        return await self._ask(node.pick(), "CLUSTER", "SLOTS")
+
+    async def _learn(self, ranges: Any, source: str) -> None:  # Any: a reply
+        """Take over who serves which slots, and connect to the nodes that are new."""
         owner: list[Address | None] = [None] * SLOTS
 
         for first, last, master, *_ in ranges:
-            host = _text(master[0]) if master[0] else (source.key or ("", 0))[0]
+            host = _text(master[0]) if master[0] else source
             owner[first : last + 1] = [(host, int(master[1]))] * (last + 1 - first)
 
         wanted = {address for address in owner if address is not None}
@@ -183,9 +244,8 @@ class Topology:
         if not wanted:
             raise UnavailableError(f"redis pool {self._wiring.name!r}: its cluster serves no slots yet")
 
-        for address in wanted - self._nodes.keys():
-            await self._connect(self._node(address))
-
+        fresh = [self._node(address) for address in wanted - self._nodes.keys()]
+        await asyncio.gather(*map(self._connect, fresh))
         self._owner = owner
 
         for address in self._nodes.keys() - wanted:
@@ -203,7 +263,13 @@ class Topology:
             if not node.pool.ready:
                 await node.pool.start()
 
+            self._look_out()
+
     def _leave(self, node: Node) -> None:
+        """Close a node whose slots are others' now; what waits for it goes to them."""
+        for lane in node.lanes:
+            lane.send_back(f"{node!r} has left the cluster")
+
         task = asyncio.get_running_loop().create_task(node.close(timeout=5.0))
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
@@ -216,3 +282,7 @@ class Topology:
 
 def _text(value: Any) -> str:  # Any: bytes or str
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _host_of(node: Node) -> str:
+    return "" if node.key is None else node.key[0]
