@@ -257,6 +257,7 @@ const heard = {
     model.workers.set(message.pid, Object.assign(worker, { sales: message.sales, seen: performance.now() }));
   },
   totals(message) {
+    if (!model.items.size) refresh().catch(() => {});  // the first look at the shop has failed
     for (const [id, available] of message.available) {
       const item = model.items.get(id);
       if (item) item.available = available;
