@@ -12,7 +12,8 @@ from aiomysql import DictCursor  # type: ignore[import-untyped]
 from tests.servers import StartServer
 from tools.servers import MariaDBServer
 from ws_pool import MysqlPool, SqlitePool
-from ws_pool.errors import AcquireTimeout, ConfigError
+from ws_pool._sql.pool import SqlPool
+from ws_pool.errors import AcquireTimeout, ConfigError, QueryTimeout
 from ws_pool.mysql import SqlConnection
 
 
@@ -129,3 +130,36 @@ async def test_many_rows_fit_a_small_packet(start_server: StartServer):
         again = f" ON DUPLICATE KEY UPDATE text = '{'x' * 1900}'"
         assert await pool.insert_many(f"INSERT INTO t (id, text) VALUES (:id, :text){again}", rows) == 100
         assert await pool.count("SELECT * FROM t WHERE CHAR_LENGTH(text) = 900") == 100
+
+
+@pytest.mark.parametrize("backend", ["aiomysql", "asyncmy", "sqlite"])
+async def test_statements_end_in_time(backend: str, mysql_url: str, tmp_path: Path):
+    """query_timeout ends a statement, prepared or not, and a transaction around it; then all goes on."""
+    slow, make = "SELECT SLEEP(3)", "CREATE TABLE note (text VARCHAR(20))"
+    url = mysql_url.replace("mysql://", f"mysql+{backend}://", 1)
+    pool: SqlPool
+
+    if backend == "sqlite":
+        pool = SqlitePool(path=str(tmp_path / "x.db"), query_timeout=0.5)
+        slow = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+    else:
+        pool = MysqlPool(url, query_timeout=0.5)
+
+    async def write() -> None:
+        async with pool.atomic() as client:
+            await client.insert("INSERT INTO note VALUES ('undone')")
+            await client.select(slow)
+
+    async with pool:
+        await pool.execute(make)
+
+        with pytest.raises(QueryTimeout, match=r"query_timeout, 0\.5 s"):
+            await pool.select(slow)
+
+        with pytest.raises(TimeoutError):
+            await pool.select(pool.prepare(slow))
+
+        with pytest.raises(QueryTimeout):
+            await write()
+
+        assert await pool.count("SELECT * FROM note") == 0

@@ -13,6 +13,7 @@ The tree::
     │   ├── CommitUnknown           the connection was lost during COMMIT: it may or may not have happened
     │   └── MaybeExecuted           the connection was lost between a command and its reply
     ├── QueryError                  the server refused a statement; carries the server's error number
+    │   ├── QueryTimeout            also a TimeoutError: it took longer than query_timeout
     │   ├── IntegrityViolation      a unique, foreign key, not-null or check rule
     │   └── TransactionConflict     deadlock, lock timeout, busy: running the transaction again may help
     ├── HttpError                   a request failed; carries its method and URL
@@ -56,6 +57,7 @@ __all__ = (
     "MissingExtraError",
     "NotReadyError",
     "QueryError",
+    "QueryTimeout",
     "TransactionConflict",
     "UnavailableError",
     "UnsupportedStatement",
@@ -106,6 +108,16 @@ class QueryError(WsError):
         """The server's error number; 0 when it gave none."""
         number = self.context.get("errno", 0)
         return number if isinstance(number, int) else 0
+
+
+class QueryTimeout(QueryError, TimeoutError):  # noqa: N818 - named after the condition, as the whole tree
+    """
+    A statement took longer than the pool's ``query_timeout``. Also a `TimeoutError`.
+
+    What it has changed outside of a transaction is not known: a MySQL server may still be at it.
+    """
+
+    default_code = "query_timeout"
 
 
 class IntegrityViolation(QueryError):  # noqa: N818 - named after the condition, as the whole tree

@@ -59,7 +59,7 @@ class MysqlPool(SqlPool):
             max_lifetime`` (also ``pool_recycle``) ``max_idle ping_after ping_timeout
             leak_threshold`` and the hooks ``on_open on_acquire on_release on_close``, called with the
             `SqlConnection`. The client: ``row_type`` (also ``cursorclass``) ``cache_size echo
-            slow_query reset``. Copies to read from: ``replicas``, a list of URLs or mappings.
+            slow_query query_timeout reset``. Copies to read from: ``replicas``, a list of URLs or mappings.
 
     Raises:
         ConfigError: A wrong option; the message names it.

@@ -297,6 +297,6 @@ class RoutingClient(SqlClient):
         try:
             connection = lease.connection
             connection.dirty = connection.dirty or not plan.clean
-            return await self._exchange(connection, sql, values)
+            return await pool.limited(self._exchange(connection, sql, values), sql)
         finally:
             pool.release_writer(lease)

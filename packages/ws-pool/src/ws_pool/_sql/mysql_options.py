@@ -106,6 +106,7 @@ POOL_CHECKS: dict[str, Check] = {
     "leak_threshold": optional(number(0)),
     "reset": choice("auto", "always"),
     "slow_query": optional(number(0)),
+    "query_timeout": optional(number(0.001)),
     "echo": boolean,
     "cache_size": integer(0),
     "row_type": row_type,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import text as text_clause
 from sqlalchemy.exc import DBAPIError
@@ -20,12 +20,14 @@ from ws_pool._sql.engine import learn_dialect
 from ws_pool._sql.session import Session
 from ws_pool._statistics import PoolStatistics
 from ws_pool.context import TaskBinding
-from ws_pool.errors import NotReadyError, UnavailableError
+from ws_pool.errors import NotReadyError, QueryTimeout, UnavailableError
 from ws_pool.pool import Lease, Pool
 
 __all__ = ("SqlPool", "make_pool")
 
 logger = logging.getLogger("ws_pool.sql")
+
+T = TypeVar("T")
 
 _REFUSED = frozenset({1044, 1045, 1049, 1698})  # the server's numbers for a wrong user, password or database
 
@@ -69,7 +71,8 @@ class SqlPool:
         self._cache_size = int(options.get("cache_size", 500))
         self._compiler: Compiler | None = None
         self._learning: asyncio.Lock | None = None
-        self.watched: bool = self._echo or self._slow is not None
+        self._limit: float | None = options.get("query_timeout")
+        self.watched: bool = self._echo or self._slow is not None or self._limit is not None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -277,6 +280,35 @@ class SqlPool:
     async def learn_limit(self) -> int:
         """Ask for the greatest statement in bytes that the server takes."""
         return self.packet_limit
+
+    async def limited(self, work: Awaitable[T], sql: str) -> T:
+        """
+        Wait for a statement, though not for longer than was asked for.
+
+        Args:
+            work: The statement at work; its connection cannot be used after it was cancelled.
+            sql: The statement with placeholders.
+
+        Returns:
+            The work's result.
+
+        Raises:
+            QueryTimeout: It took longer than ``query_timeout``.
+        """
+        if self._limit is None:
+            return await work
+
+        limit = asyncio.timeout(self._limit)
+
+        try:
+            async with limit:
+                return await work
+        except TimeoutError:
+            if not limit.expired():
+                raise
+
+            message = f"pool {self.name!r}: a statement took longer than query_timeout, {self._limit:g} s"
+            raise QueryTimeout(message, pool=self.name, sql=sql) from None
 
     def watch(self, sql: str, seconds: float) -> None:
         """

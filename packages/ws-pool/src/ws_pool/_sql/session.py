@@ -496,7 +496,7 @@ class Session:
         start = time.monotonic() if pool.watched else 0.0
 
         try:
-            return await run(*args)
+            return await (run(*args) if plan is None else pool.limited(run(*args), shown))
         except TransactionConflict as error:
             self._conflict(connection, error)
             raise
