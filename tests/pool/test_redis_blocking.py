@@ -13,8 +13,9 @@ from redis.exceptions import ResponseError
 from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer
-from ws_pool._mux._blocking import undo_of
+from ws_pool._mux._blocking import settle, undo_of
 from ws_pool._mux._client import SharedRedis
+from ws_pool._mux._errors import LinkLost
 from ws_pool.errors import MaybeExecuted, UsageError
 from ws_pool.redis import RedisPool
 
@@ -367,3 +368,38 @@ def test_undo(args: tuple[Any, ...], reply: Any, undo: tuple[Any, ...] | None) -
     """What a blocking command took goes back to the end it came from, in its order."""
     found = undo_of(args, reply)
     assert (found if found is None or found[0] != "EVAL" else (found[0], *found[2:])) == undo
+
+
+class _Answers:
+    """A connection whose reply is here already."""
+
+    def __init__(self, reply: Any) -> None:
+        self._reply = reply
+
+    async def read_response(self, **_: object) -> Any:
+        """Give it."""
+        return self._reply
+
+
+@pytest.mark.parametrize(("sent", "tries"), [(False, 3), (True, 1)])
+async def test_an_undo_outlives_the_shared_connection(
+    sent: bool,  # noqa: FBT001 - a parameter of the test
+    tries: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An item is put back although the shared connection was lost; unless it may have been already."""
+    asked: list[object] = []
+
+    async def lost(*_: object) -> None:
+        raise LinkLost("cut", sent=sent)
+
+    async def ask(command: object) -> None:
+        asked.append(command)
+
+        if len(asked) < 3:
+            await lost()
+
+    connection: Any = _Answers([b"queue", b"item"])
+    await settle(connection, ("BLPOP", "queue", 0), 1, ask, lost())
+    assert asked == [("LPUSH", b"queue", b"item")] * tries
+    assert ("may not have been put back" in caplog.text) == sent

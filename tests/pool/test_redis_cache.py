@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.faults import FaultProxy
-from tools.servers import RedisServer
+from tools.servers import ClusterServers, RedisServer
 from ws_pool._mux._cache import CacheStatistics, ClientCache, fresh
 from ws_pool.redis import RedisPool
 
@@ -141,6 +141,59 @@ class TestReads:
 
         while await caching.redis.get("k") != str(written):  # noqa: ASYNC110 - until it has happened elsewhere
             await asyncio.sleep(0)
+
+    @pytest.mark.parametrize(("lanes", "ahead"), [(1, False), (1, True), (3, False)])
+    async def test_news_that_have_arrived_are_read_first(
+        self,
+        any_redis: RedisServer,
+        lanes: int,
+        ahead: bool,  # noqa: FBT001 - a parameter of the test
+    ) -> None:
+        """A read finds a foreign write whose news wait in the socket, on any connection, behind any reply."""
+        any_redis.command("FLUSHALL")
+
+        async with RedisPool(
+            url=any_redis.url, decode_responses=True, cache=100, shared_connections=lanes
+        ) as caching:
+            redis = caching.redis
+            assert caching._node is not None
+            links = [lane.link for lane in caching._node.lanes]
+            await redis.set("long", "x" * 500_000)
+            tasks: list[asyncio.Future[object]] = []  # kept, because a task's identity chooses the connection
+
+            def start(*command: object) -> asyncio.Future[object]:
+                tasks.append(asyncio.ensure_future(redis.execute_command(*command)))
+                return tasks[-1]
+
+            for number in range(20):
+                for _ in range(4):
+                    await start("GET", "k")
+
+                if ahead:
+                    start("GETRANGE", "long", 0, -1 - number)
+                    await asyncio.sleep(0)
+
+                any_redis.command("SET", "k", str(number))  # our loop stands still meanwhile
+
+                while not any(link.unread() for link in links):
+                    pass
+
+                assert await start("GET", "k") == str(number)
+                await asyncio.gather(*tasks)
+
+    async def test_another_rule_for_lost_connections_keeps_the_cache(
+        self, pools: tuple[RedisPool, RedisPool], cluster_servers: ClusterServers
+    ) -> None:
+        """``with_retry`` gives a client on the same cache, on one server and on a cluster."""
+        async with RedisPool(url=cluster_servers.url, cluster=True, cache=10) as cluster:
+            for pool in (pools[0], cluster):
+                client = pool.redis.with_retry("at_least_once")
+                assert type(client) is type(pool.redis)
+                await client.set("k", "v")
+                await client.get("k")
+                hits = cached(pool).hits
+                await pool.redis.get("k")
+                assert cached(pool).hits == hits + 1
 
     async def test_a_lost_connection_empties_the_cache(self, redis_server: RedisServer) -> None:
         """Nobody vouches for what was cached once the connection is gone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -39,7 +40,7 @@ class TestNamesOfSeveralWords:
 
     async def test_a_blocking_command(self, pool: RedisPool) -> None:
         """BLPOP as one word with its arguments holds nobody up."""
-        waiting = asyncio.create_task(pool.redis.execute_command("BLPOP queue 0"))
+        waiting = asyncio.ensure_future(pool.redis.execute_command("BLPOP queue 0"))
 
         while not (await pool.redis.info("clients"))["blocked_clients"]:  # noqa: ASYNC110 - until it waits
             await asyncio.sleep(0)
@@ -50,7 +51,7 @@ class TestNamesOfSeveralWords:
     async def test_a_consumer_group_called_streams(self, pool: RedisPool) -> None:
         """The name of a group is not taken for an option."""
         await pool.redis.xgroup_create("s", "streams", mkstream=True)
-        waiting = asyncio.create_task(pool.redis.xreadgroup("streams", "c", {"s": ">"}, block=0))
+        waiting = asyncio.ensure_future(pool.redis.xreadgroup("streams", "c", {"s": ">"}, block=0))
 
         while not (await pool.redis.info("clients"))["blocked_clients"]:  # noqa: ASYNC110 - until it waits
             await asyncio.sleep(0)
@@ -125,7 +126,9 @@ class TestPipelines:
         async with RedisPool(url=cluster_servers.url, cluster=True) as pool:
 
             async def foreign() -> None:
-                await pool.redis.pipeline(transaction=False).set("k", 1).execute()
+                async with pool.redis.pipeline(transaction=False) as pipe:
+                    pipe.set("k", 1)
+                    await pipe.execute()
 
             with pytest.raises(UsageError, match="another event loop"):
                 await asyncio.to_thread(asyncio.run, foreign())
@@ -152,8 +155,11 @@ class TestLostSessions:
                 with pytest.raises(UnavailableError, match="take another client"):
                     await alone.set("lost", 2)
 
+                pipe = alone.pipeline()
+                pipe.set("lost", 3)
+
                 with pytest.raises(redis.exceptions.ConnectionError, match="take another client"):
-                    await alone.pipeline().set("lost", 3).execute()
+                    await pipe.execute()
 
             async with pool.get_client(alone=True) as alone:
                 assert (await alone.client_info())["db"] == mine
@@ -162,7 +168,7 @@ class TestLostSessions:
     async def test_a_cancelled_command(self, pool: RedisPool) -> None:
         """A cancelled command closes the connection, so its session is over as well."""
         async with pool.get_client(alone=True) as alone:
-            waiting = asyncio.create_task(alone.blpop("nothing", timeout=0))
+            waiting = asyncio.ensure_future(alone.execute_command("BLPOP", "nothing", 0))
 
             while not (await pool.redis.info("clients"))["blocked_clients"]:  # noqa: ASYNC110 - until it waits
                 await asyncio.sleep(0)
@@ -184,3 +190,19 @@ class TestLostSessions:
                 await single.get("k")
 
         assert await pool.redis.blpop("nothing", timeout=0.01) is None
+
+
+async def test_a_forgotten_pubsub_gives_its_connection_back(pool: RedisPool) -> None:
+    """A PubSub that nobody closes is warned of, and costs no capacity."""
+    for _ in range(2):
+        pubsub = pool.redis.pubsub()
+        await pubsub.subscribe("channel")
+
+        with pytest.warns(ResourceWarning, match="not closed"):  # noqa: PT031 - whichever of both ends it
+            del pubsub
+            gc.collect()
+
+    await pool.redis.blpop("nothing", timeout=0.01)
+
+    async with pool.redis.pubsub() as pubsub:
+        await pubsub.subscribe("channel")

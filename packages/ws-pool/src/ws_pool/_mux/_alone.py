@@ -14,6 +14,7 @@ from ws_pool._mux._commands import Route, route_of
 from ws_pool._mux._core import Core
 from ws_pool._mux._exchange import exchange
 from ws_pool._mux._leases import LeasePool, OneConnection, lost_session, mark
+from ws_pool._mux._pubsub import LentPubSub
 
 __all__ = ("AloneRedis",)
 
@@ -60,7 +61,7 @@ class AloneRedis(Redis):
 
     def pubsub(self, **options: Any) -> PubSub:  # Any: redis-py's own signature
         """Make a PubSub; it takes another connection, for a subscribed one can do nothing else."""
-        return PubSub(self._core.leases, **options)
+        return LentPubSub(self._core.leases, **options)
 
     def monitor(self) -> Monitor:
         """Make a Monitor; it takes another connection, for a monitoring one can do nothing else."""

@@ -7,7 +7,6 @@ are redis-py's. What it replaces is how a command reaches the server.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import logging
 from asyncio import get_running_loop
@@ -17,6 +16,7 @@ from typing import Any, Final, Literal, Self
 
 from redis import exceptions as driver
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 from redis.asyncio.connection import AbstractConnection
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE, CaseInsensitiveDict
 
@@ -30,6 +30,7 @@ from ws_pool._mux._lane import Lane
 from ws_pool._mux._leases import LeasePool, mark
 from ws_pool._mux._link import Batch
 from ws_pool._mux._pipeline import SharedPipeline
+from ws_pool._mux._pubsub import LentPubSub
 from ws_pool.errors import UsageError, WsError
 
 __all__ = ("SPECIAL", "AloneRedis", "Core", "RetryPolicy", "SharedRedis")
@@ -42,6 +43,7 @@ _PATIENCE: Final = 0.25  # seconds that a cancellation may be held up to end a b
 _WAITS: Final = frozenset({"WAIT", "WAITAOF"})
 _WRITE: Final = ("PUBLISH", "ws-pool:wait", "")
 """WAIT waits for what its own connection has written; this comes after all that was answered on others."""
+_PROBE: Final = 0.02  # seconds between two looks whether a connection can be lent again
 _MAX_PLANS: Final = 2_000
 SPECIAL: Final = frozenset({NEVER_DECODE, EMPTY_RESPONSE, "retry"})
 
@@ -230,6 +232,10 @@ class SharedRedis(Redis):
         """
         return SharedPipeline(self, self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
+    def pubsub(self, **options: Any) -> PubSub:  # Any: redis-py's own signature
+        """Make a PubSub, which takes a connection of its own."""
+        return LentPubSub(self._core.leases, **options)
+
     def client(self) -> AloneRedis:
         """Make a client with a connection of its own, which is taken at its first use."""
         return AloneRedis(self._core, connection_pool=self._core.leases, callbacks=self.response_callbacks)
@@ -410,17 +416,20 @@ class SharedRedis(Redis):
 
     async def _lend(self, leases: LeasePool, lane: Lane) -> AbstractConnection:
         """Lend a connection; in an outage, wait as long for the server as shared commands do."""
-        for _ in range(_RETRIES):
+        deadline = 0.0
+
+        while True:
             try:
                 return await leases.get_connection()
             except UnavailableError:
-                slot = self._create_future()
-                lane.submit(slot, self._core.packer.pack(("PING",)))
+                now = self._loop.time()
+                deadline = deadline or now + lane.patience
 
-                with contextlib.suppress(LinkLost):
-                    await slot
+                if now >= deadline:
+                    raise
 
-        return await leases.get_connection()
+            lane.check()
+            await asyncio.sleep(_PROBE)
 
     async def _client_id(self, connection: AbstractConnection) -> int:
         return int(await exchange(self, self._core, connection, ("CLIENT ID",), {}))

@@ -139,6 +139,11 @@ class Lane:
         return self._up
 
     @property
+    def patience(self) -> float:
+        """How many seconds a command waits for a server that is gone."""
+        return self._limits.outage_timeout
+
+    @property
     def endpoint(self) -> Endpoint | None:
         """Where the last link went to."""
         return self._endpoint

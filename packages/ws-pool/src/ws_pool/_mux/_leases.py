@@ -7,6 +7,7 @@ redis-py's `ConnectionPool`, so that its `PubSub`, `Monitor` and `Pipeline` work
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import secrets
 import ssl
@@ -224,6 +225,7 @@ class LeasePool(ConnectionPool):
     def __init__(self, pool: Pool[AbstractConnection], **options: Any) -> None:
         super().__init__(connection_class=_TcpConnection, **options)
         self._pool = pool
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._lent: dict[AbstractConnection, Lease[AbstractConnection]] = {}
 
     def __repr__(self) -> str:
@@ -246,6 +248,7 @@ class LeasePool(ConnectionPool):
             kind = AcquireTimeout if isinstance(error, errors.AcquireTimeout) else UnavailableError
             raise kind(error.message, code=error.code, **error.context) from error  # redis-py's error too
 
+        self._loop = asyncio.get_running_loop()
         connection = lease.connection
         self._lent[connection] = lease
         mark(connection).clean = mark(connection).alone = False
@@ -263,15 +266,37 @@ class LeasePool(ConnectionPool):
         for connection, lease in list(self._lent.items()):
             # Only a PubSub asks to be told of a new connect, in order to subscribe again.
             if connection._connect_callbacks:  # noqa: SLF001 - redis-py has no public way to ask
-                writer = connection._writer  # noqa: SLF001 - its own way waits for buffers to drain
+                self._cut(connection, lease)
 
-                mark(connection).retired = True
+    def abandon(self, connection: AbstractConnection) -> bool:
+        """
+        Let the loop cut a connection whose user is gone; may be called wherever garbage is collected.
 
-                if writer is not None:
-                    writer.transport.abort()
+        Args:
+            connection: What `get_connection` gave.
 
-                del self._lent[connection]
-                self._pool.release(lease, discard=True)
+        Returns:
+            Whether it was still lent.
+        """
+        lease = self._lent.pop(connection, None)
+
+        if lease is None or self._loop is None:
+            return False
+
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and its connections with it
+            self._loop.call_soon_threadsafe(self._cut, connection, lease)
+
+        return True
+
+    def _cut(self, connection: AbstractConnection, lease: Lease[AbstractConnection]) -> None:
+        mark(connection).retired = True
+        writer = connection._writer  # noqa: SLF001 - its own way waits for buffers to drain
+
+        if writer is not None:
+            writer.transport.abort()
+
+        self._lent.pop(connection, None)
+        self._pool.release(lease, discard=True)
 
     async def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's signature
         """Replace the connections: idle ones now, and those in use when they come back."""
