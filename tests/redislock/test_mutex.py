@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 from redis.asyncio import Redis
@@ -392,6 +394,23 @@ class TestOthers:
         assert not await asyncio.create_task(MutexLock(redis, "k", 60, reentrant=True).acquire())
         assert await two.release()
         assert not await two.exists()
+
+
+class TestMemory:
+    """What a lock leaves behind in its own process."""
+
+    async def test_is_free_without_the_collector(self, redis7: Redis):
+        """What belongs to an acquisition is freed when it was given back, not at the next collection."""
+        lock = MutexLock(redis7, "k", 60)
+        await lock.acquire()
+        held = weakref.ref(lock.current())
+        gc.disable()
+
+        try:
+            await lock.release()
+            assert held() is None
+        finally:
+            gc.enable()
 
 
 class TestMisuse:

@@ -159,6 +159,7 @@ class Held:
 
         if self._watch is not None:
             self._watch.stop()
+            self._watch = None  # they refer to each other: so both are freed without the collector
 
         return left
 
