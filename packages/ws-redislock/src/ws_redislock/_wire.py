@@ -115,7 +115,12 @@ class Wire:
         return await asyncio.shield(self._connecting)
 
     async def _lease(self) -> _Link:
-        connection = await self._pool.get_connection()
+        try:
+            connection = await self._pool.get_connection()
+        except asyncio.CancelledError:
+            # The loop ends: what was half connected lies in the pool now, and nobody else closes it.
+            await self._pool.disconnect(inuse_connections=False)
+            raise
 
         try:
             self._link = link = _Link(self._pool, connection)
@@ -300,6 +305,8 @@ class _Link(asyncio.Protocol):
             if not call.future.done():
                 call.future.set_exception(error)
 
+        # Whether the task below still runs or the loop ends first, the streams are closed.
+        self._connection._close()  # noqa: SLF001 - disconnect() needs a running task
         self._release = self._loop.create_task(self._clean_up())
 
     async def _clean_up(self) -> None:
