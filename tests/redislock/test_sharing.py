@@ -9,7 +9,6 @@ import weakref
 import pytest
 from redis.asyncio import ConnectionPool, Redis
 
-from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer
 from ws_redislock import (
@@ -129,7 +128,7 @@ class TestOwnClients:
 
 
 class TestEndOfTheLoop:
-    """Connections that are on their way, or on their way back, when a loop ends."""
+    """Connections that are on their way back when a loop ends."""
 
     async def test_one_that_was_given_up_is_closed_at_once(self, redis: Redis):
         """Its streams are closed without another turn of the loop, and the next call has a new one."""
@@ -141,21 +140,3 @@ class TestEndOfTheLoop:
         link.abort()
         assert not link._connection.is_connected
         assert await lock.release()
-
-    async def test_one_that_is_half_made_is_closed(self, any_redis: RedisServer):
-        """When the loop's end cancels connecting, the half-made connection is closed."""
-        async with FaultProxy(*any_redis.address) as proxy:
-            proxy.hold()
-            client = Redis.from_url(proxy.url(any_redis.url))
-            wire = _wire.Wire.to(client.connection_pool)
-            calling = asyncio.create_task(wire.call(("PING",), 30.0))
-
-            while not proxy.requests:  # noqa: ASYNC110 - the driver shakes hands
-                await asyncio.sleep(0)
-
-            connecting = wire._connecting
-            assert connecting is not None
-            connecting.cancel()
-            await asyncio.gather(connecting, calling, return_exceptions=True)
-            (connection,) = client.connection_pool._available_connections
-            assert not connection.is_connected

@@ -115,12 +115,7 @@ class Wire:
         return await asyncio.shield(self._connecting)
 
     async def _lease(self) -> _Link:
-        try:
-            connection = await self._pool.get_connection()
-        except asyncio.CancelledError:
-            # The loop ends: what was half connected lies in the pool now, and nobody else closes it.
-            await self._pool.disconnect(inuse_connections=False)
-            raise
+        connection = await self._pool.get_connection()
 
         try:
             self._link = link = _Link(self._pool, connection)
