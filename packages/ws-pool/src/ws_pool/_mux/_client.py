@@ -12,7 +12,7 @@ import logging
 from asyncio import get_running_loop
 from collections.abc import Callable, MutableMapping, Sequence
 from copy import copy
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 from redis import exceptions as driver
 from redis.asyncio import Redis
@@ -31,11 +31,11 @@ from ws_pool._mux._leases import LeasePool, mark
 from ws_pool._mux._link import Batch
 from ws_pool._mux._pipeline import SharedPipeline
 from ws_pool._mux._pubsub import LentPubSub
+from ws_pool._mux._retry import RetryPolicy, checked_retry, retry_of
 from ws_pool.errors import UsageError, WsError
 
 __all__ = ("SPECIAL", "AloneRedis", "Core", "RetryPolicy", "SharedRedis")
 
-RetryPolicy = Literal["safe", "at_least_once"]
 
 _logger: Final = logging.getLogger("ws_pool.redis")
 _RETRIES: Final = 3
@@ -96,7 +96,7 @@ class SharedRedis(Redis):
     def __init__(self, core: Core, *, retry: RetryPolicy = "safe") -> None:
         super().__init__(connection_pool=core.leases)
         self._core = core
-        self._retry_policy: RetryPolicy = retry
+        self._retry_policy: RetryPolicy = checked_retry(retry)
         self._lane = core.lane
         self._loop = core.loop
         self._create_future = core.loop.create_future
@@ -133,9 +133,12 @@ class SharedRedis(Redis):
 
         Returns:
             The client.
+
+        Raises:
+            UsageError: It is no rule.
         """
         client = copy(self)  # all that a subclass has is kept, such as a cache
-        client._retry_policy = retry  # noqa: SLF001 - its own kind
+        client._retry_policy = checked_retry(retry)  # noqa: SLF001 - its own kind
         client._plans = {}  # noqa: SLF001 - as above
         client.use_callbacks(self.response_callbacks)
         return client
@@ -335,7 +338,7 @@ class SharedRedis(Redis):
 
         core = self._core
         options.pop("keys", None)
-        retry: RetryPolicy = options.pop("retry", self._retry_policy)
+        retry = retry_of(options, self._retry_policy)
         raw = NEVER_DECODE in options and core.decodes
         options.pop(NEVER_DECODE, None)
         data = core.packer.pack(args)
@@ -365,7 +368,7 @@ class SharedRedis(Redis):
 
     async def _execute_leased(self, route: Route, args: Sequence[Any], options: dict[str, Any]) -> Any:
         """Execute on a connection lent for this one command."""
-        retry: RetryPolicy = options.pop("retry", self._retry_policy)
+        retry = retry_of(options, self._retry_policy)
         again = _RETRIES if retry == "at_least_once" or is_read_only(args) else 0
         leases = self._core.leases
 

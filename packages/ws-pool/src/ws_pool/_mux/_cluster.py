@@ -13,12 +13,13 @@ from redis import exceptions as driver
 from redis.asyncio.client import PubSub
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 
-from ws_pool._mux._client import SPECIAL, AloneRedis, Core, RetryPolicy, SharedRedis
+from ws_pool._mux._client import SPECIAL, AloneRedis, Core, SharedRedis
 from ws_pool._mux._commands import Route, canonical, is_read_only, route_of
 from ws_pool._mux._errors import LinkLost, UnavailableError
 from ws_pool._mux._link import Batch
 from ws_pool._mux._node import Node
 from ws_pool._mux._pipeline import SharedPipeline
+from ws_pool._mux._retry import RetryPolicy, retry_of
 from ws_pool._mux._slots import slot_of
 from ws_pool._mux._topology import Topology
 from ws_pool.errors import ClosedError, UsageError
@@ -81,7 +82,7 @@ class ClusterRedis(SharedRedis):
             reply = await self._send_simple(args)
             return await self._called_back(args, reply, options)
 
-        retry: RetryPolicy = options.pop("retry", self._retry_policy)
+        retry = retry_of(options, self._retry_policy)
         route = route_of(args)
 
         if route is not Route.SHARED:

@@ -21,6 +21,7 @@ from ws_pool._mux._endpoint import Endpoint, connect
 from ws_pool._mux._errors import AcquireTimeout, LinkLost, UnavailableError
 from ws_pool._mux._limits import Limits
 from ws_pool._mux._link import Link, Slot
+from ws_pool._mux._low_water import LowWater
 from ws_pool._mux._tasks import end_all
 from ws_pool._mux._wire import Packer
 from ws_pool.errors import ClosedError, WsError
@@ -123,6 +124,7 @@ class Lane:
         self._reason = "not connected yet"
         self._queue: deque[_Waiting] = deque()
         self._queued_bytes = 0
+        self._low_water = LowWater(limits.max_queue)
         self._sweep_at = 0.0  # not before, because it takes as long as the queue is
         self._timer: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -360,6 +362,14 @@ class Lane:
 
         if self._timer is None:
             self._set_timer()
+
+        if self._low_water.due(len(self._queue), now=self._loop.time()):
+            _logger.warning(
+                "redis pool %r runs low: %d of %d commands queued before its shared connection",
+                self._name,
+                len(self._queue),
+                limits.max_queue,
+            )
 
     @property
     def _full(self) -> bool:
