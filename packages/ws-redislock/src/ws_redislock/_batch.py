@@ -27,7 +27,7 @@ Send: TypeAlias = "Callable[[tuple[Argument, ...], float], Awaitable[Any]]"  # A
 Fast: TypeAlias = tuple[str, str, int, int]
 """Kind ("E" or "R"), token, and two numbers; see ``fast.lua``."""
 
-SEVERAL = 24
+SEVERAL = 64
 """Calls after which a batch is sent although the loop's turn goes on."""
 
 PATIENCE = 1.0
