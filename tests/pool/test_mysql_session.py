@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select, text
+from sqlalchemy import Column, Integer, MetaData, String, Table, insert, literal_column, select, text
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -60,6 +60,73 @@ class TestReset:
         SELECT @mine, @@time_zone, @@sql_mode, @@character_set_client, @@autocommit, IS_FREE_LOCK('mine'),
         DATABASE(), @@in_transaction, @greeting
     """
+
+    SLY = (  # what passes for a plain statement at first sight
+        "SELECT @mine := 5",
+        "SELECT GET_LOCK('mine', 1)",
+        "SELECT get_lock/**/('mine', 1)",
+        "BEGIN NOT ATOMIC SET @mine = 5; END",
+        "SELECT 1 /*M!, @mine := 5 */",
+        "SELECT 1 /*!, @mine := 5 */",
+        "SELECT f$abs(7)",
+        "SELECT éabs(7)",
+        "SELECT `abs`(7)",
+        "SELECT {db}.abs(7)",
+    )
+    SEVERAL = (
+        "START TRANSACTION; SET @mine = 5; COMMIT",
+        "ROLLBACK; SET time_zone = '+05:00'",
+        "SELECT 1; SET @mine = 5",
+    )
+
+    @pytest.mark.parametrize("how", ["execute", "iterate", "insert_many"])
+    async def test_what_looks_plain_leaves_nothing_either(self, pool: MysqlPool, how: str):
+        """Functions of every spelling, code in comments, blocks: whatever runs them, the session is reset."""
+        before = await pool.select(self.STATE)
+        database = (await pool.find("SELECT DATABASE() AS d")).d
+
+        for name in ("f$abs", "éabs", "`abs`"):
+            await pool.execute(
+                f"CREATE FUNCTION {name} (a INT) RETURNS INT BEGIN SET @mine = a; RETURN a; END"
+            )
+
+        for sly in self.SLY:
+            sql = sly.format(db=database)
+
+            async with pool.get_client() as client:
+                if how == "execute":
+                    await client.execute(sql)
+                elif how == "iterate" and not sql.startswith("BEGIN"):
+                    assert len([row async for row in client.iterate(sql)]) == 1
+                elif how == "insert_many" and "1 /*" not in sql and not sql.startswith("BEGIN"):
+                    value: Any = literal_column(f"({sql})")
+                    await client.insert_many(insert(TABLE).values(word=value), [{}])
+
+            assert await pool.select(self.STATE) == before, sql
+
+    async def test_a_text_is_one_statement(self, pool: MysqlPool):
+        """The server refuses a second statement in a text, before and after a reset."""
+        before = await pool.select(self.STATE)
+
+        for several in self.SEVERAL:
+            with pytest.raises(QueryError, match="1064"):
+                await pool.execute(several)
+
+            assert await pool.select(self.STATE) == before
+            await pool.execute("SET @mine = 1")
+
+    async def test_only_an_init_command_may_hold_several(self, mysql_url: str):
+        """It does so at the connect and at each reset."""
+        async with MysqlPool(mysql_url, max_size=1, init_command="SET @a = 1; SET @b = 2") as pool:
+            for _ in range(2):
+                opened = pool.statistics().opened
+                assert await pool.find("SELECT @a, @b") == (1, 2)
+                await pool.execute("SET @a = 5")
+
+                with pytest.raises(QueryError, match="1064"):
+                    await pool.execute("SET @a = 5; SET @b = 5")
+
+                assert pool.statistics().opened == opened
 
     @pytest.mark.parametrize("leftover", LEFTOVERS)
     async def test_nothing_is_left_for_the_next_user(self, pool: MysqlPool, leftover: str):
@@ -279,7 +346,7 @@ class TestResults:
         """Values at every width of the protocol's length field, and packets above 16 MB."""
         for size in (0, 250, 251, 65_535, 65_536, 300_000, 16_777_215, 17_000_000):
             if size > 1_000_000 and (await pool.find("SELECT @@max_allowed_packet AS n")).n <= size + 100:
-                continue
+                continue  # test_mysql_servers.py has a server that takes them
 
             row = await pool.find(f"SELECT REPEAT('x', {size}) AS a, NULL AS b, 'end' AS c")
             assert (len(row.a), row.b, row.c) == (size, None, "end")
