@@ -1,0 +1,42 @@
+"""The cache of plans: bounded, and cheap to keep so."""
+
+from __future__ import annotations
+
+from heapq import nsmallest
+from typing import Any
+
+import pytest
+from sqlalchemy.dialects.mysql.aiomysql import dialect
+
+from ws_pool._sql import compiler as module
+from ws_pool._sql.compiler import Compiler
+
+
+def test_a_full_cache_is_searched_rarely_and_keeps_what_is_used(monkeypatch: pytest.MonkeyPatch):
+    """The oldest plans go, a tenth of them at once, so that not each miss looks at all plans."""
+    searches = 0
+
+    def counting(*args: Any, **options: Any) -> list[Any]:  # as of nsmallest
+        nonlocal searches
+        searches += 1
+        return nsmallest(*args, **options)
+
+    monkeypatch.setattr(module, "nsmallest", counting)
+    compiler = Compiler(dialect(), size=100)
+    favourite, _, _ = compiler.plan("SELECT 'often'", None)
+
+    for number in range(1_000):
+        compiler.plan(f"SELECT {number}", None)
+        assert compiler.plan("SELECT 'often'", None)[0] is favourite
+        assert len(compiler) <= 100
+
+    assert 50 < searches < 110
+
+
+def test_a_cache_of_size_zero_keeps_nothing():
+    """Each statement is compiled anew, and nothing fails."""
+    compiler = Compiler(dialect(), size=0)
+
+    for _ in range(3):
+        assert compiler.plan("SELECT 1", None)[0].sql == "SELECT 1"
+        assert len(compiler) == 0
