@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio.subprocess import PIPE
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from tools.servers import RedisServer
 from ws_redislock import LeaderElection, LockLost, MultiLock, MutexLock
+from ws_redislock._calls import Caller
 
 
 class RefusedError(Exception):
@@ -76,6 +78,37 @@ class TestFoundByTheBody:
             assert await several.release()
 
         assert not await one.exists()
+
+
+class TestHint:
+    """A hint that the lock was taken away."""
+
+    async def test_during_a_renewal(self, redis: Redis, monkeypatch: pytest.MonkeyPatch):
+        """It is not forgotten when it comes while a renewal that was answered before is under way."""
+        once = Caller.once
+        answered, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly(self: Caller, *args: Any) -> object:  # as `once` takes them
+            reply = await once(self, *args)
+            answered.set()
+            await go_on.wait()
+            return reply
+
+        lock = MutexLock(redis, "k", 60)
+        assert await lock.acquire()
+        monkeypatch.setattr(Caller, "once", slowly)
+        held = lock.current()
+        assert held._watch is not None
+        held._watch.look()
+        await answered.wait()
+        await take_away(redis)
+        held._watch.look()
+        go_on.set()
+
+        async with asyncio.timeout(10):
+            await held.wait_lost()
+
+        assert not await lock.release()
 
 
 class TestReentrant:

@@ -330,6 +330,24 @@ class TestOtherClients:
             await second.release()
             assert not await first.release()
 
+    async def test_a_client_that_hides_a_cancel(self, any_redis: RedisServer):
+        """A client that makes an error of the cancel at the end of an attempt leaves no cancel behind."""
+
+        class HidingRedis(OtherRedis):
+            async def execute_command(self, *args: Any, **options: Any) -> Any:
+                try:
+                    await asyncio.sleep(10)
+                except asyncio.CancelledError:
+                    raise exceptions.ConnectionError("interrupted") from None
+
+        async with HidingRedis.from_url(any_redis.url) as client:
+            with pytest.raises(exceptions.ConnectionError, match="interrupted"):
+                await hub_for(client).caller._send(("PING",), 0.01)
+
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+
 
 class TestTimers:
     """Many timers on one of the loop's."""

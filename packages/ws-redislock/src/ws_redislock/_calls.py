@@ -477,13 +477,19 @@ class Caller:
         assert task is not None  # noqa: S101 - a coroutine runs in a task
         before = task.cancelling()
         timer = self.timers.call_later(within, task.cancel)
+        uncancelled = False
 
         try:
             return cast("Reply", await self.client.execute_command(*command))
         except asyncio.CancelledError:
-            if timer.function is None and task.uncancel() <= before:
+            uncancelled = timer.function is None
+
+            if uncancelled and task.uncancel() <= before:
                 raise TimeoutError("no reply in time") from None
 
             raise
         finally:
+            if timer.function is None and not uncancelled:
+                task.uncancel()  # the client made an error of its own of the cancel
+
             self.timers.cancel(timer)

@@ -45,7 +45,18 @@ class Watch:
         clock: The clock of the lease.
     """
 
-    __slots__ = ("_args", "_clock", "_hub", "_keys", "_lease", "_target", "_task", "_timer", "_token")
+    __slots__ = (
+        "_again",
+        "_args",
+        "_clock",
+        "_hub",
+        "_keys",
+        "_lease",
+        "_target",
+        "_task",
+        "_timer",
+        "_token",
+    )
 
     def __init__(  # noqa: PLR0913 - options, keyword-only
         self,
@@ -67,6 +78,7 @@ class Watch:
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
         self._timer: Timer | None = None
+        self._again = False
 
     def start(self) -> None:
         """Begin to watch."""
@@ -91,7 +103,9 @@ class Watch:
 
     def look(self) -> None:
         """Check now whether the lock is still ours: somebody may have taken it away."""
-        if self._task is None and not self._lease.over:
+        if self._task is not None:
+            self._again = True  # a renewal under way may have been answered before it was taken
+        elif not self._lease.over:
             self._task = self._hub.spawn(self._check)
 
     async def renew(self) -> bool:
@@ -166,7 +180,10 @@ class Watch:
     def _finish(self) -> None:
         self._task = None
 
-        if self._timer is None and self._token in self._hub.held:
+        if self._again:
+            self._again = False
+            self.look()
+        elif self._timer is None and self._token in self._hub.held:
             self._due()
 
     def _lose(self, reason: str) -> None:
