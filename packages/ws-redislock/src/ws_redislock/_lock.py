@@ -184,7 +184,8 @@ class BaseLock(Acquiring):
 
         Raises:
             UsageError: This object holds or acquires it already, or belongs to another loop.
-            UnavailableError: Redis cannot be reached.
+            UnavailableError: Redis could not be reached until the timeout (5 s when it tries
+                once), refuses, or takes longer to answer than the lease lasts.
         """
         if timeout:
             seconds("timeout", timeout)
