@@ -206,3 +206,11 @@ async def test_a_forgotten_pubsub_gives_its_connection_back(pool: RedisPool) -> 
 
     async with pool.redis.pubsub() as pubsub:
         await pubsub.subscribe("channel")
+
+
+async def test_a_callback_of_no_module(redis_url: str) -> None:
+    """A method of a built-in type has no module, and is a callback all the same."""
+    async with RedisPool(url=redis_url) as pool:
+        await pool.redis.set("k", "a")
+        pool.redis.set_response_callback("GET", {b"a": b"b"}.get)  # type: ignore[arg-type]  # it will do
+        assert await pool.redis.get("k") == b"b"

@@ -19,6 +19,7 @@ from ws_pool._mux._errors import LinkLost, UnavailableError
 from ws_pool._mux._link import Batch
 from ws_pool._mux._node import Node
 from ws_pool._mux._pipeline import SharedPipeline
+from ws_pool._mux._pubsub import LentPubSub
 from ws_pool._mux._retry import RetryPolicy, retry_of
 from ws_pool._mux._slots import slot_of
 from ws_pool._mux._topology import Topology
@@ -113,7 +114,7 @@ class ClusterRedis(SharedRedis):
 
     def pubsub(self, **options: Any) -> PubSub:  # Any: redis-py's own signature
         """Make a PubSub on a node; channels that are not sharded are those of the whole cluster."""
-        return PubSub(self.topology.node_of(None).leases, **options)
+        return LentPubSub(self.topology.node_of(None).leases, **options)
 
     def pubsub_of(self, channel: str) -> PubSub:
         """
@@ -126,7 +127,7 @@ class ClusterRedis(SharedRedis):
             The PubSub.
         """
         slot = self.topology.keys.slot(("SSUBSCRIBE", channel))
-        return PubSub(self.topology.node_of(slot).leases)
+        return LentPubSub(self.topology.node_of(slot).leases)
 
     async def scan_iter(  # type: ignore[override]  # redis-py declares the sync shape
         self, *args: Any, **options: Any
