@@ -81,6 +81,15 @@ class TestSupervisor:
             assert isinstance(supervisor.failure, UnavailableError)
             assert supervisor.replaced == 0
 
+    async def test_stopping_what_was_not_started(self, sock: socket.socket) -> None:
+        """Nothing runs, so nothing is to be done; also twice."""
+        supervisor = Supervisor(sock, 1)
+
+        await supervisor.stop()
+        await supervisor.stop()
+
+        assert supervisor.pids == []
+
     async def test_a_worker_that_ignores_sigterm_is_killed(self, sock: socket.socket) -> None:
         """The grace ends; so does the worker."""
         told: list[str] = []

@@ -1,0 +1,38 @@
+"""What the demo says of itself: where it is, and where its log is."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from wintersweet.demo import command
+from wintersweet.demo.backends import Backends
+from wintersweet.demo.supervisor import Supervisor
+from ws_web.server import reserve
+
+
+class TestUrl:
+    """Where a browser finds the shop."""
+
+    @pytest.mark.parametrize(
+        ("host", "url"),
+        [("0.0.0.0", "http://127.0.0.1:80"), ("::1", "http://[::1]:80"), ("shop", "http://shop:80")],
+    )
+    def test_a_host(self, host: str, url: str) -> None:
+        """All addresses are this machine's own; an IPv6 address is in brackets."""
+        assert command._url(host, 80) == url
+
+    def test_a_greeting_without_a_log_of_ours(self) -> None:
+        """Where the settings say how to log, no place of a log is told."""
+        shown = io.StringIO()
+        console = Console(file=shown, width=200)
+        found = Backends(Path("/state"), ("MySQL", "Redis"), {})
+
+        with reserve("127.0.0.1", 0) as sock:
+            command._greet(console, "http://shop", found, Supervisor(sock, 1))
+
+        assert "on MySQL and Redis" in shown.getvalue()
+        assert "Log" not in shown.getvalue()
