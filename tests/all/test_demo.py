@@ -93,8 +93,11 @@ class TestSale:
         assert (state / "shop.db").exists() == (not backends)
 
     def test_nothing_in_stock(self) -> None:
-        """A sale of nothing sells nothing."""
-        outcome = wintersweet("demo", "--workers", "1", "--load", "20", "--stock", "0", "--exit", "--quiet")
+        """A sale of nothing sells nothing; settings of the log are kept, and nothing is to be told."""
+        outcome = wintersweet(
+            *("demo", "--workers", "1", "--load", "20", "--stock", "0", "--exit", "--quiet"),
+            env={"WS_LOGGING_CONFIG__level": "critical"},
+        )
         summary = outcome.json()
 
         assert (outcome.status, outcome.err) == (0, "")
