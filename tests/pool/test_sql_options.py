@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,32 @@ async def test_many_rows_fit_a_small_packet(start_server: StartServer):
         again = f" ON DUPLICATE KEY UPDATE text = '{'x' * 1900}'"
         assert await pool.insert_many(f"INSERT INTO t (id, text) VALUES (:id, :text){again}", rows) == 100
         assert await pool.count("SELECT * FROM t WHERE CHAR_LENGTH(text) = 900") == 100
+
+
+@pytest.mark.parametrize("backend", ["mysql", "sqlite"])
+async def test_a_cancelled_close_leaves_nothing_open(backend: str, mysql_url: str, tmp_path: Path):
+    """Replicas and the writer are closed too, though the close was cut short while a client was in use."""
+    pool: Any = (
+        MysqlPool(mysql_url, replicas=[mysql_url])
+        if backend == "mysql"
+        else SqlitePool(path=str(tmp_path / "x.db"))
+    )
+    await pool.start()
+    client = pool.get_client()
+    await client.__aenter__()
+    closing = asyncio.create_task(pool.close(timeout=30))
+
+    while pool.source.ready:  # noqa: ASYNC110 - until the close has begun
+        await asyncio.sleep(0)
+
+    closing.cancel()
+    await asyncio.wait([closing])
+    assert closing.cancelled()
+    others = pool.replica_statistics() if backend == "mysql" else [pool.writer_statistics()]
+    assert [(found.size, found.opened - found.closed) for found in (pool.statistics(), *others)] == [
+        (0, 0)
+    ] * 2
+    await client.__aexit__(None, None, None)
 
 
 @pytest.mark.parametrize("backend", ["aiomysql", "asyncmy", "sqlite"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import itertools
 from collections.abc import Mapping, Sequence
@@ -151,8 +152,8 @@ class MysqlPool(SqlPool):
         Args:
             timeout: Seconds for clients in use to come back.
         """
-        for pool in (self._pool, *self._replicas):
-            await pool.close(timeout=timeout)
+        pools = (self._pool, *self._replicas)
+        await asyncio.gather(*(pool.close(timeout=timeout) for pool in pools))  # a cancellation reaches each
 
     def engine(self, **options: Any) -> Any:
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
@@ -168,13 +169,14 @@ class SqlitePool(SqlPool):
         Args:
             timeout: Seconds for clients in use to come back.
         """
-        if self._readers is not self._writers:
-            await self._readers.close(timeout=timeout)
+        pools = {self._readers, self._writers}
 
-        await self._writers.close(timeout=timeout)
-
-        for pool in {self._readers, self._writers}:
-            await cast("SqliteConnector", pool.connector).ended()
+        try:
+            await asyncio.gather(
+                *(pool.close(timeout=timeout) for pool in pools)
+            )  # a cancellation reaches each
+        finally:
+            await asyncio.gather(*(cast("SqliteConnector", pool.connector).ended() for pool in pools))
 
     def engine(self, **options: Any) -> Any:
         """
