@@ -16,7 +16,13 @@ from tests.faults import FaultProxy
 from ws_pool import MysqlPool, SqlitePool
 from ws_pool._sql.client import SqlClient
 from ws_pool._sql.pool import SqlPool
-from ws_pool.errors import TransactionConflict, UnavailableError, UnsupportedStatement, UsageError
+from ws_pool.errors import (
+    QueryTimeout,
+    TransactionConflict,
+    UnavailableError,
+    UnsupportedStatement,
+    UsageError,
+)
 
 TABLE = Table(
     "guarded", MetaData(), Column("id", Integer, primary_key=True), Column("word", String(20), unique=True)
@@ -213,6 +219,19 @@ class TestParameters:
                         seen.append((type(error), str(error)))
 
             assert len(set(seen)) == 1, seen
+
+
+async def test_a_write_of_sqlite_ends_in_time_too(tmp_path: Path):
+    """query_timeout holds for a change outside of a transaction, which runs on the writer."""
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 1e9)"
+
+    async with SqlitePool(path=str(tmp_path / "slow.db"), query_timeout=0.3) as pool:
+        await pool.create_all(TABLE.metadata)
+
+        with pytest.raises(QueryTimeout):
+            await pool.insert(f"{endless} INSERT INTO guarded (id) SELECT max(x) FROM n")
+
+        assert await pool.insert(TABLE, word="after") == 1
 
 
 class TestCount:

@@ -324,7 +324,7 @@ class Session:
 
     async def _exchange(self, connection: SqlConnection, sql: str, values: Sequence[Any] | None) -> Reply:
         """Run a statement that was judged before, on a connection that was chosen for it."""
-        return await self._in_turn(None, sql, connection.run, sql, values)
+        return await self._in_turn(None, sql, lambda: self._pool.limited(connection.run(sql, values), sql))
 
     def _resolve(
         self, statement: Statement, args: Sequence[Any], params: Mapping[str, Any]
