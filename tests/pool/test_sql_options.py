@@ -142,6 +142,10 @@ async def test_a_cancelled_close_leaves_nothing_open(backend: str, mysql_url: st
         else SqlitePool(path=str(tmp_path / "x.db"))
     )
     await pool.start()
+
+    async with pool.get_client(read_only=True) as reading:
+        await reading.select("SELECT 1")  # over a replica
+
     client = pool.get_client()
     await client.__aenter__()
     closing = asyncio.create_task(pool.close(timeout=30))
