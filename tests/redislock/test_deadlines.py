@@ -7,12 +7,13 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+import redis as blocking
 from redis.asyncio import Redis
 
 from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer
-from ws_redislock import FrequencyLimiter, LeaderElection, MutexLock, Semaphore, _acquire
+from ws_redislock import FrequencyLimiter, LeaderElection, MutexLock, Semaphore, _acquire, sync
 from ws_redislock._hub import hub_for
 from ws_redislock.errors import UnavailableError
 
@@ -241,3 +242,26 @@ class TestLateRequests:
             assert not await lock.renew()
             await lock.aclose()
             assert await client.pttl(f"wsl:m:{{k}}:done:{token}") > 10_000
+
+
+class TestThreads:
+    """The twin for threads."""
+
+    def test_confirmation_ends_in_time(self, server: RedisServer):
+        """A thread that waits for replicas' confirmation on a silent server waits for its budget only."""
+        client = blocking.Redis.from_url(server.url)
+        lock = sync.MutexLock(client, "k", 60, min_replicas=1)
+
+        with pytest.raises(UnavailableError, match="only 0 of 1"):
+            lock.acquire(0.2)
+
+        server.pause()
+
+        try:
+            with pytest.raises(UnavailableError, match="no reply in time"):
+                sync.MutexLock(client, "k", 60, min_replicas=1).acquire(0.2)
+        finally:
+            server.resume()
+
+        lock.close()
+        client.close()

@@ -168,11 +168,14 @@ class Caller:
         self, script: Script, keys: Sequence[bytes], args: Sequence[Argument], *, replicas: int, within: float
     ) -> tuple[float, Reply, int]:
         """Call a script once, and have replicas confirm it on the same connection; see the twin."""
-        pipeline: Any = cast("Any", self.client).pipeline(transaction=False)  # Any: untyped in the driver
         sent_at = boot_time()
-        pipeline.execute_command("EVAL", script.text, len(keys), *keys, *args)
-        pipeline.execute_command("WAIT", replicas, max(1, int(within * 500)))
-        reply, count = pipeline.execute()
+        reply, count = self._send_all(
+            [
+                ("EVAL", script.text, len(keys), *keys, *args),
+                ("WAIT", replicas, max(1, int(within * 500))),
+            ],
+            within,
+        )
         return sent_at, reply, int(count)
 
     def delete(self, key: bytes, within: float) -> None:
@@ -183,22 +186,42 @@ class Caller:
             raise UnavailableError(f"Redis gave no answer to DEL within {within:g} s: {error}") from error
 
     def _send(self, command: tuple[Argument, ...], within: float) -> Reply:
+        if self._pool is None:
+            return cast("Reply", self.client.execute_command(*command))
+
+        return cast("Reply", self._send_all([command], within)[0])
+
+    def _send_all(
+        self, commands: Sequence[tuple[Argument, ...]], within: float
+    ) -> list[Any]:  # Any: as Reply
+        """Send commands over one connection; the first error reply is raised."""
         pool = self._pool
 
         if pool is None:
-            return cast("Reply", self.client.execute_command(*command))
+            pipeline: Any = cast("Any", self.client).pipeline(transaction=False)  # Any: untyped in the driver
 
+            for command in commands:
+                pipeline.execute_command(*command)
+
+            return cast("Reply", pipeline.execute())
+
+        end = time.monotonic() + within
         connection = pool.get_connection()
+        replies: Reply = []
 
         try:
-            connection.send_command(*command)
+            for command in commands:
+                connection.send_command(*command)
 
-            if connection.can_read(within):
-                return cast("Reply", connection.read_response())
+            while len(replies) < len(commands) and connection.can_read(max(0.0, end - time.monotonic())):
+                replies.append(connection.read_response())
+
+            if len(replies) == len(commands):
+                return replies
 
             connection.disconnect()
         except BaseException as error:
-            if not isinstance(error, exceptions.ResponseError):
+            if not isinstance(error, exceptions.ResponseError) or len(replies) + 1 < len(commands):
                 connection.disconnect()  # a reply may still come, and must not be taken for another's
 
             raise
