@@ -16,7 +16,8 @@ from ws_pool._sql.bulk import insert_in_batches
 from ws_pool._sql.compiler import Prepared
 from ws_pool._sql.connection import Reply
 from ws_pool._sql.plan import CompiledPlan, Plan
-from ws_pool._sql.session import Session, Statement
+from ws_pool._sql.resolve import Statement, resolve
+from ws_pool._sql.session import Session
 from ws_pool.errors import QueryError, TransactionConflict, UsageError
 
 __all__ = ("Result", "SqlClient", "Statement")
@@ -272,7 +273,7 @@ class SqlClient(Session):
         Yields:
             The rows.
         """
-        plan, sql, values = self._resolve(statement, args, params)
+        plan, sql, values = resolve(self._compiler, statement, args, params)
 
         if sql is None:
             sql, values = await self._complete(plan, values)

@@ -10,13 +10,12 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from sqlalchemy.sql.elements import ClauseElement
-
 from ws_pool._sql.compiler import Compiler, Prepared
 from ws_pool._sql.connection import Reply, SqlConnection
 from ws_pool._sql.defaults import fill_in
 from ws_pool._sql.mysql_connector import MysqlConnection
 from ws_pool._sql.plan import CompiledPlan, Plan, TextPlan
+from ws_pool._sql.resolve import Statement, resolve
 from ws_pool._sql.transaction import Transaction
 from ws_pool._sql.turns import Turns
 from ws_pool.errors import TransactionConflict, UnsupportedStatement, UsageError
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ("Session", "Statement")
 
-Statement = ClauseElement | Prepared | str
 _DEADLOCK = 1213
 _OFTEN = 10  # runs after which a query is worth preparing, where the driver can do that
 T = TypeVar("T")
@@ -292,7 +290,7 @@ class Session:
     async def _run(
         self, statement: Statement, args: Sequence[Any], params: Mapping[str, Any]
     ) -> tuple[Plan, Reply]:
-        plan, sql, values = self._resolve(statement, args, params)
+        plan, sql, values = resolve(self._compiler, statement, args, params)
 
         if sql is None:
             sql, values = await self._complete(plan, values)
@@ -325,53 +323,6 @@ class Session:
     async def _exchange(self, connection: SqlConnection, sql: str, values: Sequence[Any] | None) -> Reply:
         """Run a statement that was judged before, on a connection that was chosen for it."""
         return await self._in_turn(None, sql, lambda: self._pool.limited(connection.run(sql, values), sql))
-
-    def _resolve(
-        self, statement: Statement, args: Sequence[Any], params: Mapping[str, Any]
-    ) -> tuple[Plan, Any, Any]:
-        """
-        Turn a statement and its parameters into text and values for the driver.
-
-        The text is None when defaults have to be filled in first, which may need the server; the
-        values are then those known so far, by name.
-        """
-        named: Mapping[str, Any] | None = params or None
-
-        if args:
-            if len(args) == 1 and isinstance(args[0], Mapping):
-                named = {**args[0], **params}
-            elif isinstance(statement, str):
-                return self._positional(statement, args, params)
-            else:
-                message = f"parameters of a Core statement are given by name, not as {type(args[0]).__name__}"
-                raise UsageError(message)
-
-        if isinstance(statement, Prepared):
-            plan = statement.plan_for(self._compiler, named)
-            binds = statement.binds
-
-            if statement.own:
-                named = {**statement.own, **(named or {})}
-        else:
-            plan, binds, named = self._compiler.plan(statement, named)
-
-        if not isinstance(plan, CompiledPlan):
-            return plan, plan.sql, None
-
-        if plan.direct is not None:
-            return plan, plan.sql, plan.values(binds, named)
-
-        by_name = plan.named(binds, named)
-        return (plan, None, by_name) if plan.defaults else (plan, *plan.arrange(by_name))
-
-    def _positional(self, sql: str, args: Sequence[Any], params: Mapping[str, Any]) -> tuple[Plan, Any, Any]:
-        if params:
-            message = "give a string's values by position or by name, not both"
-            raise UsageError(message)
-
-        plan, _, _ = self._compiler.plan(sql, None)
-        values = args[0] if len(args) == 1 and isinstance(args[0], list | tuple) else args
-        return plan, plan.sql, tuple(values)
 
     async def _complete(self, plan: Plan, by_name: dict[str, Any]) -> tuple[str, Sequence[Any] | None]:
         compiled = cast("CompiledPlan", plan)
