@@ -27,8 +27,8 @@ Send: TypeAlias = "Callable[[tuple[Argument, ...], float], Awaitable[Any]]"  # A
 Fast: TypeAlias = tuple[str, str, int, int]
 """Kind ("E" or "R"), token, and two numbers; see ``fast.lua``."""
 
-SEVERAL = 64
-"""Calls after which a batch is sent although the loop's turn goes on."""
+SEVERAL = 32
+"""Calls after which a batch is sent although the loop's turn goes on: the server works on it meanwhile."""
 
 PATIENCE = 1.0
 """Seconds that a batch may take at most."""
