@@ -18,6 +18,7 @@ from typing import Any, Final
 from ws_pool._mux._client import SPECIAL, SharedRedis
 from ws_pool._mux._cluster import ClusterRedis
 from ws_pool._mux._commands import canonical, is_read_only, split
+from ws_pool._mux._link import Link
 
 __all__ = ("CacheStatistics", "CachingClusterRedis", "CachingRedis", "ClientCache")
 
@@ -292,18 +293,28 @@ class _Caching(SharedRedis):
         )
 
     async def _read_on(self) -> bool:
-        """Let what has arrived be read, for the change of a key may be among it; not for ever."""
+        """
+        Let what has arrived be read, for the change of a key may be among it.
+
+        Returns:
+            Whether all is known; not so when a long reply is on its way, with news behind it perhaps.
+        """
         for _ in range(_TURNS):
-            if not self._unread():
+            links = self._links()
+
+            if any(link.amid_reply() for link in links):
+                return False
+
+            if not any(link.unread() for link in links):
                 return True
 
             await asyncio.sleep(0)
 
-        return not self._unread()
+        return False
 
-    def _unread(self) -> bool:
-        """Tell whether something has arrived on a connection that was not read yet."""
-        return any(lane.link.unread() for lane in self._core.lanes)
+    def _links(self) -> Sequence[Link]:
+        """Give the connections on which the server tells of changes."""
+        return [lane.link for lane in self._core.lanes]
 
 
 class CachingRedis(_Caching):
@@ -313,8 +324,8 @@ class CachingRedis(_Caching):
 class CachingClusterRedis(_Caching, ClusterRedis):  # type: ignore[misc]  # as redis-py's mixins clash
     """A shared client of a cluster with a cache of its own."""
 
-    def _unread(self) -> bool:
-        return any(lane.link.unread() for node in self.topology.nodes for lane in node.lanes)
+    def _links(self) -> Sequence[Link]:
+        return [lane.link for node in self.topology.nodes for lane in node.lanes]
 
 
 def fresh(reply: Any) -> Any:

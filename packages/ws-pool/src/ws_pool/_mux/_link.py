@@ -240,8 +240,12 @@ class Link(asyncio.BufferedProtocol):
         )
 
     def unread(self) -> bool:
-        """Tell, by a look at the socket, whether something has arrived that was not read, or not whole."""
-        return self._poll is not None and (bool(self._poll.poll(0)) or self._reader.has_data())
+        """Tell, by a look at the socket, whether something has arrived that was not read yet."""
+        return self._poll is not None and bool(self._poll.poll(0))
+
+    def amid_reply(self) -> bool:
+        """Tell whether a reply has arrived in part."""
+        return self._reader.has_data()
 
     @property
     def heavy(self) -> int:
