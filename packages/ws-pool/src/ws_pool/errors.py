@@ -13,9 +13,9 @@ The tree::
     │   ├── CommitUnknown           the connection was lost during COMMIT: it may or may not have happened
     │   └── MaybeExecuted           the connection was lost between a command and its reply
     ├── QueryError                  the server refused a statement; carries the server's error number
-    │   ├── QueryTimeout            also a TimeoutError: it took longer than query_timeout
     │   ├── IntegrityViolation      a unique, foreign key, not-null or check rule
     │   └── TransactionConflict     deadlock, lock timeout, busy: running the transaction again may help
+    ├── QueryTimeout                also a TimeoutError: a statement took longer than query_timeout
     ├── HttpError                   a request failed; carries its method and URL
     │   ├── HttpStatusError         the server answered with a status from 400 on; carries the response
     │   ├── HttpConnectionError     also an UnavailableError: no connection, or it was lost
@@ -110,7 +110,7 @@ class QueryError(WsError):
         return number if isinstance(number, int) else 0
 
 
-class QueryTimeout(QueryError, TimeoutError):  # noqa: N818 - named after the condition, as the whole tree
+class QueryTimeout(WsError, TimeoutError):  # noqa: N818 - named after the condition, as the whole tree
     """
     A statement took longer than the pool's ``query_timeout``. Also a `TimeoutError`.
 
