@@ -1,21 +1,20 @@
-"""``wintersweet check``, ``routes`` and ``run --reload``, in process where that is possible."""
+"""``wintersweet check`` and ``routes``, in process where that is possible."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import signal
 import sys
-import urllib.request
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 
-from tests.all._support import running, until, wintersweet
+from tests.all._support import wintersweet
 from wintersweet._cli import check, project, routes
-from wintersweet._cli.reload import Reloader, changed, snapshot
 from ws_core.component import Health
 from ws_core.errors import ConfigError, UnavailableError
 from ws_web import create_app
@@ -213,6 +212,19 @@ class TestRoutes:
 
         assert re.search(r"GET +/word +table_app\.word +Say a word\.", capsys.readouterr().out)
 
+    def test_a_route_of_another_kind(self) -> None:
+        """What has neither a path nor an endpoint, such as a host of its own, is passed over."""
+        from starlette.applications import Starlette
+        from starlette.routing import Host, Route
+
+        async def home(request: Request) -> Response:
+            """Come home."""
+            raise NotImplementedError
+
+        found = routes.lines([Host("files.example", Starlette()), Route("/home", home)])
+
+        assert [(line.methods, line.path, line.summary) for line in found] == [("GET", "/home", "Come home.")]
+
     def test_something_else(self, place: Path) -> None:
         """What is no application is told by its type."""
         (place / "thing.py").write_text("def create():\n    return 42\n")
@@ -244,61 +256,3 @@ class TestProject:
         project.use()
 
         assert sys.path[:2] == [str(place), str(place / "src")]
-
-
-class TestReload:
-    """Starting anew when a source file changes."""
-
-    def test_a_change_is_served(self, tmp_path: Path) -> None:
-        """The new text is served after the file was written, and SIGINT ends with 130."""
-        source = tmp_path / "words.py"
-        source.write_text(APP)
-
-        with running("run", "words:create", "--reload", "--port", "0", cwd=tmp_path) as process:
-            stderr = process.stderr
-            assert stderr is not None
-            urls = until(lambda: re.findall(r"http://127\.0\.0\.1:\d+", stderr.readline()))
-
-            with urllib.request.urlopen(f"{urls[0]}/word") as reply:
-                assert json.load(reply)["data"] == "WORD"
-
-            source.write_text(APP.replace("WORD", "OTHER"))
-            urls = until(lambda: re.findall(r"http://127\.0\.0\.1:\d+", stderr.readline()))
-
-            with urllib.request.urlopen(f"{urls[0]}/word") as reply:
-                assert json.load(reply)["data"] == "OTHER"
-
-            process.send_signal(signal.SIGINT)
-            assert process.wait(30) == 130
-
-    def test_what_counts_as_a_change(self, tmp_path: Path) -> None:
-        """New, changed and removed sources count; environments and hidden directories do not."""
-        for name in ("a.py", "b.py", "text.txt"):
-            (tmp_path / name).touch()
-
-        for hidden in (".git", "__pycache__", "venv"):
-            (tmp_path / hidden).mkdir()
-            (tmp_path / hidden / "c.py").touch()
-
-        (tmp_path / "venv" / "pyvenv.cfg").touch()
-        before = snapshot(tmp_path)
-        assert sorted(path.name for path in before) == ["a.py", "b.py"]
-
-        (tmp_path / "a.py").unlink()
-        os.utime(tmp_path / "b.py", (1, 1))
-        (tmp_path / "sub").mkdir()
-        (tmp_path / "sub" / "d.py").touch()
-
-        assert [path.name for path in changed(before, snapshot(tmp_path))] == ["a.py", "b.py", "d.py"]
-
-    def test_a_child_that_does_not_stop_is_killed(self, tmp_path: Path) -> None:
-        """The grace ends; so does the child."""
-        code = (
-            "import signal, time; signal.signal(15, signal.SIG_IGN); print('on', flush=True); time.sleep(60)"
-        )
-        reloader = Reloader([sys.executable, "-c", code], tmp_path, say=lambda _: None, grace=0.2)
-        child = reloader._start()
-        until(lambda: b"signal" in Path(f"/proc/{child.pid}/cmdline").read_bytes())
-        reloader._end(child)
-
-        assert child.returncode in {-signal.SIGKILL, -signal.SIGTERM}

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.all._support import environment, running, until, wintersweet
+from wintersweet._cli import new
 from wintersweet._cli.new import check_name
 from ws_core.errors import ConfigError
 
@@ -128,3 +129,35 @@ class TestNames:
         assert (outcome.status, outcome.out) == (2, "")
         assert "shop exists already: choose another name, or remove it" in outcome.said
         assert list((tmp_path / "shop").iterdir()) == []
+
+
+class TestTemplate:
+    """From the template to the project."""
+
+    def test_caches_are_not_copied(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What tools have left in the template stays there; the rest is there, under its own names."""
+        package = tmp_path / "template" / "PACKAGE"
+        (package / "__pycache__").mkdir(parents=True)
+        (package / "__pycache__" / "app.pyc").write_bytes(b"\xff")
+        (package / "app.py.tmpl").write_text("NAME = '{{ name }}'\n")
+        monkeypatch.setattr(new, "files", lambda _: tmp_path)
+        made = new.create("my-shop", tmp_path)
+
+        assert [path.relative_to(made) for path in made.rglob("*") if path.is_file()] == [
+            Path("my_shop/app.py")
+        ]
+        assert (made / "my_shop" / "app.py").read_text() == "NAME = 'my-shop'\n"
+
+    def test_what_cannot_be_finished_is_removed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No half a project is left when something cannot be read or written."""
+        template = tmp_path / "template"
+        template.mkdir()
+        (template / "dead.tmpl").symlink_to(tmp_path / "nowhere")
+        monkeypatch.setattr(new, "files", lambda _: tmp_path)
+
+        with pytest.raises(ConfigError, match=r"dead\.tmpl: No such file .*; nothing was left behind"):
+            new.create("shop", tmp_path)
+
+        assert not (tmp_path / "shop").exists()

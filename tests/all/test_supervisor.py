@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.all._support import environment, until
+from wintersweet.demo import worker
 from wintersweet.demo.supervisor import Supervisor
 from ws_core.errors import UnavailableError
 from ws_web.server import reserve
@@ -89,6 +90,53 @@ class TestSupervisor:
         await supervisor.stop()
 
         assert supervisor.pids == []
+
+    async def test_stopping_before_a_worker_is_made(self, sock: socket.socket, tmp_path: Path) -> None:
+        """No worker is made any more, and whoever waits for the start is told that it was called off."""
+        mark = tmp_path / "made"
+        command = program(f"open({str(mark)!r}, 'w').close(); {READY}; time.sleep(60)")
+        supervisor = Supervisor(sock, 2, command=command)
+        starting = asyncio.create_task(supervisor.start())
+        await asyncio.sleep(0)  # the keepers are tasks now that have not run yet
+        await supervisor.stop()
+
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+
+        assert (supervisor.pids, mark.exists()) == ([], False)
+
+    async def test_stopping_while_a_worker_is_made(
+        self, sock: socket.socket, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A worker that comes to be during the stop, and was not there to be told, is told as well."""
+        supervisor = Supervisor(sock, 1, command=program("import time; time.sleep(60)"))
+        spawn = supervisor._spawn
+        made: list[asyncio.subprocess.Process] = []
+        stopping: list[asyncio.Task[None]] = []
+
+        async def spawn_and_stop() -> asyncio.subprocess.Process:
+            made.append(await spawn())
+            stopping.append(asyncio.create_task(supervisor.stop()))
+            await asyncio.sleep(0)  # the stop is under way, and knows of no worker
+            return made[0]
+
+        monkeypatch.setattr(supervisor, "_spawn", spawn_and_stop)
+
+        with pytest.raises(asyncio.CancelledError):
+            await supervisor.start()
+
+        await stopping[0]
+        assert [process.returncode for process in made] == [-signal.SIGTERM]
+
+    async def test_the_first_failure_counts(self, sock: socket.socket) -> None:
+        """What fails after it is mostly its consequence."""
+        supervisor = Supervisor(sock, 2)
+        first, second = (asyncio.get_running_loop().create_future() for _ in range(2))
+        supervisor._fail("no disk", first)
+        supervisor._fail("no shop", second)
+
+        assert str(supervisor.failure) == "no disk"
+        assert [str(one.exception()) for one in (first, second)] == ["no disk", "no shop"]
 
     async def test_a_worker_that_ignores_sigterm_is_killed(self, sock: socket.socket) -> None:
         """The grace ends; so does the worker."""
@@ -190,3 +238,17 @@ class TestWorker:
 
         assert (done.returncode, done.stdout) == (1, "failed: ZeroDivisionError: a bug\n")
         assert "Traceback" in done.stderr
+
+    def test_it_stops_itself_when_the_parent_is_gone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What comes through the lifeline is of no matter, but its end is SIGTERM to the process itself."""
+        reading, writing = os.pipe()
+        os.write(writing, b"x")
+        os.close(writing)
+        sent: list[tuple[int, int]] = []
+        monkeypatch.setattr(os, "kill", lambda *call: sent.append(call))
+
+        with os.fdopen(reading) as lifeline:
+            monkeypatch.setattr(sys, "stdin", lifeline)
+            worker._stop_with_parent()
+
+        assert sent == [(os.getpid(), signal.SIGTERM)]

@@ -1,0 +1,228 @@
+"""The command line's frame, and the demo's: versions, interrupts, signals, failures, left directories."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Never
+
+import pytest
+from typer.testing import CliRunner
+
+from wintersweet import cli
+from wintersweet.demo import backends, command
+from wintersweet.demo.chores import Chores
+from wintersweet.demo.live import Board
+from wintersweet.demo.load import Crowd
+from wintersweet.demo.rush import _or_failure
+from wintersweet.demo.shop import Released, Shop
+from wintersweet.demo.supervisor import Supervisor
+from ws_core.errors import ConfigError, UnavailableError
+from ws_pool.redis import RedisPool
+from ws_web.server import reserve
+
+
+class TestMain:
+    """The frame around all commands."""
+
+    def test_the_version(self) -> None:
+        """It is told in one line, without a command."""
+        outcome = CliRunner().invoke(cli.app, ["--version"])
+
+        assert outcome.exit_code == 0
+        assert re.fullmatch(r"wintersweet \d+\.\d+\S*\n", outcome.output)
+
+    def test_an_interrupt(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Ctrl-C is the shell's status for it, and no traceback."""
+
+        def interrupted() -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(cli, "app", interrupted)
+
+        with pytest.raises(SystemExit, match="130"):
+            cli.main()
+
+    @pytest.mark.parametrize(("error", "status"), [(ConfigError("odd"), 2), (UnavailableError("away"), 1)])
+    def test_an_error(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        error: Exception,
+        status: int,
+    ) -> None:
+        """Its text is the message on stderr; what the user can mend has a status of its own."""
+
+        def fails() -> None:
+            raise error
+
+        monkeypatch.setattr(cli, "app", fails)
+
+        with pytest.raises(SystemExit, match=str(status)):
+            cli.main()
+
+        assert capsys.readouterr() == ("", f"wintersweet: {error}\n")
+
+
+class TestUntilTold:
+    """A demo that signals end in order."""
+
+    @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+    async def test_a_second_signal_changes_nothing(
+        self, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, status: int
+    ) -> None:
+        """The way out goes on to its end, and the first signal gives the status."""
+        undone: list[str] = []
+        other = signal.SIGTERM if number == signal.SIGINT else signal.SIGINT
+
+        async def demo(options: command.Options) -> Never:
+            signal.raise_signal(number)
+
+            try:
+                await asyncio.Event().wait()
+            finally:
+                signal.raise_signal(other)
+                heard = asyncio.Event()
+                asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, heard.set)
+                signal.raise_signal(signal.SIGUSR1)
+                await heard.wait()  # the loop has taken the signal before it too
+                asyncio.get_running_loop().remove_signal_handler(signal.SIGUSR1)
+                undone.append("all")
+
+            raise AssertionError
+
+        monkeypatch.setattr(command, "_demo", demo)
+
+        assert await command._until_told(command.Options()) == status
+        assert undone == ["all"]
+
+    async def test_a_cancellation_is_no_signal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Cancelled by somebody else, it is cancelled, and has undone everything."""
+        began, undone = asyncio.Event(), asyncio.Event()
+
+        async def demo(options: command.Options) -> Never:
+            began.set()
+
+            try:
+                await asyncio.Event().wait()
+            finally:
+                undone.set()
+
+            raise AssertionError
+
+        monkeypatch.setattr(command, "_demo", demo)
+        running = asyncio.create_task(command._until_told(command.Options()))
+        await began.wait()
+        running.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+        assert undone.is_set()
+
+
+@pytest.fixture
+def sock() -> Iterator[socket.socket]:
+    """Hold a free port."""
+    with reserve("127.0.0.1", 0) as sock:
+        yield sock
+
+
+async def test_no_shop_ends_the_rush(sock: socket.socket) -> None:
+    """When no worker serves any more, buyers who would ask for ever are sent home with the reason."""
+    gone = asyncio.Event()
+    supervisor = Supervisor(sock, 1)
+
+    async def post(path: str, body: object, key: str) -> Never:
+        supervisor.failure = UnavailableError("no worker can start")
+        supervisor.failed.set()
+
+        try:
+            await asyncio.Event().wait()
+        finally:
+            gone.set()
+
+        raise AssertionError
+
+    with pytest.raises(UnavailableError, match="no worker can start"):
+        await _or_failure(Crowd(post, [1], 3), supervisor)
+
+    assert gone.is_set()
+
+
+async def test_only_released_orders_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An item of which nothing was released is no news."""
+    told: list[dict[str, object]] = []
+
+    class Releasing(Shop):
+        async def release_unpaid(self) -> list[Released]:
+            return [Released(1, []), Released(2, [7, 8])]
+
+    class Listening(Board):
+        def __init__(self) -> None:
+            """Hear, and need no bus."""
+
+        def tell(self, tag: str, **event: object) -> None:
+            told.append({"tag": tag, **event})
+
+    shop = Releasing(RedisPool(url="redis://localhost:1/0"))
+    await Chores(shop, Listening(), lambda: 0).release()
+
+    assert told == [{"tag": "released", "item": 2, "orders": [7, 8]}]
+
+
+class TestState:
+    """Where the demo keeps its files."""
+
+    @pytest.fixture
+    def temporary(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Give the directory in which temporary ones are made."""
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        return tmp_path
+
+    @pytest.fixture
+    def left(self, temporary: Path) -> Path:
+        """Give the mark of a directory that a killed demo has left."""
+        mark = temporary / "wintersweet-demo-left" / "owner"
+        mark.parent.mkdir()
+        mark.touch()
+        return mark
+
+    def test_what_nobody_owns_is_removed(self, left: Path) -> None:
+        """The next demo tidies up."""
+        with backends._state(None) as state:
+            assert state.is_dir()
+            assert not left.exists()
+
+        assert not state.exists()
+
+    def test_what_is_in_use_stays(self, left: Path) -> None:
+        """A demo that runs holds its mark, and keeps its directory."""
+        with left.open("rb") as mark:
+            fcntl.flock(mark, fcntl.LOCK_EX)
+
+            with backends._state(None):
+                assert left.exists()
+
+    def test_what_is_another_users_stays(self, left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Even root, who might, does not remove it."""
+        monkeypatch.setattr(os, "geteuid", lambda: left.stat().st_uid + 1)
+
+        with backends._state(None):
+            assert left.exists()
+
+    def test_no_temporary_directory(self, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The remedy is another directory."""
+        monkeypatch.setattr("tempfile.tempdir", str(temporary / "nowhere"))
+
+        with (
+            pytest.raises(ConfigError, match=r"No such file or directory.*--state-dir"),
+            backends._state(None),
+        ):
+            raise AssertionError
