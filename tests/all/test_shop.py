@@ -13,6 +13,7 @@ from wintersweet.demo import books
 from wintersweet.demo.shop import Busy, Expired, KeyTaken, Shop, SoldOut, UnknownItem, UnknownOrder
 from wintersweet.demo.tables import PAID, RELEASED, RESERVED, items, orders
 from ws_pool import sql_pool_manager
+from ws_pool.errors import IntegrityViolation
 from ws_pool.redis import RedisPool
 
 
@@ -61,6 +62,21 @@ async def state(number: int) -> str:
 
 class TestBuy:
     """Reserving a piece."""
+
+    async def test_a_violation_that_is_no_race_is_an_error(
+        self, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What the database refuses is a repeated question only when there is an order of that key."""
+
+        async def refused(item: int, buyer: str, key: str, fence: int) -> None:
+            raise IntegrityViolation("no such item")
+
+        monkeypatch.setattr(shop, "_take", refused)
+
+        with pytest.raises(IntegrityViolation, match="no such item"):
+            await shop.buy(1, "ann", "key-0001")
+
+        assert (await books.count()).available[1] == 2
 
     async def test_a_piece_is_reserved(self, shop: Shop, clock: Clock) -> None:
         """One piece less on the shelf, one order with the time to pay."""
