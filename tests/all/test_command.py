@@ -8,14 +8,15 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Never
 
 import pytest
-from typer.testing import CliRunner
 
-from wintersweet import cli
+from tests.all._support import environment, wintersweet
 from wintersweet.demo import backends, command
 from wintersweet.demo.chores import Chores
 from wintersweet.demo.live import Board
@@ -33,41 +34,22 @@ class TestMain:
 
     def test_the_version(self) -> None:
         """It is told in one line, without a command."""
-        outcome = CliRunner().invoke(cli.app, ["--version"])
+        outcome = wintersweet("--version")
 
-        assert outcome.exit_code == 0
-        assert re.fullmatch(r"wintersweet \d+\.\d+\S*\n", outcome.output)
+        assert (outcome.status, outcome.err) == (0, "")
+        assert re.fullmatch(r"wintersweet \d+\.\d+\S*\n", outcome.out)
 
-    def test_an_interrupt(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Ctrl-C is the shell's status for it, and no traceback."""
+    def test_an_interrupt(self) -> None:
+        """Ctrl-C where a command has no way out of its own is the shell's status for it, and no traceback."""
+        code = (
+            "import signal; from wintersweet import cli; cli.app = lambda: signal.raise_signal(2); cli.main()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False
+        )
 
-        def interrupted() -> None:
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(cli, "app", interrupted)
-
-        with pytest.raises(SystemExit, match="130"):
-            cli.main()
-
-    @pytest.mark.parametrize(("error", "status"), [(ConfigError("odd"), 2), (UnavailableError("away"), 1)])
-    def test_an_error(
-        self,
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
-        error: Exception,
-        status: int,
-    ) -> None:
-        """Its text is the message on stderr; what the user can mend has a status of its own."""
-
-        def fails() -> None:
-            raise error
-
-        monkeypatch.setattr(cli, "app", fails)
-
-        with pytest.raises(SystemExit, match=str(status)):
-            cli.main()
-
-        assert capsys.readouterr() == ("", f"wintersweet: {error}\n")
+        assert (done.returncode, done.stdout) == (130, "")
+        assert "Traceback" not in done.stderr
 
 
 class TestUntilTold:
