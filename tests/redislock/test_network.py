@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 
 from tests.faults import FaultProxy
 from tests.redislock._helpers import broken, lag, until_waiting
@@ -402,6 +403,32 @@ class TestWakeUps:
 
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(self.hand_over(redis, any_redis.url), 1.0)
+
+    async def test_a_late_subscription(
+        self, redis: Redis, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ):
+        """Who went on without the subscription looks again when it begins: the wake-up was missed."""
+        released, subscribe = asyncio.Event(), PubSub.subscribe
+
+        async def late(pubsub: PubSub, channel: str) -> None:
+            await released.wait()
+            await subscribe(pubsub, channel)
+
+        monkeypatch.setattr(PubSub, "subscribe", late)
+        monkeypatch.setattr("ws_redislock._listen.PATIENCE", 0)
+
+        async with Redis.from_url(any_redis.url) as client:
+            one, two = MutexLock(redis, "k", 60), MutexLock(client, "k", 60, heartbeat=60)
+            await one.acquire()
+            waiting = asyncio.create_task(two.acquire(None))
+            await until_waiting(one)
+            await one.release()
+            released.set()
+
+            async with asyncio.timeout(10):  # half of what its own look would take
+                assert await waiting
+
+            await two.release()
 
     async def test_forbidden(self, start_server: StartServer, caplog: pytest.LogCaptureFixture):
         """A user who must not subscribe is warned once, and waits by looking."""

@@ -48,6 +48,7 @@ class Listener:
         self._timer: asyncio.TimerHandle | None = None
         self._subscribed: asyncio.Future[None] | None = None
         self._pause_until = 0.0
+        self._late = False  # whether somebody went on without the subscription
 
     async def begin(self, until: float | None) -> bool:
         """
@@ -79,6 +80,7 @@ class Listener:
         await asyncio.wait(
             [self._subscribed, self._task], timeout=patience, return_when=asyncio.FIRST_COMPLETED
         )
+        self._late = self._late or not self._subscribed.done()
         return self._subscribed.done()
 
     def linger(self) -> None:
@@ -160,6 +162,10 @@ class Listener:
         elif kind in (b"subscribe", "subscribe"):
             if self._subscribed is not None and not self._subscribed.done():
                 self._subscribed.set_result(None)
+
+                if self._late:
+                    self._late = False
+                    self._hub.look_at_all()
             elif self._hub.waiting:
                 self._hub.look_at_all()
             else:

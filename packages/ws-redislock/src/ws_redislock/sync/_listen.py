@@ -36,6 +36,7 @@ class Listener:
         self._thread: threading.Thread | None = None
         self._subscribed = threading.Event()
         self._stopped = False
+        self._late = False  # whether somebody went on without the subscription
 
     def begin(self, until: float | None) -> bool:
         """Make sure that the hub listens; return whether listening began only now."""
@@ -49,7 +50,11 @@ class Listener:
             return False
 
         patience = PATIENCE if until is None else max(0.0, min(PATIENCE, until - time.monotonic()))
-        return self._subscribed.wait(patience)
+
+        if not self._subscribed.wait(patience):
+            self._late = True
+
+        return self._subscribed.is_set()  # perhaps only since the line above, which `_take` did not see yet
 
     def stop(self) -> None:
         """Stop listening, and wait for it."""
@@ -106,7 +111,9 @@ class Listener:
         if message["type"] == "message":
             self._hub.hint(message["data"].split())
         elif message["type"] == "subscribe":
-            if self._subscribed.is_set():
+            again = self._subscribed.is_set()
+            self._subscribed.set()
+
+            if again or self._late:
+                self._late = False
                 self._hub.look_at_all()
-            else:
-                self._subscribed.set()
