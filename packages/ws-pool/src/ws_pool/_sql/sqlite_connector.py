@@ -362,7 +362,20 @@ class SqliteConnector:
             self._threads = {other: last for other, last in self._threads.items() if other.is_alive()}
             self._threads[thread] = None
 
-        await raw
+        async def connect() -> None:
+            await raw
+
+        connecting = asyncio.create_task(connect())
+
+        try:
+            await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            # The thread opens the database all the same; whoever gets it closes it, or nobody does.
+            connecting.add_done_callback(
+                lambda task: None if task.cancelled() or task.exception() else raw.stop()
+            )
+            raise
+
         conn = SqliteConnection(raw, writable=self._writable)
 
         try:
