@@ -1,0 +1,75 @@
+"""The subscription of the twin for threads when the server is quiet, or says nothing more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.client import PubSub
+
+from ws_redislock.sync import MutexLock, _listen
+from ws_redislock.sync._listen import Listener
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[Redis]:
+    """Give a blocking client."""
+    with Redis.from_url(redis_url) as client:
+        yield client
+
+
+def wait_beside(client: Redis, condition: Callable[[], object]) -> None:
+    """Have a thread wait for a lock until something is true; it must get the lock then."""
+    first, second = MutexLock(client, "k", 60), MutexLock(client, "k", 60)
+    assert first.acquire()
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(second.acquire, 20)
+        end = time.monotonic() + 10
+
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.001)
+
+        assert first.release()
+        assert waiting.result()
+
+    assert second.release()
+
+
+def test_a_quiet_server_is_asked(
+    client: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """The answer to a ping shows that the subscription is alive: it stays."""
+    taken: list[str] = []
+    take, ping = Listener._take, PubSub.ping
+
+    def remember(self: Listener, message: dict[str, Any]) -> None:  # as the driver gives it
+        taken.append(message["type"])
+        take(self, message)
+
+    def ask(self: PubSub) -> None:
+        monkeypatch.setattr(_listen, "TURN", 30.0)  # however long the answer takes here
+        ping(self)
+
+    monkeypatch.setattr(Listener, "_take", remember)
+    monkeypatch.setattr(PubSub, "ping", ask)
+    monkeypatch.setattr(_listen, "QUIET", -1.0)
+    monkeypatch.setattr(_listen, "TURN", 0.01)
+    wait_beside(client, lambda: "pong" in taken)
+    assert taken.count("subscribe") == 1
+    assert "went deaf" not in caplog.text
+
+
+def test_a_deaf_subscription_begins_anew(
+    client: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """A ping without an answer ends the subscription, and the next one serves the waiter."""
+    monkeypatch.setattr(PubSub, "ping", lambda _self: None)
+    monkeypatch.setattr(_listen, "QUIET", -1.0)
+    monkeypatch.setattr(_listen, "TURN", 0.01)
+    wait_beside(client, lambda: "went deaf" in caplog.text)
