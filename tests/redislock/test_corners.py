@@ -10,6 +10,8 @@ from typing import Any, cast
 import pytest
 from redis import exceptions
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from tests.redislock._helpers import until_waiting
 from tools.servers import RedisServer
@@ -421,7 +423,7 @@ class TestAcquire:
     async def test_a_key_of_another_type_with_replicas(self, redis7: Redis):
         """A mistake in the data stays what it is."""
         await redis7.set("wsl:m:{k}:holders", "x")
-        lock = MutexLock(redis7, "k", 60, min_replicas=1)
+        lock = MutexLock(redis7, "k", 1, min_replicas=1)  # WAIT takes a quarter of it, without replicas
 
         with pytest.raises(exceptions.ResponseError, match="WRONGTYPE"):
             await lock.acquire()
@@ -560,11 +562,16 @@ async def test_leader_without_credentials(redis_server: RedisServer):
     host, port = redis_server.address
 
     async with (
-        Redis(host=host, port=port, username="nobody", password="wrong") as client,
-        LeaderElection(client, "k") as election,
+        Redis(
+            host=host, port=port, username="nobody", password="wrong", retry=Retry(NoBackoff(), 0)
+        ) as client,
+        LeaderElection(client, "k", lease=1) as election,
     ):
-        with pytest.raises(UnavailableError):
+        with pytest.raises(UnavailableError) as caught:
             await anext(election)
+
+        assert isinstance(caught.value.__cause__, exceptions.AuthenticationError)
+        assert not election.leading
 
 
 async def test_limiter_on_a_client_leaves_it_open(redis7: Redis):

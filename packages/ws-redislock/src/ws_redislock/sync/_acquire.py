@@ -157,7 +157,7 @@ class Acquiring(Looking):
         token: str,
         heartbeat: int,
         budget: float,
-        doubt: Callable[[], None] | None = None,
+        doubt: Callable[[], None],
     ) -> tuple[float, Reply]:
         keys = self._keys.of(token)
         args = (token, self._lease_ms, heartbeat, self._limit, self._delay_ms)
@@ -181,7 +181,7 @@ class Acquiring(Looking):
         keys: tuple[bytes, ...],
         args: tuple[str | int, ...],
         budget: float,
-        doubt: Callable[[], None] | None,
+        doubt: Callable[[], None],
     ) -> tuple[float, Reply]:
         replicas = self._options.min_replicas
 
@@ -190,9 +190,7 @@ class Acquiring(Looking):
                 load("enter"), keys, args, replicas=replicas, within=min(budget, self._options.expire / 2)
             )
         except TRANSIENT as error:
-            if doubt is not None:
-                doubt()
-
+            doubt()
             raise UnavailableError(f"lock {self._name!r}: Redis gave no answer: {error}") from error
         except ResponseError as error:
             refuse(error, "enter", ("lock", self._name))
