@@ -230,7 +230,7 @@ class TestOutage:
 
         await lock.aclose()
         hub = lock._bind()
-        _, reply = await lock._send_enter(hub, waiter_tokens[0], 10_000, 5.0)
+        _, reply = await lock._send_enter(hub, waiter_tokens[0], 10_000, 5.0, lambda: None)
         assert reply == [-1, 0]
         assert not await lock.exists()
 
