@@ -255,12 +255,8 @@ class Acquiring(Looking):
             _, reply = hub.caller.call(
                 load("abandon"), self._keys.of(token), args, what=("lock", self._name), budget=budget
             )
-        except (
-            WsError,
-            RedisError,
-            OSError,
-            ValueError,
-        ) as error:  # the last two: its client was closed meanwhile
+        except (WsError, RedisError, OSError, ValueError) as error:
+            # The last two come out of the driver when its client is closed meanwhile.
             _log.warning(
                 "lock %r: an acquisition could not be undone, and ends with its lease: %s", self._name, error
             )
