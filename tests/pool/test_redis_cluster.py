@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from typing import Any
 
@@ -286,6 +287,12 @@ class Counters:
                 assert await pipe.execute() == [self.values[name], "x"]
 
 
+def replicated(info: str) -> bool:
+    """Tell from INFO whether a replica has all that its master has."""
+    mine, theirs = re.search(r"master_repl_offset:(\d+)", info), re.search(r"slave0:.*?offset=(\d+)", info)
+    return mine is not None and theirs is not None and theirs[1] == mine[1]
+
+
 class TestChanges:
     """Slots that move, and nodes that die, under load."""
 
@@ -384,8 +391,10 @@ class TestChanges:
             for number in range(30):
                 await pool.redis.set(f"key:{number}", number)
 
-            for node in cluster.masters:
-                node.command("WAIT", 1, 5000)
+            for node in cluster.masters:  # WAIT would only wait for what its own connection has written
+                async with asyncio.timeout(10):
+                    while not replicated(str(node.command("INFO", "replication"))):  # noqa: ASYNC110 - a server's state
+                        await asyncio.sleep(0.01)
 
             await asyncio.to_thread(cluster.masters[1].kill)
             found: dict[int, object] = {}
