@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ClusterDownError
 
+from tests.pool.test_redis_cluster import replicated
 from tests.servers import StartServer
 from tools.servers import ClusterServers
 from ws_pool._mux._slots import SLOTS
@@ -32,8 +33,9 @@ async def test_what_waits_for_a_dead_master_goes_to_its_replica(start_server: St
         key = next(f"k{n}" for n in range(1000) if cluster.node_of_key(f"k{n}").port == master.port)
         await redis.set(key, "v")
 
-        for node in cluster.masters:
-            node.command("WAIT", 1, 5000)
+        async with asyncio.timeout(10):
+            while not replicated(str(master.command("INFO", "replication"))):  # noqa: ASYNC110 - a server's state
+                await asyncio.sleep(0.01)
 
         await asyncio.to_thread(master.kill)
 
