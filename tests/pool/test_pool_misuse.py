@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from tests.pool.fakes import FakeConnector, make_pool, run_virtual
 from ws_pool.errors import ClosedError, NotReadyError, UsageError
+
+
+@contextmanager
+def unraised() -> Iterator[list[Any]]:
+    """Collect errors that could not be raised because the collector was at work."""
+    usual, told = sys.unraisablehook, list[Any]()
+    sys.unraisablehook = told.append
+
+    try:
+        yield told
+    finally:
+        sys.unraisablehook = usual
 
 
 class TestMisuse:
@@ -143,6 +158,25 @@ class TestMisuse:
                     assert lease is None
 
         run_virtual(scenario())
+
+    def test_a_dropped_lease_comes_back_where_warnings_are_errors(self):
+        """With -W error the warning cannot be raised out of the collector; the pool heals all the same."""
+
+        async def scenario() -> None:
+            async with make_pool(max_size=1) as pool:
+                lease: Any = await pool.acquire()
+
+                with unraised() as told:
+                    lease = None
+
+                assert "without being released" in str(told[0].exc_value)
+
+                async with pool.lease(timeout=1.0):
+                    assert lease is None
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ResourceWarning)
+            run_virtual(scenario())
 
     def test_a_forgotten_pool_is_warned_about(self):
         """A pool that is garbage while open gives a ResourceWarning."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.pool.fakes import FakeConnection, FakeConnector, make_pool, run_virtual
+from tests.pool.fakes import FakeConnection, FakeConnector, make_pool, now, run_virtual
 from ws_pool.errors import ClosedError
 from ws_pool.pool import PoolStatistics
 
@@ -33,9 +33,11 @@ class TestClose:
             with pytest.raises(ClosedError):
                 await pool.acquire()
 
+            start = now()
             pool.release(lease)
             await closing
             assert connector.live == []
+            assert now() - start < 0.1, "the close went on waiting for what had come back"
 
             stuck = make_pool(connector, name="stuck")
             await stuck.start()
@@ -64,6 +66,33 @@ class TestClose:
 
             pool.release(lease)
             await closing
+
+        run_virtual(scenario())
+
+    def test_close_waits_for_no_connect(self):
+        """A connection that is being opened is nobody's any more, however long it would take."""
+
+        async def scenario() -> None:
+            connector = FakeConnector()
+            connector.delay = lambda: 0.01
+            pool = make_pool(connector, connect_timeout=5.0)
+            await pool.start()
+            lease = await pool.acquire()
+            connector.silent = True
+            waiting = asyncio.create_task(pool.acquire())
+            await asyncio.sleep(0.1)
+            assert connector.opening == 1
+            start = now()
+            closing = asyncio.create_task(pool.close())
+
+            with pytest.raises(ClosedError):
+                await waiting
+
+            lease.connection.broken = True
+            pool.release(lease)
+            await closing
+            assert connector.opening == 0
+            assert now() == start
 
         run_virtual(scenario())
 

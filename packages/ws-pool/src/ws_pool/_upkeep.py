@@ -58,7 +58,8 @@ class Upkeep(Generic[T]):
         self._options = options
         self._hooks = hooks
         self._tasks: set[asyncio.Task[None]] = set()
-        self._in_hand: dict[Slot[T], asyncio.Task[None]] = {}  # slots whose task has not begun yet
+        self._connects: set[asyncio.Task[None]] = set()  # those of them that open a connection
+        self._in_hand: dict[Slot[T], object] = {}  # slots whose task has not begun yet
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._backoff = MIN_BACKOFF
         self.creates = HistogramBuilder()
@@ -247,6 +248,7 @@ class Upkeep(Generic[T]):
         """
         self.state = State.CLOSING
         ledger = self._ledger
+        ledger.generation += 1  # what comes back is closed
 
         for timer in self._timers.values():
             timer.cancel()
@@ -255,6 +257,9 @@ class Upkeep(Generic[T]):
 
         while waiter := ledger.head():
             waiter.set_exception(self.refusal())
+
+        for connect in self._connects:  # nobody is there any more who could want it
+            self.loop.call_soon(connect.cancel)  # not at once: each has begun by then, and cleans up
 
         while ledger.idle:
             self.retire(ledger.idle.pop())
@@ -531,16 +536,22 @@ class Upkeep(Generic[T]):
                 )
 
     def _spawn(self, work: Coroutine[object, object, None], slot: Slot[T] | None = None) -> None:
+        mark = object()
+
+        if slot is not None:
+            self._in_hand[slot] = mark  # before there is a task: an eager one begins at once
+
         task = self.loop.create_task(work, context=Context())
         self._tasks.add(task)
 
-        if slot is not None:
-            self._in_hand[slot] = task
+        if slot is None:
+            self._connects.add(task)
 
         def done(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
+            self._connects.discard(task)
 
-            if slot is not None and self._in_hand.get(slot) is task:  # cancelled before its first step
+            if slot is not None and self._in_hand.get(slot) is mark:  # cancelled before its first step
                 del self._in_hand[slot]
                 self.terminate(slot)
 

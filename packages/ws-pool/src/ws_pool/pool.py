@@ -537,7 +537,7 @@ class Pool(Generic[T]):
 
         if discard or not self._is_alive(slot.conn):
             self._upkeep.terminate(slot)
-        elif now >= slot.expires_at or slot.generation != ledger.generation or self._closed is not None:
+        elif now >= slot.expires_at or slot.generation != ledger.generation:
             self._upkeep.retire(slot)
         elif not self._is_clean(slot.conn):
             self._upkeep.cleanse(slot)
@@ -553,10 +553,11 @@ class Pool(Generic[T]):
             "".join(slot.stack.format()) if slot.stack else "leak_threshold= records where it was acquired"
         )
         message = f"pool {self.name!r}: a connection was dropped without being released ({place})"
-        warnings.warn(message, ResourceWarning, stacklevel=3)
 
-        if not self._upkeep.loop.is_closed():
+        if not self._upkeep.loop.is_closed():  # first, since the warning may be an error
             self._upkeep.loop.call_soon_threadsafe(lambda: self._take_back(slot, discard=True))
+
+        warnings.warn(message, ResourceWarning, stacklevel=3)
 
     def _warn_low_water(self, now: float) -> None:
         if now < self._low_water_next:
