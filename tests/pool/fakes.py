@@ -69,6 +69,7 @@ class FakeConnection:
         self.rng = rng
         self.open = True
         self.broken = False
+        self.silent = False
         self.midway = False
         self.dirty = False
         self.inbox: asyncio.Queue[int] = asyncio.Queue()
@@ -152,6 +153,9 @@ class FakeConnector:
     async def ping(self, conn: FakeConnection) -> None:
         """Answer, unless broken."""
         self.pings += 1
+
+        if conn.silent:
+            await asyncio.get_running_loop().create_future()
 
         if conn.broken:
             message = "connection lost"

@@ -26,7 +26,7 @@ def check_books(pool: Pool[FakeConnection], connector: FakeConnector) -> None:
     ledger = pool._ledger
     slots = [*ledger.idle, *ledger.leased]
     assert len(set(slots)) == len(slots)
-    assert min(ledger.connecting, ledger.verifying, ledger.resetting, ledger.closing) >= 0
+    assert min(ledger.connecting, ledger.verifying, ledger.doubted, ledger.resetting, ledger.closing) >= 0
     assert ledger.size <= ledger.max_size
     assert len(connector.live) <= ledger.max_size
     assert all(slot.conn.open for slot in slots)

@@ -74,6 +74,60 @@ class TestOutage:
 
         run_virtual(scenario())
 
+    def test_idle_connections_that_fell_silent_cost_one_ping_and_no_more(self):
+        """Where a firewall has forgotten all of them, the first user waits for one ping, not for each."""
+
+        async def scenario() -> None:
+            connector = FakeConnector()
+            connector.delay = lambda: 0.01
+
+            async with make_pool(connector, min_size=0, max_size=8, ping_timeout=1.0) as pool:
+                leases = [await pool.acquire() for _ in range(8)]
+
+                for lease in leases:
+                    lease.connection.silent = True
+                    pool.release(lease)
+
+                await asyncio.sleep(10)
+                start = now()
+                lease = await pool.acquire()
+                assert now() - start < 1.1
+                assert not lease.connection.silent
+                await asyncio.sleep(1)
+                start = now()
+                others = [await pool.acquire() for _ in range(7)]
+                assert now() - start < 0.1, "those that had fallen silent are gone by now"
+
+                for other in [lease, *others]:
+                    pool.release(other)
+
+        run_virtual(scenario())
+
+    def test_doubt_costs_no_sound_connection(self):
+        """When one of many idle ones is dead the others are verified, and kept."""
+
+        async def scenario() -> None:
+            connector = FakeConnector()
+            connector.delay = lambda: 0.01
+
+            async with make_pool(connector, min_size=0, max_size=8) as pool:
+                leases = [await pool.acquire() for _ in range(8)]
+                leases[-1].connection.silent = True  # the one that is tried first
+
+                for lease in leases:
+                    pool.release(lease)
+
+                await asyncio.sleep(10)
+
+                async with pool.lease():
+                    pass
+
+                await asyncio.sleep(1)
+                assert pool.statistics().idle == 8
+                assert pool.statistics().closed == 1
+
+        run_virtual(scenario())
+
     def test_waiters_are_told_when_the_last_hope_is_gone(self):
         """Who waits for a connection in use while the server is down hears of it when that one breaks."""
 

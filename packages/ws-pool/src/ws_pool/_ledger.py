@@ -1,7 +1,7 @@
 """Who has which connection: the pool's books, kept without any I/O and without a clock of its own.
 
-Every connection is in exactly one place: idle, leased, being opened, being verified, being reset
-or being closed. The pool asks the ledger what to do next and does the I/O afterwards, in tasks of
+Every connection is in exactly one place: idle, leased, being opened, being verified (for a waiter,
+or because it is in doubt), being reset or being closed. The pool asks the ledger what to do next and does the I/O afterwards, in tasks of
 its own; a task that is cancelled can therefore lose no connection, only its place in the queue.
 
 What always holds, and what the tests assert after each step:
@@ -92,6 +92,7 @@ class Ledger(Generic[T]):
     __slots__ = (
         "closing",
         "connecting",
+        "doubted",
         "generation",
         "idle",
         "leased",
@@ -113,6 +114,7 @@ class Ledger(Generic[T]):
         self.waiters: deque[Waiter[T]] = deque()
         self.connecting = 0
         self.verifying = 0
+        self.doubted = 0
         self.resetting = 0
         self.closing = 0
         self.generation = 0
@@ -126,6 +128,7 @@ class Ledger(Generic[T]):
             + len(self.leased)
             + self.connecting
             + self.verifying
+            + self.doubted
             + self.resetting
             + self.closing
         )
@@ -133,7 +136,7 @@ class Ledger(Generic[T]):
     @property
     def serving(self) -> int:
         """Connections that may still come to a waiter without a new one being opened."""
-        return len(self.idle) + len(self.leased) + self.verifying + self.resetting
+        return len(self.idle) + len(self.leased) + self.verifying + self.doubted + self.resetting
 
     def next_job(self, now: float, *, may_connect: bool) -> tuple[Job, Slot[T] | None] | None:
         """
@@ -235,10 +238,19 @@ class Ledger(Generic[T]):
         slot.check_at = now + ping_after
         self.idle.append(slot)
 
-    def suspect(self) -> None:
-        """Have every idle connection verified before its next use: one of them was found dead."""
-        for slot in self.idle:
-            slot.check_at = -1.0
+    def doubt(self) -> list[Slot[T]]:
+        """
+        Take all idle connections out, because one of them was found dead.
+
+        Nobody counts on those in doubt: a waiter gets a new connection, or one of them if that is
+        verified first. One after the other, each silent one would cost it the time of a ping.
+
+        Returns:
+            The connections to verify, booked as doubted.
+        """
+        slots, self.idle[:] = list(self.idle), ()
+        self.doubted += len(slots)
+        return slots
 
     def overdue(self, now: float, max_idle: float) -> list[Slot[T]]:
         """

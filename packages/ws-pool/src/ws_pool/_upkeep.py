@@ -333,7 +333,7 @@ class Upkeep(Generic[T]):
             self._connected()
             self._place(slot)
 
-    async def _verify(self, slot: Slot[T]) -> None:
+    async def _verify(self, slot: Slot[T], *, doubted: bool = False) -> None:
         self._in_hand.pop(slot, None)
         ledger = self._ledger
         good = False
@@ -347,14 +347,23 @@ class Upkeep(Generic[T]):
         except Exception as error:  # noqa: BLE001 - dead is dead
             logger.debug("pool %r: an idle connection is dead: %s", self.name, say(error))
         finally:
-            ledger.verifying -= 1
+            if doubted:
+                ledger.doubted -= 1
+            else:
+                ledger.verifying -= 1
 
             if not good:
-                ledger.suspect()
+                self._doubt()
                 self.terminate(slot)
 
         if good:
             self._place(slot)
+
+    def _doubt(self) -> None:
+        """Verify all idle connections at once: where one has died unnoticed, others may have."""
+        if self.state is State.OPEN:
+            for slot in self._ledger.doubt():
+                self._spawn(self._verify(slot, doubted=True), slot)
 
     async def _reset(self, slot: Slot[T]) -> None:
         self._in_hand.pop(slot, None)
