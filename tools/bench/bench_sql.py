@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import aiomysql  # type: ignore[import-untyped]
@@ -21,10 +22,9 @@ statement. "Built anew" makes the Core statement for every call, as code does th
 "prepared" uses a handle of `pool.prepare`. SQLAlchemy runs as it comes, which is what the bounds are
 on, and "tuned": in AUTOCOMMIT, without the rollback at each release. The raw driver runs text with its own
 pool and cursor; asyncmy is also shown with its cache of statements prepared on the server, which is what
-our prepared statements use there. 5,000 rows are bound as `Row` objects, the default; plain tuples
-(`row_type=tuple`) are shown beside them. asyncmy reads 5,000 rows in about the time that making 10,000
-Python objects takes, so that there the bound is hard to reach with an object per row: a bound that is
-missed is shown as missed. "Idle pool" acquires and releases a connection of a driver that does nothing,
+our prepared statements use there. 5,000 rows are read over each of 10 connections in turn, as `Row`
+objects, which is what the bounds are on; plain tuples (`row_type=tuple`), which is what the drivers give,
+are shown beside them. "Idle pool" acquires and releases a connection of a driver that does nothing,
 beside taking and putting an item of an `asyncio.Queue`."""
 
 TABLE = Table(
@@ -38,6 +38,8 @@ TEXT = "SELECT id, name, amount FROM bench WHERE id = %s"
 ALL_TEXT = "SELECT id, name, amount FROM bench"
 ROWS = 5_000
 MANY = 10_000
+CONNECTIONS = 10
+TASKS = 50
 Call = Callable[[int], Awaitable[Any]]  # Any: rows of three kinds
 
 
@@ -85,16 +87,20 @@ class Subjects:
         self.server = MariaDBServer()
         self.server.start()
         url = self.server.url.replace("mysql://", f"mysql+{self.driver}://", 1)
-        self.pool = MysqlPool(url, max_size=10)
+        self.pool = MysqlPool(url, max_size=CONNECTIONS)
         await self.pool.start()
         await self.pool.create_all(TABLE.metadata)
         await self.pool.insert_many(
             TABLE, [{"id": n, "name": f"name{n}", "amount": n} for n in range(1, ROWS + 1)]
         )
         self.by_id = self.pool.prepare(select(TABLE).where(TABLE.c.id == bindparam("id")))
-        self.engine = create_async_engine(url, pool_size=10, max_overflow=0)
+        self.engine = create_async_engine(url, pool_size=CONNECTIONS, max_overflow=0)
         self.tuned_engine = create_async_engine(
-            url, pool_size=10, max_overflow=0, isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True
+            url,
+            pool_size=CONNECTIONS,
+            max_overflow=0,
+            isolation_level="AUTOCOMMIT",
+            skip_autocommit_rollback=True,
         )
         module: Any = aiomysql if self.driver == "aiomysql" else asyncmy
         options: dict[str, Any] = {
@@ -103,7 +109,7 @@ class Subjects:
             "user": "root",
             "db": "test",
             "autocommit": True,
-            "maxsize": 10,
+            "maxsize": CONNECTIONS,
         }
         self.raws: list[Any] = [await module.create_pool(**options)]
 
@@ -156,21 +162,32 @@ class Subjects:
             await cursor.execute(TEXT, (number,))
             return await cursor.fetchall()
 
-    async def all_ours(self, number: int) -> Any:  # noqa: ARG002 - as the others
-        """Select all rows."""
-        async with self.pool.get_client() as client:
-            return await client.select(select(TABLE))
+    async def all_ours(self) -> None:
+        """Select all rows, over each connection."""
+        await self._all_by(None)
 
-    async def all_tuples(self, number: int) -> Any:  # noqa: ARG002 - as the others
-        """Select all rows as plain tuples."""
-        async with self.pool.get_client() as client:
-            return await client.select(select(TABLE), row_type=tuple)
+    async def all_tuples(self) -> None:
+        """Select all rows as plain tuples, over each connection."""
+        await self._all_by(tuple)
 
-    async def all_driven(self, number: int) -> Any:  # noqa: ARG002 - as the others
-        """Select all rows with the driver."""
-        async with self.raws[0].acquire() as connection, connection.cursor() as cursor:
-            await cursor.execute(ALL_TEXT)
-            return await cursor.fetchall()
+    async def all_driven(self) -> None:
+        """Select all rows with the driver, over each connection."""
+        async with AsyncExitStack() as stack:
+            raws = [await stack.enter_async_context(self.raws[0].acquire()) for _ in range(CONNECTIONS)]
+
+            for raw in raws:
+                async with raw.cursor() as cursor:
+                    await cursor.execute(ALL_TEXT)
+                    await cursor.fetchall()
+
+    async def _all_by(self, row_type: type | None) -> None:
+        async with AsyncExitStack() as stack:
+            clients = [
+                await stack.enter_async_context(self.pool.get_client(alone=True)) for _ in range(CONNECTIONS)
+            ]
+
+            for client in clients:
+                await client.select(select(TABLE), row_type=row_type)
 
     async def empty(self) -> None:
         """Empty the table that is filled."""
@@ -186,7 +203,7 @@ class Subjects:
         async with self.engine.begin() as connection:
             await connection.execute(insert(FILL), _rows())
 
-    def candidate(self, name: str, call: Call, calls: int, tasks: int = 50) -> Candidate:
+    def candidate(self, name: str, call: Call, calls: int) -> Candidate:
         """Make a candidate whose round is many calls by many tasks."""
 
         async def run() -> None:
@@ -196,7 +213,7 @@ class Subjects:
                 for number in numbers:
                     await call(number % ROWS + 1)
 
-            await asyncio.gather(*(task() for _ in range(tasks)))
+            await asyncio.gather(*(task() for _ in range(TASKS)))
 
         return Candidate(name, run=run, setup=self.open, teardown=self.close)
 
@@ -213,7 +230,7 @@ class Idle:
 
     async def open(self) -> None:
         """Start."""
-        self.pool = Pool(Nothing(), max_size=10)
+        self.pool = Pool(Nothing(), max_size=CONNECTIONS)
         await self.pool.start()
         self.queue: asyncio.Queue[int] = asyncio.Queue()
         self.queue.put_nowait(1)
@@ -281,15 +298,18 @@ def suite(quick: bool) -> Suite:  # noqa: FBT001 - the harness's signature
                 rounds=rounds,
             )
         )
-        some = 5 if quick else 20
+        readers = {
+            "ws-pool": on.all_ours,
+            "ws-pool, row_type=tuple": on.all_tuples,
+            f"{driver}, fetchall": on.all_driven,
+        }
         cases.append(
             Case(
                 f"{ROWS:,} rows, {driver}",
-                operations=some,
-                candidates=(
-                    on.candidate("ws-pool", on.all_ours, some, tasks=1),
-                    on.candidate("ws-pool, row_type=tuple", on.all_tuples, some, tasks=1),
-                    on.candidate(f"{driver}, fetchall", on.all_driven, some, tasks=1),
+                operations=CONNECTIONS,
+                candidates=tuple(
+                    Candidate(name, run=run, setup=on.open, teardown=on.close)
+                    for name, run in readers.items()
                 ),
                 targets=(Target("ws-pool", peer=f"{driver}, fetchall", at_least=0.8),),
                 rounds=rounds,

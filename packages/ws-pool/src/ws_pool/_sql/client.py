@@ -16,12 +16,15 @@ from ws_pool._sql.bulk import insert_in_batches
 from ws_pool._sql.compiler import Prepared
 from ws_pool._sql.connection import Reply
 from ws_pool._sql.plan import CompiledPlan, Plan
+from ws_pool._sql.quiet import Quiet
 from ws_pool._sql.resolve import Statement, resolve
 from ws_pool._sql.session import Session
 from ws_pool.errors import QueryError, TransactionConflict, UsageError
 
 __all__ = ("Result", "SqlClient", "Statement")
 
+_LARGE = 1_000  # rows from which a query's result is read in blocks when it runs next
+_BLOCK = 1_000  # rows in a block
 _DUPLICATE_NAME = 1060  # MySQL's "Duplicate column name"
 
 
@@ -93,7 +96,12 @@ class SqlClient(Session):
         if self._plain and type(statement) is Prepared and not args:
             plan = statement.plan_for(self._compiler, params)
 
-            if type(plan) is CompiledPlan and plan.direct is not None and plan.quick and not statement.own:
+            if (
+                type(plan) is CompiledPlan
+                and plan.direct is not None
+                and plan.quick
+                and not (statement.own or plan.large)
+            ):
                 # the usual case of a service, without a detour
                 connection = self.connection
 
@@ -105,8 +113,18 @@ class SqlClient(Session):
 
                 return self._rows(plan, reply, row_type)
 
-        plan, reply = await self._run(statement, args, params)
-        return self._rows(plan, reply, row_type)
+        plan, sql, values = resolve(self._compiler, statement, args, params)
+
+        if sql is None:
+            sql, values = await self._complete(plan, values)
+
+        if plan.large and plan.quick:
+            with Quiet():
+                return await self._select_many(plan, sql, values, row_type)
+
+        return self._rows(
+            plan, await self._send(plan, sql, values, isinstance(statement, Prepared)), row_type
+        )
 
     async def find(
         self, statement: Statement, *args: Any, row_type: type | None = None, **params: Any
@@ -328,7 +346,37 @@ class SqlClient(Session):
         if not reply.rows or reply.description is None or plan.silent:
             return []
 
+        if len(reply.rows) >= _LARGE:
+            plan.large = True
+
         return plan.row_maker(reply.description).many(reply.rows, row_type or self._row_type)
+
+    async def _select_many(
+        self, plan: Plan, sql: str, values: Sequence[Any] | None, row_type: type | None
+    ) -> list[Any]:
+        """Run a query that gave many rows the last time."""
+        row_type = row_type or self._row_type
+
+        if row_type is tuple or not self._root.connection.gathers:
+            rows = self._rows(plan, await self._perform(plan, sql, values), row_type)
+        else:
+            rows = await self._in_turn(plan, sql, self._gather, plan, sql, values, row_type)
+
+        plan.large = len(rows) >= _LARGE
+        return rows
+
+    async def _gather(
+        self, plan: Plan, sql: str, values: Sequence[Any] | None, row_type: type | None
+    ) -> list[Any]:
+        """Run a query, and make its rows while the server still sends others."""
+        stream = cast("Any", self._root.connection.stream(sql, values, _BLOCK))  # Any: as in iterate()
+        rows: list[Any] = []
+
+        async with aclosing(stream):
+            async for reply in stream:
+                rows += plan.row_maker(reply.description).many(reply.rows, row_type)
+
+        return rows
 
     async def _create(self, table: Table) -> None:
         await self.execute(CreateTable(table, if_not_exists=True))

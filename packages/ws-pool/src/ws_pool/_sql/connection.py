@@ -47,6 +47,11 @@ class SqlConnection(Protocol):
     """Whether a statement may have changed the session's state."""
 
     @property
+    def gathers(self) -> bool:
+        """Whether `stream` is a good way to read a long result as a whole."""
+        ...
+
+    @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open, as far as the driver knows."""
         ...

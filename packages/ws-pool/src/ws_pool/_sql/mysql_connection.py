@@ -11,7 +11,7 @@ import importlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from ws_pool._sql.connection import Reply, busy, cut_short, mysql_error
@@ -28,7 +28,7 @@ _FLOAT = 4  # the type code of single-precision columns
 _LIMIT = re.compile(r"\b(?:limit|offset)\b", re.IGNORECASE)  # where text refuses what binary takes
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _COM_SET_OPTION = 0x1B
-_IN_TRANSACTION = 1  # server status flag
+_IN_TRANSACTION, _AUTOCOMMIT = 1, 2  # server status flags
 
 
 class MysqlConnection:
@@ -52,6 +52,9 @@ class MysqlConnection:
         "send",
         "streaming",
     )
+
+    gathers: ClassVar[bool] = False
+    """Whether `stream` is a good way to read a long result as a whole."""
 
     send: Callable[[bytes], Awaitable[Reply]]
     """Sends a statement, and reads all of its results; chosen by the driver's class."""
@@ -259,19 +262,28 @@ class MysqlConnection:
             raw = self.raw
             await raw.query(query, unbuffered=True)
             result = raw._result  # noqa: SLF001 - what an unbuffered cursor reads too
+            description = result.description
             rows: list[tuple[Any, ...]] = []
 
             while (row := await result._read_rowdata_packet_unbuffered()) is not None:  # noqa: SLF001 - as above
                 rows.append(row)
 
+                if self.gathers:
+                    rows += result._take_pending_rows(size - len(rows))  # noqa: SLF001 - what its fetchmany() does
+
                 if len(rows) >= size:
-                    yield Reply(rows, result.description, len(rows), 0)
+                    yield Reply(rows, description, len(rows), 0)
                     rows = []
 
             ended = True
 
+            if result.server_status:
+                raw.server_status = result.server_status
+            elif not raw.server_status & _AUTOCOMMIT:  # aiomysql does not look at the last packet's status
+                raw.server_status |= _IN_TRANSACTION
+
             if rows:
-                yield Reply(rows, result.description, len(rows), 0)
+                yield Reply(rows, description, len(rows), 0)
         except self.driver_error as error:
             failure = self._failed(error, sql)
             ended = True  # for the server; whether the connection was lost, `_failed` has told
@@ -382,6 +394,8 @@ class AsyncmyConnection(MysqlConnection):
     """A connection of asyncmy, which reads results itself, and has prepared statements on the server."""
 
     __slots__ = ("_cursor", "_text_only")
+
+    gathers: ClassVar[bool] = True  # it parses the rows that have come in one go
 
     def __init__(self, raw: Any, driver: Any) -> None:
         super().__init__(raw, driver.Connection.Error, raw._encoding)  # noqa: SLF001 - no public way to see it

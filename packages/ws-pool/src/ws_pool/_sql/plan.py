@@ -5,13 +5,13 @@ This is what SQLAlchemy's execution context does for every execution, done once 
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from ws_pool._sql.quiet import Quiet
 from ws_pool._sql.row import Row, dict_maker, row_class
 from ws_pool._sql.text import leaves_clean, reads_only, verb
 from ws_pool.errors import UsageError
@@ -60,17 +60,11 @@ class RowMaker:
         else:
             make = dict_maker(self.names)
 
-        if len(rows) < _MANY or not gc.isenabled():
+        if len(rows) < _MANY:
             return self._make(rows, make)
 
-        # Thousands of rows made at once would make the collector promote them, as if they were there
-        # to stay, and then search all of the heap; none of them can be garbage yet.
-        gc.disable()
-
-        try:
+        with Quiet():
             return self._make(rows, make)
-        finally:
-            gc.enable()
 
     def _make(self, rows: Iterable[tuple[Any, ...]], make: Maker) -> list[Any]:
         if not self.processors:
@@ -99,7 +93,7 @@ class Plan:
         kind: ``select``, ``insert``, ``update``, ``delete`` or another verb.
     """
 
-    __slots__ = ("clean", "kind", "maker", "quick", "reading", "runs", "silent", "sql", "used_at")
+    __slots__ = ("clean", "kind", "large", "maker", "quick", "reading", "runs", "silent", "sql", "used_at")
 
     def __init__(self, sql: str, kind: str) -> None:
         self.sql: str = sql
@@ -109,6 +103,7 @@ class Plan:
         self.quick: bool = self.clean and self.reading
         self.maker: RowMaker | None = None
         self.runs: int = 0
+        self.large: bool = False  # whether it gave many rows when it ran last
         self.silent: bool = False  # whether its rows are a RETURNING that SQLAlchemy added for itself
         self.used_at: int = 0
 

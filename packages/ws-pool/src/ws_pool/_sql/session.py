@@ -295,11 +295,14 @@ class Session:
         if sql is None:
             sql, values = await self._complete(plan, values)
 
+        return plan, await self._send(plan, sql, values, isinstance(statement, Prepared))
+
+    async def _send(self, plan: Plan, sql: str, values: Sequence[Any] | None, prepared: bool) -> Reply:  # noqa: FBT001 - it is part of the statement
         if plan.quick:
-            plan.runs += 1 if not isinstance(statement, Prepared) else _OFTEN + 1
+            plan.runs += _OFTEN + 1 if prepared else 1
 
         if not self._plain:
-            return plan, await self._perform(plan, sql, values)
+            return await self._perform(plan, sql, values)
 
         connection = self.connection
 
@@ -309,7 +312,7 @@ class Session:
         run = connection.run if plan.runs <= _OFTEN else connection.run_prepared
 
         try:
-            return plan, await run(sql, values)
+            return await run(sql, values)
         except TransactionConflict as error:
             self._conflict(connection, error)
             raise

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 from ws_pool._config import Check, choice, integer, mask_url, number, optional, text, url_parts
@@ -98,6 +98,8 @@ class SqliteConnection:
 
     __slots__ = ("cursor", "cut", "dirty", "in_exchange", "lost", "raw", "running", "spoiled", "writable")
 
+    gathers: ClassVar[bool] = False
+
     def __init__(self, raw: Any, *, writable: bool) -> None:  # Any: its needed methods are not public
         self.raw = raw
         self.writable = writable
@@ -144,7 +146,15 @@ class SqliteConnection:
         if _PRAGMA.match(sql):
             self.dirty = self.spoiled = True
 
+        left: sqlite3.Cursor | None = None
+
+        if sql.startswith("ROLLBACK") and not (self.cut or self.in_exchange):
+            left, self.cursor = self.cursor, None  # of an iteration that was left early
+
         def work(connection: sqlite3.Connection) -> Reply:
+            if left is not None:
+                left.close()
+
             before = connection.total_changes
             cursor = connection.execute(sql, () if values is None else values)
             description = cursor.description

@@ -1,0 +1,49 @@
+"""Keeping the garbage collector out while a long result is read.
+
+Thousands of objects that come at once and stay make CPython's collector promote them, as if they
+were there for good, and search all of the heap again and again; that costs more than reading them.
+None of them can be garbage yet. Counting references goes on, so all else is freed as usual.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from types import TracebackType
+from typing import Self
+
+__all__ = ("Quiet",)
+
+_LONGEST = 0.25  # seconds; a server may take its time, and other tasks make garbage meanwhile
+
+
+class Quiet:
+    """
+    Switches the collector off for the length of a block, for a quarter of a second at most.
+
+    Whoever has switched it off switches it on; a block inside of another one, or of another task
+    meanwhile, does nothing. So it is on again after each of many blocks that overlap.
+    """
+
+    __slots__ = ("_timer",)
+
+    def __init__(self) -> None:
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> Self:
+        if gc.isenabled():
+            gc.disable()
+            self._timer = asyncio.get_running_loop().call_later(_LONGEST, self._end)
+
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            gc.enable()
