@@ -6,10 +6,10 @@ costs what making a tuple costs.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, namedtuple
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar, SupportsIndex, cast
+from typing import Any, ClassVar, SupportsIndex
 
 from ws_pool.errors import UsageError
 
@@ -102,22 +102,14 @@ def row_class(names: tuple[str, ...]) -> type[Row]:
     index = {name: position if counts[name] == 1 else -1 for position, name in enumerate(names)}
     members: dict[str, object] = {"__slots__": (), "_fields": names, "_index": index, "__module__": __name__}
 
+    fields = [f"column{n}" for n in range(len(names))]
+    getters = vars(namedtuple("Getters", fields))  # noqa: PYI024 - for its descriptors, which are of C
+
     for name, position in index.items():
         if position >= 0 and name.isidentifier() and not name.startswith("_"):
-            members[name] = property(cast("Callable[[Any], Any]", itemgetter_of_tuple(position)))
+            members[name] = getters[f"column{position}"]
 
     return type("Row", (Row,), members)
-
-
-def itemgetter_of_tuple(position: int) -> Callable[[tuple[Any, ...]], Any]:
-    """
-    Make a getter for one position that does not go through `Row.__getitem__`.
-
-    Args:
-        position: The index.
-    """
-    get = tuple.__getitem__
-    return lambda row: get(row, position)
 
 
 def dict_maker(names: tuple[str, ...]) -> Callable[[Iterable[Any]], dict[str, Any]]:
