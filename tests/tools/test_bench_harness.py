@@ -1,12 +1,14 @@
 """The benchmark harness: how rounds are run, and what the report says."""
 
 import asyncio
+import itertools
 import json
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from tools.bench import _plot, _report
+from tools.bench import _machine, _plot, _report
 from tools.bench.harness import Candidate, Case, CaseResult, Round, Suite, Target, measure
 
 
@@ -140,10 +142,11 @@ class TestVerdicts:
 class TestReport:
     suite = Suite("name", "A <title>", cases=(), packages=("pytest", "no-such-package"))
     result = result_of([1.0, 1.0], [9.0, 9.0], Target("ours", peer="peer", at_least=8))
+    facts = _machine.environment(suite.packages, suite.servers, 0.00012345)
 
     def test_json(self) -> None:
         """The JSON holds the versions, every round and the verdicts."""
-        document = json.loads(_report.to_json(self.suite, [self.result]))
+        document = json.loads(_report.to_json(self.suite, [self.result], self.facts))
 
         assert document["environment"]["packages"]["no-such-package"] == "not installed"
         assert document["cases"][0]["candidates"]["peer"]["wall"]["rounds"] == [9.0, 9.0]
@@ -161,8 +164,34 @@ class TestReport:
 
     def test_pages(self) -> None:
         """The page and the overview show the same target."""
-        page = _report.markdown(self.suite, [self.result])
-        overview = _report.index_page([json.loads(_report.to_json(self.suite, [self.result]))])
+        page = _report.markdown(self.suite, [self.result], self.facts)
+        overview = _report.index_page([json.loads(_report.to_json(self.suite, [self.result], self.facts))])
 
         assert "| ours at least 8× as fast as peer |" in page
         assert "ours at least 8× as fast as peer |" in overview
+        assert "123 µs late" in page
+
+
+class TestMachine:
+    def test_the_latest_of_the_wakes_counts(self) -> None:
+        """One nap in fifty that takes too long is what is told of."""
+        late = itertools.cycle([0.0001] * 49 + [0.004])
+        now = 0.0
+
+        def sleep(seconds: float) -> None:
+            nonlocal now
+            now += seconds + next(late)
+
+        assert _machine.wake_delay(300, sleep=sleep, clock=lambda: now) == pytest.approx(0.004)
+
+    @pytest.mark.parametrize(("known", "remedy"), [(True, True), (False, False)])
+    def test_a_late_machine_is_told_of(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, known: bool, remedy: bool
+    ) -> None:
+        """The note names the delay, and the remedy where there is one."""
+        monkeypatch.setattr(_machine, "_HALT_POLL", tmp_path if known else tmp_path / "missing")
+        note = _machine.drowsiness(0.0042) or ""
+
+        assert "4.20 ms late" in note
+        assert ("guest_halt_poll_ns" in note) is remedy
+        assert _machine.drowsiness(0.0002) is None

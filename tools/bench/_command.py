@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tools.bench import _plot, _report
+from tools.bench import _machine, _plot, _report
 from tools.bench._model import Case, CaseResult, Suite
 from tools.bench.harness import measure
 
@@ -46,11 +46,16 @@ def run_suite(build: Callable[[bool], Suite], argv: Sequence[str]) -> int:
         print(f"no case's name contains {options.case!r}; there are {names}", file=sys.stderr)
         return 2
 
+    delay = _machine.wake_delay()
+
+    if (note := _machine.drowsiness(delay)) is not None:
+        print(note, file=sys.stderr)
+
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else None)
     results = [_run(case, rounds) for case in cases]
 
     if options.write or not (options.quick or options.case or options.rounds):
-        _write(suite, results)
+        _write(suite, results, delay)
 
     missed = [verdict for result in results for verdict in result.verdicts() if not verdict.met]
     return 1 if missed and options.strict else 0
@@ -79,12 +84,13 @@ def _run(case: Case, rounds: int | None) -> CaseResult:
     return result
 
 
-def _write(suite: Suite, results: Sequence[CaseResult]) -> None:
+def _write(suite: Suite, results: Sequence[CaseResult], delay: float) -> None:
+    facts = _machine.environment(suite.packages, suite.servers, delay)
     OUTPUT.mkdir(parents=True, exist_ok=True)
     stem = OUTPUT / suite.name
-    stem.with_suffix(".json").write_text(_report.to_json(suite, results), encoding="utf-8")
+    stem.with_suffix(".json").write_text(_report.to_json(suite, results, facts), encoding="utf-8")
     stem.with_suffix(".svg").write_text(_plot.draw(suite.title, results), encoding="utf-8")
-    stem.with_suffix(".md").write_text(_report.markdown(suite, results), encoding="utf-8")
+    stem.with_suffix(".md").write_text(_report.markdown(suite, results, facts), encoding="utf-8")
     documents = [json.loads(path.read_text(encoding="utf-8")) for path in OUTPUT.glob("*.json")]
     (OUTPUT / "index.md").write_text(_report.index_page(documents), encoding="utf-8")
     print(f"written: {stem.relative_to(OUTPUT.parents[1])}.{{json,svg,md}}", file=sys.stderr)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import time
 from collections.abc import Mapping, Sequence
-from importlib import metadata
-from pathlib import Path
 
 from tools.bench import _units
 from tools.bench._model import CPU, RATE, WALL, CaseResult, Suite, Target, Verdict
 
-__all__ = ("environment", "index_page", "markdown", "table", "to_json", "verdict_line")
+__all__ = ("index_page", "markdown", "table", "to_json", "verdict_line")
 
 _STANDARD = (RATE, WALL, CPU)
 
@@ -108,43 +103,12 @@ def _metrics(result: CaseResult) -> list[str]:
     return list(dict.fromkeys(metric for rounds in result.rounds.values() for metric in rounds))
 
 
-def environment(packages: Sequence[str], servers: Mapping[str, str]) -> dict[str, object]:
-    """Describe the machine and the versions, without anything that identifies either."""
-    versions = {}
-
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-
-    return {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "packages": versions,
-        "servers": dict(servers),
-    }
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
-
-
-def to_json(suite: Suite, results: Sequence[CaseResult]) -> str:
+def to_json(suite: Suite, results: Sequence[CaseResult], facts: Mapping[str, object]) -> str:
     """Write everything that was measured, every round included."""
     document = {
         "name": suite.name,
         "title": suite.title,
-        "environment": environment(suite.packages, suite.servers),
+        "environment": facts,
         "cases": [_case_document(result) for result in results],
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
@@ -178,9 +142,8 @@ def _case_document(result: CaseResult) -> dict[str, object]:
     }
 
 
-def markdown(suite: Suite, results: Sequence[CaseResult]) -> str:
-    """Write the page of the benchmark."""
-    facts = environment(suite.packages, suite.servers)
+def markdown(suite: Suite, results: Sequence[CaseResult], facts: Mapping[str, object]) -> str:
+    """Write the page of the benchmark; the facts are those of `tools.bench._machine.environment`."""
     parts = [f"# {suite.title}\n"]
 
     if suite.about:
@@ -201,10 +164,12 @@ def markdown(suite: Suite, results: Sequence[CaseResult]) -> str:
 
     versions = {**_strings(facts["packages"]), **_strings(facts["servers"])}
     machine = f"{facts['date']}, {facts['cpu']}, {facts['cores']} cores, {facts['system']}, {facts['python']}"
+    delay = _units.seconds(float(str(facts["wake_delay_s"])))
     listed = ", ".join(f"{name} {version}" for name, version in versions.items())
     parts.append(
-        f"Measured on {machine}{'; ' if listed else ''}{listed}. Medians of interleaved rounds;\n"
-        "ratios round by round, with their 95 % interval. Measure it yourself:\n"
+        f"Measured on {machine}{'; ' if listed else ''}{listed}. A sleeping process woke\n"
+        f"{delay} late (99th percentile). Medians of interleaved rounds; ratios round by round, with their\n"
+        "95 % interval. Measure it yourself:\n"
     )
     parts.append(f"```sh\npython3 tools/dev.py bench {suite.name}\n```\n")
     return "\n".join(parts)
