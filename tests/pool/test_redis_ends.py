@@ -6,7 +6,7 @@ import asyncio
 import gc
 import socket
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -16,6 +16,7 @@ from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer, ValkeyServer
 from ws_pool._mux._lane import Lane
+from ws_pool._mux._pipeline import MAX_SHARED
 from ws_pool.errors import AcquireTimeout, ClosedError, UnavailableError, WsError
 from ws_pool.redis import RedisPool
 
@@ -119,6 +120,37 @@ class TestPipelinesEnd:
         assert all(ends.values())
 
 
+async def be_alone(pool: RedisPool) -> None:
+    """Take a client that is alone."""
+    async with pool.get_client(alone=True) as alone:
+        assert await alone.ping()
+
+
+async def watch(pool: RedisPool) -> None:
+    """Watch a key."""
+    async with pool.redis.pipeline() as pipe:
+        await pipe.watch("k")
+
+
+async def subscribe(pool: RedisPool) -> None:
+    """Subscribe to a channel."""
+    async with pool.redis.pubsub() as pubsub:
+        await pubsub.subscribe("channel")
+
+
+async def send_much(pool: RedisPool) -> None:
+    """Send a pipeline that is too long to share a connection."""
+    async with pool.redis.pipeline(transaction=False) as pipe:
+        for _ in range(MAX_SHARED + 1):
+            pipe.echo("x")
+
+        assert len(await pipe.execute()) == MAX_SHARED + 1
+
+
+Use = Callable[[RedisPool], Awaitable[None]]
+USES: tuple[Use, ...] = (be_alone, watch, subscribe, send_much)
+
+
 class TestWaiting:
     """How long commands wait, and for what."""
 
@@ -144,6 +176,31 @@ class TestWaiting:
 
             with pytest.raises(UnavailableError):
                 await pool.redis.execute_command("BLPOP", "queue", 1)
+
+    @pytest.mark.parametrize("use", USES)
+    async def test_so_does_all_that_needs_one(self, start_server: StartServer, use: Use) -> None:
+        """Clients that are alone, WATCH, subscriptions and long pipelines wait as well, and as long."""
+        server = start_server(RedisServer)
+
+        async with RedisPool(url=server.url, outage_timeout=30) as pool:
+            await asyncio.to_thread(server.kill)
+            await down(pool)
+            waiting = asyncio.ensure_future(use(pool))
+
+            while not pool.statistics().leased[0].down:  # noqa: ASYNC110 - until it has tried
+                await asyncio.sleep(0)
+
+            await asyncio.to_thread(server.restart)
+            await waiting
+
+        async with RedisPool(url=server.url, outage_timeout=0.1, acquire_timeout=60) as pool:
+            await asyncio.to_thread(server.kill)
+            await down(pool)
+
+            with pytest.raises(UnavailableError) as caught:
+                await use(pool)
+
+            assert isinstance(caught.value, driver.ConnectionError)
 
     async def test_a_refusal_is_cheap(
         self, start_server: StartServer, monkeypatch: pytest.MonkeyPatch

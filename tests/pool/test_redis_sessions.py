@@ -60,11 +60,14 @@ class TestNamesOfSeveralWords:
         assert await waiting
 
     async def test_on_a_cluster(self, cluster_servers: ClusterServers) -> None:
-        """The key within the name leads to the right node."""
+        """The keys within the name lead to the right nodes, also to several."""
         async with RedisPool(url=cluster_servers.url, cluster=True, decode_responses=True) as pool:
             for number in range(20):
                 await pool.redis.set(f"one{number}", number)
                 assert await pool.redis.execute_command(f"GET one{number}") == str(number)
+
+            assert await pool.redis.execute_command("EXISTS one1 one2 one3") == 3
+            assert await pool.redis.execute_command("DEL one1 one2", "one3") == 3
 
     async def test_own_writes_are_forgotten_by_the_cache(self, redis_url: str) -> None:
         """A key within the name is forgotten too."""

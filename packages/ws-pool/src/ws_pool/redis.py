@@ -27,11 +27,12 @@ from ws_pool._mux._blocks import AloneBlock, SharedBlock
 from ws_pool._mux._cache import CachingClusterRedis, CachingRedis, ClientCache
 from ws_pool._mux._client import AloneRedis, Core, SharedRedis
 from ws_pool._mux._cluster import ClusterRedis
+from ws_pool._mux._connections import state_of
 from ws_pool._mux._embedded import EmbeddedServer
 from ws_pool._mux._endpoint import Endpoint
 from ws_pool._mux._errors import MaybeExecuted
 from ws_pool._mux._extensions import load_extension
-from ws_pool._mux._leases import OneConnection, mark
+from ws_pool._mux._leases import OneConnection
 from ws_pool._mux._link import Link
 from ws_pool._mux._node import Node, Wiring, fixed
 from ws_pool._mux._sentinel import MasterFinder, MasterWatch
@@ -477,6 +478,10 @@ class RedisPool:
 
         Returns:
             The lease and the client.
+
+        Raises:
+            AcquireTimeout: None was free in time.
+            UnavailableError: The server is gone, and was not back within ``outage_timeout`` seconds.
         """
         if self._client is None or self._core is None:
             raise self._refusal()
@@ -485,9 +490,9 @@ class RedisPool:
             self._client.client()  # tells that a cluster has no single session
             raise self._refusal()
 
-        lease = await self._node.pool.acquire()
+        lease = await self._node.leases.acquire()
         connection = lease.connection
-        mark(connection).clean = False
+        state_of(connection).clean = False
         pool = OneConnection(connection, **self._core.options)
         return lease, AloneRedis(self._core, connection_pool=pool, callbacks=self._client.response_callbacks)
 
@@ -500,7 +505,7 @@ class RedisPool:
         """
         assert self._node is not None  # noqa: S101 - there is a lease
         connection = lease.connection
-        self._node.pool.release(lease, discard=mark(connection).spoiled or not connection.is_connected)
+        self._node.pool.release(lease, discard=state_of(connection).spoiled or not connection.is_connected)
 
 
 class RedisPoolManager(BasePoolManager[RedisPool, Redis]):

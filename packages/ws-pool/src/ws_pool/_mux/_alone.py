@@ -11,9 +11,10 @@ from redis.asyncio.client import Monitor, PubSub
 from redis.asyncio.connection import AbstractConnection
 
 from ws_pool._mux._commands import Route, route_of
+from ws_pool._mux._connections import lost_session, state_of
 from ws_pool._mux._core import Core
 from ws_pool._mux._exchange import exchange
-from ws_pool._mux._leases import LeasePool, OneConnection, lost_session, mark
+from ws_pool._mux._leases import LeasePool, OneConnection
 from ws_pool._mux._pubsub import LentPubSub
 
 __all__ = ("AloneRedis",)
@@ -45,7 +46,7 @@ class AloneRedis(Redis):
             assert self.connection is not None  # noqa: S101 - initialize() has taken one
 
             async with self._single_conn_lock:
-                mark(self.connection).alone = True
+                state_of(self.connection).alone = True
 
                 if not self.connection.is_connected:
                     raise lost_session()
@@ -71,7 +72,7 @@ class AloneRedis(Redis):
         self, connection: AbstractConnection, args: Sequence[Any], options: dict[str, Any]
     ) -> Any:
         if route_of(args) is Route.SESSION:
-            mark(connection).spoiled = True
+            state_of(connection).spoiled = True
 
         try:
             return await exchange(self, self._core, connection, args, options)

@@ -23,27 +23,27 @@ from redis.client import EMPTY_RESPONSE, NEVER_DECODE, CaseInsensitiveDict
 from ws_pool._mux._alone import AloneRedis
 from ws_pool._mux._blocking import settle
 from ws_pool._mux._commands import Route, canonical, is_read_only, needs_arguments, route_of
+from ws_pool._mux._connections import state_of
 from ws_pool._mux._core import Core
-from ws_pool._mux._errors import LinkLost, MaybeExecuted, UnavailableError
+from ws_pool._mux._errors import LinkLost, MaybeExecuted
 from ws_pool._mux._exchange import exchange
 from ws_pool._mux._lane import Lane
-from ws_pool._mux._leases import LeasePool, mark
+from ws_pool._mux._leases import LeasePool
 from ws_pool._mux._link import Batch
 from ws_pool._mux._pipeline import SharedPipeline
 from ws_pool._mux._pubsub import LentPubSub
 from ws_pool._mux._retry import RetryPolicy, checked_retry, retry_of
 from ws_pool.errors import UsageError, WsError
 
-__all__ = ("SPECIAL", "AloneRedis", "Core", "RetryPolicy", "SharedRedis")
+__all__ = ("RETRIES", "SPECIAL", "AloneRedis", "Core", "RetryPolicy", "SharedRedis")
 
 
 _logger: Final = logging.getLogger("ws_pool.redis")
-_RETRIES: Final = 3
+RETRIES: Final = 3
 _PATIENCE: Final = 0.25  # seconds that a cancellation may be held up to end a blocking command
 _WAITS: Final = frozenset({"WAIT", "WAITAOF"})
 _WRITE: Final = ("PUBLISH", "ws-pool:wait", "")
 """WAIT waits for what its own connection has written; this comes after all that was answered on others."""
-_PROBE: Final = 0.02  # seconds between two looks whether a connection can be lent again
 _MAX_PLANS: Final = 2_000
 SPECIAL: Final = frozenset({NEVER_DECODE, EMPTY_RESPONSE, "retry"})
 
@@ -369,7 +369,7 @@ class SharedRedis(Redis):
     async def _execute_leased(self, route: Route, args: Sequence[Any], options: dict[str, Any]) -> Any:
         """Execute on a connection lent for this one command."""
         retry = retry_of(options, self._retry_policy)
-        again = _RETRIES if retry == "at_least_once" or is_read_only(args) else 0
+        again = RETRIES if retry == "at_least_once" or is_read_only(args) else 0
         leases = self._core.leases
 
         while True:
@@ -383,24 +383,34 @@ class SharedRedis(Redis):
 
                 again -= 1
 
-    async def _on_lease(
-        self, leases: LeasePool, lane: Lane, route: Route, args: Sequence[Any], options: dict[str, Any]
+    async def _on_lease(  # noqa: PLR0913 - two call sites' whole state
+        self,
+        leases: LeasePool,
+        lane: Lane,
+        route: Route,
+        args: Sequence[Any],
+        options: dict[str, Any],
+        *,
+        asking: bool = False,
     ) -> Any:
-        connection = await self._lend(leases, lane)
-        marks = mark(connection)
+        connection = await leases.get_connection()
+        state = state_of(connection)
         settling = False
 
         try:
             if route is Route.BLOCKING:
-                marks.client_id = marks.client_id or await self._client_id(connection)
+                state.client_id = state.client_id or await self._client_id(connection)
 
             if canonical(args) in _WAITS:
                 await exchange(self, self._core, connection, _WRITE, {})
 
+            if asking:
+                await exchange(self, self._core, connection, ("ASKING",), {})
+
             reply = await exchange(self, self._core, connection, args, options)
-            marks.clean = True
+            state.clean = True
         except driver.ResponseError:
-            marks.clean = True
+            state.clean = True
             raise
         except asyncio.CancelledError:
             settling = route is Route.BLOCKING and connection.is_connected
@@ -412,27 +422,10 @@ class SharedRedis(Redis):
         else:
             return reply
         finally:
-            marks.spoiled |= route is Route.SESSION
+            state.spoiled |= route is Route.SESSION
 
             if not settling:
                 await leases.release(connection)
-
-    async def _lend(self, leases: LeasePool, lane: Lane) -> AbstractConnection:
-        """Lend a connection; in an outage, wait as long for the server as shared commands do."""
-        deadline = 0.0
-
-        while True:
-            try:
-                return await leases.get_connection()
-            except UnavailableError:
-                now = self._loop.time()
-                deadline = deadline or now + lane.patience
-
-                if now >= deadline:
-                    raise
-
-            lane.check()
-            await asyncio.sleep(_PROBE)
 
     async def _client_id(self, connection: AbstractConnection) -> int:
         return int(await exchange(self, self._core, connection, ("CLIENT ID",), {}))
@@ -451,17 +444,17 @@ class SharedRedis(Redis):
         async def end() -> None:
             try:
                 async with asyncio.timeout(self._core.command_timeout):
-                    await settle(connection, args, mark(connection).client_id, ask, first)
+                    await settle(connection, args, state_of(connection).client_id, ask, first)
 
-                mark(connection).clean = True
+                state_of(connection).clean = True
             except (driver.RedisError, WsError, LinkLost, OSError, TimeoutError) as error:
-                mark(connection).spoiled = True
+                state_of(connection).spoiled = True
                 _logger.warning("redis pool %r closes a blocked connection: %s", self._core.name, error)
             finally:
                 await leases.release(connection)
 
         # Sent here and now, so that what this task sends next finds the waiter gone.
-        first = asyncio.ensure_future(ask(("CLIENT", "UNBLOCK", mark(connection).client_id)))
+        first = asyncio.ensure_future(ask(("CLIENT", "UNBLOCK", state_of(connection).client_id)))
         task = self._loop.create_task(end())
         self._core.settling.add(task)
         task.add_done_callback(self._core.settling.discard)
@@ -486,7 +479,7 @@ class SharedRedis(Redis):
 
             if isinstance(error, LinkLost):
                 self._check_retry(error, read_only, attempts, args, policy)
-            elif not self._core.follow_master or attempts > _RETRIES:
+            elif not self._core.follow_master or attempts > RETRIES:
                 raise error
 
             lane = self._lane or self._core.pick()
@@ -513,7 +506,7 @@ class SharedRedis(Redis):
         if lost.sent and not read_only and policy != "at_least_once":
             raise self._core.lost(args, lost.reason) from None
 
-        if attempts > _RETRIES:
+        if attempts > RETRIES:
             raise (self._core.lost if lost.sent else self._core.unsent)(args, lost.reason) from None
 
     def _refuse_loop(self) -> None:

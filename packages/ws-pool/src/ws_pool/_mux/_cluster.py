@@ -13,49 +13,26 @@ from redis import exceptions as driver
 from redis.asyncio.client import PubSub
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 
-from ws_pool._mux._client import SPECIAL, AloneRedis, Core, SharedRedis
-from ws_pool._mux._commands import Route, canonical, is_read_only, route_of
-from ws_pool._mux._errors import LinkLost, UnavailableError
+from ws_pool._mux._client import RETRIES, SPECIAL, AloneRedis, Core, SharedRedis
+from ws_pool._mux._cluster_pipeline import ClusterPipeline
+from ws_pool._mux._commands import Route, canonical, is_read_only, route_of, split
+from ws_pool._mux._errors import LinkLost, MaybeExecuted, UnavailableError
 from ws_pool._mux._link import Batch
 from ws_pool._mux._node import Node
+from ws_pool._mux._patience import ATTEMPTS, Patience
 from ws_pool._mux._pipeline import SharedPipeline
 from ws_pool._mux._pubsub import LentPubSub
 from ws_pool._mux._retry import RetryPolicy, retry_of
 from ws_pool._mux._slots import slot_of
+from ws_pool._mux._spread import EVERYWHERE, SPLIT, SPREAD, put_together
 from ws_pool._mux._topology import Topology
 from ws_pool.errors import ClosedError, UsageError
 
 __all__ = ("ClusterRedis",)
 
-_REDIRECTS: Final = 16
-_PAUSE: Final = 0.05  # seconds to wait for a slot that is on its way, or a cluster that is not whole
-_LONGER_PAUSE: Final = 0.25  # the same, when it takes longer
 _REDIRECTED: Final = (driver.MovedError, driver.AskError)
 _UNSETTLED: Final = (driver.TryAgainError, driver.ClusterDownError, UnavailableError)
 _FAILED: Final = (LinkLost, *_REDIRECTED, *_UNSETTLED)
-
-_EVERYWHERE: Final = frozenset(
-    {
-        "CONFIG RESETSTAT",
-        "CONFIG REWRITE",
-        "CONFIG SET",
-        "FLUSHALL",
-        "FLUSHDB",
-        "FUNCTION DELETE",
-        "FUNCTION FLUSH",
-        "FUNCTION LOAD",
-        "FUNCTION RESTORE",
-        "PING",
-        "SCRIPT FLUSH",
-        "SCRIPT KILL",
-        "SCRIPT LOAD",
-    }
-)
-_SUMMED: Final = frozenset({"DBSIZE"})
-_JOINED: Final = frozenset({"KEYS"})
-_ALL_TRUE: Final = frozenset({"SCRIPT EXISTS"})
-_SPLIT: Final = frozenset({"DEL", "EXISTS", "TOUCH", "UNLINK"})
-_ELSEWHERE: Final = _EVERYWHERE | _SUMMED | _JOINED | _ALL_TRUE | _SPLIT
 
 
 class ClusterRedis(SharedRedis):
@@ -70,7 +47,7 @@ class ClusterRedis(SharedRedis):
     def __init__(self, core: Core, topology: Topology, *, retry: RetryPolicy = "safe") -> None:
         super().__init__(core, retry=retry)
         self.topology = topology
-        self._simple = topology.keys.simple - _ELSEWHERE
+        self._simple = topology.keys.simple - SPREAD
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
         """Execute a command where its key lives; see `SharedRedis.execute_command` for errors."""
@@ -87,7 +64,7 @@ class ClusterRedis(SharedRedis):
         route = route_of(args)
 
         if route is not Route.SHARED:
-            return await self._lease_and_execute(route, args, options)
+            return await self._lease_and_execute(route, args, options, retry)
 
         raw = NEVER_DECODE in options and self._core.decodes
         options.pop(NEVER_DECODE, None)
@@ -104,7 +81,7 @@ class ClusterRedis(SharedRedis):
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> SharedPipeline:  # noqa: FBT001, FBT002 - redis-py's signature
         """Make a pipeline; one with a transaction, or with WATCH, must keep to one slot."""
-        return _ClusterPipeline(self, self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        return ClusterPipeline(self, self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
     def client(self) -> AloneRedis:
         """Refuse: a cluster has no single session."""
@@ -165,6 +142,8 @@ class ClusterRedis(SharedRedis):
                         reply = await self._ask(commands[index], self._retry_policy)  # noqa: PLW2901 - the final reply
                     except driver.ResponseError as error:
                         reply = error  # noqa: PLW2901 - as above
+                else:
+                    self.topology.served(slots[index])
 
                 replies[index] = reply
 
@@ -198,33 +177,31 @@ class ClusterRedis(SharedRedis):
         """Send a command whose first argument is its key, which needs no closer look."""
         packer = self._core.packer
         key = packer.encode(args[1])
-        node = await self._node_of(slot_of(key if isinstance(key, bytes) else bytes(key)))
+        slot = slot_of(key if isinstance(key, bytes) else bytes(key))
+        node = await self._node_of(slot)
         lane = node.lane or node.pick()
-        slot = self._create_future()
+        future = self._create_future()
 
         try:
-            lane.submit(slot, packer.pack(args))
-            return await slot
+            lane.submit(future, packer.pack(args))
+            reply = await future
         except _FAILED as error:
             return await self._send(args, self._retry_policy, failed=(error, node))
+        finally:
+            del future  # it holds the error, whose traceback holds all that is in here
+
+        self.topology.served(slot)
+        return reply
 
     async def _ask(self, args: Sequence[Any], retry: RetryPolicy, *, raw: bool = False) -> Any:
         """Send a command to where it belongs, and put the replies together when these are several."""
         name = canonical(args)
 
-        if name in _SPLIT:
+        if name in SPLIT:
             return await self._split(args, retry)
 
-        if name in _EVERYWHERE | _SUMMED | _JOINED | _ALL_TRUE:
-            replies = await self._send_to_all(args, retry, raw=raw)
-
-            if name in _SUMMED:
-                return sum(replies)
-
-            if name in _JOINED:
-                return [key for reply in replies for key in reply]
-
-            return [min(flags) for flags in zip(*replies, strict=True)] if name in _ALL_TRUE else replies[0]
+        if name in EVERYWHERE:
+            return put_together(name, await self._send_to_all(args, retry, raw=raw))
 
         if name == "SCAN":
             raise UsageError("SCAN has one cursor for each node of a cluster: use scan_iter()")
@@ -251,13 +228,15 @@ class ClusterRedis(SharedRedis):
     async def _split(self, args: Sequence[Any], retry: RetryPolicy) -> Any:
         parts: dict[int | None, list[Any]] = defaultdict(list)
 
-        for key in args[1:]:
-            parts[self.topology.keys.slot((args[0], key))].append(key)
+        name, *keys = split(args)
+
+        for key in keys:
+            parts[self.topology.keys.slot((name, key))].append(key)
 
         if len(parts) < 2:
             return await self._send(args, retry)
 
-        return sum(await asyncio.gather(*(self._send((args[0], *keys), retry) for keys in parts.values())))
+        return sum(await asyncio.gather(*(self._send((name, *some), retry) for some in parts.values())))
 
     async def _send(
         self,
@@ -276,7 +255,7 @@ class ClusterRedis(SharedRedis):
         asking = False
         target = node
         losses = redirects = 0
-        patience = _Patience(topology.patience)
+        patience = Patience(topology, slot)
 
         while True:
             try:
@@ -285,7 +264,7 @@ class ClusterRedis(SharedRedis):
                     raise error
 
                 target = target or topology.node_of(slot)
-                return await self._exchange(target, data, asking=asking, raw=raw)
+                reply = await self._exchange(target, data, asking=asking, raw=raw)
             except _FAILED as problem:
                 asking, error = False, problem
 
@@ -298,7 +277,7 @@ class ClusterRedis(SharedRedis):
                     await patience.wait(error)
                     await asyncio.wait([topology.refresh_soon()], timeout=self._core.command_timeout)
                     target = node
-                elif (redirects := redirects + 1) > _REDIRECTS:
+                elif (redirects := redirects + 1) > ATTEMPTS:
                     raise
                 elif isinstance(error, driver.MovedError):
                     assert target is not None  # noqa: S101 - it has answered
@@ -308,6 +287,9 @@ class ClusterRedis(SharedRedis):
                     assert target is not None  # noqa: S101 - it has answered
                     target = await topology.node_at(error.host, error.port, target)
                     asking = True
+            else:
+                topology.served(slot)
+                return reply
 
     async def _exchange(self, node: Node, data: bytes, *, asking: bool, raw: bool) -> Any:
         lane = node.lane or node.pick()
@@ -356,7 +338,7 @@ class ClusterRedis(SharedRedis):
             raise driver.RedisClusterException("a transaction on a cluster must keep to keys of one slot")
 
         slot = next(iter(slots), None)
-        patience = _Patience(self.topology.patience)
+        patience = Patience(self.topology, slot)
 
         while True:
             node = await self._node_of(slot)
@@ -364,6 +346,7 @@ class ClusterRedis(SharedRedis):
             problem = next((reply for reply in replies if isinstance(reply, _FAILED)), None)
 
             if problem is None:
+                self.topology.served(slot)
                 return replies
 
             if isinstance(problem, driver.MovedError):
@@ -374,56 +357,59 @@ class ClusterRedis(SharedRedis):
             except _FAILED:
                 return replies
 
-    async def _lease_and_execute(self, route: Route, args: Sequence[Any], options: dict[str, Any]) -> Any:
-        slot = self.topology.keys.slot(args)
+    async def _lease_and_execute(
+        self, route: Route, args: Sequence[Any], options: dict[str, Any], retry: RetryPolicy
+    ) -> Any:
+        """Execute on a lent connection to the node of the key, and follow the key to where it has moved."""
+        topology = self.topology
+        slot = topology.keys.slot(args)
+        again = RETRIES if retry == "at_least_once" or is_read_only(args) else 0
+        patience = Patience(topology, slot)
+        importing: Node | None = None  # where a slot is on its way to
+        redirects = 0
 
-        for attempt in range(_REDIRECTS + 1):
-            node = await self._node_of(slot)
+        while True:
+            target, importing = importing, None
+            asking = target is not None
 
             try:
-                return await self._on_lease(node.leases, node.lane or node.pick(), route, args, dict(options))
-            except driver.MovedError as error:
-                if attempt == _REDIRECTS:
+                node = target or await self._node_of(slot)
+                lane = node.lane or node.pick()
+                reply = await self._on_lease(node.leases, lane, route, args, dict(options), asking=asking)
+            except MaybeExecuted:
+                topology.refresh_soon()
+
+                if not again:
                     raise
 
-                await self.topology.moved(error.slot_id, error.host, error.port, node)
-            except ClosedError:
-                if attempt == _REDIRECTS or node in self.topology.nodes or self.topology.closed:
+                again -= 1
+            except (*_REDIRECTED, ClosedError) as error:
+                redirects += 1
+
+                if redirects > ATTEMPTS:
                     raise
 
-        raise AssertionError("unreachable")  # the last attempt returns or raises
+                importing = await self._redirected(error, node)
+            except _UNSETTLED as error:
+                await patience.wait(error)
+                await asyncio.wait([topology.refresh_soon()], timeout=self._core.command_timeout)
+            else:
+                topology.served(slot)
+                return reply
 
+    async def _redirected(self, error: Exception, node: Node) -> Node | None:
+        """Follow a redirection; give the node to ask when a slot is on its way to it."""
+        topology = self.topology
 
-class _Patience:
-    """
-    How long one caller waits for a cluster that is not whole.
+        if isinstance(error, driver.AskError):
+            return await topology.node_at(error.host, error.port, node)
 
-    A node that was gone for too long already is given up after a number of attempts; while the
-    cluster says that it is down, or a slot that it is on its way, time counts.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._began = 0.0
-        self._attempts = 0
-
-    async def wait(self, error: Exception) -> None:
-        """
-        Pause before the next attempt.
-
-        Args:
-            error: How the last one has failed; raised when there is no time left.
-        """
-        now = asyncio.get_running_loop().time()
-        self._began = self._began or now
-        self._attempts += 1
-
-        if self._attempts > _REDIRECTS and (
-            isinstance(error, UnavailableError) or now >= self._began + self._seconds
-        ):
+        if isinstance(error, driver.MovedError):
+            await topology.moved(error.slot_id, error.host, error.port, node)
+        elif node in topology.nodes or topology.closed:
             raise error
 
-        await asyncio.sleep(_PAUSE if self._attempts <= _REDIRECTS else _LONGER_PAUSE)
+        return None
 
 
 class _NodeRedis(ClusterRedis):
@@ -436,37 +422,3 @@ class _NodeRedis(ClusterRedis):
 
     async def _ask(self, args: Sequence[Any], retry: RetryPolicy, *, raw: bool = False) -> Any:
         return await self._send(args, retry, node=self._node, raw=raw)
-
-
-class _ClusterPipeline(SharedPipeline):
-    """A pipeline whose WATCH takes a connection to the node of the watched key."""
-
-    _client: ClusterRedis
-
-    def _may_share(self, stack: list[Any]) -> bool:
-        """Share in all cases but WATCH: a connection of one's own leads to one node only."""
-        if self.connection is not None or self.watching:
-            return False
-
-        alone = [canonical(args) for args, _ in stack if route_of(args) is not Route.SHARED]
-        raw = [canonical(args) for args, options in stack if self._client.decodes and NEVER_DECODE in options]
-
-        if alone or raw:
-            names = ", ".join(sorted({*alone, *raw}))
-            raise UsageError(f"a pipeline on a cluster cannot hold {names}: execute it alone")
-
-        return True
-
-    async def immediate_execute_command(
-        self, *args: Any, **options: Any
-    ) -> Any:  # Any: redis-py's own signature
-        """Execute at once, on the node of the first key."""
-        if self.connection is None:
-            topology = self._client.topology
-            self.connection_pool = topology.node_of(topology.keys.slot(args)).leases
-
-        try:
-            return await super().immediate_execute_command(*args, **options)  # type: ignore[no-untyped-call]
-        except driver.MovedError:
-            self._client.topology.refresh_soon()
-            raise

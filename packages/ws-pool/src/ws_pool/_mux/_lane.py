@@ -141,11 +141,6 @@ class Lane:
         return self._up
 
     @property
-    def patience(self) -> float:
-        """How many seconds a command waits for a server that is gone."""
-        return self._limits.outage_timeout
-
-    @property
     def endpoint(self) -> Endpoint | None:
         """Where the last link went to."""
         return self._endpoint
@@ -201,6 +196,20 @@ class Lane:
 
     # What senders call ------------------------------------------------------------------------
 
+    def check_reachable(self) -> None:
+        """
+        Make sure that it is worth waiting for the server.
+
+        Raises:
+            ClosedError: The lane was closed.
+            UnavailableError: The server has been gone for too long.
+        """
+        if self._closed:
+            raise ClosedError(f"redis pool {self._name!r} is closed", pool=self._name)
+
+        if not self._up and self._down_since + self._limits.outage_timeout <= self._loop.time():
+            raise self._unavailable(self._reason)
+
     def check(self) -> None:
         """
         Make sure that another command may at least be queued.
@@ -210,11 +219,7 @@ class Lane:
             UnavailableError: The server has been gone for too long.
             AcquireTimeout: The queue is full.
         """
-        if self._closed:
-            raise ClosedError(f"redis pool {self._name!r} is closed", pool=self._name)
-
-        if not self._up and self._down_since + self._limits.outage_timeout <= self._loop.time():
-            raise self._unavailable(self._reason)
+        self.check_reachable()
 
         if self._full and not self.link.limit:
             now = self._loop.time()
@@ -433,6 +438,10 @@ class Lane:
 
         if link.closed:
             raise LinkLost("the connection was lost right after the greeting", sent=False)
+
+        if self._closed:
+            link.kill("the pool was closed")
+            raise LinkLost("the pool was closed meanwhile", sent=False)
 
         self._on_up(link)
         self.link = link

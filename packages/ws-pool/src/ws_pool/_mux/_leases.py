@@ -8,209 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
+import random
 import secrets
-import ssl
-from collections.abc import Iterable, Sequence
-from typing import Any, Final, cast
+from collections.abc import Callable
+from typing import Any
 
 from redis import exceptions as driver
-from redis.asyncio.connection import (
-    AbstractConnection,
-    Connection,
-    ConnectionPool,
-    UnixDomainSocketConnection,
-)
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.credentials import CredentialProvider
+from redis.asyncio.connection import AbstractConnection, Connection, ConnectionPool
 
 from ws_pool import errors
-from ws_pool._mux._commands import Route, route_of
-from ws_pool._mux._endpoint import Endpoint, resolve_credentials
+from ws_pool._mux._connections import lost_session, make_connection, state_of
+from ws_pool._mux._endpoint import Endpoint
 from ws_pool._mux._errors import AcquireTimeout, UnavailableError
-from ws_pool.errors import UsageError
+from ws_pool.errors import NotReadyError, UsageError
 from ws_pool.pool import Lease, Pool
 
-__all__ = (
-    "Connector",
-    "Dedicated",
-    "LeasePool",
-    "OneConnection",
-    "connection_options",
-    "lost_session",
-    "make_connection",
-    "mark",
-)
+__all__ = ("Connector", "LeasePool", "OneConnection")
 
-
-_WATCHED: Final = frozenset({"WATCH", "UNWATCH", "MULTI", "EXEC", "DISCARD"})
-
-
-class Dedicated:
-    """What we remember about a connection of redis-py."""
-
-    clean = True
-    """Whether the last user left nothing behind: all replies read, session untouched."""
-
-    client_id = 0
-    """The connection's id at the server, once it was asked for."""
-
-    spoiled = False
-    """Whether the session was changed, so that the connection must be closed after use."""
-
-    retired = False
-    """Whether its pool was closed; redis-py's PubSub would connect again, and nobody would close that."""
-
-    alone = False
-    """Whether somebody's session is on it, which would be another one after it had connected again."""
-
-    def refuse_to_connect(self) -> None:
-        """
-        Refuse to connect again, when nobody may.
-
-        Raises:
-            redis.exceptions.ConnectionError: The pool was closed, or a session was lost.
-        """
-        if self.retired:
-            raise driver.ConnectionError("the redis pool of this connection was closed")
-
-        if self.alone:
-            raise lost_session()
-
-    def note(self, args: Sequence[Any]) -> None:
-        """Note what a command does to the session, however it came here."""
-        self.spoiled |= route_of(args) is Route.SESSION
-
-
-class _Noting(Dedicated, AbstractConnection):
-    """
-    Looks at all that redis-py's clients and pipelines send.
-
-    redis-py's own WATCH, MULTI, EXEC and UNWATCH undo each other, so they leave nothing behind.
-    """
-
-    async def send_command(self, *args: Any, **options: Any) -> None:  # Any: redis-py's own signature
-        if args[0] not in _WATCHED:
-            self.note(args)
-
-        await super().send_command(*args, **options)
-
-    def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
-        stack = [tuple(command) for command in commands]
-        whole = bool(stack) and stack[0] == ("MULTI",) and stack[-1] == ("EXEC",)
-
-        for command in stack[1:-1] if whole else stack:
-            self.note(command)
-
-        return super().pack_commands(stack)
-
-
-class _TcpConnection(_Noting, Connection):
-    """A TCP connection, with a ready TLS context if any."""
-
-    tls: ssl.SSLContext | None = None
-
-    async def _connect(self) -> None:
-        self.refuse_to_connect()
-        await super()._connect()  # type: ignore[no-untyped-call]  # redis-py's
-
-    def _connection_arguments(self) -> dict[str, Any]:  # Any: redis-py's own signature
-        arguments = dict(super()._connection_arguments())
-
-        if self.tls is not None:
-            arguments["ssl"] = self.tls
-
-        return arguments
-
-
-class _UnixConnection(_Noting, UnixDomainSocketConnection):
-    """A unix socket connection."""
-
-    async def _connect(self) -> None:
-        self.refuse_to_connect()
-        await super()._connect()  # type: ignore[no-untyped-call]  # redis-py's
-
-
-class _Credentials(CredentialProvider):
-    """Asks an endpoint's callable, as the shared connection does."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-
-    def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        raise NotImplementedError  # only the async way is used
-
-    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        username, password = await resolve_credentials(self._endpoint)
-        return (username, password or "") if username else (password or "",)
-
-
-def connection_options(
-    *, encoding: str, errors: str, decode_responses: bool, protocol: int | None
-) -> dict[str, Any]:  # Any: redis-py's keyword arguments
-    """
-    Give the options of redis-py's connections that don't depend on the server.
-
-    Args:
-        encoding: Of text.
-        errors: What to do with text that can't be encoded or decoded.
-        decode_responses: Whether replies are text.
-        protocol: RESP version as the user gave it; None lets redis-py choose.
-
-    Returns:
-        Keyword arguments.
-    """
-    options: dict[str, Any] = {
-        "encoding": encoding,
-        "encoding_errors": errors,
-        "decode_responses": decode_responses,
-        "socket_timeout": None,
-        "retry": Retry(NoBackoff(), 0),
-    }
-
-    if protocol is not None:
-        options["protocol"] = protocol
-
-    if "maint_notifications_config" in inspect.signature(AbstractConnection).parameters:
-        from redis.maint_notifications import MaintNotificationsConfig  # noqa: PLC0415 - redis-py 8 only
-
-        options["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
-
-    return options
-
-
-def make_connection(endpoint: Endpoint, options: dict[str, Any], *, timeout: float) -> AbstractConnection:
-    """
-    Build a connection, not connected yet.
-
-    Args:
-        endpoint: Where to and how.
-        options: What `connection_options` gave.
-        timeout: Seconds for the connect.
-
-    Returns:
-        A connection that is also a `Dedicated`.
-    """
-    common: dict[str, Any] = {**options, "db": endpoint.db, "client_name": endpoint.client_name}
-
-    if endpoint.credentials is not None:
-        common["credential_provider"] = _Credentials(endpoint)
-    else:
-        common |= {"username": endpoint.username, "password": endpoint.password}
-
-    if endpoint.path is not None:
-        return _UnixConnection(path=endpoint.path, socket_connect_timeout=timeout, **common)
-
-    connection = _TcpConnection(
-        host=endpoint.host,
-        port=endpoint.port,
-        socket_connect_timeout=timeout,
-        socket_keepalive=True,
-        **common,
-    )
-    connection.tls = endpoint.tls
-    return connection
+_SOONEST, _LATEST = 0.02, 0.2  # seconds between two looks whether a connection can be lent again
 
 
 class LeasePool(ConnectionPool):
@@ -219,12 +34,26 @@ class LeasePool(ConnectionPool):
 
     Args:
         pool: Holds the connections.
+        acquire_timeout: Seconds to wait for a connection at most, outages included.
+        patience: Seconds of them to wait for a server that is gone.
+        check: Raises when the server was gone for too long already, or the owner was closed.
         **options: What `connection_options` gave.
     """
 
-    def __init__(self, pool: Pool[AbstractConnection], **options: Any) -> None:
-        super().__init__(connection_class=_TcpConnection, **options)
+    def __init__(
+        self,
+        pool: Pool[AbstractConnection],
+        *,
+        acquire_timeout: float,
+        patience: float,
+        check: Callable[[], None],
+        **options: Any,
+    ) -> None:
+        super().__init__(connection_class=Connection, **options)
         self._pool = pool
+        self._acquire_timeout = acquire_timeout
+        self._patience = patience
+        self._check = check
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lent: dict[AbstractConnection, Lease[AbstractConnection]] = {}
 
@@ -234,24 +63,48 @@ class LeasePool(ConnectionPool):
     def __del__(self) -> None:
         """Leave redis-py's counting of its own connections out: there are none."""
 
-    async def get_connection(self, *_: object, **__: object) -> AbstractConnection:
+    def use(self, pool: Pool[AbstractConnection]) -> None:
+        """Lend from another pool, because the first could not be started."""
+        self._pool = pool
+
+    async def acquire(self) -> Lease[AbstractConnection]:
         """
-        Lend a connection.
+        Lend a connection; in an outage, wait as long for the server as shared commands do.
+
+        Returns:
+            The lease, to be given back to the generic pool.
 
         Raises:
             AcquireTimeout: None was free in time.
             UnavailableError: The server is down.
         """
-        try:
-            lease = await self._pool.acquire()
-        except (errors.AcquireTimeout, errors.UnavailableError) as error:
-            kind = AcquireTimeout if isinstance(error, errors.AcquireTimeout) else UnavailableError
-            raise kind(error.message, code=error.code, **error.context) from error  # redis-py's error too
+        time = asyncio.get_running_loop().time
+        end, deadline, pause = time() + self._acquire_timeout, 0.0, _SOONEST
 
+        while True:
+            try:
+                return await self._pool.acquire(timeout=max(0.0, end - time()))
+            except errors.AcquireTimeout as error:
+                raise AcquireTimeout(error.message, code=error.code, **error.context) from error
+            except (errors.UnavailableError, NotReadyError) as error:
+                self._check()
+                now = time()
+                deadline = deadline or min(end, now + self._patience)
+
+                if now >= deadline:
+                    raise UnavailableError(error.message, code=error.code, **error.context) from error
+
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(_LATEST, pause * 2)
+
+    async def get_connection(self, *_: object, **__: object) -> AbstractConnection:
+        """Lend a connection to redis-py; see `acquire`."""
+        lease = await self.acquire()
         self._loop = asyncio.get_running_loop()
         connection = lease.connection
         self._lent[connection] = lease
-        mark(connection).clean = mark(connection).alone = False
+        state = state_of(connection)
+        state.clean = state.alone = False
         return connection
 
     async def release(self, connection: AbstractConnection) -> None:
@@ -259,7 +112,7 @@ class LeasePool(ConnectionPool):
         lease = self._lent.pop(connection, None)
 
         if lease is not None:
-            self._pool.release(lease, discard=mark(connection).spoiled or not connection.is_connected)
+            self._pool.release(lease, discard=state_of(connection).spoiled or not connection.is_connected)
 
     def hang_up(self) -> None:
         """Cut the connections that listen for messages: they would never come back by themselves."""
@@ -289,7 +142,7 @@ class LeasePool(ConnectionPool):
         return True
 
     def _cut(self, connection: AbstractConnection, lease: Lease[AbstractConnection]) -> None:
-        mark(connection).retired = True
+        state_of(connection).retired = True
         writer = connection._writer  # noqa: SLF001 - its own way waits for buffers to drain
 
         if writer is not None:
@@ -317,8 +170,8 @@ class OneConnection(ConnectionPool):
     """
 
     def __init__(self, connection: AbstractConnection, **options: Any) -> None:
-        super().__init__(connection_class=_TcpConnection, **options)
-        mark(connection).alone = True
+        super().__init__(connection_class=Connection, **options)
+        state_of(connection).alone = True
         self._one = connection
         self._turn = asyncio.Lock()
         self._holder: asyncio.Task[Any] | None = None
@@ -389,7 +242,7 @@ class Connector:
             self.terminate(connection)
             raise
 
-        mark(connection).spoiled = False  # what the greeting did is no change
+        state_of(connection).spoiled = False  # what the greeting did is no change
         return connection
 
     def is_alive(self, conn: AbstractConnection) -> bool:
@@ -399,7 +252,7 @@ class Connector:
 
     def is_clean(self, conn: AbstractConnection) -> bool:
         """Tell whether the last user left nothing behind."""
-        return mark(conn).clean
+        return state_of(conn).clean
 
     async def ping(self, conn: AbstractConnection) -> None:
         """
@@ -418,7 +271,7 @@ class Connector:
     async def reset(self, conn: AbstractConnection) -> None:
         """Make sure that nothing was left behind; what has changed its session is not kept at all."""
         await self.ping(conn)
-        mark(conn).clean = True
+        state_of(conn).clean = True
 
     async def close(self, conn: AbstractConnection) -> None:
         """Close gracefully."""
@@ -432,15 +285,3 @@ class Connector:
             writer.transport.abort()
 
         conn._close()  # noqa: SLF001 - forgets the streams, without I/O
-
-
-def lost_session() -> UnavailableError:
-    """Build the error for a client whose connection was lost, and with it what the server knew of it."""
-    return UnavailableError(
-        "the connection of this client was lost, and its session with it: take another client"
-    )
-
-
-def mark(connection: AbstractConnection) -> Dedicated:
-    """Give a connection's marks; all that this module makes have them."""
-    return cast("Dedicated", connection)

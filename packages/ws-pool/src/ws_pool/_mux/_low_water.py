@@ -25,7 +25,7 @@ class LowWater:
     """
 
     def __init__(self, most: int) -> None:
-        self._mark = max(1, most - most // 3)
+        self._threshold = max(1, most - most // 3)
         self._next = float("-inf")
 
     def due(self, queued: int, *, now: float) -> bool:
@@ -39,7 +39,7 @@ class LowWater:
         Returns:
             Whether two thirds are taken and no warning was due in the last minute.
         """
-        if queued < self._mark or now < self._next:
+        if queued < self._threshold or now < self._next:
             return False
 
         self._next = now + _EVERY

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 
+from ws_pool._mux._connections import connection_options
 from ws_pool._mux._endpoint import Endpoint
 from ws_pool._mux._lane import Lane
-from ws_pool._mux._leases import Connector, LeasePool, connection_options
+from ws_pool._mux._leases import Connector, LeasePool
 from ws_pool._mux._link import Link
 from ws_pool._mux._settings import Settings
 from ws_pool._mux._wire import Packer
@@ -103,16 +104,17 @@ class Node:
             )
             for _ in range(settings.shared_connections)
         )
-        self.pool: Pool[AbstractConnection] = Pool(
-            Connector(resolve, wiring.options, timeout=settings.limits.connect_timeout),
-            name=wiring.name,
-            min_size=settings.min_size,
-            max_size=settings.max_size,
+        self._closed = False
+        self._wiring = wiring
+        self._connector = Connector(resolve, wiring.options, timeout=settings.limits.connect_timeout)
+        self.pool = self._new_pool(settings.min_size)
+        self.leases = LeasePool(
+            self.pool,
             acquire_timeout=settings.acquire_timeout,
-            connect_timeout=settings.limits.connect_timeout,
-            leak_threshold=settings.leak_threshold,
+            patience=settings.limits.outage_timeout,
+            check=lambda: self.pick().check_reachable(),
+            **wiring.options,
         )
-        self.leases = LeasePool(self.pool, **wiring.options)
         self.lane = self.lanes[0] if len(self.lanes) == 1 else None
 
     def __repr__(self) -> str:
@@ -138,7 +140,22 @@ class Node:
         for lane in self.lanes:
             await lane.start()
 
-        await self.pool.start()
+        if not self._closed:
+            await self.pool.start()
+
+    async def start_in_outage(self) -> None:
+        """Go on in the background after `start` has failed; no connection is kept open to be lent."""
+        if self._closed:
+            return
+
+        for lane in self.lanes:
+            if not lane.connected:
+                lane.start_soon()
+
+        if not self.pool.ready:
+            self.pool = self._new_pool(min_size=0)
+            self.leases.use(self.pool)
+            await self.pool.start()
 
     async def close(self, *, timeout: float) -> None:  # noqa: ASYNC109 - how long to wait for others, not for the caller
         """
@@ -147,8 +164,21 @@ class Node:
         Args:
             timeout: Seconds to wait for replies and for lent connections to come back.
         """
+        self._closed = True
         await asyncio.gather(*(lane.close(timeout=timeout) for lane in self.lanes))
 
         if self.pool.ready:
             self.leases.hang_up()
             await self.pool.close(timeout=timeout)
+
+    def _new_pool(self, min_size: int) -> Pool[AbstractConnection]:
+        settings = self._wiring.settings
+        return Pool(
+            self._connector,
+            name=self._wiring.name,
+            min_size=min_size,
+            max_size=settings.max_size,
+            acquire_timeout=settings.acquire_timeout,
+            connect_timeout=settings.limits.connect_timeout,
+            leak_threshold=settings.leak_threshold,
+        )

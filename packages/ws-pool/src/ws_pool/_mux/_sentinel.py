@@ -13,9 +13,10 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
+from ws_pool._mux._connections import connection_options, make_connection
 from ws_pool._mux._endpoint import Endpoint
 from ws_pool._mux._errors import LinkLost
-from ws_pool._mux._leases import OneConnection, connection_options, make_connection
+from ws_pool._mux._leases import OneConnection
 from ws_pool._mux._question import ask_once
 from ws_pool._mux._tasks import end_all
 from ws_pool._mux._wire import Packer

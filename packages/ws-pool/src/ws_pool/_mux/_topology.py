@@ -51,6 +51,8 @@ class Topology:
         self._owner: list[Address | None] = [None] * SLOTS
         self._refreshing: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._given_up: set[int | None] = set()
+        self._opening: dict[Address, asyncio.Task[None]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
         self.keys = KeyTable((), wiring.packer.encode)
@@ -105,7 +107,8 @@ class Topology:
             timeout: Seconds to wait for replies.
         """
         self._closed = True
-        await end_all(*(task for task in (self._looking, self._refreshing) if task is not None))
+        chores = (self._looking, self._refreshing, *self._opening.values())
+        await end_all(*(task for task in chores if task is not None))
         nodes, self._nodes = self.nodes, {}
         await asyncio.gather(*(node.close(timeout=timeout) for node in nodes), *self._leaving)
 
@@ -135,6 +138,8 @@ class Topology:
         """
         Give the node at an address that a redirection names.
 
+        A caller that is cancelled does not stop the connecting, on which others may wait.
+
         Args:
             host: Its host; empty for the host of the node that has redirected.
             port: Its port.
@@ -148,7 +153,12 @@ class Topology:
 
         if node is None:
             node = self._node(address)
-            await self._connect(node)
+            task = asyncio.get_running_loop().create_task(self._connect(node), name="ws-pool cluster node")
+            self._opening[address] = task
+            task.add_done_callback(lambda _: self._opening.pop(address))
+
+        if address in self._opening:
+            await asyncio.wait([self._opening[address]])  # which neither cancels it nor is cancelled by it
 
         return node
 
@@ -165,6 +175,19 @@ class Topology:
         node = await self.node_at(host, port, known)
         self._owner[slot] = node.key
         self.refresh_soon()
+
+    def give_up(self, slot: int | None) -> None:
+        """Remember that a command has waited in vain for a cluster that says it is down."""
+        self._given_up.add(slot)
+
+    def is_given_up(self, slot: int | None) -> bool:
+        """Tell whether that was so for the last command of a slot that waited."""
+        return slot in self._given_up
+
+    def served(self, slot: int | None) -> None:
+        """Note that a command of a slot was answered."""
+        if self._given_up:
+            self._given_up.discard(slot)
 
     def refresh_soon(self) -> asyncio.Task[None]:
         """
@@ -255,14 +278,8 @@ class Topology:
         """Connect now, or in the background when the node is down: its slots may soon be another's."""
         try:
             await node.start()
-        except UnavailableError:
-            for lane in node.lanes:
-                if not lane.connected:
-                    lane.start_soon()
-
-            if not node.pool.ready:
-                await node.pool.start()
-
+        except WsError:
+            await node.start_in_outage()
             self._look_out()
 
     def _leave(self, node: Node) -> None:
