@@ -6,6 +6,7 @@ import asyncio
 import gc
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -141,6 +142,22 @@ class TestFaults:
 
             assert len(await pool.select(SLOW, most=COUNT)) == COUNT
 
+    async def test_an_iteration_waits_too_long(self, driver: str, mysql_url: str) -> None:
+        """The time limit holds for each wait for the server, and not for what is done with the rows."""
+        async with make(mysql_url, driver, max_size=1, query_timeout=0.5) as pool:
+            await filled(pool)
+
+            async with pool.get_client() as client, aclosing(client.iterate(ALL, size=10)) as rows:
+                await anext(rows)
+                await asyncio.sleep(0.6)  # the program's own time
+                await anext(rows)
+
+            async with pool.get_client() as client:
+                with pytest.raises(QueryTimeout):
+                    _ = [row async for row in client.iterate(SLOW, most=2_990)]
+
+            assert len(await pool.select(ALL)) == COUNT
+
     async def test_whoever_is_cancelled_leaves_nothing(self, driver: str, mysql_url: str) -> None:
         """Cancelled at each turn of the loop, it leaves a whole pool and a running collector."""
         async with make(mysql_url, driver, max_size=1) as pool:
@@ -165,7 +182,7 @@ class TestFaults:
                     assert len(rows) == COUNT
                     break
 
-            assert turns > 5
+            assert turns >= 2  # at least while it was sent, and while its rows came
             assert pool.statistics().leased == 0
 
     async def test_the_connection_is_lost(self, driver: str, mysql_url: str) -> None:

@@ -279,7 +279,8 @@ class SqlClient(Session):
         Run a query and give its rows as they come, without holding them all in memory.
 
         The connection can do nothing else until the iteration ends. An iteration that is left
-        early costs the connection; use `contextlib.aclosing` to leave it at a known moment.
+        early costs the connection; use `contextlib.aclosing` to leave it at a known moment. A
+        ``query_timeout`` is for each wait for the server, not for all of the rows.
 
         Args:
             statement: What to run.
@@ -307,7 +308,7 @@ class SqlClient(Session):
                 async with aclosing(stream):
                     while True:
                         start = time.monotonic()
-                        reply = await anext(stream, None)
+                        reply = await self._pool.limited(anext(stream, None), sql)
                         spent += time.monotonic() - start
 
                         if reply is None:
