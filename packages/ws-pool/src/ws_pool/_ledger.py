@@ -1,8 +1,9 @@
 """Who has which connection: the pool's books, kept without any I/O and without a clock of its own.
 
 Every connection is in exactly one place: idle, leased, being opened, being verified (for a waiter,
-or because it is in doubt), being reset or being closed. The pool asks the ledger what to do next and does the I/O afterwards, in tasks of
-its own; a task that is cancelled can therefore lose no connection, only its place in the queue.
+or because it is in doubt), being reset or being closed. The pool asks the ledger what to do next
+and does the I/O afterwards, in tasks of its own; a task that is cancelled can therefore lose no
+connection, only its place in the queue.
 
 What always holds, and what the tests assert after each step:
 

@@ -271,7 +271,7 @@ class RoutingClient(SqlClient):
         self._reader, self.connection = self.connection, self._writing.connection
 
         try:
-            await self.control("BEGIN IMMEDIATE")
+            await pool.limited(self.control("BEGIN IMMEDIATE"), "BEGIN IMMEDIATE")
         except BaseException:
             self.ended()
             raise

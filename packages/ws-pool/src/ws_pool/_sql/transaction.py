@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
-from ws_pool.errors import CommitUnknown, TransactionConflict, UnavailableError, UsageError, WsError
+from ws_pool.errors import (
+    CommitUnknown,
+    ConnectionBusy,
+    QueryTimeout,
+    TransactionConflict,
+    UnavailableError,
+    UsageError,
+    WsError,
+)
 
 if TYPE_CHECKING:
+    from ws_pool._sql.mysql_connection import MysqlConnection
     from ws_pool._sql.session import Session
+    from ws_pool._sql.sqlite_connector import SqliteConnection
 
 __all__ = ("ISOLATION_LEVELS", "Transaction")
 
@@ -64,9 +74,9 @@ class Transaction:
             else:
                 await self._give_up(client, error)
         finally:
-            if self._open:  # cancelled before its turn came: nobody may go on inside of it
+            if self._open:  # cancelled before its turn came
                 self._end()
-                client.connection.terminate()
+                self._spoil()
 
                 if client.depth == 0:
                     client.ended()
@@ -81,7 +91,8 @@ class Transaction:
         Commit now.
 
         Raises:
-            CommitUnknown: The connection was lost before the answer: it may have happened or not.
+            CommitUnknown: The connection was lost before the answer, or it did not come within
+                ``query_timeout``: it may have happened or not.
             TransactionConflict: The server has rolled the transaction back before.
             UsageError: The transaction has ended.
         """
@@ -101,7 +112,7 @@ class Transaction:
                 if client.depth == 0:
                     await self._commit_outermost()
                 elif self._name is not None:
-                    await client.control(f"RELEASE SAVEPOINT {self._name}")
+                    await self._control(f"RELEASE SAVEPOINT {self._name}")
             finally:
                 if client.depth == 0:
                     client.ended()
@@ -135,7 +146,7 @@ class Transaction:
             if self._savepoint:
                 client.savepoints += 1
                 self._name = f"ws_{client.savepoints}"
-                await client.control(f"SAVEPOINT {self._name}")
+                await self._control(f"SAVEPOINT {self._name}")
         else:
             await client.begin_outermost(self._isolation, read_only=self._read_only)
 
@@ -155,13 +166,15 @@ class Transaction:
             error.add_note(f"no answer to the rollback within {limit} s: the connection is given up")
 
     async def _commit_outermost(self) -> None:
-        client = self._client
-
         try:
-            await client.control("COMMIT")
-        except UnavailableError as error:
-            text = "the connection was lost during COMMIT: look at the data to know whether it happened"
-            message = f"{text} ({error})"
+            await self._control("COMMIT")
+        except (UnavailableError, QueryTimeout) as error:
+            if error.code == "cut_short":  # it was before, so that no COMMIT was sent
+                raise
+
+            late = isinstance(error, QueryTimeout)
+            what = "there was no answer to" if late else "the connection was lost during"
+            message = f"{what} COMMIT: look at the data to know whether it happened ({error})"
             raise CommitUnknown(message) from error
         except asyncio.CancelledError as error:
             error.add_note("cancelled during COMMIT: the transaction may have been committed or not")
@@ -173,13 +186,30 @@ class Transaction:
     async def _undo(self) -> None:
         client = self._client
 
-        if not client.connection.alive:
-            return  # the pool closes it, and the server rolls back
+        try:
+            if client.depth == 0:
+                await self._control("ROLLBACK", always=True)
+            elif self._name is not None and not client.doomed:
+                await self._control(f"ROLLBACK TO SAVEPOINT {self._name}")
+        except ConnectionBusy:  # an iteration was left early, or another task is at work on it
+            self._spoil()
+        except UnavailableError as error:
+            if error.code != "cut_short":
+                raise
 
-        if client.depth == 0:
-            await client.control("ROLLBACK", always=True)
-        elif self._name is not None and not client.doomed:
-            await client.control(f"ROLLBACK TO SAVEPOINT {self._name}")
+    async def _control(self, sql: str, *, always: bool = False) -> None:
+        """Run a statement of transaction control, for no longer than ``query_timeout``."""
+        client = self._client
+        await client._pool.limited(client.control(sql, always=always), sql)  # noqa: SLF001 - the client is of this package
+
+    def _spoil(self) -> None:
+        """
+        Have nothing more run on a connection whose transaction could not be ended.
+
+        The pool gets it back with the end of the client's block, and ends the transaction by a
+        reset, or by closing it.
+        """
+        cast("MysqlConnection | SqliteConnection", self._client.connection).cut = True
 
     def _end(self) -> None:
         if not self._open:
