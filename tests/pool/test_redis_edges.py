@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import ssl
 from pathlib import Path
 from typing import Any
@@ -251,6 +252,67 @@ class TestLane:
         assert "127.0.0.1" in repr(lane)
         assert lane.connected
         await lane.close()
+        await lane.close()
+
+    async def test_a_server_that_hangs_up_at_once_is_not_hammered(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Links that are lost before they served anybody are followed by growing pauses."""
+        pauses: list[float] = []
+        greeted = 0
+
+        async def greet_and_hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal greeted
+            await reader.readline()
+            greeted += 1
+            writer.write(b"+PONG\r\n")
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(greet_and_hang_up, "127.0.0.1")
+        port = server.sockets[0].getsockname()[1]
+
+        async def resolve() -> Endpoint:
+            return Endpoint("127.0.0.1", port, protocol=2)
+
+        lane = self.lane(resolve, backoff=(0.0001, 10.0))
+        pause = lane._pause
+
+        def note(failures: int) -> float:
+            pauses.append(pause(failures))
+            return 0.0
+
+        monkeypatch.setattr(lane, "_pause", note)
+        lane.start_soon()
+
+        async with asyncio.timeout(10):
+            while greeted < 9:  # noqa: ASYNC110 - until it has happened elsewhere
+                await asyncio.sleep(0)
+
+        await lane.close()
+        server.close()
+        assert len(pauses) >= 7
+        assert all(later > 0.99 * earlier for earlier, later in itertools.pairwise(pauses))
+        assert pauses[6] > 10 * pauses[0]
+
+    async def test_a_link_that_has_served_is_replaced_without_a_pause(
+        self, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A lost connection to a server that is there costs no pause."""
+
+        async def resolve() -> Endpoint:
+            return Endpoint(redis_server.host, redis_server.port)
+
+        lane = self.lane(resolve, outage_timeout=10.0)
+        monkeypatch.setattr(lane, "_pause", lambda _: 1e9)
+        await lane.start()
+
+        for _ in range(3):
+            slot = asyncio.get_running_loop().create_future()
+            lane.submit(slot, b"PING\r\n")
+            assert await slot == b"PONG"
+            lane.drop_link("test")
+
         await lane.close()
 
     async def test_an_outage_at_the_start(self) -> None:

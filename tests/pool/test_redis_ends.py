@@ -15,8 +15,8 @@ from redis import exceptions as driver
 from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer, ValkeyServer
-from ws_pool._mux._lane import Lane
 from ws_pool._mux._pipeline import MAX_SHARED
+from ws_pool._mux._queue import CommandQueue
 from ws_pool.errors import AcquireTimeout, ClosedError, UnavailableError, WsError
 from ws_pool.redis import RedisPool
 
@@ -208,14 +208,14 @@ class TestWaiting:
         """A full queue is not searched anew for each command that it refuses."""
         server = start_server(RedisServer)
         swept = 0
-        sweep = Lane._sweep
+        sweep = CommandQueue.sweep
 
-        def counted(lane: Lane) -> None:
+        def counted(queue: CommandQueue) -> None:
             nonlocal swept
             swept += 1
-            sweep(lane)
+            sweep(queue)
 
-        monkeypatch.setattr(Lane, "_sweep", counted)
+        monkeypatch.setattr(CommandQueue, "sweep", counted)
 
         async with RedisPool(url=server.url, max_pending=10, command_timeout=60) as pool:
             server.pause()

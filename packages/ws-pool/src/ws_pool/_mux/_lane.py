@@ -10,67 +10,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from redis.exceptions import AuthenticationError, RedisError
 
 from ws_pool._mux._endpoint import Endpoint, connect
 from ws_pool._mux._errors import AcquireTimeout, LinkLost, UnavailableError
+from ws_pool._mux._lane_statistics import LaneStatistics
 from ws_pool._mux._limits import Limits
 from ws_pool._mux._link import Link, Slot
 from ws_pool._mux._low_water import LowWater
+from ws_pool._mux._queue import CommandQueue, Waiting
 from ws_pool._mux._tasks import end_all
 from ws_pool._mux._wire import Packer
+from ws_pool._statistics import HistogramBuilder
 from ws_pool.errors import ClosedError, WsError
 
-__all__ = ("Lane", "LaneStatistics")
+__all__ = ("Lane",)
 
 _logger: Final = logging.getLogger("ws_pool.redis")
 _SWEEP_PAUSE: Final = 0.01  # seconds between two searches of a full queue for those who have gone
-
-
-@dataclass(frozen=True, slots=True)
-class LaneStatistics:
-    """
-    The state of one lane.
-
-    Args:
-        endpoint: Where it is connected to, or tries to.
-        connected: Whether there is a link.
-        in_line: Commands that wait for their turn on the link or for their reply.
-        in_flight: Those of them that were sent.
-        queued: Commands in front of a link that is full or absent.
-        bytes_in_line: Bytes of the heavy commands in line and queue.
-        commands: Replies received so far.
-        dropped: Replies whose caller had gone (cancelled, timed out).
-        connects: Connections opened so far.
-        losses: Connections lost so far.
-        down: Why there is no link; empty when there is.
-    """
-
-    endpoint: str
-    connected: bool
-    in_line: int
-    in_flight: int
-    queued: int
-    bytes_in_line: int
-    commands: int
-    dropped: int
-    connects: int
-    losses: int
-    down: str
-
-
-@dataclass(slots=True)
-class _Waiting:
-    slot: Slot
-    data: bytes
-    count: int
-    raw: bool
-    deadline: float
 
 
 class Lane:
@@ -120,16 +80,18 @@ class Lane:
         self.link.closed = True
         self._up = False
         self._closed = False
-        self._down_since = self._loop.time()
+        self._down_since = self._up_since = self._loop.time()
+        self._greeted = 0  # replies to the greeting of the present link
+        self._fruitless = 0  # links in a row that were lost at once, and had served nobody
         self._reason = "not connected yet"
-        self._queue: deque[_Waiting] = deque()
-        self._queued_bytes = 0
+        self._queue = CommandQueue(limits.max_queue, limits.max_bytes)
         self._low_water = LowWater(limits.max_queue)
         self._sweep_at = 0.0  # not before, because it takes as long as the queue is
         self._timer: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._endpoint: Endpoint | None = None
-        self._connects = self._losses = self._past_commands = self._past_dropped = 0
+        self._connects = self._losses = self._past_commands = self._past_dropped = self._timeouts = 0
+        self._create_times, self._wait_times = HistogramBuilder(), HistogramBuilder()
         self._idle: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
@@ -221,14 +183,15 @@ class Lane:
         """
         self.check_reachable()
 
-        if self._full and not self.link.limit:
+        if self._queue.full and not self.link.limit:
             now = self._loop.time()
 
             if now >= self._sweep_at:
-                self._sweep()
+                self._queue.sweep()
                 self._sweep_at = now + _SWEEP_PAUSE
 
-            if self._full:
+            if self._queue.full:
+                self._timeouts += 1
                 raise self._no_room("its queue is full")
 
     def submit(self, slot: Slot, data: bytes, *, count: int = 1, raw: bool = False) -> None:
@@ -300,14 +263,12 @@ class Lane:
 
         queue = self._queue
 
-        while queue and (queue[0].slot.done() or link.has_room(queue[0].count)):
-            waiting = queue.popleft()
-            self._queued_bytes -= len(waiting.data)
+        while (waiting := queue.head()) is not None and link.has_room(waiting.count):
+            queue.popleft()
+            self._wait_times.record(max(0.0, self._loop.time() - waiting.since))
+            self._send(link, waiting.slot, waiting.data, waiting.count, raw=waiting.raw)
 
-            if not waiting.slot.done():
-                self._send(link, waiting.slot, waiting.data, waiting.count, raw=waiting.raw)
-
-        link.open(full=bool(queue))
+        link.open(full=len(queue) > 0)
 
     def link_lost(self, link: Link, reason: str) -> None:
         """Open another link."""
@@ -327,16 +288,12 @@ class Lane:
             return
 
         self._down_since = self._loop.time()
+        served = link.answered > self._greeted or self._down_since - self._up_since >= self._limits.backoff[1]
+        self._fruitless = 0 if served else self._fruitless + 1
         self._reason = reason
         _logger.warning("redis pool %r lost its connection to %s: %s", self._name, self._endpoint, reason)
-        limit = self._down_since + self._limits.outage_timeout
-
-        for waiting in self._queue:
-            waiting.deadline = min(waiting.deadline, limit)
-
-        if self._queue:
-            self._set_timer()
-
+        self._queue.hasten(self._down_since + self._limits.outage_timeout)
+        self._set_timer()
         self._reconnect()
 
     def link_pushed(self, link: Link, message: list[Any]) -> None:
@@ -357,18 +314,15 @@ class Lane:
 
     def _enqueue(self, slot: Slot, data: bytes, count: int, *, raw: bool) -> None:
         self.check()
-        limits = self._limits
-        began = self._loop.time() if self._up else self._down_since
-        deadline = began + (limits.queue_timeout if self._up else limits.outage_timeout)
-
-        self._queue.append(_Waiting(slot, data, count, raw, deadline))
-        self._queued_bytes += len(data)
+        limits, now = self._limits, self._loop.time()
+        deadline = now + limits.queue_timeout if self._up else self._down_since + limits.outage_timeout
+        self._queue.append(Waiting(slot, data, count, raw, now, deadline))
         self.link.limit = 0
 
         if self._timer is None:
             self._set_timer()
 
-        if self._low_water.due(len(self._queue), now=self._loop.time()):
+        if self._low_water.due(len(self._queue), now=now):
             _logger.warning(
                 "redis pool %r runs low: %d of %d commands queued before its shared connection",
                 self._name,
@@ -376,63 +330,40 @@ class Lane:
                 limits.max_queue,
             )
 
-    @property
-    def _full(self) -> bool:
-        return len(self._queue) >= self._limits.max_queue or self._queued_bytes >= self._limits.max_bytes
-
-    def _sweep(self) -> None:
-        """Forget those who wait no more."""
-        self._queue = deque(waiting for waiting in self._queue if not waiting.slot.done())
-        self._queued_bytes = sum(len(waiting.data) for waiting in self._queue)
-
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
-        self._timer = self._loop.call_at(min(waiting.deadline for waiting in self._queue), self._expire)
+        deadline = self._queue.next_deadline
+        self._timer = None if deadline is None else self._loop.call_at(deadline, self._expire)
 
     def _expire(self) -> None:
         """Fail those whose deadline has come."""
         self._timer = None
-        now = self._loop.time()
-        kept: deque[_Waiting] = deque()
 
-        for waiting in self._queue:
-            if waiting.slot.done():
-                continue
-
-            if waiting.deadline > now:
-                kept.append(waiting)
-            elif self._up:
+        for waiting in self._queue.expire(self._loop.time()):
+            if self._up:
+                self._timeouts += 1
                 waiting.slot.set_exception(self._no_room(f"waited {self._limits.queue_timeout:g} s"))
             else:
                 waiting.slot.set_exception(self._unavailable(self._reason))
 
-        self._queue = kept
-        self._queued_bytes = sum(len(waiting.data) for waiting in kept)
+        self._set_timer()
 
-        if kept:
-            self._set_timer()
-        elif self._up:
+        if self._up and not len(self._queue):
             self.link.open()
 
     def _fail_queue(self, error: Callable[[], Exception]) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for waiting in self._queue.drain():
+            waiting.slot.set_exception(error())
 
-        queue, self._queue = self._queue, deque()
-        self._queued_bytes = 0
-
-        for waiting in queue:
-            if not waiting.slot.done():
-                waiting.slot.set_exception(error())
+        self._set_timer()
 
     def _new_link(self) -> Link:
         return Link(self, self._limits, encoding=self._encoding, errors=self._errors)
 
     async def _connect(self) -> None:
-        link = self._new_link()
+        link, began = self._new_link(), self._loop.time()
         self._endpoint = await self._resolve()
         await connect(self._endpoint, link, self._packer, timeout=self._limits.connect_timeout)
 
@@ -446,22 +377,24 @@ class Lane:
         self._on_up(link)
         self.link = link
         self._up = True
+        self._up_since = self._loop.time()
+        self._greeted = link.answered
         self._connects += 1
+        self._create_times.record(self._up_since - began)
         self._reason = ""
         self.link_has_room(link)
-        deadline = self._loop.time() + self._limits.queue_timeout
-
-        for waiting in self._queue:  # the outage is over: from now on they wait for room
-            waiting.deadline = deadline
+        self._queue.postpone(self._up_since + self._limits.queue_timeout)  # the rest waits for room
 
     def _reconnect(self) -> None:
         self._connecting = self._loop.create_task(self._keep_connecting(), name=f"ws-pool redis {self._name}")
 
     async def _keep_connecting(self) -> None:
-        shortest, longest = self._limits.backoff
-        pause = shortest
+        failures = self._fruitless
 
         while not self._closed:
+            if failures:
+                await asyncio.sleep(self._pause(failures))
+
             try:
                 await self._connect()
             except (OSError, TimeoutError, RedisError, LinkLost, WsError) as error:
@@ -473,8 +406,12 @@ class Lane:
                 _logger.info("redis pool %r is connected to %s again", self._name, self._endpoint)
                 return
 
-            await asyncio.sleep(pause * (0.5 + 0.5 * self._jitter()))
-            pause = min(longest, pause * 2)
+            failures += 1
+
+    def _pause(self, failures: int) -> float:
+        """Give the seconds until the next attempt: doubled with each, with up to half of them left out."""
+        shortest, longest = self._limits.backoff
+        return min(longest, shortest * 2.0 ** min(failures - 1, 30)) * (0.5 + 0.5 * self._jitter())
 
     def _unavailable(self, reason: str) -> UnavailableError:
         where = f" at {self._endpoint}" if self._endpoint is not None else ""
@@ -504,12 +441,15 @@ class Lane:
             in_line=len(link.pending),
             in_flight=link.in_flight,
             queued=len(self._queue),
-            bytes_in_line=link.heavy + self._queued_bytes,
+            bytes_in_line=link.heavy + self._queue.bytes,
             commands=self._past_commands + link.answered * live,
             dropped=self._past_dropped + link.dropped * live,
             connects=self._connects,
             losses=self._losses,
             down="" if self._up else self._reason,
+            timeouts=self._timeouts,
+            create_time=self._create_times.snapshot(),
+            wait_time=self._wait_times.snapshot(),
         )
 
 

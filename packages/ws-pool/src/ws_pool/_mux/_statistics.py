@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
 
 from ws_pool._mux._cache import CacheStatistics
-from ws_pool._mux._lane import LaneStatistics
+from ws_pool._mux._lane_statistics import LaneStatistics
 from ws_pool._statistics import PoolStatistics
 
 __all__ = ("RedisStatistics",)
@@ -32,6 +33,37 @@ class RedisStatistics:
     leased: tuple[PoolStatistics, ...]
     cache: CacheStatistics | None = None
 
+    def metrics(self) -> Mapping[str, float]:
+        """
+        Give the numbers under the names of OpenTelemetry's ``db.client.connection.*`` conventions.
+
+        A shared connection counts as one that is used; who waits for room on it waits for a
+        connection. Times of use are those of lent connections: a shared one is used all the time.
+
+        Returns:
+            Metric names, with their attribute in braces, to values, as `ws_pool.pool.PoolStatistics`
+            gives them, of all nodes together; times in seconds.
+        """
+        shared = self.shared
+        total: defaultdict[str, float] = defaultdict(int)
+
+        for pool in self.leased:
+            for name, value in pool.metrics().items():
+                total[name] += value
+
+        prefix = "db.client.connection."
+        total[f'{prefix}count{{{prefix}state="used"}}'] += sum(lane.connected for lane in shared)
+        total[f"{prefix}max"] += len(shared)
+        total[f"{prefix}pending_requests"] += sum(lane.queued for lane in shared)
+        total[f"{prefix}timeouts"] += sum(lane.timeouts for lane in shared)
+
+        for lane in shared:
+            for name, times in (("create_time", lane.create_time), ("wait_time", lane.wait_time)):
+                total[f"{prefix}{name}.sum"] += times.total
+                total[f"{prefix}{name}.count"] += times.count
+
+        return dict(total)
+
     def status(self) -> Mapping[str, object]:
         """Give plain numbers and strings, for logs, status pages and `pool_status`."""
         shared = self.shared
@@ -48,6 +80,7 @@ class RedisStatistics:
             "dropped": sum(lane.dropped for lane in shared),
             "connects": sum(lane.connects for lane in shared),
             "losses": sum(lane.losses for lane in shared),
+            "timeouts": sum(lane.timeouts for lane in shared),
             "down": "; ".join(lane.down for lane in shared if lane.down),
             **{f"leased_{key}": sum(getattr(pool, key) for pool in self.leased) for key in _LEASED},
             **(
