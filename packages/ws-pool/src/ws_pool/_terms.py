@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -10,6 +12,8 @@ from typing import Generic, TypeVar
 from ws_pool.errors import UsageError
 
 __all__ = ("Hooks", "Options", "State", "check_numbers")
+
+logger = logging.getLogger("ws_pool")
 
 T = TypeVar("T")
 
@@ -40,10 +44,46 @@ class Options:
 class Hooks(Generic[T]):
     """What to call at a connection's turns; a hook that raises is logged, nothing more."""
 
+    pool: str
     on_open: Callable[[T], object] | None = None
     on_acquire: Callable[[T], object] | None = None
     on_release: Callable[[T], object] | None = None
     on_close: Callable[[T], object] | None = None
+
+    def call(self, hook: Callable[[T], object] | None, conn: T) -> object:
+        """
+        Call a hook, if there is one.
+
+        Args:
+            hook: One of these.
+            conn: The connection.
+
+        Returns:
+            What the hook returned.
+        """
+        if hook is None:
+            return None
+
+        try:
+            return hook(conn)
+        except Exception:
+            logger.exception("pool %r: the hook %r failed", self.pool, hook)
+            return None
+
+    async def opened(self, conn: T) -> None:
+        """
+        Call ``on_open``, which may be a coroutine function.
+
+        Args:
+            conn: The connection.
+        """
+        answer = self.call(self.on_open, conn)
+
+        if inspect.isawaitable(answer):
+            try:
+                await answer
+            except Exception:
+                logger.exception("pool %r: the hook on_open failed", self.pool)
 
 
 def check_numbers(*, min_size: int, max_size: int, max_connecting: int) -> None:

@@ -12,9 +12,6 @@ This module knows no protocol and no driver.
 from __future__ import annotations
 
 import asyncio
-import logging
-import sys
-import traceback
 import warnings
 from asyncio import current_task, get_running_loop
 from collections.abc import Callable
@@ -24,65 +21,25 @@ from typing import Generic, Self, TypeVar, cast
 from ws_core.component import Health
 from ws_pool import _fork
 from ws_pool._connector import Connector
-from ws_pool._ledger import Ledger, Slot, Waiter
+from ws_pool._lease import Lease, LeaseBlock
+from ws_pool._ledger import Ledger, Slot
+from ws_pool._lending import Lending
 from ws_pool._outage import say
-from ws_pool._statistics import Histogram, HistogramBuilder, PoolStatistics
+from ws_pool._statistics import PoolStatistics
+from ws_pool._tally import Tally
 from ws_pool._terms import Hooks, Options, State, check_numbers
 from ws_pool._upkeep import Upkeep
+from ws_pool._watch import Watch
 from ws_pool.errors import AcquireTimeout, UsageError
 
 __all__ = ("Connector", "Lease", "Pool", "PoolStatistics")
 
-for _public in (Connector, PoolStatistics):
+for _public in (Connector, Lease, PoolStatistics):
     _public.__module__ = __name__
-
-logger: logging.Logger = logging.getLogger("ws_pool")
 
 T = TypeVar("T")
 
-_LOW_WATER_EVERY = 60.0  # seconds between two low-water warnings
-_OPEN = State.OPEN
 _NOWHERE = cast("asyncio.AbstractEventLoop", object())  # the loop of a pool that cannot be used
-
-
-class Lease(Generic[T]):
-    """
-    A connection on loan. After the release the handle is dead and says so.
-
-    Made by `Pool.acquire`.
-    """
-
-    __slots__ = ("__weakref__", "_pool", "_slot")
-
-    def __init__(self, pool: Pool[T], slot: Slot[T]) -> None:
-        self._pool = pool
-        self._slot: Slot[T] | None = slot
-
-    def __repr__(self) -> str:
-        state = "released" if self._slot is None else repr(self._slot.conn)
-        return f"<Lease of pool {self._pool.name!r}: {state}>"
-
-    @property
-    def connection(self) -> T:
-        """
-        The connection.
-
-        Raises:
-            UsageError: The lease was released.
-        """
-        slot = self._slot
-
-        if slot is None:
-            message = f"pool {self._pool.name!r}: this connection was released; acquire another one"
-            raise UsageError(message, pool=self._pool.name)
-
-        return slot.conn
-
-    def __del__(self) -> None:
-        slot = self._slot
-
-        if slot is not None:
-            self._pool._abandoned(slot)  # noqa: SLF001 - a lease is the pool's own half
 
 
 class Pool(Generic[T]):
@@ -162,21 +119,29 @@ class Pool(Generic[T]):
         self._acquire_timeout = acquire_timeout
         self._ping_after = ping_after
         self._ping_timeout = ping_timeout
-        self._leak_threshold = leak_threshold
         self._clock = clock
-        self._hooks = Hooks(on_open, on_acquire, on_release, on_close)
-        self._ledger: Ledger[T] = Ledger(min_size=min_size, max_size=max_size, max_connecting=max_connecting)
         options = Options(
             connect_timeout, ping_after, ping_timeout, max_lifetime, max_idle, leak_threshold, is_refusal
         )
-        self._upkeep = Upkeep(name, connector, self._ledger, options, self._hooks)
-        self._watched = any(hook is not None for hook in (on_acquire, on_release, leak_threshold))
+        hooks = Hooks(name, on_open, on_acquire, on_release, on_close)
+        self._watched = any(wish is not None for wish in (on_acquire, on_release, leak_threshold))
+        self._ledger: Ledger[T] = Ledger(min_size=min_size, max_size=max_size, max_connecting=max_connecting)
+        self._watch: Watch[T] = Watch(name, self._ledger, leak_threshold)
+        self._tally: Tally[T] = Tally(name, self._ledger)
+        self._leases = self._tally.leases
+        self._upkeep = Upkeep(name, connector, self._ledger, options, hooks, self._watch, self._tally.creates)
+        self._lending = Lending(
+            connector,
+            self._ledger,
+            self._upkeep,
+            self._tally,
+            self._watch,
+            hooks,
+            watched=self._watched,
+        )
+        self._low_water = self._watch.low_water
         self._loop = _NOWHERE
         self._now: Callable[[], float] = float
-        self._waits = HistogramBuilder()
-        self._leases = HistogramBuilder()
-        self._low_water = max_size - (max_size - 1) // 3
-        self._low_water_next = float("-inf") if max_size > 2 else float("inf")
         self._closed: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
@@ -216,7 +181,7 @@ class Pool(Generic[T]):
     @property
     def down(self) -> bool:
         """Whether the server cannot be reached at the moment."""
-        return self._upkeep.failure is not None
+        return self._upkeep.recovery.failure is not None
 
     @property
     def full(self) -> bool:
@@ -236,7 +201,7 @@ class Pool(Generic[T]):
             raise UsageError(message, pool=self.name)
 
         self._upkeep.start(self._clock)
-        self._loop, self._now = self._upkeep.loop, self._upkeep.now
+        self._loop, self._now = self._upkeep.loop, self._upkeep.timers.now
         _fork.watch(self)
 
         if not self._ledger.min_size:
@@ -281,14 +246,17 @@ class Pool(Generic[T]):
                 slot.taken_at = now
                 slot.holder = task
 
-                if self._watched or (len(ledger.leased) >= self._low_water and now >= self._low_water_next):
-                    self._look_at(slot)
+                if self._watched or (
+                    len(ledger.leased) >= self._low_water and now >= self._watch.quiet_until
+                ):
+                    self._lending.look_at(slot)
 
                 return Lease(self, slot)
 
             ledger.idle.append(slot)
 
-        return await self._wait(task, now, self._acquire_timeout if timeout is None else timeout)
+        slot = await self._lending.wait(task, now, self._acquire_timeout if timeout is None else timeout)
+        return Lease(self, slot)
 
     def release(self, lease: Lease[T], *, discard: bool = False) -> None:
         """
@@ -311,13 +279,13 @@ class Pool(Generic[T]):
         ledger = self._ledger
 
         if discard or self._watched or not self._is_clean(slot.conn):
-            self._take_back(slot, discard)
+            self._lending.take_back(slot, discard)
             return
 
         now = self._now()
 
         if now >= slot.expires_at or slot.generation != ledger.generation or slot not in ledger.leased:
-            self._take_back(slot)
+            self._lending.take_back(slot)
             return
 
         # The usual case, which is worth its own few lines: the connection is in order, and either
@@ -340,7 +308,7 @@ class Pool(Generic[T]):
         slot.check_at = now + self._ping_after
         ledger.idle.append(slot)
 
-    def lease(self, *, timeout: float | None = None) -> _LeaseBlock[T]:
+    def lease(self, *, timeout: float | None = None) -> LeaseBlock[T]:
         """
         Take a connection for the length of a block.
 
@@ -350,7 +318,7 @@ class Pool(Generic[T]):
         Returns:
             An async context manager that gives the connection.
         """
-        return _LeaseBlock(self, timeout)
+        return LeaseBlock(self, timeout)
 
     def expire(self) -> None:
         """Replace all connections: idle ones now, leased ones when they come back."""
@@ -421,29 +389,7 @@ class Pool(Generic[T]):
 
     def statistics(self) -> PoolStatistics:
         """Give a frozen snapshot of the pool."""
-        ledger, totals = self._ledger, self._ledger.totals
-        leases = self._leases.snapshot()
-        waits = list(self._waits.counts)
-        waits[0] += leases.count + len(ledger.leased) - sum(waits)  # those who did not wait are not recorded
-        failure = self._upkeep.failure
-        return PoolStatistics(
-            name=self.name,
-            min_size=ledger.min_size,
-            max_size=ledger.max_size,
-            size=ledger.size,
-            idle=len(ledger.idle),
-            leased=len(ledger.leased),
-            connecting=ledger.connecting,
-            waiting=len(ledger.waiters),
-            opened=totals.opened,
-            closed=totals.closed,
-            timeouts=totals.timeouts,
-            failures=totals.failures,
-            wait_time=Histogram(tuple(waits), self._waits.total),
-            lease_time=leases,
-            down="" if failure is None else say(failure),
-            create_time=self._upkeep.creates.snapshot(),
-        )
+        return self._tally.snapshot(self._upkeep.recovery.failure)
 
     def _finish(self) -> list[asyncio.Task[None]]:
         """Terminate what is left, and count how long it was in use."""
@@ -458,136 +404,14 @@ class Pool(Generic[T]):
         self._loop = _NOWHERE
         self._upkeep.forked = True
 
-    def _look_at(self, slot: Slot[T]) -> None:
-        """Do what is asked for at an acquire, or due because the pool runs low."""
-        if len(self._ledger.leased) >= self._low_water:
-            self._warn_low_water(slot.taken_at)
-
-        if self._leak_threshold is not None:
-            slot.warned = False
-            frames = traceback.walk_stack(sys._getframe(1))  # noqa: SLF001 - the cheap way to a stack
-            slot.stack = traceback.StackSummary.extract(frames, limit=16, lookup_lines=False)
-            slot.stack.reverse()  # the innermost call last, as in a traceback
-
-        self._upkeep.hook(self._hooks.on_acquire, slot.conn)
-
-    async def _wait(  # the rest of acquire
-        self,
-        task: asyncio.Task[object],
-        now: float,
-        timeout: float,  # noqa: ASYNC109 - see acquire
-    ) -> Lease[T]:
-        ledger, upkeep = self._ledger, self._upkeep
-
-        if upkeep.state is not _OPEN or get_running_loop() is not upkeep.loop:
-            raise upkeep.refusal()
-
-        if upkeep.failure is not None and not ledger.serving:
-            raise upkeep.unavailable()
-
-        waiter: Waiter[T] = Waiter(loop=upkeep.loop)
-        waiter.since = now
-        waiter.timeout = timeout
-        ledger.waiters.append(waiter)
-
-        if now + timeout < upkeep.alarm_at:
-            upkeep.expect(waiter)
-
-        if len(ledger.leased) < ledger.max_size:
-            upkeep.pump()
-
-        try:
-            slot = await waiter
-        except BaseException:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._take_back(waiter.result(), used=False)  # the hand-over and the cancellation crossed
-            else:
-                ledger.forget(waiter)
-
-            raise
-
-        waited = slot.taken_at - now
-        self._waits.counts[int(waited * 1e6).bit_length()] += 1
-        self._waits.total += waited
-        slot.holder = task
-
-        if self._watched or slot.taken_at >= self._low_water_next:
-            self._look_at(slot)
-
-        return Lease(self, slot)
-
-    def _take_back(self, slot: Slot[T], discard: bool = False, used: bool = True) -> None:  # noqa: FBT001, FBT002 - hot
-        """Book a connection back from its holder, and decide what becomes of it."""
-        ledger = self._ledger
-
-        try:
-            ledger.leased.remove(slot)
-        except KeyError:
-            return  # the pool was closed meanwhile, and has terminated it
-
-        now = self._now()
-
-        if used:
-            self._leases.record(now - slot.taken_at)
-            slot.holder = None
-
-            if self._watched:
-                slot.stack = None
-                self._upkeep.hook(self._hooks.on_release, slot.conn)
-
-        if discard or not self._is_alive(slot.conn):
-            self._upkeep.terminate(slot)
-        elif now >= slot.expires_at or slot.generation != ledger.generation:
-            self._upkeep.retire(slot)
-        elif not self._is_clean(slot.conn):
-            self._upkeep.cleanse(slot)
-        else:
-            self._upkeep.offer(slot, now)
-
     def _abandoned(self, slot: Slot[T]) -> None:
         """Warn about a lease that was dropped without a release, and take its connection back later."""
         if slot not in self._ledger.leased:
             return
 
-        place = (
-            "".join(slot.stack.format()) if slot.stack else "leak_threshold= records where it was acquired"
-        )
-        message = f"pool {self.name!r}: a connection was dropped without being released ({place})"
+        message, loop = self._watch.dropped(slot), self._upkeep.loop
 
-        if not self._upkeep.loop.is_closed():  # first, since the warning may be an error
-            self._upkeep.loop.call_soon_threadsafe(lambda: self._take_back(slot, discard=True))
+        if not loop.is_closed():  # first, since the warning may be an error
+            loop.call_soon_threadsafe(lambda: self._lending.take_back(slot, discard=True))
 
         warnings.warn(message, ResourceWarning, stacklevel=3)
-
-    def _warn_low_water(self, now: float) -> None:
-        if now < self._low_water_next:
-            return
-
-        self._low_water_next = now + _LOW_WATER_EVERY
-        used, limit, waiting = len(self._ledger.leased), self._ledger.max_size, len(self._ledger.waiters)
-        logger.warning(
-            "pool %r runs low: %d of %d connections in use, %d waiting", self.name, used, limit, waiting
-        )
-
-
-class _LeaseBlock(Generic[T]):
-    """Holds a lease for the length of an ``async with`` block."""
-
-    __slots__ = ("_lease", "_pool", "_timeout")
-
-    def __init__(self, pool: Pool[T], timeout: float | None) -> None:
-        self._pool = pool
-        self._timeout = timeout
-        self._lease: Lease[T] | None = None
-
-    async def __aenter__(self) -> T:
-        self._lease = await self._pool.acquire(timeout=self._timeout)
-        return self._lease.connection
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        lease, self._lease = self._lease, None
-
-        if lease is not None:
-            self._pool.release(lease)
