@@ -316,7 +316,7 @@ class TestFaults:
                 call = self._lines._call
 
                 async def acknowledge_first(listeners: Any, event: Any) -> Any:
-                    await self._acknowledge(next(iter(self._lines.in_hand.values())))
+                    await self._member.acknowledge(next(iter(self._lines.in_hand)))
                     return await call(listeners, event)
 
                 self._lines._call = acknowledge_first  # type: ignore[method-assign]  # to break it

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from redis import exceptions as driver
 
-from ws_pool._mux._delivery import Event, Listener, dump
+from ws_pool._mux._delivery import Event, Listener
+from ws_pool._mux._stream_group import ConsumerGroup
 from ws_pool._mux._stream_lines import Lines, Message
-from ws_pool._mux._stream_shapes import FIELD, entries_of, order_of, payload_of, text_of
 from ws_pool._mux._tasks import end_all
 from ws_pool.errors import ClosedError, UsageError, WsError
 
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 __all__ = ("StreamBusStatistics", "StreamEventBus")
 
 _logger: Final = logging.getLogger("ws_pool.events")
-_PAGE: Final = 100  # messages of one look back
+_FAREWELL: Final = 1.0  # seconds for the last command of a bus that closes
+_FORGOTTEN: Final = 10  # times claim_after without a sign of life, after which a consumer is removed
 _LOST: Final = (driver.RedisError, WsError, OSError, TimeoutError)
 
 
@@ -50,6 +51,7 @@ class StreamBusStatistics:
         delivered: Messages whose listeners have all returned.
         unheard: Messages that nobody listens to here; they are acknowledged.
         retried: Times a listener was called again after it had raised.
+        overdue: Times a listener was cancelled because it took longer than ``listener_timeout``.
         claimed: Messages taken over from other consumers.
         dead: Messages moved to the dead-letter stream.
     """
@@ -61,6 +63,7 @@ class StreamBusStatistics:
     delivered: int
     unheard: int
     retried: int
+    overdue: int
     claimed: int
     dead: int
 
@@ -84,8 +87,12 @@ class StreamEventBus:
             consumer that died counts, after the first: its message may have been on its way only.
         backoff: Shortest and longest pause in seconds before a listener is called again.
         claim_after: Seconds without a sign of life after which others take a consumer's messages.
-        trim_every: Seconds between trimmings, which drop what every group has acknowledged; None
-            never trims.
+        listener_timeout: Seconds that a listener may take; None for no limit. One that takes longer is
+            cancelled, and has failed: its message is not acknowledged and leaves this consumer's
+            hands, so that those behind it go on. It is claimed again after ``claim_after`` seconds,
+            by whoever is quicker, until its attempts are used up.
+        trim_every: Seconds between trimmings, which drop what every group has acknowledged, and
+            consumers that were gone for long with nothing pending; None never trims.
         dead_letters: The stream for messages that were given up; ``<stream>:dead`` by default.
 
     Example:
@@ -114,6 +121,7 @@ class StreamEventBus:
         attempts: int = 5,
         backoff: tuple[float, float] = (0.1, 10.0),
         claim_after: float = 30.0,
+        listener_timeout: float | None = None,
         trim_every: float | None = 60.0,
         dead_letters: str | None = None,
     ) -> None:
@@ -127,14 +135,19 @@ class StreamEventBus:
             )
             raise UsageError(message, stream=stream)
 
+        if listener_timeout is not None and listener_timeout <= 0:
+            message = f"a stream event bus needs listener_timeout > 0, or None, not {listener_timeout}"
+            raise UsageError(message, stream=stream)
+
         self._pool = pool
         self._stream = stream
         self._group = group
-        self._consumer = consumer or f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        name = consumer or f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._member = ConsumerGroup(pool, stream, group, name, dead_letters or f"{stream}:dead")
+        self._named = consumer is not None
         self._attempts = attempts
         self._claim_after = claim_after
         self._trim_every = trim_every
-        self._dead_letters = dead_letters or f"{stream}:dead"
         self._listeners: dict[str, list[Listener]] = {}
         self._state = "new"
         self._tasks: list[asyncio.Task[None]] = []
@@ -144,7 +157,8 @@ class StreamEventBus:
             prefetch=prefetch,
             attempts=attempts,
             backoff=backoff,
-            acknowledge=lambda message: self._through_outages(lambda: self._acknowledge(message)),
+            listener_timeout=listener_timeout,
+            acknowledge=lambda message: self._through_outages(lambda: self._member.acknowledge(message.id)),
             bury=lambda message, error: self._through_outages(lambda: self._bury(message, error)),
         )
         self._look_back = True
@@ -166,7 +180,7 @@ class StreamEventBus:
     @property
     def consumer(self) -> str:
         """This consumer's name."""
-        return self._consumer
+        return self._member.consumer
 
     def add_listener(self, tag: str, coro: Listener) -> None:
         """
@@ -219,12 +233,7 @@ class StreamEventBus:
             UsageError: JSON cannot hold it.
             UnavailableError: The server cannot be reached.
         """
-        text = dump(Event(tag, args, kwargs))
-        return text_of(
-            await self._pool.redis.execute_command(
-                "XADD", self._stream, "*", FIELD, text, retry="at_least_once"
-            )
-        )
+        return await self._member.publish(Event(tag, args, kwargs))
 
     async def start(self) -> None:
         """
@@ -240,7 +249,7 @@ class StreamEventBus:
                 f"stream bus {self._stream!r} was started before: make a new one", stream=self._stream
             )
 
-        await self._create_group()
+        await self._member.create()
         self._state = "open"
         loop = asyncio.get_running_loop()
         chores: list[Callable[[], Awaitable[None]]] = [self._read, self._claim, self._stay_alive]
@@ -275,16 +284,22 @@ class StreamEventBus:
             await end_all(reader, *chores)
             await self._lines.stop()
 
+        if not self._named:  # nobody will ever use this name again
+            with contextlib.suppress(*_LOST):
+                async with asyncio.timeout(_FAREWELL):
+                    await self._member.leave()
+
     def statistics(self) -> StreamBusStatistics:
         """Give a frozen snapshot of the bus."""
         return StreamBusStatistics(
             stream=self._stream,
             group=self._group,
-            consumer=self._consumer,
+            consumer=self._member.consumer,
             in_hand=len(self._lines.in_hand),
             delivered=self._lines.delivered,
             unheard=self._lines.unheard,
             retried=self._lines.retried,
+            overdue=self._lines.overdue,
             claimed=self._claimed,
             dead=self._dead,
         )
@@ -305,7 +320,7 @@ class StreamEventBus:
                     _logger.exception("stream bus %r: the server refuses", self._stream)
 
                 with contextlib.suppress(*_LOST):
-                    await self._create_group()
+                    await self._member.create()
             except _LOST as error:
                 _logger.warning("stream bus %r: %s", self._stream, error)
             except Exception:  # a reply of a shape that nobody has thought of must not end the bus
@@ -318,38 +333,14 @@ class StreamEventBus:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(1.0, pause * 2)
 
-    async def _create_group(self) -> None:
-        try:
-            await self._pool.redis.execute_command(
-                "XGROUP CREATE", self._stream, self._group, "0", "MKSTREAM", retry="at_least_once"
-            )
-        except driver.ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):
-                raise
-
     async def _read(self) -> None:
         """Take what is new, and what this consumer was given and never got because of a lost reply."""
         if self._look_back:
             await self._take_own()
             self._look_back = self._reborn = False
 
-        count = await self._lines.room()
-        reply = await self._pool.redis.execute_command(
-            "XREADGROUP",
-            "GROUP",
-            self._group,
-            self._consumer,
-            "COUNT",
-            count,
-            "BLOCK",
-            1000,
-            "STREAMS",
-            self._stream,
-            ">",
-        )
-
-        for entry_id, fields in entries_of(reply):
-            self._lines.accept(Message(text_of(entry_id), payload_of(fields), 1, owed=True))
+        for entry_id, text in await self._member.read_new(await self._lines.room()):
+            self._lines.accept(Message(entry_id, text, 1, owed=True))
 
     async def _take_own(self) -> None:
         """Take what this consumer was given already: by a reply that was lost, or in an earlier life."""
@@ -357,26 +348,13 @@ class StreamEventBus:
 
         while True:
             await self._lines.room()
-            reply = await self._pool.redis.execute_command(
-                "XREADGROUP",
-                "GROUP",
-                self._group,
-                self._consumer,
-                "COUNT",
-                _PAGE,
-                "STREAMS",
-                self._stream,
-                cursor,
-            )
-            entries = [(text_of(entry_id), fields) for entry_id, fields in entries_of(reply)]
+            entries = await self._member.read_own(cursor)
 
             if not entries:
                 return
 
-            counts = await self._counts(entries[0][0], entries[-1][0])
-
-            for entry_id, fields in entries:
-                self._lines.accept(self._left_over(entry_id, payload_of(fields), counts.get(entry_id, 2)))
+            for entry_id, text, count in entries:
+                self._lines.accept(self._left_over(entry_id, text, count))
 
             cursor = entries[-1][0]
 
@@ -391,13 +369,6 @@ class StreamEventBus:
             return Message(entry_id, text, count, owed=count <= self._attempts + 1)
 
         return Message(entry_id, text, max(1, count - 1), owed=True)
-
-    async def _counts(self, first: str, last: str) -> dict[str, int]:
-        """Ask how often the messages of a range were delivered."""
-        pending = await self._pool.redis.execute_command(
-            "XPENDING", self._stream, self._group, first, last, _PAGE, self._consumer, parse_detail=True
-        )
-        return {text_of(entry["message_id"]): int(entry["times_delivered"]) for entry in pending}
 
     # Ending a message -------------------------------------------------------------------------
 
@@ -419,18 +390,10 @@ class StreamEventBus:
             else:
                 return
 
-    async def _acknowledge(self, message: Message) -> None:
-        await self._pool.redis.execute_command(
-            "XACK", self._stream, self._group, message.id, retry="at_least_once"
-        )
-
     async def _bury(self, message: Message, error: BaseException | None) -> None:
-        """Move a message to the dead letters: in one transaction, on a cluster of two steps."""
+        """Move a message to the dead letters, and say so."""
         reason = "given up after a crash" if error is None else f"{type(error).__name__}: {error}"
-        fields = {FIELD: message.text, "id": message.id, "group": self._group, "reason": reason}
-        client = self._pool.redis.with_retry("at_least_once")
-        await client.xadd(self._dead_letters, fields)  # type: ignore[arg-type]  # redis-py's invariant dict
-        await client.xack(self._stream, self._group, message.id)
+        await self._member.bury(message.id, message.text, reason)
         self._dead += 1
         _logger.error("stream bus %r: gave up on message %s: %s", self._stream, message.id, reason)
 
@@ -441,67 +404,28 @@ class StreamEventBus:
         await asyncio.sleep(self._claim_after / 3)
 
         if self._lines.in_hand:
-            await self._pool.redis.execute_command(
-                "XCLAIM",
-                self._stream,
-                self._group,
-                self._consumer,
-                0,
-                *self._lines.in_hand,
-                "JUSTID",
-                parse_justid=True,
-            )
+            await self._member.touch(self._lines.in_hand)
 
     async def _claim(self) -> None:
         """Take over what consumers left behind that show no sign of life."""
         await asyncio.sleep(self._claim_after / 3 * random.uniform(0.75, 1.25))
-        cursor = "0-0"
+        cursor = ""
 
-        while True:
+        while cursor != "0-0":
             count = await self._lines.room()
-            reply = await self._pool.redis.execute_command(
-                "XAUTOCLAIM",
-                self._stream,
-                self._group,
-                self._consumer,
-                int(self._claim_after * 1000),
-                cursor,
-                "COUNT",
-                count,
-                parse_justid=False,
-            )
-            await self._adopt(reply[1])
-            cursor = text_of(reply[0])
+            cursor, entries = await self._member.claim(self._claim_after, cursor or "0-0", count)
 
-            if cursor == "0-0":
-                return
-
-    async def _adopt(self, entries: list[Any]) -> None:
-        mine = [(text_of(entry_id), fields) for entry_id, fields in entries if fields]
-        mine = [(entry_id, fields) for entry_id, fields in mine if entry_id not in self._lines.in_hand]
-
-        for entry_id, fields in mine:
-            pending = await self._pool.redis.execute_command(
-                "XPENDING", self._stream, self._group, entry_id, entry_id, 1, parse_detail=True
-            )
-            tried = int(pending[0]["times_delivered"]) if pending else 1
-            self._claimed += 1
-            owed = tried <= self._attempts + 1
-            self._lines.accept(Message(entry_id, payload_of(fields), tried, owed=owed))
+            for entry_id, text in entries:
+                if entry_id not in self._lines.in_hand:
+                    tried = await self._member.times_delivered(entry_id)
+                    self._claimed += 1
+                    self._lines.accept(Message(entry_id, text, tried, owed=tried <= self._attempts + 1))
 
     async def _trim(self) -> None:
-        """Drop what every group has acknowledged."""
+        """Drop what every group has acknowledged, and consumers that have long gone."""
         assert self._trim_every is not None  # noqa: S101 - else this is no chore
         await asyncio.sleep(self._trim_every * random.uniform(0.75, 1.25))
-        groups = await self._pool.redis.xinfo_groups(self._stream)
-        done: list[tuple[int, int]] = []
+        await self._member.trim()
 
-        for group in groups:
-            name, last = text_of(group["name"]), text_of(group["last-delivered-id"])
-            pending = await self._pool.redis.xpending(self._stream, name)
-            oldest = pending["min"]
-            done.append(order_of(text_of(oldest)) if oldest else order_of(last))
-
-        if done:
-            first = "-".join(map(str, min(done)))
-            await self._pool.redis.xtrim(self._stream, minid=first, approximate=True)
+        with contextlib.suppress(driver.ResponseError):  # where scripts are forbidden, they stay
+            await self._member.forget_idle(_FORGOTTEN * self._claim_after)

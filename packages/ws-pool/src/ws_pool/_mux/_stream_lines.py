@@ -17,10 +17,14 @@ from typing import Final
 from ws_pool._mux._delivery import Event, Listener, load
 from ws_pool._mux._tasks import end_all, is_cancelled
 
-__all__ = ("Lines", "Message")
+__all__ = ("Lines", "ListenerTimeout", "Message")
 
 _logger: Final = logging.getLogger("ws_pool.events")
 _MOST: Final = 10  # times prefetch that may be in hand when lines fail
+
+
+class ListenerTimeout(TimeoutError):  # noqa: N818 - named like AcquireTimeout
+    """A listener took too long; whether it has done something is unknown."""
 
 
 @dataclass(slots=True)
@@ -51,6 +55,7 @@ class Lines:
         prefetch: Most messages in hand.
         attempts: How often a message is tried.
         backoff: Shortest and longest pause in seconds before a listener is called again.
+        listener_timeout: Seconds that a listener may take, or None.
         acknowledge: Called with what is done.
         bury: Called with what is given up, and why.
     """
@@ -63,6 +68,7 @@ class Lines:
         prefetch: int,
         attempts: int,
         backoff: tuple[float, float],
+        listener_timeout: float | None,
         acknowledge: Callable[[Message], Awaitable[None]],
         bury: Callable[[Message, BaseException | None], Awaitable[None]],
     ) -> None:
@@ -71,6 +77,7 @@ class Lines:
         self._prefetch = prefetch
         self._attempts = attempts
         self._backoff = backoff
+        self._listener_timeout = listener_timeout
         self._acknowledge = acknowledge
         self._bury = bury
         self._lines: dict[str, deque[tuple[Message, Event]]] = {}
@@ -81,7 +88,7 @@ class Lines:
         self._idle = asyncio.Event()
         self._idle.set()
         self.in_hand: dict[str, Message] = {}
-        self.delivered = self.unheard = self.retried = 0
+        self.delivered = self.unheard = self.retried = self.overdue = 0
 
     async def room(self) -> int:
         """
@@ -173,6 +180,9 @@ class Lines:
             message.owed = False
             waiting, error = await self._call(waiting, event)
 
+            if isinstance(error, ListenerTimeout) and message.attempt < self._attempts:
+                return  # it stays pending, and is claimed again
+
             if waiting:
                 message.attempt += 1
 
@@ -199,16 +209,40 @@ class Lines:
 
         for listener in listeners:
             try:
-                await listener(*event.args, **event.kwargs)
+                await self._heed(listener, event)
             except (Exception, asyncio.CancelledError) as error:
                 if is_cancelled(error):
                     raise
 
                 _logger.exception("a listener failed over an event %r of stream %r", event.tag, self._stream)
                 failed.append(listener)
-                last = error
+                last = last if isinstance(last, ListenerTimeout) else error
 
         return failed, last
+
+    async def _heed(self, listener: Listener, event: Event) -> None:
+        """Call a listener; one that takes too long is cancelled, and left behind if it swallows that."""
+        limit = self._listener_timeout
+
+        if limit is None:
+            await listener(*event.args, **event.kwargs)
+            return
+
+        async def call() -> None:
+            await listener(*event.args, **event.kwargs)
+
+        task = asyncio.get_running_loop().create_task(call(), name=f"ws-pool listener {event.tag}")
+
+        try:
+            await asyncio.wait([task], timeout=limit)
+
+            if not task.done():
+                self.overdue += 1
+                raise ListenerTimeout(f"a listener took longer than {limit:g} s")
+
+            await task
+        finally:
+            await end_all(task)
 
     def _pause(self, attempt: int) -> float:
         shortest, longest = self._backoff
