@@ -9,17 +9,26 @@ import sys
 import pytest
 
 import ws_pool
+from ws_pool._extras import missing
 
 HIDE = """
 import sys
 from ws_core.errors import MissingExtraError
 sys.modules[sys.argv[1]] = None
-import ws_pool
 try:
-    getattr(ws_pool, sys.argv[2])
+    exec(sys.argv[2])
 except MissingExtraError as error:
+    assert isinstance(error, ImportError)
     print(error)
 """
+
+
+def without(library: str, statement: str) -> str:
+    """Run a statement where a library is missing, and give the error's text."""
+    done = subprocess.run(
+        [sys.executable, "-c", HIDE, library, statement], capture_output=True, text=True, check=True
+    )
+    return done.stdout
 
 
 @pytest.mark.parametrize("name", ws_pool.__all__)
@@ -36,22 +45,35 @@ def test_an_unknown_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "name", "extra"),
+    ("library", "module", "name", "extra"),
     [
-        ("cachetools", "LRUCache", "cache"),
-        ("sqlalchemy", "MysqlPool", "mysql"),
-        ("pymongo", "MongoPool", "mongo"),
-        ("aiohttp", "HttpPool", "http"),
+        ("cachetools", "cache", "LRUCache", "cache"),
+        ("sqlalchemy", "mysql", "MysqlPool", "mysql"),
+        ("sqlalchemy", "sqlite", "SqlitePool", "sqlite"),
+        ("redis", "redis", "RedisPool", "redis"),
+        ("redis", "events", "RedisEventBus", "redis"),
+        ("pymongo", "mongo", "MongoPool", "mongo"),
+        ("aiohttp", "http", "HttpPool", "http"),
+        ("elasticsearch", "es", "ElasticsearchPool", "es"),
     ],
 )
-def test_a_missing_library(library: str, name: str, extra: str) -> None:
-    """Without its library a name tells which extra brings it."""
-    done = subprocess.run(
-        [sys.executable, "-c", HIDE, library, name], capture_output=True, text=True, check=True
-    )
+def test_a_missing_library(library: str, module: str, name: str, extra: str) -> None:
+    """Without its library a name tells which extra brings it, and so does its module."""
+    for statement in (f"from ws_pool import {name}", f"import ws_pool.{module}"):
+        told = without(library, statement)
+        assert f"needs {library}" in told
+        assert f"pip install 'ws-pool[{extra}]'" in told
 
-    assert f"pip install 'ws-pool[{extra}]'" in done.stdout
-    assert f"{name} needs {library}" in done.stdout
+
+def test_atomic_without_a_library() -> None:
+    """The name can be had; its use says what is missing."""
+    assert "needs sqlalchemy" in without("sqlalchemy", "from ws_pool import atomic; atomic()")
+
+
+def test_a_module_of_our_own_that_is_missing() -> None:
+    """It is told as it is: no extra would bring it."""
+    ours = ModuleNotFoundError("No module named 'ws_pool._lost'", name="ws_pool._lost")
+    assert missing("ws_pool.redis", ours, "redis") is ours
 
 
 def test_a_fault_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

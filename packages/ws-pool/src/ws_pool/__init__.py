@@ -2,6 +2,7 @@
 Named pools for MySQL, SQLite, Redis, MongoDB, HTTP and Elasticsearch.
 
 A name is imported from its module when it is first used, so that ``import ws_pool`` loads no driver.
+Where the driver is not installed that is an error which says what to install.
 """
 
 from __future__ import annotations
@@ -133,25 +134,9 @@ def __getattr__(name: str) -> object:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
 
-    try:
-        value: object = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    except ModuleNotFoundError as error:
-        raise _explained(name, module, error) from error
-
+    value: object = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     globals()[name] = value
     return value
-
-
-def _explained(name: str, module: str, error: ModuleNotFoundError) -> Exception:
-    """Say which extra brings the library that a name needs."""
-    from ws_core.errors import MissingExtraError  # noqa: PLC0415 - only when something is missing
-
-    if error.name is None or error.name.startswith(("ws_pool", "ws_core")):
-        return error
-
-    extra = {"_atomic": "mysql", "events": "redis"}.get(module, module)
-    message = f"{name} needs {error.name}, which is not installed: pip install 'ws-pool[{extra}]'"
-    return MissingExtraError(message, name=name, library=error.name)
 
 
 def __dir__() -> list[str]:

@@ -6,9 +6,14 @@ sharing through Redis needs a client, such as ws-pool's `RedisPool`.
 
 from __future__ import annotations
 
-from ws_pool._cache._lru import LRUCache
-from ws_pool._cache._share import CachedFunction, CacheStatistics, ShareCache
-from ws_pool._cache._wrap import CacheWrap
+from ws_pool._extras import missing
+
+try:
+    from ws_pool._cache._lru import LRUCache
+    from ws_pool._cache._share import CachedFunction, CacheStatistics, ShareCache
+    from ws_pool._cache._wrap import CacheWrap
+except ModuleNotFoundError as _error:
+    raise missing(__name__, _error, "cache") from _error
 
 __all__ = ("CacheStatistics", "CacheWrap", "CachedFunction", "LRUCache", "ShareCache")
 

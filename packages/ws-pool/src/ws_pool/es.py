@@ -18,7 +18,12 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
-from elasticsearch import ApiError, AsyncElasticsearch, TransportError, UnsupportedProductError
+from ws_pool._extras import missing
+
+try:
+    from elasticsearch import ApiError, AsyncElasticsearch, TransportError, UnsupportedProductError
+except ModuleNotFoundError as _error:
+    raise missing(__name__, _error, "es") from _error
 
 from ws_core.component import Health
 from ws_pool._config import Check, boolean, integer, mask_url, number, optional, options_of, text

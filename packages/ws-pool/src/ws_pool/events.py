@@ -6,9 +6,14 @@ extra ``ws-pool[redis]``.
 
 from __future__ import annotations
 
-from ws_pool._mux._bus import BusStatistics, RedisEventBus
-from ws_pool._mux._delivery import ListenerStatistics
-from ws_pool._mux._stream_bus import StreamBusStatistics, StreamEventBus
+from ws_pool._extras import missing
+
+try:
+    from ws_pool._mux._bus import BusStatistics, RedisEventBus
+    from ws_pool._mux._delivery import ListenerStatistics
+    from ws_pool._mux._stream_bus import StreamBusStatistics, StreamEventBus
+except ModuleNotFoundError as _error:
+    raise missing(__name__, _error, "redis") from _error
 
 __all__ = ("BusStatistics", "ListenerStatistics", "RedisEventBus", "StreamBusStatistics", "StreamEventBus")
 

@@ -18,8 +18,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self, Unpack
 
-import aiohttp
-from yarl import URL
+from ws_pool._extras import missing
+
+try:
+    import aiohttp
+    from yarl import URL
+except ModuleNotFoundError as _error:
+    raise missing(__name__, _error, "http") from _error
 
 from ws_core.component import Health
 from ws_pool._config import mask_url

@@ -20,13 +20,18 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self, TypeAlias, overload
 
-from bson import ObjectId
-from bson.errors import InvalidId
-from pymongo import AsyncMongoClient
-from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import ConfigurationError, PyMongoError
+from ws_pool._extras import missing
+
+try:
+    from bson import ObjectId
+    from bson.errors import InvalidId
+    from pymongo import AsyncMongoClient
+    from pymongo.asynchronous.client_session import AsyncClientSession
+    from pymongo.asynchronous.collection import AsyncCollection
+    from pymongo.asynchronous.database import AsyncDatabase
+    from pymongo.errors import ConfigurationError, PyMongoError
+except ModuleNotFoundError as _error:
+    raise missing(__name__, _error, "mongo") from _error
 
 from ws_core.component import Health
 from ws_pool._config import mask_url

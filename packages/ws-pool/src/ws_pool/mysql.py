@@ -6,9 +6,7 @@ import asyncio
 import importlib.util
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, cast
-
-from sqlalchemy.schema import ExecutableDDLElement, Table
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from ws_core.component import Health
 from ws_pool._sql.client import Result, SqlClient, Statement
@@ -24,6 +22,9 @@ from ws_pool._sql.session import Session
 from ws_pool._statistics import PoolStatistics
 from ws_pool.errors import ConfigError, MissingExtraError, UnavailableError
 from ws_pool.pool import Lease, Pool
+
+if TYPE_CHECKING:
+    from sqlalchemy.schema import ExecutableDDLElement, Table
 
 __all__ = (
     "MysqlPool",

@@ -18,8 +18,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from ws_pool._extras import missing
+
+try:
+    from redis.asyncio import Redis
+    from redis.asyncio.connection import AbstractConnection, ConnectionPool
+except ModuleNotFoundError as _error:
+    raise missing(__name__, _error, "redis") from _error
 
 from ws_core.component import Health
 from ws_pool import _fork
