@@ -13,10 +13,10 @@ from redis.exceptions import ResponseError
 from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer
+from ws_pool._mux import _leased
 from ws_pool._mux._blocking import settle, undo_of
-from ws_pool._mux._client import SharedRedis
 from ws_pool._mux._errors import LinkLost
-from ws_pool.errors import MaybeExecuted, UsageError
+from ws_pool.errors import MaybeExecuted, UnavailableError, UsageError
 from ws_pool.redis import RedisPool
 
 
@@ -160,11 +160,8 @@ class TestCancelling:
         self, monkeypatch: pytest.MonkeyPatch, redis_url: str
     ) -> None:
         """The broken twin, which leaves the waiter at the server as it is, loses the item."""
-
-        async def leave(self: SharedRedis, *args: Any) -> None:
-            """Do nothing about it."""
-
-        monkeypatch.setattr(SharedRedis, "_give_up", leave)
+        free = asyncio.Event()
+        monkeypatch.setattr(_leased, "begin_to_end", lambda *_: asyncio.ensure_future(free.wait()))
 
         async with RedisPool(url=redis_url) as pool:
             waiting = asyncio.ensure_future(pool.redis.blpop("queue", timeout=0))
@@ -174,9 +171,73 @@ class TestCancelling:
             await pool.redis.rpush("queue", "item")
 
             assert await pool.redis.lpop("queue") is None
-            monkeypatch.undo()
-            (lease,) = pool.redis.connection_pool._lent  # type: ignore[attr-defined]  # what the twin forgot
-            await pool.redis.connection_pool.release(lease)
+            free.set()
+
+    async def test_on_a_client_that_is_alone(self, any_redis: RedisServer) -> None:
+        """There, too, nothing is eaten, and the session goes on."""
+        chance = random.Random(5)
+
+        async with (
+            RedisPool(url=any_redis.url, decode_responses=True) as pool,
+            pool.get_client(alone=True) as alone,
+            pool.redis.client() as single,
+        ):
+            for client in (alone, single):
+                await client.client_setname("mine")
+
+                for number in range(200):
+                    waiting = asyncio.ensure_future(client.blpop("queue", timeout=0))
+
+                    for _ in range(1 + chance.randrange(8)):
+                        await asyncio.sleep(0)
+
+                    waiting.cancel()
+                    await asyncio.wait([waiting])
+                    await pool.redis.rpush("queue", number)
+                    assert await client.lpop("queue") == str(number)
+
+                assert await client.client_getname() == "mine"
+
+            assert await blocked(pool) == 0
+
+    async def test_between_multi_and_exec_nothing_blocks(self, redis_url: str) -> None:
+        """What the server has queued there is no reply of a blocking command; the session is over."""
+        async with RedisPool(url=redis_url) as pool:
+            async with pool.get_client(alone=True) as alone:
+                await alone.execute_command("MULTI")
+                waiting = asyncio.ensure_future(alone.blpop("queue", timeout=0))
+                await asyncio.sleep(0)
+                waiting.cancel()
+                await asyncio.wait([waiting])
+
+                with pytest.raises(UnavailableError, match="take another client"):
+                    await alone.execute_command("EXEC")
+
+            assert await pool.redis.keys() == []
+
+    async def test_where_unblocking_is_forbidden(
+        self, redis_server: RedisServer, redis_url: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A user who may not use CLIENT can block all the same; a cancelled command closes its connection."""
+        redis_server.command("ACL", "SETUSER", "quiet", "on", ">pw", "~*", "&*", "+@all", "-client")
+
+        async with (
+            RedisPool(url=redis_url) as other,
+            RedisPool(url=redis_url, username="quiet", password="pw") as pool,
+        ):
+            await pool.redis.rpush("queue", "item")
+            assert await pool.redis.blpop("queue", timeout=1)
+            waiting = asyncio.ensure_future(pool.redis.blpop("queue", timeout=0))
+            await until_blocked(other, 1)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            await until_blocked(other, 0)
+
+            while pool.statistics().leased[0].size:  # noqa: ASYNC110 - until it has happened
+                await asyncio.sleep(0)
+
+        assert "CLIENT ID is forbidden" in caplog.text
+        redis_server.command("ACL", "DELUSER", "quiet")
 
     @pytest.mark.parametrize(
         ("take", "give", "look"),
@@ -387,7 +448,10 @@ async def test_an_undo_outlives_the_shared_connection(
     tries: int,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """An item is put back although the shared connection was lost; unless it may have been already."""
+    """An item is put back although the shared connection was lost; unless it may have been already.
+
+    An UNBLOCK that may come later must not meet the next user of the connection.
+    """
     asked: list[object] = []
 
     async def lost(*_: object) -> None:
@@ -400,6 +464,6 @@ async def test_an_undo_outlives_the_shared_connection(
             await lost()
 
     connection: Any = _Answers([b"queue", b"item"])
-    await settle(connection, ("BLPOP", "queue", 0), 1, ask, lost())
+    assert await settle(connection, ("BLPOP", "queue", 0), 1, ask, lost()) is not sent
     assert asked == [("LPUSH", b"queue", b"item")] * tries
     assert ("may not have been put back" in caplog.text) == sent

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import MutableMapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Monitor, PubSub
 from redis.asyncio.connection import AbstractConnection
 
-from ws_pool._mux._commands import Route, route_of
+from ws_pool._mux._commands import Route, canonical, route_of
 from ws_pool._mux._connections import lost_session, state_of
 from ws_pool._mux._core import Core
 from ws_pool._mux._exchange import exchange
+from ws_pool._mux._leased import PATIENCE, begin_to_end
 from ws_pool._mux._leases import LeasePool, OneConnection
 from ws_pool._mux._pubsub import LentPubSub
 
 __all__ = ("AloneRedis",)
+
+_QUEUEING: Final = {"MULTI": True, "EXEC": False, "DISCARD": False, "RESET": False}
 
 
 class AloneRedis(Redis):
@@ -27,7 +30,8 @@ class AloneRedis(Redis):
     Made by ``RedisPool.get_client(alone=True)``. What changes the session (SELECT, CLIENT TRACKING
     and the like) is fine here; such a connection is closed afterwards, others are kept. When the
     connection is lost, or closed because a command on it was cancelled, the session is over: every
-    command then raises `ws_pool.errors.UnavailableError`.
+    command then raises `ws_pool.errors.UnavailableError`. A blocking command that is cancelled is
+    ended at the server, and the session goes on.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class AloneRedis(Redis):
         )
         self._core = core
         self.response_callbacks = callbacks
+        self._queueing = False  # between MULTI and EXEC, where nothing blocks
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
         """Execute a command on this client's connection; see `SharedRedis.execute_command` for errors."""
@@ -71,11 +76,24 @@ class AloneRedis(Redis):
     async def _exchange(
         self, connection: AbstractConnection, args: Sequence[Any], options: dict[str, Any]
     ) -> Any:
-        if route_of(args) is Route.SESSION:
-            state_of(connection).spoiled = True
+        route, state = route_of(args), state_of(connection)
+        self._queueing = _QUEUEING.get(canonical(args), self._queueing)
+
+        if route is Route.SESSION:
+            state.spoiled = True
 
         try:
             return await exchange(self, self._core, connection, args, options)
         except asyncio.CancelledError:
-            await connection.disconnect(nowait=True)
+            state.clean = False
+
+            try:
+                if route is Route.BLOCKING and connection.is_connected and not self._queueing:
+                    await asyncio.wait(
+                        [begin_to_end(self._core, self._core.pick(), connection, args)], timeout=PATIENCE
+                    )
+            finally:
+                if not state.clean:
+                    await connection.disconnect(nowait=True)
+
             raise

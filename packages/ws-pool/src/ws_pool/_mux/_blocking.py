@@ -8,7 +8,6 @@ CLIENT UNBLOCK, its reply is awaited, and an item that it did take goes back to 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
@@ -37,7 +36,7 @@ Ask = Callable[[Sequence[Any]], Awaitable[Any]]
 
 async def settle(
     connection: AbstractConnection, args: Sequence[Any], client_id: int, ask: Ask, first: Awaitable[Any]
-) -> None:
+) -> bool:
     """
     End a blocking command and undo what it did.
 
@@ -48,28 +47,36 @@ async def settle(
         ask: Sends a command over another connection.
         first: The reply to the first CLIENT UNBLOCK, which was sent already.
 
+    Returns:
+        Whether the connection may be used again: a CLIENT UNBLOCK whose reply was lost may come later,
+        and would end what another task waits for.
+
     Raises:
         RedisError: The connection or the server was lost; then there is nothing to undo, or no way to.
     """
     reading = asyncio.ensure_future(
         connection.read_response(disable_decoding=True, disconnect_on_error=False)
     )
-    pause = _FIRST_PAUSE
+    pause, lost = _FIRST_PAUSE, False
+    asked = first
 
     try:
-        with contextlib.suppress(LinkLost):  # then it is asked again, over another connection
-            await first
+        while True:
+            try:
+                await asked
+            except LinkLost as error:  # it is asked again, over another connection
+                lost |= error.sent
 
-        while not (await asyncio.wait([reading], timeout=pause))[0]:
-            with contextlib.suppress(LinkLost):
-                await ask(("CLIENT", "UNBLOCK", client_id))  # the command may have come after the last one
+            if (await asyncio.wait([reading], timeout=pause))[0]:
+                break
 
+            asked = ask(("CLIENT", "UNBLOCK", client_id))  # the command may have come after the last one
             pause = min(0.1, pause * 2)
 
         try:
             reply = await reading
         except ResponseError:
-            return
+            return not lost
     finally:
         reading.cancel()
 
@@ -78,8 +85,8 @@ async def settle(
     while undo is not None:
         try:
             await ask(undo)
-        except LinkLost as lost:
-            if not lost.sent:
+        except LinkLost as error:
+            if not error.sent:
                 continue
 
             name = canonical(args)
@@ -88,6 +95,8 @@ async def settle(
             _logger.exception("a cancelled %s has taken %r, which cannot be put back", canonical(args), reply)
 
         break
+
+    return not lost
 
 
 def undo_of(args: Sequence[Any], reply: Any) -> tuple[Any, ...] | None:

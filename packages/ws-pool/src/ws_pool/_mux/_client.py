@@ -8,82 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from asyncio import get_running_loop
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from copy import copy
 from typing import Any, Final, Self
 
 from redis import exceptions as driver
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.asyncio.connection import AbstractConnection
-from redis.client import EMPTY_RESPONSE, NEVER_DECODE, CaseInsensitiveDict
+from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 
 from ws_pool._mux._alone import AloneRedis
-from ws_pool._mux._blocking import settle
 from ws_pool._mux._commands import Route, canonical, is_read_only, needs_arguments, route_of
-from ws_pool._mux._connections import state_of
 from ws_pool._mux._core import Core
 from ws_pool._mux._errors import LinkLost, MaybeExecuted
-from ws_pool._mux._exchange import exchange
-from ws_pool._mux._lane import Lane
-from ws_pool._mux._leases import LeasePool
+from ws_pool._mux._leased import execute_leased
 from ws_pool._mux._link import Batch
 from ws_pool._mux._pipeline import SharedPipeline
+from ws_pool._mux._plans import Callbacks, Plan
 from ws_pool._mux._pubsub import LentPubSub
 from ws_pool._mux._retry import RetryPolicy, checked_retry, retry_of
-from ws_pool.errors import UsageError, WsError
+from ws_pool.errors import UsageError
 
 __all__ = ("RETRIES", "SPECIAL", "AloneRedis", "Core", "RetryPolicy", "SharedRedis")
 
 
-_logger: Final = logging.getLogger("ws_pool.redis")
 RETRIES: Final = 3
-_PATIENCE: Final = 0.25  # seconds that a cancellation may be held up to end a blocking command
-_WAITS: Final = frozenset({"WAIT", "WAITAOF"})
-_WRITE: Final = ("PUBLISH", "ws-pool:wait", "")
-"""WAIT waits for what its own connection has written; this comes after all that was answered on others."""
 _MAX_PLANS: Final = 2_000
 SPECIAL: Final = frozenset({NEVER_DECODE, EMPTY_RESPONSE, "retry"})
-
-
-class _Plan:
-    """What is known about a command by its first word, so that it need not be found out each time."""
-
-    __slots__ = ("callback", "elsewhere", "may_await", "pack", "read_only")
-
-    def __init__(
-        self,
-        pack: Callable[[Sequence[Any]], bytes],
-        callback: Callable[..., Any] | None,
-        *,
-        elsewhere: bool,
-        read_only: bool,
-    ) -> None:
-        self.pack = pack
-        self.callback = callback
-        self.elsewhere = elsewhere
-        self.read_only = read_only
-        self.may_await = not (getattr(callback, "__module__", "") or "").startswith(("redis.", "builtins"))
-
-
-class _Callbacks(CaseInsensitiveDict):
-    """Response callbacks that tell when they change, because plans remember them."""
-
-    changed: Callable[[], None] = staticmethod(lambda: None)
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        super().__setitem__(key, value)  # type: ignore[no-untyped-call]  # redis-py's
-        self.changed()
-
-    def __delitem__(self, key: str) -> None:
-        super().__delitem__(key)  # type: ignore[no-untyped-call]  # redis-py's
-        self.changed()
-
-    def update(self, data: Any) -> None:  # type: ignore[override]  # as redis-py narrows it
-        super().update(data)  # type: ignore[no-untyped-call]  # redis-py's
-        self.changed()
 
 
 class SharedRedis(Redis):
@@ -100,7 +52,7 @@ class SharedRedis(Redis):
         self._lane = core.lane
         self._loop = core.loop
         self._create_future = core.loop.create_future
-        self._plans: dict[Any, _Plan] = {}
+        self._plans: dict[Any, Plan] = {}
         self.use_callbacks(self.response_callbacks)
 
     def __repr__(self) -> str:
@@ -118,7 +70,7 @@ class SharedRedis(Redis):
         Args:
             callbacks: Command names to functions of the reply.
         """
-        own = _Callbacks(dict(callbacks))
+        own = Callbacks(dict(callbacks))
         own.changed = self._plans.clear
         self.response_callbacks: Any = own  # Any: as redis-py declares it
         self._plans.clear()
@@ -303,12 +255,12 @@ class SharedRedis(Redis):
 
     # Inside -----------------------------------------------------------------------------------
 
-    def _learn(self, args: Sequence[Any]) -> _Plan:
+    def _learn(self, args: Sequence[Any]) -> Plan:
         name = args[0]
         core = self._core
         one_word = isinstance(name, str) and " " not in name
         late = needs_arguments(name)
-        plan = _Plan(
+        plan = Plan(
             core.packer.pack_plain if one_word else core.packer.pack,
             self.response_callbacks.get(name),
             elsewhere=late or route_of(args) is not Route.SHARED,
@@ -322,16 +274,16 @@ class SharedRedis(Redis):
 
         return plan
 
-    async def _execute_elsewhere(self, plan: _Plan, args: Sequence[Any], options: dict[str, Any]) -> Any:
+    async def _execute_elsewhere(self, plan: Plan, args: Sequence[Any], options: dict[str, Any]) -> Any:
         """Execute what needs a closer look: blocking, of the session, or with subcommands."""
         route = route_of(args)
 
         if route is Route.SHARED:
             return await self._execute_special(plan, args, options)
 
-        return await self._execute_leased(route, args, options)
+        return await self._execute_leased(args, options)
 
-    async def _execute_special(self, plan: _Plan, args: Sequence[Any], options: dict[str, Any]) -> Any:
+    async def _execute_special(self, plan: Plan, args: Sequence[Any], options: dict[str, Any]) -> Any:
         """Execute on the shared connection with redis-py's special options."""
         if get_running_loop() is not self._loop:
             self._refuse_loop()
@@ -366,7 +318,7 @@ class SharedRedis(Redis):
         result = plan.callback(reply, **options)
         return await result if inspect.isawaitable(result) else result
 
-    async def _execute_leased(self, route: Route, args: Sequence[Any], options: dict[str, Any]) -> Any:
+    async def _execute_leased(self, args: Sequence[Any], options: dict[str, Any]) -> Any:
         """Execute on a connection lent for this one command."""
         retry = retry_of(options, self._retry_policy)
         again = RETRIES if retry == "at_least_once" or is_read_only(args) else 0
@@ -376,89 +328,12 @@ class SharedRedis(Redis):
             lane = self._lane or self._core.pick()
 
             try:
-                return await self._on_lease(leases, lane, route, args, dict(options))
+                return await execute_leased(self, self._core, leases, lane, args, dict(options))
             except MaybeExecuted:
                 if not again:
                     raise
 
                 again -= 1
-
-    async def _on_lease(  # noqa: PLR0913 - two call sites' whole state
-        self,
-        leases: LeasePool,
-        lane: Lane,
-        route: Route,
-        args: Sequence[Any],
-        options: dict[str, Any],
-        *,
-        asking: bool = False,
-    ) -> Any:
-        connection = await leases.get_connection()
-        state = state_of(connection)
-        settling = False
-
-        try:
-            if route is Route.BLOCKING:
-                state.client_id = state.client_id or await self._client_id(connection)
-
-            if canonical(args) in _WAITS:
-                await exchange(self, self._core, connection, _WRITE, {})
-
-            if asking:
-                await exchange(self, self._core, connection, ("ASKING",), {})
-
-            reply = await exchange(self, self._core, connection, args, options)
-            state.clean = True
-        except driver.ResponseError:
-            state.clean = True
-            raise
-        except asyncio.CancelledError:
-            settling = route is Route.BLOCKING and connection.is_connected
-
-            if settling:
-                await self._give_up(leases, lane, connection, args)
-
-            raise
-        else:
-            return reply
-        finally:
-            state.spoiled |= route is Route.SESSION
-
-            if not settling:
-                await leases.release(connection)
-
-    async def _client_id(self, connection: AbstractConnection) -> int:
-        return int(await exchange(self, self._core, connection, ("CLIENT ID",), {}))
-
-    async def _give_up(
-        self, leases: LeasePool, lane: Lane, connection: AbstractConnection, args: Sequence[Any]
-    ) -> None:
-        """End a cancelled blocking command; whoever cancels waits for it, but not for long."""
-        pack = self._core.packer.pack
-
-        async def ask(command: Sequence[Any]) -> Any:
-            slot = self._create_future()
-            lane.submit(slot, pack(command))
-            return await slot
-
-        async def end() -> None:
-            try:
-                async with asyncio.timeout(self._core.command_timeout):
-                    await settle(connection, args, state_of(connection).client_id, ask, first)
-
-                state_of(connection).clean = True
-            except (driver.RedisError, WsError, LinkLost, OSError, TimeoutError) as error:
-                state_of(connection).spoiled = True
-                _logger.warning("redis pool %r closes a blocked connection: %s", self._core.name, error)
-            finally:
-                await leases.release(connection)
-
-        # Sent here and now, so that what this task sends next finds the waiter gone.
-        first = asyncio.ensure_future(ask(("CLIENT", "UNBLOCK", state_of(connection).client_id)))
-        task = self._loop.create_task(end())
-        self._core.settling.add(task)
-        task.add_done_callback(self._core.settling.discard)
-        await asyncio.wait([task], timeout=_PATIENCE)
 
     async def _recover(  # noqa: PLR0913 - one call site's whole state
         self,

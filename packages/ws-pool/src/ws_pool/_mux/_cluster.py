@@ -17,6 +17,7 @@ from ws_pool._mux._client import RETRIES, SPECIAL, AloneRedis, Core, SharedRedis
 from ws_pool._mux._cluster_pipeline import ClusterPipeline
 from ws_pool._mux._commands import Route, canonical, is_read_only, route_of, split
 from ws_pool._mux._errors import LinkLost, MaybeExecuted, UnavailableError
+from ws_pool._mux._leased import execute_leased
 from ws_pool._mux._link import Batch
 from ws_pool._mux._node import Node
 from ws_pool._mux._patience import ATTEMPTS, Patience
@@ -61,10 +62,8 @@ class ClusterRedis(SharedRedis):
             return await self._called_back(args, reply, options)
 
         retry = retry_of(options, self._retry_policy)
-        route = route_of(args)
-
-        if route is not Route.SHARED:
-            return await self._lease_and_execute(route, args, options, retry)
+        if route_of(args) is not Route.SHARED:
+            return await self._lease_and_execute(args, options, retry)
 
         raw = NEVER_DECODE in options and self._core.decodes
         options.pop(NEVER_DECODE, None)
@@ -358,7 +357,7 @@ class ClusterRedis(SharedRedis):
                 return replies
 
     async def _lease_and_execute(
-        self, route: Route, args: Sequence[Any], options: dict[str, Any], retry: RetryPolicy
+        self, args: Sequence[Any], options: dict[str, Any], retry: RetryPolicy
     ) -> Any:
         """Execute on a lent connection to the node of the key, and follow the key to where it has moved."""
         topology = self.topology
@@ -375,7 +374,9 @@ class ClusterRedis(SharedRedis):
             try:
                 node = target or await self._node_of(slot)
                 lane = node.lane or node.pick()
-                reply = await self._on_lease(node.leases, lane, route, args, dict(options), asking=asking)
+                reply = await execute_leased(
+                    self, self._core, node.leases, lane, args, dict(options), asking=asking
+                )
             except MaybeExecuted:
                 topology.refresh_soon()
 

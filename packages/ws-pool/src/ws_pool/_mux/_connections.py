@@ -30,7 +30,7 @@ class ConnectionState:
     """Whether the last user left nothing behind: all replies read, session untouched."""
 
     client_id = 0
-    """The connection's id at the server, once it was asked for."""
+    """The connection's id at the server; 0 where that may not be asked."""
 
     spoiled = False
     """Whether the session was changed, so that the connection must be closed after use."""

@@ -108,7 +108,11 @@ class LeasePool(ConnectionPool):
         return connection
 
     async def release(self, connection: AbstractConnection) -> None:
-        """Take a connection back; there is no await in here, so it cannot be cancelled half-way."""
+        """Take a connection back from redis-py; see `take_back`."""
+        self.take_back(connection)
+
+    def take_back(self, connection: AbstractConnection) -> None:
+        """Take a connection back; one that is not lent any more is left alone."""
         lease = self._lent.pop(connection, None)
 
         if lease is not None:
@@ -238,6 +242,10 @@ class Connector:
 
         try:
             await connection.connect()
+
+            with contextlib.suppress(driver.ResponseError):  # forbidden: nobody can unblock it then
+                await connection.send_command("CLIENT", "ID", check_health=False)
+                state_of(connection).client_id = int(await connection.read_response())
         except BaseException:
             self.terminate(connection)
             raise
