@@ -11,6 +11,7 @@ import pytest
 from tests.faults import FaultProxy
 from tools.servers import ClusterServers, RedisServer
 from ws_pool._mux._cache import CacheStatistics, ClientCache, fresh
+from ws_pool._mux._pipeline import MAX_SHARED
 from ws_pool.redis import RedisPool
 
 
@@ -214,6 +215,54 @@ class TestReads:
             redis_server.command("SET", "k", "new")
             assert cached(pool).entries == 0
             assert await pool.redis.get("k") == b"new"
+
+    @pytest.mark.parametrize("how", ["watched", "at once", "long"])
+    async def test_own_writes_on_lent_connections(
+        self, pools: tuple[RedisPool, RedisPool], monkeypatch: pytest.MonkeyPatch, how: str
+    ) -> None:
+        """A pipeline that watches, or is long, is an own write too: no news of the server are waited for."""
+        pool = pools[0]
+        redis = pool.redis
+        assert pool._node is not None
+        monkeypatch.setattr(pool._node.lanes[0], "_on_push", lambda _: None)
+        await redis.set("k", "old")
+        assert await redis.get("k") == "old"
+        assert cached(pool).entries == 1
+
+        async with redis.pipeline(transaction=how != "long") as pipe:
+            if how != "long":
+                await pipe.watch("k")
+
+            if how == "at once":
+                await pipe.set("k", "new")
+            else:
+                if how == "watched":
+                    pipe.multi()
+
+                for _ in range(MAX_SHARED + 1 if how == "long" else 1):
+                    pipe.set("k", "new")
+
+                await pipe.execute()
+
+        assert await redis.get("k") == "new"
+
+    async def test_a_connection_that_is_gone_hides_nothing(
+        self, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """While one of several shared connections is down, the others' replies are cached."""
+        async with RedisPool(url=redis_url, cache=10, shared_connections=2) as pool:
+            assert pool._node is not None
+            down, up = pool._node.lanes
+            monkeypatch.setattr(pool.redis._core, "pick", lambda: up)
+            monkeypatch.setattr(down, "_reconnect", lambda: None)
+            down.drop_link("test")
+            await pool.redis.set("k", "v")
+            await asyncio.sleep(0)
+
+            for _ in range(3):
+                assert await pool.redis.get("k") == b"v"
+
+            assert (cached(pool).misses, cached(pool).hits) == (1, 2)
 
     async def test_a_flush_empties_the_cache(self, pools: tuple[RedisPool, RedisPool]) -> None:
         """A foreign FLUSHALL is told without names of keys."""

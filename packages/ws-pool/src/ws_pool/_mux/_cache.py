@@ -259,13 +259,17 @@ class _Caching(SharedRedis):
 
     async def send_batch(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Send commands as one piece, and forget what they may change."""
-        for command in commands:
-            self._forget(command)
+        self.forget(commands)
 
         try:
             return await super().send_batch(commands)
         finally:
-            for command in commands:
+            self.forget(commands)
+
+    def forget(self, commands: Sequence[Sequence[Any]]) -> None:
+        """Forget what commands may change; see `SharedRedis.forget`."""
+        for command in commands:
+            if not is_read_only(command):
                 self._forget(command)
 
     async def _execute_uncached(self, args: Sequence[Any], options: dict[str, Any]) -> Any:
@@ -300,7 +304,7 @@ class _Caching(SharedRedis):
             Whether all is known; not so when a long reply is on its way, with news behind it perhaps.
         """
         for _ in range(_TURNS):
-            links = self._links()
+            links = [link for link in self._links() if not link.closed]  # what is lost has emptied the cache
 
             if any(link.amid_reply() for link in links):
                 return False

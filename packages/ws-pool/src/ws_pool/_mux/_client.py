@@ -227,6 +227,14 @@ class SharedRedis(Redis):
             except LinkLost as lost:
                 self._check_retry(lost, safe, attempts, commands[0], self._retry_policy)
 
+    def forget(self, commands: Sequence[Sequence[Any]]) -> None:
+        """
+        Forget what commands may change; called before and after those that another connection sends.
+
+        Args:
+            commands: The commands.
+        """
+
     def lost(self, args: Sequence[object], reason: str) -> MaybeExecuted:
         """Build the error for a command whose reply never came."""
         return self._core.lost(args, reason)

@@ -45,7 +45,7 @@ class ClusterPipeline(SharedPipeline):
             self.connection_pool = topology.node_of(topology.keys.slot(args)).leases
 
         try:
-            return await super().immediate_execute_command(*args, **options)  # type: ignore[no-untyped-call]
+            return await super().immediate_execute_command(*args, **options)
         except driver.MovedError:
             self._client.topology.refresh_soon()
             raise

@@ -68,6 +68,17 @@ class SharedPipeline(Pipeline):
         finally:
             await self.reset()  # type: ignore[no-untyped-call]  # redis-py's
 
+    async def immediate_execute_command(
+        self, *args: Any, **options: Any
+    ) -> Any:  # Any: redis-py's own signature
+        """Execute at once, on the connection that watches."""
+        self._client.forget([args])
+
+        try:
+            return await super().immediate_execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        finally:
+            self._client.forget([args])
+
     def _may_share(self, stack: list[_Command]) -> bool:
         if self.connection is not None or self.watching or len(stack) > MAX_SHARED:
             return False
@@ -78,7 +89,9 @@ class SharedPipeline(Pipeline):
         return not (self._client.decodes and any(NEVER_DECODE in options for _, options in stack))
 
     async def _execute_alone(self, raise_on_error: bool) -> list[Any]:  # noqa: FBT001 - passed through
-        first = self.command_stack[0][0] if self.command_stack else ("EXEC",)
+        commands = [args for args, _ in self.command_stack]
+        first = commands[0] if commands else ("EXEC",)
+        self._client.forget(commands)
 
         try:
             replies: list[Any] = await super().execute(raise_on_error)
@@ -87,6 +100,8 @@ class SharedPipeline(Pipeline):
                 raise
 
             raise self._client.lost(first, str(error)) from error
+        finally:
+            self._client.forget(commands)
 
         return replies
 
