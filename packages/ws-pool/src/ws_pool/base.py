@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -64,7 +65,7 @@ PoolT = TypeVar("PoolT", bound="ManagedPool[object]")
 ClientT = TypeVar("ClientT")
 
 
-class BasePoolManager(Generic[PoolT, ClientT]):
+class BasePoolManager(ABC, Generic[PoolT, ClientT]):
     """
     A named set of pools of one kind.
 
@@ -280,6 +281,7 @@ class BasePoolManager(Generic[PoolT, ClientT]):
         pools, self._pools = list(self._pools.values()), {}
         await _close_all(pools)
 
+    @abstractmethod
     def _build(self, name: str, section: Mapping[str, object], where: str) -> PoolT:
         """
         Build a pool of its section, without I/O.
@@ -289,7 +291,6 @@ class BasePoolManager(Generic[PoolT, ClientT]):
             section: Its options.
             where: The section's full name for errors.
         """
-        raise NotImplementedError
 
     def _client(self, pool: PoolT, *, alone: bool) -> AbstractAsyncContextManager[ClientT]:
         """

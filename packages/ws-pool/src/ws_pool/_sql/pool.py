@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -47,7 +48,7 @@ _OPTIONS = (
 )
 
 
-class SqlPool:
+class SqlPool(ABC):
     """
     A pool of SQL connections: the part that does not depend on the database.
 
@@ -97,10 +98,11 @@ class SqlPool:
 
         return self._compiler
 
+    @abstractmethod
     async def start(self) -> None:
         """Start; on an error nothing is left behind."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def close(self, *, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - leases get time to drain
         """
         Close all connections; may be called again.
@@ -108,7 +110,6 @@ class SqlPool:
         Args:
             timeout: Seconds for clients in use to come back.
         """
-        raise NotImplementedError
 
     def get_client(self, *, alone: bool = False, read_only: bool = False) -> SqlClient:
         """
@@ -216,6 +217,7 @@ class SqlPool:
         async with self.get_client() as client:
             await client.create_all(metadata)
 
+    @abstractmethod
     def engine(self, **options: Any) -> Any:
         """
         Give a SQLAlchemy `AsyncEngine` whose sessions hold connections of this pool.
@@ -226,19 +228,18 @@ class SqlPool:
         Returns:
             The engine.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def health(self) -> Health:
         """Ask the server over a connection of the pool."""
-        raise NotImplementedError
 
+    @abstractmethod
     def statistics(self) -> PoolStatistics:
         """Give a frozen snapshot of the pool."""
-        raise NotImplementedError
 
+    @abstractmethod
     def expire(self) -> None:
         """Replace all connections: idle ones now, those in use when they come back."""
-        raise NotImplementedError
 
     # -- for the client --------------------------------------------------------------------------
 
