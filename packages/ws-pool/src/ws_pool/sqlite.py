@@ -18,15 +18,8 @@ from ws_pool._sql.mysql_options import check_bounds
 from ws_pool._sql.plan import Plan
 from ws_pool._sql.pool import SqlPool, make_pool
 from ws_pool._sql.row import Row
-from ws_pool._sql.sqlite_connector import (
-    SQLITE_ALIASES,
-    SQLITE_CHECKS,
-    SqliteConnection,
-    SqliteConnector,
-    SqliteFile,
-    absolute,
-    path_of,
-)
+from ws_pool._sql.sqlite_connector import SqliteConnection, SqliteConnector
+from ws_pool._sql.sqlite_options import SQLITE_ALIASES, SQLITE_CHECKS, SqliteFile, absolute, path_of
 from ws_pool._statistics import PoolStatistics
 from ws_pool.errors import MissingExtraError, UsageError
 from ws_pool.pool import Lease, Pool

@@ -19,7 +19,7 @@ from ws_pool.errors import (
 if TYPE_CHECKING:
     from ws_pool._sql.mysql_connection import MysqlConnection
     from ws_pool._sql.session import Session
-    from ws_pool._sql.sqlite_connector import SqliteConnection
+    from ws_pool._sql.sqlite_connection import SqliteConnection
 
 __all__ = ("ISOLATION_LEVELS", "Transaction")
 
