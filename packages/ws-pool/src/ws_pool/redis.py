@@ -92,6 +92,7 @@ class RedisPool:
         self._cache: ClientCache | None = None
         self._finder: MasterFinder | None = None
         self._watch: MasterWatch | None = None
+        self._master: tuple[str, int] | None = None
         self._client: SharedRedis | None = None
         self._core: Core | None = None
         self._protocol = 0
@@ -425,8 +426,13 @@ class RedisPool:
 
     def _follow(self, host: str, port: int) -> None:
         """Go to the master that a Sentinel names, if it is another."""
-        if self._node is not None and sum(lane.leave(host, port) for lane in self._node.lanes):
-            self._node.pool.expire()
+        before, self._master = self._master, (host, port)
+
+        if self._node is not None:
+            left = sum(lane.leave(host, port) for lane in self._node.lanes)
+
+            if left or before not in {None, self._master}:
+                self._node.pool.expire()
 
     def _link_is_up(self, link: Link) -> None:
         """Parse replies as the protocol version wants that the server has agreed to."""

@@ -330,6 +330,7 @@ class SharedRedis(Redis):
         """Execute on a connection lent for this one command."""
         retry = retry_of(options, self._retry_policy)
         again = RETRIES if retry == "at_least_once" or is_read_only(args) else 0
+        moves = RETRIES if self._core.follow_master else 0
         leases = self._core.leases
 
         while True:
@@ -342,6 +343,12 @@ class SharedRedis(Redis):
                     raise
 
                 again -= 1
+            except driver.ReadOnlyError:
+                if not moves:
+                    raise
+
+                moves -= 1
+                await leases.disconnect()  # none of them leads to a master any more
 
     async def _recover(  # noqa: PLR0913 - one call site's whole state
         self,

@@ -243,6 +243,9 @@ class Connector:
         try:
             await connection.connect()
 
+            if endpoint.role is not None:
+                await self._check_role(connection, endpoint)
+
             with contextlib.suppress(driver.ResponseError):  # forbidden: nobody can unblock it then
                 await connection.send_command("CLIENT", "ID", check_health=False)
                 state_of(connection).client_id = int(await connection.read_response())
@@ -293,3 +296,12 @@ class Connector:
             writer.transport.abort()
 
         conn._close()  # noqa: SLF001 - forgets the streams, without I/O
+
+    @staticmethod
+    async def _check_role(connection: AbstractConnection, endpoint: Endpoint) -> None:
+        await connection.send_command("ROLE", check_health=False)
+        reply: Any = await connection.read_response()
+        role = reply[0].decode() if isinstance(reply[0], bytes) else reply[0]
+
+        if role != endpoint.role:
+            raise driver.RedisError(f"{endpoint} is a {role}, not a {endpoint.role}")
