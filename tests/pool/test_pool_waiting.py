@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from tests.pool.fakes import FakeConnection, FakeConnector, make_pool, now, run_virtual
+from ws_pool._ledger import Ledger, Waiter
 from ws_pool.errors import AcquireTimeout
 from ws_pool.pool import Connector
 
@@ -141,3 +142,36 @@ def test_a_fake_connector_is_a_connector():
     """The protocol that the fake fulfils is the one that drivers fulfil."""
     connector: Connector[FakeConnection] = FakeConnector()
     assert str(connector) == "fake://server"
+
+
+def test_a_long_queue_is_not_searched_for_each_who_gives_up(monkeypatch: pytest.MonkeyPatch):
+    """Thousands whose times end one after the other are told soon, a few at a time."""
+    looks = 0
+    late = Ledger.late
+
+    def counting(self: Ledger[FakeConnection], time: float) -> list[Waiter[FakeConnection]]:
+        nonlocal looks
+        looks += 1
+        return late(self, time)
+
+    monkeypatch.setattr(Ledger, "late", counting)
+
+    async def scenario() -> None:
+        async with make_pool(max_size=1) as pool:
+            held = await pool.acquire()
+
+            async def user(number: int) -> float:
+                limit = 1.0 + number * 1e-5
+
+                with pytest.raises(AcquireTimeout):
+                    await pool.acquire(timeout=limit)
+
+                return now() - start - limit
+
+            start = now()
+            delays = await asyncio.gather(*(user(number) for number in range(3000)))
+            assert 0 <= max(delays) < 0.01
+            pool.release(held)
+
+    run_virtual(scenario())
+    assert 3 <= looks < 60

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.pool.fakes import FakeConnection, FakeConnector, make_pool, now, run_virtual
+from tests.pool.fakes import FakeConnection, FakeConnector, FakePool, make_pool, now, run_virtual
 from ws_pool.errors import ClosedError
 from ws_pool.pool import PoolStatistics
 
@@ -132,6 +132,32 @@ class TestWatching:
 
         run_virtual(scenario())
         assert caplog.text.count("hook") >= 4
+
+    def test_a_hook_may_use_the_pool(self):
+        """One that expires the pool at each release opens no connection beyond the limit."""
+
+        async def scenario() -> None:
+            connector = FakeConnector()
+            connector.delay = lambda: 0.01
+
+            made: list[FakePool] = []
+
+            def expire(_: FakeConnection) -> None:
+                for pool in made:
+                    pool.expire()
+
+            async with make_pool(connector, max_size=2, min_size=2, on_release=expire) as pool:
+                made.append(pool)
+
+                for _ in range(5):
+                    lease = await pool.acquire()
+                    await asyncio.sleep(0.1)
+                    pool.release(lease)
+                    assert pool.statistics().size <= 2
+
+            assert connector.most_open <= 2
+
+        run_virtual(scenario())
 
     def test_a_long_lease_is_warned_about_once_with_its_place(self, caplog: pytest.LogCaptureFixture):
         """A connection held longer than leak_threshold is warned about with the stack of its acquire."""

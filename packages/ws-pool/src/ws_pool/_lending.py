@@ -140,23 +140,23 @@ class Lending(Generic[T]):
             discard: Close it.
             used: Whether its holder ever had it.
         """
-        ledger = self._ledger
-
-        try:
-            ledger.leased.remove(slot)
-        except KeyError:
-            return  # the pool was closed meanwhile, and has terminated it
-
-        upkeep = self._upkeep
+        ledger, upkeep = self._ledger, self._upkeep
         now = upkeep.timers.now()
 
-        if used:
+        if used and slot in ledger.leased:
             self._tally.leases.record(now - slot.taken_at)
             slot.holder = None
 
             if self.watched:
                 slot.stack = None
-                self._hooks.call(self._hooks.on_release, slot.conn)
+                self._hooks.call(
+                    self._hooks.on_release, slot.conn
+                )  # while it is in the books: it may use the pool
+
+        try:
+            ledger.leased.remove(slot)
+        except KeyError:
+            return  # the pool was closed meanwhile, and has terminated it
 
         if discard or not self._is_alive(slot.conn):
             upkeep.terminate(slot)
