@@ -10,7 +10,8 @@ import pytest
 
 from ws_pool._mux._errors import AcquireTimeout, LinkLost, UnavailableError
 from ws_pool._mux._limits import Limits
-from ws_pool._mux._link import Batch, Link
+from ws_pool._mux._link import Link
+from ws_pool._mux._slot import Batch
 from ws_pool.errors import ClosedError
 
 

@@ -23,11 +23,11 @@ from ws_pool._mux._commands import Route, canonical, is_read_only, needs_argumen
 from ws_pool._mux._core import Core
 from ws_pool._mux._errors import LinkLost, MaybeExecuted
 from ws_pool._mux._leased import execute_leased
-from ws_pool._mux._link import Batch
 from ws_pool._mux._pipeline import SharedPipeline
 from ws_pool._mux._plans import Callbacks, Plan
 from ws_pool._mux._pubsub import LentPubSub
 from ws_pool._mux._retry import RetryPolicy, checked_retry, retry_of
+from ws_pool._mux._slot import Batch
 from ws_pool.errors import UsageError
 
 __all__ = ("RETRIES", "SPECIAL", "AloneRedis", "Core", "RetryPolicy", "SharedRedis")

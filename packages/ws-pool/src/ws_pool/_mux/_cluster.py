@@ -18,12 +18,12 @@ from ws_pool._mux._cluster_pipeline import ClusterPipeline
 from ws_pool._mux._commands import Route, canonical, is_read_only, route_of, split
 from ws_pool._mux._errors import LinkLost, MaybeExecuted, UnavailableError
 from ws_pool._mux._leased import execute_leased
-from ws_pool._mux._link import Batch
 from ws_pool._mux._node import Node
 from ws_pool._mux._patience import ATTEMPTS, Patience
 from ws_pool._mux._pipeline import SharedPipeline
 from ws_pool._mux._pubsub import LentPubSub
 from ws_pool._mux._retry import RetryPolicy, retry_of
+from ws_pool._mux._slot import Batch
 from ws_pool._mux._slots import slot_of
 from ws_pool._mux._spread import EVERYWHERE, SPLIT, SPREAD, put_together
 from ws_pool._mux._topology import Topology

@@ -19,9 +19,10 @@ from ws_pool._mux._endpoint import Endpoint, connect
 from ws_pool._mux._errors import AcquireTimeout, LinkLost, UnavailableError
 from ws_pool._mux._lane_statistics import LaneStatistics
 from ws_pool._mux._limits import Limits
-from ws_pool._mux._link import Link, Slot
+from ws_pool._mux._link import Link
 from ws_pool._mux._low_water import LowWater
 from ws_pool._mux._queue import CommandQueue, Waiting
+from ws_pool._mux._slot import Slot
 from ws_pool._mux._tasks import end_all
 from ws_pool._mux._wire import Packer
 from ws_pool._statistics import HistogramBuilder

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import select
-import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
@@ -21,71 +20,14 @@ from redis.exceptions import InvalidResponse
 
 from ws_pool._mux._errors import LinkLost
 from ws_pool._mux._limits import HEAVY, Limits
-from ws_pool.errors import WsError
+from ws_pool._mux._progress import Progress, unacknowledged
+from ws_pool._mux._slot import Slot
 
-if sys.platform == "win32":
-    _TIOCOUTQ: int | None = None
-else:
-    import fcntl
-    import termios
-
-    _TIOCOUTQ = termios.TIOCOUTQ
-
-__all__ = ("Batch", "Link", "LinkOwner", "Slot")
+__all__ = ("Link", "LinkOwner")
 
 _READ_SIZE: Final = 64 * 1024
 _MISSING: Final = object()
 _Push: Final[type[list[Any]]] = hiredis.PushNotification
-
-
-class Slot(Protocol):
-    """Where a reply goes; an `asyncio.Future` is one."""
-
-    def done(self) -> bool:
-        """Tell whether nobody waits any more."""
-        ...
-
-    def set_result(self, result: Any, /) -> None:  # Any: whatever a server may reply
-        """Take the reply; raises InvalidStateError when nobody waits any more."""
-
-    def set_exception(self, exception: BaseException, /) -> None:
-        """Take the server's error, or ours when there will be no reply."""
-
-
-class Batch:
-    """
-    One slot for several commands that were written as one piece.
-
-    Args:
-        future: Gets the list of all replies, errors among them.
-        count: How many replies to wait for.
-    """
-
-    __slots__ = ("_count", "_future", "_replies")
-
-    def __init__(self, future: asyncio.Future[list[Any]], count: int) -> None:
-        self._future = future
-        self._count = count
-        self._replies: list[Any] = []
-
-    def done(self) -> bool:
-        """Tell whether nobody waits any more."""
-        return self._future.done()
-
-    def set_result(self, result: Any, /) -> None:
-        """Take the next reply."""
-        replies = self._replies
-        replies.append(result)
-
-        if len(replies) == self._count:
-            self._future.set_result(replies)
-
-    def set_exception(self, exception: BaseException, /) -> None:
-        """Take the next reply, an error; what is no reply ends the whole batch."""
-        if not isinstance(exception, LinkLost | WsError):
-            self.set_result(exception)
-        elif not self._future.done():
-            self._future.set_exception(exception)
 
 
 class LinkOwner(Protocol):
@@ -149,11 +91,10 @@ class Link(asyncio.BufferedProtocol):
         self._heavy = 0  # bytes of heavy commands in line
         self._heavy_out = 0  # those of them that were not written yet
         self._written = 0
-        self._marks: deque[tuple[int, float, int]] = deque()  # of each write: last number, time, heavy bytes
+        self._writes: deque[tuple[int, float, int]] = deque()  # of each write: last number, time, heavy bytes
         self._received = 0.0
         self._handed = 0  # bytes given to the transport so far
-        self._gone = 0  # those of them that had reached the other side when the watch last looked
-        self._left = 0.0  # when it last saw some on their way
+        self._progress = Progress(limits.command_timeout)
         self._line = 0  # how many were in line when the present bytes arrived
 
         self._buffer = bytearray(_READ_SIZE)
@@ -314,10 +255,10 @@ class Link(asyncio.BufferedProtocol):
             self.kill("the server sent a reply before the command")
             return
 
-        marks = self._marks
+        writes = self._writes
 
-        while marks and marks[0][0] <= self.answered:
-            self._heavy -= marks.popleft()[2]
+        while writes and writes[0][0] <= self.answered:
+            self._heavy -= writes.popleft()[2]
 
         if not self.limit:
             self._owner.link_has_room(self)
@@ -337,7 +278,7 @@ class Link(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """Write what was kept."""
         self._paused = False
-        self._left = self._time()
+        self._progress.left = self._time()
         self._flush()
 
     # Inside -----------------------------------------------------------------------------------
@@ -353,7 +294,7 @@ class Link(asyncio.BufferedProtocol):
         fresh = line - self._in_flight
         self._in_flight = line
         self._written += fresh
-        self._marks.append((self._written, self._time(), self._heavy_out))
+        self._writes.append((self._written, self._time(), self._heavy_out))
         self._eager = fresh == 1
         data = out[0] if len(out) == 1 else b"".join(out)
         self._heavy_out = 0
@@ -466,14 +407,13 @@ class Link(asyncio.BufferedProtocol):
 
         assert self._transport is not None  # noqa: S101 - something was written
         now = self._time()
-        waiting = self._transport.get_write_buffer_size() + unacknowledged(self._transport)
-        gone = self._handed - waiting
-
-        if waiting and gone > self._gone:
-            self._left = now
-
-        self._gone = gone
-        due = max(self._marks[0][1], self._received, self._left) + self._timeout
+        due = self._progress.due(
+            now,
+            sent=self._writes[0][1],
+            received=self._received,
+            handed=self._handed,
+            waiting=self._transport.get_write_buffer_size() + unacknowledged(self._transport),
+        )
 
         if due <= now:
             self.kill(
@@ -491,7 +431,7 @@ class Link(asyncio.BufferedProtocol):
         pending, in_flight = list(self.pending), self._in_flight
         self.pending.clear()
         self._out.clear()
-        self._marks.clear()
+        self._writes.clear()
         self.raw.clear()
         self._in_flight = 0
         self._heavy = self._heavy_out = 0
@@ -505,26 +445,3 @@ class Link(asyncio.BufferedProtocol):
                 slot.set_exception(LinkLost(reason, sent=index < in_flight))
 
         self._owner.link_lost(self, reason)
-
-
-def unacknowledged(transport: asyncio.Transport) -> int:
-    """
-    Ask the system how much it still has to send.
-
-    Args:
-        transport: A connection's.
-
-    Returns:
-        Bytes that the other side has not acknowledged; 0 where the system does not tell.
-    """
-    sock = transport.get_extra_info("socket")
-
-    if sock is None or _TIOCOUTQ is None:
-        return 0
-
-    try:
-        answer = fcntl.ioctl(sock.fileno(), _TIOCOUTQ, bytes(4))
-    except OSError:
-        return 0
-
-    return int.from_bytes(answer, sys.byteorder)

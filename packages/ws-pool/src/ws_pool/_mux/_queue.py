@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from ws_pool._mux._link import Slot
+from ws_pool._mux._slot import Slot
 
 __all__ = ("CommandQueue", "Waiting")
 
