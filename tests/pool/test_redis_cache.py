@@ -157,8 +157,9 @@ class TestReads:
             url=any_redis.url, decode_responses=True, cache=100, shared_connections=lanes
         ) as caching:
             redis = caching.redis
-            assert caching._node is not None
-            links = [lane.link for lane in caching._node.lanes]
+            assert caching._assembly is not None
+            assert caching._assembly.node is not None
+            links = [lane.link for lane in caching._assembly.node.lanes]
             await redis.set("long", "x" * 500_000)
             tasks: list[asyncio.Future[object]] = []  # kept, because a task's identity chooses the connection
 
@@ -223,8 +224,9 @@ class TestReads:
         """A pipeline that watches, or is long, is an own write too: no news of the server are waited for."""
         pool = pools[0]
         redis = pool.redis
-        assert pool._node is not None
-        monkeypatch.setattr(pool._node.lanes[0], "_on_push", lambda _: None)
+        assert pool._assembly is not None
+        assert pool._assembly.node is not None
+        monkeypatch.setattr(pool._assembly.node.lanes[0], "_on_push", lambda _: None)
         await redis.set("k", "old")
         assert await redis.get("k") == "old"
         assert cached(pool).entries == 1
@@ -251,8 +253,9 @@ class TestReads:
     ) -> None:
         """While one of several shared connections is down, the others' replies are cached."""
         async with RedisPool(url=redis_url, cache=10, shared_connections=2) as pool:
-            assert pool._node is not None
-            down, up = pool._node.lanes
+            assert pool._assembly is not None
+            assert pool._assembly.node is not None
+            down, up = pool._assembly.node.lanes
             monkeypatch.setattr(pool.redis._core, "pick", lambda: up)
             monkeypatch.setattr(down, "_reconnect", lambda: None)
             down.drop_link("test")

@@ -29,8 +29,9 @@ async def pool(cluster_url: str) -> Any:
 
 def lanes(pool: RedisPool) -> list[Lane]:
     """Give all shared connections."""
-    assert pool._topology is not None
-    return [lane for node in pool._topology.nodes for lane in node.lanes]
+    assert pool._assembly is not None
+    assert pool._assembly.topology is not None
+    return [lane for node in pool._assembly.topology.nodes for lane in node.lanes]
 
 
 class TestCommands:
@@ -223,7 +224,8 @@ class TestCommands:
             for number in range(10):
                 await foreign.redis.set(f"key:{number}", "new")
 
-            cache = caching._cache
+            assert caching._assembly is not None
+            cache = caching._assembly.cache
             assert cache is not None
 
             while cache.statistics().entries:  # noqa: ASYNC110 - until it has happened elsewhere
@@ -374,7 +376,8 @@ class TestChanges:
             await asyncio.to_thread(cluster.wait_whole)
             assert await pool.redis.set(keys[node.port], 1)
             await pool.redis.topology.refresh_soon()  # type: ignore[attr-defined]  # it is a cluster's client
-            topology = pool._topology
+            assert pool._assembly is not None
+            topology = pool._assembly.topology
             assert topology is not None
             topology._owner[slot_of(b"nowhere")] = None
 

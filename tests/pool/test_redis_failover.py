@@ -20,8 +20,9 @@ from ws_pool.redis import RedisPool
 
 def topology_of(pool: RedisPool) -> Topology:
     """Give what the pool knows about its cluster."""
-    assert pool._topology is not None
-    return pool._topology
+    assert pool._assembly is not None
+    assert pool._assembly.topology is not None
+    return pool._assembly.topology
 
 
 async def test_what_waits_for_a_dead_master_goes_to_its_replica(start_server: StartServer) -> None:

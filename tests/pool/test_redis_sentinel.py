@@ -115,14 +115,15 @@ async def test_lent_connections_leave_a_demoted_master(start_server: StartServer
     master, (replica,) = servers.master, servers.replicas
 
     async with RedisPool(sentinels=servers.addresses, service="mymaster", outage_timeout=20.0) as pool:
-        assert pool._node is not None
+        assert pool._assembly is not None
+        assert pool._assembly.node is not None
         await pool.redis.rpush("{q}", 1)
         assert await pool.redis.blpop(["{q}"], 1)
 
         while not pool.statistics().leased[0].idle:  # noqa: ASYNC110 - until it has been checked
             await asyncio.sleep(0)
 
-        idle = pool._node.pool._ledger.idle[0].conn
+        idle = pool._assembly.node.pool._ledger.idle[0].conn
         master.command("REPLICAOF", replica.host, replica.port)  # behind the Sentinels' back
         replica.command("REPLICAOF", "NO", "ONE")
         waiting = asyncio.ensure_future(pool.redis.blpop(["{q}"], 20))
@@ -138,20 +139,21 @@ async def test_lent_connections_leave_a_demoted_master(start_server: StartServer
 async def test_a_master_that_moves_replaces_lent_connections(redis_url: str) -> None:
     """Also when the shared connections were quicker, and are with the new master already."""
     async with RedisPool(url=redis_url) as pool:
-        assert pool._node is not None
+        assert pool._assembly is not None
+        assert pool._assembly.node is not None
 
-        for lane in pool._node.lanes:
+        for lane in pool._assembly.node.lanes:
             lane.leave = lambda *_: False  # type: ignore[method-assign]
 
-        connection = await pool._node.leases.get_connection()
-        pool._follow("old", 1)
-        pool._follow("old", 1)
-        await pool._node.leases.release(connection)
+        connection = await pool._assembly.node.leases.get_connection()
+        pool._assembly.follow("old", 1)
+        pool._assembly.follow("old", 1)
+        await pool._assembly.node.leases.release(connection)
 
         while not pool.statistics().leased[0].idle:  # noqa: ASYNC110 - until it has been checked
             await asyncio.sleep(0)
 
-        pool._follow("new", 1)
+        pool._assembly.follow("new", 1)
 
         while pool.statistics().leased[0].size:  # noqa: ASYNC110 - until it is closed
             await asyncio.sleep(0)

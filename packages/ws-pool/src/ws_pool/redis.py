@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
@@ -22,32 +22,22 @@ from ws_pool._extras import missing
 
 try:
     from redis.asyncio import Redis
-    from redis.asyncio.connection import AbstractConnection, ConnectionPool
 except ModuleNotFoundError as _error:
     raise missing(__name__, _error, "redis") from _error
 
 from ws_core.component import Health
 from ws_pool import _fork
+from ws_pool._mux._assembly import Assembly
 from ws_pool._mux._blocks import AloneBlock, SharedBlock
-from ws_pool._mux._cache import CachingClusterRedis, CachingRedis, ClientCache
-from ws_pool._mux._client import AloneRedis, Core, SharedRedis
-from ws_pool._mux._cluster import ClusterRedis
-from ws_pool._mux._connections import state_of
+from ws_pool._mux._client import SharedRedis
 from ws_pool._mux._embedded import EmbeddedServer
-from ws_pool._mux._endpoint import Endpoint
 from ws_pool._mux._errors import MaybeExecuted
 from ws_pool._mux._extensions import load_extension
-from ws_pool._mux._leases import OneConnection
-from ws_pool._mux._link import Link
-from ws_pool._mux._node import Node, Wiring, fixed
-from ws_pool._mux._sentinel import MasterFinder, MasterWatch
 from ws_pool._mux._settings import Settings, settings_of
 from ws_pool._mux._statistics import RedisStatistics
 from ws_pool._mux._tasks import end_all, is_cancelled
-from ws_pool._mux._topology import Topology
 from ws_pool.base import BasePoolManager
 from ws_pool.errors import ClosedError, NotReadyError, UsageError
-from ws_pool.pool import Lease
 
 __all__ = ("MaybeExecuted", "RedisPool", "RedisPoolManager", "RedisStatistics", "redis_pool_manager")
 
@@ -86,16 +76,8 @@ class RedisPool:
         self._settings: Settings = settings_of(given, where=setting)
         self._state = "new"
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._wiring: Wiring | None = None
-        self._node: Node | None = None
-        self._topology: Topology | None = None
-        self._cache: ClientCache | None = None
-        self._finder: MasterFinder | None = None
-        self._watch: MasterWatch | None = None
-        self._master: tuple[str, int] | None = None
+        self._assembly: Assembly | None = None
         self._client: SharedRedis | None = None
-        self._core: Core | None = None
-        self._protocol = 0
         self._server: EmbeddedServer | None = None
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -259,7 +241,7 @@ class RedisPool:
                     print(await alone.get("k"))
             ```
         """
-        return AloneBlock(self) if alone else SharedBlock(self)
+        return AloneBlock(self._lender) if alone else SharedBlock(self)
 
     async def health(self, *, timeout: float = 5.0) -> Health:  # noqa: ASYNC109 - part of the answer
         """
@@ -285,37 +267,12 @@ class RedisPool:
 
     def statistics(self) -> RedisStatistics:
         """Give a frozen snapshot of the pool."""
-        nodes = (self._node,) if self._topology is None else self._topology.nodes
-
-        if not nodes or nodes[0] is None:
+        if self._assembly is None:
             raise self._refusal()
 
-        return RedisStatistics(
-            name=self._name,
-            shared=tuple(lane.statistics() for node in nodes if node is not None for lane in node.lanes),
-            leased=tuple(node.pool.statistics() for node in nodes if node is not None),
-            cache=None if self._cache is None else self._cache.statistics(),
-        )
+        return self._assembly.statistics()
 
     # Inside -----------------------------------------------------------------------------------
-
-    def _build(self) -> None:
-        settings = self._settings
-        wiring = self._wiring = Wiring(self._name, settings, on_up=self._link_is_up)
-
-        if settings.cache:
-            cache = self._cache = ClientCache(
-                settings.cache, ttl=settings.cache_ttl, clock=asyncio.get_running_loop().time
-            )
-            wiring.on_push = self._hear
-            wiring.on_down = lambda _: cache.flush()
-
-        if settings.cluster:
-            self._topology = Topology(wiring, settings.seeds)
-        else:
-            self._node = Node(wiring, self._resolver(wiring))
-
-        self._protocol = settings.endpoint.protocol
 
     async def _open(self) -> None:
         """Connect, in a task of its own, which close() can end."""
@@ -323,17 +280,8 @@ class RedisPool:
             if self._server is not None:
                 await self._server.start()
 
-            self._build()
-
-            if self._topology is not None:
-                await self._topology.start()
-            elif self._node is not None:
-                await self._node.start()
-
-            self._client = self._connected()
-
-            if self._finder is not None:
-                self._watch = MasterWatch(self._finder, self._follow)
+            self._assembly = Assembly(self._name, self._settings, self._server)
+            self._client = await self._assembly.start()
         except BaseException:
             await self._shut(timeout=0)
             self._state = "new" if self._state == "starting" else self._state
@@ -349,118 +297,11 @@ class RedisPool:
 
         await self._shut(timeout=timeout)
 
-    def _connected(self) -> SharedRedis:
-        """Make the shared client; all nodes are connected."""
-        settings, wiring = self._settings, self._wiring
-        assert wiring is not None  # noqa: S101 - _build() has made it
-        node = self._node if self._topology is None else self._topology.node_of(None)
-        assert node is not None  # noqa: S101 - as above
-        self._core = Core(
-            name=self._name,
-            loop=asyncio.get_running_loop(),
-            packer=wiring.packer,
-            lane=node.lane,
-            pick=node.pick,
-            lanes=node.lanes,
-            leases=node.leases,
-            options=wiring.options,
-            decodes=settings.decode_responses,
-            command_timeout=settings.limits.command_timeout,
-            follow_master=bool(settings.sentinels),
-        )
-
-        client = self._client_of(self._core)
-
-        if self._protocol != settings.endpoint.protocol:
-            client.use_callbacks(self._callbacks(self._protocol))
-
-        return client
-
-    def _client_of(self, core: Core) -> SharedRedis:
-        retry, cache, topology = self._settings.retry, self._cache, self._topology
-
-        if cache is None:
-            return (
-                SharedRedis(core, retry=retry)
-                if topology is None
-                else ClusterRedis(core, topology, retry=retry)
-            )
-
-        client = (
-            CachingRedis(core, retry=retry)
-            if topology is None
-            else CachingClusterRedis(core, topology, retry=retry)
-        )
-        client.cache = cache
-        return client
-
-    def _hear(self, message: list[Any]) -> None:
-        """Drop from the cache what the server says has changed."""
-        if self._cache is None or self._wiring is None or message[0] not in {b"invalidate", "invalidate"}:
-            return
-
-        if message[1] is None:
-            self._cache.flush()
-        else:
-            encode = self._wiring.packer.encode
-            self._cache.invalidate(bytes(encode(key)) for key in message[1])
-
-    def _resolver(self, wiring: Wiring) -> Callable[[], Awaitable[Endpoint]]:
-        settings = self._settings
-        endpoint = settings.endpoint
-
-        if self._server is not None:
-            endpoint = endpoint.at_path(self._server.path)
-
-        if settings.sentinels:
-            finder = self._finder = MasterFinder(
-                settings.sentinels,
-                settings.service,
-                greeting=settings.sentinel_endpoint,
-                master=settings.endpoint,
-                packer=wiring.packer,
-            )
-            return finder
-
-        return fixed(endpoint)
-
-    def _follow(self, host: str, port: int) -> None:
-        """Go to the master that a Sentinel names, if it is another."""
-        before, self._master = self._master, (host, port)
-
-        if self._node is not None:
-            left = sum(lane.leave(host, port) for lane in self._node.lanes)
-
-            if left or before not in {None, self._master}:
-                self._node.pool.expire()
-
-    def _link_is_up(self, link: Link) -> None:
-        """Parse replies as the protocol version wants that the server has agreed to."""
-        if link.protocol != self._protocol:
-            self._protocol = link.protocol
-
-            if self._client is not None:
-                self._client.use_callbacks(self._callbacks(link.protocol))
-
-    def _callbacks(self, protocol: int) -> Any:  # Any: redis-py's dictionary of callbacks
-        assert self._wiring is not None  # noqa: S101 - there is a link
-        options = {**self._wiring.options, "protocol": protocol}
-        return Redis(connection_pool=ConnectionPool(**options)).response_callbacks
-
     async def _shut(self, *, timeout: float) -> None:  # noqa: ASYNC109 - see close
         self._client = None
 
-        if self._watch is not None:
-            await self._watch.close()
-
-        if self._core is not None and self._core.settling:
-            await asyncio.wait(self._core.settling, timeout=timeout)
-
-        if self._topology is not None:
-            await self._topology.close(timeout=timeout)
-
-        if self._node is not None:
-            await self._node.close(timeout=timeout)
+        if self._assembly is not None:
+            await self._assembly.close(timeout=timeout)
 
         if self._server is not None:
             await self._server.stop()
@@ -469,6 +310,13 @@ class RedisPool:
         """Refuse to work in a forked child: the sockets are the parent's."""
         self._state = "forked"
         self._client = self._closing = None
+
+    def _lender(self) -> Assembly:
+        """Give what lends connections; raises when the pool is not open."""
+        if self._client is None or self._assembly is None:
+            raise self._refusal()
+
+        return self._assembly
 
     def _refusal(self) -> UsageError:
         if self._state == "forked":
@@ -482,41 +330,6 @@ class RedisPool:
             f"redis pool {self._name!r} is not started: use `async with` or await its start()",
             pool=self._name,
         )
-
-    async def lend(self) -> tuple[Lease[AbstractConnection], AloneRedis]:
-        """
-        Take a connection and make a client of it; `take_back` ends both.
-
-        Returns:
-            The lease and the client.
-
-        Raises:
-            AcquireTimeout: None was free in time.
-            UnavailableError: The server is gone, and was not back within ``outage_timeout`` seconds.
-        """
-        if self._client is None or self._core is None:
-            raise self._refusal()
-
-        if self._node is None:
-            self._client.client()  # tells that a cluster has no single session
-            raise self._refusal()
-
-        lease = await self._node.leases.acquire()
-        connection = lease.connection
-        state_of(connection).clean = False
-        pool = OneConnection(connection, **self._core.options)
-        return lease, AloneRedis(self._core, connection_pool=pool, callbacks=self._client.response_callbacks)
-
-    def take_back(self, lease: Lease[AbstractConnection]) -> None:
-        """
-        Take a lent connection back.
-
-        Args:
-            lease: What `lend` gave.
-        """
-        assert self._node is not None  # noqa: S101 - there is a lease
-        connection = lease.connection
-        self._node.pool.release(lease, discard=state_of(connection).spoiled or not connection.is_connected)
 
 
 class RedisPoolManager(BasePoolManager[RedisPool, Redis]):

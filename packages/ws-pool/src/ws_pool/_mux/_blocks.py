@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from ws_pool.errors import UsageError
 from ws_pool.pool import Lease
 
 if TYPE_CHECKING:
+    from ws_pool._mux._assembly import Assembly
     from ws_pool.redis import RedisPool
 
 __all__ = ("AloneBlock", "SharedBlock")
@@ -34,28 +36,36 @@ class SharedBlock(AbstractAsyncContextManager[Redis]):
 
 
 class AloneBlock(AbstractAsyncContextManager[Redis]):
-    """Gives a client with a connection of its own."""
+    """
+    Gives a client with a connection of its own.
 
-    __slots__ = ("_client", "_lease", "_pool")
+    Args:
+        lender: Gives what lends connections; raises when there is nothing to be had.
+    """
 
-    def __init__(self, pool: RedisPool) -> None:
-        self._pool = pool
+    __slots__ = ("_assembly", "_client", "_lease", "_lender")
+
+    def __init__(self, lender: Callable[[], Assembly]) -> None:
+        self._lender = lender
+        self._assembly: Assembly | None = None
         self._lease: Lease[AbstractConnection] | None = None
         self._client: AloneRedis | None = None
 
     async def __aenter__(self) -> AloneRedis:
-        self._lease, self._client = await self._pool.lend()
+        self._assembly = self._lender()
+        self._lease, self._client = await self._assembly.lend()
         return self._client
 
     async def __aexit__(self, *exc: object) -> None:
-        lease, client, self._lease, self._client = self._lease, self._client, None, None
+        assembly, lease, client = self._assembly, self._lease, self._client
+        self._assembly = self._lease = self._client = None
 
-        if client is not None:
-            client.connection = None  # a stale handle must not reach the next holder's connection
-            client.connection_pool = _Returned(self._pool.name)
+        if assembly is None or lease is None or client is None:
+            return
 
-        if lease is not None:
-            self._pool.take_back(lease)
+        client.connection = None  # a stale handle must not reach the next holder's connection
+        client.connection_pool = _Returned(assembly.name)
+        assembly.take_back(lease)
 
 
 class _Returned(ConnectionPool):
