@@ -59,6 +59,7 @@ class TestReplies:
         state = (await client.get("/api/state")).data()
         assert [item["available"] for item in state["items"]] == [0, 1, 1, 1]
         assert (state["reserved"], state["oversold"], state["hold"]) == (0, 0, 20.0)
+        assert state["latest"] == [{"order": order["order"], "item": 1, "buyer": "ann"}]
 
     async def test_sold_out(self, client: AppClient) -> None:
         """409, with what can be had instead."""

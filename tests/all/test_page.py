@@ -18,6 +18,8 @@ pytestmark = [
 
 SOLD = "Number(document.getElementById('sold').textContent.replace(/\\D/g, ''))"
 
+FEED = "document.querySelectorAll('#feed li').length"
+
 
 async def test_the_page_shows_the_sale_live(tmp_path: Path) -> None:
     """Figures and workers move by themselves; a piece is bought and paid by keyboard; nothing complains."""
@@ -33,7 +35,7 @@ async def test_the_page_shows_the_sale_live(tmp_path: Path) -> None:
             await page.until(f"{SOLD} > 0")
             await page.until(f"{SOLD} >= 400")
             await page.until("document.querySelectorAll('#workers li').length === 2")
-            assert await page.look("document.querySelectorAll('#feed li').length") == 6
+            await page.until(f"{FEED} === 6")
             assert await page.look("document.getElementById('oversold').textContent") == "0"
 
             # By keyboard: the first Tab offers to skip to the items; Enter on a button buys, then pays.
@@ -46,6 +48,11 @@ async def test_the_page_shows_the_sale_live(tmp_path: Path) -> None:
             await page.press("Enter", 13)
             await page.until("document.querySelector('#orders .tag.paid') !== null")
             await page.until(f"{SOLD} >= 401")
+
+            # Opened when all is sold, it shows the latest sales nevertheless.
+            await page.command("Page.navigate", url=demo.url)
+            await page.until(f"{FEED} === 6")
+            assert "guest-" in await page.look("document.querySelector('#feed .what').textContent")
 
             # On a telephone nothing is cut off, in both themes.
             for theme in ("light", "dark"):

@@ -19,7 +19,7 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
 
-from wintersweet.demo.books import count
+from wintersweet.demo.books import count, latest
 from wintersweet.demo.chores import Chores
 from wintersweet.demo.live import Board
 from wintersweet.demo.shop import Busy, Expired, KeyTaken, Order, Shop, SoldOut, UnknownItem, UnknownOrder
@@ -35,6 +35,8 @@ _PAGE = Path(__file__).with_name("page")
 _POLICY = "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'"
 _PER_SECOND = 5
 """Requests that one buyer may send in a second."""
+_LATEST = 6
+"""Sales that the page shows."""
 
 
 class Code(Enum):
@@ -130,6 +132,7 @@ class Sale:
             "reserved": totals.reserved,
             "oversold": totals.oversold,
             "hold": self.shop.hold,
+            "latest": await latest(_LATEST),
         }
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import case, func, select
 
-from wintersweet.demo.tables import CATALOGUE, PAID, RESERVED, items, metadata, orders, split_stock
+from wintersweet.demo.tables import CATALOGUE, PAID, RELEASED, RESERVED, items, metadata, orders, split_stock
 from ws_pool.mysql import sql_pool_manager
 
-__all__ = ("Totals", "count", "open_sale", "paid_orders")
+__all__ = ("Totals", "count", "latest", "open_sale", "paid_orders")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,24 @@ async def count() -> Totals:
         available={item: available for item, _, available, _, _ in rows},
         stocks={item: stock for item, stock, *_ in rows},
     )
+
+
+async def latest(count: int) -> list[dict[str, int | str]]:
+    """
+    Return the latest sales, the newest first, as they are told to the page.
+
+    Args:
+        count: How many at most.
+    """
+    sold = (
+        select(orders.c.id, orders.c.item_id, orders.c.buyer)
+        .where(orders.c.state != RELEASED)
+        .order_by(orders.c.id.desc())
+        .limit(count)
+    )
+
+    async with sql_pool_manager.get_client(read_only=True) as sql:
+        return [{"order": row.id, "item": row.item_id, "buyer": row.buyer} for row in await sql.select(sold)]
 
 
 async def paid_orders(buyers: str) -> set[int]:

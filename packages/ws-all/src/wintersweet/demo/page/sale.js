@@ -231,8 +231,17 @@ async function refresh() {
     if (known) Object.assign(known, item); else model.items.set(item.id, item);
   }
   model.reserved = state.reserved; model.oversold = state.oversold; model.hold = state.hold;
+  state.latest.forEach(feed);
   text($("hold"), state.hold);
   repaint();
+}
+
+function feed(sale) {  // told live, or found by a look at the shop, or both
+  const item = model.items.get(sale.item);
+  if (!item || model.feed.some((known) => known.order === sale.order)) return;
+  model.feed.push({ buyer: sale.buyer, order: sale.order, item });
+  model.feed.sort((a, b) => b.order - a.order);
+  model.feed.length = Math.min(model.feed.length, FEED);
 }
 
 const heard = {
@@ -241,8 +250,7 @@ const heard = {
     if (!item) return;
     item.available = Math.max(0, item.available - 1);
     model.reserved += 1; model.thisSecond += 1;
-    model.feed.unshift({ buyer: message.buyer, order: message.order, item });
-    model.feed.length = Math.min(model.feed.length, FEED);
+    feed(message);
   },
   paid() { model.reserved = Math.max(0, model.reserved - 1); },
   released(message) {
