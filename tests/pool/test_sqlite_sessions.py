@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,6 +90,27 @@ class TestMemory:
 
             assert await pool.count("SELECT * FROM note") == 0
             assert pool.statistics().opened == 1
+
+    async def test_an_iteration_that_nobody_waits_for_is_closed_by_the_reset(self):
+        """Cancelled when its query has begun in the thread, and the news of it is on its way."""
+        connector = SqliteConnector(SqliteFile(":memory:"), writable=True)
+        conn = await connector.open()
+        stream: Any = conn.stream(NUMBERS, None, 2)
+        reading = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+
+        while conn.running:  # and the loop stands still meanwhile
+            time.sleep(0.001)  # noqa: ASYNC251 - that is why
+
+        reading.cancel()
+        conn.raw._connection.interrupt()  # it stays pending as long as that query is open
+        await asyncio.wait([reading])
+        assert reading.cancelled()
+        assert conn.cursor is not None
+        await connector.reset(conn)
+        assert conn.alive
+        assert (await conn.run("SELECT 1", None)).rows == [(1,)]
+        await connector.close(conn)
 
 
 class TestFiles:

@@ -165,10 +165,14 @@ class SqliteConnection:
         Yields:
             Replies with up to ``size`` rows each.
         """
-        cursor = await self._call(
-            lambda connection: connection.execute(sql, () if values is None else values), sql
-        )
-        self.cursor = cursor
+
+        def begin(connection: sqlite3.Connection) -> sqlite3.Cursor:
+            # Noted here, in the thread: whoever waited may be gone, and a query that nobody closes
+            # would keep an interrupt pending for all that follows.
+            self.cursor = connection.execute(sql, () if values is None else values)
+            return self.cursor
+
+        cursor = await self._call(begin, sql)
 
         try:
             while rows := await self._call(lambda _: cursor.fetchmany(size), sql, streaming=True):
