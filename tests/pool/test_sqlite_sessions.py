@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from ws_pool import SqlitePool
 from ws_pool._sql.sqlite_connector import SqliteConnector
@@ -91,6 +92,18 @@ class TestMemory:
             assert await pool.count("SELECT * FROM note") == 0
             assert pool.statistics().opened == 1
 
+    async def test_an_engine_that_gives_its_connection_up_keeps_the_database(self):
+        """What it left open is rolled back, and the database is there."""
+        async with SqlitePool("sqlite://") as pool:
+            await pool.execute("CREATE TABLE note (text TEXT)")
+
+            async with pool.engine().connect() as connection:
+                await connection.execute(text("INSERT INTO note VALUES ('undone')"))
+                await connection.invalidate()
+
+            assert await pool.count("SELECT * FROM note") == 0
+            assert pool.statistics().opened == 1
+
     async def test_an_iteration_that_nobody_waits_for_is_closed_by_the_reset(self):
         """Cancelled when its query has begun in the thread, and the news of it is on its way."""
         connector = SqliteConnector(SqliteFile(":memory:"), writable=True)
@@ -145,6 +158,35 @@ class TestFiles:
 
             assert pool.writer_statistics().opened > opened
             assert await pool.count("SELECT * FROM pragma_database_list WHERE name = 'other'") == 0
+
+    async def test_what_an_engine_has_not_committed_is_undone(self, tmp_path: Path):
+        """When its connection is given up, or its task cancelled in mid-session."""
+        async with SqlitePool(path=str(tmp_path / "notes.db")) as pool:
+            await pool.execute("CREATE TABLE note (text TEXT)")
+            begun = asyncio.Event()
+
+            async def write() -> None:
+                async with pool.engine().connect() as connection:
+                    await connection.execute(text("INSERT INTO note VALUES ('undone')"))
+                    begun.set()
+                    await connection.execute(text(ENDLESS))
+
+            writing = asyncio.create_task(write())
+            await begun.wait()
+            await asyncio.sleep(0)
+            writing.cancel()
+            await asyncio.wait([writing])
+            assert writing.cancelled()
+
+            async with pool.engine().connect() as connection:
+                await connection.execute(text("INSERT INTO note VALUES ('undone')"))
+                await connection.invalidate()
+
+            async with pool.atomic() as client:
+                assert await client.count("SELECT * FROM note") == 0
+                await client.insert("INSERT INTO note VALUES ('kept')")
+
+            assert await pool.count("SELECT * FROM note") == 1
 
     async def test_rows_changed_behind_a_with_are_counted(self, tmp_path: Path):
         """WITH … UPDATE counts its own rows, not those of triggers, nor those of an earlier statement."""

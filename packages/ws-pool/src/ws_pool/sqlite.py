@@ -220,13 +220,13 @@ class SqlitePool(SqlPool):
         lease = await self._writers.acquire()
         conn = lease.connection
         conn.dirty = True
-        conn.raw.isolation_level = ""
+        conn.raw.isolation_level = ""  # the engine's; the reset takes it back, after a rollback
 
         def release(discard: bool) -> None:  # noqa: FBT001 - a callback
-            if conn.raw._connection is not None:  # noqa: SLF001 - it raises when closed
-                conn.raw.isolation_level = None
+            if self._file.in_memory:  # to give the connection up would be to lose the database: it is reset
+                conn.cut = discard
 
-            self._writers.release(lease, discard=discard)
+            self._writers.release(lease, discard=discard and not self._file.in_memory)
 
         return BorrowedSqlite(conn.raw, release)
 

@@ -145,6 +145,7 @@ class SqliteConnector:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
 
+        connection.isolation_level = None  # not earlier: it commits what is open
         self._set_up(connection)
         attached = {row[1] for row in connection.execute("PRAGMA database_list")} - {"main", "temp"}
         return bool(attached or connection.execute("SELECT 1 FROM sqlite_temp_master LIMIT 1").fetchone())
