@@ -487,7 +487,15 @@ class TestErrors:
             kind("redis://localhost:6379/0", *args)
 
     @pytest.mark.parametrize(
-        "options", [{"on_error": "maybe"}, {"timeout": 0}, {"deny_cache": -1}, {"namespace": 7}]
+        "options",
+        [
+            {"on_error": "maybe"},
+            {"timeout": 0},
+            {"deny_cache": -1},
+            {"namespace": 7},
+            {"on_error": []},
+            {"namespace": []},
+        ],
     )
     def test_options_that_cannot_be(self, options: dict[str, object]):
         """So are wrong options."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Thread
 
@@ -11,6 +11,7 @@ import pytest
 from redis import Redis, RedisCluster
 from redis.asyncio import Redis as AsyncRedis
 
+from tests.redislock._threads import until, waiting_for
 from tests.servers import StartServer
 from tools.servers import RedisServer, SentinelServers
 from ws_redislock.errors import ConfigError, LockLost, LockNotAcquired, UnavailableError, UsageError
@@ -28,7 +29,6 @@ from ws_redislock.sync import (
     _timers,
 )
 from ws_redislock.sync._listen import Listener
-from ws_redislock.sync._lock import BaseLock
 from ws_redislock.sync.limiter import OnError
 
 
@@ -37,20 +37,6 @@ def client(any_redis: RedisServer) -> Iterator[Redis]:
     """Give a blocking client of Redis, then of Valkey."""
     with Redis.from_url(any_redis.url) as client:
         yield client
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Let other threads go on until something is true."""
-    end = time.monotonic() + 10
-
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
-
-
-def waiting_for(lock: BaseLock, count: int = 1) -> None:
-    """Let other threads go on until so many wait for a lock."""
-    until(lambda: lock.waiters() >= count)
 
 
 class TestMutexLock:

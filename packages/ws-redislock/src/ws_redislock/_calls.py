@@ -12,13 +12,25 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import redis.asyncio
 from redis import exceptions
+from redis.asyncio.client import PubSub
 
-from ws_core.errors import UnavailableError, UsageError
+from ws_core.errors import UnavailableError
 from ws_redislock._batch import Fast, FastBatch, HitBatch
+from ws_redislock._beside import Beside, has_room, is_small
+from ws_redislock._client import (
+    HOPELESS,
+    TRANSIENT,
+    ClientHolder,
+    CommandClient,
+    RedisSource,
+    check_flow,
+    refuse,
+    resolve,
+)
 from ws_redislock._lease import boot_time
 from ws_redislock._script import Script
 from ws_redislock._timers import Timers
@@ -28,6 +40,7 @@ __all__ = (
     "HOPELESS",
     "TRANSIENT",
     "Caller",
+    "ClientHolder",
     "CommandClient",
     "RedisSource",
     "Reply",
@@ -40,136 +53,10 @@ __all__ = (
 Reply: TypeAlias = list[Any]  # Any: integers, and tokens as str or bytes, as the client decodes
 Argument: TypeAlias = str | bytes | int
 
-TRANSIENT = (
-    exceptions.ConnectionError,
-    exceptions.TimeoutError,
-    exceptions.ReadOnlyError,
-    exceptions.ClusterDownError,
-    exceptions.MasterDownError,
-    exceptions.TryAgainError,
-    OSError,
-)
-"""Errors after which the same script may succeed on another attempt."""
-
 MANY = 6
 """Calls under way from which further ones are sent together."""
 
-HOPELESS = (exceptions.AuthenticationError, exceptions.AuthorizationError)
-"""Errors of the connection after which it never succeeds."""
-
-_STATES = (
-    exceptions.AuthenticationError,
-    exceptions.NoPermissionError,
-    exceptions.OutOfMemoryError,
-    exceptions.ReadOnlyError,
-)
-_STATE_WORDS = (
-    "BUSY",
-    "LOADING",
-    "MISCONF",
-    "NOAUTH",
-    "NOPERM",
-    "NOREPLICAS",
-    "OOM",
-    "READONLY",
-    "WRONGPASS",
-)
-
 _log = logging.getLogger("ws_redislock")
-
-_BLOCKING = (redis.Redis, redis.RedisCluster)
-_accepted: set[type] = set()  # to ask once per class: the driver's classes are slow to compare
-
-
-class CommandClient(Protocol):
-    """What a Redis client must be able to do: ``redis.asyncio.Redis``, a cluster's client, ..."""
-
-    def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: the driver's own signature
-        """Send a command and return its reply."""
-        ...
-
-
-class ClientHolder(Protocol):
-    """A pool that has such a client, as ws-pool's ``RedisPool``."""
-
-    @property
-    def redis(self) -> Any:  # Any: pools type their client in their own way
-        """The shared client."""
-        ...
-
-
-RedisSource: TypeAlias = "str | CommandClient | ClientHolder"
-"""A URL, a client, or a pool that holds one."""
-
-
-def resolve(source: RedisSource) -> tuple[CommandClient, bool]:
-    """
-    Find the client to use.
-
-    Args:
-        source: A URL, a client of ``redis.asyncio``, or anything with such a client as ``.redis``.
-
-    Returns:
-        The client, and whether it was made here (from a URL) and must be closed by its user.
-
-    Raises:
-        UsageError: It is none of these, or a client that blocks.
-    """
-    if isinstance(source, str):
-        return cast("CommandClient", redis.asyncio.from_url(source)), True
-
-    client = source if hasattr(source, "execute_command") else getattr(source, "redis", None)
-
-    if client is None or not hasattr(client, "execute_command"):
-        raise UsageError(
-            f"{type(source).__name__!r} is no Redis client: pass a redis.asyncio.Redis, a RedisPool or a URL",
-        )
-
-    if type(client) not in _accepted and isinstance(client, _BLOCKING):
-        raise UsageError(
-            f"{type(client).__name__!r} blocks the event loop: pass a redis.asyncio.Redis "
-            f"or use ws_redislock.sync",
-        )
-
-    _accepted.add(type(client))
-    return cast("CommandClient", client), False
-
-
-def check_flow(flow: object, what: str) -> None:
-    """
-    Refuse use from another event loop: it would hang there.
-
-    Args:
-        flow: The loop of the first use.
-        what: What was used, for the error.
-
-    Raises:
-        UsageError: This is another loop.
-    """
-    if asyncio.get_running_loop() is not flow:
-        raise UsageError(f"{what} belongs to another event loop, where it was used first: make one per loop")
-
-
-def refuse(error: exceptions.ResponseError, script: str, what: tuple[str, str]) -> None:
-    """
-    Tell an error reply that speaks of the server's state from one that speaks of a mistake.
-
-    Args:
-        error: What the server said.
-        script: The script that it refused.
-        what: Kind and name of what it was for.
-
-    Raises:
-        UnavailableError: The server is in no state to do it: short of memory or replicas, busy,
-            without permission. Anything else is a mistake in the program or its data (a key of
-            another type, a cluster's slot), and stays what it is.
-    """
-    if isinstance(error, _STATES) or str(error).startswith(_STATE_WORDS):
-        raise UnavailableError(
-            f"{what[0]} {what[1]!r}: Redis refused {script.upper()} ({type(error).__name__}: {error})",
-            script=script,
-            name=what[1],
-        ) from error
 
 
 def caller_for(source: RedisSource) -> tuple[Caller, object, CommandClient | None]:
@@ -194,7 +81,7 @@ class Caller:
         client: The client; how it must be driven is found out once.
     """
 
-    __slots__ = ("_calling", "_hits", "_locks", "_wire", "client", "cluster", "timers")
+    __slots__ = ("_calling", "_hits", "_locks", "_pool", "_small", "_wire", "client", "cluster", "timers")
 
     def __init__(self, client: CommandClient) -> None:
         self.client: CommandClient = client
@@ -210,7 +97,28 @@ class Caller:
         )
         # Any: the driver's pool is typed for its own use only.
         pool: Any = cast("Any", client).connection_pool if plain else None
-        self._wire = Wire.to(pool) if plain and Wire.fits(pool) else None
+        self._pool: Any = pool if Wire.fits(pool) else None
+        self._small = self._pool is not None and is_small(pool)
+        self._wire = None if self._pool is None else Wire.to(pool)
+
+    def pubsub(self) -> Any:  # Any: the driver's PubSub is untyped, a cluster's is another class
+        """Return a new subscription, on a connection that the application does not miss."""
+        client: Any = self.client  # Any: as above
+
+        if self.cluster:
+            node = client.get_random_node()  # a publication reaches every node of a cluster
+            kwargs = {k: v for k, v in node.connection_kwargs.items() if k not in {"host", "port"}}
+            pool = redis.asyncio.ConnectionPool(
+                connection_class=node.connection_class, host=node.host, port=node.port, **kwargs
+            )
+            return PubSub(pool)
+
+        pubsub = client.pubsub()
+
+        if self._small or not self._has_room():
+            pubsub.connection_pool = Beside(self._pool)
+
+        return pubsub
 
     async def once(
         self, script: Script, keys: Sequence[bytes], args: Sequence[Argument], within: float
@@ -230,9 +138,12 @@ class Caller:
         Raises:
             TimeoutError: There was no reply in time.
         """
+        began = boot_time()
+
         try:
             return await self._send(("EVALSHA", script.sha, len(keys), *keys, *args), within)
         except exceptions.NoScriptError:
+            within = max(0.001, within - (boot_time() - began))
             return await self._send(("EVAL", script.text, len(keys), *keys, *args), within)
 
     async def call(  # noqa: PLR0913 - options, keyword-only
@@ -421,7 +332,7 @@ class Caller:
         Returns:
             The time before it was sent, the reply, and the number of replicas that confirmed.
         """
-        pipeline: Any = cast("Any", self.client).pipeline(transaction=False)  # Any: untyped in the driver
+        pipeline = self._pipeline()
         sent_at = boot_time()
 
         async with asyncio.timeout(within):
@@ -444,10 +355,10 @@ class Caller:
         Returns:
             A reply or an error for each.
         """
-        if len(calls) == 1 or self.cluster or self._wire is not None:
+        if len(calls) == 1 or self.cluster or (self._wire is not None and not self._small):
             return await asyncio.gather(*(self.once(*call, within) for call in calls), return_exceptions=True)
 
-        pipeline: Any = cast("Any", self.client).pipeline(transaction=False)  # Any: untyped in the driver
+        pipeline = self._pipeline()
 
         async with asyncio.timeout(within):
             for script, keys, args in calls:
@@ -468,8 +379,23 @@ class Caller:
         except TRANSIENT as error:
             raise UnavailableError(f"Redis gave no answer to DEL within {within:g} s: {error}") from error
 
+    def _has_room(self) -> bool:
+        """Tell whether the client's pool could give a connection, as far as that is known."""
+        return self._pool is None or has_room(self._pool)
+
+    def _pipeline(self) -> Any:  # Any: untyped in the driver
+        pipeline: Any = cast("Any", self.client).pipeline(transaction=False)
+
+        if not self._has_room():
+            pipeline.connection_pool = Beside(self._pool)
+
+        return pipeline
+
     def _send(self, command: tuple[Argument, ...], within: float) -> Awaitable[Reply]:
-        return self._bounded(command, within) if self._wire is None else self._wire.call(command, within)
+        if self._wire is None or (self._small and self._has_room()):
+            return self._bounded(command, within)
+
+        return self._wire.call(command, within)
 
     async def _bounded(self, command: tuple[Argument, ...], within: float) -> Reply:
         """Do what asyncio.timeout does, at a third of its price."""

@@ -6,7 +6,7 @@ import functools
 
 from ws_redislock.errors import ConfigError
 
-__all__ = ("LineSpec", "LockKeys", "check_name", "line_spec", "tagged")
+__all__ = ("LineSpec", "LockKeys", "check_name", "line_spec", "plain", "tagged")
 
 MAX_NAME_BYTES = 512
 _ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
@@ -44,6 +44,22 @@ def check_name(name: object, what: str = "lock") -> str:
         )
 
     return name
+
+
+def plain(name: str) -> str:
+    """
+    Return the text of a name whose class says something else of itself, such as a member of an enumeration.
+
+    Args:
+        name: A checked name.
+
+    Example:
+        >>> import enum
+        >>> Task = enum.Enum("Task", {"REPORT": "report"}, type=str)
+        >>> plain(Task.REPORT)
+        'report'
+    """
+    return str.__str__(name)
 
 
 def tagged(kind: str, name: str) -> str:

@@ -8,8 +8,6 @@ import logging
 import random
 from typing import TYPE_CHECKING, Any
 
-import redis.asyncio
-from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from ws_core.errors import WsError
@@ -27,6 +25,9 @@ LINGER = 10.0
 
 PATIENCE = 1.0
 """Seconds that a waiter gives the subscription to begin; it goes on without it then."""
+
+CONNECTING = 5.0
+"""Seconds that subscribing may take; then it begins anew, on another connection."""
 
 QUIET = 5.0
 """Seconds without a message after which the server is asked whether it is there; twice this, and
@@ -108,10 +109,11 @@ class Listener:
         pause = 0.05
 
         while True:
-            pubsub = self._open()
+            pubsub = self._hub.caller.pubsub()
 
             try:
-                await pubsub.subscribe(self._channel)
+                async with asyncio.timeout(CONNECTING):
+                    await pubsub.subscribe(self._channel)
 
                 if not await self._hear(pubsub):
                     return
@@ -131,13 +133,15 @@ class Listener:
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, 1.0)
 
-    async def _hear(self, pubsub: Any) -> bool:  # Any: as in _open
+    async def _hear(self, pubsub: Any) -> bool:  # Any: untyped in the driver
         """Act on messages until the end; tell whether the subscription went deaf."""
         asked = False
 
         while True:
             since = self._hub.loop.time()
-            message = await pubsub.parse_response(block=False, timeout=QUIET)
+
+            async with asyncio.timeout(QUIET + CONNECTING):  # the driver may connect again in between
+                message = await pubsub.parse_response(block=False, timeout=QUIET)
 
             if message is not None:
                 asked = False
@@ -172,16 +176,3 @@ class Listener:
                 return False  # the driver has connected again, perhaps after its client was closed
 
         return True
-
-    def _open(self) -> Any:  # Any: the driver's PubSub is untyped, a cluster's is another class
-        client: Any = self._hub.caller.client
-
-        if self._hub.caller.cluster:
-            node = client.get_random_node()  # a publication reaches every node of a cluster
-            kwargs = {k: v for k, v in node.connection_kwargs.items() if k not in {"host", "port"}}
-            pool = redis.asyncio.ConnectionPool(
-                connection_class=node.connection_class, host=node.host, port=node.port, **kwargs
-            )
-            return PubSub(pool)
-
-        return client.pubsub()

@@ -187,7 +187,7 @@ class BaseLock(Acquiring):
             UnavailableError: Redis could not be reached until the timeout (5 s when it tries
                 once), refuses, or takes longer to answer than the lease lasts.
         """
-        if timeout:
+        if timeout is not None and timeout != 0:
             seconds("timeout", timeout)
 
         hub = self._bind()

@@ -4,6 +4,9 @@ redis-py leases a connection for every command and waits for its reply before th
 callers write to one connection as they come, and replies are matched in order. The connection is
 made, authenticated and closed by redis-py; this only sits in place of its stream protocol while
 it is leased. A caller that is cancelled leaves a tombstone behind, whose reply is dropped.
+
+Where the pool has no connection to spare, one is made beside it, and closed when nobody waits for a
+reply.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Any, cast
 
 from redis import exceptions
 
+from ws_redislock._beside import Beside, has_room, is_small
 from ws_redislock._resp import encode, new_reader
 
 __all__ = ("Wire",)
@@ -23,9 +27,12 @@ __all__ = ("Wire",)
 IDLE = 10.0
 """Seconds after which an unused connection goes back to its pool."""
 
-FEW = 8
-"""Pools with fewer connections than this are not asked to lend one for long."""
+CONNECTING = 5.0
+"""Seconds that connecting may take at first, with the driver's own repetitions; twice as long after each
+time that was too short."""
 
+LONGEST = 20.0
+"""Seconds that connecting may take at most."""
 
 MANY = 6
 """Commands after which the server gets work while the loop's turn still goes on."""
@@ -52,11 +59,16 @@ class Wire:
         self._connecting: asyncio.Task[_Link] | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._used = False
+        self._patience = CONNECTING
+        self._wanting = 0
 
     @staticmethod
     def fits(pool: Any) -> bool:  # Any: as above
-        """Tell whether a pool can spare a connection for long."""
-        return hasattr(pool, "get_connection") and getattr(pool, "max_connections", 0) >= FEW
+        """Tell whether a pool is one of redis-py's."""
+        return all(
+            hasattr(pool, name)
+            for name in ("can_get_connection", "get_connection", "make_connection", "max_connections")
+        )
 
     @staticmethod
     def to(pool: Any) -> Wire:  # Any: as above
@@ -88,10 +100,7 @@ class Wire:
 
         if link is None or link.closed:
             end = self._loop.time() + within
-
-            async with asyncio.timeout_at(end):
-                link = await self._connect()
-
+            link = await self._connect_until(end)
             within = max(0.001, end - self._loop.time())
 
         self._used = True
@@ -105,6 +114,20 @@ class Wire:
 
         return reply
 
+    async def _connect_until(self, end: float) -> _Link:
+        self._wanting += 1
+
+        try:
+            async with asyncio.timeout_at(end):
+                link = await self._connect()
+        except BaseException:
+            self._wanting -= 1
+            self._end_unwanted()
+            raise
+
+        self._wanting -= 1
+        return link
+
     async def _connect(self) -> _Link:
         """Lease one connection for all who want one now; a cancelled caller does not stop it."""
         if self._connecting is None or self._connecting.done():
@@ -115,23 +138,44 @@ class Wire:
         return await asyncio.shield(self._connecting)
 
     async def _lease(self) -> _Link:
-        connection = await self._pool.get_connection()
+        brief = is_small(self._pool) or not has_room(self._pool)
+        pool: Any = Beside(self._pool) if brief else self._pool
 
         try:
-            self._link = link = _Link(self._pool, connection)
+            # A server that does not answer now may do so soon, but not on the connection that it ignored.
+            async with asyncio.timeout(self._patience):
+                connection = await pool.get_connection()
+        except TimeoutError:
+            self._patience = min(2 * self._patience, LONGEST)
+            raise
+
+        self._patience = CONNECTING
+
+        try:
+            self._link = link = _Link(pool, connection, brief=brief)
         except BaseException:
-            await self._pool.release(connection)
+            await pool.release(connection)
             raise
 
         self._watch_idleness()
+        self._end_unwanted()
         return link
 
+    def _end_unwanted(self) -> None:
+        """Close a brief connection that all have given up who waited for it."""
+        if not self._wanting and self._link is not None:
+            self._link.end_brief()
+
     def _watch_idleness(self) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+
         self._used = False
         self._idle_timer = self._loop.call_later(IDLE, self._check_idleness)
 
     def _check_idleness(self) -> None:
         link = self._link
+        self._idle_timer = None
 
         if link is None or link.closed:
             self._link = None
@@ -154,9 +198,17 @@ class _Call:
 
 
 class _Link(asyncio.Protocol):
-    """A leased connection: the protocol of its transport until it is given back."""
+    """
+    A leased connection: the protocol of its transport until it is given back.
 
-    def __init__(self, pool: Any, connection: Any) -> None:  # Any: as above
+    Args:
+        pool: The pool that it came from.
+        connection: The connection.
+        brief: Whether it is closed as soon as nobody waits for a reply.
+    """
+
+    def __init__(self, pool: Any, connection: Any, *, brief: bool = False) -> None:  # Any: as above
+        self._brief = brief
         self._pool = pool
         self._connection = connection
         self._loop = asyncio.get_running_loop()
@@ -190,6 +242,9 @@ class _Link(asyncio.Protocol):
         if self._timer is None or deadline < self._timer.when():
             self._set_timer(deadline)
 
+        if self._brief:
+            future.add_done_callback(self.end_brief)
+
         self._unsent.append(data)
 
         if len(self._unsent) == 1:
@@ -211,6 +266,11 @@ class _Link(asyncio.Protocol):
         if not self.closed:
             self._transport.abort()
             self._close(exceptions.ConnectionError("the connection was given up"))
+
+    def end_brief(self, _: object = None) -> None:
+        """Close a brief connection on which nobody waits, be it that all have given up."""
+        if self._brief and all(call.future.done() for call in self._calls):
+            self._close(exceptions.ConnectionError("the connection was closed after its last reply"))
 
     def give_back(self) -> None:
         """Let redis-py have the connection again."""

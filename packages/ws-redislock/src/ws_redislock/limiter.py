@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 from ws_redislock._calls import Caller, RedisSource, caller_for, check_flow
-from ws_redislock._keys import check_name, tagged
+from ws_redislock._keys import check_name, plain, tagged
 from ws_redislock._lease import Clock
 from ws_redislock._script import load
 from ws_redislock.errors import ConfigError, UnavailableError, UsageError
@@ -86,7 +86,7 @@ class RateLimiter:
         deny_cache: int,
         clock: Clock,
     ) -> None:
-        if on_error not in {"open", "closed", "raise"}:
+        if on_error not in ("open", "closed", "raise"):
             raise ConfigError(f"on_error must be 'open', 'closed' or 'raise', not {on_error!r}")
 
         _count("deny_cache", deny_cache, least=0)
@@ -94,7 +94,7 @@ class RateLimiter:
         _positive("timeout", timeout)
         self._source = redis
         self._script_name = script
-        self._kind = f"{kind}:{check_name(namespace, 'namespace')}" if namespace else kind
+        self._kind = kind if namespace == "" else f"{kind}:{plain(check_name(namespace, 'namespace'))}"
         self._args = args
         self._most = most
         self._on_error = on_error
@@ -185,7 +185,7 @@ class RateLimiter:
         return self._caller
 
     def _key(self, key: str) -> bytes:
-        return _redis_key(self._kind, key) if type(key) is str else check_name(key, "limiter key").encode()
+        return _redis_key(self._kind, key if type(key) is str else plain(check_name(key, "limiter key")))
 
     async def _ask(self, key: str, cost: int) -> Verdict:
         redis_key = self._key(key)

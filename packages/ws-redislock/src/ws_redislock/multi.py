@@ -10,9 +10,10 @@ from typing import Self
 
 from ws_redislock._calls import RedisSource
 from ws_redislock._held import Held, OnLost
+from ws_redislock._keys import check_name, plain
 from ws_redislock._options import seconds
 from ws_redislock._scope import BodyScope, all_done
-from ws_redislock.errors import ConfigError, LockNotAcquired, UnavailableError
+from ws_redislock.errors import ConfigError, LockNotAcquired, UnavailableError, UsageError
 from ws_redislock.mutex import MutexLock
 from ws_redislock.observe import LockObserver
 
@@ -72,6 +73,7 @@ class MultiLock:
 
         self._source = redis
         self._entered = False
+        self._acquiring = False
         self._locks = [
             MutexLock(
                 redis,
@@ -82,7 +84,7 @@ class MultiLock:
                 on_lost=on_lost,
                 observer=observer,
             )
-            for name in dict.fromkeys(names)
+            for name in dict.fromkeys(plain(check_name(name)) for name in names)
         ]
 
         if not self._locks:
@@ -141,33 +143,24 @@ class MultiLock:
 
         Raises:
             ConfigError: The timeout is no number from 0.
+            UsageError: This object holds or acquires them already.
             UnavailableError: Redis cannot be reached.
         """
         if timeout is not None:
             seconds("timeout", timeout)
 
-        client = self._locks[0].own_client()
+        if self._acquiring or any(lock.locked for lock in self._locks):
+            raise UsageError(
+                f"{self!r} is held or being acquired already: use one object per acquisition",
+                names=self.names,
+            )
 
-        if client is not None:  # made from a URL: the first lock closes it, all work on it
-            for lock in self._locks[1:]:
-                lock.work_on(client)
-
-        end = None if timeout is None else time.monotonic() + timeout
-        done = False
+        self._acquiring = True
 
         try:
-            for lock in self._locks:
-                left = timeout if end is None or timeout == 0 else max(0.0, end - time.monotonic())
-
-                if not await lock.acquire(left):
-                    return False
-
-            done = self.locked
+            return await self._acquire(timeout)
         finally:
-            if not done:
-                await self.release()
-
-        return done
+            self._acquiring = False
 
     async def release(self) -> bool:
         """
@@ -218,6 +211,30 @@ class MultiLock:
         """Close a client of its own after a ``hold()``, unless the object is in a block of its own."""
         if isinstance(self._source, str) and not self._entered:
             await self.aclose()
+
+    async def _acquire(self, timeout: float | None) -> bool:  # noqa: ASYNC109 - as above
+        client = self._locks[0].own_client()
+
+        if client is not None:  # made from a URL: the first lock closes it, all work on it
+            for lock in self._locks[1:]:
+                lock.work_on(client)
+
+        end = None if timeout is None else time.monotonic() + timeout
+        done = False
+
+        try:
+            for lock in self._locks:
+                left = timeout if end is None or timeout == 0 else max(0.0, end - time.monotonic())
+
+                if not await lock.acquire(left):
+                    return False
+
+            done = self.locked
+        finally:
+            if not done:
+                await self.release()
+
+        return done
 
 
 class MultiHold:

@@ -25,6 +25,9 @@ from ws_redislock._calls import (
 from ws_redislock._lease import boot_time
 from ws_redislock._script import Script
 from ws_redislock.errors import UnavailableError, UsageError
+from ws_redislock.sync._beside import Beside, has_room, is_small
+from ws_redislock.sync._nodes import Nodes
+from ws_redislock.sync._send import send_all
 
 __all__ = (
     "HOPELESS",
@@ -41,6 +44,9 @@ __all__ = (
 
 RedisSource: TypeAlias = "str | CommandClient | ClientHolder"
 """A URL, a blocking client, or a pool that holds one."""
+
+PATIENCE = 5.0
+"""Seconds that a client made from a URL waits for its server at most, unless the URL says otherwise."""
 
 _ASYNC = (redis.asyncio.Redis, redis.asyncio.RedisCluster)
 
@@ -59,8 +65,11 @@ def resolve(source: RedisSource) -> tuple[CommandClient, bool]:
         UsageError: It is none of these, or a client for asyncio.
     """
     if isinstance(source, str):
-        # No retries of the driver's own: they would outlast the timeouts here.
-        return cast("CommandClient", redis.from_url(source, retry=Retry(NoBackoff(), 0))), True
+        # No retries of the driver's own, nor waiting without end: they would outlast the timeouts here.
+        client_of_url = redis.from_url(
+            source, retry=Retry(NoBackoff(), 0), socket_connect_timeout=PATIENCE, socket_timeout=PATIENCE
+        )
+        return cast("CommandClient", client_of_url), True
 
     client = source if hasattr(source, "execute_command") else getattr(source, "redis", None)
 
@@ -91,7 +100,7 @@ class Caller:
         client: The client; how it must be driven is found out once.
     """
 
-    __slots__ = ("_pool", "client", "cluster")
+    __slots__ = ("_nodes", "_pool", "client", "cluster")
 
     def __init__(self, client: CommandClient) -> None:
         self.client: CommandClient = client
@@ -101,13 +110,31 @@ class Caller:
         )
         # Any: the driver's pool is typed for its own use only.
         self._pool: Any = cast("Any", client).connection_pool if plain else None
+        self._nodes = Nodes(client) if self.cluster else None
+
+    def pubsub(self, *, beside: bool) -> Any:  # Any: untyped in the driver
+        """
+        Return a new subscription.
+
+        Args:
+            beside: Whether the client's pool was found to have no connection to spare.
+        """
+        pubsub: Any = cast("Any", self.client).pubsub()
+
+        if self._pool is not None and (beside or is_small(self._pool) or not has_room(self._pool)):
+            pubsub.connection_pool = Beside(self._pool)
+
+        return pubsub
 
     def once(self, script: Script, keys: Sequence[bytes], args: Sequence[Argument], within: float) -> Reply:
         """Call a script once; see the twin."""
+        began = boot_time()
+
         try:
-            return self._send(("EVALSHA", script.sha, len(keys), *keys, *args), within)
+            return self._send(("EVALSHA", script.sha, len(keys), *keys, *args), keys[0], within)
         except exceptions.NoScriptError:
-            return self._send(("EVAL", script.text, len(keys), *keys, *args), within)
+            within = max(0.001, within - (boot_time() - began))
+            return self._send(("EVAL", script.text, len(keys), *keys, *args), keys[0], within)
 
     def call(  # noqa: PLR0913 - options, keyword-only
         self,
@@ -181,51 +208,29 @@ class Caller:
     def delete(self, key: bytes, within: float) -> None:
         """Delete one key within so many seconds."""
         try:
-            self._send(("DEL", key), within)
+            self._send(("DEL", key), key, within)
         except TRANSIENT as error:
             raise UnavailableError(f"Redis gave no answer to DEL within {within:g} s: {error}") from error
 
-    def _send(self, command: tuple[Argument, ...], within: float) -> Reply:
+    def _send(self, command: tuple[Argument, ...], key: bytes, within: float) -> Reply:
+        if self._nodes is not None:
+            return cast("Reply", self._nodes.send(command, key, within))
+
         if self._pool is None:
             return cast("Reply", self.client.execute_command(*command))
 
-        return cast("Reply", self._send_all([command], within)[0])
+        return cast("Reply", send_all(self._pool, [command], within)[0])
 
     def _send_all(
         self, commands: Sequence[tuple[Argument, ...]], within: float
     ) -> list[Any]:  # Any: as Reply
         """Send commands over one connection; the first error reply is raised."""
-        pool = self._pool
+        if self._pool is not None:
+            return send_all(self._pool, commands, within)
 
-        if pool is None:
-            pipeline: Any = cast("Any", self.client).pipeline(transaction=False)  # Any: untyped in the driver
+        pipeline: Any = cast("Any", self.client).pipeline(transaction=False)  # Any: untyped in the driver
 
-            for command in commands:
-                pipeline.execute_command(*command)
+        for command in commands:
+            pipeline.execute_command(*command)
 
-            return cast("Reply", pipeline.execute())
-
-        end = time.monotonic() + within
-        connection = pool.get_connection()
-        replies: Reply = []
-
-        try:
-            for command in commands:
-                connection.send_command(*command)
-
-            while len(replies) < len(commands) and connection.can_read(max(0.0, end - time.monotonic())):
-                replies.append(connection.read_response())
-
-            if len(replies) == len(commands):
-                return replies
-
-            connection.disconnect()
-        except BaseException as error:
-            if not isinstance(error, exceptions.ResponseError) or len(replies) + 1 < len(commands):
-                connection.disconnect()  # a reply may still come, and must not be taken for another's
-
-            raise
-        finally:
-            pool.release(connection)
-
-        raise TimeoutError("no reply in time")
+        return cast("Reply", pipeline.execute())

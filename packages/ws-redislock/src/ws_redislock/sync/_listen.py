@@ -9,6 +9,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import MaxConnectionsError
+
 from ws_redislock._listen import LINGER, PATIENCE, QUIET
 
 if TYPE_CHECKING:
@@ -67,10 +69,10 @@ class Listener:
     def _listen(self) -> None:
         pause = 0.05
         idle_since = time.monotonic()
+        beside = False
 
         while not self._stopped:
-            client: Any = self._hub.caller.client  # Any: the driver's pub/sub is untyped
-            pubsub = client.pubsub()
+            pubsub = self._hub.caller.pubsub(beside=beside)
 
             try:
                 pubsub.subscribe(self._channel)
@@ -99,6 +101,7 @@ class Listener:
                 if not self._hub.waiting:
                     return
 
+                beside = isinstance(error, MaxConnectionsError)
                 _log.debug("the subscription ended, and begins anew: %r", error)
             finally:
                 with contextlib.suppress(Exception):

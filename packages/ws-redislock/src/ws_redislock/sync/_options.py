@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import warnings
@@ -152,7 +153,8 @@ def options_of(  # noqa: PLR0913 - options, keyword-only
 ) -> LockOptions:
     """Return checked options; see `LockOptions`."""
     if on_lost is None and observer is None and type(expire) in {int, float} and expire >= 0.5:
-        return _plain_options(expire, auto_renew, heartbeat, min_replicas, lock_delay, reentrant)
+        with contextlib.suppress(TypeError):  # what cannot be remembered cannot be right: say so below
+            return _plain_options(expire, auto_renew, heartbeat, min_replicas, lock_delay, reentrant)
 
     return LockOptions(
         expire,

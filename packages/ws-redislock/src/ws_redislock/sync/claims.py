@@ -9,7 +9,7 @@ import secrets
 from types import TracebackType
 from typing import Any, Self
 
-from ws_redislock._keys import check_name, tagged
+from ws_redislock._keys import check_name, plain, tagged
 from ws_redislock._script import load
 from ws_redislock.errors import ConfigError
 from ws_redislock.sync._calls import Caller, RedisSource, caller_for, check_flow
@@ -46,7 +46,7 @@ class RunClaims:
 
     def __init__(self, redis: RedisSource, *, namespace: str = "", timeout: float = 5.0) -> None:
         self._source = redis
-        self._kind = f"c:{check_name(namespace, 'namespace')}" if namespace else "c"
+        self._kind = "c" if namespace == "" else f"c:{plain(check_name(namespace, 'namespace'))}"
         self._timeout = _seconds("timeout", timeout)
         self._claimer = f"{secrets.token_hex(8)}."
         self._serial = itertools.count(1)
@@ -122,7 +122,7 @@ class RunClaims:
         return self._caller
 
     def _key(self, run_id: str) -> bytes:
-        return tagged(self._kind, check_name(run_id, "run")).encode()
+        return tagged(self._kind, plain(check_name(run_id, "run"))).encode()
 
 
 def _seconds(name: str, value: object) -> float:

@@ -1,0 +1,130 @@
+"""Connections that are accepted and then never answered, and scripts that the server forgot."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any
+
+import pytest
+from redis import exceptions
+from redis.asyncio import Redis
+
+from tests.faults import FaultProxy
+from tests.redislock._helpers import until_waiting
+from tools.servers import RedisServer
+from ws_redislock import MutexLock, _listen, _wire
+from ws_redislock._calls import Caller
+from ws_redislock._hub import hub_for
+from ws_redislock._script import load
+
+
+@contextlib.asynccontextmanager
+async def unanswered(server: RedisServer) -> AsyncIterator[tuple[FaultProxy, Redis]]:
+    """Give a proxy, and a client that waits for an answer as long as it takes."""
+    async with (
+        FaultProxy(*server.address) as proxy,
+        Redis.from_url(
+            proxy.url(server.url), protocol=3, socket_timeout=None, socket_connect_timeout=None
+        ) as client,
+    ):
+        yield proxy, client
+
+
+class TestConnecting:
+    """A server, or what stands before it, that accepts and says nothing."""
+
+    async def test_the_next_attempt_connects_anew(
+        self, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ):
+        """A connection that is not answered is given up; the next one serves."""
+        monkeypatch.setattr(_wire, "CONNECTING", 0.3)
+
+        async with unanswered(any_redis) as (proxy, client):
+            ignored = proxy.drop_reply(1, match="HELLO", then="silence")
+            lock = MutexLock(client, "k", 60)
+
+            async with asyncio.timeout(10):
+                assert await lock.acquire(30)
+
+            assert ignored.is_set()
+            assert await lock.release()
+
+    async def test_slow_ones_are_given_more_time(
+        self, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ):
+        """Each attempt that was too short is followed by a longer one; success begins anew."""
+        monkeypatch.setattr(_wire, "CONNECTING", 0.1)
+
+        async with unanswered(any_redis) as (proxy, client):
+            caller = hub_for(client).caller
+            wire = caller._wire
+            assert wire is not None
+            wire._patience = 0.1
+
+            for patience in (0.2, 0.4):
+                proxy.drop_reply(1, match="HELLO", then="silence")
+
+                with pytest.raises(TimeoutError):
+                    await wire.call(("PING",), 5.0)
+
+                assert wire._patience == patience
+
+            assert await wire.call(("PING",), 5.0) == b"PONG"
+            assert wire._patience == 0.1
+
+    async def test_the_subscription_begins_anew(
+        self, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ):
+        """A subscription that is not answered is given up; the next one hears."""
+        monkeypatch.setattr(_listen, "CONNECTING", 0.2)
+
+        async with unanswered(any_redis) as (proxy, client):
+            first, second = MutexLock(client, "k", 60), MutexLock(client, "k", 60, heartbeat=60)
+            assert await first.acquire()
+            ignored = proxy.drop_reply(1, match="HELLO", then="silence")
+            waiting = asyncio.create_task(second.acquire(None))
+            await until_waiting(first)
+
+            async with asyncio.timeout(10):  # without a wake-up it would look after 20 s
+                while not await client.pubsub_channels("wsl:hub:*"):  # noqa: ASYNC110 - the server has it
+                    await asyncio.sleep(0.01)
+
+                assert await first.release()
+                assert await waiting
+
+            assert ignored.is_set()
+            assert await second.release()
+
+
+class ForgetfulRedis(Redis):
+    """A client whose server takes its time to say that it does not know a script."""
+
+    async def execute_command(self, *args: object, **options: object) -> object:
+        """Refuse EVALSHA, late."""
+        if args[0] == "EVALSHA":
+            await asyncio.sleep(0.2)
+            raise exceptions.NoScriptError("NOSCRIPT")
+
+        await asyncio.Event().wait()
+        return None
+
+
+async def test_a_forgotten_script_does_not_double_the_time():
+    """The second half of an attempt has only what the first has left: a deadline is never passed by it."""
+    spent: list[float] = []
+
+    class Remembering(Caller):
+        """Writes down how long each command may take."""
+
+        def _send(self, command: tuple[str | bytes | int, ...], within: float) -> Awaitable[Any]:
+            spent.append(within)
+            return super()._send(command, within)
+
+    async with ForgetfulRedis() as client:
+        with pytest.raises(TimeoutError):
+            await Remembering(client).once(load("renew"), (b"k",), (), 0.5)
+
+    assert spent[0] == 0.5
+    assert spent[1] <= 0.3
