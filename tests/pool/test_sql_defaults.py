@@ -59,20 +59,6 @@ async def test_keys_that_the_server_computes_are_asked_for_first(driver: str, my
         assert (await pool.find(select(KEYED))).n == 9
 
 
-@pytest.mark.parametrize("driver", ["aiomysql", "asyncmy"])
-async def test_strings_are_safe_without_backslash_escapes(driver: str, mysql_url: str):
-    """With NO_BACKSLASH_ESCAPES a backslash is a character, and quotes are doubled."""
-    url = mysql_url.replace("mysql://", f"mysql+{driver}://", 1)
-
-    async with MysqlPool(url, sql_mode="NO_BACKSLASH_ESCAPES") as pool:
-        await pool.create_all(METADATA)
-
-        for word in ("a\\", "it's", "\\'", "--'"):
-            assert (await pool.find("SELECT :word AS word", word=word)).word == word
-            await pool.insert_many(KEYED, [{"id": word, "n": 1}])
-            assert await pool.count(select(KEYED).where(KEYED.c.id == word)) == 1
-
-
 def test_a_compiler_falls_back_to_the_public_compile():
     """A construct without a cache key is compiled for each execution."""
     compiler = Compiler(sqlite.dialect(paramstyle="qmark"))
