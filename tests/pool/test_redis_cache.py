@@ -256,7 +256,7 @@ class TestReads:
             assert pool._assembly is not None
             assert pool._assembly.node is not None
             down, up = pool._assembly.node.lanes
-            monkeypatch.setattr(pool.redis._core, "pick", lambda: up)
+            monkeypatch.setattr(pool.redis._core, "pick", lambda _: up)
             monkeypatch.setattr(down, "_reconnect", lambda: None)
             down.drop_link("test")
             await pool.redis.set("k", "v")

@@ -90,7 +90,7 @@ class AloneRedis(Redis):
             try:
                 if route is Route.BLOCKING and connection.is_connected and not self._queueing:
                     await asyncio.wait(
-                        [begin_to_end(self._core, self._core.pick(), connection, args)], timeout=PATIENCE
+                        [begin_to_end(self._core, self._core.pick(args), connection, args)], timeout=PATIENCE
                     )
             finally:
                 if not state.clean:

@@ -96,7 +96,7 @@ class SharedRedis(Redis):
         return client
 
     # The hot path is one function on purpose. Any: redis-py's own signature.
-    async def execute_command(self, *args: Any, **options: Any) -> Any:  # noqa: C901 - see above
+    async def execute_command(self, *args: Any, **options: Any) -> Any:  # noqa: C901, PLR0912 - see above
         """
         Execute a command and return its parsed reply.
 
@@ -127,7 +127,7 @@ class SharedRedis(Redis):
         if get_running_loop() is not self._loop:
             self._refuse_loop()
 
-        lane = self._lane or self._core.pick()
+        lane = self._lane or self._core.pick(args)
         link = lane.link
         free = len(link.pending) < link.limit
 
@@ -151,6 +151,9 @@ class SharedRedis(Redis):
         except (LinkLost, driver.ReadOnlyError) as error:
             del slot  # it holds the error, whose traceback holds all that is in here
             reply = await self._recover(error, plan.read_only, args, data)
+        except asyncio.CancelledError:
+            lane.abandon(args)
+            raise
         except BaseException:
             del slot, data
             raise
@@ -211,7 +214,7 @@ class SharedRedis(Redis):
         if get_running_loop() is not self._loop:
             self._refuse_loop()
 
-        lane = self._lane or self._core.pick()
+        lane = self._lane or self._core.pick(*commands)
         lane.check()
         data = self._core.packer.pack_many(commands)
         safe = all(map(is_read_only, commands))
@@ -224,6 +227,9 @@ class SharedRedis(Redis):
 
             try:
                 return await future
+            except asyncio.CancelledError:
+                lane.abandon(*commands)
+                raise
             except LinkLost as lost:
                 self._check_retry(lost, safe, attempts, commands[0], self._retry_policy)
 
@@ -250,7 +256,7 @@ class SharedRedis(Redis):
             The reply, without redis-py's response callback.
         """
         data = self._core.packer.pack(args)
-        lane = self._lane or self._core.pick()
+        lane = self._lane or self._core.pick(args)
         slot = self._create_future()
         lane.submit(slot, data)
 
@@ -258,6 +264,9 @@ class SharedRedis(Redis):
             return await slot
         except (LinkLost, driver.ReadOnlyError) as error:
             return await self._recover(error, is_read_only(args), args, data)
+        except asyncio.CancelledError:
+            lane.abandon(args)
+            raise
         finally:
             del slot, data  # an error that the slot holds would keep all of this
 
@@ -302,7 +311,7 @@ class SharedRedis(Redis):
         raw = NEVER_DECODE in options and core.decodes
         options.pop(NEVER_DECODE, None)
         data = core.packer.pack(args)
-        lane = self._lane or core.pick()
+        lane = self._lane or core.pick(args)
         slot = self._create_future()
         lane.submit(slot, data, raw=raw)
 
@@ -311,6 +320,9 @@ class SharedRedis(Redis):
                 reply = await slot
             except (LinkLost, driver.ReadOnlyError) as error:
                 reply = await self._recover(error, is_read_only(args), args, data, raw=raw, retry=retry)
+            except asyncio.CancelledError:
+                lane.abandon(args)
+                raise
             finally:
                 del slot, data  # an error that the slot holds would keep all of this
         except driver.ResponseError:
@@ -334,7 +346,7 @@ class SharedRedis(Redis):
         leases = self._core.leases
 
         while True:
-            lane = self._lane or self._core.pick()
+            lane = self._lane or self._core.pick(args)
 
             try:
                 return await execute_leased(self, self._core, leases, lane, args, dict(options))
@@ -372,7 +384,7 @@ class SharedRedis(Redis):
             elif not self._core.follow_master or attempts > RETRIES:
                 raise error
 
-            lane = self._lane or self._core.pick()
+            lane = self._lane or self._core.pick(args)
 
             if not isinstance(error, LinkLost):
                 lane.drop_link("the server is no master any more")

@@ -178,7 +178,7 @@ class ClusterRedis(SharedRedis):
         key = packer.encode(args[1])
         slot = slot_of(key if isinstance(key, bytes) else bytes(key))
         node = await self._node_of(slot)
-        lane = node.lane or node.pick()
+        lane = node.lane or node.pick(args)
         future = self._create_future()
 
         try:
@@ -186,6 +186,9 @@ class ClusterRedis(SharedRedis):
             reply = await future
         except _FAILED as error:
             return await self._send(args, self._retry_policy, failed=(error, node))
+        except asyncio.CancelledError:
+            lane.abandon(args)
+            raise
         finally:
             del future  # it holds the error, whose traceback holds all that is in here
 
@@ -263,7 +266,7 @@ class ClusterRedis(SharedRedis):
                     raise error
 
                 target = target or topology.node_of(slot)
-                reply = await self._exchange(target, data, asking=asking, raw=raw)
+                reply = await self._exchange(target, args, data, asking=asking, raw=raw)
             except _FAILED as problem:
                 asking, error = False, problem
 
@@ -290,17 +293,23 @@ class ClusterRedis(SharedRedis):
                 topology.served(slot)
                 return reply
 
-    async def _exchange(self, node: Node, data: bytes, *, asking: bool, raw: bool) -> Any:
-        lane = node.lane or node.pick()
+    async def _exchange(
+        self, node: Node, args: Sequence[Any], data: bytes, *, asking: bool, raw: bool
+    ) -> Any:
+        lane = node.lane or node.pick(args)
 
-        if not asking:
-            slot = self._create_future()
-            lane.submit(slot, data, raw=raw)
-            return await slot
+        try:
+            if not asking:
+                slot = self._create_future()
+                lane.submit(slot, data, raw=raw)
+                return await slot
 
-        both: asyncio.Future[list[Any]] = self._create_future()
-        lane.submit(Batch(both, 2), self._core.packer.pack(("ASKING",)) + data, count=2)
-        reply = (await both)[1]
+            both: asyncio.Future[list[Any]] = self._create_future()
+            lane.submit(Batch(both, 2), self._core.packer.pack(("ASKING",)) + data, count=2)
+            reply = (await both)[1]
+        except asyncio.CancelledError:
+            lane.abandon(args)
+            raise
 
         if isinstance(reply, Exception):
             raise reply
@@ -313,10 +322,14 @@ class ClusterRedis(SharedRedis):
 
         while True:
             future: asyncio.Future[list[Any]] = self._create_future()
+            lane = node.lane or node.pick(*commands)
 
             try:
-                (node.lane or node.pick()).submit(Batch(future, len(commands)), data, count=len(commands))
+                lane.submit(Batch(future, len(commands)), data, count=len(commands))
                 return await future
+            except asyncio.CancelledError:
+                lane.abandon(*commands)
+                raise
             except LinkLost as lost:
                 losses += 1
                 self.topology.refresh_soon()
@@ -373,7 +386,7 @@ class ClusterRedis(SharedRedis):
 
             try:
                 node = target or await self._node_of(slot)
-                lane = node.lane or node.pick()
+                lane = node.lane or node.pick(args)
                 reply = await execute_leased(
                     self, self._core, node.leases, lane, args, dict(options), asking=asking
                 )

@@ -40,7 +40,7 @@ class Core:
     loop: asyncio.AbstractEventLoop
     packer: Packer
     lane: Lane | None
-    pick: Callable[[], Lane]
+    pick: Callable[..., Lane]
     leases: LeasePool
     options: dict[str, Any]
     decodes: bool

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from redis.exceptions import AuthenticationError, RedisError
 
+from ws_pool._mux._abandoned import Abandoned
 from ws_pool._mux._endpoint import Endpoint, connect
 from ws_pool._mux._errors import AcquireTimeout, LinkLost, UnavailableError
 from ws_pool._mux._lane_statistics import LaneStatistics
@@ -49,6 +50,7 @@ class Lane:
         on_up: Called with each new link before anybody may use it.
         on_down: Called with each lost link.
         jitter: Gives random numbers between 0 and 1.
+        several: Whether there are other lanes to the same server.
     """
 
     def __init__(  # noqa: PLR0913 - made in two places only, always by name
@@ -64,6 +66,7 @@ class Lane:
         on_up: Callable[[Link], None] = lambda _: None,
         on_down: Callable[[Link], None] = lambda _: None,
         jitter: Callable[[], float] = random.random,
+        several: bool = False,
     ) -> None:
         self._name = name
         self._resolve = resolve
@@ -75,6 +78,7 @@ class Lane:
         self._on_up = on_up
         self._on_down = on_down
         self._jitter = jitter
+        self._abandoned = Abandoned(packer.encode) if several else None
 
         self._loop = asyncio.get_running_loop()
         self.link: Link = self._new_link()  # never None: a link that is not open refuses by its limit of 0
@@ -211,6 +215,28 @@ class Lane:
             self._send(link, slot, data, count, raw=raw)
         else:
             self._enqueue(slot, data, count, raw=raw)
+
+    def abandon(self, *commands: Sequence[Any]) -> None:
+        """
+        Hear that commands were cancelled that may be under way; see `must_follow`.
+
+        Args:
+            *commands: The commands.
+        """
+        if self._abandoned is not None:
+            self._abandoned.add(self.link, commands)
+
+    def must_follow(self, *commands: Sequence[Any]) -> bool:
+        """
+        Tell whether commands must take this lane, so that they don't overtake a cancelled one.
+
+        Args:
+            *commands: The commands.
+
+        Returns:
+            Whether they must; never when there is only one lane.
+        """
+        return self._abandoned is not None and self._abandoned.concern(self.link, commands)
 
     def leave(self, host: str, port: int) -> bool:
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -101,6 +101,7 @@ class Node:
                 on_push=wiring.on_push,
                 on_up=wiring.on_up,
                 on_down=wiring.on_down,
+                several=settings.shared_connections > 1,
             )
             for _ in range(settings.shared_connections)
         )
@@ -120,14 +121,23 @@ class Node:
     def __repr__(self) -> str:
         return f"<Node {self.lanes[0].endpoint or self.key}>"
 
-    def pick(self) -> Lane:
+    def pick(self, *commands: Sequence[Any]) -> Lane:
         """
-        Choose a lane by task, so that a task's commands keep their order even when one is cancelled.
+        Choose a lane: by task; behind a cancelled command when they have a key in common.
+
+        Args:
+            *commands: The commands that are to be sent as one piece.
 
         Returns:
             The lane.
         """
         lanes = self.lanes
+
+        if commands and len(lanes) > 1:
+            for lane in lanes:
+                if lane.must_follow(*commands):
+                    return lane
+
         return lanes[(id(asyncio.current_task()) * _SPREAD >> 24) % len(lanes)]
 
     async def start(self) -> None:
