@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from ws_pool import MysqlPool, SqlitePool
 from ws_pool._sql.pool import SqlPool
@@ -140,3 +141,26 @@ async def test_a_connection_taken_for_sound_would_mix_replies_up(
 
         with pytest.raises((AssertionError, UnavailableError)):  # the latter when both replies came together
             await Users(pool, 0).ask(7)
+
+
+@pytest.mark.parametrize("driver", ["aiomysql", "asyncmy"])
+async def test_a_session_of_the_engine_that_is_cancelled_leaves_no_reply_behind(driver: str, mysql_url: str):
+    """Its statement is answered later, and nobody reads that answer."""
+    async with MysqlPool(mysql_url.replace("mysql://", f"mysql+{driver}://", 1), max_size=1) as pool:
+        begun = asyncio.Event()
+
+        async def work() -> None:
+            async with pool.engine().connect() as connection:
+                await connection.execute(text("SELECT 1"))
+                begun.set()
+                await connection.execute(text("DO SLEEP(0.3)"))  # its reply is like that to a reset
+
+        working = asyncio.create_task(work())
+        await begun.wait()
+        await asyncio.sleep(0)
+        working.cancel()
+        await asyncio.wait({working})
+        assert working.cancelled()
+
+        for n in range(20):
+            assert (await pool.find("SELECT :n AS n", n=n)).n == n
