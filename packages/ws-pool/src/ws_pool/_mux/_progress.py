@@ -27,15 +27,18 @@ class Progress:
         >>> progress = Progress(5.0)
         >>> progress.due(10.0, sent=0.0, received=0.0, handed=100, waiting=80)  # it takes an upload
         15.0
-        >>> progress.due(15.0, sent=0.0, received=0.0, handed=100, waiting=80)  # no more
-        15.0
+        >>> progress.due(15.0, sent=0.0, received=0.0, handed=100, waiting=0)  # it has taken the rest
+        20.0
+        >>> progress.due(20.0, sent=0.0, received=0.0, handed=100, waiting=0)  # and says nothing
+        20.0
     """
 
-    __slots__ = ("_gone", "_timeout", "left")
+    __slots__ = ("_gone", "_timeout", "_waiting", "left")
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._gone = 0  # bytes that had reached the other side when this was last asked
+        self._waiting = 0  # those that had not
         self.left = 0.0  # when some were last seen on their way
 
     def due(self, now: float, *, sent: float, received: float, handed: int, waiting: int) -> float:
@@ -54,10 +57,10 @@ class Progress:
         """
         gone = handed - waiting
 
-        if waiting and gone > self._gone:
+        if gone > self._gone and (waiting or self._waiting):  # small ones only reach the system there
             self.left = now
 
-        self._gone = gone
+        self._gone, self._waiting = gone, waiting
         return max(sent, received, self.left) + self._timeout
 
 
