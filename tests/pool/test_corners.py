@@ -111,7 +111,8 @@ class TestBlocks:
 
     async def test_a_redis_block_that_was_not_entered(self):
         """Leaving it gives nothing back."""
-        block = AloneBlock(RedisPool(url="redis://localhost:1/0"))
+        block = RedisPool(url="redis://localhost:1/0").get_client(alone=True)
+        assert isinstance(block, AloneBlock)
         await block.__aexit__(None, None, None)
         assert block._lease is None
 
