@@ -67,12 +67,12 @@ class TestExhausted:
     async def test_a_lease_is_kept(self, client: Redis):
         """The watchdog renews; giving back and acquiring work as well."""
         lost: list[object] = []
-        lock = MutexLock(client, "k", 0.5, on_lost=lost.append)
+        lock = MutexLock(client, "k", 2, on_lost=lost.append)
         assert await lock.acquire()
         deadline = lock.current()._lease.deadline
 
         async with all_taken(client):
-            for _ in range(3):
+            for _ in range(2):
                 deadline = await renewed(lock, deadline)
 
             assert await lock.release()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
+from collections.abc import Awaitable
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -12,6 +14,9 @@ from redis.asyncio import Redis
 from tests.redislock._helpers import broken, until_waiting
 from tools.servers import RedisServer
 from ws_redislock import MutexLock
+from ws_redislock._calls import Caller
+from ws_redislock._hub import hub_for
+from ws_redislock._script import load
 
 WAITERS = 100
 
@@ -100,6 +105,45 @@ class TestHundredWaiters:
 
         await calls_per_turn(2)
         assert await calls_per_turn(WAITERS) <= 4.0
+
+    async def test_calls_do_not_grow_with_others_under_way(
+        self, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    ):
+        """What goes together when many call at once does not for a lock that is known to be waited for."""
+        hub = hub_for(redis)
+        caller = hub.caller
+        sent: list[str] = []
+        send = type(caller)._send
+
+        def count(self: Caller, command: tuple[str | bytes | int, ...], within: float) -> Awaitable[Any]:
+            if command[0] == "EVALSHA":
+                sent.append(names[command[1]])
+
+            return send(self, command, within)
+
+        names: dict[object, str] = {
+            load(name).sha: name for name in ("abandon", "beat", "enter", "fast", "release", "status")
+        }
+
+        async with MutexLock(redis, "warm", 60).hold():
+            pass  # the server knows the scripts from now on
+
+        first, second, third = (MutexLock(redis, "k", 60) for _ in range(3))
+        assert await first.acquire()
+        waiting = asyncio.create_task(second.acquire(None))
+        await until_waiting(first)
+
+        while all(waiter._future is None for waiter in hub._waiters.values()):  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+
+        monkeypatch.setattr(type(caller), "_send", count)
+        caller._calling += 100
+        assert not await third.acquire()
+        assert await first.release()
+        assert await waiting
+        caller._calling -= 100
+        assert await second.release()
+        assert [name for name in sent if name != "beat"] == ["enter", "release", "enter", "release"]
 
     async def test_a_waiter_sends_nothing_while_it_waits(self, redis: Redis):
         """Between two heartbeats a hundred waiters cost the server no call at all."""

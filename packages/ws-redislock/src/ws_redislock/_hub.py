@@ -195,6 +195,10 @@ class Hub:
 
         return await self._listener.begin(until)
 
+    def contended(self, spec: LineSpec) -> bool:
+        """Tell whether any local task waits for a lock: then no call for it is the simple case."""
+        return spec.identity in self._lines
+
     def forget(self, waiter: Waiter) -> None:
         """End an acquisition, however it ended."""
         self._waiters.pop(waiter.token, None)

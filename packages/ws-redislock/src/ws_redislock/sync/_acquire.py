@@ -171,7 +171,7 @@ class Acquiring(Looking):
             args,
             what=("lock", self._name),
             budget=budget,
-            fast=("E", token, self._lease_ms, self._delay_ms),
+            fast=None if hub.contended(self._spec) else ("E", token, self._lease_ms, self._delay_ms),
             doubt=doubt,
         )
 
@@ -272,6 +272,7 @@ class Acquiring(Looking):
     def _send_release(self, hub: Hub, held: Held, left: float) -> bool:
         remember = ABANDONED_MS if held.doubtful else RELEASED_MS
         args = (held.token, self._limit, self._delay_ms, remember)
+        simple = self._limit == 1 and self._delay_ms == 0 and not hub.contended(self._spec)
 
         try:
             _, reply = hub.caller.call(
@@ -280,7 +281,7 @@ class Acquiring(Looking):
                 args,
                 what=("lock", self._name),
                 budget=max(1.0, min(BUDGET, left)),
-                fast=("R", held.token, remember, 0) if self._limit == 1 and self._delay_ms == 0 else None,
+                fast=("R", held.token, remember, 0) if simple else None,
             )
         except BaseException:
             self._settle(hub, held.token, left)

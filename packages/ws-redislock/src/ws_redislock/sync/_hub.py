@@ -172,6 +172,10 @@ class Hub:
 
         return self._listener.begin(until)
 
+    def contended(self, spec: LineSpec) -> bool:
+        """Tell whether any local thread waits for a lock; see the twin."""
+        return spec.identity in self._lines
+
     def forget(self, waiter: Waiter) -> None:
         """End an acquisition, however it ended."""
         self._waiters.pop(waiter.token, None)
