@@ -4,7 +4,8 @@
     python tools/generate_sync_locks.py --check   only tell whether they are up to date
 
 What differs between a task and a thread lives in modules that have a twin written by hand
-(``_beside _calls _hub _listen _scope _watch``, and what only they need); everything else is the same text without ``async``.
+(``_beside _calls _hub _listen _scope _watch``, and what only they need); everything else is the same
+text without ``async``.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ class TestRedirections:
         def nobody(_: object) -> None:
             raise exceptions.SlotNotCoveredError("nobody")
 
-        monkeypatch.setattr(client, "get_node_from_key", nobody)
+        monkeypatch.setattr(client.nodes_manager, "get_node_from_slot", nobody)
 
         with pytest.raises(exceptions.ConnectionError, match="no node"):
             Nodes(client).send(("PING",), b"k", 1.0)

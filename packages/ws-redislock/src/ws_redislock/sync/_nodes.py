@@ -84,7 +84,7 @@ class Nodes:
 
     def _node_of(self, key: bytes) -> Any:  # Any: the driver's nodes are untyped
         try:
-            return self._client.get_node_from_key(key)
+            return self._client.nodes_manager.get_node_from_slot(self._client.keyslot(key))
         except exceptions.SlotNotCoveredError as error:
             self._learn()
             raise exceptions.ConnectionError(f"no node of the cluster is known for a slot: {error}") from None
