@@ -419,6 +419,15 @@ class TestBinding:
             assert reading is not writing
             await writing.update(ADD, which=1, much=1)
 
+        async with pool.get_client(read_only=True) as reading:
+            async with pool.get_client():
+                pass
+
+            async with pool.get_client(read_only=True) as again:
+                assert again is reading  # the outer block's client is the task's again
+
+        assert not pool.bound
+
         async with pool.get_client() as writing, writing.begin():
             await writing.update(ADD, which=1, much=1)
             seen = await writing.select(select(ACCOUNT))

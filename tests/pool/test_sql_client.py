@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import logging
 import pickle
 from collections.abc import AsyncIterator
@@ -33,6 +34,7 @@ from sqlalchemy.sql.expression import ColumnElement
 
 from ws_pool import MysqlPool, Row, SqlitePool
 from ws_pool._sql.pool import SqlPool
+from ws_pool._sql.row import row_class
 from ws_pool.errors import (
     ClosedError,
     ConnectionBusy,
@@ -444,6 +446,18 @@ class TestWatching:
 
 class TestRows:
     """Rows by themselves."""
+
+    def test_a_class_is_made_whole_whenever_the_collector_runs(self):
+        """The getters of a class outlive what they were taken from."""
+        thresholds = gc.get_threshold()
+        gc.set_threshold(1)
+
+        try:
+            for n in range(50):
+                row = row_class((f"first{n}", f"second{n}"))((1, 2))
+                assert (getattr(row, f"first{n}"), getattr(row, f"second{n}")) == (1, 2)
+        finally:
+            gc.set_threshold(*thresholds)
 
     async def test_rows_are_read_by_attribute_key_and_index(self, pool: SqlPool):
         """A row is a tuple with names; it can be unpacked, compared, copied and pickled."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.faults import FaultProxy
 from ws_pool import MysqlPool, SqlitePool
 from ws_pool._sql.client import SqlClient
 from ws_pool._sql.pool import SqlPool
-from ws_pool.errors import CommitUnknown, UnavailableError, WsError
+from ws_pool.errors import CommitUnknown, QueryError, QueryTimeout, UnavailableError, WsError
 
 BACKENDS = ("aiomysql", "asyncmy", "sqlite", "memory")
 MANY = "SELECT a FROM note"
@@ -156,3 +157,49 @@ async def test_a_commit_without_an_answer_is_told_apart(driver: str, mysql_url: 
                     proxy.black_hole()
 
             proxy.heal()
+
+
+@pytest.mark.parametrize("driver", ["aiomysql", "asyncmy"])
+async def test_a_transaction_begins_in_time(driver: str, mysql_url: str):
+    """A server that has fallen silent is not waited for longer than query_timeout, also by BEGIN."""
+    host, _, port = mysql_url.rpartition("@")[2].partition("/")[0].partition(":")
+
+    async with FaultProxy(host, int(port), protocol="mysql") as proxy:
+        url = proxy.url(mysql_url).replace("mysql://", f"mysql+{driver}://", 1)
+
+        async with MysqlPool(url, max_size=1, query_timeout=0.3) as pool, asyncio.timeout(10):
+            async with pool.get_client() as client:
+                proxy.black_hole()
+
+                with pytest.raises(QueryTimeout):
+                    await client.begin().__aenter__()
+
+            proxy.heal()
+            assert await pool.select("SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize("driver", ["aiomysql", "asyncmy"])
+async def test_a_level_without_a_transaction_is_not_left_to_the_next(
+    driver: str, mysql_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    """SET TRANSACTION counts for the next transaction, whoever begins it: the session is reset."""
+    async with MysqlPool(mysql_url.replace("mysql://", f"mysql+{driver}://", 1), max_size=1) as pool:
+        async with pool.get_client() as client:
+            kind, run = type(client.connection), type(client.connection).run
+
+            async def refuse(self: Any, sql: str, values: Any) -> Any:  # any connection and statement
+                return await run(self, sql.replace("BEGIN", "BEGIN nonsense"), values)
+
+            with monkeypatch.context() as patch, pytest.raises(QueryError):  # noqa: PT012 - refused meanwhile
+                patch.setattr(kind, "run", refuse)
+                await client.begin(isolation="SERIALIZABLE").__aenter__()
+
+            assert client.connection.dirty
+
+        async with pool.get_client() as client:
+            assert not client.connection.dirty
+
+            async with client.begin(isolation="SERIALIZABLE"):
+                pass
+
+            assert not client.connection.dirty  # the transaction has used it up

@@ -54,15 +54,21 @@ class TaskBinding(dict["asyncio.Task[object] | None", T]):
         self[task] = value
         return task
 
-    def unbind(self, value: T, task: asyncio.Task[object] | None = None) -> None:
+    def unbind(self, value: T, task: asyncio.Task[object] | None = None, outer: T | None = None) -> None:
         """
         Unbind an object; nothing happens when another one is bound.
 
         Args:
             value: The object.
             task: The task it was bound to; the running one by default.
+            outer: What is bound again in its place.
         """
         key = task or asyncio.current_task()
 
-        if self.get(key) is value:
+        if self.get(key) is not value:
+            return
+
+        if outer is None:
             del self[key]
+        else:
+            self[key] = outer

@@ -264,7 +264,7 @@ class RoutingClient(SqlClient):
         self._reader, self.connection = self.connection, self._writing.connection
 
         try:
-            await pool.limited(self.control("BEGIN IMMEDIATE"), "BEGIN IMMEDIATE")
+            await self.control("BEGIN IMMEDIATE")
         except BaseException:
             self.ended()
             raise
@@ -292,6 +292,6 @@ class RoutingClient(SqlClient):
         try:
             connection = lease.connection
             connection.dirty = connection.dirty or not plan.clean
-            return await pool.limited(self._exchange(connection, sql, values), sql)
+            return await self._exchange(connection, sql, values)
         finally:
             pool.release_writer(lease)

@@ -45,6 +45,8 @@ class SqlConnection(Protocol):
     raw: Any  # Any: the driver's own connection, which is the user's to know
     dirty: bool
     """Whether a statement may have changed the session's state."""
+    cut: bool
+    """Whether an exchange was cut short, so that nothing more may run."""
 
     @property
     def gathers(self) -> bool:

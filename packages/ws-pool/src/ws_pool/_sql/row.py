@@ -103,11 +103,11 @@ def row_class(names: tuple[str, ...]) -> type[Row]:
     members: dict[str, object] = {"__slots__": (), "_fields": names, "_index": index, "__module__": __name__}
 
     fields = [f"column{n}" for n in range(len(names))]
-    getters = vars(namedtuple("Getters", fields))  # noqa: PYI024 - for its descriptors, which are of C
+    donor = namedtuple("Donor", fields)  # noqa: PYI024 - for its getters, which are of C
 
     for name, position in index.items():
         if position >= 0 and name.isidentifier() and not name.startswith("_"):
-            members[name] = getters[f"column{position}"]
+            members[name] = getattr(donor, fields[position])
 
     return type("Row", (Row,), members)
 

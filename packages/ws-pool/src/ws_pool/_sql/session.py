@@ -46,6 +46,7 @@ class Session:
         "_compiler",
         "_lease",
         "_lock",
+        "_outer",
         "_plain",
         "_pool",
         "_root",
@@ -83,6 +84,8 @@ class Session:
         pool = self._pool
         task = current_task()
 
+        bound: Session | None = None
+
         if not self._alone:
             bound = pool.bound.get(task)
 
@@ -105,6 +108,7 @@ class Session:
 
         if not self._alone:
             self._task = task
+            self._outer = bound  # one that only reads, in a block of which this one writes
             pool.bound[task] = self
 
         return self
@@ -129,7 +133,8 @@ class Session:
         self.connection = _GONE
 
         if not self._alone:
-            self._pool.bound.unbind(self, self._task)
+            outer, self._outer = self._outer, None
+            self._pool.bound.unbind(self, self._task, outer if outer is not None and outer.begun else None)
 
         self._source.release(lease)
 
@@ -198,7 +203,7 @@ class Session:
 
     async def control(self, sql: str, *, always: bool = False) -> None:
         """
-        Run a statement of transaction control.
+        Run a statement of transaction control, for no longer than ``query_timeout``.
 
         Args:
             sql: Without placeholders.
@@ -224,10 +229,15 @@ class Session:
         """
         self.doomed = False
 
+        connection = self.connection
+        dirty = connection.dirty
+
         if isolation is not None:
+            connection.dirty = True  # the level stays until a transaction has begun with it
             await self.control(f"SET TRANSACTION ISOLATION LEVEL {isolation}")
 
         await self.control("START TRANSACTION READ ONLY" if read_only else "BEGIN")
+        connection.dirty = dirty
         self._transaction_task = current_task()
 
     def check_own(self) -> None:
@@ -325,7 +335,7 @@ class Session:
 
     async def _exchange(self, connection: SqlConnection, sql: str, values: Sequence[Any] | None) -> Reply:
         """Run a statement that was judged before, on a connection that was chosen for it."""
-        return await self._in_turn(None, sql, lambda: self._pool.limited(connection.run(sql, values), sql))
+        return await self._in_turn(None, sql, connection.run, sql, values)
 
     async def _complete(self, plan: Plan, by_name: dict[str, Any]) -> tuple[str, Sequence[Any] | None]:
         compiled = cast("CompiledPlan", plan)
@@ -450,7 +460,7 @@ class Session:
         start = time.monotonic() if pool.watched else 0.0
 
         try:
-            return await (run(*args) if plan is None else pool.limited(run(*args), shown))
+            return await pool.limited(run(*args), shown)
         except TransactionConflict as error:
             self._conflict(connection, error)
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Self
 
 from ws_pool.errors import (
     CommitUnknown,
@@ -17,9 +17,7 @@ from ws_pool.errors import (
 )
 
 if TYPE_CHECKING:
-    from ws_pool._sql.mysql_connection import MysqlConnection
     from ws_pool._sql.session import Session
-    from ws_pool._sql.sqlite_connection import SqliteConnection
 
 __all__ = ("ISOLATION_LEVELS", "Transaction")
 
@@ -112,7 +110,7 @@ class Transaction:
                 if client.depth == 0:
                     await self._commit_outermost()
                 elif self._name is not None:
-                    await self._control(f"RELEASE SAVEPOINT {self._name}")
+                    await client.control(f"RELEASE SAVEPOINT {self._name}")
             finally:
                 if client.depth == 0:
                     client.ended()
@@ -146,7 +144,7 @@ class Transaction:
             if self._savepoint:
                 client.savepoints += 1
                 self._name = f"ws_{client.savepoints}"
-                await self._control(f"SAVEPOINT {self._name}")
+                await client.control(f"SAVEPOINT {self._name}")
         else:
             await client.begin_outermost(self._isolation, read_only=self._read_only)
 
@@ -167,7 +165,7 @@ class Transaction:
 
     async def _commit_outermost(self) -> None:
         try:
-            await self._control("COMMIT")
+            await self._client.control("COMMIT")
         except (UnavailableError, QueryTimeout) as error:
             if error.code == "cut_short":  # it was before, so that no COMMIT was sent
                 raise
@@ -188,19 +186,14 @@ class Transaction:
 
         try:
             if client.depth == 0:
-                await self._control("ROLLBACK", always=True)
+                await client.control("ROLLBACK", always=True)
             elif self._name is not None and not client.doomed:
-                await self._control(f"ROLLBACK TO SAVEPOINT {self._name}")
+                await client.control(f"ROLLBACK TO SAVEPOINT {self._name}")
         except ConnectionBusy:  # an iteration was left early, or another task is at work on it
             self._spoil()
         except UnavailableError as error:
             if error.code != "cut_short":
                 raise
-
-    async def _control(self, sql: str, *, always: bool = False) -> None:
-        """Run a statement of transaction control, for no longer than ``query_timeout``."""
-        client = self._client
-        await client._pool.limited(client.control(sql, always=always), sql)  # noqa: SLF001 - the client is of this package
 
     def _spoil(self) -> None:
         """
@@ -209,7 +202,7 @@ class Transaction:
         The pool gets it back with the end of the client's block, and ends the transaction by a
         reset, or by closing it.
         """
-        cast("MysqlConnection | SqliteConnection", self._client.connection).cut = True
+        self._client.connection.cut = True
 
     def _end(self) -> None:
         if not self._open:
