@@ -103,7 +103,7 @@ def row_class(names: tuple[str, ...]) -> type[Row]:
     members: dict[str, object] = {"__slots__": (), "_fields": names, "_index": index, "__module__": __name__}
 
     fields = [f"column{n}" for n in range(len(names))]
-    donor = namedtuple("Donor", fields)  # noqa: PYI024 - for its getters, which are of C
+    donor = namedtuple("Donor", fields)  # type: ignore[misc]  # noqa: PYI024 - for its getters, which are of C
 
     for name, position in index.items():
         if position >= 0 and name.isidentifier() and not name.startswith("_"):
