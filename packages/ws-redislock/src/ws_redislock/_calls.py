@@ -32,6 +32,7 @@ from ws_redislock._client import (
     resolve,
 )
 from ws_redislock._lease import boot_time
+from ws_redislock._scope import cancels_so_far, raise_if_cancelled
 from ws_redislock._script import Script
 from ws_redislock._timers import Timers
 from ws_redislock._wire import Wire
@@ -333,6 +334,7 @@ class Caller:
             The time before it was sent, the reply, and the number of replicas that confirmed.
         """
         pipeline = self._pipeline()
+        cancels = cancels_so_far()
         sent_at = boot_time()
 
         async with asyncio.timeout(within):
@@ -340,6 +342,7 @@ class Caller:
             pipeline.execute_command("WAIT", replicas, max(1, int(within * 500)))
             reply, count = await pipeline.execute()
 
+        raise_if_cancelled(cancels)
         return sent_at, reply, int(count)
 
     async def many(
@@ -359,6 +362,7 @@ class Caller:
             return await asyncio.gather(*(self.once(*call, within) for call in calls), return_exceptions=True)
 
         pipeline = self._pipeline()
+        cancels = cancels_so_far()
 
         async with asyncio.timeout(within):
             for script, keys, args in calls:
@@ -370,6 +374,7 @@ class Caller:
                 if isinstance(reply, exceptions.NoScriptError):
                     replies[index] = await self.once(*calls[index], within)
 
+        raise_if_cancelled(cancels)
         return replies
 
     async def delete(self, key: bytes, within: float) -> None:
@@ -403,11 +408,12 @@ class Caller:
         assert task is not None  # noqa: S101 - a coroutine runs in a task
         before = task.cancelling()
         timer = self.timers.call_later(within, task.cancel)
-        uncancelled = False
+        cancelled = uncancelled = False
 
         try:
             return cast("Reply", await self.client.execute_command(*command))
         except asyncio.CancelledError:
+            cancelled = True
             uncancelled = timer.function is None
 
             if uncancelled and task.uncancel() <= before:
@@ -419,3 +425,6 @@ class Caller:
                 task.uncancel()  # the client made an error of its own of the cancel
 
             self.timers.cancel(timer)
+
+            if not cancelled and task.cancelling() > before:
+                raise_if_cancelled(before)

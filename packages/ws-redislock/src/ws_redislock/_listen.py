@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from ws_core.errors import WsError
 from ws_redislock._calls import TRANSIENT
+from ws_redislock._scope import raise_if_cancelled
 
 if TYPE_CHECKING:
     from ws_redislock._hub import Hub
@@ -109,11 +110,14 @@ class Listener:
         pause = 0.05
 
         while True:
+            raise_if_cancelled()
             pubsub = self._hub.caller.pubsub()
 
             try:
                 async with asyncio.timeout(CONNECTING):
                     await pubsub.subscribe(self._channel)
+
+                raise_if_cancelled()
 
                 if not await self._hear(pubsub):
                     return
@@ -142,6 +146,8 @@ class Listener:
 
             async with asyncio.timeout(QUIET + CONNECTING):  # the driver may connect again in between
                 message = await pubsub.parse_response(block=False, timeout=QUIET)
+
+            raise_if_cancelled()
 
             if message is not None:
                 asked = False

@@ -1,4 +1,4 @@
-"""Cancelling the body of a ``hold()`` when its lock is lost, by the protocol of `asyncio.timeout`."""
+"""Cancels: of the body of a ``hold()`` by the protocol of `asyncio.timeout`, and those that drivers lose."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
-__all__ = ("BodyScope", "all_done", "current_flow")
+__all__ = ("BodyScope", "all_done", "cancels_so_far", "current_flow", "raise_if_cancelled")
 
 T = TypeVar("T")
 
@@ -14,6 +14,29 @@ T = TypeVar("T")
 def current_flow() -> object:
     """Return what a reentrant lock belongs to: the running task."""
     return asyncio.current_task()
+
+
+def cancels_so_far() -> int:
+    """Return how many cancels the running task has, for `raise_if_cancelled`."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def raise_if_cancelled(before: int = 0) -> None:
+    """
+    Raise the cancel that a driver has swallowed.
+
+    `asyncio.wait_for` of Python 3.11, through which redis-py sends, loses a cancel that comes in the
+    same turn of the loop as what it waits for (https://github.com/python/cpython/issues/86296).
+
+    Args:
+        before: How many cancels the running task had before.
+
+    Raises:
+        asyncio.CancelledError: The task has more now.
+    """
+    if cancels_so_far() > before:
+        raise asyncio.CancelledError
 
 
 async def all_done(calls: Iterable[Callable[[], Coroutine[Any, Any, T]]]) -> list[T | BaseException]:
