@@ -17,9 +17,10 @@ from ws_pool.errors import MaybeExecuted, UnavailableError
 from ws_pool.redis import RedisPool
 
 
-async def test_a_fail_over_under_load(start_server: StartServer) -> None:
+@pytest.mark.parametrize("valkey", [False, True], ids=["redis", "valkey"])
+async def test_a_fail_over_under_load(start_server: StartServer, *, valkey: bool) -> None:
     """Through an ordered fail-over under load every command is served, or fails with a clear error."""
-    servers = start_server(SentinelServers)
+    servers = start_server(SentinelServers, valkey=valkey)
     outcomes: dict[str, int] = {"done": 0, "unknown": 0, "unsent": 0}
     stop = asyncio.Event()
 

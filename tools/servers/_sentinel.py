@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 
@@ -180,14 +180,22 @@ class SentinelServers:
             timeout: Seconds to wait.
         """
         before = self.master
+        sentinel = self.sentinels[0]
 
-        def asked() -> bool:
-            try:
-                return self.sentinels[0].command("SENTINEL", "FAILOVER", self.name) == "OK"
-            except RespError:
-                return False  # in progress already, or no replica fit yet: ask again
+        def moved() -> bool:
+            state = self._state(sentinel)
 
-        wait_until(asked, "the Sentinel begins the fail-over", timeout=timeout)
+            if state["port"] != str(before.port):
+                return True
+
+            # One that has begun may end without a new master, when no replica has been heard of lately.
+            if "failover_in_progress" not in state["flags"]:
+                with suppress(RespError):  # no replica is fit yet
+                    sentinel.command("SENTINEL", "FAILOVER", self.name)
+
+            return False
+
+        wait_until(moved, "the first Sentinel promotes a replica", timeout=timeout)
         self.wait_failover(before, timeout=timeout)
 
     def wait_failover(self, before: RedisServer, *, timeout: float = 30.0) -> None:
@@ -252,14 +260,17 @@ class SentinelServers:
         assert isinstance(address, list)  # noqa: S101 - what the Sentinel protocol says
         return int(str(address[1]))
 
+    def _state(self, sentinel: SentinelServer) -> dict[str, str]:
+        reply = sentinel.command("SENTINEL", "MASTER", self.name)
+        assert isinstance(reply, list)  # noqa: S101 - what the Sentinel protocol says
+        return dict(zip(map(str, reply[::2]), map(str, reply[1::2]), strict=True))
+
     def _linked(self, replica: RedisServer) -> bool:
         return replica.info("replication").get("master_link_status") == "up"
 
     def _settled(self) -> bool:
         for sentinel in self.sentinels:
-            reply = sentinel.command("SENTINEL", "MASTER", self.name)
-            assert isinstance(reply, list)  # noqa: S101 - what the Sentinel protocol says
-            state = dict(zip(map(str, reply[::2]), map(str, reply[1::2]), strict=True))
+            state = self._state(sentinel)
             others = int(state["num-other-sentinels"])
 
             if others != len(self.sentinels) - 1 or int(state["num-slaves"]) != len(self.redis) - 1:
