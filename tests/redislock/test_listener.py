@@ -10,6 +10,7 @@ from redis import exceptions
 
 from tests.redislock._fakes import FakeHub
 from ws_redislock._hub import Hub
+from ws_redislock._lease import boot_time
 from ws_redislock._listen import LINGER, QUIET, Listener
 
 
@@ -33,27 +34,45 @@ class TestListener:
     async def test_ends_when_the_driver_connects_again_for_nobody(self, hub: FakeHub, listener: Listener):
         """A subscription that nobody needs ends when the driver renews it by itself."""
         hub.pubsub.heard = iter([lambda: SUBSCRIBED, lambda: SUBSCRIBED])
-        assert await listener.begin(None)
+        assert await listener.begin(None, boot_time())
         await asyncio.wait(hub.tasks)
         assert hub.tasks[0].exception() is None
         assert hub.pubsub.closed == 1
 
+    async def test_who_asked_before_it_began_must_look_again(self, hub: FakeHub, listener: Listener):
+        """What was published before the subscription is lost; whoever asked after it has missed nothing."""
+        forever = asyncio.Event()
+
+        async def hear(**_: object) -> list[Any]:
+            if listener._subscribed is not None and listener._subscribed.done():
+                await forever.wait()
+
+            return SUBSCRIBED
+
+        hub.pubsub.parse_response = hear  # type: ignore[method-assign]  # hears nothing more
+        before = boot_time()
+        assert await listener.begin(None, before)
+        assert await listener.begin(None, before)  # another one, whose answer took longer
+        assert not await listener.begin(None, boot_time())
+        listener.stop()
+        await asyncio.wait(hub.tasks)
+
     async def test_refused(self, hub: FakeHub, listener: Listener):
         """A server that refuses subscriptions is not asked again for a while."""
         hub.pubsub.refusal = exceptions.NoPermissionError("no channel for you")
-        assert not await listener.begin(hub.clock.now + 1)
-        assert not await listener.begin(None)
+        assert not await listener.begin(hub.clock.now + 1, boot_time())
+        assert not await listener.begin(None, boot_time())
         assert len(hub.tasks) == 1
         hub.clock.now += 31
         hub.pubsub.refusal = None
         hub.pubsub.heard = iter([lambda: SUBSCRIBED, lambda: SUBSCRIBED])
-        assert await listener.begin(None)
+        assert await listener.begin(None, boot_time())
         assert len(hub.tasks) == 2
 
     async def test_a_lost_connection_that_nobody_needs(self, hub: FakeHub, listener: Listener):
         """When nobody waits, a lost connection ends the subscription without an error."""
         hub.pubsub.refusal = exceptions.ConnectionError("gone")
-        assert not await listener.begin(None)
+        assert not await listener.begin(None, boot_time())
         assert hub.tasks[0].done()
         assert hub.tasks[0].exception() is None
 
@@ -70,7 +89,7 @@ class TestListener:
             return SUBSCRIBED
 
         hub.pubsub.parse_response = hear  # type: ignore[method-assign]  # hears nothing more
-        assert await listener.begin(None)
+        assert await listener.begin(None, boot_time())
         listener.linger()
         assert [when for when, _ in hub.clock.timers] == [hub.clock.now + LINGER]
         hub.waiting = True
@@ -79,7 +98,7 @@ class TestListener:
         assert not hub.tasks[0].done()
         hub.waiting = False
         listener.linger()
-        assert not await listener.begin(None)  # takes the end back; it has begun long ago
+        assert not await listener.begin(None, boot_time())  # takes the end back; it has begun long ago
         assert not hub.clock.timers
         listener.linger()
         hub.clock.fire()

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from ws_redislock import MutexLock
 from ws_redislock._calls import Caller
 from ws_redislock._hub import hub_for
+from ws_redislock._lease import boot_time
 from ws_redislock._script import Script, load
 
 
@@ -127,7 +128,7 @@ class TestSwallowedCancels:
         deaf = DeafSubscription(None)
         monkeypatch.setattr(Caller, "pubsub", lambda _: deaf)
         listener = hub._listener
-        beginning = asyncio.create_task(listener.begin(None))
+        beginning = asyncio.create_task(listener.begin(None, boot_time()))
         await deaf.asked.wait()
         task = listener._task
         assert task is not None

@@ -115,9 +115,9 @@ class Acquiring(Looking):
 
             first = False
 
-            if await hub.queue_up(waiter, self._spec, reply[1] / 1000, until) and (
-                until is None or hub.time() < until
-            ):
+            missed = await hub.queue_up(waiter, self._spec, reply[1] / 1000, until, sent_at)
+
+            if missed and (until is None or hub.time() < until):
                 continue
 
             if not await waiter.wait(until):

@@ -166,7 +166,9 @@ class Hub:
         waiter = self._waiters[token] = Waiter(token)
         return waiter
 
-    async def queue_up(self, waiter: Waiter, spec: LineSpec, look_in: float, until: float | None) -> bool:
+    async def queue_up(
+        self, waiter: Waiter, spec: LineSpec, look_in: float, until: float | None, asked_at: float
+    ) -> bool:
         """
         Beat for a waiter that the server has put into the queue.
 
@@ -175,9 +177,10 @@ class Hub:
             spec: Its lock.
             look_in: Seconds after which to look at the lock at the latest.
             until: Time at which the waiter gives up, or None.
+            asked_at: When it asked for the lock, by `boot_time`.
 
         Returns:
-            Whether the waiter must look again at once, since the subscription began only now.
+            Whether the waiter must look again at once, since the subscription began only after that.
         """
         line = waiter.line
 
@@ -193,7 +196,7 @@ class Hub:
         if line.timer is None or line.due > self.loop.time() + look_in + 0.02:
             line.look_within(look_in)
 
-        return await self._listener.begin(until)
+        return await self._listener.begin(until, asked_at)
 
     def contended(self, spec: LineSpec) -> bool:
         """Tell whether any local task waits for a lock: then no call for it is the simple case."""

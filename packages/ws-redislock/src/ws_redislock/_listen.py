@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from ws_core.errors import WsError
 from ws_redislock._calls import TRANSIENT
+from ws_redislock._lease import boot_time
 from ws_redislock._scope import raise_if_cancelled
 
 if TYPE_CHECKING:
@@ -49,18 +50,20 @@ class Listener:
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._subscribed: asyncio.Future[None] | None = None
+        self._since = 0.0  # when the server last confirmed the subscription, by `boot_time`
         self._pause_until = 0.0
         self._late = False  # whether somebody went on without the subscription
 
-    async def begin(self, until: float | None) -> bool:
+    async def begin(self, until: float | None, asked_at: float) -> bool:
         """
         Make sure that the hub listens.
 
         Args:
             until: The loop's time at which to give up, or None.
+            asked_at: When the caller asked for its lock, by `boot_time`.
 
         Returns:
-            Whether listening began only now: what happened before must be looked at.
+            Whether listening began only after that: what happened in between must be looked at.
         """
         loop = self._hub.loop
 
@@ -75,8 +78,11 @@ class Listener:
             self._subscribed = loop.create_future()
             self._task = self._hub.spawn(self._listen)
 
-        if self._subscribed is None or self._subscribed.done():
+        if self._subscribed is None:
             return False
+
+        if self._subscribed.done():
+            return self._since >= asked_at
 
         patience = PATIENCE if until is None else max(0.0, min(PATIENCE, until - loop.time()))
         await asyncio.wait(
@@ -170,6 +176,8 @@ class Listener:
         if kind in (b"message", "message"):
             self._hub.hint(message[2].split())
         elif kind in (b"subscribe", "subscribe"):
+            self._since = boot_time()
+
             if self._subscribed is not None and not self._subscribed.done():
                 self._subscribed.set_result(None)
 

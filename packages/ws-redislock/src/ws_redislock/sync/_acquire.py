@@ -116,9 +116,9 @@ class Acquiring(Looking):
 
             first = False
 
-            if hub.queue_up(waiter, self._spec, reply[1] / 1000, until) and (
-                until is None or hub.time() < until
-            ):
+            missed = hub.queue_up(waiter, self._spec, reply[1] / 1000, until, sent_at)
+
+            if missed and (until is None or hub.time() < until):
                 continue
 
             if not waiter.wait(until):

@@ -153,7 +153,9 @@ class Hub:
         waiter = self._waiters[token] = Waiter(token)
         return waiter
 
-    def queue_up(self, waiter: Waiter, spec: LineSpec, look_in: float, until: float | None) -> bool:
+    def queue_up(
+        self, waiter: Waiter, spec: LineSpec, look_in: float, until: float | None, asked_at: float
+    ) -> bool:
         """Beat for a waiter that the server has put into the queue; see the twin."""
         with self.mutex:
             line = waiter.line
@@ -170,7 +172,7 @@ class Hub:
             if line.timer is None or line.due > time.monotonic() + look_in + 0.02:
                 line.look_within(look_in)
 
-        return self._listener.begin(until)
+        return self._listener.begin(until, asked_at)
 
     def contended(self, spec: LineSpec) -> bool:
         """Tell whether any local thread waits for a lock; see the twin."""

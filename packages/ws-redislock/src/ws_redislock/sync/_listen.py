@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import MaxConnectionsError
 
+from ws_redislock._lease import boot_time
 from ws_redislock._listen import LINGER, PATIENCE, QUIET
 
 if TYPE_CHECKING:
@@ -37,26 +38,25 @@ class Listener:
         self._channel = f"wsl:hub:{hub.id}"
         self._thread: threading.Thread | None = None
         self._subscribed = threading.Event()
+        self._since = 0.0  # see the twin
         self._stopped = False
         self._late = False  # whether somebody went on without the subscription
 
-    def begin(self, until: float | None) -> bool:
-        """Make sure that the hub listens; return whether listening began only now."""
+    def begin(self, until: float | None, asked_at: float) -> bool:
+        """Make sure that the hub listens; return whether listening began only after `asked_at`."""
         with self._hub.mutex:
             if self._thread is None or not self._thread.is_alive():
                 self._subscribed = threading.Event()
                 self._stopped = False
                 self._thread = self._hub.spawn(self._listen)
 
-        if self._subscribed.is_set():
-            return False
-
         patience = PATIENCE if until is None else max(0.0, min(PATIENCE, until - time.monotonic()))
 
         if not self._subscribed.wait(patience):
             self._late = True
 
-        return self._subscribed.is_set()  # perhaps only since the line above, which `_take` did not see yet
+        # It may be set only since the line above, which `_take` did not see yet.
+        return self._subscribed.is_set() and self._since >= asked_at
 
     def stop(self) -> None:
         """Stop listening, and wait for it."""
@@ -115,6 +115,7 @@ class Listener:
             self._hub.hint(message["data"].split())
         elif message["type"] == "subscribe":
             again = self._subscribed.is_set()
+            self._since = boot_time()
             self._subscribed.set()
 
             if again or self._late:
