@@ -1,0 +1,79 @@
+"""A release between the moment at which a waiter asks and the one at which its hub begins to listen."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import pytest
+import redis as blocking
+from redis.asyncio import Redis
+
+from tests.redislock._helpers import until_waiting
+from tests.redislock._threads import until
+from tools.servers import RedisServer
+from ws_redislock import MutexLock, _listen, sync
+
+
+class TestMissedWakeUps:
+    """The waiter looks again, and does not wait for its next heartbeat, here 10 s away."""
+
+    async def test_of_tasks(self, redis: Redis, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch):
+        """Another waiter of the same hub began the subscription meanwhile."""
+        begin = _listen.Listener.begin
+        first = MutexLock(redis, "k", 60)
+        other = MutexLock(redis, "other", 60)
+        assert await first.acquire()
+        assert await other.acquire()
+
+        async with Redis.from_url(any_redis.url) as client:
+            bystander = MutexLock(client, "other", 60, heartbeat=30)
+            waiting: list[asyncio.Task[bool]] = []
+
+            async def late(self: _listen.Listener, end: float | None, asked_at: float) -> bool:
+                monkeypatch.setattr(_listen.Listener, "begin", begin)
+                assert await first.release()  # its wake-up is heard by nobody
+                waiting.append(asyncio.create_task(bystander.acquire(None)))
+                await until_waiting(other)
+
+                assert self._subscribed is not None
+                await self._subscribed
+                return await begin(self, end, asked_at)
+
+            monkeypatch.setattr(_listen.Listener, "begin", late)
+            second = MutexLock(client, "k", 60, heartbeat=30)
+
+            async with asyncio.timeout(5):
+                assert await second.acquire(None)
+                assert await other.release()
+                await asyncio.gather(*waiting)
+
+            await second.aclose()
+            await bystander.aclose()
+
+    def test_of_threads(self, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch):
+        """The thread that listens was faster than the one that waits."""
+        with (
+            blocking.Redis.from_url(any_redis.url) as client,
+            blocking.Redis.from_url(any_redis.url) as apart,
+        ):
+            first = sync.MutexLock(client, "k", 60)
+            assert first.acquire()
+            second = sync.MutexLock(apart, "k", 60, heartbeat=30)
+            hub = second._bind()
+            spawn = hub.spawn
+
+            def fast(work: Callable[[], None]) -> threading.Thread:
+                assert first.release()  # its wake-up is heard by nobody
+                thread = spawn(work)
+                until(hub._listener._subscribed.is_set)
+                return thread
+
+            monkeypatch.setattr(hub, "spawn", fast)
+            waiting = threading.Thread(target=second.acquire, args=(5,), daemon=True)
+            waiting.start()
+            waiting.join()
+            assert second.locked
+            second.release()
+            second.close()
