@@ -253,7 +253,7 @@ class TestThreads:
         lock = sync.MutexLock(client, "k", 60, min_replicas=1)
 
         with pytest.raises(UnavailableError, match="only 0 of 1"):
-            lock.acquire(0.2)
+            lock.acquire(2)
 
         server.pause()
 

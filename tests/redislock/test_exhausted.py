@@ -170,14 +170,22 @@ class TestSmallPool:
         """While a task waits, the application still has its only connection."""
         pool = ConnectionPool.from_url(any_redis.url, max_connections=1)
 
-        async with Redis.from_pool(pool) as client, MutexLock(any_redis.url, "k", 60) as first:
+        async with (
+            Redis.from_pool(pool) as client,
+            Redis.from_url(any_redis.url) as onlooker,
+            MutexLock(any_redis.url, "k", 60) as first,
+        ):
             assert await first.acquire()
             second = MutexLock(client, "k", 60)
             waiting = asyncio.create_task(second.acquire(None))
             await until_waiting(first)
 
-            while not await client.pubsub_channels("wsl:hub:*"):  # noqa: ASYNC110 - the server has it
+            while not await onlooker.pubsub_channels("wsl:hub:*"):  # noqa: ASYNC110 - the server has it
                 await asyncio.sleep(0.01)
+
+            async with asyncio.timeout(5):
+                while not pool.can_get_connection():  # noqa: ASYNC110 - it asks once more after that
+                    await asyncio.sleep(0.01)
 
             assert await client.ping()
             assert await first.release()

@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -108,9 +109,16 @@ class Server:
         self._reap()
 
     def pause(self) -> None:
-        """Stop the process (SIGSTOP): connections stay open, and nothing answers."""
+        """Stop all threads of the process (SIGSTOP): connections stay open, and nothing answers."""
         os.kill(self.pid, signal.SIGSTOP)
         self._paused = True
+        deadline = time.monotonic() + 5.0
+
+        while not _stands(self.pid):
+            if time.monotonic() > deadline:
+                raise ServerError(f"{self!r} does not stop")
+
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """Let a paused process go on (SIGCONT)."""
@@ -270,6 +278,18 @@ def _spawn(command: list[str], folder: Path, environment: dict[str, str]) -> sub
             )
 
     return executor.submit(start).result()
+
+
+def _stands(pid: int) -> bool:
+    """Tell whether every thread of a process is stopped; each stops by itself, a moment after the signal."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            state = (task / "stat").read_bytes().rpartition(b")")[2].split()[0]
+
+            if state not in {b"T", b"t", b"X", b"Z"}:
+                return False
+
+    return True
 
 
 @atexit.register
