@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -37,7 +38,7 @@ Call = TypeVar("Call")
 Answer = TypeVar("Answer")
 
 
-class Batch(Generic[Call, Answer]):
+class Batch(ABC, Generic[Call, Answer]):
     """
     Collects calls and sends them together.
 
@@ -115,13 +116,13 @@ class Batch(Generic[Call, Answer]):
                 else:
                     future.set_result(self._answer(call, reply, index, sent_at) if reply else None)
 
+    @abstractmethod
     def _command(self, calls: list[Call]) -> tuple[Sequence[bytes], Sequence[Argument]]:
         """Return the keys and arguments for many calls."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _answer(self, call: Call, reply: Sequence[int], index: int, sent_at: float) -> Answer | None:
         """Take one call's answer out of the reply."""
-        raise NotImplementedError
 
 
 class FastBatch(Batch[tuple[Sequence[bytes], Fast], tuple[float, list[Any]]]):

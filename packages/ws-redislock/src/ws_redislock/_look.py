@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from abc import ABC, abstractmethod
 
 from ws_redislock._calls import Reply
 from ws_redislock._hub import Hub
@@ -19,7 +20,7 @@ RESET_MS = 10_000
 """For how long the server remembers that a lock was taken away, so that doing it again is harmless."""
 
 
-class Looking:
+class Looking(ABC):
     """The part of a lock that needs no acquisition."""
 
     _keys: LockKeys
@@ -95,9 +96,9 @@ class Looking:
         hub.hint(reply[1:])
         return int(reply[0]) > 0
 
+    @abstractmethod
     def _bind(self) -> Hub:
         """Return the hub."""
-        raise NotImplementedError
 
     async def _status(self) -> Reply:
         _, reply = await self._bind().caller.call(

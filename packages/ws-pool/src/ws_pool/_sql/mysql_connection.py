@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import importlib
 import re
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -31,7 +32,7 @@ _COM_SET_OPTION = 0x1B
 _IN_TRANSACTION, _AUTOCOMMIT = 1, 2  # server status flags
 
 
-class MysqlConnection:
+class MysqlConnection(ABC):
     """
     One connection; the driver's own is ``raw``.
 
@@ -81,13 +82,14 @@ class MysqlConnection:
         """Whether the server said that a transaction is open."""
         return bool(self.raw.server_status & _IN_TRANSACTION)
 
+    @abstractmethod
     def forget_prepared(self) -> None:
         """Forget what the server has forgotten in a reset."""
 
     @property
+    @abstractmethod
     def connected(self) -> bool:
         """Whether the driver still has its connection."""
-        raise NotImplementedError
 
     @property
     def alive(self) -> bool:
@@ -375,6 +377,9 @@ class AiomysqlConnection(MysqlConnection):
             text_types=frozenset(driver.TEXT_TYPES),
         )
         self.send = reader.query
+
+    def forget_prepared(self) -> None:
+        """Do nothing: all statements of this driver are text."""
 
     @property
     def connected(self) -> bool:

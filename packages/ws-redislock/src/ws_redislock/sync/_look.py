@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import secrets
+from abc import ABC, abstractmethod
 
 from ws_redislock._keys import LockKeys
 from ws_redislock._script import load
@@ -20,7 +21,7 @@ RESET_MS = 10_000
 """For how long the server remembers that a lock was taken away, so that doing it again is harmless."""
 
 
-class Looking:
+class Looking(ABC):
     """The part of a lock that needs no acquisition."""
 
     _keys: LockKeys
@@ -96,9 +97,9 @@ class Looking:
         hub.hint(reply[1:])
         return int(reply[0]) > 0
 
+    @abstractmethod
     def _bind(self) -> Hub:
         """Return the hub."""
-        raise NotImplementedError
 
     def _status(self) -> Reply:
         _, reply = self._bind().caller.call(
