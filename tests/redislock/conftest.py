@@ -1,10 +1,12 @@
-"""What the tests of locks share: clients that are closed when a test ends."""
+"""What the tests of locks share: clients that are closed when a test ends, and threads."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import redis as blocking
 from redis.asyncio import Redis
 
 from tools.servers import RedisServer
@@ -24,3 +26,17 @@ async def redis7(redis_url: str) -> AsyncIterator[Redis]:
     client = Redis.from_url(redis_url)
     yield client
     await client.aclose()
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[blocking.Redis]:
+    """Give a blocking client of Redis only."""
+    with blocking.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """Give threads."""
+    with ThreadPoolExecutor(4) as pool:
+        yield pool

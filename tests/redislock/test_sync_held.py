@@ -26,20 +26,6 @@ from ws_redislock.sync._watch import Watch
 HOLDERS = "wsl:m:{k}:holders"
 
 
-@pytest.fixture
-def client(redis_url: str) -> Iterator[Redis]:
-    """Give a blocking client."""
-    with Redis.from_url(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    """Give threads."""
-    with ThreadPoolExecutor(4) as pool:
-        yield pool
-
-
 class TestHeld:
     """One acquisition."""
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from redis import Redis
@@ -26,20 +24,6 @@ from ws_redislock.sync._scope import all_done
 HOLDERS = "wsl:m:{k}:holders"
 AT_ONCE = Retry(NoBackoff(), 0)
 NOWHERE = "redis://127.0.0.1:1/0"
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[Redis]:
-    """Give a blocking client."""
-    with Redis.from_url(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    """Give threads."""
-    with ThreadPoolExecutor(4) as pool:
-        yield pool
 
 
 class TestElection:
