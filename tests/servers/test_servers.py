@@ -315,6 +315,20 @@ class TestProcesses:
         assert done.returncode == 0, done.stderr
         assert not Path(done.stdout.strip()).exists()
 
+    def test_a_server_that_ends_before_it_is_stopped(
+        self, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Stopping a server that has just died removes its folder, whatever was thought of it before."""
+        server = start_server(RedisServer)
+        folder = server.folder
+        assert folder is not None
+        server.kill()
+        monkeypatch.setattr(RedisServer, "running", True)  # what somebody saw a moment ago
+
+        server.stop()
+
+        assert not folder.exists()
+
     def test_a_taken_port_is_not_used(
         self, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -137,8 +137,9 @@ class Server:
 
     def stop(self) -> None:
         """End the process and remove all that it wrote; may be called again."""
-        if self.running:
-            self.kill()  # its data goes too, so that there is nothing to shut down in good order
+        if self._process is not None:  # asked first whether it runs, it could end between question and signal
+            self._process.kill()  # its data goes too, so that there is nothing to shut down in good order
+            self._reap()
 
         _running.discard(self)
 
