@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 from tests.servers import (
     any_redis,
@@ -39,6 +40,10 @@ __all__ = (
     "valkey_server",
     "valkey_url",
 )
+
+# The same examples each time, however long one takes: a busy machine is no failure. For new examples, which
+# may find something: --hypothesis-profile=default.
+settings.load_profile("ci")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
