@@ -7,15 +7,11 @@ checked options and a start that says why the cluster cannot be used. This modul
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 import time
-import warnings
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from ws_pool._extras import missing
@@ -27,8 +23,9 @@ except ModuleNotFoundError as _error:
 
 from ws_core.component import Health
 from ws_pool._config import Check, boolean, integer, mask_url, number, optional, options_of, text
+from ws_pool._shared_client import SharedClient
 from ws_pool.base import BasePoolManager
-from ws_pool.errors import ClosedError, ConfigError, NotReadyError, UnavailableError, UsageError
+from ws_pool.errors import ConfigError, UnavailableError
 
 __all__ = (
     "ElasticsearchPool",
@@ -69,7 +66,7 @@ class ElasticsearchStatistics:
         }
 
 
-class ElasticsearchPool:
+class ElasticsearchPool(SharedClient[AsyncElasticsearch]):
     """
     An Elasticsearch cluster, shared by all tasks of a loop.
 
@@ -95,6 +92,8 @@ class ElasticsearchPool:
         ```
     """
 
+    _kind = "es"
+
     def __init__(
         self,
         url: str | list[str] | None = None,
@@ -104,7 +103,6 @@ class ElasticsearchPool:
         **options: object,
     ) -> None:
         given = dict(options) if url is None else {"url": url, **options}
-        self._name = name
         checked: dict[str, Any] = options_of(given, _CHECKS, where=setting, aliases=_ALIASES)  # by name
         self._options = checked
         self._hosts: list[str] = list(self._options.get("url", []))
@@ -117,106 +115,8 @@ class ElasticsearchPool:
             message = f"{setting}.password needs {setting}.user"
             raise ConfigError(message, setting=f"{setting}.user")
 
-        self._shown = ", ".join(mask_url(host) for host in self._hosts)
-        self._client: AsyncElasticsearch | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closed = False
+        super().__init__(name, ", ".join(mask_url(host) for host in self._hosts))
         self._version = ""
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else "new" if self._client is None else "ready"
-        return f"<ElasticsearchPool {self._name!r} {state}: {self._shown}>"
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_client", None) is not None:
-            warnings.warn(f"{self!r} was not closed", ResourceWarning, stacklevel=2, source=self)
-
-    @property
-    def name(self) -> str:
-        """The pool's name."""
-        return self._name
-
-    @property
-    def client(self) -> AsyncElasticsearch:
-        """
-        The official client, which all tasks share.
-
-        Raises:
-            NotReadyError: The pool was not started.
-            ClosedError: The pool was closed.
-            UsageError: The pool belongs to another event loop.
-        """
-        client = self._client
-
-        if client is None:
-            if self._closed:
-                raise ClosedError(f"es pool {self._name!r} is closed", pool=self._name)
-
-            message = f"es pool {self._name!r} is not started: enter it with `async with`"
-            raise NotReadyError(message, pool=self._name)
-
-        if asyncio.get_running_loop() is not self._loop:
-            message = f"es pool {self._name!r} belongs to another event loop: make one in this loop"
-            raise UsageError(message, pool=self._name)
-
-        return client
-
-    async def start(self) -> None:
-        """
-        Connect, and check that it is Elasticsearch that answers.
-
-        Raises:
-            UnavailableError: The cluster cannot be used; the message says why: nobody listens, wrong
-                credentials, another product, ….
-            UsageError: The pool is open already.
-        """
-        if self._client is not None:
-            raise UsageError(f"es pool {self._name!r} is open already", pool=self._name)
-
-        client = self._make()
-
-        try:
-            info = await client.info()
-        except (ApiError, TransportError, UnsupportedProductError) as error:
-            await client.close()
-            message = f"es pool {self._name!r}: {self._shown} cannot be used: {_reason(error)}"
-            raise UnavailableError(message, pool=self._name) from error
-        except BaseException:
-            await client.close()
-            raise
-
-        self._version = str(info.get("version", {}).get("number", ""))
-        self._loop = asyncio.get_running_loop()
-        self._client, self._closed = client, False
-
-    async def close(self) -> None:
-        """Close all connections. May be called again."""
-        self._closed = True
-        client, self._client = self._client, None
-
-        if client is not None:
-            await client.close()
-
-    def get_client(self, *, alone: bool = False) -> AbstractAsyncContextManager[AsyncElasticsearch]:  # noqa: ARG002 - see below
-        """
-        Give the official client for the length of a block.
-
-        Args:
-            alone: Means nothing here: requests share no state.
-
-        Returns:
-            An async context manager.
-        """
-        return self._lend()
 
     async def health(self) -> Health:
         """Ask for the cluster's health: red, or no answer, is not well."""
@@ -271,9 +171,17 @@ class ElasticsearchPool:
             **arguments,
         )
 
-    @asynccontextmanager
-    async def _lend(self) -> AsyncIterator[AsyncElasticsearch]:
-        yield self.client
+    async def _greet(self, client: AsyncElasticsearch) -> None:
+        try:
+            info = await client.info()
+        except (ApiError, TransportError, UnsupportedProductError) as error:
+            message = f"es pool {self._name!r}: {self._shown} cannot be used: {_reason(error)}"
+            raise UnavailableError(message, pool=self._name) from error
+
+        self._version = str(info.get("version", {}).get("number", ""))
+
+    async def _end(self, client: AsyncElasticsearch) -> None:
+        await client.close()
 
 
 class ElasticsearchPoolManager(BasePoolManager[ElasticsearchPool, AsyncElasticsearch]):

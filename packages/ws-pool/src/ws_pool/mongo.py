@@ -8,17 +8,14 @@ transaction in one block, and numbers about the connections. This module needs t
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import inspect
 import time
-import warnings
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import date as Date  # noqa: N812 - the methods have a parameter of that name
 from datetime import datetime
-from types import TracebackType
-from typing import Any, ClassVar, Literal, Self, TypeAlias, overload
+from typing import Any, ClassVar, Literal, TypeAlias, overload
 
 from ws_pool._extras import missing
 
@@ -37,15 +34,9 @@ from ws_core.component import Health
 from ws_pool._config import mask_url
 from ws_pool._mongo._listener import Listener, MongoStatistics
 from ws_pool._mongo._settings import MongoSettings, mongo_settings
+from ws_pool._shared_client import SharedClient
 from ws_pool.base import BasePoolManager
-from ws_pool.errors import (
-    ClosedError,
-    ConfigError,
-    MissingExtraError,
-    NotReadyError,
-    UnavailableError,
-    UsageError,
-)
+from ws_pool.errors import ConfigError, MissingExtraError, UnavailableError, UsageError
 
 __all__ = ("MongoPool", "MongoPoolManager", "MongoStatistics", "convert_mongo_id", "mongo_pool_manager")
 
@@ -54,7 +45,7 @@ Client: TypeAlias = AsyncMongoClient[Document]
 Collection: TypeAlias = AsyncCollection[Document]
 
 
-class MongoPool:
+class MongoPool(SharedClient[Client]):
     """
     A MongoDB deployment, shared by all tasks of a loop.
 
@@ -82,117 +73,22 @@ class MongoPool:
         ```
     """
 
+    _kind = "mongo"
+
     def __init__(
         self, url: str | None = None, *, name: str = "default", setting: str = "MongoPool", **options: object
     ) -> None:
         given = dict(options) if url is None else {"url": url, **options}
-        self._name = name
         self._settings: MongoSettings = mongo_settings(given, where=setting)
-        self._shown = mask_url(self._settings.url)
+        super().__init__(name, mask_url(self._settings.url))
         self._driver = AsyncMongoClient if self._settings.driver == "pymongo" else _motor()
-        self._client: Client | None = None
         self._listener = Listener(name, self._settings.maxsize, time.monotonic)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closed = False
 
         try:
             # The driver checks its URL and options when a client is made; this one connects to nothing.
-            self._make(AsyncMongoClient)
+            self._make_with(AsyncMongoClient)
         except (PyMongoError, ValueError, TypeError) as error:
             raise ConfigError(f"{setting}.url: {mask_url(str(error))}", setting=f"{setting}.url") from error
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else "new" if self._client is None else "ready"
-        return f"<MongoPool {self._name!r} {state}: {self._shown}>"
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_client", None) is not None:
-            warnings.warn(f"{self!r} was not closed", ResourceWarning, stacklevel=2, source=self)
-
-    @property
-    def name(self) -> str:
-        """The pool's name."""
-        return self._name
-
-    @property
-    def client(self) -> Client:
-        """
-        The driver's client, which all tasks share.
-
-        Raises:
-            NotReadyError: The pool was not started.
-            ClosedError: The pool was closed.
-            UsageError: The pool belongs to another event loop.
-        """
-        client = self._client
-
-        if client is None:
-            if self._closed:
-                raise ClosedError(f"mongo pool {self._name!r} is closed", pool=self._name)
-
-            message = f"mongo pool {self._name!r} is not started: enter it with `async with`"
-            raise NotReadyError(message, pool=self._name)
-
-        if asyncio.get_running_loop() is not self._loop:
-            message = f"mongo pool {self._name!r} belongs to another event loop: make one in this loop"
-            raise UsageError(message, pool=self._name)
-
-        return client
-
-    async def start(self) -> None:
-        """
-        Connect, and check that a server answers.
-
-        Raises:
-            UnavailableError: No server answers; the message says why.
-            UsageError: The pool is open already.
-        """
-        if self._client is not None:
-            raise UsageError(f"mongo pool {self._name!r} is open already", pool=self._name)
-
-        client = self._make(self._driver)
-
-        try:
-            await client.admin.command("ping")
-        except PyMongoError as error:
-            await _later(client.close())
-            message = f"mongo pool {self._name!r}: no answer from {self._shown}: {error}"
-            raise UnavailableError(message, pool=self._name) from error
-        except BaseException:
-            await _later(client.close())
-            raise
-
-        self._loop = asyncio.get_running_loop()
-        self._client, self._closed = client, False
-
-    async def close(self) -> None:
-        """Close all connections. May be called again."""
-        self._closed = True
-        client, self._client = self._client, None
-
-        if client is not None:
-            await _later(client.close())
-
-    def get_client(self, *, alone: bool = False) -> AbstractAsyncContextManager[Client]:  # noqa: ARG002 - see below
-        """
-        Give the driver's client for the length of a block.
-
-        Args:
-            alone: Means nothing here: the driver takes a connection for each operation by itself.
-
-        Returns:
-            An async context manager.
-        """
-        return self._lend()
 
     def get_database(self, db: str | None = None) -> AsyncDatabase[Document]:
         """
@@ -284,7 +180,10 @@ class MongoPool:
         """Count connections and waits."""
         return self._listener.statistics()
 
-    def _make(self, make: Any) -> Client:  # either driver's class
+    def _make(self) -> Client:
+        return self._make_with(self._driver)
+
+    def _make_with(self, make: Any) -> Client:  # either driver's class
         settings = self._settings
         connect = int(settings.connect_timeout * 1000)
         client: Client = make(
@@ -299,9 +198,15 @@ class MongoPool:
         )
         return client
 
-    @asynccontextmanager
-    async def _lend(self) -> AsyncIterator[Client]:
-        yield self.client
+    async def _greet(self, client: Client) -> None:
+        try:
+            await client.admin.command("ping")
+        except PyMongoError as error:
+            message = f"mongo pool {self._name!r}: no answer from {self._shown}: {error}"
+            raise UnavailableError(message, pool=self._name) from error
+
+    async def _end(self, client: Client) -> None:
+        await _later(client.close())
 
 
 class MongoPoolManager(BasePoolManager[MongoPool, Client]):
