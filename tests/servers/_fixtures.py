@@ -64,7 +64,7 @@ def mongo_server() -> Iterator[MongoServer]:
 @pytest.fixture(scope="session")
 def sentinel_servers() -> Iterator[SentinelServers]:
     """Give the shared master and replica with three Sentinels; tests may fail it over."""
-    with SentinelServers() as servers:
+    with SentinelServers(down_after=5.0) as servers:  # a busy machine must not fail it over
         yield servers
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from tools.servers import (
     MysqlError,
     PortReservation,
     RedisServer,
+    RespConnection,
     RespError,
     SentinelServers,
     Server,
@@ -89,6 +91,19 @@ class TestRedis:
         assert Path(server.unix_path).is_socket()
         assert server.url == f"redis://:a%2Fb@127.0.0.1:{server.port}/0"
         assert server.command("PING") == "PONG"
+
+    def test_a_connection_that_fails_is_closed(self, start_server: StartServer, tmp_path: Path) -> None:
+        """One that is not made, or not logged in, leaves no socket to be warned about later."""
+        server = start_server(RedisServer, config={"requirepass": "secret"})
+        server.pause()
+
+        with pytest.raises(TimeoutError):
+            server.command("PING", timeout=0.1)
+
+        with pytest.raises(FileNotFoundError):
+            RespConnection(str(tmp_path / "socket"))
+
+        gc.collect()
 
     def test_several_lines_of_one_name(self, start_server: StartServer) -> None:
         """A sequence in the configuration gives several lines."""
@@ -245,6 +260,27 @@ class TestCluster:
         cluster.flush()
         assert move.target.command("DBSIZE") == 0
 
+    def test_a_node_that_is_slow_to_join(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A node that was too busy to answer, so that the one it met has forgotten it, is met again."""
+        cluster = ClusterServers(config={"cluster-node-timeout": 500})
+        first, slow = cluster.nodes[:2]
+        command = first.command
+        meetings = 0
+
+        def watch(*args: str | bytes | float, timeout: float = 10.0) -> object:
+            nonlocal meetings
+
+            if args[:2] == ("CLUSTER", "MEET") and args[3] == slow.port:
+                meetings += 1
+                (slow.pause if meetings == 1 else slow.resume)()
+
+            return command(*args, timeout=timeout)
+
+        monkeypatch.setattr(first, "command", watch)
+
+        with cluster:
+            assert meetings >= 2
+
     def test_replicas_and_restart(self, start_server: StartServer) -> None:
         """Replicas follow their masters; all nodes come back on their ports."""
         cluster = start_server(ClusterServers, replicas=1)
@@ -328,6 +364,15 @@ class TestProcesses:
         server.stop()
 
         assert not folder.exists()
+
+    def test_a_server_that_ends_before_it_is_shut_down(self, start_server: StartServer) -> None:
+        """A server that has just died needs no shutting down, and can be started again."""
+        server = start_server(RedisServer)
+        server.kill()
+        server._shut_down()
+        server.start()
+
+        assert server.command("PING") == "PONG"
 
     def test_a_taken_port_is_not_used(
         self, start_server: StartServer, monkeypatch: pytest.MonkeyPatch

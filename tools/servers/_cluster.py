@@ -53,7 +53,7 @@ class ClusterServers:
     ) -> None:
         settings: Config = {
             "cluster-enabled": "yes",
-            "cluster-node-timeout": 2000,
+            "cluster-node-timeout": 10_000,  # a node that a busy machine lets wait is not down
             "cluster-config-file": "nodes.conf",
             **(config or {}),
         }
@@ -198,30 +198,34 @@ class ClusterServers:
         Args:
             timeout: Seconds to wait.
         """
+        wait_until(self._is_whole, "every node sees the cluster as whole", timeout=timeout)
 
-        def whole() -> bool:
-            for node in self.nodes:
-                fields = node.command("CLUSTER", "INFO")
-                info = dict(line.split(":", 1) for line in str(fields).split())
+    def _is_whole(self) -> bool:
+        for node in self.nodes:
+            fields = node.command("CLUSTER", "INFO")
+            info = dict(line.split(":", 1) for line in str(fields).split())
 
-                if info["cluster_state"] != "ok" or info["cluster_known_nodes"] != str(len(self.nodes)):
-                    return False
+            if info["cluster_state"] != "ok" or info["cluster_known_nodes"] != str(len(self.nodes)):
+                return False
 
-                if info["cluster_slots_ok"] != str(SLOTS):
-                    return False
+            if info["cluster_slots_ok"] != str(SLOTS):
+                return False
 
-            return True
-
-        wait_until(whole, "every node sees the cluster as whole", timeout=timeout)
+        return True
 
     def _join(self) -> None:
         first, *others = self.nodes
 
-        for node in others:
-            bus = str(node.config["cluster-port"])
-            first.command("CLUSTER", "MEET", node.host, node.port, bus)
+        def joined() -> bool:
+            known = str(first.command("CLUSTER", "NODES"))
 
-        self.wait_whole()
+            for node in others:
+                if f" {node.host}:{node.port}@" not in known:  # or no more: it was too busy to answer in time
+                    first.command("CLUSTER", "MEET", node.host, node.port, str(node.config["cluster-port"]))
+
+            return self._is_whole()
+
+        wait_until(joined, "every node has met all others")
 
         for index, replica in enumerate(self.nodes[self._masters :]):
             master = self.nodes[index % self._masters]

@@ -112,7 +112,7 @@ class Server:
         """Stop all threads of the process (SIGSTOP): connections stay open, and nothing answers."""
         os.kill(self.pid, signal.SIGSTOP)
         self._paused = True
-        deadline = time.monotonic() + 5.0
+        deadline = time.monotonic() + self.stop_timeout
 
         while not _stands(self.pid):
             if time.monotonic() > deadline:
@@ -184,8 +184,9 @@ class Server:
         raise NotImplementedError
 
     def _ask_to_end(self) -> None:
-        """Ask the server to shut down in good order."""
-        os.kill(self.pid, signal.SIGTERM)
+        """Ask the server to shut down in good order; nothing happens when it has just ended."""
+        assert self._process is not None  # noqa: S101 - the callers have checked that it runs
+        self._process.terminate()
 
     def _start_first(self) -> None:
         """Start for the first time; another port when a stranger took ours meanwhile."""
@@ -220,7 +221,8 @@ class Server:
                 raise ServerError(f"{self.kind} ended at its start with code {code}. Its log:\n{self.log()}")
 
             if time.monotonic() > deadline:
-                self.kill()
+                self._process.kill()
+                self._reap()
                 raise ServerError(
                     f"{self.kind} did not serve within {self.start_timeout:g} s. Its log:\n{self.log()}"
                 )
@@ -241,7 +243,7 @@ class Server:
         try:
             self._process.wait(self.stop_timeout)
         except subprocess.TimeoutExpired:
-            os.kill(self.pid, signal.SIGKILL)
+            self._process.kill()
 
         self._reap()
 

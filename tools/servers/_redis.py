@@ -71,7 +71,11 @@ class RedisServer(Server):
         connection = RespConnection((self.host, self.port), timeout=timeout)
 
         if password := self.config.get("requirepass"):
-            connection("AUTH", str(password))
+            try:
+                connection("AUTH", str(password))
+            except BaseException:
+                connection.close()
+                raise
 
         return connection
 

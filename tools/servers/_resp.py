@@ -27,7 +27,12 @@ class RespConnection:
         if isinstance(target, str):
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self._socket.settimeout(timeout)
-            self._socket.connect(target)
+
+            try:
+                self._socket.connect(target)
+            except BaseException:
+                self._socket.close()
+                raise
         else:
             self._socket = socket.create_connection(target, timeout)
 
@@ -68,13 +73,21 @@ class RespConnection:
 
         if kind == b"$":
             size = int(rest)
-            return None if size < 0 else self._reader.read(size + 2)[:-2].decode(errors="surrogateescape")
+            return None if size < 0 else self._read_text(size)
 
         if kind == b"*":
             size = int(rest)
             return None if size < 0 else [self._read_item() for _ in range(size)]
 
         raise RespError(f"not a RESP2 reply: {line!r}")
+
+    def _read_text(self, size: int) -> str:
+        data = self._reader.read(size + 2)
+
+        if len(data) < size + 2:
+            raise ConnectionResetError("the server closed the connection")
+
+        return data[:-2].decode(errors="surrogateescape")
 
     def _read_item(self) -> Value:
         try:
