@@ -228,6 +228,21 @@ class TestLateRequests:
                 left = await client.pttl(f"wsl:s:{{k{lost}}}:done:{token}")
                 assert (left > 10_000) is lost
 
+    async def test_is_refused_after_a_try_that_failed(self, any_redis: RedisServer, redis: Redis):
+        """Who tried once, was not answered and then refused, does not get the lock behind his back."""
+        async with (
+            FaultProxy(*any_redis.address) as proxy,
+            Redis.from_url(proxy.url(any_redis.url)) as client,
+            MutexLock(redis, "k", 60).hold() as held,
+        ):
+            proxy.drop_request(1, match="EVALSHA", then="close")
+            lock = MutexLock(client, "k", 60)
+            assert not await lock.acquire()
+            await lock.aclose()
+            serial = f"x{hub_for(client).id}.1"
+            assert await redis.pttl(f"wsl:m:{{k}}:done:{serial}") > 10_000
+            assert held.locked
+
     async def test_is_refused_after_a_loss(self, any_redis: RedisServer):
         """The release of a lost lock with an unanswered ENTER leaves a tombstone as well."""
         async with (

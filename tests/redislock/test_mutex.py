@@ -458,18 +458,6 @@ class TestMisuse:
         async with MutexLock(redis, "k", 60).hold(timeout=5):
             pass
 
-    async def test_another_loop(self, redis: Redis):
-        """Use from another event loop is an error, not a hang."""
-        lock = MutexLock(redis, "k", 60)
-        await lock.acquire()
-
-        def elsewhere() -> None:
-            with pytest.raises(UsageError, match="another event loop"):
-                asyncio.run(lock.exists())
-
-        await asyncio.to_thread(elsewhere)
-        await lock.release()
-
     @pytest.mark.parametrize("source", [object(), 7, None])
     async def test_no_client(self, source: object):
         """Something that is no client is refused with what to pass instead."""

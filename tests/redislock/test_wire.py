@@ -160,6 +160,23 @@ class TestWire:
         await asyncio.sleep(0.12)
         assert wire._link is None
 
+    async def test_one_timer_watches_it(self, redis: Redis):
+        """However often the connection is made anew, one timer waits for it to be idle."""
+        lock = MutexLock(redis, "k", 60)
+        assert await lock.acquire()
+        wire = hub_for(redis).caller._wire
+        assert wire is not None
+
+        for _ in range(5):
+            assert wire._link is not None
+            wire._link.abort()
+            assert await lock.renew()
+
+        loop: Any = asyncio.get_running_loop()  # Any: its timers have no public name
+        timers = [handle for handle in loop._scheduled if handle._callback == wire._check_idleness]
+        assert [timer.cancelled() for timer in timers].count(False) == 1
+        assert await lock.release()
+
     async def test_a_small_pool_is_left_alone(self, any_redis: RedisServer):
         """A pool with few connections is asked for each call, and works."""
         pool = BlockingConnectionPool.from_url(any_redis.url, max_connections=2)

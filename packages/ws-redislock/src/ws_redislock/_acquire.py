@@ -59,7 +59,8 @@ class Acquiring(Looking):
                 sent_at, reply = await self._send_enter(hub, waiter.token, 0, BUDGET, waiter.doubt)
                 acquired = reply[0] == HELD and self._grant(hub, waiter, reply[1], sent_at)
 
-                if reply[0] == HELD and not acquired:  # the reply came after the end of its own lease
+                # The reply came after the end of its own lease, or an earlier ENTER may still come.
+                if not acquired and (reply[0] == HELD or waiter.doubtful):
                     self._settle(hub, waiter.token, self._options.expire)
             else:
                 acquired = await self._wait_turn(hub, waiter, None if patience is None else began + patience)

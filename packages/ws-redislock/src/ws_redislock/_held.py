@@ -117,6 +117,8 @@ class Held:
 
     async def wait_lost(self) -> None:
         """Wait until the lease is lost; returns at once if it is."""
+        self._hub.check_flow(self.name)
+
         if self.lost:
             return
 
@@ -134,7 +136,9 @@ class Held:
 
         Raises:
             ConnectionError: The server gave no answer; the lease still runs.
+            UsageError: This is another event loop than that of the acquisition.
         """
+        self._hub.check_flow(self.name)
         return self._watch is not None and not self._lease.over and await self._watch.renew()
 
     def begin(self, watch: Watch) -> None:

@@ -232,6 +232,7 @@ class BaseLock(Acquiring):
         if held is None:
             return False
 
+        hub = self._bind()
         self._depth -= 1
         held.depth -= 1
 
@@ -240,8 +241,6 @@ class BaseLock(Acquiring):
 
         if held.depth > 0:
             return held.locked
-
-        hub = self._bind()
 
         if held.reentry in hub.reentrant and hub.reentrant[held.reentry] is held:
             del hub.reentrant[held.reentry]

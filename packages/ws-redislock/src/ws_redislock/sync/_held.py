@@ -118,6 +118,8 @@ class Held:
 
     def wait_lost(self) -> None:
         """Wait until the lease is lost; returns at once if it is."""
+        self._hub.check_flow(self.name)
+
         if self.lost:
             return
 
@@ -135,7 +137,9 @@ class Held:
 
         Raises:
             ConnectionError: The server gave no answer; the lease still runs.
+            UsageError: This is another event loop than that of the acquisition.
         """
+        self._hub.check_flow(self.name)
         return self._watch is not None and not self._lease.over and self._watch.renew()
 
     def begin(self, watch: Watch) -> None:
