@@ -22,7 +22,7 @@ class TaskOptions(TypedDict, total=False):
     """
     The options that all tasks take as keyword arguments.
 
-    Args:
+    Attributes:
         tag: Names a group of tasks, ``"default"`` when left out: ``scheduler.stop(tag)``.
         name: The task's name in messages and run ids; by default the function's.
         kwargs: Passed to the function by name.
