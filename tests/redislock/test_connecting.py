@@ -128,3 +128,35 @@ async def test_a_forgotten_script_does_not_double_the_time():
 
     assert spent[0] == 0.5
     assert spent[1] <= 0.3
+
+
+class StumblingRedis(Redis):
+    """A client whose connection is closed by another task while it sends, as a cluster's may be."""
+
+    def __init__(self, error: Exception, **options: Any) -> None:
+        super().__init__(**options)
+        self.errors = [error]
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:  # as the driver
+        """Fail once as the driver does."""
+        if self.errors:
+            raise self.errors.pop()
+
+        return await super().execute_command(*args, **options)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AttributeError("'NoneType' object has no attribute 'writelines'"),
+        TypeError("'NoneType' object is not callable"),
+    ],
+)
+async def test_a_connection_closed_in_use(any_redis: RedisServer, error: Exception):
+    """What the driver makes of a connection that it has closed itself is a lost connection like any other."""
+    async with (
+        StumblingRedis(error, host=any_redis.host, port=any_redis.port) as client,
+        MutexLock(client, "k", 60) as lock,
+    ):
+        assert await lock.acquire()
+        assert client.errors == []

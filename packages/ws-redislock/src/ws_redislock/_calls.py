@@ -420,6 +420,9 @@ class Caller:
                 raise TimeoutError("no reply in time") from None
 
             raise
+        except (AttributeError, TypeError) as error:
+            # Another task has closed the connection meanwhile: https://github.com/redis/redis-py/issues/3546
+            raise exceptions.ConnectionError(f"the driver closed a connection in use: {error}") from error
         finally:
             if timer.function is None and not uncancelled:
                 task.uncancel()  # the client made an error of its own of the cancel
