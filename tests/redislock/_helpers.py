@@ -66,6 +66,13 @@ def broken(part: str, by: str, *scripts: str) -> Iterator[None]:
             object.__setattr__(script, "sha", sha)
 
 
+@contextlib.contextmanager
+def open_to_all() -> Iterator[None]:
+    """Let everybody enter for a block: the twin of every exclusion, which must fail."""
+    with broken("if not mine and not may_enter() then", "if false then", "enter"):
+        yield
+
+
 class Lag:
     """How late the event loop was at worst: what a busy machine adds to any bound of time."""
 

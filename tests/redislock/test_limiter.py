@@ -53,10 +53,10 @@ class Simulated:
         return reply
 
 
-@pytest.fixture(scope="module")
-def blocking(redis_server: RedisServer) -> Iterator[BlockingRedis]:
-    """Give a blocking client for many short scripts."""
-    with BlockingRedis.from_url(redis_server.url) as client:
+@pytest.fixture(scope="module", params=["redis_server", "valkey_server"], ids=["redis", "valkey"])
+def blocking(request: pytest.FixtureRequest) -> Iterator[BlockingRedis]:
+    """Give a blocking client of Redis, then of Valkey, for many short scripts."""
+    with BlockingRedis.from_url(request.getfixturevalue(request.param).url) as client:
         yield client
 
 

@@ -9,6 +9,7 @@ import weakref
 import pytest
 from redis.asyncio import Redis
 
+from tests.redislock._helpers import open_to_all
 from tools.servers import RedisServer
 from ws_redislock import Held, LockLost, LockNotAcquired, MutexLock
 from ws_redislock.errors import ConfigError, UsageError
@@ -206,8 +207,8 @@ class TestWaiting:
         assert not await jumped
         await two.release()
 
-    async def test_excludes_a_hundred_tasks(self, redis: Redis):
-        """A counter that is read, left alone and written back ends up exact."""
+    async def count_to_a_hundred(self, redis: Redis) -> int:
+        """Read a counter, leave it alone and write it back, a hundred times; return it."""
         count = 0
 
         async def work() -> None:
@@ -218,7 +219,16 @@ class TestWaiting:
                 count = seen + 1
 
         await asyncio.gather(*(work() for _ in range(100)))
-        assert count == 100
+        return count
+
+    async def test_excludes_a_hundred_tasks(self, redis: Redis):
+        """A counter that is read, left alone and written back ends up exact."""
+        assert await self.count_to_a_hundred(redis) == 100
+
+    async def test_a_lock_that_excludes_nobody_is_seen(self, redis7: Redis):
+        """The control: when everybody may enter, counts are lost."""
+        with open_to_all():
+            assert await self.count_to_a_hundred(redis7) < 100
 
 
 class TestHold:

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
+from tests.redislock._helpers import open_to_all
 from ws_redislock import LockLost, ReadWriteLock, Semaphore
 from ws_redislock._lock import BaseLock
 from ws_redislock.errors import ConfigError
@@ -21,8 +22,8 @@ async def until_waiting(lock: BaseLock, count: int = 1) -> None:
 class TestSemaphore:
     """A number of permits."""
 
-    async def test_never_more_than_its_permits(self, redis: Redis):
-        """However many tasks want a permit, only so many have one at a time, and all get theirs."""
+    async def crowd(self, redis: Redis) -> tuple[int, int]:
+        """Let forty tasks take one of three permits; return how many had one at a time, and in the end."""
         inside = most = done = 0
 
         async def work() -> None:
@@ -36,7 +37,19 @@ class TestSemaphore:
                 done += 1
 
         await asyncio.gather(*(work() for _ in range(40)))
-        assert (most, done) == (3, 40)
+        return most, done
+
+    async def test_never_more_than_its_permits(self, redis: Redis):
+        """However many tasks want a permit, only so many have one at a time, and all get theirs."""
+        assert await self.crowd(redis) == (3, 40)
+
+    async def test_permits_without_end_are_seen(self, redis7: Redis):
+        """The control: when everybody may enter, more have one."""
+        with open_to_all():
+            most, done = await self.crowd(redis7)
+
+        assert most > 3
+        assert done == 40
 
     async def test_a_lost_permit_leaves_the_others(self, redis: Redis):
         """Each permit has a lease of its own; the one that ends makes room, the others go on."""
@@ -153,30 +166,45 @@ class TestReadWriteLock:
         await writer.release()
         await asyncio.gather(*tasks)
 
-    async def test_excludes_under_load(self, redis: Redis):
-        """No reader ever sees a writer inside, and no writer another."""
+    async def meetings(self, redis: Redis) -> set[tuple[int, int]]:
+        """Let many read and write; return how many readers and writers there were at a time."""
         lock = ReadWriteLock(redis, "rw", 60)
         readers = writers = 0
+        seen: set[tuple[int, int]] = set()
 
         async def read() -> None:
             nonlocal readers
             async with lock.read().hold():
                 readers += 1
-                assert writers == 0
+                seen.add((readers, writers))
                 await asyncio.sleep(0)
-                assert writers == 0
+                seen.add((readers, writers))
                 readers -= 1
 
         async def write() -> None:
             nonlocal writers
             async with lock.write().hold():
                 writers += 1
-                assert (readers, writers) == (0, 1)
+                seen.add((readers, writers))
                 await asyncio.sleep(0)
-                assert (readers, writers) == (0, 1)
+                seen.add((readers, writers))
                 writers -= 1
 
         await asyncio.gather(*(write() if n % 4 == 0 else read() for n in range(60)))
+        return seen
+
+    async def test_excludes_under_load(self, redis: Redis):
+        """No reader ever sees a writer inside, and no writer another."""
+        seen = await self.meetings(redis)
+        assert all(not writers or (readers, writers) == (0, 1) for readers, writers in seen)
+        assert (0, 1) in seen
+
+    async def test_a_lock_that_excludes_nobody_is_seen(self, redis7: Redis):
+        """The control: when everybody may enter, writers meet others."""
+        with open_to_all():
+            seen = await self.meetings(redis7)
+
+        assert any(writers and (readers, writers) != (0, 1) for readers, writers in seen)
 
     async def test_a_lost_reader_hears_of_it(self, redis: Redis):
         """A reader whose lease is lost is cancelled like any holder."""

@@ -11,6 +11,7 @@ import pytest
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
+from tests.redislock._helpers import open_to_all
 from tests.redislock._threads import until, waiting_for
 from tests.servers import StartServer
 from tools.servers import RedisServer
@@ -52,8 +53,8 @@ class TestMutexLock:
         assert two.release()
         assert not two.exists()
 
-    def test_excludes_threads(self, client: Redis):
-        """A counter that is read, left alone and written back ends up exact."""
+    def count(self, client: Redis) -> int:
+        """Read a counter, leave it alone and write it back, eighty times in sixteen threads; return it."""
         count = 0
 
         def work(_number: int) -> None:
@@ -62,13 +63,22 @@ class TestMutexLock:
             for _ in range(5):
                 with MutexLock(client, "k", 60).hold():
                     seen = count
-                    time.sleep(0)
+                    time.sleep(0.001)
                     count = seen + 1
 
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(work, range(16)))
 
-        assert count == 80
+        return count
+
+    def test_excludes_threads(self, client: Redis):
+        """A counter that is read, left alone and written back ends up exact."""
+        assert self.count(client) == 80
+
+    def test_a_lock_that_excludes_nobody_is_seen(self, client: Redis):
+        """The control: when everybody may enter, counts are lost."""
+        with open_to_all():
+            assert self.count(client) < 80
 
     @pytest.mark.parametrize("apart", [False, True])
     def test_the_release_wakes_the_next(self, client: Redis, any_redis: RedisServer, *, apart: bool):
