@@ -337,7 +337,7 @@ class TestConnections:
             reached = proxy.reached(match="SET")
             client.send("SET", "k", "v")
             await reached.wait()
-            assert await asyncio.to_thread(redis_server.command, "GET", "k") == "v"
+            await asyncio.to_thread(wait_until, lambda: redis_server.command("GET", "k") == "v", "k is v")
 
     async def test_half_close_to_the_server(self, proxy: FaultProxy) -> None:
         """The server sees the end and closes, and its client learns of that."""
