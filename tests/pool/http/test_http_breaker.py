@@ -89,7 +89,7 @@ class TestBreaker:
         """Hosts without failures are forgotten when there are too many."""
         monkeypatch.setattr("ws_pool.http._MANY_HOSTS", 2)
         pool = HttpPool(breaker_failures=5)
-        pool.breaker("http://a/").failed(0.0)
-        pool.breaker("http://b/")
-        pool.breaker("http://c/")
+        pool._breaker("http://a/").failed(0.0)
+        pool._breaker("http://b/")
+        pool._breaker("http://c/")
         assert list(pool._breakers) == ["a:80", "c:80"]

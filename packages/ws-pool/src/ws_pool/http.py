@@ -254,7 +254,7 @@ class HttpPool:
             ClosedError: The pool was closed.
             UsageError: The pool belongs to another event loop.
         """
-        self.check()
+        self._check()
         assert self._client is not None  # noqa: S101 - the check has looked
         return self._client
 
@@ -295,7 +295,7 @@ class HttpPool:
 
     # For the client: checks and counts of each request.
 
-    def check(self) -> None:
+    def _check(self) -> None:
         """Refuse the use before the start, after the close and from another loop."""
         if self._session is None:
             if self._closed:
@@ -308,14 +308,14 @@ class HttpPool:
             message = f"http pool {self._name!r} belongs to another event loop: make one in this loop"
             raise UsageError(message, pool=self._name)
 
-    def begin(self) -> float:
+    def _begin(self) -> float:
         """Count a request that begins; return the time."""
-        self.check()
+        self._check()
         self._active += 1
         self._requests += 1
         return time.perf_counter()
 
-    def end(self, began: float, *, failed: bool = False) -> float:
+    def _end(self, began: float, *, failed: bool = False) -> float:
         """Count a request that has ended; return the seconds it took."""
         elapsed = time.perf_counter() - began
         self._active -= 1
@@ -323,7 +323,7 @@ class HttpPool:
         self._times.record(elapsed)
         return elapsed
 
-    def breaker(self, url: str) -> Breaker:
+    def _breaker(self, url: str) -> Breaker:
         """
         Ask the breaker of a URL's host.
 
@@ -350,7 +350,7 @@ class HttpPool:
 
         return breaker
 
-    def learn(self, breaker: Breaker, failure: WsError | None, status: int | None) -> None:
+    def _learn(self, breaker: Breaker, failure: WsError | None, status: int | None) -> None:
         """Tell a breaker what came of a request."""
         if isinstance(failure, HttpConnectionError | HttpTimeout) or status in _DOWN:
             breaker.failed(self._clock())
@@ -364,7 +364,7 @@ class HttpPool:
         else:
             breaker.abandoned()
 
-    def retried(self) -> None:
+    def _retried(self) -> None:
         """Count an attempt that is made again."""
         self._retries += 1
 

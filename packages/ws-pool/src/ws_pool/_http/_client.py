@@ -148,7 +148,7 @@ class HttpClient:
             HttpError: The answer is not HTTP, or redirects too often.
             UsageError: The URL or an option is wrong, or the pool is used from another loop.
         """
-        started = self._pool.begin()
+        started = self._pool._begin()
 
         try:
             if options:
@@ -156,10 +156,10 @@ class HttpClient:
             else:
                 raw, content = await self._attempts(method, url, _NONE, None)
         except BaseException:
-            self._pool.end(started, failed=True)
+            self._pool._end(started, failed=True)
             raise
 
-        response = HttpResponse(raw, content, self._pool.end(started))
+        response = HttpResponse(raw, content, self._pool._end(started))
 
         if response.status_code >= 400 and options.get("raise_for_status", self._options.raise_for_status):
             raise status_error(response)
@@ -184,7 +184,7 @@ class HttpClient:
         Raises:
             HttpError: See `request`; also while the body is being read.
         """
-        started = self._pool.begin()
+        started = self._pool._begin()
         failed = True
 
         try:
@@ -197,7 +197,7 @@ class HttpClient:
                 yield HttpStream(raw, self._pool.name)
                 failed = False
         finally:
-            self._pool.end(started, failed=failed)
+            self._pool._end(started, failed=failed)
 
     async def download(
         self,
@@ -284,7 +284,7 @@ class HttpClient:
             HttpConnectionError: The server cannot be reached.
             HttpTimeout: No answer in time.
         """
-        self._pool.check()
+        self._pool._check()
         full = self._url(url)
 
         try:
@@ -351,7 +351,7 @@ class HttpClient:
             if raw is not None:
                 raw.release()
 
-            self._pool.retried()
+            self._pool._retried()
             await asyncio.sleep(delay)
             attempt += 1
 
@@ -359,7 +359,7 @@ class HttpClient:
         self, method: str, url: str, arguments: dict[str, Any], read: Reader | None
     ) -> tuple[ClientResponse | None, bytes, WsError | None]:
         """Make one attempt; give an answer, or why there is none."""
-        breaker = self._pool.breaker(url) if self._options.breaker_failures else None
+        breaker = self._pool._breaker(url) if self._options.breaker_failures else None
         failure: WsError | None = None
         raw: ClientResponse | None = None
         content = b""
@@ -380,7 +380,7 @@ class HttpClient:
             raise
 
         if breaker is not None:
-            self._pool.learn(breaker, failure, None if raw is None else raw.status)
+            self._pool._learn(breaker, failure, None if raw is None else raw.status)
 
         return raw, content, failure
 
