@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
 from tests.redislock._helpers import until_waiting
@@ -44,6 +45,24 @@ async def cluster(servers: ClusterServers) -> AsyncIterator[RedisCluster]:
     await client.flushall(target_nodes=RedisCluster.PRIMARIES)
     yield client
     await client.aclose()
+
+
+async def until_messages_pass(servers: ClusterServers) -> None:
+    """Publish between all nodes until each hears each: a bus that has just begun may lose messages."""
+    for target in servers.masters:
+        async with (
+            Redis.from_url(target.url) as client,
+            client.pubsub(ignore_subscribe_messages=True) as heard,
+        ):
+            await heard.subscribe("warm")
+            await heard.ping()
+
+            for source in servers.masters:
+                message = None
+
+                while message is None or message["data"] != source.url.encode():
+                    source.command("PUBLISH", "warm", source.url)
+                    message = await heard.get_message(timeout=0.1)
 
 
 class TestCluster:
@@ -103,6 +122,8 @@ class TestCluster:
 
     async def test_wakes_another_client(self, cluster: RedisCluster, servers: ClusterServers):
         """The wake-up goes through the cluster's own bus."""
+        await until_messages_pass(servers)
+
         async with RedisCluster.from_url(servers.url) as other:
             for number in range(6):
                 one = MutexLock(cluster, f"k{number}", 60, heartbeat=30)
