@@ -78,6 +78,19 @@ class Page:
         )
 
 
+async def _first_tab(root: Any) -> str:  # the library's connection
+    """Wait for the tab: the browser may listen before it has opened one."""
+    async with asyncio.timeout(60):
+        while True:
+            await root.send(json.dumps({"id": 1, "method": "Target.getTargets"}))
+            targets = json.loads(await root.recv())["result"]["targetInfos"]
+
+            if tabs := [info["targetId"] for info in targets if info["type"] == "page"]:
+                return str(tabs[0])
+
+            await asyncio.sleep(0.02)
+
+
 @asynccontextmanager
 async def browser(profile: Path) -> AsyncIterator[Page]:
     """Run Chromium with one empty tab for the length of a block."""
@@ -103,9 +116,7 @@ async def browser(profile: Path) -> AsyncIterator[Page]:
         port, path = port_file.read_text().splitlines()[:2]
 
         async with websockets.connect(f"ws://127.0.0.1:{port}{path}", max_size=None) as root:
-            await root.send(json.dumps({"id": 1, "method": "Target.getTargets"}))
-            targets = json.loads(await root.recv())["result"]["targetInfos"]
-            target = next(info["targetId"] for info in targets if info["type"] == "page")
+            target = await _first_tab(root)
 
             async with websockets.connect(
                 f"ws://127.0.0.1:{port}/devtools/page/{target}", max_size=None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import subprocess
@@ -36,6 +37,12 @@ class Demo:
         """Return the worker processes."""
         return [child for child in self.children() if "wintersweet.demo.worker" in " ".join(_command(child))]
 
+    def kill_worker(self) -> None:
+        """Kill a worker, and wait until it is dead: a busy machine lets it linger among the others."""
+        worker = self.workers()[0]
+        worker.kill()
+        until(lambda: not alive(worker))
+
     def children(self) -> list[psutil.Process]:
         """Return all processes that the demo has started."""
         return self.root.children(recursive=True)
@@ -49,7 +56,7 @@ class Demo:
         """Return how many pieces are off the shelf; 0 when the worker that was asked has just died."""
         try:
             items = self.state()["items"]
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return 0
 
         return sum(item["stock"] - item["available"] for item in items)
@@ -61,6 +68,14 @@ class Demo:
         (line,) = out.splitlines()
 
         return dict(json.loads(line))
+
+
+def alive(process: psutil.Process) -> bool:
+    """Tell whether a process goes on; one that has ended and waits for its parent does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _command(process: psutil.Process) -> list[str]:

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from tests.all._support import Outcome, wintersweet
+from tools.servers import PortReservation
 
 DEMO = ("demo", "--load", "1", "--stock", "1", "--exit")
 
@@ -31,6 +32,13 @@ def taken() -> Iterator[int]:
     """Give a port that somebody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         yield sock.getsockname()[1]
+
+
+@pytest.fixture
+def deaf() -> Iterator[int]:
+    """Give a port that nobody listens on, nor will meanwhile."""
+    with PortReservation() as reservation:
+        yield reservation.port
 
 
 def check_refused(outcome: Outcome, *parts: str, status: int = 2) -> None:
@@ -89,14 +97,11 @@ class TestDemo:
             ("WS_REDIS_CONFIG__default__url", "redis://:hunter2@127.0.0.1:{port}/0"),
         ],
     )
-    def test_a_server_that_is_not_there(self, temporary: Path, variable: str, url: str) -> None:
+    def test_a_server_that_is_not_there(self, temporary: Path, deaf: int, variable: str, url: str) -> None:
         """The address is named, and the password is not."""
-        with socket.create_server(("127.0.0.1", 0)) as sock:
-            port = sock.getsockname()[1]
+        outcome = wintersweet(*DEMO, env={variable: url.format(port=deaf)})
 
-        outcome = wintersweet(*DEMO, env={variable: url.format(port=port)})
-
-        check_refused(outcome, str(port), status=1)
+        check_refused(outcome, str(deaf), status=1)
         assert "hunter2" not in outcome.err
         assert list(temporary.iterdir()) == []
 
@@ -153,14 +158,11 @@ class TestDemo:
         check_refused(outcome, variable.removeprefix("WS_").partition("__")[0], f"pip install '{extra}'")
         assert list(temporary.iterdir()) == []
 
-    def test_a_section_whose_server_is_not_there(self, temporary: Path) -> None:
+    def test_a_section_whose_server_is_not_there(self, temporary: Path, deaf: int) -> None:
         """Other sections of the settings are tried by the workers, and told once."""
-        with socket.create_server(("127.0.0.1", 0)) as sock:
-            port = sock.getsockname()[1]
+        outcome = wintersweet(*DEMO, env={"WS_MONGO_CONFIG__default__url": f"mongodb://127.0.0.1:{deaf}/x"})
 
-        outcome = wintersweet(*DEMO, env={"WS_MONGO_CONFIG__default__url": f"mongodb://127.0.0.1:{port}/x"})
-
-        check_refused(outcome, f"127.0.0.1:{port}", status=1)
+        check_refused(outcome, f"127.0.0.1:{deaf}", status=1)
         assert list(temporary.iterdir()) == []
 
     def test_an_unknown_option(self) -> None:
@@ -180,7 +182,7 @@ class TestDemo:
         before = {process.pid for process in psutil.Process().children(recursive=True)}
         wintersweet("demo", "--port", str(taken))
 
-        assert {process.pid for process in psutil.Process().children(recursive=True)} == before
+        assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
 
 
 class TestOtherCommands:

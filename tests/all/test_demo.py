@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.all._demo import Demo
+from tests.all._demo import Demo, alive
 from tests.all._support import running, until, wintersweet
 from wintersweet.demo.backends import _state
 
@@ -114,7 +114,7 @@ class TestKill:
 
         for kill in (1, 2):
             until(lambda: sale.taken() > 100 * kill)  # noqa: B023 - called at once
-            sale.workers()[0].kill()
+            sale.kill_worker()
 
         summary = sale.finish()
 
@@ -166,7 +166,7 @@ class TestStop:
 
         assert (sale.process.returncode, out) == (status, "")
         assert "Traceback" not in err
-        assert not [child for child in children if child.is_running()]
+        assert not [child for child in children if alive(child)]
         assert list(temporary.iterdir()) == []
 
     def test_a_signal_during_the_start(self, temporary: Path) -> None:
@@ -179,7 +179,7 @@ class TestStop:
 
         assert (process.returncode, out) == (0, "")
         assert "Traceback" not in err
-        assert not [child for child in children if child.is_running()]
+        assert not [child for child in children if alive(child)]
         assert list(temporary.iterdir()) == []
 
     def test_after_the_parent_was_killed(self, demo: Callable[..., Demo], temporary: Path) -> None:
@@ -188,7 +188,7 @@ class TestStop:
         children = sale.children()
         os.kill(sale.process.pid, signal.SIGKILL)
 
-        until(lambda: not [child for child in children if _alive(child)])
+        until(lambda: not [child for child in children if alive(child)])
         (left,) = temporary.iterdir()
 
         with _state(None) as first, _state(None) as second:
@@ -196,10 +196,3 @@ class TestStop:
             assert left not in {first, second}
 
         assert list(temporary.iterdir()) == []
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
