@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tools.checks import _pages, _suites, _tree, _wheels
+from tools.checks import _pages, _static, _suites, _tree, _wheels
 from tools.checks.__main__ import run_all, select
 from tools.checks._model import Check, Failed, command
 
@@ -82,6 +83,24 @@ class TestCommand:
         """A program that does not end is ended, and its output so far is shown."""
         with pytest.raises(Failed, match=r"begun\n\nnot done after 1 s"):
             command(["sh", "-c", "echo begun; exec sleep 60"], timeout=1)
+
+
+class TestStatic:
+    def test_each_run_of_mypy_has_its_own_cache(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Checks run side by side, and two that begin one cache at the same time break."""
+        caches: list[str] = []
+
+        def note(words: Sequence[str]) -> str:
+            caches.append(words[words.index("--cache-dir") + 1])
+            return "Success"
+
+        monkeypatch.setattr(_static, "command", note)
+
+        for check in _static.static_checks():
+            if check.name.startswith("mypy:"):
+                check.run()
+
+        assert len(set(caches)) == len(caches) == 2
 
 
 class TestTree:

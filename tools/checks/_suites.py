@@ -140,5 +140,6 @@ def run_oldest(name: str, version: str, pythons: Mapping[str, Path]) -> str | No
 def _run_tests(prefix: Sequence[str | Path], name: str, variables: Mapping[str, str]) -> str:
     """Run the tests of one distribution, and return what pytest said last."""
     words = [*prefix, "pytest", f"tests/{name}", "-q", "-p", "no:cacheprovider", "--tb=short", "--maxfail=20"]
-    output = command(words, environment=variables)
+    # What hangs is ended by pytest-timeout, long before.
+    output = command(words, environment=variables, timeout=3600)
     return output.strip().splitlines()[-1].strip("= ")
