@@ -7,10 +7,20 @@ import gc
 from typing import Any
 
 import pytest
+from redis.client import NEVER_DECODE
 
+from ws_pool._mux._delivery import Event, dump
 from ws_pool._mux._tasks import end_all
+from ws_pool.errors import ClosedError, UsageError
 from ws_pool.events import RedisEventBus, StreamEventBus
 from ws_pool.redis import RedisPool
+
+FOREIGN = (
+    b"\xff\xfe",
+    b'{"tag":"tag","args":' + b"[" * 100_000 + b"]" * 100_000 + b',"kwargs":{}}',
+    b'{"tag":"tag"}',
+)
+"""Messages that are no text, that JSON cannot hold, and that lack what an event has."""
 
 
 class Ear:
@@ -71,6 +81,69 @@ class TestCancelledListeners:
             await ear.until(2)
             assert ear.heard == [2, 3]
             assert bus.statistics().listeners[0].failed == 1
+
+
+class TestForeignMessages:
+    """What others put where events are expected, however odd, ends no bus."""
+
+    @pytest.mark.parametrize("foreign", FOREIGN, ids=["binary", "deep", "plain"])
+    @pytest.mark.parametrize("text", [False, True], ids=["bytes", "text"])
+    async def test_on_a_channel(self, any_redis_url: str, foreign: bytes, *, text: bool) -> None:
+        """Events are heard after it; where it cannot be decoded the bus tells of a gap."""
+        async with (
+            RedisPool(url=any_redis_url, decode_responses=text) as pool,
+            RedisEventBus(pool, "c") as bus,
+        ):
+            ear = Ear()
+            bus.add_listener("tag", ear)
+            await pool.redis.publish("c", foreign)
+
+            async with asyncio.timeout(20):
+                while not ear.heard:
+                    await bus.publish("tag", 1)
+                    await asyncio.sleep(0.005)
+
+            assert bus.statistics().gaps == (text and foreign == FOREIGN[0])
+
+    @pytest.mark.parametrize("foreign", FOREIGN, ids=["binary", "deep", "plain"])
+    @pytest.mark.parametrize("text", [False, True], ids=["bytes", "text"])
+    @pytest.mark.parametrize("protocol", [2, 3])
+    async def test_in_a_stream(
+        self, any_redis_url: str, foreign: bytes, protocol: int, *, text: bool
+    ) -> None:
+        """It is acknowledged as heard by nobody, new or left behind, and what comes after it is delivered."""
+        async with RedisPool(url=any_redis_url, decode_responses=text, protocol=protocol) as pool:
+            ear = Ear()
+            await pool.redis.xgroup_create("s", "g", id="0", mkstream=True)
+
+            for name in ("me", "gone"):
+                await pool.redis.xadd("s", {"event": foreign, b"\xff": b"\xff"})
+                take = ("XREADGROUP", "GROUP", "g", name, "STREAMS", "s", ">")
+                await pool.redis.execute_command(*take, **{NEVER_DECODE: True})
+
+            await pool.redis.xadd("s", {"event": foreign})
+
+            async with StreamEventBus(pool, "s", "g", consumer="me", claim_after=0.1) as bus:
+                bus.add_listener("tag", ear)
+                await bus.publish("tag", 1)
+                await ear.until(1)
+
+                async with asyncio.timeout(20):
+                    while (await pool.redis.xpending("s", "g"))["pending"]:  # noqa: ASYNC110 - elsewhere
+                        await asyncio.sleep(0.01)
+
+                assert bus.statistics().unheard == 3
+                assert bus.statistics().in_hand == 0
+
+    def test_what_is_nested_too_deep_is_not_sent(self) -> None:
+        """JSON cannot be written for ever, either."""
+        deep: list[Any] = []
+
+        for _ in range(100_000):
+            deep = [deep]
+
+        with pytest.raises(UsageError, match="holds what JSON cannot"):
+            dump(Event("tag", deep, {}))
 
 
 class TestStreams:
@@ -192,6 +265,95 @@ class TestStreams:
             await bus.publish("tag", 1)
 
             async with bus:
+                await ear.until(1)
+
+
+class TestRemoving:
+    """A listener that is removed while it is at work."""
+
+    async def test_its_call_goes_on(self, redis_url: str) -> None:
+        """A listener that removes itself first does its work, once."""
+        done: list[int] = []
+
+        async with RedisPool(url=redis_url) as pool, RedisEventBus(pool, "c") as bus:
+
+            async def once(number: int) -> None:
+                bus.remove_listener("tag", once)
+                await pool.redis.ping()
+                done.append(number)
+
+            for round_ in range(3):
+                bus.add_listener("tag", once)
+                await bus.publish("tag", round_)
+                await bus.publish("tag", round_)
+
+                async with asyncio.timeout(20):
+                    while len(done) <= round_:  # noqa: ASYNC110 - until it has happened elsewhere
+                        await asyncio.sleep(0.005)
+
+            assert done == [0, 1, 2]
+
+    async def test_it_ends_with_the_bus(self, redis_url: str) -> None:
+        """One that hangs is cancelled when the bus closes."""
+        hangs, ended = asyncio.Event(), asyncio.Event()
+
+        async def hang() -> None:
+            hangs.set()
+
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        async with RedisPool(url=redis_url) as pool:
+            bus = RedisEventBus(pool, "c")
+            await bus.start()
+            bus.add_listener("tag", hang)
+            await bus.publish("tag")
+            await asyncio.wait_for(hangs.wait(), 20)
+            assert bus.remove_listener("tag", hang)
+            await bus.close(drain=0)
+            assert ended.is_set()
+
+
+class TestStarting:
+    """A start of a stream bus that does not go its way."""
+
+    async def test_closed_meanwhile(self, redis_url: str) -> None:
+        """Closing wins: nothing is left running, and the start says so."""
+        async with RedisPool(url=redis_url) as pool:
+            bus = StreamEventBus(pool, "s", "g")
+            starting = asyncio.ensure_future(bus.start())
+            await asyncio.sleep(0)
+            await bus.close()
+
+            with pytest.raises(ClosedError):
+                await starting
+
+            assert not bus._tasks
+
+    async def test_twice_at_once(self, redis_url: str) -> None:
+        """The second is refused; one set of tasks runs."""
+        async with RedisPool(url=redis_url) as pool:
+            bus = StreamEventBus(pool, "s", "g")
+            first, second = await asyncio.gather(bus.start(), bus.start(), return_exceptions=True)
+            assert first is None
+            assert isinstance(second, UsageError)
+            await bus.close()
+
+    async def test_cancelled(self, redis_url: str) -> None:
+        """It can be started again."""
+        async with RedisPool(url=redis_url) as pool:
+            bus = StreamEventBus(pool, "s", "g")
+            starting = asyncio.ensure_future(bus.start())
+            await asyncio.sleep(0)
+            starting.cancel()
+            await asyncio.wait([starting])
+
+            async with bus:
+                ear = Ear()
+                bus.add_listener("tag", ear)
+                await bus.publish("tag", 1)
                 await ear.until(1)
 
 

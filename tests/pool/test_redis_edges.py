@@ -57,6 +57,28 @@ class TestClient:
                 pipe.execute_command("NOSUCH", **{EMPTY_RESPONSE: "empty"})
                 assert await pipe.execute() == ["x", "empty"]
 
+    async def test_special_options_of_blocking_commands(self, redis_url: str) -> None:
+        """They count on a connection of one's own as well, alone or lent for the command."""
+        async with (
+            RedisPool(url=redis_url, decode_responses=True) as pool,
+            pool.get_client(alone=True) as alone,
+        ):
+            for redis in (pool.redis, alone):
+                await redis.rpush("list", b"\xff", b"\xfe")
+                pop = ("BLPOP", "list", 1)
+                assert list(await redis.execute_command(*pop, **{NEVER_DECODE: []})) == [b"list", b"\xff"]
+
+                with pytest.raises(UnicodeDecodeError):
+                    await redis.execute_command(*pop)
+
+                await redis.set("text", "t")
+                pop = ("BLPOP", "text", 1)
+                assert await redis.execute_command(*pop, **{EMPTY_RESPONSE: "empty"}) == "empty"
+                await redis.delete("text")
+
+                with pytest.raises(driver.ResponseError):
+                    await redis.execute_command("BLPOP", "list", -1)
+
     async def test_empty_and_async_pipelines(self, redis_url: str) -> None:
         """An empty pipeline asks nobody; callbacks may be async there too, and may fail."""
 

@@ -152,7 +152,7 @@ class RedisEventBus:
 
     def remove_listener(self, tag: str, coro: Listener) -> bool:
         """
-        End listening; events that wait for the listener are dropped.
+        End listening; events that wait for the listener are dropped, a call that is under way goes on.
 
         Args:
             tag: What kind of event.
@@ -262,7 +262,7 @@ class RedisEventBus:
 
                     lost_at = 0.0
                     await self._receive(pubsub)
-            except _LOST as error:
+            except Exception as error:  # whatever others publish must not end the bus
                 if not first.done():
                     first.set_exception(
                         self._unavailable(error) if isinstance(error, TimeoutError) else error
@@ -278,7 +278,12 @@ class RedisEventBus:
 
                 if not lost_at:
                     lost_at, reason = time.monotonic(), str(error) or type(error).__name__
-                    _logger.warning("event bus %r lost its subscription: %s", self._channel, reason)
+                    _logger.warning(
+                        "event bus %r lost its subscription: %s",
+                        self._channel,
+                        reason,
+                        exc_info=not isinstance(error, _LOST),
+                    )
             finally:
                 self._subscribed = False
 

@@ -59,7 +59,7 @@ def dump(event: Event) -> str:
         return json.dumps(
             {"tag": event.tag, "args": list(event.args), "kwargs": dict(event.kwargs)}, separators=(",", ":")
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         message = f"an event {event.tag!r} holds what JSON cannot: {error}"
         raise UsageError(message, tag=event.tag) from error
 
@@ -77,7 +77,7 @@ def load(text: str | bytes) -> Event | None:
     try:
         data = json.loads(text)
         return Event(str(data["tag"]), list(data["args"]), dict(data["kwargs"]))
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
@@ -115,6 +115,7 @@ class _Worker:
         self._wake = asyncio.Event()
         self._rest = asyncio.Event()
         self._rest.set()
+        self._retired = False
         self._delivered = self._failed = self._dropped = 0
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"ws-pool listener {tag}")
 
@@ -135,6 +136,16 @@ class _Worker:
         self._queue.append(event)
         self._rest.clear()
         self._wake.set()
+
+    def retire(self) -> None:
+        """Take no more events; the call that is under way may end by itself."""
+        self._retired = True
+        self._queue.clear()
+        self._wake.set()
+
+    @property
+    def ended(self) -> bool:
+        return self._task.done()
 
     async def drained(self) -> None:
         await self._rest.wait()
@@ -163,6 +174,10 @@ class _Worker:
                     self._delivered += 1
 
             self._rest.set()
+
+            if self._retired:
+                return
+
             self._wake.clear()
             await self._wake.wait()
 
@@ -187,7 +202,7 @@ class Subscribers:
         self._listeners: dict[str, list[Listener]] = {}
         self._workers: dict[str, list[_Worker]] = {}
         self._running = False
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: list[_Worker] = []
 
     def add(self, tag: str, listener: Listener) -> None:
         """Add a listener; one that is there already stays once."""
@@ -210,9 +225,8 @@ class Subscribers:
 
         for worker in [worker for worker in self._workers.get(tag, ()) if worker.listener == listener]:
             self._workers[tag].remove(worker)
-            task = asyncio.get_running_loop().create_task(worker.stop())
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
+            worker.retire()
+            self._leaving = [*(other for other in self._leaving if not other.ended), worker]
 
         return True
 
@@ -232,7 +246,7 @@ class Subscribers:
             drain: Seconds in which queues may empty.
         """
         self._running = False
-        workers = [worker for group in self._workers.values() for worker in group]
+        workers = [*(worker for group in self._workers.values() for worker in group), *self._leaving]
         self._workers.clear()
 
         try:
@@ -240,7 +254,7 @@ class Subscribers:
                 async with asyncio.timeout(drain):
                     await asyncio.gather(*(worker.drained() for worker in workers))
         finally:
-            await asyncio.gather(*(worker.stop() for worker in workers), *self._leaving)
+            await asyncio.gather(*(worker.stop() for worker in workers))
 
     def deliver(self, event: Event) -> int:
         """Queue an event for its listeners, and tell how many there are."""

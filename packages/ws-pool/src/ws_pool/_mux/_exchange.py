@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from redis import exceptions as driver
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
+from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 
 from ws_pool._mux._commands import Route, block_seconds, canonical, route_of
 
@@ -62,8 +63,17 @@ async def _exchange_blocking(
 ) -> Any:
     """Do the same, but leave the connection open when cancelled, so that `settle` can read the reply."""
     await connection.send_command(*args)
-    reply = await connection.read_response(disconnect_on_error=False)
+    raw = options.pop(NEVER_DECODE, None) is not None
     options.pop("keys", None)
+
+    try:
+        reply = await connection.read_response(disable_decoding=raw, disconnect_on_error=False)
+    except driver.ResponseError:
+        if EMPTY_RESPONSE in options:
+            return options[EMPTY_RESPONSE]
+        raise
+
+    options.pop(EMPTY_RESPONSE, None)
     callback = client.response_callbacks.get(args[0])
     result = reply if callback is None else callback(reply, **options)
     return await result if inspect.isawaitable(result) else result

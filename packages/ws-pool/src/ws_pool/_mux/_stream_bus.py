@@ -242,6 +242,7 @@ class StreamEventBus:
         Raises:
             UnavailableError: The server cannot be reached.
             UsageError: The bus was started before.
+            ClosedError: The bus was closed, if only meanwhile.
         """
         if self._state != "new":
             error = ClosedError if self._state == "closed" else UsageError
@@ -249,7 +250,17 @@ class StreamEventBus:
                 f"stream bus {self._stream!r} was started before: make a new one", stream=self._stream
             )
 
-        await self._member.create()
+        self._state = "starting"
+
+        try:
+            await self._member.create()
+        except BaseException:
+            self._state = "new" if self._state == "starting" else self._state
+            raise
+
+        if self._state != "starting":
+            raise ClosedError(f"stream bus {self._stream!r} was closed meanwhile", stream=self._stream)
+
         self._state = "open"
         loop = asyncio.get_running_loop()
         chores: list[Callable[[], Awaitable[None]]] = [self._read, self._claim, self._stay_alive]
@@ -336,8 +347,9 @@ class StreamEventBus:
     async def _read(self) -> None:
         """Take what is new, and what this consumer was given and never got because of a lost reply."""
         if self._look_back:
+            self._look_back = False  # a failure meanwhile, of this or another chore, asks for it again
             await self._take_own()
-            self._look_back = self._reborn = False
+            self._reborn = False
 
         for entry_id, text in await self._member.read_new(await self._lines.room()):
             self._lines.accept(Message(entry_id, text, 1, owed=True))

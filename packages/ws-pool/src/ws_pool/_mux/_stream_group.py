@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from redis import exceptions as driver
+from redis.client import NEVER_DECODE
 
 from ws_pool._mux._delivery import Event, dump
 from ws_pool._mux._stream_shapes import FIELD, entries_of, order_of, payload_of, text_of
@@ -17,6 +18,7 @@ __all__ = ("ConsumerGroup", "Entry")
 
 _PAGE: Final = 100  # messages of one look back
 _BLOCK: Final = 1000  # milliseconds to wait for what is new
+_RAW: Final = {NEVER_DECODE: True}  # an entry that is no text must not hide those that are
 
 _FORGET: Final = """\
 local forgotten = 0
@@ -114,6 +116,7 @@ class ConsumerGroup:
             "COUNT",
             count,
             parse_justid=False,
+            **_RAW,
         )
         return text_of(reply[0]), [
             (text_of(entry), payload_of(fields)) for entry, fields in reply[1] if fields
@@ -188,6 +191,7 @@ class ConsumerGroup:
             "STREAMS",
             self._stream,
             cursor,
+            **_RAW,
         )
         return [(text_of(entry_id), payload_of(fields)) for entry_id, fields in entries_of(reply)]
 

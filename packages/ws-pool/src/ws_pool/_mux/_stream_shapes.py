@@ -9,6 +9,7 @@ __all__ = ("FIELD", "entries_of", "order_of", "payload_of", "text_of")
 
 FIELD: Final = "event"
 """The field of a stream's entry that holds the event."""
+_FIELDS: Final = (FIELD, FIELD.encode())
 
 
 def entries_of(reply: Any) -> list[Any]:  # Any: a reply, whose shape depends on the protocol version
@@ -24,10 +25,14 @@ def entries_of(reply: Any) -> list[Any]:  # Any: a reply, whose shape depends on
 
 
 def payload_of(fields: Any) -> str:  # Any: a reply
-    """Give the event of an entry; empty for an entry that was deleted while it was pending."""
+    """Give the event of an entry; empty for one that is no text, or was deleted while it was pending."""
     fields = fields or ()
     items = fields.items() if isinstance(fields, Mapping) else zip(fields[::2], fields[1::2], strict=True)
-    return next((text_of(value) for name, value in items if text_of(name) == FIELD), "")
+
+    try:
+        return next((text_of(value) for name, value in items if name in _FIELDS), "")
+    except UnicodeDecodeError:
+        return ""
 
 
 def order_of(entry_id: str) -> tuple[int, int]:
