@@ -128,6 +128,65 @@ class TestOutage:
 
         run_virtual(scenario())
 
+    def test_one_loss_in_use_casts_doubt_on_all_others(self):
+        """When a lent connection was lost, none that fell silent is lent again; sound ones are."""
+
+        async def scenario() -> None:
+            connector = FakeConnector()
+            connector.delay = lambda: 0.01
+
+            async with make_pool(
+                connector, min_size=0, max_size=6, ping_after=60.0, is_lost=lambda conn: conn.broken
+            ) as pool:
+                idle = [await pool.acquire() for _ in range(2)]
+                sound, silent, lost = [await pool.acquire() for _ in range(3)]
+                kept = sound.connection
+
+                for lease in idle:
+                    lease.connection.silent = True
+                    pool.release(lease)
+
+                silent.connection.silent = True
+                lost.connection.broken = True
+                pool.release(lost)
+                pool.release(silent)
+                pool.release(sound)
+                assert pool.statistics().idle == 0, "all of them are being verified"
+                leases = [await pool.acquire() for _ in range(6)]
+                assert kept in [lease.connection for lease in leases]
+                assert not any(lease.connection.silent for lease in leases)
+
+                for lease in leases:
+                    pool.release(lease)
+
+                pings = connector.pings
+                assert pool.statistics().idle == 6, "they are trusted again"
+
+                async with pool.lease():
+                    assert connector.pings == pings
+
+        run_virtual(scenario())
+
+    def test_a_connection_that_its_user_has_broken_casts_no_doubt(self):
+        """Where only a cancelled exchange has ended a connection, the others are not asked."""
+
+        async def scenario() -> None:
+            connector = FakeConnector()
+            connector.delay = lambda: 0.01
+
+            async with make_pool(
+                connector, min_size=0, max_size=3, ping_after=60.0, is_lost=lambda conn: conn.broken
+            ) as pool:
+                resting, cut = await pool.acquire(), await pool.acquire()
+                pool.release(resting)
+                cut.connection.midway = True
+                pool.release(cut)
+                assert pool.statistics().idle == 1
+                await asyncio.sleep(1)
+                assert connector.pings == 0
+
+        run_virtual(scenario())
+
     def test_waiters_are_told_when_the_last_hope_is_gone(self):
         """Who waits for a connection in use while the server is down hears of it when that one breaks."""
 

@@ -38,6 +38,7 @@ class Slot(Generic[T]):
         "idle_since",
         "stack",
         "taken_at",
+        "trusted_until",
         "warned",
     )
 
@@ -45,6 +46,7 @@ class Slot(Generic[T]):
         self.conn: T = conn
         self.generation: int = generation
         self.expires_at: float = expires_at
+        self.trusted_until: float = expires_at  # when given back before then, it needs no look
         self.check_at: float = expires_at
         self.idle_since: float = 0.0
         self.taken_at: float = 0.0
@@ -252,6 +254,11 @@ class Ledger(Generic[T]):
         slots, self.idle[:] = list(self.idle), ()
         self.doubted += len(slots)
         return slots
+
+    def distrust(self) -> None:
+        """Have all leased connections verified when they come back, because one of them was lost."""
+        for slot in self.leased:
+            slot.trusted_until = float("-inf")
 
     def overdue(self, now: float, max_idle: float) -> list[Slot[T]]:
         """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import get_running_loop
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from ws_pool._connector import Connector
@@ -35,9 +36,20 @@ class Lending(Generic[T]):
         tally: Counts the times.
         watch: Warns.
         hooks: What to call.
+        is_lost: Tells whether a connection was ended by its server.
     """
 
-    __slots__ = ("_hooks", "_is_alive", "_is_clean", "_ledger", "_tally", "_upkeep", "_watch", "watched")
+    __slots__ = (
+        "_hooks",
+        "_is_alive",
+        "_is_clean",
+        "_is_lost",
+        "_ledger",
+        "_tally",
+        "_upkeep",
+        "_watch",
+        "watched",
+    )
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts of one machine
         self,
@@ -47,12 +59,14 @@ class Lending(Generic[T]):
         tally: Tally[T],
         watch: Watch[T],
         hooks: Hooks[T],
+        is_lost: Callable[[T], bool] | None,
         *,
         watched: bool,
     ) -> None:
         self.watched: bool = watched
         self._is_alive = connector.is_alive
         self._is_clean = connector.is_clean
+        self._is_lost = is_lost
         self._ledger = ledger
         self._upkeep = upkeep
         self._tally = tally
@@ -159,10 +173,15 @@ class Lending(Generic[T]):
             return  # the pool was closed meanwhile, and has terminated it
 
         if discard or not self._is_alive(slot.conn):
+            if self._is_lost is not None and self._is_lost(slot.conn):
+                upkeep.distrust()
+
             upkeep.terminate(slot)
         elif ledger.outdated(slot, now):
             upkeep.retire(slot)
         elif not self._is_clean(slot.conn):
             upkeep.cleanse(slot)
+        elif now >= slot.trusted_until:
+            upkeep.verify(slot)
         else:
             upkeep.offer(slot, now)

@@ -174,6 +174,21 @@ class Upkeep(Generic[T]):
         self._ledger.resetting += 1
         self._crew.spawn(self._reset(slot), slot)
 
+    def verify(self, slot: Slot[T]) -> None:
+        """
+        Make sure in the background that a connection is alive, then put it where it is needed.
+
+        Args:
+            slot: The connection; it has no place in the books at the moment.
+        """
+        self._ledger.verifying += 1
+        self._crew.spawn(self._verify(slot), slot)
+
+    def distrust(self) -> None:
+        """Verify all connections, idle ones now, leased ones when they come back: one was lost in use."""
+        self._ledger.distrust()
+        self._doubt()
+
     def terminate(self, slot: Slot[T], *, told: bool = False) -> None:
         """
         Close a connection at once.
@@ -358,6 +373,7 @@ class Upkeep(Generic[T]):
     def _place(self, slot: Slot[T]) -> None:
         """Put a connection that is in order where it is needed, unless its time is over."""
         now = self.timers.now()
+        slot.trusted_until = slot.expires_at
 
         if self.state is not State.OPEN or self._ledger.outdated(slot, now):
             self.retire(slot)

@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import itertools
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from ws_core.component import Health
@@ -260,7 +261,7 @@ class MysqlPool(SqlPool):
     ) -> Pool[MysqlConnection]:
         connector = MysqlConnector(server, reset_always=always)
         options = {**options, "connect_timeout": server.connect_timeout}
-        return make_pool(connector, name, options, min_size=1, max_size=10)
+        return make_pool(connector, name, options, is_lost=attrgetter("lost"), min_size=1, max_size=10)
 
 
 def _replica(entry: object, primary: Mapping[str, object], where: str) -> Server:

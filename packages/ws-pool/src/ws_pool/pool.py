@@ -68,6 +68,8 @@ class Pool(Generic[T]):
             it never loses a connection.
         is_refusal: Tells whether a connect failed because the server refuses us, as for a wrong
             password: the pauses between attempts then grow to 30 s instead of 0.5 s.
+        is_lost: Tells of a connection that comes back dead whether the server has ended it, rather
+            than its user: all others are then verified before they are lent again.
         clock: Gives the time in seconds; `time.monotonic` by default.
 
     Example:
@@ -109,6 +111,7 @@ class Pool(Generic[T]):
         on_release: Callable[[T], object] | None = None,
         on_close: Callable[[T], object] | None = None,
         is_refusal: Callable[[BaseException], bool] | None = None,
+        is_lost: Callable[[T], bool] | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         check_numbers(min_size=min_size, max_size=max_size, max_connecting=max_connecting)
@@ -137,6 +140,7 @@ class Pool(Generic[T]):
             self._tally,
             self._watch,
             hooks,
+            is_lost,
             watched=self._watched,
         )
         self._low_water = self._watch.low_water
@@ -284,7 +288,7 @@ class Pool(Generic[T]):
 
         now = self._now()
 
-        if now >= slot.expires_at or slot.generation != ledger.generation or slot not in ledger.leased:
+        if now >= slot.trusted_until or slot.generation != ledger.generation or slot not in ledger.leased:
             self._lending.take_back(slot)
             return
 

@@ -48,6 +48,7 @@ class MysqlConnection(ABC):
         "driver_error",
         "encoding",
         "in_exchange",
+        "lost",
         "raw",
         "read_packet",
         "send",
@@ -73,6 +74,7 @@ class MysqlConnection(ABC):
         self.in_exchange = False
         self.streaming = False
         self.cut = False
+        self.lost = False  # by the server or the network, not by a user who went away
 
     def __repr__(self) -> str:
         return f"<MysqlConnection {id(self):#x}>"
@@ -357,7 +359,8 @@ class MysqlConnection(ABC):
         """Book an error of the driver, and translate it."""
         self.in_exchange = False
         failure = mysql_error(error, sql)
-        self.cut = self.cut or isinstance(failure, UnavailableError) or not self.connected
+        self.lost = self.lost or isinstance(failure, UnavailableError)
+        self.cut = self.cut or self.lost or not self.connected
         return failure
 
 
@@ -384,15 +387,19 @@ class AiomysqlConnection(MysqlConnection):
     @property
     def connected(self) -> bool:
         """Whether neither side has closed the connection."""
-        raw = self.raw
-        return raw._writer is not None and not raw._reader.eof_received  # noqa: SLF001 - no public way to see it
+        return self.raw._writer is not None and not self._ended()  # noqa: SLF001 - no public way to see it
 
     @property
     def clean(self) -> bool:
         """Whether the connection can be used and its session is as new; asked at each release."""
         raw = self.raw
         bad = self.dirty or self.cut or self.in_exchange or self.streaming or raw._writer is None  # noqa: SLF001 - as above
-        return not (bad or raw.server_status & _IN_TRANSACTION or raw._reader.eof_received)  # noqa: SLF001 - as above
+        return not (bad or raw.server_status & _IN_TRANSACTION or self._ended())
+
+    def _ended(self) -> bool:
+        """Tell whether the server has closed its end, or reset the connection."""
+        reader = self.raw._reader  # noqa: SLF001 - as above
+        return reader.eof_received or reader.exception() is not None
 
 
 class AsyncmyConnection(MysqlConnection):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -338,7 +338,14 @@ class SqlPool(ABC):
         ]
 
 
-def make_pool(connector: Any, name: str, options: Mapping[str, Any], **sizes: int) -> Pool[Any]:
+def make_pool(
+    connector: Any,
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    is_lost: Callable[[Any], bool] | None = None,
+    **sizes: int,
+) -> Pool[Any]:
     """
     Make the pool of connections under a SQL pool.
 
@@ -346,6 +353,7 @@ def make_pool(connector: Any, name: str, options: Mapping[str, Any], **sizes: in
         connector: Opens the connections.
         name: The pool's name.
         options: Checked options.
+        is_lost: See `ws_pool.pool.Pool`.
         **sizes: ``min_size`` and ``max_size`` where the options leave them out.
     """
     chosen = {key: options[key] for key in _OPTIONS if key in options}
@@ -356,7 +364,15 @@ def make_pool(connector: Any, name: str, options: Mapping[str, Any], **sizes: in
     if lifetime is not None and lifetime <= 0:
         chosen["max_lifetime"] = None  # -1 is how the original's pool_recycle said "never"
 
-    return Pool(connector, name=name, min_size=minimum, max_size=maximum, is_refusal=_is_refusal, **chosen)
+    return Pool(
+        connector,
+        name=name,
+        min_size=minimum,
+        max_size=maximum,
+        is_refusal=_is_refusal,
+        is_lost=is_lost,
+        **chosen,
+    )
 
 
 def _is_refusal(error: BaseException) -> bool:
