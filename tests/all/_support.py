@@ -22,7 +22,8 @@ UNPRIVILEGED = (
     "--inh-caps=-dac_override,-dac_read_search",
     "--bounding-set=-dac_override,-dac_read_search",
 )
-PATIENCE = 120.0
+PATIENCE = 300.0
+"""Seconds that only a failure takes: a sale of seconds lasts a minute on a busy machine."""
 T = TypeVar("T")
 
 

@@ -9,9 +9,10 @@ import pytest
 
 from tests.all._browser import BROWSER, browser
 from tests.all._demo import Demo
-from tests.all._support import running
+from tests.all._support import PATIENCE, running
 
 pytestmark = [
+    pytest.mark.timeout(600),
     pytest.mark.browser,
     pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on this machine"),
 ]
@@ -65,4 +66,4 @@ async def test_the_page_shows_the_sale_live(tmp_path: Path) -> None:
             assert page.complaints == []
 
         process.terminate()
-        assert await asyncio.to_thread(process.wait, 60) == 0
+        assert await asyncio.to_thread(process.wait, PATIENCE) == 0
