@@ -206,6 +206,45 @@ class TestBlocks:
             with pytest.raises(UsageError, match="only reads"):
                 await client.update(ADD, which=1, much=1)
 
+    async def test_an_inner_block_that_only_reads_refuses_changes(self, pool: SqlPool):
+        """read_only is honoured inside of a transaction that writes, for that block and those in it."""
+        async with atomic(pool) as client:
+            await client.update(ADD, which=1, much=1)
+
+            for savepoint in (True, False):
+                async with atomic(pool, read_only=True, savepoint=savepoint):
+                    assert await client.count(ACCOUNT) == 10
+
+                    async with atomic(pool), atomic(pool, read_only=True):
+                        pass
+
+                    with pytest.raises(UsageError, match="this block only reads, and UPDATE may change"):
+                        await pool.update(ADD, which=1, much=10)
+
+            await client.update(ADD, which=1, much=1)
+
+        assert await balance(pool, 1) == 102
+
+    async def test_a_database_in_memory_has_the_same_options(self):
+        """Isolation and read_only mean the same where all share one connection."""
+        async with SqlitePool("sqlite:///:memory:") as pool:
+            await pool.create_all(METADATA)
+
+            async with atomic(pool, isolation="SERIALIZABLE"):
+                await pool.insert(ACCOUNT, owner="a", balance=1)
+
+            with pytest.raises(UsageError, match="only reads"):  # noqa: PT012 - the block is what is tested
+                async with atomic(pool, read_only=True):
+                    assert await pool.count(ACCOUNT) == 1
+                    await pool.insert(ACCOUNT, owner="b", balance=1)
+
+            with pytest.raises(UsageError, match="no isolation level"):
+                async with atomic(pool, isolation="READ COMMITTED"):
+                    pass
+
+            await pool.insert(ACCOUNT, owner="c", balance=1)
+            assert await pool.count(ACCOUNT) == 2
+
 
 class TestDecorator:
     """Functions that happen as a whole."""

@@ -53,7 +53,8 @@ def atomic(
         isolation: ``READ COMMITTED`` and so on, for the outermost block.
         retry_deadlocks: How often a decorated function is run again, with growing pauses, when the
             server reports a deadlock, a lock timeout or (SQLite) a busy database.
-        read_only: Have the server refuse changes.
+        read_only: Have the server refuse changes; in an inner block of one that may write, and for a
+            SQLite database in memory, the client itself refuses them.
 
     Returns:
         An async context manager that gives the client, and a decorator for coroutine functions.

@@ -122,8 +122,7 @@ class SqlitePool(SqlPool):
             connector = SqliteConnector(file, writable=False)
             self._readers = make_pool(connector, name, options, min_size=1, max_size=4)
 
-            self.client_class: type[SqlClient] = RoutingClient
-
+        self.client_class: type[SqlClient] = MemoryClient if file.in_memory else RoutingClient
         self.source: Pool[Any] = self._readers
 
         if importlib.util.find_spec("aiosqlite") is None:
@@ -231,6 +230,26 @@ class SqlitePool(SqlPool):
         return BorrowedSqlite(conn.raw, release)
 
 
+class MemoryClient(SqlClient):
+    """A client of a database in memory, which has one connection for all."""
+
+    __slots__ = ()
+
+    async def begin_outermost(self, isolation: str | None, *, read_only: bool) -> None:
+        """
+        Open a transaction.
+
+        Args:
+            isolation: SQLite's transactions are serializable; nothing else can be asked for.
+            read_only: Whether changes are refused; the client does that itself.
+        """
+        _check_isolation(isolation)
+        await super().begin_outermost(None, read_only=False)
+
+        if read_only:
+            self.restrict(True)
+
+
 class RoutingClient(SqlClient):
     """A client that reads on its own connection, and takes the writing one for each change or transaction."""
 
@@ -251,9 +270,7 @@ class RoutingClient(SqlClient):
             isolation: SQLite's transactions are serializable; nothing else can be asked for.
             read_only: Whether changes are refused.
         """
-        if isolation not in {None, "SERIALIZABLE"}:
-            message = f"SQLite has no isolation level {isolation!r}: its transactions are serializable"
-            raise UsageError(message)
+        _check_isolation(isolation)
 
         if read_only or self.read_only:
             await self.control("BEGIN")
@@ -295,3 +312,9 @@ class RoutingClient(SqlClient):
             return await self._exchange(connection, sql, values)
         finally:
             pool.release_writer(lease)
+
+
+def _check_isolation(isolation: str | None) -> None:
+    if isolation not in {None, "SERIALIZABLE"}:
+        message = f"SQLite has no isolation level {isolation!r}: its transactions are serializable"
+        raise UsageError(message)

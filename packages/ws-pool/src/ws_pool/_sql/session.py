@@ -58,6 +58,7 @@ class Session:
         "depth",
         "doomed",
         "read_only",
+        "restricted",
         "savepoints",
     )
 
@@ -75,6 +76,7 @@ class Session:
         self._compiler: Compiler = _GONE
         self.depth: int = 0
         self.doomed: bool = False
+        self.restricted: bool = False  # by a block that only reads, whose transaction may write
         self._plain = not read_only and self._is_plain()
 
     def __repr__(self) -> str:
@@ -172,7 +174,8 @@ class Session:
 
         Args:
             isolation: ``READ COMMITTED`` and so on, for this transaction only.
-            read_only: Have the server refuse changes.
+            read_only: Have the server refuse changes; inside of a transaction that may write, the
+                client itself refuses them.
             savepoint: False joins an outer transaction without a savepoint.
 
         Returns:
@@ -261,9 +264,19 @@ class Session:
 
     def ended(self) -> None:
         """Book the end of the outermost transaction."""
-        self.doomed = False
+        self.doomed = self.restricted = False
         self._transaction_task = None
         self._plain = self._is_plain()
+
+    def restrict(self, restricted: bool) -> None:  # noqa: FBT001 - it is all there is to say
+        """
+        Refuse changes from now on, or no longer.
+
+        Args:
+            restricted: Whether to refuse them.
+        """
+        self.restricted = restricted
+        self._plain = not self.doomed and self._is_plain()
 
     @property
     def compiler(self) -> Compiler:
@@ -385,7 +398,7 @@ class Session:
 
     def _is_plain(self) -> bool:
         """Tell whether statements need nothing but to be run."""
-        return not (self.read_only or self._lock is not None or self._pool.watched)
+        return not (self.read_only or self.restricted or self._lock is not None or self._pool.watched)
 
     def _look_through(self, outer: Session) -> Self:
         """Read over the connection of an outer block's client, inside its transaction; refuse changes."""
@@ -402,10 +415,11 @@ class Session:
         return UsageError(message)
 
     def _check(self, plan: Plan) -> None:
-        """Refuse changes by a client that only reads."""
-        if self.read_only and not plan.reading:
+        """Refuse changes by a client, or in a block, that only reads."""
+        if (self.read_only or self._root.restricted) and not plan.reading:
             what = plan.kind.upper() or "the statement"
-            message = f"this client only reads, and {what} may change data: take one without read_only"
+            who, other = ("client", "take one") if self.read_only else ("block", "make it one")
+            message = f"this {who} only reads, and {what} may change data: {other} without read_only"
             raise UsageError(message, sql=plan.sql)
 
     def _guard(self, plan: Plan | None) -> SqlConnection:

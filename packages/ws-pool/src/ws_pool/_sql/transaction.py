@@ -32,7 +32,7 @@ class Transaction:
     it earlier.
     """
 
-    __slots__ = ("_client", "_isolation", "_name", "_open", "_read_only", "_savepoint")
+    __slots__ = ("_client", "_isolation", "_name", "_open", "_read_only", "_restricts", "_savepoint")
 
     def __init__(self, client: Session, *, isolation: str | None, read_only: bool, savepoint: bool) -> None:
         if isolation is not None:
@@ -49,6 +49,7 @@ class Transaction:
         self._savepoint = savepoint
         self._name: str | None = None
         self._open = False
+        self._restricts = False
 
     async def __aenter__(self) -> Self:
         client = self._client
@@ -145,6 +146,10 @@ class Transaction:
                 client.savepoints += 1
                 self._name = f"ws_{client.savepoints}"
                 await client.control(f"SAVEPOINT {self._name}")
+
+            if self._read_only and not client.restricted:
+                self._restricts = True
+                client.restrict(True)
         else:
             await client.begin_outermost(self._isolation, read_only=self._read_only)
 
@@ -211,3 +216,6 @@ class Transaction:
 
         self._open = False
         self._client.depth -= 1
+
+        if self._restricts:
+            self._client.restrict(False)
