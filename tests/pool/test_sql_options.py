@@ -125,7 +125,7 @@ async def test_many_rows_fit_a_small_packet(start_server: StartServer):
     server = start_server(MariaDBServer, config={"max-allowed-packet": 16384})
 
     async with MysqlPool(server.url) as pool:
-        assert pool.packet_limit == 16384
+        assert pool._packet_limit == 16384
         await pool.execute("CREATE TABLE t (id INT PRIMARY KEY, text VARCHAR(2000))")
         rows = [{"id": n, "text": "é" * 900} for n in range(100)]
         again = f" ON DUPLICATE KEY UPDATE text = '{'x' * 1900}'"

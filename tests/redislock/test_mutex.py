@@ -285,7 +285,7 @@ class TestHold:
 
         async def body() -> None:
             async with lock.hold() as held:
-                held.lose("for the test")
+                held._lose("for the test")
                 inside.set()
                 await asyncio.sleep(30)
 
@@ -306,7 +306,7 @@ class TestHold:
         """A block that ends before its cancel arrives leaves no cancel behind."""
         with pytest.raises(LockLost):
             async with MutexLock(redis, "k", 60).hold() as held:
-                held.lose("for the test")
+                held._lose("for the test")
 
         task = asyncio.current_task()
         assert task is not None

@@ -37,7 +37,7 @@ class TestHeld:
         held.doubtful = True  # an ENTER was not answered, and may still arrive
         monkeypatch.setattr(_held, "boot_time", lambda: boot_time() + 1000)
         assert not lock.release()
-        assert held.loss().context["reason"] == "its deadline passed"
+        assert held._loss().context["reason"] == "its deadline passed"
         lock.close()
         assert client.pttl(f"wsl:m:{{k}}:done:{held.token}") > 10_000
 
@@ -45,8 +45,8 @@ class TestHeld:
         """A second end finds nothing left, and is no loss."""
         lease = Lease(60, sent_at=boot_time())
         held = Held(name="k", token="x1", fence=1, lease=lease, hub=hub_for(client), since=0.0)
-        assert held.end() > 59
-        assert held.end() == 0.0
+        assert held._end() > 59
+        assert held._end() == 0.0
         assert not held.lost
         assert not held.renew()
 
@@ -56,9 +56,9 @@ class TestHeld:
         lock = MutexLock(client, "k", 60, observer=observer)
         assert lock.acquire()
         held = lock.current()
-        held.lose("first")
-        held.lose("second")
-        assert "first" in str(held.loss())
+        held._lose("first")
+        held._lose("second")
+        assert "first" in str(held._loss())
         assert observer.statistics()["lost"] == 1
         assert not lock.release()
 
@@ -70,7 +70,7 @@ class TestHeld:
         first = pool.submit(held.wait_lost)
         until(lambda: held._event is not None)
         second = pool.submit(held.wait_lost)
-        held.lose("for the test")
+        held._lose("for the test")
         first.result(10)
         second.result(10)
         assert not lock.release()
@@ -85,7 +85,7 @@ class TestHeld:
             del lock
 
         assert not held._lease.renewing
-        held.end()
+        held._end()
 
     def test_a_renewal_that_is_refused(self, client: Redis):
         """A mistake in the data comes out of a renewal as it is."""
@@ -113,8 +113,8 @@ class TestHeld:
         """A loss between the acquisition and the block is told at the block's end."""
         hold = MutexLock(client, "k", 60).hold()
         held = hold.acquire()
-        held.lose("for the test")
-        hold.enter()
+        held._lose("for the test")
+        hold._enter()
 
         with pytest.raises(LockLost, match="for the test"):
             hold.__exit__(None, None, None)
@@ -148,7 +148,7 @@ class TestWatch:
         watch = watch_of(lock)
         watch._clock = lambda: boot_time() + (left.pop(0) if len(left) > 1 else left[0])
         assert not lock.renew()
-        assert reason in str(held.loss())
+        assert reason in str(held._loss())
         assert not lock.release()
 
     def test_the_deadline_has_moved(self, lock: MutexLock):

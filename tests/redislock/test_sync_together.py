@@ -52,14 +52,14 @@ class TestElection:
         """A candidate that was refused for now stands again."""
         client.config_set("maxmemory", 1)
         election = LeaderElection(client, "l", lease=60)
-        sleep, pauses = election._lock.rest, list[float]()
+        sleep, pauses = election._lock._rest, list[float]()
 
         def rest(seconds: float) -> None:
             pauses.append(seconds)
             sleep(0.0)
             client.config_set("maxmemory", 0)
 
-        monkeypatch.setattr(election._lock, "rest", rest)
+        monkeypatch.setattr(election._lock, "_rest", rest)
 
         try:
             assert next(election).leading

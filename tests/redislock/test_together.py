@@ -327,7 +327,7 @@ class TestObservers:
         for callback in (slow, quick):
             lock = MutexLock(redis, callback.__name__, 60, on_lost=callback)
             await lock.acquire()
-            lock.current().lose("for the test")
+            lock.current()._lose("for the test")
             await lock.aclose()
 
         await seen.wait()

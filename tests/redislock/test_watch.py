@@ -28,7 +28,7 @@ async def hub() -> FakeHub:
 class Losses(list[str]):
     """What a watch was told."""
 
-    lose = list.append
+    _lose = list.append
 
 
 class TestWatch:
@@ -120,15 +120,15 @@ class TestHeld:
         assert repr(held) == f"<Held 'k' fence={held.fence} held>"
         waiters = [asyncio.create_task(held.wait_lost()) for _ in range(2)]
         await asyncio.sleep(0)
-        held.lose("first")
-        held.lose("second")
+        held._lose("first")
+        held._lose("second")
         await asyncio.gather(*waiters)
         await held.wait_lost()
         assert lost == [held]
-        assert "first" in str(held.loss())
+        assert "first" in str(held._loss())
         assert repr(held) == f"<Held 'k' fence={held.fence} lost>"
-        held.end()
-        assert held.end() == 0  # a second end changes nothing
+        held._end()
+        assert held._end() == 0  # a second end changes nothing
         await lock.aclose()
 
     async def test_over(self, redis7: Redis):

@@ -83,7 +83,7 @@ class MysqlPool(SqlPool):
         self._set_up(name, section, "MysqlPool")
 
     @classmethod
-    def of_section(cls, name: str, section: Mapping[str, object], where: str) -> Self:
+    def _of_section(cls, name: str, section: Mapping[str, object], where: str) -> Self:
         """
         Make a pool of a settings section.
 
@@ -96,7 +96,7 @@ class MysqlPool(SqlPool):
             The pool, not started.
         """
         pool = cls.__new__(cls)
-        pool._set_up(name, section, where)  # noqa: SLF001 - an instance of this very class
+        pool._set_up(name, section, where)
         return pool
 
     def _set_up(self, name: str, section: Mapping[str, object], where: str) -> None:
@@ -138,11 +138,11 @@ class MysqlPool(SqlPool):
 
         try:
             for replica in self._replicas:
-                replica._ledger.min_size = 0  # noqa: SLF001 - a replica may be down at the start
+                replica._ledger.min_size = 0  # a replica may be down at the start
                 await replica.start()
 
             if self._pool.statistics().min_size:
-                await self.learn()
+                await self._learn()
         except BaseException:
             await self.close(timeout=0)
             raise
@@ -192,7 +192,7 @@ class MysqlPool(SqlPool):
         for pool in (self._pool, *self._replicas):
             pool.expire()
 
-    async def choose(self, session: Session) -> Lease[Any]:
+    async def _choose(self, session: Session) -> Lease[Any]:
         """
         Take a connection for a client that only reads: a replica's, or the primary's.
 
@@ -214,19 +214,19 @@ class MysqlPool(SqlPool):
             except UnavailableError:
                 continue
 
-            session.draw_from(pool)
+            session._draw_from(pool)
             return lease
 
-        return await super().choose(session)
+        return await super()._choose(session)
 
-    def index_statements(self, table: Table) -> Sequence[ExecutableDDLElement]:
+    def _index_statements(self, table: Table) -> Sequence[ExecutableDDLElement]:
         """
         Give what creates a table's indexes.
 
         Args:
             table: The table.
         """
-        statements = super().index_statements(table)
+        statements = super()._index_statements(table)
         mariadb = bool(getattr(self.compiler.dialect, "is_mariadb", False))
         return statements if mariadb else []  # MySQL has no CREATE INDEX IF NOT EXISTS
 
@@ -236,12 +236,12 @@ class MysqlPool(SqlPool):
         turn = next(self._turn) % len(up) if up else 0
         return [*up[turn:], *up[:turn]]
 
-    async def learn_limit(self) -> int:
+    async def _learn_limit(self) -> int:
         """Ask for the greatest statement in bytes that the server takes: its max_allowed_packet."""
         async with self._pool.lease() as connection:
             reply = await connection.run("SELECT @@max_allowed_packet", None)
 
-        return int(reply.rows[0][0]) if reply.rows else self.packet_limit
+        return int(reply.rows[0][0]) if reply.rows else self._packet_limit
 
     async def _borrow(self) -> Borrowed:
         lease = await self._pool.acquire()

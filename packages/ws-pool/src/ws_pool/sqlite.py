@@ -75,7 +75,7 @@ class SqlitePool(SqlPool):
         self._set_up(name, section, "SqlitePool")
 
     @classmethod
-    def of_section(cls, name: str, section: Mapping[str, object], where: str) -> Self:
+    def _of_section(cls, name: str, section: Mapping[str, object], where: str) -> Self:
         """
         Make a pool of a settings section.
 
@@ -88,7 +88,7 @@ class SqlitePool(SqlPool):
             The pool, not started.
         """
         pool = cls.__new__(cls)
-        pool._set_up(name, section, where)  # noqa: SLF001 - an instance of this very class
+        pool._set_up(name, section, where)
         return pool
 
     def _set_up(self, name: str, section: Mapping[str, object], where: str) -> None:
@@ -149,7 +149,7 @@ class SqlitePool(SqlPool):
             if self._readers is not self._writers:
                 await self._readers.start()
 
-            await self.learn()
+            await self._learn()
         except BaseException:
             await self.close(timeout=0)
             raise
@@ -202,11 +202,11 @@ class SqlitePool(SqlPool):
         if not self._file.in_memory:
             self._writers.expire()
 
-    async def acquire_writer(self) -> Lease[SqliteConnection]:
+    async def _acquire_writer(self) -> Lease[SqliteConnection]:
         """Take the writing connection."""
         return await self._writers.acquire()
 
-    def release_writer(self, lease: Lease[SqliteConnection]) -> None:
+    def _release_writer(self, lease: Lease[SqliteConnection]) -> None:
         """
         Give the writing connection back.
 
@@ -235,7 +235,7 @@ class MemoryClient(SqlClient):
 
     __slots__ = ()
 
-    async def begin_outermost(self, isolation: str | None, *, read_only: bool) -> None:
+    async def _begin_outermost(self, isolation: str | None, *, read_only: bool) -> None:
         """
         Open a transaction.
 
@@ -244,10 +244,10 @@ class MemoryClient(SqlClient):
             read_only: Whether changes are refused; the client does that itself.
         """
         _check_isolation(isolation)
-        await super().begin_outermost(None, read_only=False)
+        await super()._begin_outermost(None, read_only=False)
 
         if read_only:
-            self.restrict(True)
+            self._restrict(True)
 
 
 class RoutingClient(SqlClient):
@@ -262,7 +262,7 @@ class RoutingClient(SqlClient):
         self._reader: SqlConnection | None = None
         self._writing: Lease[SqliteConnection] | None = None
 
-    async def begin_outermost(self, isolation: str | None, *, read_only: bool) -> None:
+    async def _begin_outermost(self, isolation: str | None, *, read_only: bool) -> None:
         """
         Open a transaction: on the writer, unless it only reads.
 
@@ -273,45 +273,45 @@ class RoutingClient(SqlClient):
         _check_isolation(isolation)
 
         if read_only or self.read_only:
-            await self.control("BEGIN")
+            await self._control("BEGIN")
             return
 
         pool = cast("SqlitePool", self._pool)
-        self._writing = await pool.acquire_writer()
+        self._writing = await pool._acquire_writer()
         self._reader, self.connection = self.connection, self._writing.connection
 
         try:
-            await self.control("BEGIN IMMEDIATE")
+            await self._control("BEGIN IMMEDIATE")
         except BaseException:
-            self.ended()
+            self._ended()
             raise
 
-    def ended(self) -> None:
+    def _ended(self) -> None:
         """Give the writing connection back, when the outermost transaction has ended."""
-        super().ended()
+        super()._ended()
         lease, self._writing = self._writing, None
 
         if lease is not None and self._reader is not None:
             self.connection, self._reader = self._reader, None
-            cast("SqlitePool", self._pool).release_writer(lease)
+            cast("SqlitePool", self._pool)._release_writer(lease)
 
     def _is_plain(self) -> bool:
         """Tell whether statements need nothing but to be run; here each needs its connection chosen."""
         return False
 
     async def _perform(self, plan: Plan, sql: str, values: Sequence[Any] | None) -> Reply:
-        if plan.reading or self.depth or self.read_only or not self.begun:
+        if plan.reading or self.depth or self.read_only or not self._begun:
             return await super()._perform(plan, sql, values)
 
         pool = cast("SqlitePool", self._pool)
-        lease = await pool.acquire_writer()
+        lease = await pool._acquire_writer()
 
         try:
             connection = lease.connection
             connection.dirty = connection.dirty or not plan.clean
             return await self._exchange(connection, sql, values)
         finally:
-            pool.release_writer(lease)
+            pool._release_writer(lease)
 
 
 def _check_isolation(isolation: str | None) -> None:

@@ -31,18 +31,18 @@ class Hold:
 
     async def __aenter__(self) -> Held:
         await self.acquire()
-        return self.enter()
+        return self._enter()
 
     async def acquire(self) -> Held:
         """Acquire the lock; the block that a loss cancels has not begun yet."""
         try:
             acquired = await self._lock.acquire(self._timeout)
         except BaseException:
-            await self._lock.part()
+            await self._lock._part()
             raise
 
         if not acquired:
-            await self._lock.part()
+            await self._lock._part()
             raise LockNotAcquired(
                 f"lock {self._lock.name!r} was not free within {self._timeout:g} s",
                 lock=self._lock.name,
@@ -52,12 +52,12 @@ class Hold:
         held = self._held = self._lock.current()
         return held
 
-    def enter(self) -> Held:
+    def _enter(self) -> Held:
         """Begin the block: it is cancelled when the lock is lost, or was lost by now."""
         held = self._held
         assert held is not None  # noqa: S101 - tells the type checker
         self._scope = BodyScope()
-        held.enter(self._scope)
+        held._enter(self._scope)
 
         if not held.locked:
             self._scope.cancel(f"lock {held.name!r} was lost before the block began")
@@ -70,7 +70,7 @@ class Hold:
         held, scope = self._held, self._scope
         assert held is not None  # noqa: S101 - tells the type checker
         assert scope is not None  # noqa: S101 - the same
-        held.leave(scope)
+        held._leave(scope)
         kept = True
 
         try:
@@ -78,12 +78,12 @@ class Hold:
         finally:
             try:
                 # The body may have given it back itself: that is no loss.
-                kept = await self._lock.release() if self._lock.holds(held) else not held.lost
+                kept = await self._lock.release() if self._lock._holds(held) else not held.lost
             except UnavailableError as failure:
                 # The body's work was done under a valid lease, and that is what counts here.
                 _log.warning("%s", failure)
             finally:
-                await self._lock.part()
+                await self._lock._part()
 
         if not kept and (ours or error is None):
-            raise held.loss() from error
+            raise held._loss() from error

@@ -83,7 +83,7 @@ class BaseLock(Acquiring):
         held = self.__dict__.get("_held")
 
         if held is not None and held.locked:
-            held.forsake()
+            held._forsake()
             warnings.warn(
                 f"{self!r} was dropped while it was held: release it, or use `async with`",
                 ResourceWarning,
@@ -146,11 +146,11 @@ class BaseLock(Acquiring):
 
         return self._held
 
-    def holds(self, held: Held) -> bool:
+    def _holds(self, held: Held) -> bool:
         """Tell whether an acquisition is this object's current one."""
         return self._held is held
 
-    def fresh(self) -> Self:
+    def _fresh(self) -> Self:
         """Return a new object for another acquisition of the same lock, with the same options."""
         clone = copy.copy(self)
         unused: dict[str, Any] = {
@@ -245,7 +245,7 @@ class BaseLock(Acquiring):
         if held.reentry in hub.reentrant and hub.reentrant[held.reentry] is held:
             del hub.reentrant[held.reentry]
 
-        left = held.end()
+        left = held._end()
 
         if not left:
             self._undo_late(hub, held)
@@ -304,7 +304,7 @@ class BaseLock(Acquiring):
         def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
             @functools.wraps(function)
             async def locked(*args: P.args, **kwargs: P.kwargs) -> R:
-                async with self.fresh() as lock, lock.hold(timeout):
+                async with self._fresh() as lock, lock.hold(timeout):
                     return await function(*args, **kwargs)
 
             return locked
@@ -319,21 +319,21 @@ class BaseLock(Acquiring):
         finally:
             await self._drain()
 
-    def own_client(self) -> CommandClient | None:
+    def _own_client(self) -> CommandClient | None:
         """Return the client that this object closes: one made from a URL."""
         self._bind()
         return cast("CommandClient | None", self._owned)
 
-    def work_on(self, source: RedisSource) -> None:
+    def _work_on(self, source: RedisSource) -> None:
         """Use another client from now on, with a hub of its own."""
         self._source = source
         self._hub = None
 
-    async def rest(self, seconds: float) -> None:
+    async def _rest(self, seconds: float) -> None:
         """Let time pass."""
         await self._bind().sleep(seconds)
 
-    async def part(self) -> None:
+    async def _part(self) -> None:
         """Close a client of its own after a ``hold()``, unless the object is in a block of its own."""
         if self._owned is not None and self._held is None and not self._entered:
             await self.aclose()

@@ -27,7 +27,7 @@ _log = logging.getLogger("ws_redislock")
 class Losing(Protocol):
     """What is told of the loss."""
 
-    def lose(self, reason: str) -> None:
+    def _lose(self, reason: str) -> None:
         """Take note, once, that the lease is lost."""
 
 
@@ -190,4 +190,4 @@ class Watch:
         if self._token in self._hub.held:
             self._lease.end()
             self.stop()
-            self._target.lose(reason)
+            self._target._lose(reason)

@@ -220,7 +220,7 @@ class _Link(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self.closed = False
         # The stream's transport and protocol have no public name in redis-py.
-        self._transport = cast("asyncio.Transport", connection._writer.transport)  # noqa: SLF001
+        self._transport = cast("asyncio.Transport", connection._writer.transport)
         self._before = cast("asyncio.Protocol", self._transport.get_protocol())
         self._transport.set_protocol(self)
 
@@ -361,7 +361,7 @@ class _Link(asyncio.Protocol):
                 call.future.set_exception(error)
 
         # Whether the task below still runs or the loop ends first, the streams are closed.
-        self._connection._close()  # noqa: SLF001 - disconnect() needs a running task
+        self._connection._close()  # disconnect() needs a running task
         self._release = self._loop.create_task(self._clean_up())
 
     async def _clean_up(self) -> None:

@@ -41,7 +41,7 @@ class Term:
         self._hold = hold
 
     async def __aenter__(self) -> Self:
-        self._hold.enter()
+        self._hold._enter()
         return self
 
     async def __aexit__(
@@ -166,7 +166,7 @@ class LeaderElection:
 
                 _log.warning("%r stands again after: %s", self, error)
 
-            await self._lock.rest(pause * random.uniform(0.5, 1.5))
+            await self._lock._rest(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, 5.0)
 
     @property

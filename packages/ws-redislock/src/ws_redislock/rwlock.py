@@ -97,8 +97,8 @@ class ReadWriteLock:
 
     def read(self) -> ReadLock:
         """Return a lock for one acquisition by a reader."""
-        return self._reader.fresh()
+        return self._reader._fresh()
 
     def write(self) -> WriteLock:
         """Return a lock for one acquisition by a writer."""
-        return self._writer.fresh()
+        return self._writer._fresh()

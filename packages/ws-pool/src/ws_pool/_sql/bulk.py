@@ -38,7 +38,7 @@ async def insert_in_batches(
         How many rows were inserted.
     """
     element = statement.statement if isinstance(statement, Prepared) else statement
-    plan, binds, _ = client.compiler.plan(element, rows[0], many=True)
+    plan, binds, _ = client._compiler.plan(element, rows[0], many=True)
 
     if not isinstance(plan, CompiledPlan) or plan.kind != "insert" or plan.expanding:
         message = "insert_many() takes a table or an INSERT of single rows"
@@ -54,7 +54,7 @@ async def insert_in_batches(
 
     if plan.defaults:
         named = [plan.named(binds, row) for row in rows]
-        await fill_in(plan, client.compiler.dialect, named, client.scalar)
+        await fill_in(plan, client._compiler.dialect, named, client._scalar)
         values: list[Sequence[Any]] = [plan.arrange(row)[1] or [] for row in named]
     else:
         values = _values(plan, binds, rows)
@@ -62,7 +62,7 @@ async def insert_in_batches(
     split = split_values(plan.sql)
 
     if split is None or not isinstance(client.connection, MysqlConnection):
-        return await client.run_many(plan, plan.sql, values)
+        return await client._run_rows(plan, plan.sql, values)
 
     return await _insert_groups(client, client.connection, split, values, batch)
 
@@ -92,7 +92,7 @@ async def _insert_groups(
     end = tail % () if "%" in tail else tail
     start = head % () if "%" in head else head
     shown = "".join(split)
-    most = min(_PACKET, client._pool.packet_limit - _RESERVE)  # noqa: SLF001 - the client is of this package
+    most = min(_PACKET, client._pool._packet_limit - _RESERVE)
     most -= len(start.encode()) + len(end.encode())
     groups: list[str] = []
     size = total = 0
@@ -102,13 +102,13 @@ async def _insert_groups(
         length = len(written) if written.isascii() else len(written.encode())
 
         if groups and (len(groups) >= batch or size + length > most):
-            total += await client.insert_written(f"{start}{','.join(groups)}{end}", shown)
+            total += await client._insert_written(f"{start}{','.join(groups)}{end}", shown)
             groups, size = [], 0
 
         groups.append(written)
         size += length + 1
 
-    return total + await client.insert_written(f"{start}{','.join(groups)}{end}", shown)
+    return total + await client._insert_written(f"{start}{','.join(groups)}{end}", shown)
 
 
 def split_values(sql: str) -> tuple[str, str, str] | None:

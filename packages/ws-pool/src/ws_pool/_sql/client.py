@@ -94,7 +94,7 @@ class SqlClient(Session):
             All rows.
         """
         if self._plain and type(statement) is Prepared and not args:
-            plan = statement.plan_for(self._compiler, params)
+            plan = statement._plan_for(self._compiler, params)
 
             if (
                 type(plan) is CompiledPlan
@@ -168,7 +168,9 @@ class SqlClient(Session):
         if isinstance(statement, str):
             counting = _counted(statement)
         elif isinstance(statement, TextClause):
-            counting = text(_counted(statement.text)).bindparams(*statement._bindparams.values())  # noqa: SLF001 - no public way to see them
+            counting = text(_counted(statement.text)).bindparams(
+                *statement._bindparams.values()
+            )  # no public way to see them
         elif isinstance(statement, Table):
             counting = select(func.count().label("n")).select_from(statement)
         elif isinstance(statement, SelectBase):
@@ -265,7 +267,7 @@ class SqlClient(Session):
         if not rows:
             return 0
 
-        async with self.turn():  # first: the transaction that is open now may be another task's, ending soon
+        async with self._turn():  # first: the transaction that is open now may be another task's, ending soon
             if self.in_transaction:
                 return await insert_in_batches(self, statement, rows, batch)
 
@@ -300,7 +302,7 @@ class SqlClient(Session):
         make = row_type or self._row_type
         spent = 0.0
 
-        async with self.turn():
+        async with self._turn():
             connection = self._guard(plan)
             stream = cast("Any", connection.stream(sql, values, size))  # Any: a generator, which has aclose()
 
@@ -308,7 +310,7 @@ class SqlClient(Session):
                 async with aclosing(stream):
                     while True:
                         start = time.monotonic()
-                        reply = await self._pool.limited(anext(stream, None), sql)
+                        reply = await self._pool._limited(anext(stream, None), sql)
                         spent += time.monotonic() - start
 
                         if reply is None:
@@ -321,7 +323,7 @@ class SqlClient(Session):
                 raise
             finally:
                 if self._pool.watched:
-                    self._pool.watch(sql, spent)
+                    self._pool._watch(sql, spent)
 
     async def create_all(self, metadata: MetaData) -> None:
         """
@@ -381,7 +383,7 @@ class SqlClient(Session):
 
     async def _create(self, table: Table) -> None:
         await self.execute(CreateTable(table, if_not_exists=True))
-        creatable = self._pool.index_statements(table)
+        creatable = self._pool._index_statements(table)
 
         for statement in creatable:
             await self.execute(statement)

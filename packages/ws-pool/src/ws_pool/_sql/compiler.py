@@ -53,7 +53,7 @@ class Prepared:
     def __repr__(self) -> str:
         return f"<Prepared {str(self.statement) if self.plan is None else self.plan.sql!r}>"
 
-    def plan_for(self, compiler: Compiler, params: Mapping[str, Any] | None) -> Plan:
+    def _plan_for(self, compiler: Compiler, params: Mapping[str, Any] | None) -> Plan:
         """
         Give the plan; it is made at the first call.
 

@@ -101,11 +101,11 @@ class SqlPoolManager(BasePoolManager[SqlPool, SqlClient]):
         if "path" in section or (isinstance(url, str) and url.startswith("sqlite")):
             from ws_pool.sqlite import SqlitePool  # noqa: PLC0415 - drivers load on first use
 
-            return SqlitePool.of_section(name, section, where)
+            return SqlitePool._of_section(name, section, where)
 
         from ws_pool.mysql import MysqlPool  # noqa: PLC0415 - drivers load on first use
 
-        return MysqlPool.of_section(name, section, where)
+        return MysqlPool._of_section(name, section, where)
 
 
 sql_pool_manager: SqlPoolManager = SqlPoolManager()

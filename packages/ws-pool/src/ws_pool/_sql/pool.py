@@ -66,7 +66,7 @@ class SqlPool(ABC):
         self.bound: TaskBinding[Session] = TaskBinding()
         self.source: Pool[Any]
         self.untaught: bool = True
-        self.packet_limit: int = 1 << 20  # bytes; learned from the server
+        self._packet_limit: int = 1 << 20  # bytes; learned from the server
         self._slow: float | None = options.get("slow_query")
         self._echo = bool(options.get("echo", False))
         self._cache_size = int(options.get("cache_size", 500))
@@ -243,7 +243,7 @@ class SqlPool(ABC):
 
     # -- for the client --------------------------------------------------------------------------
 
-    async def choose(self, session: Session) -> Lease[Any]:
+    async def _choose(self, session: Session) -> Lease[Any]:
         """
         Take a connection for a client that only reads.
 
@@ -253,10 +253,10 @@ class SqlPool(ABC):
         Returns:
             The connection's lease.
         """
-        session.draw_from(self.source)
+        session._draw_from(self.source)
         return await self.source.acquire()
 
-    async def learn(self) -> None:
+    async def _learn(self) -> None:
         """
         Have the server's version and modes known before the first statement is compiled.
 
@@ -274,15 +274,15 @@ class SqlPool(ABC):
                     message = f"pool {self.name!r} lost its server while it was starting: {error.orig}"
                     raise UnavailableError(message, pool=self.name) from error
 
-                self.packet_limit = await self.learn_limit()
+                self._packet_limit = await self._learn_limit()
                 self._compiler = Compiler(dialect, self._cache_size)
                 self.untaught = False
 
-    async def learn_limit(self) -> int:
+    async def _learn_limit(self) -> int:
         """Ask for the greatest statement in bytes that the server takes."""
-        return self.packet_limit
+        return self._packet_limit
 
-    async def limited(self, work: Awaitable[T], sql: str) -> T:
+    async def _limited(self, work: Awaitable[T], sql: str) -> T:
         """
         Wait for a statement, though not for longer than was asked for.
 
@@ -311,7 +311,7 @@ class SqlPool(ABC):
             message = f"pool {self.name!r}: a statement took longer than query_timeout, {self._limit:g} s"
             raise QueryTimeout(message, pool=self.name, sql=sql) from None
 
-    def watch(self, sql: str, seconds: float) -> None:
+    def _watch(self, sql: str, seconds: float) -> None:
         """
         Log a statement that was run, when that was asked for. Values never get here.
 
@@ -325,7 +325,7 @@ class SqlPool(ABC):
         if self._slow is not None and seconds >= self._slow:
             logger.warning("pool %r: slow query, %.3f s: %s", self.name, seconds, sql)
 
-    def index_statements(self, table: Table) -> Sequence[ExecutableDDLElement]:
+    def _index_statements(self, table: Table) -> Sequence[ExecutableDDLElement]:
         """
         Give what creates a table's indexes that are not part of its CREATE TABLE.
 

@@ -49,7 +49,7 @@ def resolve(
             raise UsageError(message)
 
     if isinstance(statement, Prepared):
-        plan = statement.plan_for(compiler, named)
+        plan = statement._plan_for(compiler, named)
         binds = statement.binds
 
         if statement.own:

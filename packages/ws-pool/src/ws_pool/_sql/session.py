@@ -44,6 +44,7 @@ class Session:
     __slots__ = (
         "_alone",
         "_compiler",
+        "_doomed",
         "_lease",
         "_lock",
         "_outer",
@@ -56,7 +57,6 @@ class Session:
         "_transaction_task",
         "connection",
         "depth",
-        "doomed",
         "read_only",
         "restricted",
         "savepoints",
@@ -75,7 +75,7 @@ class Session:
         self.connection: SqlConnection = _GONE
         self._compiler: Compiler = _GONE
         self.depth: int = 0
-        self.doomed: bool = False
+        self._doomed: bool = False
         self.restricted: bool = False  # by a block that only reads, whose transaction may write
         self._plain = not read_only and self._is_plain()
 
@@ -101,10 +101,10 @@ class Session:
             raise self._begun_before()
 
         if pool.untaught:
-            await pool.learn()
+            await pool._learn()
 
         self._source: Pool[Any] = pool.source
-        self._lease = lease = await (pool.choose(self) if self.read_only else self._source.acquire())
+        self._lease = lease = await (pool._choose(self) if self.read_only else self._source.acquire())
         self.connection = lease.connection
         self._compiler = pool.compiler
 
@@ -129,14 +129,14 @@ class Session:
 
         if self.depth:  # a transaction that was begun and never ended: the reset rolls it back
             self.depth = 0
-            self.ended()
+            self._ended()
 
         self._lease = None
         self.connection = _GONE
 
         if not self._alone:
             outer, self._outer = self._outer, None
-            self._pool.bound.unbind(self, self._task, outer if outer is not None and outer.begun else None)
+            self._pool.bound.unbind(self, self._task, outer if outer is not None and outer._begun else None)
 
         self._source.release(lease)
 
@@ -148,16 +148,16 @@ class Session:
         return connection.raw
 
     @property
-    def begun(self) -> bool:
+    def _begun(self) -> bool:
         """Whether the client's block has begun and not ended."""
-        return self._root._lease is not None  # noqa: SLF001 - a client too
+        return self._root._lease is not None
 
     @property
     def in_transaction(self) -> bool:
         """Whether a `begin` or `atomic` block is open."""
         return self._root.depth > 0
 
-    def draw_from(self, source: Pool[Any]) -> None:
+    def _draw_from(self, source: Pool[Any]) -> None:
         """
         Note where the connection comes from, when it is not the pool's usual source.
 
@@ -196,15 +196,15 @@ class Session:
         """
         root = self._root
 
-        if root._lock is None:  # noqa: SLF001 - a client too
-            root._lock = Turns()  # noqa: SLF001 - as above
-            root._plain = False  # noqa: SLF001 - as above
+        if root._lock is None:
+            root._lock = Turns()
+            root._plain = False
 
         return self
 
     # -- for transactions, defaults and bulk inserts -----------------------------------------------
 
-    async def control(self, sql: str, *, always: bool = False) -> None:
+    async def _control(self, sql: str, *, always: bool = False) -> None:
         """
         Run a statement of transaction control, for no longer than ``query_timeout``.
 
@@ -213,16 +213,16 @@ class Session:
             always: Also when the server has rolled the transaction back.
         """
         if always:
-            self.doomed = False
+            self._doomed = False
 
         await self._in_turn(None, sql, self.connection.run, sql, None)
 
-    def turn(self) -> AbstractAsyncContextManager[object]:
+    def _turn(self) -> AbstractAsyncContextManager[object]:
         """Keep other tasks away from a shared client for several statements."""
-        lock = self._root._lock  # noqa: SLF001 - a client too
+        lock = self._root._lock
         return nullcontext() if lock is None else lock
 
-    async def begin_outermost(self, isolation: str | None, *, read_only: bool) -> None:
+    async def _begin_outermost(self, isolation: str | None, *, read_only: bool) -> None:
         """
         Open a transaction where none is.
 
@@ -230,20 +230,20 @@ class Session:
             isolation: Its level, or None for the session's.
             read_only: Whether changes are refused.
         """
-        self.doomed = False
+        self._doomed = False
 
         connection = self.connection
         dirty = connection.dirty
 
         if isolation is not None:
             connection.dirty = True  # the level stays until a transaction has begun with it
-            await self.control(f"SET TRANSACTION ISOLATION LEVEL {isolation}")
+            await self._control(f"SET TRANSACTION ISOLATION LEVEL {isolation}")
 
-        await self.control("START TRANSACTION READ ONLY" if read_only else "BEGIN")
+        await self._control("START TRANSACTION READ ONLY" if read_only else "BEGIN")
         connection.dirty = dirty
         self._transaction_task = current_task()
 
-    def check_own(self) -> None:
+    def _check_own(self) -> None:
         """
         Refuse a transaction inside that of another task.
 
@@ -258,17 +258,17 @@ class Session:
             raise UsageError(message)
 
     @property
-    def patience(self) -> float:
+    def _patience(self) -> float:
         """Seconds that a rollback may take when its block has failed: the pool's ``ping_timeout``."""
         return self._source.ping_timeout
 
-    def ended(self) -> None:
+    def _ended(self) -> None:
         """Book the end of the outermost transaction."""
-        self.doomed = self.restricted = False
+        self._doomed = self.restricted = False
         self._transaction_task = None
         self._plain = self._is_plain()
 
-    def restrict(self, restricted: bool) -> None:  # noqa: FBT001 - it is all there is to say
+    def _restrict(self, restricted: bool) -> None:  # noqa: FBT001 - it is all there is to say
         """
         Refuse changes from now on, or no longer.
 
@@ -276,14 +276,9 @@ class Session:
             restricted: Whether to refuse them.
         """
         self.restricted = restricted
-        self._plain = not self.doomed and self._is_plain()
+        self._plain = not self._doomed and self._is_plain()
 
-    @property
-    def compiler(self) -> Compiler:
-        """What compiles the pool's statements."""
-        return self._compiler
-
-    async def scalar(self, sql: str, values: Sequence[Any]) -> Any:
+    async def _scalar(self, sql: str, values: Sequence[Any]) -> Any:
         """
         Run a query in the driver's own style, and give its one value.
 
@@ -294,7 +289,7 @@ class Session:
         reply = await self._in_turn(TextPlan(sql), sql, self.connection.run, sql, list(values) or None)
         return reply.rows[0][0] if reply.rows else None
 
-    async def insert_written(self, sql: str, shown: str) -> int:
+    async def _insert_written(self, sql: str, shown: str) -> int:
         """
         Run an INSERT that has its values in it.
 
@@ -352,7 +347,7 @@ class Session:
 
     async def _complete(self, plan: Plan, by_name: dict[str, Any]) -> tuple[str, Sequence[Any] | None]:
         compiled = cast("CompiledPlan", plan)
-        await fill_in(compiled, self._compiler.dialect, [by_name], self.scalar)
+        await fill_in(compiled, self._compiler.dialect, [by_name], self._scalar)
         return compiled.arrange(by_name)
 
     async def _run_many(self, statement: Statement, rows: Sequence[Mapping[str, Any]]) -> int:
@@ -373,12 +368,12 @@ class Session:
         named = [plan.named(binds, row) for row in rows]
 
         if plan.defaults:
-            await fill_in(plan, compiler.dialect, named, self.scalar)
+            await fill_in(plan, compiler.dialect, named, self._scalar)
 
         values = [plan.arrange(row)[1] or () for row in named]
-        return await self.run_many(plan, plan.sql, values)
+        return await self._run_rows(plan, plan.sql, values)
 
-    async def run_many(self, plan: Plan, sql: str, values: Sequence[Sequence[Any]]) -> int:
+    async def _run_rows(self, plan: Plan, sql: str, values: Sequence[Sequence[Any]]) -> int:
         """
         Run one statement once per row of values, all or nothing.
 
@@ -389,7 +384,7 @@ class Session:
         """
         self._check(plan)
 
-        async with self.turn():  # first: the transaction that is open now may be another task's, ending soon
+        async with self._turn():  # first: the transaction that is open now may be another task's, ending soon
             if self.in_transaction:
                 return await self._in_turn(plan, sql, self.connection.run_many, sql, values)
 
@@ -407,7 +402,7 @@ class Session:
 
         self._root = outer
         self.connection = outer.connection
-        self._compiler = outer.compiler
+        self._compiler = outer._compiler
         return self
 
     def _begun_before(self) -> UsageError:
@@ -434,7 +429,7 @@ class Session:
         """
         root = self._root
 
-        if root.doomed and root.depth:
+        if root._doomed and root.depth:
             message = "the server has rolled this transaction back because of a conflict: run it again"
             raise TransactionConflict(message)
 
@@ -460,10 +455,10 @@ class Session:
             run: What to run.
             *args: What to give it.
         """
-        if self._root._lock is None:  # noqa: SLF001 - a client too
+        if self._root._lock is None:
             return await self._observed(plan, shown, run, args)
 
-        async with self.turn():
+        async with self._turn():
             return await self._observed(plan, shown, run, args)
 
     async def _observed(
@@ -474,21 +469,21 @@ class Session:
         start = time.monotonic() if pool.watched else 0.0
 
         try:
-            return await pool.limited(run(*args), shown)
+            return await pool._limited(run(*args), shown)
         except TransactionConflict as error:
             self._conflict(connection, error)
             raise
         finally:
             if pool.watched:
-                pool.watch(shown, time.monotonic() - start)
+                pool._watch(shown, time.monotonic() - start)
 
     def _conflict(self, connection: SqlConnection, error: TransactionConflict) -> None:
         """Remember that the server has rolled back, so that nothing runs outside of it unnoticed."""
         root = self._root
 
         if root.depth and (error.errno == _DEADLOCK or not connection.in_transaction):
-            root.doomed = True
-            root._plain = False  # noqa: SLF001 - a client too
+            root._doomed = True
+            root._plain = False
 
 
 class _Gone:

@@ -54,7 +54,7 @@ class Transaction:
     async def __aenter__(self) -> Self:
         client = self._client
 
-        async with client.turn():
+        async with client._turn():
             await self._begin(client)
 
         return self
@@ -78,7 +78,7 @@ class Transaction:
                 self._spoil()
 
                 if client.depth == 0:
-                    client.ended()
+                    client._ended()
 
     @property
     def open(self) -> bool:
@@ -97,11 +97,11 @@ class Transaction:
         """
         client = self._client
 
-        async with client.turn():
+        async with client._turn():
             self._end()
 
             try:
-                if client.doomed:
+                if client._doomed:
                     await self._undo()
                     message = (
                         "the server has rolled this transaction back because of a conflict: run it again"
@@ -111,10 +111,10 @@ class Transaction:
                 if client.depth == 0:
                     await self._commit_outermost()
                 elif self._name is not None:
-                    await client.control(f"RELEASE SAVEPOINT {self._name}")
+                    await client._control(f"RELEASE SAVEPOINT {self._name}")
             finally:
                 if client.depth == 0:
-                    client.ended()
+                    client._ended()
 
     async def rollback(self) -> None:
         """
@@ -125,17 +125,17 @@ class Transaction:
         """
         client = self._client
 
-        async with client.turn():
+        async with client._turn():
             self._end()
 
             try:
                 await self._undo()
             finally:
                 if client.depth == 0:
-                    client.ended()
+                    client._ended()
 
     async def _begin(self, client: Session) -> None:
-        client.check_own()
+        client._check_own()
 
         if client.depth:
             if self._isolation is not None:
@@ -145,20 +145,20 @@ class Transaction:
             if self._savepoint:
                 client.savepoints += 1
                 self._name = f"ws_{client.savepoints}"
-                await client.control(f"SAVEPOINT {self._name}")
+                await client._control(f"SAVEPOINT {self._name}")
 
             if self._read_only and not client.restricted:
                 self._restricts = True
-                client.restrict(True)
+                client._restrict(True)
         else:
-            await client.begin_outermost(self._isolation, read_only=self._read_only)
+            await client._begin_outermost(self._isolation, read_only=self._read_only)
 
         client.depth += 1
         self._open = True
 
     async def _give_up(self, client: Session, error: BaseException) -> None:
         """Roll back, but not for ever: who was cancelled must not hang, and the server undoes it anyway."""
-        limit = client.patience
+        limit = client._patience
 
         try:
             async with asyncio.timeout(limit):
@@ -170,7 +170,7 @@ class Transaction:
 
     async def _commit_outermost(self) -> None:
         try:
-            await self._client.control("COMMIT")
+            await self._client._control("COMMIT")
         except (UnavailableError, QueryTimeout) as error:
             if error.code == "cut_short":  # it was before, so that no COMMIT was sent
                 raise
@@ -191,9 +191,9 @@ class Transaction:
 
         try:
             if client.depth == 0:
-                await client.control("ROLLBACK", always=True)
-            elif self._name is not None and not client.doomed:
-                await client.control(f"ROLLBACK TO SAVEPOINT {self._name}")
+                await client._control("ROLLBACK", always=True)
+            elif self._name is not None and not client._doomed:
+                await client._control(f"ROLLBACK TO SAVEPOINT {self._name}")
         except ConnectionBusy:  # an iteration was left early, or another task is at work on it
             self._spoil()
         except UnavailableError as error:
@@ -218,4 +218,4 @@ class Transaction:
         self._client.depth -= 1
 
         if self._restricts:
-            self._client.restrict(False)
+            self._client._restrict(False)

@@ -224,7 +224,7 @@ class Acquiring(Looking):
             on_lost=options.on_lost,
             observer=options.observer,
         )
-        held.begin(
+        held._begin(
             Watch(
                 hub,
                 lease,
@@ -292,7 +292,7 @@ class Acquiring(Looking):
             hub.hint(reply[1:])
 
         if reply[0] != HELD:
-            held.lose("the server did not know it any more when it was released")
+            held._lose("the server did not know it any more when it was released")
             self._undo_late(hub, held)
             return False
 

@@ -103,9 +103,9 @@ class Held:
             LockLost: The lease is over.
         """
         if not self.locked:
-            raise self.loss()
+            raise self._loss()
 
-    def loss(self) -> LockLost:
+    def _loss(self) -> LockLost:
         """Return the error that tells of the loss."""
         reason = self._reason or ("its deadline passed" if self.lost else "it was released")
         return LockLost(
@@ -142,12 +142,12 @@ class Held:
         self._hub.check_flow(self.name)
         return self._watch is not None and not self._lease.over and self._watch.renew()
 
-    def begin(self, watch: Watch) -> None:
+    def _begin(self, watch: Watch) -> None:
         """Start the watchdog."""
         self._watch = watch
         watch.start()
 
-    def end(self) -> float:
+    def _end(self) -> float:
         """
         End the lease from this side.
 
@@ -157,7 +157,7 @@ class Held:
         left = self._lease.remaining(boot_time())
 
         if not left and not self._lease.over:
-            self.lose("its deadline passed")
+            self._lose("its deadline passed")
 
         self._lease.end()
 
@@ -167,19 +167,19 @@ class Held:
 
         return left
 
-    def forsake(self) -> None:
+    def _forsake(self) -> None:
         """Renew the lease no more: it ends at its deadline."""
         self._lease.renewing = False
 
-    def enter(self, scope: BodyScope) -> None:
+    def _enter(self, scope: BodyScope) -> None:
         """Let a body be cancelled when the lease is lost."""
         self._scopes.append(scope)
 
-    def leave(self, scope: BodyScope) -> None:
+    def _leave(self, scope: BodyScope) -> None:
         """The body is over."""
         self._scopes.remove(scope)
 
-    def lose(self, reason: str) -> None:
+    def _lose(self, reason: str) -> None:
         """Take note, once, that the lease is lost, and tell everybody."""
         if self._reason is not None:
             return

@@ -150,4 +150,4 @@ class Watch:
         if self._hub.held.pop(self._token, None) is not None:
             self._lease.end()
             self.stop()
-            self._target.lose(reason)
+            self._target._lose(reason)

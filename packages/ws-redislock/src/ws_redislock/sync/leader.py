@@ -42,7 +42,7 @@ class Term:
         self._hold = hold
 
     def __enter__(self) -> Self:
-        self._hold.enter()
+        self._hold._enter()
         return self
 
     def __exit__(
@@ -168,7 +168,7 @@ class LeaderElection:
 
                 _log.warning("%r stands again after: %s", self, error)
 
-            self._lock.rest(pause * random.uniform(0.5, 1.5))
+            self._lock._rest(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, 5.0)
 
     @property

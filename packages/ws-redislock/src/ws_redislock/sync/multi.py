@@ -202,23 +202,23 @@ class MultiLock:
 
             if isinstance(self._source, str):
                 for lock in others:
-                    lock.work_on(self._source)
+                    lock._work_on(self._source)
 
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
 
-    def part(self) -> None:
+    def _part(self) -> None:
         """Close a client of its own after a ``hold()``, unless the object is in a block of its own."""
         if isinstance(self._source, str) and not self._entered:
             self.close()
 
     def _acquire(self, timeout: float | None) -> bool:
-        client = self._locks[0].own_client()
+        client = self._locks[0]._own_client()
 
         if client is not None:  # made from a URL: the first lock closes it, all work on it
             for lock in self._locks[1:]:
-                lock.work_on(client)
+                lock._work_on(client)
 
         end = None if timeout is None else time.monotonic() + timeout
         done = False
@@ -254,11 +254,11 @@ class MultiHold:
         try:
             acquired = self._lock.acquire(self._timeout)
         except BaseException:
-            self._lock.part()
+            self._lock._part()
             raise
 
         if not acquired:
-            self._lock.part()
+            self._lock._part()
             raise LockNotAcquired(
                 f"{self._lock!r} was not free within {self._timeout} s", timeout=self._timeout
             )
@@ -267,7 +267,7 @@ class MultiHold:
         self._all_held = [lock.current() for lock in self._locks]
 
         for held in self._all_held:
-            held.enter(scope)
+            held._enter(scope)
 
         return self._lock.fences
 
@@ -278,7 +278,7 @@ class MultiHold:
         assert scope is not None  # noqa: S101 - tells the type checker
 
         for held in self._all_held:
-            held.leave(scope)
+            held._leave(scope)
 
         try:
             ours = scope.leave(error)
@@ -289,9 +289,9 @@ class MultiHold:
                 # The body's work was done under valid leases, and that is what counts here.
                 _log.warning("%s", failure)
             finally:
-                self._lock.part()
+                self._lock._part()
 
         lost = next((held for held in self._all_held if held.lost), None)
 
         if lost is not None and (ours or error is None):
-            raise lost.loss() from error
+            raise lost._loss() from error
