@@ -107,6 +107,29 @@ async def test_on_a_cluster(cluster_servers: ClusterServers, cluster_url: str, w
         await asyncio.wait([writing])
 
 
+async def test_a_repeated_write_is_not_overtaken(redis_server: RedisServer) -> None:
+    """Who comes after a command that was cancelled while it was repeated takes its connection."""
+    async with (
+        FaultProxy(redis_server.host, redis_server.port) as proxy,
+        RedisPool(url=proxy.url(redis_server.url), shared_connections=3) as pool,
+    ):
+        assert pool._assembly is not None
+        assert pool._assembly.node is not None
+        lanes = pool._assembly.node.lanes
+        first = {lane.link for lane in lanes}
+        proxy.drop_reply(match="INCRBY")
+        writing = asyncio.ensure_future(pool.redis.with_retry("at_least_once").incr("k"))
+
+        while not any(lane.link.pending for lane in lanes if lane.link not in first):  # noqa: ASYNC110 - until it is repeated
+            await asyncio.sleep(0)
+
+        (lane,) = (lane for lane in lanes if lane.link not in first)
+        writing.cancel()
+        await asyncio.sleep(0)  # the loop has not read the reply yet
+        assert lane.must_follow(("GET", "k"))
+        await asyncio.wait([writing])
+
+
 class _Owner:
     """Hears of nothing."""
 

@@ -396,6 +396,9 @@ class SharedRedis(Redis):
                 return await slot
             except (LinkLost, driver.ReadOnlyError) as again:
                 error = again
+            except asyncio.CancelledError:
+                lane.abandon(args)
+                raise
 
     def _check_retry(
         self,
