@@ -69,6 +69,37 @@ async def test_a_node_that_leaves_while_it_is_opened_is_closed(cluster_url: str)
         assert not node.pool.ready
 
 
+async def test_a_node_that_leaves_before_it_is_asked(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that was sent on to a node is not lost with it: it asks its way again."""
+    cluster = start_server(ClusterServers)
+
+    async with RedisPool(url=cluster.url, cluster=True, decode_responses=True) as pool:
+        await pool.redis.set("{way}k", "v")
+        topology = topology_of(pool)
+        node_at, left = topology.node_at, list[Node]()
+
+        async def leaving(host: str, port: int, known: Node) -> Node:
+            node = await node_at(host, port, known)
+
+            if not left:
+                left.append(node)
+                await forget(topology, node)
+
+            return node
+
+        monkeypatch.setattr(topology, "node_at", leaving)
+        moving = cluster.move_slot(slot_of(b"way"))
+        await asyncio.to_thread(moving.begin)
+
+        while await asyncio.to_thread(moving.move_keys, 5):
+            pass
+
+        assert await pool.redis.get("{way}k") == "v"
+        assert left
+
+
 @pytest.mark.parametrize("minsize", [0, 2])
 async def test_a_node_that_is_down_with_connections_to_keep(start_server: StartServer, minsize: int) -> None:
     """With ``minsize`` too, a node that is down at the start keeps nobody from the others, and comes back."""

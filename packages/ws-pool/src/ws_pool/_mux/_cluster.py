@@ -289,6 +289,13 @@ class ClusterRedis(SharedRedis):
                     assert target is not None  # noqa: S101 - it has answered
                     target = await topology.node_at(error.host, error.port, target)
                     asking = True
+            except ClosedError:  # nothing was sent: the node was found to be none any more
+                redirects += 1
+
+                if node is not None or target in topology.nodes or topology.closed or redirects > ATTEMPTS:
+                    raise
+
+                asking, target = False, None
             else:
                 topology.served(slot)
                 return reply
