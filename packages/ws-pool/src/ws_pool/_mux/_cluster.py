@@ -267,35 +267,28 @@ class ClusterRedis(SharedRedis):
 
                 target = target or topology.node_of(slot)
                 reply = await self._exchange(target, args, data, asking=asking, raw=raw)
-            except _FAILED as problem:
-                asking, error = False, problem
+            except (*_REDIRECTED, ClosedError) as error:
+                redirects += 1
+
+                if (
+                    redirects > ATTEMPTS
+                    or target is None
+                    or (isinstance(error, ClosedError) and node is not None)
+                ):
+                    raise
+
+                target = await self._redirected(error, target)
+                asking = target is not None
+            except (LinkLost, *_UNSETTLED) as error:
+                asking, target = False, node
 
                 if isinstance(error, LinkLost):
                     losses += 1
                     topology.refresh_soon()
                     self._check_retry(error, read_only, losses, args, retry)
-                    target = node
-                elif not isinstance(error, _REDIRECTED):
+                else:
                     await patience.wait(error)
                     await asyncio.wait([topology.refresh_soon()], timeout=self._core.command_timeout)
-                    target = node
-                elif (redirects := redirects + 1) > ATTEMPTS:
-                    raise
-                elif isinstance(error, driver.MovedError):
-                    assert target is not None  # noqa: S101 - it has answered
-                    await topology.moved(error.slot_id, error.host, error.port, target)
-                    target = None
-                else:
-                    assert target is not None  # noqa: S101 - it has answered
-                    target = await topology.node_at(error.host, error.port, target)
-                    asking = True
-            except ClosedError:  # nothing was sent: the node was found to be none any more
-                redirects += 1
-
-                if node is not None or target in topology.nodes or topology.closed or redirects > ATTEMPTS:
-                    raise
-
-                asking, target = False, None
             else:
                 topology.served(slot)
                 return reply
