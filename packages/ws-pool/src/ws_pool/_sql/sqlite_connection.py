@@ -122,7 +122,7 @@ class SqliteConnection:
 
     async def run_many(self, sql: str, values: Sequence[Sequence[Any]]) -> int:
         """
-        Run one statement once per row of values, all or nothing.
+        Run one statement once per row of values, inside the transaction that is open.
 
         Args:
             sql: The statement with ``?`` placeholders.
@@ -133,23 +133,7 @@ class SqliteConnection:
         """
 
         def work(connection: sqlite3.Connection) -> int:
-            own = not connection.in_transaction
-
-            if own:
-                connection.execute("BEGIN IMMEDIATE")
-
-            try:
-                count = connection.executemany(sql, values).rowcount
-            except BaseException:
-                if own:
-                    connection.execute("ROLLBACK")
-
-                raise
-
-            if own:
-                connection.execute("COMMIT")
-
-            return max(count, 0)
+            return max(connection.executemany(sql, values).rowcount, 0)
 
         return await self._call(work, sql)
 
