@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from redis.client import NEVER_DECODE
 
-from ws_pool._mux._delivery import Event, dump
-from ws_pool._mux._tasks import end_all
+from ws_pool._core.background import end_all
+from ws_pool._events.listeners import Event, dump
 from ws_pool.errors import ClosedError, UsageError
 from ws_pool.events import RedisEventBus, StreamEventBus
 from ws_pool.redis import RedisPool
@@ -383,7 +383,7 @@ class TestEnding:
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Ending tasks returns even when one refuses to end, and says so."""
-        monkeypatch.setattr("ws_pool._mux._tasks._AGAIN", 0.001)
+        monkeypatch.setattr("ws_pool._core.background._AGAIN", 0.001)
         free = asyncio.Event()
 
         async def stubborn() -> None:

@@ -112,7 +112,7 @@ class TestOverdue:
         self, redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         """It is left behind with an error in the log, and the bus goes on."""
-        monkeypatch.setattr("ws_pool._mux._tasks._AGAIN", 0.01)
+        monkeypatch.setattr("ws_pool._core.background._AGAIN", 0.01)
         heard: asyncio.Queue[int] = asyncio.Queue()
         free = asyncio.Event()
 

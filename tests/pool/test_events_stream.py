@@ -16,7 +16,7 @@ import pytest
 from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer, ValkeyServer
-from ws_pool._mux._stream_shapes import entries_of, order_of, payload_of
+from ws_pool._events.consumer_group import entries_of, order_of, payload_of
 from ws_pool.errors import ClosedError, UnavailableError, UsageError, WsError
 from ws_pool.events import StreamEventBus
 from ws_pool.redis import RedisPool

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import ws_pool
-from ws_pool._extras import missing
+from ws_pool._core.extras import missing
 
 HIDE = """
 import sys

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from ws_core.component import Health
-from ws_pool import _slots
-from ws_pool._slots import SlotFile, process_start, runtime_directory
+from ws_pool import _process_table
+from ws_pool._process_table import SlotFile, process_start, runtime_directory
 from ws_pool.errors import ConfigError, UnavailableError, UsageError
 from ws_pool.health import HealthChecker, ProcessHealthChecker
 
@@ -155,7 +155,7 @@ class TestSlots:
         ended.wait()
 
         for pid, start in ((ended.pid, 5), (os.getpid(), 1)):
-            _slots._SLOT.pack_into(first._map, first._mine, pid, start, 1.0, 1)
+            _process_table._SLOT.pack_into(first._map, first._mine, pid, start, 1.0, 1)
             assert first.alive() == []
             second = SlotFile(path)
             assert second._mine == first._mine
@@ -165,7 +165,7 @@ class TestSlots:
 
     def test_all_taken(self, tmp_path: Path) -> None:
         """When there is no slot left, that is said."""
-        files = [SlotFile(tmp_path / "slots") for _ in range(_slots._SLOTS)]
+        files = [SlotFile(tmp_path / "slots") for _ in range(_process_table._SLOTS)]
 
         with pytest.raises(UnavailableError, match="all 127 slots are taken"):
             SlotFile(tmp_path / "slots")
@@ -217,7 +217,7 @@ class TestSlots:
 
             return descriptor
 
-        monkeypatch.setattr("ws_pool._slots.os.open", opens)
+        monkeypatch.setattr("ws_pool._process_table.os.open", opens)
         file = SlotFile(path)
         assert len(calls) == 3
         assert path.stat().st_ino == os.fstat(file._fd).st_ino
@@ -239,10 +239,10 @@ class TestSlots:
             def exists(self) -> bool:
                 return False
 
-        monkeypatch.setattr(_slots, "Path", Nowhere)
+        monkeypatch.setattr(_process_table, "Path", Nowhere)
         assert process_start(os.getpid()) == 0
         assert process_start(zombie.pid) is None
-        monkeypatch.setattr("ws_pool._slots.os.kill", _forbidden)
+        monkeypatch.setattr("ws_pool._process_table.os.kill", _forbidden)
         assert process_start(1) == 0
 
     def test_runtime_directory(self, monkeypatch: pytest.MonkeyPatch) -> None:

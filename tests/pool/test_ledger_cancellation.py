@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.pool.fakes import FakeConnection, FakeConnector, now, run_virtual
-from ws_pool._lending import Lending
+from ws_pool._core.checkout import Lending
 from ws_pool.errors import WsError
 from ws_pool.pool import Lease, Pool
 

@@ -19,7 +19,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from tools.servers import MongoServer
 from ws_core.component import Health
-from ws_pool._mongo._listener import Listener
+from ws_pool._mongo.monitoring import Listener
 from ws_pool.errors import (
     ClosedError,
     ConfigError,

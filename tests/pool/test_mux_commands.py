@@ -8,8 +8,15 @@ import pytest
 from redis.asyncio.connection import Connection
 from redis.exceptions import DataError
 
-from ws_pool._mux._commands import Route, block_seconds, canonical, is_read_only, needs_arguments, route_of
-from ws_pool._mux._wire import Packer
+from ws_pool._redis.commands.table import (
+    Route,
+    block_seconds,
+    canonical,
+    is_read_only,
+    needs_arguments,
+    route_of,
+)
+from ws_pool._redis.connection.encoder import Packer
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from ws_pool._mux._errors import AcquireTimeout, LinkLost, UnavailableError
-from ws_pool._mux._limits import Limits
-from ws_pool._mux._link import Link
-from ws_pool._mux._slot import Batch
+from ws_pool._redis.connection.pipelined import Link
+from ws_pool._redis.connection.queue import Limits
+from ws_pool._redis.connection.replies import Batch
+from ws_pool._redis.errors import AcquireTimeout, LinkLost, UnavailableError
 from ws_pool.errors import ClosedError
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ws_pool._mux._progress import Progress
+from ws_pool._redis.connection.stall import Progress
 
 
 def test_an_upload_that_has_just_ended() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ws_pool._mux._queue import CommandQueue, Waiting
+from ws_pool._redis.connection.queue import CommandQueue, Waiting
 
 
 def waiting(deadline: float, data: bytes = b"x") -> Waiting:

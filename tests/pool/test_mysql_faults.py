@@ -15,7 +15,7 @@ from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import MariaDBServer
 from ws_pool import MysqlPool, atomic
-from ws_pool._sql.mysql_connection import MysqlConnection
+from ws_pool._sql.mysql.connection import MysqlConnection
 from ws_pool.errors import AcquireTimeout, CommitUnknown, UnavailableError, WsError
 
 DRIVERS = ("aiomysql", "asyncmy")

@@ -13,7 +13,7 @@ from pymysql.converters import decoders  # type: ignore[import-untyped]
 from pymysql.err import ProgrammingError, raise_mysql_exception  # type: ignore[import-untyped]
 
 from ws_pool._sql.connection import Reply
-from ws_pool._sql.wire import ResultReader
+from ws_pool._sql.mysql.result_reader import ResultReader
 
 TEXT, BLOB, LONG, JSON = 253, 252, 3, 245
 MAX = 0xFFFFFF

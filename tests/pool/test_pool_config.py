@@ -21,7 +21,7 @@ from ws_pool import (
     mysql_pool_manager,
 )
 from ws_pool import sql_pool_manager as the_manager
-from ws_pool._config import choice, integer, mask_url, number, options_of, text, text_or_callable
+from ws_pool._core.config import choice, integer, mask_url, number, options_of, text, text_or_callable
 from ws_pool.base import BasePoolManager, masked
 from ws_pool.errors import (
     CommitUnknown,

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.pool.fakes import FakeConnection, FakeConnector, make_pool, now, run_virtual
-from ws_pool._ledger import Ledger, Waiter
+from ws_pool._core.pool_state import Ledger, Waiter
 from ws_pool.errors import AcquireTimeout
 from ws_pool.pool import Connector
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from redis.exceptions import ResponseError
+from ws_pool._mux import _leased
 
 from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer
-from ws_pool._mux import _leased
-from ws_pool._mux._blocking import settle, undo_of
-from ws_pool._mux._errors import LinkLost
+from ws_pool._redis.dedicated.blocking import settle, undo_of
+from ws_pool._redis.errors import LinkLost
 from ws_pool.errors import MaybeExecuted, UnavailableError, UsageError
 from ws_pool.redis import RedisPool
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.faults import FaultProxy
 from tools.servers import ClusterServers, RedisServer
-from ws_pool._mux._cache import CacheStatistics, ClientCache, fresh
-from ws_pool._mux._pipeline import MAX_SHARED
+from ws_pool._redis.client.cache import CacheStatistics, ClientCache, fresh
+from ws_pool._redis.client.pipeline import MAX_SHARED
 from ws_pool.redis import RedisPool
 
 

@@ -13,8 +13,8 @@ from redis.exceptions import ClusterDownError, RedisClusterException, ResponseEr
 
 from tests.servers import StartServer
 from tools.servers import ClusterServers
-from ws_pool._mux._lane import Lane
-from ws_pool._mux._slots import KeyTable, slot_of
+from ws_pool._redis.commands.keys import KeyTable, slot_of
+from ws_pool._redis.connection.reconnecting import Lane
 from ws_pool.errors import MaybeExecuted, UnavailableError, UsageError
 from ws_pool.events import RedisEventBus
 from ws_pool.redis import RedisPool

@@ -12,10 +12,10 @@ from redis.client import NEVER_DECODE
 from redis.exceptions import ExecAbortError, ResponseError
 
 from tools.servers import ClusterServers
-from ws_pool._mux import _extensions
-from ws_pool._mux._abandoned import Abandoned
-from ws_pool._mux._limits import Limits
-from ws_pool._mux._link import Link
+from ws_pool._redis import extensions
+from ws_pool._redis.connection.cancelled import Abandoned
+from ws_pool._redis.connection.pipelined import Link
+from ws_pool._redis.connection.queue import Limits
 from ws_pool.errors import UsageError
 from ws_pool.redis import RedisPool
 
@@ -141,9 +141,9 @@ def test_an_extension_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
             loaded.append("once")
             return dict
 
-    monkeypatch.setattr(_extensions, "_loaded", {})
+    monkeypatch.setattr(extensions, "_loaded", {})
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: [Found()])
 
-    assert _extensions.load_extension("lock", "ws-redislock") is dict
-    assert _extensions.load_extension("lock", "ws-redislock") is dict
+    assert extensions.load_extension("lock", "ws-redislock") is dict
+    assert extensions.load_extension("lock", "ws-redislock") is dict
     assert loaded == ["once"]

@@ -7,12 +7,12 @@ import random
 from collections import Counter
 
 import pytest
+from ws_pool._mux import _link
 
 from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer, ValkeyServer
-from ws_pool._mux import _link
-from ws_pool._mux._link import Link
+from ws_pool._redis.connection.pipelined import Link
 from ws_pool.errors import WsError
 from ws_pool.redis import RedisPool
 

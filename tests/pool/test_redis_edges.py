@@ -15,11 +15,11 @@ from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer
-from ws_pool._mux._endpoint import Endpoint, resolve_credentials
-from ws_pool._mux._lane import Lane
-from ws_pool._mux._limits import Limits
-from ws_pool._mux._tasks import end_all
-from ws_pool._mux._wire import Packer
+from ws_pool._core.background import end_all
+from ws_pool._redis.connection.encoder import Packer
+from ws_pool._redis.connection.endpoint import Endpoint, resolve_credentials
+from ws_pool._redis.connection.queue import Limits
+from ws_pool._redis.connection.reconnecting import Lane
 from ws_pool.errors import AcquireTimeout, ClosedError, MaybeExecuted, NotReadyError, UnavailableError
 from ws_pool.redis import RedisPool
 

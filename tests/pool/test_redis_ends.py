@@ -15,8 +15,8 @@ from redis import exceptions as driver
 from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer, ValkeyServer
-from ws_pool._mux._pipeline import MAX_SHARED
-from ws_pool._mux._queue import CommandQueue
+from ws_pool._redis.client.pipeline import MAX_SHARED
+from ws_pool._redis.connection.queue import CommandQueue
 from ws_pool.errors import AcquireTimeout, ClosedError, UnavailableError, WsError
 from ws_pool.redis import RedisPool
 

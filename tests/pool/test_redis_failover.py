@@ -12,8 +12,8 @@ from redis.exceptions import ClusterDownError
 from tests.pool.test_redis_cluster import replicated
 from tests.servers import StartServer
 from tools.servers import ClusterServers
-from ws_pool._mux._slots import SLOTS
-from ws_pool._mux._topology import Topology
+from ws_pool._redis.cluster.topology import Topology
+from ws_pool._redis.commands.keys import SLOTS
 from ws_pool.errors import ConfigError, UnavailableError
 from ws_pool.redis import RedisPool
 

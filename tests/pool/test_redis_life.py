@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults import FaultProxy
 from tools.servers import RedisServer
-from ws_pool._mux._embedded import EmbeddedServer
+from ws_pool._redis.embedded import EmbeddedServer
 from ws_pool.errors import ClosedError
 from ws_pool.redis import RedisPool
 

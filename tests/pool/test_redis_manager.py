@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from ws_pool._mux import _embedded, _extensions
+from ws_pool._redis import embedded, extensions
 from ws_pool.errors import MissingExtraError, UnavailableError, UsageError
 from ws_pool.events import RedisEventBus
 from ws_pool.redis import RedisPool, RedisPoolManager, redis_pool_manager
@@ -67,7 +67,7 @@ class TestManager:
             def load(self) -> Any:
                 return lambda *args, **options: (args, options)
 
-        monkeypatch.setattr(_extensions, "_loaded", {})
+        monkeypatch.setattr(extensions, "_loaded", {})
         monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: [Entry()])
 
         async with manager:
@@ -79,7 +79,7 @@ class TestManager:
         """Without a provider the error says what to install."""
         manager = RedisPoolManager()
         manager.register({"default": redis_url})
-        monkeypatch.setattr(_extensions, "_loaded", {})
+        monkeypatch.setattr(extensions, "_loaded", {})
         monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: [])
 
         async with manager:
@@ -132,8 +132,8 @@ class TestEmbedded:
         async def never(_: object) -> bool:
             return False
 
-        monkeypatch.setattr(_embedded.EmbeddedServer, "_serves", never)
-        server = _embedded.EmbeddedServer(start_timeout=0.1)
+        monkeypatch.setattr(embedded.EmbeddedServer, "_serves", never)
+        server = embedded.EmbeddedServer(start_timeout=0.1)
 
         with pytest.raises(UnavailableError, match=r"does not serve after 0\.1 s"):
             await server.start()

@@ -10,10 +10,10 @@ import pytest
 
 from tests.faults import FaultProxy
 from tools.servers import ClusterServers, RedisServer
-from ws_pool._mux._abandoned import Abandoned
-from ws_pool._mux._lane import Lane
-from ws_pool._mux._limits import Limits
-from ws_pool._mux._link import Link
+from ws_pool._redis.connection.cancelled import Abandoned
+from ws_pool._redis.connection.pipelined import Link
+from ws_pool._redis.connection.queue import Limits
+from ws_pool._redis.connection.reconnecting import Lane
 from ws_pool.redis import RedisPool
 
 Write = Callable[[RedisPool, str, int], Coroutine[Any, Any, object]]

@@ -10,9 +10,9 @@ from redis.exceptions import ReadOnlyError, RedisError
 
 from tests.servers import StartServer
 from tools.servers import RedisServer, SentinelServers
-from ws_pool._mux._endpoint import Endpoint
-from ws_pool._mux._sentinel import MasterFinder, MasterWatch
-from ws_pool._mux._wire import Packer
+from ws_pool._redis.connection.encoder import Packer
+from ws_pool._redis.connection.endpoint import Endpoint
+from ws_pool._redis.sentinel import MasterFinder, MasterWatch
 from ws_pool.errors import MaybeExecuted, UnavailableError
 from ws_pool.redis import RedisPool
 

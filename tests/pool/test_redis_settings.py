@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ws_pool._mux._settings import Settings, settings_of
+from ws_pool._redis.options import Settings, settings_of
 from ws_pool.errors import ConfigError
 from ws_pool.redis import RedisPool, RedisPoolManager
 

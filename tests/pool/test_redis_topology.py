@@ -9,10 +9,10 @@ from redis.exceptions import ClusterDownError
 
 from tests.servers import StartServer
 from tools.servers import ClusterServers
-from ws_pool._mux._connections import state_of
-from ws_pool._mux._node import Node
-from ws_pool._mux._slots import slot_of
-from ws_pool._mux._topology import Topology
+from ws_pool._redis.cluster.topology import Topology
+from ws_pool._redis.commands.keys import slot_of
+from ws_pool._redis.dedicated.connection import state_of
+from ws_pool._redis.node import Node
 from ws_pool.errors import MaybeExecuted
 from ws_pool.redis import RedisPool
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults import FaultProxy
 from tools.servers import RedisServer
-from ws_pool._mux._low_water import LowWater
+from ws_pool._redis.connection.queue import LowWater
 from ws_pool.errors import UsageError
 from ws_pool.redis import RedisPool
 

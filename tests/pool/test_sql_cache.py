@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy.dialects.mysql.aiomysql import dialect
 
-from ws_pool._sql import compiler as module
-from ws_pool._sql.compiler import Compiler
+from ws_pool._sql.compile import compiler as module
+from ws_pool._sql.compile.compiler import Compiler
 
 
 def test_a_full_cache_is_searched_rarely_and_keeps_what_is_used(monkeypatch: pytest.MonkeyPatch):

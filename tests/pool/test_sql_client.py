@@ -34,7 +34,7 @@ from sqlalchemy.sql.expression import ColumnElement
 
 from ws_pool import MysqlPool, Row, SqlitePool
 from ws_pool._sql.pool import SqlPool
-from ws_pool._sql.row import row_class
+from ws_pool._sql.rows import row_class
 from ws_pool.errors import (
     ClosedError,
     ConnectionBusy,

@@ -212,7 +212,7 @@ async def test_a_client_that_skips_processors_is_caught(
     backend: str, mysql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The broken twin, whose rows are what the driver gave, fails the comparison."""
-    from ws_pool._sql.plan import RowMaker
+    from ws_pool._sql.compile.plan import RowMaker
 
     our_url, their_url = urls(backend, mysql_url, tmp_path)
     make: Any = SqlitePool if backend == "sqlite" else MysqlPool

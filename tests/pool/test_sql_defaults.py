@@ -21,8 +21,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 
 from ws_pool import MysqlPool
-from ws_pool._sql.compiler import Compiler
-from ws_pool._sql.mysql_connector import MysqlConnection
+from ws_pool._sql.compile.compiler import Compiler
+from ws_pool._sql.mysql.connector import MysqlConnection
 from ws_pool.errors import QueryError, UnsupportedStatement, UsageError
 
 METADATA = MetaData()
@@ -87,7 +87,7 @@ async def test_a_sqlalchemy_without_cache_keys_is_used_through_its_public_interf
     assert not Compiler(sqlite.dialect()).cached
     monkeypatch.undo()
     assert Compiler(sqlite.dialect()).cached
-    monkeypatch.setattr("ws_pool._sql.compiler._can_cache", lambda _dialect: False)
+    monkeypatch.setattr("ws_pool._sql.compile.compiler._can_cache", lambda _dialect: False)
 
     async with MysqlPool(mysql_url) as pool:
         assert not pool.compiler.cached

@@ -16,7 +16,7 @@ from sqlalchemy.types import Boolean
 from tests.faults import FaultProxy
 from tests.pool.fakes import run_virtual
 from ws_pool import MysqlPool, SqlitePool
-from ws_pool._sql.quiet import Quiet
+from ws_pool._sql.gc_pause import Quiet
 from ws_pool.errors import QueryError, QueryTimeout, UnavailableError
 
 DRIVERS = ("aiomysql", "asyncmy")

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import text
 
 from ws_pool import SqlitePool
-from ws_pool._sql.sqlite_connector import SqliteConnector
-from ws_pool._sql.sqlite_options import SqliteFile
+from ws_pool._sql.sqlite.connector import SqliteConnector
+from ws_pool._sql.sqlite.options import SqliteFile
 from ws_pool.errors import QueryError
 
 NUMBERS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n"

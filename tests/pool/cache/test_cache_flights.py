@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.pool.cache._support import Runs, turns
-from ws_pool._cache._flight import Flights
+from ws_pool._cache.single_flight import Flights
 from ws_pool.cache import ShareCache
 
 

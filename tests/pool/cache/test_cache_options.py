@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 
 from tests.pool.cache._support import Runs
-from ws_pool._cache._keys import KeyMaker, shorten
+from ws_pool._cache.keys import KeyMaker, shorten
 from ws_pool.cache import ShareCache
 from ws_pool.errors import ConfigError, UsageError
 

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.pool.cache._support import Clock, Runs, turns
-from ws_pool._cache._stores import resolve_redis
+from ws_pool._cache.stores import resolve_redis
 from ws_pool.cache import ShareCache
 
 

@@ -107,7 +107,7 @@ class TestTime:
     async def test_early_renewal(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Shortly before the end, by chance and by cost, a result is renewed in the background."""
         clock, runs = Clock(), Runs()
-        monkeypatch.setattr("ws_pool._cache._share.time.perf_counter", clock)
+        monkeypatch.setattr("ws_pool._cache.share.time.perf_counter", clock)
         cache = ShareCache("e6", ttl=100, jitter=0, early=1, clock=clock)
 
         @cache
@@ -116,7 +116,7 @@ class TestTime:
             return await runs.run()
 
         await f()
-        monkeypatch.setattr("ws_pool._cache._share.random.random", lambda: 0.99)
+        monkeypatch.setattr("ws_pool._cache.share.random.random", lambda: 0.99)
         clock.now += 50
         assert (await f())["n"] == 1
         await cache.drain()

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from tests.pool.http._server import BIG, Site
-from ws_pool._http._bodies import Form, is_replayable
+from ws_pool._http.bodies import Form, is_replayable
 from ws_pool.errors import HttpConnectionError, HttpDecodeError, HttpStatusError, UsageError
 from ws_pool.http import HttpClient
 

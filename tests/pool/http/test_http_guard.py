@@ -6,8 +6,8 @@ import pytest
 from aiohttp import web
 
 from tests.pool.http._server import Site
-from ws_pool._http._failures import _denied
-from ws_pool._http._guard import DeniedAddress, is_public
+from ws_pool._http.address_guard import DeniedAddress, is_public
+from ws_pool._http.errors import _denied
 from ws_pool.errors import HttpAddressDenied
 from ws_pool.http import HttpPool
 
@@ -28,7 +28,7 @@ class TestGuard:
         """A public server that redirects inside is not followed."""
         other = site.url.replace("127.0.0.1", "127.0.0.2")
         site.script = [lambda: web.Response(status=302, headers={"location": f"{other}/echo"})]
-        monkeypatch.setattr("ws_pool._http._guard.is_public", lambda address: address == "127.0.0.1")
+        monkeypatch.setattr("ws_pool._http.address_guard.is_public", lambda address: address == "127.0.0.1")
 
         async with HttpPool(deny_private=True) as pool:
             with pytest.raises(HttpAddressDenied, match=r"127\.0\.0\.2 is not"):

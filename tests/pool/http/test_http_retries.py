@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from tests.pool.http._server import Site, serve_bytes
-from ws_pool._http._retry import retry_after, retry_delay
+from ws_pool._http.retry import retry_after, retry_delay
 from ws_pool.errors import HttpConnectionError, HttpError, HttpStatusError
 from ws_pool.http import HttpClient, HttpPool
 

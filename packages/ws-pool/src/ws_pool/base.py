@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import ClassVar, Generic, Protocol, Self, TypeVar
 
 from ws_core.component import Health
-from ws_pool._config import SECRETS, mask_url
-from ws_pool._statistics import Histogram, PoolStatistics
+from ws_pool._core.config import SECRETS, mask_url
+from ws_pool._core.statistics import Histogram, PoolStatistics
 from ws_pool.errors import ConfigError, NotReadyError, UsageError
 
 __all__ = ("BasePoolManager", "Histogram", "ManagedPool", "PoolStatistics", "Statistics")

@@ -6,12 +6,12 @@ sharing through Redis needs a client, such as ws-pool's `RedisPool`.
 
 from __future__ import annotations
 
-from ws_pool._extras import missing
+from ws_pool._core.extras import missing
 
 try:
-    from ws_pool._cache._lru import LRUCache
-    from ws_pool._cache._share import CachedFunction, CacheStatistics, ShareCache
-    from ws_pool._cache._wrap import CacheWrap
+    from ws_pool._cache.lru import LRUCache
+    from ws_pool._cache.share import CachedFunction, CacheStatistics, ShareCache
+    from ws_pool._cache.wrap import CacheWrap
 except ModuleNotFoundError as _error:
     raise missing(__name__, _error, "cache") from _error
 

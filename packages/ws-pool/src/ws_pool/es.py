@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from ws_pool._extras import missing
+from ws_pool._core.extras import missing
 
 try:
     from elasticsearch import ApiError, AsyncElasticsearch, TransportError, UnsupportedProductError
@@ -22,8 +22,8 @@ except ModuleNotFoundError as _error:
     raise missing(__name__, _error, "es") from _error
 
 from ws_core.component import Health
-from ws_pool._config import Check, boolean, integer, mask_url, number, optional, options_of, text
-from ws_pool._shared_client import SharedClient
+from ws_pool._core.config import Check, boolean, integer, mask_url, number, optional, options_of, text
+from ws_pool._core.shared_client import SharedClient
 from ws_pool.base import BasePoolManager
 from ws_pool.errors import ConfigError, UnavailableError
 

@@ -6,12 +6,12 @@ extra ``ws-pool[redis]``.
 
 from __future__ import annotations
 
-from ws_pool._extras import missing
+from ws_pool._core.extras import missing
 
 try:
-    from ws_pool._mux._bus import BusStatistics, RedisEventBus
-    from ws_pool._mux._delivery import ListenerStatistics
-    from ws_pool._mux._stream_bus import StreamBusStatistics, StreamEventBus
+    from ws_pool._events.listeners import ListenerStatistics
+    from ws_pool._events.pubsub_bus import BusStatistics, RedisEventBus
+    from ws_pool._events.stream_bus import StreamBusStatistics, StreamEventBus
 except ModuleNotFoundError as _error:
     raise missing(__name__, _error, "redis") from _error
 

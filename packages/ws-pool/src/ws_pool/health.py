@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 from ws_core.component import Health
-from ws_pool._slots import SlotFile, process_start, runtime_directory
+from ws_pool._process_table import SlotFile, process_start, runtime_directory
 from ws_pool.errors import ConfigError, UsageError
 
 __all__ = ("Check", "HealthChecker", "ProcessHealthChecker")

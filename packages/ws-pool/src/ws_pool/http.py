@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self, Unpack
 
-from ws_pool._extras import missing
+from ws_pool._core.extras import missing
 
 try:
     import aiohttp
@@ -27,13 +27,13 @@ except ModuleNotFoundError as _error:
     raise missing(__name__, _error, "http") from _error
 
 from ws_core.component import Health
-from ws_pool._config import mask_url
-from ws_pool._http._breaker import Breaker
-from ws_pool._http._client import HttpClient, HttpStream, RequestOptions
-from ws_pool._http._guard import guarded_socket
-from ws_pool._http._options import HttpOptions, http_options
-from ws_pool._http._response import HttpResponse
-from ws_pool._statistics import Histogram, HistogramBuilder
+from ws_pool._core.config import mask_url
+from ws_pool._core.statistics import Histogram, HistogramBuilder
+from ws_pool._http.address_guard import guarded_socket
+from ws_pool._http.circuit_breaker import Breaker
+from ws_pool._http.client import HttpClient, HttpStream, RequestOptions
+from ws_pool._http.options import HttpOptions, http_options
+from ws_pool._http.response import HttpResponse
 from ws_pool.base import BasePoolManager
 from ws_pool.errors import (
     ClosedError,

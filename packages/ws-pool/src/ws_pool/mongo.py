@@ -17,7 +17,7 @@ from datetime import date as Date  # noqa: N812 - the methods have a parameter o
 from datetime import datetime
 from typing import Any, ClassVar, Literal, TypeAlias, overload
 
-from ws_pool._extras import missing
+from ws_pool._core.extras import missing
 
 try:
     from bson import ObjectId
@@ -31,10 +31,10 @@ except ModuleNotFoundError as _error:
     raise missing(__name__, _error, "mongo") from _error
 
 from ws_core.component import Health
-from ws_pool._config import mask_url
-from ws_pool._mongo._listener import Listener, MongoStatistics
-from ws_pool._mongo._settings import MongoSettings, mongo_settings
-from ws_pool._shared_client import SharedClient
+from ws_pool._core.config import mask_url
+from ws_pool._core.shared_client import SharedClient
+from ws_pool._mongo.monitoring import Listener, MongoStatistics
+from ws_pool._mongo.options import MongoSettings, mongo_settings
 from ws_pool.base import BasePoolManager
 from ws_pool.errors import ConfigError, MissingExtraError, UnavailableError, UsageError
 

@@ -10,17 +10,17 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from ws_core.component import Health
+from ws_pool._core.statistics import PoolStatistics
 from ws_pool._sql.client import Result, SqlClient, Statement
-from ws_pool._sql.compiler import Prepared
+from ws_pool._sql.compile.compiler import Prepared
 from ws_pool._sql.connection import SqlConnection
 from ws_pool._sql.engine import Borrowed, make_engine
 from ws_pool._sql.manager import SqlPoolManager, sql_pool_manager
-from ws_pool._sql.mysql_connector import MysqlConnection, MysqlConnector
-from ws_pool._sql.mysql_options import Server, server_of
+from ws_pool._sql.mysql.connector import MysqlConnection, MysqlConnector
+from ws_pool._sql.mysql.options import Server, server_of
 from ws_pool._sql.pool import SqlPool, make_pool
-from ws_pool._sql.row import Row
+from ws_pool._sql.rows import Row
 from ws_pool._sql.session import Session
-from ws_pool._statistics import PoolStatistics
 from ws_pool.errors import ConfigError, MissingExtraError, UnavailableError
 from ws_pool.pool import Lease, Pool
 

@@ -19,17 +19,16 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar, cast
 
 from ws_core.component import Health
-from ws_pool import _fork
-from ws_pool._connector import Connector
-from ws_pool._lease import Lease, LeaseBlock
-from ws_pool._ledger import Ledger, Slot
-from ws_pool._lending import Lending
-from ws_pool._outage import say
-from ws_pool._statistics import PoolStatistics
-from ws_pool._tally import Tally
-from ws_pool._terms import Hooks, Options, State, check_numbers
-from ws_pool._upkeep import Upkeep
-from ws_pool._watch import Watch
+from ws_pool._core import fork
+from ws_pool._core.checkout import Lending
+from ws_pool._core.connector import Connector
+from ws_pool._core.leak_detector import Watch
+from ws_pool._core.lease import Lease, LeaseBlock
+from ws_pool._core.maintenance import Upkeep
+from ws_pool._core.options import Hooks, Options, State, check_numbers
+from ws_pool._core.pool_state import Ledger, Slot
+from ws_pool._core.recovery import say
+from ws_pool._core.statistics import PoolStatistics, Tally
 from ws_pool.errors import AcquireTimeout, UsageError
 
 __all__ = ("Connector", "Lease", "Pool", "PoolStatistics")
@@ -206,7 +205,7 @@ class Pool(Generic[T]):
 
         self._upkeep.start(self._clock)
         self._loop, self._now = self._upkeep.loop, self._upkeep.timers.now
-        _fork.watch(self)
+        fork.watch(self)
 
         if not self._ledger.min_size:
             return

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from ws_pool._extras import missing
+from ws_pool._core.extras import missing
 
 try:
     from redis.asyncio import Redis
@@ -26,16 +26,16 @@ except ModuleNotFoundError as _error:
     raise missing(__name__, _error, "redis") from _error
 
 from ws_core.component import Health
-from ws_pool import _fork
-from ws_pool._mux._assembly import Assembly
-from ws_pool._mux._blocks import AloneBlock, SharedBlock
-from ws_pool._mux._client import SharedRedis
-from ws_pool._mux._embedded import EmbeddedServer
-from ws_pool._mux._errors import MaybeExecuted
-from ws_pool._mux._extensions import load_extension
-from ws_pool._mux._settings import Settings, settings_of
-from ws_pool._mux._statistics import RedisStatistics
-from ws_pool._mux._tasks import end_all, is_cancelled
+from ws_pool._core import fork
+from ws_pool._core.background import end_all, is_cancelled
+from ws_pool._redis.backend import Assembly
+from ws_pool._redis.blocks import AloneBlock, SharedBlock
+from ws_pool._redis.client.shared import SharedRedis
+from ws_pool._redis.embedded import EmbeddedServer
+from ws_pool._redis.errors import MaybeExecuted
+from ws_pool._redis.extensions import load_extension
+from ws_pool._redis.options import Settings, settings_of
+from ws_pool._redis.statistics import RedisStatistics
 from ws_pool.base import BasePoolManager
 from ws_pool.errors import ClosedError, NotReadyError, UsageError
 
@@ -187,7 +187,7 @@ class RedisPool:
             raise UsageError(message, pool=self._name)
 
         self._state = "starting"
-        _fork.watch(self)
+        fork.watch(self)
         self._loop = asyncio.get_running_loop()
         self._opening = self._loop.create_task(self._open(), name=f"ws-pool redis {self._name} start")
 

@@ -8,19 +8,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 
 from ws_core.component import Health
-from ws_pool._config import options_of
+from ws_pool._core.config import options_of
+from ws_pool._core.statistics import PoolStatistics
 from ws_pool._sql.client import Result, SqlClient, Statement
-from ws_pool._sql.compiler import Prepared
+from ws_pool._sql.compile.compiler import Prepared
+from ws_pool._sql.compile.plan import Plan
 from ws_pool._sql.connection import Reply, SqlConnection
 from ws_pool._sql.engine import BorrowedSqlite, make_engine
 from ws_pool._sql.manager import SqlPoolManager, sql_pool_manager
-from ws_pool._sql.mysql_options import check_bounds
-from ws_pool._sql.plan import Plan
+from ws_pool._sql.mysql.options import check_bounds
 from ws_pool._sql.pool import SqlPool, make_pool
-from ws_pool._sql.row import Row
-from ws_pool._sql.sqlite_connector import SqliteConnection, SqliteConnector
-from ws_pool._sql.sqlite_options import SQLITE_ALIASES, SQLITE_CHECKS, SqliteFile, absolute, path_of
-from ws_pool._statistics import PoolStatistics
+from ws_pool._sql.rows import Row
+from ws_pool._sql.sqlite.connector import SqliteConnection, SqliteConnector
+from ws_pool._sql.sqlite.options import SQLITE_ALIASES, SQLITE_CHECKS, SqliteFile, absolute, path_of
 from ws_pool.errors import MissingExtraError, UsageError
 from ws_pool.pool import Lease, Pool
 

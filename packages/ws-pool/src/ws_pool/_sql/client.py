@@ -12,12 +12,12 @@ from sqlalchemy import TextClause, func, select, text
 from sqlalchemy.schema import CreateTable, DropTable, MetaData, Table
 from sqlalchemy.sql.selectable import SelectBase
 
-from ws_pool._sql.bulk import insert_in_batches
-from ws_pool._sql.compiler import Prepared
+from ws_pool._sql.bulk_insert import insert_in_batches
+from ws_pool._sql.compile.compiler import Prepared
+from ws_pool._sql.compile.parameters import Statement, resolve
+from ws_pool._sql.compile.plan import CompiledPlan, Plan
 from ws_pool._sql.connection import Reply
-from ws_pool._sql.plan import CompiledPlan, Plan
-from ws_pool._sql.quiet import Quiet
-from ws_pool._sql.resolve import Statement, resolve
+from ws_pool._sql.gc_pause import Quiet
 from ws_pool._sql.session import Session
 from ws_pool.errors import QueryError, TransactionConflict, UsageError
 

@@ -14,12 +14,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex, ExecutableDDLElement, Table
 
 from ws_core.component import Health
+from ws_pool._core.statistics import PoolStatistics
 from ws_pool._sql.atomic import Atomic
 from ws_pool._sql.client import Result, SqlClient, Statement
-from ws_pool._sql.compiler import Compiler, Prepared
+from ws_pool._sql.compile.compiler import Compiler, Prepared
 from ws_pool._sql.engine import learn_dialect
 from ws_pool._sql.session import Session
-from ws_pool._statistics import PoolStatistics
 from ws_pool.context import TaskBinding
 from ws_pool.errors import NotReadyError, QueryTimeout, UnavailableError
 from ws_pool.pool import Lease, Pool

@@ -10,14 +10,14 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from ws_pool._sql.compiler import Compiler, Prepared
+from ws_pool._sql.compile.compiler import Compiler, Prepared
+from ws_pool._sql.compile.defaults import fill_in
+from ws_pool._sql.compile.parameters import Statement, resolve
+from ws_pool._sql.compile.plan import CompiledPlan, Plan, TextPlan
 from ws_pool._sql.connection import Reply, SqlConnection
-from ws_pool._sql.defaults import fill_in
-from ws_pool._sql.mysql_connector import MysqlConnection
-from ws_pool._sql.plan import CompiledPlan, Plan, TextPlan
-from ws_pool._sql.resolve import Statement, resolve
+from ws_pool._sql.mysql.connector import MysqlConnection
+from ws_pool._sql.task_lock import Turns
 from ws_pool._sql.transaction import Transaction
-from ws_pool._sql.turns import Turns
 from ws_pool.errors import TransactionConflict, UnsupportedStatement, UsageError
 from ws_pool.pool import Lease, Pool
 

@@ -1,0 +1,346 @@
+"""Results shared among callers and processes."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import json
+import logging
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
+
+from ws_pool._cache.keys import KeyMaker, shorten
+from ws_pool._cache.lru import check
+from ws_pool._cache.single_flight import Flights
+from ws_pool._cache.stores import Codec, Found, LocalStore, Missing, RedisStore, resolve_redis
+from ws_pool.errors import ConfigError, UsageError
+
+__all__ = ("CacheStatistics", "CachedFunction", "ShareCache")
+
+logger = logging.getLogger("ws_pool.cache")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+_COMPUTING = 60.0  # seconds that an invalidation is remembered beyond the time a value is kept
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStatistics:
+    """
+    Counters of a cache.
+
+    Args:
+        hits: Calls answered from the cache.
+        misses: Calls that ran the function.
+        shared: Calls that waited for another one's result.
+        refreshes: Runs of the function beside a call that got an older value.
+        rejected: Results not stored, because they were invalidated or stored meanwhile.
+        errors: Failures of the store.
+    """
+
+    hits: int
+    misses: int
+    shared: int
+    refreshes: int
+    rejected: int
+    errors: int
+
+
+class CachedFunction(Protocol[P, T_co]):
+    """A coroutine function with a cache; what `ShareCache` makes of a function."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T_co]:
+        """Get the result, from the cache or by running the function."""
+        ...
+
+    async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Forget the result of a call, also one that is just being computed."""
+
+    async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> T_co:
+        """Run the function now and store the result."""
+        ...
+
+
+class ShareCache:
+    """
+    Caches results of coroutine functions, and runs equal calls only once at a time.
+
+    Concurrent calls with equal arguments wait for the first one's result. If it raises, all of
+    them get the exception, and nothing is cached. If it is cancelled, the next of them runs the
+    function. With ``redis``, all processes share the results; with ``lock``, also the running.
+
+    When Redis fails, the function is run without a cache, which is logged and counted.
+
+    Results shared by several callers are the same object: don't change them. With ``redis`` they
+    have been through the codec, for the first caller too, so that all see the same types.
+
+    Args:
+        tag: Names the results, so that they can be invalidated together; no braces.
+        ttl: Seconds that a result is fresh.
+        redis: A client, a `RedisPool` or its manager, or a function that gives one; None to
+            keep results in this process.
+        cache_none: Whether None is a result worth keeping. Other falsy results always are.
+        jitter: Each result lives up to this part of ``ttl`` shorter, so that not all expire at once.
+        stale: Seconds beyond ``ttl`` in which the old result is given while a new one is computed.
+        early: How eagerly results are renewed before they expire: at 1.0 a result that takes a
+            second to compute is renewed about a second before, at random (the XFetch rule); 0
+            for never.
+        key: Makes the key text from the call's arguments, in place of all of them.
+        codec: How values become bytes for Redis; the module `json` by default.
+        lock: Makes an async context manager from a name, such as
+            ``lambda name: MutexLock(redis, name, 30).hold(timeout=10)``: only its holder computes.
+        maxsize: How many results are kept in this process without ``redis``.
+        prefix: What all keys in Redis begin with.
+
+    Raises:
+        ConfigError: An option is wrong.
+
+    Example:
+        ```python
+        from ws_pool.cache import ShareCache
+
+        runs = 0
+
+        @ShareCache("items", ttl=30)
+        async def item(number: int) -> dict[str, int]:
+            global runs
+            runs += 1
+            return {"number": number}
+
+        assert await item(1) == await item(number=1) == {"number": 1}
+        assert runs == 1
+        await item.invalidate(1)
+        await item(1)
+        assert runs == 2
+        ```
+    """
+
+    def __init__(  # noqa: PLR0913 - all but the tag are optional and by name
+        self,
+        tag: str,
+        *,
+        ttl: float = 60.0,
+        redis: object = None,
+        cache_none: bool = True,
+        jitter: float = 0.1,
+        stale: float = 0.0,
+        early: float = 0.0,
+        key: Callable[..., str] | None = None,
+        codec: Codec | None = None,
+        lock: Callable[[str], AbstractAsyncContextManager[object]] | None = None,
+        maxsize: int = 1024,
+        prefix: str = "ws:cache",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if not tag or "{" in tag or "}" in tag:
+            raise ConfigError(f"tag={tag!r} is wrong: give a name without braces", option="tag")
+
+        check("ttl", ttl, more_than=0)
+        check("jitter", jitter, at_most=1)
+        check("stale", stale)
+        check("early", early)
+        check("maxsize", maxsize, more_than=0)
+        self.tag = tag
+        self._ttl, self._jitter, self._stale, self._early = ttl, jitter, stale, early
+        self._cache_none = cache_none
+        self._key = key
+        self._codec: Codec = cast("Codec", json) if codec is None else codec
+        self._lock = lock
+        self._prefix = prefix
+        self._clock = clock
+        self._local = LocalStore(maxsize, clock) if redis is None else None
+        self._store: LocalStore | RedisStore = (
+            RedisStore(resolve_redis(redis), self._codec, prefix) if self._local is None else self._local
+        )
+        self._flights = Flights()
+        self._renewals: dict[tuple[int, str], asyncio.Task[None]] = {}
+        self._hits = self._misses = self._refreshes = self._rejected = self._errors = 0
+
+    def __repr__(self) -> str:
+        where = "in this process" if self._local is not None else "in Redis"
+        return f"<ShareCache {self.tag!r} {where}, ttl {self._ttl:g} s>"
+
+    def __call__(self, function: Callable[P, Awaitable[T]]) -> CachedFunction[P, T]:
+        """
+        Give a function a cache.
+
+        Raises:
+            UsageError: It is not a coroutine function.
+        """
+        if not inspect.iscoroutinefunction(function):
+            raise UsageError(f"ShareCache is for coroutine functions, not {function!r}; see CacheWrap")
+
+        make_key = KeyMaker(function)
+        name = f"{function.__module__}.{function.__qualname__}"
+        own_key = self._key
+
+        def key_of(args: tuple[object, ...], kwargs: dict[str, object]) -> str:
+            text = make_key(args, kwargs) if own_key is None else own_key(*args, **kwargs)
+            return f"{name}{shorten(text)}"
+
+        @functools.wraps(function)
+        async def cached(*args: P.args, **kwargs: P.kwargs) -> T:
+            key = key_of(args, kwargs)
+
+            if self._local is not None:
+                found = self._local.find(self.tag, key)
+
+                if isinstance(found, Found) and not self._is_due(found):
+                    self._hits += 1
+                    return cast("T", found.value)
+
+            compute = functools.partial(function, *args, **kwargs)
+            return cast("T", await self._flights.run(key, lambda: self._lead(key, compute)))
+
+        async def invalidate(*args: P.args, **kwargs: P.kwargs) -> None:
+            await self._store.drop(self.tag, key_of(args, kwargs), self._ttl + self._stale + _COMPUTING)
+
+        async def refresh(*args: P.args, **kwargs: P.kwargs) -> T:
+            key = key_of(args, kwargs)
+            seen = await self._look_up(key)
+            compute = functools.partial(function, *args, **kwargs)
+            return cast("T", await self._compute(key, compute, seen))
+
+        cached.invalidate = invalidate  # type: ignore[attr-defined]
+        cached.refresh = refresh  # type: ignore[attr-defined]
+        return cast("CachedFunction[P, T]", cached)
+
+    async def invalidate(self) -> None:
+        """Forget all results of the tag, also those that are just being computed."""
+        await self._store.drop_tag(self.tag)
+
+    async def drain(self) -> None:
+        """Wait for results that are being renewed in the background."""
+        here = id(asyncio.get_running_loop())
+
+        while mine := [task for (loop, _), task in self._renewals.items() if loop == here]:
+            await asyncio.wait(mine)
+
+    def statistics(self) -> CacheStatistics:
+        """Return the counters."""
+        return CacheStatistics(
+            self._hits, self._misses, self._flights.shared, self._refreshes, self._rejected, self._errors
+        )
+
+    async def _lead(self, key: str, compute: Callable[[], Awaitable[object]]) -> object:
+        """Answer a call for all that wait: from the cache, or by running the function."""
+        found = await self._look_up(key)
+
+        if isinstance(found, Found):
+            self._hits += 1
+
+            if self._is_due(found):
+                self._renew(key, compute, found)
+
+            return found.value
+
+        if (renewal := self._renewals.get((id(asyncio.get_running_loop()), key))) is not None:
+            # The old result expired while a new one is being computed already.
+            await asyncio.wait([renewal])
+            found = await self._look_up(key)
+
+            if isinstance(found, Found):
+                self._hits += 1
+                return found.value
+
+        if self._lock is None:
+            return await self._compute(key, compute, found)
+
+        async with AsyncExitStack() as stack:
+            if await self._enter(stack, key):
+                found = await self._look_up(key)
+
+                if isinstance(found, Found):
+                    self._hits += 1
+                    return found.value
+
+            return await self._compute(key, compute, found)
+
+    async def _compute(
+        self, key: str, compute: Callable[[], Awaitable[object]], seen: Found | Missing | None
+    ) -> object:
+        """Run the function and store its result, for the time that it took too."""
+        self._misses += 1
+        began = time.perf_counter()
+        value = await compute()
+        cost = time.perf_counter() - began
+        stored = value
+
+        if self._local is None:
+            payload = self._codec.dumps(value)
+            stored = payload if isinstance(payload, bytes) else payload.encode()
+            value = self._codec.loads(stored)
+
+        if seen is not None and (value is not None or self._cache_none):
+            ttl = self._ttl * (1 - self._jitter * random.random())
+            found = Found(stored, self._clock() + ttl, cost, seen.mark)
+            await self._put(key, found, ttl + self._stale)
+
+        return value
+
+    def _is_due(self, found: Found) -> bool:
+        """Tell whether a value should be renewed: it is stale, or by chance a little before."""
+        now = self._clock()
+
+        if self._early:
+            now -= found.cost * self._early * math.log(1.0 - random.random())
+
+        return now >= found.fresh_until
+
+    def _renew(self, key: str, compute: Callable[[], Awaitable[object]], seen: Found) -> None:
+        """Compute anew in the background, unless that is under way."""
+        renewal_key = (id(asyncio.get_running_loop()), key)
+
+        if renewal_key in self._renewals:
+            return
+
+        async def renew() -> None:
+            try:
+                async with AsyncExitStack() as stack:
+                    if self._lock is None or await self._enter(stack, key):
+                        await self._compute(key, compute, seen)
+            except Exception:
+                logger.exception("cache %r: a result could not be renewed; the old one is kept", self.tag)
+            finally:
+                del self._renewals[renewal_key]
+
+        self._refreshes += 1
+        self._renewals[renewal_key] = asyncio.create_task(renew(), name=f"renew {self.tag} {key}")
+
+    async def _enter(self, stack: AsyncExitStack, key: str) -> bool:
+        """Take the lock; without it, go on as without a cache."""
+        assert self._lock is not None  # noqa: S101 - the callers have looked
+
+        try:
+            await stack.enter_async_context(self._lock(f"{self._prefix}:lock:{self.tag}:{key}"))
+        except Exception as error:  # noqa: BLE001 - the lock is foreign code
+            self._failed("lock", error)
+            return False
+
+        return True
+
+    async def _look_up(self, key: str) -> Found | Missing | None:
+        try:
+            return await self._store.get(self.tag, key)
+        except Exception as error:  # noqa: BLE001 - a cache that is down must not stop the function
+            self._failed("read", error)
+            return None
+
+    async def _put(self, key: str, found: Found, keep: float) -> None:
+        try:
+            if not await self._store.put(self.tag, key, found, keep):
+                self._rejected += 1
+        except Exception as error:  # noqa: BLE001 - a cache that is down must not stop the function
+            self._failed("write", error)
+
+    def _failed(self, verb: str, error: Exception) -> None:
+        self._errors += 1
+        logger.warning("cache %r: cannot %s, going on without: %r", self.tag, verb, error)

@@ -1,0 +1,1 @@
+"""The generic pool: its state, its decisions, and the tasks that carry them out; knows no driver."""

@@ -1,0 +1,66 @@
+"""Who waits for a connection is told when his time is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from ws_pool._core.background import Timers
+from ws_pool._core.pool_state import Ledger, Waiter
+
+__all__ = ("Alarm",)
+
+T = TypeVar("T")
+
+_NEVER = float("inf")
+_PACE = 2e-6  # seconds per waiter between two looks at the queue: a long one costs a tenth of a core at most
+
+
+class Alarm(Generic[T]):
+    """
+    Ends waits. One timer serves the whole queue: it is set for the waiter whose time ends first.
+
+    Args:
+        ledger: Has the queue.
+        timers: Where the timer is set.
+        explain: Makes the error for a waiter, given how many were waiting.
+    """
+
+    __slots__ = ("_explain", "_ledger", "_timers", "at")
+
+    def __init__(
+        self, ledger: Ledger[T], timers: Timers, explain: Callable[[Waiter[T], int], Exception]
+    ) -> None:
+        self.at: float = _NEVER
+        self._ledger = ledger
+        self._timers = timers
+        self._explain = explain
+
+    def expect(self, waiter: Waiter[T]) -> None:
+        """
+        Have a waiter told when its time is over.
+
+        Args:
+            waiter: It is in the queue.
+        """
+        deadline = waiter.since + waiter.timeout
+
+        if deadline < self.at:
+            self._set(deadline)
+
+    def _set(self, deadline: float) -> None:
+        self.at = deadline
+        self._timers.set("alarm", max(0.0, deadline - self._timers.now()), self._ring)
+
+    def _ring(self) -> None:
+        self.at = _NEVER
+        ledger, now = self._ledger, self._timers.now()
+        waiting = len(ledger.waiters)
+
+        for waiter in ledger.late(now):
+            ledger.totals.timeouts += 1
+            waiter.set_exception(self._explain(waiter, waiting))
+
+        if ledger.waiters:
+            first = min(waiter.since + waiter.timeout for waiter in ledger.waiters)
+            self._set(max(first, now + len(ledger.waiters) * _PACE))

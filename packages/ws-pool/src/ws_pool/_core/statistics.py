@@ -1,0 +1,230 @@
+"""What a pool tells about itself: frozen snapshots, and the histogram that feeds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from ws_pool._core.pool_state import Ledger
+from ws_pool._core.recovery import say
+
+__all__ = (
+    "BUCKETS",
+    "Histogram",
+    "HistogramBuilder",
+    "PoolStatistics",
+    "Tally",
+)
+
+BUCKETS = 64
+"""Buckets of powers of two of a microsecond: bucket n holds times below 2**n µs, enough for all times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """
+    Times in buckets of powers of two of a microsecond.
+
+    Args:
+        counts: How many times fell into each bucket; bucket n holds those below 2**n µs.
+        total: Sum of all times in seconds.
+
+    Example:
+        >>> Histogram(counts=(0, 3, 1), total=4e-06).quantile(0.5)
+        2e-06
+    """
+
+    counts: tuple[int, ...]
+    total: float
+
+    @property
+    def count(self) -> int:
+        """How many times were recorded."""
+        return sum(self.counts)
+
+    def quantile(self, fraction: float) -> float:
+        """
+        Estimate a quantile.
+
+        Args:
+            fraction: Between 0 and 1; 0.99 asks for the 99th percentile.
+
+        Returns:
+            The upper edge of the quantile's bucket in seconds; 0.0 when nothing was recorded.
+        """
+        left = fraction * self.count
+
+        if left <= 0:
+            return 0.0
+
+        for exponent, count in enumerate(self.counts):
+            left -= count
+
+            if left <= 0:
+                return float(1 << exponent) / 1e6
+
+        return float(1 << len(self.counts)) / 1e6
+
+
+class HistogramBuilder:
+    """The growing side of `Histogram`; recording costs one list item."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * BUCKETS
+        self.total = 0.0
+
+    def record(self, seconds: float) -> None:
+        """
+        Count one time.
+
+        Args:
+            seconds: The time, from a clock that never goes back.
+        """
+        self.counts[int(seconds * 1e6).bit_length()] += 1
+        self.total += seconds
+
+    def snapshot(self) -> Histogram:
+        """Freeze the present state."""
+        return Histogram(tuple(self.counts), self.total)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatistics:
+    """
+    The state of a pool at one moment.
+
+    Args:
+        name: The pool's name.
+        min_size: Connections kept open.
+        max_size: Most connections at once.
+        size: Connections that exist or are being opened or closed: never above ``max_size``.
+        idle: Connections ready to be taken.
+        leased: Connections in use.
+        connecting: Connections being opened.
+        waiting: Tasks that wait for a connection.
+        opened: Connections opened so far.
+        closed: Connections closed so far.
+        timeouts: Acquires that were not served in time.
+        failures: Connection attempts that failed.
+        wait_time: How long acquires waited.
+        lease_time: How long connections were in use.
+        down: Why the server cannot be reached at the moment; empty when it can.
+        create_time: How long opening a connection took.
+    """
+
+    name: str
+    min_size: int
+    max_size: int
+    size: int
+    idle: int
+    leased: int
+    connecting: int
+    waiting: int
+    opened: int
+    closed: int
+    timeouts: int
+    failures: int
+    wait_time: Histogram
+    lease_time: Histogram
+    down: str = ""
+    create_time: Histogram = Histogram((), 0.0)
+
+    def metrics(self) -> Mapping[str, float]:
+        """
+        Give the numbers under the names of OpenTelemetry's ``db.client.connection.*`` conventions.
+
+        Returns:
+            Metric names, with their attribute in braces, to values; times in seconds. With ``_``
+            for ``.`` they are as Prometheus writes them.
+        """
+        prefix = "db.client.connection."
+        return {
+            f'{prefix}count{{{prefix}state="idle"}}': self.idle,
+            f'{prefix}count{{{prefix}state="used"}}': self.leased,
+            f"{prefix}idle.max": self.max_size,
+            f"{prefix}idle.min": self.min_size,
+            f"{prefix}max": self.max_size,
+            f"{prefix}pending_requests": self.waiting,
+            f"{prefix}timeouts": self.timeouts,
+            f"{prefix}create_time.sum": self.create_time.total,
+            f"{prefix}create_time.count": self.create_time.count,
+            f"{prefix}wait_time.sum": self.wait_time.total,
+            f"{prefix}wait_time.count": self.wait_time.count,
+            f"{prefix}use_time.sum": self.lease_time.total,
+            f"{prefix}use_time.count": self.lease_time.count,
+        }
+
+    def status(self) -> Mapping[str, object]:
+        """Give plain numbers and strings, for logs, status pages and `pool_status`."""
+        return {
+            "name": self.name,
+            "min_size": self.min_size,
+            "max_size": self.max_size,
+            "size": self.size,
+            "idle": self.idle,
+            "leased": self.leased,
+            "connecting": self.connecting,
+            "waiting": self.waiting,
+            "opened": self.opened,
+            "closed": self.closed,
+            "timeouts": self.timeouts,
+            "failures": self.failures,
+            "wait_p99": self.wait_time.quantile(0.99),
+            "lease_p99": self.lease_time.quantile(0.99),
+            "down": self.down,
+        }
+
+
+T = TypeVar("T")
+
+
+class Tally(Generic[T]):
+    """
+    Times of one pool.
+
+    Args:
+        name: The pool's name.
+        ledger: The books.
+    """
+
+    __slots__ = ("_ledger", "_name", "creates", "leases", "waits")
+
+    def __init__(self, name: str, ledger: Ledger[T]) -> None:
+        self.waits: HistogramBuilder = HistogramBuilder()  # of those who had to wait only
+        self.leases: HistogramBuilder = HistogramBuilder()
+        self.creates: HistogramBuilder = HistogramBuilder()
+        self._name = name
+        self._ledger = ledger
+
+    def snapshot(self, failure: BaseException | None) -> PoolStatistics:
+        """
+        Freeze the present state.
+
+        Args:
+            failure: Why the server cannot be reached, if it cannot.
+        """
+        ledger, totals = self._ledger, self._ledger.totals
+        leases = self.leases.snapshot()
+        waits = list(self.waits.counts)
+        waits[0] += leases.count + len(ledger.leased) - sum(waits)  # those who did not wait are not recorded
+        return PoolStatistics(
+            name=self._name,
+            min_size=ledger.min_size,
+            max_size=ledger.max_size,
+            size=ledger.size,
+            idle=len(ledger.idle),
+            leased=len(ledger.leased),
+            connecting=ledger.connecting,
+            waiting=len(ledger.waiters),
+            opened=totals.opened,
+            closed=totals.closed,
+            timeouts=totals.timeouts,
+            failures=totals.failures,
+            wait_time=Histogram(tuple(waits), self.waits.total),
+            lease_time=leases,
+            down="" if failure is None else say(failure),
+            create_time=self.creates.snapshot(),
+        )

@@ -1,0 +1,1 @@
+"""Event buses over Redis: pub/sub and streams."""

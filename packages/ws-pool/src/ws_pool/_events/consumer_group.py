@@ -1,0 +1,238 @@
+"""The commands of one consumer of a stream's group, and what their replies say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from redis import exceptions as driver
+from redis.client import NEVER_DECODE
+
+from ws_pool._events.listeners import Event, dump
+
+if TYPE_CHECKING:
+    from ws_pool.redis import RedisPool
+
+__all__ = ("FIELD", "ConsumerGroup", "Entry", "entries_of", "order_of", "payload_of", "text_of")
+
+_PAGE: Final = 100  # messages of one look back
+_BLOCK: Final = 1000  # milliseconds to wait for what is new
+_RAW: Final = {NEVER_DECODE: True}  # an entry that is no text must not hide those that are
+
+_FORGET: Final = """\
+local forgotten = 0
+for _, fields in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+  local consumer = {}
+  for index = 1, #fields, 2 do consumer[fields[index]] = fields[index + 1] end
+  local chosen = ARGV[2] == '' and consumer.idle >= tonumber(ARGV[3]) or consumer.name == ARGV[2]
+  if chosen and consumer.pending == 0 then
+    forgotten = forgotten + 1
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], consumer.name)
+  end
+end
+return forgotten
+"""
+
+Entry = tuple[str, str]
+"""A message's id and what it holds; empty for one that was deleted while it was pending."""
+
+
+class ConsumerGroup:
+    """
+    A consumer group, as one of its consumers sees it.
+
+    Args:
+        pool: A `RedisPool`.
+        stream: The stream's key.
+        group: The group's name.
+        consumer: This consumer's name.
+        dead_letters: The stream for messages that were given up.
+    """
+
+    def __init__(self, pool: RedisPool, stream: str, group: str, consumer: str, dead_letters: str) -> None:
+        self._pool = pool
+        self._stream = stream
+        self._group = group
+        self._dead_letters = dead_letters
+        self.consumer = consumer
+
+    async def publish(self, event: Event) -> str:
+        """Add an event to the stream, if need be twice, and give its id."""
+        text = dump(event)
+        return text_of(await self._ask("XADD", self._stream, "*", FIELD, text, retry="at_least_once"))
+
+    async def create(self) -> None:
+        """Create the group, from the stream's beginning, unless it is there."""
+        try:
+            await self._ask(
+                "XGROUP CREATE", self._stream, self._group, "0", "MKSTREAM", retry="at_least_once"
+            )
+        except driver.ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+    async def read_new(self, count: int) -> list[Entry]:
+        """Wait a moment for messages that nobody was given, and take some."""
+        return await self._read(">", count, "BLOCK", _BLOCK)
+
+    async def read_own(self, cursor: str) -> list[tuple[str, str, int]]:
+        """
+        Look at messages that this consumer was given already; to the server, that is one more delivery.
+
+        Args:
+            cursor: The id before the first.
+
+        Returns:
+            Ids, what they hold, and how often they were delivered, if the server tells.
+        """
+        entries = await self._read(cursor, _PAGE)
+
+        if not entries:
+            return []
+
+        pending = await self._pending(entries[0][0], entries[-1][0], _PAGE, self.consumer)
+        return [(entry_id, text, pending.get(entry_id, 2)) for entry_id, text in entries]
+
+    async def claim(self, idle: float, cursor: str, count: int) -> tuple[str, list[Entry]]:
+        """
+        Take over what consumers left behind.
+
+        Args:
+            idle: Seconds without a sign of life.
+            cursor: Where to go on.
+            count: How many at most.
+
+        Returns:
+            Where to go on, ``"0-0"`` at the end, and the messages.
+        """
+        reply = await self._ask(
+            "XAUTOCLAIM",
+            self._stream,
+            self._group,
+            self.consumer,
+            int(idle * 1000),
+            cursor,
+            "COUNT",
+            count,
+            parse_justid=False,
+            **_RAW,
+        )
+        return text_of(reply[0]), [
+            (text_of(entry), payload_of(fields)) for entry, fields in reply[1] if fields
+        ]
+
+    async def times_delivered(self, entry_id: str) -> int:
+        """Tell how often a message was delivered."""
+        return (await self._pending(entry_id, entry_id, 1)).get(entry_id, 1)
+
+    async def touch(self, entry_ids: Iterable[str]) -> None:
+        """Show that messages are being worked on."""
+        await self._ask(
+            "XCLAIM", self._stream, self._group, self.consumer, 0, *entry_ids, "JUSTID", parse_justid=True
+        )
+
+    async def acknowledge(self, entry_id: str) -> None:
+        """Tell that a message is done."""
+        await self._ask("XACK", self._stream, self._group, entry_id, retry="at_least_once")
+
+    async def bury(self, entry_id: str, text: str, reason: str) -> None:
+        """Move a message to the dead letters: in two steps, for on a cluster they may be of two nodes."""
+        fields = {FIELD: text, "id": entry_id, "group": self._group, "reason": reason}
+        client = self._pool.redis.with_retry("at_least_once")
+        await client.xadd(self._dead_letters, fields)  # type: ignore[arg-type]  # redis-py's invariant dict
+        await client.xack(self._stream, self._group, entry_id)
+
+    async def trim(self) -> None:
+        """Drop what every group has acknowledged."""
+        groups = await self._pool.redis.xinfo_groups(self._stream)
+        done: list[tuple[int, int]] = []
+
+        for group in groups:
+            name, last = text_of(group["name"]), text_of(group["last-delivered-id"])
+            pending = await self._pool.redis.xpending(self._stream, name)
+            oldest = pending["min"]
+            done.append(order_of(text_of(oldest)) if oldest else order_of(last))
+
+        if done:
+            first = "-".join(map(str, min(done)))
+            await self._pool.redis.xtrim(self._stream, minid=first, approximate=True)
+
+    async def forget_idle(self, seconds: float) -> int:
+        """
+        Remove consumers that have nothing pending; one that is alive comes back by itself.
+
+        Args:
+            seconds: How long they have given no sign of life.
+
+        Returns:
+            How many were removed.
+        """
+        return int(await self._ask("EVAL", _FORGET, 1, self._stream, self._group, "", int(seconds * 1000)))
+
+    async def leave(self) -> None:
+        """Remove this consumer, unless it has something pending."""
+        await self._ask("EVAL", _FORGET, 1, self._stream, self._group, self.consumer, 0)
+
+    # Inside -----------------------------------------------------------------------------------
+
+    async def _ask(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
+        return await self._pool.redis.execute_command(*args, **options)
+
+    async def _read(self, cursor: str, count: int, *block: str | int) -> list[Entry]:
+        reply = await self._ask(
+            "XREADGROUP",
+            "GROUP",
+            self._group,
+            self.consumer,
+            "COUNT",
+            count,
+            *block,
+            "STREAMS",
+            self._stream,
+            cursor,
+            **_RAW,
+        )
+        return [(text_of(entry_id), payload_of(fields)) for entry_id, fields in entries_of(reply)]
+
+    async def _pending(self, first: str, last: str, count: int, *consumer: str) -> dict[str, int]:
+        pending = await self._ask(
+            "XPENDING", self._stream, self._group, first, last, count, *consumer, parse_detail=True
+        )
+        return {text_of(entry["message_id"]): int(entry["times_delivered"]) for entry in pending}
+
+
+FIELD: Final = "event"
+"""The field of a stream's entry that holds the event."""
+_FIELDS: Final = (FIELD, FIELD.encode())
+
+
+def entries_of(reply: Any) -> list[Any]:  # Any: a reply, whose shape depends on the protocol version
+    """List the entries of all streams: a mapping or pairs, with the entries or a list that holds them."""
+    pairs = reply.items() if isinstance(reply, Mapping) else reply or ()
+    found: list[Any] = []
+
+    for _, entries in pairs:
+        nested = len(entries) == 1 and isinstance(entries[0], list)
+        found.extend(entries[0] if nested else entries)
+
+    return found
+
+
+def payload_of(fields: Any) -> str:  # Any: a reply
+    """Give the event of an entry; empty for one that is no text, or was deleted while it was pending."""
+    fields = fields or ()
+    items = fields.items() if isinstance(fields, Mapping) else zip(fields[::2], fields[1::2], strict=True)
+
+    try:
+        return next((text_of(value) for name, value in items if name in _FIELDS), "")
+    except UnicodeDecodeError:
+        return ""
+
+
+def order_of(entry_id: str) -> tuple[int, int]:
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds), int(sequence or 0)
+
+
+def text_of(value: Any) -> str:  # Any: bytes or str
+    return value.decode() if isinstance(value, bytes) else str(value)

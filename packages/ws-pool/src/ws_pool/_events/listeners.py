@@ -1,0 +1,274 @@
+"""From a message to its listeners: one bounded queue and one task for each listener.
+
+A listener gets its messages one after the other, in order. One that is slow fills its own queue
+only, one that raises is logged and goes on with the next message; neither holds up the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from ws_pool._core.background import end_all, is_cancelled
+from ws_pool.errors import UsageError
+
+__all__ = ("Event", "Listener", "ListenerStatistics", "OverflowPolicy", "Subscribers", "dump", "load")
+
+Listener = Callable[..., Awaitable[object]]
+OverflowPolicy = Literal["drop_oldest", "drop_newest"]
+
+_logger: Final = logging.getLogger("ws_pool.events")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """
+    What was published.
+
+    Args:
+        tag: What kind of event it is; listeners choose by it.
+        args: Positional arguments for the listeners.
+        kwargs: Keyword arguments for the listeners.
+    """
+
+    tag: str
+    args: Sequence[Any]  # Any: whatever JSON can hold
+    kwargs: Mapping[str, Any]
+
+
+def dump(event: Event) -> str:
+    """
+    Write an event as JSON.
+
+    Args:
+        event: The event.
+
+    Returns:
+        The text to publish.
+
+    Raises:
+        UsageError: It holds something that JSON can't.
+    """
+    try:
+        return json.dumps(
+            {"tag": event.tag, "args": list(event.args), "kwargs": dict(event.kwargs)}, separators=(",", ":")
+        )
+    except (TypeError, ValueError, RecursionError) as error:
+        message = f"an event {event.tag!r} holds what JSON cannot: {error}"
+        raise UsageError(message, tag=event.tag) from error
+
+
+def load(text: str | bytes) -> Event | None:
+    """
+    Read an event.
+
+    Args:
+        text: What arrived.
+
+    Returns:
+        The event, or None when it is not one of ours.
+    """
+    try:
+        data = json.loads(text)
+        return Event(str(data["tag"]), list(data["args"]), dict(data["kwargs"]))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerStatistics:
+    """
+    What became of one listener's messages.
+
+    Args:
+        tag: What it listens to.
+        name: The listener's name, for people.
+        delivered: Messages that it has taken without an error.
+        failed: Messages over which it has raised.
+        dropped: Messages that were dropped because its queue was full.
+        queued: Messages that wait for it now.
+    """
+
+    tag: str
+    name: str
+    delivered: int
+    failed: int
+    dropped: int
+    queued: int
+
+
+class _Worker:
+    """One listener with its queue and its task."""
+
+    def __init__(self, tag: str, listener: Listener, *, size: int, policy: OverflowPolicy) -> None:
+        self.tag = tag
+        self.listener = listener
+        self._size = size
+        self._policy = policy
+        self._queue: deque[Event] = deque()
+        self._wake = asyncio.Event()
+        self._rest = asyncio.Event()
+        self._rest.set()
+        self._retired = False
+        self._delivered = self._failed = self._dropped = 0
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"ws-pool listener {tag}")
+
+    def put(self, event: Event) -> None:
+        if len(self._queue) >= self._size:
+            self._dropped += 1
+
+            if self._dropped == 1 or self._dropped % 1000 == 0:
+                _logger.warning(
+                    "listener %s is too slow: %d events %r dropped", self._name, self._dropped, self.tag
+                )
+
+            if self._policy == "drop_newest":
+                return
+
+            self._queue.popleft()
+
+        self._queue.append(event)
+        self._rest.clear()
+        self._wake.set()
+
+    def retire(self) -> None:
+        """Take no more events; the call that is under way may end by itself."""
+        self._retired = True
+        self._queue.clear()
+        self._wake.set()
+
+    @property
+    def ended(self) -> bool:
+        return self._task.done()
+
+    async def drained(self) -> None:
+        await self._rest.wait()
+
+    async def stop(self) -> None:
+        await end_all(self._task)
+
+    @property
+    def _name(self) -> str:
+        return getattr(self.listener, "__qualname__", repr(self.listener))
+
+    async def _run(self) -> None:
+        while True:
+            while self._queue:
+                event = self._queue.popleft()
+
+                try:
+                    await self.listener(*event.args, **event.kwargs)
+                except (Exception, asyncio.CancelledError) as error:
+                    if is_cancelled(error):
+                        raise
+
+                    self._failed += 1
+                    _logger.exception("listener %s failed over an event %r", self._name, event.tag)
+                else:
+                    self._delivered += 1
+
+            self._rest.set()
+
+            if self._retired:
+                return
+
+            self._wake.clear()
+            await self._wake.wait()
+
+    def statistics(self) -> ListenerStatistics:
+        return ListenerStatistics(
+            self.tag, self._name, self._delivered, self._failed, self._dropped, len(self._queue)
+        )
+
+
+class Subscribers:
+    """
+    The listeners of a bus by tag.
+
+    Args:
+        size: Most messages that wait for one listener.
+        policy: What to drop when there are more.
+    """
+
+    def __init__(self, *, size: int, policy: OverflowPolicy) -> None:
+        self._size = size
+        self._policy: OverflowPolicy = policy
+        self._listeners: dict[str, list[Listener]] = {}
+        self._workers: dict[str, list[_Worker]] = {}
+        self._running = False
+        self._leaving: list[_Worker] = []
+
+    def add(self, tag: str, listener: Listener) -> None:
+        """Add a listener; one that is there already stays once."""
+        listeners = self._listeners.setdefault(tag, [])
+
+        if listener not in listeners:
+            listeners.append(listener)
+
+            if self._running:
+                self._work(tag, listener)
+
+    def remove(self, tag: str, listener: Listener) -> bool:
+        """Remove a listener, and tell whether it was there; what waits for it is dropped."""
+        listeners = self._listeners.get(tag, [])
+
+        if listener not in listeners:
+            return False
+
+        listeners.remove(listener)
+
+        for worker in [worker for worker in self._workers.get(tag, ()) if worker.listener == listener]:
+            self._workers[tag].remove(worker)
+            worker.retire()
+            self._leaving = [*(other for other in self._leaving if not other.ended), worker]
+
+        return True
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        self._running = True
+
+        for tag, listeners in self._listeners.items():
+            for listener in listeners:
+                self._work(tag, listener)
+
+    async def stop(self, *, drain: float) -> None:
+        """
+        End delivering.
+
+        Args:
+            drain: Seconds in which queues may empty.
+        """
+        self._running = False
+        workers = [*(worker for group in self._workers.values() for worker in group), *self._leaving]
+        self._workers.clear()
+
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(drain):
+                    await asyncio.gather(*(worker.drained() for worker in workers))
+        finally:
+            await asyncio.gather(*(worker.stop() for worker in workers))
+
+    def deliver(self, event: Event) -> int:
+        """Queue an event for its listeners, and tell how many there are."""
+        workers = self._workers.get(event.tag, ())
+
+        for worker in workers:
+            worker.put(event)
+
+        return len(workers)
+
+    def _work(self, tag: str, listener: Listener) -> None:
+        worker = _Worker(tag, listener, size=self._size, policy=self._policy)
+        self._workers.setdefault(tag, []).append(worker)
+
+    def statistics(self) -> tuple[ListenerStatistics, ...]:
+        """Freeze the present state."""
+        return tuple(worker.statistics() for group in self._workers.values() for worker in group)

@@ -1,0 +1,357 @@
+"""Events over Redis pub/sub: to everybody who listens now, at most once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+
+from redis import exceptions as driver
+from redis.asyncio.client import PubSub
+
+from ws_pool._core.background import end_all
+from ws_pool._events.listeners import (
+    Event,
+    Listener,
+    ListenerStatistics,
+    OverflowPolicy,
+    Subscribers,
+    dump,
+    load,
+)
+from ws_pool._redis.cluster.client import ClusterRedis
+from ws_pool.errors import ClosedError, NotReadyError, UnavailableError, UsageError, WsError
+
+if TYPE_CHECKING:
+    from ws_pool.redis import RedisPool
+
+__all__ = ("BusStatistics", "RedisEventBus")
+
+_logger: Final = logging.getLogger("ws_pool.events")
+_PATIENCE: Final = 5.0  # seconds for a subscription to be confirmed
+_LOST: Final = (driver.RedisError, WsError, OSError, TimeoutError)
+
+
+@dataclass(frozen=True, slots=True)
+class BusStatistics:
+    """
+    The state of a bus.
+
+    Args:
+        channel: Its channel.
+        subscribed: Whether messages arrive at the moment.
+        received: Events received so far.
+        unknown: Messages that were no events, or that nobody listened to.
+        gaps: Times the subscription was interrupted, so that events may have been missed.
+        listeners: What became of each listener's events.
+    """
+
+    channel: str
+    subscribed: bool
+    received: int
+    unknown: int
+    gaps: int
+    listeners: tuple[ListenerStatistics, ...]
+
+
+class RedisEventBus:
+    """
+    Events for all processes that listen on a channel, over Redis pub/sub.
+
+    Pub/sub delivers at most once: who is not connected misses what is published. The bus connects
+    again by itself and then emits the event `GAP`, so that listeners can look up what they need.
+    Use `StreamEventBus` where nothing may be lost.
+
+    Args:
+        pool: A `RedisPool`.
+        channel: The channel.
+        queue_size: Most events that wait for one listener.
+        overflow: What to drop when there are more.
+        heartbeat: Seconds of silence after which the connection is checked.
+        sharded: Use sharded pub/sub (Redis 7), which scales with a cluster.
+
+    Example:
+        ```python
+        from ws_pool.events import RedisEventBus
+        from ws_pool.redis import RedisPool
+
+        async def on_sale(item, *, price):
+            print(item, price)
+
+        async with RedisPool(url="redis://localhost:6379/0") as pool:
+            async with RedisEventBus(pool, "shop") as bus:
+                bus.add_listener("sale", on_sale)
+                await bus.publish("sale", "tea", price=3)
+        ```
+    """
+
+    GAP: ClassVar[str] = "gap"
+    """The tag of the event after an interruption, with ``seconds`` and ``reason``."""
+
+    def __init__(  # noqa: PLR0913 - options, keyword-only
+        self,
+        pool: RedisPool,
+        channel: str,
+        *,
+        queue_size: int = 1_000,
+        overflow: OverflowPolicy = "drop_oldest",
+        heartbeat: float = 5.0,
+        sharded: bool = False,
+    ) -> None:
+        if not channel:
+            raise UsageError("the channel of an event bus must not be empty")
+
+        if queue_size < 1 or heartbeat <= 0 or overflow not in {"drop_oldest", "drop_newest"}:
+            message = (
+                "an event bus needs queue_size >= 1, heartbeat > 0 and overflow 'drop_oldest' or"
+                f" 'drop_newest', not {queue_size}, {heartbeat}, {overflow!r}"
+            )
+            raise UsageError(message, channel=channel)
+
+        self._pool = pool
+        self._channel = channel
+        self._heartbeat = heartbeat
+        self._sharded = sharded
+        self._subscribers = Subscribers(size=queue_size, policy=overflow)
+        self._task: asyncio.Task[None] | None = None
+        self._first: asyncio.Future[None] | None = None
+        self._state = "new"
+        self._subscribed = False
+        self._received = self._unknown = self._gaps = 0
+
+    def __repr__(self) -> str:
+        return f"<RedisEventBus {self._channel!r} of redis pool {self._pool.name!r}, {self._state}>"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether messages arrive at the moment."""
+        return self._subscribed
+
+    def add_listener(self, tag: str, coro: Listener) -> None:
+        """
+        Listen to a tag, from now on.
+
+        Args:
+            tag: What kind of event.
+            coro: An async function; it gets what was given to `publish` after the tag.
+        """
+        self._subscribers.add(tag, coro)
+
+    def remove_listener(self, tag: str, coro: Listener) -> bool:
+        """
+        End listening; events that wait for the listener are dropped, a call that is under way goes on.
+
+        Args:
+            tag: What kind of event.
+            coro: What was given to `add_listener`.
+
+        Returns:
+            Whether it did listen.
+        """
+        return self._subscribers.remove(tag, coro)
+
+    async def publish(self, tag: str, /, *args: Any, **kwargs: Any) -> int:  # Any: whatever JSON can hold
+        """
+        Send an event to all who listen on the channel, in this process and in others.
+
+        Args:
+            tag: What kind of event.
+            *args: For the listeners; JSON must be able to hold it.
+            **kwargs: For the listeners; JSON must be able to hold it.
+
+        Returns:
+            How many buses have received it.
+
+        Raises:
+            UsageError: JSON cannot hold it, or the tag is the bus's own.
+            MaybeExecuted: The connection was lost before the reply.
+        """
+        if tag == self.GAP:
+            raise UsageError(f"the tag {tag!r} is the bus's own: choose another", tag=tag)
+
+        text = dump(Event(tag, args, kwargs))
+        command = "SPUBLISH" if self._sharded else "PUBLISH"
+        return int(await self._pool.redis.execute_command(command, self._channel, text))
+
+    async def start(self) -> None:
+        """
+        Subscribe; when it returns, events arrive.
+
+        Raises:
+            UnavailableError: The server cannot be reached.
+            UsageError: The bus was started before.
+        """
+        if self._state != "new":
+            error = ClosedError if self._state == "closed" else UsageError
+            raise error(
+                f"event bus {self._channel!r} was started before: make a new one", channel=self._channel
+            )
+
+        self._state = "open"
+        self._subscribers.start()
+        loop = asyncio.get_running_loop()
+        self._first = loop.create_future()
+        self._task = loop.create_task(self._run(), name=f"ws-pool event bus {self._channel}")
+
+        self._task.add_done_callback(self._ended)
+
+        try:
+            await asyncio.shield(self._first)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self, *, drain: float = 1.0) -> None:
+        """
+        End the subscription; may be called again.
+
+        Args:
+            drain: Seconds in which listeners may take the events that wait for them.
+        """
+        task, self._task, self._state = self._task, None, "closed"
+
+        if task is not None:
+            await end_all(task)
+            await self._subscribers.stop(drain=drain)
+
+    def statistics(self) -> BusStatistics:
+        """Give a frozen snapshot of the bus."""
+        if self._state == "new":
+            raise NotReadyError(f"event bus {self._channel!r} is not started", channel=self._channel)
+
+        return BusStatistics(
+            channel=self._channel,
+            subscribed=self._subscribed,
+            received=self._received,
+            unknown=self._unknown,
+            gaps=self._gaps,
+            listeners=self._subscribers.statistics(),
+        )
+
+    # Inside -----------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """Keep the subscription; the first failure is the caller's of `start`, later ones are bridged."""
+        lost_at, reason, pause = 0.0, "", 0.02
+        first = self._first
+        assert first is not None  # noqa: S101 - start() has made it
+
+        while True:
+            try:
+                async with self._pubsub() as pubsub:
+                    await self._subscribe(pubsub)
+                    pause = 0.02
+
+                    if not first.done():
+                        first.set_result(None)
+                    elif lost_at:
+                        self._tell_gap(time.monotonic() - lost_at, reason)
+
+                    lost_at = 0.0
+                    await self._receive(pubsub)
+            except Exception as error:  # whatever others publish must not end the bus
+                if not first.done():
+                    first.set_exception(
+                        self._unavailable(error) if isinstance(error, TimeoutError) else error
+                    )
+                    return
+
+                if not self._pool.ready:
+                    _logger.info("event bus %r ends: its pool was closed", self._channel)
+                    return
+
+                if isinstance(client := self._pool.redis, ClusterRedis):
+                    client.topology.refresh_soon()
+
+                if not lost_at:
+                    lost_at, reason = time.monotonic(), str(error) or type(error).__name__
+                    _logger.warning(
+                        "event bus %r lost its subscription: %s",
+                        self._channel,
+                        reason,
+                        exc_info=not isinstance(error, _LOST),
+                    )
+            finally:
+                self._subscribed = False
+
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(1.0, pause * 2)
+
+    def _unavailable(self, error: BaseException) -> BaseException:
+        if isinstance(error, WsError):
+            return error
+
+        return UnavailableError(
+            f"event bus {self._channel!r}: the server does not confirm its subscription in time"
+        )
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Let nobody wait for a subscription that is not coming, whatever has ended the task."""
+        if self._first is not None and not self._first.done():
+            error = None if task.cancelled() else task.exception()
+            self._first.set_exception(error or ClosedError(f"event bus {self._channel!r} was closed"))
+
+    def _pubsub(self) -> PubSub:
+        client = self._pool.redis
+
+        if self._sharded and isinstance(client, ClusterRedis):
+            return client.pubsub_of(self._channel)
+
+        return client.pubsub()
+
+    async def _subscribe(self, pubsub: PubSub) -> None:
+        async with asyncio.timeout(max(_PATIENCE, self._heartbeat)):
+            if self._sharded:
+                await pubsub.execute_command("SSUBSCRIBE", self._channel)  # redis-py 7 has no method for it
+            else:
+                await pubsub.subscribe(self._channel)
+
+            while not self._subscribed:
+                message = await pubsub.get_message(timeout=self._heartbeat)
+                self._subscribed = message is not None and message["type"] in {"subscribe", "ssubscribe"}
+
+    async def _receive(self, pubsub: PubSub) -> None:
+        asked = False
+
+        while True:
+            message = await pubsub.get_message(timeout=self._heartbeat)
+
+            if message is None:
+                if asked:
+                    raise TimeoutError(f"the server was silent for {2 * self._heartbeat:g} s")
+
+                await pubsub.ping()
+                asked = True
+                continue
+
+            asked = False
+
+            if message["type"] in {"message", "smessage"}:
+                self._take(message["data"])
+            elif message["type"] == "sunsubscribe":
+                raise driver.ConnectionError("the channel's slot has gone to another node")
+
+    def _take(self, data: str | bytes) -> None:
+        event = load(data)
+        self._received += 1
+
+        if event is None or event.tag == self.GAP or not self._subscribers.deliver(event):
+            self._unknown += 1
+
+    def _tell_gap(self, seconds: float, reason: str) -> None:
+        self._gaps += 1
+        _logger.warning("event bus %r is subscribed again after %.1f s", self._channel, seconds)
+        self._subscribers.deliver(Event(self.GAP, (), {"seconds": seconds, "reason": reason}))

@@ -1,0 +1,443 @@
+"""Events over a Redis stream: to one process of each group, at least once.
+
+A message is acknowledged when its listeners have returned. Until then it is pending in the group,
+and survives the death of the consumer (others claim it), of the server (with AOF) and of the
+connection (it is read again).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import socket
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from redis import exceptions as driver
+
+from ws_pool._core.background import end_all
+from ws_pool._events.consumer_group import ConsumerGroup
+from ws_pool._events.dispatcher import Lines, Message
+from ws_pool._events.listeners import Event, Listener
+from ws_pool.errors import ClosedError, UsageError, WsError
+
+if TYPE_CHECKING:
+    from ws_pool.redis import RedisPool
+
+__all__ = ("StreamBusStatistics", "StreamEventBus")
+
+_logger: Final = logging.getLogger("ws_pool.events")
+_FAREWELL: Final = 1.0  # seconds for the last command of a bus that closes
+_FORGOTTEN: Final = 10  # times claim_after without a sign of life, after which a consumer is removed
+_LOST: Final = (driver.RedisError, WsError, OSError, TimeoutError)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamBusStatistics:
+    """
+    The state of a stream bus.
+
+    Args:
+        stream: The stream.
+        group: The consumer group.
+        consumer: This consumer's name.
+        in_hand: Messages that were read and not acknowledged yet.
+        delivered: Messages whose listeners have all returned.
+        unheard: Messages that nobody listens to here; they are acknowledged.
+        retried: Times a listener was called again after it had raised.
+        overdue: Times a listener was cancelled because it took longer than ``listener_timeout``.
+        claimed: Messages taken over from other consumers.
+        dead: Messages moved to the dead-letter stream.
+    """
+
+    stream: str
+    group: str
+    consumer: str
+    in_hand: int
+    delivered: int
+    unheard: int
+    retried: int
+    overdue: int
+    claimed: int
+    dead: int
+
+
+class StreamEventBus:
+    """
+    Events that are not lost, over a Redis stream and a consumer group.
+
+    Each group gets every event; within a group, one consumer gets it. Listeners must be ready for an
+    event to come twice: after a crash it is delivered again. Events of one tag are delivered in
+    order by each consumer, those of different tags side by side.
+
+    Args:
+        pool: A `RedisPool`.
+        stream: The stream's key.
+        group: The consumer group; services that must each see all events use different ones.
+        consumer: This consumer's name, unique within the group; made up by default.
+        prefetch: Most messages in hand. Those that wait behind one whose listener fails don't count,
+            up to ten times as many, so that one bad tag does not hold up the others.
+        attempts: How often a message is tried, over all consumers, before it is a dead letter. A
+            consumer that died counts, after the first: its message may have been on its way only.
+        backoff: Shortest and longest pause in seconds before a listener is called again.
+        claim_after: Seconds without a sign of life after which others take a consumer's messages.
+        listener_timeout: Seconds that a listener may take; None for no limit. One that takes longer is
+            cancelled, and has failed: its message is not acknowledged and leaves this consumer's
+            hands, so that those behind it go on. It is claimed again after ``claim_after`` seconds,
+            by whoever is quicker, until its attempts are used up.
+        trim_every: Seconds between trimmings, which drop what every group has acknowledged, and
+            consumers that were gone for long with nothing pending; None never trims.
+        dead_letters: The stream for messages that were given up; ``<stream>:dead`` by default.
+
+    Example:
+        ```python
+        from ws_pool.events import StreamEventBus
+        from ws_pool.redis import RedisPool
+
+        async def on_order(number):
+            print("order", number)
+
+        async with RedisPool(url="redis://localhost:6379/0") as pool:
+            async with StreamEventBus(pool, "orders", "billing") as bus:
+                bus.add_listener("order", on_order)
+                await bus.publish("order", 42)
+        ```
+    """
+
+    def __init__(  # noqa: PLR0913 - options, keyword-only
+        self,
+        pool: RedisPool,
+        stream: str,
+        group: str,
+        *,
+        consumer: str | None = None,
+        prefetch: int = 100,
+        attempts: int = 5,
+        backoff: tuple[float, float] = (0.1, 10.0),
+        claim_after: float = 30.0,
+        listener_timeout: float | None = None,
+        trim_every: float | None = 60.0,
+        dead_letters: str | None = None,
+    ) -> None:
+        if not stream or not group:
+            raise UsageError("a stream event bus needs the names of a stream and of a group")
+
+        if prefetch < 1 or attempts < 1 or claim_after <= 0 or not 0 < backoff[0] <= backoff[1]:
+            message = (
+                "a stream event bus needs prefetch >= 1, attempts >= 1, claim_after > 0 and 0 < backoff[0] <="
+                f" backoff[1], not {prefetch}, {attempts}, {claim_after}, {backoff}"
+            )
+            raise UsageError(message, stream=stream)
+
+        if listener_timeout is not None and listener_timeout <= 0:
+            message = f"a stream event bus needs listener_timeout > 0, or None, not {listener_timeout}"
+            raise UsageError(message, stream=stream)
+
+        self._pool = pool
+        self._stream = stream
+        self._group = group
+        name = consumer or f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._member = ConsumerGroup(pool, stream, group, name, dead_letters or f"{stream}:dead")
+        self._named = consumer is not None
+        self._attempts = attempts
+        self._claim_after = claim_after
+        self._trim_every = trim_every
+        self._listeners: dict[str, list[Listener]] = {}
+        self._state = "new"
+        self._tasks: list[asyncio.Task[None]] = []
+        self._lines = Lines(
+            stream,
+            self._listeners,
+            prefetch=prefetch,
+            attempts=attempts,
+            backoff=backoff,
+            listener_timeout=listener_timeout,
+            acknowledge=lambda message: self._through_outages(lambda: self._member.acknowledge(message.id)),
+            bury=lambda message, error: self._through_outages(lambda: self._bury(message, error)),
+        )
+        self._look_back = True
+        self._reborn = True  # whether an earlier life of this consumer may have left something
+        self._claimed = self._dead = 0
+
+    def __repr__(self) -> str:
+        return f"<StreamEventBus {self._stream!r}, group {self._group!r}, {self._state}>"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def consumer(self) -> str:
+        """This consumer's name."""
+        return self._member.consumer
+
+    def add_listener(self, tag: str, coro: Listener) -> None:
+        """
+        Listen to a tag, from the next message on.
+
+        Args:
+            tag: What kind of event.
+            coro: An async function; it gets what was given to `publish` after the tag. When it raises
+                it is called again; when it returns the event is done.
+        """
+        listeners = self._listeners.setdefault(tag, [])
+
+        if coro not in listeners:
+            listeners.append(coro)
+
+    def remove_listener(self, tag: str, coro: Listener) -> bool:
+        """
+        End listening.
+
+        Args:
+            tag: What kind of event.
+            coro: What was given to `add_listener`.
+
+        Returns:
+            Whether it did listen.
+        """
+        listeners = self._listeners.get(tag, [])
+
+        if coro not in listeners:
+            return False
+
+        listeners.remove(coro)
+        return True
+
+    async def publish(self, tag: str, /, *args: Any, **kwargs: Any) -> str:  # Any: whatever JSON can hold
+        """
+        Add an event to the stream; when it returns, the event is stored.
+
+        A connection that is lost meanwhile has the command sent again, so the event may be stored twice.
+
+        Args:
+            tag: What kind of event.
+            *args: For the listeners; JSON must be able to hold it.
+            **kwargs: For the listeners; JSON must be able to hold it.
+
+        Returns:
+            The message's id.
+
+        Raises:
+            UsageError: JSON cannot hold it.
+            UnavailableError: The server cannot be reached.
+        """
+        return await self._member.publish(Event(tag, args, kwargs))
+
+    async def start(self) -> None:
+        """
+        Create the group when it is missing, and begin to deliver.
+
+        Raises:
+            UnavailableError: The server cannot be reached.
+            UsageError: The bus was started before.
+            ClosedError: The bus was closed, if only meanwhile.
+        """
+        if self._state != "new":
+            error = ClosedError if self._state == "closed" else UsageError
+            raise error(
+                f"stream bus {self._stream!r} was started before: make a new one", stream=self._stream
+            )
+
+        self._state = "starting"
+
+        try:
+            await self._member.create()
+        except BaseException:
+            self._state = "new" if self._state == "starting" else self._state
+            raise
+
+        if self._state != "starting":
+            raise ClosedError(f"stream bus {self._stream!r} was closed meanwhile", stream=self._stream)
+
+        self._state = "open"
+        loop = asyncio.get_running_loop()
+        chores: list[Callable[[], Awaitable[None]]] = [self._read, self._claim, self._stay_alive]
+
+        if self._trim_every is not None:
+            chores.append(self._trim)
+
+        self._tasks = [
+            loop.create_task(self._keep(chore), name=f"ws-pool stream bus {self._stream}") for chore in chores
+        ]
+
+    async def close(self, *, drain: float = 5.0) -> None:
+        """
+        End delivering; may be called again. What is not done stays pending for others to claim.
+
+        Args:
+            drain: Seconds in which listeners may finish what is in hand.
+        """
+        if self._state != "open":
+            self._state = "closed"
+            return
+
+        self._state = "closed"
+        reader, *chores = self._tasks
+        reader.cancel()
+
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(drain):
+                    await self._lines.drained()
+        finally:
+            await end_all(reader, *chores)
+            await self._lines.stop()
+
+        if not self._named:  # nobody will ever use this name again
+            with contextlib.suppress(*_LOST):
+                async with asyncio.timeout(_FAREWELL):
+                    await self._member.leave()
+
+    def statistics(self) -> StreamBusStatistics:
+        """Give a frozen snapshot of the bus."""
+        return StreamBusStatistics(
+            stream=self._stream,
+            group=self._group,
+            consumer=self._member.consumer,
+            in_hand=len(self._lines.in_hand),
+            delivered=self._lines.delivered,
+            unheard=self._lines.unheard,
+            retried=self._lines.retried,
+            overdue=self._lines.overdue,
+            claimed=self._claimed,
+            dead=self._dead,
+        )
+
+    # Reading ----------------------------------------------------------------------------------
+
+    async def _keep(self, chore: Callable[[], Awaitable[None]]) -> None:
+        """Do a chore for ever, through outages and the loss of the group."""
+        pause = 0.02
+
+        while True:
+            try:
+                await chore()
+            except UsageError:
+                return  # the pool was closed
+            except driver.ResponseError as error:
+                if not str(error).startswith("NOGROUP"):
+                    _logger.exception("stream bus %r: the server refuses", self._stream)
+
+                with contextlib.suppress(*_LOST):
+                    await self._member.create()
+            except _LOST as error:
+                _logger.warning("stream bus %r: %s", self._stream, error)
+            except Exception:  # a reply of a shape that nobody has thought of must not end the bus
+                _logger.exception("stream bus %r: an unexpected failure", self._stream)
+            else:
+                pause = 0.02
+                continue
+
+            self._look_back = True
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(1.0, pause * 2)
+
+    async def _read(self) -> None:
+        """Take what is new, and what this consumer was given and never got because of a lost reply."""
+        if self._look_back:
+            self._look_back = False  # a failure meanwhile, of this or another chore, asks for it again
+            await self._take_own()
+            self._reborn = False
+
+        for entry_id, text in await self._member.read_new(await self._lines.room()):
+            self._lines.accept(Message(entry_id, text, 1, owed=True))
+
+    async def _take_own(self) -> None:
+        """Take what this consumer was given already: by a reply that was lost, or in an earlier life."""
+        cursor = "0"
+
+        while True:
+            await self._lines.room()
+            entries = await self._member.read_own(cursor)
+
+            if not entries:
+                return
+
+            for entry_id, text, count in entries:
+                self._lines.accept(self._left_over(entry_id, text, count))
+
+            cursor = entries[-1][0]
+
+    def _left_over(self, entry_id: str, text: str, count: int) -> Message:
+        """
+        Judge a message that this consumer was given before; looking for it was a delivery, too.
+
+        In this life its reply was lost, so it was never tried. What is from an earlier life was most
+        likely tried, and may be what has ended that life.
+        """
+        if self._reborn:
+            return Message(entry_id, text, count, owed=count <= self._attempts + 1)
+
+        return Message(entry_id, text, max(1, count - 1), owed=True)
+
+    # Ending a message -------------------------------------------------------------------------
+
+    async def _through_outages(self, action: Callable[[], Awaitable[None]]) -> None:
+        """Repeat what may be done twice until the server has answered."""
+        pause = 0.05
+
+        while True:
+            try:
+                await action()
+            except UsageError:
+                return  # the pool was closed: the message stays pending
+            except driver.ResponseError:
+                _logger.exception("stream bus %r: the server refuses", self._stream)
+                return
+            except _LOST:
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(1.0, pause * 2)
+            else:
+                return
+
+    async def _bury(self, message: Message, error: BaseException | None) -> None:
+        """Move a message to the dead letters, and say so."""
+        reason = "given up after a crash" if error is None else f"{type(error).__name__}: {error}"
+        await self._member.bury(message.id, message.text, reason)
+        self._dead += 1
+        _logger.error("stream bus %r: gave up on message %s: %s", self._stream, message.id, reason)
+
+    # Chores -----------------------------------------------------------------------------------
+
+    async def _stay_alive(self) -> None:
+        """Show that messages in hand are being worked on, so that nobody claims them."""
+        await asyncio.sleep(self._claim_after / 3)
+
+        if self._lines.in_hand:
+            await self._member.touch(self._lines.in_hand)
+
+    async def _claim(self) -> None:
+        """Take over what consumers left behind that show no sign of life."""
+        await asyncio.sleep(self._claim_after / 3 * random.uniform(0.75, 1.25))
+        cursor = ""
+
+        while cursor != "0-0":
+            count = await self._lines.room()
+            cursor, entries = await self._member.claim(self._claim_after, cursor or "0-0", count)
+
+            for entry_id, text in entries:
+                if entry_id not in self._lines.in_hand:
+                    tried = await self._member.times_delivered(entry_id)
+                    self._claimed += 1
+                    self._lines.accept(Message(entry_id, text, tried, owed=tried <= self._attempts + 1))
+
+    async def _trim(self) -> None:
+        """Drop what every group has acknowledged, and consumers that have long gone."""
+        assert self._trim_every is not None  # noqa: S101 - else this is no chore
+        await asyncio.sleep(self._trim_every * random.uniform(0.75, 1.25))
+        await self._member.trim()
+
+        with contextlib.suppress(driver.ResponseError):  # where scripts are forbidden, they stay
+            await self._member.forget_idle(_FORGOTTEN * self._claim_after)

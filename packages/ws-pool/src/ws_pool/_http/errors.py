@@ -1,0 +1,61 @@
+"""aiohttp's exceptions as ours."""
+
+from __future__ import annotations
+
+import aiohttp
+
+from ws_pool._core.config import mask_url
+from ws_pool._http.address_guard import DeniedAddress
+from ws_pool.errors import HttpAddressDenied, HttpConnectionError, HttpError, HttpTimeout, UsageError, WsError
+
+__all__ = ("translate",)
+
+
+def translate(error: Exception, method: str, url: str, *, pool: str) -> WsError:
+    """
+    Say in our words why a request failed.
+
+    Args:
+        error: What aiohttp raised.
+        method: The request's method.
+        url: The request's URL.
+        pool: The pool's name.
+
+    Returns:
+        The error to raise from the one given.
+    """
+    shown = mask_url(url)
+    where = f"{method} {shown}"
+    context = {"method": method, "url": shown, "pool": pool}
+
+    if isinstance(error, TimeoutError):
+        connected = not isinstance(error, aiohttp.ConnectionTimeoutError)
+        what = "complete answer" if connected else "connection"
+        return HttpTimeout(f"{where}: no {what} in time", **context, sent=connected)
+
+    if isinstance(error, aiohttp.InvalidURL):
+        return UsageError(f"{where}: this is not a URL that can be asked: {error}", **context)
+
+    if isinstance(error, aiohttp.ClientConnectorError):
+        if denied := _denied(error.os_error):
+            return HttpAddressDenied(f"{where}: {denied}, and deny_private is on", **context)
+
+        return HttpConnectionError(f"{where}: cannot connect: {error}", **context, sent=False)
+
+    if isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError | OSError):
+        reason = str(error) or type(error).__name__
+        return HttpConnectionError(f"{where}: the connection was lost: {reason}", **context, sent=True)
+
+    reason = "too many redirects" if isinstance(error, aiohttp.TooManyRedirects) else str(error)
+    return HttpError(f"{where}: {reason or type(error).__name__}", **context)
+
+
+def _denied(error: BaseException) -> DeniedAddress | None:
+    """Find a refusal of ours; several addresses of one host fail as a group, or as one text."""
+    if isinstance(error, DeniedAddress):
+        return error
+
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for inner in error.exceptions if (found := _denied(inner))), None)
+
+    return DeniedAddress(str(error)) if "is not a public address" in str(error) else None

@@ -1,0 +1,126 @@
+"""What a server answered."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from multidict import CIMultiDictProxy
+
+from ws_pool._core.config import mask_url
+from ws_pool.errors import HttpDecodeError, HttpStatusError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp import ClientResponse
+
+__all__ = ("HttpResponse", "status_error")
+
+
+class HttpResponse:
+    """
+    An answer, read completely; its connection is back in the pool.
+
+    Args:
+        raw: The answer as aiohttp has it.
+        content: The body, already unpacked when it was compressed.
+        elapsed: Seconds from the call to the last byte.
+
+    Example:
+        ```python no-run
+        # needs a server
+        response = await http.get("/items")
+        print(response.status_code, response.headers["content-type"], response.json())
+        ```
+    """
+
+    __slots__ = ("content", "elapsed", "raw", "status_code")
+
+    def __init__(self, raw: ClientResponse, content: bytes, elapsed: float) -> None:
+        self.raw: ClientResponse = raw
+        self.status_code: int = raw.status
+        self.content: bytes = content
+        self.elapsed: float = elapsed
+
+    def __repr__(self) -> str:
+        return f"<HttpResponse {self.status_code} {self.method} {mask_url(self.url)}>"
+
+    @property
+    def method(self) -> str:
+        """The method of the request, the last one after redirects."""
+        return self.raw.method
+
+    @property
+    def url(self) -> str:
+        """The URL of the request, the last one after redirects."""
+        return str(self.raw.url)
+
+    @property
+    def reason(self) -> str:
+        """The server's words beside the status; may be empty."""
+        return self.raw.reason or ""
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        """The headers; names are found in any case."""
+        return self.raw.headers
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies that the server set."""
+        return {name: morsel.value for name, morsel in self.raw.cookies.items()}
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is below 400."""
+        return self.status_code < 400
+
+    @property
+    def text(self) -> str:
+        """The body as text in the declared encoding, or UTF-8; what does not fit is replaced."""
+        encoding = self.raw.charset or "utf-8"
+
+        try:
+            return self.content.decode(encoding, errors="replace")
+        except LookupError:
+            return self.content.decode(errors="replace")
+
+    def json(self, loads: Callable[[bytes], Any] = json.loads) -> Any:  # whatever the server sent
+        """
+        Read the body as JSON.
+
+        Args:
+            loads: The decoder.
+
+        Raises:
+            HttpDecodeError: It is not JSON; also a `ValueError`.
+        """
+        try:
+            return loads(self.content)
+        except ValueError as error:
+            url = mask_url(self.url)
+            kind = self.headers.get("content-type", "no content type")
+            message = (
+                f"{self.method} {url} did not answer with JSON but with {len(self.content)} bytes, {kind}"
+            )
+            raise HttpDecodeError(message, method=self.method, url=url, response=self) from error
+
+    def raise_for_status(self) -> None:
+        """
+        Refuse an answer with a status from 400 on.
+
+        Raises:
+            HttpStatusError: The status is 400 or more.
+        """
+        if not self.ok:
+            raise status_error(self)
+
+
+def status_error(response: HttpResponse) -> HttpStatusError:
+    """Build the error for an answer with a status from 400 on."""
+    url = mask_url(response.url)
+    message = f"{response.method} {url} was answered with {response.status_code} {response.reason}".rstrip()
+    return HttpStatusError(
+        message, method=response.method, url=url, status_code=response.status_code, response=response
+    )

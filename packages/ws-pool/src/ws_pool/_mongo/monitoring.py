@@ -1,0 +1,164 @@
+"""What the driver tells about its connections, counted."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pymongo.monitoring import (
+    ConnectionCheckedInEvent,
+    ConnectionCheckedOutEvent,
+    ConnectionCheckOutFailedEvent,
+    ConnectionCheckOutStartedEvent,
+    ConnectionClosedEvent,
+    ConnectionCreatedEvent,
+    ConnectionPoolListener,
+    ConnectionReadyEvent,
+    PoolClearedEvent,
+    PoolClosedEvent,
+    PoolCreatedEvent,
+    PoolReadyEvent,
+)
+
+from ws_pool._core.statistics import Histogram, HistogramBuilder
+
+__all__ = ("Listener", "MongoStatistics")
+
+logger = logging.getLogger("ws_pool")
+
+_LOW_WATER = 0.9
+_LOW_WATER_EVERY = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class MongoStatistics:
+    """
+    The state of a MongoDB pool at one moment, over all servers of its deployment.
+
+    Args:
+        name: The pool's name.
+        max_size: Most connections at once to one server.
+        size: Connections that are open.
+        leased: Connections in use.
+        waiting: Operations that wait for a connection.
+        opened: Connections opened so far.
+        closed: Connections closed so far.
+        failures: Operations that got no connection.
+        wait_time: How long operations waited for a connection.
+    """
+
+    name: str
+    max_size: int
+    size: int
+    leased: int
+    waiting: int
+    opened: int
+    closed: int
+    failures: int
+    wait_time: Histogram
+
+    def status(self) -> Mapping[str, object]:
+        """Give plain numbers and strings, for logs, status pages and `pool_status`."""
+        return {
+            "name": self.name,
+            "max_size": self.max_size,
+            "size": self.size,
+            "leased": self.leased,
+            "waiting": self.waiting,
+            "opened": self.opened,
+            "closed": self.closed,
+            "failures": self.failures,
+            "wait_p99": self.wait_time.quantile(0.99),
+        }
+
+
+class Listener(ConnectionPoolListener):
+    """
+    Counts connections and waits. Motor calls it from threads, hence the lock.
+
+    Args:
+        name: The pool's name, for the warning.
+        max_size: Most connections to one server; 0 for any number.
+        clock: The monotonic clock.
+    """
+
+    def __init__(self, name: str, max_size: int, clock: Callable[[], float]) -> None:
+        self._name = name
+        self._max_size = max_size
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._opened = self._closed = self._asked = self._given = self._returned = self._failures = 0
+        self._wait_time = HistogramBuilder()
+        self._warned = float("-inf")
+
+    def connection_created(self, event: ConnectionCreatedEvent) -> None:  # noqa: ARG002 - the driver's signature
+        """Count a connection."""
+        with self._lock:
+            self._opened += 1
+
+    def connection_closed(self, event: ConnectionClosedEvent) -> None:  # noqa: ARG002 - the driver's signature
+        """Count a closed connection."""
+        with self._lock:
+            self._closed += 1
+
+    def connection_check_out_started(self, event: ConnectionCheckOutStartedEvent) -> None:  # noqa: ARG002 - the driver's signature
+        """Count an operation that asks for a connection."""
+        with self._lock:
+            self._asked += 1
+
+    def connection_check_out_failed(self, event: ConnectionCheckOutFailedEvent) -> None:  # noqa: ARG002 - the driver's signature
+        """Count an operation that got none."""
+        with self._lock:
+            self._failures += 1
+
+    def connection_checked_out(self, event: ConnectionCheckedOutEvent) -> None:
+        """Count an operation that got one, and warn when few are left."""
+        with self._lock:
+            self._given += 1
+            self._wait_time.record(event.duration or 0.0)
+            leased = self._given - self._returned
+            now = self._clock()
+            scarce = 0 < self._max_size * _LOW_WATER <= leased and now - self._warned >= _LOW_WATER_EVERY
+
+            if scarce:
+                self._warned = now
+
+        if scarce:
+            logger.warning("mongo pool %r: %d of %d connections in use", self._name, leased, self._max_size)
+
+    def connection_checked_in(self, event: ConnectionCheckedInEvent) -> None:  # noqa: ARG002 - the driver's signature
+        """Count a connection that came back."""
+        with self._lock:
+            self._returned += 1
+
+    def pool_created(self, event: PoolCreatedEvent) -> None:
+        """Say nothing."""
+
+    def pool_ready(self, event: PoolReadyEvent) -> None:
+        """Say nothing."""
+
+    def pool_cleared(self, event: PoolClearedEvent) -> None:
+        """Say nothing."""
+
+    def pool_closed(self, event: PoolClosedEvent) -> None:
+        """Say nothing."""
+
+    def connection_ready(self, event: ConnectionReadyEvent) -> None:
+        """Say nothing."""
+
+    def statistics(self) -> MongoStatistics:
+        """Return the counters."""
+        with self._lock:
+            return MongoStatistics(
+                name=self._name,
+                max_size=self._max_size,
+                size=self._opened - self._closed,
+                leased=self._given - self._returned,
+                waiting=self._asked - self._given - self._failures,
+                opened=self._opened,
+                closed=self._closed,
+                failures=self._failures,
+                wait_time=self._wait_time.snapshot(),
+            )

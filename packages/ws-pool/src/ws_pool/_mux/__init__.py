@@ -1,1 +1,0 @@
-"""The multiplexed Redis connection: many tasks, few sockets, one write per turn of the loop."""

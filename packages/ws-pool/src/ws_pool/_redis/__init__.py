@@ -1,0 +1,1 @@
+"""The Redis pool and its client, from one connection up to a cluster."""

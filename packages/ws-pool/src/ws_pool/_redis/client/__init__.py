@@ -1,0 +1,1 @@
+"""redis-py's client over shared and dedicated connections."""

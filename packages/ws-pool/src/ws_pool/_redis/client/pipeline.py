@@ -1,0 +1,188 @@
+"""redis-py's pipeline, sent as one piece over a shared connection."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from redis import exceptions as driver
+from redis.asyncio.client import Pipeline
+from redis.client import EMPTY_RESPONSE, NEVER_DECODE
+
+from ws_pool._redis.commands.table import Route, route_of
+from ws_pool.errors import WsError
+
+if TYPE_CHECKING:
+    from ws_pool._redis.client.shared import SharedRedis
+
+__all__ = ("MAX_SHARED", "SharedPipeline")
+
+MAX_SHARED: Final = 2_000
+"""A pipeline of more commands gets a connection of its own, so that others need not wait for it."""
+
+_Command = tuple[tuple[str | bytes, ...], Mapping[str, Any]]  # Any: redis-py's own types
+
+
+class SharedPipeline(Pipeline):
+    """
+    A pipeline that shares its connection, unless it watches keys or is very long.
+
+    Made by ``pool.redis.pipeline()``. A transaction is written as one piece, so nothing of other
+    tasks comes between its MULTI and its EXEC.
+    """
+
+    def __init__(self, client: SharedRedis, *args: Any) -> None:
+        super().__init__(*args)
+        self._client = client
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 - redis-py's signature
+        """
+        Send all commands and return their replies.
+
+        Args:
+            raise_on_error: Raise the first error instead of returning it in its place.
+
+        Returns:
+            The parsed replies in order.
+
+        Raises:
+            MaybeExecuted: The connection was lost after the commands were sent.
+        """
+        stack = self.command_stack
+
+        if not self._may_share(stack):
+            return await self._execute_alone(raise_on_error)
+
+        try:
+            if not stack:
+                return []
+
+            if self.scripts:
+                await self._load_scripts()
+
+            if self.is_transaction or self.explicit_transaction:
+                return await self._share_transaction(stack, raise_on_error)
+
+            return await self._share_pipeline(stack, raise_on_error)
+        finally:
+            await self.reset()  # type: ignore[no-untyped-call]  # redis-py's
+
+    async def immediate_execute_command(
+        self, *args: Any, **options: Any
+    ) -> Any:  # Any: redis-py's own signature
+        """Execute at once, on the connection that watches."""
+        self._client.forget([args])
+
+        try:
+            return await super().immediate_execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        finally:
+            self._client.forget([args])
+
+    def _may_share(self, stack: list[_Command]) -> bool:
+        if self.connection is not None or self.watching or len(stack) > MAX_SHARED:
+            return False
+
+        if any(route_of(args) is not Route.SHARED for args, _ in stack):
+            return False
+
+        return not (self._client.decodes and any(NEVER_DECODE in options for _, options in stack))
+
+    async def _execute_alone(self, raise_on_error: bool) -> list[Any]:  # noqa: FBT001 - passed through
+        commands = [args for args, _ in self.command_stack]
+        first = commands[0] if commands else ("EXEC",)
+        self._client.forget(commands)
+
+        try:
+            replies: list[Any] = await super().execute(raise_on_error)
+        except (driver.ConnectionError, driver.TimeoutError) as error:
+            if isinstance(error, driver.BusyLoadingError | WsError):
+                raise
+
+            raise self._client.lost(first, str(error)) from error
+        finally:
+            self._client.forget(commands)
+
+        return replies
+
+    async def _load_scripts(self) -> None:
+        scripts = list(self.scripts)
+        known = await self._client.script_exists(*(script.sha for script in scripts))
+
+        for script, exists in zip(scripts, known, strict=True):
+            if not exists:
+                script.sha = await self._client.script_load(script.script)
+
+    async def _share_pipeline(self, stack: list[_Command], raise_on_error: bool) -> list[Any]:  # noqa: FBT001 - passed through
+        replies = await self._client.send_batch([args for args, _ in stack])
+        results = [
+            await self._parsed(reply, args, options)
+            for reply, (args, options) in zip(replies, stack, strict=True)
+        ]
+
+        if raise_on_error:
+            self.raise_first_error(stack, results)
+
+        return results
+
+    async def _share_transaction(self, stack: list[_Command], raise_on_error: bool) -> list[Any]:  # noqa: FBT001 - passed through
+        sent = [args for args, options in stack if EMPTY_RESPONSE not in options]
+        first, *queued, last = await self._client.send_batch([("MULTI",), *sent, ("EXEC",)])
+        errors: list[tuple[int, Any]] = [(0, first)] if isinstance(first, driver.ResponseError) else []
+        answers = iter(queued)
+
+        for index, (args, options) in enumerate(stack):
+            if EMPTY_RESPONSE in options:
+                errors.append((index, options[EMPTY_RESPONSE]))
+            elif isinstance(answer := next(answers), driver.ResponseError):
+                self.annotate_exception(answer, index + 1, args)
+                errors.append((index, answer))
+
+        if isinstance(last, driver.ExecAbortError) and errors:
+            raise errors[0][1] from last
+
+        if isinstance(last, Exception):
+            raise last
+
+        if last is None:
+            raise driver.WatchError("Watched variable changed.")
+
+        results: list[Any] = list(last)
+
+        for index, error in errors:
+            results.insert(index, error)
+
+        if len(results) != len(stack):
+            raise driver.ResponseError("Wrong number of response items from pipeline execution")
+
+        if raise_on_error:
+            self.raise_first_error(stack, results)
+
+        return [
+            reply if isinstance(reply, Exception) else await self._called_back(reply, args, options)
+            for reply, (args, options) in zip(results, stack, strict=True)
+        ]
+
+    async def _parsed(self, reply: Any, args: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        """Do what redis-py's parse_response does, with a reply that is here already."""
+        if isinstance(reply, driver.ResponseError):
+            return options.get(EMPTY_RESPONSE, reply)
+
+        if isinstance(reply, Exception):
+            raise reply
+
+        rest = {key: value for key, value in options.items() if key not in {NEVER_DECODE, EMPTY_RESPONSE}}
+
+        try:
+            return await self._called_back(reply, args, rest)
+        except driver.ResponseError as error:
+            return error
+
+    async def _called_back(self, reply: Any, args: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        callback = self.response_callbacks.get(args[0])
+
+        if callback is None:
+            return reply
+
+        result = callback(reply, **{key: value for key, value in options.items() if key != "keys"})
+        return await result if inspect.isawaitable(result) else result

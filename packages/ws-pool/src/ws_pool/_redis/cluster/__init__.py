@@ -1,0 +1,1 @@
+"""Redis Cluster: topology, redirections, commands that span several nodes."""

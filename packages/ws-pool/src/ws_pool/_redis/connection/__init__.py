@@ -1,0 +1,1 @@
+"""One shared, pipelined connection: encoding, replies in order, reconnects."""

@@ -1,0 +1,93 @@
+"""Commands to bytes, in redis-py's sense of what an argument may be. Pure.
+
+hiredis packs in C what is common (str, bytes, int, float); everything else takes redis-py's own
+encoder, so that the same values are accepted and refused, with the same errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import hiredis
+from redis.typing import EncodableT
+
+from ws_pool._redis.commands.table import split
+
+__all__ = ("Encode", "Packer")
+
+Encode = Callable[[EncodableT], bytes | memoryview]
+
+_pack: Callable[[Any], bytes] = hiredis.pack_command  # Any: hiredis takes any tuple
+
+
+class Packer:
+    r"""
+    Pack commands.
+
+    Args:
+        encode: redis-py's encoder for one value.
+        fast: Whether text is UTF-8 and errors are strict, which is what hiredis does.
+
+    Example:
+        >>> from redis._parsers.encoders import Encoder
+        >>> Packer(Encoder("utf-8", "strict", False).encode, fast=True).pack(("GET", "key"))
+        b'*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n'
+    """
+
+    __slots__ = ("encode", "pack_plain")
+
+    def __init__(self, encode: Encode, *, fast: bool) -> None:
+        self.encode: Encode = encode
+        self.pack_plain: Callable[[Sequence[EncodableT]], bytes] = _pack if fast else self.pack_slowly
+        """Pack a command whose name is one word; raises TypeError for values that hiredis refuses."""
+
+    def pack(self, args: Sequence[EncodableT]) -> bytes:
+        """
+        Pack any command.
+
+        Args:
+            args: The name, which may be of several words ("CLIENT ID"), and the arguments.
+
+        Returns:
+            The bytes to send.
+
+        Raises:
+            redis.exceptions.DataError: An argument is neither bytes, str, int nor float.
+        """
+        args = split(args)
+
+        try:
+            return self.pack_plain(args)
+        except TypeError:
+            return self.pack_slowly(args)
+
+    def pack_many(self, commands: Iterable[Sequence[EncodableT]]) -> bytes:
+        """
+        Pack several commands into one piece.
+
+        Args:
+            commands: The commands in order.
+
+        Returns:
+            The bytes to send.
+        """
+        return b"".join(map(self.pack, commands))
+
+    def pack_slowly(self, args: Sequence[EncodableT]) -> bytes:
+        """
+        Pack by redis-py's encoder.
+
+        Args:
+            args: The command, its name being one word.
+
+        Returns:
+            The bytes to send.
+        """
+        pieces: list[bytes | memoryview] = [b"*%d\r\n" % len(args)]
+
+        for value in map(self.encode, args):
+            size = value.nbytes if isinstance(value, memoryview) else len(value)
+            pieces += (b"$%d\r\n" % size, value, b"\r\n")
+
+        return b"".join(pieces)

@@ -1,0 +1,231 @@
+"""Where a server is and how to greet it; the socket and the handshake of a link."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from redis.exceptions import RedisError, ResponseError
+
+from ws_pool._redis.connection.encoder import Packer
+from ws_pool._redis.connection.pipelined import Link
+
+__all__ = ("Credentials", "Endpoint", "connect", "resolve_credentials")
+
+Credentials = Callable[[], "tuple[str, str] | str | Awaitable[tuple[str, str] | str]"]
+
+_KEEPALIVE: Final = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """
+    A server and how to greet it.
+
+    Args:
+        host: Name or address; unused with a path.
+        port: TCP port.
+        path: Unix socket, or None for TCP.
+        db: Database number.
+        username: ACL user, or None for the default user.
+        password: Password, or None.
+        credentials: Gives the password, or user and password, anew for each connection.
+        tls: TLS settings, or None for plain TCP.
+        client_name: Shown in CLIENT LIST.
+        protocol: RESP version to ask for.
+        tracking: Ask the server to report changes of keys that were read (CLIENT TRACKING).
+        role: What the server must be (``"master"``), or None for anything.
+    """
+
+    host: str = "localhost"
+    port: int = 6379
+    path: str | None = None
+    db: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    credentials: Credentials | None = field(default=None, repr=False)
+    tls: ssl.SSLContext | None = None
+    client_name: str | None = None
+    protocol: int = 3
+    tracking: bool = False
+    role: str | None = None
+
+    def __str__(self) -> str:
+        return self.path or f"{self.host}:{self.port}"
+
+    def at(self, host: str, port: int) -> Endpoint:
+        """
+        Give the same greeting for another server.
+
+        Args:
+            host: Its name or address.
+            port: Its TCP port.
+
+        Returns:
+            The other endpoint.
+        """
+        return replace(self, host=host, port=port, path=None)
+
+    def at_path(self, path: Path) -> Endpoint:
+        """
+        Give the same greeting for a server on a unix socket.
+
+        Args:
+            path: The socket.
+
+        Returns:
+            The other endpoint.
+        """
+        return replace(self, path=str(path))
+
+    @property
+    def url(self) -> str:
+        """The URL without secrets."""
+        if self.path:
+            return f"unix://{self.path}?db={self.db}"
+
+        scheme = "redis" if self.tls is None else "rediss"
+        return f"{scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}/{self.db}"
+
+
+async def resolve_credentials(endpoint: Endpoint) -> tuple[str | None, str | None]:
+    """
+    Find the user and password to greet with.
+
+    Args:
+        endpoint: Its ``credentials`` are asked when there are any.
+
+    Returns:
+        User and password; None for what there is not.
+    """
+    if endpoint.credentials is None:
+        return endpoint.username, endpoint.password
+
+    given = endpoint.credentials()
+    value = await given if inspect.isawaitable(given) else given
+
+    if isinstance(value, str):
+        return endpoint.username, value
+
+    username, password = value
+    return username, password
+
+
+async def connect(endpoint: Endpoint, link: Link, packer: Packer, *, timeout: float) -> None:  # noqa: ASYNC109 - one budget for several steps
+    """
+    Open a link's socket and greet the server; on any error the link is dead.
+
+    Args:
+        endpoint: Where to and how.
+        link: The link, not connected yet.
+        packer: Packs the greeting.
+        timeout: Seconds for all of it.
+
+    Raises:
+        OSError: The socket could not be opened.
+        TimeoutError: It took too long.
+        RedisError: The server refused the greeting.
+        LinkLost: The server closed the connection during the greeting.
+    """
+    loop = asyncio.get_running_loop()
+    link.tracking = endpoint.tracking
+
+    try:
+        async with asyncio.timeout(timeout):
+            if endpoint.path is not None:
+                await loop.create_unix_connection(lambda: link, endpoint.path, ssl=endpoint.tls)
+            else:
+                transport, _ = await loop.create_connection(
+                    lambda: link, endpoint.host, endpoint.port, ssl=endpoint.tls
+                )
+                _keep_alive(transport.get_extra_info("socket"))
+
+            await _greet(endpoint, link, packer)
+    except BaseException as error:
+        link.kill(f"the greeting failed: {error}")
+        raise
+
+
+async def _greet(endpoint: Endpoint, link: Link, packer: Packer) -> None:
+    await _log_in(endpoint, link, packer)
+    commands: list[Sequence[str]] = []
+
+    if endpoint.db:
+        commands.append(("SELECT", str(endpoint.db)))
+
+    if endpoint.client_name:
+        commands.append(("CLIENT", "SETNAME", endpoint.client_name))
+
+    if endpoint.tracking:
+        commands.append(("CLIENT", "TRACKING", "ON"))
+
+    if endpoint.role:
+        commands.append(("ROLE",))
+
+    replies = await _ask(link, packer, [*commands, ("PING",)])  # PING tells a server that is still loading
+
+    if endpoint.role and (actual := _text(replies[-2][0])) != endpoint.role:
+        raise RedisError(f"{endpoint} is a {actual}, not a {endpoint.role}")
+
+
+async def _log_in(endpoint: Endpoint, link: Link, packer: Packer) -> None:
+    """Agree on the protocol version and log in; a server without HELLO speaks RESP2."""
+    username, password = await resolve_credentials(endpoint)
+
+    if endpoint.protocol == 3:
+        login = () if password is None else ("AUTH", username or "default", password)
+
+        try:
+            await _ask(link, packer, [("HELLO", "3", *login)])
+        except ResponseError as error:
+            if not _knows_no_hello(error):
+                raise
+        else:
+            link.protocol = 3
+            return
+
+    if password is not None:
+        await _ask(link, packer, [("AUTH", username, password) if username else ("AUTH", password)])
+
+
+async def _ask(link: Link, packer: Packer, commands: Sequence[Sequence[str]]) -> list[Any]:
+    loop = asyncio.get_running_loop()
+    slots = [loop.create_future() for _ in commands]
+
+    for slot, command in zip(slots, commands, strict=True):
+        link.send(slot, packer.pack(command))
+
+    try:
+        return [await slot for slot in slots]
+    finally:
+        for slot in slots:
+            if slot.done() and not slot.cancelled():
+                slot.exception()  # the first error is the one that counts
+
+
+def _knows_no_hello(error: ResponseError) -> bool:
+    text = str(error).lower()
+    return "unknown command" in text or "noproto" in text or "unsupported protocol" in text
+
+
+def _keep_alive(sock: socket.socket | None) -> None:
+    if sock is None:
+        return
+
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+        for name, value in _KEEPALIVE:
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _text(value: Any) -> str:  # Any: a reply, bytes or str
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,61 @@
+"""Where replies go: one slot in line for each command that was sent. Pure."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from ws_pool._redis.errors import LinkLost
+from ws_pool.errors import WsError
+
+__all__ = ("Batch", "Slot")
+
+
+class Slot(Protocol):
+    """Where a reply goes; an `asyncio.Future` is one."""
+
+    def done(self) -> bool:
+        """Tell whether nobody waits any more."""
+        ...
+
+    def set_result(self, result: Any, /) -> None:  # Any: whatever a server may reply
+        """Take the reply; raises InvalidStateError when nobody waits any more."""
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Take the server's error, or ours when there will be no reply."""
+
+
+class Batch:
+    """
+    One slot for several commands that were written as one piece.
+
+    Args:
+        future: Gets the list of all replies, errors among them.
+        count: How many replies to wait for.
+    """
+
+    __slots__ = ("_count", "_future", "_replies")
+
+    def __init__(self, future: asyncio.Future[list[Any]], count: int) -> None:
+        self._future = future
+        self._count = count
+        self._replies: list[Any] = []
+
+    def done(self) -> bool:
+        """Tell whether nobody waits any more."""
+        return self._future.done()
+
+    def set_result(self, result: Any, /) -> None:
+        """Take the next reply."""
+        replies = self._replies
+        replies.append(result)
+
+        if len(replies) == self._count:
+            self._future.set_result(replies)
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Take the next reply, an error; what is no reply ends the whole batch."""
+        if not isinstance(exception, LinkLost | WsError):
+            self.set_result(exception)
+        elif not self._future.done():
+            self._future.set_exception(exception)

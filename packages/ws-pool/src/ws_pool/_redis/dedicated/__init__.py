@@ -1,0 +1,1 @@
+"""Connections that belong to one caller at a time: blocking commands, sessions, subscriptions."""

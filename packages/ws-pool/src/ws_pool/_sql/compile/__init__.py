@@ -1,0 +1,1 @@
+"""From a statement to SQL text and parameters; pure, no I/O."""

@@ -1,0 +1,369 @@
+"""A statement compiled once: its text, where its values come from, and what becomes of its rows.
+
+This is what SQLAlchemy's execution context does for every execution, done once per statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
+
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from ws_pool._sql.compile.statement_text import leaves_clean, reads_only, verb
+from ws_pool._sql.gc_pause import Quiet
+from ws_pool._sql.rows import Row, dict_maker, row_class
+from ws_pool.errors import UsageError
+
+__all__ = ("CompiledPlan", "Plan", "RowMaker", "Source", "TextPlan")
+
+_MANY = 500  # rows; from here on the collector is kept out
+
+Processor = Callable[[Any], Any]  # Any: values of columns are whatever their types make of them
+Values = list[Any]
+Maker = Callable[[Iterable[Any]], Any]
+
+
+class RowMaker:
+    """Turns the driver's tuples into rows, with the result processors of the columns' types."""
+
+    __slots__ = ("cls", "description", "names", "processors")
+
+    def __init__(
+        self,
+        description: Sequence[Sequence[Any]],
+        names: tuple[str, ...],
+        processors: Sequence[Processor | None],
+    ) -> None:
+        self.description: Sequence[Sequence[Any]] = description
+        self.names: tuple[str, ...] = names
+        self.cls: type[Row] = row_class(names)
+        self.processors: list[tuple[int, Processor]] = [
+            (n, processor) for n, processor in enumerate(processors) if processor is not None
+        ]
+
+    def many(self, rows: Sequence[tuple[Any, ...]], row_type: type | None) -> list[Any]:
+        """
+        Make rows.
+
+        Args:
+            rows: What the driver gave.
+            row_type: `dict` for dicts, `tuple` for plain tuples, None for `Row`.
+        """
+        make: Maker
+
+        if row_type is None:
+            make = self.cls
+        elif row_type is tuple:
+            make = tuple
+        else:
+            make = dict_maker(self.names)
+
+        if len(rows) < _MANY:
+            return self._make(rows, make)
+
+        with Quiet():
+            return self._make(rows, make)
+
+    def _make(self, rows: Iterable[tuple[Any, ...]], make: Maker) -> list[Any]:
+        if not self.processors:
+            return list(map(make, rows))
+
+        result = []
+        processors = self.processors
+
+        for row in rows:
+            values = list(row)
+
+            for n, processor in processors:
+                values[n] = processor(values[n])
+
+            result.append(make(values))
+
+        return result
+
+
+class Plan:
+    """
+    What is common to all plans.
+
+    Args:
+        sql: The text for the driver.
+        kind: ``select``, ``insert``, ``update``, ``delete`` or another verb.
+    """
+
+    __slots__ = ("clean", "kind", "large", "maker", "quick", "reading", "runs", "silent", "sql", "used_at")
+
+    def __init__(self, sql: str, kind: str) -> None:
+        self.sql: str = sql
+        self.kind: str = kind
+        self.clean: bool = leaves_clean(sql)
+        self.reading: bool = reads_only(sql)
+        self.quick: bool = self.clean and self.reading
+        self.maker: RowMaker | None = None
+        self.runs: int = 0
+        self.large: bool = False  # whether it gave many rows when it ran last
+        self.silent: bool = False  # whether its rows are a RETURNING that SQLAlchemy added for itself
+        self.used_at: int = 0
+
+    def row_maker(self, description: Sequence[Sequence[Any]]) -> RowMaker:
+        """
+        Give the row maker for a result; it is made anew only when the columns have changed.
+
+        Args:
+            description: The driver's description of the columns.
+        """
+        maker = self.maker
+
+        if maker is None or (maker.description is not description and maker.description != description):
+            maker = self.maker = self.new_row_maker(description)
+
+        return maker
+
+    def new_row_maker(self, description: Sequence[Sequence[Any]]) -> RowMaker:
+        """
+        Make a row maker.
+
+        Args:
+            description: The driver's description of the columns.
+        """
+        return RowMaker(description, tuple(column[0] for column in description), ())
+
+
+class TextPlan(Plan):
+    """A string that goes to the driver as it is, with values by position."""
+
+    __slots__ = ()
+
+    def __init__(self, sql: str) -> None:
+        super().__init__(sql, verb(sql))
+
+
+class Source:
+    """Where one bound value comes from: a parameter of the call, or the statement itself."""
+
+    __slots__ = ("key", "name", "own", "position")
+
+    def __init__(self, name: str, bind: Any, position: int) -> None:  # Any: see Plan
+        self.name = name
+        self.key = bind.key
+        self.own = bind
+        self.position = position
+
+
+class CompiledPlan(Plan):
+    """
+    A Core statement, compiled by SQLAlchemy.
+
+    Args:
+        compiled: The compiled statement.
+        dialect: The dialect it was compiled for.
+        binds: The bound parameters of the statement's cache key, which line up by position with
+            those of every other statement with an equal key; None when there is no cache key.
+    """
+
+    __slots__ = (
+        "_binds",
+        "_compiled",
+        "_dialect",
+        "_known",
+        "_order",
+        "_processors",
+        "_sources",
+        "defaults",
+        "direct",
+        "expanding",
+        "from_table",
+        "numbered",
+    )
+
+    def __init__(self, compiled: SQLCompiler, dialect: Dialect, binds: Sequence[Any] | None) -> None:
+        kind = verb(compiled.string)
+
+        if compiled.isinsert:
+            kind = "insert"
+        elif compiled.isupdate:
+            kind = "update"
+        elif compiled.isdelete:
+            kind = "delete"
+
+        positions = _positions(compiled, binds)
+        self._compiled = compiled
+        self._dialect = dialect
+        self._binds = binds
+        self._sources = [
+            Source(name, bind, positions.get(bind, -1)) for bind, name in compiled.bind_names.items()
+        ]
+        self._known = frozenset(name for source in self._sources for name in (source.key, source.name))
+        self.expanding = bool(compiled.literal_execute_params or compiled.post_compile_params)
+        self.defaults = bool(compiled.insert_prefetch or compiled.update_prefetch)
+        table = getattr(compiled.statement, "table", None)
+        self.from_table = table is not None
+        self.numbered = kind == "insert" and getattr(table, "autoincrement_column", None) is not None
+        processors = cast("Mapping[str, Any]", compiled._bind_processors)  # noqa: SLF001 - as the engine does
+        order = list(compiled.positiontup or ())
+        by_name = {source.name: source for source in self._sources}
+        self._order = order
+        self._processors: Mapping[str, Any] = processors
+        self.direct: list[tuple[Source, Processor | None]] | None = None
+        sql = compiled.string
+
+        if not self.expanding and not self.defaults and all(name in by_name for name in order):
+            self.direct = [(by_name[name], processors.get(name)) for name in order]
+
+        super().__init__(sql, kind)
+        self.silent = kind == "insert" and bool(getattr(compiled, "implicit_returning", None))
+
+        if self._dialect.paramstyle == "format" and not order and not self.expanding:
+            self.sql = sql % ()  # the compiler has doubled each %
+
+    @property
+    def compiled(self) -> SQLCompiler:
+        """What SQLAlchemy made of the statement."""
+        return self._compiled
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """
+        Refuse parameters that the statement does not have; they would be dropped without a word.
+
+        Args:
+            names: Of the parameters.
+
+        Raises:
+            UsageError: There are such parameters.
+        """
+        unknown = sorted(set(names) - self._known)
+
+        if unknown:
+            known = ", ".join(sorted(key for key in self._known if not key.startswith("%("))) or "none"
+            message = (
+                f"the statement has no parameter or column {', '.join(map(repr, unknown))}; it has: {known}"
+            )
+            raise UsageError(message, sql=self.sql)
+
+    def values(self, binds: Sequence[Any] | None, params: Mapping[str, Any] | None) -> Values | None:
+        """
+        Collect the values of one execution in the order of the placeholders.
+
+        Args:
+            binds: The bound parameters of the statement at hand.
+            params: The parameters of the call.
+
+        Returns:
+            The values; None when the statement has no placeholders.
+
+        Raises:
+            UsageError: A parameter has no value.
+        """
+        direct = self.direct
+
+        if params is not None and not self._known.issuperset(params):
+            self.check_names(params)
+
+        if not direct:
+            return None
+
+        result: Values = []
+
+        for source, processor in direct:
+            if params is not None and source.key in params:
+                value = params[source.key]
+            else:
+                value = self._own_value(source, binds, params)
+
+            result.append(value if processor is None else processor(value))
+
+        return result
+
+    def named(self, binds: Sequence[Any] | None, params: Mapping[str, Any] | None) -> dict[str, Any]:
+        """
+        Collect the values of one execution by name, before any processing.
+
+        Args:
+            binds: The bound parameters of the statement at hand.
+            params: The parameters of the call.
+        """
+        given = params or {}
+        self.check_names(given)
+        return {
+            source.name: given[source.key] if source.key in given else self._own_value(source, binds, params)
+            for source in self._sources
+        }
+
+    def arrange(self, named: Mapping[str, Any]) -> tuple[str, Values | None]:
+        """
+        Process values that are given by name, and expand IN lists and the like.
+
+        Args:
+            named: See `named`; defaults are filled in by now.
+
+        Returns:
+            The text for the driver, and the values in the order of its placeholders.
+        """
+        processors = self._processors
+        order: Sequence[str] = self._order
+        sql = self.sql
+        values = dict(named)
+
+        if self.expanding:
+            state = self._compiled._process_parameters_for_postcompile(values)  # noqa: SLF001 - as the engine does
+            sql = state.statement
+            processors = {**processors, **state.processors}
+            order = state.positiontup or ()
+
+            if not order and self._dialect.paramstyle == "format":
+                sql %= ()
+
+        result = [processors[key](values[key]) if key in processors else values[key] for key in order]
+        return sql, result or None
+
+    def new_row_maker(self, description: Sequence[Sequence[Any]]) -> RowMaker:
+        """
+        Make a row maker, with the result processors of the statement's types.
+
+        Args:
+            description: The driver's description of the columns.
+        """
+        compiled = self._compiled
+        columns = compiled._result_columns  # noqa: SLF001 - as the engine does
+        ordered = compiled._ordered_columns or compiled._textual_ordered_columns  # noqa: SLF001 - as above
+        names = [column[0] for column in description]
+
+        if columns and ordered and len(columns) == len(description):
+            types: list[Any] = [column[3] for column in columns]
+
+            if not compiled._textual_ordered_columns:  # noqa: SLF001 - as above
+                names = [column[0] for column in columns]
+        else:
+            by_name = {column[0]: column[3] for column in columns}
+            types = [by_name.get(name) for name in names]
+
+        processors = [
+            None if kind is None else kind._cached_result_processor(self._dialect, column[1])  # noqa: SLF001 - as above
+            for kind, column in zip(types, description, strict=True)
+        ]
+        return RowMaker(description, tuple(names), processors)
+
+    def _own_value(
+        self, source: Source, binds: Sequence[Any] | None, params: Mapping[str, Any] | None
+    ) -> Any:
+        if params is not None and source.name in params:
+            return params[source.name]
+
+        bind = source.own if binds is None or source.position < 0 else binds[source.position]
+
+        if bind.required:
+            message = f"the statement needs a value for the parameter {source.key!r}"
+            raise UsageError(message, parameter=source.key)
+
+        return bind.value if bind.callable is None else bind.effective_value
+
+
+def _positions(compiled: SQLCompiler, binds: Sequence[Any] | None) -> dict[Any, int]:
+    """Map each bound parameter of the compiled statement to its position in the cache key."""
+    if binds is None:
+        return {}
+
+    clones = cast("Any", compiled)._cache_key_bind_match[0]  # noqa: SLF001 - the compiler made sure of it
+    return {clone: position for position, bind in enumerate(binds) for clone in clones[bind]}

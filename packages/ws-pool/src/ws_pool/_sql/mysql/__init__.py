@@ -1,0 +1,1 @@
+"""The MySQL dialect: drivers, result reader, errors."""

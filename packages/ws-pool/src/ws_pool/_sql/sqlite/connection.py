@@ -1,0 +1,259 @@
+"""Statements over one connection to SQLite: it has its own thread, and each statement costs one hop to it.
+
+How it is made is told in `ws_pool._sql.sqlite.connector`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, ClassVar, TypeVar
+
+from ws_pool._sql.connection import Reply, busy, cut_short, sqlite_error
+from ws_pool.errors import UnavailableError, UnsupportedStatement
+
+__all__ = ("LOOK", "SqliteConnection")
+
+T = TypeVar("T")
+
+LOOK = 0.005  # seconds between looks at a thread that has been told to stop
+_PRAGMA = re.compile(r"(?:\s|;|--[^\n]*\n|/\*.*?\*/)*PRAGMA\b", re.IGNORECASE | re.DOTALL)
+
+
+class SqliteConnection:
+    """
+    One connection; aiosqlite's own is ``raw``.
+
+    Args:
+        raw: A connection of aiosqlite, open.
+        writable: Whether it may change the database.
+    """
+
+    __slots__ = ("cursor", "cut", "dirty", "in_exchange", "lost", "raw", "running", "spoiled", "writable")
+
+    gathers: ClassVar[bool] = False
+
+    def __init__(self, raw: Any, *, writable: bool) -> None:  # Any: its needed methods are not public
+        self.raw = raw
+        self.writable = writable
+        self.dirty = False
+        self.in_exchange = False
+        self.cursor: sqlite3.Cursor | None = None  # of a query whose rows are being fetched
+        self.cut = False  # the task that waited for a statement has gone
+        self.running = False  # whether the thread has work of ours; it says when that has ended
+        self.spoiled = False  # a setting was changed, so that no reset makes the session as new
+        self.lost = False
+
+    def __repr__(self) -> str:
+        return f"<SqliteConnection {'writer' if self.writable else 'reader'} {id(self):#x}>"
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        return bool(self.raw._connection is not None and self.raw.in_transaction)  # noqa: SLF001 - it raises when closed
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection can be used; False when a statement was cut short, until it is reset."""
+        return not (self.cut or self.in_exchange or self.cursor) and self.usable
+
+    @property
+    def usable(self) -> bool:
+        """Whether the connection can be used, be it after a reset."""
+        return not self.lost and self.raw._connection is not None  # noqa: SLF001 - as above
+
+    async def run(self, sql: str, values: Sequence[Any] | None) -> Reply:
+        """
+        Run one statement.
+
+        Args:
+            sql: The statement with ``?`` placeholders.
+            values: The values, or None when it has no placeholders.
+
+        Returns:
+            The reply.
+
+        Raises:
+            QueryError: SQLite refused the statement.
+        """
+        if _PRAGMA.match(sql):
+            self.dirty = self.spoiled = True
+
+        left: sqlite3.Cursor | None = None
+
+        if sql.startswith("ROLLBACK") and not (self.cut or self.in_exchange):
+            left, self.cursor = self.cursor, None  # of an iteration that was left early
+
+        def work(connection: sqlite3.Connection) -> Reply:
+            if left is not None:
+                left.close()
+
+            before = connection.total_changes
+            cursor = connection.execute(sql, () if values is None else values)
+            description = cursor.description
+            rows = None if description is None else cursor.fetchall()
+            count = cursor.rowcount
+
+            if rows is not None:
+                count = len(rows)
+            elif count < 0 and connection.total_changes != before:  # it counts no WITH ... UPDATE
+                count = connection.execute("SELECT changes()").fetchone()[0]
+
+            reply = Reply(rows, description, max(count, 0), cursor.lastrowid or 0)
+            cursor.close()
+            return reply
+
+        return await self._call(work, sql)
+
+    async def run_prepared(self, sql: str, values: Sequence[Any] | None) -> Reply:
+        """
+        Run a query that will be run again and again; SQLite keeps it prepared anyway.
+
+        Args:
+            sql: The query with ``?`` placeholders.
+            values: The values, or None when it has no placeholders.
+
+        Returns:
+            The reply, as of `run`.
+        """
+        return await self.run(sql, values)
+
+    async def run_many(self, sql: str, values: Sequence[Sequence[Any]]) -> int:
+        """
+        Run one statement once per row of values, inside the transaction that is open.
+
+        Args:
+            sql: The statement with ``?`` placeholders.
+            values: The rows.
+
+        Returns:
+            The sum of rows matched.
+        """
+
+        def work(connection: sqlite3.Connection) -> int:
+            return max(connection.executemany(sql, values).rowcount, 0)
+
+        return await self._call(work, sql)
+
+    async def stream(self, sql: str, values: Sequence[Any] | None, size: int) -> AsyncIterator[Reply]:
+        """
+        Run one statement and give its rows in blocks.
+
+        Args:
+            sql: The statement with ``?`` placeholders.
+            values: The values, or None when it has no placeholders.
+            size: Rows per block.
+
+        Yields:
+            Replies with up to ``size`` rows each.
+        """
+
+        def begin(connection: sqlite3.Connection) -> sqlite3.Cursor:
+            # Noted here, in the thread: whoever waited may be gone, and a query that nobody closes
+            # would keep an interrupt pending for all that follows.
+            self.cursor = connection.execute(sql, () if values is None else values)
+            return self.cursor
+
+        cursor = await self._call(begin, sql)
+
+        try:
+            while rows := await self._call(lambda _: cursor.fetchmany(size), sql, streaming=True):
+                yield Reply(rows, cursor.description, len(rows), 0)
+        finally:
+            if self.cursor is cursor and not self.cut:  # else the reset has closed it, or will
+                await self._call(lambda _: cursor.close(), sql, streaming=True)
+                self.cursor = None
+
+    async def halt(self) -> None:
+        """
+        Wait for the end of a statement whose task has gone, and see to it that it comes.
+
+        The statement is interrupted again and again, because SQLite forgets an interrupt that
+        comes before the thread has begun.
+        """
+        connection = self.raw._connection  # noqa: SLF001 - its own interrupt() is a coroutine
+
+        while self.running and connection is not None:
+            connection.interrupt()
+            await asyncio.sleep(LOOK)
+
+    async def reset(self, work: Callable[[sqlite3.Connection], None]) -> None:
+        """
+        End what was cut short or left behind, and make the session as new.
+
+        Args:
+            work: What to do to the session, in the connection's thread.
+        """
+        await self.halt()
+        cursor, self.cursor = self.cursor, None
+        self.cut = self.in_exchange = False
+
+        def clear(connection: sqlite3.Connection) -> None:
+            if cursor is not None:
+                cursor.close()
+
+            work(connection)
+
+        await self._call(clear, "ROLLBACK")
+        self.dirty = False
+
+    def terminate(self) -> sqlite3.Connection | None:
+        """
+        Interrupt what runs, and have the thread close the connection and end.
+
+        Returns:
+            SQLite's connection; None when the thread has ended before.
+        """
+        connection: sqlite3.Connection | None = self.raw._connection  # noqa: SLF001 - as above
+        self.cut = True
+
+        if connection is not None:
+            connection.interrupt()
+            self.raw.stop()
+
+        return connection
+
+    async def _call(self, work: Callable[[sqlite3.Connection], T], sql: str, *, streaming: bool = False) -> T:
+        if self.cut:
+            raise cut_short()
+
+        if self.in_exchange or (self.cursor is not None and not streaming):
+            raise busy()
+
+        connection = self.raw._connection  # noqa: SLF001 - as above
+
+        if connection is None:
+            message = "the connection to the database is closed"
+            raise UnavailableError(message)
+
+        def guarded() -> T:
+            try:
+                if self.cut:
+                    raise cut_short()
+
+                return work(connection)
+            finally:
+                self.running = False
+
+        self.in_exchange = self.running = True
+
+        try:
+            result: T = await self.raw._execute(guarded)  # noqa: SLF001 - one hop for all the work of a statement
+        except sqlite3.ProgrammingError as error:
+            self.in_exchange = False
+
+            if "type" in str(error) and "not supported" in str(error):
+                raise UnsupportedStatement(str(error), sql=sql) from error
+
+            raise sqlite_error(error, sql) from error
+        except (sqlite3.Error, OverflowError, TypeError, ValueError) as error:
+            self.in_exchange = False
+            raise sqlite_error(error, sql) from error
+        except BaseException:
+            self.cut = True
+            raise
+
+        self.in_exchange = False
+        return result

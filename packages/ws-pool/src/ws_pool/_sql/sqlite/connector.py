@@ -1,0 +1,168 @@
+"""How connections to SQLite are opened over aiosqlite, checked, reset and closed.
+
+What they do in between is `ws_pool._sql.sqlite.connection`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from contextlib import suppress
+from threading import Thread
+from typing import Any
+
+from ws_pool._sql.sqlite.connection import LOOK, SqliteConnection
+from ws_pool._sql.sqlite.options import SqliteFile
+
+__all__ = ("SqliteConnection", "SqliteConnector")
+
+
+class SqliteConnector:
+    """
+    Opens and closes connections to one database.
+
+    Args:
+        file: Which, and how.
+        writable: Whether the connections may change it.
+    """
+
+    def __init__(self, file: SqliteFile, *, writable: bool) -> None:
+        self.file = file
+        self._writable = writable
+        self._threads: dict[Thread, sqlite3.Connection | None] = {}  # alive, or were when last looked at
+
+    def __str__(self) -> str:
+        return f"{self.file}{'' if self._writable else ' (reading)'}"
+
+    async def open(self) -> SqliteConnection:
+        """Open the database in a thread of its own, and set the session up."""
+        import aiosqlite  # noqa: PLC0415 - drivers load on first use
+
+        file = self.file
+        raw: Any = aiosqlite.connect(
+            file.path,
+            isolation_level=None,
+            timeout=file.busy_timeout,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+        thread: Thread | None = getattr(raw, "_thread", None)
+
+        if thread is not None:
+            thread.daemon = True  # a leaked connection must not keep the process from ending
+            self._threads = {other: last for other, last in self._threads.items() if other.is_alive()}
+            self._threads[thread] = None
+
+        async def connect() -> None:
+            await raw
+
+        connecting = asyncio.create_task(connect())
+
+        try:
+            await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            # The thread opens the database all the same; whoever gets it closes it, or nobody does.
+            connecting.add_done_callback(
+                lambda task: None if task.cancelled() or task.exception() else raw.stop()
+            )
+            raise
+
+        conn = SqliteConnection(raw, writable=self._writable)
+
+        try:
+            await conn._call(self._set_up, "PRAGMA")  # noqa: SLF001 - the two are one driver
+        except BaseException:
+            self.terminate(conn)
+            raise
+
+        return conn
+
+    def is_alive(self, conn: SqliteConnection) -> bool:
+        """Tell whether a connection can be used, be it after a reset."""
+        return conn.usable
+
+    def is_clean(self, conn: SqliteConnection) -> bool:
+        """Tell whether the session is as new."""
+        return not conn.dirty and conn.alive and not conn.in_transaction
+
+    async def ping(self, conn: SqliteConnection) -> None:
+        """Make sure that the database can be read."""
+        await conn.run("SELECT 1 FROM sqlite_master LIMIT 1", None)
+
+    async def reset(self, conn: SqliteConnection) -> None:
+        """
+        End what was left open, and set the session up again.
+
+        A session with settings, temporary tables or databases of its user is given up, unless the
+        whole database would be lost with it.
+        """
+        conn.lost = conn.spoiled and not self.file.in_memory
+
+        if conn.lost:
+            return
+
+        left = False
+
+        def work(connection: sqlite3.Connection) -> None:
+            nonlocal left
+            left = self._reset(connection)
+
+        await conn.reset(work)
+        conn.lost = left and not self.file.in_memory
+
+    async def close(self, conn: SqliteConnection) -> None:
+        """Close, after the thread has ended."""
+        await conn.raw.close()
+
+    def terminate(self, conn: SqliteConnection) -> None:
+        """Close at once; the thread ends a little later."""
+        thread = getattr(conn.raw, "_thread", None)
+        connection = conn.terminate()
+
+        if thread is not None and connection is not None:
+            self._threads[thread] = connection
+
+    async def ended(self) -> None:
+        """Wait for the threads of all connections, which must not outlive their loop."""
+        deadline = time.monotonic() + 5
+
+        while threads := [thread for thread in self._threads if thread.is_alive()]:
+            if time.monotonic() > deadline:
+                return
+
+            for thread in threads:
+                if (connection := self._threads[thread]) is not None:
+                    with suppress(sqlite3.ProgrammingError):  # it was closed meanwhile
+                        connection.interrupt()
+
+            await asyncio.sleep(LOOK)
+
+        self._threads.clear()
+
+    def _reset(self, connection: sqlite3.Connection) -> bool:
+        """Reset in the connection's thread; tells whether something is left that only closing ends."""
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+        connection.isolation_level = None  # not earlier: it commits what is open
+        self._set_up(connection)
+        attached = {row[1] for row in connection.execute("PRAGMA database_list")} - {"main", "temp"}
+        return bool(attached or connection.execute("SELECT 1 FROM sqlite_temp_master LIMIT 1").fetchone())
+
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        file = self.file
+        connection.execute(f"PRAGMA busy_timeout = {int(file.busy_timeout * 1000)}")
+        connection.execute(f"PRAGMA foreign_keys = {int(file.foreign_keys)}")
+
+        if self._writable and not file.in_memory:
+            connection.execute(f"PRAGMA journal_mode = {file.journal_mode}").close()
+            connection.execute(f"PRAGMA synchronous = {file.synchronous}")
+
+        if file.cache_kb is not None:
+            connection.execute(f"PRAGMA cache_size = -{file.cache_kb}")
+
+        if file.init_command is not None:
+            connection.execute(file.init_command)
+
+        connection.execute(f"PRAGMA query_only = {int(not self._writable)}")
