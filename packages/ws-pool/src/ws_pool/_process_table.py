@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ws_pool.errors import ConfigError, UnavailableError
 
-__all__ = ("Slot", "SlotFile", "process_start", "runtime_directory")
+__all__ = ("ProcessRecord", "ProcessTable", "process_start", "runtime_directory")
 
 _MAGIC = b"wsslots1"
 _SLOT = struct.Struct("@QQdQ")  # pid, start of the process, last beat, 1 when well
@@ -31,7 +31,7 @@ _SIZE = _SLOT.size * (_SLOTS + 1)  # the first one holds the magic
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class ProcessRecord:
     """
     What a process has told about itself.
 
@@ -46,7 +46,7 @@ class Slot:
     well: bool
 
 
-class SlotFile:
+class ProcessTable:
     """
     The mapped file, with this process's slot in it.
 
@@ -76,10 +76,10 @@ class SlotFile:
         """Tell that this process is alive."""
         _BEAT.pack_into(self._map, self._mine + _BEAT_AT, now, int(well))
 
-    def alive(self) -> list[Slot]:
+    def alive(self) -> list[ProcessRecord]:
         """List the slots of living processes."""
         return [
-            Slot(pid, beat, bool(well))
+            ProcessRecord(pid, beat, bool(well))
             for pid, start, beat, well in self._entries()
             if pid and process_start(pid) == start
         ]

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 from ws_core.component import Health
-from ws_pool._process_table import SlotFile, process_start, runtime_directory
+from ws_pool._process_table import ProcessTable, process_start, runtime_directory
 from ws_pool.errors import ConfigError, UsageError
 
 __all__ = ("Check", "HealthChecker", "ProcessHealthChecker")
@@ -238,7 +238,7 @@ class ProcessHealthChecker(HealthChecker):
         self.name: str = _derived_name() if name is None else name
         self._process_num = process_num
         self._path = Path(directory or runtime_directory()) / f"ws-health-{os.geteuid()}-{self.name}"
-        self._slots: SlotFile | None = None
+        self._slots: ProcessTable | None = None
         self._pid = 0
 
     @property
@@ -289,7 +289,7 @@ class ProcessHealthChecker(HealthChecker):
             if self._slots is not None:
                 self._slots.abandon()
 
-            self._slots = SlotFile(self._path)
+            self._slots = ProcessTable(self._path)
             self._pid = os.getpid()
 
         await super()._round()

@@ -30,7 +30,7 @@ from ws_core.component import Health
 from ws_pool._core.config import mask_url
 from ws_pool._core.statistics import Histogram, HistogramBuilder
 from ws_pool._http.address_guard import guarded_socket
-from ws_pool._http.circuit_breaker import Breaker
+from ws_pool._http.circuit_breaker import CircuitBreaker
 from ws_pool._http.client import HttpClient, HttpStream, RequestOptions
 from ws_pool._http.options import HttpOptions, http_options
 from ws_pool._http.response import HttpResponse
@@ -183,7 +183,7 @@ class HttpPool:
         self._closed = False
         self._active = self._requests = self._retries = self._failures = 0
         self._times = HistogramBuilder()
-        self._breakers: dict[str, Breaker] = {}
+        self._breakers: dict[str, CircuitBreaker] = {}
         self._clock = time.monotonic
 
     def __repr__(self) -> str:
@@ -323,7 +323,7 @@ class HttpPool:
         self._times.record(elapsed)
         return elapsed
 
-    def _breaker(self, url: str) -> Breaker:
+    def _breaker(self, url: str) -> CircuitBreaker:
         """
         Ask the breaker of a URL's host.
 
@@ -341,7 +341,7 @@ class HttpPool:
             if len(self._breakers) >= _MANY_HOSTS:
                 self._breakers = {name: kept for name, kept in self._breakers.items() if not kept.is_idle}
 
-            breaker = Breaker(self._options.breaker_failures, self._options.breaker_reset)
+            breaker = CircuitBreaker(self._options.breaker_failures, self._options.breaker_reset)
             self._breakers[host] = breaker
 
         if (wait := breaker.refusal(self._clock())) is not None:
@@ -350,7 +350,7 @@ class HttpPool:
 
         return breaker
 
-    def _learn(self, breaker: Breaker, failure: WsError | None, status: int | None) -> None:
+    def _learn(self, breaker: CircuitBreaker, failure: WsError | None, status: int | None) -> None:
         """Tell a breaker what came of a request."""
         if isinstance(failure, HttpConnectionError | HttpTimeout) or status in _DOWN:
             breaker.failed(self._clock())

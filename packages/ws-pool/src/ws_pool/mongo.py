@@ -33,8 +33,8 @@ except ModuleNotFoundError as _error:
 from ws_core.component import Health
 from ws_pool._core.config import mask_url
 from ws_pool._core.shared_client import SharedClient
-from ws_pool._mongo.monitoring import Listener, MongoStatistics
-from ws_pool._mongo.options import MongoSettings, mongo_settings
+from ws_pool._mongo.monitoring import CommandMonitor, MongoStatistics
+from ws_pool._mongo.options import MongoOptions, mongo_options
 from ws_pool.base import BasePoolManager
 from ws_pool.errors import ConfigError, MissingExtraError, UnavailableError, UsageError
 
@@ -79,10 +79,10 @@ class MongoPool(SharedClient[Client]):
         self, url: str | None = None, *, name: str = "default", setting: str = "MongoPool", **options: object
     ) -> None:
         given = dict(options) if url is None else {"url": url, **options}
-        self._settings: MongoSettings = mongo_settings(given, where=setting)
+        self._settings: MongoOptions = mongo_options(given, where=setting)
         super().__init__(name, mask_url(self._settings.url))
         self._driver = AsyncMongoClient if self._settings.driver == "pymongo" else _motor()
-        self._listener = Listener(name, self._settings.maxsize, time.monotonic)
+        self._listener = CommandMonitor(name, self._settings.maxsize, time.monotonic)
 
         try:
             # The driver checks its URL and options when a client is made; this one connects to nothing.

@@ -14,7 +14,7 @@ from ws_pool._core.statistics import PoolStatistics
 from ws_pool._sql.client import Result, SqlClient, Statement
 from ws_pool._sql.compile.compiler import Prepared
 from ws_pool._sql.connection import SqlConnection
-from ws_pool._sql.engine import Borrowed, make_engine
+from ws_pool._sql.engine import PooledDriverConnection, make_engine
 from ws_pool._sql.manager import SqlPoolManager, sql_pool_manager
 from ws_pool._sql.mysql.connector import MysqlConnection, MysqlConnector
 from ws_pool._sql.mysql.options import Server, server_of
@@ -243,7 +243,7 @@ class MysqlPool(SqlPool):
 
         return int(reply.rows[0][0]) if reply.rows else self._packet_limit
 
-    async def _borrow(self) -> Borrowed:
+    async def _borrow(self) -> PooledDriverConnection:
         lease = await self._pool.acquire()
         conn = lease.connection
 
@@ -254,7 +254,7 @@ class MysqlPool(SqlPool):
             self._pool.release(lease, discard=True)
             raise
 
-        return Borrowed(conn.raw, lambda discard: self._pool.release(lease, discard=discard))
+        return PooledDriverConnection(conn.raw, lambda discard: self._pool.release(lease, discard=discard))
 
     def _make(
         self, server: Server, name: str, options: Mapping[str, Any], *, always: bool

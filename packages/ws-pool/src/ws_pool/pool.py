@@ -20,15 +20,15 @@ from typing import Generic, Self, TypeVar, cast
 
 from ws_core.component import Health
 from ws_pool._core import fork
-from ws_pool._core.checkout import Lending
+from ws_pool._core.checkout import Checkout
 from ws_pool._core.connector import Connector
-from ws_pool._core.leak_detector import Watch
-from ws_pool._core.lease import Lease, LeaseBlock
-from ws_pool._core.maintenance import Upkeep
-from ws_pool._core.options import Hooks, Options, State, check_numbers
-from ws_pool._core.pool_state import Ledger, Slot
+from ws_pool._core.leak_detector import LeakDetector
+from ws_pool._core.lease import Lease, LeaseContext
+from ws_pool._core.maintenance import Maintainer
+from ws_pool._core.options import Lifecycle, PoolHooks, PoolOptions, check_numbers
+from ws_pool._core.pool_state import PoolEntry, PoolState
 from ws_pool._core.recovery import say
-from ws_pool._core.statistics import PoolStatistics, Tally
+from ws_pool._core.statistics import PoolMetrics, PoolStatistics
 from ws_pool.errors import AcquireTimeout, UsageError
 
 __all__ = ("Connector", "Lease", "Pool", "PoolStatistics")
@@ -122,17 +122,21 @@ class Pool(Generic[T]):
         self._ping_after = ping_after
         self._ping_timeout = ping_timeout
         self._clock = clock
-        options = Options(
+        options = PoolOptions(
             connect_timeout, ping_after, ping_timeout, max_lifetime, max_idle, leak_threshold, is_refusal
         )
-        hooks = Hooks(name, on_open, on_acquire, on_release, on_close)
+        hooks = PoolHooks(name, on_open, on_acquire, on_release, on_close)
         self._watched = any(wish is not None for wish in (on_acquire, on_release, leak_threshold))
-        self._ledger: Ledger[T] = Ledger(min_size=min_size, max_size=max_size, max_connecting=max_connecting)
-        self._watch: Watch[T] = Watch(name, self._ledger, leak_threshold)
-        self._tally: Tally[T] = Tally(name, self._ledger)
+        self._ledger: PoolState[T] = PoolState(
+            min_size=min_size, max_size=max_size, max_connecting=max_connecting
+        )
+        self._watch: LeakDetector[T] = LeakDetector(name, self._ledger, leak_threshold)
+        self._tally: PoolMetrics[T] = PoolMetrics(name, self._ledger)
         self._leases = self._tally.leases
-        self._upkeep = Upkeep(name, connector, self._ledger, options, hooks, self._watch, self._tally.creates)
-        self._lending = Lending(
+        self._upkeep = Maintainer(
+            name, connector, self._ledger, options, hooks, self._watch, self._tally.creates
+        )
+        self._lending = Checkout(
             connector,
             self._ledger,
             self._upkeep,
@@ -179,7 +183,7 @@ class Pool(Generic[T]):
     @property
     def ready(self) -> bool:
         """Whether connections can be acquired."""
-        return self._upkeep.state is State.OPEN
+        return self._upkeep.state is Lifecycle.OPEN
 
     @property
     def down(self) -> bool:
@@ -199,7 +203,7 @@ class Pool(Generic[T]):
             UnavailableError: The server cannot be reached; nothing is left behind.
             UsageError: The pool was started before.
         """
-        if self._upkeep.state is not State.NEW:
+        if self._upkeep.state is not Lifecycle.NEW:
             message = f"pool {self.name!r} was started before: make a new one"
             raise UsageError(message, pool=self.name)
 
@@ -311,7 +315,7 @@ class Pool(Generic[T]):
         slot.check_at = now + self._ping_after
         ledger.idle.append(slot)
 
-    def lease(self, *, timeout: float | None = None) -> LeaseBlock[T]:
+    def lease(self, *, timeout: float | None = None) -> LeaseContext[T]:
         """
         Take a connection for the length of a block.
 
@@ -321,7 +325,7 @@ class Pool(Generic[T]):
         Returns:
             An async context manager that gives the connection.
         """
-        return LeaseBlock(self, timeout)
+        return LeaseContext(self, timeout)
 
     def expire(self) -> None:
         """Replace all connections: idle ones now, leased ones when they come back."""
@@ -365,8 +369,8 @@ class Pool(Generic[T]):
         """
         upkeep = self._upkeep
 
-        if upkeep.state in {State.NEW, State.CLOSED}:
-            upkeep.state = State.CLOSED
+        if upkeep.state in {Lifecycle.NEW, Lifecycle.CLOSED}:
+            upkeep.state = Lifecycle.CLOSED
             return
 
         if get_running_loop() is not self._loop:
@@ -407,7 +411,7 @@ class Pool(Generic[T]):
         self._loop = _NOWHERE
         self._upkeep.forked = True
 
-    def _abandoned(self, slot: Slot[T]) -> None:
+    def _abandoned(self, slot: PoolEntry[T]) -> None:
         """Warn about a lease that was dropped without a release, and take its connection back later."""
         if slot not in self._ledger.leased:
             return

@@ -27,14 +27,14 @@ except ModuleNotFoundError as _error:
 
 from ws_core.component import Health
 from ws_pool._core import fork
-from ws_pool._core.background import end_all, is_cancelled
-from ws_pool._redis.backend import Assembly
-from ws_pool._redis.blocks import AloneBlock, SharedBlock
+from ws_pool._core.background import cancel_and_wait, is_cancelled
+from ws_pool._redis.backend import Backend
+from ws_pool._redis.blocks import DedicatedContext, SharedContext
 from ws_pool._redis.client.shared import SharedRedis
 from ws_pool._redis.embedded import EmbeddedServer
 from ws_pool._redis.errors import MaybeExecuted
 from ws_pool._redis.extensions import load_extension
-from ws_pool._redis.options import Settings, settings_of
+from ws_pool._redis.options import RedisOptions, redis_options
 from ws_pool._redis.statistics import RedisStatistics
 from ws_pool.base import BasePoolManager
 from ws_pool.errors import ClosedError, NotReadyError, UsageError
@@ -73,10 +73,10 @@ class RedisPool:
     ) -> None:
         given = dict(options) if url is None else {"url": url, **options}
         self._name = name
-        self._settings: Settings = settings_of(given, where=setting)
+        self._settings: RedisOptions = redis_options(given, where=setting)
         self._state = "new"
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._assembly: Assembly | None = None
+        self._assembly: Backend | None = None
         self._client: SharedRedis | None = None
         self._server: EmbeddedServer | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -241,7 +241,7 @@ class RedisPool:
                     print(await alone.get("k"))
             ```
         """
-        return AloneBlock(self._lender) if alone else SharedBlock(self)
+        return DedicatedContext(self._lender) if alone else SharedContext(self)
 
     async def health(self, *, timeout: float = 5.0) -> Health:  # noqa: ASYNC109 - part of the answer
         """
@@ -280,7 +280,7 @@ class RedisPool:
             if self._server is not None:
                 await self._server.start()
 
-            self._assembly = Assembly(self._name, self._settings, self._server)
+            self._assembly = Backend(self._name, self._settings, self._server)
             self._client = await self._assembly.start()
         except BaseException:
             await self._shut(timeout=0)
@@ -293,7 +293,7 @@ class RedisPool:
         self._client = None
 
         if self._opening is not None:
-            await end_all(self._opening)
+            await cancel_and_wait(self._opening)
 
         await self._shut(timeout=timeout)
 
@@ -311,7 +311,7 @@ class RedisPool:
         self._state = "forked"
         self._client = self._closing = None
 
-    def _lender(self) -> Assembly:
+    def _lender(self) -> Backend:
         """Give what lends connections; raises when the pool is not open."""
         if self._client is None or self._assembly is None:
             raise self._refusal()

@@ -14,7 +14,7 @@ from ws_pool._sql.client import Result, SqlClient, Statement
 from ws_pool._sql.compile.compiler import Prepared
 from ws_pool._sql.compile.plan import Plan
 from ws_pool._sql.connection import Reply, SqlConnection
-from ws_pool._sql.engine import BorrowedSqlite, make_engine
+from ws_pool._sql.engine import PooledSqliteConnection, make_engine
 from ws_pool._sql.manager import SqlPoolManager, sql_pool_manager
 from ws_pool._sql.mysql.options import check_bounds
 from ws_pool._sql.pool import SqlPool, make_pool
@@ -215,7 +215,7 @@ class SqlitePool(SqlPool):
         """
         self._writers.release(lease)
 
-    async def _borrow(self) -> BorrowedSqlite:
+    async def _borrow(self) -> PooledSqliteConnection:
         lease = await self._writers.acquire()
         conn = lease.connection
         conn.dirty = True
@@ -227,7 +227,7 @@ class SqlitePool(SqlPool):
 
             self._writers.release(lease, discard=discard and not self._file.in_memory)
 
-        return BorrowedSqlite(conn.raw, release)
+        return PooledSqliteConnection(conn.raw, release)
 
 
 class MemoryClient(SqlClient):

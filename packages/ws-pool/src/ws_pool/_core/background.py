@@ -9,19 +9,19 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Final, Generic, TypeVar, cast
 
-from ws_pool._core.pool_state import Slot
+from ws_pool._core.pool_state import PoolEntry
 
 __all__ = (
-    "Crew",
+    "BackgroundTasks",
     "Timers",
-    "end_all",
+    "cancel_and_wait",
     "is_cancelled",
 )
 
 T = TypeVar("T")
 
 
-class Crew(Generic[T]):
+class BackgroundTasks(Generic[T]):
     """
     The tasks of one pool. No context of a user is theirs.
 
@@ -32,17 +32,17 @@ class Crew(Generic[T]):
 
     __slots__ = ("_connects", "_in_hand", "_lost", "_tasks", "_timers")
 
-    def __init__(self, timers: Timers, lost: Callable[[Slot[T]], None]) -> None:
+    def __init__(self, timers: Timers, lost: Callable[[PoolEntry[T]], None]) -> None:
         self._timers = timers
         self._lost = lost
         self._tasks: set[asyncio.Task[None]] = set()
         self._connects: set[asyncio.Task[None]] = set()  # those of them that open a connection
-        self._in_hand: dict[Slot[T], object] = {}  # connections whose task has not begun yet
+        self._in_hand: dict[PoolEntry[T], object] = {}  # connections whose task has not begun yet
 
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def spawn(self, work: Coroutine[object, object, None], slot: Slot[T] | None = None) -> None:
+    def spawn(self, work: Coroutine[object, object, None], slot: PoolEntry[T] | None = None) -> None:
         """
         Begin a task.
 
@@ -71,7 +71,7 @@ class Crew(Generic[T]):
 
         task.add_done_callback(done)
 
-    def begun(self, slot: Slot[T]) -> None:
+    def begun(self, slot: PoolEntry[T]) -> None:
         """
         Note that a connection's task has begun, and takes care of it from now on.
 
@@ -170,7 +170,7 @@ def is_cancelled(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
-async def end_all(*tasks: asyncio.Task[Any]) -> None:  # Any: whatever a task returns
+async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:  # Any: whatever a task returns
     """
     Cancel tasks and wait until they have ended.
 

@@ -12,20 +12,20 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from ws_pool._core.connector import Connector
-from ws_pool._core.leak_detector import Watch
-from ws_pool._core.maintenance import Upkeep
-from ws_pool._core.options import Hooks, State
-from ws_pool._core.pool_state import Ledger, Slot, Waiter
-from ws_pool._core.statistics import Tally
+from ws_pool._core.leak_detector import LeakDetector
+from ws_pool._core.maintenance import Maintainer
+from ws_pool._core.options import Lifecycle, PoolHooks
+from ws_pool._core.pool_state import PoolEntry, PoolState, Waiter
+from ws_pool._core.statistics import PoolMetrics
 
-__all__ = ("Lending",)
+__all__ = ("Checkout",)
 
 T = TypeVar("T")
 
-_OPEN = State.OPEN
+_OPEN = Lifecycle.OPEN
 
 
-class Lending(Generic[T]):
+class Checkout(Generic[T]):
     """
     Books connections out and in.
 
@@ -54,11 +54,11 @@ class Lending(Generic[T]):
     def __init__(  # noqa: PLR0913, PLR0917 - the parts of one machine
         self,
         connector: Connector[T],
-        ledger: Ledger[T],
-        upkeep: Upkeep[T],
-        tally: Tally[T],
-        watch: Watch[T],
-        hooks: Hooks[T],
+        ledger: PoolState[T],
+        upkeep: Maintainer[T],
+        tally: PoolMetrics[T],
+        watch: LeakDetector[T],
+        hooks: PoolHooks[T],
         is_lost: Callable[[T], bool] | None,
         *,
         watched: bool,
@@ -78,7 +78,7 @@ class Lending(Generic[T]):
         task: asyncio.Task[object],
         now: float,
         timeout: float,  # noqa: ASYNC109 - a queue's own limit
-    ) -> Slot[T]:
+    ) -> PoolEntry[T]:
         """
         Wait for whichever connection comes first.
 
@@ -135,7 +135,7 @@ class Lending(Generic[T]):
 
         return slot
 
-    def look_at(self, slot: Slot[T]) -> None:
+    def look_at(self, slot: PoolEntry[T]) -> None:
         """
         Do what is asked for at an acquire, or due because the pool runs low.
 
@@ -145,7 +145,7 @@ class Lending(Generic[T]):
         self._watch.acquired(slot)
         self._hooks.call(self._hooks.on_acquire, slot.conn)
 
-    def take_back(self, slot: Slot[T], discard: bool = False, used: bool = True) -> None:  # noqa: FBT001, FBT002 - hot
+    def take_back(self, slot: PoolEntry[T], discard: bool = False, used: bool = True) -> None:  # noqa: FBT001, FBT002 - hot
         """
         Book a connection back from its holder, and decide what becomes of it.
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from ws_pool._core.background import Timers
-from ws_pool._core.pool_state import Ledger, Waiter
+from ws_pool._core.pool_state import PoolState, Waiter
 
-__all__ = ("Alarm",)
+__all__ = ("AcquireDeadlines",)
 
 T = TypeVar("T")
 
@@ -16,7 +16,7 @@ _NEVER = float("inf")
 _PACE = 2e-6  # seconds per waiter between two looks at the queue: a long one costs a tenth of a core at most
 
 
-class Alarm(Generic[T]):
+class AcquireDeadlines(Generic[T]):
     """
     Ends waits. One timer serves the whole queue: it is set for the waiter whose time ends first.
 
@@ -29,7 +29,7 @@ class Alarm(Generic[T]):
     __slots__ = ("_explain", "_ledger", "_timers", "at")
 
     def __init__(
-        self, ledger: Ledger[T], timers: Timers, explain: Callable[[Waiter[T], int], Exception]
+        self, ledger: PoolState[T], timers: Timers, explain: Callable[[Waiter[T], int], Exception]
     ) -> None:
         self.at: float = _NEVER
         self._ledger = ledger

@@ -7,9 +7,9 @@ import sys
 import traceback
 from typing import Generic, TypeVar
 
-from ws_pool._core.pool_state import Ledger, Slot
+from ws_pool._core.pool_state import PoolEntry, PoolState
 
-__all__ = ("Watch",)
+__all__ = ("LeakDetector",)
 
 logger = logging.getLogger("ws_pool")
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 _LOW_WATER_EVERY = 60.0  # seconds between two low-water warnings
 
 
-class Watch(Generic[T]):
+class LeakDetector(Generic[T]):
     """
     Watches over the use of connections.
 
@@ -30,14 +30,14 @@ class Watch(Generic[T]):
 
     __slots__ = ("_ledger", "_name", "_threshold", "low_water", "quiet_until")
 
-    def __init__(self, name: str, ledger: Ledger[T], leak_threshold: float | None) -> None:
+    def __init__(self, name: str, ledger: PoolState[T], leak_threshold: float | None) -> None:
         self.low_water: int = ledger.max_size - (ledger.max_size - 1) // 3
         self.quiet_until: float = float("-inf") if ledger.max_size > 2 else float("inf")
         self._name = name
         self._ledger = ledger
         self._threshold = leak_threshold
 
-    def acquired(self, slot: Slot[T]) -> None:
+    def acquired(self, slot: PoolEntry[T]) -> None:
         """
         Record where a connection was acquired, and warn when it was one of the last; called by the acquire.
 
@@ -92,7 +92,7 @@ class Watch(Generic[T]):
             for slot in oldest
         )
 
-    def dropped(self, slot: Slot[T]) -> str:
+    def dropped(self, slot: PoolEntry[T]) -> str:
         """
         Say that a lease was dropped without a release.
 

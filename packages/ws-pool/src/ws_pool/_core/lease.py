@@ -5,13 +5,13 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ws_pool._core.pool_state import Slot
+from ws_pool._core.pool_state import PoolEntry
 from ws_pool.errors import UsageError
 
 if TYPE_CHECKING:
     from ws_pool.pool import Pool
 
-__all__ = ("Lease", "LeaseBlock")
+__all__ = ("Lease", "LeaseContext")
 
 T = TypeVar("T")
 
@@ -25,9 +25,9 @@ class Lease(Generic[T]):
 
     __slots__ = ("__weakref__", "_pool", "_slot")
 
-    def __init__(self, pool: Pool[T], slot: Slot[T]) -> None:
+    def __init__(self, pool: Pool[T], slot: PoolEntry[T]) -> None:
         self._pool = pool
-        self._slot: Slot[T] | None = slot
+        self._slot: PoolEntry[T] | None = slot
 
     def __repr__(self) -> str:
         state = "released" if self._slot is None else repr(self._slot.conn)
@@ -56,7 +56,7 @@ class Lease(Generic[T]):
             self._pool._abandoned(slot)  # noqa: SLF001 - a lease is the pool's own half
 
 
-class LeaseBlock(Generic[T]):
+class LeaseContext(Generic[T]):
     """
     Holds a lease for the length of an ``async with`` block.
 

@@ -1,6 +1,6 @@
 """The I/O of a pool: it opens, verifies, resets and closes connections in tasks of its own.
 
-The ledger decides, `Upkeep` does. No task of a user ever runs in here, so that no user's
+The ledger decides, `Maintainer` does. No task of a user ever runs in here, so that no user's
 cancellation can interrupt any of it. The other half of the pool, `ws_pool.pool`, lends and takes
 back, and does no I/O at all.
 """
@@ -13,17 +13,17 @@ import random
 from collections.abc import Callable
 from typing import Generic, TypeVar, cast
 
-from ws_pool._core.background import Crew, Timers
+from ws_pool._core.background import BackgroundTasks, Timers
 from ws_pool._core.connector import Connector
-from ws_pool._core.deadlines import Alarm
-from ws_pool._core.leak_detector import Watch
-from ws_pool._core.options import Hooks, Options, State
-from ws_pool._core.pool_state import Job, Ledger, Slot, Waiter
+from ws_pool._core.deadlines import AcquireDeadlines
+from ws_pool._core.leak_detector import LeakDetector
+from ws_pool._core.options import Lifecycle, PoolHooks, PoolOptions
+from ws_pool._core.pool_state import NextAction, PoolEntry, PoolState, Waiter
 from ws_pool._core.recovery import Recovery, refusal, say, too_late
 from ws_pool._core.statistics import HistogramBuilder
 from ws_pool.errors import UsageError
 
-__all__ = ("Upkeep",)
+__all__ = ("Maintainer",)
 
 logger = logging.getLogger("ws_pool")
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 _TICK = 1.0  # seconds between looks at idle and leased connections
 
 
-class Upkeep(Generic[T]):
+class Maintainer(Generic[T]):
     """
     Keeps a pool's connections.
 
@@ -50,17 +50,17 @@ class Upkeep(Generic[T]):
         self,
         name: str,
         connector: Connector[T],
-        ledger: Ledger[T],
-        options: Options,
-        hooks: Hooks[T],
-        watch: Watch[T],
+        ledger: PoolState[T],
+        options: PoolOptions,
+        hooks: PoolHooks[T],
+        watch: LeakDetector[T],
         creates: HistogramBuilder,
     ) -> None:
         self.name = name
-        self.state = State.NEW
+        self.state = Lifecycle.NEW
         self.forked = False
         self.timers = Timers()
-        self.alarm: Alarm[T] = Alarm(ledger, self.timers, self._too_late)
+        self.alarm: AcquireDeadlines[T] = AcquireDeadlines(ledger, self.timers, self._too_late)
         self.recovery: Recovery[T] = Recovery(
             name,
             connector,
@@ -75,7 +75,7 @@ class Upkeep(Generic[T]):
         self._hooks = hooks
         self._watch = watch
         self._creates = creates
-        self._crew: Crew[T] = Crew(self.timers, self.terminate)
+        self._crew: BackgroundTasks[T] = BackgroundTasks(self.timers, self.terminate)
         self._drained: asyncio.Future[None] | None = None
 
     def start(self, clock: Callable[[], float] | None) -> None:
@@ -86,7 +86,7 @@ class Upkeep(Generic[T]):
             clock: Gives the time; `time.monotonic` by default.
         """
         self.timers.start(clock)
-        self.state = State.OPEN
+        self.state = Lifecycle.OPEN
         self.timers.set("tick", _TICK, self._tick)
 
     @property
@@ -96,7 +96,7 @@ class Upkeep(Generic[T]):
 
     def usable_here(self) -> bool:
         """Tell whether the pool is open, in its own loop and its own process."""
-        return self.state is State.OPEN and not self.forked and asyncio.get_running_loop() is self.loop
+        return self.state is Lifecycle.OPEN and not self.forked and asyncio.get_running_loop() is self.loop
 
     def refusal(self) -> UsageError:
         """Say why the pool cannot be used here and now."""
@@ -106,7 +106,7 @@ class Upkeep(Generic[T]):
         """Begin whatever the ledger finds to be done."""
         ledger = self._ledger
 
-        if self.state is not State.OPEN:
+        if self.state is not Lifecycle.OPEN:
             if self._drained is not None and not self._drained.done() and not ledger.size:
                 self._drained.set_result(None)
 
@@ -117,18 +117,18 @@ class Upkeep(Generic[T]):
         while work := ledger.next_job(now, may_connect=self.recovery.failure is None):
             job, slot = work
 
-            if job is Job.CONNECT:
+            if job is NextAction.CONNECT:
                 self._crew.spawn(self._open(self._options.connect_timeout))
-            elif job is Job.VERIFY:
-                self._crew.spawn(self._verify(cast("Slot[T]", slot)), slot)
+            elif job is NextAction.VERIFY:
+                self._crew.spawn(self._verify(cast("PoolEntry[T]", slot)), slot)
             else:
-                self._crew.spawn(self._close(cast("Slot[T]", slot)), slot)
+                self._crew.spawn(self._close(cast("PoolEntry[T]", slot)), slot)
 
         if self.recovery.failure is not None and ledger.waiters and not ledger.serving:
             while waiter := ledger.head():
                 waiter.set_exception(self.recovery.unavailable())
 
-    def offer(self, slot: Slot[T], now: float) -> None:
+    def offer(self, slot: PoolEntry[T], now: float) -> None:
         """
         Hand a connection that is in order to the head of the queue, or let it rest.
 
@@ -148,21 +148,21 @@ class Upkeep(Generic[T]):
         slot.holder = None
         waiter.set_result(slot)
 
-    def retire(self, slot: Slot[T]) -> None:
+    def retire(self, slot: PoolEntry[T]) -> None:
         """
         Close a connection gracefully, in the background.
 
         Args:
             slot: The connection; it has no place in the books at the moment.
         """
-        if self.state is State.CLOSED:
+        if self.state is Lifecycle.CLOSED:
             self.terminate(slot)
             return
 
         self._ledger.closing += 1
         self._crew.spawn(self._close(slot), slot)
 
-    def cleanse(self, slot: Slot[T]) -> None:
+    def cleanse(self, slot: PoolEntry[T]) -> None:
         """
         Reset a connection's session in the background, then put it where it is needed.
 
@@ -172,7 +172,7 @@ class Upkeep(Generic[T]):
         self._ledger.resetting += 1
         self._crew.spawn(self._reset(slot), slot)
 
-    def verify(self, slot: Slot[T]) -> None:
+    def verify(self, slot: PoolEntry[T]) -> None:
         """
         Make sure in the background that a connection is alive, then put it where it is needed.
 
@@ -187,7 +187,7 @@ class Upkeep(Generic[T]):
         self._ledger.distrust()
         self._doubt()
 
-    def terminate(self, slot: Slot[T], *, told: bool = False) -> None:
+    def terminate(self, slot: PoolEntry[T], *, told: bool = False) -> None:
         """
         Close a connection at once.
 
@@ -220,7 +220,7 @@ class Upkeep(Generic[T]):
         Args:
             timeout: Seconds; a warning then names the holders of what is left.
         """
-        self.state = State.CLOSING
+        self.state = Lifecycle.CLOSING
         ledger = self._ledger
         ledger.generation += 1  # what comes back is closed
         self.timers.stop()
@@ -252,7 +252,7 @@ class Upkeep(Generic[T]):
         Returns:
             The tasks that were cancelled; they end within a few turns of the loop.
         """
-        self.state = State.CLOSED
+        self.state = Lifecycle.CLOSED
         ledger = self._ledger
         left = [*ledger.leased, *ledger.idle]
         ledger.leased.clear()
@@ -268,7 +268,7 @@ class Upkeep(Generic[T]):
     async def _open(self, timeout: float) -> None:  # noqa: ASYNC109 - it differs from attempt to attempt
         ledger = self._ledger
         generation = ledger.generation
-        slot: Slot[T] | None = None
+        slot: PoolEntry[T] | None = None
         good = False
         start = self.timers.now()
 
@@ -276,13 +276,13 @@ class Upkeep(Generic[T]):
             async with asyncio.timeout(timeout):
                 conn = await self._connector.open()
                 self._creates.record(self.timers.now() - start)
-                slot = Slot(conn, generation, self._end_of_life())
+                slot = PoolEntry(conn, generation, self._end_of_life())
                 ledger.totals.opened += 1
                 await self._hooks.opened(conn)
 
             good = True
         except Exception as error:  # noqa: BLE001 - whatever it is, the waiters shall see it
-            self.recovery.failed(error, timeout, again=self.state is State.OPEN)
+            self.recovery.failed(error, timeout, again=self.state is Lifecycle.OPEN)
         finally:
             ledger.connecting -= 1
 
@@ -293,7 +293,7 @@ class Upkeep(Generic[T]):
             self.recovery.answered()
             self._place(slot)
 
-    async def _verify(self, slot: Slot[T], *, doubted: bool = False) -> None:
+    async def _verify(self, slot: PoolEntry[T], *, doubted: bool = False) -> None:
         self._crew.begun(slot)
         ledger = self._ledger
         good = False
@@ -321,11 +321,11 @@ class Upkeep(Generic[T]):
 
     def _doubt(self) -> None:
         """Verify all idle connections at once: where one has died unnoticed, others may have."""
-        if self.state is State.OPEN:
+        if self.state is Lifecycle.OPEN:
             for slot in self._ledger.doubt():
                 self._crew.spawn(self._verify(slot, doubted=True), slot)
 
-    async def _reset(self, slot: Slot[T]) -> None:
+    async def _reset(self, slot: PoolEntry[T]) -> None:
         self._crew.begun(slot)
         ledger = self._ledger
         good = False
@@ -346,7 +346,7 @@ class Upkeep(Generic[T]):
         if good:
             self._place(slot)
 
-    async def _close(self, slot: Slot[T]) -> None:
+    async def _close(self, slot: PoolEntry[T]) -> None:
         self._crew.begun(slot)
         ledger = self._ledger
         closed = False
@@ -368,12 +368,12 @@ class Upkeep(Generic[T]):
             else:
                 self.terminate(slot, told=True)
 
-    def _place(self, slot: Slot[T]) -> None:
+    def _place(self, slot: PoolEntry[T]) -> None:
         """Put a connection that is in order where it is needed, unless its time is over."""
         now = self.timers.now()
         slot.trusted_until = slot.expires_at
 
-        if self.state is not State.OPEN or self._ledger.outdated(slot, now):
+        if self.state is not Lifecycle.OPEN or self._ledger.outdated(slot, now):
             self.retire(slot)
         else:
             self.offer(slot, now)

@@ -11,14 +11,14 @@ from typing import Generic, TypeVar
 
 from ws_pool.errors import UsageError
 
-__all__ = ("Hooks", "Options", "State", "check_numbers")
+__all__ = ("Lifecycle", "PoolHooks", "PoolOptions", "check_numbers")
 
 logger = logging.getLogger("ws_pool")
 
 T = TypeVar("T")
 
 
-class State(Enum):
+class Lifecycle(Enum):
     """Where a pool is in its life."""
 
     NEW = auto()
@@ -28,7 +28,7 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class PoolOptions:
     """A pool's durations in seconds; see `ws_pool.pool.Pool`."""
 
     connect_timeout: float
@@ -41,7 +41,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Hooks(Generic[T]):
+class PoolHooks(Generic[T]):
     """What to call at a connection's turns; a hook that raises is logged, nothing more."""
 
     pool: str

@@ -21,12 +21,12 @@ from enum import Enum, auto
 from traceback import StackSummary
 from typing import Generic, TypeVar
 
-__all__ = ("Job", "Ledger", "Slot", "Waiter")
+__all__ = ("NextAction", "PoolEntry", "PoolState", "Waiter")
 
 T = TypeVar("T")
 
 
-class Slot(Generic[T]):
+class PoolEntry(Generic[T]):
     """One connection with what the pool knows about it. Times are those of the pool's clock."""
 
     __slots__ = (
@@ -55,7 +55,7 @@ class Slot(Generic[T]):
         self.warned: bool = False
 
 
-class Waiter(asyncio.Future[Slot[T]]):
+class Waiter(asyncio.Future[PoolEntry[T]]):
     """A task's place in the queue, and the future that brings the slot. Times are in seconds."""
 
     __slots__ = ("since", "timeout")
@@ -64,7 +64,7 @@ class Waiter(asyncio.Future[Slot[T]]):
     timeout: float
 
 
-class Job(Enum):
+class NextAction(Enum):
     """What the pool should do next."""
 
     VERIFY = auto()
@@ -82,7 +82,7 @@ class Totals:
     failures: int = 0
 
 
-class Ledger(Generic[T]):
+class PoolState(Generic[T]):
     """
     The books of one pool.
 
@@ -112,8 +112,8 @@ class Ledger(Generic[T]):
         self.min_size = min_size
         self.max_size = max_size
         self.max_connecting = max_connecting
-        self.idle: list[Slot[T]] = []
-        self.leased: set[Slot[T]] = set()
+        self.idle: list[PoolEntry[T]] = []
+        self.leased: set[PoolEntry[T]] = set()
         self.waiters: deque[Waiter[T]] = deque()
         self.connecting = 0
         self.verifying = 0
@@ -141,7 +141,7 @@ class Ledger(Generic[T]):
         """Connections that may still come to a waiter without a new one being opened."""
         return len(self.idle) + len(self.leased) + self.verifying + self.doubted + self.resetting
 
-    def next_job(self, now: float, *, may_connect: bool) -> tuple[Job, Slot[T] | None] | None:
+    def next_job(self, now: float, *, may_connect: bool) -> tuple[NextAction, PoolEntry[T] | None] | None:
         """
         Decide what to do next, and book it as begun.
 
@@ -163,20 +163,20 @@ class Ledger(Generic[T]):
 
             if self.outdated(slot, now):
                 self.closing += 1
-                return Job.EVICT, slot
+                return NextAction.EVICT, slot
 
             self.verifying += 1
-            return Job.VERIFY, slot
+            return NextAction.VERIFY, slot
 
         wanted = unserved > 0 or self.size < self.min_size
 
         if wanted and may_connect and self.connecting < self.max_connecting and self.size < self.max_size:
             self.connecting += 1
-            return Job.CONNECT, None
+            return NextAction.CONNECT, None
 
         return None
 
-    def outdated(self, slot: Slot[T], now: float) -> bool:
+    def outdated(self, slot: PoolEntry[T], now: float) -> bool:
         """
         Tell whether a connection must not be used any more, however alive it is.
 
@@ -228,7 +228,7 @@ class Ledger(Generic[T]):
 
         return late
 
-    def rest(self, slot: Slot[T], now: float, ping_after: float) -> None:
+    def rest(self, slot: PoolEntry[T], now: float, ping_after: float) -> None:
         """
         Put a connection to the idle ones; it was in order just now.
 
@@ -241,7 +241,7 @@ class Ledger(Generic[T]):
         slot.check_at = now + ping_after
         self.idle.append(slot)
 
-    def doubt(self) -> list[Slot[T]]:
+    def doubt(self) -> list[PoolEntry[T]]:
         """
         Take all idle connections out, because one of them was found dead.
 
@@ -260,7 +260,7 @@ class Ledger(Generic[T]):
         for slot in self.leased:
             slot.trusted_until = float("-inf")
 
-    def overdue(self, now: float, max_idle: float) -> list[Slot[T]]:
+    def overdue(self, now: float, max_idle: float) -> list[PoolEntry[T]]:
         """
         Take out the idle connections that are outdated, or idle for too long and spare.
 
@@ -272,8 +272,8 @@ class Ledger(Generic[T]):
             The connections to close, booked as closing.
         """
         spare = self.size - self.min_size
-        keep: list[Slot[T]] = []
-        leave: list[Slot[T]] = []
+        keep: list[PoolEntry[T]] = []
+        leave: list[PoolEntry[T]] = []
 
         for slot in self.idle:  # the oldest first, since the newest are reused first
             if self.outdated(slot, now):

@@ -9,11 +9,19 @@ from typing import Generic, TypeVar
 
 from ws_pool._core.background import Timers
 from ws_pool._core.connector import Connector
-from ws_pool._core.options import Options, State
-from ws_pool._core.pool_state import Ledger
+from ws_pool._core.options import Lifecycle, PoolOptions
+from ws_pool._core.pool_state import PoolState
 from ws_pool.errors import AcquireTimeout, ClosedError, NotReadyError, UnavailableError, UsageError
 
-__all__ = ("MIN_BACKOFF", "QUICK_PROBE", "Recovery", "next_pause", "refusal", "say", "too_late")
+__all__ = (
+    "MIN_BACKOFF",
+    "QUICK_PROBE",
+    "Recovery",
+    "next_pause",
+    "refusal",
+    "say",
+    "too_late",
+)
 
 logger = logging.getLogger("ws_pool")
 
@@ -39,9 +47,9 @@ class Recovery(Generic[T]):
         self,
         name: str,
         connector: Connector[T],
-        ledger: Ledger[T],
+        ledger: PoolState[T],
         timers: Timers,
-        options: Options,
+        options: PoolOptions,
         attempt: Callable[[float], None],
     ) -> None:
         self.failure: BaseException | None = None
@@ -150,7 +158,7 @@ def say(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def refusal(name: str, state: State, *, forked: bool) -> UsageError:
+def refusal(name: str, state: Lifecycle, *, forked: bool) -> UsageError:
     """
     Say why a pool cannot be used here and now.
 
@@ -159,11 +167,11 @@ def refusal(name: str, state: State, *, forked: bool) -> UsageError:
         state: The pool's.
         forked: Whether this process is a child of the one that started the pool.
     """
-    if state is State.NEW:
+    if state is Lifecycle.NEW:
         message = f"pool {name!r} is not started: use `async with` or await its start()"
         return NotReadyError(message, pool=name)
 
-    if state is not State.OPEN:
+    if state is not Lifecycle.OPEN:
         return ClosedError(f"pool {name!r} is closed", pool=name)
 
     if forked:

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from ws_pool._core.pool_state import Ledger
+from ws_pool._core.pool_state import PoolState
 from ws_pool._core.recovery import say
 
 __all__ = (
     "BUCKETS",
     "Histogram",
     "HistogramBuilder",
+    "PoolMetrics",
     "PoolStatistics",
-    "Tally",
 )
 
 BUCKETS = 64
@@ -181,7 +181,7 @@ class PoolStatistics:
 T = TypeVar("T")
 
 
-class Tally(Generic[T]):
+class PoolMetrics(Generic[T]):
     """
     Times of one pool.
 
@@ -192,7 +192,7 @@ class Tally(Generic[T]):
 
     __slots__ = ("_ledger", "_name", "creates", "leases", "waits")
 
-    def __init__(self, name: str, ledger: Ledger[T]) -> None:
+    def __init__(self, name: str, ledger: PoolState[T]) -> None:
         self.waits: HistogramBuilder = HistogramBuilder()  # of those who had to wait only
         self.leases: HistogramBuilder = HistogramBuilder()
         self.creates: HistogramBuilder = HistogramBuilder()

@@ -13,7 +13,15 @@ from ws_pool._events.listeners import Event, dump
 if TYPE_CHECKING:
     from ws_pool.redis import RedisPool
 
-__all__ = ("FIELD", "ConsumerGroup", "Entry", "entries_of", "order_of", "payload_of", "text_of")
+__all__ = (
+    "FIELD",
+    "ConsumerGroup",
+    "Entry",
+    "entries_of",
+    "order_of",
+    "payload_of",
+    "text_of",
+)
 
 _PAGE: Final = 100  # messages of one look back
 _BLOCK: Final = 1000  # milliseconds to wait for what is new

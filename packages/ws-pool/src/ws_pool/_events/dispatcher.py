@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ws_pool._core.background import end_all, is_cancelled
+from ws_pool._core.background import cancel_and_wait, is_cancelled
 from ws_pool._events.listeners import Event, Listener, load
 
-__all__ = ("Lines", "ListenerTimeout", "Message")
+__all__ = ("ListenerTimeout", "Message", "OrderedDispatcher")
 
 _logger: Final = logging.getLogger("ws_pool.events")
 _MOST: Final = 10  # times prefetch that may be in hand when lines fail
@@ -45,7 +45,7 @@ class Message:
     owed: bool
 
 
-class Lines:
+class OrderedDispatcher:
     """
     A line for each tag, worked off by a task of its own.
 
@@ -106,7 +106,7 @@ class Lines:
 
     async def stop(self) -> None:
         """End all work; what is in hand stays pending at the server."""
-        await end_all(*self._workers)
+        await cancel_and_wait(*self._workers)
 
     def accept(self, message: Message) -> None:
         """
@@ -242,7 +242,7 @@ class Lines:
 
             await task
         finally:
-            await end_all(task)
+            await cancel_and_wait(task)
 
     def _pause(self, attempt: int) -> float:
         shortest, longest = self._backoff

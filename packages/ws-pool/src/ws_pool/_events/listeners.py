@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from ws_pool._core.background import end_all, is_cancelled
+from ws_pool._core.background import cancel_and_wait, is_cancelled
 from ws_pool.errors import UsageError
 
-__all__ = ("Event", "Listener", "ListenerStatistics", "OverflowPolicy", "Subscribers", "dump", "load")
+__all__ = ("Event", "Listener", "ListenerStatistics", "Listeners", "OverflowPolicy", "dump", "load")
 
 Listener = Callable[..., Awaitable[object]]
 OverflowPolicy = Literal["drop_oldest", "drop_newest"]
@@ -103,7 +103,7 @@ class ListenerStatistics:
     queued: int
 
 
-class _Worker:
+class ListenerTask:
     """One listener with its queue and its task."""
 
     def __init__(self, tag: str, listener: Listener, *, size: int, policy: OverflowPolicy) -> None:
@@ -151,7 +151,7 @@ class _Worker:
         await self._rest.wait()
 
     async def stop(self) -> None:
-        await end_all(self._task)
+        await cancel_and_wait(self._task)
 
     @property
     def _name(self) -> str:
@@ -187,7 +187,7 @@ class _Worker:
         )
 
 
-class Subscribers:
+class Listeners:
     """
     The listeners of a bus by tag.
 
@@ -200,9 +200,9 @@ class Subscribers:
         self._size = size
         self._policy: OverflowPolicy = policy
         self._listeners: dict[str, list[Listener]] = {}
-        self._workers: dict[str, list[_Worker]] = {}
+        self._workers: dict[str, list[ListenerTask]] = {}
         self._running = False
-        self._leaving: list[_Worker] = []
+        self._leaving: list[ListenerTask] = []
 
     def add(self, tag: str, listener: Listener) -> None:
         """Add a listener; one that is there already stays once."""
@@ -266,7 +266,7 @@ class Subscribers:
         return len(workers)
 
     def _work(self, tag: str, listener: Listener) -> None:
-        worker = _Worker(tag, listener, size=self._size, policy=self._policy)
+        worker = ListenerTask(tag, listener, size=self._size, policy=self._policy)
         self._workers.setdefault(tag, []).append(worker)
 
     def statistics(self) -> tuple[ListenerStatistics, ...]:

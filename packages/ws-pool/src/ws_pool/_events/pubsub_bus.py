@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 from redis import exceptions as driver
 from redis.asyncio.client import PubSub
 
-from ws_pool._core.background import end_all
+from ws_pool._core.background import cancel_and_wait
 from ws_pool._events.listeners import (
     Event,
     Listener,
+    Listeners,
     ListenerStatistics,
     OverflowPolicy,
-    Subscribers,
     dump,
     load,
 )
@@ -116,7 +116,7 @@ class RedisEventBus:
         self._channel = channel
         self._heartbeat = heartbeat
         self._sharded = sharded
-        self._subscribers = Subscribers(size=queue_size, policy=overflow)
+        self._subscribers = Listeners(size=queue_size, policy=overflow)
         self._task: asyncio.Task[None] | None = None
         self._first: asyncio.Future[None] | None = None
         self._state = "new"
@@ -224,7 +224,7 @@ class RedisEventBus:
         task, self._task, self._state = self._task, None, "closed"
 
         if task is not None:
-            await end_all(task)
+            await cancel_and_wait(task)
             await self._subscribers.stop(drain=drain)
 
     def statistics(self) -> BusStatistics:

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from redis import exceptions as driver
 
-from ws_pool._core.background import end_all
+from ws_pool._core.background import cancel_and_wait
 from ws_pool._events.consumer_group import ConsumerGroup
-from ws_pool._events.dispatcher import Lines, Message
+from ws_pool._events.dispatcher import Message, OrderedDispatcher
 from ws_pool._events.listeners import Event, Listener
 from ws_pool.errors import ClosedError, UsageError, WsError
 
@@ -151,7 +151,7 @@ class StreamEventBus:
         self._listeners: dict[str, list[Listener]] = {}
         self._state = "new"
         self._tasks: list[asyncio.Task[None]] = []
-        self._lines = Lines(
+        self._lines = OrderedDispatcher(
             stream,
             self._listeners,
             prefetch=prefetch,
@@ -292,7 +292,7 @@ class StreamEventBus:
                 async with asyncio.timeout(drain):
                     await self._lines.drained()
         finally:
-            await end_all(reader, *chores)
+            await cancel_and_wait(reader, *chores)
             await self._lines.stop()
 
         if not self._named:  # nobody will ever use this name again

@@ -6,10 +6,10 @@ its time is over; then *half-open* lets a single one through, whose outcome clos
 
 from __future__ import annotations
 
-__all__ = ("Breaker",)
+__all__ = ("CircuitBreaker",)
 
 
-class Breaker:
+class CircuitBreaker:
     """
     The breaker of one host.
 
@@ -18,7 +18,7 @@ class Breaker:
         reset: Seconds that it stays open.
 
     Example:
-        >>> breaker = Breaker(2, 30.0)
+        >>> breaker = CircuitBreaker(2, 30.0)
         >>> breaker.failed(0.0)
         >>> breaker.failed(1.0)
         >>> breaker.refusal(2.0), breaker.refusal(32.0), breaker.refusal(32.0)

@@ -16,7 +16,7 @@ import aiohttp
 from ws_pool._core.config import mask_url
 from ws_pool._http.bodies import Files, Form, is_replayable
 from ws_pool._http.download import Download, Progress
-from ws_pool._http.errors import translate
+from ws_pool._http.errors import map_exception
 from ws_pool._http.options import HttpOptions
 from ws_pool._http.response import HttpResponse, status_error
 from ws_pool._http.retry import IDEMPOTENT, RETRY_STATUS, retry_after, retry_delay
@@ -302,7 +302,7 @@ class HttpClient:
             message = f"GET {shown} did not become a WebSocket but was answered with {error.status}"
             raise HttpStatusError(message, method="GET", url=shown, status_code=error.status) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise translate(error, "GET", full, pool=self._pool.name) from error
+            raise map_exception(error, "GET", full, pool=self._pool.name) from error
 
         async with socket:
             yield socket
@@ -370,7 +370,7 @@ class HttpClient:
             )
             content = await (raw.read() if read is None else read(raw))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            failure = translate(error, method, url, pool=self._pool.name)
+            failure = map_exception(error, method, url, pool=self._pool.name)
             failure.__cause__ = error
             raw = None
         except BaseException:
@@ -476,7 +476,7 @@ class HttpStream:
             async for chunk in self.raw.content.iter_chunked(size):
                 yield chunk
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise translate(error, self.raw.method, str(self.raw.url), pool=self._pool) from error
+            raise map_exception(error, self.raw.method, str(self.raw.url), pool=self._pool) from error
 
     async def read(self) -> bytes:
         """Read what is left of the body."""
@@ -507,4 +507,4 @@ async def _content(raw: ClientResponse, pool: str) -> bytes:
     try:
         return await raw.read()
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise translate(error, raw.method, str(raw.url), pool=pool) from error
+        raise map_exception(error, raw.method, str(raw.url), pool=pool) from error

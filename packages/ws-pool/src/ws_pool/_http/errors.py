@@ -8,10 +8,10 @@ from ws_pool._core.config import mask_url
 from ws_pool._http.address_guard import DeniedAddress
 from ws_pool.errors import HttpAddressDenied, HttpConnectionError, HttpError, HttpTimeout, UsageError, WsError
 
-__all__ = ("translate",)
+__all__ = ("map_exception",)
 
 
-def translate(error: Exception, method: str, url: str, *, pool: str) -> WsError:
+def map_exception(error: Exception, method: str, url: str, *, pool: str) -> WsError:
     """
     Say in our words why a request failed.
 

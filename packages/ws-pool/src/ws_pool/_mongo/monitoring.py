@@ -24,7 +24,7 @@ from pymongo.monitoring import (
 
 from ws_pool._core.statistics import Histogram, HistogramBuilder
 
-__all__ = ("Listener", "MongoStatistics")
+__all__ = ("CommandMonitor", "MongoStatistics")
 
 logger = logging.getLogger("ws_pool")
 
@@ -74,7 +74,7 @@ class MongoStatistics:
         }
 
 
-class Listener(ConnectionPoolListener):
+class CommandMonitor(ConnectionPoolListener):
     """
     Counts connections and waits. Motor calls it from threads, hence the lock.
 

@@ -9,11 +9,11 @@ from urllib.parse import quote
 from ws_pool._core.config import Check, check_sizes, choice, integer, number, optional, options_of, text
 from ws_pool.errors import ConfigError
 
-__all__ = ("MongoSettings", "mongo_settings")
+__all__ = ("MongoOptions", "mongo_options")
 
 
 @dataclass(frozen=True, slots=True)
-class MongoSettings:
+class MongoOptions:
     """
     Checked options.
 
@@ -36,7 +36,7 @@ class MongoSettings:
     driver: str = "pymongo"
 
 
-def mongo_settings(given: Mapping[str, object], *, where: str) -> MongoSettings:
+def mongo_options(given: Mapping[str, object], *, where: str) -> MongoOptions:
     """
     Check the options of a MongoDB pool.
 
@@ -53,7 +53,7 @@ def mongo_settings(given: Mapping[str, object], *, where: str) -> MongoSettings:
     checked = options_of(given, _CHECKS, where=where, aliases=_ALIASES)
     url = _url(checked, where)
     rest = {key: value for key, value in checked.items() if key not in _PARTS}
-    settings = MongoSettings(url=url, **rest)  # type: ignore[arg-type]  # each check returns its option's type
+    settings = MongoOptions(url=url, **rest)  # type: ignore[arg-type]  # each check returns its option's type
     check_sizes(settings.minsize, settings.maxsize or settings.minsize, where=where)
     return settings
 

@@ -9,27 +9,27 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 
-from ws_pool._redis.client.cache import CachingClusterRedis, CachingRedis, ClientCache
-from ws_pool._redis.client.context import Core
-from ws_pool._redis.client.session import AloneRedis
+from ws_pool._redis.client.cache import CachingRedis, ClientCache
+from ws_pool._redis.client.context import ClientContext
+from ws_pool._redis.client.session import DedicatedRedis
 from ws_pool._redis.client.shared import SharedRedis
-from ws_pool._redis.cluster.client import ClusterRedis
+from ws_pool._redis.cluster.client import CachingClusterRedis, ClusterRedis
 from ws_pool._redis.cluster.topology import Topology
 from ws_pool._redis.connection.endpoint import Endpoint
-from ws_pool._redis.connection.pipelined import Link
+from ws_pool._redis.connection.pipelined import PipelinedConnection
 from ws_pool._redis.dedicated.connection import state_of
-from ws_pool._redis.dedicated.pool import OneConnection
+from ws_pool._redis.dedicated.pool import SingleConnectionPool
 from ws_pool._redis.embedded import EmbeddedServer
-from ws_pool._redis.node import Node, Wiring, fixed
-from ws_pool._redis.options import Settings
-from ws_pool._redis.sentinel import MasterFinder, MasterWatch
+from ws_pool._redis.node import Node, NodeContext, static_resolver
+from ws_pool._redis.options import RedisOptions
+from ws_pool._redis.sentinel import FailoverListener, MasterResolver
 from ws_pool._redis.statistics import RedisStatistics
 from ws_pool.pool import Lease
 
-__all__ = ("Assembly",)
+__all__ = ("Backend",)
 
 
-class Assembly:
+class Backend:
     """
     The parts of a pool, from its start to its end.
 
@@ -39,7 +39,7 @@ class Assembly:
         server: The server of the pool's own, if any; it is started and stopped by others.
     """
 
-    def __init__(self, name: str, settings: Settings, server: EmbeddedServer | None) -> None:
+    def __init__(self, name: str, settings: RedisOptions, server: EmbeddedServer | None) -> None:
         self.node: Node | None = None
         self.topology: Topology | None = None
         self.cache: ClientCache | None = None
@@ -47,12 +47,12 @@ class Assembly:
         self.name = name
         self._settings = settings
         self._server = server
-        self._wiring = wiring = Wiring(name, settings, on_up=self._link_is_up)
+        self._wiring = wiring = NodeContext(name, settings, on_up=self._link_is_up)
         self._protocol = settings.endpoint.protocol
-        self._finder: MasterFinder | None = None
-        self._watch: MasterWatch | None = None
+        self._finder: MasterResolver | None = None
+        self._watch: FailoverListener | None = None
         self._master: tuple[str, int] | None = None
-        self._core: Core | None = None
+        self._core: ClientContext | None = None
 
         if settings.cache:
             cache = self.cache = ClientCache(
@@ -84,7 +84,7 @@ class Assembly:
         self.client = self._connected()
 
         if self._finder is not None:
-            self._watch = MasterWatch(self._finder, self.follow)
+            self._watch = FailoverListener(self._finder, self.follow)
 
         return self.client
 
@@ -107,7 +107,7 @@ class Assembly:
         if self.node is not None:
             await self.node.close(timeout=timeout)
 
-    async def lend(self) -> tuple[Lease[AbstractConnection], AloneRedis]:
+    async def lend(self) -> tuple[Lease[AbstractConnection], DedicatedRedis]:
         """
         Take a connection and make a client of it; `take_back` ends both.
 
@@ -130,8 +130,8 @@ class Assembly:
         lease = await node.leases.acquire()
         connection = lease.connection
         state_of(connection).clean = False
-        pool = OneConnection(connection, **core.options)
-        return lease, AloneRedis(core, connection_pool=pool, callbacks=client.response_callbacks)
+        pool = SingleConnectionPool(connection, **core.options)
+        return lease, DedicatedRedis(core, connection_pool=pool, callbacks=client.response_callbacks)
 
     def take_back(self, lease: Lease[AbstractConnection]) -> None:
         """
@@ -167,7 +167,7 @@ class Assembly:
         settings, wiring = self._settings, self._wiring
         node = self.node if self.topology is None else self.topology.node_of(None)
         assert node is not None  # noqa: S101 - one of the two is there
-        self._core = Core(
+        self._core = ClientContext(
             name=self.name,
             loop=asyncio.get_running_loop(),
             packer=wiring.packer,
@@ -188,7 +188,7 @@ class Assembly:
 
         return client
 
-    def _client_of(self, core: Core) -> SharedRedis:
+    def _client_of(self, core: ClientContext) -> SharedRedis:
         retry, cache, topology = self._settings.retry, self.cache, self.topology
 
         if cache is None:
@@ -225,7 +225,7 @@ class Assembly:
             endpoint = endpoint.at_path(self._server.path)
 
         if settings.sentinels:
-            finder = self._finder = MasterFinder(
+            finder = self._finder = MasterResolver(
                 settings.sentinels,
                 settings.service,
                 greeting=settings.sentinel_endpoint,
@@ -234,9 +234,9 @@ class Assembly:
             )
             return finder
 
-        return fixed(endpoint)
+        return static_resolver(endpoint)
 
-    def _link_is_up(self, link: Link) -> None:
+    def _link_is_up(self, link: PipelinedConnection) -> None:
         """Parse replies as the protocol version wants that the server has agreed to."""
         if link.protocol != self._protocol:
             self._protocol = link.protocol

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 
-from ws_pool._redis.client.session import AloneRedis
+from ws_pool._redis.client.session import DedicatedRedis
 from ws_pool._redis.client.shared import SharedRedis
 from ws_pool.errors import UsageError
 from ws_pool.pool import Lease
 
 if TYPE_CHECKING:
-    from ws_pool._redis.backend import Assembly
+    from ws_pool._redis.backend import Backend
     from ws_pool.redis import RedisPool
 
-__all__ = ("AloneBlock", "SharedBlock")
+__all__ = ("DedicatedContext", "SharedContext")
 
 
-class SharedBlock(AbstractAsyncContextManager[Redis]):
+class SharedContext(AbstractAsyncContextManager[Redis]):
     """Gives the shared client."""
 
     __slots__ = ("_pool",)
@@ -36,7 +36,7 @@ class SharedBlock(AbstractAsyncContextManager[Redis]):
         pass
 
 
-class AloneBlock(AbstractAsyncContextManager[Redis]):
+class DedicatedContext(AbstractAsyncContextManager[Redis]):
     """
     Gives a client with a connection of its own.
 
@@ -46,13 +46,13 @@ class AloneBlock(AbstractAsyncContextManager[Redis]):
 
     __slots__ = ("_assembly", "_client", "_lease", "_lender")
 
-    def __init__(self, lender: Callable[[], Assembly]) -> None:
+    def __init__(self, lender: Callable[[], Backend]) -> None:
         self._lender = lender
-        self._assembly: Assembly | None = None
+        self._assembly: Backend | None = None
         self._lease: Lease[AbstractConnection] | None = None
-        self._client: AloneRedis | None = None
+        self._client: DedicatedRedis | None = None
 
-    async def __aenter__(self) -> AloneRedis:
+    async def __aenter__(self) -> DedicatedRedis:
         self._assembly = self._lender()
         self._lease, self._client = await self._assembly.lend()
         return self._client

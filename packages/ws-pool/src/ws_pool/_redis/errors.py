@@ -12,7 +12,7 @@ from redis import exceptions as driver
 
 from ws_pool import errors
 
-__all__ = ("AcquireTimeout", "LinkLost", "MaybeExecuted", "UnavailableError")
+__all__ = ("AcquireTimeout", "ConnectionLost", "MaybeExecuted", "UnavailableError")
 
 
 # Any: an attribute of redis-py's newer errors, which older ones don't have
@@ -38,7 +38,7 @@ class AcquireTimeout(errors.AcquireTimeout, _Driver):
     """The connection had no room for the command in time; it was not sent."""
 
 
-class LinkLost(Exception):  # noqa: N818 - a message between the layers, never seen by callers
+class ConnectionLost(Exception):  # noqa: N818 - a message between the layers, never seen by callers
     """
     Tell the sender of a command that its connection is gone.
 

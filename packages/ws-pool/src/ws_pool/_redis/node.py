@@ -9,22 +9,22 @@ from typing import Any, Final
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 
-from ws_pool._redis.connection.encoder import Packer
+from ws_pool._redis.connection.encoder import CommandEncoder
 from ws_pool._redis.connection.endpoint import Endpoint
-from ws_pool._redis.connection.pipelined import Link
-from ws_pool._redis.connection.reconnecting import Lane
+from ws_pool._redis.connection.pipelined import PipelinedConnection
+from ws_pool._redis.connection.reconnecting import ReconnectingConnection
 from ws_pool._redis.dedicated.connection import connection_options
-from ws_pool._redis.dedicated.pool import Connector, LeasePool
-from ws_pool._redis.options import Settings
+from ws_pool._redis.dedicated.pool import Connector, DedicatedConnections
+from ws_pool._redis.options import RedisOptions
 from ws_pool.pool import Pool
 
-__all__ = ("Node", "Wiring", "fixed")
+__all__ = ("Node", "NodeContext", "static_resolver")
 
 _SPREAD: Final = 0x9E3779B1  # addresses of tasks differ in few bits: Knuth's multiplier spreads them
 Resolve = Callable[[], Awaitable[Endpoint]]
 
 
-def fixed(endpoint: Endpoint) -> Resolve:
+def static_resolver(endpoint: Endpoint) -> Resolve:
     """
     Resolve to the same endpoint always.
 
@@ -42,7 +42,7 @@ def fixed(endpoint: Endpoint) -> Resolve:
 
 
 @dataclass(slots=True)
-class Wiring:
+class NodeContext:
     """
     What all nodes of a pool have in common.
 
@@ -55,12 +55,12 @@ class Wiring:
     """
 
     name: str
-    settings: Settings
+    settings: RedisOptions
     on_push: Callable[[list[Any]], None] = lambda _: None
-    on_up: Callable[[Link], None] = lambda _: None
-    on_down: Callable[[Link], None] = lambda _: None
+    on_up: Callable[[PipelinedConnection], None] = lambda _: None
+    on_down: Callable[[PipelinedConnection], None] = lambda _: None
     options: dict[str, Any] = field(init=False)  # Any: redis-py's keyword arguments
-    packer: Packer = field(init=False)
+    packer: CommandEncoder = field(init=False)
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -72,7 +72,7 @@ class Wiring:
             protocol=settings.protocol,
         )
         encoder = ConnectionPool(**self.options).get_encoder()
-        self.packer = Packer(
+        self.packer = CommandEncoder(
             encoder.encode, fast=codec in {"utf-8", "utf8"} and settings.encoding_errors == "strict"
         )
 
@@ -87,11 +87,11 @@ class Node:
         key: Host and port in a cluster; None for the only node.
     """
 
-    def __init__(self, wiring: Wiring, resolve: Resolve, *, key: tuple[str, int] | None = None) -> None:
+    def __init__(self, wiring: NodeContext, resolve: Resolve, *, key: tuple[str, int] | None = None) -> None:
         settings = wiring.settings
         self.key = key
         self.lanes = tuple(
-            Lane(
+            ReconnectingConnection(
                 wiring.name,
                 resolve,
                 wiring.packer,
@@ -109,7 +109,7 @@ class Node:
         self._wiring = wiring
         self._connector = Connector(resolve, wiring.options, timeout=settings.limits.connect_timeout)
         self.pool = self._new_pool(settings.min_size)
-        self.leases = LeasePool(
+        self.leases = DedicatedConnections(
             self.pool,
             acquire_timeout=settings.acquire_timeout,
             patience=settings.limits.outage_timeout,
@@ -121,7 +121,7 @@ class Node:
     def __repr__(self) -> str:
         return f"<Node {self.lanes[0].endpoint or self.key}>"
 
-    def pick(self, *commands: Sequence[Any]) -> Lane:
+    def pick(self, *commands: Sequence[Any]) -> ReconnectingConnection:
         """
         Choose a lane: by task; behind a cancelled command when they have a key in common.
 

@@ -16,13 +16,13 @@ from ws_pool._redis.connection.endpoint import Credentials, Endpoint
 from ws_pool._redis.connection.queue import Limits
 from ws_pool.errors import ConfigError
 
-__all__ = ("CHECKS", "Settings", "settings_of")
+__all__ = ("CHECKS", "RedisOptions", "redis_options")
 
 _SCHEMES: Final = ("redis", "rediss", "valkey", "valkeys", "unix")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class RedisOptions:
     """
     The checked options of a Redis pool.
 
@@ -153,7 +153,7 @@ CHECKS: Final[Mapping[str, check.Check]] = {
 _ALIASES: Final = {"minsize": "min_size", "maxsize": "max_size"}
 
 
-def settings_of(section: Mapping[str, object], *, where: str) -> Settings:
+def redis_options(section: Mapping[str, object], *, where: str) -> RedisOptions:
     """
     Check the options of a pool.
 
@@ -194,7 +194,7 @@ def settings_of(section: Mapping[str, object], *, where: str) -> Settings:
     return _settings(given, where)
 
 
-def _settings(given: Mapping[str, Any], where: str) -> Settings:  # Any: checked values
+def _settings(given: Mapping[str, Any], where: str) -> RedisOptions:  # Any: checked values
     cluster = bool(given.get("cluster"))
     sentinels = given.get("sentinels", ())
     cache = given.get("cache", 0)
@@ -254,7 +254,7 @@ def _settings(given: Mapping[str, Any], where: str) -> Settings:  # Any: checked
         queue_timeout=given.get("acquire_timeout", defaults.queue_timeout),
         outage_timeout=given.get("outage_timeout", defaults.outage_timeout),
     )
-    return Settings(
+    return RedisOptions(
         endpoint=endpoint,
         limits=limits,
         encoding=given.get("encoding") or "utf-8",

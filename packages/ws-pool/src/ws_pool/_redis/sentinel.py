@@ -13,22 +13,22 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
-from ws_pool._core.background import end_all
-from ws_pool._redis.connection.encoder import Packer
+from ws_pool._core.background import cancel_and_wait
+from ws_pool._redis.connection.encoder import CommandEncoder
 from ws_pool._redis.connection.endpoint import Endpoint
-from ws_pool._redis.connection.one_shot import ask_once
+from ws_pool._redis.connection.one_shot import request_once
 from ws_pool._redis.dedicated.connection import connection_options, make_connection
-from ws_pool._redis.dedicated.pool import OneConnection
-from ws_pool._redis.errors import LinkLost
+from ws_pool._redis.dedicated.pool import SingleConnectionPool
+from ws_pool._redis.errors import ConnectionLost
 from ws_pool.errors import UnavailableError, WsError
 
-__all__ = ("MasterFinder", "MasterWatch")
+__all__ = ("FailoverListener", "MasterResolver")
 
 _logger: Final = logging.getLogger("ws_pool.redis")
 _SWITCH: Final = "+switch-master"
 
 
-class MasterFinder:
+class MasterResolver:
     """
     Finds the master of a service.
 
@@ -48,7 +48,7 @@ class MasterFinder:
         *,
         greeting: Endpoint,
         master: Endpoint,
-        packer: Packer,
+        packer: CommandEncoder,
         timeout: float = 1.0,
     ) -> None:
         self._sentinels = list(sentinels)
@@ -81,7 +81,7 @@ class MasterFinder:
         try:
             await connection.connect()
 
-            async with Redis(connection_pool=OneConnection(connection, **options)).pubsub() as pubsub:
+            async with Redis(connection_pool=SingleConnectionPool(connection, **options)).pubsub() as pubsub:
                 yield pubsub
         finally:
             await connection.disconnect(nowait=True)
@@ -101,7 +101,7 @@ class MasterFinder:
         for index, (host, port) in enumerate(self._sentinels):
             try:
                 address = await self._ask(host, port)
-            except (OSError, TimeoutError, RedisError, LinkLost) as error:
+            except (OSError, TimeoutError, RedisError, ConnectionLost) as error:
                 failures.append(f"{host}:{port}: {str(error) or type(error).__name__}")
                 continue
 
@@ -116,7 +116,7 @@ class MasterFinder:
         raise UnavailableError(message, service=self._service)
 
     async def _ask(self, host: str, port: int) -> tuple[str, int] | None:
-        reply: Any = await ask_once(
+        reply: Any = await request_once(
             self._greeting.at(host, port),
             self._packer,
             "SENTINEL",
@@ -127,7 +127,7 @@ class MasterFinder:
         return None if reply is None else (reply[0].decode(), int(reply[1]))
 
 
-class MasterWatch:
+class FailoverListener:
     """
     Listens to a Sentinel, so that a fail-over is noticed before the old master is.
 
@@ -138,7 +138,7 @@ class MasterWatch:
     """
 
     def __init__(
-        self, finder: MasterFinder, on_switch: Callable[[str, int], None], *, heartbeat: float = 5.0
+        self, finder: MasterResolver, on_switch: Callable[[str, int], None], *, heartbeat: float = 5.0
     ) -> None:
         self._finder = finder
         self._on_switch = on_switch
@@ -147,7 +147,7 @@ class MasterWatch:
 
     async def close(self) -> None:
         """Listen no more."""
-        await end_all(self._task)
+        await cancel_and_wait(self._task)
 
     async def _run(self) -> None:
         while True:

@@ -8,11 +8,68 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from ws_pool._core.statistics import Histogram, PoolStatistics
-from ws_pool._redis.client.cache import CacheStatistics
 
-__all__ = ("LaneStatistics", "RedisStatistics")
+__all__ = ("CacheStatistics", "ConnectionStatistics", "RedisStatistics")
 
 _LEASED: Final = ("size", "max_size", "idle", "leased", "waiting", "opened", "closed", "timeouts", "failures")
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStatistics:
+    """
+    The state of one lane.
+
+    Args:
+        endpoint: Where it is connected to, or tries to.
+        connected: Whether there is a link.
+        in_line: Commands that wait for their turn on the link or for their reply.
+        in_flight: Those of them that were sent.
+        queued: Commands in front of a link that is full or absent.
+        bytes_in_line: Bytes of the heavy commands in line and queue.
+        commands: Replies received so far.
+        dropped: Replies whose caller had gone (cancelled, timed out).
+        connects: Connections opened so far.
+        losses: Connections lost so far.
+        down: Why there is no link; empty when there is.
+        timeouts: Commands that found no room, or not in time.
+        create_time: How long opening a connection took.
+        wait_time: How long commands waited that were not sent at once.
+    """
+
+    endpoint: str
+    connected: bool
+    in_line: int
+    in_flight: int
+    queued: int
+    bytes_in_line: int
+    commands: int
+    dropped: int
+    connects: int
+    losses: int
+    down: str
+    timeouts: int
+    create_time: Histogram
+    wait_time: Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStatistics:
+    """
+    What became of reads that could be cached.
+
+    Args:
+        entries: Replies kept now.
+        hits: Reads answered from here.
+        misses: Reads that went to the server.
+        invalidations: Keys that the server has told to have changed.
+        flushes: Times everything was dropped, such as after a lost connection.
+    """
+
+    entries: int
+    hits: int
+    misses: int
+    invalidations: int
+    flushes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +85,7 @@ class RedisStatistics:
     """
 
     name: str
-    shared: tuple[LaneStatistics, ...]
+    shared: tuple[ConnectionStatistics, ...]
     leased: tuple[PoolStatistics, ...]
     cache: CacheStatistics | None = None
 
@@ -88,41 +145,3 @@ class RedisStatistics:
                 else {f"cache_{key}": value for key, value in asdict(self.cache).items()}
             ),
         }
-
-
-@dataclass(frozen=True, slots=True)
-class LaneStatistics:
-    """
-    The state of one lane.
-
-    Args:
-        endpoint: Where it is connected to, or tries to.
-        connected: Whether there is a link.
-        in_line: Commands that wait for their turn on the link or for their reply.
-        in_flight: Those of them that were sent.
-        queued: Commands in front of a link that is full or absent.
-        bytes_in_line: Bytes of the heavy commands in line and queue.
-        commands: Replies received so far.
-        dropped: Replies whose caller had gone (cancelled, timed out).
-        connects: Connections opened so far.
-        losses: Connections lost so far.
-        down: Why there is no link; empty when there is.
-        timeouts: Commands that found no room, or not in time.
-        create_time: How long opening a connection took.
-        wait_time: How long commands waited that were not sent at once.
-    """
-
-    endpoint: str
-    connected: bool
-    in_line: int
-    in_flight: int
-    queued: int
-    bytes_in_line: int
-    commands: int
-    dropped: int
-    connects: int
-    losses: int
-    down: str
-    timeouts: int
-    create_time: Histogram
-    wait_time: Histogram

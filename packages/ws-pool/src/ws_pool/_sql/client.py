@@ -14,10 +14,10 @@ from sqlalchemy.sql.selectable import SelectBase
 
 from ws_pool._sql.bulk_insert import insert_in_batches
 from ws_pool._sql.compile.compiler import Prepared
-from ws_pool._sql.compile.parameters import Statement, resolve
+from ws_pool._sql.compile.parameters import Statement, bind_parameters
 from ws_pool._sql.compile.plan import CompiledPlan, Plan
 from ws_pool._sql.connection import Reply
-from ws_pool._sql.gc_pause import Quiet
+from ws_pool._sql.gc_pause import GcPaused
 from ws_pool._sql.session import Session
 from ws_pool.errors import QueryError, TransactionConflict, UsageError
 
@@ -113,13 +113,13 @@ class SqlClient(Session):
 
                 return self._rows(plan, reply, row_type)
 
-        plan, sql, values = resolve(self._compiler, statement, args, params)
+        plan, sql, values = bind_parameters(self._compiler, statement, args, params)
 
         if sql is None:
             sql, values = await self._complete(plan, values)
 
         if plan.large and plan.quick:
-            with Quiet():
+            with GcPaused():
                 return await self._select_many(plan, sql, values, row_type)
 
         return self._rows(
@@ -294,7 +294,7 @@ class SqlClient(Session):
         Yields:
             The rows.
         """
-        plan, sql, values = resolve(self._compiler, statement, args, params)
+        plan, sql, values = bind_parameters(self._compiler, statement, args, params)
 
         if sql is None:
             sql, values = await self._complete(plan, values)

@@ -19,7 +19,7 @@ from ws_pool.errors import MissingExtraError
 __all__ = ("learn_dialect", "make_engine")
 
 
-class Borrowed:
+class PooledDriverConnection:
     """
     A driver's connection whose closing gives it back to the pool.
 
@@ -54,7 +54,7 @@ class Borrowed:
             give_back(discard)
 
 
-class BorrowedSqlite(Borrowed):
+class PooledSqliteConnection(PooledDriverConnection):
     """The same for aiosqlite, whose ``close`` is a coroutine and whose ``stop`` is not."""
 
     async def close(self) -> None:
@@ -72,7 +72,7 @@ def make_engine(url: str, borrow: Callable[[], Awaitable[Any]], **options: Any) 
 
     Args:
         url: Names the dialect and driver only.
-        borrow: Gives a connection wrapped in `Borrowed`.
+        borrow: Gives a connection wrapped in `PooledDriverConnection`.
         **options: For SQLAlchemy.
 
     Returns:

@@ -12,12 +12,12 @@ import gc
 from types import TracebackType
 from typing import Self
 
-__all__ = ("Quiet",)
+__all__ = ("GcPaused",)
 
 _LONGEST = 0.25  # seconds; a server may take its time, and other tasks make garbage meanwhile
 
 
-class Quiet:
+class GcPaused:
     """
     Switches the collector off for the length of a block, for a quarter of a second at most.
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from ws_pool._sql.compile.compiler import Compiler, Prepared
 from ws_pool._sql.compile.defaults import fill_in
-from ws_pool._sql.compile.parameters import Statement, resolve
+from ws_pool._sql.compile.parameters import Statement, bind_parameters
 from ws_pool._sql.compile.plan import CompiledPlan, Plan, TextPlan
 from ws_pool._sql.connection import Reply, SqlConnection
 from ws_pool._sql.mysql.connector import MysqlConnection
-from ws_pool._sql.task_lock import Turns
+from ws_pool._sql.task_lock import TaskLock
 from ws_pool._sql.transaction import Transaction
 from ws_pool.errors import TransactionConflict, UnsupportedStatement, UsageError
 from ws_pool.pool import Lease, Pool
@@ -67,7 +67,7 @@ class Session:
         self._alone = alone
         self.read_only: bool = read_only
         self._lease: Lease[Any] | None = None
-        self._lock: Turns | None = None
+        self._lock: TaskLock | None = None
         self._root: Session = self  # whose connection, transaction and turns these are
         self._transaction_task: asyncio.Task[Any] | None = None
         self.savepoints: int = 0
@@ -197,7 +197,7 @@ class Session:
         root = self._root
 
         if root._lock is None:
-            root._lock = Turns()
+            root._lock = TaskLock()
             root._plain = False
 
         return self
@@ -308,7 +308,7 @@ class Session:
     async def _run(
         self, statement: Statement, args: Sequence[Any], params: Mapping[str, Any]
     ) -> tuple[Plan, Reply]:
-        plan, sql, values = resolve(self._compiler, statement, args, params)
+        plan, sql, values = bind_parameters(self._compiler, statement, args, params)
 
         if sql is None:
             sql, values = await self._complete(plan, values)

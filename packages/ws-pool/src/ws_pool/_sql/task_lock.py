@@ -7,10 +7,10 @@ from asyncio import current_task
 from types import TracebackType
 from typing import Any
 
-__all__ = ("Turns",)
+__all__ = ("TaskLock",)
 
 
-class Turns:
+class TaskLock:
     """An `asyncio.Lock` that does not stop the task that holds it."""
 
     __slots__ = ("_depth", "_lock", "_owner")

@@ -12,15 +12,14 @@ import inspect
 from asyncio import get_running_loop
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from ws_pool._redis.client.shared import SPECIAL, SharedRedis
-from ws_pool._redis.cluster.client import ClusterRedis
 from ws_pool._redis.commands.table import canonical, is_read_only, split
-from ws_pool._redis.connection.pipelined import Link
+from ws_pool._redis.connection.pipelined import PipelinedConnection
+from ws_pool._redis.statistics import CacheStatistics
 
-__all__ = ("CacheStatistics", "CachingClusterRedis", "CachingRedis", "ClientCache")
+__all__ = ("CachingClient", "CachingRedis", "ClientCache")
 
 CACHED: Final = frozenset(
     {
@@ -37,26 +36,6 @@ _MANY_KEYS: Final = frozenset({"EXISTS", "MGET"})
 
 Key = bytes
 Question = tuple[Any, ...]  # Any: a command as it was called
-
-
-@dataclass(frozen=True, slots=True)
-class CacheStatistics:
-    """
-    What became of reads that could be cached.
-
-    Args:
-        entries: Replies kept now.
-        hits: Reads answered from here.
-        misses: Reads that went to the server.
-        invalidations: Keys that the server has told to have changed.
-        flushes: Times everything was dropped, such as after a lost connection.
-    """
-
-    entries: int
-    hits: int
-    misses: int
-    invalidations: int
-    flushes: int
 
 
 class _Read:
@@ -215,7 +194,7 @@ class ClientCache:
         )
 
 
-class _Caching(SharedRedis):
+class CachingClient(SharedRedis):
     """Looks into the cache before it asks the server."""
 
     cache: ClientCache
@@ -316,20 +295,13 @@ class _Caching(SharedRedis):
 
         return False
 
-    def _links(self) -> Sequence[Link]:
+    def _links(self) -> Sequence[PipelinedConnection]:
         """Give the connections on which the server tells of changes."""
         return [lane.link for lane in self._core.lanes]
 
 
-class CachingRedis(_Caching):
+class CachingRedis(CachingClient):
     """A shared client with a cache of its own."""
-
-
-class CachingClusterRedis(_Caching, ClusterRedis):  # type: ignore[misc]  # as redis-py's mixins clash
-    """A shared client of a cluster with a cache of its own."""
-
-    def _links(self) -> Sequence[Link]:
-        return [lane.link for node in self.topology.nodes for lane in node.lanes]
 
 
 def fresh(reply: Any) -> Any:

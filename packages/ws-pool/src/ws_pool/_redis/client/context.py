@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ws_pool._redis.commands.table import canonical
-from ws_pool._redis.connection.encoder import Packer
-from ws_pool._redis.connection.reconnecting import Lane
-from ws_pool._redis.dedicated.pool import LeasePool
+from ws_pool._redis.connection.encoder import CommandEncoder
+from ws_pool._redis.connection.reconnecting import ReconnectingConnection
+from ws_pool._redis.dedicated.pool import DedicatedConnections
 from ws_pool._redis.errors import MaybeExecuted, UnavailableError
 
-__all__ = ("Core",)
+__all__ = ("ClientContext",)
 
 
 @dataclass(slots=True)
-class Core:
+class ClientContext:
     """
     What all clients of a pool share.
 
@@ -38,15 +38,15 @@ class Core:
 
     name: str
     loop: asyncio.AbstractEventLoop
-    packer: Packer
-    lane: Lane | None
-    pick: Callable[..., Lane]
-    leases: LeasePool
+    packer: CommandEncoder
+    lane: ReconnectingConnection | None
+    pick: Callable[..., ReconnectingConnection]
+    leases: DedicatedConnections
     options: dict[str, Any]
     decodes: bool
     command_timeout: float
     follow_master: bool = False
-    lanes: Sequence[Lane] = ()
+    lanes: Sequence[ReconnectingConnection] = ()
     settling: set[asyncio.Task[None]] = field(default_factory=set)
 
     def lost(self, args: Sequence[object], reason: str) -> MaybeExecuted:

@@ -10,7 +10,7 @@ from redis import exceptions as driver
 from redis.asyncio.client import Pipeline
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 
-from ws_pool._redis.commands.table import Route, route_of
+from ws_pool._redis.commands.table import Route, routing_of
 from ws_pool.errors import WsError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class SharedPipeline(Pipeline):
         if self.connection is not None or self.watching or len(stack) > MAX_SHARED:
             return False
 
-        if any(route_of(args) is not Route.SHARED for args, _ in stack):
+        if any(routing_of(args) is not Route.SHARED for args, _ in stack):
             return False
 
         return not (self._client.decodes and any(NEVER_DECODE in options for _, options in stack))

@@ -13,19 +13,24 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 
-from ws_pool._redis.client.context import Core
-from ws_pool._redis.commands.table import Route, block_seconds, canonical, route_of
-from ws_pool._redis.connection.reconnecting import Lane
-from ws_pool._redis.dedicated.blocking import settle
+from ws_pool._redis.client.context import ClientContext
+from ws_pool._redis.commands.table import Route, block_seconds, canonical, routing_of
+from ws_pool._redis.connection.reconnecting import ReconnectingConnection
+from ws_pool._redis.dedicated.blocking import cancel_blocking
 from ws_pool._redis.dedicated.connection import state_of
-from ws_pool._redis.dedicated.pool import LeasePool
-from ws_pool._redis.errors import LinkLost
+from ws_pool._redis.dedicated.pool import DedicatedConnections
+from ws_pool._redis.errors import ConnectionLost
 from ws_pool.errors import WsError
 
 if TYPE_CHECKING:
-    from ws_pool._redis.client.context import Core
+    from ws_pool._redis.client.context import ClientContext
 
-__all__ = ("PATIENCE", "begin_to_end", "exchange", "execute_leased")
+__all__ = (
+    "PATIENCE",
+    "cancel_in_background",
+    "execute_on_dedicated",
+    "round_trip",
+)
 
 _logger: Final = logging.getLogger("ws_pool.redis")
 PATIENCE: Final = 0.25  # seconds that a cancellation may be held up to end a blocking command
@@ -34,11 +39,11 @@ _WRITE: Final = ("PUBLISH", "ws-pool:wait", "")
 """WAIT waits for what its own connection has written; this comes after all that was answered on others."""
 
 
-async def execute_leased(  # noqa: PLR0913, PLR0917 - two call sites' whole state
+async def execute_on_dedicated(  # noqa: PLR0913, PLR0917 - two call sites' whole state
     client: Redis,
-    core: Core,
-    leases: LeasePool,
-    lane: Lane,
+    core: ClientContext,
+    leases: DedicatedConnections,
+    lane: ReconnectingConnection,
     args: Sequence[Any],
     options: dict[str, Any],
     *,
@@ -64,26 +69,26 @@ async def execute_leased(  # noqa: PLR0913, PLR0917 - two call sites' whole stat
         UnavailableError: The server is gone.
         AcquireTimeout: No connection was free in time.
     """
-    route = route_of(args)
+    route = routing_of(args)
     connection = await leases.get_connection()
     state = state_of(connection)
     ending: asyncio.Task[None] | None = None
 
     try:
         if canonical(args) in _WAITS:
-            await exchange(client, core, connection, _WRITE, {})
+            await round_trip(client, core, connection, _WRITE, {})
 
         if asking:
-            await exchange(client, core, connection, ("ASKING",), {})
+            await round_trip(client, core, connection, ("ASKING",), {})
 
-        reply = await exchange(client, core, connection, args, options)
+        reply = await round_trip(client, core, connection, args, options)
         state.clean = True
     except driver.ResponseError:
         state.clean = True
         raise
     except asyncio.CancelledError:
         if route is Route.BLOCKING and connection.is_connected:
-            ending = begin_to_end(core, lane, connection, args)
+            ending = cancel_in_background(core, lane, connection, args)
             ending.add_done_callback(lambda _: leases.take_back(connection))
             await asyncio.wait([ending], timeout=PATIENCE)
 
@@ -97,8 +102,8 @@ async def execute_leased(  # noqa: PLR0913, PLR0917 - two call sites' whole stat
             leases.take_back(connection)
 
 
-def begin_to_end(
-    core: Core, lane: Lane, connection: AbstractConnection, args: Sequence[Any]
+def cancel_in_background(
+    core: ClientContext, lane: ReconnectingConnection, connection: AbstractConnection, args: Sequence[Any]
 ) -> asyncio.Task[None]:
     """
     End a cancelled blocking command: at the server, and undo what it did.
@@ -125,8 +130,8 @@ def begin_to_end(
                 raise driver.NoPermissionError("CLIENT ID is forbidden, so it cannot be unblocked")
 
             async with asyncio.timeout(core.command_timeout):
-                state.clean = await settle(connection, args, state.client_id, ask, first)
-        except (driver.RedisError, WsError, LinkLost, OSError, TimeoutError) as error:
+                state.clean = await cancel_blocking(connection, args, state.client_id, ask, first)
+        except (driver.RedisError, WsError, ConnectionLost, OSError, TimeoutError) as error:
             await connection.disconnect(nowait=True)
             _logger.warning("redis pool %r closes a blocked connection: %s", core.name, error)
         finally:
@@ -140,8 +145,12 @@ def begin_to_end(
     return task
 
 
-async def exchange(
-    client: Redis, core: Core, connection: AbstractConnection, args: Sequence[Any], options: dict[str, Any]
+async def round_trip(
+    client: Redis,
+    core: ClientContext,
+    connection: AbstractConnection,
+    args: Sequence[Any],
+    options: dict[str, Any],
 ) -> Any:
     """
     Send a command over a connection of redis-py and parse its reply.
@@ -159,7 +168,7 @@ async def exchange(
     Raises:
         MaybeExecuted: The connection was lost, or the reply did not come in time.
     """
-    route = route_of(args)
+    route = routing_of(args)
     waits = block_seconds(args) if route is Route.BLOCKING else 0.0
     limit = None if waits is None or canonical(args) == "MONITOR" else waits + core.command_timeout
 
@@ -181,7 +190,7 @@ async def exchange(
 async def _exchange_blocking(
     client: Redis, connection: AbstractConnection, args: Sequence[Any], options: dict[str, Any]
 ) -> Any:
-    """Do the same, but leave the connection open when cancelled, so that `settle` can read the reply."""
+    """Do the same, but keep the connection open on cancellation: `cancel_blocking` reads the reply."""
     await connection.send_command(*args)
     raw = options.pop(NEVER_DECODE, None) is not None
     options.pop("keys", None)

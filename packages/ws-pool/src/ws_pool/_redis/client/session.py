@@ -11,21 +11,21 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Monitor, PubSub
 from redis.asyncio.connection import AbstractConnection
 
-from ws_pool._redis.client.context import Core
-from ws_pool._redis.client.round_trip import PATIENCE, begin_to_end, exchange
-from ws_pool._redis.commands.table import Route, canonical, route_of
+from ws_pool._redis.client.context import ClientContext
+from ws_pool._redis.client.round_trip import PATIENCE, cancel_in_background, round_trip
+from ws_pool._redis.commands.table import Route, canonical, routing_of
 from ws_pool._redis.dedicated.connection import lost_session, state_of
-from ws_pool._redis.dedicated.pool import LeasePool, OneConnection
+from ws_pool._redis.dedicated.pool import DedicatedConnections, SingleConnectionPool
 
 __all__ = (
-    "AloneRedis",
-    "LentPubSub",
+    "DedicatedPubSub",
+    "DedicatedRedis",
 )
 
 _QUEUEING: Final = {"MULTI": True, "EXEC": False, "DISCARD": False, "RESET": False}
 
 
-class AloneRedis(Redis):
+class DedicatedRedis(Redis):
     """
     A `redis.asyncio.Redis` with a connection of its own: its session is yours.
 
@@ -37,10 +37,15 @@ class AloneRedis(Redis):
     """
 
     def __init__(
-        self, core: Core, *, connection_pool: LeasePool | OneConnection, callbacks: MutableMapping[Any, Any]
+        self,
+        core: ClientContext,
+        *,
+        connection_pool: DedicatedConnections | SingleConnectionPool,
+        callbacks: MutableMapping[Any, Any],
     ) -> None:
         super().__init__(
-            connection_pool=connection_pool, single_connection_client=isinstance(connection_pool, LeasePool)
+            connection_pool=connection_pool,
+            single_connection_client=isinstance(connection_pool, DedicatedConnections),
         )
         self._core = core
         self.response_callbacks = callbacks
@@ -69,7 +74,7 @@ class AloneRedis(Redis):
 
     def pubsub(self, **options: Any) -> PubSub:  # Any: redis-py's own signature
         """Make a PubSub; it takes another connection, for a subscribed one can do nothing else."""
-        return LentPubSub(self._core.leases, **options)
+        return DedicatedPubSub(self._core.leases, **options)
 
     def monitor(self) -> Monitor:
         """Make a Monitor; it takes another connection, for a monitoring one can do nothing else."""
@@ -78,21 +83,22 @@ class AloneRedis(Redis):
     async def _exchange(
         self, connection: AbstractConnection, args: Sequence[Any], options: dict[str, Any]
     ) -> Any:
-        route, state = route_of(args), state_of(connection)
+        route, state = routing_of(args), state_of(connection)
         self._queueing = _QUEUEING.get(canonical(args), self._queueing)
 
         if route is Route.SESSION:
             state.spoiled = True
 
         try:
-            return await exchange(self, self._core, connection, args, options)
+            return await round_trip(self, self._core, connection, args, options)
         except asyncio.CancelledError:
             state.clean = False
 
             try:
                 if route is Route.BLOCKING and connection.is_connected and not self._queueing:
                     await asyncio.wait(
-                        [begin_to_end(self._core, self._core.pick(args), connection, args)], timeout=PATIENCE
+                        [cancel_in_background(self._core, self._core.pick(args), connection, args)],
+                        timeout=PATIENCE,
                     )
             finally:
                 if not state.clean:
@@ -101,7 +107,7 @@ class AloneRedis(Redis):
             raise
 
 
-class LentPubSub(PubSub):
+class DedicatedPubSub(PubSub):
     """
     A PubSub whose connection comes back even when it was forgotten.
 
@@ -110,7 +116,7 @@ class LentPubSub(PubSub):
         **options: Of redis-py's PubSub.
     """
 
-    def __init__(self, leases: LeasePool, **options: Any) -> None:  # Any: redis-py's own signature
+    def __init__(self, leases: DedicatedConnections, **options: Any) -> None:  # Any: redis-py's own signature
         super().__init__(leases, **options)
         self._leases = leases
 

@@ -18,18 +18,18 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 
-from ws_pool._redis.client.context import Core
+from ws_pool._redis.client.context import ClientContext
 from ws_pool._redis.client.pipeline import SharedPipeline
-from ws_pool._redis.client.round_trip import execute_leased
-from ws_pool._redis.client.session import AloneRedis, LentPubSub
-from ws_pool._redis.commands.command_info import Callbacks, Plan
+from ws_pool._redis.client.round_trip import execute_on_dedicated
+from ws_pool._redis.client.session import DedicatedPubSub, DedicatedRedis
+from ws_pool._redis.commands.command_info import CommandInfo, ObservedCallbacks
 from ws_pool._redis.commands.retry import RetryPolicy, checked_retry, retry_of
-from ws_pool._redis.commands.table import Route, canonical, is_read_only, needs_arguments, route_of
-from ws_pool._redis.connection.replies import Batch
-from ws_pool._redis.errors import LinkLost, MaybeExecuted
+from ws_pool._redis.commands.table import Route, canonical, is_read_only, needs_arguments, routing_of
+from ws_pool._redis.connection.replies import BatchReply
+from ws_pool._redis.errors import ConnectionLost, MaybeExecuted
 from ws_pool.errors import UsageError
 
-__all__ = ("RETRIES", "SPECIAL", "AloneRedis", "Core", "RetryPolicy", "SharedRedis")
+__all__ = ("RETRIES", "SPECIAL", "ClientContext", "DedicatedRedis", "RetryPolicy", "SharedRedis")
 
 
 RETRIES: Final = 3
@@ -44,14 +44,14 @@ class SharedRedis(Redis):
     Made by `ws_pool.redis.RedisPool`.
     """
 
-    def __init__(self, core: Core, *, retry: RetryPolicy = "safe") -> None:
+    def __init__(self, core: ClientContext, *, retry: RetryPolicy = "safe") -> None:
         super().__init__(connection_pool=core.leases)
         self._core = core
         self._retry_policy: RetryPolicy = checked_retry(retry)
         self._lane = core.lane
         self._loop = core.loop
         self._create_future = core.loop.create_future
-        self._plans: dict[Any, Plan] = {}
+        self._plans: dict[Any, CommandInfo] = {}
         self.use_callbacks(self.response_callbacks)
 
     def __repr__(self) -> str:
@@ -69,7 +69,7 @@ class SharedRedis(Redis):
         Args:
             callbacks: Command names to functions of the reply.
         """
-        own = Callbacks(dict(callbacks))
+        own = ObservedCallbacks(dict(callbacks))
         own.changed = self._plans.clear
         self.response_callbacks: Any = own  # Any: as redis-py declares it
         self._plans.clear()
@@ -147,7 +147,7 @@ class SharedRedis(Redis):
 
         try:
             reply = await slot
-        except (LinkLost, driver.ReadOnlyError) as error:
+        except (ConnectionLost, driver.ReadOnlyError) as error:
             del slot  # it holds the error, whose traceback holds all that is in here
             reply = await self._recover(error, plan.read_only, args, data)
         except asyncio.CancelledError:
@@ -191,11 +191,13 @@ class SharedRedis(Redis):
 
     def pubsub(self, **options: Any) -> PubSub:  # Any: redis-py's own signature
         """Make a PubSub, which takes a connection of its own."""
-        return LentPubSub(self._core.leases, **options)
+        return DedicatedPubSub(self._core.leases, **options)
 
-    def client(self) -> AloneRedis:
+    def client(self) -> DedicatedRedis:
         """Make a client with a connection of its own, which is taken at its first use."""
-        return AloneRedis(self._core, connection_pool=self._core.leases, callbacks=self.response_callbacks)
+        return DedicatedRedis(
+            self._core, connection_pool=self._core.leases, callbacks=self.response_callbacks
+        )
 
     async def send_batch(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """
@@ -222,14 +224,14 @@ class SharedRedis(Redis):
         while True:
             attempts += 1
             future: asyncio.Future[list[Any]] = self._create_future()
-            lane.submit(Batch(future, len(commands)), data, count=len(commands))
+            lane.submit(BatchReply(future, len(commands)), data, count=len(commands))
 
             try:
                 return await future
             except asyncio.CancelledError:
                 lane.abandon(*commands)
                 raise
-            except LinkLost as lost:
+            except ConnectionLost as lost:
                 self._check_retry(lost, safe, attempts, commands[0], self._retry_policy)
 
     def forget(self, commands: Sequence[Sequence[Any]]) -> None:
@@ -261,7 +263,7 @@ class SharedRedis(Redis):
 
         try:
             return await slot
-        except (LinkLost, driver.ReadOnlyError) as error:
+        except (ConnectionLost, driver.ReadOnlyError) as error:
             return await self._recover(error, is_read_only(args), args, data)
         except asyncio.CancelledError:
             lane.abandon(args)
@@ -271,15 +273,15 @@ class SharedRedis(Redis):
 
     # Inside -----------------------------------------------------------------------------------
 
-    def _learn(self, args: Sequence[Any]) -> Plan:
+    def _learn(self, args: Sequence[Any]) -> CommandInfo:
         name = args[0]
         core = self._core
         one_word = isinstance(name, str) and " " not in name
         late = needs_arguments(name)
-        plan = Plan(
+        plan = CommandInfo(
             core.packer.pack_plain if one_word else core.packer.pack,
             self.response_callbacks.get(name),
-            elsewhere=late or route_of(args) is not Route.SHARED,
+            elsewhere=late or routing_of(args) is not Route.SHARED,
             read_only=is_read_only(args),
         )
 
@@ -290,16 +292,18 @@ class SharedRedis(Redis):
 
         return plan
 
-    async def _execute_elsewhere(self, plan: Plan, args: Sequence[Any], options: dict[str, Any]) -> Any:
+    async def _execute_elsewhere(
+        self, plan: CommandInfo, args: Sequence[Any], options: dict[str, Any]
+    ) -> Any:
         """Execute what needs a closer look: blocking, of the session, or with subcommands."""
-        route = route_of(args)
+        route = routing_of(args)
 
         if route is Route.SHARED:
             return await self._execute_special(plan, args, options)
 
         return await self._execute_leased(args, options)
 
-    async def _execute_special(self, plan: Plan, args: Sequence[Any], options: dict[str, Any]) -> Any:
+    async def _execute_special(self, plan: CommandInfo, args: Sequence[Any], options: dict[str, Any]) -> Any:
         """Execute on the shared connection with redis-py's special options."""
         if get_running_loop() is not self._loop:
             self._refuse_loop()
@@ -317,7 +321,7 @@ class SharedRedis(Redis):
         try:
             try:
                 reply = await slot
-            except (LinkLost, driver.ReadOnlyError) as error:
+            except (ConnectionLost, driver.ReadOnlyError) as error:
                 reply = await self._recover(error, is_read_only(args), args, data, raw=raw, retry=retry)
             except asyncio.CancelledError:
                 lane.abandon(args)
@@ -348,7 +352,7 @@ class SharedRedis(Redis):
             lane = self._lane or self._core.pick(args)
 
             try:
-                return await execute_leased(self, self._core, leases, lane, args, dict(options))
+                return await execute_on_dedicated(self, self._core, leases, lane, args, dict(options))
             except MaybeExecuted:
                 if not again:
                     raise
@@ -378,14 +382,14 @@ class SharedRedis(Redis):
         while True:
             attempts += 1
 
-            if isinstance(error, LinkLost):
+            if isinstance(error, ConnectionLost):
                 self._check_retry(error, read_only, attempts, args, policy)
             elif not self._core.follow_master or attempts > RETRIES:
                 raise error
 
             lane = self._lane or self._core.pick(args)
 
-            if not isinstance(error, LinkLost):
+            if not isinstance(error, ConnectionLost):
                 lane.drop_link("the server is no master any more")
 
             slot = self._create_future()
@@ -393,7 +397,7 @@ class SharedRedis(Redis):
 
             try:
                 return await slot
-            except (LinkLost, driver.ReadOnlyError) as again:
+            except (ConnectionLost, driver.ReadOnlyError) as again:
                 error = again
             except asyncio.CancelledError:
                 lane.abandon(args)
@@ -401,7 +405,7 @@ class SharedRedis(Redis):
 
     def _check_retry(
         self,
-        lost: LinkLost,
+        lost: ConnectionLost,
         read_only: bool,  # noqa: FBT001 - internal
         attempts: int,
         args: Sequence[Any],

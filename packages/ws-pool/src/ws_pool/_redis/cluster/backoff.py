@@ -9,7 +9,7 @@ from redis.exceptions import ClusterDownError
 
 from ws_pool._redis.errors import UnavailableError
 
-__all__ = ("ATTEMPTS", "Patience")
+__all__ = ("ATTEMPTS", "OutageBackoff")
 
 ATTEMPTS: Final = 16
 """How often a command is tried at least, and redirected at most."""
@@ -33,7 +33,7 @@ class _Outages(Protocol):
         ...
 
 
-class Patience:
+class OutageBackoff:
     """
     How long one caller waits for a cluster that is not whole.
 

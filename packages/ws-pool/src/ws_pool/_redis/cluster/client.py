@@ -13,27 +13,33 @@ from redis import exceptions as driver
 from redis.asyncio.client import PubSub
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 
-from ws_pool._redis.client.context import Core
+from ws_pool._redis.client.cache import CachingClient
+from ws_pool._redis.client.context import ClientContext
 from ws_pool._redis.client.pipeline import SharedPipeline
-from ws_pool._redis.client.round_trip import execute_leased
-from ws_pool._redis.client.session import AloneRedis, LentPubSub
+from ws_pool._redis.client.round_trip import execute_on_dedicated
+from ws_pool._redis.client.session import DedicatedPubSub, DedicatedRedis
 from ws_pool._redis.client.shared import RETRIES, SPECIAL, SharedRedis
-from ws_pool._redis.cluster.backoff import ATTEMPTS, Patience
-from ws_pool._redis.cluster.fan_out import EVERYWHERE, SPLIT, SPREAD, put_together
+from ws_pool._redis.cluster.backoff import ATTEMPTS, OutageBackoff
+from ws_pool._redis.cluster.fan_out import EVERYWHERE, SPLIT, SPREAD, merge_replies
 from ws_pool._redis.cluster.topology import Topology
-from ws_pool._redis.commands.keys import slot_of
+from ws_pool._redis.commands.keys import hash_slot
 from ws_pool._redis.commands.retry import RetryPolicy, retry_of
-from ws_pool._redis.commands.table import Route, canonical, is_read_only, route_of, split
-from ws_pool._redis.connection.replies import Batch
-from ws_pool._redis.errors import LinkLost, MaybeExecuted, UnavailableError
+from ws_pool._redis.commands.table import Route, canonical, is_read_only, routing_of, split
+from ws_pool._redis.connection.pipelined import PipelinedConnection
+from ws_pool._redis.connection.replies import BatchReply
+from ws_pool._redis.errors import ConnectionLost, MaybeExecuted, UnavailableError
 from ws_pool._redis.node import Node
 from ws_pool.errors import ClosedError, UsageError
 
-__all__ = ("ClusterPipeline", "ClusterRedis")
+__all__ = (
+    "CachingClusterRedis",
+    "ClusterPipeline",
+    "ClusterRedis",
+)
 
 _REDIRECTED: Final = (driver.MovedError, driver.AskError)
 _UNSETTLED: Final = (driver.TryAgainError, driver.ClusterDownError, UnavailableError)
-_FAILED: Final = (LinkLost, *_REDIRECTED, *_UNSETTLED)
+_FAILED: Final = (ConnectionLost, *_REDIRECTED, *_UNSETTLED)
 
 
 class ClusterRedis(SharedRedis):
@@ -45,7 +51,7 @@ class ClusterRedis(SharedRedis):
     are split, which is not atomic. Everything else must keep to one slot, as Redis asks.
     """
 
-    def __init__(self, core: Core, topology: Topology, *, retry: RetryPolicy = "safe") -> None:
+    def __init__(self, core: ClientContext, topology: Topology, *, retry: RetryPolicy = "safe") -> None:
         super().__init__(core, retry=retry)
         self.topology = topology
         self._simple = topology.keys.simple - SPREAD
@@ -62,7 +68,7 @@ class ClusterRedis(SharedRedis):
             return await self._called_back(args, reply, options)
 
         retry = retry_of(options, self._retry_policy)
-        if route_of(args) is not Route.SHARED:
+        if routing_of(args) is not Route.SHARED:
             return await self._lease_and_execute(args, options, retry)
 
         raw = NEVER_DECODE in options and self._core.decodes
@@ -82,7 +88,7 @@ class ClusterRedis(SharedRedis):
         """Make a pipeline; one with a transaction, or with WATCH, must keep to one slot."""
         return ClusterPipeline(self, self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
-    def client(self) -> AloneRedis:
+    def client(self) -> DedicatedRedis:
         """Refuse: a cluster has no single session."""
         raise UsageError(
             f"redis pool {self._core.name!r} is a cluster: it has no one session for a client that is alone"
@@ -90,7 +96,7 @@ class ClusterRedis(SharedRedis):
 
     def pubsub(self, **options: Any) -> PubSub:  # Any: redis-py's own signature
         """Make a PubSub on a node; channels that are not sharded are those of the whole cluster."""
-        return LentPubSub(self.topology.node_of(None).leases, **options)
+        return DedicatedPubSub(self.topology.node_of(None).leases, **options)
 
     def pubsub_of(self, channel: str) -> PubSub:
         """
@@ -103,7 +109,7 @@ class ClusterRedis(SharedRedis):
             The PubSub.
         """
         slot = self.topology.keys.slot(("SSUBSCRIBE", channel))
-        return LentPubSub(self.topology.node_of(slot).leases)
+        return DedicatedPubSub(self.topology.node_of(slot).leases)
 
     async def scan_iter(  # type: ignore[override]  # redis-py declares the sync shape
         self, *args: Any, **options: Any
@@ -176,7 +182,7 @@ class ClusterRedis(SharedRedis):
         """Send a command whose first argument is its key, which needs no closer look."""
         packer = self._core.packer
         key = packer.encode(args[1])
-        slot = slot_of(key if isinstance(key, bytes) else bytes(key))
+        slot = hash_slot(key if isinstance(key, bytes) else bytes(key))
         node = await self._node_of(slot)
         lane = node.lane or node.pick(args)
         future = self._create_future()
@@ -203,7 +209,7 @@ class ClusterRedis(SharedRedis):
             return await self._split(args, retry)
 
         if name in EVERYWHERE:
-            return put_together(name, await self._send_to_all(args, retry, raw=raw))
+            return merge_replies(name, await self._send_to_all(args, retry, raw=raw))
 
         if name == "SCAN":
             raise UsageError("SCAN has one cursor for each node of a cluster: use scan_iter()")
@@ -257,7 +263,7 @@ class ClusterRedis(SharedRedis):
         asking = False
         target = node
         losses = redirects = 0
-        patience = Patience(topology, slot)
+        patience = OutageBackoff(topology, slot)
 
         while True:
             try:
@@ -279,10 +285,10 @@ class ClusterRedis(SharedRedis):
 
                 target = await self._redirected(error, target)
                 asking = target is not None
-            except (LinkLost, *_UNSETTLED) as error:
+            except (ConnectionLost, *_UNSETTLED) as error:
                 asking, target = False, node
 
-                if isinstance(error, LinkLost):
+                if isinstance(error, ConnectionLost):
                     losses += 1
                     topology.refresh_soon()
                     self._check_retry(error, read_only, losses, args, retry)
@@ -305,7 +311,7 @@ class ClusterRedis(SharedRedis):
                 return await slot
 
             both: asyncio.Future[list[Any]] = self._create_future()
-            lane.submit(Batch(both, 2), self._core.packer.pack(("ASKING",)) + data, count=2)
+            lane.submit(BatchReply(both, 2), self._core.packer.pack(("ASKING",)) + data, count=2)
             reply = (await both)[1]
         except asyncio.CancelledError:
             lane.abandon(args)
@@ -325,12 +331,12 @@ class ClusterRedis(SharedRedis):
             lane = node.lane or node.pick(*commands)
 
             try:
-                lane.submit(Batch(future, len(commands)), data, count=len(commands))
+                lane.submit(BatchReply(future, len(commands)), data, count=len(commands))
                 return await future
             except asyncio.CancelledError:
                 lane.abandon(*commands)
                 raise
-            except LinkLost as lost:
+            except ConnectionLost as lost:
                 losses += 1
                 self.topology.refresh_soon()
                 self._check_retry(
@@ -350,7 +356,7 @@ class ClusterRedis(SharedRedis):
             raise driver.RedisClusterException("a transaction on a cluster must keep to keys of one slot")
 
         slot = next(iter(slots), None)
-        patience = Patience(self.topology, slot)
+        patience = OutageBackoff(self.topology, slot)
 
         while True:
             node = await self._node_of(slot)
@@ -376,7 +382,7 @@ class ClusterRedis(SharedRedis):
         topology = self.topology
         slot = topology.keys.slot(args)
         again = RETRIES if retry == "at_least_once" or is_read_only(args) else 0
-        patience = Patience(topology, slot)
+        patience = OutageBackoff(topology, slot)
         importing: Node | None = None  # where a slot is on its way to
         redirects = 0
 
@@ -387,7 +393,7 @@ class ClusterRedis(SharedRedis):
             try:
                 node = target or await self._node_of(slot)
                 lane = node.lane or node.pick(args)
-                reply = await execute_leased(
+                reply = await execute_on_dedicated(
                     self, self._core, node.leases, lane, args, dict(options), asking=asking
                 )
             except MaybeExecuted:
@@ -448,7 +454,7 @@ class ClusterPipeline(SharedPipeline):
         if self.connection is not None or self.watching:
             return False
 
-        alone = [canonical(args) for args, _ in stack if route_of(args) is not Route.SHARED]
+        alone = [canonical(args) for args, _ in stack if routing_of(args) is not Route.SHARED]
         raw = [canonical(args) for args, options in stack if self._client.decodes and NEVER_DECODE in options]
 
         if alone or raw:
@@ -470,3 +476,10 @@ class ClusterPipeline(SharedPipeline):
         except driver.MovedError:
             self._client.topology.refresh_soon()
             raise
+
+
+class CachingClusterRedis(CachingClient, ClusterRedis):  # type: ignore[misc]  # as redis-py's mixins clash
+    """A shared client of a cluster with a cache of its own."""
+
+    def _links(self) -> Sequence[PipelinedConnection]:
+        return [lane.link for node in self.topology.nodes for lane in node.lanes]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-__all__ = ("EVERYWHERE", "SPLIT", "SPREAD", "put_together")
+__all__ = ("EVERYWHERE", "SPLIT", "SPREAD", "merge_replies")
 
 _SAME: Final = frozenset(
     {
@@ -34,7 +34,7 @@ SPREAD: Final = EVERYWHERE | SPLIT
 """All that may concern several nodes."""
 
 
-def put_together(name: str, replies: list[Any]) -> Any:  # Any: replies
+def merge_replies(name: str, replies: list[Any]) -> Any:  # Any: replies
     """
     Make one reply of those of all masters.
 
@@ -46,7 +46,7 @@ def put_together(name: str, replies: list[Any]) -> Any:  # Any: replies
         Their sum, their union, what all agree on, or the first.
 
     Example:
-        >>> put_together("DBSIZE", [2, 3]), put_together("KEYS", [[b"a"], [b"b"]])
+        >>> merge_replies("DBSIZE", [2, 3]), merge_replies("KEYS", [[b"a"], [b"b"]])
         (5, [b'a', b'b'])
     """
     if name in _SUMMED:

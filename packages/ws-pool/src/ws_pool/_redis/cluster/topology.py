@@ -14,21 +14,21 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-from ws_pool._core.background import end_all
-from ws_pool._redis.commands.keys import SLOTS, KeyTable
+from ws_pool._core.background import cancel_and_wait
+from ws_pool._redis.commands.keys import SLOTS, KeySpecs
 from ws_pool._redis.connection.endpoint import Endpoint
-from ws_pool._redis.connection.one_shot import ask_once
-from ws_pool._redis.connection.pipelined import Link
-from ws_pool._redis.connection.reconnecting import Lane
-from ws_pool._redis.errors import LinkLost, UnavailableError
-from ws_pool._redis.node import Node, Wiring, fixed
+from ws_pool._redis.connection.one_shot import request_once
+from ws_pool._redis.connection.pipelined import PipelinedConnection
+from ws_pool._redis.connection.reconnecting import ReconnectingConnection
+from ws_pool._redis.errors import ConnectionLost, UnavailableError
+from ws_pool._redis.node import Node, NodeContext, static_resolver
 from ws_pool.errors import WsError
 
 __all__ = ("Topology",)
 
 _logger: Final = logging.getLogger("ws_pool.redis")
 _SOONEST, _LATEST = 0.05, 1.0  # seconds between two questions while a node is out of reach
-_FAILURES: Final = (RedisError, WsError, LinkLost, OSError, TimeoutError)
+_FAILURES: Final = (RedisError, WsError, ConnectionLost, OSError, TimeoutError)
 
 Address = tuple[str, int]
 
@@ -42,7 +42,7 @@ class Topology:
         seeds: The nodes to ask first, one after the other; they are greeted alike.
     """
 
-    def __init__(self, wiring: Wiring, seeds: Sequence[Endpoint]) -> None:
+    def __init__(self, wiring: NodeContext, seeds: Sequence[Endpoint]) -> None:
         self._wiring = wiring
         self._seeds = tuple(seeds)
         self._tell_lost = wiring.on_down
@@ -55,7 +55,7 @@ class Topology:
         self._opening: dict[Address, asyncio.Task[None]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
-        self.keys = KeyTable((), wiring.packer.encode)
+        self.keys = KeySpecs((), wiring.packer.encode)
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -97,7 +97,7 @@ class Topology:
                 break
 
         commands = await self._ask(self.node_of(None).pick(), "COMMAND")  # the seed may go by another name
-        self.keys = KeyTable(commands, self._wiring.packer.encode)
+        self.keys = KeySpecs(commands, self._wiring.packer.encode)
 
     async def close(self, *, timeout: float) -> None:  # noqa: ASYNC109 - how long to wait for others, not for the caller
         """
@@ -108,7 +108,7 @@ class Topology:
         """
         self._closed = True
         chores = (self._looking, self._refreshing, *self._opening.values())
-        await end_all(*(task for task in chores if task is not None))
+        await cancel_and_wait(*(task for task in chores if task is not None))
         nodes, self._nodes = self.nodes, {}
         await asyncio.gather(*(node.close(timeout=timeout) for node in nodes), *self._leaving)
 
@@ -204,11 +204,11 @@ class Topology:
     # Inside -----------------------------------------------------------------------------------
 
     def _node(self, address: Address) -> Node:
-        resolve = fixed(self._seeds[0].at(*address))
+        resolve = static_resolver(self._seeds[0].at(*address))
         node = self._nodes[address] = Node(self._wiring, resolve, key=address)
         return node
 
-    def _lost(self, link: Link) -> None:
+    def _lost(self, link: PipelinedConnection) -> None:
         self._tell_lost(link)
         self._look_out()
 
@@ -244,7 +244,7 @@ class Topology:
 
         for seed in self._seeds:
             try:
-                ranges = await ask_once(seed, self._wiring.packer, "CLUSTER", "SLOTS", timeout=limit)
+                ranges = await request_once(seed, self._wiring.packer, "CLUSTER", "SLOTS", timeout=limit)
                 await self._learn(ranges, seed.host)
             except _FAILURES as error:
                 _logger.info("redis pool %r: %s tells no topology: %s", self._wiring.name, seed, error)
@@ -291,7 +291,7 @@ class Topology:
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
-    async def _ask(self, lane: Lane, *words: str) -> Any:  # Any: a reply
+    async def _ask(self, lane: ReconnectingConnection, *words: str) -> Any:  # Any: a reply
         slot = asyncio.get_running_loop().create_future()
         lane.submit(slot, self._wiring.packer.pack(words))
         return await slot

@@ -7,10 +7,10 @@ from typing import Any
 
 from redis.client import CaseInsensitiveDict
 
-__all__ = ("Callbacks", "Plan")
+__all__ = ("CommandInfo", "ObservedCallbacks")
 
 
-class Plan:
+class CommandInfo:
     """What is known about a command by its first word, so that it need not be found out each time."""
 
     __slots__ = ("callback", "elsewhere", "may_await", "pack", "read_only")
@@ -30,7 +30,7 @@ class Plan:
         self.may_await = not (getattr(callback, "__module__", "") or "").startswith(("redis.", "builtins"))
 
 
-class Callbacks(CaseInsensitiveDict):
+class ObservedCallbacks(CaseInsensitiveDict):
     """Response callbacks that tell when they change, because plans remember them."""
 
     changed: Callable[[], None] = staticmethod(lambda: None)

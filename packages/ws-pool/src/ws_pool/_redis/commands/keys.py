@@ -6,9 +6,9 @@ import binascii
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ws_pool._redis.commands.table import Route, canonical, needs_arguments, route_of, split, stream_options
+from ws_pool._redis.commands.table import Route, canonical, needs_arguments, routing_of, split, stream_options
 
-__all__ = ("SLOTS", "KeyTable", "slot_of")
+__all__ = ("SLOTS", "KeySpecs", "hash_slot")
 
 SLOTS: Final = 16_384
 
@@ -33,7 +33,7 @@ _COUNTED: Final = {
 _CHANNEL: Final = frozenset({"SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE"})
 
 
-def slot_of(key: bytes) -> int:
+def hash_slot(key: bytes) -> int:
     """
     Compute a key's slot: CRC16 (XMODEM) of the key or of its hash tag, modulo 16384.
 
@@ -44,7 +44,7 @@ def slot_of(key: bytes) -> int:
         The slot.
 
     Example:
-        >>> slot_of(b"foo"), slot_of(b"{foo}bar") == slot_of(b"foo")
+        >>> hash_slot(b"foo"), hash_slot(b"{foo}bar") == hash_slot(b"foo")
         (12182, True)
     """
     start = key.find(b"{")
@@ -58,7 +58,7 @@ def slot_of(key: bytes) -> int:
     return binascii.crc_hqx(key, 0) % SLOTS
 
 
-class KeyTable:
+class KeySpecs:
     """
     Knows where commands have their keys, from what the server says about its commands.
 
@@ -83,7 +83,7 @@ class KeyTable:
             if first == 1
             and " " not in name
             and name not in _COUNTED
-            and route_of((name, "key")) is Route.SHARED
+            and routing_of((name, "key")) is Route.SHARED
             and not needs_arguments(name)
         )
 
@@ -131,7 +131,7 @@ class KeyTable:
             The slot of its first key, or None when it has no key.
         """
         keys = self.keys(args)
-        return slot_of(bytes(self._encode(keys[0]))) if keys else None
+        return hash_slot(bytes(self._encode(keys[0]))) if keys else None
 
     def _learn(self, entry: Sequence[Any]) -> None:
         name = _text(entry[0]).upper().replace("|", " ")

@@ -16,7 +16,7 @@ __all__ = (
     "canonical",
     "is_read_only",
     "needs_arguments",
-    "route_of",
+    "routing_of",
     "split",
     "stream_options",
 )
@@ -180,13 +180,13 @@ def needs_arguments(name: object) -> bool:
         name: The first argument of a command, of one word or of several.
 
     Returns:
-        Whether `route_of` needs the arguments too.
+        Whether `routing_of` needs the arguments too.
     """
     first, *rest = _text(name).split() or ("",)
     return first in _MAY_BLOCK or (first in _CONTAINERS and not rest)
 
 
-def route_of(args: Sequence[object]) -> Route:
+def routing_of(args: Sequence[object]) -> Route:
     """
     Tell where a command must run.
 
@@ -197,9 +197,9 @@ def route_of(args: Sequence[object]) -> Route:
         The route.
 
     Example:
-        >>> route_of(("XREAD", "COUNT", 1, "STREAMS", "block", "0"))
+        >>> routing_of(("XREAD", "COUNT", 1, "STREAMS", "block", "0"))
         <Route.SHARED: 'shared'>
-        >>> route_of(("XREAD", "BLOCK", 0, "STREAMS", "events", "$"))
+        >>> routing_of(("XREAD", "BLOCK", 0, "STREAMS", "events", "$"))
         <Route.BLOCKING: 'blocking'>
     """
     name = canonical(args)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from ws_pool._redis.commands.keys import KeyTable
+from ws_pool._redis.commands.keys import KeySpecs
 from ws_pool._redis.commands.table import canonical, split
 from ws_pool._redis.connection.encoder import Encode
-from ws_pool._redis.connection.pipelined import Link
+from ws_pool._redis.connection.pipelined import PipelinedConnection
 
-__all__ = ("Abandoned",)
+__all__ = ("CancelledKeys",)
 
 _MOST: Final = 1_000  # keys to remember before those are dropped whose commands were answered
 
 
-class Abandoned:
+class CancelledKeys:
     """
     The first keys of commands that nobody waits for any more, until the server has answered them.
 
@@ -29,12 +29,12 @@ class Abandoned:
 
     def __init__(self, encode: Encode) -> None:
         self._encode = encode
-        self._table = KeyTable((), encode)
-        self._link: Link | None = None
+        self._table = KeySpecs((), encode)
+        self._link: PipelinedConnection | None = None
         self._last: dict[bytes, int] = {}  # how many replies must have come, by key
         self._end = 0  # the same, for all keys
 
-    def add(self, link: Link, commands: Sequence[Sequence[Any]]) -> None:
+    def add(self, link: PipelinedConnection, commands: Sequence[Sequence[Any]]) -> None:
         """
         Note that commands were cancelled.
 
@@ -51,7 +51,7 @@ class Abandoned:
         self._end = link.answered + len(link.pending)
         self._last |= dict.fromkeys(self._keys(commands), self._end)
 
-    def concern(self, link: Link, commands: Sequence[Sequence[Any]]) -> bool:
+    def concern(self, link: PipelinedConnection, commands: Sequence[Sequence[Any]]) -> bool:
         """
         Tell whether commands must not overtake a cancelled one.
 

@@ -14,14 +14,14 @@ from redis.typing import EncodableT
 
 from ws_pool._redis.commands.table import split
 
-__all__ = ("Encode", "Packer")
+__all__ = ("CommandEncoder", "Encode")
 
 Encode = Callable[[EncodableT], bytes | memoryview]
 
 _pack: Callable[[Any], bytes] = hiredis.pack_command  # Any: hiredis takes any tuple
 
 
-class Packer:
+class CommandEncoder:
     r"""
     Pack commands.
 
@@ -31,7 +31,7 @@ class Packer:
 
     Example:
         >>> from redis._parsers.encoders import Encoder
-        >>> Packer(Encoder("utf-8", "strict", False).encode, fast=True).pack(("GET", "key"))
+        >>> CommandEncoder(Encoder("utf-8", "strict", False).encode, fast=True).pack(("GET", "key"))
         b'*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n'
     """
 

@@ -1,4 +1,4 @@
-"""Where a server is and how to greet it; the socket and the handshake of a link."""
+"""Where a server is and how to greet it; the socket and the handshake of a connection."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError, ResponseError
 
-from ws_pool._redis.connection.encoder import Packer
-from ws_pool._redis.connection.pipelined import Link
+from ws_pool._redis.connection.encoder import CommandEncoder
+from ws_pool._redis.connection.pipelined import PipelinedConnection
 
 __all__ = ("Credentials", "Endpoint", "connect", "resolve_credentials")
 
@@ -118,43 +118,49 @@ async def resolve_credentials(endpoint: Endpoint) -> tuple[str | None, str | Non
     return username, password
 
 
-async def connect(endpoint: Endpoint, link: Link, packer: Packer, *, timeout: float) -> None:  # noqa: ASYNC109 - one budget for several steps
+async def connect(
+    endpoint: Endpoint,
+    connection: PipelinedConnection,
+    encoder: CommandEncoder,
+    *,
+    timeout: float,  # noqa: ASYNC109 - one budget for several steps
+) -> None:
     """
-    Open a link's socket and greet the server; on any error the link is dead.
+    Open a connection's socket and greet the server; on any error the connection is dead.
 
     Args:
         endpoint: Where to and how.
-        link: The link, not connected yet.
-        packer: Packs the greeting.
+        connection: The connection, not connected yet.
+        encoder: Packs the greeting.
         timeout: Seconds for all of it.
 
     Raises:
         OSError: The socket could not be opened.
         TimeoutError: It took too long.
         RedisError: The server refused the greeting.
-        LinkLost: The server closed the connection during the greeting.
+        ConnectionLost: The server closed the connection during the greeting.
     """
     loop = asyncio.get_running_loop()
-    link.tracking = endpoint.tracking
+    connection.tracking = endpoint.tracking
 
     try:
         async with asyncio.timeout(timeout):
             if endpoint.path is not None:
-                await loop.create_unix_connection(lambda: link, endpoint.path, ssl=endpoint.tls)
+                await loop.create_unix_connection(lambda: connection, endpoint.path, ssl=endpoint.tls)
             else:
                 transport, _ = await loop.create_connection(
-                    lambda: link, endpoint.host, endpoint.port, ssl=endpoint.tls
+                    lambda: connection, endpoint.host, endpoint.port, ssl=endpoint.tls
                 )
                 _keep_alive(transport.get_extra_info("socket"))
 
-            await _greet(endpoint, link, packer)
+            await _greet(endpoint, connection, encoder)
     except BaseException as error:
-        link.kill(f"the greeting failed: {error}")
+        connection.kill(f"the greeting failed: {error}")
         raise
 
 
-async def _greet(endpoint: Endpoint, link: Link, packer: Packer) -> None:
-    await _log_in(endpoint, link, packer)
+async def _greet(endpoint: Endpoint, connection: PipelinedConnection, encoder: CommandEncoder) -> None:
+    await _log_in(endpoint, connection, encoder)
     commands: list[Sequence[str]] = []
 
     if endpoint.db:
@@ -169,13 +175,15 @@ async def _greet(endpoint: Endpoint, link: Link, packer: Packer) -> None:
     if endpoint.role:
         commands.append(("ROLE",))
 
-    replies = await _ask(link, packer, [*commands, ("PING",)])  # PING tells a server that is still loading
+    replies = await _ask(
+        connection, encoder, [*commands, ("PING",)]
+    )  # PING tells a server that is still loading
 
     if endpoint.role and (actual := _text(replies[-2][0])) != endpoint.role:
         raise RedisError(f"{endpoint} is a {actual}, not a {endpoint.role}")
 
 
-async def _log_in(endpoint: Endpoint, link: Link, packer: Packer) -> None:
+async def _log_in(endpoint: Endpoint, connection: PipelinedConnection, encoder: CommandEncoder) -> None:
     """Agree on the protocol version and log in; a server without HELLO speaks RESP2."""
     username, password = await resolve_credentials(endpoint)
 
@@ -183,24 +191,26 @@ async def _log_in(endpoint: Endpoint, link: Link, packer: Packer) -> None:
         login = () if password is None else ("AUTH", username or "default", password)
 
         try:
-            await _ask(link, packer, [("HELLO", "3", *login)])
+            await _ask(connection, encoder, [("HELLO", "3", *login)])
         except ResponseError as error:
             if not _knows_no_hello(error):
                 raise
         else:
-            link.protocol = 3
+            connection.protocol = 3
             return
 
     if password is not None:
-        await _ask(link, packer, [("AUTH", username, password) if username else ("AUTH", password)])
+        await _ask(connection, encoder, [("AUTH", username, password) if username else ("AUTH", password)])
 
 
-async def _ask(link: Link, packer: Packer, commands: Sequence[Sequence[str]]) -> list[Any]:
+async def _ask(
+    connection: PipelinedConnection, encoder: CommandEncoder, commands: Sequence[Sequence[str]]
+) -> list[Any]:
     loop = asyncio.get_running_loop()
     slots = [loop.create_future() for _ in commands]
 
     for slot, command in zip(slots, commands, strict=True):
-        link.send(slot, packer.pack(command))
+        connection.send(slot, encoder.pack(command))
 
     try:
         return [await slot for slot in slots]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from ws_pool._redis.connection.encoder import Packer
+from ws_pool._redis.connection.encoder import CommandEncoder
 from ws_pool._redis.connection.endpoint import Endpoint, connect
-from ws_pool._redis.connection.pipelined import Link
+from ws_pool._redis.connection.pipelined import PipelinedConnection
 from ws_pool._redis.connection.queue import Limits
 
-__all__ = ("ask_once",)
+__all__ = ("request_once",)
 
 
-async def ask_once(endpoint: Endpoint, packer: Packer, *words: str, timeout: float) -> Any:  # noqa: ASYNC109 - one budget for several steps
+async def request_once(endpoint: Endpoint, packer: CommandEncoder, *words: str, timeout: float) -> Any:  # noqa: ASYNC109 - one budget for several steps
     """
     Connect, ask and hang up.
 
@@ -30,9 +30,9 @@ async def ask_once(endpoint: Endpoint, packer: Packer, *words: str, timeout: flo
         OSError: The socket could not be opened.
         TimeoutError: It took too long.
         RedisError: The server refused the greeting, or the command.
-        LinkLost: The server closed the connection.
+        ConnectionLost: The server closed the connection.
     """
-    link = Link(_Alone(), Limits(command_timeout=timeout))
+    link = PipelinedConnection(_Alone(), Limits(command_timeout=timeout))
 
     try:
         async with asyncio.timeout(timeout):
@@ -47,11 +47,11 @@ async def ask_once(endpoint: Endpoint, packer: Packer, *words: str, timeout: flo
 class _Alone:
     """The owner of a link that is used for one question."""
 
-    def link_has_room(self, link: Link) -> None:
+    def link_has_room(self, link: PipelinedConnection) -> None:
         """Do nothing."""
 
-    def link_lost(self, link: Link, reason: str) -> None:
+    def link_lost(self, link: PipelinedConnection, reason: str) -> None:
         """Do nothing: the slot was told."""
 
-    def link_pushed(self, link: Link, message: list[Any]) -> None:
+    def link_pushed(self, link: PipelinedConnection, message: list[Any]) -> None:
         """Do nothing."""

@@ -1,9 +1,10 @@
 """One socket, shared: commands go out in order, replies are given back in the same order.
 
-RESP has no request ids, so the whole safety of sharing rests on the order: a slot is appended to
-`Link.pending` and its bytes to `Link.out` in one synchronous step, and the n-th reply belongs to the
-n-th slot, whatever became of its owner. A slot whose owner was cancelled stays in line as a
-tombstone, and its reply is dropped. A link that breaks is never repaired; `_lane` opens another.
+RESP has no request ids, so the whole safety of sharing rests on the order: a pending reply is appended
+to `PipelinedConnection.pending` and its bytes to `PipelinedConnection.out` in one synchronous step, and
+the n-th reply belongs to the n-th entry. The entry of a cancelled caller stays in its place as a
+tombstone, and its reply is dropped. A broken connection is never repaired: `ReconnectingConnection`
+opens another.
 """
 
 from __future__ import annotations
@@ -19,31 +20,31 @@ from redis.asyncio.connection import DefaultParser
 from redis.exceptions import InvalidResponse
 
 from ws_pool._redis.connection.queue import HEAVY, Limits
-from ws_pool._redis.connection.replies import Slot
-from ws_pool._redis.connection.stall import Progress, unacknowledged
-from ws_pool._redis.errors import LinkLost
+from ws_pool._redis.connection.replies import PendingReply
+from ws_pool._redis.connection.stall import StallDetector, unacknowledged
+from ws_pool._redis.errors import ConnectionLost
 
-__all__ = ("Link", "LinkOwner")
+__all__ = ("ConnectionOwner", "PipelinedConnection")
 
 _READ_SIZE: Final = 64 * 1024
 _MISSING: Final = object()
 _Push: Final[type[list[Any]]] = hiredis.PushNotification
 
 
-class LinkOwner(Protocol):
+class ConnectionOwner(Protocol):
     """Who opens links and hears of what happens to them."""
 
-    def link_has_room(self, link: Link) -> None:
+    def link_has_room(self, link: PipelinedConnection) -> None:
         """Hear that a link which was full may take commands again."""
 
-    def link_lost(self, link: Link, reason: str) -> None:
+    def link_lost(self, link: PipelinedConnection, reason: str) -> None:
         """Hear, once, that a link is gone; its slots were told already."""
 
-    def link_pushed(self, link: Link, message: list[Any]) -> None:
+    def link_pushed(self, link: PipelinedConnection, message: list[Any]) -> None:
         """Hear of a RESP3 push message."""
 
 
-class Link(asyncio.BufferedProtocol):
+class PipelinedConnection(asyncio.BufferedProtocol):
     """
     One socket with its line of waiting slots.
 
@@ -56,14 +57,14 @@ class Link(asyncio.BufferedProtocol):
 
     def __init__(
         self,
-        owner: LinkOwner,
+        owner: ConnectionOwner,
         limits: Limits,
         *,
         encoding: str | None = None,
         errors: str = "strict",
     ) -> None:
         loop = asyncio.get_running_loop()
-        self.pending: deque[Slot] = deque()
+        self.pending: deque[PendingReply] = deque()
         self.limit: int = 0  # 0 refuses newcomers: not ready, full, or others wait already
         self.raw: set[int] = set()  # numbers of the replies that must stay bytes
         self.dropped: int = 0
@@ -94,7 +95,7 @@ class Link(asyncio.BufferedProtocol):
         self._writes: deque[tuple[int, float, int]] = deque()  # of each write: last number, time, heavy bytes
         self._received = 0.0
         self._handed = 0  # bytes given to the transport so far
-        self._progress = Progress(limits.command_timeout)
+        self._progress = StallDetector(limits.command_timeout)
         self._line = 0  # how many were in line when the present bytes arrived
 
         self._buffer = bytearray(_READ_SIZE)
@@ -107,11 +108,11 @@ class Link(asyncio.BufferedProtocol):
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
-        return f"<Link {state}, {len(self.pending)} in line, {self._in_flight} in flight>"
+        return f"<PipelinedConnection {state}, {len(self.pending)} in line, {self._in_flight} in flight>"
 
     # What senders call ------------------------------------------------------------------------
 
-    def send(self, slot: Slot, data: bytes) -> None:
+    def send(self, slot: PendingReply, data: bytes) -> None:
         """
         Put one command in line.
 
@@ -132,7 +133,7 @@ class Link(asyncio.BufferedProtocol):
                 self._scheduled = True
                 self._call_soon(self._flush)
 
-    def send_many(self, slot: Slot, count: int, data: bytes) -> None:
+    def send_many(self, slot: PendingReply, count: int, data: bytes) -> None:
         """
         Put several commands in line, next to each other.
 
@@ -144,7 +145,7 @@ class Link(asyncio.BufferedProtocol):
         self.pending.extend([slot] * (count - 1))
         self.send(slot, data)
 
-    def send_raw(self, slot: Slot, data: bytes) -> None:
+    def send_raw(self, slot: PendingReply, data: bytes) -> None:
         """
         Put one command in line whose reply must stay bytes.
 
@@ -200,7 +201,7 @@ class Link(asyncio.BufferedProtocol):
 
     def kill(self, reason: str) -> None:
         """
-        Drop the connection at once; all slots get `LinkLost`.
+        Drop the connection at once; all slots get `ConnectionLost`.
 
         Args:
             reason: Why, for people.
@@ -442,6 +443,6 @@ class Link(asyncio.BufferedProtocol):
 
         for index, slot in enumerate(pending):
             if not slot.done():
-                slot.set_exception(LinkLost(reason, sent=index < in_flight))
+                slot.set_exception(ConnectionLost(reason, sent=index < in_flight))
 
         self._owner.link_lost(self, reason)

@@ -6,13 +6,19 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from ws_pool._redis.connection.replies import Slot
+from ws_pool._redis.connection.replies import PendingReply
 
-__all__ = ("HEAVY", "CommandQueue", "Limits", "LowWater", "Waiting")
+__all__ = (
+    "HEAVY",
+    "CommandQueue",
+    "Limits",
+    "QueuePressure",
+    "QueuedCommand",
+)
 
 
 @dataclass(slots=True)
-class Waiting:
+class QueuedCommand:
     """
     Commands that are to be written as one piece.
 
@@ -25,7 +31,7 @@ class Waiting:
         deadline: When they must have been sent.
     """
 
-    slot: Slot
+    slot: PendingReply
     data: bytes
     count: int
     raw: bool
@@ -48,7 +54,7 @@ class CommandQueue:
         >>> slot = Mock(done=lambda: False)
         >>> queue = CommandQueue(2, 100)
         >>> for deadline in (1.0, 2.0):
-        ...     queue.append(Waiting(slot, b"PING", 1, raw=False, since=0.0, deadline=deadline))
+        ...     queue.append(QueuedCommand(slot, b"PING", 1, raw=False, since=0.0, deadline=deadline))
         >>> queue.full, [late.deadline for late in queue.expire(1.5)], queue.full, queue.next_deadline
         (True, [1.0], False, 2.0)
     """
@@ -56,7 +62,7 @@ class CommandQueue:
     def __init__(self, max_commands: int, max_bytes: int) -> None:
         self._max_commands = max_commands
         self._max_bytes = max_bytes
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: deque[QueuedCommand] = deque()
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -77,12 +83,12 @@ class CommandQueue:
         """The deadline of the head; None when nobody waits."""
         return self._waiting[0].deadline if self._waiting else None
 
-    def append(self, waiting: Waiting) -> None:
+    def append(self, waiting: QueuedCommand) -> None:
         """Let a piece wait, behind all others."""
         self._waiting.append(waiting)
         self._bytes += len(waiting.data)
 
-    def head(self) -> Waiting | None:
+    def head(self) -> QueuedCommand | None:
         """Give the first who still waits; forget those before."""
         while self._waiting:
             if not self._waiting[0].slot.done():
@@ -92,22 +98,22 @@ class CommandQueue:
 
         return None
 
-    def popleft(self) -> Waiting:
+    def popleft(self) -> QueuedCommand:
         """Take the first out."""
         waiting = self._waiting.popleft()
         self._bytes -= len(waiting.data)
         return waiting
 
-    def expire(self, now: float) -> list[Waiting]:
+    def expire(self, now: float) -> list[QueuedCommand]:
         """Take those out whose deadline has come, and give those of them who still wait."""
-        late: list[Waiting] = []
+        late: list[QueuedCommand] = []
 
         while (waiting := self.head()) is not None and waiting.deadline <= now:
             late.append(self.popleft())
 
         return late
 
-    def drain(self) -> list[Waiting]:
+    def drain(self) -> list[QueuedCommand]:
         """Take all out, and give those who still wait."""
         return self.expire(float("inf"))
 
@@ -130,7 +136,7 @@ class CommandQueue:
 _EVERY: Final = 60.0  # seconds between two warnings
 
 
-class LowWater:
+class QueuePressure:
     """
     Decides when to warn of a queue that fills up.
 
@@ -138,7 +144,7 @@ class LowWater:
         most: How many the queue holds.
 
     Example:
-        >>> low = LowWater(9)
+        >>> low = QueuePressure(9)
         >>> [low.due(queued, now=0.0) for queued in (5, 6, 7)]
         [False, True, False]
         >>> low.due(8, now=60.0)

@@ -15,25 +15,25 @@ from typing import Any, Final
 
 from redis.exceptions import AuthenticationError, RedisError
 
-from ws_pool._core.background import end_all
+from ws_pool._core.background import cancel_and_wait
 from ws_pool._core.statistics import HistogramBuilder
-from ws_pool._redis.connection.cancelled import Abandoned
-from ws_pool._redis.connection.encoder import Packer
+from ws_pool._redis.connection.cancelled import CancelledKeys
+from ws_pool._redis.connection.encoder import CommandEncoder
 from ws_pool._redis.connection.endpoint import Endpoint, connect
-from ws_pool._redis.connection.pipelined import Link
-from ws_pool._redis.connection.queue import CommandQueue, Limits, LowWater, Waiting
-from ws_pool._redis.connection.replies import Slot
-from ws_pool._redis.errors import AcquireTimeout, LinkLost, UnavailableError
-from ws_pool._redis.statistics import LaneStatistics
+from ws_pool._redis.connection.pipelined import PipelinedConnection
+from ws_pool._redis.connection.queue import CommandQueue, Limits, QueuedCommand, QueuePressure
+from ws_pool._redis.connection.replies import PendingReply
+from ws_pool._redis.errors import AcquireTimeout, ConnectionLost, UnavailableError
+from ws_pool._redis.statistics import ConnectionStatistics
 from ws_pool.errors import ClosedError, WsError
 
-__all__ = ("Lane",)
+__all__ = ("ReconnectingConnection",)
 
 _logger: Final = logging.getLogger("ws_pool.redis")
 _SWEEP_PAUSE: Final = 0.01  # seconds between two searches of a full queue for those who have gone
 
 
-class Lane:
+class ReconnectingConnection:
     """
     A shared connection that comes back by itself.
 
@@ -55,14 +55,14 @@ class Lane:
         self,
         name: str,
         resolve: Callable[[], Awaitable[Endpoint]],
-        packer: Packer,
+        packer: CommandEncoder,
         limits: Limits,
         *,
         encoding: str | None = None,
         errors: str = "strict",
         on_push: Callable[[list[Any]], None] = lambda _: None,
-        on_up: Callable[[Link], None] = lambda _: None,
-        on_down: Callable[[Link], None] = lambda _: None,
+        on_up: Callable[[PipelinedConnection], None] = lambda _: None,
+        on_down: Callable[[PipelinedConnection], None] = lambda _: None,
         jitter: Callable[[], float] = random.random,
         several: bool = False,
     ) -> None:
@@ -76,10 +76,12 @@ class Lane:
         self._on_up = on_up
         self._on_down = on_down
         self._jitter = jitter
-        self._abandoned = Abandoned(packer.encode) if several else None
+        self._abandoned = CancelledKeys(packer.encode) if several else None
 
         self._loop = asyncio.get_running_loop()
-        self.link: Link = self._new_link()  # never None: a link that is not open refuses by its limit of 0
+        self.link: PipelinedConnection = (
+            self._new_link()
+        )  # never None: a link that is not open refuses by its limit of 0
         self.link.closed = True
         self._up = False
         self._closed = False
@@ -88,7 +90,7 @@ class Lane:
         self._fruitless = 0  # links in a row that were lost at once, and had served nobody
         self._reason = "not connected yet"
         self._queue = CommandQueue(limits.max_queue, limits.max_bytes)
-        self._low_water = LowWater(limits.max_queue)
+        self._low_water = QueuePressure(limits.max_queue)
         self._sweep_at = 0.0  # not before, because it takes as long as the queue is
         self._timer: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -98,7 +100,7 @@ class Lane:
         self._idle: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Lane {self._name!r} {self._endpoint}: {self.link!r}>"
+        return f"<ReconnectingConnection {self._name!r} {self._endpoint}: {self.link!r}>"
 
     @property
     def connected(self) -> bool:
@@ -119,7 +121,7 @@ class Lane:
         """
         try:
             await self._connect()
-        except (OSError, TimeoutError, RedisError, LinkLost, WsError) as error:
+        except (OSError, TimeoutError, RedisError, ConnectionLost, WsError) as error:
             raise self._unavailable(_why(error)) from error
 
     def start_soon(self) -> None:
@@ -141,7 +143,7 @@ class Lane:
         self._fail_queue(lambda: ClosedError(f"redis pool {self._name!r} was closed", pool=self._name))
 
         if self._connecting is not None:
-            await end_all(self._connecting)
+            await cancel_and_wait(self._connecting)
 
         link = self.link
         link.limit = 0
@@ -197,7 +199,7 @@ class Lane:
                 self._timeouts += 1
                 raise self._no_room("its queue is full")
 
-    def submit(self, slot: Slot, data: bytes, *, count: int = 1, raw: bool = False) -> None:
+    def submit(self, slot: PendingReply, data: bytes, *, count: int = 1, raw: bool = False) -> None:
         """
         Send commands, or queue them when the link is full or gone.
 
@@ -272,11 +274,11 @@ class Lane:
         Args:
             reason: Why, for people.
         """
-        self._fail_queue(lambda: LinkLost(reason, sent=False))
+        self._fail_queue(lambda: ConnectionLost(reason, sent=False))
 
     # What the link calls ----------------------------------------------------------------------
 
-    def link_has_room(self, link: Link) -> None:
+    def link_has_room(self, link: PipelinedConnection) -> None:
         """Let the queue on, first come first served."""
         if link is not self.link or not self._up:
             return
@@ -295,7 +297,7 @@ class Lane:
 
         link.open(full=len(queue) > 0)
 
-    def link_lost(self, link: Link, reason: str) -> None:
+    def link_lost(self, link: PipelinedConnection, reason: str) -> None:
         """Open another link."""
         if link is not self.link or not self._up:
             return
@@ -321,7 +323,7 @@ class Lane:
         self._set_timer()
         self._reconnect()
 
-    def link_pushed(self, link: Link, message: list[Any]) -> None:
+    def link_pushed(self, link: PipelinedConnection, message: list[Any]) -> None:
         """Hand a push message on."""
         if link is self.link:
             self._on_push(message)
@@ -329,7 +331,7 @@ class Lane:
     # Inside -----------------------------------------------------------------------------------
 
     @staticmethod
-    def _send(link: Link, slot: Slot, data: bytes, count: int, *, raw: bool) -> None:
+    def _send(link: PipelinedConnection, slot: PendingReply, data: bytes, count: int, *, raw: bool) -> None:
         if raw:
             link.send_raw(slot, data)
         elif count == 1:
@@ -337,11 +339,11 @@ class Lane:
         else:
             link.send_many(slot, count, data)
 
-    def _enqueue(self, slot: Slot, data: bytes, count: int, *, raw: bool) -> None:
+    def _enqueue(self, slot: PendingReply, data: bytes, count: int, *, raw: bool) -> None:
         self.check()
         limits, now = self._limits, self._loop.time()
         deadline = now + limits.queue_timeout if self._up else self._down_since + limits.outage_timeout
-        self._queue.append(Waiting(slot, data, count, raw, now, deadline))
+        self._queue.append(QueuedCommand(slot, data, count, raw, now, deadline))
         self.link.limit = 0
 
         if self._timer is None:
@@ -384,8 +386,8 @@ class Lane:
 
         self._set_timer()
 
-    def _new_link(self) -> Link:
-        return Link(self, self._limits, encoding=self._encoding, errors=self._errors)
+    def _new_link(self) -> PipelinedConnection:
+        return PipelinedConnection(self, self._limits, encoding=self._encoding, errors=self._errors)
 
     async def _connect(self) -> None:
         link, began = self._new_link(), self._loop.time()
@@ -393,11 +395,11 @@ class Lane:
         await connect(self._endpoint, link, self._packer, timeout=self._limits.connect_timeout)
 
         if link.closed:
-            raise LinkLost("the connection was lost right after the greeting", sent=False)
+            raise ConnectionLost("the connection was lost right after the greeting", sent=False)
 
         if self._closed:
             link.kill("the pool was closed")
-            raise LinkLost("the pool was closed meanwhile", sent=False)
+            raise ConnectionLost("the pool was closed meanwhile", sent=False)
 
         self._on_up(link)
         self.link = link
@@ -422,7 +424,7 @@ class Lane:
 
             try:
                 await self._connect()
-            except (OSError, TimeoutError, RedisError, LinkLost, WsError) as error:
+            except (OSError, TimeoutError, RedisError, ConnectionLost, WsError) as error:
                 self._reason = _why(error)
             except Exception as error:  # a failing resolver or credentials callable must not end the attempts
                 self._reason = _why(error)
@@ -456,11 +458,11 @@ class Lane:
             queued=queued,
         )
 
-    def statistics(self) -> LaneStatistics:
+    def statistics(self) -> ConnectionStatistics:
         """Freeze the present state."""
         link = self.link
         live = 0 if link.closed else 1
-        return LaneStatistics(
+        return ConnectionStatistics(
             endpoint=str(self._endpoint or ""),
             connected=self._up,
             in_line=len(link.pending),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from ws_pool._redis.errors import LinkLost
+from ws_pool._redis.errors import ConnectionLost
 from ws_pool.errors import WsError
 
-__all__ = ("Batch", "Slot")
+__all__ = ("BatchReply", "PendingReply")
 
 
-class Slot(Protocol):
+class PendingReply(Protocol):
     """Where a reply goes; an `asyncio.Future` is one."""
 
     def done(self) -> bool:
@@ -25,7 +25,7 @@ class Slot(Protocol):
         """Take the server's error, or ours when there will be no reply."""
 
 
-class Batch:
+class BatchReply:
     """
     One slot for several commands that were written as one piece.
 
@@ -55,7 +55,7 @@ class Batch:
 
     def set_exception(self, exception: BaseException, /) -> None:
         """Take the next reply, an error; what is no reply ends the whole batch."""
-        if not isinstance(exception, LinkLost | WsError):
+        if not isinstance(exception, ConnectionLost | WsError):
             self.set_result(exception)
         elif not self._future.done():
             self._future.set_exception(exception)

@@ -13,10 +13,10 @@ else:
 
     _TIOCOUTQ = termios.TIOCOUTQ
 
-__all__ = ("Progress", "unacknowledged")
+__all__ = ("StallDetector", "unacknowledged")
 
 
-class Progress:
+class StallDetector:
     """
     Decides when the oldest reply is overdue. Pure.
 
@@ -24,7 +24,7 @@ class Progress:
         timeout: Seconds without a reply, and without any byte taken, after which it is.
 
     Example:
-        >>> progress = Progress(5.0)
+        >>> progress = StallDetector(5.0)
         >>> progress.due(10.0, sent=0.0, received=0.0, handed=100, waiting=80)  # it takes an upload
         15.0
         >>> progress.due(15.0, sent=0.0, received=0.0, handed=100, waiting=0)  # it has taken the rest

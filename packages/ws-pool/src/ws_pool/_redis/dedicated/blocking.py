@@ -16,10 +16,10 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
 from ws_pool._redis.commands.table import canonical, split
-from ws_pool._redis.errors import LinkLost
+from ws_pool._redis.errors import ConnectionLost
 from ws_pool.errors import WsError
 
-__all__ = ("settle", "undo_of")
+__all__ = ("cancel_blocking", "undo_of")
 
 _logger: Final = logging.getLogger("ws_pool.redis")
 
@@ -34,7 +34,7 @@ _FIRST_PAUSE: Final = 0.002
 Ask = Callable[[Sequence[Any]], Awaitable[Any]]
 
 
-async def settle(
+async def cancel_blocking(
     connection: AbstractConnection, args: Sequence[Any], client_id: int, ask: Ask, first: Awaitable[Any]
 ) -> bool:
     """
@@ -64,7 +64,7 @@ async def settle(
         while True:
             try:
                 await asked
-            except LinkLost as error:  # it is asked again, over another connection
+            except ConnectionLost as error:  # it is asked again, over another connection
                 lost |= error.sent
 
             if (await asyncio.wait([reading], timeout=pause))[0]:
@@ -85,7 +85,7 @@ async def settle(
     while undo is not None:
         try:
             await ask(undo)
-        except LinkLost as error:
+        except ConnectionLost as error:
             if not error.sent:
                 continue
 

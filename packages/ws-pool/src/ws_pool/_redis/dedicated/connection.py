@@ -13,7 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 
-from ws_pool._redis.commands.table import Route, route_of
+from ws_pool._redis.commands.table import Route, routing_of
 from ws_pool._redis.connection.endpoint import Endpoint, resolve_credentials
 from ws_pool._redis.errors import UnavailableError
 
@@ -56,7 +56,7 @@ class ConnectionState:
 
     def note(self, args: Sequence[Any]) -> None:
         """Note what a command does to the session, however it came here."""
-        self.spoiled |= route_of(args) is Route.SESSION
+        self.spoiled |= routing_of(args) is Route.SESSION
 
 
 class _Noting(ConnectionState, AbstractConnection):

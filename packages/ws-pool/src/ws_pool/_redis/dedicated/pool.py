@@ -23,12 +23,12 @@ from ws_pool._redis.errors import AcquireTimeout, UnavailableError
 from ws_pool.errors import NotReadyError, UsageError
 from ws_pool.pool import Lease, Pool
 
-__all__ = ("Connector", "LeasePool", "OneConnection")
+__all__ = ("Connector", "DedicatedConnections", "SingleConnectionPool")
 
 _SOONEST, _LATEST = 0.02, 0.2  # seconds between two looks whether a connection can be lent again
 
 
-class LeasePool(ConnectionPool):
+class DedicatedConnections(ConnectionPool):
     """
     Redis-py's view of the generic pool.
 
@@ -58,7 +58,7 @@ class LeasePool(ConnectionPool):
         self._lent: dict[AbstractConnection, Lease[AbstractConnection]] = {}
 
     def __repr__(self) -> str:
-        return f"<LeasePool of {self._pool!r}>"
+        return f"<DedicatedConnections of {self._pool!r}>"
 
     def __del__(self) -> None:
         """Leave redis-py's counting of its own connections out: there are none."""
@@ -164,7 +164,7 @@ class LeasePool(ConnectionPool):
         """Do nothing: the owner of the generic pool closes it."""
 
 
-class OneConnection(ConnectionPool):
+class SingleConnectionPool(ConnectionPool):
     """
     Redis-py's view of one lent connection: everything happens on it, one thing after the other.
 

@@ -11,12 +11,12 @@ from ws_pool._sql.compile.compiler import Compiler, Prepared
 from ws_pool._sql.compile.plan import CompiledPlan, Plan
 from ws_pool.errors import UsageError
 
-__all__ = ("Statement", "resolve")
+__all__ = ("Statement", "bind_parameters")
 
 Statement = ClauseElement | Prepared | str
 
 
-def resolve(
+def bind_parameters(
     compiler: Compiler, statement: Statement, args: Sequence[Any], params: Mapping[str, Any]
 ) -> tuple[Plan, Any, Any]:
     """

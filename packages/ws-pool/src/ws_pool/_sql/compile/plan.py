@@ -12,7 +12,7 @@ from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from ws_pool._sql.compile.statement_text import leaves_clean, reads_only, verb
-from ws_pool._sql.gc_pause import Quiet
+from ws_pool._sql.gc_pause import GcPaused
 from ws_pool._sql.rows import Row, dict_maker, row_class
 from ws_pool.errors import UsageError
 
@@ -63,7 +63,7 @@ class RowMaker:
         if len(rows) < _MANY:
             return self._make(rows, make)
 
-        with Quiet():
+        with GcPaused():
             return self._make(rows, make)
 
     def _make(self, rows: Iterable[tuple[Any, ...]], make: Maker) -> list[Any]:

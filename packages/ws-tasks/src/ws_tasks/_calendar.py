@@ -18,7 +18,7 @@ from cronsim import CronSim, CronSimError
 
 from ws_tasks.errors import ScheduleError
 
-__all__ = ("CronExpression", "parse_cron")
+__all__ = ("Calendar", "parse_calendar")
 
 DAY = 86_400
 EPOCH = date(1970, 1, 1).toordinal()
@@ -36,7 +36,7 @@ _ALIASES = {
 }
 
 
-class CronExpression:
+class Calendar:
     """
     The local times that a crontab expression names.
 
@@ -161,7 +161,7 @@ class CronExpression:
 
 
 @lru_cache(maxsize=1024)
-def parse_cron(expression: str) -> CronExpression:
+def parse_calendar(expression: str) -> Calendar:
     """
     Parse a crontab expression of five fields, or six with the seconds first, or an @name.
 
@@ -169,7 +169,7 @@ def parse_cron(expression: str) -> CronExpression:
         expression: For example ``"*/5 * * * *"``, ``"0 9 * * MON-FRI"`` or ``"@daily"``.
 
     Returns:
-        The expression; equal texts share one.
+        The calendar; equal expressions share one.
 
     Raises:
         ScheduleError: A field is wrong (the message names it), or the expression names no date.
@@ -192,13 +192,13 @@ def parse_cron(expression: str) -> CronExpression:
     if len(fields) == 5:
         fields.insert(0, "0")
 
-    cron = CronExpression(expression, fields, _parse(expression, fields))
+    calendar = Calendar(expression, fields, _parse(expression, fields))
 
-    if cron.at_or_after(0) is None:
+    if calendar.at_or_after(0) is None:
         message = f"crontab {expression!r} names no date within fifty years: check day, month and weekday"
         raise ScheduleError(message, expression=expression)
 
-    return cron
+    return calendar
 
 
 def _parse(expression: str, fields: list[str]) -> CronSim:

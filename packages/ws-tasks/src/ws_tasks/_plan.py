@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from ws_tasks.triggers import Trigger
 
-__all__ = ("Decision", "decide")
+__all__ = ("Plan", "plan")
 
 
-class Decision(NamedTuple):
+class Plan(NamedTuple):
     """
     The decision.
 
@@ -26,7 +26,7 @@ class Decision(NamedTuple):
     late: float
 
 
-def decide(trigger: Trigger, nominal: float, now: float, *, latest: bool, grace: float | None) -> Decision:
+def plan(trigger: Trigger, nominal: float, now: float, *, latest: bool, grace: float | None) -> Plan:
     """
     Decide which run to make now and when to look again.
 
@@ -57,4 +57,4 @@ def decide(trigger: Trigger, nominal: float, now: float, *, latest: bool, grace:
 
     late = max(0.0, now - nominal)
     too_late = grace is not None and late > grace
-    return Decision(None if too_late else nominal, following, coalesced, late)
+    return Plan(None if too_late else nominal, following, coalesced, late)

@@ -5,30 +5,37 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import deque
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.abc
 
-from ws_tasks._event_loop import asyncio_loop
-from ws_tasks._instance import Instance, ManagedTask, RunHost
-from ws_tasks._run import execute
+from ws_tasks._execution import Instance, execute
+from ws_tasks._home import asyncio_loop
 from ws_tasks.interface import TaskEvent
 
-__all__ = ("Runner",)
+if TYPE_CHECKING:
+    from ws_tasks._task import ScheduledTask
+    from ws_tasks.scheduler import Scheduler
+
+__all__ = ("Runs",)
 
 
-class Runner:
+class Runs:
     """
     The runs under way of one scheduler.
 
     On asyncio each is a task of its own, which is several times cheaper than a member of a task
     group; this class does what the group would do. On trio they are members of a group.
+
+    Args:
+        scheduler: Whose they are.
     """
 
-    __slots__ = ("_backlog", "_context", "_group", "_host", "_idle", "_instances", "_loop")
+    __slots__ = ("_backlog", "_context", "_group", "_idle", "_instances", "_loop", "_scheduler")
 
-    def __init__(self, host: RunHost) -> None:
-        self._host = host
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
         self._instances: set[Instance] = set()
         self._backlog: list[Instance] = []
         self._context: contextvars.Context | None = None
@@ -50,7 +57,7 @@ class Runner:
 
         self._backlog.clear()
 
-    def launch(self, task: ManagedTask, timestamp: float) -> Instance | None:
+    def launch(self, task: ScheduledTask, timestamp: float) -> Instance | None:
         """Begin a run, or do what the task's overlap rule says when it cannot begin."""
         instance = Instance(task, timestamp)
         options = task.options
@@ -70,7 +77,7 @@ class Runner:
         elif options.overlap == "skip" or len(task.queue) >= options.max_queued:
             task.counters.overlap += 1
             detail = "the run before has not ended"
-            self._host.emit(TaskEvent("skipped_overlap", task.name, detail, instance.run.scheduled_at))
+            self._scheduler.emit(TaskEvent("skipped_overlap", task.name, detail, instance.run.scheduled_at))
             return None
 
         task.queue.append(instance)
@@ -86,7 +93,7 @@ class Runner:
         else:
             self._spawn(instance)
 
-    def drop_queue(self, task: ManagedTask) -> None:
+    def drop_queue(self, task: ScheduledTask) -> None:
         """Cancel the runs that wait for an earlier one to end."""
         while task.queue:
             self._cancelled(task.queue.popleft())
@@ -100,10 +107,10 @@ class Runner:
         """Return the ids of the runs under way."""
         return {instance.run.id for instance in self._instances}
 
-    async def wait_idle(self, seconds: float) -> None:
+    async def wait_idle(self, patience: float) -> None:
         """Wait until no run is under way, for some seconds at most."""
         if self._loop is not None:
-            # A task that the loop cancelled before its first step never reaches its `finally`.
+            # Those that the loop has cancelled before their first step will never tell.
             for instance in [i for i in self._instances if i.handle is None or i.handle.done()]:
                 self._ended(instance, completed=False)
 
@@ -111,7 +118,7 @@ class Runner:
             if self._idle is None or self._idle.is_set():
                 self._idle = anyio.Event()
 
-            with anyio.move_on_after(seconds):
+            with anyio.move_on_after(patience):
                 await self._idle.wait()
 
     def _spawn(self, instance: Instance) -> None:
@@ -120,13 +127,13 @@ class Runner:
         context = self._context.copy()
 
         if self._loop is not None:
-            instance.handle = self._loop.create_task(self._supervise(instance), context=context)
+            instance.handle = self._loop.create_task(self._look_after(instance), context=context)
         else:
             instance.scope = anyio.CancelScope()
-            context.run(self._group.start_soon, self._supervise, instance)
+            context.run(self._group.start_soon, self._look_after, instance)
 
-    async def _supervise(self, instance: Instance) -> None:
-        clock = self._host.clock
+    async def _look_after(self, instance: Instance) -> None:
+        clock = self._scheduler.clock
         counters = instance.task.counters
         counters.started += 1
         began = clock.monotonic()
@@ -135,10 +142,10 @@ class Runner:
         try:
             if instance.scope is not None:
                 with instance.scope:
-                    await execute(self._host, instance)
+                    await execute(self._scheduler, instance)
                     completed = True
             elif not instance.cancel_called:
-                await execute(self._host, instance)
+                await execute(self._scheduler, instance)
                 completed = True
         except asyncio.CancelledError:
             if not instance.cancel_called:
@@ -160,7 +167,7 @@ class Runner:
         if task.queue and len(task.active) < task.options.max_instances:
             self.begin(task.queue.popleft())
 
-        self._host.remove_if_finished(task)
+        self._scheduler.end_if_done(task)
 
         if not self._instances and self._idle is not None:
             self._idle.set()
@@ -170,5 +177,5 @@ class Runner:
         task.counters.cancelled += 1
         instance.cancelled = True
         detail = "the run was cancelled"
-        self._host.emit(TaskEvent("cancelled", task.name, detail, instance.run.scheduled_at))
+        self._scheduler.emit(TaskEvent("cancelled", task.name, detail, instance.run.scheduled_at))
         instance.finish()
