@@ -1,0 +1,409 @@
+"""Health checkers: one process, and all workers of a service with kill -9 among them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ws_core.component import Health
+from ws_pool import _process_table
+from ws_pool._process_table import ProcessTable, process_start, runtime_directory
+from ws_pool.errors import ConfigError, UnavailableError, UsageError
+from ws_pool.health import HealthChecker, ProcessHealthChecker
+
+WORKER = Path(__file__).with_name("health_worker.py")
+
+
+class Clock:
+    """A clock that tests move."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """Tell the time."""
+        return self.now
+
+
+class Pool:
+    """Something with a name and a health."""
+
+    def __init__(self, name: str, health: Health | Exception) -> None:
+        self.name = name
+        self.answer = health
+
+    async def health(self) -> Health:
+        """Answer, or raise."""
+        if isinstance(self.answer, Exception):
+            raise self.answer
+
+        return self.answer
+
+
+class TestHealthChecker:
+    async def test_well(self) -> None:
+        """With good answers the process is well, and it says why when it is not."""
+        clock = Clock()
+        checker = HealthChecker(5, 15, checks=[Pool("a", Health(ok=True))], clock=clock)
+        assert (checker.health, checker.detail) == (False, "not checked yet")
+        assert repr(checker) == "<HealthChecker new>"
+
+        async with checker:
+            assert checker.detail == ""
+            assert repr(checker) == "<HealthChecker well>"
+            clock.now += 15.5
+            assert (checker.health, checker.detail) == (False, "the last answer is 15.5 s old")
+
+        assert checker.detail == "not checked yet"
+        await checker.close()
+
+    async def test_checks(self) -> None:
+        """Each check has its part; a failing, raising or silent one makes the whole fail."""
+
+        async def good() -> bool:
+            return True
+
+        async def bad() -> Health:
+            return Health(ok=False, detail="full")
+
+        async def hangs() -> bool:
+            await asyncio.Event().wait()
+            return True
+
+        class Nameless:
+            async def __call__(self) -> bool:
+                return False
+
+        pools = [Pool("default", Health(ok=True)), Pool("default", ConnectionError("gone"))]
+        checker = HealthChecker(0.01, 0.02, checks=[good, bad, hangs, *pools, Nameless()])
+        health = await checker.check()
+        prefix = "TestHealthChecker.test_checks.<locals>."
+        assert {name: part.ok for name, part in health.parts.items()} == {
+            f"{prefix}good": True,
+            f"{prefix}bad": False,
+            f"{prefix}hangs": False,
+            "default": True,
+            "default (5)": False,
+            "Nameless": False,
+        }
+        assert f"{prefix}bad: full" in health.detail
+        assert "hangs: no answer within 0.02 s" in health.detail
+        assert "default (5): ConnectionError: gone" in health.detail
+        assert "Nameless: not ok" in health.detail
+
+    async def test_goes_on(self) -> None:
+        """Rounds go on in the background, and bring the latest answer."""
+        answers = iter([True, False])
+        asked = asyncio.Event()
+
+        async def check() -> bool:
+            answer = next(answers, None)
+
+            if answer is None:
+                asked.set()
+                return False
+
+            return answer
+
+        async with HealthChecker(0.001, 10, checks=[check]) as checker:
+            await asked.wait()
+            assert repr(checker) == f"<HealthChecker not well: {checker.detail}>"
+
+    async def test_misuse(self) -> None:
+        """Starting twice and times that make no sense are refused."""
+        async with HealthChecker() as checker:
+            with pytest.raises(UsageError, match="running already"):
+                await checker.start()
+
+        for interval, timeout in ((0, 1), (1, 1), (2, 1), (1, float("inf"))):
+            with pytest.raises(ConfigError, match="give 0 < interval < timeout"):
+                HealthChecker(interval, timeout)
+
+
+class TestSlots:
+    def test_file(self, tmp_path: Path) -> None:
+        """The file is its owner's alone, holds living processes, and goes with the last one."""
+        path = tmp_path / "slots"
+        one, two = ProcessTable(path), ProcessTable(path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        one.beat(5.0, well=True)
+        two.beat(6.0, well=False)
+        assert [(slot.pid, slot.beat, slot.well) for slot in two.alive()] == [
+            (os.getpid(), 5.0, True),
+            (os.getpid(), 6.0, False),
+        ]
+        one.close()
+        assert len(two.alive()) == 1
+        two.close()
+        assert not path.exists()
+
+    def test_the_dead_make_room(self, tmp_path: Path) -> None:
+        """A dead process's slot is taken over, and so is that of another process with its pid."""
+        path = tmp_path / "slots"
+        first = ProcessTable(path)
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+
+        for pid, start in ((ended.pid, 5), (os.getpid(), 1)):
+            _process_table._SLOT.pack_into(first._map, first._mine, pid, start, 1.0, 1)
+            assert first.alive() == []
+            second = ProcessTable(path)
+            assert second._mine == first._mine
+            second.abandon()
+
+        first.close()
+
+    def test_all_taken(self, tmp_path: Path) -> None:
+        """When there is no slot left, that is said."""
+        files = [ProcessTable(tmp_path / "slots") for _ in range(_process_table._SLOTS)]
+
+        with pytest.raises(UnavailableError, match="all 127 slots are taken"):
+            ProcessTable(tmp_path / "slots")
+
+        for file in files:
+            file.close()
+
+    def test_what_is_not_ours(self, tmp_path: Path) -> None:
+        """Links, other people's files and files with other contents are refused."""
+        target = tmp_path / "target"
+        target.write_bytes(b"precious")
+        (tmp_path / "link").symlink_to(target)
+
+        with pytest.raises(UnavailableError, match="cannot open"):
+            ProcessTable(tmp_path / "link")
+
+        with pytest.raises(ConfigError, match="holds something else"):
+            ProcessTable(target)
+
+        assert target.read_bytes() == b"precious"
+        os.mkfifo(tmp_path / "fifo")
+
+        with pytest.raises(ConfigError, match="not a plain file"):
+            ProcessTable(tmp_path / "fifo")
+
+        with pytest.raises(UnavailableError, match="cannot open"):
+            ProcessTable(tmp_path / "none" / "slots")
+
+    def test_removed_while_opening(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever opens a file that the last one just removes makes a new one."""
+        path = tmp_path / "slots"
+        path.touch()
+        opened = os.open
+        calls: list[object] = []
+
+        def opens(*args: Any) -> int:
+            descriptor = opened(*args)
+
+            if not args[1] & os.O_NOFOLLOW:  # touch() below
+                return descriptor
+
+            calls.append(args)
+
+            if len(calls) == 1:
+                path.unlink()
+            elif len(calls) == 2:
+                path.unlink()
+                path.touch()
+
+            return descriptor
+
+        monkeypatch.setattr("ws_pool._process_table.os.open", opens)
+        file = ProcessTable(path)
+        assert len(calls) == 3
+        assert path.stat().st_ino == os.fstat(file._fd).st_ino
+        file.close()
+
+    def test_process_start(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Only living processes have a start; without /proc all that live have the same."""
+        assert process_start(os.getpid()) == process_start(os.getpid())
+        zombie = subprocess.Popen([sys.executable, "-c", ""])
+        os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+        assert process_start(zombie.pid) is None
+        zombie.wait()
+        assert process_start(zombie.pid) is None
+
+        class Nowhere(type(Path())):  # type: ignore[misc]
+            def read_text(self) -> str:
+                raise FileNotFoundError
+
+            def exists(self) -> bool:
+                return False
+
+        monkeypatch.setattr(_process_table, "Path", Nowhere)
+        assert process_start(os.getpid()) == 0
+        assert process_start(zombie.pid) is None
+        monkeypatch.setattr("ws_pool._process_table.os.kill", _forbidden)
+        assert process_start(1) == 0
+
+    def test_runtime_directory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The user's runtime directory, or that for temporary files."""
+        monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+        assert runtime_directory() == Path("/run/user/7")
+        monkeypatch.delenv("XDG_RUNTIME_DIR")
+        assert runtime_directory().is_dir()
+
+
+class Worker:
+    """A worker process."""
+
+    def __init__(self, directory: Path, name: str, workers: int) -> None:
+        command = [sys.executable, str(WORKER), str(directory), name, str(workers)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.read() == "ready"
+
+    def read(self) -> str:
+        """Read a line."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def tell(self, line: str) -> None:
+        """Write a line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def ask(self) -> str:
+        """Ask for the node's health."""
+        self.tell("ask")
+        return self.read()
+
+    def until(self, wanted: str) -> str:
+        """Ask until the answer holds a text; the test's time limit is the bound."""
+        while wanted not in (answer := self.ask()):
+            pass
+
+        return answer
+
+    def end(self, signal_: int | None = None) -> None:
+        """End it, by a line or by a signal."""
+        if signal_ is None:
+            self.tell("end")
+        else:
+            self.process.send_signal(signal_)
+
+        self.process.wait(30)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Any]:
+    """Start workers; those left at the end are killed."""
+    workers: list[Worker] = []
+
+    def make(name: str, count: int) -> Worker:
+        worker = Worker(tmp_path, name, count)
+        workers.append(worker)
+        return worker
+
+    yield make
+
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.end(signal.SIGKILL)
+
+
+class TestProcessHealthChecker:
+    def test_kill_and_replace(self, start: Any, tmp_path: Path) -> None:
+        """A killed worker makes the node unwell, its replacement makes it well again."""
+        one = start("shop", 2)
+        assert one.ask() == "1 of 2 workers are well"
+        two = start("shop", 2)
+        assert (one.until("well"), two.until("well")) == ("well", "well")
+        two.end(signal.SIGKILL)
+        assert one.ask() == "1 of 2 workers are well"
+        three = start("shop", 2)
+        assert (one.ask(), three.ask()) == ("well", "well")
+        one.end()
+        three.end()
+        assert list(tmp_path.iterdir()) == [], "the last one removes the file"
+
+    def test_nothing_is_left_of_a_crash(self, start: Any) -> None:
+        """When all workers are killed, those of the next start count from nothing."""
+        for worker in [start("shop", 2), start("shop", 2)]:
+            worker.end(signal.SIGKILL)
+
+        one = start("shop", 2)
+        assert one.ask() == "1 of 2 workers are well"
+        start("shop", 2)
+        assert one.ask() == "well"
+
+    def test_services_do_not_meet(self, start: Any) -> None:
+        """Workers of another service do not count."""
+        one = start("shop", 2)
+        start("bank", 2)
+        assert one.ask() == "1 of 2 workers are well"
+
+    def test_a_blocked_worker(self, start: Any) -> None:
+        """A worker whose loop is blocked is alive but silent."""
+        one, two = start("shop", 2), start("shop", 2)
+        assert one.ask() == "well"
+        two.process.send_signal(signal.SIGSTOP)
+        assert one.until("silent") == f"1 of 2 workers are well; silent: {two.process.pid}"
+        two.process.send_signal(signal.SIGCONT)
+        assert one.until("well") in {"well", f"1 of 2 workers are well; silent: {two.process.pid}"}
+
+        while one.ask() != "well":
+            pass
+
+    def test_a_failing_check(self, start: Any) -> None:
+        """A worker that says it is not well makes the node unwell, for the others too."""
+        one, two = start("shop", 2), start("shop", 2)
+        two.tell("fail")
+        assert two.read() == "ok"
+        assert one.until("not well") == f"1 of 2 workers are well; not well: {two.process.pid}"
+        assert "this one:" in two.ask()
+
+    async def test_in_one_process(self, tmp_path: Path) -> None:
+        """It is a HealthChecker with a file; closed, or in a forked child, it knows nothing."""
+        clock = Clock()
+        checker = ProcessHealthChecker(1, directory=tmp_path, clock=clock)
+        assert checker.detail == "not checked yet"
+
+        async with checker:
+            assert checker.detail == ""
+            clock.now += 20
+            assert checker.detail.startswith("0 of 1 workers are well; silent: ")
+            await checker._round()
+            assert checker.detail == ""
+            clock.now -= 50
+            assert "silent" in checker.detail, "a time from another boot is no sign of life"
+            checker._pid = 1
+            assert checker.detail == "not checked yet"
+            await checker._round()
+            assert checker._pid == os.getpid()
+            checker._pid = 1
+
+        assert not checker.health
+        await checker.close()
+
+    def test_names(self) -> None:
+        """The derived name is stable in a process; names that are no file names are refused."""
+        assert ProcessHealthChecker().name == ProcessHealthChecker(4).name
+
+        for name in ("", "../x", "a/b", "x" * 101, ".hidden"):
+            with pytest.raises(ConfigError, match="name="):
+                ProcessHealthChecker(1, name=name)
+
+        for number in (0, 65, 1.5):
+            with pytest.raises(ConfigError, match="process_num="):
+                ProcessHealthChecker(number)  # type: ignore[arg-type]
+
+
+def _forbidden(pid: int, number: int) -> None:
+    raise PermissionError

@@ -1,0 +1,151 @@
+"""What the multiplexer knows about commands, and how it packs them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redis.asyncio.connection import Connection
+from redis.exceptions import DataError
+
+from ws_pool._redis.commands.table import (
+    Route,
+    block_seconds,
+    canonical,
+    is_read_only,
+    needs_arguments,
+    routing_of,
+)
+from ws_pool._redis.connection.encoder import CommandEncoder
+
+
+@pytest.mark.parametrize(
+    ("args", "route"),
+    [
+        (("GET", "k"), Route.SHARED),
+        ((b"blpop", "k", 0), Route.BLOCKING),
+        (("BRPOPLPUSH", "a", "b", 0), Route.BLOCKING),
+        (("WAIT", 1, 0), Route.BLOCKING),
+        (("XREAD", "STREAMS", "block", "0"), Route.SHARED),
+        (("XREAD", "COUNT", 1, b"block", 0, "STREAMS", "s", "$"), Route.BLOCKING),
+        (("XREADGROUP", "GROUP", "g", "c", "STREAMS", "s", ">"), Route.SHARED),
+        (("XREADGROUP", "GROUP", "g", "c", "BLOCK", 5, "STREAMS", "s", ">"), Route.BLOCKING),
+        (("XREADGROUP", "GROUP", "streams", "c", "BLOCK", 5, "STREAMS", "s", ">"), Route.BLOCKING),
+        (("XREADGROUP", "GROUP", "g", "block", "STREAMS", "s", ">"), Route.SHARED),
+        (("XREAD",), Route.SHARED),
+        (("SELECT 3",), Route.SESSION),
+        ((b"auth secret",), Route.SESSION),
+        (("BLPOP q 3",), Route.BLOCKING),
+        (("XREAD BLOCK 0 STREAMS s $",), Route.BLOCKING),
+        (("client  no-evict", "on"), Route.SESSION),
+        (("GET a",), Route.SHARED),
+        (("  ",), Route.SHARED),
+        (("CLIENT PAUSE", 1), Route.BLOCKING),
+        (("CLIENT", "pause", 1), Route.BLOCKING),
+        (("CLIENT ID",), Route.SHARED),
+        (("CLIENT", "REPLY", "OFF"), Route.SESSION),
+        (("CLIENT TRACKING", "ON"), Route.SESSION),
+        (("select", 1), Route.SESSION),
+        (("MULTI",), Route.SESSION),
+        (("SUBSCRIBE", "c"), Route.SESSION),
+        (("SPUBLISH", "c", "m"), Route.SHARED),
+        (("SOME.MODULE", "k"), Route.SHARED),
+    ],
+)
+def test_route(args: tuple[Any, ...], route: Route) -> None:
+    """Commands that block or change the session don't share a connection; all others do."""
+    assert routing_of(args) is route
+
+
+@pytest.mark.parametrize(
+    ("args", "read_only"),
+    [
+        (("GET", "k"), True),
+        ((b"hgetall", "k"), True),
+        (("OBJECT", "ENCODING", "k"), True),
+        (("OBJECT ENCODING", "k"), True),
+        (("SET", "k", "v"), False),
+        (("GETEX", "k"), False),
+        (("GETSET", "k", "v"), False),
+        (("SORT", "k"), False),
+        (("EVAL", "return 1", 0), False),
+        (("EVAL_RO", "return 1", 0), True),
+        (("SOME.MODULE", "k"), False),
+        (("XREADGROUP",), False),
+    ],
+)
+def test_read_only(args: tuple[Any, ...], read_only: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """Only what is known to read alone may be repeated."""
+    assert is_read_only(args) is read_only
+
+
+@pytest.mark.parametrize(
+    ("args", "seconds"),
+    [
+        (("BLPOP", "a", "b", 1.5), 1.5),
+        (("BLPOP", "a", 0), None),
+        (("BLPOP", "a", b"2"), 2.0),
+        (("BLPOP", "a", "nonsense"), None),
+        (("BLMPOP", 3, 1, "a", "LEFT"), 3.0),
+        (("BZMPOP",), None),
+        (("WAIT", 1, 250), 0.25),
+        (("WAIT",), None),
+        (("XREAD", "BLOCK", 100, "STREAMS", "s", "$"), 0.1),
+        (("XREAD", "STREAMS", "s", "$"), None),
+        (("MIGRATE", "h", 1, "k", 0, 5000), 5.0),
+        (("CLIENT PAUSE", 10), None),
+    ],
+)
+def test_block_seconds(args: tuple[Any, ...], seconds: float | None) -> None:
+    """How long a server may take over a command is read from the command."""
+    assert block_seconds(args) == seconds
+
+
+def test_names() -> None:
+    """Names are compared in one form, whatever form they come in."""
+    assert canonical(("CLIENT",)) == "CLIENT"
+    assert canonical((memoryview(b"get"), "k")) == "GET"
+    assert needs_arguments("xread")
+    assert needs_arguments(b"CLIENT")
+    assert not needs_arguments("CLIENT ID")
+
+
+class TestPacker:
+    """The bytes of commands."""
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+    @pytest.mark.parametrize(
+        "args",
+        [
+            ("GET", "key"),
+            ("SET", "ü", b"\x00\xff"),
+            ("SET", "k", 12, 1.5, -1, 1e300, 0.1, float("inf")),
+            ("SET", "k", bytearray(b"x"), memoryview(b"yz")),
+            ("CLIENT SETNAME", "me"),
+            (b"CLIENT SETNAME", b"me"),
+            (b"GET", ""),
+            ("SET", "k", "x" * 100_000),
+        ],
+    )
+    def test_the_same_bytes_as_redis_py(self, encoding: str, args: tuple[Any, ...]) -> None:
+        """Every kind of argument gives the bytes that redis-py gives."""
+        connection = Connection(encoding=encoding)
+        packer = CommandEncoder(connection.encoder.encode, fast=encoding == "utf-8")
+
+        try:
+            expected = b"".join(connection.pack_command(*args))
+        except DataError as error:  # redis-py 7 takes no bytearray
+            with pytest.raises(DataError, match=str(error)[:30]):
+                packer.pack(args)
+        else:
+            assert packer.pack(args) == expected
+            assert packer.pack_many([args, args]) == 2 * expected
+
+    @pytest.mark.parametrize("fast", [True, False])
+    @pytest.mark.parametrize("value", [True, None, object(), [], {}])
+    def test_what_redis_py_refuses(self, value: object, *, fast: bool) -> None:
+        """What redis-py refuses is refused with redis-py's error."""
+        packer = CommandEncoder(Connection().encoder.encode, fast=fast)
+
+        with pytest.raises(DataError, match="Invalid input of type"):
+            packer.pack(("SET", "k", value))  # type: ignore[arg-type]  # wrong on purpose

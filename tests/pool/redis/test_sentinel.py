@@ -1,0 +1,215 @@
+"""Sentinel behind the same class: the pool follows the master."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+import pytest
+from redis.exceptions import ReadOnlyError, RedisError
+
+from tests.servers import StartServer
+from tools.servers import RedisServer, SentinelServers
+from ws_pool._redis.connection.encoder import CommandEncoder
+from ws_pool._redis.connection.endpoint import Endpoint
+from ws_pool._redis.sentinel import FailoverListener, MasterResolver
+from ws_pool.errors import MaybeExecuted, UnavailableError
+from ws_pool.redis import RedisPool
+
+
+@pytest.mark.parametrize("valkey", [False, True], ids=["redis", "valkey"])
+async def test_a_fail_over_under_load(start_server: StartServer, *, valkey: bool) -> None:
+    """Through an ordered fail-over under load every command is served, or fails with a clear error."""
+    servers = start_server(SentinelServers, valkey=valkey)
+    outcomes: dict[str, int] = {"done": 0, "unknown": 0, "unsent": 0}
+    stop = asyncio.Event()
+
+    async def write(pool: RedisPool, name: str) -> None:
+        while not stop.is_set():
+            try:
+                await pool.redis.incr(name)
+                outcomes["done"] += 1
+            except MaybeExecuted:
+                outcomes["unknown"] += 1
+            except UnavailableError:
+                outcomes["unsent"] += 1
+                await asyncio.sleep(0.01)
+
+    async with RedisPool(sentinels=servers.addresses, service="mymaster", outage_timeout=20.0) as pool:
+        async with asyncio.TaskGroup() as group:
+            for number in range(20):
+                group.create_task(write(pool, f"n:{number}"))
+
+            while outcomes["done"] < 500:  # noqa: ASYNC110 - until it has happened elsewhere
+                await asyncio.sleep(0.01)
+
+            before = servers.master.port
+            await asyncio.to_thread(servers.failover)
+            reached = outcomes["done"]
+
+            while outcomes["done"] < reached + 500:  # noqa: ASYNC110 - until it has happened elsewhere
+                await asyncio.sleep(0.01)
+
+            stop.set()
+
+        after = servers.master.port
+        (lane,) = pool.statistics().shared
+
+    assert before != after
+    assert lane.endpoint.endswith(f":{after}")
+    assert outcomes["unsent"] == 0
+
+
+async def test_a_killed_master_is_replaced(start_server: StartServer) -> None:
+    """After SIGKILL of the master the pool finds the new one by itself; blocking commands do so too."""
+    servers = start_server(SentinelServers)
+
+    async with RedisPool(sentinels=servers.addresses, service="mymaster", outage_timeout=0.2) as pool:
+        await pool.redis.set("k", "v")
+        await pool.redis.wait(1, 5000)
+        before = servers.master
+        before.kill()
+        await asyncio.to_thread(servers.wait_failover, before)
+
+        async with asyncio.timeout(10):
+            while not (await pool.health()).ok:  # noqa: ASYNC110 - until it has happened elsewhere
+                await asyncio.sleep(0.02)
+
+        assert await pool.redis.get("k") == b"v"
+        assert await pool.redis.blpop("empty", timeout=0.01) is None
+
+
+async def test_a_sentinel_that_is_down_is_passed_over(
+    sentinel_servers: SentinelServers, sentinel_url: str
+) -> None:
+    """The first Sentinel that answers is believed."""
+    addresses = [("127.0.0.1", 1), *sentinel_servers.addresses]
+
+    async with RedisPool(sentinels=addresses, service="mymaster", db=1) as pool:
+        assert await pool.redis.ping()
+
+
+async def test_no_sentinel_knows_the_service(sentinel_servers: SentinelServers, sentinel_url: str) -> None:
+    """An unknown service and Sentinels that are down are named."""
+    pool = RedisPool(sentinels=[*sentinel_servers.addresses, "127.0.0.1:1"], service="nobody")
+
+    with pytest.raises(UnavailableError, match=r"master of 'nobody'.*does not know it.*127\.0\.0\.1:1"):
+        await pool.start()
+
+
+async def test_a_demoted_master_is_left(start_server: StartServer) -> None:
+    """When writes are refused because the master was demoted, the write goes to the new one, unnoticed."""
+    servers = start_server(SentinelServers)
+    master, (replica,) = servers.master, servers.replicas
+
+    async with RedisPool(sentinels=servers.addresses, service="mymaster", outage_timeout=20.0) as pool:
+        await pool.redis.set("k", 1)
+        master.command("REPLICAOF", replica.host, replica.port)  # behind the Sentinels' back
+        replica.command("REPLICAOF", "NO", "ONE")
+        writing = asyncio.ensure_future(pool.redis.set("k", 2))
+        assert await asyncio.wait_for(writing, 20)
+
+
+async def test_lent_connections_leave_a_demoted_master(start_server: StartServer) -> None:
+    """A blocking command that the old master refuses goes to the new one."""
+    servers = start_server(SentinelServers)
+    master, (replica,) = servers.master, servers.replicas
+
+    async with RedisPool(sentinels=servers.addresses, service="mymaster", outage_timeout=20.0) as pool:
+        assert pool._assembly is not None
+        assert pool._assembly.node is not None
+        await pool.redis.rpush("{q}", 1)
+        assert await pool.redis.blpop(["{q}"], 1)
+
+        while not pool.statistics().leased[0].idle:  # noqa: ASYNC110 - until it has been checked
+            await asyncio.sleep(0)
+
+        idle = pool._assembly.node.pool._ledger.idle[0].conn
+        master.command("REPLICAOF", replica.host, replica.port)  # behind the Sentinels' back
+        replica.command("REPLICAOF", "NO", "ONE")
+        waiting = asyncio.ensure_future(pool.redis.blpop(["{q}"], 20))
+
+        while int(replica.info("clients")["blocked_clients"]) == 0 and not waiting.done():  # noqa: ASYNC110 - until it waits
+            await asyncio.sleep(0.01)
+
+        replica.command("RPUSH", "{q}", 2)
+        assert await asyncio.wait_for(waiting, 30)
+        assert not idle.is_connected
+
+
+async def test_a_master_that_moves_replaces_lent_connections(redis_url: str) -> None:
+    """Also when the shared connections were quicker, and are with the new master already."""
+    async with RedisPool(url=redis_url) as pool:
+        assert pool._assembly is not None
+        assert pool._assembly.node is not None
+
+        for lane in pool._assembly.node.lanes:
+            lane.leave = lambda *_: False  # type: ignore[method-assign]
+
+        connection = await pool._assembly.node.leases.get_connection()
+        pool._assembly.follow("old", 1)
+        pool._assembly.follow("old", 1)
+        await pool._assembly.node.leases.release(connection)
+
+        while not pool.statistics().leased[0].idle:  # noqa: ASYNC110 - until it has been checked
+            await asyncio.sleep(0)
+
+        pool._assembly.follow("new", 1)
+
+        while pool.statistics().leased[0].size:  # noqa: ASYNC110 - until it is closed
+            await asyncio.sleep(0)
+
+
+async def test_without_sentinel_a_read_only_error_is_the_callers(start_server: StartServer) -> None:
+    """A pool on one address does not look for another master."""
+    master, replica = start_server(RedisServer), start_server(RedisServer)
+    replica.command("REPLICAOF", master.host, master.port)
+
+    async with RedisPool(url=replica.url) as pool:
+        with pytest.raises(ReadOnlyError):
+            await pool.redis.set("k", 1)
+
+
+async def test_listening_uses_tls_as_asking_does() -> None:
+    """The connection that hears of fail-overs begins with a TLS greeting when Sentinels want TLS."""
+    first: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first.set_result(await reader.readexactly(1))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        finder = MasterResolver(
+            [server.sockets[0].getsockname()],
+            "mymaster",
+            greeting=Endpoint(tls=ssl.create_default_context()),
+            master=Endpoint(),
+            packer=CommandEncoder(lambda value: str(value).encode(), fast=True),
+        )
+
+        with pytest.raises((OSError, RedisError)):
+            async with finder.listener():
+                pass
+
+        assert await first == b"\x16"
+
+
+async def test_nonsense_of_a_sentinel_is_survived(sentinel_servers: SentinelServers) -> None:
+    """A message that is no news of a fail-over is passed over, and the next one is heard."""
+    heard: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
+    finder = MasterResolver(
+        sentinel_servers.addresses,
+        "mymaster",
+        greeting=Endpoint(protocol=2),
+        master=Endpoint(),
+        packer=CommandEncoder(lambda value: str(value).encode(), fast=True),
+    )
+    watch = FailoverListener(finder, lambda host, port: heard.put_nowait((host, port)))
+
+    for nonsense in ("", "mymaster", "mymaster a b c d e", "mymaster 127.0.0.1 1 127.0.0.1 port"):
+        watch._heard(nonsense)
+
+    assert heard.empty()
+    watch._heard("mymaster 127.0.0.1 1 127.0.0.1 2")
+    assert await heard.get() == ("127.0.0.1", 2)
+    await watch.close()
