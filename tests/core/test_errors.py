@@ -21,6 +21,7 @@ from ws_core.errors import (
     UsageError,
     WsError,
     catch_error,
+    describe,
     set_error_logger,
 )
 
@@ -250,3 +251,31 @@ class TestCatchError:
         assert first == "ValueError: x"
         assert second.startswith("the logger of catch_error() failed: ValueError(")
         assert set_error_logger(before) is before
+
+
+class MuteError(Exception):
+    """An error of an application whose text cannot be made."""
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+class TestDescribe:
+    """`describe`."""
+
+    def test_never_empty(self) -> None:
+        """An error without a text is shown by the name of its class."""
+        assert (describe(ValueError("no port")), describe(TimeoutError())) == ("no port", "TimeoutError")
+        assert describe(ValueError("no port"), with_type=True) == "ValueError: no port"
+        assert describe(TimeoutError(), with_type=True) == "TimeoutError"
+
+    def test_a_broken_str_is_shown(self) -> None:
+        """An error whose ``__str__`` raises is described all the same, and `catch_error` survives it."""
+        assert (
+            describe(MuteError()) == "MuteError: its text cannot be shown, __str__ raised ZeroDivisionError"
+        )
+
+        with catch_error() as caught:
+            raise MuteError
+
+        assert isinstance(caught.error, MuteError)

@@ -66,9 +66,8 @@ class TestDefaultScheduler:
         assert task.scheduler is not None
 
         task.scheduler.clock = None  # type: ignore[assignment]
-        assert task.scheduler._wake is not None
         assert task.scheduler._host is not None
-        task.scheduler._wake.set()
+        task.scheduler.timer.wake()
         await asyncio.wait([task.scheduler._host])
         assert "has died" in caplog.text
 

@@ -13,9 +13,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from ws_tasks import ScheduleError
-from ws_tasks._calendar import parse_calendar
-from ws_tasks._plan import plan
-from ws_tasks._zones import resolve_zone
+from ws_tasks._cron import parse_cron
+from ws_tasks._due_runs import decide
 from ws_tasks.triggers import CronTrigger, IntervalTrigger, OnceTrigger
 
 
@@ -244,7 +243,7 @@ class TestCronTrigger:
         """A month of missed minutes is counted, not walked through."""
         trigger = CronTrigger("* * * * *", tz="Europe/Riga")
         end = at("2021-11-15T00:00:30+02:00")
-        decision = plan(trigger, end - 30 - 30 * 86400, end, latest=True, grace=None)
+        decision = decide(trigger, end - 30 - 30 * 86400, end, latest=True, grace=None)
         assert decision == (end - 30, end + 30, 30 * 24 * 60, 30)
 
     @pytest.mark.parametrize(
@@ -282,8 +281,8 @@ class TestCronTrigger:
         """Looking back or ahead further than fifty years gives nothing instead of looping."""
         trigger = CronTrigger("0 0 29 2 MON", tz="UTC")
         assert trigger.after(at("2026-01-01T00:00+00:00")) is not None
-        calendar = parse_calendar("0 0 29 2 *")
-        assert calendar.count(10, 5) == 0
+        cron = parse_cron("0 0 29 2 *")
+        assert cron.count(10, 5) == 0
         assert trigger.count(10, 5) == 0
 
         class Nothing:
@@ -296,81 +295,10 @@ class TestCronTrigger:
 
         for fixed in (False, True):
             trigger = CronTrigger("0 0 * * *", tz="Europe/Riga")
-            trigger._calendar = Nothing()  # type: ignore[assignment]
+            trigger._cron = Nothing()  # type: ignore[assignment]
             trigger.elapsed = not fixed
             assert trigger.after(0) is None
             assert trigger.last(0) is None
-
-    def test_calendar_gives_up_after_fifty_years(self) -> None:
-        """A calendar without dates answers None in both directions."""
-        calendar = parse_calendar("0 0 1 1 *")
-        calendar = type(calendar)("none", ["0"] * 6, calendar._cron)
-        calendar._months = frozenset()
-        assert calendar.at_or_after(0) is None
-        assert calendar.at_or_before(0) is None
-        assert calendar.count(0, 10**9) == 0
-
-
-class TestZones:
-    def test_order(self) -> None:
-        """The argument wins, then WS_TIMEZONE, then _TIMEZONE, then UTC."""
-        environ = {"WS_TIMEZONE": "Europe/Riga", "_TIMEZONE": "Asia/Shanghai"}
-        assert resolve_zone("Europe/Paris", environ) == ZoneInfo("Europe/Paris")
-        assert resolve_zone(None, environ) == ZoneInfo("Europe/Riga")
-        assert resolve_zone(None, {"WS_TIMEZONE": " ", "_TIMEZONE": "Asia/Shanghai"}) == ZoneInfo(
-            "Asia/Shanghai"
-        )
-        assert resolve_zone(None, {}) is UTC
-
-    def test_names_of_utc(self) -> None:
-        """All names of UTC are the one zone without arithmetic."""
-        assert resolve_zone("utc") is UTC
-        assert resolve_zone(ZoneInfo("Etc/UTC")) is UTC
-        assert resolve_zone(timezone.utc) is UTC  # noqa: UP017 - the other spelling
-
-    def test_reads_the_process_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without an argument the environment of the process decides."""
-        monkeypatch.setenv("WS_TIMEZONE", "Europe/Riga")
-        assert CronTrigger("@daily").zone == ZoneInfo("Europe/Riga")
-
-    @pytest.mark.parametrize("name", ["Mars/Phobos", "", "../etc/passwd", 5])
-    def test_refuses_unknown_zones(self, name: str) -> None:
-        """The message says which setting is wrong."""
-        with pytest.raises(ScheduleError, match="tz"):
-            resolve_zone(name)
-
-        text = str(name)
-
-        if text not in {"", "5"}:
-            with pytest.raises(ScheduleError, match="_TIMEZONE="):
-                resolve_zone(None, {"_TIMEZONE": text})
-
-
-class TestPlan:
-    def test_on_time(self) -> None:
-        """A run that is due is made, and the next one waited for."""
-        assert plan(IntervalTrigger(10), 20, 20.5, latest=True, grace=1) == (20, 30, 0, 0.5)
-
-    def test_too_late(self) -> None:
-        """A run later than the grace is not made."""
-        assert plan(IntervalTrigger(10), 20, 25, latest=True, grace=1) == (None, 30, 0, 5)
-
-    def test_latest_passes_over_the_others(self) -> None:
-        """Of several nominal times only the latest is made."""
-        assert plan(IntervalTrigger(10), 20, 55, latest=True, grace=None) == (50, 60, 3, 5)
-
-    def test_all_makes_one_after_the_other(self) -> None:
-        """Each nominal time is made, the next being due at once."""
-        assert plan(IntervalTrigger(10), 20, 55, latest=False, grace=None) == (20, 30, 0, 35)
-
-    def test_a_trigger_that_disagrees_with_itself(self) -> None:
-        """When nothing newer is found, the nominal time at hand is made."""
-
-        class Odd(IntervalTrigger):
-            def last(self, moment: float) -> float | None:
-                return None
-
-        assert plan(Odd(10), 20, 55, latest=True, grace=None) == (20, 30, 0, 35)
 
 
 def _field(values: list[int] | None) -> str:

@@ -15,7 +15,7 @@ from ws_core.errors import ConfigError
 from ws_web import Settings, SettingsError, global_setting
 from ws_web import settings as proxy
 from ws_web._masking import mask, mask_text
-from ws_web._sources import EnvironmentSource, nest, overlay
+from ws_web._settings_sources import EnvironmentSource, nest, overlay
 from ws_web.conf import LazySettings
 
 ORIGINAL = [

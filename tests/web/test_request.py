@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import Request as StarletteRequest
 
 from ws_web import Request, Settings, SettingsError, create_app
-from ws_web._clientip import client_ip, networks
+from ws_web._client_ip import client_ip, networks
 from ws_web.testing import AppClient
 
 PROXIES = networks(("10.0.0.0/8", "fd00::/8", "192.0.2.1"))

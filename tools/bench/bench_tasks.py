@@ -12,7 +12,7 @@ from apscheduler.triggers.cron import CronTrigger as TheirCronTrigger
 
 from tools.bench.harness import Candidate, Case, Suite, Target, main
 from ws_tasks import IntervalTask, Scheduler
-from ws_tasks._plan import plan
+from ws_tasks._due_runs import decide
 from ws_tasks.triggers import CronTrigger
 
 ABOUT = """\
@@ -121,7 +121,7 @@ class Theirs:
 def catch_up() -> None:
     """Decide what to do about a month of missed minutes."""
     now = END.timestamp()
-    decision = plan(CronTrigger("* * * * *", tz=ZONE), now - 30 * 86_400 - 30, now, latest=True, grace=None)
+    decision = decide(CronTrigger("* * * * *", tz=ZONE), now - 30 * 86_400 - 30, now, latest=True, grace=None)
 
     if decision.coalesced != 30 * 24 * 60:
         raise RuntimeError(decision)

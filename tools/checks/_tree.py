@@ -27,7 +27,9 @@ LOOK_AGAIN = 400
 TOO_LONG = 600
 
 PUBLIC_MODULES: Mapping[str, frozenset[str]] = {
-    "ws_core": frozenset({"errors", "metaclass", "component", "base", "testing"}),
+    "ws_core": frozenset(
+        {"errors", "metaclass", "component", "base", "backoff", "redaction", "metrics", "testing"}
+    ),
     "ws_logging": frozenset({"register", "intercept", "sink", "rotation", "context", "redact", "errors"}),
     "ws_tasks": frozenset(
         {"interface", "tasks", "scheduler", "triggers", "circular", "engine", "taskiq", "ntp", "errors"}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
-__all__ = ("ErrorLogger", "catch_error", "set_error_logger")
+__all__ = ("ErrorLogger", "catch_error", "describe", "set_error_logger")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -18,6 +18,33 @@ ErrorLogger = Callable[[Exception, str], object]
 """Takes a caught error, with its traceback, and the message to log it with."""
 
 _logger = logging.getLogger("ws_core")
+
+
+def describe(error: BaseException, *, with_type: bool = False) -> str:
+    """
+    Return an error as text for a message: never empty, and never an error of its own.
+
+    Args:
+        error: Any error; its ``__str__`` may be broken.
+        with_type: Put the name of its class before its text.
+
+    Example:
+        >>> describe(ValueError("not a port")), describe(TimeoutError())
+        ('not a port', 'TimeoutError')
+        >>> describe(ValueError("not a port"), with_type=True), describe(TimeoutError(), with_type=True)
+        ('ValueError: not a port', 'TimeoutError')
+    """
+    kind = type(error).__name__
+
+    try:
+        text = str(error)
+    except Exception as broken:  # noqa: BLE001 - __str__ of an error of the application may raise anything
+        return f"{kind}: its text cannot be shown, __str__ raised {type(broken).__name__}"
+
+    if not text:
+        return kind
+
+    return f"{kind}: {text}" if with_type else text
 
 
 def _log_by_stdlib(error: Exception, message: str) -> None:
@@ -150,7 +177,7 @@ class catch_error:  # noqa: N801 - the original's name; used like contextlib.sup
             return False
 
         self.error = error
-        message = f"{type(error).__name__}: {error}" if self._message is None else self._message
+        message = describe(error, with_type=True) if self._message is None else self._message
 
         try:
             _log(error, message)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from ws_core.errors import ConfigError, MissingExtraError, WsError
+from ws_core.errors import ConfigError, MissingExtraError, WsError, describe
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -266,7 +266,7 @@ def _load(entry: EntryPoint) -> Component:
     except Exception as error:
         message = (
             f"{entry.name} cannot be served: {entry.value} of {_owner(entry)} is broken"
-            f" ({type(error).__name__}: {error}): reinstall or remove it"
+            f" ({describe(error, with_type=True)}): reinstall or remove it"
         )
         raise ConfigError(message, setting=entry.name, distribution=_owner(entry)) from error
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ws_core._boundary import ErrorLogger, catch_error, set_error_logger
+from ws_core._boundary import ErrorLogger, catch_error, describe, set_error_logger
 
 __all__ = (
     "AcquireTimeout",
@@ -33,10 +33,11 @@ __all__ = (
     "UsageError",
     "WsError",
     "catch_error",
+    "describe",
     "set_error_logger",
 )
 
-catch_error.__module__ = __name__
+catch_error.__module__ = describe.__module__ = __name__
 
 
 class WsError(Exception):

@@ -1,6 +1,6 @@
 """Interval, crontab and one-shot tasks for asyncio and trio that never drop a late run silently."""
 
-from ws_tasks._execution import current_run as current_run
+from ws_tasks._instance import current_run as current_run
 from ws_tasks._options import TaskOptions as TaskOptions
 from ws_tasks.circular import AsyncCircularForFrame as AsyncCircularForFrame
 from ws_tasks.circular import AsyncCircularForSecond as AsyncCircularForSecond

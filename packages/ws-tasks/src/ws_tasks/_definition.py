@@ -11,7 +11,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 from anyio.lowlevel import RunVar
 
 from ws_core.errors import UsageError
-from ws_tasks._checks import check_seconds, check_whole
+from ws_tasks._validation import check_seconds, check_whole
 from ws_tasks.errors import ScheduleError
 from ws_tasks.triggers import CronTrigger
 

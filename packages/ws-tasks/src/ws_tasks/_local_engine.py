@@ -14,12 +14,12 @@ from typing import Any, Self, cast
 import anyio
 
 from ws_core.errors import ClosedError, UsageError
-from ws_tasks._checks import check_seconds, check_whole
 from ws_tasks._clock import Clock
 from ws_tasks._definition import Job, TaskDefinition, current_engine
-from ws_tasks._execution import Instance
+from ws_tasks._instance import Instance
 from ws_tasks._options import TaskOptions
 from ws_tasks._task import ScheduledTask
+from ws_tasks._validation import check_seconds, check_whole
 from ws_tasks.errors import JobCancelled, ScheduleError
 from ws_tasks.interface import Guard, TaskEvent
 from ws_tasks.scheduler import Scheduler

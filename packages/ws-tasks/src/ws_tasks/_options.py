@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeAlias, TypedDict
 
-from ws_tasks._checks import check_seconds, check_whole
+from ws_tasks._validation import check_seconds, check_whole
 from ws_tasks.errors import ScheduleError
 from ws_tasks.interface import Guard, Run
 

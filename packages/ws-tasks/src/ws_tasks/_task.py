@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from datetime import UTC, datetime
 from types import FunctionType
-from typing import Any, Literal
+from typing import Any
 
 from ws_core.errors import UsageError
 from ws_tasks._clock import Clock
-from ws_tasks._execution import Instance
+from ws_tasks._instance import Counters, Instance, State
 from ws_tasks._options import Options, TaskOptions, make_options
 from ws_tasks.errors import NotStartedError, ScheduleError
 from ws_tasks.interface import TaskInterface, TaskStatistics
@@ -22,39 +22,6 @@ from ws_tasks.triggers import Trigger
 __all__ = ("ScheduledTask",)
 
 _NO_KWARGS: Mapping[str, object] = {}
-
-
-class Counters:
-    """What a task has done so far."""
-
-    __slots__ = (
-        "cancelled",
-        "claimed_elsewhere",
-        "coalesced",
-        "failed",
-        "last_duration",
-        "last_error",
-        "late",
-        "overlap",
-        "retried",
-        "started",
-        "succeeded",
-        "timed_out",
-    )
-
-    def __init__(self) -> None:
-        self.started: int = 0
-        self.succeeded: int = 0
-        self.failed: int = 0
-        self.retried: int = 0
-        self.timed_out: int = 0
-        self.cancelled: int = 0
-        self.claimed_elsewhere: int = 0
-        self.coalesced: int = 0
-        self.late: int = 0
-        self.overlap: int = 0
-        self.last_duration: float | None = None
-        self.last_error: str | None = None
 
 
 class ScheduledTask(TaskInterface):
@@ -102,7 +69,7 @@ class ScheduledTask(TaskInterface):
             raise ScheduleError(f"{message}: a thread cannot be interrupted", task=self.name)
 
         self.scheduler: Scheduler | None = None
-        self.state: Literal["new", "running", "paused", "stopped"] = "new"
+        self.state: State = "new"
         self.trigger: Trigger | None = None
         self.nominal: float | None = None
         self.shift: float = 0.0
@@ -140,7 +107,7 @@ class ScheduledTask(TaskInterface):
         if self.state != "running" or self.nominal is None or self.scheduler is None or self.trigger is None:
             return None
 
-        return datetime.fromtimestamp(self.scheduler.timestamp(self.trigger, self.nominal), UTC)
+        return datetime.fromtimestamp(self.scheduler.timer.timestamp(self.trigger, self.nominal), UTC)
 
     def start(self, scheduler: Scheduler | None = None) -> None:
         """
@@ -161,7 +128,7 @@ class ScheduledTask(TaskInterface):
         self.trigger = self._make_trigger(scheduler.clock)
         self.state = "running"
         self.scheduler = scheduler
-        scheduler.enrol(self, self._first(self.trigger, scheduler.now(self.trigger)))
+        scheduler.register(self, self._first(self.trigger, scheduler.timer.now(self.trigger)))
 
     def stop(self, *, cancel: bool = False) -> Awaitable[None]:
         """
@@ -182,7 +149,7 @@ class ScheduledTask(TaskInterface):
         if self.state != "stopped":
             self.state = "stopped"
             self.nominal = None
-            scheduler.dismiss(self)
+            scheduler.remove(self)
 
         instances = self.active
 
@@ -198,7 +165,7 @@ class ScheduledTask(TaskInterface):
 
         if self.state == "running":
             self.state = "paused"
-            scheduler.suspend(self)
+            scheduler.timer.unschedule(self)
 
     def resume(self) -> None:
         """
@@ -210,8 +177,8 @@ class ScheduledTask(TaskInterface):
 
         if self.state == "paused" and self.trigger is not None:
             self.state = "running"
-            following = self.trigger.after(scheduler.now(self.trigger))
-            scheduler.schedule(self, self.nominal if following is None else following)
+            following = self.trigger.after(scheduler.timer.now(self.trigger))
+            scheduler.timer.schedule(self, self.nominal if following is None else following)
 
     def run_now(self) -> Awaitable[None]:
         """
@@ -229,7 +196,7 @@ class ScheduledTask(TaskInterface):
         if self.state == "stopped":
             raise NotStartedError(f"task {self.name!r} was stopped: start() it to run it", task=self.name)
 
-        instance = scheduler.runs.launch(self, scheduler.clock.time())
+        instance = scheduler.launch(self, scheduler.clock.time())
         return _Ended(() if instance is None else (instance,))
 
     def statistics(self) -> TaskStatistics:

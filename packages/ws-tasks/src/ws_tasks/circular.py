@@ -14,7 +14,7 @@ from typing import Self
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ws_tasks._checks import check_seconds, check_whole
+from ws_tasks._validation import check_seconds, check_whole
 
 __all__ = ("AsyncCircularForFrame", "AsyncCircularForSecond", "AsyncCircularForTimeout")
 

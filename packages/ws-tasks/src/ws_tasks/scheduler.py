@@ -1,59 +1,78 @@
-"""Who wakes up when a task is due, and who looks after the runs.
+"""The scheduler: its life, its tasks, and what its parts need of it.
 
-All due times are in two heaps, one per clock: intervals follow the monotonic clock, crontabs and
-dates the wall clock. One timer waits for the earlier of both, for 30 seconds at most, so that
-a suspended machine or a clock that is set is noticed soon.
+When a task is due is decided by `ws_tasks._timer`, how a run begins and ends by `ws_tasks._runner`,
+and what happens in a run by `ws_tasks._run`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
+from collections.abc import Awaitable, Callable
 from contextvars import Context
-from datetime import UTC, datetime
+from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import anyio
 import anyio.abc
-from anyio.lowlevel import RunVar, checkpoint
+from anyio.lowlevel import RunVar
 
 from ws_core.errors import ClosedError, UsageError
-from ws_tasks._checks import check_seconds
 from ws_tasks._clock import Clock, SystemClock
-from ws_tasks._execution import Instance
-from ws_tasks._home import asyncio_loop, loop_marker, running_loop
-from ws_tasks._plan import plan
-from ws_tasks._runs import Runs
-from ws_tasks._timeline import Timeline
-from ws_tasks.interface import TaskEvent
-from ws_tasks.triggers import Trigger
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ws_tasks._task import ScheduledTask
+from ws_tasks._event_loop import asyncio_loop, loop_marker, running_loop
+from ws_tasks._instance import Instance, ManagedTask
+from ws_tasks._runner import Runner
+from ws_tasks._timer import Timer
+from ws_tasks._validation import check_seconds
+from ws_tasks.interface import TaskEvent, TaskStatistics
 
 __all__ = ("Scheduler", "current_scheduler")
 
 logger: logging.Logger = logging.getLogger("ws_tasks")
 
-_LONGEST_SLEEP = 30.0
-_BATCH = 500
 _CLEAN_UP = 5.0  # seconds for cancelled runs to end
-_STEP = 1.0  # seconds by which the wall clock must jump to count as set
-_CORRECTION = 3 * 3600.0  # Debian's cron: a larger step is a correction, all times start anew
-
-_LEVELS = {  # failures are logged where they are reported, with their traceback
-    "claimed_elsewhere": logging.DEBUG,
-    "failed": logging.DEBUG,
-    "timed_out": logging.DEBUG,
-}
+_QUIET = frozenset({"claimed_elsewhere", "failed", "timed_out"})
 
 _default: RunVar[Scheduler | None] = RunVar("ws_tasks_default_scheduler", None)
 
-_T = TypeVar("_T", bound="ScheduledTask")
+
+class SchedulableTask(ManagedTask, Protocol):
+    """A task that can be added to a scheduler; `ws_tasks.tasks` has the classes."""
+
+    @property
+    def running(self) -> bool:
+        """Whether the task has been started and has not ended."""
+        ...
+
+    @property
+    def next_run_time(self) -> datetime | None:
+        """The next nominal time, or None when paused, stopped or exhausted."""
+        ...
+
+    def start(self, scheduler: Scheduler) -> None:
+        """Begin to make runs."""
+
+    def stop(self) -> Awaitable[None]:
+        """Make no more runs; await the result to wait for those under way."""
+        ...
+
+    def pause(self) -> None:
+        """Make no runs until resumed."""
+
+    def resume(self) -> None:
+        """Make runs again."""
+
+    def run_now(self) -> Awaitable[None]:
+        """Make a run beside the schedule; await the result to wait for its end."""
+        ...
+
+    def statistics(self) -> TaskStatistics:
+        """Return the counters and the state now."""
+        ...
+
+
+_T = TypeVar("_T", bound=SchedulableTask)
 
 
 class Scheduler:
@@ -99,25 +118,22 @@ class Scheduler:
         self._drain_timeout = check_seconds("drain_timeout", drain_timeout, zero=True)
         self._max_threads = max_threads
         self._on_event = on_event
-        self._monotonic = Timeline()
-        self._wall = Timeline()
-        self._tasks: dict[ScheduledTask, None] = {}
-        self.runs: Runs = Runs(self)
+        self._tasks: dict[ManagedTask, SchedulableTask] = {}
+        self.runs: Runner = Runner(self)
+        self.timer: Timer = Timer(self)
         self._group: anyio.abc.TaskGroup | None = None
-        self._home: object = None
-        self._wake: anyio.Event | None = None
-        self._offset: float | None = None
+        self._loop: object = None
         self._host: asyncio.Task[None] | None = None  # the reference keeps it alive
         self._closing = False
 
     def __repr__(self) -> str:
-        state = "closed" if self._closing else "new" if self._home is None else "open"
+        state = "closed" if self._closing else "new" if self._loop is None else "open"
         return f"<Scheduler {self.name!r} {state}, {len(self._tasks)} tasks>"
 
     async def __aenter__(self) -> Self:
         self._check_new()
         group = await self._open()
-        group.start_soon(self._run, name=f"ws_tasks scheduler {self.name}")
+        group.start_soon(self._follow_timer, name=f"ws_tasks scheduler {self.name}")
         return self
 
     async def __aexit__(
@@ -141,14 +157,44 @@ class Scheduler:
         """Whether `close` has been called."""
         return self._closing
 
+    def start(self) -> None:
+        """
+        Open without a block, in a background task of the running loop, until `close` is called.
+
+        Raises:
+            UsageError: It is open already, or no event loop is running.
+            ClosedError: It was closed.
+        """
+        self._check_new()
+        loop_id = loop_marker()
+
+        if loop_id is None:
+            raise UsageError("a scheduler is started from a coroutine: no event loop is running here")
+
+        self._loop = loop_id  # tasks may be added before the first turn
+
+        if _default.get(None) is None:
+            _default.set(self)
+
+        # The background task gets no context, rather than that of whoever happened to come first.
+        loop = asyncio_loop()
+
+        if loop is None:
+            import trio  # noqa: PLC0415 - the running loop is trio's
+
+            trio.lowlevel.spawn_system_task(self._serve, name="ws_tasks", context=Context())
+        else:
+            self._host = loop.create_task(self._serve(), name="ws_tasks", context=Context())
+            self._host.add_done_callback(_report_end)
+
     def add(self, task: _T) -> _T:
         """Start a task here and return it."""
         task.start(self)
         return task
 
-    def tasks(self, tag: str | None = None) -> list[ScheduledTask]:
+    def tasks(self, tag: str | None = None) -> list[SchedulableTask]:
         """List the tasks that have not ended, all or those with a tag."""
-        return [task for task in self._tasks if tag is None or task.tag == tag]
+        return [task for task in self._tasks.values() if tag is None or task.tag == tag]
 
     def stop(self, tag: str | None = None) -> None:
         """Stop all tasks, or those with a tag."""
@@ -176,23 +222,22 @@ class Scheduler:
             The ids of runs that did not end even so: functions in threads, which cannot be
             interrupted, and coroutines that refuse to be cancelled.
         """
-        if self._home is not None:
+        if self._loop is not None:
             self.check_loop()
 
         self._closing = True
-        patience = self._drain_timeout if timeout is None else timeout
+        drain_timeout = self._drain_timeout if timeout is None else timeout
 
-        for task in list(self._tasks):
+        for task in self.tasks():
             task.stop()
 
         if _default.get(None) is self:
             _default.set(None)
 
-        if self._wake is not None:
-            self._wake.set()
+        self.timer.wake()
 
         with anyio.CancelScope(shield=True):
-            await self.runs.wait_idle(patience)
+            await self.runs.wait_idle(drain_timeout)
             self.runs.cancel_all()
             await self.runs.wait_idle(_CLEAN_UP)
 
@@ -206,17 +251,19 @@ class Scheduler:
 
         return leftovers
 
-    # For tasks: check, enrol, schedule, launch.
+    # For tasks and runs.
 
     def check_loop(self) -> None:
-        """Refuse the use from another event loop, thread or no loop at all."""
-        if self._home is not running_loop() and self._home is not loop_marker():
+        """Refuse the use from another event loop, another thread or no loop at all."""
+        # A trio that is a guest in asyncio has a marker of its own, and callbacks of asyncio run
+        # beside any task: either of the two may be the scheduler's.
+        if self._loop is not running_loop() and self._loop is not loop_marker():
             message = f"scheduler {self.name!r} belongs to another event loop: use it from its own"
             raise UsageError(message, scheduler=self.name)
 
     def check_usable(self) -> None:
         """Refuse the use before opening, after closing or from another event loop."""
-        if self._home is None:
+        if self._loop is None:
             message = f"scheduler {self.name!r} is not open: enter it with `async with`"
             raise UsageError(message, scheduler=self.name)
 
@@ -225,56 +272,31 @@ class Scheduler:
         if self._closing:
             raise ClosedError(f"scheduler {self.name!r} is closed", scheduler=self.name)
 
-    def now(self, trigger: Trigger) -> float:
-        """Return the current moment on the trigger's clock."""
-        return self.clock.time() if trigger.wall else self.clock.monotonic()
+    def register(self, task: _T, nominal: float | None) -> None:
+        """Add a task and wait for its first nominal time."""
+        self._tasks[task] = task
+        self.timer.schedule(task, nominal)
 
-    def timestamp(self, trigger: Trigger, nominal: float) -> float:
-        """Express a nominal time in seconds since the epoch."""
-        return nominal if trigger.wall else nominal + self.clock.time() - self.clock.monotonic()
-
-    def enrol(self, task: ScheduledTask, nominal: float | None) -> None:
-        """Take a task in."""
-        self._tasks[task] = None
-        self.schedule(task, nominal)
-
-    def schedule(self, task: ScheduledTask, nominal: float | None) -> None:
-        """Wait for a task's next nominal time, or let it end."""
-        task.nominal = nominal
-
-        if nominal is None:
-            self.end_if_done(task)
-            return
-
-        jitter = task.options.jitter
-        task.shift = random.random() * jitter if jitter else 0.0
-        timeline = self._timeline(task)
-
-        if timeline.push(nominal + task.shift, task) and self._wake is not None:
-            self._wake.set()
-
-    def suspend(self, task: ScheduledTask) -> None:
-        """Do not wait for a task any more; it stays a member."""
-        self._timeline(task).discard(task)
-
-    def dismiss(self, task: ScheduledTask) -> None:
-        """Let a task go, with the runs in its queue."""
-        self.suspend(task)
-
+    def remove(self, task: ManagedTask) -> None:
+        """Stop a task's schedule and cancel the runs in its queue."""
+        self.timer.unschedule(task)
         self.runs.drop_queue(task)
-        self.end_if_done(task)
+        self.remove_if_finished(task)
 
-    def end_if_done(self, task: ScheduledTask) -> None:
-        """Let a task go that has nothing left to do."""
+    def remove_if_finished(self, task: ManagedTask) -> None:
+        """Remove a task that has nothing left to do."""
         if task.nominal is None and not task.active and not task.queue and task.state != "paused":
             task.state = "stopped"
             self._tasks.pop(task, None)
 
+    def launch(self, task: ManagedTask, timestamp: float) -> Instance | None:
+        """Make a run for a nominal time, by the task's rule for overlap."""
+        return self.runs.launch(task, timestamp)
+
     def emit(self, event: TaskEvent) -> None:
-        """Tell the watcher, or the log."""
-        level = (
-            logging.DEBUG if event.kind in {"claimed_elsewhere", "failed", "timed_out"} else logging.WARNING
-        )
+        """Report an event to `on_event` and to the log."""
+        # Failures are logged in full, with their traceback, where they are reported.
+        level = logging.DEBUG if event.kind in _QUIET else logging.WARNING
         logger.log(level, "task %r: %s: %s", event.task, event.kind, event.detail)
 
         if self._on_event is not None:
@@ -283,158 +305,15 @@ class Scheduler:
             except Exception:
                 logger.exception("on_event of scheduler %r failed", self.name)
 
-    # The timer.
-
-    async def _run(self) -> None:
-        while not self._closing:
-            self._wake = anyio.Event()
-            self._look_at_clock()
-
-            if self._fire_due(_BATCH):
-                await checkpoint()
-            else:
-                await self.clock.wait(self._wake, self._delay())
-
-    def _delay(self) -> float:
-        delay = _LONGEST_SLEEP
-
-        if (due := self._monotonic.first()) is not None:
-            delay = min(delay, due - self.clock.monotonic())
-
-        if (due := self._wall.first()) is not None:
-            delay = min(delay, due - self.clock.time())
-
-        return max(delay, 0.0)
-
-    def _fire_due(self, budget: int) -> bool:
-        """Fire what is due, within a budget; tell whether something is left."""
-        for timeline, read in ((self._monotonic, self.clock.monotonic), (self._wall, self.clock.time)):
-            now = read()
-
-            while (due := timeline.first()) is not None and due <= now:
-                if not budget:
-                    return True
-
-                budget -= 1
-                task = timeline.pop()
-
-                try:
-                    self._fire(task, now)
-                except Exception as error:
-                    # A trigger made by somebody else. It would fail again at once: end the task.
-                    logger.exception("the trigger of task %r failed, the task has ended", task.name)
-                    self.emit(TaskEvent("broken", task.name, repr(error), error=error))
-                    task.state = "stopped"
-                    task.nominal = None
-                    self.end_if_done(task)
-
-        return False
-
-    def _fire(self, task: ScheduledTask, now: float) -> None:
-        trigger, nominal, options = task.trigger, task.nominal, task.options
-        assert trigger is not None and nominal is not None  # noqa: S101, PT018 - only such tasks are in a heap
-
-        decision = plan(
-            trigger,
-            nominal,
-            now - task.shift,
-            latest=options.coalesce == "latest",
-            grace=options.misfire_grace,
-        )
-        timestamp = self.timestamp(trigger, nominal if decision.nominal is None else decision.nominal)
-
-        if decision.coalesced:
-            task.counters.coalesced += decision.coalesced
-            detail = f"{decision.coalesced} earlier runs were due too and are passed over"
-            scheduled_at = datetime.fromtimestamp(timestamp, UTC)
-            self.emit(TaskEvent("coalesced", task.name, detail, scheduled_at))
-
-        if decision.nominal is None:
-            task.counters.late += 1
-            detail = f"{decision.late:.3g} s late, more than misfire_grace={options.misfire_grace}"
-            scheduled_at = datetime.fromtimestamp(timestamp, UTC)
-            self.emit(TaskEvent("skipped_late", task.name, detail, scheduled_at))
-        else:
-            self.runs.launch(task, timestamp)
-
-        self.schedule(task, decision.following)
-
-    def _look_at_clock(self) -> None:
-        """
-        Notice when the wall clock was set.
-
-        Set forward, what became due is late and runs. Set back, tasks that follow elapsed time
-        go on from the new time, and fixed times that ran already do not run again, unless the
-        step is so large that it corrects a wrong date.
-        """
-        offset = self.clock.time() - self.clock.monotonic()
-        step = 0.0 if self._offset is None else offset - self._offset
-        self._offset = offset
-
-        if abs(step) < _STEP:
-            return
-
-        self.emit(TaskEvent("clock_step", "", f"the wall clock went {step:+.3f} s"))
-
-        if step > 0:
-            return
-
-        now = self.clock.time()
-
-        for task in list(self._wall):
-            trigger = task.trigger
-
-            if trigger is not None and (trigger.elapsed or step <= -_CORRECTION):
-                self._wall.discard(task)
-                self.schedule(task, trigger.after(now))
-
-    def _timeline(self, task: ScheduledTask) -> Timeline:
-        return self._wall if task.trigger is not None and task.trigger.wall else self._monotonic
-
-    def statistics(self) -> dict[str, int]:
-        """Count tasks, runs under way and busy threads."""
-        return {"tasks": len(self._tasks), "running": len(self.runs), "threads": len(self.threads)}
-
-    def start(self) -> None:
-        """
-        Open without a block, in a background task of the running loop, until `close` is called.
-
-        Raises:
-            UsageError: It is open already, or no event loop is running.
-            ClosedError: It was closed.
-        """
-        self._check_new()
-        home = loop_marker()
-
-        if home is None:
-            raise UsageError("a scheduler is started from a coroutine: no event loop is running here")
-
-        self._home = home  # tasks may be added before the first turn
-
-        if _default.get(None) is None:
-            _default.set(self)
-
-        # The background task gets no context, rather than that of whoever happened to come first.
-        loop = asyncio_loop()
-
-        if loop is None:
-            import trio  # noqa: PLC0415 - the running loop is trio's
-
-            trio.lowlevel.spawn_system_task(self._serve, name="ws_tasks", context=Context())
-        else:
-            self._host = loop.create_task(self._serve(), name="ws_tasks", context=Context())
-            self._host.add_done_callback(_report_end)
-
     def _check_new(self) -> None:
         if self._closing:
             raise ClosedError(f"scheduler {self.name!r} was closed: make a new one", scheduler=self.name)
 
-        if self._home is not None:
+        if self._loop is not None:
             raise UsageError(f"scheduler {self.name!r} is open already", scheduler=self.name)
 
     async def _open(self) -> anyio.abc.TaskGroup:
-        self._home = loop_marker()
-        self._wake = anyio.Event()
+        self._loop = loop_marker()
         self.limiter = anyio.CapacityLimiter(self._max_threads)
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
@@ -445,14 +324,22 @@ class Scheduler:
 
         return self._group
 
+    async def _follow_timer(self) -> None:
+        while not self._closing:
+            await self.timer.turn()
+
     async def _serve(self) -> None:
         """Run until `close` is called from elsewhere, or the loop ends."""
         await self._open()
 
         try:
-            await self._run()
+            await self._follow_timer()
         finally:
             await self.__aexit__(None, None, None)
+
+    def statistics(self) -> dict[str, int]:
+        """Count tasks, runs under way and busy threads."""
+        return {"tasks": len(self._tasks), "running": len(self.runs), "threads": len(self.threads)}
 
 
 def _report_end(host: asyncio.Task[None]) -> None:

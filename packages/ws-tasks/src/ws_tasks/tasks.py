@@ -7,11 +7,11 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, tzinfo
 from typing import Any, Unpack
 
-from ws_tasks._checks import check_seconds
 from ws_tasks._clock import Clock
 from ws_tasks._options import TaskOptions
 from ws_tasks._task import ScheduledTask
-from ws_tasks._zones import resolve_zone
+from ws_tasks._timezones import resolve_zone
+from ws_tasks._validation import check_seconds
 from ws_tasks.errors import ScheduleError
 from ws_tasks.triggers import CronTrigger, IntervalTrigger, OnceTrigger, Trigger
 

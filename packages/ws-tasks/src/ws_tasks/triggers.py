@@ -13,9 +13,9 @@ import math
 from datetime import UTC, datetime, tzinfo
 from typing import Protocol
 
-from ws_tasks._calendar import DAY, parse_calendar
-from ws_tasks._checks import check_seconds
-from ws_tasks._zones import is_fixed, resolve_zone
+from ws_tasks._cron import DAY, parse_cron
+from ws_tasks._timezones import is_fixed, resolve_zone
+from ws_tasks._validation import check_seconds
 from ws_tasks.errors import ScheduleError
 
 __all__ = ("CronTrigger", "IntervalTrigger", "OnceTrigger", "Trigger")
@@ -161,17 +161,17 @@ class CronTrigger:
         '2021-03-28T04:00:00+03:00'
     """
 
-    __slots__ = ("_calendar", "_fixed_zone", "elapsed", "expression", "wall", "zone")
+    __slots__ = ("_cron", "_fixed_zone", "elapsed", "expression", "wall", "zone")
 
     def __init__(self, expression: str, *, tz: str | tzinfo | None = None) -> None:
         if not isinstance(expression, str):
             raise ScheduleError(f"a crontab expression must be text, not {expression!r}")
 
-        self._calendar = parse_calendar(expression)
+        self._cron = parse_cron(expression)
         self.expression: str = expression
         self.zone: tzinfo = resolve_zone(tz)
         self._fixed_zone = is_fixed(self.zone)
-        self.elapsed: bool = not self._calendar.fixed
+        self.elapsed: bool = not self._cron.fixed
         self.wall: bool = True
 
     def __repr__(self) -> str:
@@ -199,14 +199,14 @@ class CronTrigger:
             return 0
 
         if not self.elapsed:
-            return self._calendar.count(self._settled(low), self._settled(high))
+            return self._cron.count(self._settled(low), self._settled(high))
 
         total = 0
 
         while low < high:
             offset = self._offset(low + 1)
             until = min(self._constant_until(low + 1) - 1, high)
-            total += self._calendar.count(low + offset, until + offset)
+            total += self._cron.count(low + offset, until + offset)
             low = until
 
         return total
@@ -216,7 +216,7 @@ class CronTrigger:
     def _next_elapsed(self, second: int) -> float | None:
         while True:
             offset = self._offset(second)
-            local = self._calendar.at_or_after(second + offset)
+            local = self._cron.at_or_after(second + offset)
 
             if local is None:
                 return None
@@ -234,7 +234,7 @@ class CronTrigger:
     def _last_elapsed(self, second: int) -> float | None:
         while True:
             offset = self._offset(second)
-            local = self._calendar.at_or_before(second + offset)
+            local = self._cron.at_or_before(second + offset)
 
             if local is None:
                 return None
@@ -250,7 +250,7 @@ class CronTrigger:
     # Fixed times: each local time has one instant, and later local times never have earlier ones.
 
     def _next_fixed(self, second: int) -> float | None:
-        local = self._calendar.at_or_after(second + self._offset(second))
+        local = self._cron.at_or_after(second + self._offset(second))
 
         while local is not None:
             found = self._instant(local)
@@ -258,12 +258,12 @@ class CronTrigger:
             if found >= second:
                 return float(found)
 
-            local = self._calendar.at_or_after(local + 1)
+            local = self._cron.at_or_after(local + 1)
 
         return None
 
     def _last_fixed(self, second: int) -> float | None:
-        local = self._calendar.at_or_before(self._settled(second))
+        local = self._cron.at_or_before(self._settled(second))
         return None if local is None else float(self._instant(local))
 
     def _settled(self, second: int) -> int:

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ws_core.component import Component
 from ws_core.errors import WsError
-from ws_web._bodylimit import BodyLimitMiddleware
+from ws_web._body_limit import BodyLimitMiddleware
 from ws_web._components import prepare, running
 from ws_web._importing import load
 from ws_web.conf import Settings

@@ -30,7 +30,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from ws_web import global_setting as default
 from ws_web._masking import is_secret_name, mask
-from ws_web._sources import (
+from ws_web._settings_sources import (
     DotenvSource,
     EnvironmentSource,
     ModuleSource,
@@ -136,7 +136,7 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - replaced by our own, see `_sources`
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - replaced by our own, see `_settings_sources`
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - replaced by our own
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - replaced by our own
     ) -> tuple[PydanticBaseSettingsSource, ...]:

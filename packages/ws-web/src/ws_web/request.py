@@ -14,8 +14,8 @@ from fastapi.routing import APIRoute as FastAPIRoute
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response as StarletteResponse
 
-from ws_web._clientip import client_ip, networks
-from ws_web._wrapping import plan
+from ws_web._client_ip import client_ip, networks
+from ws_web._envelope import plan
 from ws_web.response import Envelope, Problem
 
 __all__ = ("APIRoute", "APIRouter", "Request")

@@ -18,7 +18,7 @@ from cronsim import CronSim, CronSimError
 
 from ws_tasks.errors import ScheduleError
 
-__all__ = ("Calendar", "parse_calendar")
+__all__ = ("CronExpression", "parse_cron")
 
 DAY = 86_400
 EPOCH = date(1970, 1, 1).toordinal()
@@ -36,7 +36,7 @@ _ALIASES = {
 }
 
 
-class Calendar:
+class CronExpression:
     """
     The local times that a crontab expression names.
 
@@ -161,7 +161,7 @@ class Calendar:
 
 
 @lru_cache(maxsize=1024)
-def parse_calendar(expression: str) -> Calendar:
+def parse_cron(expression: str) -> CronExpression:
     """
     Parse a crontab expression of five fields, or six with the seconds first, or an @name.
 
@@ -169,7 +169,7 @@ def parse_calendar(expression: str) -> Calendar:
         expression: For example ``"*/5 * * * *"``, ``"0 9 * * MON-FRI"`` or ``"@daily"``.
 
     Returns:
-        The calendar; equal expressions share one.
+        The expression; equal texts share one.
 
     Raises:
         ScheduleError: A field is wrong (the message names it), or the expression names no date.
@@ -192,13 +192,13 @@ def parse_calendar(expression: str) -> Calendar:
     if len(fields) == 5:
         fields.insert(0, "0")
 
-    calendar = Calendar(expression, fields, _parse(expression, fields))
+    cron = CronExpression(expression, fields, _parse(expression, fields))
 
-    if calendar.at_or_after(0) is None:
+    if cron.at_or_after(0) is None:
         message = f"crontab {expression!r} names no date within fifty years: check day, month and weekday"
         raise ScheduleError(message, expression=expression)
 
-    return calendar
+    return cron
 
 
 def _parse(expression: str, fields: list[str]) -> CronSim:

@@ -5,37 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import deque
-from typing import TYPE_CHECKING
 
 import anyio
 import anyio.abc
 
-from ws_tasks._execution import Instance, execute
-from ws_tasks._home import asyncio_loop
+from ws_tasks._event_loop import asyncio_loop
+from ws_tasks._instance import Instance, ManagedTask, RunHost
+from ws_tasks._run import execute
 from ws_tasks.interface import TaskEvent
 
-if TYPE_CHECKING:
-    from ws_tasks._task import ScheduledTask
-    from ws_tasks.scheduler import Scheduler
-
-__all__ = ("Runs",)
+__all__ = ("Runner",)
 
 
-class Runs:
+class Runner:
     """
     The runs under way of one scheduler.
 
     On asyncio each is a task of its own, which is several times cheaper than a member of a task
     group; this class does what the group would do. On trio they are members of a group.
-
-    Args:
-        scheduler: Whose they are.
     """
 
-    __slots__ = ("_backlog", "_context", "_group", "_idle", "_instances", "_loop", "_scheduler")
+    __slots__ = ("_backlog", "_context", "_group", "_host", "_idle", "_instances", "_loop")
 
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
+    def __init__(self, host: RunHost) -> None:
+        self._host = host
         self._instances: set[Instance] = set()
         self._backlog: list[Instance] = []
         self._context: contextvars.Context | None = None
@@ -57,7 +50,7 @@ class Runs:
 
         self._backlog.clear()
 
-    def launch(self, task: ScheduledTask, timestamp: float) -> Instance | None:
+    def launch(self, task: ManagedTask, timestamp: float) -> Instance | None:
         """Begin a run, or do what the task's overlap rule says when it cannot begin."""
         instance = Instance(task, timestamp)
         options = task.options
@@ -77,7 +70,7 @@ class Runs:
         elif options.overlap == "skip" or len(task.queue) >= options.max_queued:
             task.counters.overlap += 1
             detail = "the run before has not ended"
-            self._scheduler.emit(TaskEvent("skipped_overlap", task.name, detail, instance.run.scheduled_at))
+            self._host.emit(TaskEvent("skipped_overlap", task.name, detail, instance.run.scheduled_at))
             return None
 
         task.queue.append(instance)
@@ -93,7 +86,7 @@ class Runs:
         else:
             self._spawn(instance)
 
-    def drop_queue(self, task: ScheduledTask) -> None:
+    def drop_queue(self, task: ManagedTask) -> None:
         """Cancel the runs that wait for an earlier one to end."""
         while task.queue:
             self._cancelled(task.queue.popleft())
@@ -107,10 +100,10 @@ class Runs:
         """Return the ids of the runs under way."""
         return {instance.run.id for instance in self._instances}
 
-    async def wait_idle(self, patience: float) -> None:
+    async def wait_idle(self, seconds: float) -> None:
         """Wait until no run is under way, for some seconds at most."""
         if self._loop is not None:
-            # Those that the loop has cancelled before their first step will never tell.
+            # A task that the loop cancelled before its first step never reaches its `finally`.
             for instance in [i for i in self._instances if i.handle is None or i.handle.done()]:
                 self._ended(instance, completed=False)
 
@@ -118,7 +111,7 @@ class Runs:
             if self._idle is None or self._idle.is_set():
                 self._idle = anyio.Event()
 
-            with anyio.move_on_after(patience):
+            with anyio.move_on_after(seconds):
                 await self._idle.wait()
 
     def _spawn(self, instance: Instance) -> None:
@@ -127,13 +120,13 @@ class Runs:
         context = self._context.copy()
 
         if self._loop is not None:
-            instance.handle = self._loop.create_task(self._look_after(instance), context=context)
+            instance.handle = self._loop.create_task(self._supervise(instance), context=context)
         else:
             instance.scope = anyio.CancelScope()
-            context.run(self._group.start_soon, self._look_after, instance)
+            context.run(self._group.start_soon, self._supervise, instance)
 
-    async def _look_after(self, instance: Instance) -> None:
-        clock = self._scheduler.clock
+    async def _supervise(self, instance: Instance) -> None:
+        clock = self._host.clock
         counters = instance.task.counters
         counters.started += 1
         began = clock.monotonic()
@@ -142,10 +135,10 @@ class Runs:
         try:
             if instance.scope is not None:
                 with instance.scope:
-                    await execute(self._scheduler, instance)
+                    await execute(self._host, instance)
                     completed = True
             elif not instance.cancel_called:
-                await execute(self._scheduler, instance)
+                await execute(self._host, instance)
                 completed = True
         except asyncio.CancelledError:
             if not instance.cancel_called:
@@ -167,7 +160,7 @@ class Runs:
         if task.queue and len(task.active) < task.options.max_instances:
             self.begin(task.queue.popleft())
 
-        self._scheduler.end_if_done(task)
+        self._host.remove_if_finished(task)
 
         if not self._instances and self._idle is not None:
             self._idle.set()
@@ -177,5 +170,5 @@ class Runs:
         task.counters.cancelled += 1
         instance.cancelled = True
         detail = "the run was cancelled"
-        self._scheduler.emit(TaskEvent("cancelled", task.name, detail, instance.run.scheduled_at))
+        self._host.emit(TaskEvent("cancelled", task.name, detail, instance.run.scheduled_at))
         instance.finish()

@@ -15,7 +15,7 @@ from tests.tasks._support import Calls, VirtualClock, Watcher, on_both_loops, sc
 from ws_tasks import IntervalTask, Run, RunTimeout, Scheduler
 
 
-class TestFailures:
+class TestRunFailures:
     @staticmethod
     @on_both_loops
     async def test_an_error_stops_nothing() -> None:

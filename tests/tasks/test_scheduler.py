@@ -10,10 +10,9 @@ from anyio.lowlevel import checkpoint
 
 from tests.tasks._support import START, Calls, VirtualClock, Watcher, on_both_loops, scheduler, settle
 from ws_tasks import CrontabTask, IntervalTask, OnceTask
-from ws_tasks._timeline import Timeline
 
 
-class TestTiming:
+class TestScheduler:
     @staticmethod
     @on_both_loops
     async def test_interval_keeps_its_pace() -> None:
@@ -229,23 +228,3 @@ class TestTiming:
             clock.step(-86400 * 365)
             await clock.advance(31)
             assert task.next_run_time == datetime(2026, 1, 1, 12, tzinfo=UTC)
-
-
-def test_timeline_forgets_the_stale() -> None:
-    """Starting and stopping for ever does not grow the heap."""
-    timeline = Timeline()
-    task = IntervalTask(1, print)
-    other = IntervalTask(1, print)
-    timeline.push(0, other)
-
-    for round_ in range(10_000):
-        timeline.push(round_, task)
-        timeline.discard(task)
-        timeline.discard(task)
-
-    assert len(timeline) == 1
-    assert len(timeline._heap) < 200
-    assert list(timeline) == [other]
-    assert timeline.first() == 0
-    assert timeline.pop() is other
-    assert timeline.first() is None

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from ws_tasks.triggers import Trigger
 
-__all__ = ("Plan", "plan")
+__all__ = ("Decision", "decide")
 
 
-class Plan(NamedTuple):
+class Decision(NamedTuple):
     """
     The decision.
 
@@ -26,7 +26,7 @@ class Plan(NamedTuple):
     late: float
 
 
-def plan(trigger: Trigger, nominal: float, now: float, *, latest: bool, grace: float | None) -> Plan:
+def decide(trigger: Trigger, nominal: float, now: float, *, latest: bool, grace: float | None) -> Decision:
     """
     Decide which run to make now and when to look again.
 
@@ -57,4 +57,4 @@ def plan(trigger: Trigger, nominal: float, now: float, *, latest: bool, grace: f
 
     late = max(0.0, now - nominal)
     too_late = grace is not None and late > grace
-    return Plan(None if too_late else nominal, following, coalesced, late)
+    return Decision(None if too_late else nominal, following, coalesced, late)

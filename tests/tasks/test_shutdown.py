@@ -13,7 +13,7 @@ from ws_core.errors import ClosedError, UsageError
 from ws_tasks import IntervalTask, Scheduler
 
 
-class TestClosing:
+class TestShutdown:
     @staticmethod
     @on_both_loops
     async def test_drains() -> None:

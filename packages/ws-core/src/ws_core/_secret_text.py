@@ -1,0 +1,290 @@
+"""Mask secrets in text, in time that is linear in its length.
+
+No expression here is tried at every position over an unbounded stretch: a plain search finds the
+places that may be of interest, and what is looked at around such a place is bounded or is not looked
+at again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from ws_core._secret_names import SecretNames
+
+__all__ = ("MASK", "TextMasker", "mask_userinfo")
+
+MASK: Final = "***"
+
+_URL = re.compile(r"[^\s\"'<>`]*")
+_LONGEST_USERINFO: Final = 4096  # characters from "://" in which the "@" of a URL is looked for
+_SCHEME: Final = 32  # characters before "://"
+_NAME: Final = 64  # characters of a name before the part that makes it secret
+_NAME_CHARACTERS = re.compile(r"[\w.\-]*")
+
+# The quotes of JSON inside JSON are escaped, once more for each level: \" and \\\" and so on.
+_QUOTE = re.compile(r"[bBuUrRfF]{0,2}(\\{0,15})([\"'])")
+_QUOTED: Final = {
+    '"': re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL),
+    "'": re.compile(r"(?:[^'\\]++|\\.)*+", re.DOTALL),
+}
+_BRACKETS = re.compile(
+    r""""(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.)*+'|[\[{(]|[\]})]|[^\[\]{}()"']++|.""", re.DOTALL
+)
+_BARE = re.compile(r"[^\s,;&\"']++")
+_CLOSERS: Final = ")]}>"
+_NOTHING: Final = frozenset({"", "none", "null", "nil", "true", "false", "undefined"})
+# Authorization: SCHEME CREDENTIALS; the credentials of these schemes are lists of parameters.
+_LISTING = re.compile(
+    r"(?:digest|hawk|oauth|signature|mac|aws4-hmac-sha\d+|scram-sha-\d+)\b[^\r\n]*", re.IGNORECASE
+)
+_SCHEMED = re.compile(r"[\w.\-+/=~]++(?:[ \t]++[^\s,;&\"']++)?")
+_COOKIES = re.compile(r"[^\s;,\"']++(?:;[ \t]*+[^\s;,\"']++)*+")
+_BEARER = re.compile(r"\b(bearer[ \t]+)[\w.\-~+/]{8,}+=*+", re.IGNORECASE)
+_JWT = re.compile(r"\beyJ[\w\-]{8,}+\.[\w\-]++\.[\w\-]*+")
+_KEY = re.compile(
+    r"(-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----)(.*?)(-----END [A-Z ]{0,32}PRIVATE KEY-----|\Z)", re.DOTALL
+)
+
+
+class TextMasker:
+    """Masks secrets in texts, for one set of names."""
+
+    def __init__(self, names: SecretNames) -> None:
+        self._is_secret = names.matches
+        stems = sorted({_stem(name) for name in names.words})
+        self._stems = tuple(
+            stem for stem in stems if not any(other in stem for other in stems if other != stem)
+        )
+        # A secret name, the rest of its word, what closes it (quotes, brackets), and "=" or ":" or
+        # the "," of a pair. All repetitions are bounded.
+        self._heads = re.compile(
+            rf"(?P<name>(?:{_alternatives(names.words)})[\w\-]{{0,14}})"
+            r"(?P<close>[\\\"'\])]{0,16})(?P<gap>[ \t]{0,8})(?:[=:]{1,2}>?|(?P<pair>,))\s{0,8}"
+        )
+
+    def mask(self, text: str) -> str:
+        """Return the text with its secrets masked."""
+        if "://" in text:
+            text = _mask_urls(text)
+
+        lower = text.lower()
+
+        for stem in self._stems:
+            if stem in lower:
+                text = self._mask_named(text, lower)
+                break
+
+        if "bearer" in lower:
+            text = _BEARER.sub(rf"\1{MASK}", text)
+
+        if "eyJ" in text:
+            text = _JWT.sub(MASK, text)
+
+        if "PRIVATE KEY-----" in text:
+            text = _KEY.sub(rf"\1{MASK}\3", text)
+
+        return text
+
+    def _mask_named(self, text: str, lower: str) -> str:
+        """Mask what stands behind the names of secrets."""
+        if len(lower) != len(text):  # a few letters have a longer lower case: then only ASCII matters
+            lower = text.translate(_ASCII_LOWER)
+
+        parts: list[str] = []
+        done = at = 0
+
+        while head := self._heads.search(lower, at):
+            at = head.end()
+            start, end = head.span("name")
+            before = text[max(done, start - _NAME) : start][::-1]
+            matched = _NAME_CHARACTERS.match(before)
+            before = matched[0][::-1] if matched else ""
+
+            if not self._is_secret(before + text[start:end]):
+                # What follows may be a name itself: level=token: x
+                at = head.start() + 1
+                continue
+
+            span = _pair_value(text, head, before) if head["pair"] else _value(text, at, text[start:end])
+
+            if span is not None:
+                parts += (text[done : span[0]], MASK)
+                done = at = span[1]
+
+        return "".join((*parts, text[done:])) if parts else text
+
+
+_ASCII_LOWER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
+
+
+def _stem(name: str) -> str:
+    """Return a part of a name that every notation of it has."""
+    return name.rpartition("_")[2]
+
+
+def _alternatives(names: Iterable[str]) -> str:
+    """Return an expression for names, by first letters: most positions of a text are ruled out by them."""
+    by_letter: dict[str, list[str]] = {}
+
+    for name in sorted(names, key=lambda name: (-len(name), name)):
+        by_letter.setdefault(name[0], []).append(re.escape(name[1:]).replace("_", "[_\\-. ]?"))
+
+    return "|".join(f"{re.escape(letter)}(?:{'|'.join(ends)})" for letter, ends in sorted(by_letter.items()))
+
+
+def _value(text: str, at: int, name: str) -> tuple[int, int] | None:
+    """Return where the value that begins at a place stands, without its quotes; None when there is none."""
+    quote = _QUOTE.match(text, at)
+
+    if quote is not None:
+        return _quoted(text, quote)
+
+    if at < len(text) and text[at] in "[{(":
+        return _bracketed(text, at)
+
+    lower = name.lower()
+
+    if lower.startswith("authorization"):
+        match = _LISTING.match(text, at) or _SCHEMED.match(text, at)
+    elif lower.startswith("cookie"):
+        match = _COOKIES.match(text, at)
+    else:
+        match = _BARE.match(text, at)
+
+    if match is None:
+        return None
+
+    value = match[0].rstrip(_CLOSERS)
+    return None if value.lower() in _NOTHING else (at, at + len(value))
+
+
+def _quoted(text: str, quote: re.Match[str]) -> tuple[int, int] | None:
+    """Return where the inside of a quoted value stands; without a closing quote it ends with the text."""
+    start = quote.end()
+    escapes, mark = quote[1], quote[2]
+
+    if not escapes:
+        body = _QUOTED[mark].match(text, start)
+        end = body.end() if body else len(text)
+    else:
+        # Inside an escaped text the value ends at the same number of backslashes and the same quote;
+        # with more backslashes a quote belongs to the value.
+        closing = escapes + mark
+        end = text.find(closing, start)
+
+        while end > start and text[end - 1] == "\\":
+            end = text.find(closing, end + 1)
+
+        end = len(text) if end < 0 else end
+
+    return (start, end) if end > start else None
+
+
+def _bracketed(text: str, at: int) -> tuple[int, int]:
+    """Return where a list, tuple or mapping stands; without a closing bracket it ends with the text."""
+    depth, end = 0, at
+
+    while end < len(text):
+        part = _BRACKETS.match(text, end)
+        assert part is not None  # noqa: S101 - its last branch matches any character
+        end = part.end()
+
+        if part[0] in "[{(":
+            depth += 1
+        elif part[0] in ")}]":
+            depth -= 1
+
+            if not depth:
+                break
+
+    return at, end
+
+
+def _pair_value(text: str, head: re.Match[str], before: str) -> tuple[int, int] | None:
+    """Return the value of a pair, as in ``('password', 'x')`` or ``[b"authorization", b"x"]``."""
+    start = head.start("name") - len(before)
+    opening = text[max(0, start - 5) : start].rstrip("\\\"'bB")
+    quote = _QUOTE.match(text, head.end())
+
+    if not head["close"].endswith(('"', "'")) or not opening.endswith(("(", "[")) or quote is None:
+        return None
+
+    span = _quoted(text, quote)
+
+    if span is None:
+        return None
+
+    rest = text[span[1] : span[1] + len(quote[1]) + 3].lstrip("\\\"' ")
+    return span if rest.startswith((")", "]")) else None
+
+
+def _mask_urls(text: str) -> str:
+    """Mask the passwords in the URLs of a text."""
+    parts: list[str] = []
+    done = 0
+    at = text.find("://")
+    sign = -1
+
+    while at >= 0:
+        start = at + 3
+
+        if sign < start:
+            sign = text.find("@", start)
+
+            if sign < 0:
+                break
+
+        if sign - start <= _LONGEST_USERINFO:
+            found = _URL.match(text, start, start + _LONGEST_USERINFO)
+            rest = found[0] if found else ""
+            masked = mask_userinfo(text[max(done, at - _SCHEME) : at], rest)
+
+            if masked is not rest:
+                parts += (text[done:start], masked)
+                done = start = start + len(rest)
+
+        at = text.find("://", start)
+
+    return "".join((*parts, text[done:])) if parts else text
+
+
+def mask_userinfo(scheme: str, rest: str) -> str:
+    """Return what follows the ``://`` of a URL with its password masked, or the same object."""
+    at = _end_of_userinfo(rest)
+
+    if at <= 0:
+        return rest
+
+    user, colon, password = rest[:at].partition(":")
+
+    if colon:
+        return f"{user}:{MASK}{rest[at:]}" if password and password != MASK else rest
+
+    # A user alone is a token in the URLs of web servers (https://ghp_x@github.com), and a harmless
+    # name in those of databases (mysql://root@localhost).
+    is_web = scheme.lower().endswith(("http", "https"))
+    return f"{MASK}{rest[at:]}" if is_web and user != MASK else rest
+
+
+def _end_of_userinfo(rest: str) -> int:
+    """
+    Return where the ``@`` before the host stands, or -1.
+
+    A password that should have been percent-encoded may hold ``/``, ``@``, ``?`` or ``#``. When in
+    doubt too much is masked rather than too little.
+    """
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    host, colon, port = authority.partition(":")
+
+    if "@" not in authority and (
+        not colon or (host and (port.isdigit() or not port)) or host.startswith("[")
+    ):
+        return -1  # a host; an "@" further on belongs to the path or the query
+
+    if not colon:
+        return authority.rfind("@")
+
+    at = re.split("[?#]", rest, maxsplit=1)[0].rfind("@")
+    return at if at >= 0 else rest.rfind("@")

@@ -1,0 +1,198 @@
+"""One run of a task, and what the parts of a scheduler know of tasks and of each other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol
+
+import anyio
+
+from ws_core.errors import NotReadyError
+from ws_tasks._clock import Clock
+from ws_tasks._options import Options
+from ws_tasks.interface import Run, TaskEvent
+from ws_tasks.triggers import Trigger
+
+__all__ = ("Counters", "Instance", "ManagedTask", "RunHost", "State", "current_instance", "current_run")
+
+State = Literal["new", "running", "paused", "stopped"]
+
+current_instance: ContextVar[Instance] = ContextVar("ws_tasks_current_run")
+"""The run that the running code is part of."""
+
+
+class Counters:
+    """What a task has done so far."""
+
+    __slots__ = (
+        "cancelled",
+        "claimed_elsewhere",
+        "coalesced",
+        "failed",
+        "last_duration",
+        "last_error",
+        "late",
+        "overlap",
+        "retried",
+        "started",
+        "succeeded",
+        "timed_out",
+    )
+
+    def __init__(self) -> None:
+        self.started: int = 0
+        self.succeeded: int = 0
+        self.failed: int = 0
+        self.retried: int = 0
+        self.timed_out: int = 0
+        self.cancelled: int = 0
+        self.claimed_elsewhere: int = 0
+        self.coalesced: int = 0
+        self.late: int = 0
+        self.overlap: int = 0
+        self.last_duration: float | None = None
+        self.last_error: str | None = None
+
+
+class ManagedTask(Protocol):
+    """A task as its scheduler and its runs see it."""
+
+    func: Callable[..., Any]  # any function of the user's
+    args: tuple[object, ...]
+    kwargs: dict[str, object] | Mapping[str, object]
+    is_async: bool
+    options: Options
+    tag: str
+    state: State
+    trigger: Trigger | None
+    nominal: float | None
+    """The nominal time that the task waits for, on the trigger's clock."""
+    shift: float
+    """The jitter added to that time."""
+    ticket: int
+    """The task's valid entry in a heap; 0 when it is in none."""
+    active: tuple[Instance, ...]
+    queue: deque[Instance] | None
+
+    @property
+    def name(self) -> str:
+        """The task's name in messages and run ids."""
+        ...
+
+    @property
+    def counters(self) -> Counters:
+        """What the task has done so far."""
+        ...
+
+
+class RunHost(Protocol):
+    """The scheduler as its runs see it."""
+
+    clock: Clock
+    limiter: anyio.CapacityLimiter | None
+    threads: set[Instance]
+
+    def emit(self, event: TaskEvent) -> None:
+        """Report an event."""
+        ...
+
+    def remove_if_finished(self, task: ManagedTask) -> None:
+        """Remove a task that has nothing left to do."""
+        ...
+
+
+class Instance:
+    """A run that has begun or waits in its task's queue."""
+
+    __slots__ = (
+        "_done",
+        "attempt",
+        "cancel_called",
+        "cancelled",
+        "ended",
+        "failure",
+        "handle",
+        "scope",
+        "task",
+        "timestamp",
+        "value",
+    )
+
+    def __init__(self, task: ManagedTask, timestamp: float) -> None:
+        self.task: ManagedTask = task
+        self.timestamp: float = timestamp  # the nominal time, in seconds since the epoch
+        self.attempt: int = 1
+        self.ended: bool = False
+        self.cancelled: bool = False
+        self.cancel_called: bool = False
+        self.handle: asyncio.Task[None] | None = None  # on asyncio, once begun
+        self.scope: anyio.CancelScope | None = None  # on trio, once begun
+        self.value: object = None
+        self.failure: BaseException | None = None
+        self._done: anyio.Event | None = None
+
+    @property
+    def run(self) -> Run:
+        """The run as the running function sees it."""
+        return Run(self.task.name, datetime.fromtimestamp(self.timestamp, UTC), self.attempt)
+
+    def cancel(self) -> None:
+        """Cancel the run; one that has not taken its first step will not take it."""
+        self.cancel_called = True
+
+        if self.scope is not None:
+            self.scope.cancel()
+        elif self.handle is not None:
+            # Not at once: the run may be the caller, which first finishes what it is doing.
+            self.handle.get_loop().call_soon(self.handle.cancel)
+
+    def call(self) -> Any:  # whatever the function returns
+        """Call the function."""
+        return self.task.func(*self.task.args, **self.task.kwargs)
+
+    def finish(self) -> None:
+        """Mark the run as ended and wake those that wait for it."""
+        self.ended = True
+
+        if self._done is not None:
+            self._done.set()
+
+    async def wait(self) -> None:
+        """Wait until the run has ended."""
+        if self.ended:
+            return
+
+        if self._done is None:
+            self._done = anyio.Event()
+
+        await self._done.wait()
+
+
+def current_run() -> Run:
+    """
+    Return the run that the calling function is part of, in coroutines and threads alike.
+
+    Raises:
+        NotReadyError: The caller is not run by a task.
+
+    Example:
+        ```python
+        import anyio
+        from ws_tasks import OnceTask, Scheduler, current_run
+
+        async def report() -> None:
+            print(current_run().name, current_run().attempt)
+
+        async with Scheduler() as scheduler:
+            task = scheduler.add(OnceTask(3600, report, name="report"))
+            await task.run_now()
+        ```
+    """
+    try:
+        return current_instance.get().run
+    except LookupError:
+        raise NotReadyError("current_run() was called outside of a run of a task") from None

@@ -1,0 +1,214 @@
+"""The attempts of a run: guard, threads, timeouts, retries and the error boundary."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+import random
+from collections.abc import Callable
+
+import anyio
+import anyio.to_thread
+
+from ws_tasks._instance import Instance, RunHost, current_instance
+from ws_tasks.errors import RunTimeout
+from ws_tasks.interface import EventKind, Guard, TaskEvent
+
+__all__ = ("execute",)
+
+logger = logging.getLogger("ws_tasks")
+
+
+async def execute(host: RunHost, instance: Instance) -> None:
+    """Make all attempts of a run; only cancellation, exit and interrupt leave this function."""
+    task = instance.task
+    options = task.options
+    counters = task.counters
+
+    if options.guard is not None and not await _claim(host, instance, options.guard):
+        return
+
+    current_instance.set(instance)
+
+    while (failure := await _attempt(host, instance)) is not None:
+        counters.last_error = f"{type(failure).__name__}: {failure}"
+
+        if instance.attempt > options.retries or not isinstance(failure, options.retry_on):
+            counters.failed += 1
+            instance.failure = failure
+            await _report(host, instance, failure)
+            return
+
+        delay = backoff(instance.attempt, options.retry_wait, options.retry_max_wait, random.random())
+        detail = f"attempt {instance.attempt} of {options.retries + 1} failed, next one in {delay:.3g} s"
+        detail = f"{detail}: {failure!r}"
+        host.emit(TaskEvent("failed", task.name, detail, instance.run.scheduled_at, failure))
+        await host.clock.sleep(delay)
+        counters.retried += 1
+        instance.attempt += 1
+
+    counters.succeeded += 1
+
+
+def backoff(attempt: int, first: float, most: float, fraction: float) -> float:
+    """Return the exponential wait after an attempt, with up to the first wait as jitter."""
+    return min(most, first * float(2 ** min(attempt - 1, 60)) + first * fraction)
+
+
+async def _claim(host: RunHost, instance: Instance, guard: Guard) -> bool:
+    """Ask the guard for the run; without an answer the run is not made, which is safe."""
+    task, run = instance.task, instance.run
+
+    try:
+        if await guard.claim(run.id, task.options.guard_ttl):
+            return True
+    except Exception as error:  # noqa: BLE001 - the guard is foreign code
+        task.counters.failed += 1
+        task.counters.last_error = f"guard: {type(error).__name__}: {error}"
+        await _report(host, instance, error)
+        return False
+
+    task.counters.claimed_elsewhere += 1
+    host.emit(TaskEvent("claimed_elsewhere", task.name, "another process makes it", run.scheduled_at))
+    return False
+
+
+async def _attempt(host: RunHost, instance: Instance) -> BaseException | None:
+    """Make one attempt; return what it raised."""
+    task = instance.task
+
+    try:
+        if not task.is_async:
+            instance.value = await _call_in_thread(host, instance)
+        elif task.options.timeout is None:
+            instance.value = await instance.call()
+        else:
+            instance.value = await _call_in_time(instance, task.options.timeout)
+    except anyio.get_cancelled_exc_class():
+        if instance.cancel_called or _cancelled_from_outside():
+            raise
+
+        # The function let a CancelledError out that nobody asked for, such as that of a future
+        # it waited for. For asyncio the run would just vanish; it is a failure like any other.
+        return RuntimeError("the function raised a cancellation that nobody asked for")
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - the boundary: a task never dies silently
+        return error
+
+    return None
+
+
+async def _call_in_time(instance: Instance, timeout: float) -> object:  # noqa: ASYNC109 - the task's option
+    value = None
+
+    with anyio.move_on_after(timeout) as scope:
+        value = await instance.call()
+
+    if scope.cancelled_caught:
+        raise _timed_out(instance, timeout)
+
+    return value
+
+
+async def _call_in_thread(host: RunHost, instance: Instance) -> object:
+    """
+    Call a plain function in a thread.
+
+    A thread cannot be interrupted. A timeout is therefore announced when it is due, but the run
+    ends, and makes room for the next, only when the function returns.
+    """
+    call = functools.partial(_tracked, host.threads, instance)
+    timeout = instance.task.options.timeout
+
+    if timeout is None:
+        [value] = await anyio.to_thread.run_sync(call, limiter=host.limiter, abandon_on_cancel=True)
+    else:
+        [value] = await _watch(host, instance, timeout, call)
+
+    # A plain function, such as a lambda, may have made a coroutine.
+    return await value if inspect.isawaitable(value) else value
+
+
+async def _watch(
+    host: RunHost, instance: Instance, limit: float, call: Callable[[], list[object]]
+) -> list[object]:
+    """Call in a thread, and announce when it takes too long."""
+    overdue = False
+    result: list[object] = []
+    failure: Exception | None = None
+
+    async def announce() -> None:
+        nonlocal overdue
+        await anyio.sleep(limit)
+        overdue = True
+        detail = f"the thread runs longer than {limit:g} s and cannot be interrupted"
+        run = instance.run
+        host.emit(TaskEvent("overdue", run.name, detail, run.scheduled_at))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(announce)
+
+        try:
+            result = await anyio.to_thread.run_sync(call, limiter=host.limiter, abandon_on_cancel=True)
+        except Exception as error:  # noqa: BLE001 - kept out of the group, raised below
+            failure = error
+
+        group.cancel_scope.cancel()
+
+    if overdue:
+        raise _timed_out(instance, limit) from failure
+
+    if failure is not None:
+        raise failure
+
+    return result
+
+
+def _tracked(threads: set[Instance], instance: Instance) -> list[object]:
+    threads.add(instance)
+
+    try:
+        # In a list, because trio takes a coroutine as a result for a mistake.
+        return [instance.call()]
+    finally:
+        threads.discard(instance)
+
+
+def _timed_out(instance: Instance, timeout: float) -> RunTimeout:
+    instance.task.counters.timed_out += 1
+    run = instance.run
+    message = f"task {run.name!r} took longer than its timeout of {timeout:g} s"
+    return RunTimeout(message, task=run.name, timeout=timeout, run=run.id)
+
+
+def _cancelled_from_outside() -> bool:
+    try:
+        current = asyncio.current_task()
+    except RuntimeError:
+        current = None
+
+    # On trio a cancellation always comes from a cancel scope.
+    return current is None or current.cancelling() > 0
+
+
+async def _report(host: RunHost, instance: Instance, failure: BaseException) -> None:
+    task, run = instance.task, instance.run
+    kind: EventKind = "timed_out" if isinstance(failure, RunTimeout) else "failed"
+    host.emit(TaskEvent(kind, task.name, repr(failure), run.scheduled_at, failure))
+    handler = task.options.on_error
+
+    if handler is None:
+        logger.error("run %s failed", run.id, exc_info=failure)
+        return
+
+    try:
+        answer = handler(failure, run)
+
+        if inspect.isawaitable(answer):
+            await answer
+    except Exception:
+        logger.exception("on_error of task %r failed", task.name)
+        logger.error("run %s failed", run.id, exc_info=failure)  # noqa: TRY400 - the run's own error
