@@ -42,12 +42,12 @@ class VirtualClock:
     async def wait(self, event: anyio.Event, seconds: float) -> None:
         async with anyio.create_task_group() as group:
 
-            async def until(wait: Callable[[], Awaitable[object]]) -> None:
+            async def first_of(wait: Callable[[], Awaitable[object]]) -> None:
                 await wait()
                 group.cancel_scope.cancel()
 
-            group.start_soon(until, event.wait)
-            group.start_soon(until, functools.partial(self.sleep, seconds))
+            group.start_soon(first_of, event.wait)
+            group.start_soon(first_of, functools.partial(self.sleep, seconds))
 
     async def sleep(self, seconds: float) -> None:
         entry = (self._now + seconds, anyio.Event())
@@ -59,7 +59,7 @@ class VirtualClock:
             self._sleepers.remove(entry)
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass, stopping at each moment at which somebody wants to wake."""
+        """Let time pass, stopping at each moment at which a sleeper is due."""
         target = self._now + seconds
         await settle()
 
@@ -77,7 +77,7 @@ class VirtualClock:
 
 
 async def settle() -> None:
-    """Give everybody time to go as far as they can."""
+    """Let all tasks run as far as they can."""
     for _ in range(30):
         await checkpoint()
 

@@ -160,5 +160,5 @@ def test_bad_arguments(make: object) -> None:
     """An argument out of range is refused by name."""
     assert callable(make)
 
-    with pytest.raises(ScheduleError, match="is wrong: give"):
+    with pytest.raises(ScheduleError, match="is wrong: use"):
         make()

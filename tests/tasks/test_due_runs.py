@@ -12,7 +12,7 @@ class TestDecide:
         assert decide(IntervalTrigger(10), 20, 20.5, latest=True, grace=1) == (20, 30, 0, 0.5)
 
     def test_too_late(self) -> None:
-        """A run later than the grace is not made."""
+        """A run later than misfire_grace is not made."""
         assert decide(IntervalTrigger(10), 20, 25, latest=True, grace=1) == (None, 30, 0, 5)
 
     def test_latest_passes_over_the_others(self) -> None:

@@ -12,7 +12,7 @@ class TestOverlap:
     @staticmethod
     @on_both_loops
     async def test_skip() -> None:
-        """A run due while another is under way is not made, but counted and told."""
+        """A run due while another is under way is not made, but counted and reported."""
         clock, watcher = VirtualClock(), Watcher()
         calls = Calls(clock)
         calls.hold = anyio.Event()

@@ -142,7 +142,7 @@ class TestRunFailures:
 
     @staticmethod
     @on_both_loops
-    async def test_retries_only_what_is_told() -> None:
+    async def test_retries_only_retry_on() -> None:
         """An exception outside of retry_on ends the run at once."""
         clock = VirtualClock()
         calls = Calls(clock)

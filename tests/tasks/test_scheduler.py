@@ -99,7 +99,7 @@ class TestScheduler:
     @staticmethod
     @on_both_loops
     async def test_misfire_grace_drops_what_is_too_late() -> None:
-        """A run later than its grace is skipped, counted and told; without one it is made late."""
+        """A run later than its grace is skipped, counted and reported; without one it is made late."""
         clock, watcher = VirtualClock(), Watcher()
         strict, lenient = Calls(clock), Calls(clock)
 

@@ -1,4 +1,4 @@
-"""The end of a scheduler: what it waits for, and what it tells."""
+"""The end of a scheduler: what it waits for, and what it reports."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ class TestThreads:
     @staticmethod
     @on_both_loops
     async def test_plain_functions_run_in_threads() -> None:
-        """A plain function gets its arguments, and current_run(), in a thread of its own."""
+        """A plain function runs in a thread, with its arguments and current_run()."""
         seen: list[tuple[object, ...]] = []
 
         def work(*args: object, **kwargs: object) -> None:

@@ -274,11 +274,11 @@ class TestCronTrigger:
         assert field in str(caught.value)
 
     def test_shows_itself(self) -> None:
-        """The representation tells expression and zone."""
+        """The representation shows expression and zone."""
         assert repr(CronTrigger("@daily", tz="Europe/Riga")) == "CronTrigger('@daily', tz='Europe/Riga')"
 
     def test_has_an_end(self) -> None:
-        """Looking back or ahead further than fifty years gives nothing instead of looping."""
+        """Looking back or ahead further than fifty years returns None instead of looping."""
         trigger = CronTrigger("0 0 29 2 MON", tz="UTC")
         assert trigger.after(at("2026-01-01T00:00+00:00")) is not None
         cron = parse_cron("0 0 29 2 *")

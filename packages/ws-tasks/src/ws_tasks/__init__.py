@@ -1,6 +1,5 @@
 """Interval, crontab and one-shot tasks for asyncio and trio that never drop a late run silently."""
 
-from ws_tasks._instance import current_run as current_run
 from ws_tasks._options import TaskOptions as TaskOptions
 from ws_tasks.circular import AsyncCircularForFrame as AsyncCircularForFrame
 from ws_tasks.circular import AsyncCircularForSecond as AsyncCircularForSecond
@@ -23,6 +22,7 @@ from ws_tasks.scheduler import Scheduler as Scheduler
 from ws_tasks.tasks import CrontabTask as CrontabTask
 from ws_tasks.tasks import IntervalTask as IntervalTask
 from ws_tasks.tasks import OnceTask as OnceTask
+from ws_tasks.tasks import current_run as current_run
 
 __all__ = (
     "AsyncCircularForFrame",

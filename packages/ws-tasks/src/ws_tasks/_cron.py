@@ -37,14 +37,7 @@ _ALIASES = {
 
 
 class CronExpression:
-    """
-    The local times that a crontab expression names.
-
-    Args:
-        expression: The expression as the user wrote it, for messages.
-        fields: Its six fields, seconds first.
-        cron: The parsed expression.
-    """
+    """The local times that a crontab expression names."""
 
     __slots__ = ("_cron", "_memo", "_minutes", "_months", "_seconds", "expression", "fixed", "per_day")
 
@@ -64,6 +57,7 @@ class CronExpression:
         rank = self._rank(second)
 
         for ordinal in self._days_from(day + EPOCH):
+            # Only on the first day the time of day matters; later days begin with their first second.
             if ordinal > day + EPOCH:
                 rank = 0
 
@@ -145,7 +139,7 @@ class CronExpression:
             year, month = (year, month - 1) if month > 1 else (year - 1, 12)
 
     def _days(self, year: int, month: int) -> tuple[int, ...]:
-        """List the ordinals of the named days of a month; the last month asked for is kept."""
+        """Return the ordinals of the named days of a month; the last month is remembered."""
         if month not in self._months:
             return ()
 
@@ -162,18 +156,7 @@ class CronExpression:
 
 @lru_cache(maxsize=1024)
 def parse_cron(expression: str) -> CronExpression:
-    """
-    Parse a crontab expression of five fields, or six with the seconds first, or an @name.
-
-    Args:
-        expression: For example ``"*/5 * * * *"``, ``"0 9 * * MON-FRI"`` or ``"@daily"``.
-
-    Returns:
-        The expression; equal texts share one.
-
-    Raises:
-        ScheduleError: A field is wrong (the message names it), or the expression names no date.
-    """
+    """Parse five fields, six with the seconds first, or an @name; equal texts share one object."""
     text = expression.strip()
 
     if text.startswith("@"):

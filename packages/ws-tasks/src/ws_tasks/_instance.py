@@ -11,13 +11,12 @@ from typing import Any, Literal, Protocol
 
 import anyio
 
-from ws_core.errors import NotReadyError
 from ws_tasks._clock import Clock
 from ws_tasks._options import Options
 from ws_tasks.interface import Run, TaskEvent
 from ws_tasks.triggers import Trigger
 
-__all__ = ("Counters", "Instance", "ManagedTask", "RunHost", "State", "current_instance", "current_run")
+__all__ = ("Counters", "Instance", "ManagedTask", "RunHost", "State", "current_instance")
 
 State = Literal["new", "running", "paused", "stopped"]
 
@@ -170,29 +169,3 @@ class Instance:
             self._done = anyio.Event()
 
         await self._done.wait()
-
-
-def current_run() -> Run:
-    """
-    Return the run that the calling function is part of, in coroutines and threads alike.
-
-    Raises:
-        NotReadyError: The caller is not run by a task.
-
-    Example:
-        ```python
-        import anyio
-        from ws_tasks import OnceTask, Scheduler, current_run
-
-        async def report() -> None:
-            print(current_run().name, current_run().attempt)
-
-        async with Scheduler() as scheduler:
-            task = scheduler.add(OnceTask(3600, report, name="report"))
-            await task.run_now()
-        ```
-    """
-    try:
-        return current_instance.get().run
-    except LookupError:
-        raise NotReadyError("current_run() was called outside of a run of a task") from None

@@ -1,4 +1,4 @@
-"""The runs under way: beginning, queueing, looking after, draining."""
+"""The runs under way: begin, queue, supervise, drain."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Runner:
     """
     The runs under way of one scheduler.
 
-    On asyncio each is a task of its own, which is several times cheaper than a member of a task
-    group; this class does what the group would do. On trio they are members of a group.
+    On asyncio each is a plain task, which is several times cheaper than a member of a task group;
+    this class does what the group would do. On trio they are members of a group.
     """
 
     __slots__ = ("_backlog", "_context", "_group", "_host", "_idle", "_instances", "_loop")

@@ -114,7 +114,7 @@ class ScheduledTask(TaskInterface):
         Begin to make runs. Call it from a coroutine.
 
         Args:
-            scheduler: Who makes them; by default the running loop's scheduler.
+            scheduler: The one that makes them; by default the running loop's scheduler.
 
         Raises:
             UsageError: The task runs already, no event loop is running, or the scheduler belongs

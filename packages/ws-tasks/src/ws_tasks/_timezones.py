@@ -1,4 +1,4 @@
-"""Which time zone a task means."""
+"""The time zone of a task: its own, the environment's, or UTC."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from ws_tasks.errors import ScheduleError
 
-__all__ = ("resolve_zone",)
+__all__ = ("is_fixed", "resolve_zone")
 
 _VARIABLES = ("WS_TIMEZONE", "_TIMEZONE")
 _UTC_NAMES = frozenset({"UTC", "ETC/UTC", "ZULU", "ETC/ZULU", "UCT", "ETC/UCT"})
@@ -17,19 +17,7 @@ _UTC_NAMES = frozenset({"UTC", "ETC/UTC", "ZULU", "ETC/ZULU", "UCT", "ETC/UCT"})
 
 def resolve_zone(tz: str | tzinfo | None = None, environ: Mapping[str, str] | None = None) -> tzinfo:
     """
-    Find the time zone of a task.
-
-    The argument wins, then the environment variables ``WS_TIMEZONE`` and ``_TIMEZONE``, then UTC.
-
-    Args:
-        tz: A zone, its IANA name such as ``"Europe/Riga"``, or None to ask the environment.
-        environ: The environment; `os.environ` by default.
-
-    Returns:
-        The zone. All names of UTC give `datetime.UTC`, which is the fastest.
-
-    Raises:
-        ScheduleError: The name is unknown; the message says where it came from.
+    Return the zone of a task: the argument, else the environment's, else UTC.
 
     Example:
         >>> resolve_zone("Europe/Riga")
@@ -39,6 +27,7 @@ def resolve_zone(tz: str | tzinfo | None = None, environ: Mapping[str, str] | No
         >>> resolve_zone(None, {})
         datetime.timezone.utc
     """
+    # All names of UTC become `datetime.UTC`, whose arithmetic is the fastest.
     if isinstance(tz, tzinfo):
         return UTC if isinstance(tz, ZoneInfo) and (tz.key or "").upper() in _UTC_NAMES else tz
 
@@ -69,5 +58,5 @@ def _by_name(name: object, source: str) -> tzinfo:
 
 
 def is_fixed(zone: tzinfo) -> bool:
-    """Tell whether the zone's offset can never change."""
+    """Return whether the zone's offset can never change."""
     return isinstance(zone, timezone)

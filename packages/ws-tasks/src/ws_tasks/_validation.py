@@ -1,4 +1,4 @@
-"""Checks of what users give, with messages that name the option."""
+"""Validation of options, with messages that name the option."""
 
 from __future__ import annotations
 
@@ -10,22 +10,9 @@ __all__ = ("check_seconds", "check_whole")
 
 
 def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
-    """
-    Check a duration given by the user.
-
-    Args:
-        name: The option's name, for the message.
-        value: Seconds.
-        zero: Whether 0 is allowed.
-
-    Returns:
-        The duration as a float.
-
-    Raises:
-        ScheduleError: It is not a finite number, or not in the range.
-    """
+    """Return a duration given by the user as a float, or raise ScheduleError naming the option."""
     if type(value) is float and 0.0 < value < math.inf:
-        return value  # the usual case, at a fifth of the cost
+        return value  # the usual case, at a fifth of the cost: 100,000 tasks are checked
 
     number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
 
@@ -33,25 +20,12 @@ def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
         return number
 
     bound = "0 or more" if zero else "more than 0"
-    raise ScheduleError(f"{name}={value!r} is wrong: give {bound} seconds", option=name)
+    raise ScheduleError(f"{name}={value!r} is wrong: use {bound} seconds", option=name)
 
 
 def check_whole(name: str, value: object, least: int) -> int:
-    """
-    Check a number of things given by the user.
-
-    Args:
-        name: The option's name, for the message.
-        value: The number.
-        least: The smallest one allowed.
-
-    Returns:
-        The number.
-
-    Raises:
-        ScheduleError: It is not a whole number, or too small.
-    """
+    """Return a count given by the user, or raise ScheduleError naming the option."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= least:
         return value
 
-    raise ScheduleError(f"{name}={value!r} is wrong: give a whole number, at least {least}", option=name)
+    raise ScheduleError(f"{name}={value!r} is wrong: use a whole number, at least {least}", option=name)

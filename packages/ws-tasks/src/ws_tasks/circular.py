@@ -29,7 +29,7 @@ class AsyncCircularForSecond:
 
     Args:
         max_times: How many rounds; None for endless.
-        interval: Seconds between the starts of two rounds; 0 only gives others a turn.
+        interval: Seconds between the starts of two rounds; 0 only lets others run.
 
     Raises:
         ScheduleError: An argument is out of range.
@@ -84,7 +84,7 @@ class AsyncCircularForTimeout:
 
     Args:
         timeout: Seconds from the first round to the end.
-        interval: Seconds between the starts of two rounds; 0 only gives others a turn.
+        interval: Seconds between the starts of two rounds; 0 only lets others run.
 
     Raises:
         ScheduleError: An argument is out of range.
@@ -137,7 +137,7 @@ class AsyncCircularForFrame:
     Counts, once every ``interval`` turns of the event loop.
 
     A frame is one turn of the loop. Turns without a pause would keep a core busy, so that each
-    wait also takes ``pause`` seconds, a millisecond unless told otherwise.
+    wait also takes ``pause`` seconds, a millisecond by default.
 
     Args:
         max_times: How many rounds; None for endless.

@@ -1,4 +1,4 @@
-"""What every task can do, and the frozen records that tell about it."""
+"""The interface of every task, and the frozen records that describe runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EventKind = Literal[
     "skipped_overlap",  # a run was due while another one had not ended
     "skipped_late",  # a run was later than misfire_grace
     "coalesced",  # several runs were due and only the latest one is made
-    "claimed_elsewhere",  # the guard gave the run to another process
+    "claimed_elsewhere",  # another process has claimed the run
     "cancelled",  # a run was cancelled by shutdown, stop(cancel=True) or cancel_previous
     "clock_step",  # the wall clock was set
     "broken",  # the task's trigger failed; the task has ended
@@ -27,7 +27,7 @@ EventKind = Literal[
 @dataclass(frozen=True, slots=True)
 class Run:
     """
-    One run of a task, as `current_run()` gives it to the running function.
+    One run of a task, as `current_run()` returns it to the running function.
 
     Args:
         name: The task's name.
@@ -48,7 +48,7 @@ class Run:
 @dataclass(frozen=True, slots=True)
 class TaskEvent:
     """
-    Something that a watcher of tasks should know.
+    Something that happened to a task or to its scheduler.
 
     Args:
         kind: What happened.
@@ -77,7 +77,7 @@ class TaskStatistics:
         retried: Attempts after the first.
         timed_out: Attempts that took longer than the timeout.
         cancelled: Runs cancelled.
-        claimed_elsewhere: Runs that the guard gave to another process.
+        claimed_elsewhere: Runs that another process had claimed.
         skipped: Nominal times without a run, by reason: overlap, late, coalesced.
         running: Runs that have begun and not ended.
         queued: Runs waiting for an earlier one to end.
@@ -104,9 +104,9 @@ class TaskStatistics:
 @runtime_checkable
 class Guard(Protocol):
     """
-    What decides which process makes a nominal run.
+    Decides which process makes a nominal run.
 
-    ws-redislock provides one; anything with this method will do.
+    ws-redislock provides one; any object with this method works.
     """
 
     async def claim(self, run_id: str, ttl: float) -> bool:
@@ -115,7 +115,7 @@ class Guard(Protocol):
 
 
 class TaskInterface(ABC):
-    """What every task can do. Derive from it to let other things stand in for a task."""
+    """The verbs of every task. Derive from it to let other things stand in for a task."""
 
     __slots__ = ()
 

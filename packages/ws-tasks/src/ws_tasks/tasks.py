@@ -7,15 +7,18 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, tzinfo
 from typing import Any, Unpack
 
+from ws_core.errors import NotReadyError
 from ws_tasks._clock import Clock
+from ws_tasks._instance import current_instance
 from ws_tasks._options import TaskOptions
 from ws_tasks._task import ScheduledTask
 from ws_tasks._timezones import resolve_zone
 from ws_tasks._validation import check_seconds
 from ws_tasks.errors import ScheduleError
+from ws_tasks.interface import Run
 from ws_tasks.triggers import CronTrigger, IntervalTrigger, OnceTrigger, Trigger
 
-__all__ = ("CrontabTask", "IntervalTask", "OnceTask", "TaskOptions")
+__all__ = ("CrontabTask", "IntervalTask", "OnceTask", "TaskOptions", "current_run")
 
 TaskOptions.__module__ = __name__
 
@@ -89,8 +92,8 @@ class CrontabTask(ScheduledTask):
     """
     Runs a function at the times of a crontab expression.
 
-    Weekday 0 and 7 are Sunday. How days, skipped and repeated hours are understood is told by
-    `ws_tasks.triggers.CronTrigger`.
+    Weekday 0 and 7 are Sunday. `ws_tasks.triggers.CronTrigger` describes how days, skipped and
+    repeated hours are understood.
 
     Args:
         crontab: Five fields, or six with the seconds first, or a name such as ``@daily``.
@@ -195,3 +198,29 @@ class OnceTask(ScheduledTask):
 
     def _first(self, trigger: Trigger, now: float) -> float | None:  # noqa: ARG002 - even when it has passed
         return trigger.after(-math.inf)
+
+
+def current_run() -> Run:
+    """
+    Return the run that the calling function is part of, in coroutines and threads alike.
+
+    Raises:
+        NotReadyError: The caller is not run by a task.
+
+    Example:
+        ```python
+        import anyio
+        from ws_tasks import OnceTask, Scheduler, current_run
+
+        async def report() -> None:
+            print(current_run().name, current_run().attempt)
+
+        async with Scheduler() as scheduler:
+            task = scheduler.add(OnceTask(3600, report, name="report"))
+            await task.run_now()
+        ```
+    """
+    try:
+        return current_instance.get().run
+    except LookupError:
+        raise NotReadyError("current_run() was called outside of a run of a task") from None

@@ -2,7 +2,7 @@
 
 A trigger answers three questions about its *nominal* times, the times at which runs should
 happen: which is the first after a moment, which is the last up to a moment, and how many lie in
-between. The scheduler asks; being late, jitter and overlap are its business, not the trigger's.
+between. Being late, jitter and overlap are decided by the scheduler, not by the trigger.
 
 Moments are float seconds: of the monotonic clock, or since the epoch when ``wall`` is true.
 """

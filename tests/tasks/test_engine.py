@@ -46,7 +46,7 @@ class TestDefinition:
     @pytest.mark.parametrize(
         ("options", "part"),
         [
-            ({"name": ""}, "give the task a name"),
+            ({"name": ""}, "a task needs a name"),
             ({"name": "x", "timeout": 0}, "timeout=0"),
             ({"name": "x", "retries": -1}, "retries=-1"),
             ({"name": "x", "schedule": "61 * * * *"}, "minute field"),
@@ -123,7 +123,7 @@ class TestJobs:
 
     @staticmethod
     @on_both_loops
-    async def test_impatience() -> None:
+    async def test_result_timeout() -> None:
         """Not waiting any longer for a result does not end the job."""
         gate = anyio.Event()
 
@@ -252,7 +252,7 @@ class TestEnd:
     @staticmethod
     @on_both_loops
     async def test_cancels_what_takes_too_long() -> None:
-        """After the deadline jobs are cancelled, and those who wait for them are told."""
+        """After the deadline jobs are cancelled, and waiting for their results raises."""
         watcher = Watcher()
 
         @task("for ever")
@@ -274,8 +274,8 @@ class TestEnd:
     @staticmethod
     @on_both_loops
     async def test_takes_no_more() -> None:
-        """Who waits for room when the engine closes is told so."""
-        told: list[BaseException] = []
+        """An enqueue that waits for room when the engine closes raises ClosedError."""
+        refused: list[BaseException] = []
 
         @task("for ever")
         async def forever() -> None:
@@ -285,7 +285,7 @@ class TestEnd:
             try:
                 await forever.enqueue()
             except ClosedError as error:
-                told.append(error)
+                refused.append(error)
 
         engine = LocalEngine(concurrency=1, max_queued=1, drain_timeout=0)
 
@@ -295,7 +295,7 @@ class TestEnd:
             group.start_soon(more)
             await settle()
 
-        assert len(told) == 1
+        assert len(refused) == 1
 
     @staticmethod
     @on_both_loops
