@@ -39,7 +39,7 @@ class TaskOptions(TypedDict, total=False):
             cannot be, so it is announced as overdue and counts as timed out when it returns.
         retries: How often to try again when an attempt raises; 0 by default.
         retry_on: The exception, or a tuple of them, worth a retry; `Exception` by default.
-        retry_wait: Seconds before the first retry, 0.1; doubled each time, with jitter.
+        retry_wait: Seconds before the first retry, 0.1; doubled each time, less up to half as jitter.
         retry_max_wait: Upper bound of that wait in seconds, 5.0.
         on_error: Called (and awaited) with the exception and the `Run` when the last attempt has
             failed; without it the error is logged.

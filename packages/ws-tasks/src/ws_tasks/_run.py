@@ -6,12 +6,13 @@ import asyncio
 import functools
 import inspect
 import logging
-import random
 from collections.abc import Callable
 
 import anyio
 import anyio.to_thread
 
+from ws_core.backoff import delay
+from ws_core.errors import describe
 from ws_tasks._instance import Instance, RunHost, current_instance
 from ws_tasks.errors import RunTimeout
 from ws_tasks.interface import EventKind, Guard, TaskEvent
@@ -33,7 +34,7 @@ async def execute(host: RunHost, instance: Instance) -> None:
     current_instance.set(instance)
 
     while (failure := await _attempt(host, instance)) is not None:
-        counters.last_error = f"{type(failure).__name__}: {failure}"
+        counters.last_error = describe(failure, with_type=True)
 
         if instance.attempt > options.retries or not isinstance(failure, options.retry_on):
             counters.failed += 1
@@ -41,20 +42,15 @@ async def execute(host: RunHost, instance: Instance) -> None:
             await _report(host, instance, failure)
             return
 
-        delay = backoff(instance.attempt, options.retry_wait, options.retry_max_wait, random.random())
-        detail = f"attempt {instance.attempt} of {options.retries + 1} failed, next one in {delay:.3g} s"
+        wait = delay(instance.attempt, options.retry_wait, options.retry_max_wait)
+        detail = f"attempt {instance.attempt} of {options.retries + 1} failed, next one in {wait:.3g} s"
         detail = f"{detail}: {failure!r}"
         host.emit(TaskEvent("failed", task.name, detail, instance.run.scheduled_at, failure))
-        await host.clock.sleep(delay)
+        await host.clock.sleep(wait)
         counters.retried += 1
         instance.attempt += 1
 
     counters.succeeded += 1
-
-
-def backoff(attempt: int, first: float, most: float, fraction: float) -> float:
-    """Return the exponential wait after an attempt, with up to the first wait as jitter."""
-    return min(most, first * float(2 ** min(attempt - 1, 60)) + first * fraction)
 
 
 async def _claim(host: RunHost, instance: Instance, guard: Guard) -> bool:
@@ -66,7 +62,7 @@ async def _claim(host: RunHost, instance: Instance, guard: Guard) -> bool:
             return True
     except Exception as error:  # noqa: BLE001 - the guard is foreign code
         task.counters.failed += 1
-        task.counters.last_error = f"guard: {type(error).__name__}: {error}"
+        task.counters.last_error = f"guard: {describe(error, with_type=True)}"
         await _report(host, instance, error)
         return False
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import random
 from datetime import UTC, datetime
 from typing import Protocol
 
 import anyio
 from anyio.lowlevel import checkpoint
 
+from ws_core.backoff import spread
 from ws_tasks._due_runs import decide
 from ws_tasks._heap import TaskHeap
 from ws_tasks._instance import ManagedTask, RunHost
@@ -69,7 +69,7 @@ class Timer:
             return
 
         jitter = task.options.jitter
-        task.shift = random.random() * jitter if jitter else 0.0
+        task.shift = spread(jitter, 0.0, 1.0) if jitter else 0.0
 
         if self._heap_of(task).push(nominal + task.shift, task):
             self._wake.set()
