@@ -74,11 +74,10 @@ class TestPaths:
 
     @pytest.mark.parametrize(("name", "arguments"), HELPERS.items())
     def test_helpers(self, name: str, arguments: tuple[object, ...]) -> None:
-        """The class of helpers has them all, and each gives what the library's function gives."""
-        from wintersweet.utils.base import Utils
-        from ws_core import base
+        """The class of helpers has them all, and each returns what the function of that name returns."""
+        from wintersweet.utils import base
 
-        helper, own = getattr(Utils, name), getattr(base, name)
+        helper, own = getattr(base.Utils, name), getattr(base, name)
 
         assert list(inspect.signature(helper).parameters) == list(inspect.signature(own).parameters)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any, assert_type
+from typing import assert_type
 
 from ws_core import Singleton, catch_error
-from ws_core.base import XmlValue, package_task, xml_decode
 from ws_core.testing import run_virtual, virtual_time
 
 
@@ -36,18 +34,6 @@ def test_singletons_are_of_their_class() -> None:
     assert_type(Named("a").name, str)
 
 
-async def test_packaged_tasks() -> None:
-    """Both kinds of functions become coroutine functions of their result's type."""
-
-    async def later(value: int) -> str:
-        return str(value)
-
-    one, other = package_task(later, 1), package_task(str, 1)
-    assert_type(one, Callable[[], Coroutine[Any, Any, str]])
-    assert_type(await one(), str)
-    assert_type(await other(), str)
-
-
 def test_virtual_time() -> None:
     """Results pass through; the decorator makes a plain function."""
 
@@ -60,8 +46,3 @@ def test_virtual_time() -> None:
 
     assert_type(answer(4), int)
     assert_type(run_virtual(main()), int)
-
-
-def test_xml() -> None:
-    """What is read has a type that says all it can be."""
-    assert_type(xml_decode("<a/>"), dict[str, XmlValue])

@@ -1,4 +1,4 @@
-"""`install_uvloop` with uvloop itself, which ws-core does not require."""
+"""`install_uvloop` with uvloop itself, which the facade does not require."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def test_asyncio_run_uses_uvloop() -> None:
     """After the call, `asyncio.run` runs uvloop's loop, and nothing warns."""
     program = (
         "import asyncio\n"
-        "from ws_core.base import install_uvloop\n"
+        "from wintersweet.utils.base import install_uvloop\n"
         "assert install_uvloop() is True\n"
         "async def main():\n"
         "    print(type(asyncio.get_running_loop()).__module__)\n"

@@ -28,7 +28,7 @@ TOO_LONG = 600
 
 PUBLIC_MODULES: Mapping[str, frozenset[str]] = {
     "ws_core": frozenset(
-        {"errors", "metaclass", "component", "base", "backoff", "redaction", "metrics", "testing"}
+        {"errors", "metaclass", "component", "backoff", "redaction", "metrics", "testing"}
     ),
     "ws_logging": frozenset({"register", "intercept", "sink", "rotation", "context", "redact", "errors"}),
     "ws_tasks": frozenset(

@@ -1,7 +1,6 @@
-"""Errors, metaclasses, the `Component` protocol and small pure helpers of wintersweet.
+"""What the wintersweet libraries share: errors, metaclasses and the `Component` protocol.
 
-The helpers are in `ws_core.base`, and what tests need is in `ws_core.testing`; neither is imported
-here.
+`ws_core.redaction`, `ws_core.backoff`, and what tests need, `ws_core.testing`, are imported on their own.
 """
 
 from ws_core.component import Component as Component

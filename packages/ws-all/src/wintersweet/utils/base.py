@@ -1,32 +1,239 @@
-"""The helpers of the original's class `Utils`; new code uses the functions of `ws_core.base` directly."""
+"""Small pure helpers, one function each, and all of them in the class `Utils`, as in the first wintersweet.
+
+Addresses (`ip2int`, `int2ip`), points in time (`time2stamp`, `stamp2time`, `time2datetime`,
+`datetime2time`, `format_time`, `delta_datetime`, `timestamp`, `loop_time`), text (`re_match`,
+`split_int`), XML (`xml_encode`, `xml_decode`) and asyncio (`package_task`, `wait_frame`,
+`install_uvloop`). What cannot be understood raises `ws_core.errors.InvalidValueError`, which is a
+`ValueError`.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import importlib
+import inspect
+import ipaddress
 import re
-from collections.abc import Callable, Coroutine, Mapping
-from datetime import datetime, tzinfo
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
-from ws_core import base
-from ws_core.base import TIME_FORMAT, XmlValue
+from wintersweet.utils._time import (
+    TIME_FORMAT,
+    datetime2time,
+    delta_datetime,
+    format_time,
+    loop_time,
+    stamp2time,
+    time2datetime,
+    time2stamp,
+    timestamp,
+)
+from wintersweet.utils._xml import XmlValue, xml_decode, xml_encode
+from ws_core.errors import InvalidValueError, UsageError
 from ws_logging import logger
 
 if TYPE_CHECKING:
     from loguru import Logger  # exists for type checkers only
 
-__all__ = ("Utils", "install_uvloop")
+__all__ = (
+    "TIME_FORMAT",
+    "Utils",
+    "XmlValue",
+    "datetime2time",
+    "delta_datetime",
+    "format_time",
+    "install_uvloop",
+    "int2ip",
+    "ip2int",
+    "loop_time",
+    "package_task",
+    "re_match",
+    "split_int",
+    "stamp2time",
+    "time2datetime",
+    "time2stamp",
+    "timestamp",
+    "wait_frame",
+    "xml_decode",
+    "xml_encode",
+)
 
 P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def ip2int(val: str) -> int:
+    """
+    Turn an IP address into a number.
+
+    Args:
+        val: An IPv4 or IPv6 address.
+
+    Raises:
+        InvalidValueError: It is neither.
+
+    Example:
+        >>> ip2int("127.0.0.1"), ip2int("::1")
+        (2130706433, 1)
+    """
+    try:
+        return int(ipaddress.ip_address(val))
+    except ValueError as error:
+        raise InvalidValueError(f"{val!r} is no IP address", address=val) from error
+
+
+def int2ip(val: int, *, version: Literal[4, 6] | None = None) -> str:
+    """
+    Turn a number into an IP address.
+
+    Args:
+        val: The number.
+        version: 4 or 6; by default 4 for numbers that fit in 32 bits. Say 6 for numbers that come
+            from IPv6, for the first of those addresses are small numbers too.
+
+    Raises:
+        InvalidValueError: The number is negative or too large for the version.
+
+    Example:
+        >>> int2ip(2130706433), int2ip(1, version=6)
+        ('127.0.0.1', '::1')
+    """
+    kinds = {4: ipaddress.IPv4Address, 6: ipaddress.IPv6Address}
+
+    try:
+        return str(ipaddress.ip_address(val) if version is None else kinds[version](val))
+    except ValueError as error:
+        kind = "IP" if version is None else f"IPv{version}"
+        raise InvalidValueError(f"{val!r} is no {kind} address", number=val) from error
+
+
+def re_match(pattern: str | re.Pattern[str], value: str) -> re.Match[str] | None:
+    """
+    Match a pattern at the beginning of a text.
+
+    Example:
+        >>> bool(re_match(r"[a-z]+", "abc1")), bool(re_match(r"[a-z]+", "1abc"))
+        (True, False)
+    """
+    return re.match(pattern, value)
+
+
+def split_int(val: str, sep: str = ",", minsplit: int = 0, maxsplit: int = -1) -> list[int]:
+    """
+    Read the whole numbers out of a separated text, leaving out whatever is none.
+
+    Args:
+        val: The text.
+        sep: What stands between the numbers.
+        minsplit: Fill the result up with zeros to this length.
+        maxsplit: Split no more than this many times; -1 for no limit.
+
+    Example:
+        >>> split_int("3, -4, x, ,5", minsplit=5)
+        [3, -4, 5, 0, 0]
+    """
+    items = (item.strip() for item in val.split(sep, maxsplit))
+    numbers = [int(item) for item in items if re.fullmatch(r"-?[0-9]+", item)]
+    return numbers + [0] * (minsplit - len(numbers))
+
+
+@overload
+def package_task(
+    func: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs
+) -> Callable[[], Coroutine[Any, Any, R]]: ...
+
+
+@overload
+def package_task(
+    func: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+) -> Callable[[], Coroutine[Any, Any, R]]: ...
+
+
+def package_task(
+    func: Callable[P, object], *args: P.args, **kwargs: P.kwargs
+) -> Callable[[], Coroutine[Any, Any, Any]]:  # Any: the overloads say it
+    """
+    Make one kind of callable out of functions and coroutine functions.
+
+    Args:
+        func: Either kind; also anything callable that returns an awaitable.
+        *args: For the function.
+        **kwargs: For the function.
+
+    Returns:
+        A coroutine function without arguments, to be called as often as wanted. A plain function
+        runs in the event loop's thread, so it should be short.
+
+    Example:
+        ```python
+        from wintersweet.utils.base import package_task
+
+        task = package_task(divmod, 7, 2)
+        assert await task() == (3, 1)
+        assert await task() == (3, 1)
+        ```
+    """
+
+    async def packaged() -> object:
+        result = func(*args, **kwargs)
+        return await result if inspect.isawaitable(result) else result
+
+    return packaged
+
+
+async def wait_frame(count: int = 10) -> None:
+    """
+    Let the event loop turn some times, so that others get on.
+
+    Args:
+        count: The number of turns.
+
+    Example:
+        ```python
+        import asyncio
+        from wintersweet.utils.base import wait_frame
+
+        task = asyncio.create_task(asyncio.sleep(0, "done"))
+        await wait_frame()
+        assert task.done()
+        ```
+    """
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 def install_uvloop() -> bool:
-    """See `ws_core.base.install_uvloop`."""
-    return base.install_uvloop()
+    """
+    Let `asyncio.run` use uvloop, if it is installed.
+
+    Returns:
+        Whether uvloop is used from now on; without it, asyncio's own loop stays.
+
+    Raises:
+        UsageError: An event loop is running already, so that this comes too late.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise UsageError(
+            "install_uvloop() comes too late, the event loop is running: call it before asyncio.run()"
+        )
+
+    try:
+        uvloop = importlib.import_module("uvloop")
+    except ImportError:
+        return False
+
+    policy = cast("asyncio.AbstractEventLoopPolicy", uvloop.EventLoopPolicy())
+    asyncio.set_event_loop_policy(policy)
+    return True
 
 
 class Utils:
     """
-    Helpers under one name, as in the first wintersweet.
+    The helpers under one name, as in the first wintersweet; each is the function of that name.
 
     Example:
         >>> Utils.int2ip(Utils.ip2int("10.0.0.1"))
@@ -35,109 +242,19 @@ class Utils:
 
     log: Logger = logger
 
-    @staticmethod
-    def ip2int(val: str) -> int:
-        """Turn an IP address into a number."""
-        return base.ip2int(val)
-
-    @staticmethod
-    def int2ip(val: int, *, version: Literal[4, 6] | None = None) -> str:
-        """Turn a number into an IP address."""
-        return base.int2ip(val, version=version)
-
-    @staticmethod
-    def time2stamp(
-        time_str: str,
-        format_type: str = TIME_FORMAT,
-        timezone: str | tzinfo | None = None,
-        *,
-        fold: Literal[0, 1] = 0,
-    ) -> int:
-        """Turn text into seconds since the epoch."""
-        return base.time2stamp(time_str, format_type, timezone, fold=fold)
-
-    @staticmethod
-    def stamp2time(
-        time_int: float | None = None, format_type: str = TIME_FORMAT, timezone: str | tzinfo | None = None
-    ) -> str:
-        """Turn seconds since the epoch into text."""
-        return base.stamp2time(time_int, format_type, timezone)
-
-    @staticmethod
-    def datetime2time(datetime_time: datetime, format_type: str = TIME_FORMAT) -> str:
-        """Turn a datetime into text."""
-        return base.datetime2time(datetime_time, format_type)
-
-    @staticmethod
-    def time2datetime(
-        time_str: str,
-        format_type: str = TIME_FORMAT,
-        timezone: str | tzinfo | None = None,
-        *,
-        fold: Literal[0, 1] = 0,
-    ) -> datetime:
-        """Turn text into a datetime."""
-        return base.time2datetime(time_str, format_type, timezone, fold=fold)
-
-    @staticmethod
-    def timestamp() -> int:
-        """Return the seconds since the epoch, whole ones."""
-        return base.timestamp()
-
-    @staticmethod
-    def delta_datetime(
-        origin: bool = False,  # noqa: FBT001, FBT002 - the original's signature
-        add: bool = True,  # noqa: FBT001, FBT002 - the original's signature
-        *,
-        timezone: str | tzinfo | None = None,
-        now: datetime | None = None,
-        **delta: float,
-    ) -> datetime:
-        """Return a time before or after now."""
-        return base.delta_datetime(origin, add, timezone=timezone, now=now, **delta)
-
-    @staticmethod
-    def loop_time() -> float:
-        """Return the running event loop's clock: seconds that never go back, from an unknown beginning."""
-        return base.loop_time()
-
-    @staticmethod
-    def format_time(
-        format: str = TIME_FORMAT,  # noqa: A002 - the original's name
-        *,
-        timezone: str | tzinfo | None = None,
-    ) -> str:
-        """Return the present time as text."""
-        return base.format_time(format, timezone=timezone)
-
-    @staticmethod
-    def re_match(pattern: str | re.Pattern[str], value: str) -> re.Match[str] | None:
-        """Match a pattern at the beginning of a text."""
-        return base.re_match(pattern, value)
-
-    @staticmethod
-    def xml_encode(dict_val: Mapping[str, object], root_tag: str = "root") -> str:
-        """Write a dictionary as XML."""
-        return base.xml_encode(dict_val, root_tag)
-
-    @staticmethod
-    def xml_decode(val: str | bytes, *, strip: bool = True) -> dict[str, XmlValue]:
-        """Read XML into a dictionary; safe with documents from anyone."""
-        return base.xml_decode(val, strip=strip)
-
-    @staticmethod
-    def split_int(val: str, sep: str = ",", minsplit: int = 0, maxsplit: int = -1) -> list[int]:
-        """Read the whole numbers out of a separated text, leaving out whatever is none."""
-        return base.split_int(val, sep, minsplit, maxsplit)
-
-    @staticmethod
-    async def wait_frame(count: int = 10) -> None:
-        """Let the event loop turn some times, so that others get on."""
-        await base.wait_frame(count)
-
-    @staticmethod
-    def package_task(
-        func: Callable[P, object], *args: P.args, **kwargs: P.kwargs
-    ) -> Callable[[], Coroutine[Any, Any, Any]]:  # Any: whatever the function returns
-        """Make one kind of callable out of functions and coroutine functions."""
-        return base.package_task(func, *args, **kwargs)
+    ip2int = staticmethod(ip2int)
+    int2ip = staticmethod(int2ip)
+    time2stamp = staticmethod(time2stamp)
+    stamp2time = staticmethod(stamp2time)
+    datetime2time = staticmethod(datetime2time)
+    time2datetime = staticmethod(time2datetime)
+    timestamp = staticmethod(timestamp)
+    delta_datetime = staticmethod(delta_datetime)
+    loop_time = staticmethod(loop_time)
+    format_time = staticmethod(format_time)
+    re_match = staticmethod(re_match)
+    xml_encode = staticmethod(xml_encode)
+    xml_decode = staticmethod(xml_decode)
+    split_int = staticmethod(split_int)
+    wait_frame = staticmethod(wait_frame)
+    package_task: Any = staticmethod(cast("Any", package_task))  # Any: staticmethod takes no overloads

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ws_core.base import XmlValue, xml_decode, xml_encode
+from wintersweet.utils.base import XmlValue, xml_decode, xml_encode
 from ws_core.errors import InvalidValueError
 
 NAMES = st.text(string.ascii_letters, min_size=1, max_size=5)

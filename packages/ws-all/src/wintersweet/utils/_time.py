@@ -1,4 +1,4 @@
-"""Points in time as text, as seconds since the epoch, and as datetimes. Published by `ws_core.base`.
+"""Points in time as text, seconds since the epoch, and datetimes. Published by `wintersweet.utils.base`.
 
 A time zone is an IANA name such as ``"Asia/Shanghai"``, a ``tzinfo``, or None for the zone of the
 machine.
@@ -48,7 +48,7 @@ def loop_time() -> float:
 
     Example:
         ```python
-        from ws_core.base import loop_time, wait_frame
+        from wintersweet.utils.base import loop_time, wait_frame
 
         before = loop_time()
         await wait_frame()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ws_core.base import (
+from wintersweet.utils.base import (
     datetime2time,
     delta_datetime,
     format_time,

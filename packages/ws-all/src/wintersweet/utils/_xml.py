@@ -1,4 +1,4 @@
-"""XML to and from plain dictionaries. Published by `ws_core.base`.
+"""XML to and from plain dictionaries. Published by `wintersweet.utils.base`.
 
 Attributes are keys with ``@``, text beside attributes or elements is ``#text``, repeated elements
 are lists, and an element without content is None. What one function writes the other reads back.
