@@ -7,8 +7,8 @@ import json
 import pytest
 
 from ws_logging import LogFileRotator
+from ws_logging._formatters import json_line, text_line
 from ws_logging._outputs import notice
-from ws_logging._render import json_line, text_line
 from ws_logging.errors import LoggingConfigError
 from ws_logging.redact import Redactor
 

@@ -26,8 +26,8 @@ from ws_logging import LogFileRotator, LoggingConfigError, Redactor, log_context
 from ws_logging import context as log_fields
 from ws_logging._components import LoggingComponent
 from ws_logging._components import logging as logging_component
+from ws_logging._formatters import json_line, text_line
 from ws_logging._outputs import notice
-from ws_logging._render import json_line, text_line
 
 
 def text(path: Path) -> Any:

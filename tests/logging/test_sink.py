@@ -15,7 +15,7 @@ from loguru import logger
 
 from tests.logging._accounts import balanced, lines
 from ws_logging import LoggingConfigError, QueuedFileSink
-from ws_logging._queue import LineQueue
+from ws_logging._line_queue import LineQueue
 from ws_logging.sink import _live_path
 
 

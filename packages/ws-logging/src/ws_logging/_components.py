@@ -11,7 +11,7 @@ from typing import Any
 from ws_core.component import Health
 from ws_core.errors import NotReadyError
 from ws_logging import context
-from ws_logging._checks import check
+from ws_logging._validation import check
 from ws_logging.errors import LoggingConfigError
 from ws_logging.register import LoggerHandle, register_logger
 from ws_logging.rotation import LogFileRotator

@@ -8,7 +8,7 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
-from ws_logging._render import Renderer
+from ws_logging._formatters import Renderer
 from ws_logging.sink import URGENT, QueuedFileSink
 
 __all__ = ("Output", "notice", "to_file", "to_handler")

@@ -16,10 +16,10 @@ from typing import Any
 
 from loguru import logger
 
-from ws_logging import _process
-from ws_logging._checks import check, level_number
+from ws_logging import _exit_hooks
+from ws_logging._formatters import Renderer, json_line, text_line
 from ws_logging._outputs import Output, notice, to_file, to_handler
-from ws_logging._render import Renderer, json_line, text_line
+from ws_logging._validation import check, level_number
 from ws_logging.intercept import LogInterceptor
 from ws_logging.redact import DEFAULT_NAMES, Redactor
 from ws_logging.rotation import LogFileRotator
@@ -212,7 +212,7 @@ class LoggerHandle:
             logger.remove(0)  # loguru's own handler, which logs everything to stderr
 
         self._number = self._add()
-        _process.catch_sigterm()
+        _exit_hooks.catch_sigterm()
 
         if self._interceptor is not None:
             self._interceptor.register(self._plan.lowest)
@@ -282,7 +282,7 @@ class LoggerHandle:
 
         if _current is self:
             _current = None
-            _process.release_sigterm()
+            _exit_hooks.release_sigterm()
 
     def _add(self) -> int:
         plan = self._plan

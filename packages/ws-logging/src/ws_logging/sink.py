@@ -4,7 +4,7 @@ The caller pays for a queue entry, never for the disk. Nothing is lost silently:
 written, or counted as dropped and reported in the log itself. The queue is drained at normal exit
 and on SIGTERM; what a SIGKILL can take is the queue and one batch.
 
-The queue itself is `ws_logging._queue.LineQueue`; callers and the writer share no lock. A signal
+The queue itself is `ws_logging._line_queue.LineQueue`; callers and the writer share no lock. A signal
 handler may therefore interrupt a caller at any point and still wait for the writer to finish.
 """
 
@@ -23,9 +23,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from ws_logging import _process
+from ws_logging import _exit_hooks
 from ws_logging._file import RotatingFile
-from ws_logging._queue import LineQueue
+from ws_logging._line_queue import LineQueue
 from ws_logging.errors import LoggingConfigError
 from ws_logging.rotation import LogFileRotator
 
@@ -152,7 +152,7 @@ class QueuedFileSink:
         self._notice = notice or _plain_notice
         self._begin()
         self._open()
-        _process.watch(self)
+        _exit_hooks.watch(self)
 
     def __repr__(self) -> str:
         return f"QueuedFileSink({str(self._file.path)!r})"
