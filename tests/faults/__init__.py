@@ -15,7 +15,7 @@ Only the standard library is used. The bytes that pass are never changed.
 """
 
 from tests.faults._faults import Then as Then
-from tests.faults._link import Counters as Counters
+from tests.faults._proxied import Counters as Counters
 from tests.faults._proxy import FaultProxy as FaultProxy
 from tests.faults._proxy import Protocol as Protocol
 from tests.faults._proxy import Side as Side

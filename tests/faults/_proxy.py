@@ -9,9 +9,9 @@ from typing import Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from tests.faults._dialects import DIALECTS
+from tests.faults._direction import Direction, Weather
 from tests.faults._faults import Armed, Fault, Loses, Then
-from tests.faults._lane import Lane, Weather
-from tests.faults._link import Counters, Link
+from tests.faults._proxied import Counters, ProxiedConnection
 from tools.servers import PortReservation
 
 __all__ = ("FaultProxy", "Protocol", "Side")
@@ -54,7 +54,7 @@ class FaultProxy:
         self._to_server = Weather()
         self._to_client = Weather()
         self._armed = Armed()
-        self._links: dict[Link, asyncio.Task[None]] = {}
+        self._connections: dict[ProxiedConnection, asyncio.Task[None]] = {}
         self._black_hole = False
         self._listener: socket.socket | None = None
         self._reservation: PortReservation | None = None
@@ -85,7 +85,7 @@ class FaultProxy:
     @property
     def open_connections(self) -> int:
         """Connections that exist now."""
-        return len(self._links)
+        return len(self._connections)
 
     @property
     def requests(self) -> int:
@@ -112,7 +112,7 @@ class FaultProxy:
     async def close(self) -> None:
         """Stop listening and end all connections."""
         self.refuse()
-        tasks = list(self._links.values())
+        tasks = list(self._connections.values())
 
         for task in tasks:
             task.cancel()
@@ -230,8 +230,8 @@ class FaultProxy:
 
     def cut(self) -> None:
         """Reset all present connections on both sides (RST); new ones are served."""
-        for link in self._links:
-            link.cut()
+        for connection in self._connections:
+            connection.cut()
 
     def half_close(self, *, to: Literal["server", "client"] = "client") -> None:
         """
@@ -240,8 +240,8 @@ class FaultProxy:
         Args:
             to: Who is told that the other side has ended.
         """
-        for link in self._links:
-            link.half_close(to)
+        for connection in self._connections:
+            connection.half_close(to)
 
     def black_hole(self) -> None:
         """
@@ -251,8 +251,8 @@ class FaultProxy:
         """
         self._black_hole = True
 
-        for link in self._links:
-            link.silence()
+        for connection in self._connections:
+            connection.silence()
 
     def refuse(self) -> None:
         """Stop listening until `heal`: new connections are refused, old ones go on."""
@@ -268,8 +268,8 @@ class FaultProxy:
         self._to_server.heal()
         self._to_client.heal()
 
-        for link in self._links:
-            link.heal()
+        for connection in self._connections:
+            connection.heal()
 
         if self._listener is None:
             self._listen()
@@ -300,17 +300,17 @@ class FaultProxy:
         client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.counters.connections += 1
-        link = Link(
+        connection = ProxiedConnection(
             client,
             dialect=self._dialect(),
-            lanes=(Lane(self._to_server, self._chance), Lane(self._to_client, self._chance)),
+            directions=(Direction(self._to_server, self._chance), Direction(self._to_client, self._chance)),
             armed=self._armed,
             counters=self.counters,
             silent=self._black_hole,
         )
-        task = asyncio.get_running_loop().create_task(link.run(self._connect))
-        self._links[link] = task
-        task.add_done_callback(lambda _task: self._links.pop(link))
+        task = asyncio.get_running_loop().create_task(connection.run(self._connect))
+        self._connections[connection] = task
+        task.add_done_callback(lambda _task: self._connections.pop(connection))
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         host, port = self._target

@@ -7,12 +7,14 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
+from redis.connection import Connection
 
 from tests.faults import FaultProxy, Then
-from tests.faults._link import _reset
+from tests.faults._proxied import _reset
 from tests.servers import StartServer
-from tools.servers import MariaDBServer, MysqlConnection, RedisServer, wait_until
-from tools.servers._resp import encode_command
+from tools.servers import MariaDBServer, RedisServer, connect_mysql, query, wait_until
+
+encode = Connection().pack_command
 
 
 class Client:
@@ -24,7 +26,7 @@ class Client:
 
     def send(self, *args: str | int) -> None:
         """Send a command."""
-        self.writer.write(encode_command(*args))
+        self.writer.writelines(encode(*args))
 
     async def line(self, seconds: float = 20.0) -> bytes:
         """Read one line; empty at the end of the stream."""
@@ -99,7 +101,7 @@ class TestPassing:
     async def test_raw(self, redis_server: RedisServer, redis_url: str) -> None:
         """In raw mode a chunk is a request, whatever it holds."""
         async with FaultProxy(*redis_server.address, protocol="raw") as proxy, connected(proxy) as client:
-            client.writer.write(encode_command("PING") * 2)
+            client.writer.writelines(encode("PING") * 2)
             assert [await client.line(), await client.line()] == [b"+PONG\r\n"] * 2
             assert proxy.requests == 1
 
@@ -282,7 +284,7 @@ class TestLostReplies:
 
             assert [await client.line(), await client.line()] == [b":1\r\n", b":1\r\n"]
 
-        assert sorted(str(key) for key in redis_server.command("KEYS", "*") or []) == ["b", "c", "d"]  # type: ignore[union-attr]  # KEYS gives a list
+        assert sorted(str(key) for key in redis_server.command("KEYS", "*") or []) == ["b", "c", "d"]
 
     async def test_a_bad_number(self, proxy: FaultProxy) -> None:
         """There is no request number 0."""
@@ -297,18 +299,18 @@ class TestLostReplies:
         async with FaultProxy(*mariadb_server.address, protocol="mysql") as proxy:
 
             def client() -> None:
-                with MysqlConnection(proxy.address) as connection:
-                    connection(f"USE {database}")
-                    connection("INSERT INTO t VALUES (1)")
-                    assert len(connection("SELECT seq FROM seq_1_to_2000")) == 2000
+                with contextlib.closing(connect_mysql(*proxy.address)) as connection:
+                    query(connection, f"USE {database}")
+                    query(connection, "INSERT INTO t VALUES (1)")
+                    assert len(query(connection, "SELECT seq FROM seq_1_to_2000")) == 2000
 
                     with pytest.raises(ConnectionResetError):
-                        connection("INSERT INTO t VALUES (2)")
+                        query(connection, "INSERT INTO t VALUES (2)")
 
-            lost = proxy.drop_reply(4, match="QUERY")
+            lost = proxy.drop_reply(5, match="QUERY")  # PyMySQL has set the names by then
             await asyncio.to_thread(client)
             assert lost.is_set()
-            assert (proxy.requests, proxy.replies) == (4, 4)
+            assert (proxy.requests, proxy.replies) == (5, 5)
 
         assert mariadb_server.execute("SELECT COUNT(*) FROM t", database=database) == [("2",)]
 
@@ -517,7 +519,7 @@ class TestTime:
 
 
 async def test_many_connections_under_faults_leave_nothing(proxy: FaultProxy) -> None:
-    """After 200 connections with lost replies and cuts, no link is left and every count agrees."""
+    """After 200 connections with lost replies and cuts, no connection is left and every count agrees."""
 
     async def worker(number: int) -> None:
         for _ in range(10):

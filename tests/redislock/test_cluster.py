@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
 from tests.redislock._helpers import until_waiting
-from tools.servers import ClusterServers, RespError
+from tools.servers import ClusterServers, CommandError
 from ws_redislock import (
     FrequencyLimiter,
     MultiLock,
@@ -98,7 +98,7 @@ class TestCluster:
 
         keys = lock._keys.of("x.1")
 
-        with pytest.raises(RespError, match="CROSSSLOT"):
+        with pytest.raises(CommandError, match="ClusterCrossSlotError"):
             servers.nodes[0].command("EVAL", load("enter").text, len(keys), *keys, "x.1", 60_000, 0, 1, 0)
 
     async def test_several_names_over_several_nodes(self, cluster: RedisCluster):

@@ -12,9 +12,9 @@ import pytest
 
 from tools.servers import (
     ClusterServers,
+    CommandError,
     MariaDBServer,
     MongoServer,
-    MysqlError,
     RedisServer,
     SentinelServers,
     Server,
@@ -155,7 +155,7 @@ def _drop(server: MariaDBServer, database: str) -> None:
     users = server.execute(f"SELECT id FROM information_schema.processlist WHERE db = '{database}'")
 
     for (thread,) in users:
-        with contextlib.suppress(MysqlError):  # it has gone by itself
+        with contextlib.suppress(CommandError):  # it has gone by itself
             server.execute(f"KILL {thread}")
 
     server.execute(f"SET STATEMENT lock_wait_timeout = 10 FOR DROP DATABASE {database}")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from pymysql.connections import Connection
 
 from tests.servers import StartServer
 from tools.servers import (
     ClusterServers,
     MongoServer,
-    MysqlConnection,
+    RedisConnection,
     RedisServer,
-    RespConnection,
     SentinelServers,
     ValkeyServer,
+    connect_mysql,
+    query,
 )
 
 
@@ -28,7 +31,7 @@ class TestEmptied:
         assert redis_url == redis_server.url
         assert redis_server.unix_url == f"unix://{redis_server.unix_path}?db=0"
 
-        with RespConnection(redis_server.unix_path) as connection:
+        with RedisConnection(path=redis_server.unix_path) as connection:
             assert connection("SET", "key", turn, "NX") == "OK"
 
     def test_valkey(self, valkey_server: ValkeyServer, valkey_url: str, turn: int) -> None:
@@ -66,15 +69,15 @@ class TestEmptied:
     def test_mysql_leftovers(self, mysql_url: str, turn: int) -> None:
         """A connection that is still in a transaction does not keep the database from being dropped."""
         parts = urlsplit(mysql_url)
-        connection = MysqlConnection((str(parts.hostname), int(parts.port or 0)))
+        connection = connect_mysql(str(parts.hostname), int(parts.port or 0))
         _leftovers.append(connection)
 
         for statement in (f"USE {parts.path[1:]}", "CREATE TABLE t (a INT)", "BEGIN", "SELECT a FROM t"):
-            connection(statement)
+            query(connection, statement)
 
 
 _seen: set[str] = set()
-_leftovers: list[MysqlConnection] = []
+_leftovers: list[Connection[Any]] = []
 
 
 @pytest.fixture(scope="module", autouse=True)

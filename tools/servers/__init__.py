@@ -1,8 +1,8 @@
 """Real servers of our own for tests, benchmarks and documentation examples.
 
 Each is started on a free port of 127.0.0.1 with a temporary folder, dies with the process that
-started it, and can be killed, paused, resumed and restarted on the same port and data. Only the
-standard library is used::
+started it, and can be killed, paused, resumed and restarted on the same port and data. Redis is
+reached by redis-py and MariaDB by PyMySQL, which are loaded on use; the rest is standard library::
 
     from tools.servers import RedisServer
 
@@ -17,16 +17,16 @@ from tools.servers._cluster import ClusterNode as ClusterNode
 from tools.servers._cluster import ClusterServers as ClusterServers
 from tools.servers._cluster import SlotMove as SlotMove
 from tools.servers._mariadb import MariaDBServer as MariaDBServer
+from tools.servers._mariadb import connect_mysql as connect_mysql
+from tools.servers._mariadb import query as query
 from tools.servers._mongo import MongoServer as MongoServer
-from tools.servers._mysql_wire import MysqlConnection as MysqlConnection
-from tools.servers._mysql_wire import MysqlError as MysqlError
 from tools.servers._ports import PortReservation as PortReservation
+from tools.servers._process import CommandError as CommandError
 from tools.servers._process import Server as Server
 from tools.servers._process import ServerError as ServerError
+from tools.servers._redis import RedisConnection as RedisConnection
 from tools.servers._redis import RedisServer as RedisServer
 from tools.servers._redis import ValkeyServer as ValkeyServer
-from tools.servers._resp import RespConnection as RespConnection
-from tools.servers._resp import RespError as RespError
 from tools.servers._sentinel import SentinelServer as SentinelServer
 from tools.servers._sentinel import SentinelServers as SentinelServers
 from tools.servers._sentinel import wait_until as wait_until
@@ -34,20 +34,20 @@ from tools.servers._sentinel import wait_until as wait_until
 __all__ = (
     "ClusterNode",
     "ClusterServers",
+    "CommandError",
     "MariaDBServer",
     "MissingBinary",
     "MongoServer",
-    "MysqlConnection",
-    "MysqlError",
     "PortReservation",
+    "RedisConnection",
     "RedisServer",
-    "RespConnection",
-    "RespError",
     "SentinelServer",
     "SentinelServers",
     "Server",
     "ServerError",
     "SlotMove",
     "ValkeyServer",
+    "connect_mysql",
+    "query",
     "wait_until",
 )

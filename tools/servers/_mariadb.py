@@ -2,15 +2,70 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from tools.servers import _binaries
-from tools.servers._mysql_wire import MysqlConnection, MysqlError
-from tools.servers._process import Server, ServerError
+from tools.servers._process import CommandError, Server, ServerError
 
-__all__ = ("MariaDBServer",)
+if TYPE_CHECKING:
+    from pymysql.connections import Connection
+
+__all__ = ("MariaDBServer", "connect_mysql", "query")
+
+
+def connect_mysql(
+    host: str, port: int, *, database: str | None = None, timeout: float = 10.0
+) -> Connection[Any]:
+    """
+    Open a blocking connection as root, each statement committed, each value read as text.
+
+    Args:
+        host: The server's, or a proxy's.
+        port: Its port.
+        database: The database to use.
+        timeout: Seconds for the connect and for each reply.
+
+    Returns:
+        PyMySQL's connection; close it.
+    """
+    import pymysql  # noqa: PLC0415 - the tests of a library without PyMySQL import this package too
+
+    with _plain_errors():
+        return pymysql.connect(
+            host=host,
+            port=port,
+            user="root",
+            database=database,
+            autocommit=True,
+            connect_timeout=timeout,
+            read_timeout=timeout,
+            conv={},
+        )
+
+
+def query(connection: Connection[Any], statement: str) -> list[tuple[str | None, ...]]:
+    """Run one statement, and return its rows: none when it has no result."""
+    with _plain_errors(), connection.cursor() as cursor:
+        cursor.execute(statement)
+        return list(cursor.fetchall())
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Raise PyMySQL's errors as errors that need no PyMySQL to be caught."""
+    from pymysql.err import MySQLError  # noqa: PLC0415
+
+    try:
+        yield
+    except MySQLError as error:
+        if error.args[0] in {2003, 2006, 2013}:  # nobody listens, or the connection is lost
+            raise ConnectionResetError(str(error)) from error
+
+        raise CommandError(f"{type(error).__name__}: {error}") from error
 
 
 class MariaDBServer(Server):
@@ -76,14 +131,15 @@ class MariaDBServer(Server):
 
         rows: list[tuple[str | None, ...]] = []
 
-        with MysqlConnection(self.address, timeout=timeout) as connection:
-            if database:
-                connection(f"USE `{database}`")
-
+        with contextlib.closing(self.connect(database=database or None, timeout=timeout)) as connection:
             for statement in statements:
-                rows = connection(statement)
+                rows = query(connection, statement)
 
         return rows
+
+    def connect(self, *, database: str | None = None, timeout: float = 10.0) -> Connection[Any]:
+        """Open a connection of PyMySQL as root; see `connect_mysql`."""
+        return connect_mysql(self.host, self.port, database=database, timeout=timeout)
 
     def _prepare(self) -> None:
         assert self.folder is not None  # noqa: S101 - start() has made it
@@ -150,7 +206,7 @@ class MariaDBServer(Server):
 
     def _is_ready(self) -> bool:
         try:
-            with MysqlConnection(self.address, timeout=5.0) as connection:
-                return bool(connection("SHOW DATABASES LIKE 'test'"))
-        except MysqlError as error:
-            return str(error).startswith("(1040)")  # too many connections: it serves others
+            with contextlib.closing(self.connect(timeout=5.0)) as connection:
+                return bool(query(connection, "SHOW DATABASES LIKE 'test'"))
+        except CommandError as error:
+            return "(1040," in str(error)  # too many connections: it serves others

@@ -23,7 +23,7 @@ from typing import Self
 
 from tools.servers._ports import HOST, PortReservation, listens
 
-__all__ = ("Server", "ServerError")
+__all__ = ("CommandError", "Server", "ServerError")
 
 _STARTS = 5
 _running: set[Server] = set()
@@ -31,6 +31,10 @@ _running: set[Server] = set()
 
 class ServerError(Exception):
     """A server did not come up, or was asked for something it cannot do; the message has its log."""
+
+
+class CommandError(ServerError):
+    """The server answered with an error; the text begins with the name of the client's error class."""
 
 
 class Server:

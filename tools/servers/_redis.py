@@ -3,17 +3,88 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Self
 from urllib.parse import quote
 
 from tools.servers import _binaries
-from tools.servers._process import Server, ServerError
-from tools.servers._resp import RespConnection, RespError, Value
+from tools.servers._process import CommandError, Server, ServerError
 
-__all__ = ("Config", "RedisServer", "ValkeyServer")
+__all__ = ("Config", "RedisConnection", "RedisServer", "ValkeyServer")
 
 Config = Mapping[str, str | int | Sequence[str]]
+Value = Any  # Any: str, int, None, or a list of such, as the server sent it
+
+
+class RedisConnection:
+    """
+    A blocking connection of redis-py whose replies stay as the server sent them (RESP2, text as str).
+
+    Args:
+        address: Arguments of redis-py's connection: ``host`` and ``port``, or ``path``.
+        password: For AUTH, if the server wants one.
+        timeout: Seconds for the connect and for each reply.
+
+    Raises:
+        OSError: The server does not listen, or has closed the connection.
+        TimeoutError: It does not answer in time.
+        CommandError: It answered with an error.
+    """
+
+    def __init__(self, *, password: str | None = None, timeout: float = 5.0, **address: str | int) -> None:
+        # Loaded on use: the tests of a library without redis-py import this package too.
+        from redis.backoff import NoBackoff  # noqa: PLC0415
+        from redis.connection import Connection, UnixDomainSocketConnection  # noqa: PLC0415
+        from redis.retry import Retry  # noqa: PLC0415
+
+        kind: Any = UnixDomainSocketConnection if "path" in address else Connection
+        self._connection: Any = kind(  # Any: redis-py declares few of its types
+            **address,
+            password=password,
+            protocol=2,
+            decode_responses=True,
+            encoding_errors="surrogateescape",
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+        )
+
+        with _plain_errors():
+            self._connection.connect()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def __call__(self, *args: str | bytes | float) -> Value:
+        """Send one command and return its reply."""
+        with _plain_errors():
+            self._connection.send_command(*args)
+            return self._connection.read_response()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.disconnect()
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Raise redis-py's errors as errors that need no redis-py to be caught."""
+    from redis import exceptions  # noqa: PLC0415
+
+    try:
+        yield
+    except exceptions.TimeoutError as error:
+        raise TimeoutError(str(error)) from error
+    except exceptions.RedisError as error:
+        # Subclasses of its ConnectionError are answers of the server: a password is wanted, data is loading.
+        if type(error) is exceptions.ConnectionError:
+            raise ConnectionResetError(str(error)) from error
+
+        raise CommandError(f"{type(error).__name__}: {error}") from error
 
 
 class RedisServer(Server):
@@ -58,7 +129,7 @@ class RedisServer(Server):
         """``unix:///path?db=0``."""
         return f"unix://{self.unix_path}?db=0"
 
-    def connect(self, *, timeout: float = 10.0) -> RespConnection:
+    def connect(self, *, timeout: float = 10.0) -> RedisConnection:
         """
         Open a blocking connection, logged in.
 
@@ -68,16 +139,8 @@ class RedisServer(Server):
         Returns:
             A connection to be called with commands; close it, or use it as a context manager.
         """
-        connection = RespConnection((self.host, self.port), timeout=timeout)
-
-        if password := self.config.get("requirepass"):
-            try:
-                connection("AUTH", str(password))
-            except BaseException:
-                connection.close()
-                raise
-
-        return connection
+        password = str(self.config.get("requirepass", "")) or None
+        return RedisConnection(host=self.host, port=self.port, password=password, timeout=timeout)
 
     def command(self, *args: str | bytes | float, timeout: float = 10.0) -> Value:
         """
@@ -137,10 +200,11 @@ class RedisServer(Server):
 
     def _is_ready(self) -> bool:
         try:
-            with RespConnection((self.host, self.port), timeout=5.0) as connection:
-                return connection("PING") == "PONG"
-        except RespError as error:
-            return str(error).startswith(("NOAUTH", "MASTERDOWN"))  # it serves; LOADING and others do not
+            with RedisConnection(host=self.host, port=self.port) as connection:
+                return bool(connection("PING") == "PONG")
+        except CommandError as error:
+            # These servers serve, though not us; others are still loading their data.
+            return str(error).startswith(("AuthenticationError", "MasterDownError"))
 
     def _ask_to_end(self) -> None:
         """Shut down; a server without persistence leaves a snapshot, so that a restart finds its data."""
@@ -149,7 +213,7 @@ class RedisServer(Server):
         try:
             with self.connect() as connection, contextlib.suppress(ConnectionError):
                 connection("SHUTDOWN", "SAVE" if keep else "NOSAVE", "NOW")  # NOW: don't wait for replicas
-        except (OSError, RespError):
+        except (OSError, CommandError):
             super()._ask_to_end()
 
 

@@ -8,9 +8,8 @@ from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 
-from tools.servers._process import ServerError
+from tools.servers._process import CommandError, ServerError
 from tools.servers._redis import Config, RedisServer, ValkeyServer
-from tools.servers._resp import RespError
 
 __all__ = ("SentinelServer", "SentinelServers", "wait_until")
 
@@ -190,7 +189,7 @@ class SentinelServers:
 
             # One that has begun may end without a new master, when no replica has been heard of lately.
             if "failover_in_progress" not in state["flags"]:
-                with suppress(RespError):  # no replica is fit yet
+                with suppress(CommandError):  # no replica is fit yet
                     sentinel.command("SENTINEL", "FAILOVER", self.name)
 
             return False
@@ -301,7 +300,7 @@ def wait_until(condition: Callable[[], bool], what: str, *, timeout: float = 30.
         try:
             if condition():
                 return
-        except (OSError, RespError, ServerError) as error:
+        except (OSError, ServerError) as error:
             last = error
 
         if time.monotonic() > deadline:

@@ -7,7 +7,7 @@ import contextlib
 import random
 from dataclasses import dataclass, field
 
-__all__ = ("Lane", "Weather")
+__all__ = ("Direction", "Weather")
 
 _STEP = 0.01  # seconds
 
@@ -44,7 +44,7 @@ class Weather:
         self.clear.set()
 
 
-class Lane:
+class Direction:
     """Carries pieces to one writer in their order."""
 
     def __init__(self, weather: Weather, chance: random.Random) -> None:

@@ -1,4 +1,4 @@
-"""One proxied connection: two lanes, and the faults that hit this connection alone."""
+"""One proxied connection: two directions, and the faults that hit this connection alone."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tests.faults._dialects import Dialect, ReplyPiece, RequestPiece
+from tests.faults._direction import Direction
 from tests.faults._faults import Armed, Fault
-from tests.faults._lane import Lane
 
-__all__ = ("Connect", "Counters", "Link")
+__all__ = ("Connect", "Counters", "ProxiedConnection")
 
 _CHUNK = 1 << 16
 
@@ -41,14 +41,14 @@ class _State(enum.Enum):
     ENDED = enum.auto()  # closed towards the client: what it still sends is lost, and its end is passed on
 
 
-class Link:
+class ProxiedConnection:
     """
     A client's connection and the one that the proxy opens for it.
 
     Args:
         client: The client's accepted connection.
         dialect: Splits this connection's streams.
-        lanes: Towards the server, and towards the client.
+        directions: Towards the server, and towards the client.
         armed: The faults that wait for a request.
         counters: The proxy's.
         silent: Begin inside a black hole.
@@ -59,7 +59,7 @@ class Link:
         client: socket.socket,
         *,
         dialect: Dialect,
-        lanes: tuple[Lane, Lane],
+        directions: tuple[Direction, Direction],
         armed: Armed,
         counters: Counters,
         silent: bool,
@@ -68,7 +68,7 @@ class Link:
         self._writer: asyncio.StreamWriter | None = None
         self._upstream: asyncio.StreamWriter | None = None
         self._dialect = dialect
-        self._up, self._down = lanes
+        self._up, self._down = directions
         self._armed = armed
         self._counters = counters
         self._state = _State.SILENT if silent else _State.OPEN
@@ -129,7 +129,7 @@ class Link:
         self._up.open(self._upstream)
 
         async with asyncio.TaskGroup() as group:
-            carriers = [group.create_task(lane.run()) for lane in (self._up, self._down)]
+            carriers = [group.create_task(direction.run()) for direction in (self._up, self._down)]
             pumps = [
                 group.create_task(self._pump_requests(reader)),
                 group.create_task(self._pump_replies(server)),
