@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tools.bench import _machine, _plot, _report
 from tools.bench._model import Case, CaseResult, Suite
-from tools.bench.harness import measure
+from tools.bench._runner import measure
 
 __all__ = ("run_suite",)
 
