@@ -11,8 +11,8 @@ import pytest
 from tests.pool.core.fakes import FakePool, make_pool
 from ws_pool import SqlitePool
 from ws_pool._components import _sql_extra
-from ws_pool._redis.blocks import DedicatedContext
 from ws_pool._redis.connection.endpoint import _keep_alive
+from ws_pool._redis.pool import DedicatedContext
 from ws_pool._sql.manager import SqlPoolManager
 from ws_pool._sql.mysql.options import row_type
 from ws_pool.errors import ClosedError, ConfigError

@@ -14,7 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from ws_pool._redis import embedded, extensions
+from ws_pool import redis as redis_face
+from ws_pool._redis import embedded
 from ws_pool.errors import MissingExtraError, UnavailableError, UsageError
 from ws_pool.events import RedisEventBus
 from ws_pool.redis import RedisPool, RedisPoolManager, redis_pool_manager
@@ -67,7 +68,7 @@ class TestManager:
             def load(self) -> Any:
                 return lambda *args, **options: (args, options)
 
-        monkeypatch.setattr(extensions, "_loaded", {})
+        monkeypatch.setattr(redis_face, "_loaded", {})
         monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: [Entry()])
 
         async with manager:
@@ -79,7 +80,7 @@ class TestManager:
         """Without a provider the error says what to install."""
         manager = RedisPoolManager()
         manager.register({"default": redis_url})
-        monkeypatch.setattr(extensions, "_loaded", {})
+        monkeypatch.setattr(redis_face, "_loaded", {})
         monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: [])
 
         async with manager:

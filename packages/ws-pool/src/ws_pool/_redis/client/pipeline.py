@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from redis import exceptions as driver
 from redis.asyncio.client import Pipeline
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 
+from ws_pool._redis.client.context import BatchSender
 from ws_pool._redis.commands.table import Route, routing_of
 from ws_pool.errors import WsError
-
-if TYPE_CHECKING:
-    from ws_pool._redis.client.shared import SharedRedis
 
 __all__ = ("MAX_SHARED", "SharedPipeline")
 
@@ -32,7 +30,7 @@ class SharedPipeline(Pipeline):
     tasks comes between its MULTI and its EXEC.
     """
 
-    def __init__(self, client: SharedRedis, *args: Any) -> None:
+    def __init__(self, client: BatchSender, *args: Any) -> None:
         super().__init__(*args)
         self._client = client
 

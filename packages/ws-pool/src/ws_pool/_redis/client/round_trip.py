@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from redis import exceptions as driver
 from redis.asyncio import Redis
@@ -21,9 +21,6 @@ from ws_pool._redis.dedicated.connection import state_of
 from ws_pool._redis.dedicated.pool import DedicatedConnections
 from ws_pool._redis.errors import ConnectionLost
 from ws_pool.errors import WsError
-
-if TYPE_CHECKING:
-    from ws_pool._redis.client.context import ClientContext
 
 __all__ = (
     "PATIENCE",
