@@ -16,7 +16,11 @@ from tools.servers import RedisServer
 from ws_pool._redis.client import round_trip
 from ws_pool._redis.dedicated.blocking import cancel_blocking, undo_of
 from ws_pool._redis.errors import ConnectionLost
-from ws_pool.errors import MaybeExecuted, UnavailableError, UsageError
+from ws_pool.errors import (
+    MaybeExecuted,
+    UnavailableError,
+    UsageError,
+)
 from ws_pool.redis import RedisPool
 
 
@@ -467,3 +471,16 @@ async def test_an_undo_outlives_the_shared_connection(
     assert await cancel_blocking(connection, ("BLPOP", "queue", 0), 1, ask, lost()) is not sent
     assert asked == [("LPUSH", b"queue", b"item")] * tries
     assert ("may not have been put back" in caplog.text) == sent
+
+
+async def test_a_blocking_read_is_repeated(redis_server: RedisServer) -> None:
+    """XREAD with BLOCK only reads, so a lost connection does not show."""
+    redis_server.command("FLUSHALL")
+
+    async with (
+        FaultProxy(redis_server.host, redis_server.port) as proxy,
+        RedisPool(url=proxy.url(redis_server.url)) as pool,
+    ):
+        await pool.redis.xadd("s", {"f": "v"})
+        proxy.drop_reply(match="XREAD")
+        assert await pool.redis.xread({"s": 0}, block=1000)

@@ -10,8 +10,9 @@ import pytest
 
 from tests.faults import FaultProxy
 from tools.servers import ClusterServers, RedisServer
-from ws_pool._redis.client.cache import CacheStatistics, ClientCache, fresh
+from ws_pool._redis.client.cache import ClientCache, fresh
 from ws_pool._redis.client.pipeline import MAX_SHARED
+from ws_pool._redis.statistics import CacheStatistics
 from ws_pool.redis import RedisPool
 
 
@@ -351,3 +352,36 @@ class TestClientCache:
         copy[0][1][b"k"].append(2)
         copy[1].add(b"n")
         assert reply == [[b"a", {b"k": [1]}], {b"m"}, b"b"]
+
+
+class TestKeys:
+    """Which keys a kept reply depends on."""
+
+    async def test_replies_of_several_keys(self, redis_url: str) -> None:
+        """A reply goes with any of its keys; one that has none of them stays."""
+        async with RedisPool(url=redis_url, cache=10, decode_responses=True) as pool:
+            await pool.redis.mset({"a": 1, "b": 2, "c": 3})
+            assert await pool.redis.mget("a", "b") == ["1", "2"]
+            assert await pool.redis.mget("a", "c") == ["1", "3"]
+            await pool.redis.set("b", 4)
+            assert await pool.redis.mget("a", "b") == ["1", "4"]
+            hits = pool.statistics().cache
+            assert hits is not None
+            assert await pool.redis.mget("a", "c") == ["1", "3"]
+            after = pool.statistics().cache
+            assert after is not None
+            assert after.hits == hits.hits + 1
+
+    async def test_reads_that_are_not_kept(self, redis_url: str) -> None:
+        """A read of the whole database is asked of the server, and keeps what is known."""
+        async with RedisPool(url=redis_url, cache=10, decode_responses=True) as pool:
+            await pool.redis.set("a", 1)
+            await pool.redis.get("a")
+            assert await pool.redis.dbsize() == await pool.redis.dbsize()
+            statistics = pool.statistics().cache
+            assert statistics is not None
+            assert statistics.entries == 1
+
+            async with pool.redis.pipeline() as pipe:
+                await pipe.watch("a")
+                assert await pipe.get("a") == "1"

@@ -481,3 +481,23 @@ class TestLife:
 
         async with RedisPool(url=redis_url) as pool:
             assert await pool.redis.get("k") == "grüße".encode("latin-1")
+
+
+class TestUnsent:
+    """Commands that were never written."""
+
+    async def test_a_command_that_cannot_be_sent(
+        self, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A command whose connection is always lost before it was sent says that it was not sent."""
+        async with RedisPool(url=redis_url) as pool:
+            lane = pool.redis._lane
+            assert lane is not None
+            kill = lane.link.__class__._flush
+            monkeypatch.setattr(lane.link.__class__, "_flush", lambda link: link.kill("cut before the write"))
+
+            with pytest.raises(UnavailableError, match=r"could not send|cannot reach") as caught:
+                await pool.redis.incr("n")
+
+            assert not isinstance(caught.value, MaybeExecuted)
+            monkeypatch.setattr(lane.link.__class__, "_flush", kill)

@@ -198,3 +198,20 @@ def test_import_needs_nothing_and_starts_nothing() -> None:
         """
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+
+
+def test_an_extension_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second use of a service looks nothing up."""
+    loaded: list[str] = []
+
+    class Found:
+        def load(self) -> type:
+            loaded.append("once")
+            return dict
+
+    monkeypatch.setattr(redis_face, "_loaded", {})
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: [Found()])
+
+    assert redis_face._load_extension("lock", "ws-redislock") is dict
+    assert redis_face._load_extension("lock", "ws-redislock") is dict
+    assert loaded == ["once"]
