@@ -11,7 +11,7 @@ __all__ = ("Script", "load")
 
 
 COMMON = "--[[common]]"
-ALONE = ("claim", "fast", "unclaim")
+ALONE = ("claim", "claim_run", "fast", "finish_run", "open_runs", "renew_run", "return_run", "unclaim")
 
 
 @dataclass(frozen=True, slots=True)

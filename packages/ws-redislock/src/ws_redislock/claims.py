@@ -5,24 +5,28 @@ from __future__ import annotations
 import itertools
 import math
 import secrets
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from ws_redislock._calls import Caller, RedisSource, caller_for, check_flow
+from ws_redislock._calls import Caller, RedisSource, Reply, caller_for, check_flow
 from ws_redislock._keys import check_name, plain, tagged
 from ws_redislock._script import load
 from ws_redislock.errors import ConfigError
 
-__all__ = ("RunClaims",)
+__all__ = ("RunClaim", "RunClaims")
+
+_MOST_UNANSWERED = 1000
 
 
 class RunClaims:
     """
-    Gives each run to exactly one caller; the guard of ws-tasks' schedulers.
+    Lets exactly one caller make each run; the guard of ws-tasks' schedulers.
 
-    A claim is not a lock: nobody waits for it, nobody renews it, and the one who has it keeps it
-    for the time asked for, even after the run, so that a process whose clock is late does not
-    make the run again.
+    A claim is not a lock, because nobody waits for it. There are two kinds. `claim` keeps a run for
+    the time asked for, even after the run, so that a process whose clock is late does not make it
+    again. `claim_run` returns a `RunClaim` that is renewed while the run goes on and marked done at
+    its end, so that another process takes over soon when the claimer dies.
 
     Args:
         redis: A ``redis.asyncio.Redis`` (or cluster client), a pool with such a client as
@@ -47,8 +51,9 @@ class RunClaims:
         self._source = redis
         self._kind = "c" if namespace == "" else f"c:{plain(check_name(namespace, 'namespace'))}"
         self._timeout = _seconds("timeout", timeout)
-        self._claimer = f"{secrets.token_hex(8)}."
+        self._claimer = ""
         self._serial = itertools.count(1)
+        self._unanswered: dict[str, str] = {}
         self._caller: Caller | None = None
         self._flow: object = None
         self._owned: Any = None  # Any: the client made from a URL, of the driver's untyped make
@@ -63,7 +68,7 @@ class RunClaims:
 
     async def claim(self, run_id: str, ttl: float) -> bool:
         """
-        Claim a run.
+        Claim a run for some time, whatever becomes of it.
 
         Args:
             run_id: Names the run, such as a task and its nominal time; 1 to 512 bytes of UTF-8.
@@ -73,15 +78,10 @@ class RunClaims:
             True to exactly one caller within that time.
 
         Raises:
-            UnavailableError: Redis gave no answer.
+            UnavailableError: Redis did not answer. Call again: when the claim has arrived all the
+                same, the next call of this object answers True.
         """
-        _, reply = await self._bind().call(
-            load("claim"),
-            (self._key(run_id),),
-            (f"{self._claimer}{next(self._serial):x}", max(1, round(_seconds("ttl", ttl) * 1000))),
-            what=("claim", run_id),
-            budget=self._timeout,
-        )
+        _, reply = await self._claim("claim", run_id, (self._key(run_id),), (_milliseconds("ttl", ttl),))
         return int(reply[0]) == 1
 
     async def give_back(self, run_id: str) -> None:
@@ -95,15 +95,68 @@ class RunClaims:
             run_id: The run.
 
         Raises:
-            UnavailableError: Redis gave no answer.
+            UnavailableError: Redis did not answer.
         """
-        await self._bind().call(
+        caller = self._bind()
+        await caller.call(
             load("unclaim"),
             (self._key(run_id),),
             (self._claimer,),
             what=("claim", run_id),
             budget=self._timeout,
         )
+
+    async def claim_run(
+        self, run_id: str, ttl: float, *, task: str, keep: float = 3600.0, claimer: str = ""
+    ) -> RunClaim:
+        """
+        Claim a run until it is done, and keep the claim alive by `RunClaim.renew`.
+
+        Args:
+            run_id: Names the run; 1 to 512 bytes of UTF-8.
+            ttl: Seconds without a renewal after which another may claim the run.
+            task: Names the task whose run it is; 1 to 512 bytes of UTF-8.
+            keep: Seconds for which the task's unfinished runs and its last claim are remembered.
+            claimer: Names the one that claims; "" when the claim says nothing about who makes the
+                task's runs, such as a run made by hand.
+
+        Returns:
+            The claim: ``claimed`` is true for exactly one caller at a time.
+
+        Raises:
+            UnavailableError: Redis did not answer. Call again, as for `claim`.
+        """
+        keys = self._keys(run_id, task)
+        args = (claimer, _milliseconds("ttl", ttl), _milliseconds("keep", keep), run_id)
+        token, reply = await self._claim("claim_run", run_id, keys, args)
+        claimed, fence, done, wait, idle = (int(value) for value in reply)
+        return RunClaim(
+            self,
+            run_id,
+            keys,
+            token,
+            claimed=claimed == 1,
+            fence=fence,
+            done=done == 1,
+            retry_after=wait / 1000,
+            idle=math.inf if idle < 0 else idle / 1000,
+        )
+
+    async def open_runs(self, task: str) -> list[str]:
+        """
+        List the runs of a task that were claimed by `claim_run` and are not done.
+
+        Args:
+            task: The task.
+
+        Returns:
+            Their ids, the oldest first, 1,000 at most.
+
+        Raises:
+            UnavailableError: Redis did not answer.
+        """
+        reply = await self._send("open_runs", self._keys("-", task)[2:], (), task)
+        return [value.decode() if isinstance(value, bytes) else str(value) for value in reply]
 
     async def aclose(self) -> None:
         """Close an own client."""
@@ -112,9 +165,47 @@ class RunClaims:
         if client is not None:
             await client.aclose()
 
+    async def _claim(
+        self,
+        script: str,
+        run_id: str,
+        keys: Sequence[bytes],
+        args: tuple[str | int, ...],
+    ) -> tuple[str, Reply]:
+        """Call a claiming script with a token of its own; return the token and the reply."""
+        caller = self._bind()
+
+        # A claim without an answer may have arrived all the same. The next call for that run uses its
+        # token again, or the run would seem to be claimed by another until the claim expires. Taken
+        # out, the token serves one call only: two callers never share one.
+        token = self._unanswered.pop(keys[0].decode(), None) or f"{self._claimer}{next(self._serial):x}"
+
+        try:
+            _, reply = await caller.call(
+                load(script), keys, (token, *args), what=("claim", run_id), budget=self._timeout
+            )
+        except BaseException:
+            if len(self._unanswered) >= _MOST_UNANSWERED:
+                del self._unanswered[next(iter(self._unanswered))]
+
+            self._unanswered[keys[0].decode()] = token
+            raise
+
+        return token, reply
+
+    async def _send(self, script: str, keys: Sequence[bytes], args: Sequence[str | int], name: str) -> Reply:
+        """Call a script that may be repeated; return its reply."""
+        _, reply = await self._bind().call(
+            load(script), keys, args, what=("claim", name), budget=self._timeout
+        )
+        return reply
+
     def _bind(self) -> Caller:
         if self._caller is None:
             self._caller, self._flow, self._owned = caller_for(self._source)
+            # Not earlier: workers forked from one parent would otherwise be one and the same claimer.
+            self._claimer = f"{secrets.token_hex(8)}."
+            self._unanswered.clear()
         else:
             check_flow(self._flow, "RunClaims")
 
@@ -122,6 +213,120 @@ class RunClaims:
 
     def _key(self, run_id: str) -> bytes:
         return tagged(self._kind, plain(check_name(run_id, "run"))).encode()
+
+    def _keys(self, run_id: str, task: str) -> tuple[bytes, bytes, bytes]:
+        """Return the keys of a run, in one hash slot: the claim, the task's last claim, its open runs."""
+        prefix = tagged(self._kind, plain(check_name(task, "task")))
+        run = plain(check_name(run_id, "run"))
+        return f"{prefix}run:{run}".encode(), f"{prefix}last".encode(), f"{prefix}open".encode()
+
+
+class RunClaim:
+    """
+    The answer to `RunClaims.claim_run`.
+
+    Attributes:
+        run_id: The run.
+        claimed: Whether the run is the caller's to make.
+        done: Whether it has been made already.
+        fence: Larger than that of every earlier claim of the task; 0 when not claimed.
+        retry_after: Seconds after which another's claim ends unless it is renewed.
+        idle: Seconds since another claimer last claimed a run of the task; infinite when none is
+            remembered, or when the last one was the caller's own.
+
+    Example:
+        ```python
+        from ws_redislock import RunClaims
+
+        async with RunClaims("redis://localhost:6379/0") as claims:
+            claim = await claims.claim_run("sync@2031-05-01", 30, task="sync")
+            assert claim.claimed
+            assert await claim.renew(30)
+            assert await claim.finish(3600)
+            assert (await claims.claim_run("sync@2031-05-01", 30, task="sync")).done
+        ```
+    """
+
+    __slots__ = ("_claims", "_keys", "_mine", "claimed", "done", "fence", "idle", "retry_after", "run_id")
+
+    def __init__(  # noqa: PLR0913 - a record
+        self,
+        claims: RunClaims,
+        run_id: str,
+        keys: tuple[bytes, bytes, bytes],
+        token: str,
+        *,
+        claimed: bool,
+        fence: int,
+        done: bool,
+        retry_after: float,
+        idle: float,
+    ) -> None:
+        self._claims = claims
+        self._keys = keys
+        self._mine = f"{token} {fence}"
+        self.run_id: str = run_id
+        self.claimed: bool = claimed
+        self.done: bool = done
+        self.fence: int = fence
+        self.retry_after: float = retry_after
+        self.idle: float = idle
+
+    def __repr__(self) -> str:
+        state = "claimed" if self.claimed else "done" if self.done else "claimed by another"
+        return f"<RunClaim {self.run_id!r} {state}>"
+
+    async def renew(self, ttl: float) -> bool:
+        """
+        Keep the claim for some more seconds.
+
+        A claim whose time is over is taken up again when no other has claimed the run since.
+
+        Args:
+            ttl: Seconds from now.
+
+        Returns:
+            False when another has claimed the run, or made it.
+
+        Raises:
+            UnavailableError: Redis did not answer.
+        """
+        return await self._call("renew_run", self._keys[:1], _milliseconds("ttl", ttl))
+
+    async def finish(self, keep: float) -> bool:
+        """
+        Mark the run as done, so that nobody makes it again.
+
+        Args:
+            keep: Seconds for which it stays marked.
+
+        Returns:
+            False when another has claimed the run meanwhile: then it is made twice.
+
+        Raises:
+            UnavailableError: Redis did not answer.
+        """
+        return await self._call("finish_run", self._keys[::2], _milliseconds("keep", keep), self.run_id)
+
+    async def give_back(self) -> bool:
+        """
+        Let another claim the run at once.
+
+        Returns:
+            False when the claim was over, or another's.
+
+        Raises:
+            UnavailableError: Redis did not answer.
+        """
+        return await self._call("return_run", self._keys[:1])
+
+    async def _call(self, script: str, keys: Sequence[bytes], *args: str | int) -> bool:
+        reply = await self._claims._send(script, keys, (self._mine, *args), self.run_id)
+        return int(reply[0]) == 1
+
+
+def _milliseconds(name: str, value: object) -> int:
+    return max(1, round(_seconds(name, value) * 1000))
 
 
 def _seconds(name: str, value: object) -> float:

@@ -6,6 +6,7 @@ from ws_redislock.errors import LockNotAcquired as LockNotAcquired
 from ws_redislock.observe import CountingObserver as CountingObserver
 from ws_redislock.observe import LockObserver as LockObserver
 from ws_redislock.sync._held import Held as Held
+from ws_redislock.sync.claims import RunClaim as RunClaim
 from ws_redislock.sync.claims import RunClaims as RunClaims
 from ws_redislock.sync.leader import LeaderElection as LeaderElection
 from ws_redislock.sync.leader import Term as Term
@@ -29,6 +30,7 @@ __all__: tuple[str, ...] = (
     "MultiLock",
     "MutexLock",
     "ReadWriteLock",
+    "RunClaim",
     "RunClaims",
     "Semaphore",
     "SlidingWindowLimiter",
