@@ -17,7 +17,7 @@ class TestBreaker:
         now = 0.0
 
         async with HttpPool(base_url=site.url, retries=0, breaker_failures=2, breaker_reset=10) as pool:
-            pool._clock = lambda: now
+            pool._breakers.clock = lambda: now
             http = pool.client
 
             for _ in range(2):
@@ -61,7 +61,7 @@ class TestBreaker:
         now = 0.0
 
         async with HttpPool(base_url=site.url, retries=0, breaker_failures=1, breaker_reset=10) as pool:
-            pool._clock = lambda: now
+            pool._breakers.clock = lambda: now
             http = pool.client
 
             with pytest.raises(HttpStatusError):
@@ -87,9 +87,11 @@ class TestBreaker:
 
     async def test_many_hosts(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Hosts without failures are forgotten when there are too many."""
-        monkeypatch.setattr("ws_pool.http._MANY_HOSTS", 2)
+        monkeypatch.setattr("ws_pool._http.circuit_breaker._MANY_HOSTS", 2)
         pool = HttpPool(breaker_failures=5)
-        pool._breaker("http://a/").failed(0.0)
-        pool._breaker("http://b/")
-        pool._breaker("http://c/")
+        failing = pool._breakers.admit("http://a/")
+        assert failing is not None
+        failing.failed(0.0)
+        pool._breakers.admit("http://b/")
+        pool._breakers.admit("http://c/")
         assert list(pool._breakers) == ["a:80", "c:80"]

@@ -14,7 +14,7 @@ from tests.pool.http._server import BIG, Site
 from ws_core.component import Health
 from ws_pool import http as shortcuts
 from ws_pool.errors import ClosedError, ConfigError, NotReadyError, UsageError
-from ws_pool.http import HttpClient, HttpPool, HttpPoolManager, http_pool_manager
+from ws_pool.http import HttpClient, HttpPool, HttpPoolManager
 
 
 class TestLife:
@@ -31,7 +31,7 @@ class TestLife:
 
         async with pool:
             client = pool.client
-            assert repr(client) == f"<HttpClient of {pool!r}>"
+            assert repr(client) == f"<HttpClient of pool 'default': {site.url}>"
 
             with pytest.raises(UsageError, match="open already"):
                 await pool.start()
@@ -92,10 +92,12 @@ class TestLife:
         assert await manager.check_health()
         await manager.close()
 
-    async def test_shortcuts(self, site: Site, tmp_path: Path) -> None:
+    async def test_shortcuts(self, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The module's functions use the default pool of the ready-made manager."""
-        http_pool_manager.register({"default": {"base_url": site.url}})
-        await http_pool_manager.initialize()
+        manager = HttpPoolManager()  # a manager stays registered, and others test that none is
+        monkeypatch.setattr(shortcuts, "http_pool_manager", manager)
+        manager.register({"default": {"base_url": site.url}})
+        await manager.initialize()
 
         try:
             for name in ("get", "post", "put", "patch", "delete", "options"):
@@ -108,7 +110,7 @@ class TestLife:
             async with shortcuts.request_stream("GET", "/big") as stream:
                 assert await stream.read() == BIG
         finally:
-            await http_pool_manager.close()
+            await manager.close()
 
 
 class TestOptions:

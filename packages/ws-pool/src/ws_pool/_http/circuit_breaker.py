@@ -6,16 +6,26 @@ its time is over; then *half-open* lets a single one through, whose outcome clos
 
 from __future__ import annotations
 
-__all__ = ("CircuitBreaker",)
+import logging
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from yarl import URL
+
+from ws_pool._core.config import mask_url
+from ws_pool.errors import HttpCircuitOpen, HttpConnectionError, HttpTimeout, WsError
+
+__all__ = ("CircuitBreaker", "HostBreakers")
+
+_logger: Final = logging.getLogger("ws_pool")
+_MANY_HOSTS: Final = 1000
+_DOWN: Final = frozenset({502, 503, 504})
 
 
 class CircuitBreaker:
     """
-    The breaker of one host.
-
-    Args:
-        failures: How many failures in a row open it.
-        reset: Seconds that it stays open.
+    The breaker of one host: opens after some failures in a row, for ``reset`` seconds.
 
     Example:
         >>> breaker = CircuitBreaker(2, 30.0)
@@ -48,15 +58,7 @@ class CircuitBreaker:
         return self._count == 0
 
     def refusal(self, now: float) -> float | None:
-        """
-        Ask to make a request.
-
-        Args:
-            now: The time.
-
-        Returns:
-            None when it may be made; otherwise how many seconds to wait before asking again.
-        """
+        """Return None when a request may be made, otherwise how many seconds to wait first."""
         if self.is_closed:
             return None
 
@@ -82,3 +84,55 @@ class CircuitBreaker:
     def abandoned(self) -> None:
         """Note that nothing was learned from a request, such as when it was cancelled."""
         self._probing = False
+
+
+class HostBreakers:
+    """A pool's breakers, one for each host; none when ``failures`` is 0."""
+
+    __slots__ = ("_breakers", "_failures", "_pool", "_reset", "clock")
+
+    def __init__(self, pool: str, failures: int, reset: float) -> None:
+        self._pool = pool
+        self._failures = failures
+        self._reset = reset
+        self._breakers: dict[str, CircuitBreaker] = {}
+        self.clock = time.monotonic
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._breakers)
+
+    def admit(self, url: str) -> CircuitBreaker | None:
+        """Return the breaker of a URL's host, or raise HttpCircuitOpen while that is left alone."""
+        if not self._failures:
+            return None
+
+        parts = URL(url)
+        host = f"{parts.host}:{parts.port}"
+        breaker = self._breakers.get(host)
+
+        if breaker is None:
+            # Hosts come from users' URLs too: those without a failure need no memory.
+            if len(self._breakers) >= _MANY_HOSTS:
+                self._breakers = {name: kept for name, kept in self._breakers.items() if not kept.is_idle}
+
+            breaker = self._breakers[host] = CircuitBreaker(self._failures, self._reset)
+
+        if (wait := breaker.refusal(self.clock())) is not None:
+            message = f"{mask_url(url)}: {host} failed too often, next try in {wait:.1f} s"
+            raise HttpCircuitOpen(message, pool=self._pool, url=mask_url(url), retry_after=wait)
+
+        return breaker
+
+    def record(self, breaker: CircuitBreaker, failure: WsError | None, status: int | None) -> None:
+        """Record the outcome of a request with its host's breaker."""
+        if isinstance(failure, HttpConnectionError | HttpTimeout) or status in _DOWN:
+            breaker.failed(self.clock())
+
+            if not breaker.is_closed:
+                _logger.warning(
+                    "http pool %r: a host fails and is left alone: %s", self._pool, failure or status
+                )
+        elif failure is None:
+            breaker.succeeded()
+        else:
+            breaker.abandoned()

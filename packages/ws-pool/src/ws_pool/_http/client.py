@@ -1,79 +1,31 @@
-"""The client: one method per HTTP method, one loop for all attempts."""
+"""The client of an HTTP pool: requests, streams, files and WebSockets."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack
+from typing import Unpack
 
 import aiohttp
+from aiohttp import ClientResponse, ClientWebSocketResponse
 
 from ws_pool._core.config import mask_url
-from ws_pool._http.bodies import Files, Form, is_replayable
 from ws_pool._http.download import Download, Progress
 from ws_pool._http.errors import map_exception
-from ws_pool._http.options import HttpOptions
-from ws_pool._http.response import HttpResponse, status_error
-from ws_pool._http.retry import IDEMPOTENT, RETRY_STATUS, retry_after, retry_delay
-from ws_pool.errors import HttpConnectionError, HttpStatusError, UsageError, WsError
+from ws_pool._http.request import RequestOptions
+from ws_pool._http.response import HttpResponse, HttpStream, read_content, status_error
+from ws_pool._http.transport import Transport
+from ws_pool._http.verbs import HttpVerbs
+from ws_pool.errors import HttpStatusError, UsageError
 
-if TYPE_CHECKING:
-    from aiohttp import ClientResponse, ClientSession, ClientWebSocketResponse
-
-    from ws_pool.http import HttpPool
-
-__all__ = ("HttpClient", "HttpStream", "RequestOptions")
+__all__ = ("HttpClient",)
 
 
-class RequestOptions(TypedDict, total=False):
+class HttpClient(HttpVerbs):
     """
-    What every request takes beside its URL, as keyword arguments.
-
-    Args:
-        params: Added to the URL's query.
-        headers: Added to the pool's headers.
-        json: Sent as JSON.
-        data: Sent as it is (bytes, text, an open file, an async iterator of bytes), or a mapping
-            as a form.
-        files: Sent as a multipart form, with ``data`` as its plain fields: field names to bytes,
-            text, a path, an open binary file, or a tuple (name, file, content type).
-        cookies: Sent with this request.
-        auth: User and password for basic authentication.
-        timeout: Seconds for each attempt, in place of the pool's; None for no bound.
-        retries: In place of the pool's.
-        idempotent: Whether the request may be made again; by default its method decides.
-        raise_for_status: In place of the pool's.
-        allow_redirects: Whether redirects are followed; True by default.
-    """
-
-    params: Mapping[str, str | int | float | list[str]] | None
-    headers: Mapping[str, str] | None
-    json: Any  # whatever the encoder takes
-    data: Any  # whatever aiohttp takes
-    files: Files | None
-    cookies: Mapping[str, str] | None
-    auth: tuple[str, str] | None
-    timeout: float | None
-    retries: int
-    idempotent: bool
-    raise_for_status: bool
-    allow_redirects: bool
-
-
-_NONE: RequestOptions = {}
-
-Answer: TypeAlias = Coroutine[Any, Any, HttpResponse]
-"""What a method returns: to be awaited. It is not a coroutine function itself, which saves a frame."""
-
-
-class HttpClient:
-    """
-    Makes requests over a pool's connections. `HttpPool.get_client` gives it.
+    Makes requests over a pool's connections. `HttpPool.get_client` returns it.
 
     URLs that begin with ``/`` are appended to the pool's ``base_url``.
 
@@ -86,44 +38,14 @@ class HttpClient:
         ```
     """
 
-    __slots__ = ("_options", "_pool", "_session", "_timeout")
+    __slots__ = ("_transport",)
 
-    def __init__(self, pool: HttpPool, session: ClientSession, options: HttpOptions) -> None:
-        self._pool = pool
-        self._session = session
-        self._options = options
-        self._timeout = options.timeout
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
 
     def __repr__(self) -> str:
-        return f"<HttpClient of {self._pool!r}>"
-
-    def get(self, url: str, **options: Unpack[RequestOptions]) -> Answer:
-        """Make a GET request; see `request`."""
-        return self.request("GET", url, **options)
-
-    def head(self, url: str, **options: Unpack[RequestOptions]) -> Answer:
-        """Make a HEAD request; see `request`."""
-        return self.request("HEAD", url, **options)
-
-    def options(self, url: str, **options: Unpack[RequestOptions]) -> Answer:
-        """Make an OPTIONS request; see `request`."""
-        return self.request("OPTIONS", url, **options)
-
-    def post(self, url: str, **options: Unpack[RequestOptions]) -> Answer:
-        """Make a POST request; see `request`."""
-        return self.request("POST", url, **options)
-
-    def put(self, url: str, **options: Unpack[RequestOptions]) -> Answer:
-        """Make a PUT request; see `request`."""
-        return self.request("PUT", url, **options)
-
-    def patch(self, url: str, **options: Unpack[RequestOptions]) -> Answer:
-        """Make a PATCH request; see `request`."""
-        return self.request("PATCH", url, **options)
-
-    def delete(self, url: str, **options: Unpack[RequestOptions]) -> Answer:
-        """Make a DELETE request; see `request`."""
-        return self.request("DELETE", url, **options)
+        base = self._transport.options.base_url
+        return f"<HttpClient of pool {self._transport.name!r}: {base or 'any host'}>"
 
     async def request(self, method: str, url: str, **options: Unpack[RequestOptions]) -> HttpResponse:
         """
@@ -148,20 +70,21 @@ class HttpClient:
             HttpError: The answer is not HTTP, or redirects too often.
             UsageError: The URL or an option is wrong, or the pool is used from another loop.
         """
-        started = self._pool._begin()
+        transport = self._transport
+        transport.check()
+        started = transport.counters.begin()
 
         try:
-            if options:
-                raw, content = await self._attempts(method, url, options, None)
-            else:
-                raw, content = await self._attempts(method, url, _NONE, None)
+            raw, content = await transport.send(method, self._url(url), options)
         except BaseException:
-            self._pool._end(started, failed=True)
+            transport.counters.end(started, failed=True)
             raise
 
-        response = HttpResponse(raw, content, self._pool._end(started))
+        response = HttpResponse(raw, content, transport.counters.end(started))
 
-        if response.status_code >= 400 and options.get("raise_for_status", self._options.raise_for_status):
+        if response.status_code >= 400 and options.get(
+            "raise_for_status", transport.options.raise_for_status
+        ):
             raise status_error(response)
 
         return response
@@ -184,20 +107,22 @@ class HttpClient:
         Raises:
             HttpError: See `request`; also while the body is being read.
         """
-        started = self._pool._begin()
+        transport = self._transport
+        transport.check()
+        started = transport.counters.begin()
         failed = True
 
         try:
-            raw, _ = await self._attempts(method, url, options, _open)
+            raw, _ = await transport.send(method, self._url(url), options, _read_nothing)
 
             async with raw:
-                if raw.status >= 400 and options.get("raise_for_status", self._options.raise_for_status):
-                    raise status_error(HttpResponse(raw, await _content(raw, self._pool.name), 0.0))
+                if raw.status >= 400 and options.get("raise_for_status", transport.options.raise_for_status):
+                    raise status_error(HttpResponse(raw, await read_content(raw, transport.name), 0.0))
 
-                yield HttpStream(raw, self._pool.name)
+                yield HttpStream(raw, transport.name)
                 failed = False
         finally:
-            self._pool._end(started, failed=failed)
+            transport.counters.end(started, failed=failed)
 
     async def download(
         self,
@@ -231,7 +156,7 @@ class HttpClient:
             HttpError: See `request`.
             OSError: The file cannot be written.
         """
-        return await Download(self, url, Path(path), resume, checksum, progress, options).run()
+        return await Download(self.request_stream, url, Path(path), resume, checksum, progress, options).run()
 
     async def upload(
         self, url: str, path: str | Path, *, method: str = "PUT", **options: Unpack[RequestOptions]
@@ -284,227 +209,44 @@ class HttpClient:
             HttpConnectionError: The server cannot be reached.
             HttpTimeout: No answer in time.
         """
-        self._pool._check()
+        transport = self._transport
+        transport.check()
         full = self._url(url)
 
         try:
-            async with asyncio.timeout(self._timeout):
-                socket = await self._session.ws_connect(
+            async with asyncio.timeout(transport.options.timeout):
+                socket = await transport.session.ws_connect(
                     full,
                     headers=headers,
                     protocols=protocols,
                     heartbeat=heartbeat,
                     max_msg_size=max_message,
-                    proxy=self._options.proxy,
+                    proxy=transport.options.proxy,
                 )
         except aiohttp.WSServerHandshakeError as error:
             shown = mask_url(full)
             message = f"GET {shown} did not become a WebSocket but was answered with {error.status}"
             raise HttpStatusError(message, method="GET", url=shown, status_code=error.status) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise map_exception(error, "GET", full, pool=self._pool.name) from error
+            raise map_exception(error, "GET", full, pool=transport.name) from error
 
         async with socket:
             yield socket
 
-    async def _attempts(
-        self, method: str, url: str, options: RequestOptions, read: Reader | None
-    ) -> tuple[ClientResponse, bytes]:
-        """Make attempts until one counts, and give its answer or raise its failure."""
-        full = self._url(url)
-        retries = options.get("retries", self._options.retries)
-        arguments = self._arguments(options) if options else {}
-
-        if (context := self._options.context_headers) is not None:
-            arguments["headers"] = {**context(), **(arguments.get("headers") or {})}
-
-        body = arguments.get("data")
-        attempt = 1
-
-        while True:
-            if isinstance(body, Form):
-                arguments["data"] = body.build()
-
-            raw, content, failure = await self._attempt(method, full, arguments, read)
-
-            if raw is not None and raw.status not in RETRY_STATUS:
-                return raw, content
-
-            delay = None
-
-            if attempt <= retries and self._may_repeat(method, options, body, failure):
-                delay = retry_delay(
-                    attempt,
-                    first=self._options.retry_wait,
-                    most=self._options.retry_max_wait,
-                    asked=None if raw is None else _asked(raw),
-                    fraction=random.random(),
-                )
-
-            if delay is None:
-                if raw is not None:
-                    return raw, content
-
-                assert failure is not None  # noqa: S101 - an attempt has one or the other
-                raise failure
-
-            if raw is not None:
-                raw.release()
-
-            self._pool._retried()
-            await asyncio.sleep(delay)
-            attempt += 1
-
-    async def _attempt(
-        self, method: str, url: str, arguments: dict[str, Any], read: Reader | None
-    ) -> tuple[ClientResponse | None, bytes, WsError | None]:
-        """Make one attempt; give an answer, or why there is none."""
-        breaker = self._pool._breaker(url) if self._options.breaker_failures else None
-        failure: WsError | None = None
-        raw: ClientResponse | None = None
-        content = b""
-
-        try:
-            raw = await self._session.request(
-                method, url, max_redirects=self._options.max_redirects, **arguments
-            )
-            content = await (raw.read() if read is None else read(raw))
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            failure = map_exception(error, method, url, pool=self._pool.name)
-            failure.__cause__ = error
-            raw = None
-        except BaseException:
-            if breaker is not None:
-                breaker.abandoned()
-
-            raise
-
-        if breaker is not None:
-            self._pool._learn(breaker, failure, None if raw is None else raw.status)
-
-        return raw, content, failure
-
-    def _may_repeat(
-        self, method: str, options: RequestOptions, body: object, failure: WsError | None
-    ) -> bool:
-        """
-        Decide whether an attempt may be made again.
-
-        There are three cases: the request never left, so any may be repeated; it may have arrived,
-        so only an idempotent one may; it is not the connection's fault, so none may.
-        """
-        if not is_replayable(body) or isinstance(failure, UsageError):
-            return False
-
-        if failure is not None and failure.context.get("sent") is False:
-            return True
-
-        if failure is not None and not isinstance(failure, HttpConnectionError | TimeoutError):
-            return False
-
-        return options.get("idempotent", method in IDEMPOTENT)
-
     def _url(self, url: str) -> str:
-        base = self._options.base_url
+        """Complete a URL by the pool's base_url."""
+        base = self._transport.options.base_url
 
         if url.startswith(("http://", "https://", "ws://", "wss://")):
             return url
 
         if base is None:
-            message = f"http pool {self._pool.name!r} has no base_url: {url!r} must be an absolute URL"
-            raise UsageError(message, pool=self._pool.name)
+            name = self._transport.name
+            message = f"http pool {name!r} has no base_url: {url!r} must be an absolute URL"
+            raise UsageError(message, pool=name)
 
         return f"{base}{url}" if url.startswith(("/", "?")) or not url else f"{base}/{url}"
 
-    def _arguments(self, options: RequestOptions) -> dict[str, Any]:
-        """Say in aiohttp's words what the request takes."""
-        arguments: dict[str, Any] = {}  # as aiohttp's own signature has it
 
-        for name, value in options.items():
-            if name in _PLAIN:
-                arguments[name] = value
-            elif name == "timeout":
-                connect = self._options.connect_timeout
-                arguments[name] = aiohttp.ClientTimeout(total=value, sock_connect=connect)  # type: ignore[arg-type]
-            elif name not in _OWN:
-                raise UsageError(f"{name!r} is not an option of a request", option=name)
-
-        if auth := options.get("auth"):
-            arguments["headers"] = {**(arguments.get("headers") or {}), "authorization": _basic(*auth)}
-
-        if files := options.get("files"):
-            fields = options.get("data")
-
-            if fields is not None and not isinstance(fields, Mapping):
-                raise UsageError("with files, data must be a mapping of plain fields")
-
-            arguments["data"] = Form(fields, files)
-
-        return arguments
-
-
-class HttpStream:
-    """An answer being read piece by piece. `HttpClient.request_stream` gives it."""
-
-    __slots__ = ("_pool", "raw", "status_code")
-
-    def __init__(self, raw: ClientResponse, pool: str) -> None:
-        self.raw: ClientResponse = raw
-        self.status_code: int = raw.status
-        self._pool = pool
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The headers; names are found in any case."""
-        return self.raw.headers
-
-    async def chunks(self, size: int = 65536) -> AsyncIterator[bytes]:
-        """
-        Read the body in pieces.
-
-        Args:
-            size: Bytes of the largest piece.
-
-        Yields:
-            The pieces, unpacked when the body was compressed.
-
-        Raises:
-            HttpConnectionError: The connection was lost before the end.
-            HttpTimeout: It took too long.
-        """
-        try:
-            async for chunk in self.raw.content.iter_chunked(size):
-                yield chunk
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise map_exception(error, self.raw.method, str(self.raw.url), pool=self._pool) from error
-
-    async def read(self) -> bytes:
-        """Read what is left of the body."""
-        return await _content(self.raw, self._pool)
-
-
-_PLAIN = frozenset({"params", "headers", "json", "data", "cookies", "allow_redirects"})
-_OWN = frozenset({"files", "auth", "retries", "idempotent", "raise_for_status"})
-
-Reader = Callable[["ClientResponse"], Awaitable[bytes]]
-
-
-def _asked(raw: ClientResponse) -> float | None:
-    """Find how many seconds the server asks to wait."""
-    return retry_after(raw.headers.get("retry-after"), datetime.now(UTC))
-
-
-def _basic(user: str, password: str) -> str:
-    """Encode credentials (RFC 7617)."""
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
-async def _open(raw: ClientResponse) -> bytes:  # noqa: ARG001 - the body is read later
+async def _read_nothing(raw: ClientResponse) -> bytes:  # noqa: ARG001 - the body is read later
     return b""
-
-
-async def _content(raw: ClientResponse, pool: str) -> bytes:
-    try:
-        return await raw.read()
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise map_exception(error, raw.method, str(raw.url), pool=pool) from error

@@ -6,28 +6,38 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeAlias
+from typing import IO, Protocol, TypeAlias, Unpack
 
 from ws_pool._core.config import mask_url
+from ws_pool._http.request import RequestOptions
+from ws_pool._http.response import HttpStream
 from ws_pool.errors import HttpDecodeError, HttpStatusError, UsageError
 
-if TYPE_CHECKING:
-    from ws_pool._http.client import HttpClient, HttpStream, RequestOptions
-
-__all__ = ("Download", "Progress")
+__all__ = ("Download", "Progress", "StreamRequest")
 
 Progress: TypeAlias = Callable[[int, int | None], object]
 
 _BUFFER = 1024 * 1024
 
 
+class StreamRequest(Protocol):
+    """Makes a request whose answer is read piece by piece, as `HttpClient.request_stream` does."""
+
+    def __call__(
+        self, method: str, url: str, /, **options: Unpack[RequestOptions]
+    ) -> AbstractAsyncContextManager[HttpStream]:
+        """Make the request."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Download:
     """One download; see `HttpClient.download` for what the fields mean."""
 
-    client: HttpClient
+    request: StreamRequest
     url: str
     path: Path
     resume: bool
@@ -84,7 +94,7 @@ class Download:
 
         options: RequestOptions = {**self.options, "headers": asked}
 
-        async with self.client.request_stream("GET", self.url, **options) as stream:
+        async with self.request("GET", self.url, **options) as stream:
             if stream.status_code != 206:
                 have = 0
 

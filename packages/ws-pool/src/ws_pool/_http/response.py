@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
+import aiohttp
+from aiohttp import ClientResponse
 from multidict import CIMultiDictProxy
 
 from ws_pool._core.config import mask_url
+from ws_pool._http.errors import map_exception
 from ws_pool.errors import HttpDecodeError, HttpStatusError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from aiohttp import ClientResponse
-
-__all__ = ("HttpResponse", "status_error")
+__all__ = ("HttpResponse", "HttpStream", "read_content", "status_error")
 
 
 class HttpResponse:
@@ -117,6 +116,46 @@ class HttpResponse:
             raise status_error(self)
 
 
+class HttpStream:
+    """An answer that is read piece by piece. `HttpClient.request_stream` yields it."""
+
+    __slots__ = ("_pool", "raw", "status_code")
+
+    def __init__(self, raw: ClientResponse, pool: str) -> None:
+        self.raw: ClientResponse = raw
+        self.status_code: int = raw.status
+        self._pool = pool
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers; names are found in any case."""
+        return self.raw.headers
+
+    async def chunks(self, size: int = 65536) -> AsyncIterator[bytes]:
+        """
+        Read the body in pieces.
+
+        Args:
+            size: Bytes of the largest piece.
+
+        Yields:
+            The pieces, unpacked when the body was compressed.
+
+        Raises:
+            HttpConnectionError: The connection was lost before the end.
+            HttpTimeout: It took too long.
+        """
+        try:
+            async for chunk in self.raw.content.iter_chunked(size):
+                yield chunk
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise map_exception(error, self.raw.method, str(self.raw.url), pool=self._pool) from error
+
+    async def read(self) -> bytes:
+        """Read what is left of the body."""
+        return await read_content(self.raw, self._pool)
+
+
 def status_error(response: HttpResponse) -> HttpStatusError:
     """Build the error for an answer with a status from 400 on."""
     url = mask_url(response.url)
@@ -124,3 +163,11 @@ def status_error(response: HttpResponse) -> HttpStatusError:
     return HttpStatusError(
         message, method=response.method, url=url, status_code=response.status_code, response=response
     )
+
+
+async def read_content(raw: ClientResponse, pool: str) -> bytes:
+    """Read the body of an answer whose reading was left for later."""
+    try:
+        return await raw.read()
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise map_exception(error, raw.method, str(raw.url), pool=pool) from error

@@ -1,0 +1,86 @@
+"""What a request takes besides its URL, and how aiohttp calls it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+import aiohttp
+
+from ws_pool._http.bodies import Files, Form
+from ws_pool.errors import UsageError
+
+__all__ = ("RequestOptions", "aiohttp_arguments")
+
+
+class RequestOptions(TypedDict, total=False):
+    """
+    What every request takes besides its URL, as keyword arguments.
+
+    Args:
+        params: Added to the URL's query.
+        headers: Added to the pool's headers.
+        json: Sent as JSON.
+        data: Sent as it is (bytes, text, an open file, an async iterator of bytes), or a mapping
+            as a form.
+        files: Sent as a multipart form, with ``data`` as its plain fields: field names to bytes,
+            text, a path, an open binary file, or a tuple (name, file, content type).
+        cookies: Sent with this request.
+        auth: User and password for basic authentication.
+        timeout: Seconds for each attempt, in place of the pool's; None for no bound.
+        retries: In place of the pool's.
+        idempotent: Whether the request may be made again; by default its method decides.
+        raise_for_status: In place of the pool's.
+        allow_redirects: Whether redirects are followed; True by default.
+    """
+
+    params: Mapping[str, str | int | float | list[str]] | None
+    headers: Mapping[str, str] | None
+    json: Any  # whatever the encoder takes
+    data: Any  # whatever aiohttp takes
+    files: Files | None
+    cookies: Mapping[str, str] | None
+    auth: tuple[str, str] | None
+    timeout: float | None
+    retries: int
+    idempotent: bool
+    raise_for_status: bool
+    allow_redirects: bool
+
+
+_PASSED_ON = frozenset({"params", "headers", "json", "data", "cookies", "allow_redirects"})
+_OURS = frozenset({"files", "auth", "retries", "idempotent", "raise_for_status"})
+
+
+def aiohttp_arguments(
+    options: RequestOptions, connect_timeout: float | None
+) -> dict[str, Any]:  # aiohttp's own
+    """Translate a request's options into arguments of `aiohttp.ClientSession.request`."""
+    arguments: dict[str, Any] = {}
+
+    for name, value in options.items():
+        if name in _PASSED_ON:
+            arguments[name] = value
+        elif name == "timeout":
+            arguments[name] = aiohttp.ClientTimeout(total=value, sock_connect=connect_timeout)  # type: ignore[arg-type]
+        elif name not in _OURS:
+            raise UsageError(f"{name!r} is not an option of a request", option=name)
+
+    if auth := options.get("auth"):
+        arguments["headers"] = {**(arguments.get("headers") or {}), "authorization": _basic(*auth)}
+
+    if files := options.get("files"):
+        fields = options.get("data")
+
+        if fields is not None and not isinstance(fields, Mapping):
+            raise UsageError("with files, data must be a mapping of plain fields")
+
+        arguments["data"] = Form(fields, files)
+
+    return arguments
+
+
+def _basic(user: str, password: str) -> str:
+    """Encode credentials (RFC 7617)."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()

@@ -1,0 +1,199 @@
+"""A pool's session with its breakers and counters: sends a request until an attempt counts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+import aiohttp
+from aiohttp import ClientResponse, ClientSession
+
+from ws_pool._http.address_guard import guarded_socket
+from ws_pool._http.bodies import Form, is_replayable
+from ws_pool._http.circuit_breaker import HostBreakers
+from ws_pool._http.errors import map_exception
+from ws_pool._http.options import HttpOptions
+from ws_pool._http.request import RequestOptions, aiohttp_arguments
+from ws_pool._http.retry import IDEMPOTENT, RETRY_STATUS, retry_after, retry_delay
+from ws_pool._http.statistics import RequestCounters
+from ws_pool.errors import ClosedError, HttpConnectionError, UsageError, WsError
+
+__all__ = ("Reader", "Transport", "make_connector")
+
+Reader: TypeAlias = Callable[[ClientResponse], Awaitable[bytes]]
+"""Reads of an answer what an attempt must include; nothing for a stream."""
+
+
+class Transport:
+    """One session over a pool's connections. Sessions of one pool share breakers and counters."""
+
+    __slots__ = ("_breakers", "_loop", "counters", "name", "options", "session")
+
+    def __init__(  # noqa: PLR0913 - made by the pool only
+        self,
+        name: str,
+        options: HttpOptions,
+        connector: aiohttp.BaseConnector,
+        counters: RequestCounters,
+        breakers: HostBreakers,
+        *,
+        own_cookies: bool = False,
+    ) -> None:
+        self.name = name
+        self.options = options
+        self.session = _make_session(options, connector, own_cookies=own_cookies)
+        self.counters = counters
+        self._breakers = breakers
+        self._loop = asyncio.get_running_loop()
+
+    def with_own_cookies(self) -> Transport:
+        """Make a second session over the same connections, breakers and counters."""
+        assert self.session.connector is not None  # noqa: S101 - an open session has one
+        return Transport(
+            self.name, self.options, self.session.connector, self.counters, self._breakers, own_cookies=True
+        )
+
+    def check(self) -> None:
+        """Refuse a use after the close and from another loop."""
+        if self.session.closed:
+            raise ClosedError(f"http pool {self.name!r} is closed: make a new one", pool=self.name)
+
+        if asyncio.get_running_loop() is not self._loop:
+            message = f"http pool {self.name!r} belongs to another event loop: make one in this loop"
+            raise UsageError(message, pool=self.name)
+
+    async def send(
+        self, method: str, url: str, options: RequestOptions, read: Reader = ClientResponse.read
+    ) -> tuple[ClientResponse, bytes]:
+        """Make attempts until one counts, and return its answer or raise its failure."""
+        retries = options.get("retries", self.options.retries)
+        arguments = aiohttp_arguments(options, self.options.connect_timeout) if options else {}
+
+        if (context := self.options.context_headers) is not None:
+            arguments["headers"] = {**context(), **(arguments.get("headers") or {})}
+
+        body = arguments.get("data")
+        attempt = 1
+
+        while True:
+            if isinstance(body, Form):
+                # aiohttp's form is consumed by sending it.
+                arguments["data"] = body.build()
+
+            raw, content, failure = await self._attempt(method, url, arguments, read)
+
+            if raw is not None and raw.status not in RETRY_STATUS:
+                return raw, content
+
+            delay = None
+
+            if attempt <= retries and _may_repeat(method, options, body, failure):
+                delay = retry_delay(
+                    attempt,
+                    first=self.options.retry_wait,
+                    most=self.options.retry_max_wait,
+                    asked=None if raw is None else _retry_after(raw),
+                    fraction=random.random(),
+                )
+
+            if delay is None:
+                if raw is not None:
+                    return raw, content
+
+                assert failure is not None  # noqa: S101 - an attempt has one or the other
+                raise failure
+
+            if raw is not None:
+                raw.release()
+
+            self.counters.retries += 1
+            await asyncio.sleep(delay)
+            attempt += 1
+
+    async def _attempt(
+        self, method: str, url: str, arguments: dict[str, Any], read: Reader
+    ) -> tuple[ClientResponse | None, bytes, WsError | None]:
+        """Make one attempt; return an answer, or why there is none."""
+        breaker = self._breakers.admit(url)
+        failure: WsError | None = None
+        raw: ClientResponse | None = None
+        content = b""
+
+        try:
+            raw = await self.session.request(
+                method, url, max_redirects=self.options.max_redirects, **arguments
+            )
+            content = await read(raw)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            failure = map_exception(error, method, url, pool=self.name)
+            failure.__cause__ = error
+            raw = None
+        except BaseException:
+            # A cancelled request says nothing about the host, but it may have been the breaker's probe.
+            if breaker is not None:
+                breaker.abandoned()
+
+            raise
+
+        if breaker is not None:
+            self._breakers.record(breaker, failure, None if raw is None else raw.status)
+
+        return raw, content, failure
+
+
+def make_connector(options: HttpOptions) -> aiohttp.BaseConnector:
+    """Make the connections of a pool."""
+    if options.unix_socket is not None:
+        return aiohttp.UnixConnector(
+            options.unix_socket,
+            limit=options.limit,
+            limit_per_host=options.limit_per_host,
+            keepalive_timeout=options.keepalive,
+        )
+
+    return aiohttp.TCPConnector(
+        limit=options.limit,
+        limit_per_host=options.limit_per_host,
+        keepalive_timeout=options.keepalive,
+        ssl=options.verify,
+        socket_factory=guarded_socket if options.deny_private else None,
+    )
+
+
+def _make_session(
+    options: HttpOptions, connector: aiohttp.BaseConnector, *, own_cookies: bool
+) -> ClientSession:
+    keeps_cookies = options.cookies or own_cookies
+    return ClientSession(
+        connector=connector,
+        connector_owner=not own_cookies,
+        headers=options.headers,
+        timeout=aiohttp.ClientTimeout(total=options.timeout, sock_connect=options.connect_timeout),
+        cookie_jar=aiohttp.CookieJar() if keeps_cookies else aiohttp.DummyCookieJar(),
+        trust_env=options.trust_env,
+        proxy=options.proxy,
+    )
+
+
+def _may_repeat(method: str, options: RequestOptions, body: object, failure: WsError | None) -> bool:
+    """Decide whether an attempt may be made again."""
+    # Three cases: the request never left, so any may be repeated; it may have arrived, so only an
+    # idempotent one may; the failure is not the connection's, so none may.
+    if not is_replayable(body) or isinstance(failure, UsageError):
+        return False
+
+    if failure is not None and failure.context.get("sent") is False:
+        return True
+
+    if failure is not None and not isinstance(failure, HttpConnectionError | TimeoutError):
+        return False
+
+    return options.get("idempotent", method in IDEMPOTENT)
+
+
+def _retry_after(raw: ClientResponse) -> float | None:
+    """Return how many seconds the server wants us to wait."""
+    return retry_after(raw.headers.get("retry-after"), datetime.now(UTC))
