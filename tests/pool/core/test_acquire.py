@@ -147,14 +147,14 @@ def test_a_fake_connector_is_a_connector():
 def test_a_long_queue_is_not_searched_for_each_who_gives_up(monkeypatch: pytest.MonkeyPatch):
     """Thousands whose times end one after the other are told soon, a few at a time."""
     looks = 0
-    late = PoolState.late
+    original = PoolState.expired_waiters
 
     def counting(self: PoolState[FakeConnection], time: float) -> list[Waiter[FakeConnection]]:
         nonlocal looks
         looks += 1
-        return late(self, time)
+        return original(self, time)
 
-    monkeypatch.setattr(PoolState, "late", counting)
+    monkeypatch.setattr(PoolState, "expired_waiters", counting)
 
     async def scenario() -> None:
         async with make_pool(max_size=1) as pool:

@@ -25,18 +25,18 @@ class CrossTalkError(AssertionError):
 
 def check_books(pool: Pool[FakeConnection], connector: FakeConnector) -> None:
     """Assert what must hold at every moment."""
-    ledger = pool._ledger
-    slots = [*ledger.idle, *ledger.leased]
-    assert len(set(slots)) == len(slots)
-    assert min(ledger.connecting, ledger.verifying, ledger.doubted, ledger.resetting, ledger.closing) >= 0
-    assert ledger.size <= ledger.max_size
-    assert len(connector.live) <= ledger.max_size
-    assert all(slot.conn.open for slot in slots)
+    state = pool._state
+    entries = [*state.idle, *state.leased]
+    assert len(set(entries)) == len(entries)
+    assert min(state.connecting, state.verifying, state.suspected, state.resetting, state.closing) >= 0
+    assert state.size <= state.max_size
+    assert len(connector.live) <= state.max_size
+    assert all(entry.conn.open for entry in entries)
     statistics = pool.statistics()
     assert statistics.opened - statistics.closed == len(connector.live)
 
-    if any(not waiter.done() for waiter in ledger.waiters):
-        fresh = [slot for slot in ledger.idle if now() < slot.check_at and connector.is_alive(slot.conn)]
+    if any(not waiter.done() for waiter in state.waiters):
+        fresh = [entry for entry in state.idle if now() < entry.check_at and connector.is_alive(entry.conn)]
         assert not fresh, "somebody waits beside an idle connection"
 
 
@@ -152,7 +152,7 @@ class Run:
 
         results = await asyncio.gather(*users, return_exceptions=True)
         await killer
-        assert not self.pool._ledger.leased, "a connection has no holder and is not back"
+        assert not self.pool._state.leased, "a connection has no holder and is not back"
 
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
@@ -161,8 +161,8 @@ class Run:
         await self.close()
         await asyncio.sleep(0.001)  # the tasks of a pool whose close was cancelled end a few turns later
         assert self.connector.live == []
-        assert self.pool._ledger.size == 0
-        assert len(self.pool._upkeep._crew) == 0
+        assert self.pool._state.size == 0
+        assert len(self.pool._maintainer._tasks) == 0
         assert (
             self.pool.statistics().opened == self.pool.statistics().closed == len(self.connector.connections)
         )
@@ -222,9 +222,9 @@ def test_a_careless_connector_lets_replies_cross_over():
 def losing(take_back: Callable[..., None]) -> Callable[..., None]:
     """Make the broken twin that forgets a connection whose hand-over crossed with a cancellation."""
 
-    def lose(self: Checkout[FakeConnection], slot: object, discard: bool = False, used: bool = True) -> None:  # noqa: FBT001, FBT002 - as the original's
+    def lose(self: Checkout[FakeConnection], entry: object, discard: bool = False, used: bool = True) -> None:  # noqa: FBT001, FBT002 - as the original's
         if used:
-            take_back(self, slot, discard, used)
+            take_back(self, entry, discard, used)
 
     return lose
 

@@ -151,7 +151,7 @@ class TestRight:
         assert str(pool._server) == "mysql://me@db:3307/shop"
         assert pool.row_type is dict
         assert pool.statistics().max_size == 5
-        assert pool._pool._upkeep._options.max_lifetime is None
+        assert pool._pool._maintainer._options.max_lifetime is None
         assert not pool.watched
 
     def test_a_url_may_be_overridden_and_extended(self):

@@ -183,14 +183,14 @@ class TestWatching:
                     for lease in leases:
                         pool.release(lease)
 
-                assert caplog.text.count("runs low") == 1
+                assert caplog.text.count("is nearly exhausted") == 1
                 await asyncio.sleep(61)
                 leases = [await pool.acquire() for _ in range(6)]
 
                 for lease in leases:
                     pool.release(lease)
 
-                assert caplog.text.count("runs low") == 2
+                assert caplog.text.count("is nearly exhausted") == 2
 
         with caplog.at_level(logging.WARNING):
             run_virtual(scenario())

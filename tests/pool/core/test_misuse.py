@@ -184,12 +184,12 @@ class TestMisuse:
         async def scenario() -> None:
             pool = make_pool(clock=None)
             await pool.start()
-            upkeep = pool._upkeep
+            maintainer = pool._maintainer
 
             with pytest.warns(ResourceWarning, match="was not closed"):
                 pool.__del__()
 
             await pool.close()
-            assert upkeep.state.name == "CLOSED"
+            assert maintainer.lifecycle.name == "CLOSED"
 
         asyncio.run(scenario())

@@ -96,7 +96,7 @@ class TestReuse:
         async def scenario() -> None:
             async with make_pool(min_size=20, max_size=20, max_lifetime=1000.0) as pool:
                 leases = await asyncio.gather(*(pool.acquire() for _ in range(20)))
-                ends = sorted(lease._slot.expires_at - now() for lease in leases)  # type: ignore[union-attr]
+                ends = sorted(lease._entry.expires_at - now() for lease in leases)  # type: ignore[union-attr]
                 assert 899 <= ends[0] < ends[-1] <= 975
                 assert len(set(ends)) == 20
 

@@ -124,7 +124,7 @@ async def test_lent_connections_leave_a_demoted_master(start_server: StartServer
         while not pool.statistics().leased[0].idle:  # noqa: ASYNC110 - until it has been checked
             await asyncio.sleep(0)
 
-        idle = pool._assembly.node.pool._ledger.idle[0].conn
+        idle = pool._assembly.node.pool._state.idle[0].conn
         master.command("REPLICAOF", replica.host, replica.port)  # behind the Sentinels' back
         replica.command("REPLICAOF", "NO", "ONE")
         waiting = asyncio.ensure_future(pool.redis.blpop(["{q}"], 20))

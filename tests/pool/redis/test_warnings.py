@@ -25,11 +25,11 @@ async def test_a_queue_that_fills_up_is_told_in_time(
             proxy.black_hole()
             calls = [asyncio.ensure_future(pool.redis.ping()) for _ in range(6)]
             await asyncio.sleep(0)
-            assert "runs low" not in caplog.text
+            assert "is nearly exhausted" not in caplog.text
             calls += [asyncio.ensure_future(pool.redis.ping()) for _ in range(3)]
             await asyncio.sleep(0)
-            assert caplog.text.count("runs low") == 1
-            assert "'busy' runs low: 6 of 9" in caplog.text
+            assert caplog.text.count("is nearly exhausted") == 1
+            assert "'busy' is nearly exhausted: 6 of 9" in caplog.text
             proxy.heal()
 
             for call in calls:

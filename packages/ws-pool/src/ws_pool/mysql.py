@@ -138,7 +138,7 @@ class MysqlPool(SqlPool):
 
         try:
             for replica in self._replicas:
-                replica._ledger.min_size = 0  # a replica may be down at the start
+                replica._state.min_size = 0  # a replica may be down at the start
                 await replica.start()
 
             if self._pool.statistics().min_size:

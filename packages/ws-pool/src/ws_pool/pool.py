@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar, cast
 
 from ws_core.component import Health
+from ws_core.errors import describe
 from ws_pool._core import fork
 from ws_pool._core.checkout import Checkout
 from ws_pool._core.connector import Connector
@@ -27,7 +28,6 @@ from ws_pool._core.lease import Lease, LeaseContext
 from ws_pool._core.maintenance import Maintainer
 from ws_pool._core.options import Lifecycle, PoolHooks, PoolOptions, check_numbers
 from ws_pool._core.pool_state import PoolEntry, PoolState
-from ws_pool._core.recovery import say
 from ws_pool._core.statistics import PoolMetrics, PoolStatistics
 from ws_pool.errors import AcquireTimeout, UsageError
 
@@ -126,35 +126,35 @@ class Pool(Generic[T]):
             connect_timeout, ping_after, ping_timeout, max_lifetime, max_idle, leak_threshold, is_refusal
         )
         hooks = PoolHooks(name, on_open, on_acquire, on_release, on_close)
-        self._watched = any(wish is not None for wish in (on_acquire, on_release, leak_threshold))
-        self._ledger: PoolState[T] = PoolState(
+        self._observed = any(wish is not None for wish in (on_acquire, on_release, leak_threshold))
+        self._state: PoolState[T] = PoolState(
             min_size=min_size, max_size=max_size, max_connecting=max_connecting
         )
-        self._watch: LeakDetector[T] = LeakDetector(name, self._ledger, leak_threshold)
-        self._tally: PoolMetrics[T] = PoolMetrics(name, self._ledger)
-        self._leases = self._tally.leases
-        self._upkeep = Maintainer(
-            name, connector, self._ledger, options, hooks, self._watch, self._tally.creates
+        self._leak_detector: LeakDetector[T] = LeakDetector(name, self._state, leak_threshold)
+        self._metrics: PoolMetrics[T] = PoolMetrics(name, self._state)
+        self._leases = self._metrics.leases
+        self._maintainer = Maintainer(
+            name, connector, self._state, options, hooks, self._leak_detector, self._metrics.creates
         )
-        self._lending = Checkout(
+        self._checkout = Checkout(
             connector,
-            self._ledger,
-            self._upkeep,
-            self._tally,
-            self._watch,
+            self._state,
+            self._maintainer,
+            self._metrics,
+            self._leak_detector,
             hooks,
             is_lost,
-            watched=self._watched,
+            observed=self._observed,
         )
-        self._low_water = self._watch.low_water
+        self._warn_at = self._leak_detector.warn_at
         self._loop = _NOWHERE
         self._now: Callable[[], float] = float
         self._closed: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
-        ledger = self._ledger
-        use = f"{len(ledger.leased)} leased of {ledger.max_size}"
-        return f"<Pool {self.name!r} of {self._connector}, {self._upkeep.state.name.lower()}: {use}>"
+        state = self._state
+        use = f"{len(state.leased)} leased of {state.max_size}"
+        return f"<Pool {self.name!r} of {self._connector}, {self._maintainer.lifecycle.name.lower()}: {use}>"
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -183,17 +183,17 @@ class Pool(Generic[T]):
     @property
     def ready(self) -> bool:
         """Whether connections can be acquired."""
-        return self._upkeep.state is Lifecycle.OPEN
+        return self._maintainer.lifecycle is Lifecycle.OPEN
 
     @property
     def down(self) -> bool:
         """Whether the server cannot be reached at the moment."""
-        return self._upkeep.recovery.failure is not None
+        return self._maintainer.recovery.failure is not None
 
     @property
     def full(self) -> bool:
         """Whether all connections are in use."""
-        return len(self._ledger.leased) >= self._ledger.max_size
+        return len(self._state.leased) >= self._state.max_size
 
     async def start(self) -> None:
         """
@@ -203,15 +203,15 @@ class Pool(Generic[T]):
             UnavailableError: The server cannot be reached; nothing is left behind.
             UsageError: The pool was started before.
         """
-        if self._upkeep.state is not Lifecycle.NEW:
+        if self._maintainer.lifecycle is not Lifecycle.NEW:
             message = f"pool {self.name!r} was started before: make a new one"
             raise UsageError(message, pool=self.name)
 
-        self._upkeep.start(self._clock)
-        self._loop, self._now = self._upkeep.loop, self._upkeep.timers.now
-        fork.watch(self)
+        self._maintainer.start(self._clock)
+        self._loop, self._now = self._maintainer.loop, self._maintainer.timers.now
+        fork.register(self)
 
-        if not self._ledger.min_size:
+        if not self._state.min_size:
             return
 
         try:
@@ -240,30 +240,30 @@ class Pool(Generic[T]):
         task = current_task(self._loop)  # none when another loop runs: cheaper than to ask which one does
 
         if task is None:
-            raise self._upkeep.refusal()
+            raise self._maintainer.unusable()
 
-        ledger = self._ledger
+        state = self._state
         now = self._now()
 
-        if ledger.idle and not ledger.waiters:
-            slot = ledger.idle.pop()
+        if state.idle and not state.waiters:
+            entry = state.idle.pop()
 
-            if now < slot.check_at and self._is_alive(slot.conn):
-                ledger.leased.add(slot)
-                slot.taken_at = now
-                slot.holder = task
+            if now < entry.check_at and self._is_alive(entry.conn):
+                state.leased.add(entry)
+                entry.taken_at = now
+                entry.holder = task
 
-                if self._watched or (
-                    len(ledger.leased) >= self._low_water and now >= self._watch.quiet_until
+                if self._observed or (
+                    len(state.leased) >= self._warn_at and now >= self._leak_detector.quiet_until
                 ):
-                    self._lending.look_at(slot)
+                    self._checkout.record_acquire(entry)
 
-                return Lease(self, slot)
+                return Lease(self, entry)
 
-            ledger.idle.append(slot)
+            state.idle.append(entry)
 
-        slot = await self._lending.wait(task, now, self._acquire_timeout if timeout is None else timeout)
-        return Lease(self, slot)
+        entry = await self._checkout.wait(task, now, self._acquire_timeout if timeout is None else timeout)
+        return Lease(self, entry)
 
     def release(self, lease: Lease[T], *, discard: bool = False) -> None:
         """
@@ -276,44 +276,44 @@ class Pool(Generic[T]):
         Raises:
             UsageError: The lease was released before, or is another pool's.
         """
-        slot = lease._slot  # noqa: SLF001 - a lease is the pool's own half
+        entry = lease._entry  # noqa: SLF001 - a lease is the pool's own half
 
-        if slot is None or lease._pool is not self:  # noqa: SLF001 - as above
+        if entry is None or lease._pool is not self:  # noqa: SLF001 - as above
             message = f"pool {self.name!r}: this connection was released before, or is not the pool's own"
             raise UsageError(message, pool=self.name)
 
-        lease._slot = None  # noqa: SLF001 - as above
-        ledger = self._ledger
+        lease._entry = None  # noqa: SLF001 - as above
+        state = self._state
 
-        if discard or self._watched or not self._is_clean(slot.conn):
-            self._lending.take_back(slot, discard)
+        if discard or self._observed or not self._is_clean(entry.conn):
+            self._checkout.take_back(entry, discard)
             return
 
         now = self._now()
 
-        if now >= slot.trusted_until or slot.generation != ledger.generation or slot not in ledger.leased:
-            self._lending.take_back(slot)
+        if now >= entry.trusted_until or entry.generation != state.generation or entry not in state.leased:
+            self._checkout.take_back(entry)
             return
 
         # The usual case, which is worth its own few lines: the connection is in order, and either
         # goes to the head of the queue or to rest.
-        used = now - slot.taken_at
+        used = now - entry.taken_at
         self._leases.counts[int(used * 1e6).bit_length()] += 1
         self._leases.total += used
-        slot.holder = None
+        entry.holder = None
 
-        while ledger.waiters:
-            waiter = ledger.waiters.popleft()
+        while state.waiters:
+            waiter = state.waiters.popleft()
 
             if not waiter.done():
-                slot.taken_at = now
-                waiter.set_result(slot)
+                entry.taken_at = now
+                waiter.set_result(entry)
                 return
 
-        ledger.leased.remove(slot)
-        slot.idle_since = now
-        slot.check_at = now + self._ping_after
-        ledger.idle.append(slot)
+        state.leased.remove(entry)
+        entry.idle_since = now
+        entry.check_at = now + self._ping_after
+        state.idle.append(entry)
 
     def lease(self, *, timeout: float | None = None) -> LeaseContext[T]:
         """
@@ -329,7 +329,7 @@ class Pool(Generic[T]):
 
     def expire(self) -> None:
         """Replace all connections: idle ones now, leased ones when they come back."""
-        self._upkeep.expire()
+        self._maintainer.expire()
 
     async def health(self, *, timeout: float = 5.0) -> Health:  # noqa: ASYNC109 - part of the answer
         """
@@ -343,8 +343,8 @@ class Pool(Generic[T]):
         Returns:
             Whether it answers, with the time that took.
         """
-        if not self._upkeep.usable_here():
-            return Health(ok=False, detail=str(self._upkeep.refusal()))
+        if not self._maintainer.usable_here():
+            return Health(ok=False, detail=str(self._maintainer.unusable()))
 
         start = self._now()
 
@@ -353,7 +353,7 @@ class Pool(Generic[T]):
                 await self._connector.ping(conn)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
             busy = isinstance(error, AcquireTimeout) and self.full and not self.down
-            return Health(ok=busy, detail=say(error), latency=self._now() - start)
+            return Health(ok=busy, detail=describe(error), latency=self._now() - start)
 
         return Health(ok=True, latency=self._now() - start)
 
@@ -367,15 +367,15 @@ class Pool(Generic[T]):
             timeout: Seconds for leases to come back; those left are terminated, and a warning names
                 their holders.
         """
-        upkeep = self._upkeep
+        maintainer = self._maintainer
 
-        if upkeep.state in {Lifecycle.NEW, Lifecycle.CLOSED}:
-            upkeep.state = Lifecycle.CLOSED
+        if maintainer.lifecycle in {Lifecycle.NEW, Lifecycle.CLOSED}:
+            maintainer.lifecycle = Lifecycle.CLOSED
             return
 
         if get_running_loop() is not self._loop:
-            if not upkeep.loop.is_closed():
-                raise upkeep.refusal()
+            if not maintainer.loop.is_closed():
+                raise maintainer.unusable()
 
             self._finish()
             return
@@ -384,10 +384,10 @@ class Pool(Generic[T]):
             await asyncio.shield(self._closed)
             return
 
-        self._closed = upkeep.loop.create_future()
+        self._closed = maintainer.loop.create_future()
 
         try:
-            await upkeep.drain(timeout)
+            await maintainer.drain(timeout)
         finally:
             tasks = self._finish()
             self._closed.set_result(None)
@@ -396,29 +396,29 @@ class Pool(Generic[T]):
 
     def statistics(self) -> PoolStatistics:
         """Give a frozen snapshot of the pool."""
-        return self._tally.snapshot(self._upkeep.recovery.failure)
+        return self._metrics.snapshot(self._maintainer.recovery.failure)
 
     def _finish(self) -> list[asyncio.Task[None]]:
         """Terminate what is left, and count how long it was in use."""
-        for slot in self._ledger.leased:
-            self._leases.record(self._now() - slot.taken_at)
+        for entry in self._state.leased:
+            self._leases.record(self._now() - entry.taken_at)
 
         self._loop = _NOWHERE
-        return self._upkeep.finish()
+        return self._maintainer.finish()
 
     def _forked(self) -> None:
         """Called in the child after a fork: the connections are the parent's."""
         self._loop = _NOWHERE
-        self._upkeep.forked = True
+        self._maintainer.forked = True
 
-    def _abandoned(self, slot: PoolEntry[T]) -> None:
+    def _abandoned(self, entry: PoolEntry[T]) -> None:
         """Warn about a lease that was dropped without a release, and take its connection back later."""
-        if slot not in self._ledger.leased:
+        if entry not in self._state.leased:
             return
 
-        message, loop = self._watch.dropped(slot), self._upkeep.loop
+        message, loop = self._leak_detector.abandoned(entry), self._maintainer.loop
 
         if not loop.is_closed():  # first, since the warning may be an error
-            loop.call_soon_threadsafe(lambda: self._lending.take_back(slot, discard=True))
+            loop.call_soon_threadsafe(lambda: self._checkout.take_back(entry, discard=True))
 
         warnings.warn(message, ResourceWarning, stacklevel=3)

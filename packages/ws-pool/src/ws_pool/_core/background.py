@@ -30,61 +30,61 @@ class BackgroundTasks(Generic[T]):
         lost: Called with the connection of a task that was cancelled before it began.
     """
 
-    __slots__ = ("_connects", "_in_hand", "_lost", "_tasks", "_timers")
+    __slots__ = ("_connects", "_lost", "_tasks", "_timers", "_unstarted")
 
     def __init__(self, timers: Timers, lost: Callable[[PoolEntry[T]], None]) -> None:
         self._timers = timers
         self._lost = lost
         self._tasks: set[asyncio.Task[None]] = set()
         self._connects: set[asyncio.Task[None]] = set()  # those of them that open a connection
-        self._in_hand: dict[PoolEntry[T], object] = {}  # connections whose task has not begun yet
+        self._unstarted: dict[PoolEntry[T], object] = {}  # connections whose task has not begun yet
 
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def spawn(self, work: Coroutine[object, object, None], slot: PoolEntry[T] | None = None) -> None:
+    def spawn(self, work: Coroutine[object, object, None], entry: PoolEntry[T] | None = None) -> None:
         """
         Begin a task.
 
         Args:
             work: What it does; the first of which is to tell `begun`.
-            slot: The connection that it works on; None when it opens one.
+            entry: The connection that it works on; None when it opens one.
         """
         mark = object()
 
-        if slot is not None:
-            self._in_hand[slot] = mark  # before there is a task: an eager one begins at once
+        if entry is not None:
+            self._unstarted[entry] = mark  # before there is a task: an eager one begins at once
 
         task = self._timers.loop.create_task(work, context=Context())
         self._tasks.add(task)
 
-        if slot is None:
+        if entry is None:
             self._connects.add(task)
 
         def done(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
             self._connects.discard(task)
 
-            if slot is not None and self._in_hand.get(slot) is mark:  # cancelled before its first step
-                del self._in_hand[slot]
-                self._lost(slot)
+            if entry is not None and self._unstarted.get(entry) is mark:  # cancelled before its first step
+                del self._unstarted[entry]
+                self._lost(entry)
 
         task.add_done_callback(done)
 
-    def begun(self, slot: PoolEntry[T]) -> None:
+    def started(self, entry: PoolEntry[T]) -> None:
         """
         Note that a connection's task has begun, and takes care of it from now on.
 
         Args:
-            slot: The connection.
+            entry: The connection.
         """
-        self._in_hand.pop(slot, None)
+        self._unstarted.pop(entry, None)
 
-    def give_up_connects(self) -> None:
+    def cancel_connects(self) -> None:
         """Cancel those who open a connection."""
         self._cancel(self._connects)
 
-    def disband(self) -> list[asyncio.Task[None]]:
+    def cancel_all(self) -> list[asyncio.Task[None]]:
         """
         Cancel all.
 

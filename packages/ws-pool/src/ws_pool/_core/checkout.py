@@ -31,10 +31,10 @@ class Checkout(Generic[T]):
 
     Args:
         connector: Judges the connections.
-        ledger: The books.
-        upkeep: Does what has to be done.
-        tally: Counts the times.
-        watch: Warns.
+        state: The books.
+        maintainer: Does what has to be done.
+        metrics: Counts the times.
+        leak_detector: Warns.
         hooks: What to call.
         is_lost: Tells whether a connection was ended by its server.
     """
@@ -44,33 +44,33 @@ class Checkout(Generic[T]):
         "_is_alive",
         "_is_clean",
         "_is_lost",
-        "_ledger",
-        "_tally",
-        "_upkeep",
-        "_watch",
-        "watched",
+        "_leak_detector",
+        "_maintainer",
+        "_metrics",
+        "_state",
+        "observed",
     )
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts of one machine
         self,
         connector: Connector[T],
-        ledger: PoolState[T],
-        upkeep: Maintainer[T],
-        tally: PoolMetrics[T],
-        watch: LeakDetector[T],
+        state: PoolState[T],
+        maintainer: Maintainer[T],
+        metrics: PoolMetrics[T],
+        leak_detector: LeakDetector[T],
         hooks: PoolHooks[T],
         is_lost: Callable[[T], bool] | None,
         *,
-        watched: bool,
+        observed: bool,
     ) -> None:
-        self.watched: bool = watched
+        self.observed: bool = observed
         self._is_alive = connector.is_alive
         self._is_clean = connector.is_clean
         self._is_lost = is_lost
-        self._ledger = ledger
-        self._upkeep = upkeep
-        self._tally = tally
-        self._watch = watch
+        self._state = state
+        self._maintainer = maintainer
+        self._metrics = metrics
+        self._leak_detector = leak_detector
         self._hooks = hooks
 
     async def wait(
@@ -95,93 +95,93 @@ class Checkout(Generic[T]):
             UnavailableError: The server is down.
             UsageError: The pool cannot be used here and now.
         """
-        ledger, upkeep = self._ledger, self._upkeep
+        state, maintainer = self._state, self._maintainer
 
-        if upkeep.state is not _OPEN or get_running_loop() is not upkeep.loop:
-            raise upkeep.refusal()
+        if maintainer.lifecycle is not _OPEN or get_running_loop() is not maintainer.loop:
+            raise maintainer.unusable()
 
-        if upkeep.recovery.failure is not None and not ledger.serving:
-            raise upkeep.recovery.unavailable()
+        if maintainer.recovery.failure is not None and not state.serving:
+            raise maintainer.recovery.unavailable()
 
-        waiter: Waiter[T] = Waiter(loop=upkeep.loop)
+        waiter: Waiter[T] = Waiter(loop=maintainer.loop)
         waiter.since = now
         waiter.timeout = timeout
-        ledger.waiters.append(waiter)
+        state.waiters.append(waiter)
 
-        if now + timeout < upkeep.alarm.at:
-            upkeep.alarm.expect(waiter)
+        if now + timeout < maintainer.deadlines.at:
+            maintainer.deadlines.expect(waiter)
 
-        if len(ledger.leased) < ledger.max_size:
-            upkeep.pump()
+        if len(state.leased) < state.max_size:
+            maintainer.run_pending()
 
         try:
-            slot = await waiter
+            entry = await waiter
         except BaseException:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self.take_back(waiter.result(), used=False)  # the hand-over and the cancellation crossed
             else:
-                ledger.forget(waiter)
+                state.remove_waiter(waiter)
 
             raise
 
-        waited = slot.taken_at - now
-        waits = self._tally.waits
+        waited = entry.taken_at - now
+        waits = self._metrics.waits
         waits.counts[int(waited * 1e6).bit_length()] += 1
         waits.total += waited
-        slot.holder = task
+        entry.holder = task
 
-        if self.watched or slot.taken_at >= self._watch.quiet_until:
-            self.look_at(slot)
+        if self.observed or entry.taken_at >= self._leak_detector.quiet_until:
+            self.record_acquire(entry)
 
-        return slot
+        return entry
 
-    def look_at(self, slot: PoolEntry[T]) -> None:
+    def record_acquire(self, entry: PoolEntry[T]) -> None:
         """
         Do what is asked for at an acquire, or due because the pool runs low.
 
         Args:
-            slot: The connection.
+            entry: The connection.
         """
-        self._watch.acquired(slot)
-        self._hooks.call(self._hooks.on_acquire, slot.conn)
+        self._leak_detector.record_acquire(entry)
+        self._hooks.call(self._hooks.on_acquire, entry.conn)
 
-    def take_back(self, slot: PoolEntry[T], discard: bool = False, used: bool = True) -> None:  # noqa: FBT001, FBT002 - hot
+    def take_back(self, entry: PoolEntry[T], discard: bool = False, used: bool = True) -> None:  # noqa: FBT001, FBT002 - hot
         """
         Book a connection back from its holder, and decide what becomes of it.
 
         Args:
-            slot: The connection.
+            entry: The connection.
             discard: Close it.
             used: Whether its holder ever had it.
         """
-        ledger, upkeep = self._ledger, self._upkeep
-        now = upkeep.timers.now()
+        state, maintainer = self._state, self._maintainer
+        now = maintainer.timers.now()
 
-        if used and slot in ledger.leased:
-            self._tally.leases.record(now - slot.taken_at)
-            slot.holder = None
+        if used and entry in state.leased:
+            self._metrics.leases.record(now - entry.taken_at)
+            entry.holder = None
 
-            if self.watched:
-                slot.stack = None
+            if self.observed:
+                entry.stack = None
                 self._hooks.call(
-                    self._hooks.on_release, slot.conn
+                    self._hooks.on_release, entry.conn
                 )  # while it is in the books: it may use the pool
 
         try:
-            ledger.leased.remove(slot)
+            state.leased.remove(entry)
         except KeyError:
             return  # the pool was closed meanwhile, and has terminated it
 
-        if discard or not self._is_alive(slot.conn):
-            if self._is_lost is not None and self._is_lost(slot.conn):
-                upkeep.distrust()
+        if discard or not self._is_alive(entry.conn):
+            if self._is_lost is not None and self._is_lost(entry.conn):
+                maintainer.verify_all()
 
-            upkeep.terminate(slot)
-        elif ledger.outdated(slot, now):
-            upkeep.retire(slot)
-        elif not self._is_clean(slot.conn):
-            upkeep.cleanse(slot)
-        elif now >= slot.trusted_until:
-            upkeep.verify(slot)
+            maintainer.terminate(entry)
+        elif state.outdated(entry, now):
+            maintainer.retire(entry)
+        elif not self._is_clean(entry.conn):
+            maintainer.reset(entry)
+        elif now >= entry.trusted_until:
+            maintainer.verify(entry)
         else:
-            upkeep.offer(slot, now)
+            maintainer.hand_over(entry, now)

@@ -21,18 +21,18 @@ class AcquireDeadlines(Generic[T]):
     Ends waits. One timer serves the whole queue: it is set for the waiter whose time ends first.
 
     Args:
-        ledger: Has the queue.
+        state: Has the queue.
         timers: Where the timer is set.
         explain: Makes the error for a waiter, given how many were waiting.
     """
 
-    __slots__ = ("_explain", "_ledger", "_timers", "at")
+    __slots__ = ("_explain", "_state", "_timers", "at")
 
     def __init__(
-        self, ledger: PoolState[T], timers: Timers, explain: Callable[[Waiter[T], int], Exception]
+        self, state: PoolState[T], timers: Timers, explain: Callable[[Waiter[T], int], Exception]
     ) -> None:
         self.at: float = _NEVER
-        self._ledger = ledger
+        self._state = state
         self._timers = timers
         self._explain = explain
 
@@ -50,17 +50,17 @@ class AcquireDeadlines(Generic[T]):
 
     def _set(self, deadline: float) -> None:
         self.at = deadline
-        self._timers.set("alarm", max(0.0, deadline - self._timers.now()), self._ring)
+        self._timers.set("deadlines", max(0.0, deadline - self._timers.now()), self._expire)
 
-    def _ring(self) -> None:
+    def _expire(self) -> None:
         self.at = _NEVER
-        ledger, now = self._ledger, self._timers.now()
-        waiting = len(ledger.waiters)
+        state, now = self._state, self._timers.now()
+        waiting = len(state.waiters)
 
-        for waiter in ledger.late(now):
-            ledger.totals.timeouts += 1
+        for waiter in state.expired_waiters(now):
+            state.totals.timeouts += 1
             waiter.set_exception(self._explain(waiter, waiting))
 
-        if ledger.waiters:
-            first = min(waiter.since + waiter.timeout for waiter in ledger.waiters)
-            self._set(max(first, now + len(ledger.waiters) * _PACE))
+        if state.waiters:
+            first = min(waiter.since + waiter.timeout for waiter in state.waiters)
+            self._set(max(first, now + len(state.waiters) * _PACE))

@@ -6,7 +6,7 @@ import os
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ("watch",)
+__all__ = ("register",)
 
 
 class Forkable(Protocol):
@@ -19,7 +19,7 @@ _watched: WeakSet[Forkable] = WeakSet()
 _registered: list[bool] = []
 
 
-def watch(pool: Forkable) -> None:
+def register(pool: Forkable) -> None:
     """
     Have ``pool._forked()`` called in each child that the process forks from now on.
 

@@ -15,7 +15,7 @@ logger = logging.getLogger("ws_pool")
 
 T = TypeVar("T")
 
-_LOW_WATER_EVERY = 60.0  # seconds between two low-water warnings
+_WARN_EVERY = 60.0  # seconds between two low-water warnings
 
 
 class LeakDetector(Generic[T]):
@@ -24,40 +24,44 @@ class LeakDetector(Generic[T]):
 
     Args:
         name: The pool's name.
-        ledger: The books.
+        state: The books.
         leak_threshold: Seconds of one lease after which to warn; None does not record stacks.
     """
 
-    __slots__ = ("_ledger", "_name", "_threshold", "low_water", "quiet_until")
+    __slots__ = ("_name", "_state", "_threshold", "quiet_until", "warn_at")
 
-    def __init__(self, name: str, ledger: PoolState[T], leak_threshold: float | None) -> None:
-        self.low_water: int = ledger.max_size - (ledger.max_size - 1) // 3
-        self.quiet_until: float = float("-inf") if ledger.max_size > 2 else float("inf")
+    def __init__(self, name: str, state: PoolState[T], leak_threshold: float | None) -> None:
+        self.warn_at: int = state.max_size - (state.max_size - 1) // 3
+        self.quiet_until: float = float("-inf") if state.max_size > 2 else float("inf")
         self._name = name
-        self._ledger = ledger
+        self._state = state
         self._threshold = leak_threshold
 
-    def acquired(self, slot: PoolEntry[T]) -> None:
+    def record_acquire(self, entry: PoolEntry[T]) -> None:
         """
         Record where a connection was acquired, and warn when it was one of the last; called by the acquire.
 
         Args:
-            slot: The connection.
+            entry: The connection.
         """
-        ledger, now = self._ledger, slot.taken_at
+        state, now = self._state, entry.taken_at
 
-        if len(ledger.leased) >= self.low_water and now >= self.quiet_until:
-            self.quiet_until = now + _LOW_WATER_EVERY
-            used, limit, waiting = len(ledger.leased), ledger.max_size, len(ledger.waiters)
+        if len(state.leased) >= self.warn_at and now >= self.quiet_until:
+            self.quiet_until = now + _WARN_EVERY
+            used, limit, waiting = len(state.leased), state.max_size, len(state.waiters)
             logger.warning(
-                "pool %r runs low: %d of %d connections in use, %d waiting", self._name, used, limit, waiting
+                "pool %r is nearly exhausted: %d of %d connections in use, %d waiting",
+                self._name,
+                used,
+                limit,
+                waiting,
             )
 
         if self._threshold is not None:
-            slot.warned = False
+            entry.warned = False
             frames = traceback.walk_stack(sys._getframe(2))  # noqa: SLF001 - the cheap way to a stack
-            slot.stack = traceback.StackSummary.extract(frames, limit=16, lookup_lines=False)
-            slot.stack.reverse()  # the innermost call last, as in a traceback
+            entry.stack = traceback.StackSummary.extract(frames, limit=16, lookup_lines=False)
+            entry.stack.reverse()  # the innermost call last, as in a traceback
 
     def warn_leaks(self, now: float) -> None:
         """
@@ -69,12 +73,12 @@ class LeakDetector(Generic[T]):
         if self._threshold is None:
             return
 
-        for slot in self._ledger.leased:
-            held = now - slot.taken_at
+        for entry in self._state.leased:
+            held = now - entry.taken_at
 
-            if not slot.warned and held >= self._threshold:
-                slot.warned = True
-                place = "".join(slot.stack.format()) if slot.stack else "(no stack)"
+            if not entry.warned and held >= self._threshold:
+                entry.warned = True
+                place = "".join(entry.stack.format()) if entry.stack else "(no stack)"
                 text = "pool %r: a connection is held for %.1f s, acquired at\n%s"
                 logger.warning(text, self._name, held, place)
 
@@ -86,20 +90,20 @@ class LeakDetector(Generic[T]):
             now: The time.
             count: How many at most.
         """
-        oldest = sorted(self._ledger.leased, key=lambda slot: slot.taken_at)[:count]
+        oldest = sorted(self._state.leased, key=lambda entry: entry.taken_at)[:count]
         return tuple(
-            f"task {slot.holder.get_name() if slot.holder else '?'!r} for {now - slot.taken_at:.1f} s"
-            for slot in oldest
+            f"task {entry.holder.get_name() if entry.holder else '?'!r} for {now - entry.taken_at:.1f} s"
+            for entry in oldest
         )
 
-    def dropped(self, slot: PoolEntry[T]) -> str:
+    def abandoned(self, entry: PoolEntry[T]) -> str:
         """
         Say that a lease was dropped without a release.
 
         Args:
-            slot: Its connection.
+            entry: Its connection.
         """
         place = (
-            "".join(slot.stack.format()) if slot.stack else "leak_threshold= records where it was acquired"
+            "".join(entry.stack.format()) if entry.stack else "leak_threshold= records where it was acquired"
         )
         return f"pool {self._name!r}: a connection was dropped without being released ({place})"

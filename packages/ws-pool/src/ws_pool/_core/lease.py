@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from ws_pool._core.pool_state import PoolEntry
 from ws_pool.errors import UsageError
 
-if TYPE_CHECKING:
-    from ws_pool.pool import Pool
-
-__all__ = ("Lease", "LeaseContext")
+__all__ = ("Lease", "LeaseContext", "LeaseOwner")
 
 T = TypeVar("T")
+
+
+class LeaseOwner(Protocol[T]):
+    """What a lease needs of the pool that it belongs to."""
+
+    name: str
+
+    async def acquire(self, *, timeout: float | None = None) -> Lease[T]:  # noqa: ASYNC109 - a queue's own limit
+        """Take a connection."""
+        ...
+
+    def release(self, lease: Lease[T], *, discard: bool = False) -> None:
+        """Take a connection back."""
+
+    def _abandoned(self, entry: PoolEntry[T]) -> None:
+        """Take back the connection of a lease that was garbage-collected without a release."""
 
 
 class Lease(Generic[T]):
@@ -23,14 +36,14 @@ class Lease(Generic[T]):
     Made by `Pool.acquire`.
     """
 
-    __slots__ = ("__weakref__", "_pool", "_slot")
+    __slots__ = ("__weakref__", "_entry", "_pool")
 
-    def __init__(self, pool: Pool[T], slot: PoolEntry[T]) -> None:
+    def __init__(self, pool: LeaseOwner[T], entry: PoolEntry[T]) -> None:
         self._pool = pool
-        self._slot: PoolEntry[T] | None = slot
+        self._entry: PoolEntry[T] | None = entry
 
     def __repr__(self) -> str:
-        state = "released" if self._slot is None else repr(self._slot.conn)
+        state = "released" if self._entry is None else repr(self._entry.conn)
         return f"<Lease of pool {self._pool.name!r}: {state}>"
 
     @property
@@ -41,19 +54,19 @@ class Lease(Generic[T]):
         Raises:
             UsageError: The lease was released.
         """
-        slot = self._slot
+        entry = self._entry
 
-        if slot is None:
+        if entry is None:
             message = f"pool {self._pool.name!r}: this connection was released; acquire another one"
             raise UsageError(message, pool=self._pool.name)
 
-        return slot.conn
+        return entry.conn
 
     def __del__(self) -> None:
-        slot = self._slot
+        entry = self._entry
 
-        if slot is not None:
-            self._pool._abandoned(slot)  # noqa: SLF001 - a lease is the pool's own half
+        if entry is not None:
+            self._pool._abandoned(entry)  # noqa: SLF001 - a lease is the pool's own half
 
 
 class LeaseContext(Generic[T]):
@@ -67,7 +80,7 @@ class LeaseContext(Generic[T]):
 
     __slots__ = ("_lease", "_pool", "_timeout")
 
-    def __init__(self, pool: Pool[T], timeout: float | None) -> None:
+    def __init__(self, pool: LeaseOwner[T], timeout: float | None) -> None:
         self._pool = pool
         self._timeout = timeout
         self._lease: Lease[T] | None = None

@@ -1,6 +1,6 @@
 """The I/O of a pool: it opens, verifies, resets and closes connections in tasks of its own.
 
-The ledger decides, `Maintainer` does. No task of a user ever runs in here, so that no user's
+The state decides, `Maintainer` does. No task of a user ever runs in here, so that no user's
 cancellation can interrupt any of it. The other half of the pool, `ws_pool.pool`, lends and takes
 back, and does no I/O at all.
 """
@@ -13,13 +13,14 @@ import random
 from collections.abc import Callable
 from typing import Generic, TypeVar, cast
 
+from ws_core.errors import describe
 from ws_pool._core.background import BackgroundTasks, Timers
 from ws_pool._core.connector import Connector
 from ws_pool._core.deadlines import AcquireDeadlines
 from ws_pool._core.leak_detector import LeakDetector
 from ws_pool._core.options import Lifecycle, PoolHooks, PoolOptions
 from ws_pool._core.pool_state import NextAction, PoolEntry, PoolState, Waiter
-from ws_pool._core.recovery import Recovery, refusal, say, too_late
+from ws_pool._core.recovery import Recovery, acquire_timeout, unusable
 from ws_pool._core.statistics import HistogramBuilder
 from ws_pool.errors import UsageError
 
@@ -39,10 +40,10 @@ class Maintainer(Generic[T]):
     Args:
         name: The pool's name.
         connector: Opens and closes connections.
-        ledger: The books.
+        state: The books.
         options: The durations.
         hooks: What to call.
-        watch: Knows who holds connections.
+        leak_detector: Knows who holds connections.
         creates: Counts how long connects take.
     """
 
@@ -50,32 +51,32 @@ class Maintainer(Generic[T]):
         self,
         name: str,
         connector: Connector[T],
-        ledger: PoolState[T],
+        state: PoolState[T],
         options: PoolOptions,
         hooks: PoolHooks[T],
-        watch: LeakDetector[T],
+        leak_detector: LeakDetector[T],
         creates: HistogramBuilder,
     ) -> None:
         self.name = name
-        self.state = Lifecycle.NEW
+        self.lifecycle = Lifecycle.NEW
         self.forked = False
         self.timers = Timers()
-        self.alarm: AcquireDeadlines[T] = AcquireDeadlines(ledger, self.timers, self._too_late)
+        self.deadlines: AcquireDeadlines[T] = AcquireDeadlines(state, self.timers, self._acquire_timeout)
         self.recovery: Recovery[T] = Recovery(
             name,
             connector,
-            ledger,
+            state,
             self.timers,
             options,
-            lambda timeout: self._crew.spawn(self._open(timeout)),
+            lambda timeout: self._tasks.spawn(self._open(timeout)),
         )
         self._connector = connector
-        self._ledger = ledger
+        self._state = state
         self._options = options
         self._hooks = hooks
-        self._watch = watch
+        self._leak_detector = leak_detector
         self._creates = creates
-        self._crew: BackgroundTasks[T] = BackgroundTasks(self.timers, self.terminate)
+        self._tasks: BackgroundTasks[T] = BackgroundTasks(self.timers, self.terminate)
         self._drained: asyncio.Future[None] | None = None
 
     def start(self, clock: Callable[[], float] | None) -> None:
@@ -86,7 +87,7 @@ class Maintainer(Generic[T]):
             clock: Gives the time; `time.monotonic` by default.
         """
         self.timers.start(clock)
-        self.state = Lifecycle.OPEN
+        self.lifecycle = Lifecycle.OPEN
         self.timers.set("tick", _TICK, self._tick)
 
     @property
@@ -96,122 +97,124 @@ class Maintainer(Generic[T]):
 
     def usable_here(self) -> bool:
         """Tell whether the pool is open, in its own loop and its own process."""
-        return self.state is Lifecycle.OPEN and not self.forked and asyncio.get_running_loop() is self.loop
+        return (
+            self.lifecycle is Lifecycle.OPEN and not self.forked and asyncio.get_running_loop() is self.loop
+        )
 
-    def refusal(self) -> UsageError:
+    def unusable(self) -> UsageError:
         """Say why the pool cannot be used here and now."""
-        return refusal(self.name, self.state, forked=self.forked)
+        return unusable(self.name, self.lifecycle, forked=self.forked)
 
-    def pump(self) -> None:
-        """Begin whatever the ledger finds to be done."""
-        ledger = self._ledger
+    def run_pending(self) -> None:
+        """Begin whatever the state finds to be done."""
+        state = self._state
 
-        if self.state is not Lifecycle.OPEN:
-            if self._drained is not None and not self._drained.done() and not ledger.size:
+        if self.lifecycle is not Lifecycle.OPEN:
+            if self._drained is not None and not self._drained.done() and not state.size:
                 self._drained.set_result(None)
 
             return
 
         now = self.timers.now()
 
-        while work := ledger.next_job(now, may_connect=self.recovery.failure is None):
-            job, slot = work
+        while work := state.next_action(now, may_connect=self.recovery.failure is None):
+            job, entry = work
 
             if job is NextAction.CONNECT:
-                self._crew.spawn(self._open(self._options.connect_timeout))
+                self._tasks.spawn(self._open(self._options.connect_timeout))
             elif job is NextAction.VERIFY:
-                self._crew.spawn(self._verify(cast("PoolEntry[T]", slot)), slot)
+                self._tasks.spawn(self._verify(cast("PoolEntry[T]", entry)), entry)
             else:
-                self._crew.spawn(self._close(cast("PoolEntry[T]", slot)), slot)
+                self._tasks.spawn(self._close(cast("PoolEntry[T]", entry)), entry)
 
-        if self.recovery.failure is not None and ledger.waiters and not ledger.serving:
-            while waiter := ledger.head():
+        if self.recovery.failure is not None and state.waiters and not state.serving:
+            while waiter := state.pop_waiter():
                 waiter.set_exception(self.recovery.unavailable())
 
-    def offer(self, slot: PoolEntry[T], now: float) -> None:
+    def hand_over(self, entry: PoolEntry[T], now: float) -> None:
         """
         Hand a connection that is in order to the head of the queue, or let it rest.
 
         Args:
-            slot: The connection; it has no place in the books at the moment.
+            entry: The connection; it has no place in the books at the moment.
             now: The time.
         """
-        ledger = self._ledger
-        waiter = ledger.head()
+        state = self._state
+        waiter = state.pop_waiter()
 
         if waiter is None:
-            ledger.rest(slot, now, self._options.ping_after)
+            state.put_idle(entry, now, self._options.ping_after)
             return
 
-        ledger.leased.add(slot)
-        slot.taken_at = now
-        slot.holder = None
-        waiter.set_result(slot)
+        state.leased.add(entry)
+        entry.taken_at = now
+        entry.holder = None
+        waiter.set_result(entry)
 
-    def retire(self, slot: PoolEntry[T]) -> None:
+    def retire(self, entry: PoolEntry[T]) -> None:
         """
         Close a connection gracefully, in the background.
 
         Args:
-            slot: The connection; it has no place in the books at the moment.
+            entry: The connection; it has no place in the books at the moment.
         """
-        if self.state is Lifecycle.CLOSED:
-            self.terminate(slot)
+        if self.lifecycle is Lifecycle.CLOSED:
+            self.terminate(entry)
             return
 
-        self._ledger.closing += 1
-        self._crew.spawn(self._close(slot), slot)
+        self._state.closing += 1
+        self._tasks.spawn(self._close(entry), entry)
 
-    def cleanse(self, slot: PoolEntry[T]) -> None:
+    def reset(self, entry: PoolEntry[T]) -> None:
         """
         Reset a connection's session in the background, then put it where it is needed.
 
         Args:
-            slot: The connection; it has no place in the books at the moment.
+            entry: The connection; it has no place in the books at the moment.
         """
-        self._ledger.resetting += 1
-        self._crew.spawn(self._reset(slot), slot)
+        self._state.resetting += 1
+        self._tasks.spawn(self._reset(entry), entry)
 
-    def verify(self, slot: PoolEntry[T]) -> None:
+    def verify(self, entry: PoolEntry[T]) -> None:
         """
         Make sure in the background that a connection is alive, then put it where it is needed.
 
         Args:
-            slot: The connection; it has no place in the books at the moment.
+            entry: The connection; it has no place in the books at the moment.
         """
-        self._ledger.verifying += 1
-        self._crew.spawn(self._verify(slot), slot)
+        self._state.verifying += 1
+        self._tasks.spawn(self._verify(entry), entry)
 
-    def distrust(self) -> None:
+    def verify_all(self) -> None:
         """Verify all connections, idle ones now, leased ones when they come back: one was lost in use."""
-        self._ledger.distrust()
-        self._doubt()
+        self._state.mark_untrusted()
+        self._verify_idle()
 
-    def terminate(self, slot: PoolEntry[T], *, told: bool = False) -> None:
+    def terminate(self, entry: PoolEntry[T], *, hook_called: bool = False) -> None:
         """
         Close a connection at once.
 
         Args:
-            slot: The connection; it has no place in the books at the moment.
-            told: Whether the hook was called already.
+            entry: The connection; it has no place in the books at the moment.
+            hook_called: Whether the hook was called already.
         """
-        if not told:
-            self._hooks.call(self._hooks.on_close, slot.conn)
+        if not hook_called:
+            self._hooks.call(self._hooks.on_close, entry.conn)
 
-        self._ledger.totals.closed += 1
+        self._state.totals.closed += 1
 
         try:
-            self._connector.terminate(slot.conn)
+            self._connector.terminate(entry.conn)
         except Exception:
             logger.exception("pool %r: a connection could not be terminated", self.name)
 
-        self.pump()
+        self.run_pending()
 
     def expire(self) -> None:
         """Replace all connections: idle ones now, leased ones when they come back."""
-        self._ledger.generation += 1
-        self._close_overdue(self.timers.now())
-        self.pump()
+        self._state.generation += 1
+        self._close_evictable(self.timers.now())
+        self.run_pending()
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - leases get time to come back
         """
@@ -220,20 +223,20 @@ class Maintainer(Generic[T]):
         Args:
             timeout: Seconds; a warning then names the holders of what is left.
         """
-        self.state = Lifecycle.CLOSING
-        ledger = self._ledger
-        ledger.generation += 1  # what comes back is closed
+        self.lifecycle = Lifecycle.CLOSING
+        state = self._state
+        state.generation += 1  # what comes back is closed
         self.timers.stop()
 
-        while waiter := ledger.head():
-            waiter.set_exception(self.refusal())
+        while waiter := state.pop_waiter():
+            waiter.set_exception(self.unusable())
 
-        self._crew.give_up_connects()  # nobody is there any more who could want one
+        self._tasks.cancel_connects()  # nobody is there any more who could want one
 
-        while ledger.idle:
-            self.retire(ledger.idle.pop())
+        while state.idle:
+            self.retire(state.idle.pop())
 
-        if not ledger.size:
+        if not state.size:
             return
 
         self._drained = self.loop.create_future()
@@ -242,7 +245,7 @@ class Maintainer(Generic[T]):
             async with asyncio.timeout(timeout):
                 await self._drained
         except TimeoutError:
-            if names := ", ".join(self._watch.holders(self.timers.now(), ledger.max_size)):
+            if names := ", ".join(self._leak_detector.holders(self.timers.now(), state.max_size)):
                 logger.warning("pool %r: closed with connections still in use, held by %s", self.name, names)
 
     def finish(self) -> list[asyncio.Task[None]]:
@@ -252,23 +255,23 @@ class Maintainer(Generic[T]):
         Returns:
             The tasks that were cancelled; they end within a few turns of the loop.
         """
-        self.state = Lifecycle.CLOSED
-        ledger = self._ledger
-        left = [*ledger.leased, *ledger.idle]
-        ledger.leased.clear()
-        ledger.idle.clear()
+        self.lifecycle = Lifecycle.CLOSED
+        state = self._state
+        left = [*state.leased, *state.idle]
+        state.leased.clear()
+        state.idle.clear()
 
-        for slot in left:
-            self.terminate(slot)
+        for entry in left:
+            self.terminate(entry)
 
-        return self._crew.disband()
+        return self._tasks.cancel_all()
 
     # -- tasks -----------------------------------------------------------------------------------
 
     async def _open(self, timeout: float) -> None:  # noqa: ASYNC109 - it differs from attempt to attempt
-        ledger = self._ledger
-        generation = ledger.generation
-        slot: PoolEntry[T] | None = None
+        state = self._state
+        generation = state.generation
+        entry: PoolEntry[T] | None = None
         good = False
         start = self.timers.now()
 
@@ -276,109 +279,109 @@ class Maintainer(Generic[T]):
             async with asyncio.timeout(timeout):
                 conn = await self._connector.open()
                 self._creates.record(self.timers.now() - start)
-                slot = PoolEntry(conn, generation, self._end_of_life())
-                ledger.totals.opened += 1
+                entry = PoolEntry(conn, generation, self._end_of_life())
+                state.totals.opened += 1
                 await self._hooks.opened(conn)
 
             good = True
         except Exception as error:  # noqa: BLE001 - whatever it is, the waiters shall see it
-            self.recovery.failed(error, timeout, again=self.state is Lifecycle.OPEN)
+            self.recovery.failed(error, timeout, again=self.lifecycle is Lifecycle.OPEN)
         finally:
-            ledger.connecting -= 1
+            state.connecting -= 1
 
             if not good:
-                self.terminate(slot) if slot is not None else self.pump()
+                self.terminate(entry) if entry is not None else self.run_pending()
 
-        if good and slot is not None:
+        if good and entry is not None:
             self.recovery.answered()
-            self._place(slot)
+            self._place(entry)
 
-    async def _verify(self, slot: PoolEntry[T], *, doubted: bool = False) -> None:
-        self._crew.begun(slot)
-        ledger = self._ledger
+    async def _verify(self, entry: PoolEntry[T], *, suspected: bool = False) -> None:
+        self._tasks.started(entry)
+        state = self._state
         good = False
 
         try:
-            if self._connector.is_alive(slot.conn):
+            if self._connector.is_alive(entry.conn):
                 async with asyncio.timeout(self._options.ping_timeout):
-                    await self._connector.ping(slot.conn)
+                    await self._connector.ping(entry.conn)
 
-                good = self._connector.is_alive(slot.conn)
+                good = self._connector.is_alive(entry.conn)
         except Exception as error:  # noqa: BLE001 - dead is dead
-            logger.debug("pool %r: an idle connection is dead: %s", self.name, say(error))
+            logger.debug("pool %r: an idle connection is dead: %s", self.name, describe(error))
         finally:
-            if doubted:
-                ledger.doubted -= 1
+            if suspected:
+                state.suspected -= 1
             else:
-                ledger.verifying -= 1
+                state.verifying -= 1
 
             if not good:
-                self._doubt()
-                self.terminate(slot)
+                self._verify_idle()
+                self.terminate(entry)
 
         if good:
-            self._place(slot)
+            self._place(entry)
 
-    def _doubt(self) -> None:
+    def _verify_idle(self) -> None:
         """Verify all idle connections at once: where one has died unnoticed, others may have."""
-        if self.state is Lifecycle.OPEN:
-            for slot in self._ledger.doubt():
-                self._crew.spawn(self._verify(slot, doubted=True), slot)
+        if self.lifecycle is Lifecycle.OPEN:
+            for entry in self._state.take_suspects():
+                self._tasks.spawn(self._verify(entry, suspected=True), entry)
 
-    async def _reset(self, slot: PoolEntry[T]) -> None:
-        self._crew.begun(slot)
-        ledger = self._ledger
+    async def _reset(self, entry: PoolEntry[T]) -> None:
+        self._tasks.started(entry)
+        state = self._state
         good = False
 
         try:
             async with asyncio.timeout(self._options.ping_timeout):
-                await self._connector.reset(slot.conn)
+                await self._connector.reset(entry.conn)
 
-            good = self._connector.is_alive(slot.conn)
+            good = self._connector.is_alive(entry.conn)
         except Exception as error:  # noqa: BLE001 - a session that cannot be reset is not used again
-            logger.debug("pool %r: a connection could not be reset: %s", self.name, say(error))
+            logger.debug("pool %r: a connection could not be reset: %s", self.name, describe(error))
         finally:
-            ledger.resetting -= 1
+            state.resetting -= 1
 
             if not good:
-                self.terminate(slot)
+                self.terminate(entry)
 
         if good:
-            self._place(slot)
+            self._place(entry)
 
-    async def _close(self, slot: PoolEntry[T]) -> None:
-        self._crew.begun(slot)
-        ledger = self._ledger
+    async def _close(self, entry: PoolEntry[T]) -> None:
+        self._tasks.started(entry)
+        state = self._state
         closed = False
-        self._hooks.call(self._hooks.on_close, slot.conn)
+        self._hooks.call(self._hooks.on_close, entry.conn)
 
         try:
             async with asyncio.timeout(self._options.ping_timeout):
-                await self._connector.close(slot.conn)
+                await self._connector.close(entry.conn)
 
             closed = True
         except Exception as error:  # noqa: BLE001 - it is closed the hard way
-            logger.debug("pool %r: a connection did not close well: %s", self.name, say(error))
+            logger.debug("pool %r: a connection did not close well: %s", self.name, describe(error))
         finally:
-            ledger.closing -= 1
+            state.closing -= 1
 
             if closed:
-                ledger.totals.closed += 1
-                self.pump()
+                state.totals.closed += 1
+                self.run_pending()
             else:
-                self.terminate(slot, told=True)
+                self.terminate(entry, hook_called=True)
 
-    def _place(self, slot: PoolEntry[T]) -> None:
+    def _place(self, entry: PoolEntry[T]) -> None:
         """Put a connection that is in order where it is needed, unless its time is over."""
         now = self.timers.now()
-        slot.trusted_until = slot.expires_at
+        entry.trusted_until = entry.expires_at
 
-        if self.state is not Lifecycle.OPEN or self._ledger.outdated(slot, now):
-            self.retire(slot)
+        if self.lifecycle is not Lifecycle.OPEN or self._state.outdated(entry, now):
+            self.retire(entry)
         else:
-            self.offer(slot, now)
+            self.hand_over(entry, now)
 
-        self.pump()
+        self.run_pending()
 
     def _end_of_life(self) -> float:
         lifetime = self._options.max_lifetime
@@ -388,16 +391,16 @@ class Maintainer(Generic[T]):
             else self.timers.now() + lifetime * (1 - random.uniform(0.025, 0.1))
         )
 
-    def _too_late(self, waiter: Waiter[T], waiting: int) -> TimeoutError:
+    def _acquire_timeout(self, waiter: Waiter[T], waiting: int) -> TimeoutError:
         """Say that there was no connection in time."""
-        ledger = self._ledger
-        return too_late(
+        state = self._state
+        return acquire_timeout(
             self.name,
             seconds=waiter.timeout,
-            size=ledger.size,
-            max_size=ledger.max_size,
+            size=state.size,
+            max_size=state.max_size,
             waiting=waiting,
-            holders=self._watch.holders(self.timers.now()),
+            holders=self._leak_detector.holders(self.timers.now()),
             failure=self.recovery.failure,
         )
 
@@ -405,17 +408,17 @@ class Maintainer(Generic[T]):
 
     def _tick(self) -> None:
         now = self.timers.now()
-        ledger = self._ledger
+        state = self._state
 
-        for slot in [slot for slot in ledger.idle if not self._connector.is_alive(slot.conn)]:
-            ledger.idle.remove(slot)
-            self.terminate(slot)
+        for entry in [entry for entry in state.idle if not self._connector.is_alive(entry.conn)]:
+            state.idle.remove(entry)
+            self.terminate(entry)
 
-        self._close_overdue(now)
-        self._watch.warn_leaks(now)
-        self.pump()
+        self._close_evictable(now)
+        self._leak_detector.warn_leaks(now)
+        self.run_pending()
         self.timers.set("tick", _TICK, self._tick)
 
-    def _close_overdue(self, now: float) -> None:
-        for slot in self._ledger.overdue(now, self._options.max_idle):
-            self._crew.spawn(self._close(slot), slot)
+    def _close_evictable(self, now: float) -> None:
+        for entry in self._state.evictable(now, self._options.max_idle):
+            self._tasks.spawn(self._close(entry), entry)

@@ -1,7 +1,7 @@
 """Who has which connection: the pool's books, kept without any I/O and without a clock of its own.
 
 Every connection is in exactly one place: idle, leased, being opened, being verified (for a waiter,
-or because it is in doubt), being reset or being closed. The pool asks the ledger what to do next
+or because it is in doubt), being reset or being closed. The pool asks the state what to do next
 and does the I/O afterwards, in tasks of its own; a task that is cancelled can therefore lose no
 connection, only its place in the queue.
 
@@ -56,7 +56,7 @@ class PoolEntry(Generic[T]):
 
 
 class Waiter(asyncio.Future[PoolEntry[T]]):
-    """A task's place in the queue, and the future that brings the slot. Times are in seconds."""
+    """A task's place in the queue, and the future that brings the entry. Times are in seconds."""
 
     __slots__ = ("since", "timeout")
 
@@ -95,7 +95,6 @@ class PoolState(Generic[T]):
     __slots__ = (
         "closing",
         "connecting",
-        "doubted",
         "generation",
         "idle",
         "leased",
@@ -103,6 +102,7 @@ class PoolState(Generic[T]):
         "max_size",
         "min_size",
         "resetting",
+        "suspected",
         "totals",
         "verifying",
         "waiters",
@@ -117,7 +117,7 @@ class PoolState(Generic[T]):
         self.waiters: deque[Waiter[T]] = deque()
         self.connecting = 0
         self.verifying = 0
-        self.doubted = 0
+        self.suspected = 0
         self.resetting = 0
         self.closing = 0
         self.generation = 0
@@ -131,7 +131,7 @@ class PoolState(Generic[T]):
             + len(self.leased)
             + self.connecting
             + self.verifying
-            + self.doubted
+            + self.suspected
             + self.resetting
             + self.closing
         )
@@ -139,9 +139,9 @@ class PoolState(Generic[T]):
     @property
     def serving(self) -> int:
         """Connections that may still come to a waiter without a new one being opened."""
-        return len(self.idle) + len(self.leased) + self.verifying + self.doubted + self.resetting
+        return len(self.idle) + len(self.leased) + self.verifying + self.suspected + self.resetting
 
-    def next_job(self, now: float, *, may_connect: bool) -> tuple[NextAction, PoolEntry[T] | None] | None:
+    def next_action(self, now: float, *, may_connect: bool) -> tuple[NextAction, PoolEntry[T] | None] | None:
         """
         Decide what to do next, and book it as begun.
 
@@ -154,19 +154,19 @@ class PoolState(Generic[T]):
             may_connect: Whether connects are allowed, which they are not while the server is down.
 
         Returns:
-            A job and its slot, or None when nothing is to be done.
+            A job and its entry, or None when nothing is to be done.
         """
         unserved = len(self.waiters) - self.connecting - self.verifying - self.resetting
 
         if unserved > 0 and self.idle:
-            slot = self.idle.pop()
+            entry = self.idle.pop()
 
-            if self.outdated(slot, now):
+            if self.outdated(entry, now):
                 self.closing += 1
-                return NextAction.EVICT, slot
+                return NextAction.EVICT, entry
 
             self.verifying += 1
-            return NextAction.VERIFY, slot
+            return NextAction.VERIFY, entry
 
         wanted = unserved > 0 or self.size < self.min_size
 
@@ -176,20 +176,20 @@ class PoolState(Generic[T]):
 
         return None
 
-    def outdated(self, slot: PoolEntry[T], now: float) -> bool:
+    def outdated(self, entry: PoolEntry[T], now: float) -> bool:
         """
         Tell whether a connection must not be used any more, however alive it is.
 
         Args:
-            slot: The connection.
+            entry: The connection.
             now: The time.
 
         Returns:
             True when it is past its lifetime or from before the last `expire`.
         """
-        return now >= slot.expires_at or slot.generation != self.generation
+        return now >= entry.expires_at or entry.generation != self.generation
 
-    def head(self) -> Waiter[T] | None:
+    def pop_waiter(self) -> Waiter[T] | None:
         """Take the waiter who waits longest out of the queue; those who gave up are dropped."""
         while self.waiters:
             waiter = self.waiters.popleft()
@@ -199,7 +199,7 @@ class PoolState(Generic[T]):
 
         return None
 
-    def forget(self, waiter: Waiter[T]) -> None:
+    def remove_waiter(self, waiter: Waiter[T]) -> None:
         """
         Take a waiter who gave up out of the queue, wherever it is.
 
@@ -209,7 +209,7 @@ class PoolState(Generic[T]):
         if waiter in self.waiters:
             self.waiters.remove(waiter)
 
-    def late(self, now: float) -> list[Waiter[T]]:
+    def expired_waiters(self, now: float) -> list[Waiter[T]]:
         """
         Take those out of the queue whose time is over.
 
@@ -228,20 +228,20 @@ class PoolState(Generic[T]):
 
         return late
 
-    def rest(self, slot: PoolEntry[T], now: float, ping_after: float) -> None:
+    def put_idle(self, entry: PoolEntry[T], now: float, ping_after: float) -> None:
         """
         Put a connection to the idle ones; it was in order just now.
 
         Args:
-            slot: The connection.
+            entry: The connection.
             now: The time.
             ping_after: Seconds after which it must be verified before use.
         """
-        slot.idle_since = now
-        slot.check_at = now + ping_after
-        self.idle.append(slot)
+        entry.idle_since = now
+        entry.check_at = now + ping_after
+        self.idle.append(entry)
 
-    def doubt(self) -> list[PoolEntry[T]]:
+    def take_suspects(self) -> list[PoolEntry[T]]:
         """
         Take all idle connections out, because one of them was found dead.
 
@@ -249,18 +249,18 @@ class PoolState(Generic[T]):
         verified first. One after the other, each silent one would cost it the time of a ping.
 
         Returns:
-            The connections to verify, booked as doubted.
+            The connections to verify, booked as suspected.
         """
-        slots, self.idle[:] = list(self.idle), ()
-        self.doubted += len(slots)
-        return slots
+        entries, self.idle[:] = list(self.idle), ()
+        self.suspected += len(entries)
+        return entries
 
-    def distrust(self) -> None:
+    def mark_untrusted(self) -> None:
         """Have all leased connections verified when they come back, because one of them was lost."""
-        for slot in self.leased:
-            slot.trusted_until = float("-inf")
+        for entry in self.leased:
+            entry.trusted_until = float("-inf")
 
-    def overdue(self, now: float, max_idle: float) -> list[PoolEntry[T]]:
+    def evictable(self, now: float, max_idle: float) -> list[PoolEntry[T]]:
         """
         Take out the idle connections that are outdated, or idle for too long and spare.
 
@@ -275,14 +275,14 @@ class PoolState(Generic[T]):
         keep: list[PoolEntry[T]] = []
         leave: list[PoolEntry[T]] = []
 
-        for slot in self.idle:  # the oldest first, since the newest are reused first
-            if self.outdated(slot, now):
-                leave.append(slot)
-            elif spare > 0 and now - slot.idle_since >= max_idle:
+        for entry in self.idle:  # the oldest first, since the newest are reused first
+            if self.outdated(entry, now):
+                leave.append(entry)
+            elif spare > 0 and now - entry.idle_since >= max_idle:
                 spare -= 1
-                leave.append(slot)
+                leave.append(entry)
             else:
-                keep.append(slot)
+                keep.append(entry)
 
         self.idle[:] = keep
         self.closing += len(leave)

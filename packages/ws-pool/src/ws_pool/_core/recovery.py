@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from ws_core.errors import describe
 from ws_pool._core.background import Timers
 from ws_pool._core.connector import Connector
 from ws_pool._core.options import Lifecycle, PoolOptions
@@ -17,10 +18,9 @@ __all__ = (
     "MIN_BACKOFF",
     "QUICK_PROBE",
     "Recovery",
+    "acquire_timeout",
     "next_pause",
-    "refusal",
-    "say",
-    "too_late",
+    "unusable",
 )
 
 logger = logging.getLogger("ws_pool")
@@ -35,19 +35,19 @@ class Recovery(Generic[T]):
     Args:
         name: The pool's name.
         connector: Names the server.
-        ledger: The books.
+        state: The books.
         timers: For the pauses between attempts.
         options: The durations.
         attempt: Begins a connect that may take so many seconds; it is booked before.
     """
 
-    __slots__ = ("_attempt", "_connector", "_ledger", "_name", "_options", "_pause", "_timers", "failure")
+    __slots__ = ("_attempt", "_connector", "_name", "_options", "_pause", "_state", "_timers", "failure")
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts of one machine
         self,
         name: str,
         connector: Connector[T],
-        ledger: PoolState[T],
+        state: PoolState[T],
         timers: Timers,
         options: PoolOptions,
         attempt: Callable[[float], None],
@@ -55,7 +55,7 @@ class Recovery(Generic[T]):
         self.failure: BaseException | None = None
         self._name = name
         self._connector = connector
-        self._ledger = ledger
+        self._state = state
         self._timers = timers
         self._options = options
         self._attempt = attempt
@@ -63,7 +63,7 @@ class Recovery(Generic[T]):
 
     def unavailable(self) -> UnavailableError:
         """Say that the server is down, and why; a new error for each who is told."""
-        reason = "" if self.failure is None else say(self.failure)
+        reason = "" if self.failure is None else describe(self.failure)
         error = UnavailableError(
             f"pool {self._name!r} cannot connect to {self._connector}: {reason}", pool=self._name
         )
@@ -82,10 +82,10 @@ class Recovery(Generic[T]):
         if isinstance(error, TimeoutError) and not str(error):
             error = TimeoutError(f"no answer within {timeout:g} s")
 
-        self._ledger.totals.failures += 1
+        self._state.totals.failures += 1
 
         if self.failure is None:
-            logger.warning("pool %r: cannot connect to %s: %s", self._name, self._connector, say(error))
+            logger.warning("pool %r: cannot connect to %s: %s", self._name, self._connector, describe(error))
 
         self.failure = error
 
@@ -108,14 +108,14 @@ class Recovery(Generic[T]):
         while packets were lost may hang long after the server is back. Where only one attempt may
         be under way, it is a quick one.
         """
-        ledger, patient = self._ledger, self._options.connect_timeout
+        state, patient = self._state, self._options.connect_timeout
 
         if self.failure is None:
             return
 
-        if ledger.connecting < ledger.max_connecting and ledger.size < ledger.max_size:
-            hurry = ledger.connecting > 0 or ledger.max_size == 1 or ledger.max_connecting == 1
-            ledger.connecting += 1
+        if state.connecting < state.max_connecting and state.size < state.max_size:
+            hurry = state.connecting > 0 or state.max_size == 1 or state.max_connecting == 1
+            state.connecting += 1
             self._attempt(min(QUICK_PROBE, patient) if hurry else patient)
 
         is_refusal = self._options.is_refusal
@@ -145,20 +145,7 @@ def next_pause(pause: float, *, refused: bool) -> float:
     return min(_MAX_REFUSED if refused else _MAX_BACKOFF, pause * 2)
 
 
-def say(error: BaseException) -> str:
-    """
-    Put an error into words.
-
-    Args:
-        error: Any error.
-
-    Returns:
-        Its text, or its type's name when it has none.
-    """
-    return str(error) or type(error).__name__
-
-
-def refusal(name: str, state: Lifecycle, *, forked: bool) -> UsageError:
+def unusable(name: str, state: Lifecycle, *, forked: bool) -> UsageError:
     """
     Say why a pool cannot be used here and now.
 
@@ -181,7 +168,7 @@ def refusal(name: str, state: Lifecycle, *, forked: bool) -> UsageError:
     return UsageError(f"pool {name!r} belongs to another event loop: use it where it was started", pool=name)
 
 
-def too_late(  # noqa: PLR0913 - keyword-only, and each is said
+def acquire_timeout(  # noqa: PLR0913 - keyword-only, and each is said
     name: str,
     *,
     seconds: float,
@@ -206,7 +193,7 @@ def too_late(  # noqa: PLR0913 - keyword-only, and each is said
     details = [f"size {size} of {max_size}", f"{waiting} waiting"]
 
     if failure is not None:
-        details.append(f"the last connect failed: {say(failure)}")
+        details.append(f"the last connect failed: {describe(failure)}")
 
     if holders:
         details.append("longest holders: " + ", ".join(holders))

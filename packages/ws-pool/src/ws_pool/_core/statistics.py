@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from ws_core.errors import describe
 from ws_pool._core.pool_state import PoolState
-from ws_pool._core.recovery import say
 
 __all__ = (
     "BUCKETS",
@@ -187,17 +187,17 @@ class PoolMetrics(Generic[T]):
 
     Args:
         name: The pool's name.
-        ledger: The books.
+        state: The books.
     """
 
-    __slots__ = ("_ledger", "_name", "creates", "leases", "waits")
+    __slots__ = ("_name", "_state", "creates", "leases", "waits")
 
-    def __init__(self, name: str, ledger: PoolState[T]) -> None:
+    def __init__(self, name: str, state: PoolState[T]) -> None:
         self.waits: HistogramBuilder = HistogramBuilder()  # of those who had to wait only
         self.leases: HistogramBuilder = HistogramBuilder()
         self.creates: HistogramBuilder = HistogramBuilder()
         self._name = name
-        self._ledger = ledger
+        self._state = state
 
     def snapshot(self, failure: BaseException | None) -> PoolStatistics:
         """
@@ -206,25 +206,25 @@ class PoolMetrics(Generic[T]):
         Args:
             failure: Why the server cannot be reached, if it cannot.
         """
-        ledger, totals = self._ledger, self._ledger.totals
+        state, totals = self._state, self._state.totals
         leases = self.leases.snapshot()
         waits = list(self.waits.counts)
-        waits[0] += leases.count + len(ledger.leased) - sum(waits)  # those who did not wait are not recorded
+        waits[0] += leases.count + len(state.leased) - sum(waits)  # those who did not wait are not recorded
         return PoolStatistics(
             name=self._name,
-            min_size=ledger.min_size,
-            max_size=ledger.max_size,
-            size=ledger.size,
-            idle=len(ledger.idle),
-            leased=len(ledger.leased),
-            connecting=ledger.connecting,
-            waiting=len(ledger.waiters),
+            min_size=state.min_size,
+            max_size=state.max_size,
+            size=state.size,
+            idle=len(state.idle),
+            leased=len(state.leased),
+            connecting=state.connecting,
+            waiting=len(state.waiters),
             opened=totals.opened,
             closed=totals.closed,
             timeouts=totals.timeouts,
             failures=totals.failures,
             wait_time=Histogram(tuple(waits), self.waits.total),
             lease_time=leases,
-            down="" if failure is None else say(failure),
+            down="" if failure is None else describe(failure),
             create_time=self.creates.snapshot(),
         )

@@ -174,7 +174,7 @@ class RedisPool:
             raise UsageError(message, pool=self._name)
 
         self._state = "starting"
-        fork.watch(self)
+        fork.register(self)
         self._loop = asyncio.get_running_loop()
         self._opening = self._loop.create_task(self._open(), name=f"ws-pool redis {self._name} start")
 

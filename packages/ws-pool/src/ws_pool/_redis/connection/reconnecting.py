@@ -351,7 +351,7 @@ class ReconnectingConnection:
 
         if self._low_water.due(len(self._queue), now=now):
             _logger.warning(
-                "redis pool %r runs low: %d of %d commands queued before its shared connection",
+                "redis pool %r is nearly exhausted: %d of %d commands queued before its shared connection",
                 self._name,
                 len(self._queue),
                 limits.max_queue,
