@@ -12,10 +12,10 @@ from ws_pool.health import ProcessHealthChecker
 
 async def main(directory: str, name: str, workers: int) -> None:
     """Report the node's health for each line ``ask``; block, fail or end when told so."""
-    well = True
+    healthy = True
 
     async def check() -> bool:
-        return well
+        return healthy
 
     loop = asyncio.get_running_loop()
 
@@ -28,10 +28,10 @@ async def main(directory: str, name: str, workers: int) -> None:
             if line.strip() == "block":
                 time.sleep(60)  # noqa: ASYNC251 - blocking the loop is the point
             elif line.strip() == "fail":
-                well = False
+                healthy = False
                 print("ok", flush=True)
             else:
-                print(checker.detail or "well", flush=True)
+                print(checker.detail or "healthy", flush=True)
 
 
 asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))

@@ -51,8 +51,8 @@ class Pool:
 
 
 class TestHealthChecker:
-    async def test_well(self) -> None:
-        """With good answers the process is well, and it says why when it is not."""
+    async def test_healthy(self) -> None:
+        """With good answers the process is healthy, and `detail` says why when it is not."""
         clock = Clock()
         checker = HealthChecker(5, 15, checks=[Pool("a", Health(ok=True))], clock=clock)
         assert (checker.health, checker.detail) == (False, "not checked yet")
@@ -60,7 +60,7 @@ class TestHealthChecker:
 
         async with checker:
             assert checker.detail == ""
-            assert repr(checker) == "<HealthChecker well>"
+            assert repr(checker) == "<HealthChecker healthy>"
             clock.now += 15.5
             assert (checker.health, checker.detail) == (False, "the last answer is 15.5 s old")
 
@@ -117,7 +117,7 @@ class TestHealthChecker:
 
         async with HealthChecker(0.001, 10, checks=[check]) as checker:
             await asked.wait()
-            assert repr(checker) == f"<HealthChecker not well: {checker.detail}>"
+            assert repr(checker) == f"<HealthChecker not healthy: {checker.detail}>"
 
     async def test_misuse(self) -> None:
         """Starting twice and times that make no sense are refused."""
@@ -133,12 +133,12 @@ class TestHealthChecker:
 class TestSlots:
     def test_file(self, tmp_path: Path) -> None:
         """The file is its owner's alone, holds living processes, and goes with the last one."""
-        path = tmp_path / "slots"
+        path = tmp_path / "table"
         one, two = ProcessTable(path), ProcessTable(path)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        one.beat(5.0, well=True)
-        two.beat(6.0, well=False)
-        assert [(slot.pid, slot.beat, slot.well) for slot in two.alive()] == [
+        one.heartbeat(5.0, healthy=True)
+        two.heartbeat(6.0, healthy=False)
+        assert [(record.pid, record.heartbeat, record.healthy) for record in two.alive()] == [
             (os.getpid(), 5.0, True),
             (os.getpid(), 6.0, False),
         ]
@@ -148,27 +148,27 @@ class TestSlots:
         assert not path.exists()
 
     def test_the_dead_make_room(self, tmp_path: Path) -> None:
-        """A dead process's slot is taken over, and so is that of another process with its pid."""
-        path = tmp_path / "slots"
+        """A dead process's record is taken over, and so is that of another process with its pid."""
+        path = tmp_path / "table"
         first = ProcessTable(path)
         ended = subprocess.Popen([sys.executable, "-c", ""])
         ended.wait()
 
         for pid, start in ((ended.pid, 5), (os.getpid(), 1)):
-            _process_table._SLOT.pack_into(first._map, first._mine, pid, start, 1.0, 1)
+            _process_table._RECORD.pack_into(first._map, first._offset, pid, start, 1.0, 1)
             assert first.alive() == []
             second = ProcessTable(path)
-            assert second._mine == first._mine
-            second.abandon()
+            assert second._offset == first._offset
+            second.close_inherited()
 
         first.close()
 
     def test_all_taken(self, tmp_path: Path) -> None:
-        """When there is no slot left, that is said."""
-        files = [ProcessTable(tmp_path / "slots") for _ in range(_process_table._SLOTS)]
+        """A full table is an error that says so."""
+        files = [ProcessTable(tmp_path / "table") for _ in range(_process_table._CAPACITY)]
 
-        with pytest.raises(UnavailableError, match="all 127 slots are taken"):
-            ProcessTable(tmp_path / "slots")
+        with pytest.raises(UnavailableError, match="all 127 records are taken"):
+            ProcessTable(tmp_path / "table")
 
         for file in files:
             file.close()
@@ -192,11 +192,11 @@ class TestSlots:
             ProcessTable(tmp_path / "fifo")
 
         with pytest.raises(UnavailableError, match="cannot open"):
-            ProcessTable(tmp_path / "none" / "slots")
+            ProcessTable(tmp_path / "none" / "table")
 
     def test_removed_while_opening(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Whoever opens a file that the last one just removes makes a new one."""
-        path = tmp_path / "slots"
+        path = tmp_path / "table"
         path.touch()
         opened = os.open
         calls: list[object] = []
@@ -320,15 +320,15 @@ def start(tmp_path: Path) -> Iterator[Any]:
 
 class TestProcessHealthChecker:
     def test_kill_and_replace(self, start: Any, tmp_path: Path) -> None:
-        """A killed worker makes the node unwell, its replacement makes it well again."""
+        """A killed worker makes the node unhealthy, its replacement makes it healthy again."""
         one = start("shop", 2)
-        assert one.ask() == "1 of 2 workers are well"
+        assert one.ask() == "1 of 2 workers are healthy"
         two = start("shop", 2)
-        assert (one.until("well"), two.until("well")) == ("well", "well")
+        assert (one.until("healthy"), two.until("healthy")) == ("healthy", "healthy")
         two.end(signal.SIGKILL)
-        assert one.ask() == "1 of 2 workers are well"
+        assert one.ask() == "1 of 2 workers are healthy"
         three = start("shop", 2)
-        assert (one.ask(), three.ask()) == ("well", "well")
+        assert (one.ask(), three.ask()) == ("healthy", "healthy")
         one.end()
         three.end()
         assert list(tmp_path.iterdir()) == [], "the last one removes the file"
@@ -339,34 +339,34 @@ class TestProcessHealthChecker:
             worker.end(signal.SIGKILL)
 
         one = start("shop", 2)
-        assert one.ask() == "1 of 2 workers are well"
+        assert one.ask() == "1 of 2 workers are healthy"
         start("shop", 2)
-        assert one.ask() == "well"
+        assert one.ask() == "healthy"
 
     def test_services_do_not_meet(self, start: Any) -> None:
         """Workers of another service do not count."""
         one = start("shop", 2)
         start("bank", 2)
-        assert one.ask() == "1 of 2 workers are well"
+        assert one.ask() == "1 of 2 workers are healthy"
 
     def test_a_blocked_worker(self, start: Any) -> None:
         """A worker whose loop is blocked is alive but silent."""
         one, two = start("shop", 2), start("shop", 2)
-        assert one.ask() == "well"
+        assert one.ask() == "healthy"
         two.process.send_signal(signal.SIGSTOP)
-        assert one.until("silent") == f"1 of 2 workers are well; silent: {two.process.pid}"
+        assert one.until("silent") == f"1 of 2 workers are healthy; silent: {two.process.pid}"
         two.process.send_signal(signal.SIGCONT)
-        assert one.until("well") in {"well", f"1 of 2 workers are well; silent: {two.process.pid}"}
+        assert one.until("healthy") in {"healthy", f"1 of 2 workers are healthy; silent: {two.process.pid}"}
 
-        while one.ask() != "well":
+        while one.ask() != "healthy":
             pass
 
     def test_a_failing_check(self, start: Any) -> None:
-        """A worker that says it is not well makes the node unwell, for the others too."""
+        """A worker that reports itself unhealthy makes the node unhealthy, for the others too."""
         one, two = start("shop", 2), start("shop", 2)
         two.tell("fail")
         assert two.read() == "ok"
-        assert one.until("not well") == f"1 of 2 workers are well; not well: {two.process.pid}"
+        assert one.until("not healthy") == f"1 of 2 workers are healthy; not healthy: {two.process.pid}"
         assert "this one:" in two.ask()
 
     async def test_in_one_process(self, tmp_path: Path) -> None:
@@ -378,7 +378,7 @@ class TestProcessHealthChecker:
         async with checker:
             assert checker.detail == ""
             clock.now += 20
-            assert checker.detail.startswith("0 of 1 workers are well; silent: ")
+            assert checker.detail.startswith("0 of 1 workers are healthy; silent: ")
             await checker._round()
             assert checker.detail == ""
             clock.now -= 50

@@ -1,7 +1,7 @@
-"""A small file that several processes map into memory, with a slot for each.
+"""A small file that several processes map into memory, with a record for each.
 
-A slot belongs to a process, known by its pid and the moment it started, so that neither a dead
-process nor another one with its pid counts as alive. Slots are claimed under a file lock and
+A record belongs to a process, known by its pid and the moment it started, so that neither a dead
+process nor another one with its pid counts as alive. Records are claimed under a file lock and
 written by their owner alone. The last process to leave removes the file.
 """
 
@@ -23,11 +23,11 @@ from ws_pool.errors import ConfigError, UnavailableError
 __all__ = ("ProcessRecord", "ProcessTable", "process_start", "runtime_directory")
 
 _MAGIC = b"wsslots1"
-_SLOT = struct.Struct("@QQdQ")  # pid, start of the process, last beat, 1 when well
-_BEAT = struct.Struct("@dQ")
-_BEAT_AT = 16
-_SLOTS = 127
-_SIZE = _SLOT.size * (_SLOTS + 1)  # the first one holds the magic
+_RECORD = struct.Struct("@QQdQ")  # pid, start of the process, last beat, 1 when well
+_HEARTBEAT = struct.Struct("@dQ")
+_HEARTBEAT_AT = 16
+_CAPACITY = 127
+_SIZE = _RECORD.size * (_CAPACITY + 1)  # the first one holds the magic
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +42,23 @@ class ProcessRecord:
     """
 
     pid: int
-    beat: float
-    well: bool
+    heartbeat: float
+    healthy: bool
 
 
 class ProcessTable:
     """
-    The mapped file, with this process's slot in it.
+    The mapped file, with this process's record in it.
 
     Args:
         path: The file; made when it is missing, readable by its owner only.
 
     Raises:
         ConfigError: The file is not a plain file of this user's own, or holds something else.
-        UnavailableError: All slots are taken, or the file cannot be made.
+        UnavailableError: All records are taken, or the file cannot be made.
     """
 
-    __slots__ = ("_fd", "_map", "_mine", "path")
+    __slots__ = ("_fd", "_map", "_offset", "path")
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -67,52 +67,52 @@ class ProcessTable:
 
         try:
             with self._locked():
-                self._mine = self._claim()
+                self._offset = self._claim()
         except BaseException:
             self._unmap()
             raise
 
-    def beat(self, now: float, *, well: bool) -> None:
+    def heartbeat(self, now: float, *, healthy: bool) -> None:
         """Tell that this process is alive."""
-        _BEAT.pack_into(self._map, self._mine + _BEAT_AT, now, int(well))
+        _HEARTBEAT.pack_into(self._map, self._offset + _HEARTBEAT_AT, now, int(healthy))
 
     def alive(self) -> list[ProcessRecord]:
-        """List the slots of living processes."""
+        """Return the records of living processes."""
         return [
-            ProcessRecord(pid, beat, bool(well))
-            for pid, start, beat, well in self._entries()
+            ProcessRecord(pid, heartbeat, bool(healthy))
+            for pid, start, heartbeat, healthy in self._entries()
             if pid and process_start(pid) == start
         ]
 
     def close(self) -> None:
-        """Give the slot back; the last one removes the file."""
+        """Free the record; the last process removes the file."""
         with self._locked():
-            _SLOT.pack_into(self._map, self._mine, 0, 0, 0.0, 0)
+            _RECORD.pack_into(self._map, self._offset, 0, 0, 0.0, 0)
 
             if not self.alive():
                 self.path.unlink(missing_ok=True)
 
         self._unmap()
 
-    def abandon(self) -> None:
-        """Close what a fork has inherited; the slot is the parent's."""
+    def close_inherited(self) -> None:
+        """Close the mapping that a fork has inherited; the record stays the parent's."""
         self._unmap()
 
     def _entries(self) -> Iterator[tuple[int, int, float, int]]:
-        for number in range(1, _SLOTS + 1):
-            pid, start, beat, well = _SLOT.unpack_from(self._map, number * _SLOT.size)
-            yield pid, start, beat, well
+        for number in range(1, _CAPACITY + 1):
+            pid, start, heartbeat, healthy = _RECORD.unpack_from(self._map, number * _RECORD.size)
+            yield pid, start, heartbeat, healthy
 
     def _claim(self) -> int:
-        """Take the first slot that is free or whose process is dead."""
+        """Take the first record that is free or whose process is dead."""
         for number, (pid, start, _, _) in enumerate(self._entries(), 1):
             if not pid or process_start(pid) != start:
-                place = number * _SLOT.size
+                place = number * _RECORD.size
                 me = os.getpid()
-                _SLOT.pack_into(self._map, place, me, process_start(me) or 0, 0.0, 0)
+                _RECORD.pack_into(self._map, place, me, process_start(me) or 0, 0.0, 0)
                 return place
 
-        message = f"{self.path}: all {_SLOTS} slots are taken by living processes"
+        message = f"{self.path}: all {_CAPACITY} records are taken by living processes"
         raise UnavailableError(message, path=str(self.path))
 
     def _open(self) -> None:
@@ -202,12 +202,12 @@ def process_start(pid: int) -> int | None:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return None if Path("/proc/self/stat").exists() or not _answers(pid) else 0
+        return None if Path("/proc/self/stat").exists() or not _accepts_signals(pid) else 0
 
     return None if fields[0] in {"Z", "X"} else int(fields[19])
 
 
-def _answers(pid: int) -> bool:
+def _accepts_signals(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

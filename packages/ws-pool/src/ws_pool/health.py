@@ -91,7 +91,7 @@ class HealthChecker:
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        state = "new" if self._last is None else "well" if self.health else f"not well: {self.detail}"
+        state = "new" if self._last is None else "healthy" if self.health else f"not healthy: {self.detail}"
         return f"<{type(self).__name__} {state}>"
 
     async def __aenter__(self) -> Self:
@@ -238,38 +238,38 @@ class ProcessHealthChecker(HealthChecker):
         self.name: str = _derived_name() if name is None else name
         self._process_num = process_num
         self._path = Path(directory or runtime_directory()) / f"ws-health-{os.geteuid()}-{self.name}"
-        self._slots: ProcessTable | None = None
+        self._table: ProcessTable | None = None
         self._pid = 0
 
     @property
     def health(self) -> bool:
-        """Whether enough workers are well. May be asked from any thread."""
+        """Whether enough workers are healthy. May be asked from any thread."""
         return not self.detail
 
     @property
     def detail(self) -> str:
         """Why `health` is false; empty when it is true."""
-        slots = self._slots
+        table = self._table
 
-        if slots is None or self._pid != os.getpid():
+        if table is None or self._pid != os.getpid():
             return "not checked yet"
 
         now = self._clock()
-        alive = slots.alive()
-        silent = [slot.pid for slot in alive if not 0 <= now - slot.beat <= self._timeout]
-        unwell = [slot.pid for slot in alive if not slot.well and slot.pid not in silent]
-        well = len(alive) - len(silent) - len(unwell)
+        alive = table.alive()
+        silent = [record.pid for record in alive if not 0 <= now - record.heartbeat <= self._timeout]
+        unhealthy = [record.pid for record in alive if not record.healthy and record.pid not in silent]
+        healthy = len(alive) - len(silent) - len(unhealthy)
 
-        if well >= self._process_num:
+        if healthy >= self._process_num:
             return ""
 
-        parts = [f"{well} of {self._process_num} workers are well"]
+        parts = [f"{healthy} of {self._process_num} workers are healthy"]
 
         if silent:
             parts.append(f"silent: {', '.join(map(str, silent))}")
 
-        if unwell:
-            parts.append(f"not well: {', '.join(map(str, unwell))}")
+        if unhealthy:
+            parts.append(f"not healthy: {', '.join(map(str, unhealthy))}")
 
         if super().detail:
             parts.append(f"this one: {super().detail}")
@@ -277,24 +277,24 @@ class ProcessHealthChecker(HealthChecker):
         return "; ".join(parts)
 
     async def close(self) -> None:
-        """Give the slot back. May be called again."""
+        """Free this process's record. May be called again."""
         await super().close()
-        slots, self._slots = self._slots, None
+        table, self._table = self._table, None
 
-        if slots is not None:
-            (slots.close if self._pid == os.getpid() else slots.abandon)()
+        if table is not None:
+            (table.close if self._pid == os.getpid() else table.close_inherited)()
 
     async def _round(self) -> None:
         if self._pid != os.getpid():
-            if self._slots is not None:
-                self._slots.abandon()
+            if self._table is not None:
+                self._table.close_inherited()
 
-            self._slots = ProcessTable(self._path)
+            self._table = ProcessTable(self._path)
             self._pid = os.getpid()
 
         await super()._round()
-        assert self._slots is not None and self._last is not None  # noqa: S101, PT018 - both were made above
-        self._slots.beat(self._at, well=self._last.ok)
+        assert self._table is not None and self._last is not None  # noqa: S101, PT018 - both were made above
+        self._table.heartbeat(self._at, healthy=self._last.ok)
 
 
 def _name(check: Check) -> str:
