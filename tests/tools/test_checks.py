@@ -106,9 +106,9 @@ class TestStatic:
 class TestTree:
     def test_long_files(self) -> None:
         """Files past the limit are refused, files near it are named."""
-        lengths = {Path("a"): 601, Path("b"): 600, Path("c"): 401, Path("d"): 400}
+        lengths = {Path("a"): 601, Path("b"): 600, Path("c"): 501, Path("d"): 500}
 
-        assert _tree.oversized(lengths) == ([(Path("b"), 600), (Path("c"), 401)], [(Path("a"), 601)])
+        assert _tree.oversized(lengths) == ([(Path("b"), 600), (Path("c"), 501)], [(Path("a"), 601)])
 
     def test_tests_are_no_longer_than_code(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The limit is one for all: a file of tests past it is refused as well."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+from tools.checks._house import house_checks
 from tools.checks._model import Check, Failed
 from tools.checks._pages import page_checks
 from tools.checks._static import static_checks
@@ -32,7 +33,14 @@ class Outcome:
 
 def all_checks() -> list[Check]:
     """Return every check."""
-    return [*static_checks(), *tree_checks(), *page_checks(), *wheel_checks(), *suite_checks()]
+    return [
+        *static_checks(),
+        *tree_checks(),
+        *house_checks(),
+        *page_checks(),
+        *wheel_checks(),
+        *suite_checks(),
+    ]
 
 
 def select(checks: Sequence[Check], names: Sequence[str]) -> list[Check]:

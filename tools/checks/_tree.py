@@ -23,7 +23,7 @@ __all__ = (
     "tree_checks",
 )
 
-LOOK_AGAIN = 400
+LOOK_AGAIN = 500
 TOO_LONG = 600
 
 PUBLIC_MODULES: Mapping[str, frozenset[str]] = {
