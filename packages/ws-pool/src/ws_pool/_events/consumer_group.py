@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from itertools import chain
+from typing import Any, Final
 
 from redis import exceptions as driver
+from redis.asyncio import Redis
 from redis.client import NEVER_DECODE
 
 from ws_pool._events.listeners import Event, dump
-
-if TYPE_CHECKING:
-    from ws_pool.redis import RedisPool
+from ws_pool._events.source import RedisSource, repeating
 
 __all__ = (
     "FIELD",
@@ -57,24 +57,24 @@ class ConsumerGroup:
         dead_letters: The stream for messages that were given up.
     """
 
-    def __init__(self, pool: RedisPool, stream: str, group: str, consumer: str, dead_letters: str) -> None:
+    def __init__(self, pool: RedisSource, stream: str, group: str, consumer: str, dead_letters: str) -> None:
         self._pool = pool
         self._stream = stream
         self._group = group
         self._dead_letters = dead_letters
+        self._client: Redis | None = None
+        self._repeating: Redis | None = None
         self.consumer = consumer
 
     async def publish(self, event: Event) -> str:
         """Add an event to the stream, if need be twice, and give its id."""
         text = dump(event)
-        return text_of(await self._ask("XADD", self._stream, "*", FIELD, text, retry="at_least_once"))
+        return text_of(await self._repeat("XADD", self._stream, "*", FIELD, text))
 
     async def create(self) -> None:
         """Create the group, from the stream's beginning, unless it is there."""
         try:
-            await self._ask(
-                "XGROUP CREATE", self._stream, self._group, "0", "MKSTREAM", retry="at_least_once"
-            )
+            await self._repeat("XGROUP CREATE", self._stream, self._group, "0", "MKSTREAM")
         except driver.ResponseError as error:
             if not str(error).startswith("BUSYGROUP"):
                 raise
@@ -113,7 +113,7 @@ class ConsumerGroup:
         Returns:
             Where to go on, ``"0-0"`` at the end, and the messages.
         """
-        reply = await self._ask(
+        reply = await self._execute(
             "XAUTOCLAIM",
             self._stream,
             self._group,
@@ -135,20 +135,21 @@ class ConsumerGroup:
 
     async def touch(self, entry_ids: Iterable[str]) -> None:
         """Show that messages are being worked on."""
-        await self._ask(
+        await self._execute(
             "XCLAIM", self._stream, self._group, self.consumer, 0, *entry_ids, "JUSTID", parse_justid=True
         )
 
     async def acknowledge(self, entry_id: str) -> None:
         """Tell that a message is done."""
-        await self._ask("XACK", self._stream, self._group, entry_id, retry="at_least_once")
+        await self._repeat("XACK", self._stream, self._group, entry_id)
 
-    async def bury(self, entry_id: str, text: str, reason: str) -> None:
-        """Move a message to the dead letters: in two steps, for on a cluster they may be of two nodes."""
+    async def dead_letter(self, entry_id: str, text: str, reason: str) -> None:
+        """Move a message to the dead letters."""
+        # Two commands, because on a cluster the two streams may be on two nodes. The message is
+        # acknowledged last: after a crash between them it is a dead letter twice, never lost.
         fields = {FIELD: text, "id": entry_id, "group": self._group, "reason": reason}
-        client = self._pool.redis.with_retry("at_least_once")
-        await client.xadd(self._dead_letters, fields)  # type: ignore[arg-type]  # redis-py's invariant dict
-        await client.xack(self._stream, self._group, entry_id)
+        await self._repeat("XADD", self._dead_letters, "*", *chain.from_iterable(fields.items()))
+        await self._repeat("XACK", self._stream, self._group, entry_id)
 
     async def trim(self) -> None:
         """Drop what every group has acknowledged."""
@@ -175,19 +176,29 @@ class ConsumerGroup:
         Returns:
             How many were removed.
         """
-        return int(await self._ask("EVAL", _FORGET, 1, self._stream, self._group, "", int(seconds * 1000)))
+        return int(
+            await self._execute("EVAL", _FORGET, 1, self._stream, self._group, "", int(seconds * 1000))
+        )
 
     async def leave(self) -> None:
         """Remove this consumer, unless it has something pending."""
-        await self._ask("EVAL", _FORGET, 1, self._stream, self._group, self.consumer, 0)
+        await self._execute("EVAL", _FORGET, 1, self._stream, self._group, self.consumer, 0)
 
     # Inside -----------------------------------------------------------------------------------
 
-    async def _ask(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
+    async def _execute(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
         return await self._pool.redis.execute_command(*args, **options)
 
+    async def _repeat(self, *args: Any) -> Any:  # Any: redis-py's own signature
+        """Execute a command that may be executed twice, if need be."""
+        if (client := self._pool.redis) is not self._client:
+            self._client, self._repeating = client, repeating(client)
+
+        assert self._repeating is not None  # noqa: S101 - made with the client
+        return await self._repeating.execute_command(*args)
+
     async def _read(self, cursor: str, count: int, *block: str | int) -> list[Entry]:
-        reply = await self._ask(
+        reply = await self._execute(
             "XREADGROUP",
             "GROUP",
             self._group,
@@ -203,7 +214,7 @@ class ConsumerGroup:
         return [(text_of(entry_id), payload_of(fields)) for entry_id, fields in entries_of(reply)]
 
     async def _pending(self, first: str, last: str, count: int, *consumer: str) -> dict[str, int]:
-        pending = await self._ask(
+        pending = await self._execute(
             "XPENDING", self._stream, self._group, first, last, count, *consumer, parse_detail=True
         )
         return {text_of(entry["message_id"]): int(entry["times_delivered"]) for entry in pending}

@@ -57,7 +57,7 @@ class OrderedDispatcher:
         backoff: Shortest and longest pause in seconds before a listener is called again.
         listener_timeout: Seconds that a listener may take, or None.
         acknowledge: Called with what is done.
-        bury: Called with what is given up, and why.
+        dead_letter: Called with what is given up, and why.
     """
 
     def __init__(  # noqa: PLR0913 - made in one place only, by name
@@ -70,7 +70,7 @@ class OrderedDispatcher:
         backoff: tuple[float, float],
         listener_timeout: float | None,
         acknowledge: Callable[[Message], Awaitable[None]],
-        bury: Callable[[Message, BaseException | None], Awaitable[None]],
+        dead_letter: Callable[[Message, BaseException | None], Awaitable[None]],
     ) -> None:
         self._stream = stream
         self._listeners = listeners
@@ -79,7 +79,7 @@ class OrderedDispatcher:
         self._backoff = backoff
         self._listener_timeout = listener_timeout
         self._acknowledge = acknowledge
-        self._bury = bury
+        self._dead_letter = dead_letter
         self._lines: dict[str, deque[tuple[Message, Event]]] = {}
         self._failing: set[str] = set()
         self._workers: set[asyncio.Task[None]] = set()
@@ -193,7 +193,7 @@ class OrderedDispatcher:
                     await asyncio.sleep(self._pause(message.attempt))
 
         if waiting:
-            await self._bury(message, error)
+            await self._dead_letter(message, error)
             return
 
         self.delivered += heard

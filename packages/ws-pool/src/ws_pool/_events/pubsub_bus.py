@@ -8,9 +8,10 @@ import random
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from redis import exceptions as driver
+from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
 from ws_pool._core.background import cancel_and_wait
@@ -23,11 +24,8 @@ from ws_pool._events.listeners import (
     dump,
     load,
 )
-from ws_pool._redis.cluster.client import ClusterRedis
+from ws_pool._events.source import RedisSource, cluster_of, resolve_source
 from ws_pool.errors import ClosedError, NotReadyError, UnavailableError, UsageError, WsError
-
-if TYPE_CHECKING:
-    from ws_pool.redis import RedisPool
 
 __all__ = ("BusStatistics", "RedisEventBus")
 
@@ -67,7 +65,7 @@ class RedisEventBus:
     Use `StreamEventBus` where nothing may be lost.
 
     Args:
-        pool: A `RedisPool`.
+        pool: A `RedisPool`, or a client of ``redis.asyncio``.
         channel: The channel.
         queue_size: Most events that wait for one listener.
         overflow: What to drop when there are more.
@@ -94,7 +92,7 @@ class RedisEventBus:
 
     def __init__(  # noqa: PLR0913 - options, keyword-only
         self,
-        pool: RedisPool,
+        pool: RedisSource | Redis,
         channel: str,
         *,
         queue_size: int = 1_000,
@@ -112,7 +110,7 @@ class RedisEventBus:
             )
             raise UsageError(message, channel=channel)
 
-        self._pool = pool
+        self._pool = resolve_source(pool)
         self._channel = channel
         self._heartbeat = heartbeat
         self._sharded = sharded
@@ -273,8 +271,8 @@ class RedisEventBus:
                     _logger.info("event bus %r ends: its pool was closed", self._channel)
                     return
 
-                if isinstance(client := self._pool.redis, ClusterRedis):
-                    client.topology.refresh_soon()
+                if (cluster := cluster_of(self._pool.redis)) is not None:
+                    cluster.topology.refresh_soon()
 
                 if not lost_at:
                     lost_at, reason = time.monotonic(), str(error) or type(error).__name__
@@ -307,8 +305,8 @@ class RedisEventBus:
     def _pubsub(self) -> PubSub:
         client = self._pool.redis
 
-        if self._sharded and isinstance(client, ClusterRedis):
-            return client.pubsub_of(self._channel)
+        if self._sharded and (cluster := cluster_of(client)) is not None:
+            return cluster.pubsub_of(self._channel)
 
         return client.pubsub()
 

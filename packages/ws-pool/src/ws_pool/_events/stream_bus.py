@@ -17,18 +17,17 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from redis import exceptions as driver
+from redis.asyncio import Redis
 
 from ws_pool._core.background import cancel_and_wait
 from ws_pool._events.consumer_group import ConsumerGroup
 from ws_pool._events.dispatcher import Message, OrderedDispatcher
 from ws_pool._events.listeners import Event, Listener
+from ws_pool._events.source import RedisSource, resolve_source
 from ws_pool.errors import ClosedError, UsageError, WsError
-
-if TYPE_CHECKING:
-    from ws_pool.redis import RedisPool
 
 __all__ = ("StreamBusStatistics", "StreamEventBus")
 
@@ -77,7 +76,7 @@ class StreamEventBus:
     order by each consumer, those of different tags side by side.
 
     Args:
-        pool: A `RedisPool`.
+        pool: A `RedisPool`, or a client of ``redis.asyncio``.
         stream: The stream's key.
         group: The consumer group; services that must each see all events use different ones.
         consumer: This consumer's name, unique within the group; made up by default.
@@ -112,7 +111,7 @@ class StreamEventBus:
 
     def __init__(  # noqa: PLR0913 - options, keyword-only
         self,
-        pool: RedisPool,
+        pool: RedisSource | Redis,
         stream: str,
         group: str,
         *,
@@ -139,11 +138,11 @@ class StreamEventBus:
             message = f"a stream event bus needs listener_timeout > 0, or None, not {listener_timeout}"
             raise UsageError(message, stream=stream)
 
-        self._pool = pool
+        source = resolve_source(pool)
         self._stream = stream
         self._group = group
         name = consumer or f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self._member = ConsumerGroup(pool, stream, group, name, dead_letters or f"{stream}:dead")
+        self._member = ConsumerGroup(source, stream, group, name, dead_letters or f"{stream}:dead")
         self._named = consumer is not None
         self._attempts = attempts
         self._claim_after = claim_after
@@ -159,7 +158,9 @@ class StreamEventBus:
             backoff=backoff,
             listener_timeout=listener_timeout,
             acknowledge=lambda message: self._through_outages(lambda: self._member.acknowledge(message.id)),
-            bury=lambda message, error: self._through_outages(lambda: self._bury(message, error)),
+            dead_letter=lambda message, error: self._through_outages(
+                lambda: self._dead_letter(message, error)
+            ),
         )
         self._look_back = True
         self._reborn = True  # whether an earlier life of this consumer may have left something
@@ -402,10 +403,10 @@ class StreamEventBus:
             else:
                 return
 
-    async def _bury(self, message: Message, error: BaseException | None) -> None:
+    async def _dead_letter(self, message: Message, error: BaseException | None) -> None:
         """Move a message to the dead letters, and say so."""
         reason = "given up after a crash" if error is None else f"{type(error).__name__}: {error}"
-        await self._member.bury(message.id, message.text, reason)
+        await self._member.dead_letter(message.id, message.text, reason)
         self._dead += 1
         _logger.error("stream bus %r: gave up on message %s: %s", self._stream, message.id, reason)
 
