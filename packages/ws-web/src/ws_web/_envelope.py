@@ -1,8 +1,9 @@
-"""How a route gets its envelope: decided once, when the route is declared.
+"""How a route gets its envelope: FastAPI serialises the data, and the envelope is put around the bytes.
 
-The decision (`plan`) is pure. What it returns, an endpoint and a response model, is handed to
-FastAPI, which then does everything else as for any route: dependencies, injected headers and
-status, validation, OpenAPI.
+The endpoint, its dependencies and the declared model stay as FastAPI sees them, so whatever FastAPI
+does with them (``response_model_exclude``, aliases, validation, decorators, threads) is done first and by
+FastAPI itself. Two things are exchanged while it builds the handler of a route: the field that writes the
+data, and the response class that renders it.
 """
 
 from __future__ import annotations
@@ -10,108 +11,187 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Callable
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Union, get_args, get_origin
 
-from fastapi.datastructures import DefaultPlaceholder
+from fastapi.datastructures import Default, DefaultPlaceholder
+from fastapi.dependencies.utils import get_flat_params, get_typed_return_annotation
+from fastapi.encoders import jsonable_encoder
+from fastapi.utils import create_model_field
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
 from starlette.responses import JSONResponse
 from starlette.responses import Response as StarletteResponse
 
-from ws_web.response import Envelope, Response, envelope
+from ws_web._json import dump, plain_rows
+from ws_web.response import Envelope, Problem, Response, success
 
-__all__ = ("plan",)
+__all__ = ("Endpoint", "data_model", "enveloped")
 
 Endpoint = Callable[..., Any]  # Any: endpoints take and return what they like
+# Any below: FastAPI's routes and fields, whose types are private, and values of any type.
 
 # Replies with these statuses have no body, hence no envelope.
 _BODILESS = frozenset({*range(100, 200), 204, 205, 304})
 
 
-def plan(
-    endpoint: Endpoint,
-    *,
-    response_model: Any,  # Any: FastAPI takes types, special forms and its own placeholder
-    response_class: type[StarletteResponse] | DefaultPlaceholder,
-    status_code: int | None,
-) -> tuple[Endpoint, Any]:
-    """
-    Decide how FastAPI shall see a route.
+def data_model(endpoint: Endpoint) -> Any:
+    """Return the declared type of the data where FastAPI could not read it, else FastAPI's placeholder."""
+    try:
+        declared = get_typed_return_annotation(endpoint)
+    except NameError:
+        return Default(None)
 
-    Args:
-        endpoint: The function as declared.
-        response_model: The model as declared, or FastAPI's placeholder.
-        response_class: The response class as declared, or FastAPI's placeholder.
-        status_code: The status as declared, or None.
+    # `-> Item | RedirectResponse` describes the data and, beside it, replies that are sent as they are.
+    if get_origin(declared) in (Union, types.UnionType):
+        members = get_args(declared)
+        data = [member for member in members if not _is_response(member)]
 
-    Returns:
-        The endpoint, wrapped when its results need an envelope, and the response model.
-        Streams, files, redirects, other response classes and statuses without a body are
-        returned as they came.
-    """
-    if status_code in _BODILESS or _is_generator(endpoint) or not _is_json(response_class):
-        return endpoint, response_model
+        if len(data) < len(members):
+            return Union[tuple(data)] if data else None  # noqa: UP007 - built at run time
 
-    declared = response_model
-
-    if isinstance(declared, DefaultPlaceholder):
-        declared = _declared_result(endpoint)
-
-    if _is_response(declared) and not issubclass(declared, Response):
-        return endpoint, response_model  # a stream, a file, a redirect: FastAPI sends it as it is
-
-    if declared is None and not isinstance(response_model, DefaultPlaceholder):
-        data: Any = Any  # response_model=None: no validation, as in FastAPI
-    else:
-        data = _data_type(declared)
-
-    return _wrap(endpoint), Envelope[data]
+    return Default(None)
 
 
-def _wrap(endpoint: Endpoint) -> Endpoint:
-    """Return an endpoint of the same kind whose plain results are put into the envelope."""
-    if _is_async(endpoint):
+@contextmanager
+def enveloped(route: Any) -> Iterator[None]:
+    """Let FastAPI build the handler of a route within this block, so that its data comes in the envelope."""
+    if not _has_envelope(route):
+        yield
+        return
 
-        @functools.wraps(endpoint)
-        async def enveloped(*args: Any, **kwargs: Any) -> object:  # Any: passed through
-            result = await endpoint(*args, **kwargs)
-            return result if isinstance(result, StarletteResponse) else envelope(result)
+    field, response_class = route.response_field, route.response_class
+    route.response_field = _DataField(field)
 
-        return enveloped
-
-    @functools.wraps(endpoint)
-    def enveloped_sync(*args: Any, **kwargs: Any) -> object:  # Any: passed through
-        result = endpoint(*args, **kwargs)
-        return result if isinstance(result, StarletteResponse) else envelope(result)
-
-    return enveloped_sync
-
-
-def _declared_result(endpoint: Endpoint) -> Any:
-    """Return the return annotation; Any when there is none or it cannot be resolved here."""
-    function = inspect.unwrap(endpoint)
-
-    while isinstance(function, functools.partial):
-        function = function.func
-
-    if not inspect.isroutine(function):
-        function = type(function).__call__
+    # FastAPI sends the bytes of the field as they are unless a class was chosen; a chosen one renders them.
+    if not isinstance(response_class, DefaultPlaceholder):
+        route.response_class = _enveloping(response_class)
 
     try:
-        return get_type_hints(function, include_extras=True).get("return", Any)
-    except (NameError, TypeError):
-        return Any
+        yield
+    finally:
+        route.response_class = response_class
+        # What OpenAPI reads, while `response_model` stays the declared type of the data.
+        route.response_field = _documented(route, field)
+
+        if _can_be_invalid(route) and not {422, "422", "4XX", "default"} & set(route.responses):
+            route.responses = {**route.responses, 422: _INVALID}
+
+        if route.responses.get(422) is _INVALID:
+            route.response_fields = {**route.response_fields, 422: _INVALID_FIELD}
 
 
-def _data_type(declared: Any) -> Any:
-    """Return the type of the data: the declared one without the responses it may also return."""
-    if _is_response(declared):
-        return Any
+class _DataField:
+    """FastAPI's field of the data, whose JSON is written with the envelope around."""
 
-    if get_origin(declared) in (Union, types.UnionType):
-        members = [member for member in get_args(declared) if not _is_response(member)]
-        return Union[tuple(members)] if members else Any  # noqa: UP007 - built at run time
+    __slots__ = ("_deep", "_field")
 
-    return declared
+    def __init__(self, field: Any) -> None:
+        self._field = field
+        # Where any value may stand, any value may be a row.
+        self._deep = field is None or _takes_anything(field.field_info.annotation, set())
+
+    def validate(self, value: Any, *args: Any, **options: Any) -> tuple[Any, list[Any]]:
+        """Validate as FastAPI does; rows are objects, unless the declared type wants tuples."""
+        plain = plain_rows(value, deep=self._deep)
+
+        if self._field is None:
+            return plain, []
+
+        result = self._field.validate(plain, *args, **options)
+
+        if result[1]:
+            other = value if plain is not value else plain_rows(value)
+
+            if other is not plain:
+                again = self._field.validate(other, *args, **options)
+                return again if not again[1] else result  # type: ignore[no-any-return]  # FastAPI's own
+
+        return result  # type: ignore[no-any-return]  # FastAPI's own
+
+    def serialize(self, value: Any, **options: Any) -> Any:
+        """Return plain values, as FastAPI does."""
+        return jsonable_encoder(value) if self._field is None else self._field.serialize(value, **options)
+
+    def serialize_json(self, value: Any, **options: Any) -> bytes:
+        """Return JSON with the envelope around."""
+        if self._field is None:
+            data = dump(jsonable_encoder(value))
+        else:
+            try:
+                data = self._field.serialize_json(value, **options)
+            except PydanticSerializationError:  # half of a surrogate pair: it can be written as an escape
+                data = dump(self._field.serialize(value, **options))
+
+        # An endpoint whose type is not declared may have built the envelope by itself.
+        return data if isinstance(value, Envelope) else success(data)
+
+
+@functools.cache
+def _enveloping(cls: type[StarletteResponse]) -> type[StarletteResponse]:
+    """Return the response class that puts the envelope around what this one renders."""
+
+    def render(self: StarletteResponse, content: object) -> bytes:
+        # Starlette's own refuses NaN and half surrogates, which a client may have sent.
+        return success(dump(content) if cls is JSONResponse else bytes(cls.render(self, content)))
+
+    return type(cls.__name__, (cls,), {"render": render, "__module__": cls.__module__})
+
+
+class _Documented:
+    """The field of ``Envelope[T]`` for OpenAPI, built when it is read: most processes never need it."""
+
+    def __init__(self, data: Any, name: str) -> None:
+        self._data = data
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+
+        return getattr(self._built, attribute)
+
+    @functools.cached_property
+    def _built(self) -> Any:
+        model = self._data if _is_envelope(self._data) else Envelope.__class_getitem__(self._data)
+        return create_model_field(name=self._name, type_=model, mode="serialization")
+
+
+_INVALID: dict[str, Any] = {"description": "Validation Error"}
+_INVALID_FIELD = _Documented(list[Problem], "Response_422")
+
+
+def _has_envelope(route: Any) -> bool:
+    """Return whether the plain results of a route are sent in the envelope."""
+    response_class = route.response_class
+    chosen = response_class.value if isinstance(response_class, DefaultPlaceholder) else response_class
+    return (
+        route.status_code not in _BODILESS
+        and not _is_generator(route.endpoint)
+        and issubclass(chosen, JSONResponse)
+        and not _is_envelope(route.response_model)
+    )
+
+
+def _documented(route: Any, field: Any) -> _Documented | None:
+    """Return the field for OpenAPI; None when the route promises a reply that is sent as it is."""
+    if field is None:
+        declared = get_typed_return_annotation(route.endpoint)
+
+        if _is_response(declared) and not issubclass(declared, Response):
+            return None
+
+    return _Documented(Any if field is None else route.response_model, f"Response_{route.unique_id}")
+
+
+def _can_be_invalid(route: Any) -> bool:
+    """Return whether a request can fail to fit, which is when FastAPI documents status 422."""
+    return route.body_field is not None or bool(get_flat_params(route.dependant))
+
+
+def _is_envelope(declared: Any) -> bool:
+    return isinstance(declared, type) and issubclass(declared, Envelope)
 
 
 def _is_response(declared: Any) -> bool:
@@ -121,22 +201,26 @@ def _is_response(declared: Any) -> bool:
     return isinstance(declared, type) and issubclass(declared, StarletteResponse)
 
 
-def _is_json(response_class: type[StarletteResponse] | DefaultPlaceholder) -> bool:
-    chosen = response_class.value if isinstance(response_class, DefaultPlaceholder) else response_class
-    return issubclass(chosen, JSONResponse)
+def _takes_anything(declared: Any, seen: set[Any]) -> bool:
+    """Return whether some part of a type takes any value, a row too."""
+    if declared in (Any, object, list, tuple, dict, set):
+        return True
 
+    if isinstance(declared, type) and issubclass(declared, BaseModel):
+        if declared in seen:
+            return False
 
-def _is_async(endpoint: Endpoint) -> bool:
-    return _is_kind(endpoint, inspect.iscoroutinefunction)
+        seen.add(declared)
+        return any(_takes_anything(field.annotation, seen) for field in declared.model_fields.values())
+
+    return any(_takes_anything(part, seen) for part in get_args(declared))
 
 
 def _is_generator(endpoint: Endpoint) -> bool:
-    return _is_kind(endpoint, inspect.isgeneratorfunction) or _is_kind(endpoint, inspect.isasyncgenfunction)
-
-
-def _is_kind(endpoint: Endpoint, test: Callable[[object], bool]) -> bool:
-    """Apply a test of `inspect` to a function, a partial or an object with ``__call__``."""
+    """Return whether a function, a partial or an object with ``__call__`` yields its result in parts."""
     while isinstance(endpoint, functools.partial):
         endpoint = endpoint.func
 
-    return test(endpoint) or test(getattr(endpoint, "__call__", None))  # noqa: B004 - the function is wanted
+    function = inspect.unwrap(endpoint)
+    tests = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    return any(test(one) for test in tests for one in (function, getattr(function, "__call__", None)))  # noqa: B004 - the function is wanted

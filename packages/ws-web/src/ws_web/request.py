@@ -8,15 +8,15 @@ from typing import Any, overload
 
 import fastapi
 from fastapi.datastructures import Default, DefaultPlaceholder
-from fastapi.dependencies.utils import get_flat_params
-from fastapi.responses import JSONResponse
+from fastapi.exceptions import HTTPException
 from fastapi.routing import APIRoute as FastAPIRoute
+from fastapi.routing import _effective_route_context_var
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response as StarletteResponse
 
 from ws_web._client_ip import client_ip, networks
-from ws_web._envelope import plan
-from ws_web.response import Envelope, Problem
+from ws_web._envelope import Endpoint, data_model, enveloped
+from ws_web._json import MAX_DEPTH, is_too_deep
 
 __all__ = ("APIRoute", "APIRouter", "Request")
 
@@ -46,6 +46,19 @@ class Request(fastapi.Request):
             assert reply.data() == {"ip": "127.0.0.1", "id": "r-1"}
         ```
     """
+
+    async def json(self) -> Any:  # Any: any JSON value
+        """
+        Return the body as JSON.
+
+        Raises:
+            HTTPException: 400, for a body that is nested too deeply to be worked with.
+            ValueError: The body is not JSON.
+        """
+        if is_too_deep(await self.body()):
+            raise HTTPException(400, f"the JSON is nested deeper than {MAX_DEPTH} levels")
+
+        return await super().json()
 
     @property
     def request_id(self) -> str:
@@ -133,10 +146,11 @@ class APIRoute(FastAPIRoute):
     """
     A route whose results are put into the envelope.
 
-    The response model becomes ``Envelope[T]`` for the declared type ``T``, so OpenAPI describes
-    what is really sent. Injected headers and status codes survive, and plain functions still run
-    in a thread. Streams, files, redirects, other response classes than JSON and statuses without
-    a body are left alone; a `ws_web.Response` is sent as it is.
+    FastAPI validates and serialises the data as it does without us, and the envelope is put around the
+    bytes; so ``response_model_exclude`` and its sisters act on the data and never on the envelope. OpenAPI
+    describes ``Envelope[T]`` for the declared type ``T``. Streams, files, redirects, other response classes
+    than JSON and statuses without a body are left alone; a `ws_web.Response` is sent as it is, and so
+    is an `Envelope` that the endpoint declares and builds itself.
 
     Override `prepare` in a subclass to look at each request before its dependencies are solved.
     """
@@ -144,40 +158,15 @@ class APIRoute(FastAPIRoute):
     def __init__(
         self,
         path: str,
-        endpoint: Callable[..., Any],  # Any: endpoints return what they like
+        endpoint: Endpoint,
         *,
         response_model: Any = Default(None),  # Any: as in FastAPI  # noqa: B008 - a constant
-        status_code: int | None = None,
-        response_class: type[StarletteResponse] | DefaultPlaceholder = Default(JSONResponse),  # noqa: B008 - same
         **options: Any,  # Any: passed on
     ) -> None:
-        endpoint, response_model = plan(
-            endpoint,
-            response_model=response_model,
-            response_class=response_class,
-            status_code=None if status_code is None else int(status_code),
-        )
-        super().__init__(
-            path,
-            endpoint,
-            response_model=response_model,
-            status_code=status_code,
-            response_class=response_class,
-            **options,
-        )
+        if isinstance(response_model, DefaultPlaceholder):
+            response_model = data_model(endpoint)
 
-        if self._can_be_invalid() and not {422, "422", "4XX", "default"} & set(self.responses):
-            # FastAPI would describe its own shape, which our handler never sends. The route is made
-            # once more because FastAPI builds the models of responses while it is made.
-            options["responses"] = {**(options.get("responses") or {}), 422: _INVALID}
-            super().__init__(
-                path,
-                endpoint,
-                response_model=response_model,
-                status_code=status_code,
-                response_class=response_class,
-                **options,
-            )
+        super().__init__(path, endpoint, response_model=response_model, **options)
 
     async def prepare(self, request: Request) -> None:
         """
@@ -187,27 +176,29 @@ class APIRoute(FastAPIRoute):
             request: The request; its body has not been read.
         """
 
-    def _can_be_invalid(self) -> bool:
-        """Tell whether a request can fail to fit, which is when FastAPI documents status 422."""
-        return self.body_field is not None or bool(get_flat_params(self.dependant))
-
     def get_route_handler(self) -> Callable[[StarletteRequest], Coroutine[Any, Any, StarletteResponse]]:
         """Return FastAPI's handler, called with our `Request` after `prepare`."""
-        handle = super().get_route_handler()
+        # FastAPI builds one handler for the route itself, and one for each inclusion of its router.
+        context = _effective_route_context_var.get()
+        route = context if context is not None and context.original_route is self else self
+
+        with enveloped(route):
+            handle = super().get_route_handler()
+
         prepare = None if type(self).prepare is APIRoute.prepare else self.prepare
 
         async def handle_prepared(request: StarletteRequest) -> StarletteResponse:
-            ours = Request(request.scope, request.receive)
+            # A subclass of APIRoute may have made a request of a class of its own, whose body() it needs.
+            if type(request) is StarletteRequest:
+                request = Request(request.scope, request.receive, request._send)  # noqa: SLF001 - for server push
 
             if prepare is not None:
+                ours = request if isinstance(request, Request) else Request(request.scope, request.receive)
                 await prepare(ours)
 
-            return await handle(ours)
+            return await handle(request)
 
         return handle_prepared
-
-
-_INVALID: dict[str, Any] = {"model": Envelope[list[Problem]], "description": "Validation Error"}
 
 
 class APIRouter(fastapi.APIRouter):
