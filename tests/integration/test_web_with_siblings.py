@@ -54,6 +54,29 @@ class TestComponents:
             health = [await component.health() for component in app.state.components.values()]
             assert all(one.ok for one in health)
 
+    async def test_rows_are_sent_as_objects(self, mysql_url: str) -> None:
+        """A result keeps the names of its columns, whether the route is typed or not."""
+        app = create_app(Settings(DATABASES={"default": {"url": mysql_url}}))
+        statement = "SELECT 1 AS id, 'ann' AS name"
+
+        @app.get("/untyped")
+        async def untyped(sql: Annotated[Any, Depends(client("DATABASES"))]):
+            return await sql.select(statement)
+
+        @app.get("/typed")
+        async def typed(sql: Annotated[Any, Depends(client("DATABASES"))]) -> list[dict[str, Any]]:
+            return await sql.select(statement)  # type: ignore[no-any-return]
+
+        @app.get("/twice")
+        async def twice(sql: Annotated[Any, Depends(client("DATABASES"))]) -> Any:
+            return await sql.select("SELECT 1 AS id, 2 AS id")
+
+        async with AppClient(app) as web:
+            for path in ("/untyped", "/typed"):
+                assert (await web.get(path)).data() == [{"id": 1, "name": "ann"}]
+
+            assert (await web.get("/twice")).status_code == 500  # one of the two would be lost
+
     async def test_readiness_follows_the_server(self, start_server: StartServer) -> None:
         """With Redis gone the application lives and is not ready; it is ready again by itself."""
         server = start_server(RedisServer)

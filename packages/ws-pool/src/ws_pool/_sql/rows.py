@@ -73,6 +73,17 @@ class Row(tuple[Any, ...]):  # Any: columns hold whatever the database holds
         """Give the row as a new dict; of columns of the same name, the last one."""
         return dict(zip(self._fields, self, strict=True))
 
+    def __json_object__(self) -> dict[str, Any]:
+        """Return what JSON shows of the row: an object with the columns' names, never a list."""
+        if len(self._index) < len(self._fields):
+            names = sorted({name for name in self._fields if self._index[name] < 0})
+            message = (
+                f"the result has several columns {', '.join(names)}: give them labels to send them as JSON"
+            )
+            raise UsageError(message, columns=names)
+
+        return dict(zip(self._fields, self, strict=True))
+
     @classmethod
     def _position(cls, key: str) -> int:
         position = cls._index.get(key, -1)
