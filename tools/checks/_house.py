@@ -46,13 +46,13 @@ STRAY_NAMES: Mapping[str, str] = {
 """A word inside of a name → what the glossary of CONTRIBUTING.md calls it."""
 
 STRAY_ENGLISH: Mapping[str, str] = {
-    r"\b(?:is|are|was|were) no (?!longer\b|more\b)": "is not a",
+    r"(?<![Tt]here )\b(?:is|are|was|were) no (?!longer\b|more\b)": "is not a",
     r"\btells?\b|\btold\b": "report, notify, raise, return",
     r"\bhears?\b|\bheard\b": "receive, notice",
-    r"\bgives\b": "return, pass",
-    r"\basks\b": "send, query, call",
+    r"\bgives\b(?! up\b| way\b)": "return, pass",
+    r"\basks\b(?! for\b)": "send, query, call",
     r"\bone's own\b": "its own, your own",
-    r"(?:^|[.:;] )Who(?:ever)? (?!is\b.*\?)": "name the subject",
+    r"(?:^|[.:;] )Who(?:ever)? (?!.*\?)": "name the subject",
     r"\bpatience\b": "timeout, backoff",
     r"\bgreet(?:s|ed|ings?)?\b": "handshake",
     r"\blanes?\b": "connection",
