@@ -126,6 +126,10 @@ class TestDrivers:
 
         assert loaded <= ALLOWED.get(module, set())
 
+    def test_atomic_loads_none(self) -> None:
+        """``from ws_pool import atomic`` loads no driver and no SQLAlchemy; its first call does."""
+        assert not DRIVERS & set(import_alone("ws_pool._sql.manager")["modules"])
+
     @pytest.mark.parametrize(
         "module", ["ws_core", "ws_logging", "ws_tasks", "ws_redislock", "ws_pool", "ws_web"]
     )

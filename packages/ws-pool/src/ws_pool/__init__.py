@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ws_pool._sql.public_atomic import atomic as atomic
+    from ws_pool._sql.manager import atomic as atomic
     from ws_pool.base import BasePoolManager as BasePoolManager
     from ws_pool.cache import CacheWrap as CacheWrap
     from ws_pool.cache import LRUCache as LRUCache
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from ws_pool.sqlite import SqlitePoolManager as SqlitePoolManager
 
 _MODULES = {
-    "atomic": "_sql.public_atomic",
+    "atomic": "_sql.manager",
     "BasePoolManager": "base",
     "CacheWrap": "cache",
     "Connector": "pool",

@@ -125,21 +125,3 @@ class Atomic:
     def _begin(self, client: SqlClient) -> Transaction:
         isolation = None if client.in_transaction else self._isolation
         return client.begin(isolation=isolation, read_only=self._read_only, savepoint=self._savepoint)
-
-
-def resolve(pool: Any) -> Callable[[], SqlPool]:
-    """
-    Give what finds a pool when it is needed.
-
-    Args:
-        pool: A pool, or the name of one of `sql_pool_manager`.
-    """
-    if not isinstance(pool, str):
-        return lambda: pool
-
-    def find() -> SqlPool:
-        from ws_pool._sql.manager import sql_pool_manager  # noqa: PLC0415 - the manager is built on this module
-
-        return sql_pool_manager.get_pool(pool)
-
-    return find

@@ -1,24 +1,13 @@
-"""What the client needs of a connection, and how drivers' errors become ours."""
+"""What the client needs of a connection."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
-from ws_pool.errors import (
-    ConnectionBusy,
-    IntegrityViolation,
-    QueryError,
-    TransactionConflict,
-    UnavailableError,
-    WsError,
-)
+from ws_pool.errors import ConnectionBusy, UnavailableError
 
-__all__ = ("Reply", "SqlConnection", "busy", "cut_short", "mysql_error", "sqlite_error")
-
-# Error numbers of MySQL and MariaDB: the connection is gone; running the transaction again may help.
-_LOST = frozenset({0, 1053, 1927, 2003, 2006, 2013, 2014, 2055, 4031})
-_CONFLICT = frozenset({1205, 1213, 1020, 3572, 1637})
+__all__ = ("Reply", "SqlConnection", "busy", "cut_short")
 
 
 class Reply:
@@ -96,49 +85,3 @@ def cut_short() -> UnavailableError:
     """Say that a connection cannot be used, because an exchange on it was cancelled."""
     message = "a statement on this connection was cut short: leave the block and take a new client"
     return UnavailableError(message, code="cut_short")
-
-
-def mysql_error(error: Exception, sql: str) -> WsError:
-    """
-    Turn an error of aiomysql or asyncmy into ours.
-
-    Args:
-        error: The driver's error; its first argument is the server's number.
-        sql: The statement, with placeholders instead of values.
-    """
-    number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
-    text = str(error.args[1]) if len(error.args) > 1 else str(error)
-    kind = type(error).__name__
-
-    if number in _LOST and (number or kind == "InterfaceError"):
-        return UnavailableError(
-            f"the connection to the server was lost: ({number}) {text}", errno=number, sql=sql
-        )
-
-    if number in _CONFLICT:
-        return TransactionConflict(f"({number}) {text}", errno=number, sql=sql)
-
-    if kind == "IntegrityError":
-        return IntegrityViolation(f"({number}) {text}", errno=number, sql=sql)
-
-    return QueryError(f"({number}) {text}" if number else text, errno=number, sql=sql)
-
-
-def sqlite_error(error: Exception, sql: str) -> WsError:
-    """
-    Turn an error of sqlite3 into ours.
-
-    Args:
-        error: The driver's error.
-        sql: The statement, with placeholders instead of values.
-    """
-    number = int(getattr(error, "sqlite_errorcode", 0) or 0)
-    kind = type(error).__name__
-
-    if number & 0xFF in {5, 6}:  # SQLITE_BUSY, SQLITE_LOCKED
-        return TransactionConflict(str(error), errno=number, sql=sql)
-
-    if kind == "IntegrityError":
-        return IntegrityViolation(str(error), errno=number, sql=sql)
-
-    return QueryError(str(error), errno=number, sql=sql)

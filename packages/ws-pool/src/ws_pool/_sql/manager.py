@@ -1,19 +1,30 @@
-"""All SQL pools of an application by name: MySQL or SQLite, as each URL says."""
+"""All SQL pools of an application by name: MySQL or SQLite, as each URL says.
+
+Importing this module loads no SQLAlchemy, so that ``from ws_pool import atomic`` loads none either.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import importlib
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from ws_pool._sql.client import Result, SqlClient, Statement
-from ws_pool._sql.pool import SqlPool
+from ws_pool._core.extras import missing
+from ws_pool._sql.atomic import Atomic
 from ws_pool.base import BasePoolManager
 
-__all__ = ("SqlPoolManager", "sql_pool_manager")
+if TYPE_CHECKING:
+    from ws_pool._sql.client import Result, SqlClient, Statement
+    from ws_pool._sql.pool import SqlPool
+
+__all__ = ("SqlPoolManager", "atomic", "sql_pool_manager")
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-class SqlPoolManager(BasePoolManager[SqlPool, SqlClient]):
+class SqlPoolManager(BasePoolManager["SqlPool", "SqlClient"]):
     """
     The pools of DATABASES.
 
@@ -99,14 +110,97 @@ class SqlPoolManager(BasePoolManager[SqlPool, SqlClient]):
         url = section.get("url")
 
         if "path" in section or (isinstance(url, str) and url.startswith("sqlite")):
-            from ws_pool.sqlite import SqlitePool  # noqa: PLC0415 - drivers load on first use
+            from ws_pool._sql.sqlite.pool import SqlitePool  # noqa: PLC0415 - drivers load on first use
 
             return SqlitePool._of_section(name, section, where)
 
-        from ws_pool.mysql import MysqlPool  # noqa: PLC0415 - drivers load on first use
+        from ws_pool._sql.mysql.pool import MysqlPool  # noqa: PLC0415 - drivers load on first use
 
         return MysqlPool._of_section(name, section, where)
 
 
 sql_pool_manager: SqlPoolManager = SqlPoolManager()
 """The application's SQL pools, registered from DATABASES."""
+
+
+@overload
+def atomic(pool: Callable[P, Awaitable[R]], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
+
+
+@overload
+def atomic(
+    pool: str | SqlPool = "default",
+    /,
+    *,
+    savepoint: bool = True,
+    isolation: str | None = None,
+    retry_deadlocks: int = 0,
+    read_only: bool = False,
+) -> Atomic: ...
+
+
+def atomic(
+    pool: str | SqlPool | Callable[P, Awaitable[R]] = "default",
+    /,
+    *,
+    savepoint: bool = True,
+    isolation: str | None = None,
+    retry_deadlocks: int = 0,
+    read_only: bool = False,
+) -> Atomic | Callable[P, Coroutine[Any, Any, R]]:
+    """
+    Run a block or a coroutine function in a transaction.
+
+    At its end it is committed; an error or a cancellation rolls it back. Inside of it, every
+    ``get_client()`` of the same task is the same client. An inner block is a savepoint.
+
+    Args:
+        pool: The name of a pool of `sql_pool_manager`, or a pool. It is looked up when the block
+            begins, so that functions can be decorated before anything is configured.
+        savepoint: False makes an inner block a part of the outer one.
+        isolation: ``READ COMMITTED`` and so on, for the outermost block.
+        retry_deadlocks: How often a decorated function is run again, with growing pauses, when the
+            server reports a deadlock, a lock timeout or (SQLite) a busy database.
+        read_only: Have the server refuse changes; in an inner block of one that may write, and for a
+            SQLite database in memory, the client itself refuses them.
+
+    Returns:
+        An async context manager that gives the client, and a decorator for coroutine functions.
+
+    Raises:
+        CommitUnknown: From the end of the block: the connection was lost during COMMIT.
+
+    Example:
+        ```python
+        from ws_pool import SqlitePool, atomic
+
+        async with SqlitePool(url="sqlite:///:memory:") as pool:
+            await pool.execute("CREATE TABLE account (id INTEGER PRIMARY KEY, balance INTEGER)")
+
+            @atomic(pool, retry_deadlocks=3)
+            async def open_account(balance):
+                return await pool.insert("INSERT INTO account (balance) VALUES (:b)", b=balance)
+
+            print(await open_account(100))
+        ```
+    """
+    try:
+        importlib.import_module("sqlalchemy")
+    except ModuleNotFoundError as error:
+        raise missing("ws_pool.atomic", error, "mysql", "sqlite") from error
+
+    if callable(pool):
+        return Atomic(_finder("default"))(pool)
+
+    return Atomic(
+        _finder(pool),
+        savepoint=savepoint,
+        isolation=isolation,
+        retry_deadlocks=retry_deadlocks,
+        read_only=read_only,
+    )
+
+
+def _finder(pool: str | SqlPool) -> Callable[[], SqlPool]:
+    """Return a function that returns the pool: the name is looked up at each block, not before."""
+    return (lambda: sql_pool_manager.get_pool(pool)) if isinstance(pool, str) else lambda: pool

@@ -15,7 +15,8 @@ from decimal import Decimal
 from typing import Any, ClassVar
 from uuid import UUID
 
-from ws_pool._sql.connection import Reply, busy, cut_short, mysql_error
+from ws_pool._sql.connection import Reply, busy, cut_short
+from ws_pool._sql.mysql.errors import map_error
 from ws_pool._sql.mysql.result_reader import ResultReader
 from ws_pool.errors import UnavailableError, UnsupportedStatement, WsError
 
@@ -358,7 +359,7 @@ class MysqlConnection(ABC):
     def _failed(self, error: Exception, sql: str) -> Exception:
         """Book an error of the driver, and translate it."""
         self.in_exchange = False
-        failure = mysql_error(error, sql)
+        failure = map_error(error, sql)
         self.lost = self.lost or isinstance(failure, UnavailableError)
         self.cut = self.cut or self.lost or not self.connected
         return failure

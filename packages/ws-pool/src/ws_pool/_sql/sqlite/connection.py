@@ -11,7 +11,8 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from ws_pool._sql.connection import Reply, busy, cut_short, sqlite_error
+from ws_pool._sql.connection import Reply, busy, cut_short
+from ws_pool._sql.sqlite.errors import map_error
 from ws_pool.errors import UnavailableError, UnsupportedStatement
 
 __all__ = ("LOOK", "SqliteConnection")
@@ -247,10 +248,10 @@ class SqliteConnection:
             if "type" in str(error) and "not supported" in str(error):
                 raise UnsupportedStatement(str(error), sql=sql) from error
 
-            raise sqlite_error(error, sql) from error
+            raise map_error(error, sql) from error
         except (sqlite3.Error, OverflowError, TypeError, ValueError) as error:
             self.in_exchange = False
-            raise sqlite_error(error, sql) from error
+            raise map_error(error, sql) from error
         except BaseException:
             self.cut = True
             raise
