@@ -4,7 +4,7 @@
     python tools/generate_sync_locks.py --check   only tell whether they are up to date
 
 What differs between a task and a thread lives in modules that have a twin written by hand
-(``_beside _calls _hub _listen _scope _watch``, and what only they need); everything else is the same
+(``_coordination``, ``_redis``, ``_lease`` and ``_lock/renewal``); everything else is the same
 text without ``async``.
 """
 
@@ -18,12 +18,12 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "packages" / "ws-redislock" / "src" / "ws_redislock"
 GENERATED = (
-    "_acquire",
-    "_held",
-    "_hold",
-    "_lock",
-    "_look",
-    "_options",
+    "_lock/acquisition",
+    "_lock/held",
+    "_lock/hold",
+    "_lock/base",
+    "_lock/status",
+    "_lock/options",
     "claims",
     "leader",
     "limiter",
@@ -33,7 +33,13 @@ GENERATED = (
     "semaphore",
     "__init__",
 )
-TWINS = (*GENERATED[:-1], "_calls", "_hub", "_scope", "_watch")
+TWINS = (
+    *(name.replace("/", r"\.") for name in GENERATED[:-1]),
+    r"_redis\.script_client",
+    r"_coordination\.coordinator",
+    r"_lease\.cancel_scope",
+    r"_lock\.renewal",
+)
 
 HEADER = "# Written by tools/generate_sync_locks.py from {source}; do not edit.\n"
 
@@ -103,8 +109,8 @@ def generate() -> dict[Path, str]:
 
     for name in GENERATED:
         path = PACKAGE / f"{name}.py"
-        text = HEADER.format(source=f"ws_redislock/{path.name}") + translate(path.read_text(encoding="utf-8"))
-        target = PACKAGE / "sync" / path.name
+        text = HEADER.format(source=f"ws_redislock/{name}.py") + translate(path.read_text(encoding="utf-8"))
+        target = PACKAGE / "sync" / f"{name}.py"
 
         for command in (["check", "--select", "I", "--fix", "--quiet"], ["format", "--quiet"]):
             done = subprocess.run(

@@ -29,7 +29,7 @@ from ws_redislock import (
     SlidingWindowLimiter,
     TokenBucketLimiter,
 )
-from ws_redislock._script import load
+from ws_redislock._redis.scripts import load
 from ws_redislock.fencing import guarded_update
 from ws_redislock.sync import MutexLock as BlockingMutexLock
 

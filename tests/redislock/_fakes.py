@@ -1,4 +1,4 @@
-"""Fakes of the parts that locks stand on: a clock, a hub without a server, a subscription."""
+"""Fakes of the parts that locks stand on: a clock, a coordinator without a server, a subscription."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-from ws_redislock._listen import QUIET
+from ws_redislock._coordination.wakeups import QUIET
 
 
 class FakeClock:
@@ -47,7 +47,7 @@ class FakeClock:
 
 
 class FakeHub:
-    """A hub without a server."""
+    """A coordinator without a server."""
 
     def __init__(self) -> None:
         self.clock = self.loop = FakeClock()
@@ -59,7 +59,7 @@ class FakeHub:
         self.once: Callable[[], list[int]] = lambda: [1]
         self.pubsub = FakePubSub(self)
         self.tasks: list[asyncio.Task[None]] = []
-        self.caller = SimpleNamespace(timers=self.clock, once=self._once, pubsub=lambda: self.pubsub)
+        self.scripts = SimpleNamespace(timers=self.clock, once=self._once, pubsub=lambda: self.pubsub)
 
     async def _once(self, *_: object) -> list[int]:
         await asyncio.sleep(0)
@@ -83,8 +83,8 @@ class FakeHub:
 class FakePubSub:
     """A subscription that hears what a test says; None is a time without a message."""
 
-    def __init__(self, hub: FakeHub) -> None:
-        self.hub = hub
+    def __init__(self, coordinator: FakeHub) -> None:
+        self.coordinator = coordinator
         self.heard: Iterator[Callable[[], list[Any] | None]] = iter(())
         self.pings = 0
         self.closed = 0

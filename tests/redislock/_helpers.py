@@ -11,8 +11,8 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from ws_redislock._lock import BaseLock
-from ws_redislock._script import load
+from ws_redislock._lock.base import BaseLock
+from ws_redislock._redis.scripts import load
 
 CHILD = Path(__file__).with_name("_child.py")
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from ws_redislock.sync import (
     MutexLock,
 )
-from ws_redislock.sync._lock import BaseLock
-from ws_redislock.sync._watch import Watch
+from ws_redislock.sync._lock.base import BaseLock
+from ws_redislock.sync._lock.renewal import RenewalWatchdog
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -21,9 +21,9 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.001)
 
 
-def watch_of(lock: MutexLock) -> Watch:
+def watch_of(lock: MutexLock) -> RenewalWatchdog:
     """Return the watchdog of a held lock."""
-    watch = lock.current()._watch
+    watch = lock.current()._watchdog
     assert watch is not None
     return watch
 

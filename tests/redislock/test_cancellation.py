@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from tests.redislock._helpers import until_waiting
 from ws_redislock import MutexLock, ReadWriteLock, Semaphore
-from ws_redislock._lock import BaseLock
+from ws_redislock._lock.base import BaseLock
 
 CANCELS = 5_000
 LANES = 25

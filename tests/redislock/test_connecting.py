@@ -14,10 +14,12 @@ from redis.asyncio import Redis
 from tests.faults import FaultProxy
 from tests.redislock._helpers import until_waiting
 from tools.servers import RedisServer
-from ws_redislock import MutexLock, _listen, _wire
-from ws_redislock._calls import Caller
-from ws_redislock._hub import hub_for
-from ws_redislock._script import load
+from ws_redislock import MutexLock
+from ws_redislock._coordination import wakeups
+from ws_redislock._coordination.coordinator import coordinator_for
+from ws_redislock._redis import connection
+from ws_redislock._redis.script_client import ScriptClient
+from ws_redislock._redis.scripts import load
 
 
 @contextlib.asynccontextmanager
@@ -39,7 +41,7 @@ class TestConnecting:
         self, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
     ):
         """A connection that is not answered is given up; the next one serves."""
-        monkeypatch.setattr(_wire, "CONNECTING", 0.3)
+        monkeypatch.setattr(connection, "CONNECTING", 0.3)
 
         async with unanswered(any_redis) as (proxy, client):
             ignored = proxy.drop_reply(1, match="HELLO", then="silence")
@@ -55,11 +57,11 @@ class TestConnecting:
         self, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
     ):
         """Each attempt that was too short is followed by a longer one; success begins anew."""
-        monkeypatch.setattr(_wire, "CONNECTING", 0.1)
+        monkeypatch.setattr(connection, "CONNECTING", 0.1)
 
         async with unanswered(any_redis) as (proxy, client):
-            caller = hub_for(client).caller
-            wire = caller._wire
+            scripts = coordinator_for(client).scripts
+            wire = scripts._shared
             assert wire is not None
             wire._patience = 0.1
 
@@ -78,7 +80,7 @@ class TestConnecting:
         self, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
     ):
         """A subscription that is not answered is given up; the next one hears."""
-        monkeypatch.setattr(_listen, "CONNECTING", 0.2)
+        monkeypatch.setattr(wakeups, "CONNECTING", 0.2)
 
         async with unanswered(any_redis) as (proxy, client):
             first, second = MutexLock(client, "k", 60), MutexLock(client, "k", 60, heartbeat=60)
@@ -115,7 +117,7 @@ async def test_a_forgotten_script_does_not_double_the_time():
     """The second half of an attempt has only what the first has left: a deadline is never passed by it."""
     spent: list[float] = []
 
-    class Remembering(Caller):
+    class Remembering(ScriptClient):
         """Writes down how long each command may take."""
 
         def _send(self, command: tuple[str | bytes | int, ...], within: float) -> Awaitable[Any]:

@@ -13,8 +13,9 @@ from redis.asyncio import Redis
 from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer
-from ws_redislock import FrequencyLimiter, LeaderElection, MutexLock, Semaphore, _acquire, sync
-from ws_redislock._hub import hub_for
+from ws_redislock import FrequencyLimiter, LeaderElection, MutexLock, Semaphore, sync
+from ws_redislock._coordination.coordinator import coordinator_for
+from ws_redislock._lock import acquisition
 from ws_redislock.errors import UnavailableError
 
 
@@ -117,7 +118,7 @@ class TestSilence:
             FaultProxy(*server.address) as proxy,
             Redis.from_url(proxy.url(server.url)) as client,
         ):
-            wire = hub_for(client).caller._wire
+            wire = coordinator_for(client).scripts._shared
             assert wire is not None
             spent: list[float] = []
             connect = wire._connect
@@ -146,7 +147,7 @@ class TestOutage:
         self, server: RedisServer, client: Redis, monkeypatch: pytest.MonkeyPatch
     ):
         """A waiter without a deadline gets the lock after an outage longer than a command's budget."""
-        monkeypatch.setattr(_acquire, "BUDGET", 0.2)
+        monkeypatch.setattr(acquisition, "BUDGET", 0.2)
         server.kill()
         lock = MutexLock(client, "k", 60)
         waiting = asyncio.create_task(lock.acquire(None))
@@ -167,7 +168,7 @@ class TestOutage:
         self, server: RedisServer, client: Redis, monkeypatch: pytest.MonkeyPatch
     ):
         """A leader that lost office in an outage, or was refused, leads again after it."""
-        monkeypatch.setattr(_acquire, "BUDGET", 0.2)
+        monkeypatch.setattr(acquisition, "BUDGET", 0.2)
         fences: list[int] = []
         down = asyncio.Event()
 
@@ -239,7 +240,7 @@ class TestLateRequests:
             lock = MutexLock(client, "k", 60)
             assert not await lock.acquire()
             await lock.aclose()
-            serial = f"x{hub_for(client).id}.1"
+            serial = f"x{coordinator_for(client).id}.1"
             assert await redis.pttl(f"wsl:m:{{k}}:done:{serial}") > 10_000
             assert held.locked
 

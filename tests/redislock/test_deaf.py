@@ -12,8 +12,9 @@ from redis.asyncio import Redis
 from tests.faults import FaultProxy
 from tests.redislock._helpers import until_waiting
 from tools.servers import RedisServer
-from ws_redislock import MutexLock, _listen, sync
-from ws_redislock.sync import _listen as sync_listen
+from ws_redislock import MutexLock, sync
+from ws_redislock._coordination import wakeups
+from ws_redislock.sync._coordination import wakeups as sync_listen
 
 
 async def hand_over(
@@ -38,7 +39,7 @@ class TestDeafSubscription:
 
     async def test_of_tasks(self, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch):
         """A task is woken through the next subscription."""
-        monkeypatch.setattr(_listen, "QUIET", 0.2)
+        monkeypatch.setattr(wakeups, "QUIET", 0.2)
 
         async with (
             FaultProxy(*any_redis.address) as proxy,

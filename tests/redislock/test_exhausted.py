@@ -13,8 +13,8 @@ from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from tests.redislock._helpers import until_waiting
 from tools.servers import RedisServer
 from ws_redislock import FrequencyLimiter, MutexLock
-from ws_redislock._hub import hub_for
-from ws_redislock._script import load
+from ws_redislock._coordination.coordinator import coordinator_for
+from ws_redislock._redis.scripts import load
 
 POOLS: list[tuple[type[ConnectionPool], int]] = [
     (ConnectionPool, 1),
@@ -125,7 +125,7 @@ class TestExhausted:
     async def test_replicas_are_asked(self, client: Redis):
         """The acquisition that replicas must confirm finds a connection, too."""
         async with all_taken(client):
-            _, reply, count = await hub_for(client).caller.confirmed(
+            _, reply, count = await coordinator_for(client).scripts.confirmed(
                 load("claim"), (b"k",), ("x", 60_000), replicas=0, within=1.0
             )
 
@@ -146,7 +146,7 @@ class TestExhausted:
     async def test_given_up_calls_leave_nothing_open(self, client: Redis, any_redis: RedisServer):
         """A connection whose callers are all cancelled is closed, though its reply has not come."""
         async with all_taken(client):
-            wire = hub_for(client).caller._wire
+            wire = coordinator_for(client).scripts._shared
             assert wire is not None
 
             if wire._link is not None:

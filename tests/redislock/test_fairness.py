@@ -14,9 +14,9 @@ from redis.asyncio import Redis
 from tests.redislock._helpers import broken, until_waiting
 from tools.servers import RedisServer
 from ws_redislock import MutexLock
-from ws_redislock._calls import Caller
-from ws_redislock._hub import hub_for
-from ws_redislock._script import load
+from ws_redislock._coordination.coordinator import coordinator_for
+from ws_redislock._redis.script_client import ScriptClient
+from ws_redislock._redis.scripts import load
 
 WAITERS = 100
 
@@ -110,12 +110,14 @@ class TestHundredWaiters:
         self, redis: Redis, monkeypatch: pytest.MonkeyPatch
     ):
         """What goes together when many call at once does not for a lock that is known to be waited for."""
-        hub = hub_for(redis)
-        caller = hub.caller
+        coordinator = coordinator_for(redis)
+        scripts = coordinator.scripts
         sent: list[str] = []
-        send = type(caller)._send
+        send = type(scripts)._send
 
-        def count(self: Caller, command: tuple[str | bytes | int, ...], within: float) -> Awaitable[Any]:
+        def count(
+            self: ScriptClient, command: tuple[str | bytes | int, ...], within: float
+        ) -> Awaitable[Any]:
             if command[0] == "EVALSHA":
                 sent.append(names[command[1]])
 
@@ -133,15 +135,15 @@ class TestHundredWaiters:
         waiting = asyncio.create_task(second.acquire(None))
         await until_waiting(first)
 
-        while all(waiter._future is None for waiter in hub._waiters.values()):  # noqa: ASYNC110 - it tells nobody
+        while all(waiter._future is None for waiter in coordinator._waiters.values()):  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
 
-        monkeypatch.setattr(type(caller), "_send", count)
-        caller._calling += 100
+        monkeypatch.setattr(type(scripts), "_send", count)
+        scripts._calling += 100
         assert not await third.acquire()
         assert await first.release()
         assert await waiting
-        caller._calling -= 100
+        scripts._calling -= 100
         assert await second.release()
         assert [name for name in sent if name != "beat"] == ["enter", "release", "enter", "release"]
 

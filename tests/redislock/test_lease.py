@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ws_redislock._lease import Action, Lease, boot_time, drift
+from ws_redislock._lease.lease import Action, Lease, boot_time, drift
 
 
 class TestDeadline:

@@ -18,7 +18,7 @@ from tests.redislock._helpers import child, says
 from tests.servers import StartServer
 from tools.servers import RedisServer
 from ws_redislock import FrequencyLimiter, SlidingWindowLimiter, TokenBucketLimiter
-from ws_redislock._script import load
+from ws_redislock._redis.scripts import load
 from ws_redislock.errors import ConfigError, UnavailableError, UsageError
 from ws_redislock.limiter import OnError, RateLimiter, _rate
 
@@ -337,7 +337,7 @@ class TestHits:
             assert len(allowed) == 40
 
     async def test_peek_and_reset(self, redis: Redis):
-        """Looking counts nothing; a reset forgets all."""
+        """LockStatus counts nothing; a reset forgets all."""
         for limiter in limiters(redis):
             await limiter.hit("k", 3)
             peeked = await limiter.peek("k")

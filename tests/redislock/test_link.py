@@ -7,7 +7,7 @@ from redis import exceptions
 from redis.asyncio import Redis
 
 from ws_redislock import FrequencyLimiter
-from ws_redislock._wire import Wire, _Link
+from ws_redislock._redis.connection import PipelinedProtocol, SharedConnection
 
 
 class TestLink:
@@ -32,14 +32,14 @@ class TestLink:
         pool = Pool()
 
         with pytest.raises(AttributeError):
-            await Wire(pool).call(("PING",), 1.0)
+            await SharedConnection(pool).call(("PING",), 1.0)
 
         assert released == [pool]
 
     async def test_ends_once(self, redis7: Redis):
         """An aborted connection takes no more calls, and aborting it again changes nothing."""
         pool = redis7.connection_pool
-        link = _Link(pool, await pool.get_connection())
+        link = PipelinedProtocol(pool, await pool.get_connection())
         assert await link.call(b"*1\r\n$4\r\nPING\r\n", 5.0) == b"PONG"
         link.abort()
         assert link.closed
@@ -56,7 +56,7 @@ class TestLink:
     async def test_given_back_unused(self, redis7: Redis):
         """A connection that was never used goes back whole."""
         pool = redis7.connection_pool
-        link = _Link(pool, await pool.get_connection())
+        link = PipelinedProtocol(pool, await pool.get_connection())
         link.give_back()
         assert link._release is not None
         await link._release
@@ -65,7 +65,7 @@ class TestLink:
     async def test_overdue_call_that_was_cancelled(self, redis7: Redis):
         """An overdue call whose caller has gone is left alone; a later one still gets its time."""
         pool = redis7.connection_pool
-        link = _Link(pool, await pool.get_connection())
+        link = PipelinedProtocol(pool, await pool.get_connection())
         gone, stays = link.call(b"*1\r\n$4\r\nPING\r\n", -1.0), link.call(b"*1\r\n$4\r\nPING\r\n", 5.0)
         gone.cancel()
         link._heard = float("inf")  # something was heard meanwhile

@@ -1,4 +1,4 @@
-"""The subscription of a hub: refused, lost, deaf, and no longer needed."""
+"""The subscription of a coordinator: refused, lost, deaf, and no longer needed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 from redis import exceptions
 
 from tests.redislock._fakes import FakeHub
-from ws_redislock._hub import Hub
-from ws_redislock._lease import boot_time
-from ws_redislock._listen import LINGER, QUIET, Listener
+from ws_redislock._coordination.coordinator import Coordinator
+from ws_redislock._coordination.wakeups import LINGER, QUIET, WakeupSubscription
+from ws_redislock._lease.lease import boot_time
 
 
 @pytest.fixture
-async def hub() -> FakeHub:
-    """Give a hub without a server."""
+async def coordinator() -> FakeHub:
+    """Give a coordinator without a server."""
     return FakeHub()
 
 
@@ -24,22 +24,26 @@ SUBSCRIBED = [b"subscribe", b"wsl:hub:h", 1]
 
 
 class TestListener:
-    """The subscription of a hub, with a driver and a clock of the test's own."""
+    """The subscription of a coordinator, with a driver and a clock of the test's own."""
 
     @pytest.fixture
-    def listener(self, hub: FakeHub) -> Listener:
-        """Give the listener of the hub."""
-        return Listener(cast("Hub", hub))
+    def listener(self, coordinator: FakeHub) -> WakeupSubscription:
+        """Give the listener of the coordinator."""
+        return WakeupSubscription(cast("Coordinator", coordinator))
 
-    async def test_ends_when_the_driver_connects_again_for_nobody(self, hub: FakeHub, listener: Listener):
+    async def test_ends_when_the_driver_connects_again_for_nobody(
+        self, coordinator: FakeHub, listener: WakeupSubscription
+    ):
         """A subscription that nobody needs ends when the driver renews it by itself."""
-        hub.pubsub.heard = iter([lambda: SUBSCRIBED, lambda: SUBSCRIBED])
+        coordinator.pubsub.heard = iter([lambda: SUBSCRIBED, lambda: SUBSCRIBED])
         assert await listener.begin(None, boot_time())
-        await asyncio.wait(hub.tasks)
-        assert hub.tasks[0].exception() is None
-        assert hub.pubsub.closed == 1
+        await asyncio.wait(coordinator.tasks)
+        assert coordinator.tasks[0].exception() is None
+        assert coordinator.pubsub.closed == 1
 
-    async def test_who_asked_before_it_began_must_look_again(self, hub: FakeHub, listener: Listener):
+    async def test_who_asked_before_it_began_must_look_again(
+        self, coordinator: FakeHub, listener: WakeupSubscription
+    ):
         """What was published before the subscription is lost; whoever asked after it has missed nothing."""
         forever = asyncio.Event()
 
@@ -49,37 +53,39 @@ class TestListener:
 
             return SUBSCRIBED
 
-        hub.pubsub.parse_response = hear  # type: ignore[method-assign]  # hears nothing more
+        coordinator.pubsub.parse_response = hear  # type: ignore[method-assign]  # hears nothing more
         before = boot_time()
         assert await listener.begin(None, before)
         assert await listener.begin(None, before)  # another one, whose answer took longer
         assert not await listener.begin(None, boot_time())
         listener.stop()
-        await asyncio.wait(hub.tasks)
+        await asyncio.wait(coordinator.tasks)
 
-    async def test_refused(self, hub: FakeHub, listener: Listener):
+    async def test_refused(self, coordinator: FakeHub, listener: WakeupSubscription):
         """A server that refuses subscriptions is not asked again for a while."""
-        hub.pubsub.refusal = exceptions.NoPermissionError("no channel for you")
-        assert not await listener.begin(hub.clock.now + 1, boot_time())
+        coordinator.pubsub.refusal = exceptions.NoPermissionError("no channel for you")
+        assert not await listener.begin(coordinator.clock.now + 1, boot_time())
         assert not await listener.begin(None, boot_time())
-        assert len(hub.tasks) == 1
-        hub.clock.now += 31
-        hub.pubsub.refusal = None
-        hub.pubsub.heard = iter([lambda: SUBSCRIBED, lambda: SUBSCRIBED])
+        assert len(coordinator.tasks) == 1
+        coordinator.clock.now += 31
+        coordinator.pubsub.refusal = None
+        coordinator.pubsub.heard = iter([lambda: SUBSCRIBED, lambda: SUBSCRIBED])
         assert await listener.begin(None, boot_time())
-        assert len(hub.tasks) == 2
+        assert len(coordinator.tasks) == 2
 
-    async def test_a_lost_connection_that_nobody_needs(self, hub: FakeHub, listener: Listener):
+    async def test_a_lost_connection_that_nobody_needs(
+        self, coordinator: FakeHub, listener: WakeupSubscription
+    ):
         """When nobody waits, a lost connection ends the subscription without an error."""
-        hub.pubsub.refusal = exceptions.ConnectionError("gone")
+        coordinator.pubsub.refusal = exceptions.ConnectionError("gone")
         assert not await listener.begin(None, boot_time())
-        assert hub.tasks[0].done()
-        assert hub.tasks[0].exception() is None
+        assert coordinator.tasks[0].done()
+        assert coordinator.tasks[0].exception() is None
 
-    async def test_lingers(self, hub: FakeHub, listener: Listener):
+    async def test_lingers(self, coordinator: FakeHub, listener: WakeupSubscription):
         """It outlives the last waiter by a while, and goes on when somebody waits again by then."""
         listener.linger()
-        assert not hub.clock.timers  # it does not listen at all
+        assert not coordinator.clock.timers  # it does not listen at all
         forever = asyncio.Event()
 
         async def hear(**_: object) -> list[Any]:
@@ -88,53 +94,53 @@ class TestListener:
 
             return SUBSCRIBED
 
-        hub.pubsub.parse_response = hear  # type: ignore[method-assign]  # hears nothing more
+        coordinator.pubsub.parse_response = hear  # type: ignore[method-assign]  # hears nothing more
         assert await listener.begin(None, boot_time())
         listener.linger()
-        assert [when for when, _ in hub.clock.timers] == [hub.clock.now + LINGER]
-        hub.waiting = True
-        hub.clock.fire()
+        assert [when for when, _ in coordinator.clock.timers] == [coordinator.clock.now + LINGER]
+        coordinator.waiting = True
+        coordinator.clock.fire()
         await asyncio.sleep(0)
-        assert not hub.tasks[0].done()
-        hub.waiting = False
+        assert not coordinator.tasks[0].done()
+        coordinator.waiting = False
         listener.linger()
         assert not await listener.begin(None, boot_time())  # takes the end back; it has begun long ago
-        assert not hub.clock.timers
+        assert not coordinator.clock.timers
         listener.linger()
-        hub.clock.fire()
-        await asyncio.wait(hub.tasks)
-        assert hub.tasks[0].cancelled()
-        assert hub.pubsub.closed == 1
+        coordinator.clock.fire()
+        await asyncio.wait(coordinator.tasks)
+        assert coordinator.tasks[0].cancelled()
+        assert coordinator.pubsub.closed == 1
 
-    async def test_deaf(self, hub: FakeHub, listener: Listener):
+    async def test_deaf(self, coordinator: FakeHub, listener: WakeupSubscription):
         """Only two quiet times in a row while somebody waits mean that it went deaf."""
 
         def quiet() -> None:
-            hub.clock.now += QUIET
+            coordinator.clock.now += QUIET
 
         def somebody_waits() -> None:
-            hub.waiting = True
+            coordinator.waiting = True
             quiet()
 
         def health_check() -> None:
-            hub.clock.now += 0.1
+            coordinator.clock.now += 0.1
 
-        hub.pubsub.heard = iter(
+        coordinator.pubsub.heard = iter(
             [quiet, somebody_waits, health_check, quiet, lambda: [b"pong", b""], quiet, quiet]
         )
-        assert await listener._hear(hub.pubsub)
-        assert hub.pubsub.pings == 3
+        assert await listener._hear(coordinator.pubsub)
+        assert coordinator.pubsub.pings == 3
 
-    async def test_messages(self, hub: FakeHub, listener: Listener):
+    async def test_messages(self, coordinator: FakeHub, listener: WakeupSubscription):
         """Messages become hints; a subscription that is late or new makes the waiters look."""
         assert listener._take([b"message", b"wsl:hub:h", b"a b"])
-        assert hub.hints == [[b"a", b"b"]]
+        assert coordinator.hints == [[b"a", b"b"]]
         assert listener._take([b"pong", b""])
-        listener._subscribed, listener._late = hub.clock.create_future(), True
+        listener._subscribed, listener._late = coordinator.clock.create_future(), True
         assert listener._take(SUBSCRIBED)
-        assert hub.looked == 1
-        hub.waiting = True
+        assert coordinator.looked == 1
+        coordinator.waiting = True
         assert listener._take(SUBSCRIBED)
-        assert hub.looked == 2
-        hub.waiting = False
+        assert coordinator.looked == 2
+        coordinator.waiting = False
         assert not listener._take(SUBSCRIBED)

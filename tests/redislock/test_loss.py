@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from tools.servers import RedisServer
 from ws_redislock import LeaderElection, LockLost, MultiLock, MutexLock
-from ws_redislock._calls import Caller
+from ws_redislock._redis.script_client import ScriptClient
 
 
 class RefusedError(Exception):
@@ -85,10 +85,10 @@ class TestHint:
 
     async def test_during_a_renewal(self, redis: Redis, monkeypatch: pytest.MonkeyPatch):
         """It is not forgotten when it comes while a renewal that was answered before is under way."""
-        once = Caller.once
+        once = ScriptClient.once
         answered, go_on = asyncio.Event(), asyncio.Event()
 
-        async def slowly(self: Caller, *args: Any) -> object:  # as `once` takes them
+        async def slowly(self: ScriptClient, *args: Any) -> object:  # as `once` takes them
             reply = await once(self, *args)
             answered.set()
             await go_on.wait()
@@ -96,13 +96,13 @@ class TestHint:
 
         lock = MutexLock(redis, "k", 60)
         assert await lock.acquire()
-        monkeypatch.setattr(Caller, "once", slowly)
+        monkeypatch.setattr(ScriptClient, "once", slowly)
         held = lock.current()
-        assert held._watch is not None
-        held._watch.look()
+        assert held._watchdog is not None
+        held._watchdog.look()
         await answered.wait()
         await take_away(redis)
-        held._watch.look()
+        held._watchdog.look()
         go_on.set()
 
         async with asyncio.timeout(10):

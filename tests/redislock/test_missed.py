@@ -1,4 +1,4 @@
-"""A release between the moment at which a waiter asks and the one at which its hub begins to listen."""
+"""A release between the time a waiter asks and the time its coordinator begins to listen."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from redis.asyncio import Redis
 
 from tests.redislock._threads import until
 from tools.servers import RedisServer
-from ws_redislock import MutexLock, _listen, sync
+from ws_redislock import MutexLock, sync
+from ws_redislock._coordination import wakeups
 
 
 class TestMissedWakeUps:
     """The waiter looks again, and does not wait for its next heartbeat, here 10 s away."""
 
     async def test_of_tasks(self, redis: Redis, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch):
-        """Another waiter of the same hub began the subscription meanwhile."""
-        begin = _listen.Listener.begin
+        """Another waiter of the same coordinator began the subscription meanwhile."""
+        begin = wakeups.WakeupSubscription.begin
         first = MutexLock(redis, "k", 60)
         other = MutexLock(redis, "other", 60)
         assert await first.acquire()
@@ -30,8 +31,8 @@ class TestMissedWakeUps:
             bystander = MutexLock(client, "other", 60, heartbeat=30)
             waiting: list[asyncio.Task[bool]] = []
 
-            async def late(self: _listen.Listener, end: float | None, asked_at: float) -> bool:
-                monkeypatch.setattr(_listen.Listener, "begin", begin)
+            async def late(self: wakeups.WakeupSubscription, end: float | None, asked_at: float) -> bool:
+                monkeypatch.setattr(wakeups.WakeupSubscription, "begin", begin)
                 assert await first.release()  # its wake-up is heard by nobody
                 waiting.append(asyncio.create_task(bystander.acquire(None)))
 
@@ -41,7 +42,7 @@ class TestMissedWakeUps:
                 await self._subscribed
                 return await begin(self, end, asked_at)
 
-            monkeypatch.setattr(_listen.Listener, "begin", late)
+            monkeypatch.setattr(wakeups.WakeupSubscription, "begin", late)
             second = MutexLock(client, "k", 60, heartbeat=30)
 
             async with asyncio.timeout(5):
@@ -61,16 +62,16 @@ class TestMissedWakeUps:
             first = sync.MutexLock(client, "k", 60)
             assert first.acquire()
             second = sync.MutexLock(apart, "k", 60, heartbeat=30)
-            hub = second._bind()
-            spawn = hub.spawn
+            coordinator = second._bind()
+            spawn = coordinator.spawn
 
             def fast(work: Callable[[], None]) -> threading.Thread:
                 assert first.release()  # its wake-up is heard by nobody
                 thread = spawn(work)
-                until(hub._listener._subscribed.is_set)
+                until(coordinator._wakeups._subscribed.is_set)
                 return thread
 
-            monkeypatch.setattr(hub, "spawn", fast)
+            monkeypatch.setattr(coordinator, "spawn", fast)
             waiting = threading.Thread(target=second.acquire, args=(5,), daemon=True)
             waiting.start()
             waiting.join()

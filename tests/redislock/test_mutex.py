@@ -23,7 +23,7 @@ async def until_waiting(lock: MutexLock, count: int = 1) -> None:
 
 
 class TestAcquire:
-    """Acquiring and releasing."""
+    """AcquireProtocol and releasing."""
 
     async def test_entering_does_not_acquire(self, redis: Redis):
         """``async with`` alone takes nothing; leaving releases what is held."""
@@ -356,7 +356,7 @@ class TestOthers:
     """What anybody may ask or do."""
 
     async def test_force_release_tells_the_holder(self, redis: Redis):
-        """The dispossessed holder loses the lock at once when it shares the hub."""
+        """The dispossessed holder loses the lock at once when it shares the coordinator."""
         lock = MutexLock(redis, "k", 60)
 
         async def body() -> None:

@@ -17,10 +17,10 @@ from tests.redislock._helpers import broken, lag, until_waiting
 from tests.servers import StartServer
 from tools.servers import RedisServer
 from ws_redislock import LockLost, MutexLock
-from ws_redislock._lease import Lease, drift
-from ws_redislock._listen import Listener
-from ws_redislock._script import load
-from ws_redislock._watch import Watch
+from ws_redislock._coordination.wakeups import WakeupSubscription
+from ws_redislock._lease.lease import Lease, drift
+from ws_redislock._lock.renewal import RenewalWatchdog
+from ws_redislock._redis.scripts import load
 from ws_redislock.errors import UnavailableError
 
 Then = Literal["close", "cut", "silence"]
@@ -122,7 +122,7 @@ class TestLostReplies:
         monkeypatch: pytest.MonkeyPatch,
     ):
         """A heartbeat whose answer "it is your turn" was lost is sent again in time, without a wake-up."""
-        monkeypatch.setattr(Listener, "_take", _take_no_message)
+        monkeypatch.setattr(WakeupSubscription, "_take", _take_no_message)
         first, second = MutexLock(redis, "k", 60), MutexLock(through, "k", 60, heartbeat=0.9)
         await first.acquire()
         waiting = asyncio.create_task(second.acquire(None))
@@ -215,9 +215,9 @@ class TestOutage:
         waiter_tokens: list[str] = []
         give_up = lock._settle
 
-        def remember(hub: object, token: str, budget: float) -> None:
+        def remember(coordinator: object, token: str, budget: float) -> None:
             waiter_tokens.append(token)
-            give_up(hub, token, budget)  # type: ignore[arg-type]
+            give_up(coordinator, token, budget)  # type: ignore[arg-type]
 
         lock._settle = remember  # type: ignore[method-assign]
         task = asyncio.create_task(lock.acquire())
@@ -228,8 +228,8 @@ class TestOutage:
             await task
 
         await lock.aclose()
-        hub = lock._bind()
-        _, reply = await lock._send_enter(hub, waiter_tokens[0], 10_000, 5.0, lambda: None)
+        coordinator = lock._bind()
+        _, reply = await lock._send_enter(coordinator, waiter_tokens[0], 10_000, 5.0, lambda: None)
         assert reply == [-1, 0]
         assert not await lock.exists()
 
@@ -312,10 +312,10 @@ def nothing(*_arguments: object) -> None:
     """Stand for something that does not happen."""
 
 
-_take = Listener._take
+_take = WakeupSubscription._take
 
 
-def _take_no_message(listener: Listener, message: list[object]) -> bool:
+def _take_no_message(listener: WakeupSubscription, message: list[object]) -> bool:
     return message[0] in {b"message", "message"} or _take(listener, message)
 
 
@@ -348,7 +348,7 @@ class TestStall:
 
     async def test_a_lock_without_a_watchdog_is_not(self, redis: Redis, monkeypatch: pytest.MonkeyPatch):
         """The control: without the watchdog the body goes on, although another could hold the lock."""
-        monkeypatch.setattr(Watch, "start", nothing)
+        monkeypatch.setattr(RenewalWatchdog, "start", nothing)
         lock, other = MutexLock(redis, "k", 0.5), MutexLock(redis, "k", 60)
         went_on = False
 
@@ -388,7 +388,7 @@ class TestWakeUps:
 
     async def test_all_lost(self, redis: Redis, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch):
         """Without any message the waiter looks by itself within a third of its heartbeat."""
-        monkeypatch.setattr(Listener, "_take", _take_no_message)
+        monkeypatch.setattr(WakeupSubscription, "_take", _take_no_message)
 
         async with lag() as late:
             assert await self.hand_over(redis, any_redis.url) <= self.HEARTBEAT / 3 + 0.3 + late.worst
@@ -397,8 +397,8 @@ class TestWakeUps:
         self, redis: Redis, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
     ):
         """The control: no messages and no look of its own, no lock."""
-        monkeypatch.setattr(Listener, "_take", lambda *_arguments: True)
-        monkeypatch.setattr("ws_redislock._hub.Hub.beat_soon", nothing)
+        monkeypatch.setattr(WakeupSubscription, "_take", lambda *_arguments: True)
+        monkeypatch.setattr("ws_redislock._coordination.coordinator.Coordinator.beat_soon", nothing)
 
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(self.hand_over(redis, any_redis.url), 1.0)
@@ -414,7 +414,7 @@ class TestWakeUps:
             await subscribe(pubsub, channel)
 
         monkeypatch.setattr(PubSub, "subscribe", late)
-        monkeypatch.setattr("ws_redislock._listen.PATIENCE", 0)
+        monkeypatch.setattr("ws_redislock._coordination.wakeups.PATIENCE", 0)
 
         async with Redis.from_url(any_redis.url) as client:
             one, two = MutexLock(redis, "k", 60), MutexLock(client, "k", 60, heartbeat=60)
@@ -442,7 +442,7 @@ class TestWakeUps:
         assert caplog.text.count("no wake-ups") == 2
 
     async def test_the_subscriber_is_killed(self, redis: Redis, any_redis: RedisServer):
-        """After CLIENT KILL the hub subscribes again, and all its waiters look."""
+        """After CLIENT KILL the coordinator subscribes again, and all its waiters look."""
         async with Redis.from_url(any_redis.url) as client:
             one = MutexLock(redis, "k", 60)
             two = MutexLock(client, "k", 60, heartbeat=30)

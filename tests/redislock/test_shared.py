@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from tests.redislock._helpers import open_to_all
 from ws_redislock import LockLost, ReadWriteLock, Semaphore
-from ws_redislock._lock import BaseLock
+from ws_redislock._lock.base import BaseLock
 from ws_redislock.errors import ConfigError
 
 

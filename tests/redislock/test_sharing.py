@@ -19,15 +19,15 @@ from ws_redislock import (
     ReadWriteLock,
     RunClaims,
     TokenBucketLimiter,
-    _wire,
 )
+from ws_redislock._redis import connection
 
 
 class TestOnePool:
     """All that works on one pool shares one of its connections."""
 
     async def test_many_limiters_and_locks(self, any_redis: RedisServer):
-        """However many limiters, claims and hubs there are, the pool keeps its connections."""
+        """However many limiters, claims and coordinators there are, the pool keeps its connections."""
         pool = ConnectionPool.from_url(any_redis.url, max_connections=10)
 
         async with Redis.from_pool(pool) as client:
@@ -46,13 +46,13 @@ class TestOnePool:
 
     async def test_lives_as_long_as_its_connection(self, redis: Redis, monkeypatch: pytest.MonkeyPatch):
         """A wire that nobody uses is found again while it has a connection, and then is forgotten."""
-        monkeypatch.setattr(_wire, "IDLE", 0.3)
+        monkeypatch.setattr(connection, "IDLE", 0.3)
 
         async with MutexLock(redis, "k", 60).hold():
-            wire = weakref.ref(_wire.Wire.to(redis.connection_pool))
+            wire = weakref.ref(connection.SharedConnection.to(redis.connection_pool))
 
         gc.collect()
-        assert wire() is _wire.Wire.to(redis.connection_pool)
+        assert wire() is connection.SharedConnection.to(redis.connection_pool)
 
         while wire() is not None:
             await asyncio.sleep(0.01)
@@ -106,12 +106,12 @@ class TestOwnClients:
         async with MutexLock(any_redis.url, "a", 60) as lock, MultiLock(any_redis.url, ["b", "c"]) as several:
             for _ in range(2):
                 async with lock.hold(), several.hold():
-                    hub, other = lock._hub, several._locks[0]._hub
+                    coordinator, other = lock._coordinator, several._locks[0]._coordinator
 
-                assert lock._hub is hub
-                assert several._locks[0]._hub is other
+                assert lock._coordinator is coordinator
+                assert several._locks[0]._coordinator is other
 
-        assert lock._hub is None
+        assert lock._coordinator is None
 
     async def test_a_nested_hold_keeps_them(self, any_redis: RedisServer):
         """The end of an inner hold() of a reentrant lock gives back neither lock nor client."""
@@ -124,7 +124,7 @@ class TestOwnClients:
             assert outer.locked
             assert await lock.exists()
 
-        assert lock._hub is None
+        assert lock._coordinator is None
 
 
 class TestEndOfTheLoop:
@@ -134,7 +134,7 @@ class TestEndOfTheLoop:
         """Its streams are closed without another turn of the loop, and the next call has a new one."""
         lock = MutexLock(redis, "k", 60)
         assert await lock.acquire()
-        wire = _wire.Wire.to(redis.connection_pool)
+        wire = connection.SharedConnection.to(redis.connection_pool)
         link = wire._link
         assert link is not None
         link.abort()

@@ -9,10 +9,10 @@ import pytest
 from redis.asyncio import Redis
 
 from ws_redislock import MutexLock
-from ws_redislock._calls import Caller
-from ws_redislock._hub import hub_for
-from ws_redislock._lease import boot_time
-from ws_redislock._script import Script, load
+from ws_redislock._coordination.coordinator import coordinator_for
+from ws_redislock._lease.lease import boot_time
+from ws_redislock._redis.script_client import ScriptClient
+from ws_redislock._redis.scripts import Script, load
 
 
 class Careless:
@@ -73,7 +73,7 @@ class TestSwallowedCancels:
     async def test_of_a_call(self, answer: object):
         """Whether the call was answered or failed."""
         client = Careless(answer)
-        task = asyncio.create_task(Caller(client).once(load("status"), [b"k"], [], 5))
+        task = asyncio.create_task(ScriptClient(client).once(load("status"), [b"k"], [], 5))
         await client.asked.wait()
         task.cancel()
 
@@ -86,7 +86,7 @@ class TestSwallowedCancels:
 
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
-                await Caller(client).once(load("status"), [b"k"], [], 5)
+                await ScriptClient(client).once(load("status"), [b"k"], [], 5)
 
         task = asyncio.current_task()
         assert task is not None
@@ -95,7 +95,7 @@ class TestSwallowedCancels:
     async def test_a_time_limit_of_the_call_is_not_taken_for_one(self):
         """What the client makes of our own time limit is its answer."""
         client = Careless([1, 7])
-        assert await Caller(client).once(load("status"), [b"k"], [], 0.01) == [1, 7]
+        assert await ScriptClient(client).once(load("status"), [b"k"], [], 0.01) == [1, 7]
 
     async def test_of_an_acquisition(self):
         """Whoever is cancelled does not go on with a lock."""
@@ -111,10 +111,10 @@ class TestSwallowedCancels:
     async def test_of_calls_that_go_together(self, several: bool):  # noqa: FBT001 - a parameter of the test
         """With replicas that confirm, and of several names."""
         client = CarelessPipeline([[1, 7], 1])
-        caller = Caller(client)
+        scripts = ScriptClient(client)
         call: tuple[Script, list[bytes], list[str]] = (load("status"), [b"k"], [])
         task = asyncio.create_task(
-            caller.many([call, call], 5) if several else caller.confirmed(*call, replicas=1, within=5)
+            scripts.many([call, call], 5) if several else scripts.confirmed(*call, replicas=1, within=5)
         )
         await client.asked.wait()
         task.cancel()
@@ -124,10 +124,10 @@ class TestSwallowedCancels:
 
     async def test_of_the_listener(self, redis: Redis, monkeypatch: pytest.MonkeyPatch):
         """A program that ends is not kept for as long as its subscription would hear nothing."""
-        hub = hub_for(redis)
+        coordinator = coordinator_for(redis)
         deaf = DeafSubscription(None)
-        monkeypatch.setattr(Caller, "pubsub", lambda _: deaf)
-        listener = hub._listener
+        monkeypatch.setattr(ScriptClient, "pubsub", lambda _: deaf)
+        listener = coordinator._wakeups
         beginning = asyncio.create_task(listener.begin(None, boot_time()))
         await deaf.asked.wait()
         task = listener._task

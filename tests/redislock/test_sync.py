@@ -21,7 +21,7 @@ from ws_redislock.sync import (
     FrequencyLimiter,
     MutexLock,
 )
-from ws_redislock.sync._listen import Listener
+from ws_redislock.sync._coordination.wakeups import WakeupSubscription
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ class TestMutexLock:
 
     @pytest.mark.parametrize("apart", [False, True])
     def test_the_release_wakes_the_next(self, client: Redis, any_redis: RedisServer, *, apart: bool):
-        """A waiter is woken by its own hub or through the server."""
+        """A waiter is woken by its own coordinator or through the server."""
         with Redis.from_url(any_redis.url) as other:
             first = MutexLock(client, "k", 60)
             first.acquire()
@@ -99,7 +99,7 @@ class TestMutexLock:
         self, client: Redis, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
     ):
         """When all messages are lost the heartbeat finds the lock free."""
-        monkeypatch.setattr(Listener, "_take", lambda *_arguments: None)
+        monkeypatch.setattr(WakeupSubscription, "_take", lambda *_arguments: None)
 
         with Redis.from_url(any_redis.url) as other:
             first = MutexLock(client, "k", 60)
@@ -113,7 +113,7 @@ class TestMutexLock:
             assert second.release()
 
     def test_the_subscriber_is_killed(self, client: Redis, any_redis: RedisServer):
-        """After CLIENT KILL the hub subscribes again, and all its waiters look."""
+        """After CLIENT KILL the coordinator subscribes again, and all its waiters look."""
         with Redis.from_url(any_redis.url) as other:
             first = MutexLock(client, "k", 60)
             first.acquire()
@@ -140,8 +140,8 @@ class TestMutexLock:
             lock = MutexLock(client, "k", 0.6)
             lock.acquire()
             held = lock.current()
-            assert held._watch is not None
-            held._watch._hub.caller._pool = None  # the way of a client that is not plain
+            assert held._watchdog is not None
+            held._watchdog._coordinator.scripts._pool = None  # the way of a client that is not plain
             server.pause()
             held.wait_lost()
             assert not lock.release()
@@ -178,7 +178,7 @@ class TestMutexLock:
         assert not lock.release()
 
     def test_force_release(self, client: Redis):
-        """The dispossessed holder of the same hub is told at once."""
+        """The dispossessed holder of the same coordinator is told at once."""
         lock = MutexLock(client, "k", 60, on_lost=lambda _held: 1 / 0)  # type: ignore[arg-type]
         lock.acquire()
         held = lock.current()

@@ -15,15 +15,15 @@ from redis.retry import Retry
 from tests.redislock._threads import until
 from tests.servers import StartServer
 from tools.servers import RedisServer
-from ws_redislock._lease import boot_time
+from ws_redislock._lease.lease import boot_time
 from ws_redislock.errors import ConfigError, UnavailableError, UsageError
 from ws_redislock.sync import (
     MultiLock,
     MutexLock,
-    _acquire,
 )
-from ws_redislock.sync._hub import hub_for
-from ws_redislock.sync._look import Looking
+from ws_redislock.sync._coordination.coordinator import coordinator_for
+from ws_redislock.sync._lock import acquisition
+from ws_redislock.sync._lock.status import LockStatus
 
 HOLDERS = "wsl:m:{k}:holders"
 AT_ONCE = Retry(NoBackoff(), 0)
@@ -75,7 +75,7 @@ class TestBadInput:
     def test_a_look_needs_a_lock(self):
         """The part that only looks cannot be used by itself."""
         with pytest.raises(TypeError, match="abstract"):
-            Looking()  # type: ignore[abstract]  # that is the point
+            LockStatus()  # type: ignore[abstract]  # that is the point
 
 
 class TestLateReplies:
@@ -84,7 +84,7 @@ class TestLateReplies:
     @pytest.fixture(autouse=True)
     def _late(self, monkeypatch: pytest.MonkeyPatch):
         """Let the clock that judges a granted lease run far ahead."""
-        monkeypatch.setattr(_acquire, "boot_time", lambda: boot_time() + 1000)
+        monkeypatch.setattr(acquisition, "boot_time", lambda: boot_time() + 1000)
 
     def test_one_try(self, client: Redis):
         """A single try fails, and nothing stays behind."""
@@ -120,9 +120,9 @@ class TestAcquiring:
         assert first.acquire()
         waiting = pool.submit(second.acquire, None)
         until(first.waiters)
-        hub = hub_for(client)
-        (waiter,) = hub._waiters.values()
-        second._abandon(hub, waiter.token, 1.0)
+        coordinator = coordinator_for(client)
+        (waiter,) = coordinator._waiters.values()
+        second._abandon(coordinator, waiter.token, 1.0)
         waiter.wake()
 
         with pytest.raises(UnavailableError, match="gave up this acquisition"):
@@ -180,7 +180,7 @@ class TestAcquiring:
         caplog: pytest.LogCaptureFixture,
     ):
         """A waiter without a deadline gets the lock after the outage, one with a deadline an error."""
-        monkeypatch.setattr(_acquire, "BUDGET", 0.1)
+        monkeypatch.setattr(acquisition, "BUDGET", 0.1)
         server = start_server(RedisServer)
 
         with Redis.from_url(server.url) as client:

@@ -11,17 +11,17 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from tests.redislock._threads import unreachable, until, watch_of
-from ws_redislock._lease import Lease, boot_time
+from ws_redislock._lease.lease import Lease, boot_time
 from ws_redislock.errors import LockLost
 from ws_redislock.sync import (
     CountingObserver,
     MutexLock,
-    _held,
 )
-from ws_redislock.sync._calls import Caller
-from ws_redislock.sync._held import Held
-from ws_redislock.sync._hub import Line, Waiter, hub_for
-from ws_redislock.sync._watch import Watch
+from ws_redislock.sync._coordination.coordinator import QueueWatch, Waiter, coordinator_for
+from ws_redislock.sync._lock import held as held_module
+from ws_redislock.sync._lock.held import Held
+from ws_redislock.sync._lock.renewal import RenewalWatchdog
+from ws_redislock.sync._redis.script_client import ScriptClient
 
 HOLDERS = "wsl:m:{k}:holders"
 
@@ -35,7 +35,7 @@ class TestHeld:
         assert lock.acquire()
         held = lock.current()
         held.doubtful = True  # an ENTER was not answered, and may still arrive
-        monkeypatch.setattr(_held, "boot_time", lambda: boot_time() + 1000)
+        monkeypatch.setattr(held_module, "boot_time", lambda: boot_time() + 1000)
         assert not lock.release()
         assert held._loss().context["reason"] == "its deadline passed"
         lock.close()
@@ -44,7 +44,9 @@ class TestHeld:
     def test_ends_once(self, client: Redis):
         """A second end finds nothing left, and is no loss."""
         lease = Lease(60, sent_at=boot_time())
-        held = Held(name="k", token="x1", fence=1, lease=lease, hub=hub_for(client), since=0.0)
+        held = Held(
+            name="k", token="x1", fence=1, lease=lease, coordinator=coordinator_for(client), since=0.0
+        )
         assert held._end() > 59
         assert held._end() == 0.0
         assert not held.lost
@@ -134,10 +136,10 @@ class TestWatch:
         """A lease that is over is not asked for."""
         watch = watch_of(lock)
         assert lock.release()
-        monkeypatch.setattr(Watch, "_check", lambda _self: pytest.fail("asked"))
+        monkeypatch.setattr(RenewalWatchdog, "_check", lambda _self: pytest.fail("asked"))
         watch.look()
         watch._schedule()
-        assert watch._token not in watch._hub.held
+        assert watch._token not in watch._coordinator.held
 
     @pytest.mark.parametrize(
         ("jumps", "reason"), [((1000,), "could be renewed"), ((0, 1000), "was answered")]
@@ -159,7 +161,7 @@ class TestWatch:
     def test_a_look_that_fails(self, lock: MutexLock, monkeypatch: pytest.MonkeyPatch):
         """It changes nothing: the next regular renewal will tell."""
         with monkeypatch.context() as patch:
-            patch.setattr(Caller, "once", unreachable)
+            patch.setattr(ScriptClient, "once", unreachable)
             watch_of(lock)._check()
 
         assert lock.locked
@@ -170,30 +172,30 @@ class TestHub:
     """What the locks of one client share."""
 
     def test_a_heartbeat_for_nobody(self, client: Redis, monkeypatch: pytest.MonkeyPatch):
-        """A line without waiters sends nothing."""
-        monkeypatch.setattr(Caller, "once", lambda *_arguments: pytest.fail("sent"))
-        line = Line(hub_for(client), MutexLock(client, "k")._spec)
-        line.beat()
-        assert line.timer is None
+        """A queue without waiters sends nothing."""
+        monkeypatch.setattr(ScriptClient, "once", lambda *_arguments: pytest.fail("sent"))
+        queue = QueueWatch(coordinator_for(client), MutexLock(client, "k")._spec)
+        queue.beat()
+        assert queue.timer is None
 
     def test_a_heartbeat_that_fails(self, client: Redis, monkeypatch: pytest.MonkeyPatch):
         """It is sent again before long."""
-        monkeypatch.setattr(Caller, "once", unreachable)
-        line = Line(hub_for(client), MutexLock(client, "k")._spec)
-        line.waiters["x1"] = Waiter("x1")
-        line.beat()
-        assert line.timer is not None
-        assert line.due < time.monotonic() + 1
-        line.stop()
+        monkeypatch.setattr(ScriptClient, "once", unreachable)
+        queue = QueueWatch(coordinator_for(client), MutexLock(client, "k")._spec)
+        queue.waiters["x1"] = Waiter("x1")
+        queue.beat()
+        assert queue.timer is not None
+        assert queue.due < time.monotonic() + 1
+        queue.stop()
 
     def test_looks_at_all(self, client: Redis):
-        """When wake-ups may be missing every line looks at once; a closed hub beats no more."""
+        """When wake-ups may be missing every queue looks at once; a closed coordinator beats no more."""
         lock = MutexLock(client, "k")
-        hub = lock._bind()
-        line = hub._lines[lock._spec.identity] = Line(hub, lock._spec)
-        line.look_within(3.0)
-        before = line.due
-        hub.look_at_all()
-        assert line.due < before
-        hub.close()
-        assert line.timer is None
+        coordinator = lock._bind()
+        queue = coordinator._queues[lock._spec.identity] = QueueWatch(coordinator, lock._spec)
+        queue.look_within(3.0)
+        before = queue.due
+        coordinator.look_at_all()
+        assert queue.due < before
+        coordinator.close()
+        assert queue.timer is None

@@ -23,8 +23,8 @@ from ws_redislock.sync import (
     Semaphore,
     SlidingWindowLimiter,
     TokenBucketLimiter,
-    _timers,
 )
+from ws_redislock.sync._lease import timers
 from ws_redislock.sync.limiter import OnError
 
 
@@ -183,13 +183,13 @@ class TestOthers:
         """A lock that was used before a fork is refused in the child, whose tokens would be the same."""
         lock = MutexLock(client, "k", 60)
         assert lock.acquire()
-        assert lock._hub is not None
-        lock._hub._process -= 1
+        assert lock._coordinator is not None
+        lock._coordinator._process -= 1
 
         with pytest.raises(UsageError, match="forked"):
             lock.exists()
 
-        lock._hub._process += 1
+        lock._coordinator._process += 1
         assert lock.release()
 
     def test_observers(self, client: Redis):
@@ -284,9 +284,9 @@ class TestTimers:
         fired: list[int] = []
         done = Event()
         now = time.monotonic()
-        _timers.call_at(now + 0.06, done.set)
-        _timers.call_at(now + 0.03, lambda: fired.append(2))
-        _timers.call_at(now + 0.01, lambda: fired.append(1))
-        _timers.call_at(now + 0.02, lambda: fired.append(9)).cancel()
+        timers.call_at(now + 0.06, done.set)
+        timers.call_at(now + 0.03, lambda: fired.append(2))
+        timers.call_at(now + 0.01, lambda: fired.append(1))
+        timers.call_at(now + 0.02, lambda: fired.append(9)).cancel()
         assert done.wait(5)
         assert fired == [1, 2]

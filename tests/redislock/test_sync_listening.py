@@ -11,8 +11,9 @@ import pytest
 from redis import Redis
 from redis.client import PubSub
 
-from ws_redislock.sync import MutexLock, _listen
-from ws_redislock.sync._listen import Listener
+from ws_redislock.sync import MutexLock
+from ws_redislock.sync._coordination import wakeups
+from ws_redislock.sync._coordination.wakeups import WakeupSubscription
 
 
 @pytest.fixture
@@ -46,20 +47,20 @@ def test_a_quiet_server_is_asked(
 ):
     """The answer to a ping shows that the subscription is alive: it stays."""
     taken: list[str] = []
-    take, ping = Listener._take, PubSub.ping
+    take, ping = WakeupSubscription._take, PubSub.ping
 
-    def remember(self: Listener, message: dict[str, Any]) -> None:  # as the driver gives it
+    def remember(self: WakeupSubscription, message: dict[str, Any]) -> None:  # as the driver gives it
         taken.append(message["type"])
         take(self, message)
 
     def ask(self: PubSub) -> None:
-        monkeypatch.setattr(_listen, "TURN", 30.0)  # however long the answer takes here
+        monkeypatch.setattr(wakeups, "TURN", 30.0)  # however long the answer takes here
         ping(self)
 
-    monkeypatch.setattr(Listener, "_take", remember)
+    monkeypatch.setattr(WakeupSubscription, "_take", remember)
     monkeypatch.setattr(PubSub, "ping", ask)
-    monkeypatch.setattr(_listen, "QUIET", -1.0)
-    monkeypatch.setattr(_listen, "TURN", 0.01)
+    monkeypatch.setattr(wakeups, "QUIET", -1.0)
+    monkeypatch.setattr(wakeups, "TURN", 0.01)
     wait_beside(client, lambda: "pong" in taken)
     assert taken.count("subscribe") == 1
     assert "went deaf" not in caplog.text
@@ -70,6 +71,6 @@ def test_a_deaf_subscription_begins_anew(
 ):
     """A ping without an answer ends the subscription, and the next one serves the waiter."""
     monkeypatch.setattr(PubSub, "ping", lambda _self: None)
-    monkeypatch.setattr(_listen, "QUIET", -1.0)
-    monkeypatch.setattr(_listen, "TURN", 0.01)
+    monkeypatch.setattr(wakeups, "QUIET", -1.0)
+    monkeypatch.setattr(wakeups, "TURN", 0.01)
     wait_beside(client, lambda: "went deaf" in caplog.text)

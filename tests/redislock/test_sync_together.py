@@ -19,7 +19,7 @@ from ws_redislock.sync import (
     MultiLock,
     MutexLock,
 )
-from ws_redislock.sync._scope import all_done
+from ws_redislock.sync._lease.cancel_scope import all_done
 
 HOLDERS = "wsl:m:{k}:holders"
 AT_ONCE = Retry(NoBackoff(), 0)
@@ -136,7 +136,7 @@ class TestOwnClients:
 
         for _ in range(2):
             with lock.hold():
-                first, second = (part._hub for part in lock._locks)
+                first, second = (part._coordinator for part in lock._locks)
                 assert first is second
                 assert MutexLock(client, "b").exists()
 

@@ -225,7 +225,7 @@ class TestRunClaims:
         class Twice:
             call = staticmethod(twice)
 
-        claims._caller = Twice()  # type: ignore[assignment]
+        claims._scripts = Twice()  # type: ignore[assignment]
         assert await claims.claim("run", 60)
         assert seen[0][1] == [1]
 

@@ -13,15 +13,16 @@ from redis.backoff import NoBackoff
 
 from tests.redislock._helpers import until_waiting
 from tools.servers import RedisServer
-from ws_redislock import LeaderElection, MutexLock, _acquire
-from ws_redislock._calls import Caller
-from ws_redislock._hub import hub_for
-from ws_redislock._lease import boot_time
+from ws_redislock import LeaderElection, MutexLock
+from ws_redislock._coordination.coordinator import coordinator_for
+from ws_redislock._lease.lease import boot_time
+from ws_redislock._lock import acquisition
+from ws_redislock._redis.script_client import ScriptClient
 from ws_redislock.errors import UnavailableError
 
 
 class TestAcquire:
-    """Acquiring against odds."""
+    """AcquireProtocol against odds."""
 
     async def test_late_reply(self, redis7: Redis, monkeypatch: pytest.MonkeyPatch):
         """A reply that comes after its own lease acquires nothing, and leaves nothing on the server."""
@@ -29,7 +30,7 @@ class TestAcquire:
 
         with monkeypatch.context() as patch:
             now = boot_time
-            patch.setattr(_acquire, "boot_time", lambda: now() + 61)
+            patch.setattr(acquisition, "boot_time", lambda: now() + 61)
             assert not await lock.acquire()
 
         await lock.aclose()
@@ -41,10 +42,10 @@ class TestAcquire:
         assert await first.acquire()
         waiting = asyncio.create_task(second.acquire(None))
         await until_waiting(first)
-        hub = hub_for(redis7)
-        (token,) = hub._waiters
-        await second._abandon(hub, token, 5.0)
-        hub.hint([token])
+        coordinator = coordinator_for(redis7)
+        (token,) = coordinator._waiters
+        await second._abandon(coordinator, token, 5.0)
+        coordinator.hint([token])
 
         with pytest.raises(UnavailableError, match="gave up this acquisition"):
             await waiting
@@ -54,13 +55,13 @@ class TestAcquire:
 
     async def test_without_an_answer_from_replicas(self, redis7: Redis, monkeypatch: pytest.MonkeyPatch):
         """Without an answer about the replicas the lock is not held, and is undone on the server."""
-        confirmed = Caller.confirmed
+        confirmed = ScriptClient.confirmed
 
         async def lose_reply(*args: Any, **kwargs: Any) -> Any:  # Any: passed on
             await confirmed(*args, **{**kwargs, "replicas": 0})
             raise exceptions.TimeoutError("the reply was lost")
 
-        monkeypatch.setattr(Caller, "confirmed", lose_reply)
+        monkeypatch.setattr(ScriptClient, "confirmed", lose_reply)
         lock = MutexLock(redis7, "k", 60, min_replicas=1)
 
         with pytest.raises(UnavailableError, match="gave no answer: the reply was lost"):

@@ -12,16 +12,16 @@ from redis.asyncio import Redis
 
 from tests.redislock._fakes import FakeHub
 from ws_redislock import LockLost, MutexLock
-from ws_redislock._held import Held
-from ws_redislock._hub import Hub
-from ws_redislock._lease import Lease
-from ws_redislock._scope import BodyScope
-from ws_redislock._watch import Watch
+from ws_redislock._coordination.coordinator import Coordinator
+from ws_redislock._lease.cancel_scope import CancelScope
+from ws_redislock._lease.lease import Lease
+from ws_redislock._lock.held import Held
+from ws_redislock._lock.renewal import RenewalWatchdog
 
 
 @pytest.fixture
-async def hub() -> FakeHub:
-    """Give a hub without a server."""
+async def coordinator() -> FakeHub:
+    """Give a coordinator without a server."""
     return FakeHub()
 
 
@@ -34,77 +34,85 @@ class Losses(list[str]):
 class TestWatch:
     """The watchdog, with a server and a clock of the test's own."""
 
-    def make(self, hub: FakeHub) -> tuple[Watch, Lease, Losses]:
-        """Watch a lease of 30 s."""
+    def make(self, coordinator: FakeHub) -> tuple[RenewalWatchdog, Lease, Losses]:
+        """RenewalWatchdog a lease of 30 s."""
         losses = Losses()
-        lease = Lease(30.0, sent_at=hub.clock.now)
-        watch = Watch(cast("Hub", hub), lease, "t", keys=(b"k",), args=("t",), target=losses, clock=hub.clock)
+        lease = Lease(30.0, sent_at=coordinator.clock.now)
+        watch = RenewalWatchdog(
+            cast("Coordinator", coordinator),
+            lease,
+            "t",
+            keys=(b"k",),
+            args=("t",),
+            target=losses,
+            clock=coordinator.clock,
+        )
         watch.start()
         return watch, lease, losses
 
-    async def test_stopped_during_a_look(self, hub: FakeHub):
+    async def test_stopped_during_a_look(self, coordinator: FakeHub):
         """A watch that is stopped cancels its renewal."""
-        watch, lease, losses = self.make(hub)
+        watch, lease, losses = self.make(coordinator)
         watch.look()
         await asyncio.sleep(0)
         watch.stop()
-        await asyncio.wait(hub.tasks)
-        assert hub.tasks[0].cancelled()
+        await asyncio.wait(coordinator.tasks)
+        assert coordinator.tasks[0].cancelled()
         assert not losses
-        assert not hub.clock.timers
+        assert not coordinator.clock.timers
         lease.end()
         watch.look()
-        assert len(hub.tasks) == 1  # nothing to look at any more
+        assert len(coordinator.tasks) == 1  # nothing to look at any more
 
-    async def test_renewed_after_the_deadline(self, hub: FakeHub):
+    async def test_renewed_after_the_deadline(self, coordinator: FakeHub):
         """A lease that is over by the clock is lost without asking, and only once."""
-        watch, _, losses = self.make(hub)
-        hub.clock.now += 30
+        watch, _, losses = self.make(coordinator)
+        coordinator.clock.now += 30
         assert not await watch.renew()
         assert not await watch.renew()
         assert losses == ["its deadline passed before it could be renewed"]
 
-    async def test_answered_after_the_deadline(self, hub: FakeHub):
+    async def test_answered_after_the_deadline(self, coordinator: FakeHub):
         """A renewal whose reply is seen after the deadline comes too late."""
-        watch, _, losses = self.make(hub)
+        watch, _, losses = self.make(coordinator)
 
         def late() -> list[int]:
-            hub.clock.now += 30
+            coordinator.clock.now += 30
             return [1]
 
-        hub.once = late
+        coordinator.once = late
         assert not await watch.renew()
         assert losses == ["its deadline passed before the renewal was answered"]
 
-    async def test_released_meanwhile(self, hub: FakeHub):
+    async def test_released_meanwhile(self, coordinator: FakeHub):
         """A renewal that is answered after the lock was given back renews nothing and loses nothing."""
-        watch, lease, losses = self.make(hub)
+        watch, lease, losses = self.make(coordinator)
 
         def released() -> list[int]:
             lease.end()
             return [0]
 
-        hub.once = released
+        coordinator.once = released
         assert not await watch.renew()
         assert not losses
 
-    async def test_due_during_a_look(self, hub: FakeHub):
+    async def test_due_during_a_look(self, coordinator: FakeHub):
         """A renewal that is due while a look is under way waits for it, and a failed look is no loss."""
-        watch, lease, losses = self.make(hub)
+        watch, lease, losses = self.make(coordinator)
         replies: Iterator[list[int]] = iter([[1]])
 
         def fail() -> list[int]:
-            hub.once = lambda: next(replies)
+            coordinator.once = lambda: next(replies)
             raise exceptions.ConnectionError("gone")
 
-        hub.once = fail
+        coordinator.once = fail
         watch.look()
-        hub.clock.fire()
-        assert len(hub.tasks) == 1
-        await hub.tasks[0]
-        await hub.tasks[1]  # the look failed, and the renewal that was due came after it
+        coordinator.clock.fire()
+        assert len(coordinator.tasks) == 1
+        await coordinator.tasks[0]
+        await coordinator.tasks[1]  # the look failed, and the renewal that was due came after it
         assert not losses
-        assert lease.renew_at == hub.clock.now + 10
+        assert lease.renew_at == coordinator.clock.now + 10
         watch.stop()
 
 
@@ -147,7 +155,7 @@ class TestHeld:
         """A body that two locks want to cancel is cancelled once."""
 
         async def body() -> int:
-            scope = BodyScope()
+            scope = CancelScope()
             scope.cancel("one")
             scope.cancel("other")
             task = asyncio.current_task()

@@ -17,10 +17,11 @@ from tests.faults import FaultProxy
 from tests.redislock._helpers import until_waiting
 from tests.servers import StartServer
 from tools.servers import RedisServer
-from ws_redislock import FrequencyLimiter, MutexLock, _wire
-from ws_redislock._hub import hub_for
-from ws_redislock._resp import Push, PythonReader, encode, error_of, new_reader
-from ws_redislock._timers import Timers
+from ws_redislock import FrequencyLimiter, MutexLock
+from ws_redislock._coordination.coordinator import coordinator_for
+from ws_redislock._lease.timers import Timers
+from ws_redislock._redis import connection
+from ws_redislock._redis.resp import Push, PythonReader, encode, error_of, new_reader
 from ws_redislock.errors import UnavailableError
 
 REPLIES: list[tuple[bytes, object]] = [
@@ -136,7 +137,7 @@ class TestWire:
         async with Redis.from_url(any_redis.url, protocol=3) as client:
             lock = MutexLock(client, "k", 60)
             await lock.acquire()
-            wire = hub_for(client).caller._wire
+            wire = coordinator_for(client).scripts._shared
             assert wire is not None
             await wire.call(("CLIENT", "TRACKING", "ON", "BCAST"), 1.0)
             assert all([await lock.renew() for _ in range(20)])
@@ -145,10 +146,10 @@ class TestWire:
 
     async def test_is_given_back_when_idle(self, redis: Redis, monkeypatch: pytest.MonkeyPatch):
         """After a while without calls the pool has its connection again, and it is whole."""
-        monkeypatch.setattr(_wire, "IDLE", 0.05)
+        monkeypatch.setattr(connection, "IDLE", 0.05)
         lock = MutexLock(redis, "k", 60)
         await lock.acquire()
-        wire = hub_for(redis).caller._wire
+        wire = coordinator_for(redis).scripts._shared
         assert wire is not None
 
         while wire._link is not None:  # noqa: ASYNC110 - a timer does it
@@ -164,7 +165,7 @@ class TestWire:
         """However often the connection is made anew, one timer waits for it to be idle."""
         lock = MutexLock(redis, "k", 60)
         assert await lock.acquire()
-        wire = hub_for(redis).caller._wire
+        wire = coordinator_for(redis).scripts._shared
         assert wire is not None
 
         for _ in range(5):
@@ -235,7 +236,7 @@ class TestWire:
         """READONLY gives the connection up: the master is asked for anew."""
         lock = MutexLock(redis7, "k", 60)
         await lock.acquire()
-        wire = hub_for(redis7).caller._wire
+        wire = coordinator_for(redis7).scripts._shared
         assert wire is not None
         link = wire._link
         assert link is not None
@@ -359,7 +360,7 @@ class TestOtherClients:
 
         async with HidingRedis.from_url(any_redis.url) as client:
             with pytest.raises(exceptions.ConnectionError, match="interrupted"):
-                await hub_for(client).caller._send(("PING",), 0.01)
+                await coordinator_for(client).scripts._send(("PING",), 0.01)
 
         task = asyncio.current_task()
         assert task is not None

@@ -1,6 +1,6 @@
 """Redis locks that tell their holder when the lease is lost, and rate limiters."""
 
-from ws_redislock._held import Held as Held
+from ws_redislock._lock.held import Held as Held
 from ws_redislock.claims import RunClaim as RunClaim
 from ws_redislock.claims import RunClaims as RunClaims
 from ws_redislock.errors import LockLost as LockLost

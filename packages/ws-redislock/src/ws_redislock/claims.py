@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from ws_redislock._calls import Caller, RedisSource, Reply, caller_for, check_flow
-from ws_redislock._keys import check_name, plain, tagged
-from ws_redislock._script import load
+from ws_redislock._redis.keys import check_name, plain, tagged
+from ws_redislock._redis.script_client import RedisSource, Reply, ScriptClient, check_flow, script_client_for
+from ws_redislock._redis.scripts import load
 from ws_redislock.errors import ConfigError
 
 __all__ = ("RunClaim", "RunClaims")
@@ -54,7 +54,7 @@ class RunClaims:
         self._claimer = ""
         self._serial = itertools.count(1)
         self._unanswered: dict[str, str] = {}
-        self._caller: Caller | None = None
+        self._scripts: ScriptClient | None = None
         self._flow: object = None
         self._owned: Any = None  # Any: the client made from a URL, of the driver's untyped make
 
@@ -160,7 +160,7 @@ class RunClaims:
 
     async def aclose(self) -> None:
         """Close an own client."""
-        client, self._owned, self._caller = self._owned, None, None
+        client, self._owned, self._scripts = self._owned, None, None
 
         if client is not None:
             await client.aclose()
@@ -200,16 +200,16 @@ class RunClaims:
         )
         return reply
 
-    def _bind(self) -> Caller:
-        if self._caller is None:
-            self._caller, self._flow, self._owned = caller_for(self._source)
+    def _bind(self) -> ScriptClient:
+        if self._scripts is None:
+            self._scripts, self._flow, self._owned = script_client_for(self._source)
             # Not earlier: workers forked from one parent would otherwise be one and the same claimer.
             self._claimer = f"{secrets.token_hex(8)}."
             self._unanswered.clear()
         else:
             check_flow(self._flow, "RunClaims")
 
-        return self._caller
+        return self._scripts
 
     def _key(self, run_id: str) -> bytes:
         return tagged(self._kind, plain(check_name(run_id, "run"))).encode()

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
-from ws_redislock._calls import HOPELESS, RedisSource
-from ws_redislock._held import Held
-from ws_redislock._hold import Hold
+from ws_redislock._lock.held import Held
+from ws_redislock._lock.hold import Hold
+from ws_redislock._redis.script_client import HOPELESS, RedisSource
 from ws_redislock.errors import LockLost, UnavailableError
 from ws_redislock.mutex import MutexLock
 from ws_redislock.observe import LockObserver

@@ -21,10 +21,10 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
-from ws_redislock._calls import Caller, RedisSource, caller_for, check_flow
-from ws_redislock._keys import check_name, plain, tagged
-from ws_redislock._lease import Clock
-from ws_redislock._script import load
+from ws_redislock._lease.lease import Clock
+from ws_redislock._redis.keys import check_name, plain, tagged
+from ws_redislock._redis.script_client import RedisSource, ScriptClient, check_flow, script_client_for
+from ws_redislock._redis.scripts import load
 from ws_redislock.errors import ConfigError, UnavailableError, UsageError
 
 __all__ = ("FrequencyLimiter", "RateLimiter", "SlidingWindowLimiter", "TokenBucketLimiter", "Verdict")
@@ -102,7 +102,7 @@ class RateLimiter:
         self._cache_size = deny_cache
         self._denied: OrderedDict[tuple[str, int], tuple[float, Verdict]] = OrderedDict()
         self._clock = clock
-        self._caller: Caller | None = None
+        self._scripts: ScriptClient | None = None
         self._flow: object = None
         self._owned: Any = None  # Any: the client made from a URL, of the driver's untyped make
 
@@ -166,23 +166,23 @@ class RateLimiter:
         for known in [known for known in self._denied if known[0] == key]:
             del self._denied[known]
 
-        caller = self._bind()
-        await caller.delete(self._key(key), self._timeout)
+        scripts = self._bind()
+        await scripts.delete(self._key(key), self._timeout)
 
     async def aclose(self) -> None:
         """Close an own client."""
-        client, self._owned, self._caller = self._owned, None, None
+        client, self._owned, self._scripts = self._owned, None, None
 
         if client is not None:
             await client.aclose()
 
-    def _bind(self) -> Caller:
-        if self._caller is None:
-            self._caller, self._flow, self._owned = caller_for(self._source)
+    def _bind(self) -> ScriptClient:
+        if self._scripts is None:
+            self._scripts, self._flow, self._owned = script_client_for(self._source)
         else:
             check_flow(self._flow, "limiter")
 
-        return self._caller
+        return self._scripts
 
     def _key(self, key: str) -> bytes:
         return _redis_key(self._kind, key if type(key) is str else plain(check_name(key, "limiter key")))
@@ -200,10 +200,10 @@ class RateLimiter:
         if self._denied and (known := self._known_denial(key, cost)) is not None:
             return known
 
-        caller = self._bind()
+        scripts = self._bind()
 
         try:
-            reply = await caller.hit(
+            reply = await scripts.hit(
                 load(self._script_name),
                 redis_key,
                 self._args,

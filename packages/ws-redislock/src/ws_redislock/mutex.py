@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ws_redislock._calls import RedisSource
-from ws_redislock._held import Held, OnLost
-from ws_redislock._lock import BaseLock
-from ws_redislock._options import options_of
+from ws_redislock._lock.base import BaseLock
+from ws_redislock._lock.held import Held, OnLost
+from ws_redislock._lock.options import options_of
+from ws_redislock._redis.script_client import RedisSource
 from ws_redislock.observe import LockObserver
 
 __all__ = ("Held", "MutexLock")
@@ -21,7 +21,7 @@ class MutexLock(BaseLock):
     renewed while its event loop lives; when it is lost, the holder is told at once. The `fence`
     of each acquisition is larger than all before it, so that a store can refuse late writes.
 
-    Use one object per acquisition. Objects are cheap; all those on one client share a hub.
+    Use one object per acquisition. Objects are cheap; all those on one client share a coordinator.
 
     Args:
         redis: A ``redis.asyncio.Redis`` (or cluster client), a pool with such a client as

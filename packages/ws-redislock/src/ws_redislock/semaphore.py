@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ws_redislock._calls import RedisSource
-from ws_redislock._held import OnLost
-from ws_redislock._lock import BaseLock
-from ws_redislock._options import options_of
+from ws_redislock._lock.base import BaseLock
+from ws_redislock._lock.held import OnLost
+from ws_redislock._lock.options import options_of
+from ws_redislock._redis.script_client import RedisSource
 from ws_redislock.errors import ConfigError
 from ws_redislock.observe import LockObserver
 

@@ -5,7 +5,7 @@ from ws_redislock.errors import LockLost as LockLost
 from ws_redislock.errors import LockNotAcquired as LockNotAcquired
 from ws_redislock.observe import CountingObserver as CountingObserver
 from ws_redislock.observe import LockObserver as LockObserver
-from ws_redislock.sync._held import Held as Held
+from ws_redislock.sync._lock.held import Held as Held
 from ws_redislock.sync.claims import RunClaim as RunClaim
 from ws_redislock.sync.claims import RunClaims as RunClaims
 from ws_redislock.sync.leader import LeaderElection as LeaderElection

@@ -11,9 +11,9 @@ from typing import Self
 
 from ws_redislock.errors import LockLost, UnavailableError
 from ws_redislock.observe import LockObserver
-from ws_redislock.sync._calls import HOPELESS, RedisSource
-from ws_redislock.sync._held import Held
-from ws_redislock.sync._hold import Hold
+from ws_redislock.sync._lock.held import Held
+from ws_redislock.sync._lock.hold import Hold
+from ws_redislock.sync._redis.script_client import HOPELESS, RedisSource
 from ws_redislock.sync.mutex import MutexLock
 
 __all__ = ("LeaderElection", "Term")

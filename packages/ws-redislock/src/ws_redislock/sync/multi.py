@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
-from ws_redislock._keys import check_name, plain
+from ws_redislock._redis.keys import check_name, plain
 from ws_redislock.errors import ConfigError, LockNotAcquired, UnavailableError, UsageError
 from ws_redislock.observe import LockObserver
-from ws_redislock.sync._calls import RedisSource
-from ws_redislock.sync._held import Held, OnLost
-from ws_redislock.sync._options import seconds
-from ws_redislock.sync._scope import BodyScope, all_done
+from ws_redislock.sync._lease.cancel_scope import CancelScope, all_done
+from ws_redislock.sync._lock.held import Held, OnLost
+from ws_redislock.sync._lock.options import seconds
+from ws_redislock.sync._redis.script_client import RedisSource
 from ws_redislock.sync.mutex import MutexLock
 
 __all__ = ("MultiHold", "MultiLock")
@@ -248,7 +248,7 @@ class MultiHold:
         self._locks = locks
         self._timeout = timeout
         self._all_held: list[Held] = []
-        self._scope: BodyScope | None = None
+        self._scope: CancelScope | None = None
 
     def __enter__(self) -> Mapping[str, int]:
         try:
@@ -263,7 +263,7 @@ class MultiHold:
                 f"{self._lock!r} was not free within {self._timeout} s", timeout=self._timeout
             )
 
-        self._scope = scope = BodyScope()
+        self._scope = scope = CancelScope()
         self._all_held = [lock.current() for lock in self._locks]
 
         for held in self._all_held:

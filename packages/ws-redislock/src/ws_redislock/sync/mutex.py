@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from ws_redislock.observe import LockObserver
-from ws_redislock.sync._calls import RedisSource
-from ws_redislock.sync._held import Held, OnLost
-from ws_redislock.sync._lock import BaseLock
-from ws_redislock.sync._options import options_of
+from ws_redislock.sync._lock.base import BaseLock
+from ws_redislock.sync._lock.held import Held, OnLost
+from ws_redislock.sync._lock.options import options_of
+from ws_redislock.sync._redis.script_client import RedisSource
 
 __all__ = ("Held", "MutexLock")
 
@@ -22,7 +22,7 @@ class MutexLock(BaseLock):
     renewed while its process lives. The `fence`
     of each acquisition is larger than all before it, so that a store can refuse late writes.
 
-    Use one object per acquisition. Objects are cheap; all those on one client share a hub.
+    Use one object per acquisition. Objects are cheap; all those on one client share a coordinator.
 
     Args:
         redis: A ``redis.Redis`` (or cluster client), a pool with such a client as

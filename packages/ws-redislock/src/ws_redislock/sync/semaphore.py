@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from ws_redislock.errors import ConfigError
 from ws_redislock.observe import LockObserver
-from ws_redislock.sync._calls import RedisSource
-from ws_redislock.sync._held import OnLost
-from ws_redislock.sync._lock import BaseLock
-from ws_redislock.sync._options import options_of
+from ws_redislock.sync._lock.base import BaseLock
+from ws_redislock.sync._lock.held import OnLost
+from ws_redislock.sync._lock.options import options_of
+from ws_redislock.sync._redis.script_client import RedisSource
 
 __all__ = ("Semaphore",)
 

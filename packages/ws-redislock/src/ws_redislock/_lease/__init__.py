@@ -1,0 +1,1 @@
+"""The arithmetic of leases, timers, and cancels; no Redis in here."""

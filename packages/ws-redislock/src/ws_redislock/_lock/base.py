@@ -1,0 +1,391 @@
+"""What all locks have in common: acquire, hold, release, and everything that can go wrong between."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+import warnings
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar, cast
+
+from redis.exceptions import ResponseError
+
+from ws_redislock._coordination.coordinator import Coordinator, Job, coordinator_for
+from ws_redislock._lease.cancel_scope import current_flow
+from ws_redislock._lease.lease import boot_time
+from ws_redislock._lock.acquisition import AcquireProtocol
+from ws_redislock._lock.held import Held
+from ws_redislock._lock.hold import Hold
+from ws_redislock._lock.options import LockOptions, seconds
+from ws_redislock._lock.status import BUDGET
+from ws_redislock._redis.keys import check_name, queue_keys
+from ws_redislock._redis.script_client import TRANSIENT, CommandClient, RedisSource, refuse, resolve
+from ws_redislock.errors import UnavailableError, UsageError
+from ws_redislock.observe import tell
+
+__all__ = ("BaseLock",)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_log = logging.getLogger("ws_redislock")
+
+
+class BaseLock(AcquireProtocol):
+    """
+    One user's handle on one lock; use it for one acquisition at a time.
+
+    Args:
+        redis: A client of ``redis.asyncio``, a pool that holds one, or a URL.
+        name: The lock's name, 1 to 512 bytes of UTF-8.
+        options: The checked options.
+        kind: What kind of lock this is; each kind has names of its own.
+        exclusive: Whether nobody else may hold it.
+        limit: How many may hold it otherwise.
+    """
+
+    def __init__(  # noqa: PLR0913 - options, keyword-only
+        self,
+        redis: RedisSource,
+        name: str,
+        options: LockOptions,
+        *,
+        kind: str,
+        exclusive: bool,
+        limit: int,
+    ) -> None:
+        self._source = redis
+        self._options = options
+        self._exclusive = exclusive
+        self._name = name
+        self._lease_ms = max(1, round(options.expire * 1000))
+        self._delay_ms = round(options.lock_delay * 1000)
+        self._heartbeat_ms = round(options.heartbeat * 1000)
+        self._limit = limit
+        self._spec = queue_keys(kind, check_name(name), self._heartbeat_ms, limit, self._delay_ms)
+        self._keys = self._spec.keys
+        self._coordinator: Coordinator | None = None
+        self._owned: Any = None  # Any: the client made from a URL, of the driver's untyped make
+        self._held: Held | None = None
+        self._depth = 0
+        self._acquiring = False
+        self._entered = False
+        self._settling: set[Job] = set()
+
+    def __repr__(self) -> str:
+        state = f"held, {self.remaining:.3f} s left" if self.locked else "not held"
+        return f"<{type(self).__name__} {self._name!r} {state}>"
+
+    def __del__(self) -> None:
+        # Nobody can release it any more, so it must not be renewed for ever; its lease ends by itself.
+        held = self.__dict__.get("_held")
+
+        if held is not None and held.locked:
+            held._forsake()
+            warnings.warn(
+                f"{self!r} was dropped while it was held: release it, or use `async with`",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+
+    async def __aenter__(self) -> Self:
+        """Enter without acquiring; leaving releases the lock if it is held."""
+        self._entered = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._entered = False
+        await self.aclose()
+
+    @property
+    def name(self) -> str:
+        """The lock's name."""
+        return self._name
+
+    @property
+    def expire(self) -> float:
+        """The lease in seconds."""
+        return self._options.expire
+
+    @property
+    def locked(self) -> bool:
+        """Whether this object holds the lock now, by the clock; no I/O."""
+        return self._held is not None and self._held.locked
+
+    @property
+    def remaining(self) -> float:
+        """Seconds for which the lease is still valid; 0 when it is not held."""
+        return 0.0 if self._held is None else self._held.remaining
+
+    @property
+    def fence(self) -> int:
+        """
+        The fencing token of the current acquisition, larger than all before it.
+
+        Raises:
+            UsageError: The lock was not acquired.
+        """
+        return self.current().fence
+
+    def current(self) -> Held:
+        """
+        Return the current acquisition.
+
+        Raises:
+            UsageError: The lock was not acquired.
+        """
+        if self._held is None:
+            raise UsageError(
+                f"lock {self._name!r} is not held by this object: acquire it first", lock=self._name
+            )
+
+        return self._held
+
+    def _holds(self, held: Held) -> bool:
+        """Tell whether an acquisition is this object's current one."""
+        return self._held is held
+
+    def _fresh(self) -> Self:
+        """Return a new object for another acquisition of the same lock, with the same options."""
+        clone = copy.copy(self)
+        unused: dict[str, Any] = {
+            "_coordinator": None,
+            "_owned": None,
+            "_held": None,
+            "_depth": 0,
+        }  # Any: as they are
+        clone.__dict__.update(unused, _acquiring=False, _entered=False, _settling=set())
+        return clone
+
+    def check(self) -> None:
+        """
+        Check that the lock is still held; no I/O.
+
+        Raises:
+            LockLost: The lease is over.
+            UsageError: The lock was not acquired.
+        """
+        self.current().check()
+
+    async def acquire(self, timeout: float | None = 0) -> bool:  # noqa: ASYNC109 - a lock's timeout ends its waiting, and leaves the queue in order
+        """
+        Acquire the lock.
+
+        Args:
+            timeout: Seconds to wait for it: 0 tries once, None waits for ever.
+
+        Returns:
+            Whether it is held now.
+
+        Raises:
+            UsageError: This object holds or acquires it already, or belongs to another loop.
+            UnavailableError: Redis could not be reached until the timeout (5 s when it tries
+                once), refuses, or takes longer to answer than the lease lasts.
+        """
+        if timeout is not None and timeout != 0:
+            seconds("timeout", timeout)
+
+        coordinator = self._bind()
+
+        if self._options.reentrant and self._reenter(coordinator):
+            return True
+
+        if self._held is not None and not self._held.lost:
+            raise UsageError(
+                f"lock {self._name!r} is held by this object already: use one object per acquisition, "
+                f"or reentrant=True",
+                lock=self._name,
+            )
+
+        if self._acquiring:
+            raise UsageError(
+                f"lock {self._name!r} is being acquired by this object already: "
+                f"use one object per acquisition",
+                lock=self._name,
+            )
+
+        self._acquiring = True
+
+        try:
+            return await self._acquire(coordinator, timeout)
+        finally:
+            self._acquiring = False
+
+    async def release(self) -> bool:
+        """
+        Give the lock back.
+
+        Returns:
+            Whether it was held until now; False when it had been lost.
+
+        Raises:
+            UnavailableError: Redis gave no answer. The lock is not held any more all the same;
+                releasing it goes on in the background until the lease ends.
+        """
+        held = self._held
+
+        if held is None:
+            return False
+
+        coordinator = self._bind()
+        self._depth -= 1
+        held.depth -= 1
+
+        if self._depth == 0:
+            self._held = None
+
+        if held.depth > 0:
+            return held.locked
+
+        if held.reentry in coordinator.reentrant and coordinator.reentrant[held.reentry] is held:
+            del coordinator.reentrant[held.reentry]
+
+        left = held._end()
+
+        if not left:
+            self._undo_late(coordinator, held)
+            return False
+
+        if self._options.observer is not None:
+            tell(self._options.observer.released, self._name, boot_time() - held.since)
+
+        return await self._send_release(coordinator, held, left)
+
+    async def renew(self) -> bool:
+        """
+        Begin the lease anew, beside what the watchdog does.
+
+        Returns:
+            Whether the lock is still held.
+
+        Raises:
+            UnavailableError: Redis gave no answer; the lease still runs.
+            UsageError: The lock was not acquired.
+        """
+        try:
+            return await self.current().renew()
+        except TRANSIENT as error:
+            raise UnavailableError(f"lock {self._name!r}: Redis gave no answer to RENEW: {error}") from error
+        except ResponseError as error:
+            refuse(error, "renew", ("lock", self._name))
+            raise
+
+    def hold(self, timeout: float | None = None) -> Hold:
+        """
+        Hold the lock for a block of code, which is cancelled when the lock is lost.
+
+        Args:
+            timeout: Seconds to wait for the lock: 0 tries once, None waits for ever.
+
+        Returns:
+            A context manager that yields a `Held`. It raises `LockNotAcquired` when the lock is
+            not free in time, and `LockLost` when the lease did not last until the block's end.
+        """
+        return Hold(self, timeout)
+
+    def wrap(
+        self, timeout: float | None = None
+    ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coroutine[Any, Any, R]]]:
+        """
+        Decorate a coroutine function: each call holds the lock on its own.
+
+        Args:
+            timeout: Seconds to wait for the lock, as in `hold`.
+
+        Returns:
+            The decorator.
+        """
+
+        def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+            @functools.wraps(function)
+            async def locked(*args: P.args, **kwargs: P.kwargs) -> R:
+                async with self._fresh() as lock, lock.hold(timeout):
+                    return await function(*args, **kwargs)
+
+            return locked
+
+        return decorate
+
+    async def aclose(self) -> None:
+        """Release the lock if it is held, wait for what goes on in the background, close an own client."""
+        try:
+            while self._held is not None:
+                await self.release()
+        finally:
+            await self._drain()
+
+    def _own_client(self) -> CommandClient | None:
+        """Return the client that this object closes: one made from a URL."""
+        self._bind()
+        return cast("CommandClient | None", self._owned)
+
+    def _work_on(self, source: RedisSource) -> None:
+        """Use another client from now on, with a coordinator of its own."""
+        self._source = source
+        self._coordinator = None
+
+    async def _rest(self, seconds: float) -> None:
+        """Let time pass."""
+        await self._bind().sleep(seconds)
+
+    async def _part(self) -> None:
+        """Close a client of its own after a ``hold()``, unless the object is in a block of its own."""
+        if self._owned is not None and self._held is None and not self._entered:
+            await self.aclose()
+
+    def _bind(self) -> Coordinator:
+        """Return the coordinator; the object belongs to the loop of its first use from then on."""
+        if self._coordinator is None:
+            client, owned = resolve(self._source)
+            coordinator = coordinator_for(client)
+
+            if coordinator.scripts.cluster and self._options.min_replicas:
+                raise UsageError(
+                    f"lock {self._name!r}: min_replicas works with a master and its replicas, not a cluster",
+                    lock=self._name,
+                )
+
+            self._coordinator = coordinator
+
+            if owned:
+                self._owned = client
+        else:
+            self._coordinator.check_flow(self._name)
+
+        return self._coordinator
+
+    def _reenter(self, coordinator: Coordinator) -> bool:
+        held = coordinator.reentrant.get((self._keys.shared[0], current_flow()))
+
+        if held is None or not held.locked or (self._held is not None and self._held is not held):
+            return False
+
+        self._held = held
+        self._depth += 1
+        held.depth += 1
+        return True
+
+    async def _drain(self) -> None:
+        if self._coordinator is None:
+            return
+
+        try:
+            await self._coordinator.join(self._settling, BUDGET)
+        finally:
+            if self._owned is not None:
+                client, self._owned, coordinator, self._coordinator = (
+                    self._owned,
+                    None,
+                    self._coordinator,
+                    None,
+                )
+
+                try:
+                    await coordinator.aclose()
+                finally:
+                    await client.aclose()

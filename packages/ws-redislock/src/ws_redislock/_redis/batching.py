@@ -1,0 +1,190 @@
+"""Many calls in one script, when many tasks call at the same time.
+
+What a free lock or a hit on a limiter costs then is not the work but the call. So the calls of one
+turn of the loop go together. A call that is not the simple case, and every call after an error, is
+made again by itself; all of them may be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from redis import exceptions
+
+from ws_redislock._lease.lease import boot_time
+from ws_redislock._redis.scripts import Script, load
+
+__all__ = ("Batch", "Fast", "FastBatch", "HitBatch")
+
+_log = logging.getLogger("ws_redislock")
+
+Argument: TypeAlias = "str | bytes | int"
+Send: TypeAlias = "Callable[[tuple[Argument, ...], float], Awaitable[Any]]"  # Any: a script's reply
+
+Fast: TypeAlias = tuple[str, str, int, int]
+"""Kind ("E" or "R"), token, and two numbers; see ``fast.lua``."""
+
+SEVERAL = 32
+"""Calls after which a batch is sent although the loop's turn goes on: the server works on it meanwhile."""
+
+PATIENCE = 1.0
+"""Seconds that a batch may take at most."""
+
+Call = TypeVar("Call")
+Answer = TypeVar("Answer")
+
+
+class Batch(ABC, Generic[Call, Answer]):
+    """
+    Collects calls and sends them together.
+
+    Args:
+        send: Sends a command within so many seconds.
+        script: The script that does them.
+    """
+
+    __slots__ = ("_calls", "_loop", "_script", "_send", "_tasks", "_within")
+
+    def __init__(self, send: Send, script: Script) -> None:
+        self._send = send
+        self._script = script
+        self._loop = asyncio.get_running_loop()
+        self._calls: list[tuple[Call, asyncio.Future[Answer | None]]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._within = PATIENCE
+
+    def add(self, call: Call, within: float) -> asyncio.Future[Answer | None]:
+        """
+        Add a call.
+
+        Args:
+            call: The call.
+            within: Seconds that it may take; the most impatient one decides for all.
+
+        Returns:
+            A future that gets its answer, or None when it must be made by itself. It fails when
+            Redis gave no answer: then the call may have been done or not.
+        """
+        future: asyncio.Future[Answer | None] = self._loop.create_future()
+        self._calls.append((call, future))
+
+        self._within = min(self._within, within)
+
+        if len(self._calls) == 1:
+            self._loop.call_soon(self._flush)
+        elif len(self._calls) >= SEVERAL:
+            self._flush()
+
+        return future
+
+    def _flush(self) -> None:
+        if self._calls:
+            calls, self._calls = self._calls, []
+            within, self._within = self._within, PATIENCE
+            task = self._loop.create_task(self._run(calls, within))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, calls: list[tuple[Call, asyncio.Future[Answer | None]]], within: float) -> None:
+        keys, args = self._command([call for call, _ in calls])
+        began = sent_at = boot_time()
+        reply: Sequence[int] = ()
+        failure: Exception | None = None
+
+        try:
+            try:
+                reply = await self._send(("EVALSHA", self._script.sha, len(keys), *keys, *args), within)
+            except exceptions.NoScriptError:
+                sent_at = boot_time()
+                left = max(0.001, within - (sent_at - began))
+                reply = await self._send(("EVAL", self._script.text, len(keys), *keys, *args), left)
+        except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001 - each caller asks again, and sees then what is wrong
+            _log.debug("%d calls that went together failed: %r", len(calls), error)
+        finally:
+            for index, (call, future) in enumerate(calls):
+                if future.done():
+                    continue
+
+                if failure is not None:
+                    future.set_exception(failure)
+                else:
+                    future.set_result(self._answer(call, reply, index, sent_at) if reply else None)
+
+    @abstractmethod
+    def _command(self, calls: list[Call]) -> tuple[Sequence[bytes], Sequence[Argument]]:
+        """Return the keys and arguments for many calls."""
+
+    @abstractmethod
+    def _answer(self, call: Call, reply: Sequence[int], index: int, sent_at: float) -> Answer | None:
+        """Take one call's answer out of the reply."""
+
+
+class FastBatch(Batch[tuple[Sequence[bytes], Fast], tuple[float, list[Any]]]):
+    """
+    ENTERs and RELEASEs of locks that nobody else is at.
+
+    An answer is the time before the call was sent, and the reply that the script for it alone
+    would have given. Any: as the replies of those.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, send: Send) -> None:
+        super().__init__(send, load("fast"))
+
+    def _command(
+        self, calls: list[tuple[Sequence[bytes], Fast]]
+    ) -> tuple[Sequence[bytes], Sequence[Argument]]:
+        keys: list[bytes] = []
+        args: list[Argument] = []
+
+        for of_lock, fast in calls:
+            keys += (of_lock[0], of_lock[1], of_lock[3], of_lock[4])
+            args += fast
+
+        return keys, args
+
+    def _answer(
+        self, call: tuple[Sequence[bytes], Fast], reply: Sequence[int], index: int, sent_at: float
+    ) -> tuple[float, list[Any]] | None:
+        done = reply[index]
+
+        if not done:
+            return None
+
+        return sent_at, [1, done] if call[1][0] == "E" else [1]
+
+
+class HitBatch(Batch[tuple[bytes, int], Sequence[int]]):
+    """
+    Hits on the keys of one limiter: key and cost of each.
+
+    Args:
+        send: Sends a command within so many seconds.
+        script: The limiter's script.
+        args: Its arguments before the costs.
+    """
+
+    __slots__ = ("_args",)
+
+    def __init__(self, send: Send, script: Script, args: tuple[int, ...]) -> None:
+        super().__init__(send, script)
+        self._args = args
+
+    def _command(self, calls: list[tuple[bytes, int]]) -> tuple[Sequence[bytes], Sequence[Argument]]:
+        return [key for key, _ in calls], [*self._args, *(cost for _, cost in calls)]
+
+    def _answer(
+        self,
+        call: tuple[bytes, int],  # noqa: ARG002 - the base's signature
+        reply: Sequence[int],
+        index: int,
+        sent_at: float,  # noqa: ARG002 - the base's signature
+    ) -> Sequence[int]:
+        return reply[4 * index : 4 * index + 4]

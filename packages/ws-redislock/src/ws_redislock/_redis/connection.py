@@ -1,0 +1,373 @@
+"""One connection of the user's own pool, shared by all calls of a coordinator.
+
+redis-py leases a connection for every command and waits for its reply before the next. Here all
+callers write to one connection as they come, and replies are matched in order. The connection is
+made, authenticated and closed by redis-py; this only sits in place of its stream protocol while
+it is leased. A caller that is cancelled leaves a tombstone behind, whose reply is dropped.
+
+Where the pool has no connection to spare, one is made beside it, and closed when nobody waits for a
+reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import weakref
+from collections import deque
+from typing import Any, cast
+
+from redis import exceptions
+
+from ws_redislock._redis.resp import encode, new_reader
+from ws_redislock._redis.spare_connection import SpareConnections, has_room, is_small
+
+__all__ = ("SharedConnection",)
+
+IDLE = 10.0
+"""Seconds after which an unused connection goes back to its pool."""
+
+CONNECTING = 5.0
+"""Seconds that connecting may take at first, with the driver's own repetitions; twice as long after each
+time that was too short."""
+
+LONGEST = 20.0
+"""Seconds that connecting may take at most."""
+
+MANY = 6
+"""Commands after which the server gets work while the loop's turn still goes on."""
+
+
+_connections: weakref.WeakValueDictionary[tuple[int, int, int], SharedConnection] = (
+    weakref.WeakValueDictionary()
+)
+
+
+class SharedConnection:
+    """
+    Sends commands over one leased connection, and leases another when it breaks.
+
+    All who work on one pool in one event loop share it, see `to`. It lives as long as one of
+    them does, and as long as it has a connection: the timer that gives it back refers to it.
+
+    Args:
+        pool: The connection pool of a plain ``redis.asyncio.Redis``.
+    """
+
+    def __init__(self, pool: Any) -> None:  # Any: the driver types its pool for its own use only
+        self._pool = pool
+        self._loop = asyncio.get_running_loop()
+        self._link: PipelinedProtocol | None = None
+        self._connecting: asyncio.Task[PipelinedProtocol] | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._used = False
+        self._patience = CONNECTING
+        self._wanting = 0
+
+    @staticmethod
+    def fits(pool: Any) -> bool:  # Any: as above
+        """Tell whether a pool is one of redis-py's."""
+        return all(
+            hasattr(pool, name)
+            for name in ("can_get_connection", "get_connection", "make_connection", "max_connections")
+        )
+
+    @staticmethod
+    def to(pool: Any) -> SharedConnection:  # Any: as above
+        """Return the one wire that a pool has in the running loop."""
+        identity = (os.getpid(), id(asyncio.get_running_loop()), id(pool))
+        wire = _connections.get(identity)
+
+        if wire is None:
+            wire = _connections[identity] = SharedConnection(pool)
+
+        return wire
+
+    async def call(self, command: tuple[str | bytes | int, ...], within: float) -> Any:  # Any: any reply
+        """
+        Send a command and wait for its reply.
+
+        Args:
+            command: Its name and arguments.
+            within: Seconds for all of it.
+
+        Returns:
+            The reply.
+
+        Raises:
+            TimeoutError: There was no reply in time.
+            redis.exceptions.RedisError: The connection broke, or the server refused.
+        """
+        link = self._link
+
+        if link is None or link.closed:
+            end = self._loop.time() + within
+            link = await self._connect_until(end)
+            within = max(0.001, end - self._loop.time())
+
+        self._used = True
+        reply = await link.call(encode(command), within)
+
+        if isinstance(reply, exceptions.RedisError):
+            if isinstance(reply, exceptions.ReadOnlyError | exceptions.AuthenticationError):
+                link.abort()  # a master that became a replica: ask anew who the master is
+
+            raise reply
+
+        return reply
+
+    async def _connect_until(self, end: float) -> PipelinedProtocol:
+        self._wanting += 1
+
+        try:
+            async with asyncio.timeout_at(end):
+                link = await self._connect()
+        except BaseException:
+            self._wanting -= 1
+            self._end_unwanted()
+            raise
+
+        self._wanting -= 1
+        return link
+
+    async def _connect(self) -> PipelinedProtocol:
+        """Lease one connection for all who want one now; a cancelled caller does not stop it."""
+        if self._connecting is None or self._connecting.done():
+            self._connecting = self._loop.create_task(self._lease())
+            # Callers that gave up meanwhile do not ask for its error.
+            self._connecting.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+        return await asyncio.shield(self._connecting)
+
+    async def _lease(self) -> PipelinedProtocol:
+        brief = is_small(self._pool) or not has_room(self._pool)
+        pool: Any = SpareConnections(self._pool) if brief else self._pool
+
+        try:
+            # A server that does not answer now may do so soon, but not on the connection that it ignored.
+            async with asyncio.timeout(self._patience):
+                connection = await pool.get_connection()
+        except TimeoutError:
+            self._patience = min(2 * self._patience, LONGEST)
+            raise
+
+        self._patience = CONNECTING
+
+        try:
+            self._link = link = PipelinedProtocol(pool, connection, brief=brief)
+        except BaseException:
+            await pool.release(connection)
+            raise
+
+        self._watch_idleness()
+        self._end_unwanted()
+        return link
+
+    def _end_unwanted(self) -> None:
+        """Close a brief connection that all have given up who waited for it."""
+        if not self._wanting and self._link is not None:
+            self._link.end_brief()
+
+    def _watch_idleness(self) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+
+        self._used = False
+        self._idle_timer = self._loop.call_later(IDLE, self._check_idleness)
+
+    def _check_idleness(self) -> None:
+        link = self._link
+        self._idle_timer = None
+
+        if link is None or link.closed:
+            self._link = None
+        elif self._used or link.busy:
+            self._watch_idleness()
+        else:
+            self._link = None
+            link.give_back()
+
+
+class _Call:
+    """One command on its way."""
+
+    __slots__ = ("deadline", "future", "sent")
+
+    def __init__(self, future: asyncio.Future[Any], sent: float, deadline: float) -> None:
+        self.future = future
+        self.sent = sent
+        self.deadline = deadline
+
+
+class PipelinedProtocol(asyncio.Protocol):
+    """
+    A leased connection: the protocol of its transport until it is given back.
+
+    Args:
+        pool: The pool that it came from.
+        connection: The connection.
+        brief: Whether it is closed as soon as nobody waits for a reply.
+    """
+
+    def __init__(self, pool: Any, connection: Any, *, brief: bool = False) -> None:  # Any: as above
+        self._brief = brief
+        self._pool = pool
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._calls: deque[_Call] = deque()
+        self._unsent: list[bytes] = []
+        self._reader, self._push = new_reader()
+        self._heard = self._loop.time()
+        self._release: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.closed = False
+        # The stream's transport and protocol have no public name in redis-py.
+        self._transport = cast("asyncio.Transport", connection._writer.transport)
+        self._before = cast("asyncio.Protocol", self._transport.get_protocol())
+        self._transport.set_protocol(self)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any reply is still to come."""
+        return bool(self._calls)
+
+    def call(self, data: bytes, within: float) -> asyncio.Future[Any]:
+        """Write a command; the future gets its reply."""
+        if self.closed:
+            raise exceptions.ConnectionError("the connection was lost before the call")
+
+        future: asyncio.Future[Any] = self._loop.create_future()
+        now = self._loop.time()
+        deadline = now + within
+        self._calls.append(_Call(future, now, deadline))
+
+        if self._timer is None or deadline < self._timer.when():
+            self._set_timer(deadline)
+
+        if self._brief:
+            future.add_done_callback(self.end_brief)
+
+        self._unsent.append(data)
+
+        if len(self._unsent) == 1:
+            self._loop.call_soon(self._flush)
+        elif len(self._unsent) >= MANY:
+            self._flush()
+
+        return future
+
+    def _flush(self) -> None:
+        """Write what came in this turn of the loop, at once."""
+        unsent, self._unsent = self._unsent, []
+
+        if unsent and not self.closed:
+            self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
+
+    def abort(self) -> None:
+        """Close the connection at once; calls on their way fail."""
+        if not self.closed:
+            self._transport.abort()
+            self._close(exceptions.ConnectionError("the connection was given up"))
+
+    def end_brief(self, _: object = None) -> None:
+        """Close a brief connection on which nobody waits, be it that all have given up."""
+        if self._brief and all(call.future.done() for call in self._calls):
+            self._close(exceptions.ConnectionError("the connection was closed after its last reply"))
+
+    def give_back(self) -> None:
+        """Let redis-py have the connection again."""
+        self.closed = True
+
+        if self._timer is not None:
+            self._timer.cancel()
+
+        self._transport.set_protocol(self._before)
+        self._release = self._loop.create_task(self._pool.release(self._connection))
+
+    def data_received(self, data: bytes) -> None:
+        """Match replies to calls, in order."""
+        self._heard = self._loop.time()
+        self._reader.feed(data)
+
+        try:
+            while (reply := self._reader.gets()) is not False:
+                if type(reply) is self._push or not self._calls:
+                    continue
+
+                future = self._calls.popleft().future
+
+                if not future.done():
+                    future.set_result(reply)
+        except exceptions.RedisError as error:
+            self._transport.abort()
+            self._close(exceptions.ConnectionError(f"the server does not speak Redis's protocol: {error}"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail what is on its way, and tell redis-py, which may wait for the end."""
+        self._close(
+            exceptions.ConnectionError(f"the connection to Redis was lost: {exc or 'closed by the server'}")
+        )
+        self._before.connection_lost(exc)
+
+    def eof_received(self) -> bool:
+        """Close when the server does."""
+        return False
+
+    def pause_writing(self) -> None:
+        """Say nothing: calls are short, and their number is bounded by the tasks that wait."""
+
+    def resume_writing(self) -> None:
+        """Say nothing, as above."""
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+        self._timer = self._loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        """End the calls that are overdue. One timer serves all calls, and is late for none."""
+        self._timer = None
+        now = self._loop.time()
+        dead = False
+        following = float("inf")
+
+        for call in self._calls:
+            if call.deadline > now:
+                following = min(following, call.deadline)
+                continue
+
+            dead = dead or self._heard <= call.sent
+
+            if not call.future.done():
+                call.future.set_exception(TimeoutError("no reply in time"))
+
+        if dead:
+            self.abort()  # nothing at all was heard since the call was sent
+        elif following < float("inf"):
+            self._set_timer(following)
+
+    def _close(self, error: Exception) -> None:
+        if self.closed:
+            return
+
+        self.closed = True
+        calls, self._calls = self._calls, deque()
+
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+        for call in calls:
+            if not call.future.done():
+                call.future.set_exception(error)
+
+        # Whether the task below still runs or the loop ends first, the streams are closed.
+        self._connection._close()  # disconnect() needs a running task
+        self._release = self._loop.create_task(self._clean_up())
+
+    async def _clean_up(self) -> None:
+        try:
+            await self._connection.disconnect(nowait=True)
+        finally:
+            await self._pool.release(self._connection)

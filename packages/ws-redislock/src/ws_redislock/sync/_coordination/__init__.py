@@ -1,0 +1,1 @@
+"""What all locks on one client share: tokens, wake-ups and heartbeats, for threads."""

@@ -1,0 +1,1 @@
+"""A lock: what its user calls, one acquisition, and the lease's renewal, for threads."""

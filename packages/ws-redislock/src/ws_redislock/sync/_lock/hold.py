@@ -1,0 +1,115 @@
+# Written by tools/generate_sync_locks.py from ws_redislock/_lock/hold.py; do not edit.
+"""Holding a lock for a block of code."""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+from typing import Protocol
+
+from ws_redislock.errors import LockNotAcquired, UnavailableError
+from ws_redislock.sync._lease.cancel_scope import CancelScope
+from ws_redislock.sync._lock.held import Held
+
+__all__ = ("Hold",)
+
+_log = logging.getLogger("ws_redislock")
+
+
+class Holdable(Protocol):
+    """What a hold works on: a lock."""
+
+    @property
+    def name(self) -> str:
+        """The lock's name."""
+        ...
+
+    def acquire(self, timeout: float | None = 0) -> bool:
+        """Acquire the lock."""
+        ...
+
+    def release(self) -> bool:
+        """Release the lock."""
+        ...
+
+    def current(self) -> Held:
+        """Return the current acquisition."""
+        ...
+
+    def _holds(self, held: Held) -> bool:
+        """Return whether an acquisition is the current one."""
+        ...
+
+    def _part(self) -> None:
+        """Close an own client after the block."""
+
+
+class Hold:
+    """The context manager of `BaseLock.hold`."""
+
+    __slots__ = ("_held", "_lock", "_scope", "_timeout")
+
+    def __init__(self, lock: Holdable, timeout: float | None) -> None:
+        self._lock = lock
+        self._timeout = timeout
+        self._held: Held | None = None
+        self._scope: CancelScope | None = None
+
+    def __enter__(self) -> Held:
+        self.acquire()
+        return self._enter()
+
+    def acquire(self) -> Held:
+        """Acquire the lock; the block that a loss cancels has not begun yet."""
+        try:
+            acquired = self._lock.acquire(self._timeout)
+        except BaseException:
+            self._lock._part()
+            raise
+
+        if not acquired:
+            self._lock._part()
+            raise LockNotAcquired(
+                f"lock {self._lock.name!r} was not free within {self._timeout:g} s",
+                lock=self._lock.name,
+                timeout=self._timeout,
+            )
+
+        held = self._held = self._lock.current()
+        return held
+
+    def _enter(self) -> Held:
+        """Begin the block: it is cancelled when the lock is lost, or was lost by now."""
+        held = self._held
+        assert held is not None  # noqa: S101 - tells the type checker
+        self._scope = CancelScope()
+        held._enter(self._scope)
+
+        if not held.locked:
+            self._scope.cancel(f"lock {held.name!r} was lost before the block began")
+
+        return held
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        held, scope = self._held, self._scope
+        assert held is not None  # noqa: S101 - tells the type checker
+        assert scope is not None  # noqa: S101 - the same
+        held._leave(scope)
+        kept = True
+
+        try:
+            ours = scope.leave(error)
+        finally:
+            try:
+                # The body may have given it back itself: that is no loss.
+                kept = self._lock.release() if self._lock._holds(held) else not held.lost
+            except UnavailableError as failure:
+                # The body's work was done under a valid lease, and that is what counts here.
+                _log.warning("%s", failure)
+            finally:
+                self._lock._part()
+
+        if not kept and (ours or error is None):
+            raise held._loss() from error

@@ -1,0 +1,168 @@
+# Written by tools/generate_sync_locks.py from ws_redislock/_lock/options.py; do not edit.
+"""The options that all locks share, checked before anything happens."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import warnings
+
+from ws_redislock.errors import ConfigError
+from ws_redislock.observe import LockObserver
+from ws_redislock.sync._lock.held import OnLost
+
+__all__ = ("LockOptions", "options_of", "seconds")
+
+SHORTEST = 0.01
+"""Seconds below which a lease is over before anybody hears of it."""
+
+LONGEST = 1e9
+"""Seconds beyond which no lease or timeout makes sense; far from the end of Redis's integers."""
+
+
+class LockOptions:
+    """
+    The options that all locks share, checked.
+
+    Args:
+        expire: Lease in seconds.
+        auto_renew: Whether the watchdog renews the lease every third of it.
+        heartbeat: Seconds after which a silent waiter counts as dead.
+        min_replicas: How many replicas must confirm an acquisition.
+        lock_delay: Seconds for which the lock stays closed after an involuntary loss.
+        reentrant: Whether the thread that holds the lock may acquire it again.
+        on_lost: Called when a lease is lost.
+        observer: Told of every event.
+    """
+
+    __slots__ = (
+        "auto_renew",
+        "expire",
+        "heartbeat",
+        "lock_delay",
+        "min_replicas",
+        "observer",
+        "on_lost",
+        "reentrant",
+    )
+
+    def __init__(  # noqa: PLR0913 - options, keyword-only
+        self,
+        expire: float,
+        *,
+        auto_renew: bool = True,
+        heartbeat: float = 10.0,
+        min_replicas: int = 0,
+        lock_delay: float = 0.0,
+        reentrant: bool = False,
+        on_lost: OnLost | None = None,
+        observer: LockObserver | None = None,
+    ) -> None:
+        self.expire: float = seconds("expire", expire, above=0.0)
+
+        if expire < SHORTEST:
+            raise ConfigError(
+                f"expire must be at least {SHORTEST:g} s, not {expire!r}: none outlives a round trip",
+                option="expire",
+                value=expire,
+            )
+
+        self.heartbeat: float = seconds("heartbeat", heartbeat, above=0.1)
+        self.lock_delay: float = seconds("lock_delay", lock_delay)
+        self.auto_renew: bool = _flag("auto_renew", auto_renew)
+        self.reentrant: bool = _flag("reentrant", reentrant)
+
+        if on_lost is not None and not callable(on_lost):
+            raise ConfigError(f"on_lost must be a function, not {on_lost!r}", option="on_lost", value=on_lost)
+
+        self.on_lost: OnLost | None = on_lost
+        self.observer: LockObserver | None = observer
+
+        if type(min_replicas) is not int or min_replicas < 0:
+            raise ConfigError(
+                f"min_replicas must be a whole number from 0, not {min_replicas!r}",
+                option="min_replicas",
+                value=min_replicas,
+            )
+
+        self.min_replicas: int = min_replicas
+
+        if expire < 0.5:
+            warnings.warn(
+                f"expire={expire!r} leaves {expire / 6:.3f} s for a renewal: "
+                f"a busy loop or network will lose it",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+
+def seconds(name: str, value: object, *, above: float | None = None) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigError(f"{name} must be seconds as a number, not {value!r}", option=name, value=value)
+
+    if value < 0 or (above is not None and value <= above):
+        bound = "at least 0" if above is None else f"more than {above:g}"
+        raise ConfigError(f"{name} must be {bound} seconds, not {value!r}", option=name, value=value)
+
+    if value > LONGEST:
+        raise ConfigError(
+            f"{name} must be at most {LONGEST:g} seconds (30 years), not {value!r}", option=name, value=value
+        )
+
+    return float(value)
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be True or False, not {value!r}", option=name, value=value)
+
+    return value
+
+
+@functools.lru_cache(maxsize=128, typed=True)
+def _plain_options(  # noqa: PLR0913, PLR0917 - the options, as the key of a cache
+    expire: float,
+    auto_renew: bool,  # noqa: FBT001 - as above
+    heartbeat: float,
+    min_replicas: int,
+    lock_delay: float,
+    reentrant: bool,  # noqa: FBT001 - as above
+) -> LockOptions:
+    """Return options without callbacks; remembered, since most locks are made with the same ones."""
+    return LockOptions(
+        expire,
+        auto_renew=auto_renew,
+        heartbeat=heartbeat,
+        min_replicas=min_replicas,
+        lock_delay=lock_delay,
+        reentrant=reentrant,
+    )
+
+
+def options_of(  # noqa: PLR0913 - options, keyword-only
+    expire: float,
+    *,
+    auto_renew: bool = True,
+    heartbeat: float = 10.0,
+    min_replicas: int = 0,
+    lock_delay: float = 0.0,
+    reentrant: bool = False,
+    on_lost: OnLost | None = None,
+    observer: LockObserver | None = None,
+) -> LockOptions:
+    """Return checked options; see `LockOptions`."""
+    if on_lost is None and observer is None and type(expire) in {int, float} and expire >= 0.5:
+        with contextlib.suppress(TypeError):  # what cannot be remembered cannot be right: say so below
+            return _plain_options(expire, auto_renew, heartbeat, min_replicas, lock_delay, reentrant)
+
+    return LockOptions(
+        expire,
+        auto_renew=auto_renew,
+        heartbeat=heartbeat,
+        min_replicas=min_replicas,
+        lock_delay=lock_delay,
+        reentrant=reentrant,
+        on_lost=on_lost,
+        observer=observer,
+    )

@@ -1,0 +1,1 @@
+"""How scripts reach Redis: clients, connections, keys and the scripts themselves, for threads."""
