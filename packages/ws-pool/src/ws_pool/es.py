@@ -171,7 +171,7 @@ class ElasticsearchPool(SharedClient[AsyncElasticsearch]):
             **arguments,
         )
 
-    async def _greet(self, client: AsyncElasticsearch) -> None:
+    async def _check_server(self, client: AsyncElasticsearch) -> None:
         try:
             info = await client.info()
         except (ApiError, TransportError, UnsupportedProductError) as error:

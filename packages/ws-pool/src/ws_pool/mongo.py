@@ -198,7 +198,7 @@ class MongoPool(SharedClient[Client]):
         )
         return client
 
-    async def _greet(self, client: Client) -> None:
+    async def _check_server(self, client: Client) -> None:
         try:
             await client.admin.command("ping")
         except PyMongoError as error:

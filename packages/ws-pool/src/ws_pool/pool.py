@@ -1,10 +1,10 @@
-"""The generic pool: connections of any kind, lent one at a time.
+"""The generic pool: connections of any kind, each used by one task at a time.
 
 `Pool` needs a `Connector`, which opens, checks and closes connections; the SQL pools of this
 distribution are built on it. All I/O of the pool (connect, ping, reset, close) runs in tasks that
-the pool owns. A task that asks for a connection only ever waits for a future, so it can be
-cancelled at any moment without a connection being lost, and it takes whichever comes first: one
-that is returned, one that is verified, or a new one.
+the pool owns. A task that acquires a connection only ever waits for a future, so it can be
+cancelled at any moment without a connection being lost, and it gets whichever comes first: one
+that is released, one that is verified, or a new one.
 
 This module knows no protocol and no driver.
 """
@@ -55,21 +55,21 @@ class Pool(Generic[T]):
         max_connecting: Most connections to open at once.
         ping_after: Seconds of idleness after which a connection is pinged before use.
         ping_timeout: Seconds for that ping, and for a reset.
-        max_lifetime: Seconds after which a connection is replaced, minus 2.5 to 10 % by chance
-            so that those opened together don't end together; None for no limit.
+        max_lifetime: Seconds after which a connection is replaced, less a random 2.5 to 10 %, so
+            that connections opened together are not closed together; None for no limit.
         max_idle: Seconds of idleness after which a connection above ``min_size`` is closed.
         leak_threshold: Seconds of one lease after which a warning shows where it was acquired;
             None (the default) does not record the place.
         on_open: Called with each new connection; may be a coroutine function.
-        on_acquire: Called with each connection lent.
-        on_release: Called with each connection given back.
+        on_acquire: Called with each connection that is acquired.
+        on_release: Called with each connection that is released.
         on_close: Called with each connection before it is closed. A hook that raises is logged;
             it never loses a connection.
-        is_refusal: Tells whether a connect failed because the server refuses us, as for a wrong
+        is_refusal: Returns whether a connect failed because the server refuses us, as for a wrong
             password: the pauses between attempts then grow to 30 s instead of 0.5 s.
-        is_lost: Tells of a connection that comes back dead whether the server has ended it, rather
-            than its user: all others are then verified before they are lent again.
-        clock: Gives the time in seconds; `time.monotonic` by default.
+        is_lost: Returns whether a connection that is released dead was ended by the server, not by
+            its user: all others are then verified before they are used again.
+        clock: Returns the time in seconds; `time.monotonic` by default.
 
     Example:
         ```python
@@ -122,28 +122,35 @@ class Pool(Generic[T]):
         self._ping_after = ping_after
         self._ping_timeout = ping_timeout
         self._clock = clock
-        options = PoolOptions(
-            connect_timeout, ping_after, ping_timeout, max_lifetime, max_idle, leak_threshold, is_refusal
-        )
         hooks = PoolHooks(name, on_open, on_acquire, on_release, on_close)
-        self._observed = any(wish is not None for wish in (on_acquire, on_release, leak_threshold))
+        options = PoolOptions(
+            name=name,
+            connector=connector,
+            connect_timeout=connect_timeout,
+            ping_after=ping_after,
+            ping_timeout=ping_timeout,
+            max_lifetime=max_lifetime,
+            max_idle=max_idle,
+            is_refusal=is_refusal,
+            is_lost=is_lost,
+            hooks=hooks,
+        )
+        self._observed = any(part is not None for part in (on_acquire, on_release, leak_threshold))
         self._state: PoolState[T] = PoolState(
             min_size=min_size, max_size=max_size, max_connecting=max_connecting
         )
         self._leak_detector: LeakDetector[T] = LeakDetector(name, self._state, leak_threshold)
         self._metrics: PoolMetrics[T] = PoolMetrics(name, self._state)
         self._leases = self._metrics.leases
-        self._maintainer = Maintainer(
-            name, connector, self._state, options, hooks, self._leak_detector, self._metrics.creates
+        self._maintainer: Maintainer[T] = Maintainer(
+            options, self._state, self._leak_detector, self._metrics.creates
         )
-        self._checkout = Checkout(
-            connector,
+        self._checkout: Checkout[T] = Checkout(
+            options,
             self._state,
             self._maintainer,
             self._metrics,
             self._leak_detector,
-            hooks,
-            is_lost,
             observed=self._observed,
         )
         self._warn_at = self._leak_detector.warn_at
@@ -172,12 +179,12 @@ class Pool(Generic[T]):
 
     @property
     def connector(self) -> Connector[T]:
-        """What opens and closes the connections."""
+        """The connector, which opens and closes the connections."""
         return self._connector
 
     @property
     def ping_timeout(self) -> float:
-        """Seconds that housekeeping waits for an answer of the server."""
+        """Seconds that maintenance waits for an answer of the server."""
         return self._ping_timeout
 
     @property
@@ -222,7 +229,7 @@ class Pool(Generic[T]):
 
     async def acquire(self, *, timeout: float | None = None) -> Lease[T]:  # noqa: ASYNC109 - a queue's own limit
         """
-        Take a connection; give it back with `release`. `lease` does both around a block.
+        Acquire a connection, to be given back with `release`. `lease` does both around a block.
 
         Args:
             timeout: Seconds to wait at most; the pool's ``acquire_timeout`` by default.
@@ -231,13 +238,15 @@ class Pool(Generic[T]):
             The lease.
 
         Raises:
-            AcquireTimeout: None was free in time; the message names the longest holders.
+            AcquireTimeout: No connection was free in time; the message names the longest holders.
             UnavailableError: The server is down.
             NotReadyError: The pool was not started.
             ClosedError: The pool was closed.
             UsageError: The pool belongs to another event loop, or to the process before a fork.
         """
-        task = current_task(self._loop)  # none when another loop runs: cheaper than to ask which one does
+        # None in any other loop, and when the pool is not open, since `_loop` is then a dummy: one
+        # call checks the loop, the process and the lifecycle, and returns the holder besides.
+        task = current_task(self._loop)
 
         if task is None:
             raise self._maintainer.unusable()
@@ -245,6 +254,9 @@ class Pool(Generic[T]):
         state = self._state
         now = self._now()
 
+        # The fast path, inlined because every statement passes it (tools/bench sql measures it): an
+        # idle connection that was used a moment ago is taken without a ping. The queue must be
+        # empty, or a newcomer would overtake a waiter.
         if state.idle and not state.waiters:
             entry = state.idle.pop()
 
@@ -267,16 +279,16 @@ class Pool(Generic[T]):
 
     def release(self, lease: Lease[T], *, discard: bool = False) -> None:
         """
-        Give a connection back. Never waits: what has to be done to it, the pool does by itself.
+        Give a connection back. Never waits: the pool resets or closes it in the background.
 
         Args:
             lease: What `acquire` returned.
             discard: Close the connection instead of keeping it.
 
         Raises:
-            UsageError: The lease was released before, or is another pool's.
+            UsageError: The lease was released before, or belongs to another pool.
         """
-        entry = lease._entry  # noqa: SLF001 - a lease is the pool's own half
+        entry = lease._entry  # noqa: SLF001 - a lease is a part of its pool
 
         if entry is None or lease._pool is not self:  # noqa: SLF001 - as above
             message = f"pool {self.name!r}: this connection was released before, or is not the pool's own"
@@ -295,8 +307,9 @@ class Pool(Generic[T]):
             self._checkout.take_back(entry)
             return
 
-        # The usual case, which is worth its own few lines: the connection is in order, and either
-        # goes to the head of the queue or to rest.
+        # The fast path, inlined like that of `acquire`: the connection is in order, and goes to the
+        # first waiter or becomes idle. These lines are HistogramBuilder.record, Maintainer.hand_over
+        # and PoolState.put_idle without their calls.
         used = now - entry.taken_at
         self._leases.counts[int(used * 1e6).bit_length()] += 1
         self._leases.total += used
@@ -317,31 +330,32 @@ class Pool(Generic[T]):
 
     def lease(self, *, timeout: float | None = None) -> LeaseContext[T]:
         """
-        Take a connection for the length of a block.
+        Acquire a connection for the length of a block.
 
         Args:
             timeout: Seconds to wait at most; the pool's ``acquire_timeout`` by default.
 
         Returns:
-            An async context manager that gives the connection.
+            An async context manager of the connection.
         """
         return LeaseContext(self, timeout)
 
     def expire(self) -> None:
-        """Replace all connections: idle ones now, leased ones when they come back."""
+        """Replace all connections: idle ones now, leased ones at their release."""
         self._maintainer.expire()
 
     async def health(self, *, timeout: float = 5.0) -> Health:  # noqa: ASYNC109 - part of the answer
         """
-        Ask the server over a connection of the pool.
+        Ping the server over a connection of the pool.
 
-        A pool whose connections are all in use, with nothing amiss, is healthy: the detail says so.
+        A pool whose connections are all in use, and whose server is not down, is healthy: the
+        detail says so.
 
         Args:
             timeout: Seconds; a server that does not answer in time is not healthy.
 
         Returns:
-            Whether it answers, with the time that took.
+            Whether it answers, with the latency.
         """
         if not self._maintainer.usable_here():
             return Health(ok=False, detail=str(self._maintainer.unusable()))
@@ -351,7 +365,7 @@ class Pool(Generic[T]):
         try:
             async with self.lease(timeout=timeout) as conn, asyncio.timeout(timeout):
                 await self._connector.ping(conn)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+        except Exception as error:  # noqa: BLE001 - any error is the result
             busy = isinstance(error, AcquireTimeout) and self.full and not self.down
             return Health(ok=busy, detail=describe(error), latency=self._now() - start)
 
@@ -359,13 +373,13 @@ class Pool(Generic[T]):
 
     async def close(self, *, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - leases get time to drain
         """
-        Refuse new acquires, wait for leases to come back, close everything.
+        Refuse new acquires, wait until all leases are released, close all connections.
 
         May be called again; when cancelled, it closes at once.
 
         Args:
-            timeout: Seconds for leases to come back; those left are terminated, and a warning names
-                their holders.
+            timeout: Seconds for leases to be released; those left are terminated, and a warning
+                names their holders.
         """
         maintainer = self._maintainer
 
@@ -377,7 +391,7 @@ class Pool(Generic[T]):
             if not maintainer.loop.is_closed():
                 raise maintainer.unusable()
 
-            self._finish()
+            self._finish()  # the pool's loop is gone: nothing is left that could be awaited
             return
 
         if self._closed is not None:
@@ -395,11 +409,11 @@ class Pool(Generic[T]):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def statistics(self) -> PoolStatistics:
-        """Give a frozen snapshot of the pool."""
+        """Return a frozen snapshot of the pool."""
         return self._metrics.snapshot(self._maintainer.recovery.failure)
 
     def _finish(self) -> list[asyncio.Task[None]]:
-        """Terminate what is left, and count how long it was in use."""
+        """Terminate what is left, count how long it was in use, and return the cancelled tasks."""
         for entry in self._state.leased:
             self._leases.record(self._now() - entry.taken_at)
 
@@ -418,7 +432,9 @@ class Pool(Generic[T]):
 
         message, loop = self._leak_detector.abandoned(entry), self._maintainer.loop
 
-        if not loop.is_closed():  # first, since the warning may be an error
+        # This runs in a destructor: any thread, any moment, even in the middle of `release`. So the
+        # pool's state is touched later, in its loop; and before the warning, which may be an error.
+        if not loop.is_closed():
             loop.call_soon_threadsafe(lambda: self._checkout.take_back(entry, discard=True))
 
         warnings.warn(message, ResourceWarning, stacklevel=3)

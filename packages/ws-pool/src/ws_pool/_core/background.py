@@ -1,4 +1,4 @@
-"""The tasks in which a pool does its I/O, and which connection is in whose hand."""
+"""The tasks and timers of a pool, and how tasks are cancelled for certain."""
 
 from __future__ import annotations
 
@@ -11,23 +11,21 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 from ws_pool._core.pool_state import PoolEntry
 
-__all__ = (
-    "BackgroundTasks",
-    "Timers",
-    "cancel_and_wait",
-    "is_cancelled",
-)
+__all__ = ("BackgroundTasks", "Timers", "cancel_and_wait", "is_cancelled")
+
+logger: Final = logging.getLogger("ws_pool")
 
 T = TypeVar("T")
+
+_AGAIN: Final = 0.2  # seconds after which a task that has not ended is cancelled once more
+_TRIES: Final = 25
 
 
 class BackgroundTasks(Generic[T]):
     """
-    The tasks of one pool. No context of a user is theirs.
+    The tasks in which one pool does its I/O. They run in a context of their own, not in a user's.
 
-    Args:
-        timers: Knows the loop.
-        lost: Called with the connection of a task that was cancelled before it began.
+    ``lost`` is called with the connection of a task that was cancelled before its first step.
     """
 
     __slots__ = ("_connects", "_lost", "_tasks", "_timers", "_unstarted")
@@ -43,17 +41,14 @@ class BackgroundTasks(Generic[T]):
         return len(self._tasks)
 
     def spawn(self, work: Coroutine[object, object, None], entry: PoolEntry[T] | None = None) -> None:
-        """
-        Begin a task.
-
-        Args:
-            work: What it does; the first of which is to tell `begun`.
-            entry: The connection that it works on; None when it opens one.
-        """
+        """Begin a task that works on ``entry``, and calls `started` first, or that opens a connection."""
+        # A task that is cancelled before its first step never runs its `finally`: its connection
+        # would be lost. The mark shows whether it has begun; it is an object of this very call,
+        # because the same connection may have a new task by the time this one is done.
         mark = object()
 
         if entry is not None:
-            self._unstarted[entry] = mark  # before there is a task: an eager one begins at once
+            self._unstarted[entry] = mark  # before the task exists: an eager one begins at once
 
         task = self._timers.loop.create_task(work, context=Context())
         self._tasks.add(task)
@@ -65,32 +60,22 @@ class BackgroundTasks(Generic[T]):
             self._tasks.discard(task)
             self._connects.discard(task)
 
-            if entry is not None and self._unstarted.get(entry) is mark:  # cancelled before its first step
+            if entry is not None and self._unstarted.get(entry) is mark:
                 del self._unstarted[entry]
                 self._lost(entry)
 
         task.add_done_callback(done)
 
     def started(self, entry: PoolEntry[T]) -> None:
-        """
-        Note that a connection's task has begun, and takes care of it from now on.
-
-        Args:
-            entry: The connection.
-        """
+        """Record that the task of a connection has begun, and takes care of it from now on."""
         self._unstarted.pop(entry, None)
 
     def cancel_connects(self) -> None:
-        """Cancel those who open a connection."""
+        """Cancel the tasks that open a connection."""
         self._cancel(self._connects)
 
     def cancel_all(self) -> list[asyncio.Task[None]]:
-        """
-        Cancel all.
-
-        Returns:
-            The tasks; they end within a few turns of the loop.
-        """
+        """Cancel all tasks and return them; they end within a few turns of the loop."""
         tasks = list(self._tasks)
         self._cancel(self._tasks)
         return tasks
@@ -102,7 +87,7 @@ class BackgroundTasks(Generic[T]):
 
 
 class Timers:
-    """Timers of one loop, each with a name; it also tells the time."""
+    """Named timers of one loop, and the clock of the pool."""
 
     __slots__ = ("_handles", "loop", "now")
 
@@ -115,27 +100,15 @@ class Timers:
         return name in self._handles
 
     def start(self, clock: Callable[[], float] | None) -> None:
-        """
-        Belong to the running loop from now on.
-
-        Args:
-            clock: Gives the time in seconds; `time.monotonic` by default.
-        """
+        """Belong to the running loop from now on; the clock is `time.monotonic` by default."""
         self.loop = asyncio.get_running_loop()
         self.now = clock or time.monotonic
 
     def set(self, name: str, delay: float, action: Callable[[], None]) -> None:
-        """
-        Set a timer, in place of one that has the same name.
-
-        Args:
-            name: Its name, which is free again when the action runs.
-            delay: Seconds.
-            action: What to do then.
-        """
+        """Call ``action`` in ``delay`` seconds, in place of an earlier timer of that name."""
 
         def run() -> None:
-            del self._handles[name]
+            del self._handles[name]  # first, so that the action can set its timer again
             action()
 
         if (earlier := self._handles.pop(name, None)) is not None:
@@ -151,35 +124,19 @@ class Timers:
         self._handles.clear()
 
 
-_logger: Final = logging.getLogger("ws_pool")
-_AGAIN: Final = 0.2  # seconds after which a task that has not ended is cancelled once more
-_TRIES: Final = 25
-
-
 def is_cancelled(error: BaseException) -> bool:
-    """
-    Tell the cancellation of the present task from a `CancelledError` that something in it has raised.
-
-    Args:
-        error: What was caught.
-
-    Returns:
-        Whether the task must end.
-    """
+    """Return whether the running task itself is cancelled, not something that it awaits."""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:  # Any: whatever a task returns
     """
-    Cancel tasks and wait until they have ended.
+    Cancel tasks, other than the running one, and wait until they have ended.
 
     A task may miss a cancellation: `asyncio.wait_for` of Python 3.11, which redis-py uses, swallows
     one that comes in the moment in which it is done. Such a task is cancelled again. One that still
     goes on after five seconds swallows cancellations on purpose: it is left alone, with an error in the log.
-
-    Args:
-        *tasks: The tasks; the present one is left out.
     """
     left = {task for task in tasks if not task.done() and task is not asyncio.current_task()}
 
@@ -194,7 +151,7 @@ async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:  # Any: whatever a
 
         for task in done:
             if not task.cancelled():
-                task.exception()  # nobody else asks for it
+                task.exception()  # retrieved here, or asyncio would log it
 
     for task in left:
-        _logger.error("%s swallows its cancellation: it is left running", task.get_name())
+        logger.error("%s swallows its cancellation: it is left running", task.get_name())

@@ -1,20 +1,18 @@
-"""The longer ways of lending: to wait for a connection, and to take one back that is not simply in order.
+"""The slow paths of acquire and release: wait for a connection; take one back that needs work.
 
-The short ways, an idle connection taken and a sound one given back, are in `ws_pool.pool`. There is
-no I/O in either: what has to be done to a connection is left to `ws_pool._core.maintenance`.
+The fast paths are in `ws_pool.pool`: an idle connection is taken, a clean one is put back. Neither
+does I/O: that is left to `ws_pool._core.maintenance`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from asyncio import get_running_loop
-from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from ws_pool._core.connector import Connector
 from ws_pool._core.leak_detector import LeakDetector
 from ws_pool._core.maintenance import Maintainer
-from ws_pool._core.options import Lifecycle, PoolHooks
+from ws_pool._core.options import Lifecycle, PoolOptions
 from ws_pool._core.pool_state import PoolEntry, PoolState, Waiter
 from ws_pool._core.statistics import PoolMetrics
 
@@ -26,18 +24,7 @@ _OPEN = Lifecycle.OPEN
 
 
 class Checkout(Generic[T]):
-    """
-    Books connections out and in.
-
-    Args:
-        connector: Judges the connections.
-        state: The books.
-        maintainer: Does what has to be done.
-        metrics: Counts the times.
-        leak_detector: Warns.
-        hooks: What to call.
-        is_lost: Tells whether a connection was ended by its server.
-    """
+    """Hands connections out, and takes them back, whatever state the pool and they are in."""
 
     __slots__ = (
         "_hooks",
@@ -51,27 +38,25 @@ class Checkout(Generic[T]):
         "observed",
     )
 
-    def __init__(  # noqa: PLR0913, PLR0917 - the parts of one machine
+    def __init__(  # noqa: PLR0913 - the parts of one pool
         self,
-        connector: Connector[T],
+        options: PoolOptions[T],
         state: PoolState[T],
         maintainer: Maintainer[T],
         metrics: PoolMetrics[T],
         leak_detector: LeakDetector[T],
-        hooks: PoolHooks[T],
-        is_lost: Callable[[T], bool] | None,
         *,
         observed: bool,
     ) -> None:
         self.observed: bool = observed
-        self._is_alive = connector.is_alive
-        self._is_clean = connector.is_clean
-        self._is_lost = is_lost
+        self._is_alive = options.connector.is_alive
+        self._is_clean = options.connector.is_clean
+        self._is_lost = options.is_lost
+        self._hooks = options.hooks
         self._state = state
         self._maintainer = maintainer
         self._metrics = metrics
         self._leak_detector = leak_detector
-        self._hooks = hooks
 
     async def wait(
         self,
@@ -79,27 +64,13 @@ class Checkout(Generic[T]):
         now: float,
         timeout: float,  # noqa: ASYNC109 - a queue's own limit
     ) -> PoolEntry[T]:
-        """
-        Wait for whichever connection comes first.
-
-        Args:
-            task: Who will hold it.
-            now: The time.
-            timeout: Seconds.
-
-        Returns:
-            The connection, booked as leased.
-
-        Raises:
-            AcquireTimeout: None was free in time.
-            UnavailableError: The server is down.
-            UsageError: The pool cannot be used here and now.
-        """
+        """Wait for whichever connection comes first, and return it as leased."""
         state, maintainer = self._state, self._maintainer
 
         if maintainer.lifecycle is not _OPEN or get_running_loop() is not maintainer.loop:
             raise maintainer.unusable()
 
+        # While the server is down, waiting makes sense only if some connection still exists.
         if maintainer.recovery.failure is not None and not state.serving:
             raise maintainer.recovery.unavailable()
 
@@ -108,8 +79,8 @@ class Checkout(Generic[T]):
         waiter.timeout = timeout
         state.waiters.append(waiter)
 
-        if now + timeout < maintainer.deadlines.at:
-            maintainer.deadlines.expect(waiter)
+        if now + timeout < maintainer.deadlines.next_at:
+            maintainer.deadlines.add(waiter)
 
         if len(state.leased) < state.max_size:
             maintainer.run_pending()
@@ -118,7 +89,9 @@ class Checkout(Generic[T]):
             entry = await waiter
         except BaseException:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self.take_back(waiter.result(), used=False)  # the hand-over and the cancellation crossed
+                # The connection was handed over in the same turn of the loop in which this task was
+                # cancelled: it is leased already, and must go back.
+                self.take_back(waiter.result(), used=False)
             else:
                 state.remove_waiter(waiter)
 
@@ -126,7 +99,7 @@ class Checkout(Generic[T]):
 
         waited = entry.taken_at - now
         waits = self._metrics.waits
-        waits.counts[int(waited * 1e6).bit_length()] += 1
+        waits.counts[int(waited * 1e6).bit_length()] += 1  # HistogramBuilder.record, without the call
         waits.total += waited
         entry.holder = task
 
@@ -136,24 +109,12 @@ class Checkout(Generic[T]):
         return entry
 
     def record_acquire(self, entry: PoolEntry[T]) -> None:
-        """
-        Do what is asked for at an acquire, or due because the pool runs low.
-
-        Args:
-            entry: The connection.
-        """
+        """Run what observes acquires: the leak detector, the warning of a nearly exhausted pool, the hook."""
         self._leak_detector.record_acquire(entry)
         self._hooks.call(self._hooks.on_acquire, entry.conn)
 
     def take_back(self, entry: PoolEntry[T], discard: bool = False, used: bool = True) -> None:  # noqa: FBT001, FBT002 - hot
-        """
-        Book a connection back from its holder, and decide what becomes of it.
-
-        Args:
-            entry: The connection.
-            discard: Close it.
-            used: Whether its holder ever had it.
-        """
+        """Take a connection back and decide what becomes of it; ``used=False`` if its holder never had it."""
         state, maintainer = self._state, self._maintainer
         now = maintainer.timers.now()
 
@@ -163,9 +124,9 @@ class Checkout(Generic[T]):
 
             if self.observed:
                 entry.stack = None
-                self._hooks.call(
-                    self._hooks.on_release, entry.conn
-                )  # while it is in the books: it may use the pool
+                # Before the connection leaves `leased`: the hook may use the pool, which must not
+                # count this connection as free meanwhile.
+                self._hooks.call(self._hooks.on_release, entry.conn)
 
         try:
             state.leased.remove(entry)
@@ -174,6 +135,7 @@ class Checkout(Generic[T]):
 
         if discard or not self._is_alive(entry.conn):
             if self._is_lost is not None and self._is_lost(entry.conn):
+                # The server has ended it: as a rule it has restarted, and the others are dead as well.
                 maintainer.verify_all()
 
             maintainer.terminate(entry)

@@ -22,7 +22,7 @@ class Connector(Protocol[T]):
 
     def is_alive(self, conn: T) -> bool:
         """
-        Tell without I/O whether a connection can be used.
+        Return without I/O whether a connection can be used.
 
         It must be False when the connection is known to be broken **and** when an exchange on it
         was cut short, so that a late reply can never reach another user.
@@ -30,14 +30,14 @@ class Connector(Protocol[T]):
         ...
 
     def is_clean(self, conn: T) -> bool:
-        """Tell without I/O whether the session is as new, so that `reset` may be skipped."""
+        """Return without I/O whether the session is as new, so that `reset` may be skipped."""
         ...
 
     async def ping(self, conn: T) -> None:
-        """Make sure that the server answers; raise when it does not."""
+        """Check that the server answers; raise an error when it does not."""
 
     async def reset(self, conn: T) -> None:
-        """Make the session as new: no transaction, no session state. Raise when it cannot be done."""
+        """Make the session as new: no transaction, no session state. Raise an error when that fails."""
 
     async def close(self, conn: T) -> None:
         """Close gracefully."""

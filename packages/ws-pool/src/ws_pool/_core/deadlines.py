@@ -1,4 +1,4 @@
-"""Who waits for a connection is told when his time is over."""
+"""Fail waiters whose acquire timeout has expired."""
 
 from __future__ import annotations
 
@@ -13,47 +13,42 @@ __all__ = ("AcquireDeadlines",)
 T = TypeVar("T")
 
 _NEVER = float("inf")
-_PACE = 2e-6  # seconds per waiter between two looks at the queue: a long one costs a tenth of a core at most
+_PACE = (
+    2e-6  # seconds per waiter between two passes over the queue: a long one costs a tenth of a core at most
+)
 
 
 class AcquireDeadlines(Generic[T]):
     """
-    Ends waits. One timer serves the whole queue: it is set for the waiter whose time ends first.
+    Fails waiters with the error that ``explain`` returns for a waiter and the length of the queue.
 
-    Args:
-        state: Has the queue.
-        timers: Where the timer is set.
-        explain: Makes the error for a waiter, given how many were waiting.
+    One timer serves the whole queue, set for the earliest deadline. A timer for each waiter would
+    cost every acquire that waits more than the wait's own bookkeeping.
     """
 
-    __slots__ = ("_explain", "_state", "_timers", "at")
+    __slots__ = ("_explain", "_state", "_timers", "next_at")
 
     def __init__(
         self, state: PoolState[T], timers: Timers, explain: Callable[[Waiter[T], int], Exception]
     ) -> None:
-        self.at: float = _NEVER
+        self.next_at: float = _NEVER
         self._state = state
         self._timers = timers
         self._explain = explain
 
-    def expect(self, waiter: Waiter[T]) -> None:
-        """
-        Have a waiter told when its time is over.
-
-        Args:
-            waiter: It is in the queue.
-        """
+    def add(self, waiter: Waiter[T]) -> None:
+        """Watch the deadline of a waiter in the queue."""
         deadline = waiter.since + waiter.timeout
 
-        if deadline < self.at:
+        if deadline < self.next_at:
             self._set(deadline)
 
     def _set(self, deadline: float) -> None:
-        self.at = deadline
-        self._timers.set("deadlines", max(0.0, deadline - self._timers.now()), self._expire)
+        self.next_at = deadline
+        self._timers.set("acquire deadline", max(0.0, deadline - self._timers.now()), self._expire)
 
     def _expire(self) -> None:
-        self.at = _NEVER
+        self.next_at = _NEVER
         state, now = self._state, self._timers.now()
         waiting = len(state.waiters)
 
@@ -62,5 +57,7 @@ class AcquireDeadlines(Generic[T]):
             waiter.set_exception(self._explain(waiter, waiting))
 
         if state.waiters:
+            # Thousands of waiters may expire one after the other: each pass looks at the whole
+            # queue, so the next one waits until that is worth it.
             first = min(waiter.since + waiter.timeout for waiter in state.waiters)
             self._set(max(first, now + len(state.waiters) * _PACE))

@@ -1,4 +1,4 @@
-"""What is said when a module is imported whose library is not installed."""
+"""The error of a module whose library is not installed."""
 
 from __future__ import annotations
 
@@ -14,17 +14,7 @@ class MissingLibraryError(MissingExtraError, ImportError):
 
 
 def missing(module: str, error: ModuleNotFoundError, *extras: str) -> ImportError:
-    """
-    Say which extra brings the library that a module needs.
-
-    Args:
-        module: The module's name.
-        error: Why it cannot be imported.
-        *extras: Each of them brings the library.
-
-    Returns:
-        The error to raise instead; the same one when it is a module of ours that is missing.
-    """
+    """Return an error that names the extras with the library; ``error`` if one of our modules is missing."""
     if error.name is None or error.name.startswith(_OURS):
         return error
 

@@ -1,4 +1,4 @@
-"""Tells pools that the process they live in is a copy: after a fork, the connections are the parent's."""
+"""Notify pools in a child process after a fork: their connections belong to the parent."""
 
 from __future__ import annotations
 
@@ -10,29 +10,24 @@ __all__ = ("register",)
 
 
 class Forkable(Protocol):
-    """What wants to know."""
+    """A pool that must not use its connections in a child process."""
 
     def _forked(self) -> None: ...
 
 
-_watched: WeakSet[Forkable] = WeakSet()
-_registered: list[bool] = []
+_pools: WeakSet[Forkable] = WeakSet()
+_hooked: list[bool] = []
 
 
 def register(pool: Forkable) -> None:
-    """
-    Have ``pool._forked()`` called in each child that the process forks from now on.
+    """Have ``pool._forked()`` called in each child that the process forks from now on; held weakly."""
+    if not _hooked and hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_after_fork)  # once: it cannot be undone
+        _hooked.append(True)
 
-    Args:
-        pool: Is held weakly.
-    """
-    if not _registered and hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_after_fork)
-        _registered.append(True)
-
-    _watched.add(pool)
+    _pools.add(pool)
 
 
 def _after_fork() -> None:
-    for pool in list(_watched):
+    for pool in list(_pools):
         pool._forked()  # noqa: SLF001 - the two are one mechanism

@@ -1,4 +1,4 @@
-"""What a pool says about its users: who holds connections, for how long, and when few are left."""
+"""Report how a pool's connections are used: who holds them, for how long, and when few are left."""
 
 from __future__ import annotations
 
@@ -15,22 +15,17 @@ logger = logging.getLogger("ws_pool")
 
 T = TypeVar("T")
 
-_WARN_EVERY = 60.0  # seconds between two low-water warnings
+_WARN_EVERY = 60.0  # seconds between two warnings of a nearly exhausted pool
 
 
 class LeakDetector(Generic[T]):
-    """
-    Watches over the use of connections.
-
-    Args:
-        name: The pool's name.
-        state: The books.
-        leak_threshold: Seconds of one lease after which to warn; None does not record stacks.
-    """
+    """Warns about leases longer than ``leak_threshold`` seconds; with None no stack is recorded."""
 
     __slots__ = ("_name", "_state", "_threshold", "quiet_until", "warn_at")
 
     def __init__(self, name: str, state: PoolState[T], leak_threshold: float | None) -> None:
+        # Nearly exhausted: two thirds are in use. A pool of one or two is always nearly exhausted
+        # or idle, so it never warns.
         self.warn_at: int = state.max_size - (state.max_size - 1) // 3
         self.quiet_until: float = float("-inf") if state.max_size > 2 else float("inf")
         self._name = name
@@ -38,12 +33,7 @@ class LeakDetector(Generic[T]):
         self._threshold = leak_threshold
 
     def record_acquire(self, entry: PoolEntry[T]) -> None:
-        """
-        Record where a connection was acquired, and warn when it was one of the last; called by the acquire.
-
-        Args:
-            entry: The connection.
-        """
+        """Record where a connection was acquired, and warn when it was one of the last."""
         state, now = self._state, entry.taken_at
 
         if len(state.leased) >= self.warn_at and now >= self.quiet_until:
@@ -59,17 +49,13 @@ class LeakDetector(Generic[T]):
 
         if self._threshold is not None:
             entry.warned = False
+            # Frames only, no source lines: they are looked up if there is something to report.
             frames = traceback.walk_stack(sys._getframe(2))  # noqa: SLF001 - the cheap way to a stack
             entry.stack = traceback.StackSummary.extract(frames, limit=16, lookup_lines=False)
             entry.stack.reverse()  # the innermost call last, as in a traceback
 
     def warn_leaks(self, now: float) -> None:
-        """
-        Warn about connections that are held for too long, once about each lease.
-
-        Args:
-            now: The time.
-        """
+        """Warn about connections that are held for too long, once about each lease."""
         if self._threshold is None:
             return
 
@@ -83,13 +69,7 @@ class LeakDetector(Generic[T]):
                 logger.warning(text, self._name, held, place)
 
     def holders(self, now: float, count: int = 3) -> tuple[str, ...]:
-        """
-        Name the tasks that hold connections, the longest first.
-
-        Args:
-            now: The time.
-            count: How many at most.
-        """
+        """Return the tasks that hold connections as text, the longest first."""
         oldest = sorted(self._state.leased, key=lambda entry: entry.taken_at)[:count]
         return tuple(
             f"task {entry.holder.get_name() if entry.holder else '?'!r} for {now - entry.taken_at:.1f} s"
@@ -97,12 +77,7 @@ class LeakDetector(Generic[T]):
         )
 
     def abandoned(self, entry: PoolEntry[T]) -> str:
-        """
-        Say that a lease was dropped without a release.
-
-        Args:
-            entry: Its connection.
-        """
+        """Return the warning about a lease that was dropped without a release."""
         place = (
             "".join(entry.stack.format()) if entry.stack else "leak_threshold= records where it was acquired"
         )

@@ -1,4 +1,4 @@
-"""A connection on loan, by hand or for a block."""
+"""The handle of a leased connection, taken by hand or for a block."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LeaseOwner(Protocol[T]):
 
 class Lease(Generic[T]):
     """
-    A connection on loan. After the release the handle is dead and says so.
+    A leased connection. After its release the handle is dead, and every use of it is an error.
 
     Made by `Pool.acquire`.
     """
@@ -48,12 +48,7 @@ class Lease(Generic[T]):
 
     @property
     def connection(self) -> T:
-        """
-        The connection.
-
-        Raises:
-            UsageError: The lease was released.
-        """
+        """The connection; a `UsageError` when the lease was released."""
         entry = self._entry
 
         if entry is None:
@@ -66,17 +61,11 @@ class Lease(Generic[T]):
         entry = self._entry
 
         if entry is not None:
-            self._pool._abandoned(entry)  # noqa: SLF001 - a lease is the pool's own half
+            self._pool._abandoned(entry)  # noqa: SLF001 - a lease is a part of its pool
 
 
 class LeaseContext(Generic[T]):
-    """
-    Holds a lease for the length of an ``async with`` block.
-
-    Args:
-        pool: Where the connection comes from.
-        timeout: Seconds to wait for it; None for the pool's own limit.
-    """
+    """Holds a lease for the length of an ``async with`` block."""
 
     __slots__ = ("_lease", "_pool", "_timeout")
 

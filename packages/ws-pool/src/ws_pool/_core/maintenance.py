@@ -1,28 +1,27 @@
-"""The I/O of a pool: it opens, verifies, resets and closes connections in tasks of its own.
+"""The I/O of a pool: open, verify, reset and close connections, in tasks of the pool.
 
-The state decides, `Maintainer` does. No task of a user ever runs in here, so that no user's
-cancellation can interrupt any of it. The other half of the pool, `ws_pool.pool`, lends and takes
-back, and does no I/O at all.
+`PoolState` decides, `Maintainer` does it. No task of a user runs in here, so that no cancellation of
+a user can interrupt any of it. The other half of the pool, `ws_pool.pool` and `Checkout`, hands
+connections out and takes them back, and does no I/O.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
 from typing import Generic, TypeVar, cast
 
+from ws_core.backoff import spread
 from ws_core.errors import describe
 from ws_pool._core.background import BackgroundTasks, Timers
-from ws_pool._core.connector import Connector
 from ws_pool._core.deadlines import AcquireDeadlines
 from ws_pool._core.leak_detector import LeakDetector
-from ws_pool._core.options import Lifecycle, PoolHooks, PoolOptions
+from ws_pool._core.options import Lifecycle, PoolOptions
 from ws_pool._core.pool_state import NextAction, PoolEntry, PoolState, Waiter
-from ws_pool._core.recovery import Recovery, acquire_timeout, unusable
+from ws_pool._core.recovery import Recovery, unusable
 from ws_pool._core.statistics import HistogramBuilder
-from ws_pool.errors import UsageError
+from ws_pool.errors import AcquireTimeout, UsageError
 
 __all__ = ("Maintainer",)
 
@@ -37,55 +36,35 @@ class Maintainer(Generic[T]):
     """
     Keeps a pool's connections.
 
-    Args:
-        name: The pool's name.
-        connector: Opens and closes connections.
-        state: The books.
-        options: The durations.
-        hooks: What to call.
-        leak_detector: Knows who holds connections.
-        creates: Counts how long connects take.
+    A method that takes an entry expects it in no place of the state: neither idle nor leased.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - the parts of one machine
+    def __init__(
         self,
-        name: str,
-        connector: Connector[T],
+        options: PoolOptions[T],
         state: PoolState[T],
-        options: PoolOptions,
-        hooks: PoolHooks[T],
         leak_detector: LeakDetector[T],
-        creates: HistogramBuilder,
+        create_times: HistogramBuilder,
     ) -> None:
-        self.name = name
         self.lifecycle = Lifecycle.NEW
         self.forked = False
         self.timers = Timers()
         self.deadlines: AcquireDeadlines[T] = AcquireDeadlines(state, self.timers, self._acquire_timeout)
         self.recovery: Recovery[T] = Recovery(
-            name,
-            connector,
-            state,
-            self.timers,
-            options,
-            lambda timeout: self._tasks.spawn(self._open(timeout)),
+            options, state, self.timers, lambda timeout: self._tasks.spawn(self._open(timeout))
         )
-        self._connector = connector
-        self._state = state
+        self._name = options.name
+        self._connector = options.connector
+        self._hooks = options.hooks
         self._options = options
-        self._hooks = hooks
+        self._state = state
         self._leak_detector = leak_detector
-        self._creates = creates
+        self._create_times = create_times
         self._tasks: BackgroundTasks[T] = BackgroundTasks(self.timers, self.terminate)
         self._drained: asyncio.Future[None] | None = None
 
     def start(self, clock: Callable[[], float] | None) -> None:
-        """
-        Begin to keep connections, in the running loop.
-
-        Args:
-            clock: Gives the time; `time.monotonic` by default.
-        """
+        """Begin to keep connections, in the running loop."""
         self.timers.start(clock)
         self.lifecycle = Lifecycle.OPEN
         self.timers.set("tick", _TICK, self._tick)
@@ -96,17 +75,17 @@ class Maintainer(Generic[T]):
         return self.timers.loop
 
     def usable_here(self) -> bool:
-        """Tell whether the pool is open, in its own loop and its own process."""
+        """Return whether the pool is open, and this is its loop and its process."""
         return (
             self.lifecycle is Lifecycle.OPEN and not self.forked and asyncio.get_running_loop() is self.loop
         )
 
     def unusable(self) -> UsageError:
-        """Say why the pool cannot be used here and now."""
-        return unusable(self.name, self.lifecycle, forked=self.forked)
+        """Return the error of a pool that cannot be used here and now."""
+        return unusable(self._name, self.lifecycle, forked=self.forked)
 
     def run_pending(self) -> None:
-        """Begin whatever the state finds to be done."""
+        """Begin everything that the state finds to be done."""
         state = self._state
 
         if self.lifecycle is not Lifecycle.OPEN:
@@ -117,28 +96,24 @@ class Maintainer(Generic[T]):
 
         now = self.timers.now()
 
-        while work := state.next_action(now, may_connect=self.recovery.failure is None):
-            job, entry = work
+        while pending := state.next_action(now, may_connect=self.recovery.failure is None):
+            action, entry = pending
 
-            if job is NextAction.CONNECT:
+            if action is NextAction.CONNECT:
                 self._tasks.spawn(self._open(self._options.connect_timeout))
-            elif job is NextAction.VERIFY:
+            elif action is NextAction.VERIFY:
                 self._tasks.spawn(self._verify(cast("PoolEntry[T]", entry)), entry)
             else:
                 self._tasks.spawn(self._close(cast("PoolEntry[T]", entry)), entry)
 
+        # The server is down and no connection is left that could still serve the queue: waiting
+        # for the timeout would only hide the reason.
         if self.recovery.failure is not None and state.waiters and not state.serving:
             while waiter := state.pop_waiter():
                 waiter.set_exception(self.recovery.unavailable())
 
     def hand_over(self, entry: PoolEntry[T], now: float) -> None:
-        """
-        Hand a connection that is in order to the head of the queue, or let it rest.
-
-        Args:
-            entry: The connection; it has no place in the books at the moment.
-            now: The time.
-        """
+        """Give a connection that is in order to the first waiter, or make it idle."""
         state = self._state
         waiter = state.pop_waiter()
 
@@ -146,18 +121,15 @@ class Maintainer(Generic[T]):
             state.put_idle(entry, now, self._options.ping_after)
             return
 
+        # Leased from this moment on, though its new holder runs only in the next turn of the loop:
+        # if that task is cancelled meanwhile, it finds the connection in the future and returns it.
         state.leased.add(entry)
         entry.taken_at = now
         entry.holder = None
         waiter.set_result(entry)
 
     def retire(self, entry: PoolEntry[T]) -> None:
-        """
-        Close a connection gracefully, in the background.
-
-        Args:
-            entry: The connection; it has no place in the books at the moment.
-        """
+        """Close a connection gracefully, in the background."""
         if self.lifecycle is Lifecycle.CLOSED:
             self.terminate(entry)
             return
@@ -166,38 +138,22 @@ class Maintainer(Generic[T]):
         self._tasks.spawn(self._close(entry), entry)
 
     def reset(self, entry: PoolEntry[T]) -> None:
-        """
-        Reset a connection's session in the background, then put it where it is needed.
-
-        Args:
-            entry: The connection; it has no place in the books at the moment.
-        """
+        """Reset a connection's session in the background, then place it where it is needed."""
         self._state.resetting += 1
         self._tasks.spawn(self._reset(entry), entry)
 
     def verify(self, entry: PoolEntry[T]) -> None:
-        """
-        Make sure in the background that a connection is alive, then put it where it is needed.
-
-        Args:
-            entry: The connection; it has no place in the books at the moment.
-        """
+        """Ping a connection in the background, then place it where it is needed."""
         self._state.verifying += 1
         self._tasks.spawn(self._verify(entry), entry)
 
     def verify_all(self) -> None:
-        """Verify all connections, idle ones now, leased ones when they come back: one was lost in use."""
+        """Verify all connections, idle ones now, leased ones at their release: one was lost in use."""
         self._state.mark_untrusted()
         self._verify_idle()
 
     def terminate(self, entry: PoolEntry[T], *, hook_called: bool = False) -> None:
-        """
-        Close a connection at once.
-
-        Args:
-            entry: The connection; it has no place in the books at the moment.
-            hook_called: Whether the hook was called already.
-        """
+        """Close a connection at once."""
         if not hook_called:
             self._hooks.call(self._hooks.on_close, entry.conn)
 
@@ -206,32 +162,27 @@ class Maintainer(Generic[T]):
         try:
             self._connector.terminate(entry.conn)
         except Exception:
-            logger.exception("pool %r: a connection could not be terminated", self.name)
+            logger.exception("pool %r: a connection could not be terminated", self._name)
 
         self.run_pending()
 
     def expire(self) -> None:
-        """Replace all connections: idle ones now, leased ones when they come back."""
+        """Replace all connections: idle ones now, leased ones at their release."""
         self._state.generation += 1
         self._close_evictable(self.timers.now())
         self.run_pending()
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - leases get time to come back
-        """
-        Refuse all that is new, and wait until every connection is closed.
-
-        Args:
-            timeout: Seconds; a warning then names the holders of what is left.
-        """
+        """Refuse new acquires and wait until every connection is closed, or warn about their holders."""
         self.lifecycle = Lifecycle.CLOSING
         state = self._state
-        state.generation += 1  # what comes back is closed
+        state.generation += 1  # leased connections are closed at their release
         self.timers.stop()
 
         while waiter := state.pop_waiter():
             waiter.set_exception(self.unusable())
 
-        self._tasks.cancel_connects()  # nobody is there any more who could want one
+        self._tasks.cancel_connects()  # no waiter is left that could use a new connection
 
         while state.idle:
             self.retire(state.idle.pop())
@@ -246,15 +197,10 @@ class Maintainer(Generic[T]):
                 await self._drained
         except TimeoutError:
             if names := ", ".join(self._leak_detector.holders(self.timers.now(), state.max_size)):
-                logger.warning("pool %r: closed with connections still in use, held by %s", self.name, names)
+                logger.warning("pool %r: closed with connections still in use, held by %s", self._name, names)
 
     def finish(self) -> list[asyncio.Task[None]]:
-        """
-        Terminate what is left, at once.
-
-        Returns:
-            The tasks that were cancelled; they end within a few turns of the loop.
-        """
+        """Terminate what is left, and return the cancelled tasks, which end in a few turns of the loop."""
         self.lifecycle = Lifecycle.CLOSED
         state = self._state
         left = [*state.leased, *state.idle]
@@ -270,7 +216,7 @@ class Maintainer(Generic[T]):
 
     async def _open(self, timeout: float) -> None:  # noqa: ASYNC109 - it differs from attempt to attempt
         state = self._state
-        generation = state.generation
+        generation = state.generation  # of now: `expire` may be called before the connection is open
         entry: PoolEntry[T] | None = None
         good = False
         start = self.timers.now()
@@ -278,22 +224,22 @@ class Maintainer(Generic[T]):
         try:
             async with asyncio.timeout(timeout):
                 conn = await self._connector.open()
-                self._creates.record(self.timers.now() - start)
+                self._create_times.record(self.timers.now() - start)
                 entry = PoolEntry(conn, generation, self._end_of_life())
                 state.totals.opened += 1
                 await self._hooks.opened(conn)
 
             good = True
-        except Exception as error:  # noqa: BLE001 - whatever it is, the waiters shall see it
+        except Exception as error:  # noqa: BLE001 - whatever it is, the waiters get it
             self.recovery.failed(error, timeout, again=self.lifecycle is Lifecycle.OPEN)
-        finally:
+        finally:  # on cancellation too: the state must not count an attempt that has ended
             state.connecting -= 1
 
             if not good:
                 self.terminate(entry) if entry is not None else self.run_pending()
 
         if good and entry is not None:
-            self.recovery.answered()
+            self.recovery.succeeded()
             self._place(entry)
 
     async def _verify(self, entry: PoolEntry[T], *, suspected: bool = False) -> None:
@@ -306,9 +252,10 @@ class Maintainer(Generic[T]):
                 async with asyncio.timeout(self._options.ping_timeout):
                     await self._connector.ping(entry.conn)
 
+                # A ping may return and leave an exchange cut short, or a connection closed by the server.
                 good = self._connector.is_alive(entry.conn)
         except Exception as error:  # noqa: BLE001 - dead is dead
-            logger.debug("pool %r: an idle connection is dead: %s", self.name, describe(error))
+            logger.debug("pool %r: an idle connection is dead: %s", self._name, describe(error))
         finally:
             if suspected:
                 state.suspected -= 1
@@ -323,7 +270,7 @@ class Maintainer(Generic[T]):
             self._place(entry)
 
     def _verify_idle(self) -> None:
-        """Verify all idle connections at once: where one has died unnoticed, others may have."""
+        """Verify all idle connections at once: where one has died unnoticed, others may have as well."""
         if self.lifecycle is Lifecycle.OPEN:
             for entry in self._state.take_suspects():
                 self._tasks.spawn(self._verify(entry, suspected=True), entry)
@@ -339,7 +286,7 @@ class Maintainer(Generic[T]):
 
             good = self._connector.is_alive(entry.conn)
         except Exception as error:  # noqa: BLE001 - a session that cannot be reset is not used again
-            logger.debug("pool %r: a connection could not be reset: %s", self.name, describe(error))
+            logger.debug("pool %r: a connection could not be reset: %s", self._name, describe(error))
         finally:
             state.resetting -= 1
 
@@ -361,7 +308,7 @@ class Maintainer(Generic[T]):
 
             closed = True
         except Exception as error:  # noqa: BLE001 - it is closed the hard way
-            logger.debug("pool %r: a connection did not close well: %s", self.name, describe(error))
+            logger.debug("pool %r: a connection did not close well: %s", self._name, describe(error))
         finally:
             state.closing -= 1
 
@@ -372,9 +319,9 @@ class Maintainer(Generic[T]):
                 self.terminate(entry, hook_called=True)
 
     def _place(self, entry: PoolEntry[T]) -> None:
-        """Put a connection that is in order where it is needed, unless its time is over."""
+        """Place a connection that is in order where it is needed, or close it when it is outdated."""
         now = self.timers.now()
-        entry.trusted_until = entry.expires_at
+        entry.trusted_until = entry.expires_at  # it has just answered, whatever happened to others
 
         if self.lifecycle is not Lifecycle.OPEN or self._state.outdated(entry, now):
             self.retire(entry)
@@ -385,23 +332,31 @@ class Maintainer(Generic[T]):
 
     def _end_of_life(self) -> float:
         lifetime = self._options.max_lifetime
-        return (
-            float("inf")
-            if lifetime is None
-            else self.timers.now() + lifetime * (1 - random.uniform(0.025, 0.1))
-        )
 
-    def _acquire_timeout(self, waiter: Waiter[T], waiting: int) -> TimeoutError:
-        """Say that there was no connection in time."""
-        state = self._state
-        return acquire_timeout(
-            self.name,
-            seconds=waiter.timeout,
+        if lifetime is None:
+            return float("inf")
+
+        return self.timers.now() + spread(lifetime, 0.9, 0.975)  # opened together, not closed together
+
+    def _acquire_timeout(self, waiter: Waiter[T], waiting: int) -> AcquireTimeout:
+        """Return the error of a waiter that had no connection in time, with the longest holders."""
+        state, failure = self._state, self.recovery.failure
+        holders = self._leak_detector.holders(self.timers.now())
+        details = [f"size {state.size} of {state.max_size}", f"{waiting} waiting"]
+
+        if failure is not None:
+            details.append(f"the last connect failed: {describe(failure)}")
+
+        if holders:
+            details.append("longest holders: " + ", ".join(holders))
+
+        return AcquireTimeout(
+            f"pool {self._name!r}: no connection was free within {waiter.timeout:g} s ({'; '.join(details)})",
+            pool=self._name,
             size=state.size,
             max_size=state.max_size,
             waiting=waiting,
-            holders=self._leak_detector.holders(self.timers.now()),
-            failure=self.recovery.failure,
+            holders=holders,
         )
 
     # -- housekeeping ----------------------------------------------------------------------------
@@ -410,6 +365,7 @@ class Maintainer(Generic[T]):
         now = self.timers.now()
         state = self._state
 
+        # Connections that the server has closed are found here, before a user would find them.
         for entry in [entry for entry in state.idle if not self._connector.is_alive(entry.conn)]:
             state.idle.remove(entry)
             self.terminate(entry)

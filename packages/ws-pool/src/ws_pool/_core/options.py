@@ -1,4 +1,4 @@
-"""What the two halves of a pool agree on: its state, its durations, its hooks."""
+"""What the parts of a pool share: its lifecycle, its options and its hooks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Generic, TypeVar
 
+from ws_pool._core.connector import Connector
 from ws_pool.errors import UsageError
 
 __all__ = ("Lifecycle", "PoolHooks", "PoolOptions", "check_numbers")
@@ -19,7 +20,7 @@ T = TypeVar("T")
 
 
 class Lifecycle(Enum):
-    """Where a pool is in its life."""
+    """The state that a pool passes through once."""
 
     NEW = auto()
     OPEN = auto()
@@ -28,21 +29,8 @@ class Lifecycle(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class PoolOptions:
-    """A pool's durations in seconds; see `ws_pool.pool.Pool`."""
-
-    connect_timeout: float
-    ping_after: float
-    ping_timeout: float
-    max_lifetime: float | None
-    max_idle: float
-    leak_threshold: float | None
-    is_refusal: Callable[[BaseException], bool] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class PoolHooks(Generic[T]):
-    """What to call at a connection's turns; a hook that raises is logged, nothing more."""
+    """Functions called with each connection; one that raises is logged, and changes nothing."""
 
     pool: str
     on_open: Callable[[T], object] | None = None
@@ -51,16 +39,7 @@ class PoolHooks(Generic[T]):
     on_close: Callable[[T], object] | None = None
 
     def call(self, hook: Callable[[T], object] | None, conn: T) -> object:
-        """
-        Call a hook, if there is one.
-
-        Args:
-            hook: One of these.
-            conn: The connection.
-
-        Returns:
-            What the hook returned.
-        """
+        """Call a hook, if there is one, and return its result."""
         if hook is None:
             return None
 
@@ -71,33 +50,34 @@ class PoolHooks(Generic[T]):
             return None
 
     async def opened(self, conn: T) -> None:
-        """
-        Call ``on_open``, which may be a coroutine function.
+        """Call ``on_open``, which may be a coroutine function."""
+        result = self.call(self.on_open, conn)
 
-        Args:
-            conn: The connection.
-        """
-        answer = self.call(self.on_open, conn)
-
-        if inspect.isawaitable(answer):
+        if inspect.isawaitable(result):
             try:
-                await answer
+                await result
             except Exception:
                 logger.exception("pool %r: the hook on_open failed", self.pool)
 
 
+@dataclass(frozen=True, slots=True)
+class PoolOptions(Generic[T]):
+    """The options of `ws_pool.pool.Pool` that its parts need. Times are in seconds."""
+
+    name: str
+    connector: Connector[T]
+    connect_timeout: float
+    ping_after: float
+    ping_timeout: float
+    max_lifetime: float | None
+    max_idle: float
+    is_refusal: Callable[[BaseException], bool] | None
+    is_lost: Callable[[T], bool] | None
+    hooks: PoolHooks[T]
+
+
 def check_numbers(*, min_size: int, max_size: int, max_connecting: int) -> None:
-    """
-    Check that a pool's bounds fit together.
-
-    Args:
-        min_size: Connections kept open.
-        max_size: Most connections.
-        max_connecting: Most connections to open at once.
-
-    Raises:
-        UsageError: They don't.
-    """
+    """Refuse bounds that don't fit together."""
     if not 0 <= min_size <= max_size or max_size < 1 or max_connecting < 1:
         message = (
             "a pool needs 0 <= min_size <= max_size, max_size >= 1 and max_connecting >= 1, "

@@ -1,15 +1,15 @@
-"""Who has which connection: the pool's books, kept without any I/O and without a clock of its own.
+"""The state of a pool: which connection is where, and what to do next. No I/O, and no clock.
 
 Every connection is in exactly one place: idle, leased, being opened, being verified (for a waiter,
-or because it is in doubt), being reset or being closed. The pool asks the state what to do next
-and does the I/O afterwards, in tasks of its own; a task that is cancelled can therefore lose no
-connection, only its place in the queue.
+or because it is suspected to be dead), being reset or being closed. The pool asks its state for the
+next action, and does the I/O afterwards in tasks of its own. A task of a user that is cancelled can
+therefore lose its place in the queue, but never a connection.
 
-What always holds, and what the tests assert after each step:
+Invariants, which the tests assert after each step:
 
-* ``size`` is the sum of the places and never above ``max_size``;
-* nobody waits while a connection that needs no check is idle;
-* a connection is given to the waiter who waits longest, never to a newcomer before it.
+* ``size`` is the sum of the places, and never above ``max_size``;
+* no task waits while a connection that needs no check is idle;
+* a connection goes to the waiter that has waited longest, never to a newcomer before it.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class PoolEntry(Generic[T]):
         self.conn: T = conn
         self.generation: int = generation
         self.expires_at: float = expires_at
-        self.trusted_until: float = expires_at  # when given back before then, it needs no look
-        self.check_at: float = expires_at
+        self.trusted_until: float = expires_at  # released before then, it is not verified
+        self.check_at: float = expires_at  # acquired from then on, it is verified first
         self.idle_since: float = 0.0
         self.taken_at: float = 0.0
         self.holder: asyncio.Task[object] | None = None
@@ -56,7 +56,7 @@ class PoolEntry(Generic[T]):
 
 
 class Waiter(asyncio.Future[PoolEntry[T]]):
-    """A task's place in the queue, and the future that brings the entry. Times are in seconds."""
+    """A task's place in the queue, and the future of its connection. Times are in seconds."""
 
     __slots__ = ("since", "timeout")
 
@@ -74,7 +74,7 @@ class NextAction(Enum):
 
 @dataclass(slots=True)
 class Totals:
-    """What has happened so far."""
+    """Counters since the start."""
 
     opened: int = 0
     closed: int = 0
@@ -83,14 +83,7 @@ class Totals:
 
 
 class PoolState(Generic[T]):
-    """
-    The books of one pool.
-
-    Args:
-        min_size: Connections to keep open.
-        max_size: Most connections at once.
-        max_connecting: Most connections to open at once.
-    """
+    """The places of all connections, and the queue of waiters."""
 
     __slots__ = (
         "closing",
@@ -112,6 +105,7 @@ class PoolState(Generic[T]):
         self.min_size = min_size
         self.max_size = max_size
         self.max_connecting = max_connecting
+        # Idle connections are a stack: the newest is reused first, and spare ones grow old and are closed.
         self.idle: list[PoolEntry[T]] = []
         self.leased: set[PoolEntry[T]] = set()
         self.waiters: deque[Waiter[T]] = deque()
@@ -142,23 +136,16 @@ class PoolState(Generic[T]):
         return len(self.idle) + len(self.leased) + self.verifying + self.suspected + self.resetting
 
     def next_action(self, now: float, *, may_connect: bool) -> tuple[NextAction, PoolEntry[T] | None] | None:
-        """
-        Decide what to do next, and book it as begun.
-
-        Three things can bring a waiter its connection: one that comes back (and may be reset
-        first), an idle one that is verified first, and a new one. As many of them are under way
-        as there are waiters; a connection that comes back makes those not yet begun spare.
-
-        Args:
-            now: The time.
-            may_connect: Whether connects are allowed, which they are not while the server is down.
-
-        Returns:
-            A job and its entry, or None when nothing is to be done.
-        """
+        """Return what to do next and on which connection, counted as begun; None when there is nothing."""
+        # There are three cases in which a waiter will be served without us: a connection is being
+        # opened, verified or reset, and goes to the head of the queue when that is done. Only
+        # waiters beyond these need something new. A released connection may serve them first; what
+        # was begun for them then serves the next waiter, or becomes idle.
         unserved = len(self.waiters) - self.connecting - self.verifying - self.resetting
 
         if unserved > 0 and self.idle:
+            # A waiter and an idle connection: the connection was not fresh enough for the fast path
+            # of acquire. Verifying it is cheaper than opening one.
             entry = self.idle.pop()
 
             if self.outdated(entry, now):
@@ -168,6 +155,8 @@ class PoolState(Generic[T]):
             self.verifying += 1
             return NextAction.VERIFY, entry
 
+        # A closing connection counts in `size` until it is closed, so that the server never sees
+        # more than max_size. `max_connecting` keeps a burst of waiters from a burst of handshakes.
         wanted = unserved > 0 or self.size < self.min_size
 
         if wanted and may_connect and self.connecting < self.max_connecting and self.size < self.max_size:
@@ -177,20 +166,11 @@ class PoolState(Generic[T]):
         return None
 
     def outdated(self, entry: PoolEntry[T], now: float) -> bool:
-        """
-        Tell whether a connection must not be used any more, however alive it is.
-
-        Args:
-            entry: The connection.
-            now: The time.
-
-        Returns:
-            True when it is past its lifetime or from before the last `expire`.
-        """
+        """Return whether a connection is past its lifetime, or was opened before the last `expire`."""
         return now >= entry.expires_at or entry.generation != self.generation
 
     def pop_waiter(self) -> Waiter[T] | None:
-        """Take the waiter who waits longest out of the queue; those who gave up are dropped."""
+        """Return the waiter that has waited longest, out of the queue; drop those that are done."""
         while self.waiters:
             waiter = self.waiters.popleft()
 
@@ -200,90 +180,59 @@ class PoolState(Generic[T]):
         return None
 
     def remove_waiter(self, waiter: Waiter[T]) -> None:
-        """
-        Take a waiter who gave up out of the queue, wherever it is.
-
-        Args:
-            waiter: It may have left the queue already.
-        """
+        """Take a waiter out of the queue; it may have left it already."""
         if waiter in self.waiters:
             self.waiters.remove(waiter)
 
     def expired_waiters(self, now: float) -> list[Waiter[T]]:
-        """
-        Take those out of the queue whose time is over.
-
-        Args:
-            now: The time.
-
-        Returns:
-            Them, in their order.
-        """
-        late = [
+        """Return the waiters whose timeout is over, in order, out of the queue."""
+        expired = [
             waiter for waiter in self.waiters if waiter.since + waiter.timeout <= now and not waiter.done()
         ]
 
-        for waiter in late:
+        for waiter in expired:
             self.waiters.remove(waiter)
 
-        return late
+        return expired
 
     def put_idle(self, entry: PoolEntry[T], now: float, ping_after: float) -> None:
-        """
-        Put a connection to the idle ones; it was in order just now.
-
-        Args:
-            entry: The connection.
-            now: The time.
-            ping_after: Seconds after which it must be verified before use.
-        """
+        """Add a connection that is known to be alive to the idle ones."""
         entry.idle_since = now
         entry.check_at = now + ping_after
         self.idle.append(entry)
 
     def take_suspects(self) -> list[PoolEntry[T]]:
         """
-        Take all idle connections out, because one of them was found dead.
+        Return all idle connections, counted as suspected: one of them was found dead.
 
-        Nobody counts on those in doubt: a waiter gets a new connection, or one of them if that is
-        verified first. One after the other, each silent one would cost it the time of a ping.
-
-        Returns:
-            The connections to verify, booked as suspected.
+        No waiter depends on a suspect: `next_action` opens new connections meanwhile, and a suspect
+        that answers first is used. Verified one after the other, each silent connection would cost
+        the waiter a ping timeout.
         """
         entries, self.idle[:] = list(self.idle), ()
         self.suspected += len(entries)
         return entries
 
     def mark_untrusted(self) -> None:
-        """Have all leased connections verified when they come back, because one of them was lost."""
+        """Have all leased connections verified at their release, because one of them was lost."""
         for entry in self.leased:
             entry.trusted_until = float("-inf")
 
     def evictable(self, now: float, max_idle: float) -> list[PoolEntry[T]]:
-        """
-        Take out the idle connections that are outdated, or idle for too long and spare.
-
-        Args:
-            now: The time.
-            max_idle: Seconds.
-
-        Returns:
-            The connections to close, booked as closing.
-        """
+        """Return idle connections that are outdated, or spare and idle for too long, counted as closing."""
         spare = self.size - self.min_size
         keep: list[PoolEntry[T]] = []
-        leave: list[PoolEntry[T]] = []
+        evicted: list[PoolEntry[T]] = []
 
         for entry in self.idle:  # the oldest first, since the newest are reused first
             if self.outdated(entry, now):
-                leave.append(entry)
+                evicted.append(entry)
             elif spare > 0 and now - entry.idle_since >= max_idle:
                 spare -= 1
-                leave.append(entry)
+                evicted.append(entry)
             else:
                 keep.append(entry)
 
         self.idle[:] = keep
-        self.closing += len(leave)
-        return leave
+        self.closing += len(evicted)
+        return evicted

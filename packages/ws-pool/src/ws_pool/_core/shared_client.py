@@ -1,4 +1,4 @@
-"""The life of a driver's client that all tasks of a loop share: made at the start, lent, closed."""
+"""The lifecycle of a driver's client that all tasks of a loop share: made at the start, shared, closed."""
 
 from __future__ import annotations
 
@@ -21,11 +21,8 @@ class SharedClient(ABC, Generic[ClientT]):
     """
     A pool whose driver pools connections by itself: it holds one client.
 
-    A subclass makes the client, checks that a server answers it, and closes it.
-
-    Args:
-        name: The pool's name.
-        shown: Where it connects to, without secrets.
+    A subclass makes the client, checks that a server answers it, and closes it. ``shown`` is the
+    server's address without secrets.
     """
 
     _kind: ClassVar[str]
@@ -61,14 +58,7 @@ class SharedClient(ABC, Generic[ClientT]):
 
     @property
     def client(self) -> ClientT:
-        """
-        The driver's client, which all tasks share.
-
-        Raises:
-            NotReadyError: The pool was not started.
-            ClosedError: The pool was closed.
-            UsageError: The pool belongs to another event loop.
-        """
+        """The driver's client, which all tasks share; a `UsageError` when the pool cannot be used here."""
         client = self._client
 
         if client is None:
@@ -85,20 +75,14 @@ class SharedClient(ABC, Generic[ClientT]):
         return client
 
     async def start(self) -> None:
-        """
-        Connect, and check that the right server answers.
-
-        Raises:
-            UnavailableError: The server cannot be used; the message says why.
-            UsageError: The pool is open already.
-        """
+        """Connect and check that the right server answers; on an error nothing is left behind."""
         if self._client is not None:
             raise UsageError(f"{self._kind} pool {self._name!r} is open already", pool=self._name)
 
         client = self._make()
 
         try:
-            await self._greet(client)
+            await self._check_server(client)
         except BaseException:
             await self._end(client)
             raise
@@ -115,29 +99,21 @@ class SharedClient(ABC, Generic[ClientT]):
             await self._end(client)
 
     def get_client(self, *, alone: bool = False) -> AbstractAsyncContextManager[ClientT]:  # noqa: ARG002 - see below
-        """
-        Give the driver's client for the length of a block.
-
-        Args:
-            alone: Means nothing here: the driver takes a connection for each request by itself.
-
-        Returns:
-            An async context manager.
-        """
-        return self._lend()
+        """Return a context manager of the client; ``alone`` has no meaning, as the driver pools by itself."""
+        return self._block()
 
     @abstractmethod
     def _make(self) -> ClientT:
         """Make the client, without any I/O."""
 
     @abstractmethod
-    async def _greet(self, client: ClientT) -> None:
-        """Ask the server who it is; raise UnavailableError when it cannot be used."""
+    async def _check_server(self, client: ClientT) -> None:
+        """Check that the server answers; raise UnavailableError when it cannot be used."""
 
     @abstractmethod
     async def _end(self, client: ClientT) -> None:
         """Close the client."""
 
     @asynccontextmanager
-    async def _lend(self) -> AsyncIterator[ClientT]:
+    async def _block(self) -> AsyncIterator[ClientT]:
         yield self.client

@@ -1,4 +1,4 @@
-"""What a pool tells about itself: frozen snapshots, and the histogram that feeds them."""
+"""Statistics of pools: frozen snapshots, and the histograms behind them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,9 @@ from typing import Generic, TypeVar
 from ws_core.errors import describe
 from ws_pool._core.pool_state import PoolState
 
-__all__ = (
-    "BUCKETS",
-    "Histogram",
-    "HistogramBuilder",
-    "PoolMetrics",
-    "PoolStatistics",
-)
+__all__ = ("BUCKETS", "Histogram", "HistogramBuilder", "PoolMetrics", "PoolStatistics")
+
+T = TypeVar("T")
 
 BUCKETS = 64
 """Buckets of powers of two of a microsecond: bucket n holds times below 2**n µs, enough for all times."""
@@ -48,7 +44,7 @@ class Histogram:
         Estimate a quantile.
 
         Args:
-            fraction: Between 0 and 1; 0.99 asks for the 99th percentile.
+            fraction: Between 0 and 1; 0.99 is the 99th percentile.
 
         Returns:
             The upper edge of the quantile's bucket in seconds; 0.0 when nothing was recorded.
@@ -77,17 +73,14 @@ class HistogramBuilder:
         self.total = 0.0
 
     def record(self, seconds: float) -> None:
-        """
-        Count one time.
-
-        Args:
-            seconds: The time, from a clock that never goes back.
-        """
+        """Count one time of a monotonic clock."""
+        # The number of bits of the whole microseconds is the number of the bucket: one integer
+        # operation, where a search among bucket edges would cost more than the pool's bookkeeping.
         self.counts[int(seconds * 1e6).bit_length()] += 1
         self.total += seconds
 
     def snapshot(self) -> Histogram:
-        """Freeze the present state."""
+        """Return the present state, frozen."""
         return Histogram(tuple(self.counts), self.total)
 
 
@@ -104,7 +97,7 @@ class PoolStatistics:
         idle: Connections ready to be taken.
         leased: Connections in use.
         connecting: Connections being opened.
-        waiting: Tasks that wait for a connection.
+        waiting: Tasks waiting for a connection.
         opened: Connections opened so far.
         closed: Connections closed so far.
         timeouts: Acquires that were not served in time.
@@ -134,7 +127,7 @@ class PoolStatistics:
 
     def metrics(self) -> Mapping[str, float]:
         """
-        Give the numbers under the names of OpenTelemetry's ``db.client.connection.*`` conventions.
+        Return the numbers under the names of OpenTelemetry's ``db.client.connection.*`` conventions.
 
         Returns:
             Metric names, with their attribute in braces, to values; times in seconds. With ``_``
@@ -158,7 +151,7 @@ class PoolStatistics:
         }
 
     def status(self) -> Mapping[str, object]:
-        """Give plain numbers and strings, for logs, status pages and `pool_status`."""
+        """Return plain numbers and strings, for logs, status pages and `pool_status`."""
         return {
             "name": self.name,
             "min_size": self.min_size,
@@ -178,38 +171,27 @@ class PoolStatistics:
         }
 
 
-T = TypeVar("T")
-
-
 class PoolMetrics(Generic[T]):
-    """
-    Times of one pool.
-
-    Args:
-        name: The pool's name.
-        state: The books.
-    """
+    """The histograms of one pool, and its snapshots."""
 
     __slots__ = ("_name", "_state", "creates", "leases", "waits")
 
     def __init__(self, name: str, state: PoolState[T]) -> None:
-        self.waits: HistogramBuilder = HistogramBuilder()  # of those who had to wait only
+        self.waits: HistogramBuilder = HistogramBuilder()  # only of acquires that had to wait
         self.leases: HistogramBuilder = HistogramBuilder()
         self.creates: HistogramBuilder = HistogramBuilder()
         self._name = name
         self._state = state
 
     def snapshot(self, failure: BaseException | None) -> PoolStatistics:
-        """
-        Freeze the present state.
-
-        Args:
-            failure: Why the server cannot be reached, if it cannot.
-        """
+        """Return the present state, frozen; ``failure`` is why the server cannot be reached."""
         state, totals = self._state, self._state.totals
         leases = self.leases.snapshot()
         waits = list(self.waits.counts)
-        waits[0] += leases.count + len(state.leased) - sum(waits)  # those who did not wait are not recorded
+
+        # The fast path of acquire records no wait. Every acquire is a lease, over or not, so those
+        # that are missing waited 0 µs.
+        waits[0] += leases.count + len(state.leased) - sum(waits)
         return PoolStatistics(
             name=self._name,
             min_size=state.min_size,
