@@ -1,4 +1,4 @@
-"""Events over pub/sub: in order, harmed by nobody, and honest about what was missed."""
+"""Events over pub/sub: in order, apart from other listeners, with a report of each gap."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ws_pool.events import RedisEventBus
 from ws_pool.redis import RedisPool
 
 
-class Ear:
-    """A listener that keeps what it hears."""
+class Recorder:
+    """A listener that keeps its events."""
 
     def __init__(self) -> None:
-        self.heard: asyncio.Queue[Any] = asyncio.Queue()
+        self.received: asyncio.Queue[Any] = asyncio.Queue()
 
     async def __call__(self, *args: Any, **kwargs: Any) -> None:
-        """Hear."""
-        await self.heard.put((args, kwargs))
+        """Record."""
+        await self.received.put((args, kwargs))
 
     async def next(self) -> Any:
         """Wait for the next event."""
-        return await asyncio.wait_for(self.heard.get(), 20)
+        return await asyncio.wait_for(self.received.get(), 20)
 
 
 @pytest.fixture(params=[False, True], ids=["bytes", "str"])
@@ -49,31 +49,31 @@ class TestDelivery:
             RedisEventBus(pool, "c") as two,
             RedisEventBus(pool, "d") as no,
         ):
-            ears = [Ear(), Ear(), Ear()]
+            recorders = [Recorder(), Recorder(), Recorder()]
 
-            for bus, ear in zip((one, two, no), ears, strict=True):
-                bus.add_listener("tag", ear)
+            for bus, recorder in zip((one, two, no), recorders, strict=True):
+                bus.add_listener("tag", recorder)
 
             assert await one.publish("tag", 1, "ü", None, key=[{"a": 1.5}]) == 2
             expected = ((1, "ü", None), {"key": [{"a": 1.5}]})
-            assert [await ears[0].next(), await ears[1].next()] == [expected, expected]
-            assert ears[2].heard.empty()
+            assert [await recorders[0].next(), await recorders[1].next()] == [expected, expected]
+            assert recorders[2].received.empty()
 
     async def test_order_is_kept(self, pool: RedisPool) -> None:
-        """A listener hears the events of a tag in the order in which they were published."""
+        """A listener receives the events of a tag in the order in which they were published."""
         async with RedisEventBus(pool, "c") as bus:
-            ear = Ear()
-            bus.add_listener("tag", ear)
+            recorder = Recorder()
+            bus.add_listener("tag", recorder)
 
             for number in range(500):
                 await bus.publish("tag", number)
 
-            assert [await ear.next() for _ in range(500)] == [((number,), {}) for number in range(500)]
+            assert [await recorder.next() for _ in range(500)] == [((number,), {}) for number in range(500)]
 
     async def test_raising_and_slow_listeners_harm_nobody(self, pool: RedisPool) -> None:
         """A listener that raises and one that never ends hold up neither others nor later events."""
         never = asyncio.Event()
-        ear = Ear()
+        recorder = Recorder()
 
         async def raising(_: int) -> None:
             raise RuntimeError("a listener's own fault")
@@ -82,13 +82,13 @@ class TestDelivery:
             await never.wait()
 
         async with RedisEventBus(pool, "c", queue_size=5) as bus:
-            for listener in (raising, stuck, ear):
+            for listener in (raising, stuck, recorder):
                 bus.add_listener("tag", listener)
 
             for number in range(20):
                 await bus.publish("tag", number)
 
-            assert [(await ear.next())[0][0] for _ in range(20)] == list(range(20))
+            assert [(await recorder.next())[0][0] for _ in range(20)] == list(range(20))
             by_name = {item.name.rpartition(".")[2]: item for item in bus.statistics().listeners}
             assert by_name["raising"].failed == 20
             assert by_name["stuck"].queued == 5
@@ -98,7 +98,7 @@ class TestDelivery:
     @pytest.mark.parametrize(("overflow", "kept"), [("drop_oldest", [0, 8, 9]), ("drop_newest", [0, 1, 2])])
     async def test_what_is_dropped(self, redis_url: str, overflow: Any, kept: list[int]) -> None:
         """A full queue drops what the policy says."""
-        go, got = asyncio.Event(), Ear()
+        go, got = asyncio.Event(), Recorder()
 
         async def slow(number: int) -> None:
             await go.wait()
@@ -129,35 +129,35 @@ class TestDelivery:
     async def test_listeners_come_and_go(self, pool: RedisPool) -> None:
         """A listener can be added and removed while the bus runs, also by itself."""
         async with RedisEventBus(pool, "c") as bus:
-            ear, once = Ear(), Ear()
+            recorder, once = Recorder(), Recorder()
 
             async def hear_once(number: int) -> None:
                 await once(number)
                 bus.remove_listener("tag", hear_once)
 
-            bus.add_listener("tag", ear)
-            bus.add_listener("tag", ear)
+            bus.add_listener("tag", recorder)
+            bus.add_listener("tag", recorder)
             bus.add_listener("tag", hear_once)
             await bus.publish("tag", 1)
-            assert (await ear.next(), await once.next()) == (((1,), {}), ((1,), {}))
+            assert (await recorder.next(), await once.next()) == (((1,), {}), ((1,), {}))
             await bus.publish("tag", 2)
-            assert await ear.next() == ((2,), {})
-            assert bus.remove_listener("tag", ear)
-            assert not bus.remove_listener("tag", ear)
+            assert await recorder.next() == ((2,), {})
+            assert bus.remove_listener("tag", recorder)
+            assert not bus.remove_listener("tag", recorder)
             await bus.publish("tag", 3)
 
             while bus.statistics().received < 3:  # noqa: ASYNC110 - until it has come
                 await asyncio.sleep(0)
 
-            assert ear.heard.empty()
-            assert once.heard.empty()
+            assert recorder.received.empty()
+            assert once.received.empty()
             assert bus.statistics().unknown == 1
 
     async def test_foreign_messages_are_ignored(self, pool: RedisPool) -> None:
-        """What others publish on the channel that is no event is counted and dropped; so is a forged gap."""
+        """Foreign messages on the channel are counted and dropped; so is a forged gap."""
         async with RedisEventBus(pool, "c") as bus:
-            ear, gap = Ear(), Ear()
-            bus.add_listener("tag", ear)
+            recorder, gap = Recorder(), Recorder()
+            bus.add_listener("tag", recorder)
             bus.add_listener(bus.GAP, gap)
             forged = json.dumps({"tag": "gap", "args": [], "kwargs": {}})
 
@@ -171,29 +171,29 @@ class TestDelivery:
                 await pool.redis.publish("c", message)
 
             await bus.publish("tag")
-            assert await ear.next() == ((), {})
+            assert await recorder.next() == ((), {})
             assert bus.statistics().unknown == 5
-            assert gap.heard.empty()
+            assert gap.received.empty()
 
 
 class TestOutages:
     """What a bus does when its connection is gone."""
 
     @pytest.mark.parametrize("kind", [RedisServer, ValkeyServer])
-    async def test_a_restart_is_told_as_a_gap(
+    async def test_a_restart_is_reported_as_a_gap(
         self, start_server: StartServer, kind: type[RedisServer]
     ) -> None:
-        """After the server's restart the bus hears again, and has told that events may be missing."""
+        """After the server's restart the bus receives again, and has reported a gap."""
         server = start_server(kind)
 
         async with RedisPool(url=server.url, outage_timeout=20.0) as pool, RedisEventBus(pool, "c") as bus:
-            ear, gap = Ear(), Ear()
-            bus.add_listener("tag", ear)
+            recorder, gap = Recorder(), Recorder()
+            bus.add_listener("tag", recorder)
             bus.add_listener(RedisEventBus.GAP, gap)
 
             for number in range(3):
                 await bus.publish("tag", number)
-                assert await ear.next() == ((number,), {})
+                assert await recorder.next() == ((number,), {})
                 await asyncio.to_thread(server.kill)
                 await asyncio.to_thread(server.restart)
                 args, kwargs = await gap.next()
@@ -203,7 +203,7 @@ class TestOutages:
                 assert bus.subscribed
 
             await bus.publish("tag", "last")
-            assert await ear.next() == (("last",), {})
+            assert await recorder.next() == (("last",), {})
             assert bus.statistics().gaps == 3
 
     async def test_a_silent_connection_is_noticed(self, redis_server: RedisServer) -> None:
@@ -214,9 +214,9 @@ class TestOutages:
             RedisPool(url=redis_server.url) as other,
             RedisEventBus(pool, "c", heartbeat=0.1) as bus,
         ):
-            gap, ear = Ear(), Ear()
+            gap, recorder = Recorder(), Recorder()
             bus.add_listener("gap", gap)
-            bus.add_listener("tag", ear)
+            bus.add_listener("tag", recorder)
             proxy.black_hole()
 
             while bus.subscribed:  # noqa: ASYNC110 - until it is noticed
@@ -226,7 +226,7 @@ class TestOutages:
             await gap.next()
             sender = RedisEventBus(other, "c")
             assert await sender.publish("tag", 1) == 1
-            assert await ear.next() == ((1,), {})
+            assert await recorder.next() == ((1,), {})
 
     async def test_an_idle_bus_stays_subscribed(self, redis_url: str) -> None:
         """Without any event the connection is checked by PING, and kept."""

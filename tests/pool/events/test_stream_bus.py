@@ -22,27 +22,27 @@ from ws_pool.events import StreamEventBus
 from ws_pool.redis import RedisPool
 
 
-class Ear:
-    """A listener that counts what it hears, and may fail some times before."""
+class Recorder:
+    """A listener that counts its events, and may fail some times before."""
 
     def __init__(self, failures: int = 0) -> None:
-        self.heard: Counter[Any] = Counter()
+        self.received: Counter[Any] = Counter()
         self.order: list[Any] = []
         self.failures = failures
 
     async def __call__(self, what: Any) -> None:
-        """Hear, or fail."""
+        """Record, or raise."""
         if self.failures:
             self.failures -= 1
             raise RuntimeError("not yet")
 
-        self.heard[what] += 1
+        self.received[what] += 1
         self.order.append(what)
 
     async def until(self, count: int) -> None:
-        """Wait until so many different events were heard."""
+        """Wait until so many different events were received."""
         async with asyncio.timeout(30):
-            while len(self.heard) < count:  # noqa: ASYNC110 - until it has happened elsewhere
+            while len(self.received) < count:  # noqa: ASYNC110 - until it has happened elsewhere
                 await asyncio.sleep(0.005)
 
 
@@ -67,21 +67,23 @@ class TestDelivery:
     ) -> None:
         """Within a group each event goes to one consumer; each group gets all; all are acknowledged."""
         async with RedisPool(url=any_redis_url, decode_responses=decode) as pool:
-            ears = {name: Ear() for name in ("a1", "a2", "b")}
-            buses = {name: StreamEventBus(pool, "s", name[0], consumer=name, prefetch=5) for name in ears}
+            recorders = {name: Recorder() for name in ("a1", "a2", "b")}
+            buses = {
+                name: StreamEventBus(pool, "s", name[0], consumer=name, prefetch=5) for name in recorders
+            }
 
             for name, bus in buses.items():
-                bus.add_listener("tag", ears[name])
+                bus.add_listener("tag", recorders[name])
                 await bus.start()
 
             for number in range(100):
                 await buses["a1"].publish("tag", number)
 
-            await ears["b"].until(100)
-            both = Ear()
+            await recorders["b"].until(100)
+            both = Recorder()
 
-            while len(both.heard) < 100:
-                both.heard = ears["a1"].heard + ears["a2"].heard
+            while len(both.received) < 100:
+                both.received = recorders["a1"].received + recorders["a2"].received
                 await asyncio.sleep(0.005)
 
             for group in ("a", "b"):
@@ -91,38 +93,38 @@ class TestDelivery:
             for bus in buses.values():
                 await bus.close()
 
-        assert set(both.heard.values()) == {1}
-        assert ears["b"].order == list(range(100))
+        assert set(both.received.values()) == {1}
+        assert recorders["b"].order == list(range(100))
         assert buses["b"].statistics().delivered == 100
 
     async def test_what_was_published_before_the_start_is_delivered(self, redis_url: str) -> None:
         """A group that is new begins with the stream's first event."""
         async with RedisPool(url=redis_url) as pool:
-            ear = Ear()
+            recorder = Recorder()
             bus = StreamEventBus(pool, "s", "g")
             await bus.publish("tag", "early")
-            bus.add_listener("tag", ear)
+            bus.add_listener("tag", recorder)
 
             async with bus:
-                await ear.until(1)
+                await recorder.until(1)
 
     async def test_tags_do_not_wait_for_each_other(self, redis_url: str) -> None:
         """A listener that is stuck holds up its own tag only."""
         stuck = asyncio.Event()
-        ear = Ear()
+        recorder = Recorder()
 
         async def wait() -> None:
             await stuck.wait()
 
         async with RedisPool(url=redis_url) as pool, StreamEventBus(pool, "s", "g") as bus:
             bus.add_listener("stuck", wait)
-            bus.add_listener("tag", ear)
+            bus.add_listener("tag", recorder)
             await bus.publish("stuck")
 
             for number in range(10):
                 await bus.publish("tag", number)
 
-            await ear.until(10)
+            await recorder.until(10)
             assert bus.statistics().in_hand == 1
             stuck.set()
             await until_acknowledged(pool)
@@ -133,13 +135,13 @@ class TestDelivery:
             RedisPool(url=redis_url) as pool,
             StreamEventBus(pool, "s", "g", backoff=(0.001, 0.002)) as bus,
         ):
-            good, late = Ear(), Ear(failures=3)
+            good, late = Recorder(), Recorder(failures=3)
             bus.add_listener("tag", good)
             bus.add_listener("tag", late)
             await bus.publish("tag", 1)
             await late.until(1)
             await until_acknowledged(pool)
-            assert good.heard == {1: 1}
+            assert good.received == {1: 1}
             assert bus.statistics().retried == 3
 
     async def test_what_never_succeeds_becomes_a_dead_letter(self, redis_url: str) -> None:
@@ -148,21 +150,21 @@ class TestDelivery:
             RedisPool(url=redis_url, decode_responses=True) as pool,
             StreamEventBus(pool, "s", "g", attempts=3, backoff=(0.001, 0.002)) as bus,
         ):
-            ear = Ear(failures=3)
-            bus.add_listener("tag", ear)
+            recorder = Recorder(failures=3)
+            bus.add_listener("tag", recorder)
             await bus.publish("tag", "poison")
             await bus.publish("tag", "good")
-            await ear.until(1)
+            await recorder.until(1)
             await until_acknowledged(pool)
             letters: Any = await pool.redis.xrange("s:dead")  # Any: redis-py's type allows for None
             ((_, letter),) = letters
-            assert ear.order == ["good"]
+            assert recorder.order == ["good"]
             assert "poison" in letter["event"]
             assert letter["reason"] == "RuntimeError: not yet"
             assert (letter["group"], bus.statistics().dead) == ("g", 1)
 
     async def test_unheard_events_are_acknowledged(self, redis_url: str) -> None:
-        """Events without listeners, and entries that are no events, don't stay pending for ever."""
+        """Events without listeners, and entries that are not events, don't stay pending for ever."""
         async with RedisPool(url=redis_url) as pool, StreamEventBus(pool, "s", "g") as bus:
             await bus.publish("nobody")
             await pool.redis.xadd("s", {"other": "entry"})
@@ -175,32 +177,32 @@ class TestDelivery:
             assert bus.statistics().delivered == 0
 
     async def test_listeners_can_be_removed(self, redis_url: str) -> None:
-        """A removed listener hears nothing more."""
+        """A removed listener receives nothing more."""
         async with RedisPool(url=redis_url) as pool, StreamEventBus(pool, "s", "g") as bus:
-            ear = Ear()
-            bus.add_listener("tag", ear)
-            assert bus.remove_listener("tag", ear)
-            assert not bus.remove_listener("tag", ear)
+            recorder = Recorder()
+            bus.add_listener("tag", recorder)
+            assert bus.remove_listener("tag", recorder)
+            assert not bus.remove_listener("tag", recorder)
             await bus.publish("tag", 1)
 
             while bus.statistics().unheard < 1:  # noqa: ASYNC110 - until it was looked at
                 await asyncio.sleep(0.005)
 
-            assert not ear.heard
+            assert not recorder.received
 
     async def test_what_all_groups_have_is_trimmed(self, redis_url: str) -> None:
         """Trimming drops what every group has acknowledged, and nothing else."""
         async with RedisPool(url=redis_url) as pool:
-            ear = Ear()
+            recorder = Recorder()
             await pool.redis.execute_command("XGROUP CREATE", "s", "slow", "0", "MKSTREAM")
 
             async with StreamEventBus(pool, "s", "g", trim_every=0.01) as bus:
-                bus.add_listener("tag", ear)
+                bus.add_listener("tag", recorder)
 
                 for number in range(500):
                     await bus.publish("tag", number)
 
-                await ear.until(500)
+                await recorder.until(500)
                 await until_acknowledged(pool)
                 assert await pool.redis.xlen("s") == 500
                 slow = await pool.redis.xreadgroup("slow", "c", {"s": ">"}, count=500)
@@ -224,7 +226,7 @@ class TestFaults:
         server = start_server(kind, config={"appendonly": "yes", "appendfsync": "always"})
         published: set[int] = set()
         stop = asyncio.Event()
-        ear = Ear()
+        recorder = Recorder()
 
         async def publish(bus: StreamEventBus) -> None:
             number = 0
@@ -243,11 +245,11 @@ class TestFaults:
             RedisPool(url=server.url, outage_timeout=20.0) as pool,
             StreamEventBus(pool, "s", "g", claim_after=1.0) as bus,
         ):
-            bus.add_listener("tag", ear)
+            bus.add_listener("tag", recorder)
             publishing = asyncio.ensure_future(publish(bus))
 
             for round_number in range(1, 4):
-                await ear.until(round_number * 100)
+                await recorder.until(round_number * 100)
                 await asyncio.to_thread(server.kill)
                 await asyncio.to_thread(server.restart)
 
@@ -255,12 +257,12 @@ class TestFaults:
             await publishing
 
             async with asyncio.timeout(30):
-                while published - ear.heard.keys():  # noqa: ASYNC110 - until it has happened elsewhere
+                while published - recorder.received.keys():  # noqa: ASYNC110 - until it has happened elsewhere
                     await asyncio.sleep(0.01)
 
             await until_acknowledged(pool)
 
-        assert published <= ear.heard.keys()
+        assert published <= recorder.received.keys()
 
     async def test_a_consumer_that_is_killed_loses_nothing(self, redis_url: str) -> None:
         """What a consumer had in hand when it got SIGKILL is claimed by another and delivered."""
@@ -297,14 +299,14 @@ class TestFaults:
             victim.send_signal(signal.SIGKILL)
             await victim.wait()
             assert await pending(pool) > 0
-            ear = Ear()
-            bus.add_listener("tag", ear)
+            recorder = Recorder()
+            bus.add_listener("tag", recorder)
 
             async with bus:
-                await ear.until(20)
+                await recorder.until(20)
                 await until_acknowledged(pool)
 
-            assert ear.heard.keys() == set(range(20))
+            assert recorder.received.keys() == set(range(20))
             assert bus.statistics().claimed > 0
 
     async def test_a_hasty_bus_is_caught(self, redis_url: str) -> None:
@@ -313,13 +315,13 @@ class TestFaults:
         class Hasty(StreamEventBus):
             def __init__(self, *args: Any) -> None:
                 super().__init__(*args)
-                call = self._lines._call
+                call = self._dispatcher._call
 
                 async def acknowledge_first(listeners: Any, event: Any) -> Any:
-                    await self._member.acknowledge(next(iter(self._lines.in_hand)))
+                    await self._member.acknowledge(next(iter(self._dispatcher.in_hand)))
                     return await call(listeners, event)
 
-                self._lines._call = acknowledge_first  # type: ignore[method-assign]  # to break it
+                self._dispatcher._call = acknowledge_first  # type: ignore[method-assign]  # to break it
 
         async with RedisPool(url=redis_url) as pool:
             never = asyncio.Event()
@@ -382,18 +384,18 @@ class TestFaults:
             RedisPool(url=redis_server.url) as other,
             StreamEventBus(pool, "s", "g", claim_after=30.0) as bus,
         ):
-            ear = Ear()
-            bus.add_listener("tag", ear)
+            recorder = Recorder()
+            bus.add_listener("tag", recorder)
             lost = proxy.drop_reply(match="XREADGROUP")
             await StreamEventBus(other, "s", "x").publish("tag", "read")
             await lost.wait()
-            await ear.until(1)
+            await recorder.until(1)
             proxy.drop_reply(match="XADD")
             await bus.publish("tag", "added")
-            await ear.until(2)
+            await recorder.until(2)
             proxy.drop_reply(match="XACK")
             await bus.publish("tag", "acknowledged")
-            await ear.until(3)
+            await recorder.until(3)
             await until_acknowledged(other)
 
     async def test_a_consumer_comes_back_under_its_name(self, redis_url: str) -> None:
@@ -413,20 +415,20 @@ class TestFaults:
                 await asyncio.sleep(0.005)
 
             await first.close(drain=0.01)
-            ear = Ear()
+            recorder = Recorder()
             again = StreamEventBus(pool, "s", "g", consumer="me")
-            again.add_listener("tag", ear)
+            again.add_listener("tag", recorder)
 
             async with again:
-                await ear.until(1)
+                await recorder.until(1)
                 await until_acknowledged(pool)
 
     async def test_a_message_that_kills_consumers_is_given_up(self, redis_url: str) -> None:
         """A message that was delivered too often without being done is a dead letter at the next claim."""
         async with RedisPool(url=redis_url) as pool:
             bus = StreamEventBus(pool, "s", "g", claim_after=0.05, attempts=2)
-            ear = Ear()
-            bus.add_listener("tag", ear)
+            recorder = Recorder()
+            bus.add_listener("tag", recorder)
             await bus.publish("tag", "deadly")
             await pool.redis.execute_command("XGROUP CREATE", "s", "g", "0")
 
@@ -438,19 +440,19 @@ class TestFaults:
                 while not bus.statistics().dead:  # noqa: ASYNC110 - until it was claimed
                     await asyncio.sleep(0.005)
 
-            assert not ear.heard
+            assert not recorder.received
             assert await pool.redis.xlen("s:dead") == 1
 
     async def test_a_lost_group_is_made_again(self, redis_url: str) -> None:
         """When the stream is deleted, the group is created anew and what comes then is delivered."""
         async with RedisPool(url=redis_url) as pool, StreamEventBus(pool, "s", "g") as bus:
-            ear = Ear()
-            bus.add_listener("tag", ear)
+            recorder = Recorder()
+            bus.add_listener("tag", recorder)
             await bus.publish("tag", 1)
-            await ear.until(1)
+            await recorder.until(1)
             await pool.redis.delete("s")
             await bus.publish("tag", 2)
-            await ear.until(2)
+            await recorder.until(2)
 
     async def test_start_without_a_server_fails(self, start_server: StartServer) -> None:
         """A bus that cannot reach the server says so at the start."""

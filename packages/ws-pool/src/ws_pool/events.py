@@ -1,4 +1,4 @@
-"""Event buses on Redis: `RedisEventBus` reaches whoever listens now, `StreamEventBus` loses nothing.
+"""Event buses on Redis: `RedisEventBus` reaches all that listen now, `StreamEventBus` delivers at least once.
 
 Both carry events as JSON: a tag, by which listeners choose, and arguments. This module needs the
 extra ``ws-pool[redis]``.

@@ -1,4 +1,4 @@
-"""The commands of one consumer of a stream's group, and what their replies say."""
+"""The commands of one consumer of a stream's group, and the reading of their replies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = (
 
 _PAGE: Final = 100  # messages of one look back
 _BLOCK: Final = 1000  # milliseconds to wait for what is new
-_RAW: Final = {NEVER_DECODE: True}  # an entry that is no text must not hide those that are
+_RAW: Final = {NEVER_DECODE: True}  # one entry that is not text must not fail the whole reply
 
 _FORGET: Final = """\
 local forgotten = 0
@@ -42,20 +42,11 @@ return forgotten
 """
 
 Entry = tuple[str, str]
-"""A message's id and what it holds; empty for one that was deleted while it was pending."""
+"""A message's id and its text; empty for one that was deleted while it was pending."""
 
 
 class ConsumerGroup:
-    """
-    A consumer group, as one of its consumers sees it.
-
-    Args:
-        pool: A `RedisPool`.
-        stream: The stream's key.
-        group: The group's name.
-        consumer: This consumer's name.
-        dead_letters: The stream for messages that were given up.
-    """
+    """A consumer group of a stream, as one of its consumers sees it."""
 
     def __init__(self, pool: RedisSource, stream: str, group: str, consumer: str, dead_letters: str) -> None:
         self._pool = pool
@@ -67,7 +58,7 @@ class ConsumerGroup:
         self.consumer = consumer
 
     async def publish(self, event: Event) -> str:
-        """Add an event to the stream, if need be twice, and give its id."""
+        """Add an event to the stream, if need be twice, and return its id."""
         text = dump(event)
         return text_of(await self._repeat("XADD", self._stream, "*", FIELD, text))
 
@@ -80,18 +71,14 @@ class ConsumerGroup:
                 raise
 
     async def read_new(self, count: int) -> list[Entry]:
-        """Wait a moment for messages that nobody was given, and take some."""
+        """Wait up to a second for messages that no consumer has, and take some."""
         return await self._read(">", count, "BLOCK", _BLOCK)
 
     async def read_own(self, cursor: str) -> list[tuple[str, str, int]]:
         """
-        Look at messages that this consumer was given already; to the server, that is one more delivery.
+        Read messages behind the cursor that are pending for this consumer, with their delivery counts.
 
-        Args:
-            cursor: The id before the first.
-
-        Returns:
-            Ids, what they hold, and how often they were delivered, if the server tells.
+        To the server, that is one more delivery of each.
         """
         entries = await self._read(cursor, _PAGE)
 
@@ -102,17 +89,7 @@ class ConsumerGroup:
         return [(entry_id, text, pending.get(entry_id, 2)) for entry_id, text in entries]
 
     async def claim(self, idle: float, cursor: str, count: int) -> tuple[str, list[Entry]]:
-        """
-        Take over what consumers left behind.
-
-        Args:
-            idle: Seconds without a sign of life.
-            cursor: Where to go on.
-            count: How many at most.
-
-        Returns:
-            Where to go on, ``"0-0"`` at the end, and the messages.
-        """
+        """Take over messages idle for some seconds; return the next cursor (``0-0`` ends) and them."""
         reply = await self._execute(
             "XAUTOCLAIM",
             self._stream,
@@ -130,17 +107,17 @@ class ConsumerGroup:
         ]
 
     async def times_delivered(self, entry_id: str) -> int:
-        """Tell how often a message was delivered."""
+        """Return how often a message was delivered."""
         return (await self._pending(entry_id, entry_id, 1)).get(entry_id, 1)
 
     async def touch(self, entry_ids: Iterable[str]) -> None:
-        """Show that messages are being worked on."""
+        """Reset the idle time of messages in hand, so that no other consumer claims them."""
         await self._execute(
             "XCLAIM", self._stream, self._group, self.consumer, 0, *entry_ids, "JUSTID", parse_justid=True
         )
 
     async def acknowledge(self, entry_id: str) -> None:
-        """Tell that a message is done."""
+        """Acknowledge a message."""
         await self._repeat("XACK", self._stream, self._group, entry_id)
 
     async def dead_letter(self, entry_id: str, text: str, reason: str) -> None:
@@ -167,15 +144,8 @@ class ConsumerGroup:
             await self._pool.redis.xtrim(self._stream, minid=first, approximate=True)
 
     async def forget_idle(self, seconds: float) -> int:
-        """
-        Remove consumers that have nothing pending; one that is alive comes back by itself.
-
-        Args:
-            seconds: How long they have given no sign of life.
-
-        Returns:
-            How many were removed.
-        """
+        """Remove consumers idle for some seconds with nothing pending, and return how many they were."""
+        # One that is alive after all comes back by its next read.
         return int(
             await self._execute("EVAL", _FORGET, 1, self._stream, self._group, "", int(seconds * 1000))
         )
@@ -183,8 +153,6 @@ class ConsumerGroup:
     async def leave(self) -> None:
         """Remove this consumer, unless it has something pending."""
         await self._execute("EVAL", _FORGET, 1, self._stream, self._group, self.consumer, 0)
-
-    # Inside -----------------------------------------------------------------------------------
 
     async def _execute(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
         return await self._pool.redis.execute_command(*args, **options)
@@ -238,7 +206,7 @@ def entries_of(reply: Any) -> list[Any]:  # Any: a reply, whose shape depends on
 
 
 def payload_of(fields: Any) -> str:  # Any: a reply
-    """Give the event of an entry; empty for one that is no text, or was deleted while it was pending."""
+    """Return the event of an entry as text; empty when it is not text, or was deleted while pending."""
     fields = fields or ()
     items = fields.items() if isinstance(fields, Mapping) else zip(fields[::2], fields[1::2], strict=True)
 
@@ -249,9 +217,11 @@ def payload_of(fields: Any) -> str:  # Any: a reply
 
 
 def order_of(entry_id: str) -> tuple[int, int]:
+    """Return an id as numbers that compare as the server orders them."""
     milliseconds, _, sequence = entry_id.partition("-")
     return int(milliseconds), int(sequence or 0)
 
 
 def text_of(value: Any) -> str:  # Any: bytes or str
+    """Return a reply as text, whether the client decodes or not."""
     return value.decode() if isinstance(value, bytes) else str(value)

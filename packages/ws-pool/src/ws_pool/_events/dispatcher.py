@@ -1,7 +1,7 @@
 """From messages of a stream to their listeners: in order within a tag, tags side by side.
 
-A line that fails waits out its pauses; meanwhile it takes one place of those in hand, so that the
-lines of other tags go on.
+A tag whose listener fails waits between attempts. Meanwhile its queued messages do not count as in
+hand, so that other tags go on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ws_pool._events.listeners import Event, Listener, load
 __all__ = ("ListenerTimeout", "Message", "OrderedDispatcher")
 
 _logger: Final = logging.getLogger("ws_pool.events")
-_MOST: Final = 10  # times prefetch that may be in hand when lines fail
+_MOST: Final = 10  # times prefetch that may be in hand when listeners fail
 
 
 class ListenerTimeout(TimeoutError):  # noqa: N818 - named like AcquireTimeout
@@ -29,36 +29,16 @@ class ListenerTimeout(TimeoutError):  # noqa: N818 - named like AcquireTimeout
 
 @dataclass(slots=True)
 class Message:
-    """
-    A message in hand.
-
-    Args:
-        id: Its id in the stream.
-        text: What it holds.
-        attempt: Which attempt the next one is, over all consumers.
-        owed: Whether listeners are called even if all attempts seem to be used up.
-    """
+    """A message in hand: its id in the stream, and the event as text."""
 
     id: str
     text: str
-    attempt: int
-    owed: bool
+    attempt: int  # which attempt the next one is, over all consumers
+    owed: bool  # whether listeners are called even if all attempts seem to be used up
 
 
 class OrderedDispatcher:
-    """
-    A line for each tag, worked off by a task of its own.
-
-    Args:
-        stream: The stream's name, for messages.
-        listeners: Who listens, by tag; may change at any time.
-        prefetch: Most messages in hand.
-        attempts: How often a message is tried.
-        backoff: Shortest and longest pause in seconds before a listener is called again.
-        listener_timeout: Seconds that a listener may take, or None.
-        acknowledge: Called with what is done.
-        dead_letter: Called with what is given up, and why.
-    """
+    """A queue and a task for each tag. The mapping of listeners may change at any time."""
 
     def __init__(  # noqa: PLR0913 - made in one place only, by name
         self,
@@ -80,7 +60,7 @@ class OrderedDispatcher:
         self._listener_timeout = listener_timeout
         self._acknowledge = acknowledge
         self._dead_letter = dead_letter
-        self._lines: dict[str, deque[tuple[Message, Event]]] = {}
+        self._queues: dict[str, deque[tuple[Message, Event]]] = {}
         self._failing: set[str] = set()
         self._workers: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
@@ -91,12 +71,7 @@ class OrderedDispatcher:
         self.delivered = self.unheard = self.retried = self.overdue = 0
 
     async def room(self) -> int:
-        """
-        Wait until more messages may be taken.
-
-        Returns:
-            How many.
-        """
+        """Wait until more messages may be taken, and return how many."""
         await self._room.wait()
         return max(1, self._free())
 
@@ -109,38 +84,31 @@ class OrderedDispatcher:
         await cancel_and_wait(*self._workers)
 
     def accept(self, message: Message) -> None:
-        """
-        Put a message into the line of its tag, unless it is in hand already.
-
-        Args:
-            message: The message.
-        """
+        """Queue a message behind those of its tag, unless it is in hand already."""
         if message.id in self.in_hand:
             return
 
         self.in_hand[message.id] = message
         event = load(message.text) or Event("", (), {})
-        line = self._lines.get(event.tag)
+        queue = self._queues.get(event.tag)
 
-        if line is not None:
-            line.append((message, event))
+        if queue is not None:
+            queue.append((message, event))
         else:
-            self._lines[event.tag] = deque([(message, event)])
+            self._queues[event.tag] = deque([(message, event)])
             worker = asyncio.get_running_loop().create_task(self._work(event.tag))
             self._workers.add(worker)
             worker.add_done_callback(self._workers.discard)
 
         self._measure()
 
-    # Inside -----------------------------------------------------------------------------------
-
     def _free(self) -> int:
-        waiting = sum(len(self._lines[tag]) for tag in self._failing)
+        waiting = sum(len(self._queues[tag]) for tag in self._failing)
         taken = len(self.in_hand)
         return min(self._prefetch - (taken - waiting), _MOST * self._prefetch - taken)
 
     def _measure(self) -> None:
-        """Tell those who wait for room, or for the end of all work."""
+        """Wake the tasks that wait for room, or for the end of all work."""
         for event, state in ((self._room, self._free() > 0), (self._idle, not self.in_hand)):
             if state:
                 event.set()
@@ -148,11 +116,11 @@ class OrderedDispatcher:
                 event.clear()
 
     async def _work(self, tag: str) -> None:
-        line = self._lines[tag]
+        queue = self._queues[tag]
 
         try:
-            while line:
-                message, event = line.popleft()
+            while queue:
+                message, event = queue.popleft()
 
                 try:
                     await self._deliver(message, event)
@@ -163,9 +131,9 @@ class OrderedDispatcher:
                     self._failing.discard(tag)
                     self._measure()
         finally:
-            del self._lines[tag]
+            del self._queues[tag]
 
-            for message, _ in line:
+            for message, _ in queue:
                 del self.in_hand[message.id]
 
             self._measure()
@@ -173,7 +141,7 @@ class OrderedDispatcher:
     async def _deliver(self, message: Message, event: Event) -> None:
         """Call the listeners until all have returned or the message is given up, then acknowledge it."""
         waiting = list(self._listeners.get(event.tag, ()))
-        heard = bool(waiting)
+        has_listener = bool(waiting)
         error: BaseException | None = None
 
         while waiting and (message.owed or message.attempt <= self._attempts):
@@ -196,8 +164,8 @@ class OrderedDispatcher:
             await self._dead_letter(message, error)
             return
 
-        self.delivered += heard
-        self.unheard += not heard
+        self.delivered += has_listener
+        self.unheard += not has_listener
         await self._acknowledge(message)
 
     async def _call(
@@ -209,7 +177,7 @@ class OrderedDispatcher:
 
         for listener in listeners:
             try:
-                await self._heed(listener, event)
+                await self._call_one(listener, event)
             except (Exception, asyncio.CancelledError) as error:
                 if is_cancelled(error):
                     raise
@@ -220,8 +188,8 @@ class OrderedDispatcher:
 
         return failed, last
 
-    async def _heed(self, listener: Listener, event: Event) -> None:
-        """Call a listener; one that takes too long is cancelled, and left behind if it swallows that."""
+    async def _call_one(self, listener: Listener, event: Event) -> None:
+        """Call a listener, and cancel it when it takes too long; one that swallows that is left behind."""
         limit = self._listener_timeout
 
         if limit is None:
@@ -245,5 +213,6 @@ class OrderedDispatcher:
             await cancel_and_wait(task)
 
     def _pause(self, attempt: int) -> float:
+        """Return the seconds before an attempt: they double, with jitter."""
         shortest, longest = self._backoff
         return min(longest, shortest * 2.0 ** (attempt - 2)) * random.uniform(0.5, 1.0)

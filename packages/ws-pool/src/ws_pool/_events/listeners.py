@@ -28,14 +28,7 @@ _logger: Final = logging.getLogger("ws_pool.events")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """
-    What was published.
-
-    Args:
-        tag: What kind of event it is; listeners choose by it.
-        args: Positional arguments for the listeners.
-        kwargs: Keyword arguments for the listeners.
-    """
+    """What was published: a tag, by which listeners choose, and the arguments for them."""
 
     tag: str
     args: Sequence[Any]  # Any: whatever JSON can hold
@@ -43,18 +36,7 @@ class Event:
 
 
 def dump(event: Event) -> str:
-    """
-    Write an event as JSON.
-
-    Args:
-        event: The event.
-
-    Returns:
-        The text to publish.
-
-    Raises:
-        UsageError: It holds something that JSON can't.
-    """
+    """Write an event as JSON, or raise UsageError when it holds something that JSON can't."""
     try:
         return json.dumps(
             {"tag": event.tag, "args": list(event.args), "kwargs": dict(event.kwargs)}, separators=(",", ":")
@@ -65,15 +47,7 @@ def dump(event: Event) -> str:
 
 
 def load(text: str | bytes) -> Event | None:
-    """
-    Read an event.
-
-    Args:
-        text: What arrived.
-
-    Returns:
-        The event, or None when it is not one of ours.
-    """
+    """Read an event; None when the text is not one of ours."""
     try:
         data = json.loads(text)
         return Event(str(data["tag"]), list(data["args"]), dict(data["kwargs"]))
@@ -84,15 +58,15 @@ def load(text: str | bytes) -> Event | None:
 @dataclass(frozen=True, slots=True)
 class ListenerStatistics:
     """
-    What became of one listener's messages.
+    The state of one listener, with counts of its messages.
 
     Args:
         tag: What it listens to.
-        name: The listener's name, for people.
-        delivered: Messages that it has taken without an error.
-        failed: Messages over which it has raised.
+        name: The listener's qualified name.
+        delivered: Messages for which it has returned.
+        failed: Messages for which it has raised.
         dropped: Messages that were dropped because its queue was full.
-        queued: Messages that wait for it now.
+        queued: Messages in its queue now.
     """
 
     tag: str
@@ -120,6 +94,7 @@ class ListenerTask:
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"ws-pool listener {tag}")
 
     def put(self, event: Event) -> None:
+        """Queue an event; when the queue is full, the policy decides which one is dropped."""
         if len(self._queue) >= self._size:
             self._dropped += 1
 
@@ -138,19 +113,22 @@ class ListenerTask:
         self._wake.set()
 
     def retire(self) -> None:
-        """Take no more events; the call that is under way may end by itself."""
+        """Take no more events; a call in flight may end by itself."""
         self._retired = True
         self._queue.clear()
         self._wake.set()
 
     @property
     def ended(self) -> bool:
+        """Whether its task has ended."""
         return self._task.done()
 
     async def drained(self) -> None:
+        """Wait until the queue is empty and the last call has ended."""
         await self._rest.wait()
 
     async def stop(self) -> None:
+        """Cancel the task, and wait for its end."""
         await cancel_and_wait(self._task)
 
     @property
@@ -165,6 +143,7 @@ class ListenerTask:
                 try:
                     await self.listener(*event.args, **event.kwargs)
                 except (Exception, asyncio.CancelledError) as error:
+                    # A listener may raise CancelledError of its own: that is a failure like others.
                     if is_cancelled(error):
                         raise
 
@@ -182,25 +161,20 @@ class ListenerTask:
             await self._wake.wait()
 
     def statistics(self) -> ListenerStatistics:
+        """Return a frozen snapshot."""
         return ListenerStatistics(
             self.tag, self._name, self._delivered, self._failed, self._dropped, len(self._queue)
         )
 
 
 class Listeners:
-    """
-    The listeners of a bus by tag.
-
-    Args:
-        size: Most messages that wait for one listener.
-        policy: What to drop when there are more.
-    """
+    """The listeners of a bus by tag, each with a queue of ``size`` events."""
 
     def __init__(self, *, size: int, policy: OverflowPolicy) -> None:
         self._size = size
         self._policy: OverflowPolicy = policy
         self._listeners: dict[str, list[Listener]] = {}
-        self._workers: dict[str, list[ListenerTask]] = {}
+        self._tasks: dict[str, list[ListenerTask]] = {}
         self._running = False
         self._leaving: list[ListenerTask] = []
 
@@ -212,10 +186,10 @@ class Listeners:
             listeners.append(listener)
 
             if self._running:
-                self._work(tag, listener)
+                self._start(tag, listener)
 
     def remove(self, tag: str, listener: Listener) -> bool:
-        """Remove a listener, and tell whether it was there; what waits for it is dropped."""
+        """Remove a listener, and return whether it was there; its queue is dropped."""
         listeners = self._listeners.get(tag, [])
 
         if listener not in listeners:
@@ -223,10 +197,10 @@ class Listeners:
 
         listeners.remove(listener)
 
-        for worker in [worker for worker in self._workers.get(tag, ()) if worker.listener == listener]:
-            self._workers[tag].remove(worker)
-            worker.retire()
-            self._leaving = [*(other for other in self._leaving if not other.ended), worker]
+        for task in [task for task in self._tasks.get(tag, ()) if task.listener == listener]:
+            self._tasks[tag].remove(task)
+            task.retire()
+            self._leaving = [*(other for other in self._leaving if not other.ended), task]
 
         return True
 
@@ -236,39 +210,34 @@ class Listeners:
 
         for tag, listeners in self._listeners.items():
             for listener in listeners:
-                self._work(tag, listener)
+                self._start(tag, listener)
 
     async def stop(self, *, drain: float) -> None:
-        """
-        End delivering.
-
-        Args:
-            drain: Seconds in which queues may empty.
-        """
+        """Stop delivering; queues may drain for some seconds first."""
         self._running = False
-        workers = [*(worker for group in self._workers.values() for worker in group), *self._leaving]
-        self._workers.clear()
+        tasks = [*(task for group in self._tasks.values() for task in group), *self._leaving]
+        self._tasks.clear()
 
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(drain):
-                    await asyncio.gather(*(worker.drained() for worker in workers))
+                    await asyncio.gather(*(task.drained() for task in tasks))
         finally:
-            await asyncio.gather(*(worker.stop() for worker in workers))
+            await asyncio.gather(*(task.stop() for task in tasks))
 
     def deliver(self, event: Event) -> int:
-        """Queue an event for its listeners, and tell how many there are."""
-        workers = self._workers.get(event.tag, ())
+        """Queue an event for its listeners, and return how many there are."""
+        tasks = self._tasks.get(event.tag, ())
 
-        for worker in workers:
-            worker.put(event)
+        for task in tasks:
+            task.put(event)
 
-        return len(workers)
+        return len(tasks)
 
-    def _work(self, tag: str, listener: Listener) -> None:
-        worker = ListenerTask(tag, listener, size=self._size, policy=self._policy)
-        self._workers.setdefault(tag, []).append(worker)
+    def _start(self, tag: str, listener: Listener) -> None:
+        task = ListenerTask(tag, listener, size=self._size, policy=self._policy)
+        self._tasks.setdefault(tag, []).append(task)
 
     def statistics(self) -> tuple[ListenerStatistics, ...]:
-        """Freeze the present state."""
-        return tuple(worker.statistics() for group in self._workers.values() for worker in group)
+        """Return a frozen snapshot of each listener."""
+        return tuple(task.statistics() for group in self._tasks.values() for task in group)

@@ -1,4 +1,4 @@
-"""Events over Redis pub/sub: to everybody who listens now, at most once."""
+"""Events over Redis pub/sub: to all that listen now, at most once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ws_pool.errors import ClosedError, NotReadyError, UnavailableError, UsageEr
 __all__ = ("BusStatistics", "RedisEventBus")
 
 _logger: Final = logging.getLogger("ws_pool.events")
-_PATIENCE: Final = 5.0  # seconds for a subscription to be confirmed
+_SUBSCRIBE_TIMEOUT: Final = 5.0  # seconds for a subscription to be confirmed
 _LOST: Final = (driver.RedisError, WsError, OSError, TimeoutError)
 
 
@@ -43,9 +43,9 @@ class BusStatistics:
         channel: Its channel.
         subscribed: Whether messages arrive at the moment.
         received: Events received so far.
-        unknown: Messages that were no events, or that nobody listened to.
+        unknown: Messages that were not events, or that no listener took.
         gaps: Times the subscription was interrupted, so that events may have been missed.
-        listeners: What became of each listener's events.
+        listeners: The state of each listener.
     """
 
     channel: str
@@ -60,14 +60,14 @@ class RedisEventBus:
     """
     Events for all processes that listen on a channel, over Redis pub/sub.
 
-    Pub/sub delivers at most once: who is not connected misses what is published. The bus connects
+    Pub/sub delivers at most once: a process that is not connected misses what is published. The bus connects
     again by itself and then emits the event `GAP`, so that listeners can look up what they need.
     Use `StreamEventBus` where nothing may be lost.
 
     Args:
         pool: A `RedisPool`, or a client of ``redis.asyncio``.
         channel: The channel.
-        queue_size: Most events that wait for one listener.
+        queue_size: Most events in the queue of one listener.
         overflow: What to drop when there are more.
         heartbeat: Seconds of silence after which the connection is checked.
         sharded: Use sharded pub/sub (Redis 7), which scales with a cluster.
@@ -114,7 +114,7 @@ class RedisEventBus:
         self._channel = channel
         self._heartbeat = heartbeat
         self._sharded = sharded
-        self._subscribers = Listeners(size=queue_size, policy=overflow)
+        self._listeners = Listeners(size=queue_size, policy=overflow)
         self._task: asyncio.Task[None] | None = None
         self._first: asyncio.Future[None] | None = None
         self._state = "new"
@@ -146,11 +146,11 @@ class RedisEventBus:
             tag: What kind of event.
             coro: An async function; it gets what was given to `publish` after the tag.
         """
-        self._subscribers.add(tag, coro)
+        self._listeners.add(tag, coro)
 
     def remove_listener(self, tag: str, coro: Listener) -> bool:
         """
-        End listening; events that wait for the listener are dropped, a call that is under way goes on.
+        End listening; events in its queue are dropped, a call in flight goes on.
 
         Args:
             tag: What kind of event.
@@ -159,7 +159,7 @@ class RedisEventBus:
         Returns:
             Whether it did listen.
         """
-        return self._subscribers.remove(tag, coro)
+        return self._listeners.remove(tag, coro)
 
     async def publish(self, tag: str, /, *args: Any, **kwargs: Any) -> int:  # Any: whatever JSON can hold
         """
@@ -199,7 +199,7 @@ class RedisEventBus:
             )
 
         self._state = "open"
-        self._subscribers.start()
+        self._listeners.start()
         loop = asyncio.get_running_loop()
         self._first = loop.create_future()
         self._task = loop.create_task(self._run(), name=f"ws-pool event bus {self._channel}")
@@ -223,10 +223,10 @@ class RedisEventBus:
 
         if task is not None:
             await cancel_and_wait(task)
-            await self._subscribers.stop(drain=drain)
+            await self._listeners.stop(drain=drain)
 
     def statistics(self) -> BusStatistics:
-        """Give a frozen snapshot of the bus."""
+        """Return a frozen snapshot of the bus."""
         if self._state == "new":
             raise NotReadyError(f"event bus {self._channel!r} is not started", channel=self._channel)
 
@@ -236,13 +236,11 @@ class RedisEventBus:
             received=self._received,
             unknown=self._unknown,
             gaps=self._gaps,
-            listeners=self._subscribers.statistics(),
+            listeners=self._listeners.statistics(),
         )
 
-    # Inside -----------------------------------------------------------------------------------
-
     async def _run(self) -> None:
-        """Keep the subscription; the first failure is the caller's of `start`, later ones are bridged."""
+        """Keep the subscription: `start` raises its first failure, later ones only make gaps."""
         lost_at, reason, pause = 0.0, "", 0.02
         first = self._first
         assert first is not None  # noqa: S101 - start() has made it
@@ -256,11 +254,11 @@ class RedisEventBus:
                     if not first.done():
                         first.set_result(None)
                     elif lost_at:
-                        self._tell_gap(time.monotonic() - lost_at, reason)
+                        self._report_gap(time.monotonic() - lost_at, reason)
 
                     lost_at = 0.0
                     await self._receive(pubsub)
-            except Exception as error:  # whatever others publish must not end the bus
+            except Exception as error:  # no message of other programs must end the bus
                 if not first.done():
                     first.set_exception(
                         self._unavailable(error) if isinstance(error, TimeoutError) else error
@@ -289,6 +287,7 @@ class RedisEventBus:
             pause = min(1.0, pause * 2)
 
     def _unavailable(self, error: BaseException) -> BaseException:
+        """Return the error of a subscription that was not confirmed in time."""
         if isinstance(error, WsError):
             return error
 
@@ -297,12 +296,13 @@ class RedisEventBus:
         )
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Let nobody wait for a subscription that is not coming, whatever has ended the task."""
+        """Fail `start` when the task has ended before its first subscription."""
         if self._first is not None and not self._first.done():
             error = None if task.cancelled() else task.exception()
             self._first.set_exception(error or ClosedError(f"event bus {self._channel!r} was closed"))
 
     def _pubsub(self) -> PubSub:
+        """Make a PubSub on the node that has the channel."""
         client = self._pool.redis
 
         if self._sharded and (cluster := cluster_of(client)) is not None:
@@ -311,7 +311,8 @@ class RedisEventBus:
         return client.pubsub()
 
     async def _subscribe(self, pubsub: PubSub) -> None:
-        async with asyncio.timeout(max(_PATIENCE, self._heartbeat)):
+        """Subscribe, and wait until the server has confirmed it."""
+        async with asyncio.timeout(max(_SUBSCRIBE_TIMEOUT, self._heartbeat)):
             if self._sharded:
                 await pubsub.execute_command("SSUBSCRIBE", self._channel)  # redis-py 7 has no method for it
             else:
@@ -322,20 +323,21 @@ class RedisEventBus:
                 self._subscribed = message is not None and message["type"] in {"subscribe", "ssubscribe"}
 
     async def _receive(self, pubsub: PubSub) -> None:
-        asked = False
+        """Take messages until the connection is lost, or silent for twice the heartbeat."""
+        pinged = False
 
         while True:
             message = await pubsub.get_message(timeout=self._heartbeat)
 
             if message is None:
-                if asked:
+                if pinged:
                     raise TimeoutError(f"the server was silent for {2 * self._heartbeat:g} s")
 
                 await pubsub.ping()
-                asked = True
+                pinged = True
                 continue
 
-            asked = False
+            pinged = False
 
             if message["type"] in {"message", "smessage"}:
                 self._take(message["data"])
@@ -343,13 +345,15 @@ class RedisEventBus:
                 raise driver.ConnectionError("the channel's slot has gone to another node")
 
     def _take(self, data: str | bytes) -> None:
+        """Pass a message to its listeners."""
         event = load(data)
         self._received += 1
 
-        if event is None or event.tag == self.GAP or not self._subscribers.deliver(event):
+        if event is None or event.tag == self.GAP or not self._listeners.deliver(event):
             self._unknown += 1
 
-    def _tell_gap(self, seconds: float, reason: str) -> None:
+    def _report_gap(self, seconds: float, reason: str) -> None:
+        """Notify the listeners that events may have been missed."""
         self._gaps += 1
         _logger.warning("event bus %r is subscribed again after %.1f s", self._channel, seconds)
-        self._subscribers.deliver(Event(self.GAP, (), {"seconds": seconds, "reason": reason}))
+        self._listeners.deliver(Event(self.GAP, (), {"seconds": seconds, "reason": reason}))

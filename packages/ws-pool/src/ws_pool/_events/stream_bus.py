@@ -32,8 +32,8 @@ from ws_pool.errors import ClosedError, UsageError, WsError
 __all__ = ("StreamBusStatistics", "StreamEventBus")
 
 _logger: Final = logging.getLogger("ws_pool.events")
-_FAREWELL: Final = 1.0  # seconds for the last command of a bus that closes
-_FORGOTTEN: Final = 10  # times claim_after without a sign of life, after which a consumer is removed
+_LEAVE_TIMEOUT: Final = 1.0  # seconds for the last command of a bus that closes
+_REMOVED_AFTER: Final = 10  # times claim_after that a consumer is idle before it is removed
 _LOST: Final = (driver.RedisError, WsError, OSError, TimeoutError)
 
 
@@ -150,7 +150,7 @@ class StreamEventBus:
         self._listeners: dict[str, list[Listener]] = {}
         self._state = "new"
         self._tasks: list[asyncio.Task[None]] = []
-        self._lines = OrderedDispatcher(
+        self._dispatcher = OrderedDispatcher(
             stream,
             self._listeners,
             prefetch=prefetch,
@@ -163,7 +163,7 @@ class StreamEventBus:
             ),
         )
         self._look_back = True
-        self._reborn = True  # whether an earlier life of this consumer may have left something
+        self._restarted = True  # whether an earlier process of this name may have left something
         self._claimed = self._dead = 0
 
     def __repr__(self) -> str:
@@ -264,13 +264,13 @@ class StreamEventBus:
 
         self._state = "open"
         loop = asyncio.get_running_loop()
-        chores: list[Callable[[], Awaitable[None]]] = [self._read, self._claim, self._stay_alive]
+        jobs: list[Callable[[], Awaitable[None]]] = [self._read, self._claim, self._stay_alive]
 
         if self._trim_every is not None:
-            chores.append(self._trim)
+            jobs.append(self._trim)
 
         self._tasks = [
-            loop.create_task(self._keep(chore), name=f"ws-pool stream bus {self._stream}") for chore in chores
+            loop.create_task(self._repeat(job), name=f"ws-pool stream bus {self._stream}") for job in jobs
         ]
 
     async def close(self, *, drain: float = 5.0) -> None:
@@ -285,46 +285,44 @@ class StreamEventBus:
             return
 
         self._state = "closed"
-        reader, *chores = self._tasks
+        reader, *others = self._tasks
         reader.cancel()
 
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(drain):
-                    await self._lines.drained()
+                    await self._dispatcher.drained()
         finally:
-            await cancel_and_wait(reader, *chores)
-            await self._lines.stop()
+            await cancel_and_wait(reader, *others)
+            await self._dispatcher.stop()
 
-        if not self._named:  # nobody will ever use this name again
+        if not self._named:  # a made-up name is never used again
             with contextlib.suppress(*_LOST):
-                async with asyncio.timeout(_FAREWELL):
+                async with asyncio.timeout(_LEAVE_TIMEOUT):
                     await self._member.leave()
 
     def statistics(self) -> StreamBusStatistics:
-        """Give a frozen snapshot of the bus."""
+        """Return a frozen snapshot of the bus."""
         return StreamBusStatistics(
             stream=self._stream,
             group=self._group,
             consumer=self._member.consumer,
-            in_hand=len(self._lines.in_hand),
-            delivered=self._lines.delivered,
-            unheard=self._lines.unheard,
-            retried=self._lines.retried,
-            overdue=self._lines.overdue,
+            in_hand=len(self._dispatcher.in_hand),
+            delivered=self._dispatcher.delivered,
+            unheard=self._dispatcher.unheard,
+            retried=self._dispatcher.retried,
+            overdue=self._dispatcher.overdue,
             claimed=self._claimed,
             dead=self._dead,
         )
 
-    # Reading ----------------------------------------------------------------------------------
-
-    async def _keep(self, chore: Callable[[], Awaitable[None]]) -> None:
-        """Do a chore for ever, through outages and the loss of the group."""
+    async def _repeat(self, job: Callable[[], Awaitable[None]]) -> None:
+        """Run a job over and over, through outages and the loss of the group."""
         pause = 0.02
 
         while True:
             try:
-                await chore()
+                await job()
             except UsageError:
                 return  # the pool was closed
             except driver.ResponseError as error:
@@ -335,7 +333,7 @@ class StreamEventBus:
                     await self._member.create()
             except _LOST as error:
                 _logger.warning("stream bus %r: %s", self._stream, error)
-            except Exception:  # a reply of a shape that nobody has thought of must not end the bus
+            except Exception:  # an unexpected reply must not end the bus
                 _logger.exception("stream bus %r: an unexpected failure", self._stream)
             else:
                 pause = 0.02
@@ -346,47 +344,44 @@ class StreamEventBus:
             pause = min(1.0, pause * 2)
 
     async def _read(self) -> None:
-        """Take what is new, and what this consumer was given and never got because of a lost reply."""
+        """Read new messages; after a failure, first those whose reply was lost."""
         if self._look_back:
-            self._look_back = False  # a failure meanwhile, of this or another chore, asks for it again
-            await self._take_own()
-            self._reborn = False
+            # Cleared before the look, because a failure meanwhile, of this or another job, needs another.
+            self._look_back = False
+            await self._read_pending()
+            self._restarted = False
 
-        for entry_id, text in await self._member.read_new(await self._lines.room()):
-            self._lines.accept(Message(entry_id, text, 1, owed=True))
+        for entry_id, text in await self._member.read_new(await self._dispatcher.room()):
+            self._dispatcher.accept(Message(entry_id, text, 1, owed=True))
 
-    async def _take_own(self) -> None:
-        """Take what this consumer was given already: by a reply that was lost, or in an earlier life."""
+    async def _read_pending(self) -> None:
+        """Take the messages that the server has down as delivered to this consumer."""
         cursor = "0"
 
         while True:
-            await self._lines.room()
+            await self._dispatcher.room()
             entries = await self._member.read_own(cursor)
 
             if not entries:
                 return
 
             for entry_id, text, count in entries:
-                self._lines.accept(self._left_over(entry_id, text, count))
+                self._dispatcher.accept(self._redelivered(entry_id, text, count))
 
             cursor = entries[-1][0]
 
-    def _left_over(self, entry_id: str, text: str, count: int) -> Message:
-        """
-        Judge a message that this consumer was given before; looking for it was a delivery, too.
-
-        In this life its reply was lost, so it was never tried. What is from an earlier life was most
-        likely tried, and may be what has ended that life.
-        """
-        if self._reborn:
+    def _redelivered(self, entry_id: str, text: str, count: int) -> Message:
+        """Decide which attempt a message is that was delivered to this consumer before."""
+        # Two cases, in both of which this look was a delivery too. A process that ran before under
+        # this name has most likely tried the message, which may be what has ended that process.
+        if self._restarted:
             return Message(entry_id, text, count, owed=count <= self._attempts + 1)
 
+        # In this process the reply was lost, so that the message was never tried.
         return Message(entry_id, text, max(1, count - 1), owed=True)
 
-    # Ending a message -------------------------------------------------------------------------
-
     async def _through_outages(self, action: Callable[[], Awaitable[None]]) -> None:
-        """Repeat what may be done twice until the server has answered."""
+        """Repeat an action that may be done twice, until the server has answered."""
         pause = 0.05
 
         while True:
@@ -404,41 +399,39 @@ class StreamEventBus:
                 return
 
     async def _dead_letter(self, message: Message, error: BaseException | None) -> None:
-        """Move a message to the dead letters, and say so."""
+        """Move a message to the dead letters, and log it."""
         reason = "given up after a crash" if error is None else f"{type(error).__name__}: {error}"
         await self._member.dead_letter(message.id, message.text, reason)
         self._dead += 1
         _logger.error("stream bus %r: gave up on message %s: %s", self._stream, message.id, reason)
 
-    # Chores -----------------------------------------------------------------------------------
-
     async def _stay_alive(self) -> None:
-        """Show that messages in hand are being worked on, so that nobody claims them."""
+        """Keep messages in hand from being claimed by others."""
         await asyncio.sleep(self._claim_after / 3)
 
-        if self._lines.in_hand:
-            await self._member.touch(self._lines.in_hand)
+        if self._dispatcher.in_hand:
+            await self._member.touch(self._dispatcher.in_hand)
 
     async def _claim(self) -> None:
-        """Take over what consumers left behind that show no sign of life."""
+        """Take over messages of consumers that have died."""
         await asyncio.sleep(self._claim_after / 3 * random.uniform(0.75, 1.25))
         cursor = ""
 
         while cursor != "0-0":
-            count = await self._lines.room()
+            count = await self._dispatcher.room()
             cursor, entries = await self._member.claim(self._claim_after, cursor or "0-0", count)
 
             for entry_id, text in entries:
-                if entry_id not in self._lines.in_hand:
+                if entry_id not in self._dispatcher.in_hand:
                     tried = await self._member.times_delivered(entry_id)
                     self._claimed += 1
-                    self._lines.accept(Message(entry_id, text, tried, owed=tried <= self._attempts + 1))
+                    self._dispatcher.accept(Message(entry_id, text, tried, owed=tried <= self._attempts + 1))
 
     async def _trim(self) -> None:
-        """Drop what every group has acknowledged, and consumers that have long gone."""
-        assert self._trim_every is not None  # noqa: S101 - else this is no chore
+        """Drop messages that every group has acknowledged, and consumers that have died long ago."""
+        assert self._trim_every is not None  # noqa: S101 - else this is not a job
         await asyncio.sleep(self._trim_every * random.uniform(0.75, 1.25))
         await self._member.trim()
 
         with contextlib.suppress(driver.ResponseError):  # where scripts are forbidden, they stay
-            await self._member.forget_idle(_FORGOTTEN * self._claim_after)
+            await self._member.forget_idle(_REMOVED_AFTER * self._claim_after)

@@ -1,4 +1,4 @@
-"""Both buses when listeners and replies do what nobody expects of them."""
+"""Listeners of both buses that raise, hang or go, and messages that are not events."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ FOREIGN = (
     b'{"tag":"tag","args":' + b"[" * 100_000 + b"]" * 100_000 + b',"kwargs":{}}',
     b'{"tag":"tag"}',
 )
-"""Messages that are no text, that JSON cannot hold, and that lack what an event has."""
+"""Messages that are not text, that JSON cannot hold, and that lack what an event has."""
 
 
-class Ear:
-    """A listener that raises over some of what it hears."""
+class Recorder:
+    """A listener that raises for some of its events."""
 
     def __init__(self, error: type[BaseException] | None = None, *, over: Any = None) -> None:
-        self.heard: list[Any] = []
+        self.received: list[Any] = []
         self.calls = 0
         self._error = error
         self._over = over
 
     async def __call__(self, what: Any) -> None:
-        """Hear, or raise."""
+        """Record, or raise."""
         self.calls += 1
         await asyncio.sleep(0)
 
         if self._error is not None and self._over in {None, what}:
             raise self._error
 
-        self.heard.append(what)
+        self.received.append(what)
 
     async def until(self, count: int) -> None:
-        """Wait until so many events were heard."""
+        """Wait until so many events were received."""
         async with asyncio.timeout(20):
-            while len(self.heard) < count:  # noqa: ASYNC110 - until it has happened elsewhere
+            while len(self.received) < count:  # noqa: ASYNC110 - until it has happened elsewhere
                 await asyncio.sleep(0.005)
 
 
@@ -58,28 +58,28 @@ class TestCancelledListeners:
             RedisPool(url=redis_url) as pool,
             StreamEventBus(pool, "s", "g", attempts=2, backoff=(0.001, 0.002)) as bus,
         ):
-            ear = Ear(asyncio.CancelledError, over=1)
-            bus.add_listener("tag", ear)
+            recorder = Recorder(asyncio.CancelledError, over=1)
+            bus.add_listener("tag", recorder)
 
             for number in (1, 2, 3):
                 await bus.publish("tag", number)
 
-            await ear.until(2)
-            assert ear.heard == [2, 3]
-            assert ear.calls == 4
+            await recorder.until(2)
+            assert recorder.received == [2, 3]
+            assert recorder.calls == 4
             assert bus.statistics().dead == 1
 
     async def test_pubsub_goes_on(self, redis_url: str) -> None:
         """It counts as a failure, and the next events are delivered."""
         async with RedisPool(url=redis_url) as pool, RedisEventBus(pool, "c") as bus:
-            ear = Ear(asyncio.CancelledError, over=1)
-            bus.add_listener("tag", ear)
+            recorder = Recorder(asyncio.CancelledError, over=1)
+            bus.add_listener("tag", recorder)
 
             for number in (1, 2, 3):
                 await bus.publish("tag", number)
 
-            await ear.until(2)
-            assert ear.heard == [2, 3]
+            await recorder.until(2)
+            assert recorder.received == [2, 3]
             assert bus.statistics().listeners[0].failed == 1
 
 
@@ -89,17 +89,17 @@ class TestForeignMessages:
     @pytest.mark.parametrize("foreign", FOREIGN, ids=["binary", "deep", "plain"])
     @pytest.mark.parametrize("text", [False, True], ids=["bytes", "text"])
     async def test_on_a_channel(self, any_redis_url: str, foreign: bytes, *, text: bool) -> None:
-        """Events are heard after it; where it cannot be decoded the bus tells of a gap."""
+        """Events are received after it; where it cannot be decoded the bus reports a gap."""
         async with (
             RedisPool(url=any_redis_url, decode_responses=text) as pool,
             RedisEventBus(pool, "c") as bus,
         ):
-            ear = Ear()
-            bus.add_listener("tag", ear)
+            recorder = Recorder()
+            bus.add_listener("tag", recorder)
             await pool.redis.publish("c", foreign)
 
             async with asyncio.timeout(20):
-                while not ear.heard:
+                while not recorder.received:
                     await bus.publish("tag", 1)
                     await asyncio.sleep(0.005)
 
@@ -111,9 +111,9 @@ class TestForeignMessages:
     async def test_in_a_stream(
         self, any_redis_url: str, foreign: bytes, protocol: int, *, text: bool
     ) -> None:
-        """It is acknowledged as heard by nobody, new or left behind, and what comes after it is delivered."""
+        """It is acknowledged, new or left behind, and events after it are delivered."""
         async with RedisPool(url=any_redis_url, decode_responses=text, protocol=protocol) as pool:
-            ear = Ear()
+            recorder = Recorder()
             await pool.redis.xgroup_create("s", "g", id="0", mkstream=True)
 
             for name in ("me", "gone"):
@@ -124,9 +124,9 @@ class TestForeignMessages:
             await pool.redis.xadd("s", {"event": foreign})
 
             async with StreamEventBus(pool, "s", "g", consumer="me", claim_after=0.1) as bus:
-                bus.add_listener("tag", ear)
+                bus.add_listener("tag", recorder)
                 await bus.publish("tag", 1)
-                await ear.until(1)
+                await recorder.until(1)
 
                 async with asyncio.timeout(20):
                     while (await pool.redis.xpending("s", "g"))["pending"]:  # noqa: ASYNC110 - elsewhere
@@ -155,7 +155,7 @@ class TestStreams:
             RedisPool(url=redis_url) as pool,
             StreamEventBus(pool, "s", "g", prefetch=5, attempts=50, backoff=(30, 30)) as bus,
         ):
-            bad, good = Ear(RuntimeError), Ear()
+            bad, good = Recorder(RuntimeError), Recorder()
             bus.add_listener("bad", bad)
             bus.add_listener("good", good)
 
@@ -166,7 +166,7 @@ class TestStreams:
                 await bus.publish("good", number)
 
             await good.until(20)
-            assert good.heard == list(range(20))
+            assert good.received == list(range(20))
             assert bad.calls == 1
             assert bus.statistics().in_hand == 20
             await bus.close(drain=0)
@@ -177,7 +177,7 @@ class TestStreams:
             RedisPool(url=redis_url) as pool,
             StreamEventBus(pool, "s", "g", prefetch=2, attempts=50, backoff=(30, 30)) as bus,
         ):
-            bus.add_listener("bad", Ear(RuntimeError))
+            bus.add_listener("bad", Recorder(RuntimeError))
             await asyncio.gather(*(bus.publish("bad", number) for number in range(50)))
 
             async with asyncio.timeout(20):
@@ -190,30 +190,30 @@ class TestStreams:
 
     @pytest.mark.parametrize("same", [True, False], ids=["own name", "other name"])
     async def test_a_delivery_whose_reply_was_lost_is_no_attempt(self, redis_url: str, *, same: bool) -> None:
-        """An event that was on its way to a consumer that ended is heard, even with one attempt."""
+        """An event that was on its way to a consumer that ended is received, even with one attempt."""
         async with RedisPool(url=redis_url) as pool:
             bus = StreamEventBus(
                 pool, "s", "g", consumer="me", attempts=1, claim_after=0.1 if not same else 30.0
             )
-            ear = Ear()
-            bus.add_listener("tag", ear)
+            recorder = Recorder()
+            bus.add_listener("tag", recorder)
             await bus.publish("tag", 1)
             await pool.redis.execute_command("XGROUP CREATE", "s", "g", "0")
             name = "me" if same else "other"
             await pool.redis.execute_command("XREADGROUP", "GROUP", "g", name, "STREAMS", "s", ">")
 
             async with bus:
-                await ear.until(1)
+                await recorder.until(1)
 
             assert bus.statistics().dead == 0
 
     async def test_a_reply_that_is_lost_often_costs_no_attempts(self, redis_url: str) -> None:
-        """However often a running consumer has lost the reply, its event is heard before it is given up."""
+        """However often a running consumer has lost the reply, its event reaches the listener."""
         async with RedisPool(url=redis_url) as pool, StreamEventBus(pool, "s", "g", attempts=1) as bus:
-            ear = Ear()
-            bus.add_listener("tag", ear)
+            recorder = Recorder()
+            bus.add_listener("tag", recorder)
             await bus.publish("tag", "first")
-            await ear.until(1)
+            await recorder.until(1)
             take = ("XREADGROUP", "GROUP", "g", bus.consumer, "STREAMS", "s")
 
             async with pool.redis.pipeline() as pipe:  # a transaction, so that the bus is not faster
@@ -226,7 +226,7 @@ class TestStreams:
                 await pipe.execute()
 
             bus._look_back = True
-            await ear.until(2)
+            await recorder.until(2)
             assert bus.statistics().dead == 0
 
     @pytest.mark.parametrize("protocol", [2, 3])
@@ -237,22 +237,22 @@ class TestStreams:
             gone = await pool.redis.xadd("s", {"event": "{}"})
             await pool.redis.execute_command("XREADGROUP", "GROUP", "g", "me", "STREAMS", "s", ">")
             await pool.redis.xdel("s", gone)
-            ear = Ear()
+            recorder = Recorder()
 
             async with StreamEventBus(pool, "s", "g", consumer="me") as bus:
-                bus.add_listener("tag", ear)
+                bus.add_listener("tag", recorder)
                 await bus.publish("tag", 1)
-                await ear.until(1)
+                await recorder.until(1)
 
     async def test_an_unexpected_failure_is_survived(
         self, redis_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A reply that cannot be understood is logged; the event is delivered by the next look back."""
         async with RedisPool(url=redis_url) as pool:
-            ear = Ear()
+            recorder = Recorder()
             bus = StreamEventBus(pool, "s", "g")
-            bus.add_listener("tag", ear)
-            accept = bus._lines.accept
+            bus.add_listener("tag", recorder)
+            accept = bus._dispatcher.accept
             failures = [LookupError("a shape that nobody knows")]
 
             def fail_once(message: Any) -> None:
@@ -261,11 +261,11 @@ class TestStreams:
 
                 accept(message)
 
-            monkeypatch.setattr(bus._lines, "accept", fail_once)
+            monkeypatch.setattr(bus._dispatcher, "accept", fail_once)
             await bus.publish("tag", 1)
 
             async with bus:
-                await ear.until(1)
+                await recorder.until(1)
 
 
 class TestRemoving:
@@ -351,17 +351,17 @@ class TestStarting:
             await asyncio.wait([starting])
 
             async with bus:
-                ear = Ear()
-                bus.add_listener("tag", ear)
+                recorder = Recorder()
+                bus.add_listener("tag", recorder)
                 await bus.publish("tag", 1)
-                await ear.until(1)
+                await recorder.until(1)
 
 
 class TestEnding:
     """How things end."""
 
     async def test_a_closed_pool_ends_a_pubsub_bus_quietly(self, redis_url: str) -> None:
-        """When the pool is closed before the bus, no task is left with an error that nobody asks for."""
+        """When the pool is closed before the bus, no task is left with an error that nobody retrieves."""
         complaints: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
         pool = RedisPool(url=redis_url)

@@ -1,4 +1,4 @@
-"""Listeners of a stream bus that hang, and consumers that have gone."""
+"""The listener timeout of a stream bus, and the consumers that it leaves behind."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TestOverdue:
     async def test_a_listener_that_hangs_takes_its_own_time_only(self, redis_url: str) -> None:
         """More messages than may be in hand hang; those of other tags are delivered, and theirs again."""
         tries: list[int] = []
-        heard: asyncio.Queue[int] = asyncio.Queue()
+        received: asyncio.Queue[int] = asyncio.Queue()
 
         async def hang(number: int) -> None:
             tries.append(number)
@@ -42,7 +42,7 @@ class TestOverdue:
             StreamEventBus(pool, "s", "g", prefetch=3, claim_after=0.2, listener_timeout=0.05) as bus,
         ):
             bus.add_listener("hang", hang)
-            bus.add_listener("go", heard.put)
+            bus.add_listener("go", received.put)
 
             for number in range(6):
                 await bus.publish("hang", number)
@@ -50,7 +50,7 @@ class TestOverdue:
             await bus.publish("go", 7)
 
             async with asyncio.timeout(30):
-                assert await heard.get() == 7
+                assert await received.get() == 7
                 await until_nothing_is_pending(pool)
 
             assert sorted(tries) == sorted([*range(6), *range(6)])
@@ -59,8 +59,8 @@ class TestOverdue:
             assert bus.statistics().dead == 0
 
     async def test_another_consumer_takes_over(self, redis_url: str) -> None:
-        """Who hangs gives no sign of life for the message, so that others may claim it."""
-        heard: asyncio.Queue[int] = asyncio.Queue()
+        """A message whose listener hangs is not kept, so that another consumer claims it."""
+        received: asyncio.Queue[int] = asyncio.Queue()
 
         async def hang(_: int) -> None:
             await asyncio.Event().wait()
@@ -77,8 +77,8 @@ class TestOverdue:
                     await asyncio.sleep(0.01)
 
                 async with StreamEventBus(pool, "s", "g", claim_after=0.1) as other:
-                    other.add_listener("tag", heard.put)
-                    assert await heard.get() == 1
+                    other.add_listener("tag", received.put)
+                    assert await received.get() == 1
                     await until_nothing_is_pending(pool)
 
     async def test_attempts_are_counted(self, redis_url: str) -> None:
@@ -113,7 +113,7 @@ class TestOverdue:
     ) -> None:
         """It is left behind with an error in the log, and the bus goes on."""
         monkeypatch.setattr("ws_pool._core.background._AGAIN", 0.01)
-        heard: asyncio.Queue[int] = asyncio.Queue()
+        received: asyncio.Queue[int] = asyncio.Queue()
         free = asyncio.Event()
 
         async def hang() -> None:
@@ -128,12 +128,12 @@ class TestOverdue:
             StreamEventBus(pool, "s", "g", prefetch=1, listener_timeout=0.01) as bus,
         ):
             bus.add_listener("hang", hang)
-            bus.add_listener("go", heard.put)
+            bus.add_listener("go", received.put)
             await bus.publish("hang")
             await bus.publish("go", 1)
 
             with caplog.at_level(logging.ERROR, logger="ws_pool"):
-                assert await asyncio.wait_for(heard.get(), 30) == 1
+                assert await asyncio.wait_for(received.get(), 30) == 1
 
             assert "swallows its cancellation" in caplog.text
             free.set()
@@ -204,7 +204,7 @@ class TestConsumersThatHaveGone:
             await pool.redis.xreadgroup("g", "owing", {"s": ">"})
 
             async with StreamEventBus(pool, "s", "g", trim_every=0.02, claim_after=0.02) as other:
-                other._lines._room.clear()  # so that it claims nothing
+                other._dispatcher._room.clear()  # so that it claims nothing
 
                 async with asyncio.timeout(30):
                     while "gone" in await consumers(pool):  # noqa: ASYNC110 - until it has happened elsewhere
