@@ -131,7 +131,7 @@ class TestClaimRun:
 
                 return reply
 
-        claims._caller = Lossy()  # type: ignore[assignment]
+        claims._scripts = Lossy()  # type: ignore[assignment]
 
         with pytest.raises(UnavailableError):
             await claims.claim_run("r1", 60, task="sync")
