@@ -11,9 +11,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-LINE = re.compile(
-    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \| INFO {5}\| __main__:\w+:\d+ - m (\d+) (\w+) (\d+) x*"
-)
+import pytest
+
+LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \| INFO {5}\| \w+:\w+:\d+ - m (\d+) (\w+) (\d+) x*")
 
 PROGRAM = """
 import atexit, fcntl, multiprocessing, os, resource, signal, sys, threading, time
@@ -60,6 +60,17 @@ def finish(process: subprocess.Popen[str], code: int = 0, timeout: float = 120) 
     out, err = process.communicate(timeout=timeout)
     assert process.returncode == code, (process.returncode, out, err)
     return out, err
+
+
+def until(process: subprocess.Popen[str], word: str) -> None:
+    """Wait until a program has printed a word."""
+    assert process.stdout is not None
+
+    for line in process.stdout:
+        if line.strip() == word:
+            return
+
+    pytest.fail(f"it ended without printing {word}: {process.communicate()}")
 
 
 def run(directory: Path, code: str, expected: int = 0) -> str:

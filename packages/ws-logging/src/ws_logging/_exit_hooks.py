@@ -1,4 +1,16 @@
-"""What the end of a process, and a fork, mean for sinks: drain, or begin anew.
+"""The end of a process, and a fork, as sinks see them: drain, or begin anew.
+
+A process ends in one of four ways, and sinks are drained in each of them:
+
+- The interpreter ends: `atexit` runs.
+- A child of multiprocessing ends by ``os._exit``: its finalizers run instead.
+- SIGTERM with its default action: the handler of this module drains, and then lets the signal end
+  the process.
+- A server handles SIGTERM itself, shuts down, puts back the handlers that it found, and raises the
+  signal once more (uvicorn). It found the default action when logging was set up later than its
+  handlers, or in the parent before a fork (gunicorn's ``--preload``). Therefore "the default
+  action of SIGTERM" means draining for as long as there are sinks, whoever sets it and when:
+  `signal.signal` is wrapped, since nothing else reports that a handler has been replaced.
 
 Hooks are installed with the first sink, never at import.
 """
@@ -6,15 +18,21 @@ Hooks are installed with the first sink, never at import.
 from __future__ import annotations
 
 import atexit
+import functools
+import multiprocessing
 import multiprocessing.util
 import os
 import signal
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
-__all__ = ("catch_sigterm", "release_sigterm", "stop_all", "watch")
+__all__ = ("deferred_signals", "stop_all", "unwatch", "watch")
+
+_ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 
 
 class Stoppable(Protocol):
@@ -27,80 +45,141 @@ class Stoppable(Protocol):
         """Begin anew in a child."""
 
 
+# A sink that was stopped is still told of forks: it goes on writing, without a queue.
 _sinks: weakref.WeakSet[Stoppable] = weakref.WeakSet()
+_running: weakref.WeakSet[Stoppable] = weakref.WeakSet()
 _installed = False
-_draining = False
 
 
 def watch(sink: Stoppable) -> None:
-    """
-    Drain a sink when the process ends, and renew it in forked children.
-
-    Args:
-        sink: The sink; it is not kept alive by this.
-    """
+    """Drain a sink, which is not kept alive by this, when the process ends; renew it in forked children."""
     global _installed  # noqa: PLW0603 - hooks of a process are installed once per process
     _sinks.add(sink)
+    _running.add(sink)
+    _catch_sigterm()
 
-    if not _installed:
-        _installed = True
-        atexit.register(stop_all)
+    if _installed:
+        return
+
+    _installed = True
+    atexit.register(_at_exit)
+
+    if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_after_fork)
-        # Children of multiprocessing end by os._exit: atexit does not run, but their finalizers do.
-        multiprocessing.util.register_after_fork(_after_fork, _drain_at_child_exit)
+
+    # Children forget the finalizers that they have inherited, so each adds its own. A child that sets
+    # logging up itself is past that point already.
+    multiprocessing.util.register_after_fork(_after_fork, _finalize_child)
+
+    if multiprocessing.parent_process() is not None:
+        _finalize_child(None)
+
+
+def unwatch(sink: Stoppable) -> None:
+    """Give SIGTERM back when the last sink has been stopped."""
+    _running.discard(sink)
+
+    if not _running:
+        _release_sigterm()
 
 
 def stop_all() -> None:
-    """Drain and close every sink."""
-    for sink in list(_sinks):
-        sink.stop()
+    """Drain and close every sink. May be called again; goes on where it was interrupted."""
+    with deferred_signals():
+        for sink in list(_sinks):
+            sink.stop()
+
+
+def _at_exit() -> None:
+    with suppress(KeyboardInterrupt):  # a Ctrl-C during the drain: the process is ending already
+        stop_all()
 
 
 def _after_fork() -> None:
+    _put_back()  # the drain that deferred signals is the parent's
+
     for sink in list(_sinks):
         sink.after_fork()
 
 
-def _drain_at_child_exit(_: object) -> None:
-    multiprocessing.util.Finalize(None, stop_all, exitpriority=0)
+def _finalize_child(_: object) -> None:
+    # After all others, with the lowest priority: they may log.
+    multiprocessing.util.Finalize(None, stop_all, exitpriority=-1000)
 
 
-def catch_sigterm() -> bool:
-    """
-    Drain before SIGTERM ends the process, if nothing else handles that signal.
+# Signals ------------------------------------------------------------------------------------
 
-    A handler that somebody else has installed is left alone: it ends the process in the normal
-    way, and then `atexit` drains. Only the main thread can install handlers.
-
-    Returns:
-        Whether the handler is ours now.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return False
-
-    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        return signal.getsignal(signal.SIGTERM) is _on_sigterm
-
-    signal.signal(signal.SIGTERM, _on_sigterm)
-    return True
+_deferred: dict[int, Any] = {}  # handlers that are replaced during a drain; Any: any handler
+_set_handler = signal.signal  # the real one
 
 
-def release_sigterm() -> None:
+@functools.wraps(signal.signal)
+def _wrapped_signal(signalnum: int, handler: Any) -> Any:
+    """Set a handler as `signal.signal` does, with draining in place of the default action of SIGTERM."""
+    if signalnum == signal.SIGTERM and handler == signal.SIG_DFL and _running:
+        handler = _on_sigterm
+
+    return _set_handler(signalnum, handler)
+
+
+def _catch_sigterm() -> None:
+    """Drain before SIGTERM takes its default action, now and when it is set later."""
+    signal.signal = _wrapped_signal
+
+    # A handler that somebody has installed stays: it either ends the process in the normal way, or
+    # puts the default action back. Only the main thread can install handlers.
+    if _is_main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        _set_handler(signal.SIGTERM, _on_sigterm)
+
+
+def _release_sigterm() -> None:
     """Give SIGTERM back to the system, if the handler is still ours."""
-    ours = signal.getsignal(signal.SIGTERM) is _on_sigterm
+    if signal.signal is _wrapped_signal:
+        signal.signal = _set_handler
 
-    if ours and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if _is_main_thread() and signal.getsignal(signal.SIGTERM) is _on_sigterm:
+        _set_handler(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
-    """Drain, then die of the signal as if it had not been handled. A second one changes nothing."""
-    global _draining  # noqa: PLW0603 - one signal handler per process
+    """Drain, then die of the signal as if it had not been handled."""
+    stop_all()
+    _set_handler(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
-    if _draining:
+
+@contextmanager
+def deferred_signals() -> Iterator[None]:
+    """
+    Let signals that would end the process wait for the end of a block.
+
+    A second SIGTERM or a Ctrl-C must not cut a drain short. They take effect afterwards, and a drain
+    has a timeout of its own. SIGQUIT and SIGKILL remain for those who cannot wait.
+    """
+    if _deferred or not _is_main_thread():
+        yield
         return
 
-    _draining = True
-    stop_all()
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+    arrived: list[int] = []
+
+    try:
+        for number in _ENDING:
+            # None is a handler that was not installed from Python; it could not be put back.
+            if signal.getsignal(number) not in (None, signal.SIG_IGN):
+                _deferred[number] = _set_handler(number, lambda number, _: arrived.append(number))
+
+        yield
+    finally:
+        _put_back()
+
+    for number in arrived:
+        signal.raise_signal(number)
+
+
+def _put_back() -> None:
+    while _deferred:
+        _set_handler(*_deferred.popitem())
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -16,7 +16,6 @@ from typing import Any
 
 from loguru import logger
 
-from ws_logging import _exit_hooks
 from ws_logging._formatters import Renderer, json_line, text_line
 from ws_logging._outputs import Output, notice, to_file, to_handler
 from ws_logging._validation import check, level_number
@@ -212,7 +211,6 @@ class LoggerHandle:
             logger.remove(0)  # loguru's own handler, which logs everything to stderr
 
         self._number = self._add()
-        _exit_hooks.catch_sigterm()
 
         if self._interceptor is not None:
             self._interceptor.register(self._plan.lowest)
@@ -282,7 +280,6 @@ class LoggerHandle:
 
         if _current is self:
             _current = None
-            _exit_hooks.release_sigterm()
 
     def _add(self) -> int:
         plan = self._plan

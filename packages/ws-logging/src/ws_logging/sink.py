@@ -181,26 +181,49 @@ class QueuedFileSink:
             line: The line with its end.
             urgent: Write it without waiting for more; it is dropped last when the queue is full.
         """
+        deadline = 0.0
+
+        while not self._try_put(line, urgent=urgent):
+            # The queue is full. The lock is free meanwhile: threads of event loops must not wait for
+            # those that may wait for room.
+            now = time.monotonic()
+            deadline = deadline or now + (self._block_timeout if self._may_wait() else 0.0)
+
+            if now >= deadline:
+                # The next callers do not wait again until the writer has made progress.
+                self._gave_up = True
+
+                with self._putting:
+                    self._lines.refused += 1
+
+                return
+
+            self._call_writer(urgent=True)
+            time.sleep(POLL)
+
+        if self._worker is None:
+            self._start()
+
+        self._call_writer(urgent=urgent)
+
+    def _try_put(self, line: bytes, *, urgent: bool) -> bool:
+        """Append a line if there is room, or write it if the sink was stopped; return whether it is taken."""
         lines = self._lines
 
         with self._putting:
             if self._stopped:
                 self._write_now(line)
-                return
+                return True
 
             if not lines.has_room(len(line), urgent=urgent) and not self._make_room(len(line), urgent=urgent):
-                lines.refused += 1
-                return
+                return False
 
             lines.append(line)
 
             if self._has_stopped():  # by a signal handler that interrupted this very call
                 self._sweep(time.monotonic() + self._stop_timeout)
 
-        if self._worker is None:
-            self._start()
-
-        self._call_writer(urgent=urgent)
+            return True
 
     def drain(self, timeout: float | None = None) -> bool:
         """
@@ -228,26 +251,27 @@ class QueuedFileSink:
         """
         Write what waits, within ``stop_timeout`` seconds, and close the file.
 
-        May be called again, and from a signal handler. Later messages are written at once by
-        their callers. What could not be written is counted as dropped and told on stderr.
+        May be called again, by several threads, and after it was interrupted: it goes on from there.
+        Signals that would end the process wait for it. Later messages are written at once by their
+        callers. What could not be written is counted as dropped and reported on stderr.
         """
-        if self._stopping:
-            return
+        with _exit_hooks.deferred_signals():
+            self._stopping = True
+            deadline = time.monotonic() + self._stop_timeout
+            worker = self._worker
 
-        self._stopping = True
-        deadline = time.monotonic() + self._stop_timeout
-        worker = self._worker
+            while worker is not None and worker.is_alive() and time.monotonic() < deadline:
+                self._wake.put(None)
+                time.sleep(POLL)
 
-        while worker is not None and worker.is_alive() and time.monotonic() < deadline:
-            self._wake.put(None)
-            time.sleep(POLL)
+            with self._putting:
+                self._stopped = True
+                self._sweep(deadline)
 
-        with self._putting:
-            self._stopped = True
-            self._sweep(deadline)
+            if self._tidying is not None:
+                self._tidying.join(max(0.0, deadline - time.monotonic()))
 
-        if self._tidying is not None:
-            self._tidying.join(max(0.0, deadline - time.monotonic()))
+        _exit_hooks.unwatch(self)
 
     def _has_stopped(self) -> bool:
         """Look anew: type checkers take it for settled that nothing changes within a function."""
@@ -266,25 +290,11 @@ class QueuedFileSink:
 
             return True
 
-        if self._overflow == "drop_newest" or self._gave_up:
-            return False
-
-        if asyncio._get_running_loop() is not None:  # noqa: SLF001 - documented, and the fast way to ask
-            return False
-
-        deadline = time.monotonic() + self._block_timeout
-
-        while time.monotonic() < deadline and not self._stopping:
-            self._call_writer(urgent=True)
-            time.sleep(POLL)
-
-            if lines.has_room(size, urgent=urgent):
-                return True
-
-        # The next callers do not wait again until the writer has made progress: loguru lets one
-        # caller in at a time, so their waits would add up.
-        self._gave_up = True
         return False
+
+    def _may_wait(self) -> bool:
+        """Return whether a caller may wait for room: never on the thread of an event loop."""
+        return self._overflow == "block" and not self._gave_up and not _in_event_loop()
 
     def _call_writer(self, *, urgent: bool) -> None:
         """Wake the writer if it sleeps, or if it waits for more and has waited long enough."""
@@ -541,6 +551,15 @@ def check(
     if overflow not in ("block", "drop_newest", "drop_oldest"):
         message = f"overflow: 'block', 'drop_newest' or 'drop_oldest' is expected, not {overflow!r}"
         raise LoggingConfigError(message)
+
+
+def _in_event_loop() -> bool:
+    """Return whether this thread runs an event loop, of asyncio or trio."""
+    if asyncio._get_running_loop() is not None:  # noqa: SLF001 - documented, and the fast way to ask
+        return True
+
+    trio = sys.modules.get("trio")
+    return trio is not None and bool(trio.lowlevel.in_trio_run())
 
 
 def _live_path(path: str | os.PathLike[str]) -> Path:

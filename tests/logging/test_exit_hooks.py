@@ -1,4 +1,4 @@
-"""Nothing is lost: however the process ends, whatever the disk does, whoever forks or rotates."""
+"""Nothing is lost at the end of a process, however it ends, and nothing is doubled by a fork."""
 
 from __future__ import annotations
 
@@ -10,23 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.logging._accounts import accounts, check, check_order, finish, launch, read, run
+from tests.logging._accounts import PROGRAM, accounts, check, check_order, finish, launch, run, until
 
 Hold = Callable[[Path], AbstractContextManager[None]]
 
 # The twin: it forgets its queue when stopped, as the first version of the library did.
 BROKEN = "QueuedFileSink.stop = lambda self: None\n"
-
-
-def until(process: subprocess.Popen[str], word: str) -> None:
-    """Wait until a program has said a word."""
-    assert process.stdout is not None
-
-    for line in process.stdout:
-        if line.strip() == word:
-            return
-
-    pytest.fail(f"it ended without saying {word}: {process.communicate()}")
 
 
 class TestEnds:
@@ -134,6 +123,78 @@ class TestSignals:
             assert numbers == list(range(len(numbers)))
             assert thread != "a" or len(numbers) == 5000
 
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    @pytest.mark.parametrize(
+        "ending", ["", "handle.close()\n", "sys.exit()\n"], ids=["return", "close", "exit"]
+    )
+    def test_a_signal_while_the_exit_hook_drains(
+        self, tmp_path: Path, hold: Hold, ending: str, number: int
+    ) -> None:
+        """The signal waits for the end of the drain."""
+        program = f"handle = start()\nwork('a', 20000)\nsay('queued')\n{ending}"
+
+        with hold(tmp_path / "app.log"):
+            process = launch(tmp_path, program)
+            until(process, "queued")
+
+            for _ in range(3):
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(0.2)
+
+                process.send_signal(number)
+
+        process.communicate(timeout=60)
+        assert process.returncode in (0, -number)
+        check(tmp_path, writers=1, each=20000)
+
+    def test_a_handler_that_is_put_back(self, tmp_path: Path, hold: Hold) -> None:
+        """A server that found the default action, puts it back and raises the signal again, loses nothing."""
+        program = (
+            "def handler(number, frame):\n"
+            "    signal.signal(number, signal.SIG_DFL)\n"
+            "    signal.raise_signal(number)\n"
+            "signal.signal(signal.SIGTERM, handler)\n" + self.PROGRAM
+        )
+        self.end(tmp_path, hold, program, signal.SIGTERM, code=-signal.SIGTERM)
+        check(tmp_path, writers=1, each=20000)
+
+    def test_a_sink_alone(self, tmp_path: Path, hold: Hold) -> None:
+        """A sink that was added to loguru by hand is drained as well."""
+        program = (
+            "logger.remove()\n"
+            "style = '{time:YYYY-MM-DD HH:mm:ss.SSS} | {level: <8} | {name}:{function}:{line} - {message}'\n"
+            "logger.add(QueuedFileSink(directory / 'app.log'), format=style)\n"
+            "work('a', 20000)\nsay('queued')\nsys.stdin.read()\n"
+        )
+        self.end(tmp_path, hold, program, signal.SIGTERM, code=-signal.SIGTERM)
+        check(tmp_path, writers=1, each=20000)
+
+    def test_a_thread_that_is_cut_off_while_it_closes(self, tmp_path: Path, hold: Hold) -> None:
+        """The drain that a daemon thread had begun goes on when main ends."""
+        program = (
+            "handle = start()\nwork('a', 20000)\n"
+            "threading.Thread(target=handle.close, daemon=True).start()\nsay('queued')\n"
+        )
+
+        with hold(tmp_path / "app.log"):
+            process = launch(tmp_path, program)
+            until(process, "queued")
+
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.3)
+
+        finish(process)
+        check(tmp_path, writers=1, each=20000)
+
+    def test_the_default_action_stays_without_sinks(self, tmp_path: Path) -> None:
+        """When logging was closed, SIGTERM and `signal.signal` are what they were."""
+        program = (
+            "before = signal.signal\nhandle = start()\nassert signal.signal is not before\n"
+            "assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL\nhandle.close()\n"
+            "assert signal.signal is before\nassert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL\n"
+        )
+        run(tmp_path, program)
+
     def test_the_broken_twin_is_found_out(self, tmp_path: Path, hold: Hold) -> None:
         """A sink that does not drain fails these very checks."""
         with hold(tmp_path / "app.log"):
@@ -144,80 +205,6 @@ class TestSignals:
 
         with pytest.raises(AssertionError):
             check(tmp_path, writers=1, each=20000)
-
-
-class TestProcesses:
-    """Several processes, one file."""
-
-    @pytest.mark.parametrize("compression", [None, "gz"])
-    def test_rotation_by_size(self, tmp_path: Path, compression: str | None) -> None:
-        """Eight processes rotate and compress one another's file; every line is in exactly one."""
-        program = (
-            f"start(file_rotation=LogFileRotator(60_000), file_retention=None, compression={compression!r})\n"
-            "for thread in threads(2, 1000): thread.join()\n"
-        )
-        processes = [launch(tmp_path, program) for _ in range(8)]
-
-        for process in processes:
-            finish(process)
-
-        check(tmp_path, writers=16, each=1000)
-        rotated = [path for path in tmp_path.iterdir() if path.name not in ("app.log", "app.log.lock")]
-        assert len(rotated) > 10
-        assert all(path.name.endswith(".log.gz" if compression else ".log") for path in rotated)
-        assert all(path.stat().st_size <= 60_000 for path in rotated)
-
-    def test_retention(self, tmp_path: Path) -> None:
-        """As many rotated files as were asked for, and the newest ones."""
-        program = "start(file_rotation=LogFileRotator(10_000), file_retention=3)\nwork('a', 3000)\n"
-        processes = [launch(tmp_path, program) for _ in range(3)]
-
-        for process in processes:
-            finish(process)
-
-        assert len(list(tmp_path.glob("app.*.log"))) == 3
-
-    @pytest.mark.parametrize("first", ["", "work('b', 10)\n"])
-    def test_logging_while_the_interpreter_ends(self, tmp_path: Path, first: str) -> None:
-        """When no thread can be started any more, lines are written and files tidied all the same."""
-        program = (
-            "start(file_rotation=LogFileRotator(10_000), file_retention=None, compression='gz')\n"
-            f"{first}atexit.register(work, 'a', 2000)\n"
-        )
-
-        assert run(tmp_path, program) == ""
-        found = {thread: sorted(numbers) for (_, thread), numbers in accounts(tmp_path).items()}
-        assert found["a"] == list(range(2000))
-        assert {path.suffix for path in tmp_path.glob("app.*.log*")} == {".gz"}
-
-    def test_renamed_by_somebody_else(self, tmp_path: Path) -> None:
-        """Logrotate's way: rename, and the writer follows to a new file."""
-        process = launch(
-            tmp_path, "start()\nwork('a', 1000)\nsay('half')\nsys.stdin.readline()\nwork('b', 1000)\n"
-        )
-        until(process, "half")
-        (tmp_path / "app.log").rename(tmp_path / "old.log")
-        finish_with(process, "go\n")
-        check(tmp_path, writers=2, each=1000)
-        assert (tmp_path / "app.log").stat().st_size > 0
-
-    def test_copied_and_truncated_by_somebody_else(self, tmp_path: Path) -> None:
-        """Logrotate's copytruncate: the writer goes on at the new end, without a hole of zeros."""
-        process = launch(
-            tmp_path,
-            "h = start()\nwork('a', 1000)\nh.flush()\nsay('half')\nsys.stdin.readline()\nwork('b', 1000)\n",
-        )
-        until(process, "half")
-        (tmp_path / "copy.log").write_bytes((tmp_path / "app.log").read_bytes())
-        (tmp_path / "app.log").write_bytes(b"")
-        finish_with(process, "go\n")
-        check(tmp_path, writers=2, each=1000)
-
-
-def finish_with(process: subprocess.Popen[str], text: str) -> None:
-    """Send a text to a program, and wait for its end."""
-    _, err = process.communicate(text, timeout=120)
-    assert process.returncode == 0, err
 
 
 class TestForks:
@@ -242,6 +229,29 @@ class TestForks:
         parent = [numbers for (_, thread), numbers in found.items() if thread != "child"]
         assert [sorted(numbers) for numbers in parent] == [list(range(4000))] * 3
 
+    @pytest.mark.parametrize("ending", ["", "sys.exit(0)", "signal.raise_signal(signal.SIGTERM)"])
+    @pytest.mark.parametrize("parent", [True, False], ids=["in the parent too", "in the child"])
+    @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+    def test_children_that_set_logging_up(
+        self, tmp_path: Path, method: str, ending: str, *, parent: bool
+    ) -> None:
+        """A child that calls `register_logger` itself loses nothing, however it was started and ends."""
+        (tmp_path / "children.py").write_text(
+            PROGRAM + f"def child(number):\n    start()\n    work(f'child{{number}}', 500)\n    {ending}\n"
+        )
+        program = (
+            "sys.path.insert(0, str(directory))\nimport children\n"
+            f"if {parent}: start()\n"
+            f"context = multiprocessing.get_context({method!r})\n"
+            "started = [context.Process(target=children.child, args=(n,)) for n in range(2)]\n"
+            "for child in started: child.start()\n"
+            "for child in started: child.join()\n"
+            f"assert [child.exitcode for child in started] == [{-15 if 'raise' in ending else 0}] * 2\n"
+        )
+        run(tmp_path, program)
+        found = {thread: numbers for (_, thread), numbers in accounts(tmp_path).items()}
+        assert found == {"child0": list(range(500)), "child1": list(range(500))}
+
     def test_bare_fork_with_a_full_queue(self, tmp_path: Path, hold: Hold) -> None:
         """The child does not write its parent's queue a second time."""
         program = (
@@ -262,72 +272,3 @@ class TestForks:
         finish(process)
         found = {thread: numbers for (_, thread), numbers in accounts(tmp_path).items()}
         assert found == {"a": list(range(2000)), "child": list(range(10))}
-
-
-class TestDisk:
-    """What the disk does not take now is written later, once."""
-
-    def test_a_full_disk(self, tmp_path: Path) -> None:
-        """/dev/full takes nothing; when there is room again all is written, and stderr was told once."""
-        program = (
-            "(directory / 'app.log').symlink_to('/dev/full')\n"
-            "handle = start()\n"
-            "work('a', 1000)\n"
-            "assert not handle.flush(0.3)\n"
-            "assert handle.statistics().file.failing\n"
-            "assert 'No space left' in handle.statistics().file.last_error\n"
-            "(directory / 'app.log').unlink()\n"
-            "work('b', 1000)\n"
-            "assert handle.flush(30)\n"
-            "file = handle.statistics().file\n"
-            "assert (file.accepted, file.written, file.dropped, file.failing) == (2000, 2000, 0, False)\n"
-        )
-        err = run(tmp_path, program)
-        assert err.count("trouble with the log file") == 1
-        check(tmp_path, writers=2, each=1000)
-
-    def test_a_size_limit_in_the_middle_of_a_line(self, tmp_path: Path) -> None:
-        """RLIMIT_FSIZE makes writes short, then fail; what was begun is taken back, nothing doubles."""
-        program = (
-            "handle = start()\n"
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (50_001, resource.RLIM_INFINITY))\n"
-            "work('a', 2000)\n"
-            "assert not handle.flush(0.3)\n"
-            "assert (directory / 'app.log').read_bytes().endswith(b'\\n')\n"
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
-        )
-        run(tmp_path, program)
-        check(tmp_path, writers=1, each=2000)
-        check_order(tmp_path)
-
-    def test_a_disk_that_never_heals(self, tmp_path: Path) -> None:
-        """The process ends all the same, in time, and says how many lines are lost."""
-        program = (
-            "(directory / 'app.log').symlink_to('/dev/full')\n"
-            "sink = QueuedFileSink(directory / 'app.log', stop_timeout=0.3)\n"
-            "number = logger.add(sink, format='{message}')\n"
-            "work('a', 10)\n"
-            "logger.remove(number)\n"
-            "s = sink.statistics()\n"
-            "assert (s.accepted, s.written, s.dropped, s.pending) == (10, 0, 10, 0), s\n"
-        )
-        err = run(tmp_path, program)
-        assert "10 log lines could not be written" in err
-        assert "No space left" in err
-
-    def test_a_directory_that_vanishes(self, tmp_path: Path) -> None:
-        """Removed and made again by somebody: the log goes on."""
-        place = tmp_path / "logs"
-        program = (
-            "import shutil\n"
-            "directory = directory / 'logs'\n"
-            "handle = start()\n"
-            "work('a', 10)\n"
-            "handle.flush(30)\n"
-            "shutil.rmtree(directory)\n"
-            "work('b', 10)\n"
-            "assert not handle.flush(0.2)\n"
-            "directory.mkdir()\n"
-        )
-        run(tmp_path, program)
-        assert len(read(place)) == 10
