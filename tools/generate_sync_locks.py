@@ -1,7 +1,7 @@
 """Write ``ws_redislock.sync`` from the source of ``ws_redislock``.
 
     python tools/generate_sync_locks.py           write the files
-    python tools/generate_sync_locks.py --check   only tell whether they are up to date
+    python tools/generate_sync_locks.py --check   only check whether they are up to date
 
 What differs between a task and a thread lives in modules that have a twin written by hand
 (``_coordination``, ``_redis``, ``_lease`` and ``_lock/renewal``); everything else is the same

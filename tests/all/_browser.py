@@ -12,7 +12,7 @@ from typing import Any
 
 import websockets
 
-from tests.all._support import PATIENCE
+from tests.all._support import TIMEOUT
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -32,7 +32,7 @@ class Page:
         await self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
 
         while True:
-            answer = json.loads(await asyncio.wait_for(self._socket.recv(), PATIENCE))
+            answer = json.loads(await asyncio.wait_for(self._socket.recv(), TIMEOUT))
 
             if answer.get("id") == number:
                 assert "error" not in answer, answer["error"]
@@ -54,7 +54,7 @@ class Page:
 
     async def until(self, expression: str) -> Any:
         """Evaluate again and again until the value is true."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             while not (value := await self.look(expression)):  # noqa: ASYNC110 - the page has no event
                 await asyncio.sleep(0.02)
 
@@ -82,7 +82,7 @@ class Page:
 
 async def _first_tab(root: Any) -> str:  # the library's connection
     """Wait for the tab: the browser may listen before it has opened one."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         while True:
             await root.send(json.dumps({"id": 1, "method": "Target.getTargets"}))
             targets = json.loads(await root.recv())["result"]["targetInfos"]
@@ -111,7 +111,7 @@ async def browser(profile: Path) -> AsyncIterator[Page]:
     port_file = profile / "DevToolsActivePort"
 
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             while not port_file.exists() or not port_file.read_text().count("\n"):  # noqa: ASYNC110 - the browser tells nobody
                 await asyncio.sleep(0.05)
 

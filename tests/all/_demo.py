@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from tests.all._support import PATIENCE, until
+from tests.all._support import TIMEOUT, until
 
 
 class Demo:
@@ -63,7 +63,7 @@ class Demo:
 
     def finish(self) -> dict[str, Any]:  # any JSON
         """Wait for the end and return the JSON line."""
-        out, err = self.process.communicate(timeout=PATIENCE)
+        out, err = self.process.communicate(timeout=TIMEOUT)
         assert self.process.returncode == 0, err
         (line,) = out.splitlines()
 

@@ -22,7 +22,7 @@ UNPRIVILEGED = (
     "--inh-caps=-dac_override,-dac_read_search",
     "--bounding-set=-dac_override,-dac_read_search",
 )
-PATIENCE = 300.0
+TIMEOUT = 300.0
 """Seconds that only a failure takes: a sale of seconds lasts a minute on a busy machine."""
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ def wintersweet(
     *arguments: str,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    within: float = PATIENCE,
+    within: float = TIMEOUT,
     unprivileged: bool = False,
 ) -> Outcome:
     """Run a command to its end; ``unprivileged`` takes root's right to write everywhere away."""
@@ -94,10 +94,10 @@ def running(
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
 
-        process.communicate(timeout=PATIENCE)
+        process.communicate(timeout=TIMEOUT)
 
 
-def until(look: Callable[[], T], within: float = PATIENCE) -> T:
+def until(look: Callable[[], T], within: float = TIMEOUT) -> T:
     """Look again and again until there is something to see, and return it."""
     deadline = time.monotonic() + within
 

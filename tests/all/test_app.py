@@ -1,4 +1,4 @@
-"""The shop's application in process: replies, limits, the page, what is told to pages."""
+"""The shop's application in process: replies, limits, the page, what is sent to pages."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ async def client(redis_url: str, tmp_path: Path) -> AsyncIterator[AppClient]:
             yield client
 
 
-async def heard(socket: TestSocket, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Return the first event that a page hears and a test waits for."""
+async def received(socket: TestSocket, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Return the first event that a page receives and a test waits for."""
     async with asyncio.timeout(20):
         while True:
             for event in json.loads(await socket.receive_text()):
@@ -73,7 +73,7 @@ class TestReplies:
         assert (error["msg"], error["extra"]) == ("item 1 is sold out", {"available": [2, 3, 4]})
 
     async def test_too_fast(self, client: AppClient) -> None:
-        """The sixth request within the window, here an hour, is told when to come again."""
+        """The sixth request within the window, here an hour, is answered with when to come again."""
         sale = client._app.state.sale  # type: ignore[attr-defined]
         sale._limiter = FrequencyLimiter(redis_pool_manager.get_pool(), 3600, 5)
         replies = [
@@ -112,11 +112,11 @@ class TestReplies:
         assert (reply.status_code, reply.error()["msg"]) == (404, "ann has no order 99")
 
     async def test_an_order_that_was_released(self, client: AppClient) -> None:
-        """The interval task releases it, the page is told, and paying it is 410."""
+        """The interval task releases it, the page is notified, and paying it is 410."""
         async with client.websocket("/live") as socket:
             order = (await client.post("/api/buy", json={"item": 1, "buyer": "ann"}, headers=KEY)).data()
             await sql_pool_manager.execute("UPDATE wintersweet_demo_orders SET pay_until = 0")
-            event = await heard(socket, lambda event: event["type"] == "released")
+            event = await received(socket, lambda event: event["type"] == "released")
             assert (event["item"], event["orders"]) == (1, [order["order"]])
 
         reply = await client.post("/api/pay", json={"order": order["order"], "buyer": "ann"})
@@ -146,18 +146,18 @@ class TestPages:
         assert "https://" not in page.text
 
     async def test_a_sale_is_told(self, client: AppClient) -> None:
-        """A page hears of a sale, of the payment, of the worker and of the totals."""
+        """A page receives events of a sale, of the payment, of the worker and of the totals."""
         async with client.websocket("/live") as socket:
             order = (await client.post("/api/buy", json={"item": 2, "buyer": "ann"}, headers=KEY)).data()
-            event = await heard(socket, lambda event: event["type"] == "sold")
+            event = await received(socket, lambda event: event["type"] == "sold")
             assert event == {"type": "sold", "item": 2, "buyer": "ann", "order": order["order"]}
 
             await client.post("/api/pay", json={"order": order["order"], "buyer": "ann"})
-            assert (await heard(socket, lambda event: event["type"] == "paid"))["order"] == order["order"]
+            assert (await received(socket, lambda event: event["type"] == "paid"))["order"] == order["order"]
 
-            worker = await heard(socket, lambda event: event["type"] == "worker" and event["sales"] == 1)
+            worker = await received(socket, lambda event: event["type"] == "worker" and event["sales"] == 1)
             assert worker["pid"] == os.getpid()
-            totals = await heard(socket, lambda event: event["type"] == "totals")
+            totals = await received(socket, lambda event: event["type"] == "totals")
             assert totals["available"] == [[1, 1], [2, 0], [3, 1], [4, 1]]
 
     async def test_too_many_pages(self, client: AppClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +176,7 @@ class TestPages:
         async with client.websocket("/live") as socket:
             chores = live_chores(app)
             await chores.report()
-            event = await heard(socket, lambda event: event["type"] == "report")
+            event = await received(socket, lambda event: event["type"] == "report")
 
         assert event["text"] == "0 of 4 sold, 0 waiting for payment"
 
@@ -211,6 +211,6 @@ def live_chores(app: Any) -> Any:  # the demo's own, of its parts
 def test_every_kind_of_event_is_known_to_the_page() -> None:
     """The page has a function for each tag of the board."""
     script = (Path(live.__file__).parent / "page" / "sale.js").read_text()
-    body = script[script.index("const heard = {") : script.index("let pause")]
+    body = script[script.index("const handlers = {") : script.index("let pause")]
 
     assert [tag for tag in live.TAGS if f"  {tag}(" not in body] == []

@@ -159,7 +159,7 @@ class TestDemo:
         assert list(temporary.iterdir()) == []
 
     def test_a_section_whose_server_is_not_there(self, temporary: Path, deaf: int) -> None:
-        """Other sections of the settings are tried by the workers, and told once."""
+        """Other sections of the settings are tried by the workers, and reported once."""
         outcome = wintersweet(*DEMO, env={"WS_MONGO_CONFIG__default__url": f"mongodb://127.0.0.1:{deaf}/x"})
 
         check_refused(outcome, f"127.0.0.1:{deaf}", status=1)
@@ -193,7 +193,7 @@ class TestOtherCommands:
         check_refused(wintersweet("dmeo"), "No such command 'dmeo'")
 
     def test_run_without_an_application(self, tmp_path: Path) -> None:
-        """Both ways to name one are told."""
+        """Both ways to name one are shown."""
         check_refused(wintersweet("run", cwd=tmp_path), "MODULE:NAME", "[tool.wintersweet]")
 
     @pytest.mark.parametrize(
@@ -213,10 +213,10 @@ class TestOtherCommands:
         check_refused(wintersweet("run", target, cwd=tmp_path), *parts)
 
     def test_routes_of_something_else(self, tmp_path: Path) -> None:
-        """A function that makes no application is told by its type."""
+        """A function that does not return an application is an error that names its type."""
         (tmp_path / "thing.py").write_text("def create():\n    return 42\n")
         check_refused(
-            wintersweet("routes", "thing:create", cwd=tmp_path), "thing:create gives a int, not a FastAPI"
+            wintersweet("routes", "thing:create", cwd=tmp_path), "thing:create returns a int, not a FastAPI"
         )
 
     def test_run_on_an_occupied_port(self, tmp_path: Path, taken: int) -> None:
@@ -229,7 +229,7 @@ class TestOtherCommands:
         check_refused(outcome, f"127.0.0.1:{taken} is in use", status=1)
 
     def test_reload_with_several_workers(self, tmp_path: Path) -> None:
-        """What cannot be combined is told."""
+        """Options that exclude each other are an error."""
         check_refused(
             wintersweet("run", "a:b", "--reload", "--workers", "2", cwd=tmp_path), "--reload", "--workers 2"
         )

@@ -50,7 +50,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 class FakeComponent:
-    """A component that does as it is told."""
+    """A component that follows its script."""
 
     after: Collection[str] = ()
     settings_key = "FAKE"
@@ -74,7 +74,7 @@ class FakeComponent:
         self.closed += 1
 
     async def health(self) -> Health:
-        """Say what was told."""
+        """Return the script's answer."""
         assert self._health is not None
         return self._health
 
@@ -98,7 +98,7 @@ class TestReach:
         assert component.closed == 1
 
     async def test_a_component_without_parts(self) -> None:
-        """It is told as a whole."""
+        """It is reported as a whole."""
         (one,) = await check.reach({"FAKE": FakeComponent(Health(ok=True, latency=0.5))})
 
         assert (one.name, one.ok, one.milliseconds) == ("FAKE", True, 500.0)
@@ -108,7 +108,7 @@ class TestReach:
         [(UnavailableError("it is away"), "it is away"), (TimeoutError(), "no answer in 10 s")],
     )
     async def test_a_component_that_does_not_start(self, error: Exception, detail: str) -> None:
-        """The reason is told, and it is closed all the same."""
+        """The reason is reported, and it is closed all the same."""
         component = FakeComponent(error=error)
 
         assert await check.reach({"FAKE": component}) == [
@@ -173,7 +173,7 @@ class TestRoutes:
     """The routes of an application."""
 
     def test_kinds_of_routes(self) -> None:
-        """Routes, included routers, sockets and mounts are told, in order."""
+        """Routes, included routers, sockets and mounts are listed, in order."""
         from fastapi import APIRouter, WebSocket
         from starlette.applications import Starlette
 
@@ -226,10 +226,10 @@ class TestRoutes:
         assert [(line.methods, line.path, line.summary) for line in found] == [("GET", "/home", "Come home.")]
 
     def test_something_else(self, place: Path) -> None:
-        """What is no application is told by its type."""
+        """An object that is not an application is an error that names its type."""
         (place / "thing.py").write_text("def create():\n    return 42\n")
 
-        with pytest.raises(ConfigError, match="thing:create gives a int, not a FastAPI application"):
+        with pytest.raises(ConfigError, match="thing:create returns a int, not a FastAPI application"):
             routes.show("thing:create")
 
 

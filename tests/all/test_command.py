@@ -33,7 +33,7 @@ class TestMain:
     """The frame around all commands."""
 
     def test_the_version(self) -> None:
-        """It is told in one line, without a command."""
+        """It is printed in one line, without a command."""
         outcome = wintersweet("--version")
 
         assert (outcome.status, outcome.err) == (0, "")
@@ -59,7 +59,7 @@ class TestUntilTold:
     async def test_a_second_signal_changes_nothing(
         self, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, status: int
     ) -> None:
-        """The way out goes on to its end, and the first signal gives the status."""
+        """The way out goes on to its end, and the first signal decides the status."""
         undone: list[str] = []
         other = signal.SIGTERM if number == signal.SIGINT else signal.SIGINT
 
@@ -139,7 +139,7 @@ async def test_no_shop_ends_the_rush(sock: socket.socket) -> None:
 
 
 async def test_only_released_orders_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An item of which nothing was released is no news."""
+    """An item of which nothing was released is not news."""
     told: list[dict[str, object]] = []
 
     class Releasing(Shop):

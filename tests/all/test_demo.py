@@ -80,7 +80,7 @@ class TestSale:
         assert list(temporary.iterdir()) == []
 
     def test_less_buyers_than_stock(self, backends: Backends, tmp_path: Path) -> None:
-        """Everyone who asks gets a piece and the rest stays; what --state-dir names is kept."""
+        """Every buyer gets a piece and the rest stays; what --state-dir names is kept."""
         state = tmp_path / "state"
         summary = wintersweet(
             *("demo", "--workers", "1", "--load", "30", "--stock", "100", "--exit", "--quiet"),
@@ -95,7 +95,7 @@ class TestSale:
         assert (state / "shop.db").exists() == (not backends)
 
     def test_nothing_in_stock(self) -> None:
-        """A sale of nothing sells nothing; settings of the log are kept, and nothing is to be told."""
+        """A sale of nothing sells nothing; settings of the log are kept, and nothing is reported."""
         outcome = wintersweet(
             *("demo", "--workers", "1", "--load", "20", "--stock", "0", "--exit", "--quiet"),
             env={"WS_LOGGING_CONFIG__level": "critical"},

@@ -147,7 +147,7 @@ class TestHttp:
             assert await stream.read() == b"GET /lamp"
 
     async def test_pools_that_are_not_started(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where pools are set, they are used, or it is told why they cannot be."""
+        """Where pools are set, they are used, or the error says why they cannot be."""
         from wintersweet.asyncs import http
         from ws_core.errors import NotReadyError
         from ws_pool.http import HttpPoolManager

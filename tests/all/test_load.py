@@ -69,7 +69,7 @@ class TestCrowd:
     """All buyers together."""
 
     async def test_everyone_buys_while_stock_lasts(self) -> None:
-        """Buyers beyond the stock are told that it is sold out."""
+        """Buyers beyond the stock get the answer that it is sold out."""
         shop = FakeShop(5)
         tally = await crowd(shop.post, [1, 2], 15, at_once=4).run()
 
@@ -85,7 +85,7 @@ class TestCrowd:
         assert (len(tally.orders), tally.sold_out) == (3, 1)
 
     async def test_a_lost_reply_gives_the_same_order_again(self) -> None:
-        """The buyer asks again under the same key, so that no second piece is taken."""
+        """The buyer tries again under the same key, so that no second piece is taken."""
         shop = FakeShop(10)
         shop.lose = 5
         tally = await crowd(shop.post, [1, 2], 3).run()
@@ -106,7 +106,7 @@ class TestCrowd:
         assert len(shop.orders) > len(tally.orders)
 
     async def test_a_busy_shop_is_asked_again(self) -> None:
-        """Statuses that ask for patience are no definite answer."""
+        """Statuses that ask to try later are not a definite answer."""
         shop = FakeShop(10)
         shop.refuse = [Reply(status, {}) for status in (429, 500, 502, 503, 504)]
         tally = await crowd(shop.post, [1, 2], 2).run()
@@ -135,7 +135,7 @@ class TestCrowd:
 
         assert (tally.errors, tally.orders) == (1, set())
 
-    async def test_patience_ends(self) -> None:
+    async def test_retries_end(self) -> None:
         """A shop that never answers is an error after a minute of the clock, not a hang."""
         times = iter(range(10_000))
 
@@ -161,7 +161,7 @@ class TestPercentile:
     """The nearest rank."""
 
     def test_of_nothing_is_zero(self) -> None:
-        """No measurement gives 0, not an error."""
+        """No measurement results in 0, not an error."""
         assert percentile([], 0.99) == 0.0
 
     @pytest.mark.parametrize(("share", "expected"), [(0.0, 1), (0.5, 50), (0.99, 99), (1.0, 100)])

@@ -9,7 +9,7 @@ import pytest
 
 from tests.all._browser import BROWSER, browser
 from tests.all._demo import Demo
-from tests.all._support import PATIENCE, running
+from tests.all._support import TIMEOUT, running
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -66,4 +66,4 @@ async def test_the_page_shows_the_sale_live(tmp_path: Path) -> None:
             assert page.complaints == []
 
         process.terminate()
-        assert await asyncio.to_thread(process.wait, PATIENCE) == 0
+        assert await asyncio.to_thread(process.wait, TIMEOUT) == 0

@@ -103,7 +103,7 @@ class TestReload:
     def test_a_change_is_told_until_a_signal_comes(
         self, tmp_path: Path, number: signal.Signals, status: int
     ) -> None:
-        """The changed file is named, the signal gives the status, and the handlers from before are back."""
+        """The changed file is named, the signal decides the status, and the handlers from before are back."""
         told: list[str] = []
 
         def say(line: str) -> None:

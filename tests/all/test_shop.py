@@ -178,7 +178,7 @@ class TestPay:
     """Paying for an order."""
 
     async def test_paying_twice_changes_nothing(self, shop: Shop) -> None:
-        """The second time gives the same answer."""
+        """The second time returns the same answer."""
         order, _ = await shop.buy(1, "ann", "key-0001")
         paid = await shop.pay(order.id, "ann")
 

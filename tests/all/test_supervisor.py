@@ -49,7 +49,7 @@ class TestSupervisor:
         assert supervisor.pids == []
 
     async def test_a_killed_worker_is_replaced(self, sock: socket.socket) -> None:
-        """SIGKILL costs a worker, not the service, and is told."""
+        """SIGKILL costs a worker, not the service, and is reported."""
         told: list[str] = []
         command = program(f"{READY}; time.sleep(60)")
 
@@ -92,7 +92,7 @@ class TestSupervisor:
         assert supervisor.pids == []
 
     async def test_stopping_before_a_worker_is_made(self, sock: socket.socket, tmp_path: Path) -> None:
-        """No worker is made any more, and whoever waits for the start is told that it was called off."""
+        """No worker is made any more, and the wait for the start ends with an error."""
         mark = tmp_path / "made"
         command = program(f"open({str(mark)!r}, 'w').close(); {READY}; time.sleep(60)")
         supervisor = Supervisor(sock, 2, command=command)
@@ -108,7 +108,7 @@ class TestSupervisor:
     async def test_stopping_while_a_worker_is_made(
         self, sock: socket.socket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A worker that comes to be during the stop, and was not there to be told, is told as well."""
+        """A worker that comes to be during the stop, and was not there to be stopped, is stopped as well."""
         supervisor = Supervisor(sock, 1, command=program("import time; time.sleep(60)"))
         spawn = supervisor._spawn
         made: list[asyncio.subprocess.Process] = []
@@ -176,7 +176,7 @@ class TestSupervisor:
             assert sorted(seen) == supervisor.pids
 
     def test_a_worker_sees_when_the_parent_is_gone(self, tmp_path: Path) -> None:
-        """Kill the parent with SIGKILL, and the pipe that only it held open tells the workers."""
+        """Kill the parent with SIGKILL, and the pipe that only it held open notifies the workers."""
         worker = f"{READY}; sys.stdin.buffer.read(); open(sys.argv[1], 'w').close()"
         parent = program("""
             import asyncio, sys

@@ -87,7 +87,7 @@ class RespDialect:
     """
     Redis: RESP2 and RESP3, pipelined or not, and inline commands.
 
-    Push messages are no replies. A connection that has subscribed in RESP2 gets messages which look
+    Push messages are not replies. A connection that has subscribed in RESP2 gets messages which look
     like replies, so nothing is counted as a reply on it any more. What is not RESP, such as TLS,
     passes uncounted.
     """
@@ -210,7 +210,7 @@ def _resp_name(command: bytes) -> str:
 
 class MysqlDialect:
     """
-    MySQL's text and binary protocol; the login is no request.
+    MySQL's text and binary protocol; the login is not a request.
 
     A request begins with a packet of number 0, its reply with a packet of number 1. Once a client
     asks for TLS, the rest of its connection passes uncounted.

@@ -24,7 +24,7 @@ class FaultProxy:
     """
     A TCP proxy on a port of its own, which it keeps until it is closed.
 
-    Until told otherwise it only passes bytes on, and counts. Faults of requests (`drop_request`,
+    Without faults it only passes bytes on, and counts. Faults of requests (`drop_request`,
     `drop_reply`, `truncate_reply`, `reached`) count requests from the moment of the call, over all
     connections, in the order in which they come.
 
@@ -238,14 +238,14 @@ class FaultProxy:
         Send FIN to one side of all present connections; the other direction goes on.
 
         Args:
-            to: Who is told that the other side has ended.
+            to: The side that sees the other one end.
         """
         for connection in self._connections:
             connection.half_close(to)
 
     def black_hole(self) -> None:
         """
-        Let all bytes vanish, and tell nobody: old connections fall silent, new ones are accepted.
+        Let all bytes vanish silently: old connections fall silent, new ones are accepted.
 
         After `heal`, connections that have lost bytes are reset; the others go on.
         """

@@ -126,13 +126,13 @@ class TestMysql:
 
     @pytest.mark.parametrize("chunks", range(0, 40, 3))
     def test_commands_are_found_wherever_cut(self, chunks: int) -> None:
-        """The login is no request, commands are named, unknown ones by number."""
+        """The login is not a request, commands are named, unknown ones by number."""
         data = self.LOGIN + packet(0, b"\x03SELECT 1") + packet(0, b"\x0e") + packet(0, b"\x33?")
 
         assert request_names(MysqlDialect(), data, chunks=chunks) == ["QUERY", "PING", "COM_33"]
 
     def test_long_requests_count_once(self) -> None:
-        """The second packet of a long request is no request."""
+        """The second packet of a long request is not a request."""
         data = packet(0, b"\x03" + b"x" * (0xFFFFFF - 1)) + packet(1, b"y")
 
         assert request_names(MysqlDialect(), data) == ["QUERY"]

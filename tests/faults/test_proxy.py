@@ -1,4 +1,4 @@
-"""The proxy does each fault exactly where it was told to, to real servers."""
+"""The proxy does each fault exactly where the test says, to real servers."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ class TestLostReplies:
     async def test_the_server_acts_and_the_client_learns_nothing(
         self, proxy: FaultProxy, redis_server: RedisServer, then: Then
     ) -> None:
-        """The third request is done, its reply lost, and the connection fares as told."""
+        """The third request is done, its reply lost, and the connection ends as chosen."""
         async with connected(proxy) as client:
             await client("INCR", "n")
             lost = proxy.drop_reply(2, then=then)

@@ -49,14 +49,14 @@ files = set(os.listdir("/proc/self/fd"))
 handlers = list(logging.root.handlers)
 signals = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 importlib.import_module(sys.argv[1])
-told = {
+found = {
     "modules": sorted({name.partition(".")[0] for name in sys.modules.keys() - before}),
     "threads": [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()],
     "files": sorted(set(os.listdir("/proc/self/fd")) - files),
     "handlers": [repr(handler) for handler in logging.root.handlers if handler not in handlers],
     "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] != signals,
 }
-print(json.dumps(told))
+print(json.dumps(found))
 """
 
 
@@ -76,7 +76,7 @@ def public_modules() -> list[str]:
 
 
 def import_alone(module: str, *, place: Path = ROOT) -> dict[str, list[str]]:
-    """Import one module in a new interpreter, and tell what that has changed there."""
+    """Import one module in a new interpreter, and return what that has changed there."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     done = subprocess.run(
         [sys.executable, "-c", PROBE, module, str(place)],

@@ -35,7 +35,7 @@ async def log() -> int:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigterm_with_messages_queued(tmp_path: Path, workers: int) -> None:
-    """The disk stands still while the server is told to stop; then all is written."""
+    """The disk stands still while the server is asked to stop; then all is written."""
     (tmp_path / "shop.py").write_text(SHOP)
     code = f"from ws_web.server import run; run('shop:app', port=0, workers={workers})"
 

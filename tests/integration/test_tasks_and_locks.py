@@ -44,7 +44,7 @@ async def test_each_nominal_run_is_made_once(any_redis_url: str) -> None:
 
 
 async def test_without_redis_no_run_is_made_twice(start_server: StartServer) -> None:
-    """When Redis gives no answer, the run is not made, and the task says why."""
+    """When Redis does not answer, the run is not made, and the task says why."""
     server = start_server(RedisServer)
     made = 0
 

@@ -61,7 +61,7 @@ class TestEmptied:
         sentinel_servers.failover()
 
     def test_mongo(self, mongo_server: MongoServer, mongo_url: str, turn: int) -> None:
-        """The database is no other test's."""
+        """No other test uses the database."""
         assert mongo_url.startswith(mongo_server.url)
         assert urlsplit(mongo_url).path not in _seen
         _seen.add(urlsplit(mongo_url).path)

@@ -105,7 +105,7 @@ class TestRedis:
         gc.collect()
 
     def test_several_lines_of_one_name(self, start_server: StartServer) -> None:
-        """A sequence in the configuration gives several lines."""
+        """A sequence in the configuration becomes several lines."""
         server = start_server(
             RedisServer, config={"rename-command": ["FLUSHDB hidden-1", "FLUSHALL hidden-2"]}
         )
@@ -408,7 +408,7 @@ class TestProcesses:
             RedisServer().start()
 
     def test_base_class(self) -> None:
-        """The base class is no server."""
+        """The base class is not a server."""
         server = Server()
 
         assert repr(server) == "<Server 127.0.0.1:0 not running>"

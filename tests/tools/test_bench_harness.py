@@ -174,7 +174,7 @@ class TestReport:
 
 class TestMachine:
     def test_the_latest_of_the_wakes_counts(self) -> None:
-        """One nap in fifty that takes too long is what is told of."""
+        """One nap in fifty that takes too long is reported."""
         late = itertools.cycle([0.0001] * 49 + [0.004])
         now = 0.0
 

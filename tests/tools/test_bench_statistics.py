@@ -20,7 +20,7 @@ class TestQuantile:
 
     @given(st.lists(numbers, min_size=1), st.floats(0, 1), st.floats(0, 1))
     def test_grows_with_the_share(self, values: list[float], one: float, other: float) -> None:
-        """A larger share never gives a smaller quantile, and none leaves the range of the values."""
+        """A larger share never leads to a smaller quantile, and none leaves the range of the values."""
         low, high = sorted((one, other))
 
         assert min(values) <= quantile(values, low)

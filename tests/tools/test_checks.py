@@ -38,14 +38,14 @@ class TestSelect:
         assert [check.name for check in select(self.checks, ["alone"])] == ["wheels:build", "alone:a"]
 
     def test_unknown_name(self) -> None:
-        """A wrong name tells the right ones."""
+        """The error of a wrong name lists the right ones."""
         with pytest.raises(Failed, match="no check 'lnt': choose from lint, wheels, alone"):
             select(self.checks, ["lnt"])
 
 
 class TestRunAll:
     def test_outcomes(self, capsys: pytest.CaptureFixture[str]) -> None:
-        """A failed check and a broken one are told, and the others go on."""
+        """A failed check and a broken one are reported, and the others go on."""
 
         def broken() -> None:
             raise ZeroDivisionError

@@ -162,7 +162,7 @@ class TestMissingPrograms:
         return log
 
     def test_without_root(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        """Without root, the exact line to run is told and nothing is tried."""
+        """Without root, the exact line to run is printed and nothing is tried."""
         log = self.apt(tmp_path)
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
@@ -210,7 +210,7 @@ class TestMissingPrograms:
         assert "apt says no" in capsys.readouterr().err
 
     def test_without_apt(self) -> None:
-        """Where there is no apt, the names of what is missing are told."""
+        """Where there is no apt, the names of what is missing are printed."""
         with pytest.raises(dev.Stop, match="missing: redis-server") as caught:
             dev.system_packages()
 
@@ -219,12 +219,12 @@ class TestMissingPrograms:
 
 class TestAnswers:
     def test_unknown_command(self, capsys: pytest.CaptureFixture[str]) -> None:
-        """A wrong command tells the right ones, with exit code 2."""
+        """The error of a wrong command lists the right ones, with exit code 2."""
         assert dev.main(["tset"]) == 2
         assert "unknown command 'tset': use one of demo, test" in capsys.readouterr().err
 
     def test_help(self, capsys: pytest.CaptureFixture[str]) -> None:
-        """Help is on stdout and is no failure."""
+        """Help is on stdout and is not a failure."""
         assert dev.main(["--help"]) == 0
         assert "tools/dev.py demo" in capsys.readouterr().out
 
@@ -246,12 +246,12 @@ class TestAnswers:
         assert "cannot write to" in capsys.readouterr().err
 
     def test_unknown_benchmark(self, capsys: pytest.CaptureFixture[str]) -> None:
-        """A wrong benchmark tells the right ones."""
+        """The error of a wrong benchmark lists the right ones."""
         assert dev.main(["bench", "nonsense"]) == 1
         assert "there is no benchmark 'nonsense'" in capsys.readouterr().err
 
     def test_offline(self, capsys: pytest.CaptureFixture[str]) -> None:
-        """A failed step shows all that it said, and asks about the network where that may be the reason."""
+        """A failed step shows its whole output, and names the network where that may be the reason."""
         with pytest.raises(dev.Stop, match="exit code 2 from: ") as caught:
             dev.run(["sh", "-c", "echo half; echo no route >&2; exit 2"], network=True)
 
@@ -259,6 +259,6 @@ class TestAnswers:
         assert capsys.readouterr().err == "half\nno route\n\n"
 
     def test_no_such_program(self) -> None:
-        """A step whose program does not exist gives one clear message."""
+        """A step whose program does not exist ends in one clear message."""
         with pytest.raises(dev.Stop, match="cannot start /no/such: No such file"):
             dev.run(["/no/such"])

@@ -25,7 +25,7 @@ def run_suite(build: Callable[[bool], Suite], argv: Sequence[str]) -> int:
     Parse the arguments, run the cases, print the tables and write the files.
 
     Args:
-        build: Builds the suite; told whether a quick run is wanted.
+        build: Builds the suite; its argument says whether a quick run is wanted.
         argv: Command-line arguments.
 
     Returns:

@@ -200,7 +200,7 @@ def index_page(documents: Sequence[Mapping[str, object]]) -> str:
         "",
         "Every comparison runs all candidates in one process, in interleaved rounds, so that the ratios mean",
         "something even where the absolute figures depend on the machine. Targets that are not met stay on",
-        "the page. Each page tells the versions, the machine and the command that repeats it.",
+        "the page. Each page names the versions, the machine and the command that repeats it.",
         "",
     ]
 

@@ -32,7 +32,7 @@ def measure(case: Case, *, progress: Callable[[str], None] = lambda _: None, see
 
     Args:
         case: What to run.
-        progress: Is told what is being done.
+        progress: Called with what is being done.
         seed: Of the order of the candidates in each round.
 
     Returns:

@@ -54,7 +54,7 @@ def metric(name: str, value: float) -> str:
     """
     Write a value in the unit that its metric has.
 
-    A candidate's own metric tells its unit by the end of its name: ``_s`` for seconds, ``_mib``
+    A candidate's own metric names its unit by the end of its name: ``_s`` for seconds, ``_mib``
     for MiB, ``_share`` for a share of one.
 
     Example:

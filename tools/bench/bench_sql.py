@@ -146,7 +146,7 @@ class Subjects:
             return (await connection.execute(select(TABLE).where(TABLE.c.id == number))).all()
 
     async def tuned(self, number: int) -> Any:
-        """Select one row with SQLAlchemy, told that nothing has to be rolled back."""
+        """Select one row with SQLAlchemy, which knows that nothing has to be rolled back."""
         async with self.tuned_engine.connect() as connection:
             return (await connection.execute(select(TABLE).where(TABLE.c.id == number))).all()
 

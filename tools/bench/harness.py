@@ -44,7 +44,7 @@ def main(suite: Callable[[bool], Suite], argv: Sequence[str] | None = None) -> N
     Run a benchmark from the command line, and end the process.
 
     Args:
-        suite: Builds the suite; told whether a quick run is wanted.
+        suite: Builds the suite; its argument says whether a quick run is wanted.
         argv: Arguments, or None for those of the process.
     """
     sys.exit(run_suite(suite, sys.argv[1:] if argv is None else argv))

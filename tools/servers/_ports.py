@@ -1,4 +1,4 @@
-"""TCP ports for servers of our own, reserved against every other process that asks here.
+"""TCP ports for servers of our own, reserved against every other process that uses this module.
 
 Ports come from below the range that the system uses for outgoing connections. So a server that
 was killed finds its port free again, and a client that knocks at a dead server's port can never
@@ -23,7 +23,7 @@ _FIRST, _LAST = 20_000, 32_000  # below net.ipv4.ip_local_port_range, which begi
 
 class PortReservation:
     """
-    A port that nobody else who asks here gets, until `release`.
+    A port that no other user of this module gets, until `release`.
 
     Example:
         >>> with PortReservation() as one, PortReservation() as other:
@@ -90,7 +90,7 @@ def listens(pid: int, port: int) -> bool:
         port: The TCP port.
 
     Returns:
-        The answer; True where the system does not tell (no /proc).
+        The answer; True where the system does not say (no /proc).
     """
     table = Path("/proc/net/tcp")
 

@@ -92,7 +92,7 @@ class RedisServer(Server):
     A Redis server; nothing is written to disk unless the configuration says so.
 
     Args:
-        config: Lines of redis.conf, such as ``{"appendonly": "yes"}``; a sequence gives several
+        config: Lines of redis.conf, such as ``{"appendonly": "yes"}``; a sequence means several
             lines of one name.
         unix_socket: Listen on a unix socket too; see `unix_path`.
 

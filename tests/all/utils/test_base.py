@@ -56,8 +56,8 @@ class TestAddresses:
         "text", ["", "1.2.3", "256.1.1.1", "1.2.3.4/8", "::1%é\0x y/8", "localhost", "01.2.3.4"]
     )
     def test_bad_addresses(self, text: str) -> None:
-        """What is no address is named in the error."""
-        with pytest.raises(InvalidValueError, match="is no IP address"):
+        """A text that is not an address is named in the error."""
+        with pytest.raises(InvalidValueError, match="is not an IP address"):
             ip2int(text)
 
     @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ class TestAddresses:
     )
     def test_bad_numbers(self, number: int, version: None) -> None:
         """Numbers that are out of range are named in the error."""
-        with pytest.raises(InvalidValueError, match=f"{number} is no IP"):
+        with pytest.raises(InvalidValueError, match=f"{number} is not an IP"):
             int2ip(number, version=version)
 
 

@@ -89,13 +89,13 @@ class TestEncode:
 
     @pytest.mark.parametrize("name", ["", "1a", "a b", "a>", "-a", "a/", "a:b:c", 'a="1"', "#other", 5, None])
     def test_bad_element_names(self, name: str) -> None:
-        """A key that is no name is refused."""
+        """A key that is not a name is refused."""
         with pytest.raises(InvalidValueError, match="no name of an XML element"):
             xml_encode({name: 1})
 
     @pytest.mark.parametrize("name", ["@", "@1", '@a="', "@a b"])
     def test_bad_attribute_names(self, name: str) -> None:
-        """An attribute's key that is no name is refused."""
+        """An attribute's key that is not a name is refused."""
         with pytest.raises(InvalidValueError, match="no name of an XML attribute"):
             xml_encode({name: 1})
 
@@ -113,7 +113,7 @@ class TestEncode:
     @pytest.mark.parametrize("content", [{"a": [[1]]}, {"@a": {"b": 1}}, {"#text": [1]}])
     def test_values_out_of_place(self, content: dict[str, object]) -> None:
         """Lists in lists, and structures where only text can be, are refused."""
-        with pytest.raises(InvalidValueError, match="is no text"):
+        with pytest.raises(InvalidValueError, match="is not text"):
             xml_encode(content)
 
     def test_circles(self) -> None:

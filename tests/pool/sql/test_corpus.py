@@ -23,7 +23,7 @@ BACKENDS = ("aiomysql", "asyncmy", "sqlite")
 def _bytes_for_aiomysql(monkeypatch: pytest.MonkeyPatch):
     """Let SQLAlchemy's engine send bytes, which aiomysql 0.3 alone cannot do with PyMySQL 1.2."""
     import aiomysql.connection  # type: ignore[import-untyped]
-    from pymysql.converters import escape_bytes  # type: ignore[import-untyped]
+    from pymysql.converters import escape_bytes
 
     if not callable(aiomysql.connection.escape_bytes_prefixed):
         monkeypatch.setattr(aiomysql.connection, "escape_bytes_prefixed", escape_bytes)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pymysql.converters import decoders  # type: ignore[import-untyped]
-from pymysql.err import ProgrammingError, raise_mysql_exception  # type: ignore[import-untyped]
+from pymysql.converters import decoders
+from pymysql.err import ProgrammingError, raise_mysql_exception
 
 from ws_pool._sql.connection import Reply
 from ws_pool._sql.mysql.result_reader import ResultReader

@@ -92,7 +92,9 @@ def demo(  # noqa: PLR0913 - one parameter for each option
     ] = None,
     quiet: Annotated[
         bool,
-        typer.Option("--quiet", "--json", help="Nothing but the JSON line: no greeting, no progress bar."),
+        typer.Option(
+            "--quiet", "--json", help="Nothing but the JSON line: no start message, no progress bar."
+        ),
     ] = False,
 ) -> None:
     """

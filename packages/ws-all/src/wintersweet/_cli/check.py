@@ -19,7 +19,7 @@ from ws_web.conf import Setting, Settings
 
 __all__ = ("Reached", "check_all", "reach")
 
-_PATIENCE = 10.0
+_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +89,12 @@ async def reach(components: dict[str, Component]) -> list[Reached]:
         began = time.perf_counter()
 
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_TIMEOUT):
                 await component.start()
                 health = await component.health()
         except TimeoutError as error:
             found.append(
-                Reached(
-                    key, ok=False, milliseconds=None, detail=str(error) or f"no answer in {_PATIENCE:g} s"
-                )
+                Reached(key, ok=False, milliseconds=None, detail=str(error) or f"no answer in {_TIMEOUT:g} s")
             )
         except WsError as error:
             found.append(Reached(key, ok=False, milliseconds=None, detail=str(error)))

@@ -44,7 +44,7 @@ def show(target: str | None, *, as_json: bool = False) -> None:
     app = thing if isinstance(thing, FastAPI) else thing()
 
     if not isinstance(app, FastAPI):
-        raise ConfigError(f"{name} gives a {type(app).__name__}, not a FastAPI application")
+        raise ConfigError(f"{name} returns a {type(app).__name__}, not a FastAPI application")
 
     found = list(lines(app.routes))
     console = stdout()

@@ -1,6 +1,6 @@
 """The shop as a web application: routes, tasks and the page around `shop.Shop`.
 
-Everything here is what a service of one's own would write; nothing is special to the demo's launcher.
+Everything here is what your own service would contain; nothing is special to the demo's launcher.
 The backends come from the settings, as in any service.
 """
 
@@ -138,7 +138,7 @@ class Sale:
 
 @router.post("/buy")
 async def buy(wanted: Wanted, key: Key, request: Request) -> OrderView:
-    """Reserve one piece; the same key again gives the same order again."""
+    """Reserve one piece; the same key again returns the same order."""
     sale: Sale = request.app.state.sale
     await sale.admit(wanted.buyer)
 

@@ -30,7 +30,7 @@ class Backends:
     Args:
         state: Directory of the log and the embedded database.
         names: What the data is in, for people: ``("SQLite", "embedded Valkey")``.
-        env: Environment variables that tell the workers of them.
+        env: Environment variables that name them for the workers.
     """
 
     state: Path

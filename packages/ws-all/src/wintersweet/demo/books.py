@@ -84,7 +84,7 @@ async def count() -> Totals:
 
 async def latest(count: int) -> list[dict[str, int | str]]:
     """
-    Return the latest sales, the newest first, as they are told to the page.
+    Return the latest sales, the newest first, as they are sent to the page.
 
     Args:
         count: How many at most.

@@ -24,7 +24,7 @@ class Chores:
 
     Args:
         shop: The shop.
-        board: Where news are told.
+        board: Where news are published.
         sales: Returns how many pieces this worker has sold.
     """
 

@@ -118,7 +118,7 @@ async def _demo(options: Options) -> int:
                 notice=lambda line: console.print(f"[yellow]●[/] {line}"),
             )
         )
-        _greet(console, url, found, supervisor)
+        _show_start(console, url, found, supervisor)
         status = 0
 
         if options.load:
@@ -145,7 +145,7 @@ def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _greet(console: Console, url: str, found: Backends, supervisor: Supervisor) -> None:
+def _show_start(console: Console, url: str, found: Backends, supervisor: Supervisor) -> None:
     database, redis = found.names
     pids = ", ".join(str(pid) for pid in supervisor.pids)
     console.print(f"[bold yellow]✿[/] [bold]Winter flash sale[/] on {database} and {redis}")

@@ -1,6 +1,6 @@
-"""What happens in the shop, told to every open page: event bus between processes, WebSocket to browsers.
+"""What happens in the shop, sent to every open page: event bus between processes, WebSocket to browsers.
 
-A worker publishes each event once; every worker, this one too, hears it from the bus and passes it on to
+A worker publishes each event once; every worker, this one too, receives it from the bus and passes it on to
 its own pages. Pages get what gathered in a twentieth of a second as one JSON array, so that hundreds of
 sales in a second do not slow them down.
 """

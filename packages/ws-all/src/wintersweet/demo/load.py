@@ -1,7 +1,7 @@
 """The buyers: many at once, each wants one piece, pays for it, and never gives up on a lost reply.
 
 What makes a retry safe is the idempotency key: a buyer draws one key and sends it with every attempt,
-so an attempt whose reply was lost gives the same order again instead of a second piece. A buyer is
+so an attempt whose reply was lost returns the same order again instead of a second piece. A buyer is
 satisfied by a definite answer only: a paid order, or "sold out" for every item.
 """
 
@@ -19,7 +19,7 @@ __all__ = ("BUYERS", "Crowd", "Reply", "Tally", "Unanswered", "percentile")
 BUYERS = "buyer-"
 """What the names of these buyers begin with."""
 
-_PATIENCE = 60.0
+_TIMEOUT = 60.0
 """Seconds after which a buyer without a definite answer counts as an error."""
 
 _RETRY = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -179,10 +179,10 @@ class Crowd:
         self.tally.orders.add(order)
 
     async def _ask(self, path: str, body: Mapping[str, object], key: str, began: float) -> Reply:
-        """Ask until the shop gives a definite answer."""
+        """Ask until the shop returns a definite answer."""
         pause, last = 0.02, "no reply"
 
-        while self._clock() - began < _PATIENCE:
+        while self._clock() - began < _TIMEOUT:
             self.tally.requests += 1
 
             try:

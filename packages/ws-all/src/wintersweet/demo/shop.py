@@ -6,7 +6,7 @@ Three guards stand between two buyers and one last piece, each enough on its own
 2. its fencing token in the update, so that a holder whose lease ran out cannot write any more;
 3. ``available > 0`` in the update itself, inside one `atomic` transaction with the order.
 
-An order carries the buyer's idempotency key under a unique index: the same key again gives the same
+An order carries the buyer's idempotency key under a unique index: the same key again returns the same
 order. This module knows SQL and locks; requests, sockets and tasks are the application's.
 """
 
@@ -168,8 +168,8 @@ class Shop:
 
         Args:
             item: Id of the item.
-            buyer: Who buys.
-            key: The buyer's idempotency key; the same key gives the same order again.
+            buyer: The buyer's name.
+            key: The buyer's idempotency key; the same key returns the same order.
 
         Returns:
             The order, and whether it is new.
@@ -213,7 +213,7 @@ class Shop:
 
         Args:
             order: The order's id.
-            buyer: Who bought.
+            buyer: The buyer's name.
 
         Returns:
             The paid order.

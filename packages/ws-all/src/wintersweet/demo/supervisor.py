@@ -140,7 +140,7 @@ class Supervisor:
             self._lifeline = None
 
     async def _keep(self, serving: asyncio.Future[None]) -> None:
-        """Run one worker after another until told to stop, or until one cannot even start."""
+        """Run one worker after another until stopped, or until one cannot even start."""
         unready = 0
 
         while not self._stopping.is_set():

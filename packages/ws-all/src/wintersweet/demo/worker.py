@@ -21,7 +21,7 @@ _APP = "wintersweet.demo.app:create"
 
 def main(arguments: list[str] | None = None) -> int:
     """
-    Serve until told to stop.
+    Serve until stopped.
 
     Args:
         arguments: Address and port, and nothing else.

@@ -163,7 +163,7 @@ def stamp2time(
         moment = datetime.fromtimestamp(seconds, zone)  # aware, or naive in the machine's zone
     except (OverflowError, OSError, ValueError) as error:
         raise InvalidValueError(
-            f"{seconds!r} seconds since the epoch is no time: {error}", seconds=seconds
+            f"{seconds!r} seconds since the epoch is not a time: {error}", seconds=seconds
         ) from error
 
     return moment.strftime(format_type)
@@ -229,7 +229,7 @@ def delta_datetime(
         elif rest:
             moment = datetime.fromtimestamp(moment.timestamp() + rest.total_seconds(), moment.tzinfo)
     except (OverflowError, OSError, ValueError) as error:
-        raise InvalidValueError(f"{moment} plus {days + rest} is no time: {error}") from error
+        raise InvalidValueError(f"{moment} plus {days + rest} is not a time: {error}") from error
 
     return moment.replace(hour=0, minute=0, second=0, microsecond=0, fold=0) if origin else moment
 
@@ -241,7 +241,7 @@ def _parse(text: str, format_type: str, timezone: str | tzinfo | None, fold: int
         moment = datetime.strptime(text, format_type)  # noqa: DTZ007 - the zone follows
     except ValueError as error:
         raise InvalidValueError(
-            f"{text!r} is no time of the form {format_type!r}: {error}", text=text
+            f"{text!r} is not a time of the form {format_type!r}: {error}", text=text
         ) from error
 
     return moment.replace(tzinfo=moment.tzinfo or zone, fold=fold)
@@ -255,7 +255,7 @@ def _zone(timezone: str | tzinfo | None) -> tzinfo | None:
         return ZoneInfo(timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise InvalidValueError(
-            f"{timezone!r} is no known time zone: use an IANA name such as 'Asia/Shanghai'"
+            f"{timezone!r} is not a known time zone: use an IANA name such as 'Asia/Shanghai'"
             " (a system without zone data needs: pip install tzdata)",
             timezone=timezone,
         ) from error

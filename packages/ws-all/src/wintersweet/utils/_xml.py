@@ -19,7 +19,7 @@ from ws_core.errors import InvalidValueError
 __all__ = ("XmlValue", "xml_decode", "xml_encode")
 
 XmlValue = str | None | dict[str, "XmlValue"] | list["XmlValue"]
-"""What `xml_decode` gives."""
+"""What `xml_decode` returns."""
 
 _MAX_DEPTH = 200
 _NAME = re.compile(r"[^\W\d][\w.\-]*(?::[^\W\d][\w.\-]*)?")
@@ -34,7 +34,7 @@ def xml_encode(dict_val: Mapping[str, object], root_tag: str = "root") -> str:
 
     Args:
         dict_val: Values by element name: strings, numbers, None, nested mappings, and lists or tuples
-            for repeated elements. ``"@name"`` gives an attribute, ``"#text"`` an element's own text.
+            for repeated elements. ``"@name"`` is an attribute, ``"#text"`` an element's own text.
             Booleans become ``true`` and ``false``; other objects are written by ``str()``.
         root_tag: Name of the outermost element.
 
@@ -42,7 +42,7 @@ def xml_encode(dict_val: Mapping[str, object], root_tag: str = "root") -> str:
         The document without a declaration.
 
     Raises:
-        InvalidValueError: A name is no XML name, a text holds characters that XML cannot, or the
+        InvalidValueError: A name is not an XML name, a text holds characters that XML cannot, or the
             nesting is deeper than 200.
 
     Example:
@@ -78,7 +78,7 @@ def xml_decode(val: str | bytes, *, strip: bool = True) -> dict[str, XmlValue]:
 
 def _write(parts: list[str], name: object, value: object, depth: int) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InvalidValueError(f"{name!r} is no name of an XML element", name=name)
+        raise InvalidValueError(f"{name!r} is not a name of an XML element", name=name)
 
     if depth > _MAX_DEPTH:
         raise InvalidValueError(f"XML is nested deeper than {_MAX_DEPTH} elements", depth=depth)
@@ -104,7 +104,7 @@ def _write(parts: list[str], name: object, value: object, depth: int) -> None:
 
 def _write_attribute(parts: list[str], key: str, value: object) -> None:
     if not _NAME.fullmatch(key, 1):
-        raise InvalidValueError(f"{key!r} is no name of an XML attribute", name=key)
+        raise InvalidValueError(f"{key!r} is not a name of an XML attribute", name=key)
 
     parts.append(f' {key[1:]}="{_text(value).translate(_ATTRIBUTE_ESCAPES)}"')
 
@@ -118,7 +118,7 @@ def _text(value: object) -> str:
 
     if isinstance(value, (list, tuple, Mapping)):
         raise InvalidValueError(
-            f"a {type(value).__name__} is no text: XML has no place for it here", value=value
+            f"a {type(value).__name__} is not text: XML has no place for it here", value=value
         )
 
     text = str(value)

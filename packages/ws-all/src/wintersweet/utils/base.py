@@ -79,7 +79,7 @@ def ip2int(val: str) -> int:
     try:
         return int(ipaddress.ip_address(val))
     except ValueError as error:
-        raise InvalidValueError(f"{val!r} is no IP address", address=val) from error
+        raise InvalidValueError(f"{val!r} is not an IP address", address=val) from error
 
 
 def int2ip(val: int, *, version: Literal[4, 6] | None = None) -> str:
@@ -104,7 +104,7 @@ def int2ip(val: int, *, version: Literal[4, 6] | None = None) -> str:
         return str(ipaddress.ip_address(val) if version is None else kinds[version](val))
     except ValueError as error:
         kind = "IP" if version is None else f"IPv{version}"
-        raise InvalidValueError(f"{val!r} is no {kind} address", number=val) from error
+        raise InvalidValueError(f"{val!r} is not an {kind} address", number=val) from error
 
 
 def re_match(pattern: str | re.Pattern[str], value: str) -> re.Match[str] | None:

@@ -244,7 +244,7 @@ function feed(sale) {  // told live, or found by a look at the shop, or both
   model.feed.length = Math.min(model.feed.length, FEED);
 }
 
-const heard = {
+const handlers = {
   sold(message) {
     const item = model.items.get(message.item);
     if (!item) return;
@@ -282,7 +282,7 @@ function connect() {
   let alive;
   socket.onopen = () => { pause = 250; alive = setInterval(() => socket.send("here"), 20000); state("live", "Live"); refresh().catch(() => {}); };
   socket.onmessage = ({ data }) => {
-    for (const message of JSON.parse(data)) heard[message.type]?.(message);
+    for (const message of JSON.parse(data)) handlers[message.type]?.(message);
     repaint();
   };
   socket.onclose = () => {

@@ -25,14 +25,14 @@ class TestUrl:
         """All addresses are this machine's own; an IPv6 address is in brackets."""
         assert command._url(host, 80) == url
 
-    def test_a_greeting_without_a_log_of_ours(self) -> None:
-        """Where the settings say how to log, no place of a log is told."""
+    def test_the_start_without_a_log_of_ours(self) -> None:
+        """Where the settings say how to log, no place of a log is shown."""
         shown = io.StringIO()
         console = Console(file=shown, width=200)
         found = Backends(Path("/state"), ("MySQL", "Redis"), {})
 
         with reserve("127.0.0.1", 0) as sock:
-            command._greet(console, "http://shop", found, Supervisor(sock, 1))
+            command._show_start(console, "http://shop", found, Supervisor(sock, 1))
 
         assert "on MySQL and Redis" in shown.getvalue()
         assert "Log" not in shown.getvalue()
