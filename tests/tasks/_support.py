@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
@@ -111,8 +112,8 @@ class Calls:
             raise self.fail
 
 
-class Claims:
-    """A guard that several schedulers share, like a set of keys on a server."""
+class PlainClaims:
+    """A guard that several schedulers share, with nothing but claims that are kept."""
 
     def __init__(self, claimed: set[str] | None = None) -> None:
         self.claimed = set() if claimed is None else claimed
@@ -134,6 +135,126 @@ class Claims:
 
     def __call__(self) -> None:
         """Be a function as well, for test_names."""
+
+
+class ClaimServer:
+    """What a server of claims keeps; each process has its own `LeaseClaims` for it."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self.clock = clock
+        self.runs: dict[str, tuple[LeaseClaim | None, float]] = {}  # owner, or None when done; its end
+        self.last: dict[str, tuple[str, float]] = {}
+        self.open: dict[str, dict[str, None]] = {}
+        self.fence = 0
+        self.fail: Exception | None = None
+        self.failures = 0
+        self.requests: list[str] = []
+
+    async def request(self, what: str) -> None:
+        """Let a request arrive, or fail."""
+        await checkpoint()
+        self.requests.append(what)
+
+        if self.fail is not None:
+            self.failures += 1
+            raise self.fail
+
+    def owner(self, run_id: str) -> tuple[LeaseClaim | None, float] | None:
+        """Return the owner of a run and the end of its claim, if that has not come."""
+        found = self.runs.get(run_id)
+        return found if found is not None and found[1] > self.clock.monotonic() else None
+
+
+class LeaseClaim:
+    """A claim as a `LeaseGuard` returns it."""
+
+    def __init__(self, server: ClaimServer, run_id: str, task: str) -> None:
+        self.server, self.run_id, self.task = server, run_id, task
+        self.claimed = self.done = False
+        self.fence, self.retry_after, self.idle = 0, 0.0, math.inf
+
+    async def renew(self, ttl: float) -> bool:
+        """Keep it."""
+        await self.server.request("renew")
+        return self._set(self, ttl)
+
+    async def finish(self, keep: float) -> bool:
+        """Mark the run as done."""
+        await self.server.request("finish")
+        done = self._set(None, keep)
+
+        if done:
+            self.server.open[self.task].pop(self.run_id, None)
+
+        return done
+
+    async def give_back(self) -> bool:
+        """Give it back."""
+        await self.server.request("give_back")
+        owner = self.server.owner(self.run_id)
+        return owner is not None and owner[0] is self and self._set(self, 0)
+
+    def _set(self, owner: LeaseClaim | None, seconds: float) -> bool:
+        found = self.server.owner(self.run_id)
+
+        if found is not None and found[0] is not self:
+            return False
+
+        self.server.runs[self.run_id] = owner, self.server.clock.monotonic() + seconds
+        return True
+
+
+class LeaseClaims:
+    """A `LeaseGuard` of one process."""
+
+    def __init__(self, server: ClaimServer) -> None:
+        self.server = server
+
+    async def claim(self, run_id: str, ttl: float) -> bool:
+        """Claim a run for good."""
+        raise NotImplementedError
+
+    async def claim_run(
+        self, run_id: str, ttl: float, *, task: str, keep: float = 3600.0, claimer: str = ""
+    ) -> LeaseClaim:
+        """Claim a run that is renewed."""
+        server = self.server
+        await server.request("claim")
+        claim, owner = LeaseClaim(server, run_id, task), server.owner(run_id)
+        now = server.clock.monotonic()
+
+        if owner is not None:
+            by, at = server.last.get(task, (claimer, 0.0))
+            claim.done, claim.retry_after = owner[0] is None, owner[1] - now
+            claim.idle = math.inf if by == claimer else now - at
+            return claim
+
+        server.fence += 1
+        claim.claimed, claim.fence = True, server.fence
+        server.runs[run_id] = claim, now + ttl
+        server.open.setdefault(task, {})[run_id] = None
+
+        if claimer:
+            server.last[task] = claimer, now
+
+        return claim
+
+    async def open_runs(self, task: str) -> list[str]:
+        """List what was claimed and is not done."""
+        await self.server.request("open_runs")
+        return list(self.server.open.get(task, ()))
+
+
+class SkewedClock:
+    """The clock of another process: the same time, but its wall clock is set otherwise."""
+
+    def __init__(self, clock: VirtualClock, ahead: float = 0.0) -> None:
+        self.clock = clock
+        self.ahead = ahead
+        self.monotonic, self.wait, self.sleep = clock.monotonic, clock.wait, clock.sleep
+
+    def time(self) -> float:
+        return self.clock.time() + self.ahead
 
 
 def scheduler(clock: VirtualClock, **options: Any) -> Scheduler:  # any option of the class

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from tests.tasks._support import Calls, Claims, VirtualClock, on_both_loops, scheduler
+from tests.tasks._support import Calls, PlainClaims, VirtualClock, on_both_loops, scheduler
 from ws_core.errors import ClosedError, NotReadyError, UsageError
 from ws_tasks import IntervalTask, NotStartedError, OnceTask, ScheduleError, TaskInterface, current_run
 
@@ -207,6 +207,11 @@ class TestControl:
             ({"retry_on": (KeyboardInterrupt,)}, "retry_on="),
             ({"on_error": 5}, "on_error=5"),
             ({"guard": object()}, "claim"),
+            ({"guard": PlainClaims()}, "needs a name"),
+            ({"guard": PlainClaims(), "name": ""}, "needs a name"),
+            ({"guard": PlainClaims(), "name": "x", "claim_ttl": 0}, "claim_ttl=0"),
+            ({"guard": PlainClaims(), "name": "x", "at_least_once": True}, "claim_run"),
+            ({"at_least_once": True}, "claim_run"),
             ({"colour": "red"}, "unknown options: colour"),
         ],
     )
@@ -226,7 +231,7 @@ class TestControl:
             IntervalTask(10, print, overlap="cancel_previous")
 
         with pytest.raises(ScheduleError, match="needs a date"):
-            OnceTask(10, print, guard=Claims())
+            OnceTask(10, print, name="x", guard=PlainClaims())
 
         with pytest.raises(ScheduleError, match="when=-1"):
             OnceTask(-1, print)
@@ -235,7 +240,7 @@ class TestControl:
         """A task is named after its function, whatever kind that is."""
         assert IntervalTask(1, checkpoint).name == "anyio.lowlevel.checkpoint"
         assert IntervalTask(1, functools.partial(print)).name == "builtins.print"
-        assert IntervalTask(1, Claims()).name.endswith("Claims")
+        assert IntervalTask(1, PlainClaims()).name.endswith("PlainClaims")
         assert IntervalTask(1, print, name="x").name == "x"
 
     def test_options_that_cannot_be_shared(self) -> None:

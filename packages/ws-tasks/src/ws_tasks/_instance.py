@@ -16,9 +16,20 @@ from ws_tasks._options import Options
 from ws_tasks.interface import Run, TaskEvent
 from ws_tasks.triggers import Trigger
 
-__all__ = ("Counters", "Instance", "ManagedTask", "RunHost", "State", "current_instance")
+__all__ = (
+    "Counters",
+    "Instance",
+    "ManagedTask",
+    "Purpose",
+    "RunHost",
+    "State",
+    "Watched",
+    "current_instance",
+)
 
 State = Literal["new", "running", "paused", "stopped"]
+Purpose = Literal["run", "take_over", "adopt"]
+"""A run that is due; one that another process may have left; the search for such runs at the start."""
 
 current_instance: ContextVar[Instance] = ContextVar("ws_tasks_current_run")
 """The run that the running code is part of."""
@@ -31,6 +42,7 @@ class Counters:
         "cancelled",
         "claimed_elsewhere",
         "coalesced",
+        "doubled",
         "failed",
         "last_duration",
         "last_error",
@@ -39,6 +51,7 @@ class Counters:
         "retried",
         "started",
         "succeeded",
+        "taken_over",
         "timed_out",
     )
 
@@ -53,6 +66,8 @@ class Counters:
         self.coalesced: int = 0
         self.late: int = 0
         self.overlap: int = 0
+        self.taken_over: int = 0
+        self.doubled: int = 0
         self.last_duration: float | None = None
         self.last_error: str | None = None
 
@@ -103,6 +118,26 @@ class RunHost(Protocol):
         """Remove a task that has nothing left to do."""
         ...
 
+    def claimer_of(self, task: ManagedTask) -> str:
+        """Return the name under which a guarded task claims its runs since it was started."""
+        ...
+
+    def watch(self, watched: Watched, seconds: float) -> None:
+        """Look again after a while whether a run that another process has claimed was made."""
+        ...
+
+
+class Watched:
+    """A run that another process has claimed, and that is made here when that process is gone."""
+
+    __slots__ = ("repeat", "task", "ticket", "timestamp")
+
+    def __init__(self, task: ManagedTask, timestamp: float, repeat: int) -> None:
+        self.task: ManagedTask = task
+        self.timestamp: float = timestamp
+        self.repeat: int = repeat
+        self.ticket: int = 0  # its place in the timer's heap
+
 
 class Instance:
     """A run that has begun or waits in its task's queue."""
@@ -112,18 +147,32 @@ class Instance:
         "attempt",
         "cancel_called",
         "cancelled",
+        "claiming",
         "ended",
         "failure",
+        "fence",
         "handle",
+        "purpose",
+        "repeat",
         "scope",
+        "settling",
+        "superseded",
         "task",
         "timestamp",
         "value",
     )
 
-    def __init__(self, task: ManagedTask, timestamp: float) -> None:
+    def __init__(
+        self, task: ManagedTask, timestamp: float, purpose: Purpose = "run", repeat: int = 1
+    ) -> None:
         self.task: ManagedTask = task
         self.timestamp: float = timestamp  # the nominal time, in seconds since the epoch
+        self.purpose: Purpose = purpose
+        self.repeat: int = repeat
+        self.claiming: bool = task.options.guard is not None  # the guard has not answered yet
+        self.settling: bool = False  # the function has returned, and the guard is being told so
+        self.superseded: bool = False  # a newer run has cancelled this one
+        self.fence: int | None = None
         self.attempt: int = 1
         self.ended: bool = False
         self.cancelled: bool = False
@@ -137,10 +186,14 @@ class Instance:
     @property
     def run(self) -> Run:
         """The run as the running function sees it."""
-        return Run(self.task.name, datetime.fromtimestamp(self.timestamp, UTC), self.attempt)
+        nominal = datetime.fromtimestamp(self.timestamp, UTC)
+        return Run(self.task.name, nominal, self.attempt, self.fence, self.repeat)
 
     def cancel(self) -> None:
         """Cancel the run; one that has not taken its first step will not take it."""
+        if self.settling:
+            return
+
         self.cancel_called = True
 
         if self.scope is not None:

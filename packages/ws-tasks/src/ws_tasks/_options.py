@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, TypedDict
 
 from ws_tasks._validation import check_seconds, check_whole
 from ws_tasks.errors import ScheduleError
-from ws_tasks.interface import Guard, Run
+from ws_tasks.interface import Guard, LeaseGuard, Run
 
 __all__ = ("Coalesce", "ErrorHandler", "Options", "Overlap", "TaskOptions", "make_options")
 
@@ -43,8 +43,14 @@ class TaskOptions(TypedDict, total=False):
         retry_max_wait: Upper bound of that wait in seconds, 5.0.
         on_error: Called (and awaited) with the exception and the `Run` when the last attempt has
             failed; without it the error is logged.
-        guard: Decides which of several processes makes a run; see `Guard`.
-        guard_ttl: Seconds that a claim is kept, 3600; longer than the processes' clocks differ.
+        guard: Decides which of several processes makes a run; see `Guard`. It needs a ``name``,
+            the same in every process.
+        guard_ttl: Seconds for which a run stays marked as made, 3600; longer than the processes'
+            clocks differ.
+        claim_ttl: Seconds after which another process makes a run whose process died or was
+            stopped, 30; the claim is renewed three times as often.
+        at_least_once: Whether that happens. By default it does with a `LeaseGuard`, such as
+            ws-redislock's. With False a run is never begun twice, and lost with its process.
     """
 
     tag: str
@@ -64,6 +70,8 @@ class TaskOptions(TypedDict, total=False):
     on_error: ErrorHandler | None
     guard: Guard | None
     guard_ttl: float
+    claim_ttl: float
+    at_least_once: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,13 @@ class Options:
     on_error: ErrorHandler | None = None
     guard: Guard | None = None
     guard_ttl: float = 3600.0
+    claim_ttl: float = 30.0
+    at_least_once: bool | None = None
+
+    @property
+    def leased(self) -> bool:
+        """Whether claims are kept alive, and runs of processes that died are taken over."""
+        return self.at_least_once is not False and isinstance(self.guard, LeaseGuard)
 
 
 _DEFAULT = Options()
@@ -122,6 +137,7 @@ def _check_numbers(options: Options) -> None:
     check_seconds("retry_wait", options.retry_wait, zero=True)
     check_seconds("retry_max_wait", options.retry_max_wait, zero=True)
     check_seconds("guard_ttl", options.guard_ttl)
+    check_seconds("claim_ttl", options.claim_ttl)
 
     if options.timeout is not None:
         check_seconds("timeout", options.timeout)
@@ -147,6 +163,10 @@ def _check_rules(options: Options) -> None:
 
     if options.guard is not None and not callable(getattr(options.guard, "claim", None)):
         raise ScheduleError(f"guard={options.guard!r} has no method claim(run_id, ttl)", option="guard")
+
+    if options.at_least_once and not options.leased:
+        message = f"at_least_once=True needs a guard with claim_run(), which {options.guard!r} has not"
+        raise ScheduleError(f"{message}: use ws-redislock's RunClaims", option="at_least_once")
 
     _check_classes(options.retry_on)
     handler: object = options.on_error

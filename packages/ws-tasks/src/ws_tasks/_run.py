@@ -1,4 +1,4 @@
-"""The attempts of a run: guard, threads, timeouts, retries and the error boundary."""
+"""The attempts of a run: threads, timeouts, retries and the error boundary."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ws_core.backoff import delay
 from ws_core.errors import describe
 from ws_tasks._instance import Instance, RunHost, current_instance
 from ws_tasks.errors import RunTimeout
-from ws_tasks.interface import EventKind, Guard, TaskEvent
+from ws_tasks.interface import EventKind, TaskEvent
 
-__all__ = ("execute",)
+__all__ = ("execute", "report")
 
 logger = logging.getLogger("ws_tasks")
 
@@ -28,9 +28,6 @@ async def execute(host: RunHost, instance: Instance) -> None:
     options = task.options
     counters = task.counters
 
-    if options.guard is not None and not await _claim(host, instance, options.guard):
-        return
-
     current_instance.set(instance)
 
     while (failure := await _attempt(host, instance)) is not None:
@@ -39,7 +36,7 @@ async def execute(host: RunHost, instance: Instance) -> None:
         if instance.attempt > options.retries or not isinstance(failure, options.retry_on):
             counters.failed += 1
             instance.failure = failure
-            await _report(host, instance, failure)
+            await report(host, instance, failure)
             return
 
         wait = delay(instance.attempt, options.retry_wait, options.retry_max_wait)
@@ -51,24 +48,6 @@ async def execute(host: RunHost, instance: Instance) -> None:
         instance.attempt += 1
 
     counters.succeeded += 1
-
-
-async def _claim(host: RunHost, instance: Instance, guard: Guard) -> bool:
-    """Ask the guard for the run; without an answer the run is not made, which is safe."""
-    task, run = instance.task, instance.run
-
-    try:
-        if await guard.claim(run.id, task.options.guard_ttl):
-            return True
-    except Exception as error:  # noqa: BLE001 - the guard is foreign code
-        task.counters.failed += 1
-        task.counters.last_error = f"guard: {describe(error, with_type=True)}"
-        await _report(host, instance, error)
-        return False
-
-    task.counters.claimed_elsewhere += 1
-    host.emit(TaskEvent("claimed_elsewhere", task.name, "another process makes it", run.scheduled_at))
-    return False
 
 
 async def _attempt(host: RunHost, instance: Instance) -> BaseException | None:
@@ -190,7 +169,8 @@ def _cancelled_from_outside() -> bool:
     return current is None or current.cancelling() > 0
 
 
-async def _report(host: RunHost, instance: Instance, failure: BaseException) -> None:
+async def report(host: RunHost, instance: Instance, failure: BaseException) -> None:
+    """Report a failure to the events, and to `on_error` or the log."""
     task, run = instance.task, instance.run
     kind: EventKind = "timed_out" if isinstance(failure, RunTimeout) else "failed"
     host.emit(TaskEvent(kind, task.name, repr(failure), run.scheduled_at, failure))

@@ -10,7 +10,8 @@ import anyio
 import anyio.abc
 
 from ws_tasks._event_loop import asyncio_loop
-from ws_tasks._instance import Instance, ManagedTask, RunHost
+from ws_tasks._guarded import execute_guarded
+from ws_tasks._instance import Instance, ManagedTask, RunHost, Watched
 from ws_tasks._run import execute
 from ws_tasks.interface import TaskEvent
 
@@ -25,7 +26,7 @@ class Runner:
     this class does what the group would do. On trio they are members of a group.
     """
 
-    __slots__ = ("_backlog", "_context", "_group", "_host", "_idle", "_instances", "_loop")
+    __slots__ = ("_backlog", "_context", "_group", "_host", "_idle", "_instances", "_loop", "_watched")
 
     def __init__(self, host: RunHost) -> None:
         self._host = host
@@ -35,6 +36,7 @@ class Runner:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._group: anyio.abc.TaskGroup | None = None
         self._idle: anyio.Event | None = None
+        self._watched: dict[ManagedTask, set[tuple[float, int]]] = {}
 
     def __len__(self) -> int:
         return len(self._instances)
@@ -62,12 +64,17 @@ class Runner:
         if task.queue is None:
             task.queue = deque()
 
+        # A run that waits for its guard does no work yet, and may end as another process's. Those
+        # that become due meanwhile, such as while the guard's server restarts, are not skipped.
+        waits_for_guard = any(previous.claiming for previous in task.active)
+
         if options.overlap == "cancel_previous":
             self.drop_queue(task)
 
             for previous in task.active:
+                previous.superseded = True
                 previous.cancel()
-        elif options.overlap == "skip" or len(task.queue) >= options.max_queued:
+        elif (options.overlap == "skip" and not waits_for_guard) or len(task.queue) >= options.max_queued:
             task.counters.overlap += 1
             detail = "the run before has not ended"
             self._host.emit(TaskEvent("skipped_overlap", task.name, detail, instance.run.scheduled_at))
@@ -75,6 +82,45 @@ class Runner:
 
         task.queue.append(instance)
         return instance
+
+    def adopt(self, task: ManagedTask) -> None:
+        """Search for runs of a task that were claimed and left when no process was there."""
+        self.begin(Instance(task, self._host.clock.time(), "adopt"))
+
+    def watch(self, watched: Watched) -> bool:
+        """Remember a run that another process has claimed; return whether it is a new one."""
+        known = self._watched.setdefault(watched.task, set())
+        before = len(known)
+        known.add((watched.timestamp, watched.repeat))
+        return len(known) > before
+
+    def watches(self, task: ManagedTask) -> bool:
+        """Return whether another process has claimed a run that would be taken over here."""
+        return task in self._watched
+
+    def look_again(self, watched: Watched) -> None:
+        """Take over a run that another process has claimed, if its claim has ended."""
+        task, key = watched.task, (watched.timestamp, watched.repeat)
+        known = self._watched.get(task)
+
+        if known is None or key not in known:
+            return  # the task was stopped meanwhile
+
+        known.discard(key)
+
+        if not known:
+            del self._watched[task]
+
+        instance = Instance(task, watched.timestamp, "take_over", watched.repeat)
+
+        if len(task.active) < task.options.max_instances:
+            self.begin(instance)
+        else:
+            # Whatever the rule for overlap: this run was due in time, and nobody else may be left.
+            if task.queue is None:
+                task.queue = deque()
+
+            task.queue.append(instance)
 
     def begin(self, instance: Instance) -> None:
         """Begin a run now, whatever else is under way."""
@@ -85,6 +131,10 @@ class Runner:
             self._backlog.append(instance)
         else:
             self._spawn(instance)
+
+    def forget_watched(self, task: ManagedTask) -> None:
+        """Leave the runs that other processes have claimed to them."""
+        self._watched.pop(task, None)
 
     def drop_queue(self, task: ManagedTask) -> None:
         """Cancel the runs that wait for an earlier one to end."""
@@ -128,23 +178,29 @@ class Runner:
     async def _supervise(self, instance: Instance) -> None:
         clock = self._host.clock
         counters = instance.task.counters
-        counters.started += 1
+        execution = execute if instance.task.options.guard is None else execute_guarded
         began = clock.monotonic()
+
+        if instance.purpose == "run":
+            counters.started += 1
+
         completed = False
 
         try:
             if instance.scope is not None:
                 with instance.scope:
-                    await execute(self._host, instance)
+                    await execution(self._host, instance)
                     completed = True
             elif not instance.cancel_called:
-                await execute(self._host, instance)
+                await execution(self._host, instance)
                 completed = True
         except asyncio.CancelledError:
             if not instance.cancel_called:
                 raise
         finally:
-            counters.last_duration = clock.monotonic() - began
+            if instance.purpose == "run":
+                counters.last_duration = clock.monotonic() - began
+
             self._ended(instance, completed=completed)
 
     def _ended(self, instance: Instance, *, completed: bool) -> None:
@@ -167,8 +223,13 @@ class Runner:
 
     def _cancelled(self, instance: Instance) -> None:
         task = instance.task
-        task.counters.cancelled += 1
         instance.cancelled = True
+
+        if instance.purpose != "run":
+            instance.finish()
+            return
+
+        task.counters.cancelled += 1
         detail = "the run was cancelled"
         self._host.emit(TaskEvent("cancelled", task.name, detail, instance.run.scheduled_at))
         instance.finish()

@@ -64,6 +64,12 @@ class ScheduledTask(TaskInterface):
         self.tag: str = options.get("tag", "default")
         self.options: Options = make_options(options)
 
+        if self.options.guard is not None and not self._name:
+            # The function's name would not do: it differs between `python app.py` and `import app`,
+            # and two tasks of one function would each take the other's runs for their own.
+            message = f"task {self.name!r} has a guard, so it needs a name that is the same in every process"
+            raise ScheduleError(f'{message}: name="…"', task=self.name, option="name")
+
         if self.options.overlap == "cancel_previous" and not self.is_async:
             message = f'task {self.name!r}: overlap="cancel_previous" needs an async function'
             raise ScheduleError(f"{message}: a thread cannot be interrupted", task=self.name)
@@ -98,7 +104,8 @@ class ScheduledTask(TaskInterface):
     def running(self) -> bool:
         """Whether the task has been started and has neither been stopped nor come to its end."""
         return self.state == "paused" or (
-            self.state == "running" and (self.nominal is not None or bool(self.active) or bool(self.queue))
+            self.state == "running"
+            and (self.nominal is not None or bool(self.active) or bool(self.queue) or self._watches)
         )
 
     @property
@@ -124,7 +131,7 @@ class ScheduledTask(TaskInterface):
             raise UsageError(f"task {self.name!r} was started already: stop() it first", task=self.name)
 
         scheduler = current_scheduler() if scheduler is None else scheduler
-        scheduler.check_usable()
+        scheduler.check_usable(self)
         self.trigger = self._make_trigger(scheduler.clock)
         self.state = "running"
         self.scheduler = scheduler
@@ -210,13 +217,20 @@ class ScheduledTask(TaskInterface):
             timed_out=counters.timed_out,
             cancelled=counters.cancelled,
             claimed_elsewhere=counters.claimed_elsewhere,
-            running=len(self.active),
+            running=sum(instance.purpose == "run" for instance in self.active),
             queued=len(self.queue or ()),
             next_run_time=self.next_run_time,
             last_duration=counters.last_duration,
             last_error=counters.last_error,
+            taken_over=counters.taken_over,
+            doubled=counters.doubled,
             skipped={"overlap": counters.overlap, "late": counters.late, "coalesced": counters.coalesced},
         )
+
+    @property
+    def _watches(self) -> bool:
+        """Whether another process has claimed a run that this one would take over."""
+        return self.scheduler is not None and self.scheduler.runs.watches(self)
 
     def _make_trigger(self, clock: Clock) -> Trigger:
         raise NotImplementedError

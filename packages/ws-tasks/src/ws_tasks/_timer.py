@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -12,7 +13,7 @@ from anyio.lowlevel import checkpoint
 from ws_core.backoff import spread
 from ws_tasks._due_runs import decide
 from ws_tasks._heap import TaskHeap
-from ws_tasks._instance import ManagedTask, RunHost
+from ws_tasks._instance import ManagedTask, RunHost, Watched
 from ws_tasks.interface import TaskEvent
 from ws_tasks.triggers import Trigger
 
@@ -33,6 +34,10 @@ class TimerHost(RunHost, Protocol):
         """Make a run for a nominal time."""
         ...
 
+    def look_again(self, watched: Watched) -> None:
+        """Take over a run that another process has claimed, if its claim has ended."""
+        ...
+
 
 class Timer:
     """
@@ -41,12 +46,13 @@ class Timer:
     Intervals follow the monotonic clock, crontabs and dates the wall clock.
     """
 
-    __slots__ = ("_host", "_monotonic", "_offset", "_wake", "_wall")
+    __slots__ = ("_host", "_monotonic", "_offset", "_wake", "_wall", "_watched")
 
     def __init__(self, host: TimerHost) -> None:
         self._host = host
         self._monotonic: TaskHeap[ManagedTask] = TaskHeap()
         self._wall: TaskHeap[ManagedTask] = TaskHeap()
+        self._watched: TaskHeap[Watched] = TaskHeap()
         self._wake = anyio.Event()
         self._offset: float | None = None
 
@@ -78,6 +84,11 @@ class Timer:
         """Stop waiting for a task's next nominal time."""
         self._heap_of(task).discard(task)
 
+    def watch(self, watched: Watched, seconds: float) -> None:
+        """Look again after some seconds whether a run that another process has claimed was made."""
+        if self._watched.push(self._host.clock.monotonic() + seconds, watched):
+            self._wake.set()
+
     def wake(self) -> None:
         """Let `turn` return early."""
         self._wake.set()
@@ -100,6 +111,9 @@ class Timer:
         if (due := self._monotonic.first()) is not None:
             delay = min(delay, due - clock.monotonic())
 
+        if (due := self._watched.first()) is not None:
+            delay = min(delay, due - clock.monotonic())
+
         if (due := self._wall.first()) is not None:
             delay = min(delay, due - clock.time())
 
@@ -108,6 +122,10 @@ class Timer:
     def _fire_due(self, budget: int) -> bool:
         """Fire what is due, within a budget; return whether something is left."""
         clock = self._host.clock
+
+        while budget and (due := self._watched.first()) is not None and due <= clock.monotonic():
+            budget -= 1
+            self._host.look_again(self._watched.pop())
 
         for heap, read in ((self._monotonic, clock.monotonic), (self._wall, clock.time)):
             now = read()
@@ -185,7 +203,8 @@ class Timer:
 
             if trigger is not None and (trigger.elapsed or step <= -_CORRECTION):
                 self._wall.discard(task)
-                self.schedule(task, trigger.after(now))
+                # A nominal time that is right now counts too: the sleep ended for the old one.
+                self.schedule(task, trigger.after(math.nextafter(now, -math.inf)))
 
     def _heap_of(self, task: ManagedTask) -> TaskHeap[ManagedTask]:
         return self._wall if task.trigger is not None and task.trigger.wall else self._monotonic

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol, runtime_checkable
 
-__all__ = ("EventKind", "Guard", "Run", "TaskEvent", "TaskInterface", "TaskStatistics")
+__all__ = (
+    "EventKind",
+    "Guard",
+    "LeaseGuard",
+    "Run",
+    "RunClaim",
+    "TaskEvent",
+    "TaskInterface",
+    "TaskStatistics",
+)
 
 EventKind = Literal[
     "failed",  # a run raised; detail says whether it will be tried again
@@ -17,7 +26,12 @@ EventKind = Literal[
     "skipped_overlap",  # a run was due while another one had not ended
     "skipped_late",  # a run was later than misfire_grace
     "coalesced",  # several runs were due and only the latest one is made
-    "claimed_elsewhere",  # another process has claimed the run
+    "claimed_elsewhere",  # another process has claimed the run, or has made it
+    "claim_failed",  # the guard raised; detail says whether it will be asked again
+    "claim_lost",  # another process has claimed a run that is under way here
+    "taken_over",  # the process that had claimed the run is gone, and it is made here
+    "doubled",  # a run that was made here was made by another process too
+    "repeated",  # the clock was set back: a run is made for a nominal time that had one
     "cancelled",  # a run was cancelled by shutdown, stop(cancel=True) or cancel_previous
     "clock_step",  # the wall clock was set
     "broken",  # the task's trigger failed; the task has ended
@@ -33,16 +47,23 @@ class Run:
         name: The task's name.
         scheduled_at: The nominal time, not the time at which the run really began.
         attempt: 1 for the first attempt, 2 for the first retry, and so on.
+        fence: With a guard that has fences, a number that is larger than that of every earlier run
+            of the task. A store that keeps the largest one it has seen can refuse what a process
+            writes that was stopped and has lost its run to another.
+        repeat: 2 or more when a clock was set back and the nominal time had a run before.
     """
 
     name: str
     scheduled_at: datetime
     attempt: int = 1
+    fence: int | None = None
+    repeat: int = 1
 
     @property
     def id(self) -> str:
         """The identity of the nominal run: the same in every process and for every attempt."""
-        return f"{self.name}@{self.scheduled_at.isoformat()}"
+        nominal = f"{self.name}@{self.scheduled_at.isoformat()}"
+        return nominal if self.repeat == 1 else f"{nominal}~{self.repeat}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +105,8 @@ class TaskStatistics:
         next_run_time: The next nominal time, or None.
         last_duration: Seconds that the last ended run took, or None.
         last_error: The last failure as text, or None.
+        taken_over: Runs made here because the process that had claimed them was gone.
+        doubled: Runs made here that another process has made too.
     """
 
     started: int
@@ -99,6 +122,8 @@ class TaskStatistics:
     last_duration: float | None
     last_error: str | None
     skipped: Mapping[str, int] = field(default_factory=dict)
+    taken_over: int = 0
+    doubled: int = 0
 
 
 @runtime_checkable
@@ -111,6 +136,66 @@ class Guard(Protocol):
 
     async def claim(self, run_id: str, ttl: float) -> bool:
         """Return True to exactly one caller per run id within ``ttl`` seconds."""
+        ...
+
+
+class RunClaim(Protocol):
+    """What a `LeaseGuard` answers; ws-redislock's ``RunClaim`` is one."""
+
+    @property
+    def claimed(self) -> bool:
+        """Whether the run is the caller's to make."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has been made already."""
+        ...
+
+    @property
+    def fence(self) -> int:
+        """A number larger than that of every earlier claim of the task."""
+        ...
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds after which another's claim ends unless it is renewed."""
+        ...
+
+    @property
+    def idle(self) -> float:
+        """Seconds since another claimer claimed a run of the task; infinite when none is known."""
+        ...
+
+    async def renew(self, ttl: float) -> bool:
+        """Keep the claim; return False when another has claimed the run."""
+        ...
+
+    async def finish(self, keep: float) -> bool:
+        """Mark the run as done; return False when another has claimed it too."""
+        ...
+
+    async def give_back(self) -> bool:
+        """Let another claim the run at once."""
+        ...
+
+
+@runtime_checkable
+class LeaseGuard(Guard, Protocol):
+    """
+    A guard whose claims are kept alive while the run goes on.
+
+    With it a run whose process dies is made by another one. ws-redislock's ``RunClaims`` is one.
+    """
+
+    async def claim_run(
+        self, run_id: str, ttl: float, *, task: str, keep: float = 3600.0, claimer: str = ""
+    ) -> RunClaim:
+        """Claim a run until it is done; see ``ws_redislock.RunClaims.claim_run``."""
+        ...
+
+    async def open_runs(self, task: str) -> list[str]:
+        """List the ids of the task's runs that were claimed and are not done."""
         ...
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from datetime import datetime
@@ -21,7 +22,7 @@ from anyio.lowlevel import RunVar
 from ws_core.errors import ClosedError, UsageError
 from ws_tasks._clock import Clock, SystemClock
 from ws_tasks._event_loop import asyncio_loop, loop_marker, running_loop
-from ws_tasks._instance import Instance, ManagedTask
+from ws_tasks._instance import Instance, ManagedTask, Watched
 from ws_tasks._runner import Runner
 from ws_tasks._timer import Timer
 from ws_tasks._validation import check_seconds
@@ -33,6 +34,7 @@ logger: logging.Logger = logging.getLogger("ws_tasks")
 
 _CLEAN_UP = 5.0  # seconds for cancelled runs to end
 _QUIET = frozenset({"claimed_elsewhere", "failed", "timed_out"})
+_LOOK_AGAIN = 0.05  # seconds after the end of another process's claim
 
 _default: RunVar[Scheduler | None] = RunVar("ws_tasks_default_scheduler", None)
 
@@ -119,6 +121,7 @@ class Scheduler:
         self._max_threads = max_threads
         self._on_event = on_event
         self._tasks: dict[ManagedTask, SchedulableTask] = {}
+        self._claimers: dict[str, tuple[ManagedTask, str]] = {}  # guarded tasks by name
         self.runs: Runner = Runner(self)
         self.timer: Timer = Timer(self)
         self._group: anyio.abc.TaskGroup | None = None
@@ -261,8 +264,8 @@ class Scheduler:
             message = f"scheduler {self.name!r} belongs to another event loop: use it from its own"
             raise UsageError(message, scheduler=self.name)
 
-    def check_usable(self) -> None:
-        """Refuse the use before opening, after closing or from another event loop."""
+    def check_usable(self, task: ManagedTask | None = None) -> None:
+        """Refuse the use before opening, after closing or from another event loop, and a name twice."""
         if self._loop is None:
             message = f"scheduler {self.name!r} is not open: enter it with `async with`"
             raise UsageError(message, scheduler=self.name)
@@ -272,26 +275,70 @@ class Scheduler:
         if self._closing:
             raise ClosedError(f"scheduler {self.name!r} is closed", scheduler=self.name)
 
+        if task is not None and task.options.guard is not None:
+            known = self._claimers.get(task.name)
+
+            if known is not None and known[0] is not task:
+                # Each would take the other's runs for its own, made by another process.
+                message = f"scheduler {self.name!r} has a guarded task named {task.name!r} already"
+                raise UsageError(f"{message}: give each its own name", task=task.name)
+
     def register(self, task: _T, nominal: float | None) -> None:
         """Add a task and wait for its first nominal time."""
         self._tasks[task] = task
+
+        if task.options.guard is not None:
+            # Another one after each start: what the task did before is not what it does now.
+            self._claimers[task.name] = task, secrets.token_hex(8)
+
         self.timer.schedule(task, nominal)
+
+        if task.options.leased:
+            self.runs.adopt(task)
 
     def remove(self, task: ManagedTask) -> None:
         """Stop a task's schedule and cancel the runs in its queue."""
         self.timer.unschedule(task)
         self.runs.drop_queue(task)
+        self.runs.forget_watched(task)
         self.remove_if_finished(task)
 
     def remove_if_finished(self, task: ManagedTask) -> None:
         """Remove a task that has nothing left to do."""
-        if task.nominal is None and not task.active and not task.queue and task.state != "paused":
-            task.state = "stopped"
-            self._tasks.pop(task, None)
+        if task.nominal is not None or task.active or task.queue or task.state == "paused":
+            return
+
+        if self.runs.watches(task):
+            return
+
+        task.state = "stopped"
+        self._tasks.pop(task, None)
+
+        if task.options.guard is not None and self._claimers.get(task.name, (None,))[0] is task:
+            del self._claimers[task.name]
 
     def launch(self, task: ManagedTask, timestamp: float) -> Instance | None:
         """Make a run for a nominal time, by the task's rule for overlap."""
         return self.runs.launch(task, timestamp)
+
+    def claimer_of(self, task: ManagedTask) -> str:
+        """Return the name under which a guarded task claims its runs since it was started."""
+        known = self._claimers.get(task.name)
+        return "" if known is None or known[0] is not task else known[1]
+
+    def watch(self, watched: Watched, seconds: float) -> None:
+        """Look again after a while whether a run that another process has claimed was made."""
+        if not self._closing and watched.task.state != "stopped" and self.runs.watch(watched):
+            self.timer.watch(watched, seconds + _LOOK_AGAIN)
+
+    def look_again(self, watched: Watched) -> None:
+        """Take over a run that another process has claimed, if its claim has ended."""
+        if watched.task.state == "paused":
+            self.timer.watch(watched, watched.task.options.claim_ttl)
+            return
+
+        self.runs.look_again(watched)
+        self.remove_if_finished(watched.task)
 
     def emit(self, event: TaskEvent) -> None:
         """Report an event to `on_event` and to the log."""
