@@ -262,20 +262,14 @@ async def _adopt(host: RunHost, task: ManagedTask, guard: Guard) -> None:
     if not isinstance(guard, LeaseGuard):
         return
 
-    failures = 0
-
-    while True:
-        try:
-            found = await guard.open_runs(task.name)
-            break
-        except Exception as error:  # noqa: BLE001 - the guard is foreign code
-            failures += 1
-
-            if failures == 1:
-                detail = f"unfinished runs could not be listed, tried again: {error!r}"
-                host.emit(TaskEvent("claim_failed", task.name, detail, error=error))
-
-            await host.clock.sleep(delay(failures, task.options.retry_wait, task.options.retry_max_wait))
+    try:
+        found = await guard.open_runs(task.name)
+    except Exception as error:  # noqa: BLE001 - the guard is foreign code
+        detail = f"unfinished runs could not be listed, tried again: {error!r}"
+        host.emit(TaskEvent("claim_failed", task.name, detail, error=error))
+        # Not in a loop here: runs that are due must not wait for the search.
+        host.watch(Watched(task, None), task.options.retry_max_wait)
+        return
 
     for run_id in found:
         nominal, _, repeat = run_id.rpartition("@")[2].partition("~")

@@ -128,13 +128,17 @@ class RunHost(Protocol):
 
 
 class Watched:
-    """A run that another process has claimed, and that is made here when that process is gone."""
+    """
+    A run that another process has claimed, and that is made here when that process is gone.
+
+    Without a nominal time it stands for the search for such runs, which is to be repeated.
+    """
 
     __slots__ = ("repeat", "task", "ticket", "timestamp")
 
-    def __init__(self, task: ManagedTask, timestamp: float, repeat: int) -> None:
+    def __init__(self, task: ManagedTask, timestamp: float | None, repeat: int = 1) -> None:
         self.task: ManagedTask = task
-        self.timestamp: float = timestamp
+        self.timestamp: float | None = timestamp
         self.repeat: int = repeat
         self.ticket: int = 0  # its place in the timer's heap
 

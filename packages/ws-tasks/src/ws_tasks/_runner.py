@@ -36,7 +36,7 @@ class Runner:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._group: anyio.abc.TaskGroup | None = None
         self._idle: anyio.Event | None = None
-        self._watched: dict[ManagedTask, set[tuple[float, int]]] = {}
+        self._watched: dict[ManagedTask, set[tuple[float | None, int]]] = {}
 
     def __len__(self) -> int:
         return len(self._instances)
@@ -110,6 +110,10 @@ class Runner:
 
         if not known:
             del self._watched[task]
+
+        if watched.timestamp is None:
+            self.adopt(task)
+            return
 
         instance = Instance(task, watched.timestamp, "take_over", watched.repeat)
 
