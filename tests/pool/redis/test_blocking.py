@@ -14,6 +14,7 @@ from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer
 from ws_pool._redis.client import round_trip
+from ws_pool._redis.commands.command import Command
 from ws_pool._redis.dedicated.blocking import cancel_blocking, undo_of
 from ws_pool._redis.errors import ConnectionLost
 from ws_pool.errors import (
@@ -72,7 +73,7 @@ class TestRouting:
 
                 assert await pool.redis.get("k") is None
 
-            with pytest.raises(Exception, match="given back"):
+            with pytest.raises(Exception, match="block has ended"):
                 await alone.get("k")
 
             async with pool.get_client(alone=True) as other:
@@ -431,7 +432,7 @@ class TestCancelling:
 )
 def test_undo(args: tuple[Any, ...], reply: Any, undo: tuple[Any, ...] | None) -> None:
     """What a blocking command took goes back to the end it came from, in its order."""
-    found = undo_of(args, reply)
+    found = undo_of(Command(args), reply)
     assert (found if found is None or found[0] != "EVAL" else (found[0], *found[2:])) == undo
 
 
@@ -468,7 +469,7 @@ async def test_an_undo_outlives_the_shared_connection(
             await lost()
 
     connection: Any = _Answers([b"queue", b"item"])
-    assert await cancel_blocking(connection, ("BLPOP", "queue", 0), 1, ask, lost()) is not sent
+    assert await cancel_blocking(connection, Command(("BLPOP", "queue", 0)), 1, ask, lost()) is not sent
     assert asked == [("LPUSH", b"queue", b"item")] * tries
     assert ("may not have been put back" in caplog.text) == sent
 

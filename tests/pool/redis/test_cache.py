@@ -144,23 +144,23 @@ class TestReads:
         while await caching.redis.get("k") != str(written):  # noqa: ASYNC110 - until it has happened elsewhere
             await asyncio.sleep(0)
 
-    @pytest.mark.parametrize(("lanes", "ahead"), [(1, False), (1, True), (3, False)])
+    @pytest.mark.parametrize(("shared_connections", "ahead"), [(1, False), (1, True), (3, False)])
     async def test_news_that_have_arrived_are_read_first(
         self,
         any_redis: RedisServer,
-        lanes: int,
+        shared_connections: int,
         ahead: bool,  # noqa: FBT001 - a parameter of the test
     ) -> None:
         """A read finds a foreign write whose news wait in the socket, on any connection, behind any reply."""
         any_redis.command("FLUSHALL")
 
         async with RedisPool(
-            url=any_redis.url, decode_responses=True, cache=100, shared_connections=lanes
+            url=any_redis.url, decode_responses=True, cache=100, shared_connections=shared_connections
         ) as caching:
             redis = caching.redis
-            assert caching._assembly is not None
-            assert caching._assembly.node is not None
-            links = [lane.link for lane in caching._assembly.node.lanes]
+            assert caching._backend is not None
+            assert caching._backend.node is not None
+            connections = [shared.connection for shared in caching._backend.node.shared_connections]
             await redis.set("long", "x" * 500_000)
             tasks: list[asyncio.Future[object]] = []  # kept, because a task's identity chooses the connection
 
@@ -178,7 +178,7 @@ class TestReads:
 
                 any_redis.command("SET", "k", str(number))  # our loop stands still meanwhile
 
-                while not any(link.unread() for link in links):
+                while not any(connection.unread() for connection in connections):
                     pass
 
                 assert await start("GET", "k") == str(number)
@@ -225,9 +225,9 @@ class TestReads:
         """A pipeline that watches, or is long, is an own write too: no news of the server are waited for."""
         pool = pools[0]
         redis = pool.redis
-        assert pool._assembly is not None
-        assert pool._assembly.node is not None
-        monkeypatch.setattr(pool._assembly.node.lanes[0], "_on_push", lambda _: None)
+        assert pool._backend is not None
+        assert pool._backend.node is not None
+        monkeypatch.setattr(pool._backend.node.shared_connections[0], "_on_push", lambda _: None)
         await redis.set("k", "old")
         assert await redis.get("k") == "old"
         assert cached(pool).entries == 1
@@ -254,12 +254,12 @@ class TestReads:
     ) -> None:
         """While one of several shared connections is down, the others' replies are cached."""
         async with RedisPool(url=redis_url, cache=10, shared_connections=2) as pool:
-            assert pool._assembly is not None
-            assert pool._assembly.node is not None
-            down, up = pool._assembly.node.lanes
-            monkeypatch.setattr(pool.redis._core, "pick", lambda _: up)
+            assert pool._backend is not None
+            assert pool._backend.node is not None
+            down, up = pool._backend.node.shared_connections
+            monkeypatch.setattr(pool.redis._context, "pick", lambda _: up)
             monkeypatch.setattr(down, "_reconnect", lambda: None)
-            down.drop_link("test")
+            down.drop("test")
             await pool.redis.set("k", "v")
             await asyncio.sleep(0)
 

@@ -13,6 +13,7 @@ from redis.exceptions import ClusterDownError, RedisClusterException, ResponseEr
 
 from tests.servers import StartServer
 from tools.servers import ClusterServers
+from ws_pool._redis.commands.command import Command
 from ws_pool._redis.commands.keys import KeySpecs, hash_slot
 from ws_pool._redis.connection.reconnecting import ReconnectingConnection
 from ws_pool.errors import MaybeExecuted, UnavailableError, UsageError
@@ -27,11 +28,11 @@ async def pool(cluster_url: str) -> Any:
         yield opened
 
 
-def lanes(pool: RedisPool) -> list[ReconnectingConnection]:
+def shared_connections(pool: RedisPool) -> list[ReconnectingConnection]:
     """Give all shared connections."""
-    assert pool._assembly is not None
-    assert pool._assembly.topology is not None
-    return [lane for node in pool._assembly.topology.nodes for lane in node.lanes]
+    assert pool._backend is not None
+    assert pool._backend.topology is not None
+    return [shared for node in pool._backend.topology.nodes for shared in node.shared_connections]
 
 
 class TestCommands:
@@ -46,7 +47,7 @@ class TestCommands:
         assert await pool.redis.dbsize() == 300
         assert len(await pool.redis.keys("key:*")) == 300
         assert len([key async for key in pool.redis.scan_iter(match="key:*", count=1000)]) == 300
-        assert all(lane.commands > 50 for lane in pool.statistics().shared)
+        assert all(shared.commands > 50 for shared in pool.statistics().shared)
 
     async def test_commands_of_all_kinds(self, pool: RedisPool) -> None:
         """Commands find their keys wherever these stand among the arguments."""
@@ -125,11 +126,11 @@ class TestCommands:
         with pytest.raises(UsageError, match="scan_iter"):
             await pool.redis.scan()
 
-        with pytest.raises(UsageError, match="no one session"):
+        with pytest.raises(UsageError, match="no single session"):
             async with pool.get_client(alone=True):
                 pass
 
-        with pytest.raises(UsageError, match="no one session"):
+        with pytest.raises(UsageError, match="no single session"):
             pool.redis.client()
 
     async def test_sharded_pubsub(self, pool: RedisPool) -> None:
@@ -174,18 +175,20 @@ class TestCommands:
         """A read is repeated when its connection is lost; a write, or a pipeline with one, is not."""
         node = cluster_servers.node_of_key("k")
 
-        lane = next(lane for lane in lanes(pool) if str(lane.endpoint).endswith(str(node.port)))
+        shared = next(
+            shared for shared in shared_connections(pool) if str(shared.endpoint).endswith(str(node.port))
+        )
 
         async def cut_after(work: Any) -> Any:
-            while not lane.connected:  # noqa: ASYNC110 - from the last cut
+            while not shared.connected:  # noqa: ASYNC110 - from the last cut
                 await asyncio.sleep(0.001)
 
             task = asyncio.ensure_future(work)
 
-            while not lane.link.in_flight:  # noqa: ASYNC110 - until it was sent
+            while not shared.connection.in_flight:  # noqa: ASYNC110 - until it was sent
                 await asyncio.sleep(0)
 
-            lane.drop_link("cut by the test")
+            shared.drop("cut by the test")
             return await task
 
         await pool.redis.set("k", 1)
@@ -224,8 +227,8 @@ class TestCommands:
             for number in range(10):
                 await foreign.redis.set(f"key:{number}", "new")
 
-            assert caching._assembly is not None
-            cache = caching._assembly.cache
+            assert caching._backend is not None
+            cache = caching._backend.cache
             assert cache is not None
 
             while cache.statistics().entries:  # noqa: ASYNC110 - until it has happened elsewhere
@@ -376,8 +379,8 @@ class TestChanges:
             await asyncio.to_thread(cluster.wait_whole)
             assert await pool.redis.set(keys[node.port], 1)
             await pool.redis.topology.refresh_soon()  # type: ignore[attr-defined]  # it is a cluster's client
-            assert pool._assembly is not None
-            topology = pool._assembly.topology
+            assert pool._backend is not None
+            topology = pool._backend.topology
             assert topology is not None
             topology._owner[hash_slot(b"nowhere")] = None
 
@@ -450,7 +453,7 @@ class TestKeyTable:
     )
     def test_keys(self, args: tuple[Any, ...], keys: list[Any]) -> None:
         """The keys of a command are found by the server's table, or by what the command counts."""
-        assert list(self.TABLE.keys(args)) == keys
+        assert list(self.TABLE.keys(Command(args))) == keys
 
     @pytest.mark.parametrize("key", ["", "foo", "{foo}x", "{}foo", "a{foo", "a{b}c{d}", "}{", "{{b}}"])
     def test_slots(self, cluster_servers: ClusterServers, key: str) -> None:

@@ -38,11 +38,11 @@ async def test_those_who_have_gone_are_passed_over() -> None:
     for piece in pieces:
         queue.append(piece)
 
-    pieces[0].slot.cancel()  # type: ignore[attr-defined]  # it is a future
-    pieces[2].slot.cancel()  # type: ignore[attr-defined]
+    pieces[0].reply.cancel()  # type: ignore[attr-defined]  # it is a future
+    pieces[2].reply.cancel()  # type: ignore[attr-defined]
     assert queue.head() is pieces[1]
     assert queue.popleft() is pieces[1]
-    queue.sweep()
+    queue.remove_cancelled()
     assert (len(queue), queue.bytes) == (1, 1)
     assert queue.drain() == [pieces[3]]
     assert queue.head() is None
@@ -57,9 +57,9 @@ async def test_deadlines() -> None:
 
     assert [late.deadline for late in queue.expire(1.0)] == [1.0]
     assert queue.next_deadline == 2.0
-    queue.hasten(2.5)
+    queue.shorten_deadlines(2.5)
     assert queue.expire(2.4) != []
     assert queue.next_deadline == 2.5
-    queue.postpone(9.0)
+    queue.extend_deadlines(9.0)
     assert queue.expire(8.9) == []
     assert queue.next_deadline == 9.0

@@ -1,4 +1,4 @@
-"""What the multiplexer knows about commands, and how it packs them."""
+"""Commands: their routes and keys, and how they are packed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,8 @@ import pytest
 from redis.asyncio.connection import Connection
 from redis.exceptions import DataError
 
-from ws_pool._redis.commands.table import (
-    Route,
-    block_seconds,
-    canonical,
-    is_read_only,
-    needs_arguments,
-    routing_of,
-)
+from ws_pool._redis.commands.command import Command, verb_is_enough
+from ws_pool._redis.commands.table import Route
 from ws_pool._redis.connection.encoder import CommandEncoder
 
 
@@ -54,7 +48,7 @@ from ws_pool._redis.connection.encoder import CommandEncoder
 )
 def test_route(args: tuple[Any, ...], route: Route) -> None:
     """Commands that block or change the session don't share a connection; all others do."""
-    assert routing_of(args) is route
+    assert Command(args).route is route
 
 
 @pytest.mark.parametrize(
@@ -76,7 +70,7 @@ def test_route(args: tuple[Any, ...], route: Route) -> None:
 )
 def test_read_only(args: tuple[Any, ...], read_only: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """Only what is known to read alone may be repeated."""
-    assert is_read_only(args) is read_only
+    assert Command(args).read_only is read_only
 
 
 @pytest.mark.parametrize(
@@ -98,16 +92,16 @@ def test_read_only(args: tuple[Any, ...], read_only: bool) -> None:  # noqa: FBT
 )
 def test_block_seconds(args: tuple[Any, ...], seconds: float | None) -> None:
     """How long a server may take over a command is read from the command."""
-    assert block_seconds(args) == seconds
+    assert Command(args).block_seconds == seconds
 
 
 def test_names() -> None:
     """Names are compared in one form, whatever form they come in."""
-    assert canonical(("CLIENT",)) == "CLIENT"
-    assert canonical((memoryview(b"get"), "k")) == "GET"
-    assert needs_arguments("xread")
-    assert needs_arguments(b"CLIENT")
-    assert not needs_arguments("CLIENT ID")
+    assert Command(("CLIENT",)).name == "CLIENT"
+    assert Command((memoryview(b"get"), "k")).name == "GET"
+    assert not verb_is_enough("xread")
+    assert not verb_is_enough(b"CLIENT")
+    assert verb_is_enough("CLIENT ID")
 
 
 class TestPacker:
@@ -130,22 +124,22 @@ class TestPacker:
     def test_the_same_bytes_as_redis_py(self, encoding: str, args: tuple[Any, ...]) -> None:
         """Every kind of argument gives the bytes that redis-py gives."""
         connection = Connection(encoding=encoding)
-        packer = CommandEncoder(connection.encoder.encode, fast=encoding == "utf-8")
+        encoder = CommandEncoder(connection.encoder.encode, fast=encoding == "utf-8")
 
         try:
             expected = b"".join(connection.pack_command(*args))
         except DataError as error:  # redis-py 7 takes no bytearray
             with pytest.raises(DataError, match=str(error)[:30]):
-                packer.pack(args)
+                encoder.pack(args)
         else:
-            assert packer.pack(args) == expected
-            assert packer.pack_many([args, args]) == 2 * expected
+            assert encoder.pack(args) == expected
+            assert encoder.pack_many([args, args]) == 2 * expected
 
     @pytest.mark.parametrize("fast", [True, False])
     @pytest.mark.parametrize("value", [True, None, object(), [], {}])
     def test_what_redis_py_refuses(self, value: object, *, fast: bool) -> None:
         """What redis-py refuses is refused with redis-py's error."""
-        packer = CommandEncoder(Connection().encoder.encode, fast=fast)
+        encoder = CommandEncoder(Connection().encoder.encode, fast=fast)
 
         with pytest.raises(DataError, match="Invalid input of type"):
-            packer.pack(("SET", "k", value))  # type: ignore[arg-type]  # wrong on purpose
+            encoder.pack(("SET", "k", value))  # type: ignore[arg-type]  # wrong on purpose

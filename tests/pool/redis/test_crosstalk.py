@@ -118,16 +118,19 @@ class Storm:
 
 
 @pytest.mark.parametrize(
-    ("commands", "seed", "lanes"),
+    ("commands", "seed", "shared_connections"),
     [
         (100_000, 1, 1),
         (20_000, 4, 3),
-        *(pytest.param(1_000_000, seed, lanes, marks=pytest.mark.soak) for seed, lanes in ((2, 1), (3, 3))),
+        *(
+            pytest.param(1_000_000, seed, shared_connections, marks=pytest.mark.soak)
+            for seed, shared_connections in ((2, 1), (3, 3))
+        ),
     ],
 )
 @pytest.mark.parametrize("kind", [RedisServer, ValkeyServer])
 async def test_no_reply_is_ever_mixed_up(
-    start_server: StartServer, kind: type[RedisServer], commands: int, seed: int, lanes: int
+    start_server: StartServer, kind: type[RedisServer], commands: int, seed: int, shared_connections: int
 ) -> None:
     """Each of 100,000 commands, amid cancels, timeouts, cuts and restarts, gets its own reply or an error."""
     server = start_server(kind)
@@ -137,7 +140,10 @@ async def test_no_reply_is_ever_mixed_up(
     async with (
         FaultProxy(server.host, server.port) as proxy,
         RedisPool(
-            url=proxy.url(server.url), decode_responses=True, outage_timeout=20.0, shared_connections=lanes
+            url=proxy.url(server.url),
+            decode_responses=True,
+            outage_timeout=20.0,
+            shared_connections=shared_connections,
         ) as pool,
     ):
         proxy.delay(0.0005, jitter=0.002)
@@ -163,11 +169,11 @@ async def test_no_reply_is_ever_mixed_up(
     assert storm.sent >= commands
     assert sum(storm.outcomes.values()) == storm.sent
     assert {"right", "cancelled", "timed out", "lost"} <= storm.outcomes.keys()
-    assert {(lane.in_line, lane.in_flight, lane.queued) for lane in shared} == {(0, 0, 0)}
-    assert sum(lane.dropped for lane in shared) > 0
+    assert {(shared.in_line, shared.in_flight, shared.queued) for shared in shared} == {(0, 0, 0)}
+    assert sum(shared.dropped for shared in shared) > 0
     assert restarts > 0
     assert cuts > 0
-    assert sum(lane.losses for lane in shared) > 0
+    assert sum(shared.losses for shared in shared) > 0
 
 
 async def test_a_link_without_tombstones_is_caught(
@@ -176,13 +182,13 @@ async def test_a_link_without_tombstones_is_caught(
     """The broken twin takes cancelled slots out of the line and mixes replies up, which the storm sees."""
     hand_out = PipelinedConnection._hand_out
 
-    def forgetful(link: PipelinedConnection) -> None:
-        gone = [slot for slot in link.pending if slot.done()]
+    def forgetful(connection: PipelinedConnection) -> None:
+        gone = [slot for slot in connection.pending if slot.done()]
 
         for slot in gone:
-            link.pending.remove(slot)
+            connection.pending.remove(slot)
 
-        hand_out(link)
+        hand_out(connection)
 
     monkeypatch.setattr(pipelined.PipelinedConnection, "_hand_out", forgetful)
 

@@ -20,9 +20,9 @@ from ws_pool.redis import RedisPool
 
 def topology_of(pool: RedisPool) -> Topology:
     """Give what the pool knows about its cluster."""
-    assert pool._assembly is not None
-    assert pool._assembly.topology is not None
-    return pool._assembly.topology
+    assert pool._backend is not None
+    assert pool._backend.topology is not None
+    return pool._backend.topology
 
 
 async def test_what_waits_for_a_dead_master_goes_to_its_replica(start_server: StartServer) -> None:
@@ -41,7 +41,7 @@ async def test_what_waits_for_a_dead_master_goes_to_its_replica(start_server: St
         await asyncio.to_thread(master.kill)
 
         async with asyncio.timeout(20):
-            while all(lane.connected for node in topology_of(pool).nodes for lane in node.lanes):  # noqa: ASYNC110 - until it has happened elsewhere
+            while all(s.connected for node in topology_of(pool).nodes for s in node.shared_connections):  # noqa: ASYNC110 - until it has happened
                 await asyncio.sleep(0.005)
 
         several = redis.pipeline(transaction=False)
@@ -131,8 +131,8 @@ class TestSeeds:
             topology._owner = [None] * SLOTS
 
             for node in topology.nodes:
-                for lane in node.lanes:
-                    await lane.close()
+                for shared in node.shared_connections:
+                    await shared.close()
 
             await topology.refresh_soon()
             assert None not in topology._owner

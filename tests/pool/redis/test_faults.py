@@ -174,7 +174,7 @@ class TestLostConnections:
             proxy.black_hole()
             reading = asyncio.ensure_future(pool.redis.echo("x"))
 
-            with pytest.raises(MaybeExecuted, match=r"sent nothing for 0\.2 s"):
+            with pytest.raises(MaybeExecuted, match=r"silent for 0\.2 s"):
                 await pool.redis.incr("n")
 
             proxy.heal()
@@ -206,11 +206,11 @@ class TestBackPressure:
             reads = [asyncio.ensure_future(pool.redis.get("warm")) for _ in range(2_000)]
             await asyncio.sleep(0)
             refused = [task for task in (*writes, *reads) if task.done()]
-            lane = pool.statistics().shared[0]
+            shared = pool.statistics().shared[0]
 
-            assert lane.in_line <= 200
-            assert lane.queued <= 100
-            assert lane.bytes_in_line <= (4 << 20) + 100 * 100_100 + 200_000
+            assert shared.in_line <= 200
+            assert shared.queued <= 100
+            assert shared.bytes_in_line <= (4 << 20) + 100 * 100_100 + 200_000
             assert psutil.Process().memory_info().rss - before < 64 << 20
             assert len(refused) >= 3_600
             assert {type(task.exception()) for task in refused} <= {
@@ -246,7 +246,7 @@ class TestBackPressure:
             first = asyncio.ensure_future(pool.redis.incr("n"))
             await asyncio.sleep(0)
 
-            with pytest.raises(AcquireTimeout, match="1 in line"):
+            with pytest.raises(AcquireTimeout, match="1 pending"):
                 await pool.redis.incr("n")
 
             server.resume()
@@ -420,9 +420,9 @@ class TestLife:
                     await asyncio.gather(task, return_exceptions=True)
 
             await asyncio.gather(*(work(f"key{index}") for index in range(20)))
-            lanes = pool.statistics().shared
-            assert len(lanes) == 3
-            assert sum(lane.commands > 10 for lane in lanes) > 1
+            shared_connections = pool.statistics().shared
+            assert len(shared_connections) == 3
+            assert sum(shared.commands > 10 for shared in shared_connections) > 1
 
     async def test_unix_socket_acl_user_and_credentials(self, start_server: StartServer) -> None:
         """A unix socket, an ACL user, and credentials that are asked for at each connect."""
@@ -491,13 +491,17 @@ class TestUnsent:
     ) -> None:
         """A command whose connection is always lost before it was sent says that it was not sent."""
         async with RedisPool(url=redis_url) as pool:
-            lane = pool.redis._lane
-            assert lane is not None
-            kill = lane.link.__class__._flush
-            monkeypatch.setattr(lane.link.__class__, "_flush", lambda link: link.kill("cut before the write"))
+            shared = pool.redis._shared
+            assert shared is not None
+            kill = shared.connection.__class__._flush
+            monkeypatch.setattr(
+                shared.connection.__class__,
+                "_flush",
+                lambda broken: broken.kill("cut before the write"),
+            )
 
             with pytest.raises(UnavailableError, match=r"could not send|cannot reach") as caught:
                 await pool.redis.incr("n")
 
             assert not isinstance(caught.value, MaybeExecuted)
-            monkeypatch.setattr(lane.link.__class__, "_flush", kill)
+            monkeypatch.setattr(shared.connection.__class__, "_flush", kill)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.faults import FaultProxy
 from tools.servers import ClusterServers, RedisServer
+from ws_pool._redis.commands.command import Command
 from ws_pool._redis.connection.cancelled import CancelledKeys
 from ws_pool._redis.connection.pipelined import PipelinedConnection
 from ws_pool._redis.connection.queue import Limits
@@ -49,7 +50,7 @@ async def overtaken(pool: RedisPool, write: Write, keys: int = 10, times: int = 
             await asyncio.wait([writing])
             await write(pool, key, number + 1)
 
-            while any(lane.in_line for lane in pool.statistics().shared):  # noqa: ASYNC110 - until all are answered
+            while any(shared.in_line for shared in pool.statistics().shared):  # noqa: ASYNC110 - until all are answered
                 await asyncio.sleep(0.001)
 
             count += int(await pool.redis.get(key) or -1) != number + 1
@@ -91,19 +92,19 @@ async def test_on_a_cluster(cluster_servers: ClusterServers, cluster_url: str, w
     cluster_servers.wait_whole()
 
     async with RedisPool(url=cluster_url, cluster=True, shared_connections=3) as pool:
-        assert pool._assembly is not None
-        assert pool._assembly.topology is not None
-        topology = pool._assembly.topology
-        node = topology.node_of(topology.keys.slot(("GET", "k")))
+        assert pool._backend is not None
+        assert pool._backend.topology is not None
+        topology = pool._backend.topology
+        node = topology.node_of(topology.keys.slot(Command(("GET", "k"))))
         writing = asyncio.ensure_future(write(pool, "k", 1))
 
-        while not any(lane.link.pending for lane in node.lanes):  # noqa: ASYNC110 - until it is sent
+        while not any(shared.connection.pending for shared in node.shared_connections):  # noqa: ASYNC110 - until it is sent
             await asyncio.sleep(0)
 
-        (lane,) = (lane for lane in node.lanes if lane.link.pending)
+        (shared,) = (shared for shared in node.shared_connections if shared.connection.pending)
         writing.cancel()
         await asyncio.sleep(0)  # the loop has not read the reply yet
-        assert node.pick(("GET", "k")) is lane
+        assert node.pick(("GET", "k")) is shared
         await asyncio.wait([writing])
 
 
@@ -113,39 +114,39 @@ async def test_a_repeated_write_is_not_overtaken(redis_server: RedisServer) -> N
         FaultProxy(redis_server.host, redis_server.port) as proxy,
         RedisPool(url=proxy.url(redis_server.url), shared_connections=3) as pool,
     ):
-        assert pool._assembly is not None
-        assert pool._assembly.node is not None
-        lanes = pool._assembly.node.lanes
-        first = {lane.link for lane in lanes}
+        assert pool._backend is not None
+        assert pool._backend.node is not None
+        shared_connections = pool._backend.node.shared_connections
+        first = {shared.connection for shared in shared_connections}
         proxy.drop_reply(match="INCRBY")
         writing = asyncio.ensure_future(pool.redis.with_retry("at_least_once").incr("k"))
 
-        while not any(lane.link.pending for lane in lanes if lane.link not in first):  # noqa: ASYNC110 - until it is repeated
+        while not any(s.connection.pending for s in shared_connections if s.connection not in first):  # noqa: ASYNC110 - until it is repeated
             await asyncio.sleep(0)
 
-        (lane,) = (lane for lane in lanes if lane.link not in first)
+        (shared,) = (shared for shared in shared_connections if shared.connection not in first)
         writing.cancel()
         await asyncio.sleep(0)  # the loop has not read the reply yet
-        assert lane.must_follow(("GET", "k"))
+        assert shared.must_follow(("GET", "k"))
         await asyncio.wait([writing])
 
 
 class _Owner:
     """Hears of nothing."""
 
-    def link_has_room(self, link: PipelinedConnection) -> None: ...
+    def on_room(self, connection: PipelinedConnection) -> None: ...
 
-    def link_lost(self, link: PipelinedConnection, reason: str) -> None: ...
+    def on_loss(self, connection: PipelinedConnection, reason: str) -> None: ...
 
-    def link_pushed(self, link: PipelinedConnection, message: list[Any]) -> None: ...
+    def on_push(self, connection: PipelinedConnection, message: list[Any]) -> None: ...
 
 
 async def test_what_was_answered_is_forgotten() -> None:
     """Keys count until the reply has come or the link has gone; names and values don't."""
-    link = PipelinedConnection(_Owner(), Limits())
-    abandoned = CancelledKeys(lambda value: str(value).encode() if not isinstance(value, bytes) else value)
-    link.pending.append(asyncio.get_running_loop().create_future())
-    abandoned.add(link, [("MULTI",), ("SET", "k", "v"), ("EVAL", "return 1", 1, "e"), ("EXEC",)])
+    connection = PipelinedConnection(_Owner(), Limits())
+    cancelled_keys = CancelledKeys(lambda value: value if isinstance(value, bytes) else str(value).encode())
+    connection.pending.append(asyncio.get_running_loop().create_future())
+    cancelled_keys.add(connection, [("MULTI",), ("SET", "k", "v"), ("EVAL", "return 1", 1, "e"), ("EXEC",)])
 
     same: list[tuple[object, ...]] = [("GET", b"k"), ("GET k",), ("GET", "e"), ("OBJECT", "ENCODING", "k")]
     other: list[tuple[object, ...]] = [
@@ -156,18 +157,18 @@ async def test_what_was_answered_is_forgotten() -> None:
     ]
 
     for command in same:
-        assert abandoned.concern(link, [command])
-        assert not abandoned.concern(PipelinedConnection(_Owner(), Limits()), [command])
+        assert cancelled_keys.cover(connection, [command])
+        assert not cancelled_keys.cover(PipelinedConnection(_Owner(), Limits()), [command])
 
     for command in other:
-        assert not abandoned.concern(link, [command])
+        assert not cancelled_keys.cover(connection, [command])
 
     for number in range(2_000):
-        link.answered += 1
-        abandoned.add(link, [("GET", f"k:{number}")])
+        connection.answered += 1
+        cancelled_keys.add(connection, [("GET", f"k:{number}")])
 
-    assert len(abandoned._last) <= 1_001
-    assert not abandoned.concern(link, [("GET", "k")])
-    assert abandoned.concern(link, [("GET", "k:1999")])
-    link.answered += 1
-    assert not abandoned.concern(link, [("GET", "k:1999")])
+    assert len(cancelled_keys._last) <= 1_001
+    assert not cancelled_keys.cover(connection, [("GET", "k")])
+    assert cancelled_keys.cover(connection, [("GET", "k:1999")])
+    connection.answered += 1
+    assert not cancelled_keys.cover(connection, [("GET", "k:1999")])

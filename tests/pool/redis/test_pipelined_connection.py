@@ -73,15 +73,15 @@ class Owner:
         self.pushed: list[list[Any]] = []
         self.room = 0
 
-    def link_has_room(self, link: PipelinedConnection) -> None:
+    def on_room(self, connection: PipelinedConnection) -> None:
         """Count."""
         self.room += 1
 
-    def link_lost(self, link: PipelinedConnection, reason: str) -> None:
+    def on_loss(self, connection: PipelinedConnection, reason: str) -> None:
         """Keep the reason."""
         self.lost.append(reason)
 
-    def link_pushed(self, link: PipelinedConnection, message: list[Any]) -> None:
+    def on_push(self, connection: PipelinedConnection, message: list[Any]) -> None:
         """Keep the message."""
         self.pushed.append(message)
 
@@ -91,25 +91,25 @@ class Rig:
 
     def __init__(self, *, encoding: str | None = None, **limits: Any) -> None:
         self.owner, self.wire, self.clock = Owner(), Wire(), Clock()
-        self.link = PipelinedConnection(
+        self.connection = PipelinedConnection(
             self.owner, Limits(**{"command_timeout": 5.0, **limits}), encoding=encoding
         )
-        self.link._time = lambda: self.clock.now
-        self.link._call_at = self.clock.call_at  # type: ignore[assignment]  # of another loop's type
-        self.link.connection_made(self.wire)  # type: ignore[arg-type]  # all that it needs
-        self.link.open()
+        self.connection._time = lambda: self.clock.now
+        self.connection._call_at = self.clock.call_at  # type: ignore[assignment]  # of another loop's type
+        self.connection.connection_made(self.wire)  # type: ignore[arg-type]  # all that it needs
+        self.connection.open()
 
     def send(self, data: bytes = b"C") -> asyncio.Future[Any]:
         """Send a command."""
         future = asyncio.get_running_loop().create_future()
-        self.link.send(future, data)
+        self.connection.send(future, data)
         return future
 
     def receive(self, data: bytes) -> None:
         """Let bytes arrive."""
-        buffer = self.link.get_buffer(-1)
+        buffer = self.connection.get_buffer(-1)
         buffer[: len(data)] = data
-        self.link.buffer_updated(len(data))
+        self.connection.buffer_updated(len(data))
 
 
 async def test_one_write_a_turn() -> None:
@@ -127,7 +127,7 @@ async def test_one_write_a_turn() -> None:
     assert rig.wire.written == [b"1", b"234"]  # there was company last time, so it waits for the turn's end
     await asyncio.sleep(0)
     assert rig.wire.written == [b"1", b"234", b"5"]
-    assert "open" in repr(rig.link)
+    assert "open" in repr(rig.connection)
 
 
 async def test_a_tombstone_keeps_its_place() -> None:
@@ -137,7 +137,7 @@ async def test_a_tombstone_keeps_its_place() -> None:
     await asyncio.sleep(0)
     first.cancel()
     rig.receive(b"+first\r\n+second\r\n")
-    assert (second.result(), rig.link.dropped) == (b"second", 1)
+    assert (second.result(), rig.connection.dropped) == (b"second", 1)
 
 
 async def test_replies_in_pieces() -> None:
@@ -169,9 +169,9 @@ async def test_raw_replies_among_text() -> None:
     loop = asyncio.get_running_loop()
     before = rig.send()
     raw, gone, bad = loop.create_future(), loop.create_future(), loop.create_future()
-    rig.link.send_raw(raw, b"C")
-    rig.link.send_raw(gone, b"C")
-    rig.link.send(bad, b"C")
+    rig.connection.send_raw(raw, b"C")
+    rig.connection.send_raw(gone, b"C")
+    rig.connection.send(bad, b"C")
     after = rig.send()
     await asyncio.sleep(0)
     gone.cancel()
@@ -181,25 +181,25 @@ async def test_raw_replies_among_text() -> None:
     assert isinstance(bad.exception(), UnicodeDecodeError)
     assert str(after.exception()) == "no"
     assert rig.owner.pushed == [[b"push", b"x"]]
-    assert (rig.link.dropped, rig.link.in_flight, rig.link.answered) == (1, 0, 5)
+    assert (rig.connection.dropped, rig.connection.in_flight, rig.connection.answered) == (1, 0, 5)
 
 
 async def test_a_batch() -> None:
     """A batch gets all its replies as one list; errors are items of it."""
     rig = Rig()
     future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-    rig.link.send_many(BatchReply(future, 3), 3, b"CCC")
+    rig.connection.send_many(BatchReply(future, 3), 3, b"CCC")
     rig.receive(b":1\r\n-ERR no\r\n")
     assert not future.done()
     rig.receive(b":3\r\n")
     assert [str(item) for item in future.result()] == ["1", "no", "3"]
 
     gone: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-    rig.link.send_many(BatchReply(gone, 2), 2, b"CC")
+    rig.connection.send_many(BatchReply(gone, 2), 2, b"CC")
     await asyncio.sleep(0)
     gone.cancel()
     rig.receive(b":1\r\n:2\r\n")
-    assert rig.link.dropped == 1
+    assert rig.connection.dropped == 1
 
 
 async def test_a_loss_tells_what_was_sent() -> None:
@@ -207,12 +207,12 @@ async def test_a_loss_tells_what_was_sent() -> None:
     rig = Rig()
     sent = rig.send()
     batch: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-    rig.link.send_many(BatchReply(batch, 2), 2, b"CC")
+    rig.connection.send_many(BatchReply(batch, 2), 2, b"CC")
     unsent, gone = rig.send(), rig.send()
     gone.cancel()
-    rig.link.connection_lost(OSError("reset"))
-    rig.link.connection_lost(None)
-    rig.link.kill("again")
+    rig.connection.connection_lost(OSError("reset"))
+    rig.connection.connection_lost(None)
+    rig.connection.kill("again")
     flags = []
 
     for future in (sent, batch, unsent):
@@ -222,11 +222,11 @@ async def test_a_loss_tells_what_was_sent() -> None:
 
     assert flags == [True, False, False]
     assert rig.owner.lost == ["reset"]
-    assert "closed" in repr(rig.link)
+    assert "closed" in repr(rig.connection)
     rig.receive(b"+late\r\n")
-    rig.link.open()
-    assert rig.link.limit == 0
-    assert not rig.link.has_room()
+    rig.connection.open()
+    assert rig.connection.limit == 0
+    assert not rig.connection.has_room()
 
 
 async def test_silence_kills() -> None:
@@ -237,7 +237,7 @@ async def test_silence_kills() -> None:
     assert not rig.owner.lost
     rig.clock.advance(0.2)
     assert rig.wire.aborted
-    assert rig.owner.lost == ["the server sent nothing for 5 s while 1 replies were due"]
+    assert rig.owner.lost == ["silent for 5 s with 1 commands in flight"]
     assert isinstance(future.exception(), ConnectionLost)
 
 
@@ -268,12 +268,12 @@ async def test_progress_keeps_alive() -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"+one\r\n+two\r\n", "nobody asked for"),
+        (b"+one\r\n+two\r\n", "reply to no command"),
         (b"nonsense\r\n", "broke the protocol"),
     ],
 )
 async def test_a_server_that_is_out_of_step(data: bytes, reason: str) -> None:
-    """Replies that nobody asked for, and what is no reply, kill the link."""
+    """Replies to no command, and bytes that are not a reply, close the connection."""
     rig = Rig()
     rig.send()
     rig.receive(data)
@@ -294,41 +294,41 @@ async def test_a_reply_before_its_command() -> None:
 async def test_back_pressure_of_the_transport() -> None:
     """While the transport says stop, commands are kept; then they go out together."""
     rig = Rig()
-    rig.link.pause_writing()
+    rig.connection.pause_writing()
     rig.send(b"1")
     rig.send(b"2")
     await asyncio.sleep(0)
     assert rig.wire.written == []
-    rig.link.resume_writing()
+    rig.connection.resume_writing()
     assert rig.wire.written == [b"12"]
-    rig.link.resume_writing()
+    rig.connection.resume_writing()
     assert rig.wire.written == [b"12"]
 
 
 async def test_heavy_commands_are_weighed() -> None:
-    """Heavy commands close the link when there are too many bytes in line, and replies make room."""
+    """Heavy commands fill the connection by their bytes, and replies make room."""
     rig = Rig(max_bytes=5_000)
     rig.send(b"x" * 3_000)
-    assert rig.link.limit
+    assert rig.connection.limit
     rig.send(b"x" * 3_000)
     await asyncio.sleep(0)
-    assert (rig.link.limit, rig.link.heavy) == (0, 6_000)
-    assert not rig.link.has_room()
+    assert (rig.connection.limit, rig.connection.heavy) == (0, 6_000)
+    assert not rig.connection.has_room()
     rig.receive(b"+OK\r\n")
-    assert (rig.link.heavy, rig.owner.room) == (3_000, 1)
-    assert rig.link.has_room()
-    rig.link.open()
-    assert rig.link.limit
+    assert (rig.connection.heavy, rig.owner.room) == (3_000, 1)
+    assert rig.connection.has_room()
+    rig.connection.open()
+    assert rig.connection.limit
 
 
 async def test_killed_before_it_was_connected() -> None:
     """A link that is killed while it connects drops the transport it gets."""
-    link = PipelinedConnection(Owner(), Limits())
-    link.kill("no need")
+    connection = PipelinedConnection(Owner(), Limits())
+    connection.kill("no need")
     wire = Wire()
-    link.connection_made(wire)  # type: ignore[arg-type]  # all that it needs
+    connection.connection_made(wire)  # type: ignore[arg-type]  # all that it needs
     assert wire.aborted
-    assert not link.eof_received()
+    assert not connection.eof_received()
 
 
 async def test_an_upload_that_goes_on_is_no_silence() -> None:

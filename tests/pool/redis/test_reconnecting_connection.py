@@ -10,6 +10,7 @@ import pytest
 
 from tests.servers import StartServer
 from tools.servers import RedisServer
+from ws_core.backoff import delay
 from ws_pool._redis.connection.encoder import CommandEncoder
 from ws_pool._redis.connection.endpoint import Endpoint, resolve_credentials
 from ws_pool._redis.connection.queue import Limits
@@ -22,7 +23,7 @@ class TestLane:
     """The shared connection's life."""
 
     @staticmethod
-    def lane(resolve: Any, **limits: Any) -> ReconnectingConnection:
+    def shared(resolve: Any, **limits: Any) -> ReconnectingConnection:
         """Make a lane."""
         options: dict[str, Any] = {"outage_timeout": 0.05, "backoff": (0.001, 0.002), **limits}
         return ReconnectingConnection(
@@ -42,15 +43,15 @@ class TestLane:
 
             return Endpoint(redis_server.host, redis_server.port)
 
-        lane = self.lane(resolve, outage_timeout=10.0)
-        lane.start_soon()
+        shared = self.shared(resolve, outage_timeout=10.0)
+        shared.start_soon()
         slot = asyncio.get_running_loop().create_future()
-        lane.submit(slot, b"PING\r\n")
+        shared.submit(slot, b"PING\r\n")
         assert await slot == b"PONG"
-        assert "127.0.0.1" in repr(lane)
-        assert lane.connected
-        await lane.close()
-        await lane.close()
+        assert "127.0.0.1" in repr(shared)
+        assert shared.connected
+        await shared.close()
+        await shared.close()
 
     async def test_a_server_that_hangs_up_at_once_is_not_hammered(
         self, monkeypatch: pytest.MonkeyPatch
@@ -73,21 +74,20 @@ class TestLane:
         async def resolve() -> Endpoint:
             return Endpoint("127.0.0.1", port, protocol=2)
 
-        lane = self.lane(resolve, backoff=(0.0001, 10.0))
-        pause = lane._pause
+        shared = self.shared(resolve, backoff=(0.0001, 10.0))
 
-        def note(failures: int) -> float:
-            pauses.append(pause(failures))
+        def note(failures: int, first: float, most: float) -> float:
+            pauses.append(delay(failures, first, most))
             return 0.0
 
-        monkeypatch.setattr(lane, "_pause", note)
-        lane.start_soon()
+        monkeypatch.setattr("ws_pool._redis.connection.reconnecting.backoff.delay", note)
+        shared.start_soon()
 
         async with asyncio.timeout(10):
             while greeted < 9:  # noqa: ASYNC110 - until it has happened elsewhere
                 await asyncio.sleep(0)
 
-        await lane.close()
+        await shared.close()
         server.close()
         assert len(pauses) >= 7
         assert all(later > 0.99 * earlier for earlier, later in itertools.pairwise(pauses))
@@ -101,17 +101,17 @@ class TestLane:
         async def resolve() -> Endpoint:
             return Endpoint(redis_server.host, redis_server.port)
 
-        lane = self.lane(resolve, outage_timeout=10.0)
-        monkeypatch.setattr(lane, "_pause", lambda _: 1e9)
-        await lane.start()
+        shared = self.shared(resolve, outage_timeout=10.0)
+        monkeypatch.setattr("ws_pool._redis.connection.reconnecting.backoff.delay", lambda *_: 1e9)
+        await shared.start()
 
         for _ in range(3):
             slot = asyncio.get_running_loop().create_future()
-            lane.submit(slot, b"PING\r\n")
+            shared.submit(slot, b"PING\r\n")
             assert await slot == b"PONG"
-            lane.drop_link("test")
+            shared.drop("test")
 
-        await lane.close()
+        await shared.close()
 
     async def test_an_outage_at_the_start(self) -> None:
         """Commands wait for the first connection until the outage is too long; later ones fail at once."""
@@ -119,25 +119,25 @@ class TestLane:
         async def resolve() -> Endpoint:
             return Endpoint("127.0.0.1", 1)
 
-        lane = self.lane(resolve)
-        lane.start_soon()
+        shared = self.shared(resolve)
+        shared.start_soon()
         loop = asyncio.get_running_loop()
         slot, gone = loop.create_future(), loop.create_future()
-        lane.submit(slot, b"PING\r\n")
-        lane.submit(gone, b"PING\r\n")
+        shared.submit(slot, b"PING\r\n")
+        shared.submit(gone, b"PING\r\n")
         gone.cancel()
 
         with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
             await slot
 
         with pytest.raises(UnavailableError):
-            lane.submit(loop.create_future(), b"PING\r\n")
+            shared.submit(loop.create_future(), b"PING\r\n")
 
-        assert lane.statistics().down
-        await lane.close()
+        assert shared.statistics().down
+        await shared.close()
 
         with pytest.raises(ClosedError):
-            lane.check()
+            shared.check()
 
     async def test_a_close_fails_who_waits(self) -> None:
         """Closing during an outage fails the commands that wait."""
@@ -145,11 +145,11 @@ class TestLane:
         async def resolve() -> Endpoint:
             return Endpoint("127.0.0.1", 1)
 
-        lane = self.lane(resolve, outage_timeout=10.0)
-        lane.start_soon()
+        shared = self.shared(resolve, outage_timeout=10.0)
+        shared.start_soon()
         slot = asyncio.get_running_loop().create_future()
-        lane.submit(slot, b"PING\r\n")
-        await lane.close()
+        shared.submit(slot, b"PING\r\n")
+        await shared.close()
 
         with pytest.raises(ClosedError):
             await slot
@@ -164,7 +164,7 @@ class TestLane:
             return Endpoint(replica.host, replica.port, role="master")
 
         with pytest.raises(UnavailableError, match="is a slave, not a master"):
-            await self.lane(resolve).start()
+            await self.shared(resolve).start()
 
     async def test_a_resp2_login(self, start_server: StartServer) -> None:
         """With protocol 2 the login is by AUTH, with and without a user."""

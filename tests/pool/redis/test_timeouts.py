@@ -208,14 +208,14 @@ class TestWaiting:
         """A full queue is not searched anew for each command that it refuses."""
         server = start_server(RedisServer)
         swept = 0
-        sweep = CommandQueue.sweep
+        remove_cancelled = CommandQueue.remove_cancelled
 
         def counted(queue: CommandQueue) -> None:
             nonlocal swept
             swept += 1
-            sweep(queue)
+            remove_cancelled(queue)
 
-        monkeypatch.setattr(CommandQueue, "sweep", counted)
+        monkeypatch.setattr(CommandQueue, "remove_cancelled", counted)
 
         async with RedisPool(url=server.url, max_pending=10, command_timeout=60) as pool:
             server.pause()

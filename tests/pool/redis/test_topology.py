@@ -19,9 +19,9 @@ from ws_pool.redis import RedisPool
 
 def topology_of(pool: RedisPool) -> Topology:
     """Give what the pool knows about its cluster."""
-    assert pool._assembly is not None
-    assert pool._assembly.topology is not None
-    return pool._assembly.topology
+    assert pool._backend is not None
+    assert pool._backend.topology is not None
+    return pool._backend.topology
 
 
 async def forget(topology: Topology, node: Node) -> tuple[str, int]:
@@ -48,9 +48,9 @@ async def test_a_cancelled_caller_does_not_leave_a_new_node_half_open(cluster_ur
             while not node.pick().connected:  # noqa: ASYNC110 - a connection's state
                 await asyncio.sleep(0.001)
 
-            connection = await node.leases.get_connection()
+            connection = await node.dedicated.get_connection()
 
-        await node.leases.release(connection)
+        await node.dedicated.release(connection)
         assert caller.cancelled()
 
 
@@ -171,7 +171,7 @@ class TestBlockingCommands:
         server = cluster_servers.node_of_key("{k}")
 
         async with RedisPool(url=cluster_url, cluster=True, decode_responses=True) as pool:
-            lent = topology_of(pool).node_of(hash_slot(b"k")).leases._lent
+            in_use = topology_of(pool).node_of(hash_slot(b"k")).dedicated._in_use
 
             async def wait_and_cut(*command: object) -> asyncio.Future[object]:
                 waiting = asyncio.ensure_future(pool.redis.execute_command(*command, retry=retry))
@@ -179,7 +179,7 @@ class TestBlockingCommands:
                 while not int(server.info("clients")["blocked_clients"]):  # noqa: ASYNC110 - until it waits
                     await asyncio.sleep(0)
 
-                server.command("CLIENT", "KILL", "ID", state_of(next(iter(lent))).client_id)
+                server.command("CLIENT", "KILL", "ID", state_of(next(iter(in_use))).client_id)
                 return waiting
 
             reading = await wait_and_cut("XREAD", "BLOCK", 20_000, "STREAMS", "{k}s", "0")

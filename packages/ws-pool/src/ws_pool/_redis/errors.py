@@ -1,7 +1,7 @@
-"""Errors of the multiplexed connection that are errors of redis-py as well.
+"""Errors of shared and dedicated connections that are errors of redis-py as well.
 
 Code written for redis-py catches `redis.exceptions.ConnectionError`; code written for wintersweet
-catches `ws_core.errors.WsError`. What the connection raises is both.
+catches `ws_core.errors.WsError`. These errors are both.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NETWORK: Any = getattr(getattr(driver, "ExceptionType", None), "NETWORK", None)
 
 
 class _Driver(driver.ConnectionError):
-    """Gives redis-py's attributes to an error that is built by ours."""
+    """redis-py's attributes, for errors that are built by our constructors."""
 
     error_type = _NETWORK
     status_code: str | None = None
@@ -38,14 +38,8 @@ class AcquireTimeout(errors.AcquireTimeout, _Driver):
     """The connection had no room for the command in time; it was not sent."""
 
 
-class ConnectionLost(Exception):  # noqa: N818 - a message between the layers, never seen by callers
-    """
-    Tell the sender of a command that its connection is gone.
-
-    Args:
-        reason: Why, for people.
-        sent: Whether the command may have reached the server.
-    """
+class ConnectionLost(Exception):  # noqa: N818 - private, never raised to callers
+    """The connection of a command was lost; caught by the clients, which raise a public error."""
 
     def __init__(self, reason: str, *, sent: bool) -> None:
         super().__init__(reason)

@@ -1,4 +1,4 @@
-"""One server of a pool: its shared connections, and those that are lent."""
+"""One server of a pool: its shared connections, and its dedicated ones."""
 
 from __future__ import annotations
 
@@ -25,15 +25,7 @@ Resolve = Callable[[], Awaitable[Endpoint]]
 
 
 def static_resolver(endpoint: Endpoint) -> Resolve:
-    """
-    Resolve to the same endpoint always.
-
-    Args:
-        endpoint: The endpoint.
-
-    Returns:
-        What a node asks for its endpoint.
-    """
+    """Return a resolver that always resolves to the same endpoint."""
 
     async def resolve() -> Endpoint:
         return endpoint
@@ -43,24 +35,15 @@ def static_resolver(endpoint: Endpoint) -> Resolve:
 
 @dataclass(slots=True)
 class NodeContext:
-    """
-    What all nodes of a pool have in common.
+    """What all nodes of a pool have in common."""
 
-    Args:
-        name: The pool's name.
-        settings: The pool's options.
-        on_push: Gets RESP3 push messages.
-        on_up: Called with each new link before anybody may use it.
-        on_down: Called with each lost link.
-    """
-
-    name: str
+    name: str  # the pool's
     settings: RedisOptions
-    on_push: Callable[[list[Any]], None] = lambda _: None
-    on_up: Callable[[PipelinedConnection], None] = lambda _: None
-    on_down: Callable[[PipelinedConnection], None] = lambda _: None
+    on_push: Callable[[list[Any]], None] = lambda _: None  # called with RESP3 push messages
+    on_up: Callable[[PipelinedConnection], None] = lambda _: None  # called before a connection is used
+    on_down: Callable[[PipelinedConnection], None] = lambda _: None  # called after a loss
     options: dict[str, Any] = field(init=False)  # Any: redis-py's keyword arguments
-    packer: CommandEncoder = field(init=False)
+    encoder: CommandEncoder = field(init=False)
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -71,121 +54,97 @@ class NodeContext:
             decode_responses=settings.decode_responses,
             protocol=settings.protocol,
         )
-        encoder = ConnectionPool(**self.options).get_encoder()
-        self.packer = CommandEncoder(
-            encoder.encode, fast=codec in {"utf-8", "utf8"} and settings.encoding_errors == "strict"
+        redis_encoder = ConnectionPool(**self.options).get_encoder()
+        self.encoder = CommandEncoder(
+            redis_encoder.encode, fast=codec in {"utf-8", "utf8"} and settings.encoding_errors == "strict"
         )
 
 
 class Node:
-    """
-    One server.
+    """One server: what sends commands to it, and what leads to a session on it."""
 
-    Args:
-        wiring: What the pool's nodes have in common.
-        resolve: Gives the endpoint for the next connect.
-        key: Host and port in a cluster; None for the only node.
-    """
-
-    def __init__(self, wiring: NodeContext, resolve: Resolve, *, key: tuple[str, int] | None = None) -> None:
-        settings = wiring.settings
+    def __init__(self, context: NodeContext, resolve: Resolve, *, key: tuple[str, int] | None = None) -> None:
+        settings = context.settings
         self.key = key
-        self.lanes = tuple(
+        self.shared_connections = tuple(
             ReconnectingConnection(
-                wiring.name,
+                context.name,
                 resolve,
-                wiring.packer,
+                context.encoder,
                 settings.limits,
                 encoding=settings.encoding if settings.decode_responses else None,
                 errors=settings.encoding_errors,
-                on_push=wiring.on_push,
-                on_up=wiring.on_up,
-                on_down=wiring.on_down,
+                on_push=context.on_push,
+                on_up=context.on_up,
+                on_down=context.on_down,
                 several=settings.shared_connections > 1,
             )
             for _ in range(settings.shared_connections)
         )
         self._closed = False
-        self._wiring = wiring
-        self._connector = Connector(resolve, wiring.options, timeout=settings.limits.connect_timeout)
+        self._context = context
+        self._connector = Connector(resolve, context.options, timeout=settings.limits.connect_timeout)
         self.pool = self._new_pool(settings.min_size)
-        self.leases = DedicatedConnections(
+        self.dedicated = DedicatedConnections(
             self.pool,
             acquire_timeout=settings.acquire_timeout,
-            patience=settings.limits.outage_timeout,
+            outage_timeout=settings.limits.outage_timeout,
             check=lambda: self.pick().check_reachable(),
-            **wiring.options,
+            **context.options,
         )
-        self.lane = self.lanes[0] if len(self.lanes) == 1 else None
+        # The only shared connection, or None when there are several: spares the hot path a call of pick().
+        self.shared = self.shared_connections[0] if len(self.shared_connections) == 1 else None
 
     def __repr__(self) -> str:
-        return f"<Node {self.lanes[0].endpoint or self.key}>"
+        return f"<Node {self.shared_connections[0].endpoint or self.key}>"
 
     def pick(self, *commands: Sequence[Any]) -> ReconnectingConnection:
-        """
-        Choose a lane: by task; behind a cancelled command when they have a key in common.
+        """Choose a shared connection: by task, or that of a cancelled command with the same key."""
+        shared_connections = self.shared_connections
 
-        Args:
-            *commands: The commands that are to be sent as one piece.
+        if commands and len(shared_connections) > 1:
+            for shared in shared_connections:
+                if shared.must_follow(*commands):
+                    return shared
 
-        Returns:
-            The lane.
-        """
-        lanes = self.lanes
-
-        if commands and len(lanes) > 1:
-            for lane in lanes:
-                if lane.must_follow(*commands):
-                    return lane
-
-        return lanes[(id(asyncio.current_task()) * _SPREAD >> 24) % len(lanes)]
+        return shared_connections[(id(asyncio.current_task()) * _SPREAD >> 24) % len(shared_connections)]
 
     async def start(self) -> None:
-        """
-        Connect all lanes.
-
-        Raises:
-            UnavailableError: The server can't be reached or refused the greeting.
-        """
-        for lane in self.lanes:
-            await lane.start()
+        """Open all shared connections, and the pool of dedicated ones."""
+        for shared in self.shared_connections:
+            await shared.start()
 
         if not self._closed:
             await self.pool.start()
 
     async def start_in_outage(self) -> None:
-        """Go on in the background after `start` has failed; no connection is kept open to be lent."""
+        """Keep connecting in the background after `start` has failed."""
         if self._closed:
             return
 
-        for lane in self.lanes:
-            if not lane.connected:
-                lane.start_soon()
+        for shared in self.shared_connections:
+            if not shared.connected:
+                shared.start_soon()
 
         if not self.pool.ready:
-            self.pool = self._new_pool(min_size=0)
-            self.leases.use(self.pool)
+            self.pool = self._new_pool(min_size=0)  # nothing is kept open while the server is away
+            self.dedicated.use_pool(self.pool)
             await self.pool.start()
 
     async def close(self, *, timeout: float) -> None:  # noqa: ASYNC109 - how long to wait for others, not for the caller
-        """
-        Close after the replies that are due.
-
-        Args:
-            timeout: Seconds to wait for replies and for lent connections to come back.
-        """
+        """Close after the pending replies; wait ``timeout`` seconds for them, and for connections in use."""
         self._closed = True
-        await asyncio.gather(*(lane.close(timeout=timeout) for lane in self.lanes))
+        await asyncio.gather(*(shared.close(timeout=timeout) for shared in self.shared_connections))
 
         if self.pool.ready:
-            self.leases.hang_up()
+            self.dedicated.drop_subscribers()
             await self.pool.close(timeout=timeout)
 
     def _new_pool(self, min_size: int) -> Pool[AbstractConnection]:
-        settings = self._wiring.settings
+        settings = self._context.settings
         return Pool(
             self._connector,
-            name=self._wiring.name,
+            name=self._context.name,
             min_size=min_size,
             max_size=settings.max_size,
             acquire_timeout=settings.acquire_timeout,

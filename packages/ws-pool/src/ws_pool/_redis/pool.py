@@ -31,13 +31,13 @@ __all__ = ("DedicatedContext", "RedisPool", "SharedContext")
 
 class RedisPool:
     """
-    A Redis server, shared by all tasks of a loop.
+    A pool for one Redis server, Sentinel service or cluster, used by all tasks of an event loop.
 
     Args:
-        url: ``redis://``, ``rediss://`` (TLS), ``valkey://`` or ``unix://``, as redis-py has them; options
-            may stand in its query.
+        url: ``redis://``, ``rediss://`` (TLS), ``valkey://`` or ``unix://``, as of redis-py; its query may
+            hold options.
         name: The name in errors, logs and statistics.
-        setting: What begins the names of options in errors.
+        setting: The prefix of option names in errors.
         **options: See the guide; the usual ones are ``username password db decode_responses
             maxsize shared_connections command_timeout``. ``encoding="utf-8"`` alone means decoded
             replies, as it did in the first wintersweet.
@@ -50,8 +50,8 @@ class RedisPool:
         from ws_pool.redis import RedisPool
 
         async with RedisPool(url="redis://localhost:6379/0", decode_responses=True) as pool:
-            await pool.redis.set("greeting", "hello")
-            print(await pool.redis.get("greeting"))
+            await pool.redis.set("word", "hello")
+            print(await pool.redis.get("word"))
         ```
     """
 
@@ -63,7 +63,7 @@ class RedisPool:
         self._settings: RedisOptions = redis_options(given, where=setting)
         self._state = "new"
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._assembly: Backend | None = None
+        self._backend: Backend | None = None
         self._client: SharedRedis | None = None
         self._server: EmbeddedServer | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -79,7 +79,7 @@ class RedisPool:
         **options: object,
     ) -> Self:
         """
-        Make a pool with a Valkey server of its own, on a private unix socket; needs ``[embedded]``.
+        Make a pool that starts a private Valkey server, on a unix socket; needs ``[embedded]``.
 
         The server starts and ends with the pool, and ends with this process however that ends.
 
@@ -97,14 +97,12 @@ class RedisPool:
             from ws_pool.redis import RedisPool
 
             async with RedisPool.embedded(decode_responses=True) as pool:
-                await pool.redis.set("greeting", "hello")
-                print(await pool.redis.get("greeting"), pool.url)
+                await pool.redis.set("word", "hello")
+                print(await pool.redis.get("word"), pool.url)
             ```
         """
         if elsewhere := options.keys() & {"url", "address", "host", "port", "path", "sentinels", "cluster"}:
-            message = (
-                f"RedisPool.embedded() has a server of its own: leave {', '.join(sorted(elsewhere))} out"
-            )
+            message = f"RedisPool.embedded() starts its own server: leave {', '.join(sorted(elsewhere))} out"
             raise UsageError(message, pool=name)
 
         pool = cls(name=name, **options)  # type: ignore[arg-type]  # checked inside
@@ -165,7 +163,7 @@ class RedisPool:
         Connect.
 
         Raises:
-            UnavailableError: The server can't be reached or refused the greeting.
+            UnavailableError: The server can't be reached, or refused the handshake.
             UsageError: The pool is started already.
             ClosedError: The pool was closed meanwhile.
         """
@@ -188,12 +186,12 @@ class RedisPool:
 
     async def close(self, *, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - how long to wait for others, not for the caller
         """
-        Take no more commands, wait for the replies that are due, and close; may be called again.
+        Refuse new commands, wait for pending replies, and close; may be called again.
 
-        Whoever calls waits for the end of the same closing; a caller that is cancelled does not stop it.
+        All callers wait for the same closing; a caller that is cancelled does not stop it.
 
         Args:
-            timeout: Seconds to wait for replies and for lent connections to come back.
+            timeout: Seconds to wait for replies, and for dedicated connections to be released.
         """
         if self._closing is None:
             before, self._state = self._state, "closed"
@@ -209,13 +207,13 @@ class RedisPool:
 
     def get_client(self, *, alone: bool = False) -> AbstractAsyncContextManager[Redis]:
         """
-        Give a client for the length of a block.
+        Return a client for the length of a block.
 
         Args:
-            alone: Take a connection of its own, for sessions: SELECT, CLIENT TRACKING, MONITOR.
+            alone: Use a dedicated connection, for sessions: SELECT, CLIENT TRACKING, MONITOR.
 
         Returns:
-            An async context manager that gives the shared client, or one that is alone.
+            An async context manager of the shared client, or of a dedicated one.
 
         Example:
             ```python
@@ -228,7 +226,7 @@ class RedisPool:
                     print(await alone.get("k"))
             ```
         """
-        return DedicatedContext(self._lender) if alone else SharedContext(self)
+        return DedicatedContext(self._started_backend) if alone else SharedContext(self)
 
     async def health(self, *, timeout: float = 5.0) -> Health:  # noqa: ASYNC109 - part of the answer
         """
@@ -247,28 +245,28 @@ class RedisPool:
                 await self.redis.execute_command("PING")
         except TimeoutError:
             return Health(ok=False, detail=f"no answer within {timeout:g} s")
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+        except Exception as error:  # noqa: BLE001 - any failure is a result here
             return Health(ok=False, detail=str(error) or type(error).__name__)
 
         return Health(ok=True, latency=time.perf_counter() - began)
 
     def statistics(self) -> RedisStatistics:
-        """Give a frozen snapshot of the pool."""
-        if self._assembly is None:
+        """Return a frozen snapshot of the pool."""
+        if self._backend is None:
             raise self._refusal()
 
-        return self._assembly.statistics()
+        return self._backend.statistics()
 
     # Inside -----------------------------------------------------------------------------------
 
     async def _open(self) -> None:
-        """Connect, in a task of its own, which close() can end."""
+        """Connect, in a task that close() can cancel."""
         try:
             if self._server is not None:
                 await self._server.start()
 
-            self._assembly = Backend(self._name, self._settings, self._server)
-            self._client = await self._assembly.start()
+            self._backend = Backend(self._name, self._settings, self._server)
+            self._client = await self._backend.start()
         except BaseException:
             await self._shut(timeout=0)
             self._state = "new" if self._state == "starting" else self._state
@@ -287,8 +285,8 @@ class RedisPool:
     async def _shut(self, *, timeout: float) -> None:  # noqa: ASYNC109 - see close
         self._client = None
 
-        if self._assembly is not None:
-            await self._assembly.close(timeout=timeout)
+        if self._backend is not None:
+            await self._backend.close(timeout=timeout)
 
         if self._server is not None:
             await self._server.stop()
@@ -298,12 +296,12 @@ class RedisPool:
         self._state = "forked"
         self._client = self._closing = None
 
-    def _lender(self) -> Backend:
-        """Give what lends connections; raises when the pool is not open."""
-        if self._client is None or self._assembly is None:
+    def _started_backend(self) -> Backend:
+        """Return the backend; raise when the pool is not open."""
+        if self._client is None or self._backend is None:
             raise self._refusal()
 
-        return self._assembly
+        return self._backend
 
     def _refusal(self) -> UsageError:
         if self._state == "forked":
@@ -320,7 +318,7 @@ class RedisPool:
 
 
 class SharedContext(AbstractAsyncContextManager[Redis]):
-    """Gives the shared client."""
+    """The shared client, for the length of a block."""
 
     __slots__ = ("_pool",)
 
@@ -335,47 +333,40 @@ class SharedContext(AbstractAsyncContextManager[Redis]):
 
 
 class DedicatedContext(AbstractAsyncContextManager[Redis]):
-    """
-    Gives a client with a connection of its own.
+    """A client with a dedicated connection, for the length of a block."""
 
-    Args:
-        lender: Gives what lends connections; raises when there is nothing to be had.
-    """
+    __slots__ = ("_backend", "_client", "_lease", "_started_backend")
 
-    __slots__ = ("_assembly", "_client", "_lease", "_lender")
-
-    def __init__(self, lender: Callable[[], Backend]) -> None:
-        self._lender = lender
-        self._assembly: Backend | None = None
+    def __init__(self, started_backend: Callable[[], Backend]) -> None:
+        self._started_backend = started_backend
+        self._backend: Backend | None = None
         self._lease: Lease[AbstractConnection] | None = None
         self._client: DedicatedRedis | None = None
 
     async def __aenter__(self) -> DedicatedRedis:
-        self._assembly = self._lender()
-        self._lease, self._client = await self._assembly.lend()
+        self._backend = self._started_backend()
+        self._lease, self._client = await self._backend.acquire_dedicated()
         return self._client
 
     async def __aexit__(self, *exc: object) -> None:
-        assembly, lease, client = self._assembly, self._lease, self._client
-        self._assembly = self._lease = self._client = None
+        backend, lease, client = self._backend, self._lease, self._client
+        self._backend = self._lease = self._client = None
 
-        if assembly is None or lease is None or client is None:
+        if backend is None or lease is None or client is None:
             return
 
-        client.connection = None  # a stale handle must not reach the next holder's connection
-        client.connection_pool = _Returned(assembly.name)
-        assembly.take_back(lease)
+        client.connection = None  # a stale client must not reach the next holder's connection
+        client.connection_pool = _Released(backend.name)
+        backend.release_dedicated(lease)
 
 
-class _Returned(ConnectionPool):
-    """Takes the place of a connection that was given back."""
+class _Released(ConnectionPool):
+    """Replaces the connection of a client whose block has ended, so that a stale client fails loudly."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self._pool_name = name
 
     async def get_connection(self, *args: object, **options: object) -> AbstractConnection:  # noqa: ARG002 - redis-py's signature
-        message = (
-            f"redis pool {self._pool_name!r}: this client's connection was given back; take another client"
-        )
+        message = f"redis pool {self._pool_name!r}: this client's block has ended; use another client"
         raise UsageError(message, pool=self._pool_name)

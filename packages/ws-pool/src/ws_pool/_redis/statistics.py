@@ -1,4 +1,4 @@
-"""What a Redis pool tells about itself."""
+"""Statistics of a Redis pool."""
 
 from __future__ import annotations
 
@@ -11,29 +11,39 @@ from ws_pool._core.statistics import Histogram, PoolStatistics
 
 __all__ = ("CacheStatistics", "ConnectionStatistics", "RedisStatistics")
 
-_LEASED: Final = ("size", "max_size", "idle", "leased", "waiting", "opened", "closed", "timeouts", "failures")
+_DEDICATED: Final = (
+    "size",
+    "max_size",
+    "idle",
+    "leased",
+    "waiting",
+    "opened",
+    "closed",
+    "timeouts",
+    "failures",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionStatistics:
     """
-    The state of one lane.
+    The state of one shared connection.
 
     Args:
         endpoint: Where it is connected to, or tries to.
-        connected: Whether there is a link.
-        in_line: Commands that wait for their turn on the link or for their reply.
+        connected: Whether there is an open connection.
+        in_line: Pending commands: those that were not written yet, and those in flight.
         in_flight: Those of them that were sent.
-        queued: Commands in front of a link that is full or absent.
-        bytes_in_line: Bytes of the heavy commands in line and queue.
+        queued: Commands in front of a connection that is full or lost.
+        bytes_in_line: Bytes of the heavy commands among those pending and queued.
         commands: Replies received so far.
-        dropped: Replies whose caller had gone (cancelled, timed out).
+        dropped: Replies whose caller was cancelled.
         connects: Connections opened so far.
         losses: Connections lost so far.
-        down: Why there is no link; empty when there is.
+        down: Why there is no open connection; empty when there is one.
         timeouts: Commands that found no room, or not in time.
         create_time: How long opening a connection took.
-        wait_time: How long commands waited that were not sent at once.
+        wait_time: How long queued commands waited until they were sent.
     """
 
     endpoint: str
@@ -51,6 +61,11 @@ class ConnectionStatistics:
     create_time: Histogram
     wait_time: Histogram
 
+    @property
+    def pending(self) -> int:
+        """Commands without a reply; another name of ``in_line``."""
+        return self.in_line
+
 
 @dataclass(frozen=True, slots=True)
 class CacheStatistics:
@@ -61,7 +76,7 @@ class CacheStatistics:
         entries: Replies kept now.
         hits: Reads answered from here.
         misses: Reads that went to the server.
-        invalidations: Keys that the server has told to have changed.
+        invalidations: Keys whose change the server has reported.
         flushes: Times everything was dropped, such as after a lost connection.
     """
 
@@ -80,7 +95,7 @@ class RedisStatistics:
     Args:
         name: The pool's name.
         shared: The shared connections.
-        leased: The connections that are lent, of each node.
+        leased: The dedicated connections of each node.
         cache: The client-side cache, or None without one.
     """
 
@@ -89,16 +104,21 @@ class RedisStatistics:
     leased: tuple[PoolStatistics, ...]
     cache: CacheStatistics | None = None
 
+    @property
+    def dedicated(self) -> tuple[PoolStatistics, ...]:
+        """The dedicated connections of each node; another name of ``leased``."""
+        return self.leased
+
     def metrics(self) -> Mapping[str, float]:
         """
-        Give the numbers under the names of OpenTelemetry's ``db.client.connection.*`` conventions.
+        Return the numbers under the names of OpenTelemetry's ``db.client.connection.*`` conventions.
 
-        A shared connection counts as one that is used; who waits for room on it waits for a
-        connection. Times of use are those of lent connections: a shared one is used all the time.
+        A shared connection counts as one that is used; a command that is queued counts as a pending
+        request. Times of use are those of dedicated connections: a shared one is always in use.
 
         Returns:
             Metric names, with their attribute in braces, to values, as `ws_pool.pool.PoolStatistics`
-            gives them, of all nodes together; times in seconds.
+            has them, of all nodes together; times in seconds.
         """
         shared = self.shared
         total: defaultdict[str, float] = defaultdict(int)
@@ -108,37 +128,37 @@ class RedisStatistics:
                 total[name] += value
 
         prefix = "db.client.connection."
-        total[f'{prefix}count{{{prefix}state="used"}}'] += sum(lane.connected for lane in shared)
+        total[f'{prefix}count{{{prefix}state="used"}}'] += sum(connection.connected for connection in shared)
         total[f"{prefix}max"] += len(shared)
-        total[f"{prefix}pending_requests"] += sum(lane.queued for lane in shared)
-        total[f"{prefix}timeouts"] += sum(lane.timeouts for lane in shared)
+        total[f"{prefix}pending_requests"] += sum(connection.queued for connection in shared)
+        total[f"{prefix}timeouts"] += sum(connection.timeouts for connection in shared)
 
-        for lane in shared:
-            for name, times in (("create_time", lane.create_time), ("wait_time", lane.wait_time)):
+        for connection in shared:
+            for name, times in (("create_time", connection.create_time), ("wait_time", connection.wait_time)):
                 total[f"{prefix}{name}.sum"] += times.total
                 total[f"{prefix}{name}.count"] += times.count
 
         return dict(total)
 
     def status(self) -> Mapping[str, object]:
-        """Give plain numbers and strings, for logs, status pages and `pool_status`."""
+        """Return plain numbers and strings, for logs, status pages and `pool_status`."""
         shared = self.shared
         return {
             "name": self.name,
-            "endpoint": ", ".join(sorted({lane.endpoint for lane in shared})),
-            "connected": sum(lane.connected for lane in shared),
+            "endpoint": ", ".join(sorted({connection.endpoint for connection in shared})),
+            "connected": sum(connection.connected for connection in shared),
             "shared": len(shared),
-            "in_line": sum(lane.in_line for lane in shared),
-            "in_flight": sum(lane.in_flight for lane in shared),
-            "queued": sum(lane.queued for lane in shared),
-            "bytes_in_line": sum(lane.bytes_in_line for lane in shared),
-            "commands": sum(lane.commands for lane in shared),
-            "dropped": sum(lane.dropped for lane in shared),
-            "connects": sum(lane.connects for lane in shared),
-            "losses": sum(lane.losses for lane in shared),
-            "timeouts": sum(lane.timeouts for lane in shared),
-            "down": "; ".join(lane.down for lane in shared if lane.down),
-            **{f"leased_{key}": sum(getattr(pool, key) for pool in self.leased) for key in _LEASED},
+            "in_line": sum(connection.in_line for connection in shared),
+            "in_flight": sum(connection.in_flight for connection in shared),
+            "queued": sum(connection.queued for connection in shared),
+            "bytes_in_line": sum(connection.bytes_in_line for connection in shared),
+            "commands": sum(connection.commands for connection in shared),
+            "dropped": sum(connection.dropped for connection in shared),
+            "connects": sum(connection.connects for connection in shared),
+            "losses": sum(connection.losses for connection in shared),
+            "timeouts": sum(connection.timeouts for connection in shared),
+            "down": "; ".join(connection.down for connection in shared if connection.down),
+            **{f"leased_{key}": sum(getattr(pool, key) for pool in self.leased) for key in _DEDICATED},
             **(
                 {}
                 if self.cache is None

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ws_pool._redis.commands.table import canonical
+from ws_pool._redis.client.cache import ClientCache
+from ws_pool._redis.commands.command import Command
 from ws_pool._redis.connection.encoder import CommandEncoder
 from ws_pool._redis.connection.reconnecting import ReconnectingConnection
 from ws_pool._redis.dedicated.pool import DedicatedConnections
@@ -18,56 +19,39 @@ __all__ = ("BatchSender", "ClientContext")
 
 @dataclass(slots=True)
 class ClientContext:
-    """
-    What all clients of a pool share.
+    """What all clients of a pool share."""
 
-    Args:
-        name: The pool's name, for messages.
-        loop: The loop the pool belongs to.
-        packer: Packs commands.
-        lane: The shared connection, when there is just one.
-        pick: Chooses the shared connection for a command, when there are several.
-        leases: Lends connections of their own.
-        options: redis-py's connection options.
-        decodes: Whether replies are text.
-        command_timeout: Seconds a server may take over a command, its own waiting not counted.
-        follow_master: Whether a READONLY error means that the master has moved.
-        lanes: All shared connections to the server.
-        settling: Tasks that end cancelled blocking commands.
-    """
-
-    name: str
+    name: str  # the pool's name, for messages
     loop: asyncio.AbstractEventLoop
-    packer: CommandEncoder
-    lane: ReconnectingConnection | None
-    pick: Callable[..., ReconnectingConnection]
-    leases: DedicatedConnections
-    options: dict[str, Any]
-    decodes: bool
-    command_timeout: float
-    follow_master: bool = False
-    lanes: Sequence[ReconnectingConnection] = ()
-    settling: set[asyncio.Task[None]] = field(default_factory=set)
+    encoder: CommandEncoder
+    shared: ReconnectingConnection | None  # the only shared connection; None when there are several
+    pick: Callable[..., ReconnectingConnection]  # chooses one of several for a command
+    dedicated: DedicatedConnections
+    options: dict[str, Any]  # of redis-py's connections
+    decodes: bool  # whether replies are text
+    command_timeout: float  # seconds; the time that a blocking command may block is added
+    follow_master: bool = False  # whether a READONLY error means that the master has moved
+    shared_connections: Sequence[ReconnectingConnection] = ()
+    cache: ClientCache | None = None
+    cancelling: set[asyncio.Task[None]] = field(default_factory=set)  # cancelled blocking commands
 
-    def lost(self, args: Sequence[object], reason: str) -> MaybeExecuted:
+    def lost(self, command: Command, reason: str) -> MaybeExecuted:
         """Build the error for a command whose reply never came."""
-        command = canonical(args)
         return MaybeExecuted(
-            f"redis pool {self.name!r} lost its connection before the reply to {command} ({reason}): it may"
-            " or may not have been executed; repeat it only if that does no harm, or ask for"
+            f"redis pool {self.name!r} lost its connection before the reply to {command.name} ({reason}):"
+            " it may or may not have been executed; repeat it only if that does no harm, or ask for"
             ' retry="at_least_once"',
             pool=self.name,
-            command=command,
+            command=command.name,
             reason=reason,
         )
 
-    def unsent(self, args: Sequence[object], reason: str) -> UnavailableError:
+    def unsent(self, command: Command, reason: str) -> UnavailableError:
         """Build the error for a command that could not be sent."""
-        command = canonical(args)
         return UnavailableError(
-            f"redis pool {self.name!r} could not send {command}: {reason}",
+            f"redis pool {self.name!r} could not send {command.name}: {reason}",
             pool=self.name,
-            command=command,
+            command=command.name,
             reason=reason,
         )
 
@@ -80,7 +64,7 @@ class BatchSender(Protocol):
         """Whether replies are text."""
         ...
 
-    async def send_batch(self, commands: Sequence[Sequence[Any]], /) -> list[Any]:
+    async def send_batch(self, commands: Sequence[Command], /) -> list[Any]:
         """Send commands as one piece and return their raw replies, errors among them."""
         ...
 
@@ -92,9 +76,9 @@ class BatchSender(Protocol):
         """Load a script and return its SHA."""
         ...
 
-    def forget(self, commands: Sequence[Sequence[Any]], /) -> None:
+    def forget(self, commands: Sequence[Command], /) -> None:
         """Drop cached replies that commands may change."""
 
-    def lost(self, args: Sequence[object], reason: str, /) -> MaybeExecuted:
+    def lost(self, command: Command, reason: str, /) -> MaybeExecuted:
         """Build the error for a command whose reply never came."""
         ...

@@ -11,15 +11,18 @@ from redis.asyncio.client import Pipeline
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 
 from ws_pool._redis.client.context import BatchSender
-from ws_pool._redis.commands.table import Route, routing_of
+from ws_pool._redis.commands.command import Command
+from ws_pool._redis.commands.table import Route
 from ws_pool.errors import WsError
 
 __all__ = ("MAX_SHARED", "SharedPipeline")
 
 MAX_SHARED: Final = 2_000
-"""A pipeline of more commands gets a connection of its own, so that others need not wait for it."""
+"""A pipeline of more commands runs on a dedicated connection, so that others need not wait for it."""
 
-_Command = tuple[tuple[str | bytes, ...], Mapping[str, Any]]  # Any: redis-py's own types
+_MULTI, _EXEC = Command(("MULTI",)), Command(("EXEC",))
+
+_Entry = tuple[tuple[str | bytes, ...], Mapping[str, Any]]  # Any: redis-py's own types
 
 
 class SharedPipeline(Pipeline):
@@ -35,22 +38,12 @@ class SharedPipeline(Pipeline):
         self._client = client
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 - redis-py's signature
-        """
-        Send all commands and return their replies.
-
-        Args:
-            raise_on_error: Raise the first error instead of returning it in its place.
-
-        Returns:
-            The parsed replies in order.
-
-        Raises:
-            MaybeExecuted: The connection was lost after the commands were sent.
-        """
+        """Send all commands and return their parsed replies; errors as of `SharedRedis.execute_command`."""
         stack = self.command_stack
+        commands = [Command(args) for args, _ in stack]
 
-        if not self._may_share(stack):
-            return await self._execute_alone(raise_on_error)
+        if not self._may_share(stack, commands):
+            return await self._execute_dedicated(commands, raise_on_error)
 
         try:
             if not stack:
@@ -60,9 +53,9 @@ class SharedPipeline(Pipeline):
                 await self._load_scripts()
 
             if self.is_transaction or self.explicit_transaction:
-                return await self._share_transaction(stack, raise_on_error)
+                return await self._share_transaction(stack, commands, raise_on_error)
 
-            return await self._share_pipeline(stack, raise_on_error)
+            return await self._share_pipeline(stack, commands, raise_on_error)
         finally:
             await self.reset()  # type: ignore[no-untyped-call]  # redis-py's
 
@@ -70,25 +63,24 @@ class SharedPipeline(Pipeline):
         self, *args: Any, **options: Any
     ) -> Any:  # Any: redis-py's own signature
         """Execute at once, on the connection that watches."""
-        self._client.forget([args])
+        command = Command(args)
+        self._client.forget([command])
 
         try:
             return await super().immediate_execute_command(*args, **options)  # type: ignore[no-untyped-call]
         finally:
-            self._client.forget([args])
+            self._client.forget([command])
 
-    def _may_share(self, stack: list[_Command]) -> bool:
+    def _may_share(self, stack: list[_Entry], commands: list[Command]) -> bool:
         if self.connection is not None or self.watching or len(stack) > MAX_SHARED:
             return False
 
-        if any(routing_of(args) is not Route.SHARED for args, _ in stack):
+        if any(command.route is not Route.SHARED for command in commands):
             return False
 
         return not (self._client.decodes and any(NEVER_DECODE in options for _, options in stack))
 
-    async def _execute_alone(self, raise_on_error: bool) -> list[Any]:  # noqa: FBT001 - passed through
-        commands = [args for args, _ in self.command_stack]
-        first = commands[0] if commands else ("EXEC",)
+    async def _execute_dedicated(self, commands: list[Command], raise_on_error: bool) -> list[Any]:  # noqa: FBT001 - passed through
         self._client.forget(commands)
 
         try:
@@ -97,7 +89,7 @@ class SharedPipeline(Pipeline):
             if isinstance(error, driver.BusyLoadingError | WsError):
                 raise
 
-            raise self._client.lost(first, str(error)) from error
+            raise self._client.lost(commands[0] if commands else _EXEC, str(error)) from error
         finally:
             self._client.forget(commands)
 
@@ -111,8 +103,13 @@ class SharedPipeline(Pipeline):
             if not exists:
                 script.sha = await self._client.script_load(script.script)
 
-    async def _share_pipeline(self, stack: list[_Command], raise_on_error: bool) -> list[Any]:  # noqa: FBT001 - passed through
-        replies = await self._client.send_batch([args for args, _ in stack])
+    async def _share_pipeline(
+        self,
+        stack: list[_Entry],
+        commands: list[Command],
+        raise_on_error: bool,  # noqa: FBT001 - passed through
+    ) -> list[Any]:
+        replies = await self._client.send_batch(commands)
         results = [
             await self._parsed(reply, args, options)
             for reply, (args, options) in zip(replies, stack, strict=True)
@@ -123,9 +120,19 @@ class SharedPipeline(Pipeline):
 
         return results
 
-    async def _share_transaction(self, stack: list[_Command], raise_on_error: bool) -> list[Any]:  # noqa: FBT001 - passed through
-        sent = [args for args, options in stack if EMPTY_RESPONSE not in options]
-        first, *queued, last = await self._client.send_batch([("MULTI",), *sent, ("EXEC",)])
+    async def _share_transaction(
+        self,
+        stack: list[_Entry],
+        commands: list[Command],
+        raise_on_error: bool,  # noqa: FBT001 - passed through
+    ) -> list[Any]:
+        # As in redis-py, a command with EMPTY_RESPONSE is not sent: its reply is that option's value.
+        sent = [
+            command
+            for command, (_, options) in zip(commands, stack, strict=True)
+            if EMPTY_RESPONSE not in options
+        ]
+        first, *queued, last = await self._client.send_batch([_MULTI, *sent, _EXEC])
         errors: list[tuple[int, Any]] = [(0, first)] if isinstance(first, driver.ResponseError) else []
         answers = iter(queued)
 
@@ -162,7 +169,7 @@ class SharedPipeline(Pipeline):
         ]
 
     async def _parsed(self, reply: Any, args: Sequence[Any], options: Mapping[str, Any]) -> Any:
-        """Do what redis-py's parse_response does, with a reply that is here already."""
+        """Do what redis-py's parse_response does, with a reply that was received already."""
         if isinstance(reply, driver.ResponseError):
             return options.get(EMPTY_RESPONSE, reply)
 

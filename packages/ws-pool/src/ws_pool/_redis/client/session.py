@@ -1,4 +1,4 @@
-"""redis-py's typed client on a connection of its own."""
+"""redis-py's typed client on a dedicated connection."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from redis.asyncio.client import Monitor, PubSub
 from redis.asyncio.connection import AbstractConnection
 
 from ws_pool._redis.client.context import ClientContext
-from ws_pool._redis.client.round_trip import PATIENCE, cancel_in_background, round_trip
-from ws_pool._redis.commands.table import Route, canonical, routing_of
+from ws_pool._redis.client.round_trip import CANCEL_TIMEOUT, cancel_in_background, round_trip
+from ws_pool._redis.commands.command import Command
+from ws_pool._redis.commands.table import Route
 from ws_pool._redis.dedicated.connection import lost_session, state_of
 from ws_pool._redis.dedicated.pool import DedicatedConnections, SingleConnectionPool
 
@@ -27,7 +28,7 @@ _QUEUEING: Final = {"MULTI": True, "EXEC": False, "DISCARD": False, "RESET": Fal
 
 class DedicatedRedis(Redis):
     """
-    A `redis.asyncio.Redis` with a connection of its own: its session is yours.
+    A `redis.asyncio.Redis` with a dedicated connection, whose session only this client uses.
 
     Made by ``RedisPool.get_client(alone=True)``. What changes the session (SELECT, CLIENT TRACKING
     and the like) is fine here; such a connection is closed afterwards, others are kept. When the
@@ -38,7 +39,7 @@ class DedicatedRedis(Redis):
 
     def __init__(
         self,
-        core: ClientContext,
+        context: ClientContext,
         *,
         connection_pool: DedicatedConnections | SingleConnectionPool,
         callbacks: MutableMapping[Any, Any],
@@ -47,7 +48,7 @@ class DedicatedRedis(Redis):
             connection_pool=connection_pool,
             single_connection_client=isinstance(connection_pool, DedicatedConnections),
         )
-        self._core = core
+        self._context = context
         self.response_callbacks = callbacks
         self._queueing = False  # between MULTI and EXEC, where nothing blocks
 
@@ -58,47 +59,47 @@ class DedicatedRedis(Redis):
             assert self.connection is not None  # noqa: S101 - initialize() has taken one
 
             async with self._single_conn_lock:
-                state_of(self.connection).alone = True
+                state_of(self.connection).exclusive = True
 
                 if not self.connection.is_connected:
                     raise lost_session()
 
-                return await self._exchange(self.connection, args, options)
+                return await self._round_trip(self.connection, args, options)
 
         connection = await self.connection_pool.get_connection()
 
         try:
-            return await self._exchange(connection, args, options)
+            return await self._round_trip(connection, args, options)
         finally:
             await self.connection_pool.release(connection)
 
     def pubsub(self, **options: Any) -> PubSub:  # Any: redis-py's own signature
-        """Make a PubSub; it takes another connection, for a subscribed one can do nothing else."""
-        return DedicatedPubSub(self._core.leases, **options)
+        """Make a PubSub, on another dedicated connection: a subscribed one can do nothing else."""
+        return DedicatedPubSub(self._context.dedicated, **options)
 
     def monitor(self) -> Monitor:
-        """Make a Monitor; it takes another connection, for a monitoring one can do nothing else."""
-        return Monitor(self._core.leases)
+        """Make a Monitor, on another dedicated connection: a monitoring one can do nothing else."""
+        return Monitor(self._context.dedicated)
 
-    async def _exchange(
+    async def _round_trip(
         self, connection: AbstractConnection, args: Sequence[Any], options: dict[str, Any]
     ) -> Any:
-        route, state = routing_of(args), state_of(connection)
-        self._queueing = _QUEUEING.get(canonical(args), self._queueing)
+        command, state = Command(args), state_of(connection)
+        self._queueing = _QUEUEING.get(command.name, self._queueing)
 
-        if route is Route.SESSION:
-            state.spoiled = True
+        if command.route is Route.SESSION:
+            state.session_changed = True
 
         try:
-            return await round_trip(self, self._core, connection, args, options)
+            return await round_trip(self, self._context, connection, command, options)
         except asyncio.CancelledError:
             state.clean = False
 
             try:
-                if route is Route.BLOCKING and connection.is_connected and not self._queueing:
+                if command.route is Route.BLOCKING and connection.is_connected and not self._queueing:
                     await asyncio.wait(
-                        [cancel_in_background(self._core, self._core.pick(args), connection, args)],
-                        timeout=PATIENCE,
+                        [cancel_in_background(self._context, self._context.pick(args), connection, command)],
+                        timeout=CANCEL_TIMEOUT,
                     )
             finally:
                 if not state.clean:
@@ -108,20 +109,16 @@ class DedicatedRedis(Redis):
 
 
 class DedicatedPubSub(PubSub):
-    """
-    A PubSub whose connection comes back even when it was forgotten.
+    """A PubSub whose connection is released even when it was never closed."""
 
-    Args:
-        leases: Lends the connection, at the first subscription.
-        **options: Of redis-py's PubSub.
-    """
-
-    def __init__(self, leases: DedicatedConnections, **options: Any) -> None:  # Any: redis-py's own signature
-        super().__init__(leases, **options)
-        self._leases = leases
+    def __init__(
+        self, dedicated: DedicatedConnections, **options: Any
+    ) -> None:  # Any: redis-py's own signature
+        super().__init__(dedicated, **options)
+        self._dedicated = dedicated
 
     def __del__(self) -> None:
-        """Warn of a connection that was kept; the loop takes it back."""
+        """Warn that the connection was not released, and let the loop release it."""
         connection = getattr(self, "connection", None)
 
         if connection is None:
@@ -129,7 +126,7 @@ class DedicatedPubSub(PubSub):
 
         super().__del__()  # type: ignore[no-untyped-call]  # redis-py's
 
-        if self._leases.abandon(connection):
+        if self._dedicated.release_later(connection):
             message = (
                 "a PubSub was not closed and kept its connection: await its aclose(), or use `async with`"
             )

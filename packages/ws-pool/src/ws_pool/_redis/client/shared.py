@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 from asyncio import get_running_loop
 from collections.abc import MutableMapping, Sequence
 from copy import copy
@@ -22,9 +23,9 @@ from ws_pool._redis.client.context import ClientContext
 from ws_pool._redis.client.pipeline import SharedPipeline
 from ws_pool._redis.client.round_trip import execute_on_dedicated
 from ws_pool._redis.client.session import DedicatedPubSub, DedicatedRedis
-from ws_pool._redis.commands.command_info import CommandInfo, ObservedCallbacks
+from ws_pool._redis.commands.command import Command, CommandInfo, ObservedCallbacks, verb_is_enough
 from ws_pool._redis.commands.retry import RetryPolicy, checked_retry, retry_of
-from ws_pool._redis.commands.table import Route, canonical, is_read_only, needs_arguments, routing_of
+from ws_pool._redis.commands.table import Route
 from ws_pool._redis.connection.replies import BatchReply
 from ws_pool._redis.errors import ConnectionLost, MaybeExecuted
 from ws_pool.errors import UsageError
@@ -33,7 +34,7 @@ __all__ = ("RETRIES", "SPECIAL", "ClientContext", "DedicatedRedis", "RetryPolicy
 
 
 RETRIES: Final = 3
-_MAX_PLANS: Final = 2_000
+_MAX_INFOS: Final = 2_000
 SPECIAL: Final = frozenset({NEVER_DECODE, EMPTY_RESPONSE, "retry"})
 
 
@@ -44,290 +45,212 @@ class SharedRedis(Redis):
     Made by `ws_pool.redis.RedisPool`.
     """
 
-    def __init__(self, core: ClientContext, *, retry: RetryPolicy = "safe") -> None:
-        super().__init__(connection_pool=core.leases)
-        self._core = core
+    def __init__(self, context: ClientContext, *, retry: RetryPolicy = "safe") -> None:
+        super().__init__(connection_pool=context.dedicated)
+        self._context = context
         self._retry_policy: RetryPolicy = checked_retry(retry)
-        self._lane = core.lane
-        self._loop = core.loop
-        self._create_future = core.loop.create_future
-        self._plans: dict[Any, CommandInfo] = {}
+        self._shared = context.shared
+        self._loop = context.loop
+        self._create_future = context.loop.create_future
+        self._infos: dict[Any, CommandInfo] = {}
         self.use_callbacks(self.response_callbacks)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of redis pool {self._core.name!r}>"
+        return f"<{type(self).__name__} of redis pool {self._context.name!r}>"
 
     @property
     def decodes(self) -> bool:
         """Whether replies are text."""
-        return self._core.decodes
+        return self._context.decodes
 
     def use_callbacks(self, callbacks: MutableMapping[Any, Any]) -> None:
-        """
-        Take other response callbacks, such as those of another protocol version.
-
-        Args:
-            callbacks: Command names to functions of the reply.
-        """
+        """Use other response callbacks, such as those of another protocol version."""
         own = ObservedCallbacks(dict(callbacks))
-        own.changed = self._plans.clear
+        own.changed = self._infos.clear
         self.response_callbacks: Any = own  # Any: as redis-py declares it
-        self._plans.clear()
+        self._infos.clear()
 
     def with_retry(self, retry: RetryPolicy) -> Self:
         """
-        Give a client on the same connections with another rule for lost connections.
+        Return a client on the same connections with another rule for lost connections.
 
-        Args:
-            retry: ``"safe"`` repeats a command only when it was not sent or only reads;
-                ``"at_least_once"`` repeats every command, which may then be executed twice.
-
-        Returns:
-            The client.
-
-        Raises:
-            UsageError: It is no rule.
+        ``"safe"`` repeats a command only when it was not sent or only reads; ``"at_least_once"`` repeats
+        every command, which may then be executed twice.
         """
         client = copy(self)  # all that a subclass has is kept, such as a cache
-        client._retry_policy = checked_retry(retry)  # noqa: SLF001 - its own kind
-        client._plans = {}  # noqa: SLF001 - as above
+        client._retry_policy = checked_retry(retry)  # noqa: SLF001 - a copy of self
+        client._infos = {}  # noqa: SLF001 - as above
         client.use_callbacks(self.response_callbacks)
         return client
 
-    # The hot path is one function on purpose. Any: redis-py's own signature.
+    # The hot path of every command is one function on purpose: each further call, and each local name
+    # that is looked up twice, shows in the figures of tools/bench. Any: redis-py's own signature.
     async def execute_command(self, *args: Any, **options: Any) -> Any:  # noqa: C901, PLR0912 - see above
         """
         Execute a command and return its parsed reply.
 
-        Args:
-            *args: The command's name and arguments.
-            **options: Of redis-py's response callbacks; and ``retry``, see `with_retry`.
-
-        Returns:
-            The reply.
-
-        Raises:
-            MaybeExecuted: The connection was lost after the command was sent.
-            UnavailableError: The server cannot be reached; the command was not sent.
-            AcquireTimeout: There was no room in time; the command was not sent.
-            redis.exceptions.ResponseError: The server refused the command.
+        The options are those of redis-py's response callbacks, and ``retry``; see `with_retry`. An error
+        is `MaybeExecuted` (the connection was lost after the command was sent), `UnavailableError` or
+        `AcquireTimeout` (it was not sent), or an error of redis-py that the server has returned.
         """
-        plan = self._plans.get(args[0]) or self._learn(args)
+        info = self._infos.get(args[0]) or self._learn(args)
 
-        if plan.elsewhere:
-            return await self._execute_elsewhere(plan, args, options)
+        if info.parse:
+            return await self._execute_parsed(info, args, options)
 
         if options:
             options.pop("keys", None)
 
             if options and not SPECIAL.isdisjoint(options):
-                return await self._execute_special(plan, args, options)
+                return await self._execute_special(info, Command(args), options)
 
         if get_running_loop() is not self._loop:
             self._refuse_loop()
 
-        lane = self._lane or self._core.pick(args)
-        link = lane.link
-        free = len(link.pending) < link.limit
+        shared = self._shared or self._context.pick(args)
+        connection = shared.connection
+        free = len(connection.pending) < connection.limit
 
         if not free:
-            lane.check()  # before the command is packed, so that a refused one costs no memory
+            shared.check()  # before the command is packed, so that a refused one costs no memory
 
         try:
-            data = plan.pack(args)
+            data = info.pack(args)
         except TypeError:
-            data = self._core.packer.pack(args)
+            data = self._context.encoder.pack(args)
 
-        slot = self._create_future()
+        future = self._create_future()
 
+        # The same as shared.submit(future, data), without its call.
         if free:
-            link.send(slot, data)
+            connection.send(future, data)
         else:
-            lane.submit(slot, data)
+            shared.submit(future, data)
 
         try:
-            reply = await slot
+            reply = await future
         except (ConnectionLost, driver.ReadOnlyError) as error:
-            del slot  # it holds the error, whose traceback holds all that is in here
-            reply = await self._recover(error, plan.read_only, args, data)
+            del future  # it holds the error, whose traceback holds all that is in here
+            reply = await self._recover(error, Command(args), data)
         except asyncio.CancelledError:
-            lane.abandon(args)
+            shared.note_cancelled(args)
             raise
         except BaseException:
-            del slot, data
+            del future, data
             raise
 
-        callback = plan.callback
+        callback = info.callback
 
         if callback is None:
             return reply
 
         result = callback(reply, **options)
 
-        if plan.may_await and inspect.isawaitable(result):
+        if info.may_await and inspect.isawaitable(result):
             return await result
 
         return result
 
     def set(self, name: Any, value: Any, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
-        """Set a key; the plain form skips redis-py's look at its many options, all others are redis-py's."""
+        """Set a key; the plain form skips redis-py's handling of its many options."""
         if args or options:
             return super().set(name, value, *args, **options)
 
         return self.execute_command("SET", name, value)
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> SharedPipeline:  # noqa: FBT001, FBT002 - redis-py's signature
-        """
-        Make a pipeline.
-
-        Args:
-            transaction: Wrap the commands into MULTI and EXEC.
-            shard_hint: Ignored, as by redis-py.
-
-        Returns:
-            The pipeline; it shares the connection too, unless it watches keys or is very long.
-        """
+        """Make a pipeline; it shares the connection too, unless it watches keys or is very long."""
         return SharedPipeline(self, self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
     def pubsub(self, **options: Any) -> PubSub:  # Any: redis-py's own signature
-        """Make a PubSub, which takes a connection of its own."""
-        return DedicatedPubSub(self._core.leases, **options)
+        """Make a PubSub, on a dedicated connection."""
+        return DedicatedPubSub(self._context.dedicated, **options)
 
     def client(self) -> DedicatedRedis:
-        """Make a client with a connection of its own, which is taken at its first use."""
+        """Make a client with a dedicated connection, which it acquires at its first use."""
         return DedicatedRedis(
-            self._core, connection_pool=self._core.leases, callbacks=self.response_callbacks
+            self._context, connection_pool=self._context.dedicated, callbacks=self.response_callbacks
         )
 
-    async def send_batch(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """
-        Send commands as one piece and collect their raw replies.
-
-        Args:
-            commands: The commands, none of which may block or change the session.
-
-        Returns:
-            The replies in order, errors among them.
-
-        Raises:
-            MaybeExecuted: The connection was lost after they were sent.
-        """
+    async def send_batch(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands, none of which may block, as one piece; return their raw replies and errors."""
         if get_running_loop() is not self._loop:
             self._refuse_loop()
 
-        lane = self._lane or self._core.pick(*commands)
-        lane.check()
-        data = self._core.packer.pack_many(commands)
-        safe = all(map(is_read_only, commands))
-        attempts = 0
+        args = [command.args for command in commands]
+        shared = self._shared or self._context.pick(*args)
+        shared.check()
+        data = self._context.encoder.pack_many(args)
+        read_only = all(command.read_only for command in commands)
 
-        while True:
-            attempts += 1
+        for attempt in itertools.count(1):
             future: asyncio.Future[list[Any]] = self._create_future()
-            lane.submit(BatchReply(future, len(commands)), data, count=len(commands))
+            shared.submit(BatchReply(future, len(commands)), data, count=len(commands))
 
             try:
                 return await future
             except asyncio.CancelledError:
-                lane.abandon(*commands)
+                shared.note_cancelled(*args)
                 raise
             except ConnectionLost as lost:
-                self._check_retry(lost, safe, attempts, commands[0], self._retry_policy)
+                self._check_retry(lost, attempt, commands[0], self._retry_policy, read_only=read_only)
 
-    def forget(self, commands: Sequence[Sequence[Any]]) -> None:
-        """
-        Forget what commands may change; called before and after those that another connection sends.
+        raise AssertionError("unreachable")
 
-        Args:
-            commands: The commands.
-        """
+    def forget(self, commands: Sequence[Command]) -> None:
+        """Drop cached replies that commands may change, before and after another connection sends them."""
 
-    def lost(self, args: Sequence[object], reason: str) -> MaybeExecuted:
+    def lost(self, command: Command, reason: str) -> MaybeExecuted:
         """Build the error for a command whose reply never came."""
-        return self._core.lost(args, reason)
+        return self._context.lost(command, reason)
 
-    async def ask(self, args: Sequence[Any]) -> Any:
-        """
-        Execute a command and return its reply as the server gave it.
-
-        Args:
-            args: The command, which must not block or change the session.
-
-        Returns:
-            The reply, without redis-py's response callback.
-        """
-        data = self._core.packer.pack(args)
-        lane = self._lane or self._core.pick(args)
-        slot = self._create_future()
-        lane.submit(slot, data)
-
-        try:
-            return await slot
-        except (ConnectionLost, driver.ReadOnlyError) as error:
-            return await self._recover(error, is_read_only(args), args, data)
-        except asyncio.CancelledError:
-            lane.abandon(args)
-            raise
-        finally:
-            del slot, data  # an error that the slot holds would keep all of this
+    async def execute_raw(self, args: Sequence[Any]) -> Any:
+        """Execute a command, which must not block, and return its reply without redis-py's callback."""
+        command = Command(args)
+        return await self._send(command, self._context.encoder.pack(args))
 
     # Inside -----------------------------------------------------------------------------------
 
     def _learn(self, args: Sequence[Any]) -> CommandInfo:
-        name = args[0]
-        core = self._core
-        one_word = isinstance(name, str) and " " not in name
-        late = needs_arguments(name)
-        plan = CommandInfo(
-            core.packer.pack_plain if one_word else core.packer.pack,
-            self.response_callbacks.get(name),
-            elsewhere=late or routing_of(args) is not Route.SHARED,
-            read_only=is_read_only(args),
+        """Remember what a verb alone decides, for the next command with it."""
+        verb = args[0]
+        encoder = self._context.encoder
+        one_word = isinstance(verb, str) and " " not in verb
+        info = CommandInfo(
+            encoder.pack_plain if one_word else encoder.pack,
+            self.response_callbacks.get(verb),
+            parse=not verb_is_enough(verb) or Command(args).route is not Route.SHARED,
         )
 
-        keeps = one_word or (isinstance(name, str) and canonical((name,)) == name)  # "GET a" is not worth it
+        # Names of several words are remembered when they hold no arguments: "CLIENT ID", but not "GET a".
+        keeps = one_word or (isinstance(verb, str) and Command((verb,)).name == verb)
 
-        if keeps and len(self._plans) < _MAX_PLANS:
-            self._plans[name] = plan
+        if keeps and len(self._infos) < _MAX_INFOS:
+            self._infos[verb] = info
 
-        return plan
+        return info
 
-    async def _execute_elsewhere(
-        self, plan: CommandInfo, args: Sequence[Any], options: dict[str, Any]
-    ) -> Any:
-        """Execute what needs a closer look: blocking, of the session, or with subcommands."""
-        route = routing_of(args)
+    async def _execute_parsed(self, info: CommandInfo, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        """Execute a command that blocks, changes the session or has subcommands."""
+        command = Command(args)
 
-        if route is Route.SHARED:
-            return await self._execute_special(plan, args, options)
+        if command.route is Route.SHARED:
+            return await self._execute_special(info, command, options)
 
-        return await self._execute_leased(args, options)
+        return await self._execute_dedicated(command, options)
 
-    async def _execute_special(self, plan: CommandInfo, args: Sequence[Any], options: dict[str, Any]) -> Any:
+    async def _execute_special(self, info: CommandInfo, command: Command, options: dict[str, Any]) -> Any:
         """Execute on the shared connection with redis-py's special options."""
         if get_running_loop() is not self._loop:
             self._refuse_loop()
 
-        core = self._core
         options.pop("keys", None)
         retry = retry_of(options, self._retry_policy)
-        raw = NEVER_DECODE in options and core.decodes
+        raw = NEVER_DECODE in options and self._context.decodes
         options.pop(NEVER_DECODE, None)
-        data = core.packer.pack(args)
-        lane = self._lane or core.pick(args)
-        slot = self._create_future()
-        lane.submit(slot, data, raw=raw)
 
         try:
-            try:
-                reply = await slot
-            except (ConnectionLost, driver.ReadOnlyError) as error:
-                reply = await self._recover(error, is_read_only(args), args, data, raw=raw, retry=retry)
-            except asyncio.CancelledError:
-                lane.abandon(args)
-                raise
-            finally:
-                del slot, data  # an error that the slot holds would keep all of this
+            reply = await self._send(command, self._context.encoder.pack(command.args), raw=raw, retry=retry)
         except driver.ResponseError:
             if EMPTY_RESPONSE in options:
                 return options[EMPTY_RESPONSE]
@@ -335,41 +258,60 @@ class SharedRedis(Redis):
 
         options.pop(EMPTY_RESPONSE, None)
 
-        if plan.callback is None:
+        if info.callback is None:
             return reply
 
-        result = plan.callback(reply, **options)
+        result = info.callback(reply, **options)
         return await result if inspect.isawaitable(result) else result
 
-    async def _execute_leased(self, args: Sequence[Any], options: dict[str, Any]) -> Any:
-        """Execute on a connection lent for this one command."""
+    async def _execute_dedicated(self, command: Command, options: dict[str, Any]) -> Any:
+        """Execute on a dedicated connection, acquired for this one command."""
         retry = retry_of(options, self._retry_policy)
-        again = RETRIES if retry == "at_least_once" or is_read_only(args) else 0
-        moves = RETRIES if self._core.follow_master else 0
-        leases = self._core.leases
+        repeats = RETRIES if retry == "at_least_once" or command.read_only else 0
+        moves = RETRIES if self._context.follow_master else 0
+        dedicated = self._context.dedicated
 
         while True:
-            lane = self._lane or self._core.pick(args)
+            shared = self._shared or self._context.pick(command.args)
 
             try:
-                return await execute_on_dedicated(self, self._core, leases, lane, args, dict(options))
+                return await execute_on_dedicated(
+                    self, self._context, dedicated, shared, command, dict(options)
+                )
             except MaybeExecuted:
-                if not again:
+                if not repeats:
                     raise
 
-                again -= 1
+                repeats -= 1
             except driver.ReadOnlyError:
                 if not moves:
                     raise
 
                 moves -= 1
-                await leases.disconnect()  # none of them leads to a master any more
+                await dedicated.disconnect()  # none of them leads to a master any more
 
-    async def _recover(  # noqa: PLR0913 - one call site's whole state
+    async def _send(
+        self, command: Command, data: bytes, *, raw: bool = False, retry: RetryPolicy | None = None
+    ) -> Any:
+        """Send a packed command and return its reply; repeat it after a loss when that is safe."""
+        shared = self._shared or self._context.pick(command.args)
+        future = self._create_future()
+        shared.submit(future, data, raw=raw)
+
+        try:
+            return await future
+        except (ConnectionLost, driver.ReadOnlyError) as error:
+            return await self._recover(error, command, data, raw=raw, retry=retry)
+        except asyncio.CancelledError:
+            shared.note_cancelled(command.args)
+            raise
+        finally:
+            del future, data  # an error that the future holds would keep all of this
+
+    async def _recover(
         self,
         error: Exception,
-        read_only: bool,  # noqa: FBT001 - on the way of every failed command
-        args: Sequence[Any],
+        command: Command,
         data: bytes,
         *,
         raw: bool = False,
@@ -383,40 +325,38 @@ class SharedRedis(Redis):
             attempts += 1
 
             if isinstance(error, ConnectionLost):
-                self._check_retry(error, read_only, attempts, args, policy)
-            elif not self._core.follow_master or attempts > RETRIES:
+                self._check_retry(error, attempts, command, policy, read_only=command.read_only)
+            elif not self._context.follow_master or attempts > RETRIES:
                 raise error
 
-            lane = self._lane or self._core.pick(args)
+            shared = self._shared or self._context.pick(command.args)
 
             if not isinstance(error, ConnectionLost):
-                lane.drop_link("the server is no master any more")
+                shared.drop("the server is not a master any more")
 
-            slot = self._create_future()
-            lane.submit(slot, data, raw=raw)
+            future = self._create_future()
+            shared.submit(future, data, raw=raw)
 
             try:
-                return await slot
+                return await future
             except (ConnectionLost, driver.ReadOnlyError) as again:
                 error = again
             except asyncio.CancelledError:
-                lane.abandon(args)
+                shared.note_cancelled(command.args)
                 raise
 
     def _check_retry(
-        self,
-        lost: ConnectionLost,
-        read_only: bool,  # noqa: FBT001 - internal
-        attempts: int,
-        args: Sequence[Any],
-        policy: RetryPolicy,
+        self, lost: ConnectionLost, attempts: int, command: Command, policy: RetryPolicy, *, read_only: bool
     ) -> None:
+        """Raise unless a command may be repeated after its connection was lost."""
         if lost.sent and not read_only and policy != "at_least_once":
-            raise self._core.lost(args, lost.reason) from None
+            raise self._context.lost(command, lost.reason) from None
 
         if attempts > RETRIES:
-            raise (self._core.lost if lost.sent else self._core.unsent)(args, lost.reason) from None
+            raise (self._context.lost if lost.sent else self._context.unsent)(command, lost.reason) from None
 
     def _refuse_loop(self) -> None:
-        message = f"redis pool {self._core.name!r} belongs to another event loop: start a pool in each loop"
-        raise UsageError(message, pool=self._core.name)
+        message = (
+            f"redis pool {self._context.name!r} belongs to another event loop: start a pool in each loop"
+        )
+        raise UsageError(message, pool=self._context.name)

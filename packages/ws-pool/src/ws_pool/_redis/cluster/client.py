@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from redis import exceptions as driver
 from redis.asyncio.client import PubSub
-from redis.client import EMPTY_RESPONSE, NEVER_DECODE
+from redis.client import NEVER_DECODE
 
-from ws_pool._redis.client.cache import CachingClient
+from ws_pool._redis.client.caching import CachingRedis
 from ws_pool._redis.client.context import ClientContext
 from ws_pool._redis.client.pipeline import SharedPipeline
 from ws_pool._redis.client.round_trip import execute_on_dedicated
@@ -22,20 +22,17 @@ from ws_pool._redis.client.shared import RETRIES, SPECIAL, SharedRedis
 from ws_pool._redis.cluster.backoff import ATTEMPTS, OutageBackoff
 from ws_pool._redis.cluster.fan_out import EVERYWHERE, SPLIT, SPREAD, merge_replies
 from ws_pool._redis.cluster.topology import Topology
+from ws_pool._redis.commands.command import Command
 from ws_pool._redis.commands.keys import hash_slot
 from ws_pool._redis.commands.retry import RetryPolicy, retry_of
-from ws_pool._redis.commands.table import Route, canonical, is_read_only, routing_of, split
+from ws_pool._redis.commands.table import Route
 from ws_pool._redis.connection.pipelined import PipelinedConnection
 from ws_pool._redis.connection.replies import BatchReply
 from ws_pool._redis.errors import ConnectionLost, MaybeExecuted, UnavailableError
 from ws_pool._redis.node import Node
 from ws_pool.errors import ClosedError, UsageError
 
-__all__ = (
-    "CachingClusterRedis",
-    "ClusterPipeline",
-    "ClusterRedis",
-)
+__all__ = ("CachingClusterRedis", "ClusterPipeline", "ClusterRedis")
 
 _REDIRECTED: Final = (driver.MovedError, driver.AskError)
 _UNSETTLED: Final = (driver.TryAgainError, driver.ClusterDownError, UnavailableError)
@@ -51,38 +48,30 @@ class ClusterRedis(SharedRedis):
     are split, which is not atomic. Everything else must keep to one slot, as Redis asks.
     """
 
-    def __init__(self, core: ClientContext, topology: Topology, *, retry: RetryPolicy = "safe") -> None:
-        super().__init__(core, retry=retry)
+    def __init__(self, context: ClientContext, topology: Topology, *, retry: RetryPolicy = "safe") -> None:
+        super().__init__(context, retry=retry)
         self.topology = topology
         self._simple = topology.keys.simple - SPREAD
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
-        """Execute a command where its key lives; see `SharedRedis.execute_command` for errors."""
+        """Execute a command where its key lives; errors as of `SharedRedis.execute_command`."""
         if get_running_loop() is not self._loop:
             self._refuse_loop()
 
         options.pop("keys", None)
+        info = self._infos.get(args[0]) or self._learn(args)
 
+        # Most commands have their key as first argument: they are not parsed.
         if args[0] in self._simple and len(args) > 1 and SPECIAL.isdisjoint(options):
             reply = await self._send_simple(args)
-            return await self._called_back(args, reply, options)
 
-        retry = retry_of(options, self._retry_policy)
-        if routing_of(args) is not Route.SHARED:
-            return await self._lease_and_execute(args, options, retry)
+            if info.callback is None:
+                return reply
 
-        raw = NEVER_DECODE in options and self._core.decodes
-        options.pop(NEVER_DECODE, None)
+            result = info.callback(reply, **options)
+            return await result if info.may_await and inspect.isawaitable(result) else result
 
-        try:
-            reply = await self._ask(args, retry, raw=raw)
-        except driver.ResponseError:
-            if EMPTY_RESPONSE in options:
-                return options[EMPTY_RESPONSE]
-            raise
-
-        options.pop(EMPTY_RESPONSE, None)
-        return await self._called_back(args, reply, options)
+        return await self._execute_parsed(info, args, options)
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> SharedPipeline:  # noqa: FBT001, FBT002 - redis-py's signature
         """Make a pipeline; one with a transaction, or with WATCH, must keep to one slot."""
@@ -91,25 +80,18 @@ class ClusterRedis(SharedRedis):
     def client(self) -> DedicatedRedis:
         """Refuse: a cluster has no single session."""
         raise UsageError(
-            f"redis pool {self._core.name!r} is a cluster: it has no one session for a client that is alone"
+            f"redis pool {self._context.name!r} is a cluster: it has no single session, so there is no"
+            " client(); use pool.redis"
         )
 
     def pubsub(self, **options: Any) -> PubSub:  # Any: redis-py's own signature
         """Make a PubSub on a node; channels that are not sharded are those of the whole cluster."""
-        return DedicatedPubSub(self.topology.node_of(None).leases, **options)
+        return DedicatedPubSub(self.topology.node_of(None).dedicated, **options)
 
     def pubsub_of(self, channel: str) -> PubSub:
-        """
-        Make a PubSub on the node of a sharded channel.
-
-        Args:
-            channel: The channel.
-
-        Returns:
-            The PubSub.
-        """
-        slot = self.topology.keys.slot(("SSUBSCRIBE", channel))
-        return DedicatedPubSub(self.topology.node_of(slot).leases)
+        """Make a PubSub on the node of a sharded channel."""
+        slot = self.topology.keys.slot(Command(("SSUBSCRIBE", channel)))
+        return DedicatedPubSub(self.topology.node_of(slot).dedicated)
 
     async def scan_iter(  # type: ignore[override]  # redis-py declares the sync shape
         self, *args: Any, **options: Any
@@ -121,12 +103,12 @@ class ClusterRedis(SharedRedis):
             async for key in super(ClusterRedis, single).scan_iter(*args, **options):
                 yield key
 
-    async def send_batch(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    async def send_batch(self, commands: Sequence[Command]) -> list[Any]:
         """Send a pipeline: each part where its keys live, a transaction as one piece."""
         if get_running_loop() is not self._loop:
             self._refuse_loop()
 
-        if commands[0] == ("MULTI",):
+        if commands[0].name == "MULTI":
             return await self._send_transaction(commands)
 
         parts: dict[int, list[int]] = defaultdict(list)
@@ -142,9 +124,9 @@ class ClusterRedis(SharedRedis):
             got = await self._send_part(await self._node_of(slots[indices[0]]), chosen)
 
             for index, reply in zip(indices, got, strict=True):
-                if isinstance(reply, _FAILED):  # it moved meanwhile: once more, alone
+                if isinstance(reply, _FAILED):  # its slot has moved meanwhile: repeat it, alone
                     try:
-                        reply = await self._ask(commands[index], self._retry_policy)  # noqa: PLW2901 - the final reply
+                        reply = await self.execute_raw(commands[index].args)  # noqa: PLW2901 - the final reply
                     except driver.ResponseError as error:
                         reply = error  # noqa: PLW2901 - as above
                 else:
@@ -155,45 +137,33 @@ class ClusterRedis(SharedRedis):
         await asyncio.gather(*map(part, parts.values()))
         return replies
 
-    async def ask(self, args: Sequence[Any]) -> Any:
-        """Execute a command where its key lives; see `SharedRedis.ask`."""
-        return await self._ask(args, self._retry_policy)
-
     # Inside -----------------------------------------------------------------------------------
 
-    async def _called_back(self, args: Sequence[Any], reply: Any, options: dict[str, Any]) -> Any:
-        plan = self._plans.get(args[0]) or self._learn(args)
-
-        if plan.callback is None:
-            return reply
-
-        result = plan.callback(reply, **options)
-        return await result if plan.may_await and inspect.isawaitable(result) else result
-
     async def _node_of(self, slot: int | None) -> Node:
-        """Choose the node for a slot; when none is known, look for one before giving up."""
+        """Return the node of a slot; when none is known, refresh the topology once before failing."""
         try:
             return self.topology.node_of(slot)
         except UnavailableError:
-            await asyncio.wait([self.topology.refresh_soon()], timeout=self._core.command_timeout)
+            await asyncio.wait([self.topology.refresh_soon()], timeout=self._context.command_timeout)
             return self.topology.node_of(slot)
 
     async def _send_simple(self, args: Sequence[Any]) -> Any:
-        """Send a command whose first argument is its key, which needs no closer look."""
-        packer = self._core.packer
-        key = packer.encode(args[1])
+        """Send a command whose first argument is its key."""
+        encoder = self._context.encoder
+        key = encoder.encode(args[1])
         slot = hash_slot(key if isinstance(key, bytes) else bytes(key))
         node = await self._node_of(slot)
-        lane = node.lane or node.pick(args)
+        shared = node.shared or node.pick(args)
         future = self._create_future()
+        data = encoder.pack(args)
 
         try:
-            lane.submit(future, packer.pack(args))
+            shared.submit(future, data)
             reply = await future
         except _FAILED as error:
-            return await self._send(args, self._retry_policy, failed=(error, node))
+            return await self._follow(Command(args), data, self._retry_policy, failed=(error, node))
         except asyncio.CancelledError:
-            lane.abandon(args)
+            shared.note_cancelled(args)
             raise
         finally:
             del future  # it holds the error, whose traceback holds all that is in here
@@ -201,28 +171,33 @@ class ClusterRedis(SharedRedis):
         self.topology.served(slot)
         return reply
 
-    async def _ask(self, args: Sequence[Any], retry: RetryPolicy, *, raw: bool = False) -> Any:
-        """Send a command to where it belongs, and put the replies together when these are several."""
-        name = canonical(args)
+    async def _send(
+        self, command: Command, data: bytes, *, raw: bool = False, retry: RetryPolicy | None = None
+    ) -> Any:
+        """Send a command to the nodes that it concerns, and merge their replies when there are several."""
+        policy = retry or self._retry_policy
 
-        if name in SPLIT:
-            return await self._split(args, retry)
+        if command.name in SPLIT:
+            return await self._split(command, data, policy)
 
-        if name in EVERYWHERE:
-            return merge_replies(name, await self._send_to_all(args, retry, raw=raw))
+        if command.name in EVERYWHERE:
+            return merge_replies(command.name, await self._send_to_all(command, data, policy, raw=raw))
 
-        if name == "SCAN":
+        if command.name == "SCAN":
             raise UsageError("SCAN has one cursor for each node of a cluster: use scan_iter()")
 
-        return await self._send(args, retry, raw=raw)
+        return await self._follow(command, data, policy, raw=raw)
 
-    async def _send_to_all(self, args: Sequence[Any], retry: RetryPolicy, *, raw: bool) -> list[Any]:
-        """Send a command to all masters, and to those that take the place of one meanwhile."""
+    async def _send_to_all(
+        self, command: Command, data: bytes, retry: RetryPolicy, *, raw: bool
+    ) -> list[Any]:
+        """Send a command to all masters, and to those that replace one meanwhile."""
         replies: dict[Node, Any] = {}
 
         while missing := [node for node in self.topology.nodes if node not in replies]:
             given = await asyncio.gather(
-                *(self._send(args, retry, node=node, raw=raw) for node in missing), return_exceptions=True
+                *(self._follow(command, data, retry, node=node, raw=raw) for node in missing),
+                return_exceptions=True,
             )
 
             for node, reply in zip(missing, given, strict=True):
@@ -233,37 +208,42 @@ class ClusterRedis(SharedRedis):
 
         return [replies[node] for node in self.topology.nodes]
 
-    async def _split(self, args: Sequence[Any], retry: RetryPolicy) -> Any:
+    async def _split(self, command: Command, data: bytes, retry: RetryPolicy) -> Any:
         parts: dict[int | None, list[Any]] = defaultdict(list)
 
-        name, *keys = split(args)
-
-        for key in keys:
-            parts[self.topology.keys.slot((name, key))].append(key)
+        for key in command.arguments:
+            parts[self.topology.keys.slot(Command((command.name, key)))].append(key)
 
         if len(parts) < 2:
-            return await self._send(args, retry)
+            return await self._follow(command, data, retry)
 
-        return sum(await asyncio.gather(*(self._send((name, *some), retry) for some in parts.values())))
+        pack = self._context.encoder.pack
+        commands = [Command((command.name, *keys)) for keys in parts.values()]
+        return sum(await asyncio.gather(*(self._follow(part, pack(part.args), retry) for part in commands)))
 
-    async def _send(
+    async def _follow(  # noqa: PLR0913 - one loop's whole state
         self,
-        args: Sequence[Any],
+        command: Command,
+        data: bytes,
         retry: RetryPolicy,
         *,
         node: Node | None = None,
         raw: bool = False,
         failed: tuple[Exception, Node] | None = None,
     ) -> Any:
-        """Send a command, and follow it to where its key has moved; ``failed`` was the first attempt."""
+        """Send a command, and follow its key to other nodes; ``failed`` was the first attempt."""
+        # Three kinds of failures, each with its own bound:
+        # - the server names another node (MOVED: for good, ASK: for this command only, while a slot
+        #   moves): go there at once, at most ATTEMPTS times;
+        # - the cluster is not whole (TRYAGAIN, CLUSTERDOWN, no connection): nothing was executed, so wait
+        #   and look for the slot's node again, at most outage_timeout seconds;
+        # - the connection was lost after the command was sent: repeat it only where the retry rule allows.
         topology = self.topology
-        slot = topology.keys.slot(args)
-        data = self._core.packer.pack(args)
-        read_only = is_read_only(args)
+        slot = topology.keys.slot(command)
         asking = False
         target = node
         losses = redirects = 0
-        patience = OutageBackoff(topology, slot)
+        backoff = OutageBackoff(topology, slot)
 
         while True:
             try:
@@ -272,7 +252,7 @@ class ClusterRedis(SharedRedis):
                     raise error
 
                 target = target or topology.node_of(slot)
-                reply = await self._exchange(target, args, data, asking=asking, raw=raw)
+                reply = await self._send_once(target, command, data, asking=asking, raw=raw)
             except (*_REDIRECTED, ClosedError) as error:
                 redirects += 1
 
@@ -291,30 +271,29 @@ class ClusterRedis(SharedRedis):
                 if isinstance(error, ConnectionLost):
                     losses += 1
                     topology.refresh_soon()
-                    self._check_retry(error, read_only, losses, args, retry)
+                    self._check_retry(error, losses, command, retry, read_only=command.read_only)
                 else:
-                    await patience.wait(error)
-                    await asyncio.wait([topology.refresh_soon()], timeout=self._core.command_timeout)
+                    await backoff.wait(error)
+                    await asyncio.wait([topology.refresh_soon()], timeout=self._context.command_timeout)
             else:
                 topology.served(slot)
                 return reply
 
-    async def _exchange(
-        self, node: Node, args: Sequence[Any], data: bytes, *, asking: bool, raw: bool
-    ) -> Any:
-        lane = node.lane or node.pick(args)
+    async def _send_once(self, node: Node, command: Command, data: bytes, *, asking: bool, raw: bool) -> Any:
+        shared = node.shared or node.pick(command.args)
 
         try:
             if not asking:
-                slot = self._create_future()
-                lane.submit(slot, data, raw=raw)
-                return await slot
+                future = self._create_future()
+                shared.submit(future, data, raw=raw)
+                return await future
 
+            # ASKING counts for the next command of its connection only, so both are one piece.
             both: asyncio.Future[list[Any]] = self._create_future()
-            lane.submit(BatchReply(both, 2), self._core.packer.pack(("ASKING",)) + data, count=2)
+            shared.submit(BatchReply(both, 2), self._context.encoder.pack(("ASKING",)) + data, count=2)
             reply = (await both)[1]
         except asyncio.CancelledError:
-            lane.abandon(args)
+            shared.note_cancelled(command.args)
             raise
 
         if isinstance(reply, Exception):
@@ -322,41 +301,42 @@ class ClusterRedis(SharedRedis):
 
         return reply
 
-    async def _send_part(self, node: Node, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        data = self._core.packer.pack_many(commands)
+    async def _send_part(self, node: Node, commands: Sequence[Command]) -> list[Any]:
+        """Send commands to one node as one piece; return replies, and errors for those to be repeated."""
+        args = [command.args for command in commands]
+        data = self._context.encoder.pack_many(args)
+        read_only = all(command.read_only for command in commands)
         losses = 0
 
         while True:
             future: asyncio.Future[list[Any]] = self._create_future()
-            lane = node.lane or node.pick(*commands)
+            shared = node.shared or node.pick(*args)
 
             try:
-                lane.submit(BatchReply(future, len(commands)), data, count=len(commands))
+                shared.submit(BatchReply(future, len(commands)), data, count=len(commands))
                 return await future
             except asyncio.CancelledError:
-                lane.abandon(*commands)
+                shared.note_cancelled(*args)
                 raise
             except ConnectionLost as lost:
                 losses += 1
                 self.topology.refresh_soon()
-                self._check_retry(
-                    lost, all(map(is_read_only, commands)), losses, commands[0], self._retry_policy
-                )
+                self._check_retry(lost, losses, commands[0], self._retry_policy, read_only=read_only)
 
                 if node not in self.topology.nodes:
                     return [UnavailableError(lost.reason)] * len(commands)
             except UnavailableError as error:
                 self.topology.refresh_soon()
-                return [error] * len(commands)  # not sent: each is tried again where it belongs now
+                return [error] * len(commands)  # not sent: each is tried again where its slot is now
 
-    async def _send_transaction(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    async def _send_transaction(self, commands: Sequence[Command]) -> list[Any]:
         slots = {self.topology.keys.slot(command) for command in commands} - {None}
 
         if len(slots) > 1:
             raise driver.RedisClusterException("a transaction on a cluster must keep to keys of one slot")
 
         slot = next(iter(slots), None)
-        patience = OutageBackoff(self.topology, slot)
+        backoff = OutageBackoff(self.topology, slot)
 
         while True:
             node = await self._node_of(slot)
@@ -370,20 +350,21 @@ class ClusterRedis(SharedRedis):
             if isinstance(problem, driver.MovedError):
                 await self.topology.moved(problem.slot_id, problem.host, problem.port, node)
 
-            try:  # EXEC was refused, so nothing has happened: wait until the slot has arrived
-                await patience.wait(problem)
+            # A redirected command makes the server refuse EXEC, so nothing was executed: unlike a single
+            # command, the transaction cannot follow an ASK, but waits until the slot has arrived.
+            try:
+                await backoff.wait(problem)
             except _FAILED:
                 return replies
 
-    async def _lease_and_execute(
-        self, args: Sequence[Any], options: dict[str, Any], retry: RetryPolicy
-    ) -> Any:
-        """Execute on a lent connection to the node of the key, and follow the key to where it has moved."""
+    async def _execute_dedicated(self, command: Command, options: dict[str, Any]) -> Any:
+        """Execute on a dedicated connection to the node of the key, and follow the key to other nodes."""
+        retry = retry_of(options, self._retry_policy)
         topology = self.topology
-        slot = topology.keys.slot(args)
-        again = RETRIES if retry == "at_least_once" or is_read_only(args) else 0
-        patience = OutageBackoff(topology, slot)
-        importing: Node | None = None  # where a slot is on its way to
+        slot = topology.keys.slot(command)
+        repeats = RETRIES if retry == "at_least_once" or command.read_only else 0
+        backoff = OutageBackoff(topology, slot)
+        importing: Node | None = None  # the node that a slot is moving to
         redirects = 0
 
         while True:
@@ -392,17 +373,17 @@ class ClusterRedis(SharedRedis):
 
             try:
                 node = target or await self._node_of(slot)
-                lane = node.lane or node.pick(args)
+                shared = node.shared or node.pick(command.args)
                 reply = await execute_on_dedicated(
-                    self, self._core, node.leases, lane, args, dict(options), asking=asking
+                    self, self._context, node.dedicated, shared, command, dict(options), asking=asking
                 )
             except MaybeExecuted:
                 topology.refresh_soon()
 
-                if not again:
+                if not repeats:
                     raise
 
-                again -= 1
+                repeats -= 1
             except (*_REDIRECTED, ClosedError) as error:
                 redirects += 1
 
@@ -411,14 +392,14 @@ class ClusterRedis(SharedRedis):
 
                 importing = await self._redirected(error, node)
             except _UNSETTLED as error:
-                await patience.wait(error)
-                await asyncio.wait([topology.refresh_soon()], timeout=self._core.command_timeout)
+                await backoff.wait(error)
+                await asyncio.wait([topology.refresh_soon()], timeout=self._context.command_timeout)
             else:
                 topology.served(slot)
                 return reply
 
     async def _redirected(self, error: Exception, node: Node) -> Node | None:
-        """Follow a redirection; give the node to ask when a slot is on its way to it."""
+        """Follow a redirection; return the node to use once, when a slot is moving to it."""
         topology = self.topology
 
         if isinstance(error, driver.AskError):
@@ -427,7 +408,7 @@ class ClusterRedis(SharedRedis):
         if isinstance(error, driver.MovedError):
             await topology.moved(error.slot_id, error.host, error.port, node)
         elif node in topology.nodes or topology.closed:
-            raise error
+            raise error  # closed by the pool, not because its slots have moved
 
         return None
 
@@ -436,30 +417,35 @@ class _NodeRedis(ClusterRedis):
     """The same client, kept to one node."""
 
     def __init__(self, client: ClusterRedis, node: Node) -> None:
-        super().__init__(client._core, client.topology)  # noqa: SLF001 - its own kind
+        super().__init__(client._context, client.topology)  # noqa: SLF001 - the same class
         self.use_callbacks(client.response_callbacks)
         self._node = node
 
-    async def _ask(self, args: Sequence[Any], retry: RetryPolicy, *, raw: bool = False) -> Any:
-        return await self._send(args, retry, node=self._node, raw=raw)
+    async def _send(
+        self, command: Command, data: bytes, *, raw: bool = False, retry: RetryPolicy | None = None
+    ) -> Any:
+        return await self._follow(command, data, retry or self._retry_policy, node=self._node, raw=raw)
 
 
 class ClusterPipeline(SharedPipeline):
-    """A pipeline whose WATCH takes a connection to the node of the watched key."""
+    """A pipeline whose WATCH uses a dedicated connection to the node of the watched key."""
 
     _client: ClusterRedis
 
-    def _may_share(self, stack: list[Any]) -> bool:
-        """Share in all cases but WATCH: a connection of one's own leads to one node only."""
+    def _may_share(self, stack: list[Any], commands: list[Command]) -> bool:
+        """Share in all cases but WATCH: a dedicated connection leads to one node only."""
         if self.connection is not None or self.watching:
             return False
 
-        alone = [canonical(args) for args, _ in stack if routing_of(args) is not Route.SHARED]
-        raw = [canonical(args) for args, options in stack if self._client.decodes and NEVER_DECODE in options]
+        names = {command.name for command in commands if command.route is not Route.SHARED}
 
-        if alone or raw:
-            names = ", ".join(sorted({*alone, *raw}))
-            raise UsageError(f"a pipeline on a cluster cannot hold {names}: execute it alone")
+        if self._client.decodes:
+            raw = zip(commands, stack, strict=True)
+            names |= {command.name for command, (_, options) in raw if NEVER_DECODE in options}
+
+        if names:
+            message = f"a pipeline on a cluster cannot hold {', '.join(sorted(names))}: execute it alone"
+            raise UsageError(message)
 
         return True
 
@@ -469,7 +455,7 @@ class ClusterPipeline(SharedPipeline):
         """Execute at once, on the node of the first key."""
         if self.connection is None:
             topology = self._client.topology
-            self.connection_pool = topology.node_of(topology.keys.slot(args)).leases
+            self.connection_pool = topology.node_of(topology.keys.slot(Command(args))).dedicated
 
         try:
             return await super().immediate_execute_command(*args, **options)
@@ -478,8 +464,8 @@ class ClusterPipeline(SharedPipeline):
             raise
 
 
-class CachingClusterRedis(CachingClient, ClusterRedis):  # type: ignore[misc]  # as redis-py's mixins clash
-    """A shared client of a cluster with a cache of its own."""
+class CachingClusterRedis(CachingRedis, ClusterRedis):  # type: ignore[misc]  # as redis-py's mixins clash
+    """A shared client of a cluster with a cache."""
 
-    def _links(self) -> Sequence[PipelinedConnection]:
-        return [lane.link for node in self.topology.nodes for lane in node.lanes]
+    def _connections(self) -> Sequence[PipelinedConnection]:
+        return [shared.connection for node in self.topology.nodes for shared in node.shared_connections]

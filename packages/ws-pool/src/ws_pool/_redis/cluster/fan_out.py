@@ -1,4 +1,4 @@
-"""Which commands concern several nodes of a cluster, and how their replies are put together. Pure."""
+"""Which commands concern several nodes of a cluster, and how their replies are merged. Pure."""
 
 from __future__ import annotations
 
@@ -36,14 +36,7 @@ SPREAD: Final = EVERYWHERE | SPLIT
 
 def merge_replies(name: str, replies: list[Any]) -> Any:  # Any: replies
     """
-    Make one reply of those of all masters.
-
-    Args:
-        name: The command's name as the tables have it.
-        replies: One of each master.
-
-    Returns:
-        Their sum, their union, what all agree on, or the first.
+    Merge the replies of several nodes into one: their sum, their union, or what all agree on.
 
     Example:
         >>> merge_replies("DBSIZE", [2, 3]), merge_replies("KEYS", [[b"a"], [b"b"]])

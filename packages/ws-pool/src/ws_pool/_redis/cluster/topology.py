@@ -1,19 +1,19 @@
-"""The nodes of a cluster and the slots they serve, kept up to date.
+"""The nodes of a cluster and the hash slots they serve, kept up to date.
 
-While a node is out of reach the others are asked again and again, and when none answers those that
-were named at the start: its slots may be another's by now, and commands wait for it meanwhile.
+While a node is unreachable the topology is refreshed repeatedly, from the other nodes or the seeds of
+the options: another node may have taken over its slots, and commands wait for that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Sequence
 from typing import Any, Final
 
 from redis.exceptions import RedisError
 
+from ws_core import backoff
 from ws_pool._core.background import cancel_and_wait
 from ws_pool._redis.commands.keys import SLOTS, KeySpecs
 from ws_pool._redis.connection.endpoint import Endpoint
@@ -27,35 +27,29 @@ from ws_pool.errors import WsError
 __all__ = ("Topology",)
 
 _logger: Final = logging.getLogger("ws_pool.redis")
-_SOONEST, _LATEST = 0.05, 1.0  # seconds between two questions while a node is out of reach
+_PAUSES: Final = (0.05, 1.0)  # seconds between two refreshes while a node is unreachable
 _FAILURES: Final = (RedisError, WsError, ConnectionLost, OSError, TimeoutError)
 
 Address = tuple[str, int]
 
 
 class Topology:
-    """
-    Who serves what in a cluster.
+    """Which node serves which hash slots."""
 
-    Args:
-        wiring: What all nodes have in common.
-        seeds: The nodes to ask first, one after the other; they are greeted alike.
-    """
-
-    def __init__(self, wiring: NodeContext, seeds: Sequence[Endpoint]) -> None:
-        self._wiring = wiring
+    def __init__(self, context: NodeContext, seeds: Sequence[Endpoint]) -> None:
+        self._context = context
         self._seeds = tuple(seeds)
-        self._tell_lost = wiring.on_down
-        wiring.on_down = self._lost
+        self._pass_loss_on = context.on_down
+        context.on_down = self._lost
         self._nodes: dict[Address, Node] = {}
         self._owner: list[Address | None] = [None] * SLOTS
         self._refreshing: asyncio.Task[None] | None = None
-        self._looking: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._given_up: set[int | None] = set()
         self._opening: dict[Address, asyncio.Task[None]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
-        self.keys = KeySpecs((), wiring.packer.encode)
+        self.keys = KeySpecs((), context.encoder.encode)
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -68,18 +62,12 @@ class Topology:
         return self._closed
 
     @property
-    def patience(self) -> float:
+    def outage_timeout(self) -> float:
         """Seconds to wait for a cluster that is not whole."""
-        return self._wiring.settings.limits.outage_timeout
+        return self._context.settings.limits.outage_timeout
 
     async def start(self) -> None:
-        """
-        Find the nodes and connect to them.
-
-        Raises:
-            UnavailableError: No seed can be reached.
-            RedisError: The last seed that was asked is no node of a cluster.
-        """
+        """Find the nodes and connect to them; the seeds are tried one after the other."""
         for index, endpoint in enumerate(self._seeds):
             seed = self._node((endpoint.host, endpoint.port))
 
@@ -90,64 +78,38 @@ class Topology:
                 if index == len(self._seeds) - 1:
                     raise
 
-                _logger.warning("redis pool %r passes over %s: %s", self._wiring.name, endpoint, error)
+                _logger.warning("redis pool %r skips the seed %s: %s", self._context.name, endpoint, error)
                 del self._nodes[endpoint.host, endpoint.port]
                 await seed.close(timeout=0)
             else:
                 break
 
-        commands = await self._ask(self.node_of(None).pick(), "COMMAND")  # the seed may go by another name
-        self.keys = KeySpecs(commands, self._wiring.packer.encode)
+        commands = await self._request(
+            self.node_of(None).pick(), "COMMAND"
+        )  # the seed may have another address in the cluster
+        self.keys = KeySpecs(commands, self._context.encoder.encode)
 
     async def close(self, *, timeout: float) -> None:  # noqa: ASYNC109 - how long to wait for others, not for the caller
-        """
-        Close all nodes.
-
-        Args:
-            timeout: Seconds to wait for replies.
-        """
+        """Close all nodes."""
         self._closed = True
-        chores = (self._looking, self._refreshing, *self._opening.values())
-        await cancel_and_wait(*(task for task in chores if task is not None))
+        tasks = (self._watching, self._refreshing, *self._opening.values())
+        await cancel_and_wait(*(task for task in tasks if task is not None))
         nodes, self._nodes = self.nodes, {}
         await asyncio.gather(*(node.close(timeout=timeout) for node in nodes), *self._leaving)
 
     def node_of(self, slot: int | None) -> Node:
-        """
-        Choose the node for a slot.
-
-        Args:
-            slot: The slot, or None for any node.
-
-        Returns:
-            The node.
-
-        Raises:
-            UnavailableError: No node is known to serve it.
-        """
+        """Return the node of a slot, or any node for None."""
         address = next(iter(self._nodes), None) if slot is None else self._owner[slot]
         node = None if address is None else self._nodes.get(address)
 
         if node is None:
             what = "any node" if slot is None else f"a node that serves slot {slot}"
-            raise UnavailableError(f"redis pool {self._wiring.name!r} does not know {what} of its cluster")
+            raise UnavailableError(f"redis pool {self._context.name!r} does not know {what} of its cluster")
 
         return node
 
     async def node_at(self, host: str, port: int, known: Node) -> Node:
-        """
-        Give the node at an address that a redirection names.
-
-        A caller that is cancelled does not stop the connecting, on which others may wait.
-
-        Args:
-            host: Its host; empty for the host of the node that has redirected.
-            port: Its port.
-            known: The node that has redirected.
-
-        Returns:
-            The node, connected or about to be.
-        """
+        """Return the node at an address that a redirection names, after an attempt to connect to it."""
         address = (host or _host_of(known), port)
         node = self._nodes.get(address)
 
@@ -158,30 +120,22 @@ class Topology:
             task.add_done_callback(lambda _: self._opening.pop(address))
 
         if address in self._opening:
-            await asyncio.wait([self._opening[address]])  # which neither cancels it nor is cancelled by it
+            await asyncio.wait([self._opening[address]])  # a cancelled caller does not stop it for the others
 
         return node
 
     async def moved(self, slot: int, host: str, port: int, known: Node) -> None:
-        """
-        Take note of a slot's new node, and look at all others soon.
-
-        Args:
-            slot: The slot.
-            host: The new node's host.
-            port: The new node's port.
-            known: The node that has redirected.
-        """
+        """Note a slot's new node, and refresh the others soon."""
         node = await self.node_at(host, port, known)
         self._owner[slot] = node.key
         self.refresh_soon()
 
     def give_up(self, slot: int | None) -> None:
-        """Remember that a command has waited in vain for a cluster that says it is down."""
+        """Note that a command of a slot has waited until its timeout for a cluster that is down."""
         self._given_up.add(slot)
 
     def is_given_up(self, slot: int | None) -> bool:
-        """Tell whether that was so for the last command of a slot that waited."""
+        """Return whether the last command of a slot that waited has timed out."""
         return slot in self._given_up
 
     def served(self, slot: int | None) -> None:
@@ -190,12 +144,7 @@ class Topology:
             self._given_up.discard(slot)
 
     def refresh_soon(self) -> asyncio.Task[None]:
-        """
-        Ask for the whole topology in the background; calls meanwhile join.
-
-        Returns:
-            The task that asks.
-        """
+        """Refresh the topology in the background; return the task, which concurrent callers share."""
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
 
@@ -205,29 +154,31 @@ class Topology:
 
     def _node(self, address: Address) -> Node:
         resolve = static_resolver(self._seeds[0].at(*address))
-        node = self._nodes[address] = Node(self._wiring, resolve, key=address)
+        node = self._nodes[address] = Node(self._context, resolve, key=address)
         return node
 
-    def _lost(self, link: PipelinedConnection) -> None:
-        self._tell_lost(link)
-        self._look_out()
+    def _lost(self, connection: PipelinedConnection) -> None:
+        self._pass_loss_on(connection)
+        self._watch_soon()
 
-    def _look_out(self) -> None:
-        """Ask for the topology again and again until all nodes are connected."""
-        if not self._closed and (self._looking is None or self._looking.done()):
-            self._looking = asyncio.get_running_loop().create_task(self._look(), name="ws-pool cluster watch")
+    def _watch_soon(self) -> None:
+        """Start to refresh the topology repeatedly until all nodes are connected."""
+        if not self._closed and (self._watching is None or self._watching.done()):
+            self._watching = asyncio.get_running_loop().create_task(
+                self._watch(), name="ws-pool cluster watch"
+            )
 
-    async def _look(self) -> None:
-        pause = _SOONEST
+    async def _watch(self) -> None:
+        attempt = 0
 
-        while not all(lane.connected for node in self.nodes for lane in node.lanes):
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(_LATEST, pause * 2)
+        while not all(shared.connected for node in self.nodes for shared in node.shared_connections):
+            attempt += 1
+            await asyncio.sleep(backoff.delay(attempt, *_PAUSES))
             await asyncio.wait([self.refresh_soon()])
 
     async def _refresh(self) -> None:
-        """Ask a node that is connected, or else one of the seeds."""
-        limit = self._wiring.settings.limits.connect_timeout
+        """Refresh from the first connected node that answers, or else from a seed."""
+        limit = self._context.settings.limits.connect_timeout
 
         for node in self.nodes:
             if not node.pick().connected:
@@ -238,24 +189,24 @@ class Topology:
                     ranges = await self._slots_by(node)
                 await self._learn(ranges, _host_of(node))
             except _FAILURES as error:
-                _logger.warning("redis pool %r: %r tells no topology: %s", self._wiring.name, node, error)
+                _logger.warning("redis pool %r got no topology from %r: %s", self._context.name, node, error)
             else:
                 return
 
         for seed in self._seeds:
             try:
-                ranges = await request_once(seed, self._wiring.packer, "CLUSTER", "SLOTS", timeout=limit)
+                ranges = await request_once(seed, self._context.encoder, "CLUSTER", "SLOTS", timeout=limit)
                 await self._learn(ranges, seed.host)
             except _FAILURES as error:
-                _logger.info("redis pool %r: %s tells no topology: %s", self._wiring.name, seed, error)
+                _logger.info("redis pool %r got no topology from %s: %s", self._context.name, seed, error)
             else:
                 return
 
     async def _slots_by(self, node: Node) -> Any:  # Any: a reply
-        return await self._ask(node.pick(), "CLUSTER", "SLOTS")
+        return await self._request(node.pick(), "CLUSTER", "SLOTS")
 
     async def _learn(self, ranges: Any, source: str) -> None:  # Any: a reply
-        """Take over who serves which slots, and connect to the nodes that are new."""
+        """Take over which node serves which slots, and connect to new nodes."""
         owner: list[Address | None] = [None] * SLOTS
 
         for first, last, master, *_ in ranges:
@@ -265,7 +216,7 @@ class Topology:
         wanted = {address for address in owner if address is not None}
 
         if not wanted:
-            raise UnavailableError(f"redis pool {self._wiring.name!r}: its cluster serves no slots yet")
+            raise UnavailableError(f"redis pool {self._context.name!r}: its cluster serves no slots yet")
 
         fresh = [self._node(address) for address in wanted - self._nodes.keys()]
         await asyncio.gather(*map(self._connect, fresh))
@@ -275,26 +226,26 @@ class Topology:
             self._leave(self._nodes.pop(address))
 
     async def _connect(self, node: Node) -> None:
-        """Connect now, or in the background when the node is down: its slots may soon be another's."""
+        """Connect now, or in the background when the node is down: another may soon take its slots."""
         try:
             await node.start()
         except WsError:
             await node.start_in_outage()
-            self._look_out()
+            self._watch_soon()
 
     def _leave(self, node: Node) -> None:
-        """Close a node whose slots are others' now; what waits for it goes to them."""
-        for lane in node.lanes:
-            lane.send_back(f"{node!r} has left the cluster")
+        """Close a node without slots; commands that are queued for it go to the nodes that have them."""
+        for shared in node.shared_connections:
+            shared.return_queued(f"{node!r} has left the cluster")
 
         task = asyncio.get_running_loop().create_task(node.close(timeout=5.0))
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
-    async def _ask(self, lane: ReconnectingConnection, *words: str) -> Any:  # Any: a reply
-        slot = asyncio.get_running_loop().create_future()
-        lane.submit(slot, self._wiring.packer.pack(words))
-        return await slot
+    async def _request(self, shared: ReconnectingConnection, *words: str) -> Any:  # Any: a reply
+        future = asyncio.get_running_loop().create_future()
+        shared.submit(future, self._context.encoder.pack(words))
+        return await future
 
 
 def _text(value: Any) -> str:  # Any: bytes or str

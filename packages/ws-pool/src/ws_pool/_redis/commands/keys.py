@@ -1,4 +1,4 @@
-"""Which slot of a cluster a command belongs to. Pure."""
+"""Which keys a command has, and which hash slot they belong to. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import binascii
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ws_pool._redis.commands.table import Route, canonical, needs_arguments, routing_of, split, stream_options
+from ws_pool._redis.commands.command import Command, stream_options, verb_is_enough
+from ws_pool._redis.commands.table import Route
 
 __all__ = ("SLOTS", "KeySpecs", "hash_slot")
 
@@ -37,12 +38,6 @@ def hash_slot(key: bytes) -> int:
     """
     Compute a key's slot: CRC16 (XMODEM) of the key or of its hash tag, modulo 16384.
 
-    Args:
-        key: The key as it goes over the wire.
-
-    Returns:
-        The slot.
-
     Example:
         >>> hash_slot(b"foo"), hash_slot(b"{foo}bar") == hash_slot(b"foo")
         (12182, True)
@@ -59,13 +54,7 @@ def hash_slot(key: bytes) -> int:
 
 
 class KeySpecs:
-    """
-    Knows where commands have their keys, from what the server says about its commands.
-
-    Args:
-        commands: The reply to COMMAND.
-        encode: Turns a key into bytes.
-    """
+    """Where commands have their keys, from the server's reply to COMMAND."""
 
     def __init__(self, commands: Sequence[Any], encode: Any) -> None:  # Any: a reply; redis-py's encoder
         self._encode = encode
@@ -83,54 +72,36 @@ class KeySpecs:
             if first == 1
             and " " not in name
             and name not in _COUNTED
-            and routing_of((name, "key")) is Route.SHARED
-            and not needs_arguments(name)
+            and Command((name, "key")).route is Route.SHARED
+            and verb_is_enough(name)
         )
 
-    def keys(self, args: Sequence[Any]) -> Sequence[Any]:
-        """
-        Find the keys of a command.
-
-        Args:
-            args: The command, its name being of one argument or of several.
-
-        Returns:
-            The keys; empty for a command without any.
-        """
-        name = canonical(args)
-        spoken = name.count(" ") + 1
-        args = split(args)
-        rest = args[spoken:]  # what follows the name
+    def keys(self, command: Command) -> Sequence[Any]:
+        """Return the keys of a command; empty when it has none, or is malformed."""
+        name, arguments = command.name, command.arguments
+        name_words = len(command.words) - len(arguments)
 
         if name in _COUNTED:
-            return _counted(rest, _COUNTED[name] - spoken)
+            return _counted(arguments, _COUNTED[name] - name_words)
 
         if name in {"XREAD", "XREADGROUP"}:
-            return _streams(args)
+            return _streams(command.words)
 
         if name in _CHANNEL:
-            return rest[:1]
+            return arguments[:1]
 
         first, last, step = self._first.get(name) or self._first.get(name.split(" ", 1)[0]) or (0, 0, 0)
 
         if first <= 0:
             return ()
 
-        start = first - spoken
-        end = len(rest) + last + 1 if last < 0 else last - spoken + 1
-        return rest[start : end : max(1, step)]
+        start = first - name_words
+        end = len(arguments) + last + 1 if last < 0 else last - name_words + 1
+        return arguments[start : end : max(1, step)]
 
-    def slot(self, args: Sequence[Any]) -> int | None:
-        """
-        Find the slot of a command.
-
-        Args:
-            args: The command.
-
-        Returns:
-            The slot of its first key, or None when it has no key.
-        """
-        keys = self.keys(args)
+    def slot(self, command: Command) -> int | None:
+        """Return the hash slot of a command's first key, or None when it has no key."""
+        keys = self.keys(command)
         return hash_slot(bytes(self._encode(keys[0]))) if keys else None
 
     def _learn(self, entry: Sequence[Any]) -> None:
@@ -142,16 +113,16 @@ class KeySpecs:
                 self._learn(inner)
 
 
-def _counted(rest: Sequence[Any], index: int) -> Sequence[Any]:
+def _counted(arguments: Sequence[Any], index: int) -> Sequence[Any]:
     try:
-        return rest[index + 1 : index + 1 + int(rest[index])]
+        return arguments[index + 1 : index + 1 + int(arguments[index])]
     except (IndexError, ValueError):
         return ()  # malformed: let the server say so
 
 
-def _streams(args: Sequence[Any]) -> Sequence[Any]:
-    behind = args[stream_options(args).get("STREAMS", len(args)) + 1 :]
-    return behind[: len(behind) // 2]
+def _streams(words: Sequence[Any]) -> Sequence[Any]:
+    keys_and_ids = words[stream_options(words).get("STREAMS", len(words)) + 1 :]
+    return keys_and_ids[: len(keys_and_ids) // 2]
 
 
 def _text(value: Any) -> str:  # Any: bytes or str

@@ -1,4 +1,4 @@
-"""What to do with commands of a lost connection: the rule, checked. Pure."""
+"""When a command is repeated after its connection was lost. Pure."""
 
 from __future__ import annotations
 
@@ -13,18 +13,7 @@ RetryPolicy = Literal["safe", "at_least_once"]
 
 
 def checked_retry(rule: Any) -> RetryPolicy:  # Any: what a caller has written
-    """
-    Make sure that a rule is one.
-
-    Args:
-        rule: What was given.
-
-    Returns:
-        The rule.
-
-    Raises:
-        UsageError: It is none; the message names those that are.
-    """
+    """Return a rule unchanged; raise UsageError for anything else."""
     if rule == "safe" or rule == "at_least_once":  # noqa: PLR1714 - mypy narrows this form only
         return rule  # type: ignore[no-any-return]  # it is one of the two
 
@@ -32,19 +21,7 @@ def checked_retry(rule: Any) -> RetryPolicy:  # Any: what a caller has written
 
 
 def retry_of(
-    options: MutableMapping[str, Any], otherwise: RetryPolicy
+    options: MutableMapping[str, Any], default: RetryPolicy
 ) -> RetryPolicy:  # Any: redis-py's options
-    """
-    Take the rule out of a command's options.
-
-    Args:
-        options: The options; the rule is removed.
-        otherwise: The rule when there is none.
-
-    Returns:
-        The rule.
-
-    Raises:
-        UsageError: It is no rule.
-    """
-    return checked_retry(options.pop("retry", otherwise))
+    """Remove the rule from a command's options and return it, or the default."""
+    return checked_retry(options.pop("retry", default))

@@ -12,7 +12,7 @@ from typing import Any
 import hiredis
 from redis.typing import EncodableT
 
-from ws_pool._redis.commands.table import split
+from ws_pool._redis.commands.command import split
 
 __all__ = ("CommandEncoder", "Encode")
 
@@ -23,11 +23,7 @@ _pack: Callable[[Any], bytes] = hiredis.pack_command  # Any: hiredis takes any t
 
 class CommandEncoder:
     r"""
-    Pack commands.
-
-    Args:
-        encode: redis-py's encoder for one value.
-        fast: Whether text is UTF-8 and errors are strict, which is what hiredis does.
+    Turns commands into bytes.
 
     Example:
         >>> from redis._parsers.encoders import Encoder
@@ -43,18 +39,7 @@ class CommandEncoder:
         """Pack a command whose name is one word; raises TypeError for values that hiredis refuses."""
 
     def pack(self, args: Sequence[EncodableT]) -> bytes:
-        """
-        Pack any command.
-
-        Args:
-            args: The name, which may be of several words ("CLIENT ID"), and the arguments.
-
-        Returns:
-            The bytes to send.
-
-        Raises:
-            redis.exceptions.DataError: An argument is neither bytes, str, int nor float.
-        """
+        """Pack a command whose name may be of several words; raise DataError for values redis-py refuses."""
         args = split(args)
 
         try:
@@ -63,27 +48,11 @@ class CommandEncoder:
             return self.pack_slowly(args)
 
     def pack_many(self, commands: Iterable[Sequence[EncodableT]]) -> bytes:
-        """
-        Pack several commands into one piece.
-
-        Args:
-            commands: The commands in order.
-
-        Returns:
-            The bytes to send.
-        """
+        """Pack several commands into one piece."""
         return b"".join(map(self.pack, commands))
 
     def pack_slowly(self, args: Sequence[EncodableT]) -> bytes:
-        """
-        Pack by redis-py's encoder.
-
-        Args:
-            args: The command, its name being one word.
-
-        Returns:
-            The bytes to send.
-        """
+        """Pack a command with redis-py's encoder, whose name is one word."""
         pieces: list[bytes | memoryview] = [b"*%d\r\n" % len(args)]
 
         for value in map(self.encode, args):

@@ -1,4 +1,4 @@
-"""Where a server is and how to greet it; the socket and the handshake of a connection."""
+"""Where a server is and how to log in: the socket and the handshake of a shared connection."""
 
 from __future__ import annotations
 
@@ -26,63 +26,30 @@ _KEEPALIVE: Final = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT",
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """
-    A server and how to greet it.
+    """A server, and all that the handshake with it needs."""
 
-    Args:
-        host: Name or address; unused with a path.
-        port: TCP port.
-        path: Unix socket, or None for TCP.
-        db: Database number.
-        username: ACL user, or None for the default user.
-        password: Password, or None.
-        credentials: Gives the password, or user and password, anew for each connection.
-        tls: TLS settings, or None for plain TCP.
-        client_name: Shown in CLIENT LIST.
-        protocol: RESP version to ask for.
-        tracking: Ask the server to report changes of keys that were read (CLIENT TRACKING).
-        role: What the server must be (``"master"``), or None for anything.
-    """
-
-    host: str = "localhost"
+    host: str = "localhost"  # unused with a path
     port: int = 6379
-    path: str | None = None
+    path: str | None = None  # of a unix socket
     db: int = 0
-    username: str | None = None
+    username: str | None = None  # None for the default user
     password: str | None = field(default=None, repr=False)
-    credentials: Credentials | None = field(default=None, repr=False)
+    credentials: Credentials | None = field(default=None, repr=False)  # called for each connection
     tls: ssl.SSLContext | None = None
-    client_name: str | None = None
-    protocol: int = 3
-    tracking: bool = False
-    role: str | None = None
+    client_name: str | None = None  # shown in CLIENT LIST
+    protocol: int = 3  # the RESP version to ask for
+    tracking: bool = False  # whether the server shall report changes of keys that were read
+    role: str | None = None  # what the server must be ("master"), or None for anything
 
     def __str__(self) -> str:
         return self.path or f"{self.host}:{self.port}"
 
     def at(self, host: str, port: int) -> Endpoint:
-        """
-        Give the same greeting for another server.
-
-        Args:
-            host: Its name or address.
-            port: Its TCP port.
-
-        Returns:
-            The other endpoint.
-        """
+        """Return the same settings for another server."""
         return replace(self, host=host, port=port, path=None)
 
     def at_path(self, path: Path) -> Endpoint:
-        """
-        Give the same greeting for a server on a unix socket.
-
-        Args:
-            path: The socket.
-
-        Returns:
-            The other endpoint.
-        """
+        """Return the same settings for a server on a unix socket."""
         return replace(self, path=str(path))
 
     @property
@@ -96,15 +63,7 @@ class Endpoint:
 
 
 async def resolve_credentials(endpoint: Endpoint) -> tuple[str | None, str | None]:
-    """
-    Find the user and password to greet with.
-
-    Args:
-        endpoint: Its ``credentials`` are asked when there are any.
-
-    Returns:
-        User and password; None for what there is not.
-    """
+    """Return user and password, None for what is not set; ``credentials`` are called when there are any."""
     if endpoint.credentials is None:
         return endpoint.username, endpoint.password
 
@@ -125,21 +84,7 @@ async def connect(
     *,
     timeout: float,  # noqa: ASYNC109 - one budget for several steps
 ) -> None:
-    """
-    Open a connection's socket and greet the server; on any error the connection is dead.
-
-    Args:
-        endpoint: Where to and how.
-        connection: The connection, not connected yet.
-        encoder: Packs the greeting.
-        timeout: Seconds for all of it.
-
-    Raises:
-        OSError: The socket could not be opened.
-        TimeoutError: It took too long.
-        RedisError: The server refused the greeting.
-        ConnectionLost: The server closed the connection during the greeting.
-    """
+    """Open a connection's socket and do the handshake; on any error the connection is closed."""
     loop = asyncio.get_running_loop()
     connection.tracking = endpoint.tracking
 
@@ -153,13 +98,13 @@ async def connect(
                 )
                 _keep_alive(transport.get_extra_info("socket"))
 
-            await _greet(endpoint, connection, encoder)
+            await _handshake(endpoint, connection, encoder)
     except BaseException as error:
-        connection.kill(f"the greeting failed: {error}")
+        connection.kill(f"the handshake failed: {error}")
         raise
 
 
-async def _greet(endpoint: Endpoint, connection: PipelinedConnection, encoder: CommandEncoder) -> None:
+async def _handshake(endpoint: Endpoint, connection: PipelinedConnection, encoder: CommandEncoder) -> None:
     await _log_in(endpoint, connection, encoder)
     commands: list[Sequence[str]] = []
 
@@ -175,9 +120,8 @@ async def _greet(endpoint: Endpoint, connection: PipelinedConnection, encoder: C
     if endpoint.role:
         commands.append(("ROLE",))
 
-    replies = await _ask(
-        connection, encoder, [*commands, ("PING",)]
-    )  # PING tells a server that is still loading
+    commands.append(("PING",))  # refused by a server that is still loading
+    replies = await _send(connection, encoder, commands)
 
     if endpoint.role and (actual := _text(replies[-2][0])) != endpoint.role:
         raise RedisError(f"{endpoint} is a {actual}, not a {endpoint.role}")
@@ -191,36 +135,36 @@ async def _log_in(endpoint: Endpoint, connection: PipelinedConnection, encoder: 
         login = () if password is None else ("AUTH", username or "default", password)
 
         try:
-            await _ask(connection, encoder, [("HELLO", "3", *login)])
+            await _send(connection, encoder, [("HELLO", "3", *login)])
         except ResponseError as error:
-            if not _knows_no_hello(error):
+            if not _refuses_hello(error):
                 raise
         else:
             connection.protocol = 3
             return
 
     if password is not None:
-        await _ask(connection, encoder, [("AUTH", username, password) if username else ("AUTH", password)])
+        await _send(connection, encoder, [("AUTH", username, password) if username else ("AUTH", password)])
 
 
-async def _ask(
+async def _send(
     connection: PipelinedConnection, encoder: CommandEncoder, commands: Sequence[Sequence[str]]
 ) -> list[Any]:
     loop = asyncio.get_running_loop()
-    slots = [loop.create_future() for _ in commands]
+    futures = [loop.create_future() for _ in commands]
 
-    for slot, command in zip(slots, commands, strict=True):
-        connection.send(slot, encoder.pack(command))
+    for future, command in zip(futures, commands, strict=True):
+        connection.send(future, encoder.pack(command))
 
     try:
-        return [await slot for slot in slots]
+        return [await future for future in futures]
     finally:
-        for slot in slots:
-            if slot.done() and not slot.cancelled():
-                slot.exception()  # the first error is the one that counts
+        for future in futures:
+            if future.done() and not future.cancelled():
+                future.exception()  # retrieved, so that only the first error is reported
 
 
-def _knows_no_hello(error: ResponseError) -> bool:
+def _refuses_hello(error: ResponseError) -> bool:
     text = str(error).lower()
     return "unknown command" in text or "noproto" in text or "unsupported protocol" in text
 

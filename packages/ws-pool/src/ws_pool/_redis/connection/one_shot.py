@@ -1,4 +1,4 @@
-"""One question to a server, over a connection that is opened for it."""
+"""One request to a server, over a connection that is opened for it."""
 
 from __future__ import annotations
 
@@ -13,45 +13,28 @@ from ws_pool._redis.connection.queue import Limits
 __all__ = ("request_once",)
 
 
-async def request_once(endpoint: Endpoint, packer: CommandEncoder, *words: str, timeout: float) -> Any:  # noqa: ASYNC109 - one budget for several steps
-    """
-    Connect, ask and hang up.
-
-    Args:
-        endpoint: Where to and how.
-        packer: Packs commands.
-        *words: The command.
-        timeout: Seconds for all of it.
-
-    Returns:
-        The reply, not decoded.
-
-    Raises:
-        OSError: The socket could not be opened.
-        TimeoutError: It took too long.
-        RedisError: The server refused the greeting, or the command.
-        ConnectionLost: The server closed the connection.
-    """
-    link = PipelinedConnection(_Alone(), Limits(command_timeout=timeout))
+async def request_once(endpoint: Endpoint, encoder: CommandEncoder, *words: str, timeout: float) -> Any:  # noqa: ASYNC109 - one budget for several steps
+    """Connect, send a command, return its reply (not decoded) and close."""
+    connection = PipelinedConnection(_NoOwner(), Limits(command_timeout=timeout))
 
     try:
         async with asyncio.timeout(timeout):
-            await connect(endpoint, link, packer, timeout=timeout)
-            slot = asyncio.get_running_loop().create_future()
-            link.send(slot, packer.pack(words))
-            return await slot
+            await connect(endpoint, connection, encoder, timeout=timeout)
+            future = asyncio.get_running_loop().create_future()
+            connection.send(future, encoder.pack(words))
+            return await future
     finally:
-        link.kill("asked")
+        connection.kill("the request is over")
 
 
-class _Alone:
-    """The owner of a link that is used for one question."""
+class _NoOwner:
+    """The owner of a connection that is used for one request."""
 
-    def link_has_room(self, link: PipelinedConnection) -> None:
+    def on_room(self, connection: PipelinedConnection) -> None:
         """Do nothing."""
 
-    def link_lost(self, link: PipelinedConnection, reason: str) -> None:
-        """Do nothing: the slot was told."""
+    def on_loss(self, connection: PipelinedConnection, reason: str) -> None:
+        """Do nothing."""
 
-    def link_pushed(self, link: PipelinedConnection, message: list[Any]) -> None:
+    def on_push(self, connection: PipelinedConnection, message: list[Any]) -> None:
         """Do nothing."""

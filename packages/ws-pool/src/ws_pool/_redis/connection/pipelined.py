@@ -1,4 +1,4 @@
-"""One socket, shared: commands go out in order, replies are given back in the same order.
+"""One socket, shared: commands go out in order, and replies come back in the same order.
 
 RESP has no request ids, so the whole safety of sharing rests on the order: a pending reply is appended
 to `PipelinedConnection.pending` and its bytes to `PipelinedConnection.out` in one synchronous step, and
@@ -32,28 +32,20 @@ _Push: Final[type[list[Any]]] = hiredis.PushNotification
 
 
 class ConnectionOwner(Protocol):
-    """Who opens links and hears of what happens to them."""
+    """What opens connections, and is notified of what happens to them."""
 
-    def link_has_room(self, link: PipelinedConnection) -> None:
-        """Hear that a link which was full may take commands again."""
+    def on_room(self, connection: PipelinedConnection) -> None:
+        """Called when a connection that was full may take commands again."""
 
-    def link_lost(self, link: PipelinedConnection, reason: str) -> None:
-        """Hear, once, that a link is gone; its slots were told already."""
+    def on_loss(self, connection: PipelinedConnection, reason: str) -> None:
+        """Called once, after a connection was lost and its pending replies have failed."""
 
-    def link_pushed(self, link: PipelinedConnection, message: list[Any]) -> None:
-        """Hear of a RESP3 push message."""
+    def on_push(self, connection: PipelinedConnection, message: list[Any]) -> None:
+        """Called with each RESP3 push message."""
 
 
 class PipelinedConnection(asyncio.BufferedProtocol):
-    """
-    One socket with its line of waiting slots.
-
-    Args:
-        owner: Hears of room, loss and push messages.
-        limits: How much may be in line, and how long a reply may take.
-        encoding: To decode replies with, or None to leave them bytes.
-        errors: What to do with bytes that can't be decoded.
-    """
+    """One socket with its pending replies."""
 
     def __init__(
         self,
@@ -65,7 +57,7 @@ class PipelinedConnection(asyncio.BufferedProtocol):
     ) -> None:
         loop = asyncio.get_running_loop()
         self.pending: deque[PendingReply] = deque()
-        self.limit: int = 0  # 0 refuses newcomers: not ready, full, or others wait already
+        self.limit: int = 0  # 0 sends new commands to the queue: not ready, full, or others are queued
         self.raw: set[int] = set()  # numbers of the replies that must stay bytes
         self.dropped: int = 0
         self.answered: int = 0
@@ -89,14 +81,14 @@ class PipelinedConnection(asyncio.BufferedProtocol):
         self._scheduled = False
         self._eager = True
         self._in_flight = 0
-        self._heavy = 0  # bytes of heavy commands in line
+        self._heavy = 0  # bytes of pending heavy commands
         self._heavy_out = 0  # those of them that were not written yet
         self._written = 0
         self._writes: deque[tuple[int, float, int]] = deque()  # of each write: last number, time, heavy bytes
         self._received = 0.0
-        self._handed = 0  # bytes given to the transport so far
-        self._progress = StallDetector(limits.command_timeout)
-        self._line = 0  # how many were in line when the present bytes arrived
+        self._bytes_written = 0  # to the transport, so far
+        self._stall = StallDetector(limits.command_timeout)
+        self._pending_at_read = 0  # pending replies when the present bytes arrived
 
         self._buffer = bytearray(_READ_SIZE)
         self._errors: list[None] = []  # not empty after a reply that is or holds an error
@@ -108,19 +100,13 @@ class PipelinedConnection(asyncio.BufferedProtocol):
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
-        return f"<PipelinedConnection {state}, {len(self.pending)} in line, {self._in_flight} in flight>"
+        return f"<PipelinedConnection {state}, {len(self.pending)} pending, {self._in_flight} in flight>"
 
     # What senders call ------------------------------------------------------------------------
 
-    def send(self, slot: PendingReply, data: bytes) -> None:
-        """
-        Put one command in line.
-
-        Args:
-            slot: Gets the reply.
-            data: The command's bytes.
-        """
-        self.pending.append(slot)
+    def send(self, reply: PendingReply, data: bytes) -> None:
+        """Append one command; it is written with all others of this turn of the loop."""
+        self.pending.append(reply)
         self._out.append(data)
 
         if len(data) > HEAVY:
@@ -128,84 +114,55 @@ class PipelinedConnection(asyncio.BufferedProtocol):
 
         if not self._scheduled:
             if self._eager and not self._in_flight:
-                self._flush()  # nothing is in flight and no company came last time: don't wait for any
+                # Nothing is in flight, and the last write held a single command: a lone caller. Waiting
+                # for the end of this turn would only add latency.
+                self._flush()
             else:
                 self._scheduled = True
                 self._call_soon(self._flush)
 
-    def send_many(self, slot: PendingReply, count: int, data: bytes) -> None:
-        """
-        Put several commands in line, next to each other.
+    def send_many(self, reply: PendingReply, count: int, data: bytes) -> None:
+        """Append several commands, next to each other."""
+        self.pending.extend([reply] * (count - 1))
+        self.send(reply, data)
 
-        Args:
-            slot: Gets all replies.
-            count: How many commands there are.
-            data: The bytes of all.
-        """
-        self.pending.extend([slot] * (count - 1))
-        self.send(slot, data)
-
-    def send_raw(self, slot: PendingReply, data: bytes) -> None:
-        """
-        Put one command in line whose reply must stay bytes.
-
-        Args:
-            slot: Gets the reply.
-            data: The command's bytes.
-        """
+    def send_raw(self, reply: PendingReply, data: bytes) -> None:
+        """Append one command whose reply must stay bytes."""
         self.raw.add(self.answered + len(self.pending))
-        self.send(slot, data)
+        self.send(reply, data)
 
     def open(self, *, full: bool = False) -> None:
-        """
-        Let newcomers in, as far as there is room.
-
-        Args:
-            full: Keep them out, because others wait already.
-        """
+        """Take commands as far as there is room; none when others are queued already."""
         if not self.closed:
             self.limit = 0 if full or self._heavy >= self._max_bytes else self._max_pending
 
     def has_room(self, count: int = 1) -> bool:
-        """
-        Tell whether more commands may be put in line, whoever waits.
-
-        Args:
-            count: How many.
-
-        Returns:
-            Whether they fit; any number fits when nothing is in line.
-        """
+        """Return whether so many more commands fit; any number fits when nothing is pending."""
         line = len(self.pending)
         return not self.closed and (
             not line or (line + count <= self._max_pending and self._heavy < self._max_bytes)
         )
 
     def unread(self) -> bool:
-        """Tell, by a look at the socket, whether something has arrived that was not read yet."""
+        """Return whether something has arrived that was not read yet."""
         return self._poll is not None and bool(self._poll.poll(0))
 
     def amid_reply(self) -> bool:
-        """Tell whether a reply has arrived in part."""
+        """Return whether a reply has arrived in part."""
         return self._reader.has_data()
 
     @property
     def heavy(self) -> int:
-        """Bytes of heavy commands in line."""
+        """Bytes of pending heavy commands."""
         return self._heavy
 
     @property
     def in_flight(self) -> int:
-        """Commands that were written and not answered."""
+        """Commands that were written and have no reply yet."""
         return self._in_flight
 
     def kill(self, reason: str) -> None:
-        """
-        Drop the connection at once; all slots get `ConnectionLost`.
-
-        Args:
-            reason: Why, for people.
-        """
+        """Close the socket at once; all pending replies fail with `ConnectionLost`."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -215,7 +172,7 @@ class PipelinedConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclass of it
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are not a subclass of it
 
         if self.closed:
             self._transport.abort()
@@ -225,7 +182,7 @@ class PipelinedConnection(asyncio.BufferedProtocol):
             self._poll.register(sock.fileno(), select.POLLIN)
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's signature
-        """Give the place to receive into."""
+        """Return the buffer to receive into."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -234,7 +191,7 @@ class PipelinedConnection(asyncio.BufferedProtocol):
             return
 
         pending = self.pending
-        self._line = line = len(pending)
+        self._pending_at_read = line = len(pending)
         self._reader.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type]  # any buffer is fine
         self._received = self._time()
 
@@ -245,9 +202,10 @@ class PipelinedConnection(asyncio.BufferedProtocol):
             self.kill(f"the server broke the protocol: {error}")
             return
         except IndexError:
-            self.kill("the server sent a reply that nobody asked for")
+            self.kill("the server sent a reply to no command")
             return
 
+        # Counted once for each read, not for each reply: this is the hot path of 100,000 replies a second.
         answered = line - len(pending)
         self._in_flight -= answered
         self.answered += answered
@@ -262,14 +220,14 @@ class PipelinedConnection(asyncio.BufferedProtocol):
             self._heavy -= writes.popleft()[2]
 
         if not self.limit:
-            self._owner.link_has_room(self)
+            self._owner.on_room(self)
 
     def eof_received(self) -> bool:
         """Close when the server does."""
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell all slots."""
+        """Fail all pending replies."""
         self._lose("the server closed the connection" if exc is None else str(exc) or type(exc).__name__)
 
     def pause_writing(self) -> None:
@@ -279,12 +237,13 @@ class PipelinedConnection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """Write what was kept."""
         self._paused = False
-        self._progress.left = self._time()
+        self._stall.progressed = self._time()
         self._flush()
 
     # Inside -----------------------------------------------------------------------------------
 
     def _flush(self) -> None:
+        """Write all commands of this turn of the loop in one piece."""
         self._scheduled = False
         out = self._out
 
@@ -302,10 +261,10 @@ class PipelinedConnection(asyncio.BufferedProtocol):
         out.clear()
 
         if self._timer is None:
-            self._timer = self._call_at(self._time() + self._timeout, self._watch)
+            self._timer = self._call_at(self._time() + self._timeout, self._check_timeout)
 
-        assert self._transport is not None  # noqa: S101 - nobody sends before the connection is made
-        self._handed += len(data)
+        assert self._transport is not None  # noqa: S101 - commands come after connection_made
+        self._bytes_written += len(data)
         self._transport.write(data)
 
     def _weigh(self, size: int) -> None:
@@ -316,77 +275,81 @@ class PipelinedConnection(asyncio.BufferedProtocol):
             self.limit = 0
 
     def _hand_out_some(self) -> bool:
-        """Hand out replies up to one that cannot be decoded, and tell whether that were all."""
+        """Hand out replies up to one that cannot be decoded; return whether all were handed out."""
         try:
             if self.raw:
                 self._hand_out_raw()
             else:
                 self._hand_out()
         except UnicodeDecodeError as error:
-            if self.tracking:  # it may have been a key's name, and no reply at all
-                raise InvalidResponse("a key's name that is no text") from error
+            # With tracking on it may have been an invalidation push instead of a reply. The two cannot be
+            # told apart here, and one caller too many or too few would shift all replies: give up.
+            if self.tracking:
+                raise InvalidResponse("a key's name cannot be decoded") from error
 
-            self._give_error(error)
+            self._fail_undecodable(error)
             return False
 
         return True
 
     def _hand_out(self) -> None:
+        # Local names, and no call but these three for each reply. That a caller was cancelled is found
+        # out by the error of set_result, which is cheaper than asking each future first.
         gets, popleft, errors = self._gets, self.pending.popleft, self._errors
 
-        while (reply := gets()) is not _MISSING:
-            if reply.__class__ is _Push:
-                self._owner.link_pushed(self, reply)
+        while (value := gets()) is not _MISSING:
+            if value.__class__ is _Push:
+                self._owner.on_push(self, value)
                 continue
 
-            slot = popleft()
+            reply = popleft()
 
             try:
                 if errors:
                     errors.clear()
 
-                    if isinstance(reply, Exception):
-                        slot.set_exception(reply)
+                    if isinstance(value, Exception):
+                        reply.set_exception(value)
                         continue
 
-                slot.set_result(reply)
+                reply.set_result(value)
             except asyncio.InvalidStateError:
-                self.dropped += 1  # a tombstone: its owner was cancelled
+                self.dropped += 1  # a tombstone: its caller was cancelled
 
-    def _give_error(self, error: Exception) -> None:
-        """Give a reply that cannot be decoded to whom it belongs; the reader stays in step."""
-        number = self.answered + self._line - len(self.pending)
-        slot = self.pending.popleft()
+    def _fail_undecodable(self, error: Exception) -> None:
+        """Fail the command whose reply cannot be decoded; the reader has consumed that reply."""
+        number = self.answered + self._pending_at_read - len(self.pending)
+        reply = self.pending.popleft()
         self.raw.discard(number)
 
-        if slot.done():
+        if reply.done():
             self.dropped += 1
         else:
-            slot.set_exception(error)
+            reply.set_exception(error)
 
     def _hand_out_raw(self) -> None:
-        """Do the same while some of the replies must stay bytes."""
+        """Hand out replies while some of them must stay bytes."""
         while True:
-            number = self.answered + self._line - len(self.pending)
+            number = self.answered + self._pending_at_read - len(self.pending)
             keep = number in self.raw
-            reply = self._gets(False) if keep else self._gets()
+            value = self._gets(False) if keep else self._gets()
 
-            if reply is _MISSING:
+            if value is _MISSING:
                 return
 
-            if reply.__class__ is _Push:
-                self._owner.link_pushed(self, reply)
+            if value.__class__ is _Push:
+                self._owner.on_push(self, value)
                 continue
 
-            slot = self.pending.popleft()
+            reply = self.pending.popleft()
             self.raw.discard(number)
             self._errors.clear()
 
             try:
-                if isinstance(reply, Exception):
-                    slot.set_exception(reply)
+                if isinstance(value, Exception):
+                    reply.set_exception(value)
                 else:
-                    slot.set_result(reply)
+                    reply.set_result(value)
             except asyncio.InvalidStateError:
                 self.dropped += 1
 
@@ -395,12 +358,13 @@ class PipelinedConnection(asyncio.BufferedProtocol):
         error: Exception = DefaultParser.parse_error(text)  # type: ignore[no-untyped-call]  # redis-py's
         return error
 
-    def _watch(self) -> None:
-        """
-        Kill the link when the oldest reply is overdue; look again when it would be.
-
-        A server that still takes what is written to it is alive: a large upload may take its time.
-        """
+    def _check_timeout(self) -> None:
+        """Close the connection when the oldest reply is overdue; check again when it would be."""
+        # One timer for the connection, not one for each command: it runs at most once per timeout, so a
+        # command costs nothing for it. The oldest reply is overdue only when the server was silent for
+        # the whole timeout: any received byte, and any byte taken of a large upload, starts it anew. A
+        # single reply cannot be given up, because the next one would then be taken for it: without
+        # request ids, a late reply and the reply of the next command look alike.
         self._timer = None
 
         if not self._in_flight or self.closed:
@@ -408,20 +372,18 @@ class PipelinedConnection(asyncio.BufferedProtocol):
 
         assert self._transport is not None  # noqa: S101 - something was written
         now = self._time()
-        due = self._progress.due(
+        due = self._stall.due(
             now,
             sent=self._writes[0][1],
             received=self._received,
-            handed=self._handed,
-            waiting=self._transport.get_write_buffer_size() + unacknowledged(self._transport),
+            written=self._bytes_written,
+            unsent=self._transport.get_write_buffer_size() + unacknowledged(self._transport),
         )
 
         if due <= now:
-            self.kill(
-                f"the server sent nothing for {self._timeout:g} s while {self._in_flight} replies were due"
-            )
+            self.kill(f"silent for {self._timeout:g} s with {self._in_flight} commands in flight")
         else:
-            self._timer = self._call_at(due, self._watch)
+            self._timer = self._call_at(due, self._check_timeout)
 
     def _lose(self, reason: str) -> None:
         if self.closed:
@@ -441,8 +403,9 @@ class PipelinedConnection(asyncio.BufferedProtocol):
             self._timer.cancel()
             self._timer = None
 
-        for index, slot in enumerate(pending):
-            if not slot.done():
-                slot.set_exception(ConnectionLost(reason, sent=index < in_flight))
+        # Commands beyond those in flight were never written: they can be repeated on another connection.
+        for index, reply in enumerate(pending):
+            if not reply.done():
+                reply.set_exception(ConnectionLost(reason, sent=index < in_flight))
 
-        self._owner.link_lost(self, reason)
+        self._owner.on_loss(self, reason)

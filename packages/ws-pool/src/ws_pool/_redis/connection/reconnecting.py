@@ -1,20 +1,19 @@
-"""One shared connection over its whole life: the present link, the queue in front of it, reconnects.
+"""A shared connection that outlives its sockets: the queue in front of it, outages, reconnects.
 
-Everything that decides is synchronous: a command either goes to the link at once, or into a FIFO
-queue in front of it. The queue is what makes back-pressure (the link is full) and short outages
-(there is no link) look the same to the caller: the command waits its turn, with a deadline.
+All decisions are synchronous: a command either goes to the present `PipelinedConnection` at once, or
+into a FIFO queue in front of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from redis.exceptions import AuthenticationError, RedisError
 
+from ws_core import backoff
 from ws_pool._core.background import cancel_and_wait
 from ws_pool._core.statistics import HistogramBuilder
 from ws_pool._redis.connection.cancelled import CancelledKeys
@@ -30,32 +29,17 @@ from ws_pool.errors import ClosedError, WsError
 __all__ = ("ReconnectingConnection",)
 
 _logger: Final = logging.getLogger("ws_pool.redis")
-_SWEEP_PAUSE: Final = 0.01  # seconds between two searches of a full queue for those who have gone
+_REMOVAL_PAUSE: Final = 0.01  # seconds between two searches of a full queue for cancelled commands
 
 
 class ReconnectingConnection:
-    """
-    A shared connection that comes back by itself.
-
-    Args:
-        name: The pool's name, for messages.
-        resolve: Gives the endpoint for the next connect.
-        packer: Packs greetings.
-        limits: Bounds.
-        encoding: To decode replies with, or None to leave them bytes.
-        errors: What to do with bytes that can't be decoded.
-        on_push: Gets RESP3 push messages.
-        on_up: Called with each new link before anybody may use it.
-        on_down: Called with each lost link.
-        jitter: Gives random numbers between 0 and 1.
-        several: Whether there are other lanes to the same server.
-    """
+    """A shared connection that comes back by itself."""
 
     def __init__(  # noqa: PLR0913 - made in two places only, always by name
         self,
         name: str,
         resolve: Callable[[], Awaitable[Endpoint]],
-        packer: CommandEncoder,
+        encoder: CommandEncoder,
         limits: Limits,
         *,
         encoding: str | None = None,
@@ -63,35 +47,33 @@ class ReconnectingConnection:
         on_push: Callable[[list[Any]], None] = lambda _: None,
         on_up: Callable[[PipelinedConnection], None] = lambda _: None,
         on_down: Callable[[PipelinedConnection], None] = lambda _: None,
-        jitter: Callable[[], float] = random.random,
         several: bool = False,
     ) -> None:
         self._name = name
         self._resolve = resolve
-        self._packer = packer
+        self._encoder = encoder
         self._limits = limits
         self._encoding = encoding
         self._errors = errors
         self._on_push = on_push
         self._on_up = on_up
         self._on_down = on_down
-        self._jitter = jitter
-        self._abandoned = CancelledKeys(packer.encode) if several else None
+        self._cancelled_keys = CancelledKeys(encoder.encode) if several else None
 
         self._loop = asyncio.get_running_loop()
-        self.link: PipelinedConnection = (
-            self._new_link()
-        )  # never None: a link that is not open refuses by its limit of 0
-        self.link.closed = True
+        # Never None: a connection that is not open has a limit of 0, which sends commands to the queue.
+        # So the hot path needs no test for an outage.
+        self.connection: PipelinedConnection = self._new_connection()
+        self.connection.closed = True
         self._up = False
         self._closed = False
         self._down_since = self._up_since = self._loop.time()
-        self._greeted = 0  # replies to the greeting of the present link
-        self._fruitless = 0  # links in a row that were lost at once, and had served nobody
+        self._handshake_replies = 0  # replies to the handshake of the present connection
+        self._fruitless = 0  # connections in a row that were lost before they served a command
         self._reason = "not connected yet"
         self._queue = CommandQueue(limits.max_queue, limits.max_bytes)
-        self._low_water = QueuePressure(limits.max_queue)
-        self._sweep_at = 0.0  # not before, because it takes as long as the queue is
+        self._pressure = QueuePressure(limits.max_queue)
+        self._next_removal = 0.0  # a time, not before: removing takes as long as the queue
         self._timer: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._endpoint: Endpoint | None = None
@@ -100,42 +82,32 @@ class ReconnectingConnection:
         self._idle: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<ReconnectingConnection {self._name!r} {self._endpoint}: {self.link!r}>"
+        return f"<ReconnectingConnection {self._name!r} {self._endpoint}: {self.connection!r}>"
 
     @property
     def connected(self) -> bool:
-        """Whether there is a link."""
+        """Whether there is an open connection."""
         return self._up
 
     @property
     def endpoint(self) -> Endpoint | None:
-        """Where the last link went to."""
+        """Where the last connection went to."""
         return self._endpoint
 
     async def start(self) -> None:
-        """
-        Open the first link.
-
-        Raises:
-            UnavailableError: The server can't be reached or refused the greeting.
-        """
+        """Open the first connection."""
         try:
             await self._connect()
         except (OSError, TimeoutError, RedisError, ConnectionLost, WsError) as error:
             raise self._unavailable(_why(error)) from error
 
     def start_soon(self) -> None:
-        """Open the first link in the background; commands wait for it as in an outage."""
+        """Open the first connection in the background; commands wait for it as in an outage."""
         self._down_since = self._loop.time()
         self._reconnect()
 
     async def close(self, *, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - how long to wait for others, not for the caller
-        """
-        Take no more commands, wait for the replies that are due, and close.
-
-        Args:
-            timeout: Seconds to wait for replies; what is still due then gets `MaybeExecuted`.
-        """
+        """Refuse new commands, fail queued ones, wait for pending replies, and close."""
         if self._closed:
             return
 
@@ -145,32 +117,30 @@ class ReconnectingConnection:
         if self._connecting is not None:
             await cancel_and_wait(self._connecting)
 
-        link = self.link
-        link.limit = 0
+        connection = self.connection
+        connection.limit = 0
 
-        if link.pending and not link.closed:
+        if connection.pending and not connection.closed:
             self._idle = self._loop.create_future()
 
             try:
                 async with asyncio.timeout(timeout):
                     await self._idle
             except TimeoutError:
-                _logger.warning("redis pool %r closed with %d replies due", self._name, len(link.pending))
+                _logger.warning(
+                    "redis pool %r closed with %d commands still in flight",
+                    self._name,
+                    len(connection.pending),
+                )
             finally:
-                link.kill("the pool was closed")
+                connection.kill("the pool was closed")
         else:
-            link.kill("the pool was closed")
+            connection.kill("the pool was closed")
 
     # What senders call ------------------------------------------------------------------------
 
     def check_reachable(self) -> None:
-        """
-        Make sure that it is worth waiting for the server.
-
-        Raises:
-            ClosedError: The lane was closed.
-            UnavailableError: The server has been gone for too long.
-        """
+        """Raise when the pool was closed, or the server was away for more than ``outage_timeout``."""
         if self._closed:
             raise ClosedError(f"redis pool {self._name!r} is closed", pool=self._name)
 
@@ -178,135 +148,92 @@ class ReconnectingConnection:
             raise self._unavailable(self._reason)
 
     def check(self) -> None:
-        """
-        Make sure that another command may at least be queued.
-
-        Raises:
-            ClosedError: The lane was closed.
-            UnavailableError: The server has been gone for too long.
-            AcquireTimeout: The queue is full.
-        """
+        """Raise when another command could not even be queued."""
         self.check_reachable()
 
-        if self._queue.full and not self.link.limit:
+        if self._queue.full and not self.connection.limit:
             now = self._loop.time()
 
-            if now >= self._sweep_at:
-                self._queue.sweep()
-                self._sweep_at = now + _SWEEP_PAUSE
+            if now >= self._next_removal:
+                self._queue.remove_cancelled()
+                self._next_removal = now + _REMOVAL_PAUSE
 
             if self._queue.full:
                 self._timeouts += 1
                 raise self._no_room("its queue is full")
 
-    def submit(self, slot: PendingReply, data: bytes, *, count: int = 1, raw: bool = False) -> None:
-        """
-        Send commands, or queue them when the link is full or gone.
+    def submit(self, reply: PendingReply, data: bytes, *, count: int = 1, raw: bool = False) -> None:
+        """Send commands, or queue them when the connection is full or lost."""
+        connection = self.connection
 
-        Args:
-            slot: Gets the replies, or the error.
-            data: Bytes of the commands.
-            count: How many commands the bytes hold.
-            raw: Leave the reply bytes.
-        """
-        link = self.link
-
-        if len(link.pending) + count <= link.limit or (link.limit and not link.pending):
-            self._send(link, slot, data, count, raw=raw)
+        if len(connection.pending) + count <= connection.limit or (
+            connection.limit and not connection.pending
+        ):
+            self._send(connection, reply, data, count, raw=raw)
         else:
-            self._enqueue(slot, data, count, raw=raw)
+            self._enqueue(reply, data, count, raw=raw)
 
-    def abandon(self, *commands: Sequence[Any]) -> None:
-        """
-        Hear that commands were cancelled that may be under way; see `must_follow`.
-
-        Args:
-            *commands: The commands.
-        """
-        if self._abandoned is not None:
-            self._abandoned.add(self.link, commands)
+    def note_cancelled(self, *commands: Sequence[Any]) -> None:
+        """Note that commands were cancelled which may be in flight; see `must_follow`."""
+        if self._cancelled_keys is not None:
+            self._cancelled_keys.add(self.connection, commands)
 
     def must_follow(self, *commands: Sequence[Any]) -> bool:
-        """
-        Tell whether commands must take this lane, so that they don't overtake a cancelled one.
+        """Return whether commands must use this connection in order not to overtake a cancelled one."""
+        return self._cancelled_keys is not None and self._cancelled_keys.cover(self.connection, commands)
 
-        Args:
-            *commands: The commands.
-
-        Returns:
-            Whether they must; never when there is only one lane.
-        """
-        return self._abandoned is not None and self._abandoned.concern(self.link, commands)
-
-    def leave(self, host: str, port: int) -> bool:
-        """
-        Drop the present link unless it goes to an address.
-
-        Args:
-            host: Where it should go to.
-            port: Where it should go to.
-
-        Returns:
-            Whether it was dropped.
-        """
+    def drop_unless_at(self, host: str, port: int) -> bool:
+        """Close the present connection unless it goes to this address; return whether it was closed."""
         endpoint = self._endpoint
 
         if endpoint is None or not self._up or (endpoint.host, endpoint.port) == (host, port):
             return False
 
-        self.drop_link(f"the master is {host}:{port} now")
+        self.drop(f"the master is {host}:{port} now")
         return True
 
-    def drop_link(self, reason: str) -> None:
-        """
-        Drop the present link, so that another is opened.
-
-        Args:
-            reason: Why, for people.
-        """
+    def drop(self, reason: str) -> None:
+        """Close the present connection, so that another is opened."""
         if self._up:
-            self.link.kill(reason)
+            self.connection.kill(reason)
 
-    def send_back(self, reason: str) -> None:
-        """
-        Give up what is queued as unsent, so that its senders take it elsewhere.
-
-        Args:
-            reason: Why, for people.
-        """
+    def return_queued(self, reason: str) -> None:
+        """Fail all queued commands as unsent, so that their senders try another node."""
         self._fail_queue(lambda: ConnectionLost(reason, sent=False))
 
-    # What the link calls ----------------------------------------------------------------------
+    # What the connection calls ----------------------------------------------------------------
 
-    def link_has_room(self, link: PipelinedConnection) -> None:
-        """Let the queue on, first come first served."""
-        if link is not self.link or not self._up:
+    def on_room(self, connection: PipelinedConnection) -> None:
+        """Send queued commands as far as there is room, first in, first out."""
+        if connection is not self.connection or not self._up:
             return
 
         if self._closed:
-            if not link.pending and self._idle is not None and not self._idle.done():
+            if not connection.pending and self._idle is not None and not self._idle.done():
                 self._idle.set_result(None)
             return
 
+        # As long as a command is queued, the connection's limit stays 0: a new command then goes to the
+        # queue as well, even if there is room by now, and does not overtake those that came before.
         queue = self._queue
 
-        while (waiting := queue.head()) is not None and link.has_room(waiting.count):
+        while (queued := queue.head()) is not None and connection.has_room(queued.count):
             queue.popleft()
-            self._wait_times.record(max(0.0, self._loop.time() - waiting.since))
-            self._send(link, waiting.slot, waiting.data, waiting.count, raw=waiting.raw)
+            self._wait_times.record(max(0.0, self._loop.time() - queued.since))
+            self._send(connection, queued.reply, queued.data, queued.count, raw=queued.raw)
 
-        link.open(full=len(queue) > 0)
+        connection.open(full=len(queue) > 0)
 
-    def link_lost(self, link: PipelinedConnection, reason: str) -> None:
-        """Open another link."""
-        if link is not self.link or not self._up:
+    def on_loss(self, connection: PipelinedConnection, reason: str) -> None:
+        """Reconnect, and let queued commands wait for that."""
+        if connection is not self.connection or not self._up:
             return
 
         self._up = False
         self._losses += 1
-        self._past_commands += link.answered
-        self._past_dropped += link.dropped
-        self._on_down(link)
+        self._past_commands += connection.answered
+        self._past_dropped += connection.dropped
+        self._on_down(connection)
 
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
@@ -315,41 +242,52 @@ class ReconnectingConnection:
             return
 
         self._down_since = self._loop.time()
-        served = link.answered > self._greeted or self._down_since - self._up_since >= self._limits.backoff[1]
+        # A server that accepts and closes at once (a proxy without a backend, maxclients) is not hammered:
+        # only a connection that has served a command, or lived for a while, is replaced without a pause.
+        served = (
+            connection.answered > self._handshake_replies
+            or self._down_since - self._up_since >= self._limits.backoff[1]
+        )
         self._fruitless = 0 if served else self._fruitless + 1
         self._reason = reason
         _logger.warning("redis pool %r lost its connection to %s: %s", self._name, self._endpoint, reason)
-        self._queue.hasten(self._down_since + self._limits.outage_timeout)
+        self._queue.shorten_deadlines(self._down_since + self._limits.outage_timeout)
         self._set_timer()
         self._reconnect()
 
-    def link_pushed(self, link: PipelinedConnection, message: list[Any]) -> None:
-        """Hand a push message on."""
-        if link is self.link:
+    def on_push(self, connection: PipelinedConnection, message: list[Any]) -> None:
+        """Pass a push message on."""
+        if connection is self.connection:
             self._on_push(message)
 
     # Inside -----------------------------------------------------------------------------------
 
     @staticmethod
-    def _send(link: PipelinedConnection, slot: PendingReply, data: bytes, count: int, *, raw: bool) -> None:
+    def _send(
+        connection: PipelinedConnection, reply: PendingReply, data: bytes, count: int, *, raw: bool
+    ) -> None:
         if raw:
-            link.send_raw(slot, data)
+            connection.send_raw(reply, data)
         elif count == 1:
-            link.send(slot, data)
+            connection.send(reply, data)
         else:
-            link.send_many(slot, count, data)
+            connection.send_many(reply, count, data)
 
-    def _enqueue(self, slot: PendingReply, data: bytes, count: int, *, raw: bool) -> None:
+    def _enqueue(self, reply: PendingReply, data: bytes, count: int, *, raw: bool) -> None:
+        # One queue for two reasons to wait, so that both look the same to a caller: the connection is
+        # full (the command waits for room, at most queue_timeout), or there is none (it waits for a
+        # reconnect, until outage_timeout has passed since the loss). A queued command was never sent: it
+        # may be cancelled, fail or go to another node without any doubt about its execution.
         self.check()
         limits, now = self._limits, self._loop.time()
         deadline = now + limits.queue_timeout if self._up else self._down_since + limits.outage_timeout
-        self._queue.append(QueuedCommand(slot, data, count, raw, now, deadline))
-        self.link.limit = 0
+        self._queue.append(QueuedCommand(reply, data, count, raw, now, deadline))
+        self.connection.limit = 0
 
         if self._timer is None:
             self._set_timer()
 
-        if self._low_water.due(len(self._queue), now=now):
+        if self._pressure.due(len(self._queue), now=now):
             _logger.warning(
                 "redis pool %r is nearly exhausted: %d of %d commands queued before its shared connection",
                 self._name,
@@ -365,52 +303,52 @@ class ReconnectingConnection:
         self._timer = None if deadline is None else self._loop.call_at(deadline, self._expire)
 
     def _expire(self) -> None:
-        """Fail those whose deadline has come."""
+        """Fail the queued commands whose deadline has come."""
         self._timer = None
 
-        for waiting in self._queue.expire(self._loop.time()):
+        for queued in self._queue.expire(self._loop.time()):
             if self._up:
                 self._timeouts += 1
-                waiting.slot.set_exception(self._no_room(f"waited {self._limits.queue_timeout:g} s"))
+                queued.reply.set_exception(self._no_room(f"waited {self._limits.queue_timeout:g} s"))
             else:
-                waiting.slot.set_exception(self._unavailable(self._reason))
+                queued.reply.set_exception(self._unavailable(self._reason))
 
         self._set_timer()
 
         if self._up and not len(self._queue):
-            self.link.open()
+            self.connection.open()
 
     def _fail_queue(self, error: Callable[[], Exception]) -> None:
-        for waiting in self._queue.drain():
-            waiting.slot.set_exception(error())
+        for queued in self._queue.drain():
+            queued.reply.set_exception(error())
 
         self._set_timer()
 
-    def _new_link(self) -> PipelinedConnection:
+    def _new_connection(self) -> PipelinedConnection:
         return PipelinedConnection(self, self._limits, encoding=self._encoding, errors=self._errors)
 
     async def _connect(self) -> None:
-        link, began = self._new_link(), self._loop.time()
+        connection, began = self._new_connection(), self._loop.time()
         self._endpoint = await self._resolve()
-        await connect(self._endpoint, link, self._packer, timeout=self._limits.connect_timeout)
+        await connect(self._endpoint, connection, self._encoder, timeout=self._limits.connect_timeout)
 
-        if link.closed:
-            raise ConnectionLost("the connection was lost right after the greeting", sent=False)
+        if connection.closed:
+            raise ConnectionLost("the connection was lost right after the handshake", sent=False)
 
         if self._closed:
-            link.kill("the pool was closed")
+            connection.kill("the pool was closed")
             raise ConnectionLost("the pool was closed meanwhile", sent=False)
 
-        self._on_up(link)
-        self.link = link
+        self._on_up(connection)
+        self.connection = connection
         self._up = True
         self._up_since = self._loop.time()
-        self._greeted = link.answered
+        self._handshake_replies = connection.answered
         self._connects += 1
         self._create_times.record(self._up_since - began)
         self._reason = ""
-        self.link_has_room(link)
-        self._queue.postpone(self._up_since + self._limits.queue_timeout)  # the rest waits for room
+        self.on_room(connection)
+        self._queue.extend_deadlines(self._up_since + self._limits.queue_timeout)  # the others wait for room
 
     def _reconnect(self) -> None:
         self._connecting = self._loop.create_task(self._keep_connecting(), name=f"ws-pool redis {self._name}")
@@ -420,7 +358,7 @@ class ReconnectingConnection:
 
         while not self._closed:
             if failures:
-                await asyncio.sleep(self._pause(failures))
+                await asyncio.sleep(backoff.delay(failures, *self._limits.backoff))
 
             try:
                 await self._connect()
@@ -435,11 +373,6 @@ class ReconnectingConnection:
 
             failures += 1
 
-    def _pause(self, failures: int) -> float:
-        """Give the seconds until the next attempt: doubled with each, with up to half of them left out."""
-        shortest, longest = self._limits.backoff
-        return min(longest, shortest * 2.0 ** min(failures - 1, 30)) * (0.5 + 0.5 * self._jitter())
-
     def _unavailable(self, reason: str) -> UnavailableError:
         where = f" at {self._endpoint}" if self._endpoint is not None else ""
         return UnavailableError(
@@ -449,28 +382,28 @@ class ReconnectingConnection:
         )
 
     def _no_room(self, what: str) -> AcquireTimeout:
-        line, queued = len(self.link.pending), len(self._queue)
+        pending, queued = len(self.connection.pending), len(self._queue)
         return AcquireTimeout(
             f"redis pool {self._name!r} has no room for another command"
-            f" ({what}; {line} in line, {queued} queued): call less at once, or raise max_pending",
+            f" ({what}; {pending} pending, {queued} queued): call less at once, or raise max_pending",
             pool=self._name,
-            in_line=line,
+            pending=pending,
             queued=queued,
         )
 
     def statistics(self) -> ConnectionStatistics:
-        """Freeze the present state."""
-        link = self.link
-        live = 0 if link.closed else 1
+        """Return a frozen snapshot."""
+        connection = self.connection
+        live = 0 if connection.closed else 1
         return ConnectionStatistics(
             endpoint=str(self._endpoint or ""),
             connected=self._up,
-            in_line=len(link.pending),
-            in_flight=link.in_flight,
+            in_line=len(connection.pending),
+            in_flight=connection.in_flight,
             queued=len(self._queue),
-            bytes_in_line=link.heavy + self._queue.bytes,
-            commands=self._past_commands + link.answered * live,
-            dropped=self._past_dropped + link.dropped * live,
+            bytes_in_line=connection.heavy + self._queue.bytes,
+            commands=self._past_commands + connection.answered * live,
+            dropped=self._past_dropped + connection.dropped * live,
             connects=self._connects,
             losses=self._losses,
             down="" if self._up else self._reason,

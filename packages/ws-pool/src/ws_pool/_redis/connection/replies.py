@@ -1,4 +1,4 @@
-"""Where replies go: one slot in line for each command that was sent. Pure."""
+"""Pending replies: one entry for each command that was sent. Pure."""
 
 from __future__ import annotations
 
@@ -15,24 +15,18 @@ class PendingReply(Protocol):
     """Where a reply goes; an `asyncio.Future` is one."""
 
     def done(self) -> bool:
-        """Tell whether nobody waits any more."""
+        """Return whether the caller was cancelled, or has its reply."""
         ...
 
     def set_result(self, result: Any, /) -> None:  # Any: whatever a server may reply
-        """Take the reply; raises InvalidStateError when nobody waits any more."""
+        """Take the reply; raise InvalidStateError when the caller was cancelled."""
 
     def set_exception(self, exception: BaseException, /) -> None:
         """Take the server's error, or ours when there will be no reply."""
 
 
 class BatchReply:
-    """
-    One slot for several commands that were written as one piece.
-
-    Args:
-        future: Gets the list of all replies, errors among them.
-        count: How many replies to wait for.
-    """
+    """One pending reply for several commands that were written as one piece."""
 
     __slots__ = ("_count", "_future", "_replies")
 
@@ -42,7 +36,7 @@ class BatchReply:
         self._replies: list[Any] = []
 
     def done(self) -> bool:
-        """Tell whether nobody waits any more."""
+        """Return whether the caller was cancelled, or has all replies."""
         return self._future.done()
 
     def set_result(self, result: Any, /) -> None:
@@ -54,7 +48,7 @@ class BatchReply:
             self._future.set_result(replies)
 
     def set_exception(self, exception: BaseException, /) -> None:
-        """Take the next reply, an error; what is no reply ends the whole batch."""
+        """Take an error of the server as the next reply; any other error ends the whole batch."""
         if not isinstance(exception, ConnectionLost | WsError):
             self.set_result(exception)
         elif not self._future.done():

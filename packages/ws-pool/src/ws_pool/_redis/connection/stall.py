@@ -1,4 +1,4 @@
-"""Telling a server that is silent because it is busy taking what is written to it from one that is gone."""
+"""How a server that is busy with a large upload is distinguished from one that is gone."""
 
 from __future__ import annotations
 
@@ -20,60 +20,39 @@ class StallDetector:
     """
     Decides when the oldest reply is overdue. Pure.
 
-    Args:
-        timeout: Seconds without a reply, and without any byte taken, after which it is.
+    A server that is silent because it takes a large upload is alive: taken bytes count as a sign of life.
 
     Example:
-        >>> progress = StallDetector(5.0)
-        >>> progress.due(10.0, sent=0.0, received=0.0, handed=100, waiting=80)  # it takes an upload
+        >>> stall = StallDetector(5.0)
+        >>> stall.due(10.0, sent=0.0, received=0.0, written=100, unsent=80)  # it takes an upload
         15.0
-        >>> progress.due(15.0, sent=0.0, received=0.0, handed=100, waiting=0)  # it has taken the rest
+        >>> stall.due(15.0, sent=0.0, received=0.0, written=100, unsent=0)  # it has taken the rest
         20.0
-        >>> progress.due(20.0, sent=0.0, received=0.0, handed=100, waiting=0)  # and says nothing
+        >>> stall.due(20.0, sent=0.0, received=0.0, written=100, unsent=0)  # and is silent
         20.0
     """
 
-    __slots__ = ("_gone", "_timeout", "_waiting", "left")
+    __slots__ = ("_taken", "_timeout", "_unsent", "progressed")
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._gone = 0  # bytes that had reached the other side when this was last asked
-        self._waiting = 0  # those that had not
-        self.left = 0.0  # when some were last seen on their way
+        self._taken = 0  # bytes that had reached the other side at the last call
+        self._unsent = 0  # bytes that had not
+        self.progressed = 0.0  # when taken last grew
 
-    def due(self, now: float, *, sent: float, received: float, handed: int, waiting: int) -> float:
-        """
-        Tell when the oldest reply is overdue, unless something happens until then.
+    def due(self, now: float, *, sent: float, received: float, written: int, unsent: int) -> float:
+        """Return the time at which the oldest reply is overdue, unless something happens before."""
+        taken = written - unsent
 
-        Args:
-            now: The time.
-            sent: When its command was written.
-            received: When anything was last received.
-            handed: Bytes that were written so far.
-            waiting: Those of them that have not reached the other side.
+        if taken > self._taken and (unsent or self._unsent):  # small writes only reach this machine's buffer
+            self.progressed = now
 
-        Returns:
-            The time; it is overdue when that has come.
-        """
-        gone = handed - waiting
-
-        if gone > self._gone and (waiting or self._waiting):  # small ones only reach the system there
-            self.left = now
-
-        self._gone, self._waiting = gone, waiting
-        return max(sent, received, self.left) + self._timeout
+        self._taken, self._unsent = taken, unsent
+        return max(sent, received, self.progressed) + self._timeout
 
 
 def unacknowledged(transport: asyncio.Transport) -> int:
-    """
-    Ask the system how much it still has to send.
-
-    Args:
-        transport: A connection's.
-
-    Returns:
-        Bytes that the other side has not acknowledged; 0 where the system does not tell.
-    """
+    """Return how many bytes the other side has not acknowledged; 0 where the system does not report it."""
     sock = transport.get_extra_info("socket")
 
     if sock is None or _TIOCOUTQ is None:

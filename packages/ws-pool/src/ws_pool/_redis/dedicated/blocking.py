@@ -15,7 +15,7 @@ from typing import Any, Final
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
-from ws_pool._redis.commands.table import canonical, split
+from ws_pool._redis.commands.command import Command
 from ws_pool._redis.errors import ConnectionLost
 from ws_pool.errors import WsError
 
@@ -31,46 +31,36 @@ end
 """
 _FIRST_PAUSE: Final = 0.002
 
-Ask = Callable[[Sequence[Any]], Awaitable[Any]]
+Request = Callable[[Sequence[Any]], Awaitable[Any]]
 
 
 async def cancel_blocking(
-    connection: AbstractConnection, args: Sequence[Any], client_id: int, ask: Ask, first: Awaitable[Any]
+    connection: AbstractConnection,
+    command: Command,
+    client_id: int,
+    request: Request,
+    first: Awaitable[Any],
 ) -> bool:
-    """
-    End a blocking command and undo what it did.
-
-    Args:
-        connection: Where it was sent; its reply was not read.
-        args: The command.
-        client_id: The connection's id at the server.
-        ask: Sends a command over another connection.
-        first: The reply to the first CLIENT UNBLOCK, which was sent already.
-
-    Returns:
-        Whether the connection may be used again: a CLIENT UNBLOCK whose reply was lost may come later,
-        and would end what another task waits for.
-
-    Raises:
-        RedisError: The connection or the server was lost; then there is nothing to undo, or no way to.
-    """
+    """End a blocking command and undo what it did."""
     reading = asyncio.ensure_future(
         connection.read_response(disable_decoding=True, disconnect_on_error=False)
     )
     pause, lost = _FIRST_PAUSE, False
-    asked = first
+    unblocking = first
 
     try:
         while True:
             try:
-                await asked
+                await unblocking
             except ConnectionLost as error:  # it is asked again, over another connection
                 lost |= error.sent
 
             if (await asyncio.wait([reading], timeout=pause))[0]:
                 break
 
-            asked = ask(("CLIENT", "UNBLOCK", client_id))  # the command may have come after the last one
+            unblocking = request(
+                ("CLIENT", "UNBLOCK", client_id)
+            )  # the command may have come after the last one
             pause = min(0.1, pause * 2)
 
         try:
@@ -80,46 +70,44 @@ async def cancel_blocking(
     finally:
         reading.cancel()
 
-    undo = undo_of(args, reply)
+    undo = undo_of(command, reply)
 
     while undo is not None:
         try:
-            await ask(undo)
+            await request(undo)
         except ConnectionLost as error:
             if not error.sent:
                 continue
 
-            name = canonical(args)
-            _logger.exception("a cancelled %s has taken %r, which may not have been put back", name, reply)
+            _logger.exception(
+                "a cancelled %s has taken %r, which may not have been put back", command.name, reply
+            )
         except (RedisError, WsError):
-            _logger.exception("a cancelled %s has taken %r, which cannot be put back", canonical(args), reply)
+            _logger.exception("a cancelled %s has taken %r, which cannot be put back", command.name, reply)
 
         break
 
     return not lost
 
 
-def undo_of(args: Sequence[Any], reply: Any) -> tuple[Any, ...] | None:
+def undo_of(command: Command, reply: Any) -> tuple[Any, ...] | None:
     """
     Find the command that undoes a blocking command.
 
-    Args:
-        args: The blocking command.
-        reply: Its reply, as bytes.
-
-    Returns:
-        The command, or None when nothing was taken, or when what was taken stays pending anyway.
-
     Example:
-        >>> undo_of(("BLPOP", "queue", 0), [b"queue", b"item"])
+        >>> undo_of(Command(("BLPOP", "queue", 0)), [b"queue", b"item"])
         ('LPUSH', b'queue', b'item')
     """
-    undo = _UNDO.get(canonical(args))
-    return None if reply is None or undo is None else undo(split(args), reply)
+    undo = _UNDO.get(command.name)
+    return None if reply is None or undo is None else undo(command.words, reply)
 
 
-def _pushed(args: Sequence[Any], reply: Any) -> tuple[Any, ...]:
-    return ("LPUSH" if canonical(args) == "BLPOP" else "RPUSH", *reply)
+def _pushed_left(_: Sequence[Any], reply: Any) -> tuple[Any, ...]:
+    return ("LPUSH", *reply)
+
+
+def _pushed_right(_: Sequence[Any], reply: Any) -> tuple[Any, ...]:
+    return ("RPUSH", *reply)
 
 
 def _pushed_many(args: Sequence[Any], reply: Any) -> tuple[Any, ...]:
@@ -147,8 +135,8 @@ def _moved_right(args: Sequence[Any], reply: Any) -> tuple[Any, ...]:
 
 
 _UNDO: Final[dict[str, Callable[[Sequence[Any], Any], tuple[Any, ...]]]] = {
-    "BLPOP": _pushed,
-    "BRPOP": _pushed,
+    "BLPOP": _pushed_left,
+    "BRPOP": _pushed_right,
     "BLMPOP": _pushed_many,
     "BZPOPMIN": _added,
     "BZPOPMAX": _added,

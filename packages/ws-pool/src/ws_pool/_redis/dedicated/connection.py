@@ -1,4 +1,4 @@
-"""redis-py's own connections, with what we remember about each, such as whose session is on it."""
+"""redis-py's own connections, with what we remember about each, such as whether its session was changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 
-from ws_pool._redis.commands.table import Route, routing_of
+from ws_pool._redis.commands.command import Command
+from ws_pool._redis.commands.table import Route
 from ws_pool._redis.connection.endpoint import Endpoint, resolve_credentials
 from ws_pool._redis.errors import UnavailableError
 
@@ -26,49 +27,35 @@ _WATCHED: Final = frozenset({"WATCH", "UNWATCH", "MULTI", "EXEC", "DISCARD"})
 class ConnectionState:
     """What we remember about a connection of redis-py."""
 
-    clean = True
-    """Whether the last user left nothing behind: all replies read, session untouched."""
-
-    client_id = 0
-    """The connection's id at the server; 0 where that may not be asked."""
-
-    spoiled = False
-    """Whether the session was changed, so that the connection must be closed after use."""
-
-    retired = False
-    """Whether its pool was closed; redis-py's PubSub would connect again, and nobody would close that."""
-
-    alone = False
-    """Whether somebody's session is on it, which would be another one after it had connected again."""
+    clean = True  # all replies were read, so that the next reply is the next command's
+    client_id = 0  # the connection's id at the server; 0 where CLIENT ID is forbidden
+    session_changed = False  # it must be closed after use
+    retired = False  # its pool was closed; a PubSub of redis-py would open it again, and nobody close it
+    exclusive = False  # a client's session is on it, which would not survive a reconnect
 
     def refuse_to_connect(self) -> None:
-        """
-        Refuse to connect again, when nobody may.
-
-        Raises:
-            redis.exceptions.ConnectionError: The pool was closed, or a session was lost.
-        """
+        """Raise when redis-py must not open this connection again."""
         if self.retired:
             raise driver.ConnectionError("the redis pool of this connection was closed")
 
-        if self.alone:
+        if self.exclusive:
             raise lost_session()
 
-    def note(self, args: Sequence[Any]) -> None:
-        """Note what a command does to the session, however it came here."""
-        self.spoiled |= routing_of(args) is Route.SESSION
+    def note_command(self, args: Sequence[Any]) -> None:
+        """Note whether a command changes the session, whoever sends it."""
+        self.session_changed |= Command(args).route is Route.SESSION
 
 
-class _Noting(ConnectionState, AbstractConnection):
+class _TrackedConnection(ConnectionState, AbstractConnection):
     """
-    Looks at all that redis-py's clients and pipelines send.
+    Notes what redis-py's clients and pipelines do to the session.
 
     redis-py's own WATCH, MULTI, EXEC and UNWATCH undo each other, so they leave nothing behind.
     """
 
     async def send_command(self, *args: Any, **options: Any) -> None:  # Any: redis-py's own signature
         if args[0] not in _WATCHED:
-            self.note(args)
+            self.note_command(args)
 
         await super().send_command(*args, **options)
 
@@ -77,12 +64,12 @@ class _Noting(ConnectionState, AbstractConnection):
         whole = bool(stack) and stack[0] == ("MULTI",) and stack[-1] == ("EXEC",)
 
         for command in stack[1:-1] if whole else stack:
-            self.note(command)
+            self.note_command(command)
 
         return super().pack_commands(stack)
 
 
-class _TcpConnection(_Noting, Connection):
+class _TcpConnection(_TrackedConnection, Connection):
     """A TCP connection, with a ready TLS context if any."""
 
     tls: ssl.SSLContext | None = None
@@ -100,7 +87,7 @@ class _TcpConnection(_Noting, Connection):
         return arguments
 
 
-class _UnixConnection(_Noting, UnixDomainSocketConnection):
+class _UnixConnection(_TrackedConnection, UnixDomainSocketConnection):
     """A unix socket connection."""
 
     async def _connect(self) -> None:
@@ -109,7 +96,7 @@ class _UnixConnection(_Noting, UnixDomainSocketConnection):
 
 
 class _Credentials(CredentialProvider):
-    """Asks an endpoint's callable, as the shared connection does."""
+    """Calls an endpoint's credentials, as the shared connection does."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -125,18 +112,7 @@ class _Credentials(CredentialProvider):
 def connection_options(
     *, encoding: str, errors: str, decode_responses: bool, protocol: int | None
 ) -> dict[str, Any]:  # Any: redis-py's keyword arguments
-    """
-    Give the options of redis-py's connections that don't depend on the server.
-
-    Args:
-        encoding: Of text.
-        errors: What to do with text that can't be encoded or decoded.
-        decode_responses: Whether replies are text.
-        protocol: RESP version as the user gave it; None lets redis-py choose.
-
-    Returns:
-        Keyword arguments.
-    """
+    """Return the options of redis-py's connections that don't depend on the server."""
     options: dict[str, Any] = {
         "encoding": encoding,
         "encoding_errors": errors,
@@ -157,17 +133,7 @@ def connection_options(
 
 
 def make_connection(endpoint: Endpoint, options: dict[str, Any], *, timeout: float) -> AbstractConnection:
-    """
-    Build a connection, not connected yet.
-
-    Args:
-        endpoint: Where to and how.
-        options: What `connection_options` gave.
-        timeout: Seconds for the connect.
-
-    Returns:
-        A connection that is also a `ConnectionState`.
-    """
+    """Build a connection, not connected yet."""
     common: dict[str, Any] = {**options, "db": endpoint.db, "client_name": endpoint.client_name}
 
     if endpoint.credentials is not None:
@@ -197,5 +163,5 @@ def lost_session() -> UnavailableError:
 
 
 def state_of(connection: AbstractConnection) -> ConnectionState:
-    """Give what is remembered about a connection that this module has made."""
+    """Return what is remembered about a connection that this module has made."""
     return cast("ConnectionState", connection)
