@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from tests.faults import FaultProxy
 from tests.servers import StartServer
@@ -224,8 +225,49 @@ class TestOutages:
 
             proxy.heal()
             await gap.next()
-            sender = RedisEventBus(other, "c")
-            assert await sender.publish("tag", 1) == 1
+
+            async with RedisEventBus(other, "c") as sender:
+                assert await sender.publish("tag", 1) == 2
+
+            assert await recorder.next() == ((1,), {})
+
+    async def test_a_gap_counts_from_the_last_sign_of_life(self, redis_server: RedisServer) -> None:
+        """A connection that is silent for 3 seconds makes a gap of 3 seconds, not of the reconnect."""
+        async with (
+            FaultProxy(redis_server.host, redis_server.port) as proxy,
+            RedisPool(url=proxy.url(redis_server.url)) as pool,
+            RedisEventBus(pool, "c", heartbeat=1.4) as bus,
+        ):
+            gap = Recorder()
+            bus.add_listener("gap", gap)
+            loop = asyncio.get_running_loop()
+            proxy.black_hole()
+            began = loop.time()
+
+            while bus.subscribed:  # noqa: ASYNC110 - until it is noticed
+                await asyncio.sleep(0.01)
+
+            noticed = loop.time() - began
+            proxy.heal()
+            _, kwargs = await gap.next()
+            assert noticed > 2.5
+            assert noticed <= kwargs["seconds"] <= loop.time() - began + 1.5
+
+    async def test_a_client_that_subscribes_again_by_itself_makes_a_gap(
+        self, redis_server: RedisServer
+    ) -> None:
+        """redis-py's own client reconnects without an error; the bus reports the gap all the same."""
+        async with (
+            FaultProxy(redis_server.host, redis_server.port) as proxy,
+            Redis.from_url(proxy.url(redis_server.url)) as client,
+            RedisEventBus(client, "c", heartbeat=0.1) as bus,
+        ):
+            gap, recorder = Recorder(), Recorder()
+            bus.add_listener("gap", gap)
+            bus.add_listener("tag", recorder)
+            proxy.cut()
+            await gap.next()
+            await bus.publish("tag", 1)
             assert await recorder.next() == ((1,), {})
 
     async def test_an_idle_bus_stays_subscribed(self, redis_url: str) -> None:
@@ -277,14 +319,20 @@ class TestUse:
             with pytest.raises(UsageError, match="bus's own"):
                 await bus.publish("gap")
 
-            with pytest.raises(UsageError, match="JSON"):
-                await bus.publish("tag", object())
+            with pytest.raises(NotReadyError, match="is new: enter it with `async with`"):
+                await bus.publish("tag", 1)
 
             async with bus:
                 with pytest.raises(UsageError, match="started before"):
                     await bus.start()
 
+                with pytest.raises(UsageError, match="JSON"):
+                    await bus.publish("tag", object())
+
             await bus.close()
+
+            with pytest.raises(ClosedError):
+                await bus.publish("tag", 1)
 
     async def test_close_lets_listeners_finish(self, redis_url: str) -> None:
         """Closing waits for what is queued, but not for ever."""

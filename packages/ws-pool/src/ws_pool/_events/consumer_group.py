@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from redis import exceptions as driver
 from redis.asyncio import Redis
@@ -16,6 +16,7 @@ from ws_pool._events.source import RedisSource, repeating
 __all__ = (
     "FIELD",
     "ConsumerGroup",
+    "CountedEntry",
     "Entry",
     "entries_of",
     "order_of",
@@ -26,6 +27,9 @@ __all__ = (
 _PAGE: Final = 100  # messages of one look back
 _BLOCK: Final = 1000  # milliseconds to wait for what is new
 _RAW: Final = {NEVER_DECODE: True}  # one entry that is not text must not fail the whole reply
+
+_WAITING: Final = "waiting:"
+"""The names of consumers that are no process: each holds a tag's messages until somebody listens to it."""
 
 _FORGET: Final = """\
 local forgotten = 0
@@ -41,8 +45,20 @@ end
 return forgotten
 """
 
-Entry = tuple[str, str]
-"""A message's id and its text; empty for one that was deleted while it was pending."""
+Entry = tuple[str, str | None]
+"""A message's id and its text; None for one that was deleted while it was pending."""
+
+CountedEntry = tuple[str, str | None, int]
+"""The same, and how often the message was delivered, this time included."""
+
+
+class _Pending(NamedTuple):
+    """A message that was delivered and not acknowledged."""
+
+    id: str
+    consumer: str
+    idle: float  # seconds since the last delivery
+    delivered: int  # times
 
 
 class ConsumerGroup:
@@ -74,7 +90,7 @@ class ConsumerGroup:
         """Wait up to a second for messages that no consumer has, and take some."""
         return await self._read(">", count, "BLOCK", _BLOCK)
 
-    async def read_own(self, cursor: str) -> list[tuple[str, str, int]]:
+    async def read_own(self, cursor: str) -> list[CountedEntry]:
         """
         Read messages behind the cursor that are pending for this consumer, with their delivery counts.
 
@@ -86,29 +102,48 @@ class ConsumerGroup:
             return []
 
         pending = await self._pending(entries[0][0], entries[-1][0], _PAGE, self.consumer)
-        return [(entry_id, text, pending.get(entry_id, 2)) for entry_id, text in entries]
+        counts = {entry.id: entry.delivered for entry in pending}
+        return [(entry_id, text, counts.get(entry_id, 2)) for entry_id, text in entries]
 
-    async def claim(self, idle: float, cursor: str, count: int) -> tuple[str, list[Entry]]:
-        """Take over messages idle for some seconds; return the next cursor (``0-0`` ends) and them."""
-        reply = await self._execute(
-            "XAUTOCLAIM",
+    async def claim(self, idle: float, cursor: str, count: int) -> tuple[str, list[CountedEntry]]:
+        """Take over messages idle for some seconds; return the next cursor (empty at the end) and them."""
+        # Not XAUTOCLAIM, which would also take the messages that wait for a listener.
+        found = await self._pending(cursor, "+", _PAGE, idle=idle)
+        chosen = [entry for entry in found if not entry.consumer.startswith(_WAITING)][:count]
+
+        if len(chosen) == count:
+            return f"({chosen[-1].id}", await self._take(chosen, idle)
+
+        return f"({found[-1].id}" if len(found) == _PAGE else "", await self._take(chosen, idle)
+
+    async def leave_waiting(self, tag: str, entry_ids: Iterable[str], attempts: int) -> None:
+        """Leave messages to a consumer that listens to their tag, with the attempts made so far."""
+        # They stay pending, so that they cannot be lost, but under a name of their own: no process
+        # has them in hand, and a consumer with a listener for the tag finds them by it.
+        await self._execute(
+            "XCLAIM",
             self._stream,
             self._group,
-            self.consumer,
-            int(idle * 1000),
-            cursor,
-            "COUNT",
-            count,
-            parse_justid=False,
-            **_RAW,
+            f"{_WAITING}{tag}",
+            0,
+            *entry_ids,
+            "RETRYCOUNT",
+            attempts,
+            "JUSTID",
+            parse_justid=True,
         )
-        return text_of(reply[0]), [
-            (text_of(entry), payload_of(fields)) for entry, fields in reply[1] if fields
-        ]
 
-    async def times_delivered(self, entry_id: str) -> int:
-        """Return how often a message was delivered."""
-        return (await self._pending(entry_id, entry_id, 1)).get(entry_id, 1)
+    async def waiting_tags(self) -> list[str]:
+        """Return the tags with messages that wait for a listener."""
+        consumers = await self._pool.redis.xinfo_consumers(self._stream, self._group)
+        names = [text_of(consumer["name"]) for consumer in consumers if consumer["pending"]]
+        return [name.removeprefix(_WAITING) for name in names if name.startswith(_WAITING)]
+
+    async def take_waiting(self, tag: str, count: int, *, idle: float = 0.0) -> list[CountedEntry]:
+        """Take over a tag's messages that have waited for a listener, for some seconds at least."""
+        found = await self._pending("-", "+", count, f"{_WAITING}{tag}", idle=idle)
+        # Two consumers may look at once: the second finds that the messages are idle no longer.
+        return await self._take(found, min((entry.idle for entry in found), default=0.0))
 
     async def touch(self, entry_ids: Iterable[str]) -> None:
         """Reset the idle time of messages in hand, so that no other consumer claims them."""
@@ -181,16 +216,46 @@ class ConsumerGroup:
         )
         return [(text_of(entry_id), payload_of(fields)) for entry_id, fields in entries_of(reply)]
 
-    async def _pending(self, first: str, last: str, count: int, *consumer: str) -> dict[str, int]:
-        pending = await self._execute(
-            "XPENDING", self._stream, self._group, first, last, count, *consumer, parse_detail=True
+    async def _pending(
+        self, first: str, last: str, count: int, *consumer: str, idle: float = 0.0
+    ) -> list[_Pending]:
+        at_least = ("IDLE", int(idle * 1000)) if idle else ()
+        found = await self._execute(
+            "XPENDING",
+            self._stream,
+            self._group,
+            *at_least,
+            first,
+            last,
+            count,
+            *consumer,
+            parse_detail=True,
         )
-        return {text_of(entry["message_id"]): int(entry["times_delivered"]) for entry in pending}
+        return [
+            _Pending(
+                text_of(entry["message_id"]),
+                text_of(entry["consumer"]),
+                int(entry["time_since_delivered"]) / 1000,
+                int(entry["times_delivered"]),
+            )
+            for entry in found
+        ]
+
+    async def _take(self, pending: Sequence[_Pending], idle: float) -> list[CountedEntry]:
+        """Make this consumer the owner of pending messages that are still idle, and return them."""
+        if not pending:
+            return []
+
+        counts = {entry.id: entry.delivered + 1 for entry in pending}
+        reply = await self._execute(
+            "XCLAIM", self._stream, self._group, self.consumer, int(idle * 1000), *counts, **_RAW
+        )
+        entries = [(text_of(entry_id), payload_of(fields)) for entry_id, fields in reply if fields]
+        return [(entry_id, text, counts[entry_id]) for entry_id, text in entries]
 
 
 FIELD: Final = "event"
 """The field of a stream's entry that holds the event."""
-_FIELDS: Final = (FIELD, FIELD.encode())
 
 
 def entries_of(reply: Any) -> list[Any]:  # Any: a reply, whose shape depends on the protocol version
@@ -205,15 +270,15 @@ def entries_of(reply: Any) -> list[Any]:  # Any: a reply, whose shape depends on
     return found
 
 
-def payload_of(fields: Any) -> str:  # Any: a reply
-    """Return the event of an entry as text; empty when it is not text, or was deleted while pending."""
-    fields = fields or ()
-    items = fields.items() if isinstance(fields, Mapping) else zip(fields[::2], fields[1::2], strict=True)
+def payload_of(fields: Any) -> str | None:  # Any: a reply
+    """Return the event of an entry as text; None for an entry that was deleted while it was pending."""
+    if fields is None:
+        return None
 
-    try:
-        return next((text_of(value) for name, value in items if name in _FIELDS), "")
-    except UnicodeDecodeError:
-        return ""
+    items = fields.items() if isinstance(fields, Mapping) else zip(fields[::2], fields[1::2], strict=True)
+    found = {_shown(name): _shown(value) for name, value in items}
+    # A foreign entry is shown as a whole: it goes to the dead letters, where somebody may look at it.
+    return found.get(FIELD) or f"fields {found}"
 
 
 def order_of(entry_id: str) -> tuple[int, int]:
@@ -225,3 +290,8 @@ def order_of(entry_id: str) -> tuple[int, int]:
 def text_of(value: Any) -> str:  # Any: bytes or str
     """Return a reply as text, whether the client decodes or not."""
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _shown(value: Any) -> str:  # Any: bytes or str
+    """Return a field as text, also when it is not UTF-8."""
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)

@@ -11,7 +11,6 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from ws_pool._core.background import cancel_and_wait, is_cancelled
@@ -27,14 +26,22 @@ class ListenerTimeout(TimeoutError):  # noqa: N818 - named like AcquireTimeout
     """A listener took too long; whether it has done something is unknown."""
 
 
-@dataclass(slots=True)
 class Message:
-    """A message in hand: its id in the stream, and the event as text."""
+    """A message in hand: its id in the stream, the event as text (None if it was deleted), and its event."""
 
-    id: str
-    text: str
-    attempt: int  # which attempt the next one is, over all consumers
-    owed: bool  # whether listeners are called even if all attempts seem to be used up
+    __slots__ = ("attempt", "event", "id", "owed", "text")
+
+    def __init__(self, entry_id: str, text: str | None, attempt: int, *, owed: bool) -> None:
+        self.id = entry_id
+        self.text = text
+        self.event = None if text is None else load(text)
+        self.attempt = attempt  # which attempt the next one is, over all consumers
+        self.owed = owed  # whether listeners are called even if all attempts seem to be used up
+
+    @property
+    def tag(self) -> str:
+        """The event's tag; empty for a message that is not an event."""
+        return "" if self.event is None else self.event.tag
 
 
 class OrderedDispatcher:
@@ -49,8 +56,10 @@ class OrderedDispatcher:
         attempts: int,
         backoff: tuple[float, float],
         listener_timeout: float | None,
+        ignores: Callable[[str], bool],
         acknowledge: Callable[[Message], Awaitable[None]],
-        dead_letter: Callable[[Message, BaseException | None], Awaitable[None]],
+        leave_waiting: Callable[[Message], Awaitable[None]],
+        dead_letter: Callable[[Message, str], Awaitable[None]],
     ) -> None:
         self._stream = stream
         self._listeners = listeners
@@ -58,9 +67,11 @@ class OrderedDispatcher:
         self._attempts = attempts
         self._backoff = backoff
         self._listener_timeout = listener_timeout
+        self._ignores = ignores
         self._acknowledge = acknowledge
+        self._leave_waiting = leave_waiting
         self._dead_letter = dead_letter
-        self._queues: dict[str, deque[tuple[Message, Event]]] = {}
+        self._queues: dict[str, deque[Message]] = {}
         self._failing: set[str] = set()
         self._workers: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
@@ -89,14 +100,13 @@ class OrderedDispatcher:
             return
 
         self.in_hand[message.id] = message
-        event = load(message.text) or Event("", (), {})
-        queue = self._queues.get(event.tag)
+        queue = self._queues.get(message.tag)
 
         if queue is not None:
-            queue.append((message, event))
+            queue.append(message)
         else:
-            self._queues[event.tag] = deque([(message, event)])
-            worker = asyncio.get_running_loop().create_task(self._work(event.tag))
+            self._queues[message.tag] = deque([message])
+            worker = asyncio.get_running_loop().create_task(self._work(message.tag))
             self._workers.add(worker)
             worker.add_done_callback(self._workers.discard)
 
@@ -120,10 +130,10 @@ class OrderedDispatcher:
 
         try:
             while queue:
-                message, event = queue.popleft()
+                message = queue.popleft()
 
                 try:
-                    await self._deliver(message, event)
+                    await self._deliver(message)
                 except Exception:  # it stays pending, and is claimed again
                     _logger.exception("stream bus %r: cannot deal with message %s", self._stream, message.id)
                 finally:
@@ -133,15 +143,33 @@ class OrderedDispatcher:
         finally:
             del self._queues[tag]
 
-            for message, _ in queue:
+            for message in queue:
                 del self.in_hand[message.id]
 
             self._measure()
 
-    async def _deliver(self, message: Message, event: Event) -> None:
-        """Call the listeners until all have returned or the message is given up, then acknowledge it."""
-        waiting = list(self._listeners.get(event.tag, ()))
-        has_listener = bool(waiting)
+    async def _deliver(self, message: Message) -> None:
+        """Bring a message to its end: acknowledged, left for another consumer, or a dead letter."""
+        event = message.event
+
+        # Four cases. An entry that was deleted while it was pending has nothing to deliver.
+        if message.text is None:
+            await self._acknowledge(message)
+        # Something else than an event: no consumer will ever have a listener for it.
+        elif event is None:
+            await self._dead_letter(message, "it is not an event")
+        elif listeners := self._listeners.get(event.tag):
+            await self._call_all(list(listeners), message, event)
+        # The listener may come later, or another consumer of the group have it: an event is never
+        # acknowledged because nobody listens here, unless that was asked for.
+        elif self._ignores(event.tag):
+            self.unheard += 1
+            await self._acknowledge(message)
+        else:
+            await self._leave_waiting(message)
+
+    async def _call_all(self, waiting: list[Listener], message: Message, event: Event) -> None:
+        """Call listeners until all have returned or the message is given up."""
         error: BaseException | None = None
 
         while waiting and (message.owed or message.attempt <= self._attempts):
@@ -161,11 +189,11 @@ class OrderedDispatcher:
                     await asyncio.sleep(self._pause(message.attempt))
 
         if waiting:
-            await self._dead_letter(message, error)
+            reason = "given up after a crash" if error is None else f"{type(error).__name__}: {error}"
+            await self._dead_letter(message, reason)
             return
 
-        self.delivered += has_listener
-        self.unheard += not has_listener
+        self.delivered += 1
         await self._acknowledge(message)
 
     async def _call(

@@ -88,7 +88,12 @@ class RedisEventBus:
     """
 
     GAP: ClassVar[str] = "gap"
-    """The tag of the event after an interruption, with ``seconds`` and ``reason``."""
+    """
+    The tag of the event after an interruption, with ``seconds`` and ``reason``.
+
+    The seconds count from the last sign of life of the old subscription to the new one, so that
+    every event that was missed was published within them.
+    """
 
     def __init__(  # noqa: PLR0913 - options, keyword-only
         self,
@@ -119,6 +124,7 @@ class RedisEventBus:
         self._first: asyncio.Future[None] | None = None
         self._state = "new"
         self._subscribed = False
+        self._alive_at = 0.0  # the last sign of life of the subscription
         self._received = self._unknown = self._gaps = 0
 
     def __repr__(self) -> str:
@@ -175,10 +181,18 @@ class RedisEventBus:
 
         Raises:
             UsageError: JSON cannot hold it, or the tag is the bus's own.
+            NotReadyError: The bus was not started.
+            ClosedError: The bus was closed.
             MaybeExecuted: The connection was lost before the reply.
         """
         if tag == self.GAP:
             raise UsageError(f"the tag {tag!r} is the bus's own: choose another", tag=tag)
+
+        if self._state != "open":
+            # Events of a bus that nobody started go unnoticed on both sides: its own listeners get none.
+            error = ClosedError if self._state == "closed" else NotReadyError
+            message = f"event bus {self._channel!r} is {self._state}: enter it with `async with` to publish"
+            raise error(message, channel=self._channel)
 
         text = dump(Event(tag, args, kwargs))
         command = "SPUBLISH" if self._sharded else "PUBLISH"
@@ -241,7 +255,7 @@ class RedisEventBus:
 
     async def _run(self) -> None:
         """Keep the subscription: `start` raises its first failure, later ones only make gaps."""
-        lost_at, reason, pause = 0.0, "", 0.02
+        lost, reason, pause = False, "", 0.02
         first = self._first
         assert first is not None  # noqa: S101 - start() has made it
 
@@ -251,12 +265,14 @@ class RedisEventBus:
                     await self._subscribe(pubsub)
                     pause = 0.02
 
+                    # The gap began at the last sign of life, not when the loss was noticed: what was
+                    # published between the two is missing as well.
                     if not first.done():
                         first.set_result(None)
-                    elif lost_at:
-                        self._report_gap(time.monotonic() - lost_at, reason)
+                    elif lost:
+                        self._report_gap(time.monotonic() - self._alive_at, reason)
 
-                    lost_at = 0.0
+                    lost, self._alive_at = False, time.monotonic()
                     await self._receive(pubsub)
             except Exception as error:  # no message of other programs must end the bus
                 if not first.done():
@@ -272,8 +288,8 @@ class RedisEventBus:
                 if (cluster := cluster_of(self._pool.redis)) is not None:
                     cluster.topology.refresh_soon()
 
-                if not lost_at:
-                    lost_at, reason = time.monotonic(), str(error) or type(error).__name__
+                if not lost:
+                    lost, reason = True, str(error) or type(error).__name__
                     _logger.warning(
                         "event bus %r lost its subscription: %s",
                         self._channel,
@@ -338,10 +354,17 @@ class RedisEventBus:
                 continue
 
             pinged = False
+            kind = message["type"]
 
-            if message["type"] in {"message", "smessage"}:
+            # A client of redis-py subscribes again by itself, without an error.
+            if kind in {"subscribe", "ssubscribe"}:
+                self._report_gap(time.monotonic() - self._alive_at, "the connection was replaced")
+
+            self._alive_at = time.monotonic()
+
+            if kind in {"message", "smessage"}:
                 self._take(message["data"])
-            elif message["type"] == "sunsubscribe":
+            elif kind == "sunsubscribe":
                 raise driver.ConnectionError("the channel's slot has gone to another node")
 
     def _take(self, data: str | bytes) -> None:

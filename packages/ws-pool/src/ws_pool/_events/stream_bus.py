@@ -14,7 +14,7 @@ import os
 import random
 import socket
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -27,6 +27,7 @@ from ws_pool._events.consumer_group import ConsumerGroup
 from ws_pool._events.dispatcher import Message, OrderedDispatcher
 from ws_pool._events.listeners import Event, Listener
 from ws_pool._events.source import RedisSource, resolve_source
+from ws_pool._events.waiting import WaitingEvents
 from ws_pool.errors import ClosedError, UsageError, WsError
 
 __all__ = ("StreamBusStatistics", "StreamEventBus")
@@ -34,6 +35,7 @@ __all__ = ("StreamBusStatistics", "StreamEventBus")
 _logger: Final = logging.getLogger("ws_pool.events")
 _LEAVE_TIMEOUT: Final = 1.0  # seconds for the last command of a bus that closes
 _REMOVED_AFTER: Final = 10  # times claim_after that a consumer is idle before it is removed
+_WAITING_CHECK: Final = 1.0  # seconds between looks for events that wait for a listener
 _LOST: Final = (driver.RedisError, WsError, OSError, TimeoutError)
 
 
@@ -48,11 +50,12 @@ class StreamBusStatistics:
         consumer: This consumer's name.
         in_hand: Messages that were read and not acknowledged yet.
         delivered: Messages whose listeners have all returned.
-        unheard: Messages that nobody listens to here; they are acknowledged.
+        unheard: Messages of tags that are ignored; they are acknowledged.
         retried: Times a listener was called again after it had raised.
         overdue: Times a listener was cancelled because it took longer than ``listener_timeout``.
         claimed: Messages taken over from other consumers.
         dead: Messages moved to the dead-letter stream.
+        waiting: Messages left for a consumer of the group that listens to their tag.
     """
 
     stream: str
@@ -65,6 +68,7 @@ class StreamBusStatistics:
     overdue: int
     claimed: int
     dead: int
+    waiting: int = 0
 
 
 class StreamEventBus:
@@ -74,6 +78,10 @@ class StreamEventBus:
     Each group gets every event; within a group, one consumer gets it. Listeners must be ready for an
     event to come twice: after a crash it is delivered again. Events of one tag are delivered in
     order by each consumer, those of different tags side by side.
+
+    An event without a listener is not acknowledged: it waits, pending, until a listener for its tag
+    is added here or in another consumer of the group; after ``unheard_after`` seconds it is a dead
+    letter. Tags that a group does not need are named in ``ignore``.
 
     Args:
         pool: A `RedisPool`, or a client of ``redis.asyncio``.
@@ -93,6 +101,9 @@ class StreamEventBus:
         trim_every: Seconds between trimmings, which drop what every group has acknowledged, and
             consumers that were gone for long with nothing pending; None never trims.
         dead_letters: The stream for messages that were given up; ``<stream>:dead`` by default.
+        unheard_after: Seconds that an event waits for a listener before it is a dead letter; None for
+            ever.
+        ignore: Tags whose events are acknowledged where they have no listener; ``"*"`` for all tags.
 
     Example:
         ```python
@@ -123,6 +134,8 @@ class StreamEventBus:
         listener_timeout: float | None = None,
         trim_every: float | None = 60.0,
         dead_letters: str | None = None,
+        unheard_after: float | None = 300.0,
+        ignore: Iterable[str] = (),
     ) -> None:
         if not stream or not group:
             raise UsageError("a stream event bus needs the names of a stream and of a group")
@@ -138,6 +151,10 @@ class StreamEventBus:
             message = f"a stream event bus needs listener_timeout > 0, or None, not {listener_timeout}"
             raise UsageError(message, stream=stream)
 
+        if unheard_after is not None and unheard_after <= 0:
+            message = f"a stream event bus needs unheard_after > 0, or None, not {unheard_after}"
+            raise UsageError(message, stream=stream)
+
         source = resolve_source(pool)
         self._stream = stream
         self._group = group
@@ -148,6 +165,15 @@ class StreamEventBus:
         self._claim_after = claim_after
         self._trim_every = trim_every
         self._listeners: dict[str, list[Listener]] = {}
+        self._without_listener = WaitingEvents(
+            stream,
+            group,
+            self._member,
+            self._listeners,
+            ignored=(ignore,) if isinstance(ignore, str) else tuple(ignore),
+            expire_after=unheard_after,
+            check_every=min(_WAITING_CHECK, claim_after / 3),
+        )
         self._state = "new"
         self._tasks: list[asyncio.Task[None]] = []
         self._dispatcher = OrderedDispatcher(
@@ -157,9 +183,13 @@ class StreamEventBus:
             attempts=attempts,
             backoff=backoff,
             listener_timeout=listener_timeout,
+            ignores=self._without_listener.ignores,
             acknowledge=lambda message: self._through_outages(lambda: self._member.acknowledge(message.id)),
-            dead_letter=lambda message, error: self._through_outages(
-                lambda: self._dead_letter(message, error)
+            leave_waiting=lambda message: self._through_outages(
+                lambda: self._without_listener.leave([message])
+            ),
+            dead_letter=lambda message, reason: self._through_outages(
+                lambda: self._dead_letter(message, reason)
             ),
         )
         self._look_back = True
@@ -185,7 +215,7 @@ class StreamEventBus:
 
     def add_listener(self, tag: str, coro: Listener) -> None:
         """
-        Listen to a tag, from the next message on.
+        Listen to a tag. Events that wait for its first listener are delivered before newer ones.
 
         Args:
             tag: What kind of event.
@@ -196,6 +226,9 @@ class StreamEventBus:
 
         if coro not in listeners:
             listeners.append(coro)
+
+            if len(listeners) == 1:
+                self._without_listener.listener_added(tag)
 
     def remove_listener(self, tag: str, coro: Listener) -> bool:
         """
@@ -264,7 +297,12 @@ class StreamEventBus:
 
         self._state = "open"
         loop = asyncio.get_running_loop()
-        jobs: list[Callable[[], Awaitable[None]]] = [self._read, self._claim, self._stay_alive]
+        jobs: list[Callable[[], Awaitable[None]]] = [
+            self._read,
+            self._claim,
+            self._stay_alive,
+            lambda: self._without_listener.serve(self._dispatcher),
+        ]
 
         if self._trim_every is not None:
             jobs.append(self._trim)
@@ -313,7 +351,8 @@ class StreamEventBus:
             retried=self._dispatcher.retried,
             overdue=self._dispatcher.overdue,
             claimed=self._claimed,
-            dead=self._dead,
+            dead=self._dead + self._without_listener.expired,
+            waiting=self._without_listener.left,
         )
 
     async def _repeat(self, job: Callable[[], Awaitable[None]]) -> None:
@@ -351,8 +390,14 @@ class StreamEventBus:
             await self._read_pending()
             self._restarted = False
 
-        for entry_id, text in await self._member.read_new(await self._dispatcher.room()):
-            self._dispatcher.accept(Message(entry_id, text, 1, owed=True))
+        entries = await self._member.read_new(await self._dispatcher.room())
+
+        # After the read and before the delivery: what waits for a new listener is older than this.
+        await self._without_listener.take_new(self._dispatcher)
+        await self._accept_all([Message(entry_id, text, 1, owed=True) for entry_id, text in entries])
+
+    async def _accept_all(self, messages: Sequence[Message]) -> None:
+        await self._without_listener.accept(messages, self._dispatcher)
 
     async def _read_pending(self) -> None:
         """Take the messages that the server has down as delivered to this consumer."""
@@ -365,12 +410,11 @@ class StreamEventBus:
             if not entries:
                 return
 
-            for entry_id, text, count in entries:
-                self._dispatcher.accept(self._redelivered(entry_id, text, count))
+            await self._accept_all([self._redelivered(*entry) for entry in entries])
 
             cursor = entries[-1][0]
 
-    def _redelivered(self, entry_id: str, text: str, count: int) -> Message:
+    def _redelivered(self, entry_id: str, text: str | None, count: int) -> Message:
         """Decide which attempt a message is that was delivered to this consumer before."""
         # Two cases, in both of which this look was a delivery too. A process that ran before under
         # this name has most likely tried the message, which may be what has ended that process.
@@ -398,10 +442,9 @@ class StreamEventBus:
             else:
                 return
 
-    async def _dead_letter(self, message: Message, error: BaseException | None) -> None:
+    async def _dead_letter(self, message: Message, reason: str) -> None:
         """Move a message to the dead letters, and log it."""
-        reason = "given up after a crash" if error is None else f"{type(error).__name__}: {error}"
-        await self._member.dead_letter(message.id, message.text, reason)
+        await self._member.dead_letter(message.id, message.text or "", reason)
         self._dead += 1
         _logger.error("stream bus %r: gave up on message %s: %s", self._stream, message.id, reason)
 
@@ -415,17 +458,19 @@ class StreamEventBus:
     async def _claim(self) -> None:
         """Take over messages of consumers that have died."""
         await asyncio.sleep(self._claim_after / 3 * random.uniform(0.75, 1.25))
-        cursor = ""
+        cursor = "-"
 
-        while cursor != "0-0":
+        while cursor:
             count = await self._dispatcher.room()
-            cursor, entries = await self._member.claim(self._claim_after, cursor or "0-0", count)
-
-            for entry_id, text in entries:
-                if entry_id not in self._dispatcher.in_hand:
-                    tried = await self._member.times_delivered(entry_id)
-                    self._claimed += 1
-                    self._dispatcher.accept(Message(entry_id, text, tried, owed=tried <= self._attempts + 1))
+            cursor, entries = await self._member.claim(self._claim_after, cursor, count)
+            fresh = [entry for entry in entries if entry[0] not in self._dispatcher.in_hand]
+            self._claimed += len(fresh)
+            await self._accept_all(
+                [
+                    Message(entry_id, text, tried, owed=tried <= self._attempts + 1)
+                    for entry_id, text, tried in fresh
+                ]
+            )
 
     async def _trim(self) -> None:
         """Drop messages that every group has acknowledged, and consumers that have died long ago."""
