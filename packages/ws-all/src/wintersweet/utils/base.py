@@ -15,7 +15,7 @@ import inspect
 import ipaddress
 import re
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast, overload
 
 from wintersweet.utils._time import (
     TIME_FORMAT,
@@ -242,19 +242,19 @@ class Utils:
 
     log: Logger = logger
 
-    ip2int = staticmethod(ip2int)
-    int2ip = staticmethod(int2ip)
-    time2stamp = staticmethod(time2stamp)
-    stamp2time = staticmethod(stamp2time)
-    datetime2time = staticmethod(datetime2time)
-    time2datetime = staticmethod(time2datetime)
-    timestamp = staticmethod(timestamp)
-    delta_datetime = staticmethod(delta_datetime)
-    loop_time = staticmethod(loop_time)
-    format_time = staticmethod(format_time)
-    re_match = staticmethod(re_match)
-    xml_encode = staticmethod(xml_encode)
-    xml_decode = staticmethod(xml_decode)
-    split_int = staticmethod(split_int)
-    wait_frame = staticmethod(wait_frame)
+    ip2int: Final = staticmethod(ip2int)
+    int2ip: Final = staticmethod(int2ip)
+    time2stamp: Final = staticmethod(time2stamp)
+    stamp2time: Final = staticmethod(stamp2time)
+    datetime2time: Final = staticmethod(datetime2time)
+    time2datetime: Final = staticmethod(time2datetime)
+    timestamp: Final = staticmethod(timestamp)
+    delta_datetime: Final = staticmethod(delta_datetime)
+    loop_time: Final = staticmethod(loop_time)
+    format_time: Final = staticmethod(format_time)
+    re_match: Final = staticmethod(re_match)
+    xml_encode: Final = staticmethod(xml_encode)
+    xml_decode: Final = staticmethod(xml_decode)
+    split_int: Final = staticmethod(split_int)
+    wait_frame: Final = staticmethod(wait_frame)
     package_task: Any = staticmethod(cast("Any", package_task))  # Any: staticmethod takes no overloads
