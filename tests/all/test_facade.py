@@ -13,35 +13,12 @@ from types import ModuleType
 import pytest
 from aiohttp import web
 
+from tests.all._legacy_names import NAMES
+from wintersweet._gone import GONE
 from ws_web import settings
 from ws_web.testing import AppClient
 
-PATHS = {
-    "asyncs.cache": "CacheWrap ShareCache",
-    "asyncs.http": "get post put patch delete head options request download request_stream",
-    "asyncs.pool": "HealthChecker ProcessHealthChecker",
-    "asyncs.pool.base": "BasePoolManager",
-    "asyncs.pool.context": "TaskBinding",
-    "asyncs.pool.es": "es_manager",
-    "asyncs.pool.mongo": "MongoPool mongo_pool_manager convert_mongo_id",
-    "asyncs.pool.mysql": "MysqlPool MysqlClient mysql_pool_manager atomic",
-    "asyncs.pool.redis": "RedisPool MutexLock FrequencyLimiter RedisEventBus redis_pool_manager",
-    "asyncs.task": "IntervalTask CrontabTask TaskInterface",
-    "asyncs.tools.circular": "AsyncCircularForSecond AsyncCircularForTimeout AsyncCircularForFrame",
-    "framework.conf": "settings",
-    "framework.fastapi.app": "create_app",
-    "framework.fastapi.exception_handlers": "http_exception_handler request_validation_exception_handler",
-    "framework.fastapi.middlewares": "RequestIDMiddleware get_request_id",
-    "framework.fastapi.request": "APIRoute APIRouter Request",
-    "framework.fastapi.response": "Response ErrResponse HTTP400Response HTTP404Response HTTP405Response "
-    "HTTP500Response HTTPExceptionResponse",
-    "framework.fastapi.ws": "WsChatConnectionManager MessageHandler",
-    "utils.base": "Utils install_uvloop",
-    "utils.cache": "LRUCache",
-    "utils.errors": "catch_error",
-    "utils.logging": "register_logger LogInterceptor QueuedFileSink LogFileRotator",
-    "utils.metaclass": "Singleton SafeSingleton",
-}
+PATHS = {module: names for module, names in NAMES.items() if not module.startswith("asyncs.ntp")}
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 HELPERS: dict[str, tuple[object, ...]] = {
     "ip2int": ("10.0.0.1",),
@@ -65,12 +42,33 @@ class TestPaths:
 
     @pytest.mark.parametrize("path", PATHS)
     def test_names(self, path: str) -> None:
-        """The module has its names, and lists them."""
+        """The module has its names, and lists them; one that is gone says what to write instead."""
         module = importlib.import_module(f"wintersweet.{path}")
+        gone = GONE.get(path, {})
 
         for name in PATHS[path].split():
-            assert getattr(module, name) is not None
-            assert name in module.__all__
+            if name in gone:
+                with pytest.raises(ImportError, match=f"^wintersweet.{path}.{name} of 1.x is gone: "):
+                    exec(f"from wintersweet.{path} import {name}", {})
+            else:
+                assert getattr(module, name) is not None
+                assert name in module.__all__
+
+    def test_what_is_gone_was_there_and_is_documented(self) -> None:
+        """The migration page has a row for each name that is gone; no other row is kept."""
+        page = Path(__file__).parents[2].joinpath("docs/migration.md").read_text(encoding="utf-8")
+
+        for path, names in GONE.items():
+            for name, remedy in names.items():
+                assert name in NAMES.get(path, "").split() or path == "asyncs.http"
+                assert f"| `{path}.{name}` | {remedy} |" in page
+
+    def test_other_names(self) -> None:
+        """A name that never was is an AttributeError, as in any module."""
+        module = importlib.import_module("wintersweet.utils.cache")
+
+        with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+            getattr(module, "nonsense")  # noqa: B009 - the attribute does not exist, which mypy would report
 
     @pytest.mark.parametrize(("name", "arguments"), HELPERS.items())
     def test_helpers(self, name: str, arguments: tuple[object, ...]) -> None:

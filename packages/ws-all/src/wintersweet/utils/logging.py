@@ -1,5 +1,6 @@
 """Logging set-up: `ws_logging`."""
 
+from wintersweet._gone import explain as _explain
 from ws_logging import LogFileRotator as LogFileRotator
 from ws_logging import LogInterceptor as LogInterceptor
 from ws_logging import QueuedFileSink as QueuedFileSink
@@ -13,3 +14,5 @@ __all__ = (
     "logger",
     "register_logger",
 )
+
+__getattr__ = _explain(__name__)

@@ -1,5 +1,6 @@
 """The request id: `ws_web.middlewares`."""
 
+from wintersweet._gone import explain as _explain
 from ws_web.middlewares import RequestIDMiddleware as RequestIDMiddleware
 from ws_web.middlewares import get_request_id as get_request_id
 
@@ -7,3 +8,5 @@ __all__ = (
     "RequestIDMiddleware",
     "get_request_id",
 )
+
+__getattr__ = _explain(__name__)

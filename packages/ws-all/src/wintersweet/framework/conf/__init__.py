@@ -1,9 +1,14 @@
 """The settings: `ws_web.conf`."""
 
+from wintersweet._gone import explain as _explain
+from ws_web import global_setting as global_setting
 from ws_web.conf import Settings as Settings
 from ws_web.conf import settings as settings
 
 __all__ = (
     "Settings",
+    "global_setting",
     "settings",
 )
+
+__getattr__ = _explain(__name__)

@@ -1,10 +1,10 @@
-"""Requests over the default HTTP pool: `ws_pool.http`."""
+"""The verbs, as ``from wintersweet.asyncs.http import api`` has them: `ws_pool.http`."""
 
+from wintersweet._gone import explain as _explain
 from ws_pool.http import delete as delete
 from ws_pool.http import download as download
 from ws_pool.http import get as get
 from ws_pool.http import head as head
-from ws_pool.http import http_pool_manager as http_pool_manager
 from ws_pool.http import options as options
 from ws_pool.http import patch as patch
 from ws_pool.http import post as post
@@ -17,7 +17,6 @@ __all__ = (
     "download",
     "get",
     "head",
-    "http_pool_manager",
     "options",
     "patch",
     "post",
@@ -25,3 +24,5 @@ __all__ = (
     "request",
     "request_stream",
 )
+
+__getattr__ = _explain(__name__)

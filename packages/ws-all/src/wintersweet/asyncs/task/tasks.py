@@ -1,0 +1,16 @@
+"""Interval and crontab tasks: `ws_tasks`."""
+
+from wintersweet._gone import explain as _explain
+from ws_tasks import CrontabTask as CrontabTask
+from ws_tasks import IntervalTask as IntervalTask
+from ws_tasks import OnceTask as OnceTask
+from ws_tasks import TaskInterface as TaskInterface
+
+__all__ = (
+    "CrontabTask",
+    "IntervalTask",
+    "OnceTask",
+    "TaskInterface",
+)
+
+__getattr__ = _explain(__name__)
