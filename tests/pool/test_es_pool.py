@@ -246,7 +246,7 @@ class TestOptions:
         """Nodes may be a list or be separated by commas; ports have defaults."""
         for url in (["http://a", "https://b", "http://c:1"], "http://a,https://b, http://c:1"):
             pool = ElasticsearchPool(url=url)
-            assert pool._hosts == ["http://a:9200", "https://b:443", "http://c:1"]
+            assert pool._options.url == ["http://a:9200", "https://b:443", "http://c:1"]
 
     async def test_tls(self, tmp_path: Any) -> None:
         """Checking certificates can be off, and a file of them can be given."""

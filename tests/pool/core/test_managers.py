@@ -14,7 +14,7 @@ from ws_pool._components import _sql_extra
 from ws_pool._redis.connection.endpoint import _keep_alive
 from ws_pool._redis.pool import DedicatedContext
 from ws_pool._sql.manager import SqlPoolManager
-from ws_pool._sql.mysql.options import row_type
+from ws_pool._sql.options import _row_type
 from ws_pool.errors import ClosedError, ConfigError
 from ws_pool.redis import RedisPool
 
@@ -87,7 +87,7 @@ class TestOptions:
 
     def test_no_cursor_class(self):
         """The original's None means the default rows."""
-        assert row_type(None, "DATABASES.default.cursorclass") is None
+        assert _row_type(None, "DATABASES.default.cursorclass") is None
 
     @pytest.mark.parametrize(
         "section", [None, {}, {"default": {"url": "sqlite:///x.db"}}, {"a": "mysql://h/d"}]

@@ -252,7 +252,7 @@ class TestOptions:
             ({"url": "mongodb://h", "minsize": 5, "maxsize": 2}, "above"),
             ({"url": "mongodb://h", "timeout": 0}, "MongoPool.timeout"),
             ({"url": "mongodb://h", "driver": "mgo"}, "one of 'pymongo', 'motor'"),
-            ({"url": "mongodb://h", "max_size": 2}, "did you mean"),
+            ({"url": "mongodb://h", "max_sise": 2}, "did you mean"),
         ],
     )
     def test_bad_options(self, options: dict[str, Any], part: str) -> None:
@@ -270,7 +270,7 @@ class TestOptions:
             make(host="h", user="a@b", password="p/w:d")._settings.url == "mongodb://a%40b:p%2Fw%3Ad@h:27017/"
         )
         assert make(port="27018")._settings.url == "mongodb://localhost:27018/"
-        assert make(host="h", maxsize=0, minsize=3)._settings.maxsize == 0
+        assert make(host="h", maxsize=0, minsize=3)._settings.max_size == 0
 
     def test_motor_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Asking for Motor without it says what to install."""

@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import ClassVar, Generic, Protocol, Self, TypeVar
 
 from ws_core.component import Health
-from ws_pool._core.config import SECRETS, mask_url
 from ws_pool._core.statistics import Histogram, PoolStatistics
 from ws_pool.errors import ConfigError, NotReadyError, UsageError
 
@@ -354,19 +353,3 @@ async def _close_all(pools: list[PoolT]) -> None:
     for result in results:
         if isinstance(result, BaseException):
             raise result
-
-
-def masked(section: Mapping[str, object]) -> dict[str, object]:
-    """
-    Copy a section for logs, with secrets hidden.
-
-    Args:
-        section: A settings section.
-
-    Returns:
-        The copy.
-    """
-    return {
-        key: "***" if SECRETS.search(key) else mask_url(value) if isinstance(value, str) else value
-        for key, value in section.items()
-    }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -22,7 +22,8 @@ except ModuleNotFoundError as _error:
     raise missing(__name__, _error, "es") from _error
 
 from ws_core.component import Health
-from ws_pool._core.config import Check, boolean, integer, mask_url, number, optional, options_of, text
+from ws_core.redaction import mask_url
+from ws_pool._core.config import boolean, integer, number, option, optional, parse, text
 from ws_pool._core.shared_client import SharedClient
 from ws_pool.base import BasePoolManager
 from ws_pool.errors import ConfigError, UnavailableError
@@ -34,6 +35,65 @@ __all__ = (
     "es_manager",
     "es_pool_manager",
 )
+
+
+def _hosts(value: object, where: str) -> list[str]:
+    urls = (
+        value
+        if isinstance(value, list | tuple)
+        else str(value).split(",")
+        if isinstance(value, str)
+        else [None]
+    )
+    return [_host(url, where) for url in urls]
+
+
+def _certificates(value: object, where: str) -> str:
+    path = text(value, where)
+
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:
+        raise ConfigError(
+            f"{where}: cannot read certificates from {path!r}: {error}", setting=where
+        ) from error
+
+    return path
+
+
+def _host(value: object, where: str) -> str:
+    url = text(value, where).strip()
+
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ConfigError(f"{where}: {mask_url(url)!r} is not like http://localhost:9200", setting=where)
+
+    if port is not None:
+        return url
+
+    return f"{parts.scheme}://{parts.netloc}:{443 if parts.scheme == 'https' else 9200}{parts.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class EsOptions:
+    """How an Elasticsearch pool makes its requests."""
+
+    url: Sequence[str] = option(
+        (), _hosts, "`https://[user:password@]host:9200`, or a list of nodes", aliases=("hosts", "host")
+    )
+    user: str | None = option(None, optional(text), "with `password`", aliases=("username",))
+    password: str | None = option(None, optional(text), "with `user`", secret=True)
+    api_key: str | None = option(None, optional(text), "instead of user and password", secret=True)
+    connections: int = option(10, integer(1), "most connections to each node", aliases=("maxsize",))
+    timeout: float = option(10.0, number(0.001), "seconds for each request")
+    retries: int = option(3, integer(0), "how often a failed request is repeated on other nodes")
+    verify: bool = option(True, boolean, "whether certificates are checked")
+    ca_certs: str | None = option(None, optional(_certificates), "a file of certificates to trust")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +163,17 @@ class ElasticsearchPool(SharedClient[AsyncElasticsearch]):
         **options: object,
     ) -> None:
         given = dict(options) if url is None else {"url": url, **options}
-        checked: dict[str, Any] = options_of(given, _CHECKS, where=setting, aliases=_ALIASES)  # by name
-        self._options = checked
-        self._hosts: list[str] = list(self._options.get("url", []))
+        checked = self._options = parse(EsOptions, given, setting)
 
-        if not self._hosts:
+        if not checked.url:
             message = f"{setting}.url is missing: give one like http://localhost:9200"
             raise ConfigError(message, setting=f"{setting}.url")
 
-        if "password" in self._options and "user" not in self._options:
+        if checked.password is not None and checked.user is None:
             message = f"{setting}.password needs {setting}.user"
             raise ConfigError(message, setting=f"{setting}.user")
 
-        super().__init__(name, ", ".join(mask_url(host) for host in self._hosts))
+        super().__init__(name, ", ".join(mask_url(host) for host in checked.url))
         self._version = ""
 
     async def health(self) -> Health:
@@ -139,36 +197,31 @@ class ElasticsearchPool(SharedClient[AsyncElasticsearch]):
         pool = None if self._client is None else self._client.transport.node_pool
         return ElasticsearchStatistics(
             name=self._name,
-            nodes=len(self._hosts) if pool is None else len(pool),
+            nodes=len(self._options.url) if pool is None else len(pool),
             # The client has no public name for the nodes that it takes for alive.
             alive=len(getattr(pool, "_alive_nodes", ())),
-            connections=self._options.get("connections", 10),
+            connections=self._options.connections,
             version=self._version,
         )
 
     def _make(self) -> AsyncElasticsearch:
         options = self._options
-        arguments: dict[str, Any] = {}  # as the client's own signature has it
+        tls: dict[str, Any] = {}  # as the client's own signature has it
 
-        if options.get("user") is not None:
-            arguments["basic_auth"] = (options["user"], options.get("password", ""))
+        if any(host.startswith("https:") for host in options.url):
+            tls = {"verify_certs": options.verify, "ssl_show_warn": False}
 
-        if options.get("api_key") is not None:
-            arguments["api_key"] = options["api_key"]
-
-        if any(host.startswith("https:") for host in self._hosts):
-            arguments["verify_certs"] = options.get("verify", True)
-            arguments["ssl_show_warn"] = False
-
-            if options.get("ca_certs") is not None:
-                arguments["ca_certs"] = options["ca_certs"]
+            if options.ca_certs is not None:
+                tls["ca_certs"] = options.ca_certs
 
         return AsyncElasticsearch(
-            self._hosts,
-            connections_per_node=options.get("connections", 10),
-            request_timeout=options.get("timeout", 10.0),
-            max_retries=options.get("retries", 3),
-            **arguments,
+            list(options.url),
+            basic_auth=None if options.user is None else (options.user, options.password or ""),
+            api_key=options.api_key,
+            connections_per_node=options.connections,
+            request_timeout=options.timeout,
+            max_retries=options.retries,
+            **tls,
         )
 
     async def _check_server(self, client: AsyncElasticsearch) -> None:
@@ -225,59 +278,3 @@ def _reason(error: Exception) -> str:
         return f"no answer: {mask_url(error.message)}"
 
     return str(error)
-
-
-def _hosts(value: object, where: str) -> list[str]:
-    urls = (
-        value
-        if isinstance(value, list | tuple)
-        else str(value).split(",")
-        if isinstance(value, str)
-        else [None]
-    )
-    return [_host(url, where) for url in urls]
-
-
-def _certificates(value: object, where: str) -> str:
-    path = text(value, where)
-
-    try:
-        ssl.create_default_context(cafile=path)
-    except OSError as error:
-        raise ConfigError(
-            f"{where}: cannot read certificates from {path!r}: {error}", setting=where
-        ) from error
-
-    return path
-
-
-def _host(value: object, where: str) -> str:
-    url = text(value, where).strip()
-
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigError(f"{where}: {mask_url(url)!r} is not like http://localhost:9200", setting=where)
-
-    if port is not None:
-        return url
-
-    return f"{parts.scheme}://{parts.netloc}:{443 if parts.scheme == 'https' else 9200}{parts.path}"
-
-
-_CHECKS: Mapping[str, Check] = {
-    "url": _hosts,
-    "user": optional(text),
-    "password": optional(text),
-    "api_key": optional(text),
-    "connections": integer(1),
-    "timeout": number(0.001),
-    "retries": integer(0),
-    "verify": boolean,
-    "ca_certs": optional(_certificates),
-}
-_ALIASES = {"hosts": "url", "host": "url", "username": "user", "maxsize": "connections"}

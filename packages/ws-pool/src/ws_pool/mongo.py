@@ -31,7 +31,7 @@ except ModuleNotFoundError as _error:
     raise missing(__name__, _error, "mongo") from _error
 
 from ws_core.component import Health
-from ws_pool._core.config import mask_url
+from ws_core.redaction import mask_url
 from ws_pool._core.shared_client import SharedClient
 from ws_pool._mongo.monitoring import CommandMonitor, MongoStatistics
 from ws_pool._mongo.options import MongoOptions, mongo_options
@@ -82,7 +82,7 @@ class MongoPool(SharedClient[Client]):
         self._settings: MongoOptions = mongo_options(given, where=setting)
         super().__init__(name, mask_url(self._settings.url))
         self._driver = AsyncMongoClient if self._settings.driver == "pymongo" else _motor()
-        self._listener = CommandMonitor(name, self._settings.maxsize, time.monotonic)
+        self._listener = CommandMonitor(name, self._settings.max_size, time.monotonic)
 
         try:
             # The driver checks its URL and options when a client is made; this one connects to nothing.
@@ -192,8 +192,8 @@ class MongoPool(SharedClient[Client]):
             serverSelectionTimeoutMS=connect,
             connectTimeoutMS=connect,
             timeoutMS=None if settings.timeout is None else int(settings.timeout * 1000),
-            minPoolSize=settings.minsize,
-            maxPoolSize=settings.maxsize or None,
+            minPoolSize=settings.min_size,
+            maxPoolSize=settings.max_size or None,
             appname="wintersweet",
         )
         return client

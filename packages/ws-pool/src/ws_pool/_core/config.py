@@ -1,8 +1,16 @@
-"""Checking of settings: every wrong one is a `ConfigError` that names it, before any side effect.
+"""Options: each is declared once, and checked before any side effect.
 
-A pool declares its options as a mapping from name to a check. A check takes the value and the
-option's full name (``DATABASES.default.port``) and returns the value to use. Values that come
-from environment variables are strings, so numbers and switches are read from strings too.
+An option is a field of a frozen dataclass, made by `option`: its name, type, default, check, other
+names and meaning stand in that one place. Parsing, errors and the tables of the guides follow from it::
+
+    @dataclass(frozen=True, slots=True)
+    class CacheOptions:
+        size: int = option(100, integer(1), "entries kept", aliases=("maxsize",))
+
+    parse(CacheOptions, {"maxsize": "50"}, where="CACHE.default")  # CacheOptions(size=50)
+
+A check takes the value and the option's full name (``DATABASES.default.port``), and returns the value
+to use. Values from environment variables are strings, so numbers and switches are read from strings.
 """
 
 from __future__ import annotations
@@ -10,60 +18,106 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
+from ws_core.redaction import is_secret_name, mask_url
 from ws_pool.errors import ConfigError
 
 __all__ = (
     "Check",
+    "Option",
     "anything",
     "boolean",
+    "check_sizes",
     "choice",
     "function",
     "integer",
-    "mask_url",
     "number",
+    "option",
     "optional",
-    "options_of",
+    "options",
+    "parse",
+    "parse_given",
     "sequence",
     "text",
     "text_or_callable",
     "url_parts",
+    "url_port",
 )
 
 Check = Callable[[object, str], object]
+OptionsT = TypeVar("OptionsT")
 
-SECRETS = re.compile(r"pass|secret|token|credential|api_?key", re.IGNORECASE)
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
 
-def options_of(
-    section: Mapping[str, object],
-    checks: Mapping[str, Check],
+@dataclass(frozen=True, slots=True)
+class Option:
+    """The declaration of one option; ``shown`` is its default in the guides."""
+
+    name: str
+    type: str
+    default: object
+    check: Check
+    meaning: str
+    aliases: tuple[str, ...]
+    shown: str
+
+
+def option(  # noqa: PLR0913 - each is a part of a declaration
+    default: object,
+    check: Check,
+    meaning: str,
     *,
-    where: str,
-    aliases: Mapping[str, str] | None = None,
-) -> dict[str, object]:
+    aliases: tuple[str, ...] = (),
+    shown: str | None = None,
+    secret: bool = False,
+) -> Any:  # as dataclasses.field: what it returns stands where the default would
+    """Declare an option; ``shown`` is its default in the guides, a ``secret`` is not in the repr."""
+    shown = _show_default(default) if shown is None else shown
+    metadata = {"check": check, "meaning": meaning, "aliases": aliases, "shown": shown}
+
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, metadata=metadata)
+
+    return field(default=default, metadata=metadata, repr=not secret)
+
+
+@cache
+def options(declaration: type) -> Mapping[str, Option]:
+    """Return the options that a dataclass declares, by name; fields made otherwise are not options."""
+    return {
+        entry.name: Option(
+            name=entry.name,
+            type=str(entry.type),
+            default=entry.default_factory() if entry.default_factory is not MISSING else entry.default,
+            **entry.metadata,
+        )
+        for entry in fields(declaration)
+        if entry.metadata
+    }
+
+
+def parse(declaration: type[OptionsT], section: Mapping[str, object], where: str) -> OptionsT:
+    """Check a settings section and return the declared options, with defaults for those that are absent."""
+    return declaration(**parse_given(declaration, section, where))
+
+
+def parse_given(declaration: type, section: Mapping[str, object], where: str) -> dict[str, Any]:
     """
-    Check a settings section.
+    Check a settings section and return only the options that it has, under their real names.
 
-    Args:
-        section: The section as the user wrote it.
-        checks: Every known option with its check.
-        where: The section's full name, as ``DATABASES.default``.
-        aliases: Other names for options, such as ``maxsize`` for ``max_size``.
-
-    Returns:
-        The given options under their real names, with checked values; nothing for those absent.
-
-    Raises:
-        ConfigError: An unknown option, a wrong value, or one option given twice.
+    An unknown option, a wrong value or an option that is given twice is a ConfigError that names it
+    as the user wrote it, after ``where``, such as ``DATABASES.default``.
     """
-    names = aliases or {}
-    result: dict[str, object] = {}
-
+    declared = options(declaration)
+    names = {other: entry.name for entry in declared.values() for other in (entry.name, *entry.aliases)}
+    result: dict[str, Any] = {}
     entries: object = section  # settings come from users: the annotation is a wish
 
     if not isinstance(entries, Mapping):
@@ -71,76 +125,49 @@ def options_of(
         raise ConfigError(message, setting=where)
 
     for given, value in entries.items():
-        name = names.get(given, given)
+        name = names.get(given)
 
-        if name not in checks:
-            raise ConfigError(_unknown(where, given, [*checks, *names]), setting=f"{where}.{given}")
+        if name is None:
+            close = difflib.get_close_matches(str(given), names, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "known are " + ", ".join(sorted(names))
+            raise ConfigError(f"{where}.{given} is not a known option: {hint}", setting=f"{where}.{given}")
 
         if name in result:
             message = f"{where}.{given} says the same as another option given ({name}): keep one of them"
             raise ConfigError(message, setting=f"{where}.{given}")
 
-        result[name] = checks[name](value, f"{where}.{given}")
+        result[name] = declared[name].check(value, f"{where}.{given}")
 
     return result
 
 
-def mask_url(url: str) -> str:
-    """
-    Hide the password and secret query values of a URL.
-
-    Args:
-        url: Any URL.
-
-    Returns:
-        The URL fit for logs and errors.
-
-    Example:
-        >>> mask_url("mysql://bob:hunter2@db/shop?charset=utf8mb4")
-        'mysql://bob:***@db/shop?charset=utf8mb4'
-    """
-    masked = re.sub(r"(//[^/?#]*?):.*@(?=[^@]*$|[^@/?#]*[/?#])", r"\1:***@", url, count=1)
-    return re.sub(
-        r"([?&][^=&#]*(?:pass|secret|token|key)[^=&#]*=)[^&#]*", r"\1***", masked, flags=re.IGNORECASE
-    )
+def check_sizes(
+    declaration: type, section: Mapping[str, object], where: str, *, minimum: int, maximum: int
+) -> None:
+    """Refuse a minimum above the maximum; the message has the names that the user has written."""
+    if minimum > maximum:
+        least, most = (
+            next((name for name in (key, *options(declaration)[key].aliases) if name in section), key)
+            for key in ("min_size", "max_size")
+        )
+        message = f"{where}.{least} is {minimum}, above {where}.{most}, which is {maximum}: lower it"
+        raise ConfigError(message, setting=f"{where}.{least}")
 
 
 def url_parts(url: str, where: str) -> SplitResult:
-    """
-    Split a URL.
-
-    Args:
-        url: The URL.
-        where: The option's full name.
-
-    Returns:
-        Its parts.
-
-    Raises:
-        ConfigError: It cannot be split; the message shows neither password nor query.
-    """
+    """Split a URL; the error of one that cannot be split shows neither its password nor its query."""
     try:
         return urlsplit(url)
     except ValueError:
         shown = re.sub(r"//.*@", "//***@", url.partition("?")[0], flags=re.DOTALL)
-        message = f"{where}: {shown!r} is no URL; special characters in a password are written as %5B for ["
+        message = (
+            f"{where}: {shown!r} is not a URL; special characters in a password are written as %5B for ["
+        )
         raise ConfigError(message, setting=where) from None
 
 
 def url_port(url: str, where: str) -> int | None:
-    """
-    Read the port of a URL.
-
-    Args:
-        url: The URL.
-        where: The option's full name.
-
-    Returns:
-        The port, or None when the URL names none.
-
-    Raises:
-        ConfigError: The port is no number between 1 and 65535.
-    """
+    """Return the port of a URL, or None when it has none."""
     try:
         return urlsplit(url).port
     except ValueError:
@@ -157,7 +184,7 @@ def text(value: object, where: str) -> str:
 
 
 def text_or_callable(value: object, where: str) -> object:
-    """Accept a string, or a callable that gives one each time it is needed."""
+    """Accept a string, or a callable that returns one each time it is needed."""
     if isinstance(value, str) or callable(value):
         return value
 
@@ -181,16 +208,7 @@ def boolean(value: object, where: str) -> bool:
 
 
 def integer(minimum: int | None = None, maximum: int | None = None) -> Check:
-    """
-    Build a check for whole numbers.
-
-    Args:
-        minimum: The least allowed value.
-        maximum: The greatest allowed value.
-
-    Returns:
-        The check.
-    """
+    """Return a check for whole numbers."""
 
     def check(value: object, where: str) -> int:
         if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
@@ -208,16 +226,7 @@ def integer(minimum: int | None = None, maximum: int | None = None) -> Check:
 
 
 def number(minimum: float | None = None, maximum: float | None = None) -> Check:
-    """
-    Build a check for finite numbers, such as durations in seconds.
-
-    Args:
-        minimum: The least allowed value.
-        maximum: The greatest allowed value.
-
-    Returns:
-        The check.
-    """
+    """Return a check for finite numbers, such as durations in seconds."""
 
     def check(value: object, where: str) -> float:
         result = math.nan
@@ -240,16 +249,7 @@ def number(minimum: float | None = None, maximum: float | None = None) -> Check:
 
 
 def choice(*allowed: str, any_case: bool = False) -> Check:
-    """
-    Build a check for one of some words.
-
-    Args:
-        *allowed: The words.
-        any_case: Take them in capitals or not; all of ``allowed`` are in capitals then.
-
-    Returns:
-        The check.
-    """
+    """Return a check for one of some words; ``any_case``: the words are in capitals, values in any case."""
 
     def check(value: object, where: str) -> str:
         word = value.upper() if any_case and isinstance(value, str) else value
@@ -284,42 +284,8 @@ def anything(value: object, where: str) -> object:  # noqa: ARG001 - the signatu
 
 
 def optional(check: Check) -> Check:
-    """
-    Let None through a check.
-
-    Args:
-        check: The check for all other values.
-
-    Returns:
-        The check that accepts None too.
-    """
+    """Return a check that accepts None too."""
     return lambda value, where: None if value is None else check(value, where)
-
-
-def check_sizes(
-    minimum: int, maximum: int, *, where: str, names: tuple[str, str] = ("minsize", "maxsize")
-) -> None:
-    """
-    Check that a pool's bounds fit together.
-
-    Args:
-        minimum: Connections kept open.
-        maximum: Most connections at once.
-        where: The section's full name.
-        names: What the two options are called there.
-
-    Raises:
-        ConfigError: The minimum is above the maximum.
-    """
-    if minimum > maximum:
-        message = f"{where}.{names[0]} is {minimum}, above {where}.{names[1]}, which is {maximum}: lower it"
-        raise ConfigError(message, setting=f"{where}.{names[0]}")
-
-
-def _unknown(where: str, given: object, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(str(given), known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "known are " + ", ".join(sorted(known))
-    return f"{where}.{given} is not a known option: {hint}"
 
 
 def _wrong(where: str, value: object, wanted: str) -> ConfigError:
@@ -337,8 +303,8 @@ def _range(kind: str, minimum: float | None, maximum: float | None) -> str:
 
 
 def _show(where: str, value: object) -> str:
-    """Show a value in an error; what may be secret is shown as its type only."""
-    if SECRETS.search(where.rpartition(".")[2]):
+    """Return a value as text for an error; of a value that may be secret only the type."""
+    if is_secret_name(where.rpartition(".")[2]):
         return f"a value of type {type(value).__name__}"
 
     if isinstance(value, str):
@@ -348,3 +314,13 @@ def _show(where: str, value: object) -> str:
         return repr(value)
 
     return f"a value of type {type(value).__name__}"
+
+
+def _show_default(value: object) -> str:
+    if value is None or value in ({}, (), ""):
+        return "–"
+
+    if isinstance(value, bool):
+        return str(value).lower()
+
+    return f"{value:,g}" if isinstance(value, int | float) else str(value)

@@ -13,7 +13,7 @@ from typing import Final
 
 from yarl import URL
 
-from ws_pool._core.config import mask_url
+from ws_core.redaction import mask_url
 from ws_pool.errors import HttpCircuitOpen, HttpConnectionError, HttpTimeout, WsError
 
 __all__ = ("CircuitBreaker", "HostBreakers")

@@ -11,7 +11,7 @@ from typing import Unpack
 import aiohttp
 from aiohttp import ClientResponse, ClientWebSocketResponse
 
-from ws_pool._core.config import mask_url
+from ws_core.redaction import mask_url
 from ws_pool._http.download import Download, Progress
 from ws_pool._http.errors import map_exception
 from ws_pool._http.request import RequestOptions

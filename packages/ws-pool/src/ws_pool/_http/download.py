@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol, TypeAlias, Unpack
 
-from ws_pool._core.config import mask_url
+from ws_core.redaction import mask_url
 from ws_pool._http.request import RequestOptions
 from ws_pool._http.response import HttpStream
 from ws_pool.errors import HttpDecodeError, HttpStatusError, UsageError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import aiohttp
 
-from ws_pool._core.config import mask_url
+from ws_core.redaction import mask_url
 from ws_pool._http.address_guard import DeniedAddress
 from ws_pool.errors import HttpAddressDenied, HttpConnectionError, HttpError, HttpTimeout, UsageError, WsError
 

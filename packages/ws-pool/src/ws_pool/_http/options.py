@@ -1,103 +1,18 @@
-"""The options of an HTTP pool, checked before anything starts."""
+"""The options of an HTTP pool."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ws_pool._core.config import Check, boolean, integer, mask_url, number, optional, options_of, text
+from ws_core.redaction import mask_url
+from ws_pool._core.config import boolean, integer, number, option, optional, parse, text
 from ws_pool.errors import ConfigError
 
 __all__ = ("HttpOptions", "http_options")
-
-
-@dataclass(frozen=True, slots=True)
-class HttpOptions:
-    """
-    How an HTTP pool makes its requests.
-
-    Args:
-        base_url: What relative URLs are appended to.
-        headers: Sent with every request, unless the request says otherwise.
-        timeout: Seconds for each attempt, from the wait for a connection to the last byte; None
-            for no bound.
-        connect_timeout: Seconds to open a connection; None for no bound of its own.
-        limit: Connections at once; 0 for any number.
-        limit_per_host: Connections at once to one host; 0 for any number.
-        keepalive: Seconds that an idle connection is kept.
-        retries: How often a failed attempt of a safe request is made again.
-        retry_wait: Seconds that bound the wait before the first retry; doubled each time.
-        retry_max_wait: Seconds that bound every such wait, and that a server may ask for by
-            Retry-After before it is not worth waiting.
-        raise_for_status: Whether a status from 400 on is an error.
-        max_redirects: How many redirects are followed.
-        cookies: Whether cookies are kept; all users of the pool share them.
-        verify: Whether servers' certificates are checked; or a file of certificates to trust.
-        proxy: URL of a proxy.
-        trust_env: Whether the environment's proxy settings are used.
-        unix_socket: Path of a socket through which all requests go.
-        deny_private: Whether connections to addresses that are not public are refused, for URLs that
-            come from users (against server-side request forgery).
-        breaker_failures: After how many failures in a row a host is left alone; 0 for never. A
-            failure is no answer, or one with status 502, 503 or 504.
-        breaker_reset: Seconds that it is left alone, before one request tries again.
-        context_headers: Called for each request, gives headers of its context, such as the request
-            id and ``traceparent``.
-        health_path: Path that `health` asks for; without it health makes no request.
-    """
-
-    base_url: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    timeout: float | None = 30.0
-    connect_timeout: float | None = 10.0
-    limit: int = 100
-    limit_per_host: int = 0
-    keepalive: float = 15.0
-    retries: int = 2
-    retry_wait: float = 0.1
-    retry_max_wait: float = 10.0
-    raise_for_status: bool = True
-    max_redirects: int = 10
-    cookies: bool = False
-    verify: bool | ssl.SSLContext = True
-    proxy: str | None = None
-    trust_env: bool = False
-    unix_socket: str | None = None
-    deny_private: bool = False
-    breaker_failures: int = 0
-    breaker_reset: float = 30.0
-    context_headers: Callable[[], Mapping[str, str]] | None = None
-    health_path: str | None = None
-
-
-def http_options(given: Mapping[str, object], *, where: str) -> HttpOptions:
-    """
-    Check the options of an HTTP pool.
-
-    Args:
-        given: What the user gave.
-        where: What begins the options' names in errors.
-
-    Returns:
-        All options.
-
-    Raises:
-        ConfigError: An option is unknown or wrong.
-    """
-    checked = options_of(given, _CHECKS, where=where, aliases=_ALIASES)
-
-    if checked.get("unix_socket") is not None and checked.get("proxy") is not None:
-        message = f"{where}: unix_socket and proxy exclude each other: keep one"
-        raise ConfigError(message, setting=f"{where}.proxy")
-
-    if checked.get("deny_private") and (checked.get("proxy") or checked.get("unix_socket")):
-        message = f"{where}.deny_private cannot see behind a proxy or a unix socket: keep one"
-        raise ConfigError(message, setting=f"{where}.deny_private")
-
-    return HttpOptions(**checked)  # type: ignore[arg-type]  # each check returns its option's type
 
 
 def _base_url(value: object, where: str) -> str:
@@ -115,10 +30,6 @@ def _base_url(value: object, where: str) -> str:
         raise ConfigError(message, setting=where)
 
     return url.rstrip("/")
-
-
-def _proxy(value: object, where: str) -> str:
-    return _base_url(value, where)
 
 
 def _headers(value: object, where: str) -> Mapping[str, str]:
@@ -156,28 +67,72 @@ def _verify(value: object, where: str) -> bool | ssl.SSLContext:
     return boolean(value, where)
 
 
-_CHECKS: Mapping[str, Check] = {
-    "base_url": optional(_base_url),
-    "headers": _headers,
-    "timeout": optional(number(0.001)),
-    "connect_timeout": optional(number(0.001)),
-    "limit": integer(0),
-    "limit_per_host": integer(0),
-    "keepalive": number(0),
-    "retries": integer(0),
-    "retry_wait": number(0),
-    "retry_max_wait": number(0),
-    "raise_for_status": boolean,
-    "max_redirects": integer(0),
-    "cookies": boolean,
-    "verify": _verify,
-    "proxy": optional(_proxy),
-    "trust_env": boolean,
-    "unix_socket": optional(text),
-    "deny_private": boolean,
-    "breaker_failures": integer(0),
-    "breaker_reset": number(0.001),
-    "context_headers": optional(_callable),
-    "health_path": optional(text),
-}
-_ALIASES = {"url": "base_url"}
+@dataclass(frozen=True, slots=True)
+class HttpOptions:
+    """How an HTTP pool makes its requests."""
+
+    base_url: str | None = option(
+        None, optional(_base_url), "relative URLs are appended to it", aliases=("url",)
+    )
+    headers: Mapping[str, str] = option({}, _headers, "sent with every request that does not set them itself")
+    timeout: float | None = option(
+        30.0,
+        optional(number(0.001)),
+        "seconds for each attempt, from the wait for a connection to the last byte",
+    )
+    connect_timeout: float | None = option(10.0, optional(number(0.001)), "seconds to open a connection")
+    limit: int = option(100, integer(0), "connections at once; 0 for any number")
+    limit_per_host: int = option(0, integer(0), "connections at once to one host; 0 for any number")
+    keepalive: float = option(15.0, number(0), "seconds that an idle connection is kept")
+    retries: int = option(2, integer(0), "how often a failed attempt of a safe request is repeated")
+    retry_wait: float = option(
+        0.1, number(0), "seconds that bound the wait before the first retry; doubled for each further one"
+    )
+    retry_max_wait: float = option(
+        10.0, number(0), "seconds that bound every such wait; a longer `Retry-After` is not waited for"
+    )
+    raise_for_status: bool = option(True, boolean, "whether a status from 400 on is an error")
+    max_redirects: int = option(10, integer(0), "how many redirects are followed")
+    cookies: bool = option(False, boolean, "whether cookies are kept, shared by all users of the pool")
+    verify: bool | ssl.SSLContext = option(
+        True, _verify, "whether certificates are checked; a file of them; or an `SSLContext`"
+    )
+    proxy: str | None = option(None, optional(_base_url), "URL of a proxy")
+    trust_env: bool = option(False, boolean, "whether the proxy settings of the environment are used")
+    unix_socket: str | None = option(None, optional(text), "path of a socket for all requests")
+    deny_private: bool = option(
+        False,
+        boolean,
+        "refuse addresses that are not public (`HttpAddressDenied`), for URLs that come from users: "
+        "names, redirects and IPv6 disguises included",
+    )
+    breaker_failures: int = option(
+        0,
+        integer(0),
+        "failures in a row (no answer, or status 502, 503, 504) after which a host is left alone "
+        "(`HttpCircuitOpen`); 0 for never",
+    )
+    breaker_reset: float = option(
+        30.0, number(0.001), "seconds that it is left alone before one request tries again"
+    )
+    context_headers: Callable[[], Mapping[str, str]] | None = option(
+        None, optional(_callable), "called for each request; returns its request id, `traceparent`, …"
+    )
+    health_path: str | None = option(
+        None, optional(text), "the path that `health()` requests; without it `health()` makes no request"
+    )
+
+
+def http_options(given: Mapping[str, object], *, where: str) -> HttpOptions:
+    """Return the checked options of an HTTP pool."""
+    options = parse(HttpOptions, given, where)
+
+    if options.unix_socket is not None and options.proxy is not None:
+        message = f"{where}: unix_socket and proxy exclude each other: keep one"
+        raise ConfigError(message, setting=f"{where}.proxy")
+
+    if options.deny_private and (options.proxy or options.unix_socket):
+        message = f"{where}.deny_private cannot see behind a proxy or a unix socket: keep one"
+        raise ConfigError(message, setting=f"{where}.deny_private")
+
+    return options

@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp import ClientResponse
 from multidict import CIMultiDictProxy
 
-from ws_pool._core.config import mask_url
+from ws_core.redaction import mask_url
 from ws_pool._http.errors import map_exception
 from ws_pool.errors import HttpDecodeError, HttpStatusError
 

@@ -56,7 +56,7 @@ class Backend:
             node_context.on_down = lambda _: cache.flush()
 
         if settings.cluster:
-            self.topology = Topology(node_context, settings.seeds)
+            self.topology = Topology(node_context, settings.seed_endpoints)
         else:
             self.node = Node(node_context, self._make_resolver())
 

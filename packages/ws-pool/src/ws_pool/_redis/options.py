@@ -1,72 +1,38 @@
-"""The options of a Redis pool: checked, completed and frozen before anything happens."""
+"""The options of a Redis pool: read from a URL, an address or keys."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any, Final, Literal, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis import utils
 
-from ws_pool._core import config as check
+from ws_pool._core.config import (
+    boolean,
+    check_sizes,
+    choice,
+    integer,
+    number,
+    option,
+    optional,
+    parse_given,
+    sequence,
+    text,
+    text_or_callable,
+    url_port,
+)
 from ws_pool._redis.connection.endpoint import Credentials, Endpoint
 from ws_pool._redis.connection.queue import Limits
 from ws_pool.errors import ConfigError
 
-__all__ = ("CHECKS", "RedisOptions", "redis_options")
+__all__ = ("RedisOptions", "redis_options")
 
 _SCHEMES: Final = ("redis", "rediss", "valkey", "valkeys", "unix")
-
-
-@dataclass(frozen=True, slots=True)
-class RedisOptions:
-    """
-    The checked options of a Redis pool.
-
-    Args:
-        endpoint: Where the server is and how to greet it.
-        limits: Bounds of the shared connections.
-        encoding: Of text.
-        encoding_errors: What to do with text that can't be encoded or decoded.
-        decode_responses: Whether replies are text.
-        protocol: The RESP version as it was given.
-        shared_connections: How many connections are shared.
-        min_size: Connections kept open to be lent.
-        max_size: Most connections to be lent.
-        acquire_timeout: Seconds to wait for a connection of one's own.
-        leak_threshold: Seconds of one lease after which a warning tells where it was taken.
-        retry: What to do with commands of a lost connection.
-        sentinels: Where to ask for the master; empty without Sentinel.
-        service: The master's name with Sentinel.
-        sentinel_endpoint: How to greet Sentinels.
-        cluster: Whether the server is a node of a cluster.
-        seeds: The nodes of a cluster to ask first.
-        cache: Most replies kept in the client-side cache; 0 for none.
-        cache_ttl: Seconds to keep one at most.
-    """
-
-    endpoint: Endpoint
-    limits: Limits
-    encoding: str
-    encoding_errors: str
-    decode_responses: bool
-    protocol: int | None
-    shared_connections: int
-    min_size: int
-    max_size: int
-    acquire_timeout: float
-    leak_threshold: float | None
-    retry: Literal["safe", "at_least_once"]
-    sentinels: tuple[tuple[str, int], ...]
-    service: str
-    sentinel_endpoint: Endpoint
-    cluster: bool
-    seeds: tuple[Endpoint, ...]
-    cache: int
-    cache_ttl: float
+_LIMITS: Final = Limits()
 
 
 def _address(value: object, where: str) -> object:
@@ -74,7 +40,7 @@ def _address(value: object, where: str) -> object:
         return value
 
     if isinstance(value, list | tuple) and len(value) == 2:
-        return check.text(value[0], where), check.integer(1, 65535)(value[1], where)
+        return text(value[0], where), integer(1, 65535)(value[1], where)
 
     message = f"{where} must be a URL, 'host:port', a (host, port) pair or the path of a unix socket"
     raise ConfigError(message, setting=where)
@@ -84,17 +50,19 @@ def _credentials(value: object, where: str) -> object:
     if callable(value):
         return value
 
-    raise ConfigError(f"{where} must be callable: it gives the password, or user and password", setting=where)
+    raise ConfigError(
+        f"{where} must be callable: it returns the password, or user and password", setting=where
+    )
 
 
-def _tls(value: object, where: str) -> object:
-    return value if isinstance(value, ssl.SSLContext) else check.boolean(value, where)
+def _ssl(value: object, where: str) -> object:
+    return value if isinstance(value, ssl.SSLContext) else boolean(value, where)
 
 
 def _nodes(value: object, where: str, *, port_else: int) -> object:
     nodes: list[tuple[str, int]] = []
 
-    for index, node in enumerate(check.sequence(value, where)):
+    for index, node in enumerate(sequence(value, where)):
         host, port = _host_port(_address(node, f"{where}[{index}]"), f"{where}[{index}]")
         nodes.append((host, port if port is not None else port_else))
 
@@ -104,70 +72,157 @@ def _nodes(value: object, where: str, *, port_else: int) -> object:
     return tuple(nodes)
 
 
-_seconds = check.number(0.001)
+_seconds = number(0.001)
 
-CHECKS: Final[Mapping[str, check.Check]] = {
-    "url": check.text,
-    "address": _address,
-    "host": check.text,
-    "port": check.integer(1, 65535),
-    "path": check.text,
-    "db": check.integer(0),
-    "username": check.optional(check.text),
-    "password": check.optional(check.text_or_callable),
-    "credentials": check.optional(_credentials),
-    "ssl": check.optional(_tls),
-    "ssl_ca_certs": check.optional(check.text),
-    "ssl_certfile": check.optional(check.text),
-    "ssl_keyfile": check.optional(check.text),
-    "ssl_check_hostname": check.boolean,
-    "ssl_cert_reqs": check.choice("none", "optional", "required"),
-    "encoding": check.optional(check.text),
-    "encoding_errors": check.text,
-    "decode_responses": check.optional(check.boolean),
-    "protocol": check.optional(check.integer(2, 3)),
-    "client_name": check.optional(check.text),
-    "shared_connections": check.integer(1, 64),
-    "min_size": check.integer(0),
-    "max_size": check.integer(1),
-    "acquire_timeout": _seconds,
-    "connect_timeout": _seconds,
-    "command_timeout": _seconds,
-    "outage_timeout": check.number(0),
-    "max_pending": check.integer(1),
-    "max_bytes": check.integer(1024),
-    "max_queue": check.integer(0),
-    "leak_threshold": check.optional(_seconds),
-    "retry": check.choice("safe", "at_least_once"),
-    "sentinels": partial(_nodes, port_else=26379),
-    "service": check.text,
-    "sentinel_username": check.optional(check.text),
-    "sentinel_password": check.optional(check.text),
-    "cluster": check.boolean,
-    "seeds": partial(_nodes, port_else=6379),
-    "cache": check.integer(0),
-    "cache_ttl": _seconds,
-}
-"""Every option with its check."""
 
-_ALIASES: Final = {"minsize": "min_size", "maxsize": "max_size"}
+@dataclass(frozen=True)
+class RedisOptions:
+    """How to reach a Redis server, and how its connections are used. No slots: properties are cached."""
+
+    url: str | None = option(
+        None, text, "`redis://` `rediss://` `valkey://` `valkeys://` `unix://`, with options in its query"
+    )
+    address: Any = option(  # Any: of the forms that the meaning names
+        None, _address, "a URL, `host:port`, a pair of them, or the path of a socket"
+    )
+    host: str = option("localhost", text, "name or address of the server")
+    port: int = option(6379, integer(1, 65535), "its port", shown="6379")
+    path: str | None = option(None, text, "path of a socket, instead of host and port")
+    db: int = option(0, integer(0), "number of the database")
+    username: str | None = option(None, optional(text), "ACL user")
+    password: Any = option(  # Any: a string, or a callable that returns one
+        None, optional(text_or_callable), "or a callable that returns it for each new connection", secret=True
+    )
+    credentials: Credentials | None = option(
+        None,
+        optional(_credentials),
+        "a callable, also async, that returns the password, or user and password, for each new connection",
+        secret=True,
+    )
+    ssl: Any = option(None, optional(_ssl), "true, or an `SSLContext`", shown="false")  # Any: one of these
+    ssl_ca_certs: str | None = option(None, optional(text), "a file of certificates to trust")
+    ssl_certfile: str | None = option(None, optional(text), "the client's certificate")
+    ssl_keyfile: str | None = option(None, optional(text), "its key")
+    ssl_check_hostname: bool = option(True, boolean, "whether the certificate must name the host")
+    ssl_cert_reqs: str = option(
+        "required", choice("none", "optional", "required"), "whether the certificate is checked"
+    )
+    encoding: str = option(
+        None, optional(text), "of text; given alone it decodes replies, as in wintersweet 1", shown="utf-8"
+    )
+    encoding_errors: str = option("strict", text, "as of `str.encode`")
+    decode_responses: bool = option(None, optional(boolean), "whether replies are text", shown="false")
+    protocol: int | None = option(
+        None,
+        optional(integer(2, 3)),
+        "RESP 2 or 3; replies have the shapes that the installed redis-py returns for it",
+        shown="redis-py's",
+    )
+    client_name: str | None = option(None, optional(text), "shown in `CLIENT LIST`")
+    shared_connections: int = option(
+        1,
+        integer(1, 64),
+        "more than one helps with large values; a task keeps to one of them, and what follows a "
+        "cancelled command of the same key to that command's",
+    )
+    min_size: int = option(0, integer(0), "dedicated connections kept open", aliases=("minsize",))
+    max_size: int = option(50, integer(1), "most dedicated connections", aliases=("maxsize",))
+    acquire_timeout: float = option(
+        _LIMITS.queue_timeout, _seconds, "seconds to wait for one, or for room on the shared connection"
+    )
+    connect_timeout: float = option(
+        _LIMITS.connect_timeout, _seconds, "seconds for a connect and its handshake"
+    )
+    command_timeout: float = option(
+        _LIMITS.command_timeout,
+        _seconds,
+        "seconds without any reply while one is due, after which the connection is dropped",
+    )
+    outage_timeout: float = option(
+        _LIMITS.outage_timeout,
+        number(0),
+        "seconds that commands wait during an outage before they fail; later ones fail at once",
+    )
+    max_pending: int = option(_LIMITS.max_pending, integer(1), "commands in flight on a shared connection")
+    max_bytes: int = option(
+        _LIMITS.max_bytes,
+        integer(1024),
+        "bytes of commands above 1 KiB in flight on it, and again in its queue",
+        shown="64 MiB",
+    )
+    max_queue: int = option(_LIMITS.max_queue, integer(0), "commands queued before it")
+    leak_threshold: float | None = option(
+        None, optional(_seconds), "seconds of one lease after which a warning shows where it was acquired"
+    )
+    retry: Literal["safe", "at_least_once"] = option("safe", choice("safe", "at_least_once"), "see below")
+    sentinels: tuple[tuple[str, int], ...] = option(
+        (), partial(_nodes, port_else=26379), "see below; with `service`"
+    )
+    service: str = option("", text, "name of the master with Sentinel")
+    sentinel_username: str | None = option(None, optional(text), "ACL user of the Sentinels")
+    sentinel_password: str | None = option(None, optional(text), "their password", secret=True)
+    cluster: bool = option(False, boolean, "whether the server is a node of a cluster; see below")
+    seeds: tuple[tuple[str, int], ...] = option(
+        (), partial(_nodes, port_else=6379), "nodes of the cluster to ask first"
+    )
+    cache: int = option(0, integer(0), "most replies kept in this process; 0 for none")
+    cache_ttl: float = option(60.0, _seconds, "seconds that a reply is kept at most")
+
+    names_node: bool = False  # not an option: whether host, port or path were given
+
+    @cached_property
+    def endpoint(self) -> Endpoint:
+        """The server, and how to log in."""
+        password, credentials = self.password, self.credentials
+
+        if callable(password):
+            password, credentials = None, cast("Credentials", password)
+
+        return Endpoint(
+            host=self.host,
+            port=self.port,
+            path=self.path,
+            db=self.db,
+            username=self.username,
+            password=password,
+            credentials=credentials,
+            tls=self.ssl,
+            client_name=self.client_name,
+            protocol=3 if self.cache else _installed_protocol() if self.protocol is None else self.protocol,
+            tracking=bool(self.cache),
+            role="master" if self.sentinels else None,
+        )
+
+    @cached_property
+    def sentinel_endpoint(self) -> Endpoint:
+        """How to log in at a Sentinel."""
+        return Endpoint(
+            username=self.sentinel_username, password=self.sentinel_password, protocol=2, tls=self.ssl
+        )
+
+    @cached_property
+    def seed_endpoints(self) -> tuple[Endpoint, ...]:
+        """The nodes of a cluster to ask first."""
+        seeds = tuple(self.endpoint.at(*address) for address in self.seeds)
+        return (self.endpoint, *seeds) if self.names_node or not seeds else seeds
+
+    @cached_property
+    def limits(self) -> Limits:
+        """The bounds of the shared connections."""
+        return Limits(
+            max_pending=self.max_pending,
+            max_bytes=self.max_bytes,
+            max_queue=self.max_queue,
+            command_timeout=self.command_timeout,
+            connect_timeout=self.connect_timeout,
+            queue_timeout=self.acquire_timeout,
+            outage_timeout=self.outage_timeout,
+        )
 
 
 def redis_options(section: Mapping[str, object], *, where: str) -> RedisOptions:
-    """
-    Check the options of a pool.
-
-    Args:
-        section: The options as the user wrote them; those within the URL count as well.
-        where: The section's full name, such as ``REDIS_CONFIG.default``.
-
-    Returns:
-        The settings.
-
-    Raises:
-        ConfigError: A wrong option; the message names it.
-    """
-    given = check.options_of(section, CHECKS, where=where, aliases=_ALIASES)
+    """Return the checked options of a pool; those within its URL count as well."""
+    given = parse_given(RedisOptions, section, where)
     address = given.pop("address", None)
     url = given.pop("url", None)
 
@@ -181,111 +236,58 @@ def redis_options(section: Mapping[str, object], *, where: str) -> RedisOptions:
 
     if url is not None:
         key = f"{where}.url"
-        within = check.options_of(_from_url(cast("str", url), key), CHECKS, where=key, aliases=_ALIASES)
+        within = parse_given(RedisOptions, _from_url(url, key), key)
 
-        for option in within.keys() & given.keys():
-            message = f"{where}.{option} is given, and in the URL as well: keep one of them"
-            raise ConfigError(message, setting=f"{where}.{option}")
+        for name in within.keys() & given.keys():
+            message = f"{where}.{name} is given, and in the URL as well: keep one of them"
+            raise ConfigError(message, setting=f"{where}.{name}")
 
         given |= within
     elif address is not None:
         given |= _from_address(address, f"{where}.address")
 
-    return _settings(given, where)
+    options = RedisOptions(**given)
+    _check_together(options, section, where)
+    decode = given.get("decode_responses")
+    return replace(
+        options,
+        ssl=_context(options, where),
+        encoding=options.encoding or "utf-8",
+        decode_responses=bool(given.get("encoding")) if decode is None else decode,
+        # Client-side caching needs RESP3, and redis-py must then expect its shapes.
+        protocol=3
+        if options.cache and options.protocol is None and _installed_protocol() == 2
+        else options.protocol,
+        names_node=bool(given.keys() & {"host", "port", "path"}),
+    )
 
 
-def _settings(given: Mapping[str, Any], where: str) -> RedisOptions:  # Any: checked values
-    cluster = bool(given.get("cluster"))
-    sentinels = given.get("sentinels", ())
-    cache = given.get("cache", 0)
-    protocol = given.get("protocol")
-    wire: int = (
-        protocol if protocol is not None else getattr(utils, "DEFAULT_RESP_VERSION", 2)
-    )  # what the installed redis-py does
-    min_size, max_size = given.get("min_size", 0), given.get("max_size", 50)
-    check.check_sizes(min_size, max_size, where=where)
+def _check_together(options: RedisOptions, section: Mapping[str, object], where: str) -> None:
+    """Refuse options that exclude or need each other."""
+    check_sizes(RedisOptions, section, where, minimum=options.min_size, maximum=options.max_size)
 
-    if cluster and sentinels:
+    if options.cluster and options.sentinels:
         raise ConfigError(
             f"{where}.cluster and {where}.sentinels exclude each other", setting=f"{where}.cluster"
         )
 
-    if bool(sentinels) != bool(given.get("service")):
-        key = "service" if sentinels else "sentinels"
+    if bool(options.sentinels) != bool(options.service):
+        key = "service" if options.sentinels else "sentinels"
         raise ConfigError(f"{where}.{key} is missing: Sentinel needs both", setting=f"{where}.{key}")
 
-    if given.get("seeds") and not cluster:
+    if options.seeds and not options.cluster:
         raise ConfigError(f"{where}.seeds needs {where}.cluster", setting=f"{where}.seeds")
 
-    if cluster and given.get("db"):
+    if options.cluster and options.db:
         raise ConfigError(f"{where}.db must be 0: a cluster has one database", setting=f"{where}.db")
 
-    if cache and protocol == 2:
+    if options.cache and options.protocol == 2:
         raise ConfigError(f"{where}.cache needs RESP3: leave {where}.protocol out", setting=f"{where}.cache")
 
-    decode = given.get("decode_responses")
-    tls = _context(given, where)
-    password, credentials = given.get("password"), given.get("credentials")
 
-    if callable(password):
-        password, credentials = None, password
-
-    endpoint = Endpoint(
-        host=given.get("host", "localhost"),
-        port=given.get("port", 6379),
-        path=given.get("path"),
-        db=given.get("db", 0),
-        username=given.get("username"),
-        password=password,
-        credentials=cast("Credentials | None", credentials),
-        tls=tls,
-        client_name=given.get("client_name"),
-        protocol=3 if cache else wire,
-        tracking=bool(cache),
-        role="master" if sentinels else None,
-    )
-    defaults = Limits()
-    limits = Limits(
-        max_pending=given.get("max_pending", defaults.max_pending),
-        max_bytes=given.get("max_bytes", defaults.max_bytes),
-        max_queue=given.get("max_queue", defaults.max_queue),
-        command_timeout=given.get("command_timeout", defaults.command_timeout),
-        connect_timeout=given.get("connect_timeout", defaults.connect_timeout),
-        queue_timeout=given.get("acquire_timeout", defaults.queue_timeout),
-        outage_timeout=given.get("outage_timeout", defaults.outage_timeout),
-    )
-    return RedisOptions(
-        endpoint=endpoint,
-        limits=limits,
-        encoding=given.get("encoding") or "utf-8",
-        encoding_errors=given.get("encoding_errors", "strict"),
-        decode_responses=bool(given.get("encoding")) if decode is None else decode,
-        protocol=3 if cache and protocol is None and wire == 2 else protocol,
-        shared_connections=given.get("shared_connections", 1),
-        min_size=min_size,
-        max_size=max_size,
-        acquire_timeout=given.get("acquire_timeout", 30.0),
-        leak_threshold=given.get("leak_threshold"),
-        retry=given.get("retry", "safe"),
-        sentinels=sentinels,
-        service=given.get("service", ""),
-        sentinel_endpoint=Endpoint(
-            username=given.get("sentinel_username"),
-            password=given.get("sentinel_password"),
-            protocol=2,
-            tls=tls,
-        ),
-        cluster=cluster,
-        seeds=_seeds(endpoint, given),
-        cache=cache,
-        cache_ttl=given.get("cache_ttl", 60.0),
-    )
-
-
-def _seeds(endpoint: Endpoint, given: Mapping[str, Any]) -> tuple[Endpoint, ...]:  # Any: checked values
-    """List the nodes of a cluster to ask: the one that is named by itself, and the others."""
-    others = tuple(endpoint.at(*address) for address in given.get("seeds", ()))
-    return (endpoint, *others) if not others or given.keys() & {"host", "port", "path"} else others
+def _installed_protocol() -> int:
+    """Return the RESP version that the installed redis-py takes by default."""
+    return int(getattr(utils, "DEFAULT_RESP_VERSION", 2))
 
 
 def _from_url(url: str, where: str) -> dict[str, object]:
@@ -296,7 +298,7 @@ def _from_url(url: str, where: str) -> dict[str, object]:
         raise ConfigError(f"{where} must begin with one of {schemes}, not {parts.scheme!r}", setting=where)
 
     found: dict[str, object] = dict(parse_qsl(parts.query, keep_blank_values=True))
-    port = check.url_port(url, where)
+    port = url_port(url, where)
 
     if parts.username:
         found["username"] = unquote(parts.username)
@@ -341,37 +343,31 @@ def _host_port(address: object, where: str) -> tuple[str, int | None]:
     if text.endswith("]") or not colon or (":" in host and not host.endswith("]")):
         return text.strip("[]"), None  # a name, or an IPv6 address without a port
 
-    return host.strip("[]"), cast("int", check.integer(1, 65535)(port, where))
+    return host.strip("[]"), cast("int", integer(1, 65535)(port, where))
 
 
-def _context(given: Mapping[str, Any], where: str) -> ssl.SSLContext | None:
-    tls = given.get("ssl")
+def _context(options: RedisOptions, where: str) -> ssl.SSLContext | None:
+    if isinstance(options.ssl, ssl.SSLContext):
+        return options.ssl
 
-    if isinstance(tls, ssl.SSLContext):
-        return tls
-
-    if not tls:
+    if not options.ssl:
         return None
 
     context = ssl.create_default_context()
-    requirement = given.get("ssl_cert_reqs", "required")
-    context.check_hostname = given.get("ssl_check_hostname", True) and requirement == "required"
-    context.verify_mode = ssl.VerifyMode[f"CERT_{requirement.upper()}"]
+    context.check_hostname = options.ssl_check_hostname and options.ssl_cert_reqs == "required"
+    context.verify_mode = ssl.VerifyMode[f"CERT_{options.ssl_cert_reqs.upper()}"]
 
-    for option, load in (
-        ("ssl_ca_certs", context.load_verify_locations),
-        ("ssl_certfile", _chain(context, given)),
-    ):
-        if file := given.get(option):
+    loads: dict[str, Callable[[str], None]] = {
+        "ssl_ca_certs": context.load_verify_locations,
+        "ssl_certfile": lambda file: context.load_cert_chain(file, options.ssl_keyfile),
+    }
+
+    for name, load in loads.items():
+        if file := getattr(options, name):
             try:
                 load(file)
             except (OSError, ssl.SSLError) as error:
-                raise ConfigError(
-                    f"{where}.{option}: cannot load {file!r}: {error}", setting=f"{where}.{option}"
-                ) from error
+                message = f"{where}.{name}: cannot load {file!r}: {error}"
+                raise ConfigError(message, setting=f"{where}.{name}") from error
 
     return context
-
-
-def _chain(context: ssl.SSLContext, given: Mapping[str, Any]) -> Callable[[str], None]:
-    return lambda file: context.load_cert_chain(file, given.get("ssl_keyfile"))

@@ -19,6 +19,7 @@ from ws_pool._sql.atomic import Atomic
 from ws_pool._sql.client import Result, SqlClient, Statement
 from ws_pool._sql.compile.compiler import Compiler, Prepared
 from ws_pool._sql.engine import learn_dialect
+from ws_pool._sql.options import SqlOptions
 from ws_pool._sql.session import Session
 from ws_pool.context import TaskBinding
 from ws_pool.errors import NotReadyError, QueryTimeout, UnavailableError
@@ -32,21 +33,6 @@ T = TypeVar("T")
 
 _REFUSED = frozenset({1044, 1045, 1049, 1698})  # the server's numbers for a wrong user, password or database
 
-_OPTIONS = (
-    "acquire_timeout",
-    "connect_timeout",
-    "leak_threshold",
-    "max_connecting",
-    "max_idle",
-    "max_lifetime",
-    "on_acquire",
-    "on_close",
-    "on_open",
-    "on_release",
-    "ping_after",
-    "ping_timeout",
-)
-
 
 class SqlPool(ABC):
     """
@@ -57,22 +43,20 @@ class SqlPool(ABC):
         options: Checked options; see `ws_pool.mysql.MysqlPool` for what they mean.
     """
 
-    def __init__(
-        self, name: str, options: Mapping[str, Any]
-    ) -> None:  # Any: values of many types, checked before
+    def __init__(self, name: str, options: SqlOptions) -> None:
         self.name = name
-        self.row_type: type | None = options.get("row_type")
+        self.row_type: type | None = options.row_type
         self.client_class: type[SqlClient] = SqlClient
         self.bound: TaskBinding[Session] = TaskBinding()
         self.source: Pool[Any]
         self.untaught: bool = True
         self._packet_limit: int = 1 << 20  # bytes; learned from the server
-        self._slow: float | None = options.get("slow_query")
-        self._echo = bool(options.get("echo", False))
-        self._cache_size = int(options.get("cache_size", 500))
+        self._slow: float | None = options.slow_query
+        self._echo = options.echo
+        self._cache_size = options.cache_size
         self._compiler: Compiler | None = None
         self._learning: asyncio.Lock | None = None
-        self._limit: float | None = options.get("query_timeout")
+        self._limit: float | None = options.query_timeout
         self.watched: bool = self._echo or self._slow is not None or self._limit is not None
 
     async def __aenter__(self) -> Self:
@@ -339,39 +323,28 @@ class SqlPool(ABC):
 
 
 def make_pool(
-    connector: Any,
-    name: str,
-    options: Mapping[str, Any],
-    *,
-    is_lost: Callable[[Any], bool] | None = None,
-    **sizes: int,
+    connector: Any, name: str, options: SqlOptions, *, is_lost: Callable[[Any], bool] | None = None
 ) -> Pool[Any]:
-    """
-    Make the pool of connections under a SQL pool.
-
-    Args:
-        connector: Opens the connections.
-        name: The pool's name.
-        options: Checked options.
-        is_lost: See `ws_pool.pool.Pool`.
-        **sizes: ``min_size`` and ``max_size`` where the options leave them out.
-    """
-    chosen = {key: options[key] for key in _OPTIONS if key in options}
-    minimum = options.get("min_size", sizes["min_size"])
-    maximum = options.get("max_size", max(sizes["max_size"], minimum if "max_size" not in options else 0))
-    lifetime = chosen.get("max_lifetime")
-
-    if lifetime is not None and lifetime <= 0:
-        chosen["max_lifetime"] = None  # -1 is how the original's pool_recycle said "never"
-
+    """Return the pool of connections under a SQL pool."""
     return Pool(
         connector,
         name=name,
-        min_size=minimum,
-        max_size=maximum,
+        min_size=options.min_size,
+        max_size=options.max_size,
+        acquire_timeout=options.acquire_timeout,
+        max_connecting=options.max_connecting,
+        ping_after=options.ping_after,
+        ping_timeout=options.ping_timeout,
+        max_lifetime=options.max_lifetime,
+        max_idle=options.max_idle,
+        leak_threshold=options.leak_threshold,
+        on_open=options.on_open,
+        on_acquire=options.on_acquire,
+        on_release=options.on_release,
+        on_close=options.on_close,
+        connect_timeout=getattr(options, "connect_timeout", 5.0),
         is_refusal=_is_refusal,
         is_lost=is_lost,
-        **chosen,
     )
 
 

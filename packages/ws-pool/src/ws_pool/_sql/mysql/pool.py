@@ -6,14 +6,15 @@ import asyncio
 import importlib.util
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 from ws_core.component import Health
 from ws_pool._core.statistics import PoolStatistics
 from ws_pool._sql.engine import PooledDriverConnection, make_engine
 from ws_pool._sql.mysql.connector import MysqlConnection, MysqlConnector
-from ws_pool._sql.mysql.options import Server, server_of
+from ws_pool._sql.mysql.options import MysqlOptions, Server, mysql_options
 from ws_pool._sql.pool import SqlPool, make_pool
 from ws_pool._sql.session import Session
 from ws_pool.errors import ConfigError, MissingExtraError, UnavailableError
@@ -77,21 +78,14 @@ class MysqlPool(SqlPool):
         return pool
 
     def _set_up(self, name: str, section: Mapping[str, object], where: str) -> None:
-        server, options = server_of(section, where)
-        replicas = cast("Sequence[object]", options.pop("replicas", ()))
-        always = options.get("reset") == "always"
+        options = mysql_options(section, where)
         super().__init__(name, options)
-        self._server = server
-        self._pool: Pool[MysqlConnection] = self._make(server, name, options, always=always)
+        server = self._server = options.server()
+        self._pool: Pool[MysqlConnection] = _pool_of(server, name, options)
         self.source: Pool[Any] = self._pool
         self._replicas = [
-            self._make(
-                _replica(entry, section, f"{where}.replicas[{n}]"),
-                f"{name}/replica{n}",
-                options,
-                always=always,
-            )
-            for n, entry in enumerate(replicas)
+            _pool_of(_replica(entry, section, f"{where}.replicas[{n}]"), f"{name}/replica{n}", options)
+            for n, entry in enumerate(options.replicas)
         ]
         self._turn = itertools.count()
 
@@ -233,12 +227,11 @@ class MysqlPool(SqlPool):
 
         return PooledDriverConnection(conn.raw, lambda discard: self._pool.release(lease, discard=discard))
 
-    def _make(
-        self, server: Server, name: str, options: Mapping[str, Any], *, always: bool
-    ) -> Pool[MysqlConnection]:
-        connector = MysqlConnector(server, reset_always=always)
-        options = {**options, "connect_timeout": server.connect_timeout}
-        return make_pool(connector, name, options, is_lost=attrgetter("lost"), min_size=1, max_size=10)
+
+def _pool_of(server: Server, name: str, options: MysqlOptions) -> Pool[MysqlConnection]:
+    connector = MysqlConnector(server, reset_always=options.reset == "always")
+    options = replace(options, connect_timeout=server.connect_timeout)
+    return make_pool(connector, name, options, is_lost=attrgetter("lost"))
 
 
 def _replica(entry: object, primary: Mapping[str, object], where: str) -> Server:
@@ -252,4 +245,4 @@ def _replica(entry: object, primary: Mapping[str, object], where: str) -> Server
 
     own = ("user", "password", "charset", "sql_mode", "init_command", "ssl", "db", "driver")
     inherited = {key: primary[key] for key in own if key in primary and "url" not in entry}
-    return server_of({**inherited, **entry}, where)[0]
+    return mysql_options({**inherited, **entry}, where).server()

@@ -1,43 +1,47 @@
-"""The options of a SQLite database: read from a URL or from keys, checked before any I/O."""
+"""The options of a SQLite database: read from a URL or from keys."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote
 
-from ws_pool._core.config import Check, choice, integer, mask_url, number, optional, text, url_parts
-from ws_pool._sql.mysql.options import POOL_CHECKS
+from ws_core.redaction import mask_url
+from ws_pool._core.config import (
+    boolean,
+    choice,
+    integer,
+    number,
+    option,
+    optional,
+    parse_given,
+    text,
+    url_parts,
+)
+from ws_pool._sql.options import SqlOptions, checked_sizes
 from ws_pool.errors import ConfigError
 
-__all__ = ("SQLITE_ALIASES", "SQLITE_CHECKS", "SqliteFile", "absolute", "path_of")
-
-SQLITE_CHECKS: dict[str, Check] = {
-    **POOL_CHECKS,
-    "url": text,
-    "path": text,
-    "busy_timeout": number(0),
-    "journal_mode": choice("WAL", "DELETE", "TRUNCATE", "PERSIST", "MEMORY", "OFF", any_case=True),
-    "synchronous": choice("OFF", "NORMAL", "FULL", "EXTRA", any_case=True),
-    "foreign_keys": POOL_CHECKS["echo"],
-    "cache_kb": optional(integer(0)),
-    "init_command": optional(text),
-}
-
-SQLITE_ALIASES = {"minsize": "min_size", "maxsize": "max_size", "db": "path", "cursorclass": "row_type"}
+__all__ = ("SqliteFile", "SqliteOptions", "sqlite_options")
 
 
 @dataclass(frozen=True, slots=True)
 class SqliteFile:
     """A database file and how it is opened; ``:memory:`` is a database that lives as long as its pool."""
 
-    path: str
-    busy_timeout: float = 5.0
-    journal_mode: str = "WAL"
-    synchronous: str = "NORMAL"
-    foreign_keys: bool = True
-    cache_kb: int | None = None
-    init_command: str | None = None
+    path: str = option(":memory:", text, "the file, made when it is missing", aliases=("db",))
+    busy_timeout: float = option(5.0, number(0), "seconds to wait for a lock of another process")
+    journal_mode: str = option(
+        "WAL",
+        choice("WAL", "DELETE", "TRUNCATE", "PERSIST", "MEMORY", "OFF", any_case=True),
+        "with WAL readers never wait for the writer",
+    )
+    synchronous: str = option(
+        "NORMAL", choice("OFF", "NORMAL", "FULL", "EXTRA", any_case=True), "SQLite's `synchronous`"
+    )
+    foreign_keys: bool = option(True, boolean, "whether foreign keys are enforced")
+    cache_kb: int | None = option(None, optional(integer(0)), "KiB of page cache of each connection")
+    init_command: str | None = option(None, optional(text), "a statement run on each new connection")
 
     @property
     def in_memory(self) -> bool:
@@ -48,20 +52,36 @@ class SqliteFile:
         return f"sqlite:///{self.path}"
 
 
-def path_of(url: str, where: str) -> dict[str, object]:
-    """
-    Split a URL into options.
+@dataclass(frozen=True)
+class SqliteOptions(SqlOptions, SqliteFile):
+    """All options of a SQLite pool; the sizes are those of its readers."""
 
-    Args:
-        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``sqlite:///:memory:``.
-        where: The option's full name for errors.
+    url: str | None = option(
+        None, text, "`sqlite:///relative.db`, `sqlite:////absolute.db` or `sqlite:///:memory:`"
+    )
+    max_size: int = option(4, integer(1), "most readers at once", aliases=("maxsize",))
 
-    Returns:
-        The path, and the options of the query.
+    def file(self) -> SqliteFile:
+        """Return the part that says how to open the file."""
+        return SqliteFile(**{entry.name: getattr(self, entry.name) for entry in fields(SqliteFile)})
 
-    Raises:
-        ConfigError: It is no SQLite URL.
-    """
+
+def sqlite_options(section: Mapping[str, object], where: str) -> SqliteOptions:
+    """Return the checked options of a SQLite pool; keys beside the URL win over its parts."""
+    given = parse_given(SqliteOptions, section, where)
+    url = given.get("url")
+
+    if url is not None:
+        given = {**parse_given(SqliteOptions, _from_url(url, f"{where}.url"), f"{where}.url"), **given}
+
+    checked = SqliteOptions(**checked_sizes(SqliteOptions, section, given, where))
+    # An absolute path does not depend on the working directory, which may change while the pool is open.
+    return (
+        checked if checked.path == ":memory:" else replace(checked, path=str(Path(checked.path).absolute()))
+    )
+
+
+def _from_url(url: str, where: str) -> dict[str, object]:
     parts = url_parts(url, where)
     path = unquote(parts.path)[1:] or ":memory:"
 
@@ -71,13 +91,3 @@ def path_of(url: str, where: str) -> dict[str, object]:
         raise ConfigError(message, setting=where)
 
     return {"path": path, **dict(parse_qsl(parts.query))}
-
-
-def absolute(path: str) -> str:
-    """
-    Make a path independent of the working directory, which may change while the pool is open.
-
-    Args:
-        path: A path, or ``:memory:``.
-    """
-    return path if path == ":memory:" else str(Path(path).absolute())

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self, cast
 
 from ws_core.component import Health
-from ws_pool._core.config import options_of
 from ws_pool._core.statistics import PoolStatistics
 from ws_pool._sql.client import SqlClient
 from ws_pool._sql.compile.plan import Plan
 from ws_pool._sql.connection import Reply, SqlConnection
 from ws_pool._sql.engine import PooledSqliteConnection, make_engine
-from ws_pool._sql.mysql.options import check_bounds
 from ws_pool._sql.pool import SqlPool, make_pool
 from ws_pool._sql.sqlite.connector import SqliteConnection, SqliteConnector
-from ws_pool._sql.sqlite.options import SQLITE_ALIASES, SQLITE_CHECKS, SqliteFile, absolute, path_of
+from ws_pool._sql.sqlite.options import sqlite_options
 from ws_pool.errors import MissingExtraError, UsageError
 from ws_pool.pool import Lease, Pool
 
@@ -78,35 +77,19 @@ class SqlitePool(SqlPool):
         return pool
 
     def _set_up(self, name: str, section: Mapping[str, object], where: str) -> None:
-        options = options_of(section, SQLITE_CHECKS, where=where, aliases=SQLITE_ALIASES)
-        url = options.pop("url", None)
-
-        if url is not None:
-            parts = path_of(cast("str", url), f"{where}.url")
-            options = {
-                **options_of(parts, SQLITE_CHECKS, where=f"{where}.url", aliases=SQLITE_ALIASES),
-                **options,
-            }
-
-        check_bounds(section, options, where)
-        fields = set(SqliteFile.__dataclass_fields__)
-        given = {key: options.pop(key) for key in list(options) if key in fields}
-        given["path"] = absolute(str(given.get("path", ":memory:")))
+        options = sqlite_options(section, where)
         super().__init__(name, options)
-        file = self._file = SqliteFile(**cast("dict[str, Any]", given))
-        one: dict[str, Any] = {**options, "min_size": 1, "max_size": 1, "max_lifetime": None}
+        file = self._file = options.file()
+        one = replace(options, min_size=1, max_size=1, max_lifetime=None)
 
         if file.in_memory:  # to give a connection up would be to lose the database
-            one["ping_timeout"] = max(_PATIENCE, one.get("ping_timeout", 0.0))
+            one = replace(one, ping_timeout=max(_PATIENCE, one.ping_timeout))
 
-        self._writers: Pool[SqliteConnection] = make_pool(
-            SqliteConnector(file, writable=True), name, one, min_size=1, max_size=1
-        )
+        self._writers: Pool[SqliteConnection] = make_pool(SqliteConnector(file, writable=True), name, one)
         self._readers: Pool[SqliteConnection] = self._writers
 
         if not file.in_memory:
-            connector = SqliteConnector(file, writable=False)
-            self._readers = make_pool(connector, name, options, min_size=1, max_size=4)
+            self._readers = make_pool(SqliteConnector(file, writable=False), name, options)
 
         self.client_class: type[SqlClient] = MemoryClient if file.in_memory else RoutingClient
         self.source: Pool[Any] = self._readers
