@@ -140,8 +140,8 @@ class TestSeeds:
     def test_options(self) -> None:
         """Seeds come after the node that is named by itself, and need a cluster."""
         pool = RedisPool(url="redis://a:1", cluster=True, password="p", seeds=["b:2", "c"])
-        assert [str(seed) for seed in pool._settings.seeds] == ["a:1", "b:2", "c:6379"]
-        assert {seed.password for seed in pool._settings.seeds} == {"p"}
+        assert [str(seed) for seed in pool._settings.seed_endpoints] == ["a:1", "b:2", "c:6379"]
+        assert {seed.password for seed in pool._settings.seed_endpoints} == {"p"}
 
         with pytest.raises(ConfigError, match="cluster"):
             RedisPool(seeds=["b:2"])

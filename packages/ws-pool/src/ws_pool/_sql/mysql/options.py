@@ -78,7 +78,7 @@ class Server:
     user: Any = option(  # Any: a string, or a callable that returns one
         "",
         text_or_callable,
-        "or a callable, also async, that returns it for each new connection",
+        "the login name, or a callable, also async, that returns it for each new connection",
         aliases=("username",),
     )
     password: Password | None = option(None, optional(text_or_callable), "as `user`", secret=True)
