@@ -293,7 +293,7 @@ class TestListener:
                 listener.connection_checked_out(event)
 
             assert len(caplog.records) == 1
-            assert caplog.messages == ["mongo pool 'shop': 9 of 10 connections in use"]
+            assert caplog.messages == ["mongo pool 'shop' is nearly exhausted: 9 of 10 connections in use"]
             listener.connection_checked_in(event)
             now += 61
             listener.connection_checked_out(event)

@@ -17,18 +17,15 @@ from ws_pool.errors import ConfigError, MissingExtraError, NotReadyError
 
 __all__ = ("PoolComponent", "es", "http", "mongo", "redis", "sql")
 
-Manager = BasePoolManager[Any, Any]  # Any: a component treats all kinds of pools alike
+Manager = BasePoolManager[Any, Any]  # Any: a component treats all pools alike
 
 
 class PoolComponent:
     """
     A manager as the application layer sees it.
 
-    Args:
-        name: The component's name.
-        settings_key: The settings section it serves.
-        target: Where the ready-made manager lives, as ``module:attribute``.
-        extra: Names the requirement to install when the driver is missing, given the section.
+    ``target`` is the ready-made manager, as ``module:attribute``; ``extra`` returns the requirement to
+    install for a section whose driver is missing.
     """
 
     def __init__(self, name: str, settings_key: str, target: str, extra: Callable[[object], str]) -> None:
@@ -44,12 +41,7 @@ class PoolComponent:
 
     @property
     def manager(self) -> Manager:
-        """
-        The manager.
-
-        Raises:
-            NotReadyError: The component was not configured.
-        """
+        """The manager; a `NotReadyError` before `configure`."""
         if self._manager is None:
             message = f"component {self.name!r} is not configured: call configure() first"
             raise NotReadyError(message, component=self.name)
@@ -57,16 +49,7 @@ class PoolComponent:
         return self._manager
 
     def configure(self, section: object) -> None:
-        """
-        Check and take the settings section.
-
-        Args:
-            section: Pool names to their options.
-
-        Raises:
-            MissingExtraError: The section's driver is not installed.
-            ConfigError: A wrong option.
-        """
+        """Check and take the settings section; a `MissingExtraError` when its driver is not installed."""
         if not isinstance(section, Mapping):
             kind = type(section).__name__
             message = f"{self.settings_key} must map pool names to options, not a value of type {kind}"
@@ -106,36 +89,36 @@ class PoolComponent:
 
 
 def sql() -> PoolComponent:
-    """Make the component of DATABASES."""
+    """Return the component of DATABASES."""
     return PoolComponent("sql", "DATABASES", "ws_pool.mysql:sql_pool_manager", _sql_extra)
 
 
 def redis() -> PoolComponent:
-    """Make the component of REDIS_CONFIG."""
+    """Return the component of REDIS_CONFIG."""
     return PoolComponent(
         "redis", "REDIS_CONFIG", "ws_pool.redis:redis_pool_manager", lambda _: "ws-pool[redis]"
     )
 
 
 def mongo() -> PoolComponent:
-    """Make the component of MONGO_CONFIG."""
+    """Return the component of MONGO_CONFIG."""
     return PoolComponent(
         "mongo", "MONGO_CONFIG", "ws_pool.mongo:mongo_pool_manager", lambda _: "ws-pool[mongo]"
     )
 
 
 def http() -> PoolComponent:
-    """Make the component of HTTP_CONFIG."""
+    """Return the component of HTTP_CONFIG."""
     return PoolComponent("http", "HTTP_CONFIG", "ws_pool.http:http_pool_manager", lambda _: "ws-pool[http]")
 
 
 def es() -> PoolComponent:
-    """Make the component of ES_CONFIG."""
+    """Return the component of ES_CONFIG."""
     return PoolComponent("es", "ES_CONFIG", "ws_pool.es:es_pool_manager", lambda _: "ws-pool[es]")
 
 
 def _sql_extra(section: object) -> str:
-    """Name the extra of the first pool whose driver is missing, which depends on its URL."""
+    """Return the extra of the first pool whose driver is missing, which depends on its URL."""
     if isinstance(section, Mapping):
         for value in section.values():
             url = value.get("url", "") if isinstance(value, Mapping) else value

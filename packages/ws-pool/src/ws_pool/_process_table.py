@@ -23,7 +23,7 @@ from ws_pool.errors import ConfigError, UnavailableError
 __all__ = ("ProcessRecord", "ProcessTable", "process_start", "runtime_directory")
 
 _MAGIC = b"wsslots1"
-_RECORD = struct.Struct("@QQdQ")  # pid, start of the process, last beat, 1 when well
+_RECORD = struct.Struct("@QQdQ")  # pid, start of the process, last beat, 1 when healthy
 _HEARTBEAT = struct.Struct("@dQ")
 _HEARTBEAT_AT = 16
 _CAPACITY = 127
@@ -33,12 +33,9 @@ _SIZE = _RECORD.size * (_CAPACITY + 1)  # the first one holds the magic
 @dataclass(frozen=True, slots=True)
 class ProcessRecord:
     """
-    What a process has told about itself.
+    The last report of a process about itself.
 
-    Args:
-        pid: The process.
-        beat: When it last told, on the monotonic clock, which all processes of a machine share.
-        well: Whether it said that it is well.
+    ``heartbeat`` is its time on the monotonic clock, which all processes of a machine share.
     """
 
     pid: int
@@ -47,16 +44,7 @@ class ProcessRecord:
 
 
 class ProcessTable:
-    """
-    The mapped file, with this process's record in it.
-
-    Args:
-        path: The file; made when it is missing, readable by its owner only.
-
-    Raises:
-        ConfigError: The file is not a plain file of this user's own, or holds something else.
-        UnavailableError: All records are taken, or the file cannot be made.
-    """
+    """The mapped file, with this process's record in it; made when it is missing, for its owner only."""
 
     __slots__ = ("_fd", "_map", "_offset", "path")
 
@@ -73,7 +61,7 @@ class ProcessTable:
             raise
 
     def heartbeat(self, now: float, *, healthy: bool) -> None:
-        """Tell that this process is alive."""
+        """Report that this process is alive."""
         _HEARTBEAT.pack_into(self._map, self._offset + _HEARTBEAT_AT, now, int(healthy))
 
     def alive(self) -> list[ProcessRecord]:
@@ -116,12 +104,9 @@ class ProcessTable:
         raise UnavailableError(message, path=str(self.path))
 
     def _open(self) -> None:
-        """
-        Open and map the file under its lock.
-
-        Between opening and locking, the last one to leave may have removed it: then a new one
-        must be made.
-        """
+        """Open and map the file under its lock."""
+        # Between opening and locking, the last process to leave may have removed the file. A lock on
+        # a removed file excludes nobody who opens its successor: try again until both are the same.
         while True:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -184,20 +169,15 @@ class ProcessTable:
 
 
 def runtime_directory() -> Path:
-    """Find the directory for files of running programs: ``$XDG_RUNTIME_DIR``, or that for temporary ones."""
+    """Return ``$XDG_RUNTIME_DIR``, or the directory for temporary files."""
     return Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
 
 
 def process_start(pid: int) -> int | None:
     """
-    Find when a process started, in ticks since the boot.
+    Return when a process started, in ticks since the boot; None when it is dead, collected or not.
 
-    Args:
-        pid: The process.
-
-    Returns:
-        The ticks; None when there is no such process, or it is dead and not collected yet. On a
-        system without ``/proc``, 0 for every living process.
+    On a system without ``/proc`` it is 0 for every living process.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -1,7 +1,7 @@
-"""Named pools: the manager that all kinds of pools share, and the shape of a pool it needs.
+"""Named pools: the manager that all kinds of pools share, and the protocol of a pool that it needs.
 
 A manager is a named set of pools. It checks its whole configuration before anything starts,
-starts its pools together and closes them together; everything else is the pools' own.
+starts its pools together and closes them together; everything else belongs to the pools.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Statistics(Protocol):
     """A pool's frozen snapshot of itself."""
 
     def status(self) -> Mapping[str, object]:
-        """Give plain numbers and strings."""
+        """Return plain numbers and strings."""
         ...
 
 
@@ -33,7 +33,7 @@ ClientT_co = TypeVar("ClientT_co", covariant=True)
 
 
 class ManagedPool(Protocol[ClientT_co]):
-    """What a manager needs of a pool; every pool of this distribution has it."""
+    """What a manager needs of a pool; every pool of this distribution provides it."""
 
     @property
     def name(self) -> str:
@@ -41,17 +41,17 @@ class ManagedPool(Protocol[ClientT_co]):
         ...
 
     async def start(self) -> None:
-        """Start; on an error nothing is left behind."""
+        """Start; after an error nothing is left behind."""
 
     async def close(self) -> None:
         """Close; may be called again."""
 
     def get_client(self, *, alone: bool = False) -> AbstractAsyncContextManager[ClientT_co]:
-        """Give a client for the length of a block."""
+        """Return a context manager of a client."""
         ...
 
     def statistics(self) -> Statistics:
-        """Give a frozen snapshot."""
+        """Return a frozen snapshot."""
         ...
 
     async def health(self) -> Health:
@@ -59,7 +59,7 @@ class ManagedPool(Protocol[ClientT_co]):
         ...
 
 
-# Any: the client type is the subclass's own matter, and a TypeVar cannot bound another one.
+# `object`: the client's type differs from pool to pool, and a TypeVar cannot bound another one.
 PoolT = TypeVar("PoolT", bound="ManagedPool[object]")
 ClientT = TypeVar("ClientT")
 
@@ -68,8 +68,8 @@ class BasePoolManager(ABC, Generic[PoolT, ClientT]):
     """
     A named set of pools of one kind.
 
-    A subclass says which settings section it serves and builds one pool of a section; building
-    must check every option and must not do any I/O.
+    A subclass names its settings section, and builds a pool from one entry of it. Building must
+    check every option and must not do any I/O.
 
     Example:
         ```python
@@ -99,7 +99,7 @@ class BasePoolManager(ABC, Generic[PoolT, ClientT]):
         return f"<{type(self).__name__} {state}: {names}>"
 
     def __str__(self) -> str:
-        """List the state of every pool, one line each."""
+        """Return the state of every pool, one line each."""
         if not self._ready:
             return repr(self)
 
@@ -111,7 +111,7 @@ class BasePoolManager(ABC, Generic[PoolT, ClientT]):
         return "\n".join([repr(self), *lines])
 
     def __await__(self) -> Generator[object, None, Self]:
-        """Start the pools and give the manager: ``manager = await manager``."""
+        """Start the pools and return the manager: ``manager = await manager``."""
         yield from self.initialize().__await__()
         return self
 
@@ -139,7 +139,7 @@ class BasePoolManager(ABC, Generic[PoolT, ClientT]):
         Take the configuration of all pools; it is checked whole, and nothing starts.
 
         Args:
-            config: Pool names to their options; a string is short for ``{"url": string}``.
+            config: Maps names of pools to their options; a string is short for ``{"url": string}``.
 
         Raises:
             ConfigError: A wrong option; the message names it, as ``DATABASES.default.port``.
@@ -158,17 +158,16 @@ class BasePoolManager(ABC, Generic[PoolT, ClientT]):
 
         sections = {name: self._section(name, value) for name, value in entries.items()}
 
-        for name, section in sections.items():
+        for name, section in sections.items():  # built only to be checked: building does no I/O
             self._build(name, section, f"{self.settings_key}.{name}")
 
         self._config = sections
 
     async def initialize(self) -> None:
         """
-        Start all registered pools; when one fails, those started are closed again.
+        Start all registered pools; when one fails, the others are closed again.
 
-        A second call does nothing, and so does one beside another that is still starting
-        (it waits for it).
+        A second call does nothing; a call beside one that is still starting the pools waits for it.
 
         Raises:
             UsageError: Nothing was registered.
@@ -185,11 +184,12 @@ class BasePoolManager(ABC, Generic[PoolT, ClientT]):
             self._starting = asyncio.ensure_future(self._start())
             self._starting.add_done_callback(self._started)
 
+        # One start serves all callers: a caller that is cancelled must not cancel it for the others.
         await asyncio.shield(self._starting)
 
     def get_pool(self, name: str = "default") -> PoolT:
         """
-        Look a started pool up.
+        Return a started pool.
 
         Args:
             name: The pool's name.
@@ -218,14 +218,14 @@ class BasePoolManager(ABC, Generic[PoolT, ClientT]):
 
     def get_client(self, name: str = "default", alone: bool = False) -> AbstractAsyncContextManager[ClientT]:  # noqa: FBT001, FBT002 - the original's signature
         """
-        Give a client of a pool for the length of a block.
+        Return a client of a pool for the length of a block.
 
         Args:
             name: The pool's name.
-            alone: Take a connection of its own even inside another block of the same task.
+            alone: Take a connection for this block, even inside another block of the same task.
 
         Returns:
-            An async context manager that gives the client.
+            An async context manager of the client.
 
         Raises:
             UsageError: No pool has that name.
@@ -241,7 +241,7 @@ class BasePoolManager(ABC, Generic[PoolT, ClientT]):
             name: The pool's name.
 
         Returns:
-            What the pool's ``statistics()`` count.
+            The values of the pool's ``statistics()``.
         """
         return self.get_pool(name).statistics().status()
 
@@ -250,7 +250,7 @@ class BasePoolManager(ABC, Generic[PoolT, ClientT]):
         Check that every pool's server answers.
 
         Returns:
-            Whether all do; `health` says which does not and why.
+            Whether all do; `health` names those that do not, and the reason.
         """
         return (await self.health()).ok
 
@@ -282,23 +282,10 @@ class BasePoolManager(ABC, Generic[PoolT, ClientT]):
 
     @abstractmethod
     def _build(self, name: str, section: Mapping[str, object], where: str) -> PoolT:
-        """
-        Build a pool of its section, without I/O.
-
-        Args:
-            name: The pool's name.
-            section: Its options.
-            where: The section's full name for errors.
-        """
+        """Return a pool built from its section, without I/O; ``where`` is the section's name in errors."""
 
     def _client(self, pool: PoolT, *, alone: bool) -> AbstractAsyncContextManager[ClientT]:
-        """
-        Give a pool's client; typed here, because the pool's type variable cannot name its client.
-
-        Args:
-            pool: The pool.
-            alone: See `get_client`.
-        """
+        """Return a pool's client, with the type that the pool's type variable cannot name."""
         client: AbstractAsyncContextManager[ClientT] = pool.get_client(alone=alone)  # type: ignore[assignment]
         return client
 
@@ -343,7 +330,7 @@ class BasePoolManager(ABC, Generic[PoolT, ClientT]):
         self._starting = None
 
         if not task.cancelled():
-            task.exception()  # taken by those who wait; if all of them were cancelled, nobody would
+            task.exception()  # if every caller was cancelled: retrieved, or asyncio would log it
 
 
 async def _close_all(pools: list[PoolT]) -> None:

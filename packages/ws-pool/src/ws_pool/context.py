@@ -1,4 +1,4 @@
-"""Which connection belongs to which task: nested blocks of one task share theirs, child tasks do not.
+"""Which connection belongs to which task: nested blocks of a task share one, child tasks get another.
 
 The binding is keyed by the task itself. A context variable would be inherited by child tasks, so
 that two tasks would interleave on one connection in the middle of a transaction.
@@ -37,7 +37,7 @@ class TaskBinding(dict["asyncio.Task[object] | None", T]):
     __slots__ = ()
 
     def current(self) -> T | None:
-        """Give the running task's object, if it has one."""
+        """Return the running task's object, if it has one."""
         return self.get(asyncio.current_task()) if self else None
 
     def bind(self, value: T) -> asyncio.Task[object] | None:

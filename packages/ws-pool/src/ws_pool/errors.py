@@ -167,7 +167,7 @@ class HttpConnectionError(HttpError, UnavailableError):
     """
     The server cannot be reached, or the connection was lost before the answer was complete.
 
-    ``context["sent"]`` tells whether the request may have reached the server.
+    ``context["sent"]`` says whether the request may have reached the server.
     """
 
     default_code = "http_connection"

@@ -116,7 +116,7 @@ class ElasticsearchStatistics:
     version: str
 
     def status(self) -> Mapping[str, object]:
-        """Give plain numbers and strings, for logs, status pages and `pool_status`."""
+        """Return plain numbers and strings, for logs, status pages and `pool_status`."""
         return {
             "name": self.name,
             "nodes": self.nodes,
@@ -133,7 +133,7 @@ class ElasticsearchPool(SharedClient[AsyncElasticsearch]):
     Args:
         url: ``https://[user:password@]host:9200``, or a list of nodes.
         name: The pool's name in messages and statistics.
-        setting: What begins the names of options in errors.
+        setting: The prefix of options' names in errors.
         **options: ``user`` and ``password``, ``api_key``, ``connections`` (to each node, 10),
             ``timeout`` (seconds for each request, 10), ``retries`` (on other nodes, 3), ``verify``
             (whether certificates are checked), ``ca_certs`` (a file).
@@ -177,7 +177,7 @@ class ElasticsearchPool(SharedClient[AsyncElasticsearch]):
         self._version = ""
 
     async def health(self) -> Health:
-        """Ask for the cluster's health: red, or no answer, is not well."""
+        """Request the cluster's health: red, or no answer, is not ok."""
         if self._client is None:
             return Health(ok=False, detail=f"es pool {self._name!r} is not open")
 

@@ -1,15 +1,14 @@
-"""Is this process well, and are all worker processes of this service?
+"""Whether this process is healthy, and all worker processes of its service.
 
 `HealthChecker` watches one process: its event loop, and whatever checks it is given.
 `ProcessHealthChecker` shares the answers of all workers of a service, so that any of them can
-speak for the whole node. Neither needs an extra.
+report the health of the whole node. Neither needs an extra.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import os
 import re
 import sys
@@ -20,12 +19,11 @@ from types import TracebackType
 from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 from ws_core.component import Health
+from ws_core.errors import describe
 from ws_pool._process_table import ProcessTable, process_start, runtime_directory
 from ws_pool.errors import ConfigError, UsageError
 
 __all__ = ("Check", "HealthChecker", "ProcessHealthChecker")
-
-logger: logging.Logger = logging.getLogger("ws_pool.health")
 
 
 @runtime_checkable
@@ -44,7 +42,7 @@ class HealthChecker:
     """
     Runs checks again and again, and knows the last answer.
 
-    The process is well while the last round of checks, which ended well, is not older than
+    The process is healthy while the last round of checks, which was good, is not older than
     ``timeout``. A blocked event loop makes no rounds, so `health` turns false for those who ask
     from another thread or process.
 
@@ -179,7 +177,7 @@ class HealthChecker:
         except TimeoutError:
             return Health(ok=False, detail=f"no answer within {self._timeout:g} s")
         except Exception as error:  # noqa: BLE001 - a check that raises is a check that fails
-            return Health(ok=False, detail=f"{type(error).__name__}: {error}")
+            return Health(ok=False, detail=describe(error, with_type=True))
 
         return answer if isinstance(answer, Health) else Health(ok=bool(answer))
 
@@ -188,12 +186,12 @@ class ProcessHealthChecker(HealthChecker):
     """
     A `HealthChecker` that speaks for all worker processes of a service.
 
-    Each worker runs one. The node is well while ``process_num`` of them have told so recently.
+    Each worker runs one. The node is healthy while ``process_num`` of them have reported so recently.
     They share a small file in the runtime directory; a worker that is killed counts no longer at
     once, and one that takes its place counts when it has started.
 
     Args:
-        process_num: How many workers must be well.
+        process_num: How many workers must be healthy.
         interval: Seconds between rounds.
         timeout: Seconds after which an answer is too old.
         name: The service's name, the same in all its workers and different from all other

@@ -53,7 +53,7 @@ class MongoPool(SharedClient[Client]):
         url: ``mongodb://`` or ``mongodb+srv://``, with the driver's options in its query; or leave it
             out and give ``host``, ``port``, ``user``, ``password``.
         name: The pool's name in messages and statistics.
-        setting: What begins the names of options in errors.
+        setting: The prefix of options' names in errors.
         **options: ``db`` (the default database, in place of the URL's), ``minsize``, ``maxsize``,
             ``timeout`` (seconds for each operation, None for no bound), ``connect_timeout`` (seconds to
             find a server), ``driver`` (``"pymongo"``, or ``"motor"`` for code that needs Motor).
@@ -92,7 +92,7 @@ class MongoPool(SharedClient[Client]):
 
     def get_database(self, db: str | None = None) -> AsyncDatabase[Document]:
         """
-        Give a database.
+        Return a database.
 
         Args:
             db: Its name; by default the one of the option ``db``, or of the URL.
@@ -113,7 +113,7 @@ class MongoPool(SharedClient[Client]):
 
     def get_collection(self, db: str | None, name: str) -> Collection:
         """
-        Give a collection.
+        Return a collection.
 
         Args:
             db: The database's name, or None for the default one.
@@ -123,7 +123,7 @@ class MongoPool(SharedClient[Client]):
 
     def get_collection_by_date(self, db: str | None, name: str, date: Date | None = None) -> Collection:
         """
-        Give the collection of a day: ``name_YYYYMMDD``.
+        Return the collection of a day: ``name_YYYYMMDD``.
 
         Args:
             db: The database's name, or None for the default one.
@@ -134,7 +134,7 @@ class MongoPool(SharedClient[Client]):
 
     def get_collection_by_month(self, db: str | None, name: str, date: Date | None = None) -> Collection:
         """
-        Give the collection of a month: ``name_YYYYMM``.
+        Return the collection of a month: ``name_YYYYMM``.
 
         Args:
             db: The database's name, or None for the default one.
@@ -148,7 +148,7 @@ class MongoPool(SharedClient[Client]):
         """
         Run a block in a transaction: committed at its end, aborted when it raises or is cancelled.
 
-        Give the session to each operation: ``await items.insert_one(item, session=session)``.
+        Pass the session to each operation: ``await items.insert_one(item, session=session)``.
 
         Args:
             **options: See the driver's ``start_transaction``: read_concern, write_concern, ….
@@ -156,14 +156,14 @@ class MongoPool(SharedClient[Client]):
         Yields:
             The session.
         """
-        # PyMongo gives a session at once and the transaction later, Motor the other way round.
+        # PyMongo returns a session at once and the transaction as an awaitable, Motor the other way round.
         session = await _later(self.client.start_session())
 
         async with session, await _later(session.start_transaction(**options)):
             yield session
 
     async def health(self) -> Health:
-        """Ask a server for a sign of life."""
+        """Ping a server."""
         if self._client is None:
             return Health(ok=False, detail=f"mongo pool {self._name!r} is not open")
 
@@ -232,19 +232,19 @@ class MongoPoolManager(BasePoolManager[MongoPool, Client]):
         return MongoPool(name=name, setting=where, **section)  # type: ignore[arg-type]  # checked inside
 
     def get_collection(self, db: str | None, name: str, pool: str = "default") -> Collection:
-        """Give a collection of a pool; see `MongoPool.get_collection`."""
+        """Return a collection of a pool; see `MongoPool.get_collection`."""
         return self.get_pool(pool).get_collection(db, name)
 
     def get_collection_by_date(
         self, db: str | None, name: str, date: Date | None = None, pool: str = "default"
     ) -> Collection:
-        """Give the collection of a day; see `MongoPool.get_collection_by_date`."""
+        """Return the collection of a day; see `MongoPool.get_collection_by_date`."""
         return self.get_pool(pool).get_collection_by_date(db, name, date)
 
     def get_collection_by_month(
         self, db: str | None, name: str, date: Date | None = None, pool: str = "default"
     ) -> Collection:
-        """Give the collection of a month; see `MongoPool.get_collection_by_month`."""
+        """Return the collection of a month; see `MongoPool.get_collection_by_month`."""
         return self.get_pool(pool).get_collection_by_month(db, name, date)
 
 
@@ -307,7 +307,7 @@ def _motor() -> Any:  # Motor has no types
 
 
 async def _later(value: Any) -> Any:  # the driver's own objects
-    """Await what one driver gives at once and the other later."""
+    """Await a result that one driver returns at once and the other as an awaitable."""
     return await value if inspect.isawaitable(value) else value
 
 

@@ -1,4 +1,4 @@
-"""What the driver tells about its connections, counted."""
+"""Count what happens to the driver's connections."""
 
 from __future__ import annotations
 
@@ -15,11 +15,6 @@ from pymongo.monitoring import (
     ConnectionClosedEvent,
     ConnectionCreatedEvent,
     ConnectionPoolListener,
-    ConnectionReadyEvent,
-    PoolClearedEvent,
-    PoolClosedEvent,
-    PoolCreatedEvent,
-    PoolReadyEvent,
 )
 
 from ws_pool._core.statistics import Histogram, HistogramBuilder
@@ -28,8 +23,8 @@ __all__ = ("CommandMonitor", "MongoStatistics")
 
 logger = logging.getLogger("ws_pool")
 
-_LOW_WATER = 0.9
-_LOW_WATER_EVERY = 60.0
+_NEARLY_EXHAUSTED = 0.9  # share of the connections in use from which on there is a warning
+_WARN_EVERY = 60.0  # seconds between two warnings
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +37,7 @@ class MongoStatistics:
         max_size: Most connections at once to one server.
         size: Connections that are open.
         leased: Connections in use.
-        waiting: Operations that wait for a connection.
+        waiting: Operations waiting for a connection.
         opened: Connections opened so far.
         closed: Connections closed so far.
         failures: Operations that got no connection.
@@ -60,7 +55,7 @@ class MongoStatistics:
     wait_time: Histogram
 
     def status(self) -> Mapping[str, object]:
-        """Give plain numbers and strings, for logs, status pages and `pool_status`."""
+        """Return plain numbers and strings, for logs, status pages and `pool_status`."""
         return {
             "name": self.name,
             "max_size": self.max_size,
@@ -75,21 +70,14 @@ class MongoStatistics:
 
 
 class CommandMonitor(ConnectionPoolListener):
-    """
-    Counts connections and waits. Motor calls it from threads, hence the lock.
-
-    Args:
-        name: The pool's name, for the warning.
-        max_size: Most connections to one server; 0 for any number.
-        clock: The monotonic clock.
-    """
+    """Counts connections and waits. Motor calls it from threads, hence the lock."""
 
     def __init__(self, name: str, max_size: int, clock: Callable[[], float]) -> None:
         self._name = name
         self._max_size = max_size
         self._clock = clock
         self._lock = threading.Lock()
-        self._opened = self._closed = self._asked = self._given = self._returned = self._failures = 0
+        self._opened = self._closed = self._requested = self._acquired = self._returned = self._failures = 0
         self._wait_time = HistogramBuilder()
         self._warned = float("-inf")
 
@@ -104,49 +92,44 @@ class CommandMonitor(ConnectionPoolListener):
             self._closed += 1
 
     def connection_check_out_started(self, event: ConnectionCheckOutStartedEvent) -> None:  # noqa: ARG002 - the driver's signature
-        """Count an operation that asks for a connection."""
+        """Count an operation that needs a connection."""
         with self._lock:
-            self._asked += 1
+            self._requested += 1
 
     def connection_check_out_failed(self, event: ConnectionCheckOutFailedEvent) -> None:  # noqa: ARG002 - the driver's signature
-        """Count an operation that got none."""
+        """Count an operation that got no connection."""
         with self._lock:
             self._failures += 1
 
     def connection_checked_out(self, event: ConnectionCheckedOutEvent) -> None:
-        """Count an operation that got one, and warn when few are left."""
+        """Count an operation that got a connection, and warn when few are left."""
         with self._lock:
-            self._given += 1
+            self._acquired += 1
             self._wait_time.record(event.duration or 0.0)
-            leased = self._given - self._returned
+            leased = self._acquired - self._returned
             now = self._clock()
-            scarce = 0 < self._max_size * _LOW_WATER <= leased and now - self._warned >= _LOW_WATER_EVERY
+            scarce = 0 < self._max_size * _NEARLY_EXHAUSTED <= leased and now - self._warned >= _WARN_EVERY
 
             if scarce:
                 self._warned = now
 
         if scarce:
-            logger.warning("mongo pool %r: %d of %d connections in use", self._name, leased, self._max_size)
+            logger.warning(
+                "mongo pool %r is nearly exhausted: %d of %d connections in use",
+                self._name,
+                leased,
+                self._max_size,
+            )
 
     def connection_checked_in(self, event: ConnectionCheckedInEvent) -> None:  # noqa: ARG002 - the driver's signature
-        """Count a connection that came back."""
+        """Count a connection that was returned."""
         with self._lock:
             self._returned += 1
 
-    def pool_created(self, event: PoolCreatedEvent) -> None:
-        """Say nothing."""
+    def _ignore(self, event: object) -> None:
+        """Do nothing: these events change none of the counters."""
 
-    def pool_ready(self, event: PoolReadyEvent) -> None:
-        """Say nothing."""
-
-    def pool_cleared(self, event: PoolClearedEvent) -> None:
-        """Say nothing."""
-
-    def pool_closed(self, event: PoolClosedEvent) -> None:
-        """Say nothing."""
-
-    def connection_ready(self, event: ConnectionReadyEvent) -> None:
-        """Say nothing."""
+    pool_created = pool_ready = pool_cleared = pool_closed = connection_ready = _ignore
 
     def statistics(self) -> MongoStatistics:
         """Return the counters."""
@@ -155,8 +138,8 @@ class CommandMonitor(ConnectionPoolListener):
                 name=self._name,
                 max_size=self._max_size,
                 size=self._opened - self._closed,
-                leased=self._given - self._returned,
-                waiting=self._asked - self._given - self._failures,
+                leased=self._acquired - self._returned,
+                waiting=self._requested - self._acquired - self._failures,
                 opened=self._opened,
                 closed=self._closed,
                 failures=self._failures,
