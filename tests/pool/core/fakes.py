@@ -1,59 +1,13 @@
-"""A loop whose time is virtual, and a driver without a network: what the pool core is tested with.
-
-In the virtual loop nothing ever sleeps: when no callback is ready, time jumps to the next timer.
-When there is no timer either, nothing can ever happen again, which is a hang: it is an error.
-"""
+"""A driver without a network, for tests of the core in virtual time."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-import selectors
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 from ws_pool.pool import Pool
-
-T = TypeVar("T")
-
-
-class HangError(Exception):
-    """Nothing can ever happen again, and the test has not ended."""
-
-
-class _Selector(selectors.SelectSelector):
-    loop: VirtualLoop
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        events = super().select(0)
-
-        if not events:
-            if timeout is None:
-                raise HangError
-
-            self.loop.virtual += timeout
-
-        return events
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time passes only when nothing else can happen."""
-
-    def __init__(self) -> None:
-        self.virtual = 1000.0
-        selector = _Selector()
-        selector.loop = self
-        super().__init__(selector)
-
-    def time(self) -> float:
-        """Give the virtual time."""
-        return self.virtual
-
-
-def run_virtual(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in a virtual loop."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(work)
 
 
 def now() -> float:

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from tests.pool.core.fakes import FakeConnection, FakeConnector, make_pool, now, run_virtual
+from tests.pool.core.fakes import FakeConnection, FakeConnector, make_pool, now
+from ws_core.testing import run_virtual
 from ws_pool._core.pool_state import PoolState, Waiter
 from ws_pool.errors import AcquireTimeout
 from ws_pool.pool import Connector

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.pool.core.fakes import FakeConnection, FakeConnector, now, run_virtual
+from tests.pool.core.fakes import FakeConnection, FakeConnector, now
+from ws_core.testing import run_virtual
 from ws_pool._core.checkout import Checkout
 from ws_pool.errors import WsError
 from ws_pool.pool import Lease, Pool

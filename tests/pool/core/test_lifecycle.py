@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.pool.core.fakes import FakeConnection, FakeConnector, FakePool, make_pool, now, run_virtual
+from tests.pool.core.fakes import FakeConnection, FakeConnector, FakePool, make_pool, now
+from ws_core.testing import run_virtual
 from ws_pool.errors import ClosedError
 from ws_pool.pool import PoolStatistics
 

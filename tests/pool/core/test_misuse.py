@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.pool.core.fakes import FakeConnector, make_pool, run_virtual
+from tests.pool.core.fakes import FakeConnector, make_pool
+from ws_core.testing import run_virtual
 from ws_pool.errors import ClosedError, NotReadyError, UsageError
 
 

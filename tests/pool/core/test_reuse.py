@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.pool.core.fakes import FakeConnector, make_pool, now, run_virtual
+from tests.pool.core.fakes import FakeConnector, make_pool, now
+from ws_core.testing import run_virtual
 
 
 class TestReuse:

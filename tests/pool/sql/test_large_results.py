@@ -14,7 +14,7 @@ from sqlalchemy import Column, DateTime, Integer, MetaData, String, Table, bindp
 from sqlalchemy.types import Boolean
 
 from tests.faults import FaultProxy
-from tests.pool.core.fakes import run_virtual
+from ws_core.testing import run_virtual
 from ws_pool import MysqlPool, SqlitePool
 from ws_pool._sql.gc_pause import GcPaused
 from ws_pool.errors import QueryError, QueryTimeout, UnavailableError
