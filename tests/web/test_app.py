@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
 from ws_core.errors import ConfigError, MissingExtraError, UnavailableError
-from ws_web import Request as RequestAlias
-from ws_web import RequestIDMiddleware, Response, Settings, SettingsError, create_app, get_request_id
+from ws_web import (
+    APIRouter,
+    Request,
+    Response,
+    Settings,
+    SettingsError,
+    create_app,
+    get_request_id,
+)
 from ws_web import settings as proxy
 from ws_web.testing import AppClient
 
@@ -205,7 +211,7 @@ class TestLifespan:
         app = create_app(sections().replace(APP_CONFIG=config), lifespan=lifespan)
 
         @app.get("/")
-        async def endpoint(request: RequestAlias) -> str:
+        async def endpoint(request: Request) -> str:
             return str(request.state.shop)
 
         async with AppClient(app) as client:
@@ -266,6 +272,39 @@ class TestLifespan:
 
         async with AppClient(create_app(settings)), AppClient(create_app(settings, lifespan=named("given"))):
             assert ran == ["configured", "given"]
+
+    @pytest.mark.parametrize("has_lifespan", [False, True])
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+    async def test_on_event(self, *, has_lifespan: bool) -> None:
+        """Functions of `on_event`, of the application and of its routers, run beside a lifespan too."""
+        ran: list[str] = []
+
+        @asynccontextmanager
+        async def lifespan(_: Any) -> AsyncIterator[None]:
+            ran.append("lifespan")
+            yield
+            ran.append("end")
+
+        app = create_app(lifespan=lifespan if has_lifespan else None)
+        router = APIRouter()
+
+        @app.on_event("startup")
+        async def first() -> None:
+            ran.append("startup")
+
+        @router.on_event("shutdown")
+        def last() -> None:
+            ran.append("shutdown")
+
+        app.include_router(router)
+
+        async with AppClient(app):
+            pass
+
+        assert [word for word in ran if word in ("startup", "lifespan", "end")] == (
+            ["startup", "lifespan", "end"] if has_lifespan else ["startup"]
+        )
+        assert "shutdown" in ran
 
     def test_hooks_must_be_a_list(self) -> None:
         """The message names the key."""
@@ -354,6 +393,29 @@ class TestConfiguration:
         with pytest.raises(SettingsError, match="lets every site act as your users"):
             create_app(middleware=[Middleware(CORSMiddleware, **options)])
 
+    @pytest.mark.parametrize("pattern", [".*", "https?://.*", r"https?://[^/]+", "^.+$"])
+    def test_cors_is_checked_wherever_it_is_added(self, pattern: str) -> None:
+        """By `add_middleware`, in the list itself, and for patterns that every site fits."""
+        app = create_app()
+
+        with pytest.raises(SettingsError, match="lets every site act as your users"):
+            app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_credentials=True)
+
+        with pytest.raises(SettingsError, match="allow_origin_regex"):
+            app.add_middleware(CORSMiddleware, allow_origin_regex=pattern, allow_credentials=True)
+
+        app.user_middleware.append(
+            Middleware(CORSMiddleware, allow_origin_regex=pattern, allow_credentials=True)
+        )
+
+        with pytest.raises(SettingsError, match="allow_origin_regex"):
+            app.build_middleware_stack()
+
+    @pytest.mark.parametrize("pattern", [r"https://.*\.shop\.example", "https://(a|b)\\.example"])
+    def test_cors_for_some_sites(self, pattern: str) -> None:
+        """A pattern of one's own sites is fine."""
+        create_app().add_middleware(CORSMiddleware, allow_origin_regex=pattern, allow_credentials=True)
+
     async def test_exception_handlers(self) -> None:
         """Objects, dotted names and status codes; they replace ours."""
 
@@ -389,185 +451,3 @@ class TestConfiguration:
         """The probes can be left out."""
         async with AppClient(create_app(health=False)) as client:
             assert (await client.get("/livez")).status_code == 404
-
-
-class TestBodies:
-    """The limit of request bodies."""
-
-    @pytest.fixture
-    def client(self) -> AppClient:
-        """An application that takes ten bytes."""
-        app = create_app(Settings(APP_CONFIG={"max_body_size": 10}))
-
-        @app.post("/json")
-        async def json(value: list[int]) -> int:
-            return len(value)
-
-        @app.post("/stream")
-        async def stream(request: RequestAlias) -> int:
-            return sum([len(chunk) async for chunk in request.stream()])
-
-        return AppClient(app)
-
-    @pytest.mark.parametrize("path", ["/json", "/stream"])
-    async def test_announced(self, client: AppClient, path: str) -> None:
-        """Refused before it is read."""
-        reply = await client.post(path, json=[1] * 10)
-        assert reply.status_code == 413
-        assert (reply.error()["code"], reply.error()["msg"]) == (413, "Content Too Large")
-
-    @pytest.mark.parametrize("path", ["/json", "/stream"])
-    @pytest.mark.parametrize("announced", [None, b"5", b"nonsense"])
-    async def test_not_announced(self, client: AppClient, path: str, announced: bytes | None) -> None:
-        """A body in chunks is cut off at the limit, whatever its headers say."""
-        sent: list[Any] = []
-        chunks = [{"type": "http.request", "body": b"[1,1,", "more_body": True}] * 100
-
-        async def receive() -> Any:
-            return chunks.pop()
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        headers = [(b"content-type", b"application/json")]
-        headers += [(b"content-length", announced)] if announced else []
-        scope = client._scope("http", path, [], None)
-        scope.update(method="POST", headers=headers, http_version="1.1", scheme="http")
-        await client._app(scope, receive, send)
-        assert sent[0]["status"] == 413
-        assert b'"request_id":"' in sent[1]["body"]
-        assert len(chunks) == 97
-
-    async def test_within(self, client: AppClient) -> None:
-        """Exactly the limit is fine."""
-        assert (await client.post("/stream", content=b"x" * 10)).data() == 10
-
-    @pytest.mark.parametrize("size", [-1, "10", True])
-    def test_wrong_limits(self, size: Any) -> None:
-        """The message names the key."""
-        with pytest.raises(SettingsError, match="max_body_size must be a number of bytes"):
-            create_app(max_body_size=size)
-
-
-class TestErrors:
-    """Every error has the envelope, the request id and the headers of CORS."""
-
-    @pytest.fixture
-    def app(self) -> Any:
-        """An application with CORS that fails in every way."""
-        cors = {"cls": CORSMiddleware, "options": {"allow_origins": ["http://shop"]}}
-
-        class Failing:
-            def __init__(self, app: Any) -> None:
-                self.app = app
-
-            async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
-                if scope.get("path") == "/middleware":
-                    raise RuntimeError("in a middleware")
-
-                await self.app(scope, receive, send)
-
-        app = create_app(Settings(MIDDLEWARES=[{"cls": Failing}, cors]))
-
-        @app.get("/boom")
-        async def boom() -> int:
-            raise RuntimeError("a secret inside")
-
-        @app.get("/http")
-        async def http(status: int) -> int:
-            raise HTTPException(status, "because", headers={"Retry-After": "7"})
-
-        @app.post("/json")
-        async def json(value: dict[str, int]) -> int:
-            return len(value)
-
-        return app
-
-    @pytest.mark.parametrize(
-        ("method", "url", "body", "status"),
-        [
-            ("GET", "/nothing", b"", 404),
-            ("DELETE", "/boom", b"", 405),
-            ("GET", "/http?status=409", b"", 409),
-            ("GET", "/http?status=503", b"", 503),
-            ("GET", "/http?status=x", b"", 422),
-            ("POST", "/json", b"{broken", 422),
-            ("GET", "/boom", b"", 500),
-            ("GET", "/middleware", b"", 500),
-        ],
-    )
-    async def test_envelope_id_and_cors(
-        self, app: Any, method: str, url: str, body: Any, status: int
-    ) -> None:
-        """Whatever fails, the client's one parser does."""
-        headers = {"origin": "http://shop", "x-request-id": "r-1", "content-type": "application/json"}
-
-        async with AppClient(app) as client:
-            reply = await client.request(method, url, headers=headers, content=body)
-
-        assert reply.status_code == status
-        assert reply.error()["code"] == status
-        assert reply.headers["x-request-id"] == "r-1"
-        assert reply.headers["access-control-allow-origin"] == "http://shop"
-        assert "secret" not in reply.text
-
-    async def test_headers_of_an_http_exception_are_kept(self, app: Any) -> None:
-        """Retry-After and the like."""
-        async with AppClient(app) as client:
-            assert (await client.get("/http?status=503")).headers["retry-after"] == "7"
-            reply = await client.get("/http?status=304")
-            assert (reply.status_code, reply.content) == (304, b"")
-
-    async def test_a_failure_is_logged_once_with_its_traceback(
-        self, app: Any, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        """The log has what the reply hides."""
-        async with AppClient(app) as client:
-            await client.get("/boom%0afake?x=1")
-            await client.get("/boom")
-
-        records = [record for record in caplog.records if record.levelno >= logging.ERROR]
-        assert len(records) == 1
-        assert "a secret inside" in caplog.text
-        assert records[0].getMessage() == "GET '/boom' failed: RuntimeError"
-
-    async def test_input_is_told_with_debug_only(self) -> None:
-        """What was sent may be secret."""
-        for debug in (False, True):
-            app = create_app(Settings(DEBUG=debug))
-
-            @app.get("/")
-            async def endpoint(n: int) -> int:
-                raise ValueError("why")
-
-            async with AppClient(app) as client:
-                assert ("hunter2" in (await client.get("/?n=hunter2")).text) is debug
-                assert ("why" in (await client.get("/?n=1")).text) is debug
-
-    async def test_the_users_own_500_handler_is_used(self) -> None:
-        """Under the status or under Exception, plain or async."""
-
-        def handler(request: Any, error: Any) -> Any:
-            return Response(code=1, status_code=500, msg=str(error))
-
-        for key in (500, Exception):
-            app = create_app(exception_handlers={key: handler})
-
-            @app.get("/")
-            async def endpoint() -> int:
-                raise ValueError("why")
-
-            async with AppClient(app) as client:
-                assert (await client.get("/")).error()["msg"] == "why"
-
-    async def test_a_request_id_of_the_users_own(self) -> None:
-        """A subclass replaces ours."""
-
-        class Numbered(RequestIDMiddleware):
-            def __init__(self, app: Any) -> None:
-                super().__init__(app, new_id=lambda: "n-1")
-
-        app = create_app(Settings(MIDDLEWARES=[{"cls": Numbered}]))
-
-        async with AppClient(app) as client:
-            assert (await client.get("/livez")).headers["x-request-id"] == "n-1"

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple
 
 import fastapi
 import pytest
-from fastapi import BackgroundTasks, Body, Depends, FastAPI, HTTPException
+from fastapi import BackgroundTasks, Body, Depends, FastAPI
 from fastapi.responses import (
     FileResponse,
     HTMLResponse,
@@ -25,18 +25,12 @@ from fastapi.responses import (
     StreamingResponse,
 )
 from pydantic import BaseModel, Field
-from starlette.background import BackgroundTask
 
+from tests.web._support import get, only
 from ws_web import (
     APIRoute,
     APIRouter,
     Envelope,
-    ErrResponse,
-    HTTP400Response,
-    HTTP404Response,
-    HTTP405Response,
-    HTTP500Response,
-    HTTPExceptionResponse,
     Request,
     Response,
     create_app,
@@ -56,25 +50,6 @@ class Item(BaseModel):
 async def ann() -> str:
     """A dependency."""
     return "ann"
-
-
-def refuse() -> None:
-    """A dependency that ends the request."""
-    raise ErrResponse(["details"], 4001, 409, msg="sold out")
-
-
-async def get(declare: Callable[[FastAPI], object], *, path: str = "/", **options: Any) -> Any:
-    """Declare one route on a new application, call it, and return the reply."""
-    app = create_app()
-    declare(app)
-
-    async with AppClient(app) as client:
-        return await client.get(path, **options)
-
-
-def only(endpoint: Callable[..., Any], **options: Any) -> Any:
-    """Return a declaration of one GET route at /."""
-    return lambda app: app.get("/", **options)(endpoint)
 
 
 class TestWrapped:
@@ -365,7 +340,7 @@ class TestLikeFastAPI:
 
         expected = {"rows": [[{"id": 1, "name": "a"}], {"row": {"id": 2, "name": "b"}}], "point": [3, 4]}
         assert (await get(only(endpoint))).data() == expected
-        assert json.loads(Response([Columns((1, "a"))]).body)["data"] == [{"id": 1, "name": "a"}]
+        assert json.loads(bytes(Response([Columns((1, "a"))]).body))["data"] == [{"id": 1, "name": "a"}]
 
     @pytest.mark.parametrize("result", [Any, dict[str, float]])
     async def test_nan_is_never_sent(self, result: Any) -> None:
@@ -377,45 +352,6 @@ class TestLikeFastAPI:
         endpoint.__annotations__["return"] = result
         assert (await get(only(endpoint))).data() == {"x": None, "y": None}
         assert b"NaN" not in ok_raw({"x": float("nan")}).body
-
-    @pytest.mark.parametrize("options", [{}, {"response_class": JSONResponse}])
-    @pytest.mark.parametrize("result", [None, Any, dict[str, Any]])
-    async def test_what_cannot_be_written_as_utf_8(self, result: Any, options: dict[str, Any]) -> None:
-        """Half of a surrogate pair and NaN, which JSON may bring in, can be sent back."""
-        app = create_app()
-
-        async def endpoint(request: Request) -> Any:
-            return await request.json()
-
-        endpoint.__annotations__["return"] = result
-
-        if result is None:
-            del endpoint.__annotations__["return"]
-
-        app.post("/", **options)(endpoint)
-
-        async with AppClient(app) as client:
-            reply = await client.post("/", content=b'{"a": ["\\udfff", NaN]}')
-            assert reply.data() == {"a": ["\udfff", None]}
-
-    @pytest.mark.parametrize("depth", [200, 201, 800, 10_000, 200_000])
-    @pytest.mark.parametrize("shape", [('{"a":', "}"), ("[", "]"), ('["\\ud800",', "]")])
-    async def test_deep_bodies(self, depth: int, shape: tuple[str, str]) -> None:
-        """A body is sent back, or refused with 400: no depth makes a 500."""
-        app = create_app()
-
-        @app.post("/")
-        async def endpoint(item: Annotated[Any, Body()]) -> Any:
-            return item
-
-        body = shape[0] * depth + "1" + shape[1] * depth
-
-        async with AppClient(app) as client:
-            reply = await client.post("/", content=body, headers={"content-type": "application/json"})
-            assert reply.status_code == (200 if depth == 200 else 400)
-
-            if depth > 200:
-                assert reply.error()["msg"] == "the JSON is nested deeper than 200 levels"
 
     @pytest.mark.parametrize("typed", [False, True])
     async def test_an_envelope_is_not_wrapped_twice(self, *, typed: bool) -> None:
@@ -626,126 +562,3 @@ class TestOpenAPI:
 
         schema = app.openapi()["paths"]["/v1/a/b/{n}"]["get"]["responses"]["200"]["content"]
         assert "Envelope" in schema["application/json"]["schema"]["$ref"]
-
-
-class TestResponse:
-    """The response of the original."""
-
-    def test_codes(self) -> None:
-        """Ints, strings and Enum members; the member's value is the code."""
-
-        class Code(Enum):
-            SOLD_OUT = 4001
-
-        response = Response(code=Code.SOLD_OUT)
-        assert (response.code, response.msg, response.ok) == (4001, "Sold out", False)
-        assert Response().ok
-        assert Response(code="E1").msg == "Unknown Error"
-        assert Response(code=404).msg == "Not Found"
-
-    def test_an_enum_may_carry_its_texts(self) -> None:
-        """A member's msg attribute is the text."""
-
-        class Code(Enum):
-            SOLD_OUT = 4001
-
-            @property
-            def msg(self) -> Any:
-                return "nothing left"
-
-        assert Response(code=Code.SOLD_OUT).msg == "nothing left"
-
-    def test_build_msg_can_be_overridden(self) -> None:
-        """As in the original."""
-
-        class Own(Response):
-            def build_msg(self) -> Any:
-                return f"code {self.code}"
-
-        assert Own(code=3).msg == "code 3"
-
-    def test_ready_made_responses(self) -> None:
-        """Those of the original, with status and code alike."""
-        for cls, status in (
-            (HTTP400Response, 400),
-            (HTTP404Response, 404),
-            (HTTP405Response, 405),
-            (HTTP500Response, 500),
-        ):
-            response = cls()
-            assert (response.status_code, response.code) == (status, status)
-
-        assert HTTP400Response(["x"]).data == ["x"]
-        refusal = HTTPExceptionResponse(418, {"pot": 1}, headers={"x-a": "1"})
-        assert (refusal.status_code, refusal.data, refusal.msg) == (418, {"pot": 1}, "I'm a Teapot")
-        assert HTTPExceptionResponse().msg == "Service Unavailable"
-
-    async def test_extra_headers_and_background(self) -> None:
-        """A Response is sent as it was made."""
-        ran: list[int] = []
-
-        async def endpoint() -> Response:
-            background = BackgroundTask(ran.append, 1)
-            return Response(1, 2, 202, {"page": 1}, msg="m", headers={"x-a": "b"}, background=background)
-
-        reply = await get(only(endpoint))
-        body = reply.json()
-        assert (reply.status_code, body["code"], body["extra"], body["msg"]) == (202, 2, {"page": 1}, "m")
-        assert (reply.headers["x-a"], ran) == ("b", [1])
-
-    async def test_raised_from_below(self) -> None:
-        """ErrResponse ends the request from anywhere, dependencies included."""
-
-        async def endpoint(_: Annotated[None, Depends(refuse)]) -> int:
-            return 1
-
-        reply = await get(only(endpoint))
-        assert reply.status_code == 409
-        assert reply.error() | {"request_id": ""} == {
-            "code": 4001,
-            "data": ["details"],
-            "msg": "sold out",
-            "request_id": "",
-            "extra": None,
-        }
-
-    async def test_err_response_default_status(self) -> None:
-        """As in the original the status is 200 unless told otherwise; its text says code and message."""
-        error = ErrResponse(code=7, msg="x")
-        assert (error.status_code, str(error)) == (200, "7: x")
-
-        async def endpoint() -> int:
-            raise ErrResponse(code=7)
-
-        assert (await get(only(endpoint))).status_code == 200
-
-
-class TestPrepare:
-    """The hook of APIRoute."""
-
-    async def test_prepare_sees_the_request_before_dependencies(self) -> None:
-        """It may refuse, and it gets our Request."""
-        seen = []
-
-        class Checked(APIRoute):
-            async def prepare(self, request: Any) -> None:
-                seen.append((type(request), request.path))
-
-                if request.get_header("x-deny") is not None:
-                    raise HTTPException(403, "no")
-
-        router = APIRouter(route_class=Checked)
-
-        @router.post("/{n}")
-        async def endpoint(n: int, item: Item) -> int:
-            return n + item.id
-
-        app = FastAPI()
-        app = create_app()
-        app.include_router(router)
-
-        async with AppClient(app) as client:
-            assert (await client.post("/1", json={"id": 2})).data() == 3
-            assert (await client.post("/x", headers={"x-deny": "1"})).error()["code"] == 403
-
-        assert seen == [(Request, "/{n}"), (Request, "/{n}")]

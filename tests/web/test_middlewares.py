@@ -219,4 +219,8 @@ class TestErrorBoundary:
                 raise OSError("gone")
 
         nothing: Any = None
-        await ErrorBoundaryMiddleware(app, handler=nothing)({"type": "websocket", "path": "/"}, nothing, send)
+
+        with pytest.raises(ValueError, match="boom"):  # for the server, marked as logged
+            await ErrorBoundaryMiddleware(app, handler=nothing)(
+                {"type": "websocket", "path": "/"}, nothing, send
+            )

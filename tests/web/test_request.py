@@ -5,13 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from fastapi import HTTPException
+from pydantic import BaseModel
 from starlette.requests import Request as StarletteRequest
 
-from ws_web import Request, Settings, SettingsError, create_app
+from ws_web import APIRoute, APIRouter, Request, Settings, SettingsError, create_app
 from ws_web._client_ip import client_ip, networks
 from ws_web.testing import AppClient
 
 PROXIES = networks(("10.0.0.0/8", "fd00::/8", "192.0.2.1"))
+
+
+class Item(BaseModel):
+    """A body."""
+
+    id: int
 
 
 class TestClientIP:
@@ -119,3 +127,33 @@ class TestProperties:
         assert isinstance(request, StarletteRequest)
         assert (request.client_ip, request.path, request.tags, request.route) == (None, "/x", [], None)
         assert (request.content_length, request.x_forwarded_for, request.request_id) == (0, "", "")
+
+
+class TestPrepare:
+    """The hook of APIRoute."""
+
+    async def test_prepare_sees_the_request_before_dependencies(self) -> None:
+        """It may refuse, and it gets our Request."""
+        seen = []
+
+        class Checked(APIRoute):
+            async def prepare(self, request: Any) -> None:
+                seen.append((type(request), request.path))
+
+                if request.get_header("x-deny") is not None:
+                    raise HTTPException(403, "no")
+
+        router = APIRouter(route_class=Checked)
+
+        @router.post("/{n}")
+        async def endpoint(n: int, item: Item) -> int:
+            return n + item.id
+
+        app = create_app()
+        app.include_router(router)
+
+        async with AppClient(app) as client:
+            assert (await client.post("/1", json={"id": 2})).data() == 3
+            assert (await client.post("/x", headers={"x-deny": "1"})).error()["code"] == 403
+
+        assert seen == [(Request, "/{n}"), (Request, "/{n}")]

@@ -128,15 +128,20 @@ class _DataField:
         return data if isinstance(value, Envelope) else success(data)
 
 
-@functools.cache
-def _enveloping(cls: type[StarletteResponse]) -> type[StarletteResponse]:
-    """Return the response class that puts the envelope around what this one renders."""
+def _enveloping(cls: Any) -> Callable[..., StarletteResponse]:
+    """Return what FastAPI calls in place of a response class: its replies, with the envelope around."""
 
-    def render(self: StarletteResponse, content: object) -> bytes:
-        # Starlette's own refuses NaN and half surrogates, which a client may have sent.
-        return success(dump(content) if cls is JSONResponse else bytes(cls.render(self, content)))
+    def respond(content: Any, **options: Any) -> StarletteResponse:
+        try:
+            response: StarletteResponse = cls(content, **options)
+        except ValueError:  # NaN or half a surrogate pair, which a client may have sent
+            return StarletteResponse(success(dump(content)), media_type=cls.media_type, **options)
 
-    return type(cls.__name__, (cls,), {"render": render, "__module__": cls.__module__})
+        response.body = success(bytes(response.body))
+        response.headers["content-length"] = str(len(response.body))
+        return response
+
+    return respond
 
 
 class _Documented:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import re
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -11,15 +13,18 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRouter
+from starlette._utils import is_async_callable
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ws_core.component import Component
 from ws_core.errors import WsError
-from ws_web._body_limit import BodyLimitMiddleware
+from ws_web._body_limit import DEFAULT_MAX_BODY_SIZE, BodyLimitMiddleware
 from ws_web._components import prepare, running
 from ws_web._importing import load
 from ws_web.conf import Settings
@@ -32,7 +37,7 @@ from ws_web.exception_handlers import (
     server_error_handler,
 )
 from ws_web.health import HealthMonitor, add_health_routes
-from ws_web.middlewares import ErrorBoundaryMiddleware, RequestIDMiddleware
+from ws_web.middlewares import ErrorBoundaryMiddleware, RequestIDMiddleware, is_news
 from ws_web.request import APIRoute
 from ws_web.response import ErrResponse
 
@@ -63,7 +68,8 @@ def create_app(
         lifespan: Your own lifespan, run inside that of the components.
         health: Whether to serve ``/livez``, ``/readyz`` and ``/startupz``.
         **fastapi_kwargs: Arguments for `FastAPI`; they win over APP_CONFIG. ``max_body_size``, in
-            bytes, refuses larger requests with 413.
+            bytes, refuses larger requests with 413: 16 MiB by default, None for no limit; routers and routes
+            may set their own.
 
     Returns:
         The application. Routes of the application itself and of `ws_web.APIRouter` reply in the
@@ -99,22 +105,24 @@ def create_app(
         current_settings.use(settings)
 
     options = {"debug": settings.DEBUG, **settings.APP_CONFIG, **fastapi_kwargs}
-    hooks = _take_hooks(options)
-    configured_lifespan = options.pop("lifespan", None)
-    max_body_size = options.pop("max_body_size", None)
+    _load_hooks(options)
+    configured = options.pop("lifespan", None)
+    own: Any = lifespan or configured  # Any: Starlette's type of a lifespan is narrower than what it takes
+    is_own = options.get("max_body_size") is not None
+    max_body_size = _body_size(options.pop("max_body_size", DEFAULT_MAX_BODY_SIZE))
     middlewares = [_middleware(entry) for entry in settings.MIDDLEWARES]
     handlers = dict(_handler(entry) for entry in settings.EXCEPTION_HANDLERS)
     _check_cors([*middlewares, *options.get("middleware", ())])
-    lifetime = _Lifetime(settings, lifespan or configured_lifespan, hooks)
-    life: Any = lifetime  # Any: Starlette's type of a lifespan is narrower than what it takes
+    lifetime = _Lifetime(settings)
 
     try:
-        app = _Application(lifespan=life, **options)
+        app = _Application(lifespan=own, **options)
     except TypeError as error:
         message = f"APP_CONFIG does not fit FastAPI: {error}"
         raise SettingsError(message) from None
 
-    app.limit_bodies(max_body_size)
+    lifetime.wrap(app.router, has_own=own is not None)
+    app.body_limit = Middleware(BodyLimitMiddleware, max_bytes=max_body_size, is_own=is_own)
     app.router.route_class = APIRoute
     app.state.settings = settings
     app.state.components = MappingProxyType(lifetime.components)
@@ -122,14 +130,14 @@ def create_app(
     app.state.health = lifetime.monitor
 
     given = options.get("exception_handlers") or {}
-    own: dict[Any, Any] = {  # Any: Starlette's own type is not public
+    ours: dict[Any, Any] = {  # Any: Starlette's own type is not public
         HTTPException: http_exception_handler,
         RequestValidationError: request_validation_exception_handler,
         ErrResponse: err_response_handler,
         Exception: server_error_handler,
     }
 
-    for key, handler in {**own, **handlers, **given}.items():
+    for key, handler in {**ours, **handlers, **given}.items():
         app.add_exception_handler(key, handler)
 
     for middleware in middlewares:
@@ -142,70 +150,85 @@ def create_app(
 
 
 class _Lifetime:
-    """The lifespan: components, then start-up functions, then the user's lifespan."""
+    """The lifespan: components, then whatever FastAPI and its users have put into theirs."""
 
-    def __init__(self, settings: Settings, inner: Lifespan | None, hooks: _Hooks) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._inner = inner
-        self._hooks = hooks
         self._fresh = True
         self.monitor = HealthMonitor()
         self.components: dict[str, Component] = prepare(settings)
 
+    def wrap(self, router: APIRouter, *, has_own: bool) -> None:
+        """Put the components around the lifespan of a router, which FastAPI has built."""
+        inner = router.lifespan_context
+
+        @asynccontextmanager
+        async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any] | None]:  # Any: the application's
+            async with self._started_components() as components, AsyncExitStack() as stack:
+                # FastAPI drops the functions of `on_event` when there is a lifespan; here both run.
+                if has_own:
+                    stack.push_async_callback(_call_all, router.on_shutdown)
+                    await _call_all(router.on_startup)
+
+                state = await stack.enter_async_context(inner(app))
+                self.monitor.mark_started(components)
+                stack.callback(self.monitor.mark_stopped)
+                yield state
+
+        router.lifespan_context = lifespan  # type: ignore[assignment]  # Starlette's type is narrower than what it takes
+
     @asynccontextmanager
-    async def __call__(self, app: Any) -> AsyncIterator[Mapping[str, Any] | None]:  # Any: see Lifespan
-        """Run the application's life once; each further life gets new components."""
+    async def _started_components(self) -> AsyncIterator[list[Component]]:
+        """Start the components and close them; each further life of the application gets new ones."""
         if not self._fresh:
             renewed = prepare(self._settings)
             self.components.clear()
             self.components.update(renewed)
 
         self._fresh = False
+        logging.getLogger("uvicorn.error").addFilter(is_news)  # the boundary has logged, with id and route
         components = list(self.components.values())
 
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(running(components))
-            stack.push_async_callback(_call_all, self._hooks.shutdown)
-            await _call_all(self._hooks.startup)
-            state = await stack.enter_async_context(self._inner(app)) if self._inner else None
-            self.monitor.mark_started(components)
-            stack.callback(self.monitor.mark_stopped)
-            yield state
+        async with running(components):
+            yield components
 
 
-class _Hooks:
-    """The functions of APP_CONFIG's ``on_startup`` and ``on_shutdown``."""
-
-    def __init__(
-        self, startup: Sequence[Callable[[], object]], shutdown: Sequence[Callable[[], object]]
-    ) -> None:
-        self.startup = startup
-        self.shutdown = shutdown
-
-
-def _take_hooks(options: dict[str, Any]) -> _Hooks:  # Any: FastAPI's arguments
-    """Take ``on_startup`` and ``on_shutdown``, which FastAPI no longer runs, out of the options."""
-    taken: list[list[Callable[[], object]]] = []
-
+def _load_hooks(options: dict[str, Any]) -> None:  # Any: FastAPI's arguments
+    """Replace the names of functions in ``on_startup`` and ``on_shutdown`` by the functions."""
     for name in ("on_startup", "on_shutdown"):
-        functions = options.pop(name, None) or []
+        functions = options.get(name) or []
 
         if not isinstance(functions, list | tuple):
             raise SettingsError(
                 f"APP_CONFIG: {name} must be a list of functions, not {type(functions).__name__}"
             )
 
-        taken.append([load(function, f"APP_CONFIG: {name}") for function in functions])
-
-    return _Hooks(*taken)
+        options[name] = [load(function, f"APP_CONFIG: {name}") for function in functions]
 
 
 async def _call_all(functions: Sequence[Callable[[], object]]) -> None:
+    """Call each function, and await what it returns if it is to be awaited."""
     for function in functions:
         result = function()
 
         if inspect.isawaitable(result):
             await result
+
+
+class _LimitError(SettingsError, ValueError):
+    """FastAPI raises a ValueError for a wrong limit."""
+
+
+def _body_size(max_bytes: object) -> int | None:
+    """Check the limit of request bodies."""
+    if max_bytes is None:
+        return None
+
+    if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 0:
+        message = f"max_body_size must be a number of bytes (a non-negative integer), not {max_bytes!r}"
+        raise _LimitError(message)
+
+    return max_bytes
 
 
 def _middleware(entry: object) -> Middleware:
@@ -252,19 +275,27 @@ def _check_cors(middlewares: Sequence[Middleware]) -> None:
             continue
 
         options: Mapping[str, Any] = middleware.kwargs  # Any: the middleware's own
+        pattern = options.get("allow_origin_regex")
+        every = "*" in options.get("allow_origins", ())
+        every = every or (pattern is not None and all(re.fullmatch(pattern, site) for site in _FOREIGN_SITES))
 
-        if "*" in options.get("allow_origins", ()) and options.get("allow_credentials"):
+        if every and options.get("allow_credentials"):
+            named = "allow_origins=['*']" if pattern is None else f"allow_origin_regex={pattern!r}"
             message = (
-                "CORS with allow_origins=['*'] and allow_credentials=True lets every site act as your users: "
+                f"CORS with {named} and allow_credentials=True lets every site act as your users: "
                 "list the origins, or leave credentials out"
             )
             raise SettingsError(message)
 
 
+# No application means these; a pattern that fits all of them fits every site.
+_FOREIGN_SITES = ("https://evil.invalid", "http://a.b.c.invalid:1", "https://xn--0.invalid")
+
+
 class _Application(FastAPI):
     """FastAPI with our middlewares at their places, and start-up errors in one line."""
 
-    _body_limit: Sequence[Middleware] = ()
+    body_limit: Middleware
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
@@ -282,37 +313,48 @@ class _Application(FastAPI):
 
         await super().__call__(scope, receive, send_clearly)
 
-    def limit_bodies(self, max_bytes: Any) -> None:  # Any: checked here
-        """Refuse larger bodies in the envelope; FastAPI's own limit would answer in plain text."""
-        if max_bytes is None:
-            return
-
-        if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 0:
-            message = f"APP_CONFIG: max_body_size must be a number of bytes, not {max_bytes!r}"
-            raise SettingsError(message)
-
-        self._body_limit = (Middleware(BodyLimitMiddleware, max_bytes=max_bytes),)
+    def add_middleware(
+        self, middleware_class: Any, *args: Any, **options: Any
+    ) -> None:  # Any: Starlette's own
+        """Add a middleware, having refused what would be dangerous."""
+        _check_cors([Middleware(middleware_class, *args, **options)])
+        super().add_middleware(middleware_class, *args, **options)
 
     def build_middleware_stack(self) -> ASGIApp:
         """Put the request id outermost, then CORS, then the error boundary, then all others."""
-        chosen = self.user_middleware
+        chosen, handlers, debug = self.user_middleware, self.exception_handlers, self.debug
+        _check_cors(chosen)
         self.user_middleware = self._arrange(chosen)
+        # The boundary answers failures; Starlette's outermost handler, which has no reply to give any more,
+        # must not call the application's handler a second time.
+        self.exception_handlers = {k: v for k, v in handlers.items() if k not in (500, Exception)}
+        self.debug = False
 
         try:
             return super().build_middleware_stack()
         finally:
-            self.user_middleware = chosen
+            self.user_middleware, self.exception_handlers, self.debug = chosen, handlers, debug
 
     def _arrange(self, chosen: Sequence[Middleware]) -> list[Middleware]:
         ids = [m for m in chosen if _is_a(m, RequestIDMiddleware)] or [Middleware(RequestIDMiddleware)]
         cors = [m for m in chosen if _is_a(m, CORSMiddleware)]
         others = [m for m in chosen if m not in ids and m not in cors]
         boundary = Middleware(ErrorBoundaryMiddleware, handler=self._answer_error)
-        return [ids[0], *cors, boundary, *self._body_limit, *others]
+        return [ids[0], *cors, boundary, self.body_limit, *others]
 
-    def _answer_error(self, request: Request, error: Exception) -> Any:  # Any: a reply or its awaitable
-        handler = self.exception_handlers.get(500) or self.exception_handlers[Exception]
-        return handler(request, error)
+    async def _answer_error(self, connection: HTTPConnection, error: Exception) -> Any:  # Any: a reply
+        """Return the reply for what nobody inside has answered."""
+        handlers: Mapping[Any, Any] = self.exception_handlers  # Any: Starlette's own type is not public
+        handler = handlers.get(500) or handlers[Exception]
+
+        if isinstance(error, HTTPException):  # of a middleware
+            classes = (cls for cls in type(error).__mro__ if cls in handlers)
+            handler = handlers.get(error.status_code) or handlers[next(classes)]
+
+        if is_async_callable(handler):
+            return await handler(connection, error)
+
+        return await run_in_threadpool(handler, connection, error)
 
 
 def _is_a(middleware: Middleware, cls: type) -> bool:

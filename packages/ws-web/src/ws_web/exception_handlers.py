@@ -5,9 +5,10 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping
 
+from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response as StarletteResponse
 
 from ws_web.response import ErrResponse, HTTP500Response, HTTPExceptionResponse, Response
@@ -49,7 +50,7 @@ async def request_validation_exception_handler(request: Request, exc: RequestVal
     return Response(problems, 422, 422, msg="Invalid Arguments")
 
 
-async def server_error_handler(request: Request, exc: Exception) -> Response:
+async def server_error_handler(request: HTTPConnection, exc: Exception) -> Response:
     """
     Answer an exception that nobody handled with 500; only DEBUG shows what it was.
 
@@ -69,15 +70,13 @@ async def err_response_handler(request: Request, exc: ErrResponse) -> Response: 
     return exc
 
 
-def _is_debug(request: Request) -> bool:
+def _is_debug(request: HTTPConnection) -> bool:
     app = request.scope.get("app")
     return bool(getattr(app, "debug", False))
 
 
 def _problem(item: Mapping[str, object], *, debug: bool) -> dict[str, object]:
-    shown = {"loc": item.get("loc"), "msg": item.get("msg"), "type": item.get("type")}
-
-    if debug:
-        shown["input"] = item.get("input")
-
+    """Return what may be shown: the limits that were broken, but not the input, which may be secret."""
+    names = ("loc", "msg", "type", "ctx", "input") if debug else ("loc", "msg", "type", "ctx")
+    shown: dict[str, object] = jsonable_encoder({name: item[name] for name in names if name in item})
     return shown

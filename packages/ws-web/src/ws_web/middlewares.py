@@ -15,8 +15,9 @@ from contextvars import ContextVar
 from inspect import isawaitable
 from typing import TYPE_CHECKING
 
-from starlette.requests import Request
-from starlette.websockets import WebSocketState
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
+from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -31,6 +32,8 @@ _ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _RAW_ID_HEADER = REQUEST_ID_HEADER.encode()
 _RAW_TIMESTAMP_HEADER = TIMESTAMP_HEADER.encode()
 _OUR_HEADERS = frozenset({_RAW_ID_HEADER, _RAW_TIMESTAMP_HEADER})
+
+_DENIAL = "websocket.http.response"  # ASGI's extension for answering a handshake
 
 _request_id: ContextVar[str] = ContextVar("ws_web_request_id", default="")
 
@@ -97,7 +100,8 @@ class RequestIDMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; other scopes than http and websocket pass unchanged."""
-        if scope["type"] not in ("http", "websocket"):
+        # A mounted application shares the id of the one around it, which writes the headers.
+        if scope["type"] not in ("http", "websocket") or "ws_web.request_id" in scope:
             await self._app(scope, receive, send)
             return
 
@@ -144,22 +148,26 @@ _HEADER_MESSAGES = frozenset({"http.response.start", "websocket.accept", "websoc
 
 class ErrorBoundaryMiddleware:
     """
-    Turn an exception that nobody handled into a reply, and log it once.
+    Turn an exception that nobody handled into a reply, log it once, and pass it on.
 
     It sits inside the request id and CORS, so that the reply has their headers, which
-    Starlette's outermost handler cannot give. A reply that had begun is broken off, so that the
-    client notices. A WebSocket is closed with 1011.
+    Starlette's outermost handler cannot give. As in Starlette the exception then goes on to the server
+    and to test clients; it is marked, so that the server does not log it a second time. An
+    `HTTPException` of a middleware is a reply like any other: not logged, and it ends here.
+
+    A reply that had begun is broken off, so that the client notices; that is logged too. A WebSocket
+    is closed with 1011, a handshake is answered with the reply.
 
     Args:
         app: The application inside.
-        handler: Builds the reply from the request and the exception, directly or awaited.
+        handler: Builds the reply from the connection and the exception, directly or awaited.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        handler: Callable[[Request, Exception], Response | Awaitable[Response]],
+        handler: Callable[[HTTPConnection, Exception], Response | Awaitable[Response]],
     ) -> None:
         self._app = app
         self._handler = handler
@@ -185,15 +193,20 @@ class ErrorBoundaryMiddleware:
             await self._app(scope, receive, watch)
         except Exception as error:
             if begun:
-                raise  # half a reply is out: the server must break the connection off
+                # Half a reply is out: the server must break the connection off.
+                log_failure(scope, error, " after the reply had begun")
+                raise
 
-            _log(scope, error)
-            reply = self._handler(Request(scope, receive), error)
+            is_reply = isinstance(error, HTTPException)
 
-            if isawaitable(reply):
-                reply = await reply
+            if not is_reply:
+                log_failure(scope, error)
 
+            reply = await self._reply(Request(scope, receive), error)
             await reply(scope, receive, send)
+
+            if not is_reply:
+                raise
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         state = WebSocketState.CONNECTING
@@ -210,11 +223,23 @@ class ErrorBoundaryMiddleware:
 
         try:
             await self._app(scope, receive, watch)
-        except Exception as error:  # noqa: BLE001 - a boundary: logged, and the peer is told
-            _log(scope, error)
+        except WebSocketDisconnect as left:
+            _mark(left)  # the handler met a peer that has left: nothing failed, and there is nobody to close
+            raise
+        except Exception as error:
+            log_failure(scope, error)
 
-            if state is not WebSocketState.DISCONNECTED:
+            if state is WebSocketState.CONNECTING and _DENIAL in scope.get("extensions", ()):
+                reply = await self._reply(HTTPConnection(scope), error)
+                await reply(scope, receive, send)
+            elif state is not WebSocketState.DISCONNECTED:
                 await _close_quietly(send)
+
+            raise
+
+    async def _reply(self, connection: HTTPConnection, error: Exception) -> Response:
+        reply = self._handler(connection, error)
+        return await reply if isawaitable(reply) else reply
 
 
 async def _close_quietly(send: Send) -> None:
@@ -225,7 +250,34 @@ async def _close_quietly(send: Send) -> None:
         logger.debug("the WebSocket was closed by the peer before its handler failed")
 
 
-def _log(scope: Scope, error: Exception) -> None:
-    """Log a failed handler with its request; `repr` keeps control characters out of the line."""
-    method = scope.get("method", "WEBSOCKET")
-    logger.error("%s %r failed: %s", method, scope["path"], type(error).__name__, exc_info=error)
+def log_failure(scope: Scope, error: Exception, when: str = "") -> None:
+    """Log a failed handler with its route and request id, once; `repr` keeps control characters out."""
+    if is_logged(error):
+        return
+
+    route = getattr(scope.get("route"), "path", None)
+    logger.error(
+        "%s %r failed%s: %s",
+        scope.get("method", "WEBSOCKET"),
+        scope["path"],
+        when,
+        type(error).__name__,
+        exc_info=error,
+        extra={"request_id": scope.get("ws_web.request_id", ""), "route": route},
+    )
+    _mark(error)
+
+
+def _mark(error: Exception) -> None:
+    """Let servers' logs and test clients know that everything is said about this exception."""
+    error.__ws_web_logged__ = True  # type: ignore[attr-defined]  # every exception has a dict
+
+
+def is_logged(error: BaseException | None) -> bool:
+    """Return whether the boundary has logged this exception."""
+    return getattr(error, "__ws_web_logged__", False)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Drop a server's line about an exception that the boundary has logged; a filter for its logger."""
+    return not (record.exc_info and is_logged(record.exc_info[1]))

@@ -69,6 +69,8 @@ class Problem(BaseModel):
     loc: list[int | str] = Field(description="Where it is: the part of the request, then the path in it.")
     msg: str = Field(description="What is wrong, for people.")
     type: str = Field(description="What is wrong, for programs.")
+    # Any: what the rule compares with
+    ctx: dict[str, Any] | None = Field(default=None, description="The limits that the rule compares with.")
     # Any: what was sent
     input: Any = Field(default=None, description="What was sent; only with DEBUG.")
 

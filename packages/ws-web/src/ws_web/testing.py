@@ -18,6 +18,8 @@ from urllib.parse import urlencode, urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Scope
 
+from ws_web.middlewares import is_logged
+
 __all__ = ("AppClient", "Reply", "SocketClosed", "TestSocket")
 
 # Any below: JSON values, and ASGI's own message type.
@@ -191,6 +193,8 @@ class AppClient:
         app: The application.
         peer: The address that the application sees as the other end of the connection.
         headers: Headers that every request gets.
+        raise_failures: Whether a failure that the application has logged and answered with 500 is
+            raised here too, as Starlette's test client does.
 
     Example:
         ```python
@@ -212,9 +216,15 @@ class AppClient:
     """
 
     def __init__(
-        self, app: ASGIApp, *, peer: str = "127.0.0.1", headers: Mapping[str, str] | None = None
+        self,
+        app: ASGIApp,
+        *,
+        peer: str = "127.0.0.1",
+        headers: Mapping[str, str] | None = None,
+        raise_failures: bool = False,
     ) -> None:
         self._app = app
+        self._raise = raise_failures
         self._peer = peer
         self._headers = dict(headers or {})
         self._lifespan: _Lifespan | None = None
@@ -274,7 +284,12 @@ class AppClient:
         if body:
             scope["headers"].append((b"content-length", str(len(body)).encode()))
 
-        await self._app(scope, exchange.receive, exchange.send)
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        except Exception as error:
+            if self._raise or not exchange.done.is_set() or not is_logged(error):
+                raise  # what the application has answered and logged is in the reply
+
         return Reply(exchange.status, Headers(raw=exchange.headers), b"".join(exchange.chunks))
 
     async def get(self, url: str, **options: Any) -> Reply:
@@ -330,7 +345,12 @@ class AppClient:
             yield socket
         finally:
             to_app.put_nowait({"type": "websocket.disconnect", "code": 1001, "reason": ""})
-            await task
+
+            try:
+                await task
+            except Exception as error:
+                if self._raise or not is_logged(error):
+                    raise
 
     def _scope(
         self, kind: str, url: str, headers: Sequence[tuple[str, str]], params: Mapping[str, object] | None

@@ -1,0 +1,55 @@
+"""JSON of clients that is hard to work with: it is sent back or refused, and never a 500."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Body
+from fastapi.responses import JSONResponse
+
+from ws_web import Request, create_app
+from ws_web.testing import AppClient
+
+
+class TestHostileBodies:
+    """No body of a client makes a 500."""
+
+    @pytest.mark.parametrize("options", [{}, {"response_class": JSONResponse}])
+    @pytest.mark.parametrize("result", [None, Any, dict[str, Any]])
+    async def test_what_cannot_be_written_as_utf_8(self, result: Any, options: dict[str, Any]) -> None:
+        """Half of a surrogate pair and NaN, which JSON may bring in, can be sent back."""
+        app = create_app()
+
+        async def endpoint(request: Request) -> Any:
+            return await request.json()
+
+        endpoint.__annotations__["return"] = result
+
+        if result is None:
+            del endpoint.__annotations__["return"]
+
+        app.post("/", **options)(endpoint)
+
+        async with AppClient(app) as client:
+            reply = await client.post("/", content=b'{"a": ["\\udfff", NaN]}')
+            assert reply.data() == {"a": ["\udfff", None]}
+
+    @pytest.mark.parametrize("depth", [200, 201, 800, 10_000, 200_000])
+    @pytest.mark.parametrize("shape", [('{"a":', "}"), ("[", "]"), ('["\\ud800",', "]")])
+    async def test_deep_bodies(self, depth: int, shape: tuple[str, str]) -> None:
+        """A body is sent back, or refused with 400: no depth makes a 500."""
+        app = create_app()
+
+        @app.post("/")
+        async def endpoint(item: Annotated[Any, Body()]) -> Any:
+            return item
+
+        body = shape[0] * depth + "1" + shape[1] * depth
+
+        async with AppClient(app) as client:
+            reply = await client.post("/", content=body, headers={"content-type": "application/json"})
+            assert reply.status_code == (200 if depth == 200 else 400)
+
+            if depth > 200:
+                assert reply.error()["msg"] == "the JSON is nested deeper than 200 levels"
