@@ -24,15 +24,7 @@ _TIMEOUT = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """
-    Whether one pool can be reached.
-
-    Args:
-        name: Section and pool, as ``DATABASES.default``.
-        ok: Whether it answered.
-        milliseconds: Time of the check, None when it did not get that far.
-        detail: Why not.
-    """
+    """Whether one pool can be reached."""
 
     name: str
     ok: bool
@@ -41,18 +33,7 @@ class Reached:
 
 
 def check_all(*, as_json: bool = False) -> int:
-    """
-    Print the settings and the state of every pool.
-
-    Args:
-        as_json: JSON instead of tables.
-
-    Returns:
-        0 when all can be reached, 1 when one cannot.
-
-    Raises:
-        ConfigError: The settings are wrong, or a library is missing.
-    """
+    """Print the settings and the state of every pool."""
     use()
     # What a pool warns of is in the table, as the detail of its failure.
     logging.getLogger("ws_pool").addHandler(logging.NullHandler())
@@ -74,15 +55,7 @@ def check_all(*, as_json: bool = False) -> int:
 
 
 async def reach(components: dict[str, Component]) -> list[Reached]:
-    """
-    Start each component, ask for its health, and close it.
-
-    Args:
-        components: Configured components by settings key.
-
-    Returns:
-        One entry for each pool, or for the whole component when it has none or could not start.
-    """
+    """Start each component, ask for its health, and close it."""
     found: list[Reached] = []
 
     for key, component in components.items():

@@ -23,15 +23,6 @@ def check_name(name: str) -> str:
     """
     Turn a project's name into its package's name.
 
-    Args:
-        name: As typed.
-
-    Returns:
-        The import name.
-
-    Raises:
-        ConfigError: The name cannot be one of a package, or hides one that is in use.
-
     Example:
         >>> check_name("flower-shop")
         'flower_shop'

@@ -18,10 +18,5 @@ def stderr() -> Console:
 
 
 def fail(message: str) -> None:
-    """
-    Say what went wrong, in one paragraph.
-
-    Args:
-        message: What happened, to what, and what to do.
-    """
+    """Say what went wrong, in one paragraph."""
     stderr().print("wintersweet:", message, style="red", markup=False, soft_wrap=True)

@@ -17,31 +17,14 @@ __all__ = ("Project", "find", "load", "use")
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """
-    What ``[tool.wintersweet]`` of ``pyproject.toml`` says.
-
-    Args:
-        app: The application or its factory, as ``module:name``.
-        settings: The settings module.
-    """
+    """What ``[tool.wintersweet]`` of ``pyproject.toml`` says."""
 
     app: str | None = None
     settings: str | None = None
 
 
 def find(directory: Path) -> Project:
-    """
-    Read the project's table from ``pyproject.toml``.
-
-    Args:
-        directory: Where the file would be.
-
-    Returns:
-        The project; without a file or table, an empty one.
-
-    Raises:
-        ConfigError: The file is not TOML, or the table has an unknown or wrong entry.
-    """
+    """Read the project's table from ``pyproject.toml``."""
     path = directory / "pyproject.toml"
 
     try:
@@ -62,15 +45,7 @@ def find(directory: Path) -> Project:
 
 
 def use(directory: Path | None = None) -> Project:
-    """
-    Make the project's modules and settings those of this process and its children.
-
-    Args:
-        directory: The project's directory; by default the current one.
-
-    Returns:
-        The project.
-    """
+    """Make the project's modules and settings those of this process and its children."""
     where = Path.cwd() if directory is None else directory
     project = find(where)
     source = where / "src"
@@ -86,19 +61,7 @@ def use(directory: Path | None = None) -> Project:
 
 
 def load(target: str | None, project: Project) -> tuple[str, Callable[..., object]]:
-    """
-    Import what a target names.
-
-    Args:
-        target: ``module:name`` as typed, or None for the project's.
-        project: The project.
-
-    Returns:
-        The target's full text, and the application or its factory.
-
-    Raises:
-        ConfigError: There is no target, or it cannot be imported.
-    """
+    """Import what a target names."""
     wanted = target or project.app
 
     if wanted is None:

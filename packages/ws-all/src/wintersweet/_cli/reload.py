@@ -17,15 +17,7 @@ _SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 
 def snapshot(directory: Path) -> dict[Path, int]:
-    """
-    Note the times of all source files.
-
-    Args:
-        directory: Looked through with what is below it, except hidden directories.
-
-    Returns:
-        Nanoseconds of the last change by file.
-    """
+    """Note the times of all source files."""
     found: dict[Path, int] = {}
 
     for path in _sources(directory):
@@ -67,13 +59,6 @@ class Reloader:
     Keep one child process and start it anew at each change.
 
     A child that ends by itself, say by a syntax error, is started again at the next change only.
-
-    Args:
-        command: The child's program and arguments.
-        directory: Whose source files are watched.
-        say: Told of each restart.
-        look: Seconds between two looks.
-        grace: Seconds that the child has to stop before it is killed.
     """
 
     def __init__(

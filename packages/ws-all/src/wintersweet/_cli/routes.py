@@ -30,16 +30,7 @@ class Line:
 
 
 def show(target: str | None, *, as_json: bool = False) -> None:
-    """
-    Print the routes.
-
-    Args:
-        target: The application as ``module:name``, or None for the project's.
-        as_json: JSON instead of a table.
-
-    Raises:
-        ConfigError: There is no such application.
-    """
+    """Print the routes."""
     name, thing = load(target, use())
     app = thing if isinstance(thing, FastAPI) else thing()
 
@@ -67,12 +58,7 @@ def show(target: str | None, *, as_json: bool = False) -> None:
 
 
 def lines(routes: Sequence[BaseRoute]) -> Iterator[Line]:
-    """
-    Describe routes in the order in which they are matched.
-
-    Args:
-        routes: Routes of an application or router.
-    """
+    """Describe routes in the order in which they are matched."""
     # FastAPI resolves included routers late and has a function to look through them; before, it copied
     # their routes, which can be looked at as they are.
     look_through: Callable[[Sequence[BaseRoute]], Iterable[Any]] = (

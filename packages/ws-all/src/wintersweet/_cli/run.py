@@ -22,21 +22,7 @@ def serve(
     workers: int | None = None,
     reload: bool = False,
 ) -> NoReturn:
-    """
-    Serve until SIGINT or SIGTERM.
-
-    Args:
-        target: The application as ``module:name``, or None for the project's.
-        host: Address to listen on, or None for LISTEN_HOST.
-        port: Port, or None for LISTEN_PORT.
-        workers: Processes, or None for PROCESS_NUM.
-        reload: Start anew when a source file changes.
-
-    Raises:
-        SystemExit: When the server has stopped, with its status.
-        ConfigError: There is no such application.
-        UsageError: Reload and several workers were asked for at once.
-    """
+    """Serve until SIGINT or SIGTERM."""
     if reload and (workers or 1) > 1:
         raise UsageError(f"--reload serves from one process: leave out --workers {workers}")
 
