@@ -153,7 +153,7 @@ class TestRight:
         assert pool.row_type is dict
         assert pool.statistics().max_size == 5
         assert pool._pool._maintainer._options.max_lifetime is None
-        assert not pool.watched
+        assert not pool._context.watched
 
     def test_a_url_may_be_overridden_and_extended(self):
         """Keys beside the URL win; the URL's query has options too; %-escapes are read."""

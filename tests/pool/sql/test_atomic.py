@@ -472,7 +472,7 @@ class TestBinding:
             seen = await writing.select(select(ACCOUNT))
 
             async with pool.get_client(read_only=True) as reading:
-                assert reading._begun
+                assert reading._own is None  # it looks through
                 assert reading.in_transaction
                 assert await reading.select(select(ACCOUNT)) == seen
 
@@ -482,7 +482,8 @@ class TestBinding:
                 with pytest.raises(UsageError, match="has begun before"):
                     await reading.__aenter__()
 
-            assert not reading._begun
+            with pytest.raises(UsageError, match="has ended"):
+                await reading.select(select(ACCOUNT))
 
 
 async def test_a_manager_runs_named_pools(tmp_path: Path):

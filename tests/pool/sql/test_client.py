@@ -360,7 +360,7 @@ class TestErrors:
         """A client used outside of its block raises an error instead of using another's connection."""
         async with pool.get_client() as client:
             with pytest.raises(UsageError, match="begun before"):
-                async with client.share().__class__(pool, True, False) as other:
+                async with pool.get_client(alone=True) as other:
                     await other.__aenter__()
 
         for use in (client.select("SELECT 1"), client.insert(ITEM, name="x")):

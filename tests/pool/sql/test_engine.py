@@ -120,7 +120,7 @@ class TestLimits:
         pool = SqlitePool("sqlite:///:memory:", query_timeout=60)
 
         with pytest.raises(TimeoutError, match="the driver's own") as caught:
-            await pool._limited(late(), "SELECT 1")
+            await pool._context.limited(late(), "SELECT 1")
 
         assert not isinstance(caught.value, QueryTimeout)
 

@@ -16,6 +16,7 @@ from tests.faults import FaultProxy
 from ws_pool import MysqlPool, SqlitePool
 from ws_pool._sql.client import SqlClient
 from ws_pool._sql.pool import SqlPool
+from ws_pool._sql.session import Session
 from ws_pool.errors import (
     QueryTimeout,
     TransactionConflict,
@@ -109,7 +110,7 @@ class TestDoomed:
 
     async def test_without_the_guard_rows_would_stay(self, mysql: MysqlPool, monkeypatch: pytest.MonkeyPatch):
         """The broken twin writes in autocommit, and its rows stay."""
-        monkeypatch.setattr(SqlClient, "_guard", lambda self, _plan: self.connection)
+        monkeypatch.setattr(Session, "guard", lambda _self, _plan, connection: connection)
 
         async with mysql.get_client() as client:
             with pytest.raises(TransactionConflict):  # noqa: PT012 - told at the block's end

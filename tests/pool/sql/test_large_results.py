@@ -16,7 +16,7 @@ from sqlalchemy.types import Boolean
 from tests.faults import FaultProxy
 from ws_core.testing import run_virtual
 from ws_pool import MysqlPool, SqlitePool
-from ws_pool._sql.gc_pause import GcPaused
+from ws_pool._sql.gc_pause import gc_paused
 from ws_pool.errors import QueryError, QueryTimeout, UnavailableError
 
 DRIVERS = ("aiomysql", "asyncmy")
@@ -227,19 +227,19 @@ class TestCollector:
 
     async def test_it_is_off_for_the_length_of_a_block(self) -> None:
         """Off inside, on outside."""
-        with GcPaused():
+        with gc_paused():
             assert not gc.isenabled()
 
         assert gc.isenabled()
 
     async def test_an_error_switches_it_on(self) -> None:
         """Whatever ends the block."""
-        with pytest.raises(ZeroDivisionError), GcPaused():
+        with pytest.raises(ZeroDivisionError), gc_paused():
             1 / 0  # noqa: B018 - the error is what is wanted
 
     async def test_blocks_that_overlap_do_not_keep_it_off(self) -> None:
         """A service that always reads something still collects its garbage."""
-        first, second = GcPaused(), GcPaused()
+        first, second = gc_paused(), gc_paused()
 
         with first:
             second.__enter__()
@@ -253,7 +253,7 @@ class TestCollector:
         gc.disable()
 
         try:
-            with GcPaused():
+            with gc_paused():
                 pass
 
             assert not gc.isenabled()
@@ -264,7 +264,7 @@ class TestCollector:
         """It is on again after a quarter of a second, result or not."""
 
         async def wait() -> tuple[bool, bool]:
-            with GcPaused():
+            with gc_paused():
                 await asyncio.sleep(0.2)
                 early = gc.isenabled()
                 await asyncio.sleep(0.1)

@@ -7,6 +7,7 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, bindparam, sele
 
 from ws_pool import MysqlPool
 from ws_pool._sql.client import SqlClient
+from ws_pool._sql.compile.compiler import Prepared
 from ws_pool.errors import QueryError
 
 NO_BACKSLASH_ESCAPES = 0x200  # server status flag
@@ -26,7 +27,7 @@ NASTY = (
 async def come_back(client: SqlClient) -> None:
     """Send every value in every way, and have it back as it was."""
     by_word = select(TABLE).where(TABLE.c.word == bindparam("word"))
-    prepared = client._pool.prepare(by_word)
+    prepared = Prepared(by_word)
     await client.delete("DELETE FROM quoted")
     assert await client.insert_many(TABLE, [{"word": word} for word in NASTY]) == len(NASTY)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tests.servers import StartServer
 from tools.servers import MariaDBServer
 from ws_pool import MysqlPool
+from ws_pool._sql.session import Session
 from ws_pool.errors import AcquireTimeout, QueryError, UnavailableError, UsageError
 
 DRIVERS = ("aiomysql", "asyncmy")
@@ -197,7 +199,8 @@ class TestReset:
 
 def _client_over(pool: MysqlPool, connection: Any) -> Any:
     client = pool.get_client(alone=True)
-    client.connection = connection
+    lease: Any = SimpleNamespace(connection=connection)
+    client._session = Session(pool._context, pool._pool, lease, read_only=False)
     client._compiler = pool.compiler
     return client
 

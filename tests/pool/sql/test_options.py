@@ -125,7 +125,7 @@ async def test_many_rows_fit_a_small_packet(start_server: StartServer):
     server = start_server(MariaDBServer, config={"max-allowed-packet": 16384})
 
     async with MysqlPool(server.url) as pool:
-        assert pool._packet_limit == 16384
+        assert pool.compiler.packet_limit == 16384
         await pool.execute("CREATE TABLE t (id INT PRIMARY KEY, text VARCHAR(2000))")
         rows = [{"id": n, "text": "é" * 900} for n in range(100)]
         again = f" ON DUPLICATE KEY UPDATE text = '{'x' * 1900}'"
@@ -150,7 +150,7 @@ async def test_a_cancelled_close_leaves_nothing_open(backend: str, mysql_url: st
     await client.__aenter__()
     closing = asyncio.create_task(pool.close(timeout=30))
 
-    while pool.source.ready:  # noqa: ASYNC110 - until the close has begun
+    while pool._context.source.ready:  # noqa: ASYNC110 - until the close has begun
         await asyncio.sleep(0)
 
     closing.cancel()

@@ -25,10 +25,10 @@ class TestLearning:
             class Unlucky(MysqlPool):
                 """Loses its server when the version is about to be asked for."""
 
-                async def _borrow(self) -> Any:
-                    borrowed = await super()._borrow()
+                async def _driver_connection(self) -> Any:
+                    taken = await super()._driver_connection()
                     proxy.cut()
-                    return borrowed
+                    return taken
 
             with pytest.raises(
                 UnavailableError, match=r"'orders' lost its server while it was starting: .*Lost"

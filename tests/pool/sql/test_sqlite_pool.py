@@ -140,9 +140,9 @@ async def test_settings_of_a_session_do_not_reach_the_next_user(pool: SqlitePool
     async with pool.get_client() as client, client.begin():
         assert (await client.find("PRAGMA foreign_keys"))[0] == 1
 
-    lease = await pool._acquire_writer()
+    lease = await pool._writers.acquire()
     await lease.connection.run("BEGIN", None)
-    pool._release_writer(lease)
+    pool._writers.release(lease)
     await pool.insert(NOTE, text="free")
     pool.expire()
     assert await pool.count(NOTE) == 1

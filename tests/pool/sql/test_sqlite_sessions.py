@@ -146,9 +146,9 @@ class TestFiles:
             async with pool.get_client() as client:
                 await client.execute(f"ATTACH DATABASE '{other}' AS other")
 
-            lease = await pool._acquire_writer()
+            lease = await pool._writers.acquire()
             await lease.connection.run("/* mine */ pragma cache_size = 7", None)
-            pool._release_writer(lease)
+            pool._writers.release(lease)
 
             async with pool.atomic() as client:
                 assert (

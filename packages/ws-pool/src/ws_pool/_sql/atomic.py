@@ -5,44 +5,51 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import random
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
+from ws_core.backoff import delay
+from ws_pool.context import TaskBinding
 from ws_pool.errors import TransactionConflict, UsageError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # ws_pool.atomic is imported without SQLAlchemy
     from ws_pool._sql.client import SqlClient
-    from ws_pool._sql.pool import SqlPool
     from ws_pool._sql.transaction import Transaction
 
-__all__ = ("Atomic",)
+__all__ = ("Atomic", "AtomicPool")
 
 logger = logging.getLogger("ws_pool.sql")
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_FIRST_BACKOFF = 0.01  # seconds; doubled for each further attempt, times a random share of it
-_MAX_BACKOFF = 1.0
+_FIRST_BACKOFF, _MAX_BACKOFF = 0.02, 1.0  # seconds, of which a random share is waited
+
+
+class AtomicPool(Protocol):
+    """What `Atomic` needs of a pool."""
+
+    @property
+    def bound(self) -> TaskBinding[SqlClient]:
+        """Which client is which task's."""
+        ...
+
+    def get_client(self) -> SqlClient:
+        """Return the running task's client, or a new one."""
+        ...
 
 
 class Atomic:
     """
-    An async context manager that gives the client, and a decorator for coroutine functions.
+    An async context manager that returns the client, and a decorator for coroutine functions.
 
-    Args:
-        find: Gives the pool, when the block begins.
-        savepoint: Whether an inner block is a savepoint, or a part of the outer one.
-        isolation: The isolation level of the outermost block.
-        retry_deadlocks: How often a decorated function is run again after a conflict.
-        read_only: Have the server refuse changes.
+    ``find`` returns the pool, when the block begins; for the other options see `ws_pool.atomic`.
     """
 
     def __init__(
         self,
-        find: Callable[[], SqlPool],
+        find: Callable[[], AtomicPool],
         *,
         savepoint: bool = True,
         isolation: str | None = None,
@@ -60,9 +67,8 @@ class Atomic:
         """
         Decorate a coroutine function.
 
-        Args:
-            function: Runs in a transaction from now on; with ``retry_deadlocks`` it may run several
-                times, so it must do nothing that cannot be undone outside of the database.
+        It runs in a transaction from now on; with ``retry_deadlocks`` it may run several times, so
+        it must do nothing that cannot be undone outside of the database.
         """
 
         @functools.wraps(function)
@@ -82,7 +88,7 @@ class Atomic:
                     attempt += 1
                     logger.debug("%s: running again after a conflict: %s", function, error)
 
-                await asyncio.sleep(min(_MAX_BACKOFF, _FIRST_BACKOFF * 2**attempt) * random.random())
+                await asyncio.sleep(delay(attempt, _FIRST_BACKOFF, _MAX_BACKOFF, jitter=1.0))
 
         return run
 

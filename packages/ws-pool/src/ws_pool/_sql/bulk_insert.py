@@ -1,44 +1,48 @@
-"""Inserting many rows: one statement with many groups of values where the server takes that."""
+"""Inserting many rows: one statement with many groups of values where the driver can write that."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from ws_pool._sql.compile.compiler import Prepared
+from ws_pool._sql.compile.compiler import Compiler, Prepared
 from ws_pool._sql.compile.defaults import fill_in
-from ws_pool._sql.compile.plan import CompiledPlan
-from ws_pool._sql.mysql.connector import MysqlConnection
+from ws_pool._sql.compile.parameters import Statement
+from ws_pool._sql.compile.plan import CompiledPlan, Plan
+from ws_pool._sql.connection import SqlConnection
 from ws_pool.errors import UnsupportedStatement, UsageError
 
-if TYPE_CHECKING:
-    from ws_pool._sql.client import SqlClient, Statement
+__all__ = ("BulkHost", "insert_in_batches")
 
-__all__ = ("insert_in_batches", "split_values")
 
-_PACKET = 1_000_000  # bytes per statement at most: longer ones are no faster
-_RESERVE = 64  # bytes of a packet that are not the statement's
-_QUOTES = "'\"`"
+class BulkHost(Protocol):
+    """What a bulk insert needs of the session that it runs on."""
+
+    connection: SqlConnection
+
+    async def scalar(self, plan: Plan, values: Sequence[Any]) -> Any:
+        """Run a query, and return its one value."""
+
+    async def run_many(self, plan: Plan, values: Sequence[Sequence[Any]]) -> int:
+        """Run a statement once per row."""
+        ...
+
+    async def run_literal(self, plan: Plan, sql: str) -> int:
+        """Run a statement with its values in it."""
+        ...
 
 
 async def insert_in_batches(
-    client: SqlClient, statement: Statement, rows: Sequence[Mapping[str, Any]], batch: int
+    host: BulkHost,
+    compiler: Compiler,
+    statement: Statement,
+    rows: Sequence[Mapping[str, Any]],
+    batch: int,
 ) -> int:
-    """
-    Insert rows, inside an open transaction.
-
-    Args:
-        client: Its connection is used.
-        statement: An INSERT.
-        rows: The rows, all with the same keys.
-        batch: Most rows per statement.
-
-    Returns:
-        How many rows were inserted.
-    """
+    """Insert rows inside an open transaction, at most ``batch`` per statement; return how many."""
     element = statement.statement if isinstance(statement, Prepared) else statement
-    plan, binds, _ = client._compiler.plan(element, rows[0], many=True)
+    plan, binds, _ = compiler.plan(element, rows[0], many=True)
 
     if not isinstance(plan, CompiledPlan) or plan.kind != "insert" or plan.expanding:
         message = "insert_many() takes a table or an INSERT of single rows"
@@ -46,6 +50,8 @@ async def insert_in_batches(
 
     keys = rows[0].keys()
 
+    # One statement is compiled for all rows, from the keys of the first: a key that a later row has
+    # beside them would be lost, and one that it lacks would be NULL.
     for number, row in enumerate(rows):
         if row.keys() != keys:
             differ = ", ".join(map(repr, sorted(keys ^ row.keys())))
@@ -54,17 +60,22 @@ async def insert_in_batches(
 
     if plan.defaults:
         named = [plan.named(binds, row) for row in rows]
-        await fill_in(plan, client._compiler.dialect, named, client._scalar)
+        await fill_in(plan, compiler.dialect, named, host.scalar)
         values: list[Sequence[Any]] = [plan.arrange(row)[1] or [] for row in named]
     else:
         values = _values(plan, binds, rows)
 
-    split = split_values(plan.sql)
+    statements = host.connection.batches(plan.sql, values, batch, compiler.packet_limit)
 
-    if split is None or not isinstance(client.connection, MysqlConnection):
-        return await client._run_rows(plan, plan.sql, values)
+    if statements is None:
+        return await host.run_many(plan, values)
 
-    return await _insert_groups(client, client.connection, split, values, batch)
+    total = 0
+
+    for sql in statements:
+        total += await host.run_literal(plan, sql)
+
+    return total
 
 
 def _values(
@@ -78,80 +89,3 @@ def _values(
         return list(map(itemgetter(*names), rows))
 
     return [plan.values(binds, row) or [] for row in rows]
-
-
-async def _insert_groups(
-    client: SqlClient,
-    connection: MysqlConnection,
-    split: tuple[str, str, str],
-    values: Sequence[Sequence[Any]],
-    batch: int,
-) -> int:
-    head, group, tail = split
-    literal = connection.literal
-    end = tail % () if "%" in tail else tail
-    start = head % () if "%" in head else head
-    shown = "".join(split)
-    most = min(_PACKET, client._pool._packet_limit - _RESERVE)
-    most -= len(start.encode()) + len(end.encode())
-    groups: list[str] = []
-    size = total = 0
-
-    for row in values:
-        written = group % tuple([literal(value) for value in row])
-        length = len(written) if written.isascii() else len(written.encode())
-
-        if groups and (len(groups) >= batch or size + length > most):
-            total += await client._insert_written(f"{start}{','.join(groups)}{end}", shown)
-            groups, size = [], 0
-
-        groups.append(written)
-        size += length + 1
-
-    return total + await client._insert_written(f"{start}{','.join(groups)}{end}", shown)
-
-
-def split_values(sql: str) -> tuple[str, str, str] | None:
-    """
-    Split an INSERT of one row into what is before, in and behind its group of values.
-
-    Args:
-        sql: The statement with placeholders.
-
-    Returns:
-        The three parts, or None when it has no such group, or placeholders outside of it.
-
-    Example:
-        >>> split_values("INSERT INTO t (a) VALUES (%s) ON DUPLICATE KEY UPDATE a = 1")
-        ('INSERT INTO t (a) VALUES ', '(%s)', ' ON DUPLICATE KEY UPDATE a = 1')
-    """
-    start = sql.find(" VALUES (")
-
-    if start < 0:
-        return None
-
-    start += len(" VALUES ")
-    depth = 0
-    quote = ""
-
-    for position in range(start, len(sql)):
-        char = sql[position]
-
-        if quote:
-            quote = "" if char == quote else quote
-        elif char in _QUOTES:
-            quote = char
-        elif char == "(":
-            depth += 1
-        elif char == ")":
-            depth -= 1
-
-            if not depth:
-                head, group, tail = sql[:start], sql[start : position + 1], sql[position + 1 :]
-                return (
-                    None
-                    if "%s" in head.replace("%%", "") or "%s" in tail.replace("%%", "")
-                    else (head, group, tail)
-                )
-
-    return None

@@ -1,42 +1,48 @@
-"""The client that `MysqlPool` and `SqlitePool` give: statements in, rows and counts out."""
+"""The client that `MysqlPool` and `SqlitePool` return: statements in, rows and counts out."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from asyncio import current_task
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, cast
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
 
-from sqlalchemy import TextClause, func, select, text
 from sqlalchemy.schema import CreateTable, DropTable, MetaData, Table
-from sqlalchemy.sql.selectable import SelectBase
 
 from ws_pool._sql.bulk_insert import insert_in_batches
-from ws_pool._sql.compile.compiler import Prepared
+from ws_pool._sql.compile.compiler import Compiler, CompilerSource, Prepared, plan_for
+from ws_pool._sql.compile.counting import counting
+from ws_pool._sql.compile.defaults import fill_in
 from ws_pool._sql.compile.parameters import Statement, bind_parameters
 from ws_pool._sql.compile.plan import CompiledPlan, Plan
-from ws_pool._sql.connection import Reply
-from ws_pool._sql.gc_pause import GcPaused
-from ws_pool._sql.session import Session
-from ws_pool.errors import QueryError, TransactionConflict, UsageError
+from ws_pool._sql.connection import Reply, SqlConnection
+from ws_pool._sql.context import SessionContext
+from ws_pool._sql.gc_pause import gc_paused
+from ws_pool._sql.session import GONE, Session, refused
+from ws_pool._sql.transaction import Transaction
+from ws_pool.errors import QueryError, TransactionConflict, UnsupportedStatement, UsageError
 
 __all__ = ("Result", "SqlClient", "Statement")
 
 _LARGE = 1_000  # rows from which a query's result is read in blocks when it runs next
 _BLOCK = 1_000  # rows in a block
-_DUPLICATE_NAME = 1060  # MySQL's "Duplicate column name"
+_OFTEN = 10  # runs after which a query is worth preparing, where the driver can do that
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """
-    What `SqlClient.execute` gives.
+    What `SqlClient.execute` returns.
 
-    Args:
-        rows: The rows; empty for a statement that has none.
-        rowcount: Rows found, matched by an UPDATE, deleted or inserted.
-        last_id: The value of the AUTO_INCREMENT or INTEGER PRIMARY KEY column of an insert, or 0.
+    ``rows`` is empty for a statement that has none. ``rowcount`` counts the rows found, matched by
+    an UPDATE, deleted or inserted. ``last_id`` is the value of the AUTO_INCREMENT or INTEGER PRIMARY
+    KEY column of an insert, or 0.
     """
 
     rows: list[Any]
@@ -44,31 +50,150 @@ class Result:
     last_id: int
 
 
-class SqlClient(Session):
+class SqlClient:
     """
-    Runs statements over one connection.
+    Runs statements over one connection, held for the length of an ``async with`` block.
 
     A statement is a SQLAlchemy Core construct, a handle of ``pool.prepare``, or a string.
     Parameters are given as keywords or as one mapping (``:name`` or ``%(name)s`` in a string), or
     by position in the driver's own style (``%s`` for MySQL, ``?`` for SQLite) for a string.
+    ``row_type`` is `dict` for rows as dicts and `tuple` for plain tuples; `Row` is the default.
     """
 
-    __slots__ = ()
+    __slots__ = (
+        "_alone",
+        "_compiler",
+        "_compilers",
+        "_context",
+        "_outer",
+        "_own",
+        "_session",
+        "_task",
+        "read_only",
+    )
+
+    def __init__(
+        self, context: SessionContext, compilers: CompilerSource, *, alone: bool, read_only: bool
+    ) -> None:
+        self.read_only: bool = read_only
+        self._context = context
+        self._compilers = compilers
+        self._alone = alone
+        self._session: Session = GONE  # where statements run
+        self._own: Session | None = None  # the same, unless it is that of an outer block's client
+        self._compiler: Compiler = GONE
+        self._task: asyncio.Task[Any] | None = None
+        self._outer: SqlClient | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of pool {self._context.name!r}>"
+
+    async def __aenter__(self) -> Self:
+        context = self._context
+        task = current_task()
+        outer: SqlClient | None = None if self._alone else context.bound.get(task)
+
+        # There are three cases. Inside another block of the same task, the block is that block's:
+        # all calls of a task share one connection, and so one transaction.
+        if outer is not None and outer.read_only == self.read_only:
+            return cast("Self", outer)
+
+        if self._session is not GONE:
+            message = "this client's block has begun before: call get_client() for each block"
+            raise UsageError(message)
+
+        # A reader inside a writer's block looks through: it reads over the writer's connection,
+        # since a replica would not know what the transaction has changed so far.
+        if outer is not None and self.read_only:
+            self._session, self._compiler = outer._session, outer._compiler  # noqa: SLF001 - another of the kind
+            return self
+
+        # Otherwise it takes a connection. That of an outer block may be here too, when that only
+        # reads: its connection may be a replica's, so a writer inside of it needs its own.
+        compiler = self._compilers.compiler
+
+        if compiler is None:
+            compiler = await self._compilers.learn()
+
+        source, lease = await context.acquire(read_only=self.read_only)
+        self._compiler = compiler
+        self._session = self._own = Session(context, source, lease, read_only=self.read_only)
+
+        if not self._alone:
+            self._task, self._outer = task, outer
+            context.bound[task] = self
+
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session = GONE
+        own, self._own = self._own, None
+
+        if own is None:  # the block was that of the client of an outer block
+            return
+
+        if not self._alone:
+            outer, self._outer = self._outer, None
+
+            if outer is not None and outer._own is None:  # noqa: SLF001 - as above; its block has ended before
+                outer = None
+
+            self._context.bound.unbind(self, self._task, outer)
+
+        own.close()
+
+    @property
+    def connection(self) -> SqlConnection:
+        """The connection that statements run on at the moment."""
+        return self._session.connection
+
+    @property
+    def raw(self) -> Any:
+        """The driver's own connection. The session is reset when the block ends."""
+        connection = self._session.connection
+        connection.dirty = True
+        return connection.raw
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a `begin` or `atomic` block is open."""
+        return self._session is not GONE and self._session.depth > 0
+
+    def begin(
+        self, *, isolation: str | None = None, read_only: bool = False, savepoint: bool = True
+    ) -> Transaction:
+        """
+        Open a transaction for the length of a block; inside of another one, a savepoint.
+
+        ``isolation`` is ``READ COMMITTED`` and so on, for this transaction only. With ``read_only``
+        the server refuses changes; inside of a transaction that may write, the client itself does.
+        ``savepoint=False`` joins an outer transaction without a savepoint.
+
+        Leaving the block commits, an error or a cancellation rolls back.
+        """
+        return Transaction(self._session, isolation=isolation, read_only=read_only, savepoint=savepoint)
+
+    def share(self) -> Self:
+        """
+        Let other tasks use this client while its block lasts: from now on they wait for each other.
+
+        Without it, two tasks that use one client at the same time get a `ConnectionBusy` error. A
+        transaction belongs to the task that began it: what others run meanwhile is part of it, but
+        they cannot begin one. An iteration keeps the others waiting until it ends.
+        """
+        self._session.share()
+        return self
 
     async def execute(
         self, statement: Statement, *args: Any, row_type: type | None = None, **params: Any
     ) -> Result:
         """
-        Run any statement.
+        Run any statement, and return its rows, counts and last id.
 
-        Args:
-            statement: What to run.
-            *args: One mapping, a sequence of mappings to run it once for each, or values by position.
-            row_type: `dict` for rows as dicts, `tuple` for plain tuples.
-            **params: Parameters by name.
-
-        Returns:
-            Rows, counts and the last id.
+        ``args`` is one mapping, a sequence of mappings to run it once for each (all or nothing), or
+        values by position; ``params`` are parameters by name.
         """
         many = _many(args)
 
@@ -82,19 +207,16 @@ class SqlClient(Session):
         self, statement: Statement, *args: Any, row_type: type | None = None, **params: Any
     ) -> list[Any]:
         """
-        Run a query.
+        Run a query, and return all its rows.
 
-        Args:
-            statement: What to run.
-            *args: One mapping, or values by position.
-            row_type: `dict` for rows as dicts, `tuple` for plain tuples.
-            **params: Parameters by name.
-
-        Returns:
-            All rows.
+        ``args`` is one mapping, or values by position; ``params`` are parameters by name.
         """
-        if self._plain and type(statement) is Prepared and not args:
-            plan = statement._plan_for(self._compiler, params)
+        session = self._session
+
+        # The usual case of a service: a handle, nothing to refuse or observe. It goes straight to
+        # the connection, without the calls that all other statements make.
+        if session.plain and type(statement) is Prepared and not args:
+            plan = plan_for(statement, self._compiler, params)
 
             if (
                 type(plan) is CompiledPlan
@@ -102,44 +224,33 @@ class SqlClient(Session):
                 and plan.quick
                 and not (statement.own or plan.large)
             ):
-                # the usual case of a service, without a detour
-                connection = self.connection
+                connection = session.connection
 
                 try:
                     reply = await connection.run_prepared(plan.sql, plan.values(statement.binds, params))
                 except TransactionConflict as error:
-                    self._conflict(connection, error)
+                    session.note_conflict(connection, error)
                     raise
 
                 return self._rows(plan, reply, row_type)
 
-        plan, sql, values = bind_parameters(self._compiler, statement, args, params)
-
-        if sql is None:
-            sql, values = await self._complete(plan, values)
+        plan, sql, values = await self._bind(statement, args, params)
 
         if plan.large and plan.quick:
-            with GcPaused():
+            with gc_paused():
                 return await self._select_many(plan, sql, values, row_type)
 
-        return self._rows(
-            plan, await self._send(plan, sql, values, isinstance(statement, Prepared)), row_type
-        )
+        reply = await self._send(plan, sql, values, prepared=isinstance(statement, Prepared))
+        return self._rows(plan, reply, row_type)
 
     async def find(
         self, statement: Statement, *args: Any, row_type: type | None = None, **params: Any
     ) -> Any:
         """
-        Run a query and give its first row.
+        Run a query, and return its first row, or None when there is none.
 
-        Args:
-            statement: What to run. It is run as it is: put a LIMIT to one that finds many.
-            *args: One mapping, or values by position.
-            row_type: `dict` for a dict, `tuple` for a plain tuple.
-            **params: Parameters by name.
-
-        Returns:
-            The row, or None when there is none.
+        The query is run as it is: add a LIMIT to one that finds many. ``args`` is one mapping, or
+        values by position; ``params`` are parameters by name.
         """
         plan, reply = await self._run(statement, args, params)
 
@@ -150,47 +261,20 @@ class SqlClient(Session):
 
     async def count(self, statement: Statement | Table, *args: Any, **params: Any) -> int:
         """
-        Count the rows that a query would give.
+        Count the rows of a query, as for `select`, or of a table.
 
-        Args:
-            statement: Any query, as for `select`, or a table.
-            *args: One mapping, or values by position.
-            **params: Parameters by name.
-
-        Returns:
-            How many.
+        ``args`` is one mapping, or values by position; ``params`` are parameters by name.
         """
-        counting: Statement
-
-        if isinstance(statement, Prepared):
-            statement = statement.statement
-
-        if isinstance(statement, str):
-            counting = _counted(statement)
-        elif isinstance(statement, TextClause):
-            counting = text(_counted(statement.text)).bindparams(
-                *statement._bindparams.values()
-            )  # no public way to see them
-        elif isinstance(statement, Table):
-            counting = select(func.count().label("n")).select_from(statement)
-        elif isinstance(statement, SelectBase):
-            query = cast("Any", statement)  # Any: not every query has an order, which is asked for first
-            inner = query.order_by(None) if _order_is_moot(statement) else query
-            counting = select(func.count().label("n")).select_from(inner.subquery("counted"))
-        else:
-            message = f"count() takes a query or a table, not a {type(statement).__name__}"
-            raise UsageError(message)
-
         try:
-            _, reply = await self._run(counting, args, params)
+            _, reply = await self._run(counting(statement), args, params)
         except QueryError as error:
-            if error.context.get("errno") != _DUPLICATE_NAME or isinstance(statement, Table):
-                raise  # otherwise the server takes no query with two columns of one name inside of another
+            if isinstance(statement, Table) or not self._context.dialect.is_duplicate_column(error):
+                raise
 
-            rows = self.iterate(statement, *args, row_type=tuple, **params)
+            # The server refuses a query with two columns of one name inside another: count as they come.
             total = 0
 
-            async for _ in rows:
+            async for _ in self.iterate(statement, *args, row_type=tuple, **params):
                 total += 1
 
             return total
@@ -199,15 +283,10 @@ class SqlClient(Session):
 
     async def insert(self, statement: Statement | Table, *args: Any, **params: Any) -> int:
         """
-        Insert a row.
+        Insert a row, and return its AUTO_INCREMENT or INTEGER PRIMARY KEY value; 0 when there is none.
 
-        Args:
-            statement: An INSERT, or a table to insert the parameters into.
-            *args: One mapping, or values by position.
-            **params: Parameters by name.
-
-        Returns:
-            The new row's AUTO_INCREMENT or INTEGER PRIMARY KEY value; 0 when there is none.
+        The statement is an INSERT, or a table to insert the parameters into. ``args`` is one
+        mapping, or values by position; ``params`` are parameters by name.
         """
         if isinstance(statement, Table):
             statement = statement.insert()
@@ -217,29 +296,19 @@ class SqlClient(Session):
 
     async def update(self, statement: Statement, *args: Any, **params: Any) -> int:
         """
-        Update rows.
+        Update rows, and return how many matched, whether they changed or not.
 
-        Args:
-            statement: An UPDATE.
-            *args: One mapping, a sequence of mappings to run it once for each, or values by position.
-            **params: Parameters by name.
-
-        Returns:
-            How many rows matched, whether they changed or not.
+        ``args`` is one mapping, a sequence of mappings to run it once for each, or values by
+        position; ``params`` are parameters by name.
         """
         return (await self.execute(statement, *args, **params)).rowcount
 
     async def delete(self, statement: Statement, *args: Any, **params: Any) -> int:
         """
-        Delete rows.
+        Delete rows, and return how many.
 
-        Args:
-            statement: A DELETE.
-            *args: One mapping, a sequence of mappings to run it once for each, or values by position.
-            **params: Parameters by name.
-
-        Returns:
-            How many rows were deleted.
+        ``args`` is one mapping, a sequence of mappings to run it once for each, or values by
+        position; ``params`` are parameters by name.
         """
         return (await self.execute(statement, *args, **params)).rowcount
 
@@ -247,70 +316,47 @@ class SqlClient(Session):
         self, statement: Statement | Table, rows: Iterable[Mapping[str, Any]], *, batch: int = 10_000
     ) -> int:
         """
-        Insert many rows with few statements.
+        Insert many rows with few statements, and return how many.
 
-        Outside a transaction the rows are inserted in one of their own: all or none.
-
-        Args:
-            statement: An INSERT without values, or a table.
-            rows: The rows, all with the same keys.
-            batch: Most rows per statement; a statement stays below the server's packet size too.
-
-        Returns:
-            How many rows were inserted.
+        Outside a transaction the rows are inserted in one of their own: all or none. The statement
+        is an INSERT without values, or a table; the rows all have the same keys. ``batch`` is the
+        most rows per statement, which stays below the server's packet size too.
         """
-        if isinstance(statement, Table):
-            statement = statement.insert()
-
+        insert: Statement = statement.insert() if isinstance(statement, Table) else statement
         rows = list(rows)
 
         if not rows:
             return 0
 
-        async with self._turn():  # first: the transaction that is open now may be another task's, ending soon
-            if self.in_transaction:
-                return await insert_in_batches(self, statement, rows, batch)
-
-            async with self.begin():
-                return await insert_in_batches(self, statement, rows, batch)
+        session, compiler = self._session, self._compiler
+        return await self._whole(lambda: insert_in_batches(session, compiler, insert, rows, batch))
 
     async def iterate(
         self, statement: Statement, *args: Any, size: int = 500, row_type: type | None = None, **params: Any
     ) -> AsyncGenerator[Any, None]:
         """
-        Run a query and give its rows as they come, without holding them all in memory.
+        Run a query, and yield its rows as they come, without holding them all in memory.
 
         The connection can do nothing else until the iteration ends. An iteration that is left
         early costs the connection; use `contextlib.aclosing` to leave it at a known moment. A
         ``query_timeout`` is for each wait for the server, not for all of the rows.
 
-        Args:
-            statement: What to run.
-            *args: One mapping, or values by position.
-            size: Rows fetched together.
-            row_type: `dict` for rows as dicts, `tuple` for plain tuples.
-            **params: Parameters by name.
-
-        Yields:
-            The rows.
+        ``size`` rows are fetched together. ``args`` is one mapping, or values by position;
+        ``params`` are parameters by name.
         """
-        plan, sql, values = bind_parameters(self._compiler, statement, args, params)
-
-        if sql is None:
-            sql, values = await self._complete(plan, values)
-
-        make = row_type or self._row_type
+        plan, sql, values = await self._bind(statement, args, params)
+        context = self._context
+        make = row_type or context.row_type
         spent = 0.0
 
-        async with self._turn():
-            connection = self._guard(plan)
+        async with self._session.stream(plan) as connection:
             stream = cast("Any", connection.stream(sql, values, size))  # Any: a generator, which has aclose()
 
             try:
                 async with aclosing(stream):
                     while True:
                         start = time.monotonic()
-                        reply = await self._pool._limited(anext(stream, None), sql)
+                        reply = await context.limited(anext(stream, None), sql)
                         spent += time.monotonic() - start
 
                         if reply is None:
@@ -318,32 +364,111 @@ class SqlClient(Session):
 
                         for row in plan.row_maker(reply.description).many(reply.rows, make):
                             yield row
-            except TransactionConflict as error:
-                self._conflict(connection, error)
-                raise
             finally:
-                if self._pool.watched:
-                    self._pool._watch(sql, spent)
+                if context.watched:
+                    context.log(sql, spent)
 
     async def create_all(self, metadata: MetaData) -> None:
-        """
-        Create the tables of a metadata that do not exist yet, with their indexes.
+        """Create the tables of a metadata that do not exist yet, with their indexes."""
+        dialect = self._context.dialect
 
-        Args:
-            metadata: Has the tables.
-        """
         for table in metadata.sorted_tables:
-            await self._create(table)
+            await self.execute(CreateTable(table, if_not_exists=True))
+
+            for statement in dialect.index_statements(table, self._compiler.dialect):
+                await self.execute(statement)
 
     async def drop_all(self, metadata: MetaData) -> None:
-        """
-        Drop the tables of a metadata that exist.
-
-        Args:
-            metadata: Has the tables.
-        """
+        """Drop the tables of a metadata that exist."""
         for table in reversed(metadata.sorted_tables):
             await self.execute(DropTable(table, if_exists=True))
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    async def _bind(
+        self, statement: Statement, args: Sequence[Any], params: Mapping[str, Any]
+    ) -> tuple[Plan, str, Sequence[Any] | None]:
+        """Turn a statement and its parameters into text and values; all but bulk ones come here."""
+        plan, sql, values = bind_parameters(self._compiler, statement, args, params)
+
+        if self.read_only and not plan.reading:
+            raise refused(plan, "client", "take one")
+
+        if sql is None:
+            compiled = cast("CompiledPlan", plan)
+            await fill_in(compiled, self._compiler.dialect, [values], self._session.scalar)
+            sql, values = compiled.arrange(values)
+
+        return plan, sql, values
+
+    async def _run(
+        self, statement: Statement, args: Sequence[Any], params: Mapping[str, Any]
+    ) -> tuple[Plan, Reply]:
+        plan, sql, values = await self._bind(statement, args, params)
+        return plan, await self._send(plan, sql, values, prepared=isinstance(statement, Prepared))
+
+    async def _send(self, plan: Plan, sql: str, values: Sequence[Any] | None, *, prepared: bool) -> Reply:
+        if plan.quick:
+            plan.runs += _OFTEN + 1 if prepared else 1
+
+        session = self._session
+        often = plan.runs > _OFTEN
+
+        if not session.plain:
+            return await session.run(
+                plan,
+                sql,
+                lambda to: to.run_prepared(sql, values) if often else to.run(sql, values),
+            )
+
+        connection = session.connection
+
+        if not plan.clean:
+            connection.dirty = True
+
+        try:
+            return await (connection.run_prepared(sql, values) if often else connection.run(sql, values))
+        except TransactionConflict as error:
+            session.note_conflict(connection, error)
+            raise
+
+    async def _run_many(self, statement: Statement, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Run a statement once for each set of parameters, all or nothing."""
+        if isinstance(statement, Prepared):
+            statement = statement.statement
+
+        session = self._session
+        compiler = self._compiler
+        plan, binds, _ = compiler.plan(statement, rows[0], many=True)
+
+        if not isinstance(plan, CompiledPlan) or plan.expanding:
+            message = "this statement cannot run once per set of parameters: run it in a loop"
+            raise UnsupportedStatement(message)
+
+        if self.read_only and not plan.reading:
+            raise refused(plan, "client", "take one")
+
+        named = [plan.named(binds, row) for row in rows]
+
+        if plan.defaults:
+            await fill_in(plan, compiler.dialect, named, session.scalar)
+
+        values = [plan.arrange(row)[1] or () for row in named]
+        session.check(plan)  # before a transaction is opened for it
+        return await self._whole(lambda: session.run_many(plan, values))
+
+    async def _whole(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Run several statements in the open transaction, or in one of their own."""
+        session = self._session
+
+        async with (
+            session.turn()
+        ):  # first: the transaction that is open now may be another task's, ending soon
+            if session.depth:
+                return await work()
+
+            async with self.begin():
+                return await work()
 
     def _rows(self, plan: Plan, reply: Reply, row_type: type | None) -> list[Any]:
         if not reply.rows or reply.description is None or plan.silent:
@@ -352,51 +477,48 @@ class SqlClient(Session):
         if len(reply.rows) >= _LARGE:
             plan.large = True
 
-        return plan.row_maker(reply.description).many(reply.rows, row_type or self._row_type)
+        return plan.row_maker(reply.description).many(reply.rows, row_type or self._context.row_type)
 
     async def _select_many(
         self, plan: Plan, sql: str, values: Sequence[Any] | None, row_type: type | None
     ) -> list[Any]:
-        """Run a query that gave many rows the last time."""
-        row_type = row_type or self._row_type
+        """Run a query that returned many rows the last time."""
+        session = self._session
+        row_type = row_type or self._context.row_type
 
-        if row_type is tuple or not self._root.connection.gathers:
-            rows = self._rows(plan, await self._perform(plan, sql, values), row_type)
+        if row_type is tuple or not session.connection.gathers:
+            often = plan.runs > _OFTEN
+            reply = await session.run(
+                plan,
+                sql,
+                lambda to: to.run_prepared(sql, values) if often else to.run(sql, values),
+            )
+            rows = self._rows(plan, reply, row_type)
         else:
-            rows = await self._in_turn(plan, sql, self._gather, plan, sql, values, row_type)
+            rows = await session.run(
+                plan, sql, lambda connection: _gather(connection, plan, sql, values, row_type)
+            )
 
         plan.large = len(rows) >= _LARGE
         return rows
 
-    async def _gather(
-        self, plan: Plan, sql: str, values: Sequence[Any] | None, row_type: type | None
-    ) -> list[Any]:
-        """Run a query, and make its rows while the server still sends others."""
-        stream = cast("Any", self._root.connection.stream(sql, values, _BLOCK))  # Any: as in iterate()
-        rows: list[Any] = []
 
-        async with aclosing(stream):
-            async for reply in stream:
-                rows += plan.row_maker(reply.description).many(reply.rows, row_type)
+async def _gather(
+    connection: SqlConnection, plan: Plan, sql: str, values: Sequence[Any] | None, row_type: type | None
+) -> list[Any]:
+    """Run a query, and make its rows while the server still sends others."""
+    stream = cast("Any", connection.stream(sql, values, _BLOCK))  # Any: as in iterate()
+    rows: list[Any] = []
 
-        return rows
+    async with aclosing(stream):
+        async for reply in stream:
+            rows += plan.row_maker(reply.description).many(reply.rows, row_type)
 
-    async def _create(self, table: Table) -> None:
-        await self.execute(CreateTable(table, if_not_exists=True))
-        creatable = self._pool._index_statements(table)
-
-        for statement in creatable:
-            await self.execute(statement)
-
-
-def _counted(sql: str) -> str:
-    """Count what a query gives; the line breaks end a comment behind it."""
-    plain = sql.strip().rstrip(";")
-    return f"SELECT COUNT(*) AS n FROM (\n{plain}\n) AS counted"  # noqa: S608 - the caller's own statement
+    return rows
 
 
 def _last_id(plan: Plan, reply: Reply) -> int:
-    """Give the generated key; SQLite would give the number of any row, and of an earlier one if none came."""
+    """Return the generated key; SQLite would report that of any row, and of an earlier one if none came."""
     if reply.rowcount <= 0 or plan.kind not in {"insert", "replace"}:
         return 0
 
@@ -410,14 +532,3 @@ def _many(args: Sequence[Any]) -> Sequence[Mapping[str, Any]] | None:
         return args[0]
 
     return None
-
-
-def _order_is_moot(statement: Any) -> bool:
-    """Tell whether a query's order cannot matter for how many rows it has."""
-    return (
-        hasattr(statement, "order_by")
-        and getattr(statement, "_limit_clause", None) is None
-        and getattr(statement, "_offset_clause", None) is None
-        and getattr(statement, "_fetch_clause", None) is None
-        and not getattr(statement, "_distinct_on", ())
-    )

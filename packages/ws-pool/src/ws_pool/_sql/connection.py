@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Protocol
 
 from ws_pool.errors import ConnectionBusy, UnavailableError
@@ -62,6 +62,12 @@ class SqlConnection(Protocol):
 
     async def run_many(self, sql: str, values: Sequence[Sequence[Any]]) -> int:
         """Run one statement once per row of values, and give the sum of rows matched."""
+        ...
+
+    def batches(
+        self, sql: str, values: Sequence[Sequence[Any]], most_rows: int, most_bytes: int
+    ) -> Iterator[str] | None:
+        """Write an INSERT's rows into statements of many groups; None where `run_many` does as well."""
         ...
 
     def stream(self, sql: str, values: Sequence[Any] | None, size: int) -> AsyncIterator[Reply]:

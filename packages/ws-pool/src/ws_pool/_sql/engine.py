@@ -1,8 +1,8 @@
 """A SQLAlchemy `AsyncEngine` over a pool's connections, for the ORM and for all that the client leaves out.
 
 The engine keeps no connections of its own: each of its sessions holds a lease of the pool, so that
-both together stay within the pool's limit. SQLAlchemy also teaches us the server through it: the
-dialect that it initialises is the one that the client compiles for.
+both together stay within the pool's limit. The dialect that it initialises, from the server's
+version and modes, is the one that the client compiles for.
 """
 
 from __future__ import annotations
@@ -21,16 +21,14 @@ __all__ = ("learn_dialect", "make_engine")
 
 class PooledDriverConnection:
     """
-    A driver's connection whose closing gives it back to the pool.
+    A driver's connection whose closing releases it to the pool.
 
-    Args:
-        raw: The driver's connection.
-        give_back: Called once, with whether the connection must not be used again.
+    ``release`` is called once, with whether the connection must not be used again.
     """
 
-    def __init__(self, raw: Any, give_back: Callable[[bool], None]) -> None:  # Any: the drivers are not typed
+    def __init__(self, raw: Any, release: Callable[[bool], None]) -> None:  # Any: the drivers are not typed
         object.__setattr__(self, "_raw", raw)
-        object.__setattr__(self, "_give_back", give_back)
+        object.__setattr__(self, "_release", release)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._raw, name)
@@ -39,47 +37,38 @@ class PooledDriverConnection:
         setattr(self._raw, name, value)
 
     async def ensure_closed(self) -> None:
-        """Give the connection back: what MySQL drivers call closing."""
+        """Release the connection: what MySQL drivers call closing."""
         self._return(discard=False)
 
     def close(self) -> Any:
-        """Give the connection back, unfit for use: what MySQL drivers call terminating."""
+        """Release the connection, unfit for use: what MySQL drivers call terminating."""
         self._return(discard=True)
 
     def _return(self, *, discard: bool) -> None:
-        give_back, nothing = self._give_back, None
-        object.__setattr__(self, "_give_back", nothing)
+        release = self._release
+        object.__setattr__(self, "_release", None)
 
-        if give_back is not None:
-            give_back(discard)
+        if release is not None:
+            release(discard)
 
 
 class PooledSqliteConnection(PooledDriverConnection):
     """The same for aiosqlite, whose ``close`` is a coroutine and whose ``stop`` is not."""
 
     async def close(self) -> None:
-        """Give the connection back."""
+        """Release the connection."""
         self._return(discard=False)
 
     def stop(self) -> None:
-        """Give the connection back, unfit for use."""
+        """Release the connection, unfit for use."""
         self._return(discard=True)
 
 
-def make_engine(url: str, borrow: Callable[[], Awaitable[Any]], **options: Any) -> Any:
+def make_engine(url: str, acquire: Callable[[], Awaitable[Any]], **options: Any) -> Any:
     """
-    Make an engine.
+    Make an `AsyncEngine` whose connections are those that ``acquire`` returns.
 
-    Args:
-        url: Names the dialect and driver only.
-        borrow: Gives a connection wrapped in `PooledDriverConnection`.
-        **options: For SQLAlchemy.
-
-    Returns:
-        The `sqlalchemy.ext.asyncio.AsyncEngine`.
-
-    Raises:
-        MissingExtraError: greenlet is not installed, which SQLAlchemy's asyncio needs.
+    They are wrapped in `PooledDriverConnection`; the URL only names the dialect and driver.
     """
     if importlib.util.find_spec("greenlet") is None:
         message = "engine() needs greenlet: pip install 'sqlalchemy[asyncio]'"
@@ -88,21 +77,13 @@ def make_engine(url: str, borrow: Callable[[], Awaitable[Any]], **options: Any) 
     from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - it needs greenlet, which was just checked
 
     async def creator(*_: object, **__: object) -> Any:
-        return await borrow()
+        return await acquire()
 
     return create_async_engine(url, async_creator=creator, poolclass=NullPool, **options)
 
 
 async def learn_dialect(engine: Any) -> Dialect:
-    """
-    Have SQLAlchemy ask the server for its version and modes.
-
-    Args:
-        engine: An engine.
-
-    Returns:
-        The initialised dialect.
-    """
+    """Have SQLAlchemy ask the server for its version and modes, and return the initialised dialect."""
     async with engine.connect():
         dialect: Dialect = engine.dialect
 

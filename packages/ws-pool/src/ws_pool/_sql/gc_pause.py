@@ -9,33 +9,36 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Self
 
-__all__ = ("GcPaused",)
+__all__ = ("gc_paused",)
 
 _LONGEST = 0.25  # seconds; a server may take its time, and other tasks make garbage meanwhile
 
 
-class GcPaused:
+def gc_paused() -> AbstractContextManager[object]:
     """
-    Switches the collector off for the length of a block, for a quarter of a second at most.
+    Switch the collector off for the length of a block, for a quarter of a second at most.
 
-    Whoever has switched it off switches it on; a block inside of another one, or of another task
-    meanwhile, does nothing. So it is on again after each of many blocks that overlap.
+    The block that has switched it off switches it on; a block inside of another one, or of another
+    task meanwhile, does nothing. So it is on again after each of many blocks that overlap.
     """
+    return _Pause()
+
+
+class _Pause:
+    """A class of its own, since `contextlib.contextmanager` costs more than a short result."""
 
     __slots__ = ("_timer",)
 
     def __init__(self) -> None:
         self._timer: asyncio.TimerHandle | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> None:
         if gc.isenabled():
             gc.disable()
             self._timer = asyncio.get_running_loop().call_later(_LONGEST, self._end)
-
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

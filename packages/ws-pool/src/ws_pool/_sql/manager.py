@@ -6,16 +6,17 @@ Importing this module loads no SQLAlchemy, so that ``from ws_pool import atomic`
 from __future__ import annotations
 
 import importlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from ws_pool._core.extras import missing
 from ws_pool._sql.atomic import Atomic
+from ws_pool._sql.verbs import SqlVerbs
 from ws_pool.base import BasePoolManager
 
 if TYPE_CHECKING:
-    from ws_pool._sql.client import Result, SqlClient, Statement
+    from ws_pool._sql.client import SqlClient
     from ws_pool._sql.pool import SqlPool
 
 __all__ = ("SqlPoolManager", "atomic", "sql_pool_manager")
@@ -24,12 +25,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class SqlPoolManager(BasePoolManager["SqlPool", "SqlClient"]):
+class SqlPoolManager(SqlVerbs, BasePoolManager["SqlPool", "SqlClient"]):
     """
     The pools of DATABASES.
 
     A pool is a `SqlitePool` when its URL begins with ``sqlite``, and a `MysqlPool` otherwise. Each
-    method of the client is there as a shortcut with ``pool_name``.
+    verb of the client is here too, with ``pool_name=`` (``"default"``) beside its parameters.
 
     Example:
         ```python
@@ -44,48 +45,6 @@ class SqlPoolManager(BasePoolManager["SqlPool", "SqlClient"]):
 
     settings_key = "DATABASES"
 
-    async def execute(
-        self, statement: Statement, *args: Any, pool_name: str = "default", **params: Any
-    ) -> Result:
-        """Run any statement; see `SqlClient.execute`."""
-        return await self.get_pool(pool_name).execute(statement, *args, **params)
-
-    async def select(
-        self, statement: Statement, *args: Any, pool_name: str = "default", **params: Any
-    ) -> list[Any]:
-        """Run a query and give its rows; see `SqlClient.select`."""
-        return await self.get_pool(pool_name).select(statement, *args, **params)
-
-    async def find(self, statement: Statement, *args: Any, pool_name: str = "default", **params: Any) -> Any:
-        """Run a query and give its first row; see `SqlClient.find`."""
-        return await self.get_pool(pool_name).find(statement, *args, **params)
-
-    async def count(self, statement: Any, *args: Any, pool_name: str = "default", **params: Any) -> int:
-        """Count the rows of a query; see `SqlClient.count`."""
-        return await self.get_pool(pool_name).count(statement, *args, **params)
-
-    async def insert(self, statement: Any, *args: Any, pool_name: str = "default", **params: Any) -> int:
-        """Insert a row and give its id; see `SqlClient.insert`."""
-        return await self.get_pool(pool_name).insert(statement, *args, **params)
-
-    async def update(
-        self, statement: Statement, *args: Any, pool_name: str = "default", **params: Any
-    ) -> int:
-        """Update rows and give how many matched; see `SqlClient.update`."""
-        return await self.get_pool(pool_name).update(statement, *args, **params)
-
-    async def delete(
-        self, statement: Statement, *args: Any, pool_name: str = "default", **params: Any
-    ) -> int:
-        """Delete rows and give how many; see `SqlClient.delete`."""
-        return await self.get_pool(pool_name).delete(statement, *args, **params)
-
-    async def insert_many(
-        self, statement: Any, rows: Iterable[Mapping[str, Any]], *, pool_name: str = "default", **options: Any
-    ) -> int:
-        """Insert many rows; see `SqlClient.insert_many`."""
-        return await self.get_pool(pool_name).insert_many(statement, rows, **options)
-
     def get_client(
         self,
         name: str = "default",
@@ -93,30 +52,20 @@ class SqlPoolManager(BasePoolManager["SqlPool", "SqlClient"]):
         *,
         read_only: bool = False,
     ) -> AbstractAsyncContextManager[SqlClient]:
-        """
-        Give a client of a pool for the length of a block; see `SqlPool.get_client`.
-
-        Args:
-            name: The pool's name.
-            alone: Take a connection of its own even inside another block of the same task.
-            read_only: Refuse changes; the client may come from a replica.
-
-        Returns:
-            An async context manager that gives the client.
-        """
+        """Return a client of a pool for the length of a block; see `MysqlPool.get_client`."""
         return self.get_pool(name).get_client(alone=alone, read_only=read_only)
+
+    def _client_for(self, params: dict[str, Any]) -> AbstractAsyncContextManager[SqlClient]:
+        return self.get_client(params.pop("pool_name", "default"))
 
     def _build(self, name: str, section: Mapping[str, object], where: str) -> SqlPool:
         url = section.get("url")
+        lite = "path" in section or (isinstance(url, str) and url.startswith("sqlite"))
 
-        if "path" in section or (isinstance(url, str) and url.startswith("sqlite")):
-            from ws_pool._sql.sqlite.pool import SqlitePool  # noqa: PLC0415 - drivers load on first use
-
-            return SqlitePool._of_section(name, section, where)
-
-        from ws_pool._sql.mysql.pool import MysqlPool  # noqa: PLC0415 - drivers load on first use
-
-        return MysqlPool._of_section(name, section, where)
+        # By name, since a driver loads on first use, and so does SQLAlchemy.
+        module = importlib.import_module(f"ws_pool._sql.{'sqlite' if lite else 'mysql'}.pool")
+        build: Callable[[str, Mapping[str, object], str], SqlPool] = module.pool_of_section
+        return build(name, section, where)
 
 
 sql_pool_manager: SqlPoolManager = SqlPoolManager()
@@ -154,21 +103,15 @@ def atomic(
     At its end it is committed; an error or a cancellation rolls it back. Inside of it, every
     ``get_client()`` of the same task is the same client. An inner block is a savepoint.
 
-    Args:
-        pool: The name of a pool of `sql_pool_manager`, or a pool. It is looked up when the block
-            begins, so that functions can be decorated before anything is configured.
-        savepoint: False makes an inner block a part of the outer one.
-        isolation: ``READ COMMITTED`` and so on, for the outermost block.
-        retry_deadlocks: How often a decorated function is run again, with growing pauses, when the
-            server reports a deadlock, a lock timeout or (SQLite) a busy database.
-        read_only: Have the server refuse changes; in an inner block of one that may write, and for a
-            SQLite database in memory, the client itself refuses them.
+    ``pool`` is the name of a pool of `sql_pool_manager`, or a pool. It is looked up when the block
+    begins, so that functions can be decorated before anything is configured. ``isolation`` is
+    ``READ COMMITTED`` and so on, for the outermost block; ``savepoint=False`` makes an inner block a
+    part of the outer one. A decorated function is run again up to ``retry_deadlocks`` times, with
+    growing pauses, when the server reports a deadlock, a lock timeout or (SQLite) a busy database.
+    With ``read_only`` the server refuses changes; in an inner block of one that may write, and for
+    a SQLite database in memory, the client itself does.
 
-    Returns:
-        An async context manager that gives the client, and a decorator for coroutine functions.
-
-    Raises:
-        CommitUnknown: From the end of the block: the connection was lost during COMMIT.
+    `CommitUnknown` from the end of the block means that the connection was lost during COMMIT.
 
     Example:
         ```python

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
+from ws_pool._sql.connection import SqlConnection
 from ws_pool.errors import (
     CommitUnknown,
     ConnectionBusy,
@@ -16,12 +18,43 @@ from ws_pool.errors import (
     WsError,
 )
 
-if TYPE_CHECKING:
-    from ws_pool._sql.session import Session
-
-__all__ = ("ISOLATION_LEVELS", "Transaction")
+__all__ = ("ISOLATION_LEVELS", "Transaction", "TransactionHost")
 
 ISOLATION_LEVELS = frozenset({"READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"})
+
+
+class TransactionHost(Protocol):
+    """What a transaction needs of the session that it is open on."""
+
+    connection: SqlConnection
+    depth: int
+    doomed: bool
+    restricted: bool
+    savepoints: int
+
+    @property
+    def rollback_timeout(self) -> float:
+        """Seconds that a rollback may take when its block has failed."""
+        ...
+
+    def turn(self) -> AbstractAsyncContextManager[object]:
+        """Keep other tasks away for several statements."""
+        ...
+
+    async def control(self, sql: str, *, always: bool = False) -> None:
+        """Run a statement of transaction control."""
+
+    async def begin_outermost(self, isolation: str | None, *, read_only: bool) -> None:
+        """Open a transaction where none is."""
+
+    def check_own(self) -> None:
+        """Refuse a transaction inside that of another task."""
+
+    def restrict(self, restricted: bool) -> None:  # noqa: FBT001 - it is all there is to say
+        """Refuse changes from now on, or no longer."""
+
+    def end_transaction(self) -> None:
+        """Note the end of the outermost transaction."""
 
 
 class Transaction:
@@ -32,9 +65,11 @@ class Transaction:
     it earlier.
     """
 
-    __slots__ = ("_client", "_isolation", "_name", "_open", "_read_only", "_restricts", "_savepoint")
+    __slots__ = ("_host", "_isolation", "_name", "_open", "_read_only", "_restricts", "_savepoint")
 
-    def __init__(self, client: Session, *, isolation: str | None, read_only: bool, savepoint: bool) -> None:
+    def __init__(
+        self, host: TransactionHost, *, isolation: str | None, read_only: bool, savepoint: bool
+    ) -> None:
         if isolation is not None:
             isolation = isolation.upper().replace("_", " ")
 
@@ -43,7 +78,7 @@ class Transaction:
                 message = f"no isolation level is called {isolation!r}: use one of {known}"
                 raise UsageError(message)
 
-        self._client = client
+        self._host = host
         self._isolation = isolation
         self._read_only = read_only
         self._savepoint = savepoint
@@ -52,10 +87,10 @@ class Transaction:
         self._restricts = False
 
     async def __aenter__(self) -> Self:
-        client = self._client
+        host = self._host
 
-        async with client._turn():
-            await self._begin(client)
+        async with host.turn():
+            await self._begin(host)
 
         return self
 
@@ -65,20 +100,20 @@ class Transaction:
         if not self._open:
             return
 
-        client = self._client
+        host = self._host
 
         try:
             if error is None:
                 await self.commit()
             else:
-                await self._give_up(client, error)
+                await self._give_up(host, error)
         finally:
             if self._open:  # cancelled before its turn came
                 self._end()
                 self._spoil()
 
-                if client.depth == 0:
-                    client._ended()
+                if host.depth == 0:
+                    host.end_transaction()
 
     @property
     def open(self) -> bool:
@@ -89,76 +124,69 @@ class Transaction:
         """
         Commit now.
 
-        Raises:
-            CommitUnknown: The connection was lost before the answer, or it did not come within
-                ``query_timeout``: it may have happened or not.
-            TransactionConflict: The server has rolled the transaction back before.
-            UsageError: The transaction has ended.
+        `CommitUnknown` means that the connection was lost before the answer, or that it did not come
+        within ``query_timeout``: the commit may have happened or not. `TransactionConflict` means
+        that the server has rolled the transaction back before.
         """
-        client = self._client
+        host = self._host
 
-        async with client._turn():
+        async with host.turn():
             self._end()
 
             try:
-                if client._doomed:
+                if host.doomed:
                     await self._undo()
                     message = (
                         "the server has rolled this transaction back because of a conflict: run it again"
                     )
                     raise TransactionConflict(message)
 
-                if client.depth == 0:
+                if host.depth == 0:
                     await self._commit_outermost()
                 elif self._name is not None:
-                    await client._control(f"RELEASE SAVEPOINT {self._name}")
+                    await host.control(f"RELEASE SAVEPOINT {self._name}")
             finally:
-                if client.depth == 0:
-                    client._ended()
+                if host.depth == 0:
+                    host.end_transaction()
 
     async def rollback(self) -> None:
-        """
-        Roll back now.
+        """Roll back now."""
+        host = self._host
 
-        Raises:
-            UsageError: The transaction has ended.
-        """
-        client = self._client
-
-        async with client._turn():
+        async with host.turn():
             self._end()
 
             try:
                 await self._undo()
             finally:
-                if client.depth == 0:
-                    client._ended()
+                if host.depth == 0:
+                    host.end_transaction()
 
-    async def _begin(self, client: Session) -> None:
-        client._check_own()
+    async def _begin(self, host: TransactionHost) -> None:
+        host.check_own()
 
-        if client.depth:
+        if host.depth:
             if self._isolation is not None:
                 message = "an isolation level can only be set for the outermost transaction"
                 raise UsageError(message)
 
             if self._savepoint:
-                client.savepoints += 1
-                self._name = f"ws_{client.savepoints}"
-                await client._control(f"SAVEPOINT {self._name}")
+                host.savepoints += 1
+                self._name = f"ws_{host.savepoints}"
+                await host.control(f"SAVEPOINT {self._name}")
 
-            if self._read_only and not client.restricted:
+            if self._read_only and not host.restricted:
                 self._restricts = True
-                client._restrict(True)
+                host.restrict(True)
         else:
-            await client._begin_outermost(self._isolation, read_only=self._read_only)
+            await host.begin_outermost(self._isolation, read_only=self._read_only)
 
-        client.depth += 1
+        host.depth += 1
         self._open = True
 
-    async def _give_up(self, client: Session, error: BaseException) -> None:
-        """Roll back, but not for ever: who was cancelled must not hang, and the server undoes it anyway."""
-        limit = client._patience
+    async def _give_up(self, host: TransactionHost, error: BaseException) -> None:
+        """Roll back, but not for ever: a cancelled task must not hang, and the server undoes it anyway."""
+        limit = host.rollback_timeout
 
         try:
             async with asyncio.timeout(limit):
@@ -170,7 +198,7 @@ class Transaction:
 
     async def _commit_outermost(self) -> None:
         try:
-            await self._client._control("COMMIT")
+            await self._host.control("COMMIT")
         except (UnavailableError, QueryTimeout) as error:
             if error.code == "cut_short":  # it was before, so that no COMMIT was sent
                 raise
@@ -187,13 +215,13 @@ class Transaction:
             raise
 
     async def _undo(self) -> None:
-        client = self._client
+        host = self._host
 
         try:
-            if client.depth == 0:
-                await client._control("ROLLBACK", always=True)
-            elif self._name is not None and not client._doomed:
-                await client._control(f"ROLLBACK TO SAVEPOINT {self._name}")
+            if host.depth == 0:
+                await host.control("ROLLBACK", always=True)
+            elif self._name is not None and not host.doomed:
+                await host.control(f"ROLLBACK TO SAVEPOINT {self._name}")
         except ConnectionBusy:  # an iteration was left early, or another task is at work on it
             self._spoil()
         except UnavailableError as error:
@@ -201,21 +229,17 @@ class Transaction:
                 raise
 
     def _spoil(self) -> None:
-        """
-        Have nothing more run on a connection whose transaction could not be ended.
-
-        The pool gets it back with the end of the client's block, and ends the transaction by a
-        reset, or by closing it.
-        """
-        self._client.connection.cut = True
+        """Let nothing more run where a transaction could not be ended: the release resets the connection."""
+        self._host.connection.cut = True
 
     def _end(self) -> None:
+        """Note the end before it is sent: whatever comes of it, nothing can be committed twice."""
         if not self._open:
             message = "this transaction has ended"
             raise UsageError(message)
 
         self._open = False
-        self._client.depth -= 1
+        self._host.depth -= 1
 
         if self._restricts:
-            self._client._restrict(False)
+            self._host.restrict(False)

@@ -7,8 +7,9 @@ such key, the statement is compiled for each execution through the public ``comp
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from heapq import nsmallest
 from typing import Any
 
@@ -24,7 +25,7 @@ from sqlalchemy.sql.elements import ClauseElement
 from ws_pool._sql.compile.plan import CompiledPlan, Plan, TextPlan
 from ws_pool.errors import UnsupportedStatement, UsageError
 
-__all__ = ("Compiler", "Prepared", "Statement")
+__all__ = ("Compiler", "CompilerSource", "Prepared", "Statement", "plan_for")
 
 Statement = ClauseElement | str
 _PYFORMAT = re.compile(r"%\((\w+)\)s")
@@ -53,51 +54,48 @@ class Prepared:
     def __repr__(self) -> str:
         return f"<Prepared {str(self.statement) if self.plan is None else self.plan.sql!r}>"
 
-    def _plan_for(self, compiler: Compiler, params: Mapping[str, Any] | None) -> Plan:
-        """
-        Give the plan; it is made at the first call.
 
-        Args:
-            compiler: Of the pool that runs the statement.
-            params: The parameters; their names count for an INSERT or UPDATE without values.
+def plan_for(handle: Prepared, compiler: Compiler, params: Mapping[str, Any] | None) -> Plan:
+    """
+    Return the plan of a prepared statement; it is made at the first call.
 
-        Returns:
-            The plan.
-        """
-        if compiler is not self._compiler:
-            self._compiler, self.plan = compiler, None
+    The names of the parameters count for an INSERT or UPDATE without values: each set of columns
+    has a plan of its own.
+    """
+    if compiler is not handle._compiler:
+        handle._compiler, handle.plan = compiler, None
 
-            if self._by_columns:
-                self._by_columns = {}
+        if handle._by_columns:
+            handle._by_columns = {}
 
-        if self._by_columns is None:
-            if self.plan is None:
-                self.plan, self.binds, own = compiler.plan(self.statement, None)
-                self.own = own or {}
+    if handle._by_columns is None:
+        if handle.plan is None:
+            handle.plan, handle.binds, own = compiler.plan(handle.statement, None)
+            handle.own = own or {}
 
-            return self.plan
+        return handle.plan
 
-        columns = () if params is None else tuple(params)
-        plan = self._by_columns.get(columns)
+    columns = () if params is None else tuple(params)
+    plan = handle._by_columns.get(columns)
 
-        if plan is None:
-            plan, self.binds, _ = compiler.plan(self.statement, params)
-            self.plan = self._by_columns[columns] = plan
+    if plan is None:
+        plan, handle.binds, _ = compiler.plan(handle.statement, params)
+        handle.plan = handle._by_columns[columns] = plan
 
-        return plan
+    return plan
 
 
 class Compiler:
     """
-    Compiles statements for one dialect, and remembers the plans.
+    Compiles statements for one server, and remembers the plans.
 
-    Args:
-        dialect: The dialect, initialised by a connection.
-        size: Most plans to keep; the one not used for longest goes first.
+    The dialect has been initialised by a connection; ``size`` plans are kept, and the one not used
+    for longest goes first. ``packet_limit`` is the longest statement in bytes that the server takes.
     """
 
-    def __init__(self, dialect: Dialect, size: int = 500) -> None:
+    def __init__(self, dialect: Dialect, size: int = 500, packet_limit: int = 1 << 20) -> None:
         self.dialect = dialect
+        self.packet_limit = packet_limit
         self.hits: int = 0
         self.misses: int = 0
         self._size = size
@@ -113,22 +111,14 @@ class Compiler:
         """
         Find or make the plan of a statement.
 
-        Args:
-            statement: The statement.
-            params: The parameters of this execution; their names take part in the compilation of
-                an INSERT or UPDATE without values.
-            many: Whether it will run once for each of many sets of parameters.
-
-        Returns:
-            The plan, the bound parameters of this very statement, and the parameters to use.
-
-        Raises:
-            UnsupportedStatement: It cannot be run by this client.
+        Return it with the bound parameters of this very statement, and the parameters to use. The
+        names of the parameters take part in the compilation of an INSERT or UPDATE without values;
+        ``many`` is for one that will run once for each of many sets of parameters.
         """
         if isinstance(statement, str):
             return self._text(statement, params), None, params
 
-        element: object = statement  # the annotation is a wish: other things arrive here, and are told so
+        element: object = statement  # whatever the caller gave: the annotation binds nobody
 
         if not isinstance(element, ClauseElement):
             message = f"a statement is a string or a SQLAlchemy construct, not a {type(statement).__name__}"
@@ -140,7 +130,7 @@ class Compiler:
         if getattr(statement, "_execution_options", None):
             self._check_options(statement)
 
-        cache_key = statement._generate_cache_key() if self.cached else None  # noqa: SLF001 - see _can_cache
+        cache_key = statement._generate_cache_key() if self.cached else None
         columns = () if params is None else tuple(sorted(params))
 
         if cache_key is None:
@@ -160,9 +150,9 @@ class Compiler:
             self._remember(key, plan)
         else:
             self.hits += 1
-            plan.used_at = (
-                self.hits
-            )  # a deep key is slow to hash: once must do, so the order is kept in the plans
+            # A deep key is slow to hash, and once must do: so the plans keep the order of use, and the
+            # dict is not reordered.
+            plan.used_at = self.hits
 
         return plan, cache_key.bindparams, params
 
@@ -173,7 +163,7 @@ class Compiler:
             if cache_key is None:
                 compiled = statement.compile(dialect=self.dialect, column_keys=list(columns))
             else:
-                compiled = statement._compiler(  # noqa: SLF001 - see _can_cache
+                compiled = statement._compiler(
                     self.dialect, cache_key=cache_key, column_keys=list(columns), for_executemany=many
                 )
         except (CompileError, ArgumentError, StatementError) as error:
@@ -221,7 +211,7 @@ class Compiler:
         return TextPlan(sql % () if self.dialect.paramstyle == "format" else sql)
 
     def _check_options(self, statement: Any) -> None:
-        options = statement._execution_options  # noqa: SLF001 - the option changes what is compiled
+        options = statement._execution_options
 
         if options.get("schema_translate_map"):
             message = "schema_translate_map is not supported by this client; engine() runs all of SQLAlchemy"
@@ -232,7 +222,7 @@ class Compiler:
         self._plans[key] = plan
 
         if len(self._plans) > self._size:
-            # a tenth at once: to find the oldest means to look at all of them
+            # A tenth at once: finding the oldest means looking at all of them.
             for old in nsmallest(
                 self._size // 10 + 1, self._plans, key=lambda known: self._plans[known].used_at
             ):
@@ -241,21 +231,40 @@ class Compiler:
 
 def _can_cache(dialect: Dialect) -> bool:
     """
-    Tell whether this version of SQLAlchemy has what caching of plans is built on.
+    Whether this version of SQLAlchemy has what caching of plans is built on.
 
     It is what SQLAlchemy's own engine uses, and not public. Without it each statement is compiled
     for each execution, through the public ``compile()``.
-
-    Args:
-        dialect: Any dialect.
     """
     statement: Any = select(literal(1))  # Any: what is looked for is not public
 
     try:
-        key = statement._generate_cache_key()  # noqa: SLF001 - what is looked for
-        make = statement._compiler  # noqa: SLF001 - as above
+        key = statement._generate_cache_key()
+        make = statement._compiler
         compiled = make(dialect, cache_key=key, column_keys=[], for_executemany=False)
-        clones = compiled._cache_key_bind_match[0]  # noqa: SLF001 - as above
+        clones = compiled._cache_key_bind_match[0]
         return all(bind in clones for bind in key.bindparams)
     except (AttributeError, TypeError, KeyError, IndexError):
         return False
+
+
+class CompilerSource:
+    """A pool's compiler, made when the server is first reached: its version and modes decide the dialect."""
+
+    __slots__ = ("_lock", "_make", "compiler")
+
+    def __init__(self, make: Callable[[], Awaitable[Compiler]]) -> None:
+        self.compiler: Compiler | None = None
+        self._make = make
+        self._lock: asyncio.Lock | None = None
+
+    async def learn(self) -> Compiler:
+        """Return the compiler; of several tasks that need it at once, one asks the server."""
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+
+        async with self._lock:
+            if self.compiler is None:
+                self.compiler = await self._make()
+
+        return self.compiler

@@ -12,11 +12,13 @@ from typing import Any
 
 from sqlalchemy.engine.interfaces import Dialect
 
-from ws_pool._sql.compile.plan import CompiledPlan
+from ws_pool._sql.compile.plan import CompiledPlan, TextPlan
 
 __all__ = ("fill_in",)
 
-Scalar = Callable[[str, Sequence[Any]], Awaitable[Any]]  # Any: the context is SQLAlchemy's own, and private
+Scalar = Callable[
+    [TextPlan, Sequence[Any]], Awaitable[Any]
+]  # Any: the context is SQLAlchemy's own, and private
 
 
 class _Needed(Exception):  # noqa: N818 - a message, not an error
@@ -27,15 +29,7 @@ class _Needed(Exception):  # noqa: N818 - a message, not an error
 
 
 async def fill_in(plan: CompiledPlan, dialect: Dialect, rows: list[dict[str, Any]], scalar: Scalar) -> None:
-    """
-    Fill the defaults of an INSERT or UPDATE in.
-
-    Args:
-        plan: The statement.
-        dialect: Its dialect.
-        rows: The parameters of each execution by name; completed in place.
-        scalar: Runs a query and gives its one value.
-    """
+    """Fill the defaults of an INSERT or UPDATE into ``rows``, the parameters of each execution by name."""
     compiled = plan.compiled
     context = _context(dialect, compiled, rows)
     inserting = bool(compiled.insert_prefetch)
@@ -47,12 +41,12 @@ async def fill_in(plan: CompiledPlan, dialect: Dialect, rows: list[dict[str, Any
             continue
 
         for row in rows:
-            name = compiled._within_exec_param_key_getter(column)  # noqa: SLF001 - as the engine does
+            name = compiled._within_exec_param_key_getter(column)
             row[name] = await _evaluate(context, column, inserting=inserting, scalar=scalar)
             context.answers.clear()
             context.fixed[id(row), name] = row[name]
 
-    context._process_execute_defaults()  # noqa: SLF001 - as the engine does
+    context._process_execute_defaults()
 
 
 async def _evaluate(context: Any, column: Any, *, inserting: bool, scalar: Scalar) -> Any:
@@ -60,7 +54,7 @@ async def _evaluate(context: Any, column: Any, *, inserting: bool, scalar: Scala
         try:
             return context.get_insert_default(column) if inserting else context.get_update_default(column)
         except _Needed as needed:
-            context.answers[needed.sql] = await scalar(needed.sql, needed.values)
+            context.answers[needed.sql] = await scalar(TextPlan(needed.sql), needed.values)
 
 
 def _context(dialect: Dialect, compiled: Any, rows: list[dict[str, Any]]) -> Any:
@@ -73,11 +67,11 @@ def _context(dialect: Dialect, compiled: Any, rows: list[dict[str, Any]]) -> Any
             if stmt not in self.answers:
                 raise _Needed(stmt, tuple(parameters or ()))
 
-            process = None if type_ is None else type_._cached_result_processor(dialect, None)  # noqa: SLF001 - as above
+            process = None if type_ is None else type_._cached_result_processor(dialect, None)
             return self.answers[stmt] if process is None else process(self.answers[stmt])
 
         def _exec_default(self, column: Any, default: Any, type_: Any) -> Any:
-            name = compiled._within_exec_param_key_getter(column)  # noqa: SLF001 - as the engine does
+            name = compiled._within_exec_param_key_getter(column)
             key = (id(getattr(self, "current_parameters", None)), name)
             return self.fixed[key] if key in self.fixed else super()._exec_default(column, default, type_)
 

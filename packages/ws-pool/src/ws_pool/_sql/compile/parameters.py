@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.sql.elements import ClauseElement
 
-from ws_pool._sql.compile.compiler import Compiler, Prepared
+from ws_pool._sql.compile.compiler import Compiler, Prepared, plan_for
 from ws_pool._sql.compile.plan import CompiledPlan, Plan
 from ws_pool.errors import UsageError
 
@@ -20,22 +20,10 @@ def bind_parameters(
     compiler: Compiler, statement: Statement, args: Sequence[Any], params: Mapping[str, Any]
 ) -> tuple[Plan, Any, Any]:
     """
-    Turn a statement and its parameters into text and values for the driver.
+    Return the plan of a statement, its text and its values for the driver.
 
     The text is None when defaults have to be filled in first, which may need the server; the
-    values are then those known so far, by name.
-
-    Args:
-        compiler: Of the pool that runs the statement.
-        statement: The statement.
-        args: What the caller gave by position: one mapping, or a string's values.
-        params: What the caller gave by name.
-
-    Returns:
-        The plan, the text, and the values.
-
-    Raises:
-        UsageError: The parameters are not those of the statement.
+    values are then those known so far, by name. ``args`` is one mapping, or a string's values.
     """
     named: Mapping[str, Any] | None = params or None
 
@@ -49,7 +37,7 @@ def bind_parameters(
             raise UsageError(message)
 
     if isinstance(statement, Prepared):
-        plan = statement._plan_for(compiler, named)
+        plan = plan_for(statement, compiler, named)
         binds = statement.binds
 
         if statement.own:

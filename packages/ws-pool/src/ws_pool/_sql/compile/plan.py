@@ -12,7 +12,7 @@ from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from ws_pool._sql.compile.statement_text import leaves_clean, reads_only, verb
-from ws_pool._sql.gc_pause import GcPaused
+from ws_pool._sql.gc_pause import gc_paused
 from ws_pool._sql.rows import Row, dict_maker, row_class
 from ws_pool.errors import UsageError
 
@@ -63,7 +63,7 @@ class RowMaker:
         if len(rows) < _MANY:
             return self._make(rows, make)
 
-        with GcPaused():
+        with gc_paused():
             return self._make(rows, make)
 
     def _make(self, rows: Iterable[tuple[Any, ...]], make: Maker) -> list[Any]:
@@ -201,7 +201,7 @@ class CompiledPlan(Plan):
         table = getattr(compiled.statement, "table", None)
         self.from_table = table is not None
         self.numbered = kind == "insert" and getattr(table, "autoincrement_column", None) is not None
-        processors = cast("Mapping[str, Any]", compiled._bind_processors)  # noqa: SLF001 - as the engine does
+        processors = cast("Mapping[str, Any]", compiled._bind_processors)
         order = list(compiled.positiontup or ())
         by_name = {source.name: source for source in self._sources}
         self._order = order
@@ -307,7 +307,7 @@ class CompiledPlan(Plan):
         values = dict(named)
 
         if self.expanding:
-            state = self._compiled._process_parameters_for_postcompile(values)  # noqa: SLF001 - as the engine does
+            state = self._compiled._process_parameters_for_postcompile(values)
             sql = state.statement
             processors = {**processors, **state.processors}
             order = state.positiontup or ()
@@ -326,21 +326,21 @@ class CompiledPlan(Plan):
             description: The driver's description of the columns.
         """
         compiled = self._compiled
-        columns = compiled._result_columns  # noqa: SLF001 - as the engine does
-        ordered = compiled._ordered_columns or compiled._textual_ordered_columns  # noqa: SLF001 - as above
+        columns = compiled._result_columns
+        ordered = compiled._ordered_columns or compiled._textual_ordered_columns
         names = [column[0] for column in description]
 
         if columns and ordered and len(columns) == len(description):
             types: list[Any] = [column[3] for column in columns]
 
-            if not compiled._textual_ordered_columns:  # noqa: SLF001 - as above
+            if not compiled._textual_ordered_columns:
                 names = [column[0] for column in columns]
         else:
             by_name = {column[0]: column[3] for column in columns}
             types = [by_name.get(name) for name in names]
 
         processors = [
-            None if kind is None else kind._cached_result_processor(self._dialect, column[1])  # noqa: SLF001 - as above
+            None if kind is None else kind._cached_result_processor(self._dialect, column[1])
             for kind, column in zip(types, description, strict=True)
         ]
         return RowMaker(description, tuple(names), processors)
@@ -365,5 +365,5 @@ def _positions(compiled: SQLCompiler, binds: Sequence[Any] | None) -> dict[Any, 
     if binds is None:
         return {}
 
-    clones = cast("Any", compiled)._cache_key_bind_match[0]  # noqa: SLF001 - the compiler made sure of it
+    clones = cast("Any", compiled)._cache_key_bind_match[0]
     return {clone: position for position, bind in enumerate(binds) for clone in clones[bind]}

@@ -10,12 +10,13 @@ import datetime as dt
 import importlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any, ClassVar
 from uuid import UUID
 
 from ws_pool._sql.connection import Reply, busy, cut_short
+from ws_pool._sql.mysql.batches import batches, split_values
 from ws_pool._sql.mysql.errors import map_error
 from ws_pool._sql.mysql.result_reader import ResultReader
 from ws_pool.errors import UnavailableError, UnsupportedStatement, WsError
@@ -209,22 +210,12 @@ class MysqlConnection(ABC):
         """
         return await self.run(sql, values)
 
-    async def run_written(self, query: str, sql: str) -> Reply:
-        """
-        Run one statement that has its values in it.
-
-        Args:
-            query: The statement.
-            sql: The statement without values, for errors.
-
-        Returns:
-            The reply, as of `run`.
-        """
-        try:
-            return await self.run(query, None)
-        except WsError as error:
-            error.context["sql"] = sql
-            raise
+    def batches(
+        self, sql: str, values: Sequence[Sequence[Any]], most_rows: int, most_bytes: int
+    ) -> Iterator[str] | None:
+        """Write an INSERT's rows into statements of many groups; None when its text has no such group."""
+        split = split_values(sql)
+        return None if split is None else batches(split, values, self.literal, most_rows, most_bytes)
 
     async def run_many(self, sql: str, values: Sequence[Sequence[Any]]) -> int:
         """
@@ -266,15 +257,15 @@ class MysqlConnection(ABC):
         try:
             raw = self.raw
             await raw.query(query, unbuffered=True)
-            result = raw._result  # noqa: SLF001 - what an unbuffered cursor reads too
+            result = raw._result
             description = result.description
             rows: list[tuple[Any, ...]] = []
 
-            while (row := await result._read_rowdata_packet_unbuffered()) is not None:  # noqa: SLF001 - as above
+            while (row := await result._read_rowdata_packet_unbuffered()) is not None:
                 rows.append(row)
 
                 if self.gathers:
-                    rows += result._take_pending_rows(size - len(rows))  # noqa: SLF001 - what its fetchmany() does
+                    rows += result._take_pending_rows(size - len(rows))
 
                 if len(rows) >= size:
                     yield Reply(rows, description, len(rows), 0)
@@ -306,7 +297,7 @@ class MysqlConnection(ABC):
         Args:
             code: The command's number in the protocol.
         """
-        await self._commanded(code, b"", self.raw._read_ok_packet)  # noqa: SLF001 - the driver has no name for it
+        await self._commanded(code, b"", self.raw._read_ok_packet)
 
     async def allow_several(self, allowed: bool) -> None:  # noqa: FBT001 - it is all there is to say
         """
@@ -345,7 +336,7 @@ class MysqlConnection(ABC):
         self.in_exchange = True
 
         try:
-            await self.raw._execute_command(code, argument)  # noqa: SLF001 - the drivers have no name for it
+            await self.raw._execute_command(code, argument)
             await answer()
         except BaseException:
             self.cut = True
@@ -372,7 +363,7 @@ class AiomysqlConnection(MysqlConnection):
 
     def __init__(self, raw: Any, driver: Any) -> None:
         super().__init__(raw, driver.Error, raw.encoding)
-        self.read_packet = raw._read_packet  # noqa: SLF001 - no public way to read one
+        self.read_packet = raw._read_packet
         reader = ResultReader(
             raw,
             lost=lambda text: driver.OperationalError(2013, text),
@@ -388,18 +379,18 @@ class AiomysqlConnection(MysqlConnection):
     @property
     def connected(self) -> bool:
         """Whether neither side has closed the connection."""
-        return self.raw._writer is not None and not self._ended()  # noqa: SLF001 - no public way to see it
+        return self.raw._writer is not None and not self._ended()
 
     @property
     def clean(self) -> bool:
         """Whether the connection can be used and its session is as new; asked at each release."""
         raw = self.raw
-        bad = self.dirty or self.cut or self.in_exchange or self.streaming or raw._writer is None  # noqa: SLF001 - as above
+        bad = self.dirty or self.cut or self.in_exchange or self.streaming or raw._writer is None
         return not (bad or raw.server_status & _IN_TRANSACTION or self._ended())
 
     def _ended(self) -> bool:
         """Tell whether the server has closed its end, or reset the connection."""
-        reader = self.raw._reader  # noqa: SLF001 - as above
+        reader = self.raw._reader
         return reader.eof_received or reader.exception() is not None
 
 
@@ -411,7 +402,7 @@ class AsyncmyConnection(MysqlConnection):
     gathers: ClassVar[bool] = True  # it parses the rows that have come in one go
 
     def __init__(self, raw: Any, driver: Any) -> None:
-        super().__init__(raw, driver.Connection.Error, raw._encoding)  # noqa: SLF001 - no public way to see it
+        super().__init__(raw, driver.Connection.Error, raw._encoding)
         self.read_packet = raw.read_packet
         self.send = self._send
         self._cursor = raw.cursor()
@@ -456,7 +447,7 @@ class AsyncmyConnection(MysqlConnection):
             raise
 
         self.in_exchange = False
-        rows, description = cursor._rows, cursor.description  # noqa: SLF001 - fetchall() would copy them
+        rows, description = cursor._rows, cursor.description
 
         if description is None or any(column[1] == _FLOAT for column in description):
             self._text_only.add(sql)
@@ -466,32 +457,32 @@ class AsyncmyConnection(MysqlConnection):
 
     def forget_prepared(self) -> None:
         """Forget the prepared statements, which a reset has ended on the server."""
-        self.raw._stmt_cache.clear()  # noqa: SLF001 - the driver has no reset, and cannot know of one
+        self.raw._stmt_cache.clear()
 
     @property
     def connected(self) -> bool:
         """Whether neither side has closed the connection."""
-        return not self.raw._stream_broken  # noqa: SLF001 - `connected` alone does not see the end
+        return not self.raw._stream_broken
 
     @property
     def clean(self) -> bool:
         """Whether the connection can be used and its session is as new; asked at each release."""
         raw = self.raw
         bad = self.dirty or self.cut or self.in_exchange or self.streaming
-        return not (bad or raw.server_status & _IN_TRANSACTION or raw._stream_broken)  # noqa: SLF001 - as above
+        return not (bad or raw.server_status & _IN_TRANSACTION or raw._stream_broken)
 
     async def _send(self, query: bytes) -> Reply:
         """Send a statement, and read all of its results."""
         raw = self.raw
         await raw.query(query)
-        result = raw._result  # noqa: SLF001 - what a cursor reads too
+        result = raw._result
         reply = Reply(result.rows, result.description, result.affected_rows, result.insert_id)
 
-        while raw._result.has_next:  # noqa: SLF001 - as above
+        while raw._result.has_next:
             await raw.next_result()
 
             if reply.rows is None:
-                result = raw._result  # noqa: SLF001 - as above
+                result = raw._result
                 reply = Reply(result.rows, result.description, result.affected_rows, result.insert_id)
 
         return reply

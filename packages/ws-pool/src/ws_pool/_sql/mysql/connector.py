@@ -115,7 +115,7 @@ class MysqlConnector:
         raw = connection(db=self.server.db, **options)
 
         try:
-            await raw._connect()  # noqa: SLF001 - what aiomysql.connect() calls; here the half-open one can be closed
+            await raw._connect()
         except BaseException:
             raw.close()
             raise

@@ -5,46 +5,44 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 from ws_core.component import Health
 from ws_pool._core.statistics import PoolStatistics
+from ws_pool._sql.context import SessionContext, Source
 from ws_pool._sql.engine import PooledDriverConnection, make_engine
 from ws_pool._sql.mysql.connector import MysqlConnection, MysqlConnector
+from ws_pool._sql.mysql.dialect import MysqlDialect
 from ws_pool._sql.mysql.options import MysqlOptions, Server, mysql_options
 from ws_pool._sql.pool import SqlPool, make_pool
-from ws_pool._sql.session import Session
 from ws_pool.errors import ConfigError, MissingExtraError, UnavailableError
 from ws_pool.pool import Lease, Pool
 
-if TYPE_CHECKING:
-    from sqlalchemy.schema import ExecutableDDLElement, Table
-
-__all__ = ("MysqlPool",)
+__all__ = ("MysqlPool", "pool_of_section")
 
 
 class MysqlPool(SqlPool):
     """
     A pool of connections to MySQL or MariaDB.
 
-    Args:
-        url: As ``mysql://user:password@host:3306/db``; ``mysql+asyncmy://`` takes the faster driver.
-        name: The name in errors, logs and statistics.
-        **options: Beside or instead of the URL. Where: ``host port user password db unix_socket
-            driver ssl connect_timeout``; user and password may be callables, asked for each new
-            connection. The session: ``charset sql_mode init_command autocommit``. The pool:
-            ``min_size max_size`` (also ``minsize maxsize``) ``acquire_timeout max_connecting
-            max_lifetime`` (also ``pool_recycle``) ``max_idle ping_after ping_timeout
-            leak_threshold`` and the hooks ``on_open on_acquire on_release on_close``, called with the
-            `SqlConnection`. The client: ``row_type`` (also ``cursorclass``) ``cache_size echo
-            slow_query query_timeout reset``. Copies to read from: ``replicas``, a list of URLs or mappings.
+    ``url`` is as ``mysql://user:password@host:3306/db``; ``mysql+asyncmy://`` takes the faster
+    driver. ``name`` is the name in errors, logs and statistics. The options, beside or instead of
+    the URL:
 
-    Raises:
-        ConfigError: A wrong option; the message names it.
-        MissingExtraError: The driver is not installed.
+    - where: ``host port user password db unix_socket driver ssl connect_timeout``; user and
+      password may be callables, called for each new connection;
+    - the session: ``charset sql_mode init_command autocommit``;
+    - the pool: ``min_size max_size`` (also ``minsize maxsize``) ``acquire_timeout max_connecting
+      max_lifetime`` (also ``pool_recycle``) ``max_idle ping_after ping_timeout leak_threshold`` and
+      the hooks ``on_open on_acquire on_release on_close``, called with the `SqlConnection`;
+    - the client: ``row_type`` (also ``cursorclass``) ``cache_size echo slow_query query_timeout reset``;
+    - copies to read from: ``replicas``, a list of URLs or mappings.
+
+    A wrong option is a `ConfigError` that names it, a driver that is not installed a
+    `MissingExtraError`.
 
     Example:
         ```python
@@ -60,34 +58,22 @@ class MysqlPool(SqlPool):
         section = options if url is None else {"url": url, **options}
         self._set_up(name, section, "MysqlPool")
 
-    @classmethod
-    def _of_section(cls, name: str, section: Mapping[str, object], where: str) -> Self:
-        """
-        Make a pool of a settings section.
-
-        Args:
-            name: The pool's name.
-            section: Its options.
-            where: The section's full name, for errors.
-
-        Returns:
-            The pool, not started.
-        """
-        pool = cls.__new__(cls)
-        pool._set_up(name, section, where)
-        return pool
-
     def _set_up(self, name: str, section: Mapping[str, object], where: str) -> None:
         options = mysql_options(section, where)
-        super().__init__(name, options)
         server = self._server = options.server()
-        self._pool: Pool[MysqlConnection] = _pool_of(server, name, options)
-        self.source: Pool[Any] = self._pool
+        self._dialect = MysqlDialect()
+        self._pool = self._make(server, name, options)
         self._replicas = [
-            _pool_of(_replica(entry, section, f"{where}.replicas[{n}]"), f"{name}/replica{n}", options)
+            self._make(
+                _replica(entry, section, f"{where}.replicas[{n}]"),
+                f"{name}/replica{n}",
+                replace(options, min_size=0),  # a replica may be down at the start
+            )
             for n, entry in enumerate(options.replicas)
         ]
         self._turn = itertools.count()
+        choose = self._choose if self._replicas else None
+        super().__init__(SessionContext(name, self._dialect, self._pool, options, choose=choose), options)
 
         if importlib.util.find_spec(server.driver) is None:
             extra = "mysql" if server.driver == "aiomysql" else "asyncmy"
@@ -98,50 +84,38 @@ class MysqlPool(SqlPool):
 
     async def start(self) -> None:
         """
-        Connect ``min_size`` connections.
+        Connect ``min_size`` connections; the server must answer, or nothing is left behind.
 
-        Replicas are connected too, but a replica that is down keeps nothing from starting.
-
-        Raises:
-            UnavailableError: The server cannot be reached; nothing is left behind.
+        A replica that is down keeps nothing from starting.
         """
         await self._pool.start()
 
         try:
             for replica in self._replicas:
-                replica._state.min_size = 0  # a replica may be down at the start
                 await replica.start()
 
             if self._pool.statistics().min_size:
-                await self._learn()
+                await self._compilers.learn()
         except BaseException:
             await self.close(timeout=0)
             raise
 
     async def close(self, *, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - leases get time to drain
-        """
-        Close all connections; may be called again.
-
-        Args:
-            timeout: Seconds for clients in use to come back.
-        """
+        """Close all connections; clients in use have ``timeout`` seconds to end. May be called again."""
         pools = (self._pool, *self._replicas)
         await asyncio.gather(*(pool.close(timeout=timeout) for pool in pools))  # a cancellation reaches each
 
     def engine(self, **options: Any) -> Any:
         """
-        Give a SQLAlchemy `AsyncEngine` whose sessions hold connections of this pool.
+        Return a SQLAlchemy `AsyncEngine` whose sessions hold connections of this pool.
 
-        Args:
-            **options: For `create_async_engine`; those that choose a pool are ours.
-
-        Returns:
-            The engine; it needs no disposing.
+        The options are those of `create_async_engine`, without those that choose a pool. The engine
+        needs no disposing.
         """
-        return make_engine(f"mysql+{self._server.driver}://", self._borrow, **options)
+        return make_engine(f"mysql+{self._server.driver}://", self._driver_connection, **options)
 
     async def health(self) -> Health:
-        """Ask the server over a connection of the pool; replicas are parts of the answer."""
+        """Check that the server answers, over a connection of the pool; replicas are parts of the answer."""
         health = await self._pool.health()
 
         if not self._replicas:
@@ -151,11 +125,11 @@ class MysqlPool(SqlPool):
         return Health(ok=health.ok, detail=health.detail, latency=health.latency, parts=parts)
 
     def statistics(self) -> PoolStatistics:
-        """Give a frozen snapshot of the pool; those of replicas are in `replica_statistics`."""
+        """Return a frozen snapshot of the pool; those of replicas are in `replica_statistics`."""
         return self._pool.statistics()
 
     def replica_statistics(self) -> tuple[PoolStatistics, ...]:
-        """Give a frozen snapshot of each replica's pool."""
+        """Return a frozen snapshot of each replica's pool."""
         return tuple(pool.statistics() for pool in self._replicas)
 
     def expire(self) -> None:
@@ -163,58 +137,35 @@ class MysqlPool(SqlPool):
         for pool in (self._pool, *self._replicas):
             pool.expire()
 
-    async def _choose(self, session: Session) -> Lease[Any]:
-        """
-        Take a connection for a client that only reads: a replica's, or the primary's.
-
-        Replicas that are up take turns. One that has no connection free is passed over, and the
-        primary takes its place; when that has none either, one of those that are up is waited for.
-
-        Args:
-            session: The client; it is told where its connection comes from.
-
-        Returns:
-            The connection's lease.
-        """
+    async def _choose(self) -> tuple[Source, Lease[Any]]:
+        """Take a connection to read over: a replica's, or the primary's."""
+        # Replicas that are up take turns. One that has no connection free is passed over, and the
+        # primary takes its place; when that has none either, wait for one of those that are up.
         healthy = self._healthy()
         free = [pool for pool in healthy if not pool.full]
 
         for pool in free or (healthy if self._pool.full else ()):
             try:
-                lease = await pool.acquire()
+                return pool, await pool.acquire()
             except UnavailableError:
                 continue
 
-            session._draw_from(pool)
-            return lease
+        return self._pool, await self._pool.acquire()
 
-        return await super()._choose(session)
-
-    def _index_statements(self, table: Table) -> Sequence[ExecutableDDLElement]:
-        """
-        Give what creates a table's indexes.
-
-        Args:
-            table: The table.
-        """
-        statements = super()._index_statements(table)
-        mariadb = bool(getattr(self.compiler.dialect, "is_mariadb", False))
-        return statements if mariadb else []  # MySQL has no CREATE INDEX IF NOT EXISTS
-
-    def _healthy(self) -> list[Pool[MysqlConnection]]:
-        """Give the replicas that are up, beginning with another one each time."""
+    def _healthy(self) -> list[Source]:
+        """Return the replicas that are up, beginning with another one each time."""
         up = [pool for pool in self._replicas if not pool.down]
         turn = next(self._turn) % len(up) if up else 0
         return [*up[turn:], *up[:turn]]
 
-    async def _learn_limit(self) -> int:
-        """Ask for the greatest statement in bytes that the server takes: its max_allowed_packet."""
+    async def _packet_limit(self) -> int:
         async with self._pool.lease() as connection:
             reply = await connection.run("SELECT @@max_allowed_packet", None)
 
-        return int(reply.rows[0][0]) if reply.rows else self._packet_limit
+        return int(reply.rows[0][0]) if reply.rows else await super()._packet_limit()
 
-    async def _borrow(self) -> PooledDriverConnection:
+    async def _driver_connection(self) -> PooledDriverConnection:
+        """Return a connection for the engine."""
         lease = await self._pool.acquire()
         conn = lease.connection
 
@@ -227,15 +178,21 @@ class MysqlPool(SqlPool):
 
         return PooledDriverConnection(conn.raw, lambda discard: self._pool.release(lease, discard=discard))
 
+    def _make(self, server: Server, name: str, options: MysqlOptions) -> Pool[MysqlConnection]:
+        connector = MysqlConnector(server, reset_always=options.reset == "always")
+        options = replace(options, connect_timeout=server.connect_timeout)
+        return make_pool(connector, name, options, self._dialect, is_lost=attrgetter("lost"))
 
-def _pool_of(server: Server, name: str, options: MysqlOptions) -> Pool[MysqlConnection]:
-    connector = MysqlConnector(server, reset_always=options.reset == "always")
-    options = replace(options, connect_timeout=server.connect_timeout)
-    return make_pool(connector, name, options, is_lost=attrgetter("lost"))
+
+def pool_of_section(name: str, section: Mapping[str, object], where: str) -> MysqlPool:
+    """Make the pool of a settings section, whose full name is for errors."""
+    pool = MysqlPool.__new__(MysqlPool)
+    pool._set_up(name, section, where)
+    return pool
 
 
 def _replica(entry: object, primary: Mapping[str, object], where: str) -> Server:
-    """Read a replica: what it does not say itself is as the primary's."""
+    """Read the options of a replica; those that it leaves out are as the primary's."""
     if isinstance(entry, str):
         entry = {"url": entry}
 

@@ -81,13 +81,13 @@ class ResultReader:
         raw = self._raw
         length = len(payload) + 1
 
-        if raw._writer is None:  # noqa: SLF001 - what aiomysql's own query() asks
+        if raw._writer is None:
             raise self._lost("the connection is closed")
 
         if length < _MAX_PACKET:
-            raw._writer.write(b"%c%c%c\0\3%b" % (length & 255, length >> 8 & 255, length >> 16, payload))  # noqa: SLF001 - as above
+            raw._writer.write(b"%c%c%c\0\3%b" % (length & 255, length >> 8 & 255, length >> 16, payload))
         else:
-            await raw._execute_command(3, payload)  # noqa: SLF001 - as above; it splits what is too long
+            await raw._execute_command(3, payload)
 
         data = await self._more()
 
@@ -110,7 +110,7 @@ class ResultReader:
         return reply
 
     async def _more(self, missing: int = 0) -> bytes:
-        reader = self._raw._reader  # noqa: SLF001 - as above
+        reader = self._raw._reader
 
         try:
             data: bytes = await (reader.readexactly(missing) if missing > _CHUNK else reader.read(_CHUNK))

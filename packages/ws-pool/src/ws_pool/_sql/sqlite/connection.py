@@ -53,7 +53,7 @@ class SqliteConnection:
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open."""
-        return bool(self.raw._connection is not None and self.raw.in_transaction)  # noqa: SLF001 - it raises when closed
+        return bool(self.raw._connection is not None and self.raw.in_transaction)
 
     @property
     def alive(self) -> bool:
@@ -63,7 +63,7 @@ class SqliteConnection:
     @property
     def usable(self) -> bool:
         """Whether the connection can be used, be it after a reset."""
-        return not self.lost and self.raw._connection is not None  # noqa: SLF001 - as above
+        return not self.lost and self.raw._connection is not None
 
     async def run(self, sql: str, values: Sequence[Any] | None) -> Reply:
         """
@@ -138,6 +138,16 @@ class SqliteConnection:
 
         return await self._call(work, sql)
 
+    def batches(
+        self,
+        sql: str,  # noqa: ARG002 - the protocol's signature
+        values: Sequence[Sequence[Any]],  # noqa: ARG002 - as above
+        most_rows: int,  # noqa: ARG002 - as above
+        most_bytes: int,  # noqa: ARG002 - as above
+    ) -> None:
+        """Return None: SQLite runs one prepared statement for all rows, with no trip in between."""
+        return
+
     async def stream(self, sql: str, values: Sequence[Any] | None, size: int) -> AsyncIterator[Reply]:
         """
         Run one statement and give its rows in blocks.
@@ -174,7 +184,7 @@ class SqliteConnection:
         The statement is interrupted again and again, because SQLite forgets an interrupt that
         comes before the thread has begun.
         """
-        connection = self.raw._connection  # noqa: SLF001 - its own interrupt() is a coroutine
+        connection = self.raw._connection
 
         while self.running and connection is not None:
             connection.interrupt()
@@ -207,7 +217,7 @@ class SqliteConnection:
         Returns:
             SQLite's connection; None when the thread has ended before.
         """
-        connection: sqlite3.Connection | None = self.raw._connection  # noqa: SLF001 - as above
+        connection: sqlite3.Connection | None = self.raw._connection
         self.cut = True
 
         if connection is not None:
@@ -223,7 +233,7 @@ class SqliteConnection:
         if self.in_exchange or (self.cursor is not None and not streaming):
             raise busy()
 
-        connection = self.raw._connection  # noqa: SLF001 - as above
+        connection = self.raw._connection
 
         if connection is None:
             message = "the connection to the database is closed"
@@ -241,7 +251,7 @@ class SqliteConnection:
         self.in_exchange = self.running = True
 
         try:
-            result: T = await self.raw._execute(guarded)  # noqa: SLF001 - one hop for all the work of a statement
+            result: T = await self.raw._execute(guarded)
         except sqlite3.ProgrammingError as error:
             self.in_exchange = False
 

@@ -71,7 +71,7 @@ class SqliteConnector:
         conn = SqliteConnection(raw, writable=self._writable)
 
         try:
-            await conn._call(self._set_up, "PRAGMA")  # noqa: SLF001 - the two are one driver
+            await conn._call(self._set_up, "PRAGMA")
         except BaseException:
             self.terminate(conn)
             raise

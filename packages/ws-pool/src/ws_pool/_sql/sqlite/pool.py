@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from ws_core.component import Health
 from ws_pool._core.statistics import PoolStatistics
-from ws_pool._sql.client import SqlClient
-from ws_pool._sql.compile.plan import Plan
-from ws_pool._sql.connection import Reply, SqlConnection
+from ws_pool._sql.context import SessionContext
 from ws_pool._sql.engine import PooledSqliteConnection, make_engine
 from ws_pool._sql.pool import SqlPool, make_pool
 from ws_pool._sql.sqlite.connector import SqliteConnection, SqliteConnector
+from ws_pool._sql.sqlite.dialect import SqliteDialect
 from ws_pool._sql.sqlite.options import sqlite_options
-from ws_pool.errors import MissingExtraError, UsageError
-from ws_pool.pool import Lease, Pool
+from ws_pool.errors import MissingExtraError
+from ws_pool.pool import Pool
 
-__all__ = ("SqlitePool",)
+__all__ = ("SqlitePool", "pool_of_section")
 
-_PATIENCE = 60.0  # seconds for a ping or reset of a database in memory
+_PING_TIMEOUT = 60.0  # seconds for a ping or reset of a database in memory
 
 
 class SqlitePool(SqlPool):
@@ -33,16 +32,15 @@ class SqlitePool(SqlPool):
     other, so that they never fail as busy inside one process. With WAL, the default, readers never
     wait for the writer.
 
-    Args:
-        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``sqlite:///:memory:``.
-        name: The name in errors, logs and statistics.
-        **options: ``path`` instead of the URL. The database: ``busy_timeout journal_mode synchronous
-            foreign_keys cache_kb init_command``. The readers: ``min_size max_size`` (1 and 4), and
-            the pool's and client's options of `ws_pool.mysql.MysqlPool`.
+    ``url`` is ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``sqlite:///:memory:``.
+    ``name`` is the name in errors, logs and statistics. The options, beside or instead of the URL:
 
-    Raises:
-        ConfigError: A wrong option; the message names it.
-        MissingExtraError: aiosqlite is not installed.
+    - the database: ``path busy_timeout journal_mode synchronous foreign_keys cache_kb init_command``;
+    - the readers: ``min_size max_size`` (1 and 4);
+    - the pool's and client's options of `MysqlPool`.
+
+    A wrong option is a `ConfigError` that names it; `MissingExtraError` means that aiosqlite is not
+    installed.
 
     Example:
         ```python
@@ -59,40 +57,25 @@ class SqlitePool(SqlPool):
         section = options if url is None else {"url": url, **options}
         self._set_up(name, section, "SqlitePool")
 
-    @classmethod
-    def _of_section(cls, name: str, section: Mapping[str, object], where: str) -> Self:
-        """
-        Make a pool of a settings section.
-
-        Args:
-            name: The pool's name.
-            section: Its options.
-            where: The section's full name, for errors.
-
-        Returns:
-            The pool, not started.
-        """
-        pool = cls.__new__(cls)
-        pool._set_up(name, section, where)
-        return pool
-
     def _set_up(self, name: str, section: Mapping[str, object], where: str) -> None:
         options = sqlite_options(section, where)
-        super().__init__(name, options)
         file = self._file = options.file()
+        dialect = SqliteDialect(in_memory=file.in_memory)
         one = replace(options, min_size=1, max_size=1, max_lifetime=None)
 
-        if file.in_memory:  # to give a connection up would be to lose the database
-            one = replace(one, ping_timeout=max(_PATIENCE, one.ping_timeout))
+        if file.in_memory:  # a connection that is given up takes the database with it
+            one = replace(one, ping_timeout=max(_PING_TIMEOUT, one.ping_timeout))
 
-        self._writers: Pool[SqliteConnection] = make_pool(SqliteConnector(file, writable=True), name, one)
+        self._writers: Pool[SqliteConnection] = make_pool(
+            SqliteConnector(file, writable=True), name, one, dialect
+        )
         self._readers: Pool[SqliteConnection] = self._writers
 
         if not file.in_memory:
-            self._readers = make_pool(SqliteConnector(file, writable=False), name, options)
+            self._readers = make_pool(SqliteConnector(file, writable=False), name, options, dialect)
 
-        self.client_class: type[SqlClient] = MemoryClient if file.in_memory else RoutingClient
-        self.source: Pool[Any] = self._readers
+        writers = None if file.in_memory else self._writers
+        super().__init__(SessionContext(name, dialect, self._readers, options, writers=writers), options)
 
         if importlib.util.find_spec("aiosqlite") is None:
             raise MissingExtraError.for_extra(where, "ws-pool[sqlite]")
@@ -106,61 +89,46 @@ class SqlitePool(SqlPool):
         return self._file.path
 
     async def start(self) -> None:
-        """
-        Open the database; it is created when it does not exist.
-
-        Raises:
-            UnavailableError: It cannot be opened; nothing is left behind.
-        """
+        """Open the database, which is created when it does not exist; on an error nothing is left behind."""
         await self._writers.start()
 
         try:
             if self._readers is not self._writers:
                 await self._readers.start()
 
-            await self._learn()
+            await self._compilers.learn()
         except BaseException:
             await self.close(timeout=0)
             raise
 
     async def close(self, *, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - leases get time to drain
-        """
-        Close all connections; may be called again.
-
-        Args:
-            timeout: Seconds for clients in use to come back.
-        """
+        """Close all connections; clients in use have ``timeout`` seconds to end. May be called again."""
         pools = {self._readers, self._writers}
 
         try:
-            await asyncio.gather(
-                *(pool.close(timeout=timeout) for pool in pools)
-            )  # a cancellation reaches each
+            # Together, so that a cancellation reaches each.
+            await asyncio.gather(*(pool.close(timeout=timeout) for pool in pools))
         finally:
             await asyncio.gather(*(cast("SqliteConnector", pool.connector).ended() for pool in pools))
 
     def engine(self, **options: Any) -> Any:
         """
-        Give a SQLAlchemy `AsyncEngine` whose sessions hold this pool's writing connection.
+        Return a SQLAlchemy `AsyncEngine` whose sessions hold this pool's writing connection, one at a time.
 
-        Args:
-            **options: For `create_async_engine`; those that choose a pool are ours.
-
-        Returns:
-            The engine; one session at a time.
+        The options are those of `create_async_engine`, without those that choose a pool.
         """
-        return make_engine("sqlite+aiosqlite://", self._borrow, **options)
+        return make_engine("sqlite+aiosqlite://", self._driver_connection, **options)
 
     async def health(self) -> Health:
         """Make sure that the database can be read."""
         return await self._readers.health()
 
     def statistics(self) -> PoolStatistics:
-        """Give a frozen snapshot of the readers; that of the writer is in `writer_statistics`."""
+        """Return a frozen snapshot of the readers; that of the writer is in `writer_statistics`."""
         return self._readers.statistics()
 
     def writer_statistics(self) -> PoolStatistics:
-        """Give a frozen snapshot of the writer."""
+        """Return a frozen snapshot of the writer."""
         return self._writers.statistics()
 
     def expire(self) -> None:
@@ -171,27 +139,15 @@ class SqlitePool(SqlPool):
         if not self._file.in_memory:
             self._writers.expire()
 
-    async def _acquire_writer(self) -> Lease[SqliteConnection]:
-        """Take the writing connection."""
-        return await self._writers.acquire()
-
-    def _release_writer(self, lease: Lease[SqliteConnection]) -> None:
-        """
-        Give the writing connection back.
-
-        Args:
-            lease: What `acquire_writer` gave.
-        """
-        self._writers.release(lease)
-
-    async def _borrow(self) -> PooledSqliteConnection:
+    async def _driver_connection(self) -> PooledSqliteConnection:
+        """Return the writing connection for the engine."""
         lease = await self._writers.acquire()
         conn = lease.connection
         conn.dirty = True
         conn.raw.isolation_level = ""  # the engine's; the reset takes it back, after a rollback
 
         def release(discard: bool) -> None:  # noqa: FBT001 - a callback
-            if self._file.in_memory:  # to give the connection up would be to lose the database: it is reset
+            if self._file.in_memory:  # giving the connection up would lose the database: it is reset
                 conn.cut = discard
 
             self._writers.release(lease, discard=discard and not self._file.in_memory)
@@ -199,91 +155,8 @@ class SqlitePool(SqlPool):
         return PooledSqliteConnection(conn.raw, release)
 
 
-class MemoryClient(SqlClient):
-    """A client of a database in memory, which has one connection for all."""
-
-    __slots__ = ()
-
-    async def _begin_outermost(self, isolation: str | None, *, read_only: bool) -> None:
-        """
-        Open a transaction.
-
-        Args:
-            isolation: SQLite's transactions are serializable; nothing else can be asked for.
-            read_only: Whether changes are refused; the client does that itself.
-        """
-        _check_isolation(isolation)
-        await super()._begin_outermost(None, read_only=False)
-
-        if read_only:
-            self._restrict(True)
-
-
-class RoutingClient(SqlClient):
-    """A client that reads on its own connection, and takes the writing one for each change or transaction."""
-
-    __slots__ = ("_reader", "_writing")
-
-    connection: SqlConnection
-
-    def __init__(self, pool: SqlPool, alone: bool, read_only: bool) -> None:  # noqa: FBT001 - made by the pool only
-        super().__init__(pool, alone, read_only)
-        self._reader: SqlConnection | None = None
-        self._writing: Lease[SqliteConnection] | None = None
-
-    async def _begin_outermost(self, isolation: str | None, *, read_only: bool) -> None:
-        """
-        Open a transaction: on the writer, unless it only reads.
-
-        Args:
-            isolation: SQLite's transactions are serializable; nothing else can be asked for.
-            read_only: Whether changes are refused.
-        """
-        _check_isolation(isolation)
-
-        if read_only or self.read_only:
-            await self._control("BEGIN")
-            return
-
-        pool = cast("SqlitePool", self._pool)
-        self._writing = await pool._acquire_writer()
-        self._reader, self.connection = self.connection, self._writing.connection
-
-        try:
-            await self._control("BEGIN IMMEDIATE")
-        except BaseException:
-            self._ended()
-            raise
-
-    def _ended(self) -> None:
-        """Give the writing connection back, when the outermost transaction has ended."""
-        super()._ended()
-        lease, self._writing = self._writing, None
-
-        if lease is not None and self._reader is not None:
-            self.connection, self._reader = self._reader, None
-            cast("SqlitePool", self._pool)._release_writer(lease)
-
-    def _is_plain(self) -> bool:
-        """Tell whether statements need nothing but to be run; here each needs its connection chosen."""
-        return False
-
-    async def _perform(self, plan: Plan, sql: str, values: Sequence[Any] | None) -> Reply:
-        if plan.reading or self.depth or self.read_only or not self._begun:
-            return await super()._perform(plan, sql, values)
-
-        pool = cast("SqlitePool", self._pool)
-        lease = await pool._acquire_writer()
-
-        try:
-            connection = lease.connection
-            connection.dirty = connection.dirty or not plan.clean
-            return await self._exchange(connection, sql, values)
-        finally:
-            pool._release_writer(lease)
-
-
-def _check_isolation(isolation: str | None) -> None:
-    if isolation not in {None, "SERIALIZABLE"}:
-        message = f"SQLite has no isolation level {isolation!r}: its transactions are serializable"
-        raise UsageError(message)
+def pool_of_section(name: str, section: Mapping[str, object], where: str) -> SqlitePool:
+    """Make the pool of a settings section, whose full name is for errors."""
+    pool = SqlitePool.__new__(SqlitePool)
+    pool._set_up(name, section, where)
+    return pool

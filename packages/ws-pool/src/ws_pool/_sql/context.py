@@ -1,0 +1,99 @@
+"""What the clients of one pool share: where connections come from, which client is whose, and the limits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from ws_pool._sql.dialect import SqlDialect
+from ws_pool._sql.options import SqlOptions
+from ws_pool.context import TaskBinding
+from ws_pool.errors import QueryTimeout
+from ws_pool.pool import Lease, Pool
+
+__all__ = ("SessionContext",)
+
+logger = logging.getLogger("ws_pool.sql")
+
+T = TypeVar("T")
+Source = Pool[Any]  # Any: connections of one of the drivers
+Choose = Callable[[], Awaitable[tuple[Source, Lease[Any]]]]
+
+
+class SessionContext:
+    """
+    The part of a SQL pool that its sessions know.
+
+    ``writers`` is where the connection for a change comes from, when those of ``source`` only read;
+    ``choose`` takes a connection for a client that only reads, when there are replicas.
+    """
+
+    __slots__ = (
+        "_choose",
+        "_echo",
+        "_slow",
+        "_timeout",
+        "bound",
+        "dialect",
+        "name",
+        "row_type",
+        "source",
+        "watched",
+        "writers",
+    )
+
+    def __init__(  # noqa: PLR0913 - one call per kind of pool
+        self,
+        name: str,
+        dialect: SqlDialect,
+        source: Source,
+        options: SqlOptions,
+        *,
+        writers: Source | None = None,
+        choose: Choose | None = None,
+    ) -> None:
+        self.name = name
+        self.dialect = dialect
+        self.source = source
+        self.writers = writers
+        self.row_type: type | None = options.row_type
+        self.bound: TaskBinding[Any] = TaskBinding()  # Any: clients, which are made above
+        self._choose = choose
+        self._echo = options.echo
+        self._slow: float | None = options.slow_query
+        self._timeout: float | None = options.query_timeout
+        self.watched: bool = self._echo or self._slow is not None or self._timeout is not None
+
+    async def acquire(self, *, read_only: bool) -> tuple[Source, Lease[Any]]:
+        """Take a connection, and return it with the pool that it goes back to."""
+        if read_only and self._choose is not None:
+            return await self._choose()
+
+        return self.source, await self.source.acquire()
+
+    async def limited(self, work: Awaitable[T], sql: str) -> T:
+        """Wait for a statement for ``query_timeout`` at most; cut short, its connection is of no more use."""
+        if self._timeout is None:
+            return await work
+
+        limit = asyncio.timeout(self._timeout)
+
+        try:
+            async with limit:
+                return await work
+        except TimeoutError:
+            if not limit.expired():  # a TimeoutError of the driver's own
+                raise
+
+            message = f"pool {self.name!r}: a statement took longer than query_timeout, {self._timeout:g} s"
+            raise QueryTimeout(message, pool=self.name, sql=sql) from None
+
+    def log(self, sql: str, seconds: float) -> None:
+        """Log a statement that was run, when the options ask for it. Values never get here."""
+        if self._echo:
+            logger.info("pool %r: %.1f ms: %s", self.name, seconds * 1e3, sql)
+
+        if self._slow is not None and seconds >= self._slow:
+            logger.warning("pool %r: slow query, %.3f s: %s", self.name, seconds, sql)

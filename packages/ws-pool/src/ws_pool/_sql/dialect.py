@@ -1,0 +1,43 @@
+"""What differs between databases, as one object that the parts which know none are given."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.schema import CreateIndex, ExecutableDDLElement, Table
+
+from ws_pool.errors import QueryError
+
+__all__ = ("SqlDialect",)
+
+
+class SqlDialect(ABC):
+    """How a database begins transactions, and what its error numbers mean."""
+
+    refuses_changes: bool = True
+    """Whether the server refuses changes in a transaction that was begun as reading only."""
+
+    @abstractmethod
+    def begin(self, isolation: str | None, *, read_only: bool) -> Sequence[str]:
+        """Return the statements that open a transaction; an unknown isolation is a `UsageError`."""
+
+    @abstractmethod
+    def ends_transaction(self, error: QueryError) -> bool:
+        """Whether the server has rolled the whole transaction back with this error."""
+
+    @abstractmethod
+    def is_refusal(self, error: BaseException) -> bool:
+        """Whether a connect failed because the server is there and does not want us."""
+
+    @abstractmethod
+    def is_duplicate_column(self, error: QueryError) -> bool:
+        """Whether a query has two columns of one name, so that it cannot stand inside another one."""
+
+    def index_statements(self, table: Table, dialect: Dialect) -> Sequence[ExecutableDDLElement]:  # noqa: ARG002 - for those whose versions differ
+        """Return the statements that create a table's indexes, beside its CREATE TABLE."""
+        return [
+            CreateIndex(index, if_not_exists=True)
+            for index in sorted(table.indexes, key=lambda index: str(index.name))
+        ]

@@ -1,0 +1,42 @@
+"""MySQL and MariaDB: how transactions begin, and the error numbers that decide something."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.schema import ExecutableDDLElement, Table
+
+from ws_pool._sql.dialect import SqlDialect
+from ws_pool.errors import QueryError
+
+__all__ = ("MysqlDialect",)
+
+_DEADLOCK = 1213
+_DUPLICATE_COLUMN = 1060
+_REFUSED = frozenset({1044, 1045, 1049, 1698})  # a wrong user, password or database
+
+
+class MysqlDialect(SqlDialect):
+    """The dialect of MySQL and MariaDB."""
+
+    def begin(self, isolation: str | None, *, read_only: bool) -> Sequence[str]:
+        """Set the isolation for the next transaction only, and begin it."""
+        begin = "START TRANSACTION READ ONLY" if read_only else "BEGIN"
+        return [begin] if isolation is None else [f"SET TRANSACTION ISOLATION LEVEL {isolation}", begin]
+
+    def ends_transaction(self, error: QueryError) -> bool:
+        """Return True for a deadlock; a lock timeout ends the statement alone."""
+        return error.errno == _DEADLOCK
+
+    def is_refusal(self, error: BaseException) -> bool:
+        """Recognise a wrong user, password or database."""
+        return bool(error.args) and error.args[0] in _REFUSED
+
+    def is_duplicate_column(self, error: QueryError) -> bool:
+        """Recognise "Duplicate column name"."""
+        return error.errno == _DUPLICATE_COLUMN
+
+    def index_statements(self, table: Table, dialect: Dialect) -> Sequence[ExecutableDDLElement]:
+        """Return none on MySQL, which has no CREATE INDEX IF NOT EXISTS: there they are not created."""
+        return super().index_statements(table, dialect) if getattr(dialect, "is_mariadb", False) else []

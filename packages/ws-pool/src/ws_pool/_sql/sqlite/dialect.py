@@ -1,0 +1,38 @@
+"""SQLite: how transactions begin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ws_pool._sql.dialect import SqlDialect
+from ws_pool.errors import QueryError, UsageError
+
+__all__ = ("SqliteDialect",)
+
+
+class SqliteDialect(SqlDialect):
+    """The dialect of SQLite; a database in memory has one connection, which may always write."""
+
+    def __init__(self, *, in_memory: bool) -> None:
+        self.refuses_changes = not in_memory
+        self._in_memory = in_memory
+
+    def begin(self, isolation: str | None, *, read_only: bool) -> Sequence[str]:
+        """Begin; a writer takes the write lock at once, so that it cannot fail as busy in the middle."""
+        if isolation not in {None, "SERIALIZABLE"}:
+            message = f"SQLite has no isolation level {isolation!r}: its transactions are serializable"
+            raise UsageError(message)
+
+        return ["BEGIN" if read_only or self._in_memory else "BEGIN IMMEDIATE"]
+
+    def ends_transaction(self, error: QueryError) -> bool:  # noqa: ARG002 - the driver's state shows it
+        """Return False: whether the transaction is still open, the driver knows."""
+        return False
+
+    def is_refusal(self, error: BaseException) -> bool:  # noqa: ARG002 - there is no server to refuse
+        """Return False: there is no server to refuse."""
+        return False
+
+    def is_duplicate_column(self, error: QueryError) -> bool:  # noqa: ARG002 - it takes such queries
+        """Return False: such queries are fine here."""
+        return False
