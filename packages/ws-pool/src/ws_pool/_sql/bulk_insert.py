@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Protocol
 
-from ws_pool._sql.compile.compiler import Compiler, Prepared
+from ws_pool._sql.compile.compiler import Compiler
 from ws_pool._sql.compile.defaults import fill_in
-from ws_pool._sql.compile.parameters import Statement
 from ws_pool._sql.compile.plan import CompiledPlan, Plan
 from ws_pool._sql.connection import SqlConnection
 from ws_pool.errors import UnsupportedStatement, UsageError
@@ -36,13 +35,12 @@ class BulkHost(Protocol):
 async def insert_in_batches(
     host: BulkHost,
     compiler: Compiler,
-    statement: Statement,
+    bound: tuple[Plan, Sequence[Any] | None],
     rows: Sequence[Mapping[str, Any]],
     batch: int,
 ) -> int:
     """Insert rows inside an open transaction, at most ``batch`` per statement; return how many."""
-    element = statement.statement if isinstance(statement, Prepared) else statement
-    plan, binds, _ = compiler.plan(element, rows[0], many=True)
+    plan, binds = bound
 
     if not isinstance(plan, CompiledPlan) or plan.kind != "insert" or plan.expanding:
         message = "insert_many() takes a table or an INSERT of single rows"

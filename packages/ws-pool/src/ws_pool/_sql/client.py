@@ -329,7 +329,8 @@ class SqlClient:
             return 0
 
         session, compiler = self._session, self._compiler
-        return await self._whole(lambda: insert_in_batches(session, compiler, insert, rows, batch))
+        bound = self._bind_many(insert, rows[0])
+        return await self._whole(lambda: insert_in_batches(session, compiler, bound, rows, batch))
 
     async def iterate(
         self, statement: Statement, *args: Any, size: int = 500, row_type: type | None = None, **params: Any
@@ -401,6 +402,17 @@ class SqlClient:
 
         return plan, sql, values
 
+    def _bind_many(self, statement: Statement, first: Mapping[str, Any]) -> tuple[Plan, Sequence[Any] | None]:
+        """Return the plan of a statement that runs once per set of parameters, and its binds."""
+        element = statement.statement if isinstance(statement, Prepared) else statement
+        plan, binds, _ = self._compiler.plan(element, first, many=True)
+
+        if self.read_only and not plan.reading:
+            raise refused(plan, "client", "take one")
+
+        self._session.check(plan)
+        return plan, binds
+
     async def _run(
         self, statement: Statement, args: Sequence[Any], params: Mapping[str, Any]
     ) -> tuple[Plan, Reply]:
@@ -434,27 +446,19 @@ class SqlClient:
 
     async def _run_many(self, statement: Statement, rows: Sequence[Mapping[str, Any]]) -> int:
         """Run a statement once for each set of parameters, all or nothing."""
-        if isinstance(statement, Prepared):
-            statement = statement.statement
-
         session = self._session
-        compiler = self._compiler
-        plan, binds, _ = compiler.plan(statement, rows[0], many=True)
+        plan, binds = self._bind_many(statement, rows[0])
 
         if not isinstance(plan, CompiledPlan) or plan.expanding:
             message = "this statement cannot run once per set of parameters: run it in a loop"
             raise UnsupportedStatement(message)
 
-        if self.read_only and not plan.reading:
-            raise refused(plan, "client", "take one")
-
         named = [plan.named(binds, row) for row in rows]
 
         if plan.defaults:
-            await fill_in(plan, compiler.dialect, named, session.scalar)
+            await fill_in(plan, self._compiler.dialect, named, session.scalar)
 
         values = [plan.arrange(row)[1] or () for row in named]
-        session.check(plan)  # before a transaction is opened for it
         return await self._whole(lambda: session.run_many(plan, values))
 
     async def _whole(self, work: Callable[[], Awaitable[T]]) -> T:
