@@ -20,7 +20,16 @@ from ws_pool._redis.client.round_trip import execute_on_dedicated
 from ws_pool._redis.client.session import DedicatedPubSub, DedicatedRedis
 from ws_pool._redis.client.shared import RETRIES, SPECIAL, SharedRedis
 from ws_pool._redis.cluster.backoff import ATTEMPTS, OutageBackoff
-from ws_pool._redis.cluster.fan_out import EVERYWHERE, SPLIT, SPREAD, merge_replies
+from ws_pool._redis.cluster.fan_out import (
+    EVERYWHERE,
+    SPLIT,
+    SPREAD,
+    failure_of,
+    merge_replies,
+    merge_split,
+    part_of,
+    split_keys,
+)
 from ws_pool._redis.cluster.topology import Topology
 from ws_pool._redis.commands.command import Command
 from ws_pool._redis.commands.keys import hash_slot
@@ -30,7 +39,7 @@ from ws_pool._redis.connection.pipelined import PipelinedConnection
 from ws_pool._redis.connection.replies import BatchReply
 from ws_pool._redis.errors import ConnectionLost, MaybeExecuted, UnavailableError
 from ws_pool._redis.node import Node
-from ws_pool.errors import ClosedError, UsageError
+from ws_pool.errors import ClosedError, UsageError, WsError
 
 __all__ = ("CachingClusterRedis", "ClusterPipeline", "ClusterRedis")
 
@@ -44,8 +53,9 @@ class ClusterRedis(SharedRedis):
     A `redis.asyncio.Redis` on a cluster: one shared connection for each master.
 
     Commands go to the master of their key; those that concern the whole database (FLUSHALL, DBSIZE,
-    KEYS, SCRIPT LOAD, ...) go to all masters. DEL, UNLINK, EXISTS and TOUCH of keys of several slots
-    are split, which is not atomic. Everything else must keep to one slot, as Redis asks.
+    KEYS, SCRIPT LOAD, ...) go to all masters. DEL, UNLINK, EXISTS, TOUCH, MGET and MSET of keys of
+    several slots are split, which is not atomic. Everything else must keep to one slot, as Redis asks.
+    A command of several parts raises only when all of them have ended.
     """
 
     def __init__(self, context: ClientContext, topology: Topology, *, retry: RetryPolicy = "safe") -> None:
@@ -117,27 +127,39 @@ class ClusterRedis(SharedRedis):
         for index, slot in enumerate(slots):
             parts[id(await self._node_of(slot))].append(index)
 
+        # No part may run on after the caller has an error: what it wrote would come after what the
+        # caller does next. So all parts end first, and only then one error speaks for all of them.
+        ends = await asyncio.gather(
+            *(
+                self._send_part([(commands[index], slots[index]) for index in indices])
+                for indices in parts.values()
+            ),
+            return_exceptions=True,
+        )
         replies: list[Any] = [None] * len(commands)
 
-        async def part(indices: list[int]) -> None:
-            chosen = [commands[index] for index in indices]
-            got = await self._send_part(await self._node_of(slots[indices[0]]), chosen)
+        for indices, end in zip(parts.values(), ends, strict=True):
+            for number, index in enumerate(indices):
+                replies[index] = end if isinstance(end, BaseException) else end[number]
 
-            for index, reply in zip(indices, got, strict=True):
-                if isinstance(reply, _FAILED):  # its slot has moved meanwhile: repeat it, alone
-                    try:
-                        reply = await self.execute_raw(commands[index].args)  # noqa: PLW2901 - the final reply
-                    except driver.ResponseError as error:
-                        reply = error  # noqa: PLW2901 - as above
-                else:
-                    self.topology.served(slots[index])
-
-                replies[index] = reply
-
-        await asyncio.gather(*map(part, parts.values()))
+        self._raise_failure(commands, replies)
         return replies
 
     # Inside -----------------------------------------------------------------------------------
+
+    def _raise_failure(self, commands: Sequence[Command], outcomes: Sequence[Any]) -> None:
+        """Raise one error for a batch when some of its commands have no reply of the server."""
+        if not any(isinstance(outcome, WsError) for outcome in outcomes):
+            return
+
+        # An error that the server has returned is a reply of its command, as in any pipeline.
+        replies = [None if isinstance(outcome, driver.ResponseError) else outcome for outcome in outcomes]
+        parts = [f"command {number} ({command.name})" for number, command in enumerate(commands, 1)]
+        read_only = all(command.read_only for command in commands)
+        failure = failure_of(self._context.name, "a pipeline", parts, replies, read_only=read_only)
+
+        if failure is not None:
+            raise failure
 
     async def _node_of(self, slot: int | None) -> Node:
         """Return the node of a slot; when none is known, refresh the topology once before failing."""
@@ -178,7 +200,7 @@ class ClusterRedis(SharedRedis):
         policy = retry or self._retry_policy
 
         if command.name in SPLIT:
-            return await self._split(command, data, policy)
+            return await self._split(command, data, policy, raw=raw)
 
         if command.name in EVERYWHERE:
             return merge_replies(command.name, await self._send_to_all(command, data, policy, raw=raw))
@@ -200,26 +222,44 @@ class ClusterRedis(SharedRedis):
                 return_exceptions=True,
             )
 
-            for node, reply in zip(missing, given, strict=True):
-                if not isinstance(reply, BaseException):
-                    replies[node] = reply
-                elif node in self.topology.nodes or self.topology.closed:
-                    raise reply
+            # A node that has left meanwhile has no keys any more: its successors are asked next.
+            kept = {node for node in missing if node in self.topology.nodes or self.topology.closed}
+            replies |= {
+                node: reply
+                for node, reply in zip(missing, given, strict=True)
+                if node in kept or not isinstance(reply, BaseException)
+            }
 
-        return [replies[node] for node in self.topology.nodes]
+        outcomes = [replies[node] for node in self.topology.nodes]
+        failure = failure_of(
+            self._context.name, command.name, self.topology.nodes, outcomes, read_only=command.read_only
+        )
 
-    async def _split(self, command: Command, data: bytes, retry: RetryPolicy) -> Any:
-        parts: dict[int | None, list[Any]] = defaultdict(list)
+        if failure is not None:
+            raise failure
 
-        for key in command.arguments:
-            parts[self.topology.keys.slot(Command((command.name, key)))].append(key)
+        return outcomes
+
+    async def _split(self, command: Command, data: bytes, retry: RetryPolicy, *, raw: bool) -> Any:
+        """Send each part of a command to where its keys live."""
+        encoder = self._context.encoder
+        parts = list(split_keys(command, lambda key: hash_slot(bytes(encoder.encode(key)))).values())
 
         if len(parts) < 2:
-            return await self._follow(command, data, retry)
+            return await self._follow(command, data, retry, raw=raw)
 
-        pack = self._context.encoder.pack
-        commands = [Command((command.name, *keys)) for keys in parts.values()]
-        return sum(await asyncio.gather(*(self._follow(part, pack(part.args), retry) for part in commands)))
+        commands = [part_of(command, numbers) for numbers in parts]
+        outcomes = await asyncio.gather(  # all end before one may raise: see send_batch
+            *(self._follow(part, encoder.pack(part.args), retry, raw=raw) for part in commands),
+            return_exceptions=True,
+        )
+        keys = [self.topology.keys.keys(part) for part in commands]
+        failure = failure_of(self._context.name, command.name, keys, outcomes, read_only=command.read_only)
+
+        if failure is not None:
+            raise failure
+
+        return merge_split(command, parts, outcomes)
 
     async def _follow(  # noqa: PLR0913 - one loop's whole state
         self,
@@ -301,7 +341,27 @@ class ClusterRedis(SharedRedis):
 
         return reply
 
-    async def _send_part(self, node: Node, commands: Sequence[Command]) -> list[Any]:
+    async def _send_part(self, part: Sequence[tuple[Command, int | None]]) -> list[Any]:
+        """Send the commands of one node; repeat those alone whose slot has moved meanwhile."""
+        replies = await self._send_together(await self._node_of(part[0][1]), [command for command, _ in part])
+        problem: Exception | None = None
+
+        for index, (command, slot) in enumerate(part):
+            if not isinstance(replies[index], _FAILED):
+                self.topology.served(slot)
+            elif problem is not None:
+                replies[index] = problem  # a command before it has waited for the same node in vain
+            else:
+                try:
+                    replies[index] = await self.execute_raw(command.args)
+                except driver.ResponseError as error:
+                    replies[index] = error
+                except WsError as error:
+                    replies[index] = problem = error
+
+        return replies
+
+    async def _send_together(self, node: Node, commands: Sequence[Command]) -> list[Any]:
         """Send commands to one node as one piece; return replies, and errors for those to be repeated."""
         args = [command.args for command in commands]
         data = self._context.encoder.pack_many(args)
@@ -340,7 +400,7 @@ class ClusterRedis(SharedRedis):
 
         while True:
             node = await self._node_of(slot)
-            replies = await self._send_part(node, commands)
+            replies = await self._send_together(node, commands)
             problem = next((reply for reply in replies if isinstance(reply, _FAILED)), None)
 
             if problem is None:
