@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import settings
 
@@ -67,3 +71,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def soak(request: pytest.FixtureRequest) -> bool:
     """Whether long runs were asked for, for tests that only choose a larger count then."""
     return bool(request.config.getoption("--soak"))
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_outlives_its_test() -> Iterator[None]:
+    """Fail a test that leaves a thread behind: it would disturb a later one, which nobody could explain."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + 30.0  # a pool of threads needs a moment to end on a busy machine
+
+    while left := [thread for thread in threading.enumerate() if thread not in before]:
+        if time.monotonic() > deadline:
+            pytest.fail(f"threads outlive their test: {left}")
+
+        left[0].join(0.1)
