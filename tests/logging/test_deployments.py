@@ -7,6 +7,7 @@ that the application logs at the end of its lifespan.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -261,6 +262,31 @@ class TestServers:
         pids = terminate_on_a_slow_disk(server, hold, 1, signal.SIGTERM)
 
         assert server.messages() == {(pid, "web"): list(range(MESSAGES)) for pid in pids}, server.output()
+
+    @pytest.mark.parametrize("options", [(), ("--log-config", "log.json"), ("run",)])
+    def test_uvicorns_own_lines(
+        self, deploy: Callable[..., Deployment], tmp_path: Path, options: tuple[str, ...]
+    ) -> None:
+        """They are in the log, also when uvicorn configures logging after us, or by a file of the user."""
+        handler = {"class": "logging.StreamHandler"}
+        own = {"handlers": ["own"], "level": "INFO", "propagate": False}
+        loggers = {"uvicorn": own, "uvicorn.access": own}
+        (tmp_path / "log.json").write_text(
+            json.dumps({"version": 1, "handlers": {"own": handler}, "loggers": loggers})
+        )
+        (tmp_path / "run.py").write_text(
+            "import sys, uvicorn\nimport asgi\nuvicorn.run(asgi.app, port=int(sys.argv[1]))\n"
+        )
+        command = uvicorn if options != ("run",) else lambda port, _: [sys.executable, "run.py", str(port)]
+        server = deploy(command, *options, where="import")
+        server.get("/pid")
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(60)
+        text = server.log.read_text()
+
+        assert "uvicorn" in text
+        assert "GET /pid HTTP/1.1" in text
+        assert "Finished server process" in text
 
     def test_sigint(self, deploy: Callable[..., Deployment], hold: Hold) -> None:
         """Ctrl-C ends a server like SIGTERM does."""

@@ -8,6 +8,7 @@ import logging.config
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,14 +61,69 @@ class TestInterceptor:
         names = [record["level"].name for record in records]
         assert names == ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "Level 35"]
 
-    def test_a_message_that_cannot_be_formatted(
+    def test_a_message_that_cannot_be_formatted(self, records: list[Any]) -> None:
+        """It is logged as what it was to be made of, with the reason."""
+        for message, argument in (("%d left", "x"), ("no place", 1)):
+            LogInterceptor().handle(logging.LogRecord("a", 30, __file__, 1, message, (argument,), None))
+
+        assert [record["message"] for record in records] == [
+            "%d left ('x',) (not formatted: TypeError: %d format: a real number is required, not str)",
+            "no place (1,) (not formatted: TypeError: not all arguments converted during string formatting)",
+        ]
+
+    def test_a_record_that_cannot_be_logged(
         self, records: list[Any], capsys: pytest.CaptureFixture[str]
     ) -> None:
         """It is reported as standard logging does, and nothing is raised."""
-        record = logging.LogRecord("a", 20, __file__, 1, "%d", ("x",), None)
+        record = logging.LogRecord("a", 20, __file__, 1, "x", (), None)
+        record.levelno = "loud"  # type: ignore[assignment]  # a broken record
         LogInterceptor().handle(record)
         assert records == []
-        assert "TypeError" in capsys.readouterr().err
+        assert "Logging error" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("as_json", [False, True])
+    def test_stack_info_and_texts_of_tracebacks(self, *, as_json: bool) -> None:
+        """The stack that was asked for is shown, and the traceback of a record that came through a queue."""
+        stream = io.StringIO()
+        register_logger("info", stream, json=as_json)
+        logging.getLogger("a").info("here", stack_info=True)
+        record = logging.LogRecord("a", 40, __file__, 1, "there", (), None)
+        record.exc_text = "Traceback (most recent call last):\nValueError: x"
+        logging.getLogger().handle(record)
+
+        assert "Stack (most recent call last):" in stream.getvalue()
+        assert "test_stack_info_and_texts_of_tracebacks" in stream.getvalue()
+        assert "ValueError: x" in stream.getvalue()
+
+    @pytest.mark.parametrize("configure", ["dictConfig", "fileConfig"])
+    def test_configuring_later(self, tmp_path: Path, configure: str) -> None:
+        """When a server configures logging afterwards, its lines arrive all the same."""
+        stream = io.StringIO()
+        handle = register_logger("info", stream, levels={"uvicorn.access": "warning"})
+
+        if configure == "dictConfig":
+            handler = {"class": "logging.NullHandler"}
+            own = {"handlers": ["own"], "propagate": False, "level": "INFO"}
+            loggers = {"uvicorn": own, "uvicorn.access": own}
+            config = {"version": 1, "handlers": {"own": handler}, "loggers": loggers}
+            logging.config.dictConfig({**config, "disable_existing_loggers": False})
+        else:
+            (tmp_path / "log.ini").write_text(
+                "[loggers]\nkeys=root,uvicorn\n[handlers]\nkeys=own\n[formatters]\nkeys=\n"
+                "[handler_own]\nclass=NullHandler\nargs=()\n[logger_root]\nhandlers=own\n"
+                "[logger_uvicorn]\nhandlers=own\npropagate=0\nqualname=uvicorn\nlevel=INFO\n"
+            )
+            logging.config.fileConfig(tmp_path / "log.ini", disable_existing_loggers=False)
+
+        logging.getLogger("uvicorn").info("started")
+        logging.getLogger("uvicorn.access").info("not this")
+        logging.getLogger("other").info("other")
+        handle.close()
+
+        assert [line.partition(" - ")[2] for line in stream.getvalue().splitlines()] == ["started", "other"]
+        assert [type(one) for one in logging.getLogger("uvicorn").handlers] == [logging.NullHandler]
+        assert not hasattr(getattr(logging.config, configure), "__wrapped__")
+        logging.getLogger("uvicorn").handlers[:] = []
 
     def test_loggers_with_handlers_of_their_own(self) -> None:
         """Those of servers are made to propagate, and get everything back."""

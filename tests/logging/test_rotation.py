@@ -136,3 +136,12 @@ class TestLoguru:
         message.record = {"time": datetime.now(UTC) + timedelta(days=2)}
         file = io.StringIO("text")
         assert not LogFileRotator(None, "00:00")(message, file)
+
+
+class TestWithoutTime:
+    """A rotator by size alone."""
+
+    def test_no_time_of_day(self) -> None:
+        """A rotator by size alone has no daily boundary, and says so."""
+        with pytest.raises(LoggingConfigError, match="no time of day"):
+            LogFileRotator.make(5, None).last_boundary(0.0)

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any
 
 from loguru import logger
 
+from ws_core.errors import ConfigError
+from ws_logging._formatters import LEAST_LINE, MAX_LINE
 from ws_logging.errors import LoggingConfigError
+from ws_logging.redact import Redactor
 from ws_logging.sink import check as check_sink
 
-__all__ = ("check", "level_number")
+__all__ = ("check", "level_name", "level_number", "resource_of")
 
 # Any below: what is checked may be of any type.
 
 
 def check(**arguments: Any) -> None:
-    """
-    Check the arguments of `register_logger` without doing anything.
-
-    Args:
-        **arguments: As for `register_logger`; missing ones are fine.
-
-    Raises:
-        LoggingConfigError: One of them is wrong; the message names it.
-    """
+    """Check arguments of `register_logger` without doing anything; missing ones are fine."""
     level_number(arguments.get("level", "info"))
 
     for name, level in (arguments.get("levels") or {}).items():
@@ -37,10 +33,14 @@ def check(**arguments: Any) -> None:
         if not isinstance(share, int | float) or not 0 <= share <= 1:
             raise LoggingConfigError(f"sample[{name!r}]: a share between 0 and 1 is expected, not {share!r}")
 
-    ring = arguments.get("ring", 1000)
+    _check_number("ring", arguments.get("ring", 1000), 0, 1_000_000)
+    _check_number("max_line", arguments.get("max_line", MAX_LINE), LEAST_LINE, 2**30)
+    resource_of(arguments.get("service"))
 
-    if not isinstance(ring, int) or ring < 0:
-        raise LoggingConfigError(f"ring: a number of lines is expected, not {ring!r}")
+    try:
+        Redactor(arguments.get("redact") or ())
+    except ConfigError as error:
+        raise LoggingConfigError(str(error)) from None
 
     file_path = arguments.get("file_path")
 
@@ -64,6 +64,26 @@ def check(**arguments: Any) -> None:
     )
 
 
+def _check_number(what: str, value: Any, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise LoggingConfigError(f"{what}: a number from {least:,} to {most:,} is expected, not {value!r}")
+
+
+def resource_of(service: Any) -> dict[str, object]:
+    """Return the attributes that describe the service."""
+    if service is None:
+        return {}
+
+    if isinstance(service, str) and service:
+        return {"service.name": service}
+
+    if isinstance(service, Mapping) and all(isinstance(name, str) for name in service):
+        return dict(service)
+
+    message = f'service: a name or a mapping like {{"service.name": "shop"}} is expected, not {service!r}'
+    raise LoggingConfigError(message)
+
+
 def _check_directory(directory: Path) -> None:
     """Refuse a directory that cannot be written to or made."""
     place = directory.absolute()
@@ -72,7 +92,7 @@ def _check_directory(directory: Path) -> None:
         place = place.parent
 
     if not place.is_dir():
-        raise LoggingConfigError(f"file_path: {place} is no directory", path=str(directory))
+        raise LoggingConfigError(f"file_path: {place} is not a directory", path=str(directory))
 
     if not os.access(place, os.W_OK | os.X_OK):
         message = f"file_path: no permission to write to {place}; choose another directory"
@@ -92,6 +112,12 @@ def level_number(level: str | int, what: str = "level") -> int:
 
     names = "trace, debug, info, success, warning, error, critical"
     raise LoggingConfigError(f"{what}: there is no log level {level!r}; there are {names}")
+
+
+def level_name(number: int) -> str:
+    """Return the name of a level, or its number when it has none."""
+    names = {5: "TRACE", 10: "DEBUG", 20: "INFO", 25: "SUCCESS", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
+    return names.get(number, str(number))
 
 
 def _is_output(handler: object) -> bool:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import logging.config
 import threading
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from loguru import logger
 
+from ws_core.errors import describe
+from ws_logging._escaping import safe_repr, safe_str
+
 __all__ = ("LogInterceptor",)
+
+# Any below: loguru's records, and arguments of functions that are passed on.
 
 # Loggers that servers and libraries give handlers of their own and do not let propagate.
 _WAYWARD: Final = (
@@ -18,15 +26,20 @@ _WAYWARD: Final = (
     "uvicorn.asgi",
     "gunicorn.error",
     "gunicorn.access",
+    "hypercorn.error",
+    "hypercorn.access",
     "sqlalchemy",
     "aiohttp.access",
     "fastapi",
 )
 
-_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message", "asctime", "color_message", "taskName",
+}  # fmt: skip
 _NAMES: Final = {"WARN": "WARNING", "FATAL": "CRITICAL"}
+_CONFIGURING: Final = ("dictConfig", "fileConfig")
 
-_Saved = tuple[logging.Logger, list[logging.Handler], bool, int]
+_Saved = tuple[list[logging.Handler], bool]
 
 
 class LogInterceptor(logging.Handler):
@@ -51,35 +64,91 @@ class LogInterceptor(logging.Handler):
         super().__init__(level)
         self._current = threading.local()
         self._logger = logger.patch(self._describe)  # type: ignore[arg-type]
-        self._saved: list[_Saved] = []
+        self._handlers: dict[logging.Logger, _Saved] = {}
+        self._own_levels: dict[logging.Logger, int] = {}
+        self._levels: dict[str, int | str] = {}
+        self._functions: dict[str, Callable[..., Any]] = {}
 
-    def register(self, level: int | str = logging.INFO) -> None:
+    def register(
+        self, level: int | str = logging.INFO, levels: Mapping[str, int | str] | None = None
+    ) -> None:
         """
         Become the only handler of standard logging. May be called again.
 
+        Stays it when a server or library configures logging later, with ``dictConfig`` or ``fileConfig``,
+        as ``uvicorn.run`` does.
+
         Args:
             level: The level of the root logger, by name or number.
+            levels: Levels of other loggers and all that is below them, also of those that have a level
+                of their own.
         """
         self.unregister()
-        root = logging.getLogger()
-        known = [logging.getLogger(name) for name in _WAYWARD if name in logging.root.manager.loggerDict]
-        self._saved = [(one, one.handlers[:], one.propagate, one.level) for one in (root, *known)]
+        self._levels = {"": level, **(levels or {})}
+        self._take_over()
 
-        for one in known:
-            one.handlers[:] = []
-            one.propagate = True
-
-        root.handlers[:] = [self]
-        root.setLevel(level)
+        for name in _CONFIGURING:
+            self._functions[name] = getattr(logging.config, name)
+            setattr(logging.config, name, self._followed(self._functions[name]))
 
     def unregister(self) -> None:
-        """Give every logger back the handlers it had. Nothing happens when not registered."""
-        for one, handlers, propagate, level in self._saved:
+        """Give every logger back the handlers and the level it had. Nothing happens when not registered."""
+        for name, function in self._functions.items():
+            if getattr(getattr(logging.config, name), "__wrapped__", None) is function:
+                setattr(logging.config, name, function)
+
+        for one, (handlers, propagate) in self._handlers.items():
             one.handlers[:] = handlers
             one.propagate = propagate
+
+        for one, level in self._own_levels.items():
             one.setLevel(level)
 
-        self._saved = []
+        self._functions, self._handlers, self._own_levels, self._levels = {}, {}, {}, {}
+
+    def _followed(self, configure: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that configures logging, and then gives it back to this handler."""
+
+        @functools.wraps(configure)
+        def configure_and_take_over(*args: Any, **kwargs: Any) -> Any:
+            result = configure(*args, **kwargs)
+
+            if self._levels:
+                self._take_over()
+
+            return result
+
+        return configure_and_take_over
+
+    def _take_over(self) -> None:
+        root = logging.getLogger()
+        known = [logging.getLogger(name) for name in _WAYWARD if name in root.manager.loggerDict]
+
+        for one in (root, *known):
+            mine = [self] if one is root else []
+
+            if one.handlers != mine or (one is not root and not one.propagate):
+                self._handlers[one] = (one.handlers[:], one.propagate)
+                one.handlers[:] = mine
+                one.propagate = True
+
+        # A disabled call costs what it costs in standard logging, since the levels are its own.
+        for name, level in self._levels.items():
+            self._set_level(logging.getLogger(name or None), level)
+
+        for name, below in list(root.manager.loggerDict.items()):
+            if isinstance(below, logging.Logger) and below.level and self._covers(name):
+                self._set_level(below, logging.NOTSET)
+
+    def _set_level(self, one: logging.Logger, level: int | str) -> None:
+        self._own_levels.setdefault(one, one.level)
+        one.setLevel(level)
+
+    def _covers(self, name: str) -> bool:
+        """Return whether a logger has the level that was given for one above it, the root aside."""
+        return name not in self._levels and any(
+            above and name.startswith(f"{above}.") for above in self._levels
+        )
 
     def emit(self, record: logging.LogRecord) -> None:
         """
@@ -89,16 +158,16 @@ class LogInterceptor(logging.Handler):
             record: The record; its message is never formatted a second time, so braces are safe.
         """
         try:
-            message = record.getMessage()
+            message = _message(record)
             self._current.record = record
             target = self._logger.opt(exception=record.exc_info) if record.exc_info else self._logger
-            target.log(_level(record), message)
+            target.log(_level(record.levelname, record.levelno), message)
         except Exception:  # noqa: BLE001 - the contract of logging handlers: report, never raise
             self.handleError(record)
         finally:
             self._current.record = None
 
-    def _describe(self, target: dict[str, Any]) -> None:  # Any: loguru's record
+    def _describe(self, target: dict[str, Any]) -> None:
         """Overwrite what loguru took from our own stack frame."""
         record: logging.LogRecord = self._current.record
         target["name"] = record.name
@@ -110,14 +179,29 @@ class LogInterceptor(logging.Handler):
         target["thread"] = type(target["thread"])(record.thread, record.threadName)
         target["process"] = type(target["process"])(record.process, record.processName)
 
-        target["extra"].update({name: vars(record)[name] for name in vars(record).keys() - _STANDARD})
+        # A record that has been through a queue has the text of its traceback only.
+        if record.stack_info or (record.exc_text and not record.exc_info):
+            target["trace"] = "\n".join(filter(None, (record.exc_text, record.stack_info)))
+
+        if own := vars(record).keys() - _STANDARD:
+            target["extra"].update({name: vars(record)[name] for name in own})
 
 
-def _level(record: logging.LogRecord) -> str | int:
-    """Return the level as loguru knows it: by name when it has the same number there."""
-    name = _NAMES.get(record.levelname, record.levelname)
+def _message(record: logging.LogRecord) -> str:
+    """Return the message, or what it was to be made of when it cannot be made."""
+    try:
+        return record.getMessage()
+    except Exception as error:  # noqa: BLE001 - wrong arguments must not cost the message
+        reason = describe(error, with_type=True)
+        return f"{safe_str(record.msg)} {safe_repr(record.args)} (not formatted: {reason})"
+
+
+@functools.lru_cache(maxsize=256)
+def _level(name: str, number: int) -> str | int:
+    """Return a level as loguru knows it: by name when it has the same number there."""
+    name = _NAMES.get(name, name)
 
     try:
-        return name if logger.level(name).no == record.levelno else record.levelno
+        return name if logger.level(name).no == number else number
     except ValueError:
-        return record.levelno
+        return number

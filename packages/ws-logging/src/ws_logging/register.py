@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
-from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from loguru import logger
 
-from ws_logging._formatters import Renderer, json_line, text_line
-from ws_logging._outputs import Output, notice, to_file, to_handler
-from ws_logging._validation import check, level_number
+from ws_core.errors import describe
+from ws_logging._formatters import MAX_LINE, JsonFormatter, Renderer, TextFormatter
+from ws_logging._levels import Levels, of_name
+from ws_logging._loguru import TraceFormatter, set_threshold
+from ws_logging._outputs import Output, RecentLines, notice, to_file, to_handler, to_stderr
+from ws_logging._validation import check, level_name, level_number, resource_of
+from ws_logging.errors import LoggingConfigError
 from ws_logging.intercept import LogInterceptor
-from ws_logging.redact import DEFAULT_NAMES, Redactor
+from ws_logging.redact import Redactor
 from ws_logging.rotation import LogFileRotator
-from ws_logging.sink import QueuedFileSink, SinkStatistics
+from ws_logging.sink import URGENT, QueuedFileSink, SinkStatistics, complain
 
 __all__ = ("LoggerHandle", "LoggerStatistics", "register_logger")
 
@@ -38,11 +40,17 @@ class LoggerStatistics:
         level: The level in force.
         messages: Messages that passed the level, of this process.
         file: The file's accounts, or None when there is no file.
+        levels: The levels of modules that have one of their own.
+        repaired: Lines that could not be rendered as they were, and are marked ``log.repaired``.
+        failures: How often an output raised an error; the file is none of them.
     """
 
     level: str
     messages: int
     file: SinkStatistics | None
+    levels: Mapping[str, str] = field(default_factory=dict)
+    repaired: int = 0
+    failures: int = 0
 
 
 def register_logger(  # noqa: PLR0913, PLR0917 - the contract's arguments
@@ -57,10 +65,12 @@ def register_logger(  # noqa: PLR0913, PLR0917 - the contract's arguments
     json: bool = False,
     compression: str | None = None,
     levels: Mapping[str, str | int] | None = None,
-    redact: Iterable[str] | None = DEFAULT_NAMES,
+    redact: Iterable[str] | None = (),
     sample: Mapping[str, float] | None = None,
     ring: int = 1000,
     intercept: bool = True,
+    service: str | Mapping[str, object] | None = None,
+    max_line: int = MAX_LINE,
 ) -> LoggerHandle:
     """
     Set up logging for the process: loguru, a lossless file, and standard logging through loguru.
@@ -81,10 +91,14 @@ def register_logger(  # noqa: PLR0913, PLR0917 - the contract's arguments
         json: Write JSON lines after the OpenTelemetry log data model instead of text.
         compression: ``"gz"`` compresses rotated files.
         levels: Other lowest levels by logger or module, such as ``{"sqlalchemy": "warning"}``.
-        redact: Names of fields whose values are masked; None masks nothing.
+        redact: Further names of fields whose values are masked, beside those of
+            `ws_core.redaction`; None masks nothing at all.
         sample: The share of messages below ERROR to keep, by logger or module: ``{"noisy": 0.1}``.
         ring: How many lines `LoggerHandle.tail` can look back.
         intercept: Whether standard logging goes through loguru.
+        service: The name of the service, or attributes such as ``{"service.name": "shop"}``, for the
+            Resource of JSON lines.
+        max_line: How long a line, and a traceback below it, may be; longer ones are cut and say so.
 
     Returns:
         The handle to change the level, look at the accounts, and close.
@@ -112,16 +126,18 @@ def register_logger(  # noqa: PLR0913, PLR0917 - the contract's arguments
         file_retention=file_retention,
         compression=compression,
         levels=levels,
+        redact=redact,
         sample=sample,
         ring=ring,
+        service=service,
+        max_line=max_line,
     )
-    plan = _Plan(
-        level_number(level),
-        {name: level_number(value) for name, value in (levels or {}).items()},
-        dict(sample or {}),
+    redactor = None if redact is None else Redactor(redact)
+    render: Renderer = (
+        JsonFormatter(redactor, resource=resource_of(service), max_line=max_line)
+        if json
+        else TextFormatter(redactor, max_line=max_line)
     )
-    redactor = Redactor(redact) if redact is not None else None
-    render = json_line(redactor) if json else text_line(redactor)
     outputs: list[Output] = []
     sink: QueuedFileSink | None = None
 
@@ -133,18 +149,20 @@ def register_logger(  # noqa: PLR0913, PLR0917 - the contract's arguments
             compression=compression,
             notice=notice(render),
         )
-        outputs.append(to_file(sink))
+        outputs.append(Output(to_file(sink), render))
 
     if handler is not None:
-        outputs.append(to_handler(handler))
+        outputs.append(Output(to_handler(handler), render))
 
-    console = debug or not outputs
-    color = console and not json and sys.stderr is not None and sys.stderr.isatty()
+    if debug or not outputs:
+        color = not json and sys.stderr is not None and sys.stderr.isatty()
+        colored = TextFormatter(redactor, color=True, max_line=max_line) if color else render
+        outputs.append(Output(to_stderr, colored))
+
     handle = LoggerHandle(
-        plan=plan,
-        render=render,
+        levels=Levels(level_number(level), {name: level_number(one) for name, one in (levels or {}).items()}),
+        sample=sample or {},
         outputs=outputs,
-        console=(text_line(redactor, color=True) if color else render) if console else None,
         sink=sink,
         ring=ring,
         debug=debug,
@@ -152,28 +170,20 @@ def register_logger(  # noqa: PLR0913, PLR0917 - the contract's arguments
     )
     before, _current = _current, handle
 
+    # The new one first: a message that is logged meanwhile is in both rather than in neither. Standard
+    # logging goes the other way round, since it has its handlers put back by the one that took them.
+    if before is not None:
+        before.release_standard_logging()
+
+    handle.install()
+
     if before is not None:
         before.close()
 
-    handle.install()
     return handle
 
 
 _current: LoggerHandle | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """Which records are logged."""
-
-    level: int
-    levels: Mapping[str, int]
-    sample: Mapping[str, float]
-
-    @property
-    def lowest(self) -> int:
-        """The lowest level that any module may log."""
-        return min([self.level, *self.levels.values()])
 
 
 class LoggerHandle:
@@ -182,27 +192,27 @@ class LoggerHandle:
     def __init__(  # noqa: PLR0913 - made in one place
         self,
         *,
-        plan: _Plan,
-        render: Renderer,
+        levels: Levels,
+        sample: Mapping[str, float],
         outputs: list[Output],
-        console: Renderer | None,
         sink: QueuedFileSink | None,
         ring: int,
         debug: bool,
         interceptor: LogInterceptor | None,
     ) -> None:
-        self._plan = plan
-        self._render = render
+        self._levels = levels
+        self._sample = dict(sample)
         self._outputs = outputs
-        self._console = console
         self._sink = sink
-        self._ring: deque[str] = deque(maxlen=ring)
+        self._recent = RecentLines(ring)
         self._debug = debug
         self._interceptor = interceptor
         self._number: int | None = None
+        self._traces: TraceFormatter | None = None
         self._messages = 0
+        self._failures = 0
         self._counts: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._closed = False
 
     def install(self) -> None:
@@ -210,32 +220,66 @@ class LoggerHandle:
         with suppress(ValueError):  # somebody has removed it before
             logger.remove(0)  # loguru's own handler, which logs everything to stderr
 
-        self._number = self._add()
+        # All of the work is done in the filter, which then says that there is nothing left to do. It
+        # has no part in loguru's lock: a message that takes long to render, or that waits for room
+        # in the queue, does not hold up the threads of event loops, and a signal handler may log.
+        self._number = logger.add(
+            lambda _: None,
+            level=self._levels.lowest,
+            filter=self._log,
+            format="",
+            backtrace=self._debug,
+            diagnose=self._debug,
+            colorize=False,
+        )
+        self._traces = TraceFormatter(self._number)
+        set_threshold(self._number, self._levels.threshold())
+        self._intercept()
 
+    def release_standard_logging(self) -> None:
+        """Give standard logging back to those who had it; called by `register_logger`."""
         if self._interceptor is not None:
-            self._interceptor.register(self._plan.lowest)
+            self._interceptor.unregister()
 
-    def set_level(self, level: str | int) -> None:
+    def _intercept(self) -> None:
+        if self._interceptor is not None:
+            self._interceptor.register(self._levels.common, self._levels.modules)
+
+    def set_level(self, level: str | int | None, module: str | None = None) -> None:
         """
-        Change the level without losing or doubling a message.
+        Change a level without losing or doubling a message.
 
         Args:
-            level: The lowest level to log, by name in any case or by number.
+            level: The lowest level to log, by name in any case or by number; None takes back the level
+                of a module.
+            module: A logger or module, with all that is below it; by default all that have no level of
+                their own here.
 
         Raises:
             LoggingConfigError: There is no such level.
         """
-        number = level_number(level)
+        if level is None and module is None:
+            raise LoggingConfigError("level: None takes back the level of a module, so name one")
+
+        number = None if level is None else level_number(level)
 
         with self._lock:
             if self._closed or self._number is None:
                 return
 
-            self._plan = _Plan(number, self._plan.levels, self._plan.sample)
-            _set_handler_level(self._number, self._plan.lowest)
+            modules = dict(self._levels.modules)
+            common = self._levels.common
 
-            if self._interceptor is not None:
-                logging.getLogger().setLevel(self._plan.lowest)
+            if module is None:
+                common = common if number is None else number
+            elif number is None:
+                modules.pop(module, None)
+            else:
+                modules[module] = number
+
+            self._levels = Levels(common, modules)
+            set_threshold(self._number, self._levels.threshold())
+            self._intercept()
 
     def flush(self, timeout: float = 5.0) -> bool:
         """
@@ -256,7 +300,7 @@ class LoggerHandle:
         Args:
             count: How many at most; never more than the ``ring`` of `register_logger`.
         """
-        return list(self._ring)[-count:] if count > 0 else []
+        return self._recent.latest(count)
 
     def close(self) -> None:
         """Stop logging: drain and close the file, give standard logging its handlers back."""
@@ -264,12 +308,15 @@ class LoggerHandle:
 
         with self._lock:
             if self._closed:
+                # Perhaps by a thread that was cut off in the middle: a sink may be stopped again.
+                if self._sink is not None:
+                    self._sink.stop()
+
                 return
 
             self._closed = True
 
-        if self._interceptor is not None:
-            self._interceptor.unregister()
+        self.release_standard_logging()
 
         if self._number is not None:
             with suppress(ValueError):  # somebody has removed all handlers
@@ -281,87 +328,65 @@ class LoggerHandle:
         if _current is self:
             _current = None
 
-    def _add(self) -> int:
-        plan = self._plan
-        return logger.add(
-            self._emit,
-            level=plan.lowest,
-            format="",  # rendered here, once for all outputs; loguru appends the exception
-            filter=self._passes if plan.levels or plan.sample else None,
-            backtrace=self._debug,
-            diagnose=self._debug,
-            colorize=False,
-        )
-
-    def _passes(self, record: Any) -> bool:
-        name = record["name"] or ""
+    def _log(self, record: Any) -> bool:
+        """Log a record if it passes the levels and the samples; return False: loguru has no part in it."""
         number: int = record["level"].no
-        level: int | None = _of(self._plan.levels, name)
+        name: str | None = record["name"]
 
-        if number < (self._plan.level if level is None else level):
+        if number < self._levels.of(name) or (self._sample and not self._is_sampled(name or "", number)):
             return False
 
-        share: float | None = _of(self._plan.sample, name)
+        assert self._traces is not None  # noqa: S101 - for type checkers; set before anything is logged
+        trace = "" if record["exception"] is None and "trace" not in record else self._traces.format(record)
+        line, rendered = "", None
+        self._messages += 1
 
-        if share is None or number >= 40:
+        for output in self._outputs:
+            if number < output.level:
+                continue
+
+            if output.render is not rendered:
+                rendered = output.render
+                line = rendered(record, trace)
+
+                if output is self._outputs[0]:
+                    self._recent.add(line)
+
+            try:
+                output.write(line, record)
+            except Exception as error:  # noqa: BLE001 - the other outputs must have the line all the same
+                self._failed(error)
+
+        return False
+
+    def _is_sampled(self, name: str, number: int) -> bool:
+        share: float | None = of_name(self._sample, name)
+
+        if share is None or number >= URGENT:
             return True
 
         # Every 1/share-th message: exact, and without randomness.
-        count = self._counts.get(name, 0) + 1
-        self._counts[name] = count
+        with self._lock:
+            count = self._counts.get(name, 0) + 1
+            self._counts[name] = count
+
         return int(count * share) > int((count - 1) * share)
 
-    def _emit(self, message: Any) -> None:
-        record = message.record
-        exception = message[1:]  # behind the line end of the empty format
-        line = self._render(record, exception)
-        self._messages += 1
-        self._ring.append(line)
+    def _failed(self, error: Exception) -> None:
+        """Count an output that raised, and report the first time and then each 1,000th."""
+        self._failures += 1
 
-        for output in self._outputs:
-            output(line, record)
-
-        if self._console is not None and sys.stderr is not None:
-            sys.stderr.write(line if self._console is self._render else self._console(record, exception))
+        if self._failures % 1000 == 1:
+            complain(f"an output of register_logger raised {describe(error, with_type=True)}")
 
     def statistics(self) -> LoggerStatistics:
         """Return a snapshot."""
-        number = self._plan.level
-        names = {
-            5: "TRACE",
-            10: "DEBUG",
-            20: "INFO",
-            25: "SUCCESS",
-            30: "WARNING",
-            40: "ERROR",
-            50: "CRITICAL",
-        }
-        file = self._sink.statistics() if self._sink is not None else None
-        return LoggerStatistics(names.get(number, str(number)), self._messages, file)
-
-
-def _of(table: Mapping[str, Any], name: str) -> Any:
-    """Return the entry of a dotted name or of its nearest parent, or None."""
-    while name:
-        if name in table:
-            return table[name]
-
-        name = name.rpartition(".")[0]
-
-    return None
-
-
-def _set_handler_level(number: int, level: int) -> None:
-    """
-    Change the level of a handler of loguru in place.
-
-    loguru's own way is to remove the handler and add another one. A thread in the middle of a
-    message knows only one of the two, so that messages would be lost or doubled. The attributes
-    are private to loguru; a test watches over them, and the range of its versions is closed.
-    """
-    core: Any = logger._core  # type: ignore[attr-defined]  # noqa: SLF001 - see above
-
-    with core.lock:
-        if number in core.handlers:
-            core.handlers[number]._levelno = level  # noqa: SLF001 - see above
-            core.min_level = min(handler.levelno for handler in core.handlers.values())
+        formatters = {id(one.render): one.render for one in self._outputs}.values()
+        return LoggerStatistics(
+            level=level_name(self._levels.common),
+            messages=self._messages,
+            file=None if self._sink is None else self._sink.statistics(),
+            levels={name: level_name(number) for name, number in self._levels.modules.items()},
+            repaired=sum(getattr(one, "repaired", 0) for one in formatters),
+            failures=self._failures,
+        )

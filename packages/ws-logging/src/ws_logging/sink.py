@@ -348,7 +348,7 @@ class QueuedFileSink:
     def _give_up(self, count: int) -> None:
         if count:
             reason = self._last_error or "the disk did not answer in time"
-            _complain(f"{count} log lines could not be written to {self._file.path}: {reason}")
+            complain(f"{count} log lines could not be written to {self._file.path}: {reason}")
 
     # The writer -----------------------------------------------------------------------------
 
@@ -466,7 +466,7 @@ class QueuedFileSink:
         if now - self._complained_at >= COMPLAIN_EVERY:
             self._complained_at = now
             waiting = self._lines.waiting
-            _complain(f"trouble with the log file {self._file.path}: {error}; {waiting} lines wait in memory")
+            complain(f"trouble with the log file {self._file.path}: {error}; {waiting} lines wait in memory")
 
     # Life -----------------------------------------------------------------------------------
 
@@ -586,7 +586,7 @@ def _plain_notice(count: int) -> str:
     return f"{count} log messages were dropped\n"
 
 
-def _complain(text: str) -> None:
+def complain(text: str) -> None:
     """Tell people on stderr; logging itself is what has failed."""
     # No stderr, or a closed one, or a signal handler that has interrupted a print.
     with suppress(OSError, ValueError, AttributeError, RuntimeError):

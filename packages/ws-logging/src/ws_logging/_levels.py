@@ -1,0 +1,117 @@
+"""Which levels are logged: one for all modules, and others for some of them and what is below them.
+
+A level of some module may be lower than that of all others. Then loguru would do all of its work
+for the messages that only that module logs, whoever sends them: it compares a message's level with
+the lowest one that any handler wants, before it does anything else. `LevelByModule` is a number that
+answers this very comparison by the module of the caller.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from loguru import logger
+
+__all__ = ("LevelByModule", "Levels", "of_name")
+
+# Any below: frames and options of loguru.
+
+_core: Any = logger._core  # type: ignore[attr-defined]  # noqa: SLF001 - see `LevelByModule`
+_LOG: Final = type(logger)._log.__code__  # type: ignore[attr-defined]  # noqa: SLF001 - see `LevelByModule`
+_FORWARDER: Final = "ws_logging.intercept"  # logs for modules that are not those of its frames
+
+
+class Levels:
+    """
+    Levels by module.
+
+    Args:
+        common: The lowest level of all modules that are not named.
+        modules: Other lowest levels by module; they hold for what is below the module as well.
+    """
+
+    __slots__ = ("_known", "common", "lowest", "modules")
+
+    def __init__(self, common: int, modules: Mapping[str, int]) -> None:
+        self.common = common
+        self.modules = dict(modules)
+        self.lowest = min([common, *self.modules.values()])
+        self._known: dict[str, int] = {}
+
+    def of(self, name: str | None) -> int:
+        """Return the lowest level of a module."""
+        if not self.modules or name is None:
+            return self.common
+
+        level = self._known.get(name)
+
+        if level is None:
+            found = of_name(self.modules, name)
+            level = self._known[name] = self.common if found is None else found
+
+        return level
+
+    def threshold(self) -> int:
+        """Return what loguru is to compare levels with."""
+        return LevelByModule(self) if self.lowest < self.common else self.lowest
+
+
+def of_name(table: Mapping[str, Any], name: str) -> Any:
+    """Return the entry of a dotted name or of its nearest parent, or None."""
+    while name:
+        if name in table:
+            return table[name]
+
+        name = name.rpartition(".")[0]
+
+    return None
+
+
+class LevelByModule(int):
+    """
+    The lowest of some levels, which compares itself as the level of the module that calls loguru.
+
+    loguru asks ``level < min_level``. This is a subclass of int, so Python asks its ``__gt__`` first. The
+    caller's frame is found as loguru finds it. All of this is private to loguru: its versions are
+    bounded, a test watches over it, and when in doubt the message takes the long way, where the exact
+    filter decides.
+    """
+
+    _levels: Levels
+
+    def __new__(cls, levels: Levels) -> LevelByModule:  # noqa: PYI034 - never subclassed
+        """Make a number that is the lowest of the levels."""
+        number = super().__new__(cls, levels.lowest)
+        number._levels = levels
+        return number
+
+    def __gt__(self, number: int) -> bool:
+        """Return whether messages of a level are not logged."""
+        levels = self._levels
+
+        if number >= levels.common or number < levels.lowest:
+            return number < levels.lowest
+
+        if len(_core.handlers) > 1 and any(
+            handler.levelno is not self and int(handler.levelno) <= number
+            for handler in _core.handlers.values()
+        ):
+            return False  # somebody else wants it, whoever sends it
+
+        frame: Any = sys._getframe(1)
+
+        if frame.f_code is not _LOG:
+            return False
+
+        method = frame.f_back  # Logger.debug(), Logger.log(), ...
+
+        try:
+            depth = method.f_locals["_Logger__self"]._options[1]
+            caller = sys._getframe(3 + depth)
+            name = caller.f_globals["__name__"]
+        except (AttributeError, IndexError, KeyError, ValueError):
+            return False
+
+        return name != _FORWARDER and number < levels.of(name)
