@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ws_core.errors import describe
 from ws_logging._escaping import escape, escape_json, has_surrogates, safe_repr, safe_str
@@ -175,6 +175,13 @@ class TextFormatter(_Formatter):
         return f"{cut(line, self._max_line)}\n{self._indented(trace) if trace else ''}"
 
 
+class _Note(NamedTuple):
+    """What a line says about itself: an attribute, and how long its parts may be."""
+
+    text: str
+    share: int
+
+
 class JsonFormatter(_Formatter):
     """
     Render JSON lines after the OpenTelemetry log data model.
@@ -207,8 +214,7 @@ class JsonFormatter(_Formatter):
         message: str,
         fields: Mapping[str, Any],
         trace: str,
-        note: str = "",
-        share: int | None = None,
+        note: _Note | None = None,
     ) -> str:
         # Written by hand rather than by json.dumps of one dictionary: three times as fast, since most
         # of a line is the same for each message of a place.
@@ -226,9 +232,9 @@ class JsonFormatter(_Formatter):
         head, scope = self._place(key, _fixed)
         line = (
             f'{{"Timestamp":"{_nanoseconds(record["time"])}",{head},"Body":{quote(message)},'
-            f'"Attributes":{{{attributes}{note}{scope}'
+            f'"Attributes":{{{attributes}{note.text if note else ""}{scope}'
             f'"process.pid":{process.id},"thread.id":{thread.id},"thread.name":{quote(str(thread.name))}'
-            f"{self._exception(record, trace, share or self._max_line)}}},"
+            f"{self._exception(record, trace, note.share if note else self._max_line)}}},"
             f'"InstrumentationScope":{{"Name":{quote(str(record["name"]))}}}{ids}{self._end}'
         )
 
@@ -263,14 +269,14 @@ class JsonFormatter(_Formatter):
             note = (
                 f'"log.cut":{quote(f"{left_out} fields are left out" if left_out else "a part is cut off")},'
             )
-            line = self._compose(record, cut(message, share), kept, cut(trace, share), note, share)
+            line = self._compose(record, cut(message, share), kept, cut(trace, share), note)
 
             if self._fits(line):
                 return line
 
             share //= 2
 
-        note = '"log.cut":"all but the message is left out",'
+        note = _Note('"log.cut":"all but the message is left out",', _SHORTEST)
         return self._compose({**record, "exception": None}, cut(message, _SHORTEST), {}, "", note)
 
     def _small(self, fields: Mapping[str, Any], share: int) -> tuple[dict[str, Any], int]:
@@ -293,12 +299,13 @@ class JsonFormatter(_Formatter):
         if self._redactor is not None:
             fields = self._redactor.fields(fields)
 
-        message = repaired(cut(self._mask(safe_str(record["message"])), self._max_line // 4))
-        trace = repaired(self._mask(cut(trace, self._max_line // 4)))
+        share = self._max_line // 4
+        message = repaired(cut(self._mask(safe_str(record["message"])), share))
+        trace = repaired(self._mask(cut(trace, share)))
         safe = {**record, "name": repaired(str(record["name"])), "exception": _plain(record["exception"])}
-        note = f'"log.repaired":{quote(repaired(_reason(error)))},'
-        kept, _ = self._small(fields, self._max_line // 4)
-        return self._compose(safe, message, kept, trace, note, self._max_line // 4)
+        kept, _ = self._small(fields, share)
+        note = _Note(f'"log.repaired":{quote(repaired(_reason(error)))},', share)
+        return self._compose(safe, message, kept, trace, note)
 
 
 _IDS: Final = {"trace_id": "TraceId", "span_id": "SpanId"}
