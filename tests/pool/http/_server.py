@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -41,7 +42,7 @@ class Site:
     async def status(self, request: web.Request) -> web.Response:
         """Answer with a status."""
         self.hits.append(request.path)
-        return web.Response(status=int(request.match_info["code"]), text="told so")
+        return web.Response(status=int(request.match_info["code"]), text="as requested")
 
     async def scripted(self, request: web.Request) -> web.Response:
         """Answer with the next response of the script."""
@@ -81,6 +82,10 @@ class Site:
             return web.Response(status=416)
 
         response = web.StreamResponse(status=status, headers={"etag": '"v1"'})
+
+        if start:
+            response.headers["content-range"] = f"bytes {start}-{len(BIG) - 1}/{len(BIG)}"
+
         response.content_length = len(BIG) - start
         await response.prepare(request)
         half = len(BIG) // 2
@@ -153,6 +158,40 @@ async def serve(unix_socket: str | None = None) -> AsyncIterator[Site]:
         await runner.cleanup()
 
 
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def serve_raw(handle: Handler) -> AsyncIterator[str]:
+    """Run a raw server, one call of the handler for each connection; wait for their end."""
+    running: set[asyncio.Task[None]] = set()
+
+    async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        running.add(task)
+
+        try:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                await handle(reader, writer)
+        finally:
+            writer.close()
+
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+            running.discard(task)
+
+    server = await asyncio.start_server(run, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+
+    async with server:
+        yield f"http://{host}:{port}"
+
+        while running:
+            await asyncio.wait(running, timeout=10)
+
+
 @asynccontextmanager
 async def serve_bytes(*answers: bytes | None) -> AsyncIterator[tuple[str, list[str]]]:
     """Answer the n-th connection's request with given bytes, and close; None closes without an answer."""
@@ -160,21 +199,13 @@ async def serve_bytes(*answers: bytes | None) -> AsyncIterator[tuple[str, list[s
     left = list(answers)
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = await reader.readuntil(b"\r\n\r\n")
-            lines.append(head.split(b"\r\n")[0].decode())
-            answer = left.pop(0) if left else None
+        head = await reader.readuntil(b"\r\n\r\n")
+        lines.append(head.split(b"\r\n")[0].decode())
+        answer = left.pop(0) if left else None
 
-            if answer is not None:
-                writer.write(answer)
-                await writer.drain()
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+        if answer is not None:
+            writer.write(answer)
+            await writer.drain()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-
-    async with server:
-        yield f"http://{host}:{port}", lines
+    async with serve_raw(handle) as url:
+        yield url, lines

@@ -27,7 +27,7 @@ class TestErrors:
         error = caught.value
         assert str(error) == f"GET {site.url}/status/404?token=*** was answered with 404 Not Found"
         assert error.status_code == 404
-        assert error.response.text == "told so"  # type: ignore[attr-defined]
+        assert error.response.text == "as requested"  # type: ignore[attr-defined]
         assert isinstance(error, HttpError)
         assert isinstance(error, WsError)
         assert HttpStatusError("x").status_code == 0

@@ -1,19 +1,16 @@
-# ruff: noqa: ASYNC240 - small files in a temporary directory
 """Files sent and files fetched."""
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import io
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
-from tests.pool.http._server import BIG, Site
+from tests.pool.http._server import Site
 from ws_pool._http.bodies import Form, is_replayable
-from ws_pool.errors import HttpConnectionError, HttpDecodeError, HttpStatusError, UsageError
+from ws_pool.errors import UsageError
 from ws_pool.http import HttpClient
 
 
@@ -94,89 +91,3 @@ class TestFiles:
 
         with pytest.raises(FileNotFoundError):
             await http.upload("/echo", tmp_path / "none")
-
-
-class TestDownload:
-    async def test_complete(self, http: HttpClient, tmp_path: Path) -> None:
-        """The file is there when it is complete, with progress on the way and nothing left beside it."""
-        seen: list[tuple[int, int | None]] = []
-        path = tmp_path / "big"
-        path.write_text("old")
-        checksum = "sha256:" + hashlib.sha256(BIG).hexdigest().upper()
-        saved = await http.download("/big", path, checksum=checksum, progress=lambda *now: seen.append(now))
-        assert saved == path
-        assert path.read_bytes() == BIG
-        assert seen[-1] == (len(BIG), len(BIG))
-        assert [entry.name for entry in tmp_path.iterdir()] == ["big"]
-
-    async def test_a_cut_leaves_nothing(self, http: HttpClient, tmp_path: Path) -> None:
-        """A broken download leaves the old file and no other."""
-        path = tmp_path / "big"
-        path.write_text("old")
-
-        with pytest.raises(HttpConnectionError):
-            await http.download("/big?cut=1", path)
-
-        assert path.read_text() == "old"
-        assert [entry.name for entry in tmp_path.iterdir()] == ["big"]
-
-    async def test_resume(self, http: HttpClient, site: Site, tmp_path: Path) -> None:
-        """A broken download goes on where it stopped, when the file is still the same."""
-        path = tmp_path / "big"
-
-        with pytest.raises(HttpConnectionError):
-            await http.download("/big?cut=1", path, resume=True)
-
-        have = (tmp_path / "big.part").stat().st_size
-        assert have > 0
-        await http.download("/big?cut=1", path, resume=True)
-        assert path.read_bytes() == BIG
-        assert site.ranges == [None, f"bytes={have}-"]
-        assert [entry.name for entry in tmp_path.iterdir()] == ["big"]
-
-    @pytest.mark.parametrize("tag", ['"v2"', 'W/"v1"', ""])
-    async def test_resume_of_another_file(self, http: HttpClient, tmp_path: Path, tag: str) -> None:
-        """When the server's file is another, or may be, it is fetched from the beginning."""
-        (tmp_path / "big.part").write_bytes(b"x" * 100)
-        (tmp_path / "big.part.etag").write_text(tag)
-        await http.download("/big", tmp_path / "big", resume=True)
-        assert (tmp_path / "big").read_bytes() == BIG
-
-    async def test_resume_beyond_the_end(self, http: HttpClient, site: Site, tmp_path: Path) -> None:
-        """A part that is too long is thrown away."""
-        (tmp_path / "big.part").write_bytes(BIG + b"more")
-        (tmp_path / "big.part.etag").write_text('"v1"')
-        await http.download("/big", tmp_path / "big", resume=True)
-        assert (tmp_path / "big").read_bytes() == BIG
-        assert len(site.ranges) == 2
-
-    async def test_checksum(self, http: HttpClient, tmp_path: Path) -> None:
-        """A wrong checksum saves nothing, also when resuming; a wrong kind is refused before."""
-        for resume in (False, True):
-            with pytest.raises(HttpDecodeError, match="not 00"):
-                await http.download("/big", tmp_path / "big", checksum="sha256:00", resume=resume)
-
-            assert not (tmp_path / "big.part").exists()
-            assert not (tmp_path / "big").exists()
-
-        with pytest.raises(UsageError, match="is not like"):
-            await http.download("/big", tmp_path / "big", checksum="crc:1")
-
-    async def test_a_missing_file(self, http: HttpClient, tmp_path: Path) -> None:
-        """An error status is not saved as a file."""
-        with pytest.raises(HttpStatusError):
-            await http.download("/status/404", tmp_path / "x")
-
-        assert list(tmp_path.iterdir()) == []
-
-    async def test_cancelled(self, http: HttpClient, site: Site, tmp_path: Path) -> None:
-        """A cancelled download leaves nothing behind."""
-        started = asyncio.Event()
-        task = asyncio.create_task(http.download("/big", tmp_path / "big", progress=lambda *_: started.set()))
-        await started.wait()
-        task.cancel()
-
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-        assert list(tmp_path.iterdir()) == []

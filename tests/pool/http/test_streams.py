@@ -37,7 +37,7 @@ class TestStreams:
             async with http.request_stream("GET", "/status/404"):
                 pytest.fail("not reached")
 
-        assert caught.value.response.text == "told so"  # type: ignore[attr-defined]
+        assert caught.value.response.text == "as requested"  # type: ignore[attr-defined]
 
         async with http.request_stream("GET", "/status/404", raise_for_status=False) as stream:
             assert stream.status_code == 404

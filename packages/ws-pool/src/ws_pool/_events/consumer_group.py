@@ -29,7 +29,7 @@ _BLOCK: Final = 1000  # milliseconds to wait for what is new
 _RAW: Final = {NEVER_DECODE: True}  # one entry that is not text must not fail the whole reply
 
 _WAITING: Final = "waiting:"
-"""The names of consumers that are no process: each holds a tag's messages until somebody listens to it."""
+"""Names of consumers without a process: each holds the messages of a tag until it has a listener."""
 
 _FORGET: Final = """\
 local forgotten = 0

@@ -137,13 +137,15 @@ class HttpClient(HttpVerbs):
         """
         Save an answer's body as a file, which appears only when it is complete.
 
-        It is written beside its final place as ``NAME.part`` and then renamed.
+        It is written beside its final place and then renamed. A connection that is lost on the way is
+        made up for within the call, as often as ``retries`` says without any progress; the download
+        goes on where it was if the server confirms that the file is still the same, by a strong ETag or
+        Last-Modified, and begins again otherwise. The timeout is that of each read, not of the whole.
 
         Args:
             url: See `request`.
             path: Where to save it; an existing file is replaced.
-            resume: Whether to keep an incomplete file, and go on from it next time if the server
-                says that it is still the same (by ETag or Last-Modified).
+            resume: Whether to keep an incomplete file as ``NAME.part``, for the next call to go on from.
             checksum: What the content must have, such as ``sha256:2cf24d…``.
             progress: Called with the bytes so far and the total, or None when that is unknown.
             **options: See `RequestOptions`.
@@ -152,11 +154,21 @@ class HttpClient(HttpVerbs):
             The path.
 
         Raises:
-            HttpDecodeError: The checksum is another; nothing is saved.
+            HttpDecodeError: The checksum is another, or there is neither a checksum nor a length that
+                would show that the file is complete; nothing is saved.
             HttpError: See `request`.
             OSError: The file cannot be written.
         """
-        return await Download(self.request_stream, url, Path(path), resume, checksum, progress, options).run()
+        return await Download(
+            self.request_stream,
+            self._url(url),
+            Path(path),
+            resume,
+            checksum,
+            progress,
+            self._transport.options,
+            options,
+        ).run()
 
     async def upload(
         self, url: str, path: str | Path, *, method: str = "PUT", **options: Unpack[RequestOptions]

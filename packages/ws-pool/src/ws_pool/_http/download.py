@@ -1,26 +1,47 @@
-"""A body saved as a file that appears only when it is complete."""
+"""A body saved as a file that appears only when it is complete, and is what the server has.
+
+A download goes on where an earlier one was cut off only if the server confirms that the file is still
+the same: a range that starts there, of the same total length, under the same strong validator
+(RFC 9110, 13.1.5 and 15.3.7). Everything else begins again from zero, or is an error.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-from collections.abc import Callable
+import random
+import re
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import IO, Protocol, TypeAlias, Unpack
+from typing import Final, NamedTuple, Protocol, TypeAlias, Unpack
+
+from aiohttp import ClientTimeout
 
 from ws_core.redaction import mask_url
+from ws_pool._http.options import HttpOptions
+from ws_pool._http.part_file import PartFile
 from ws_pool._http.request import RequestOptions
 from ws_pool._http.response import HttpStream
-from ws_pool.errors import HttpDecodeError, HttpStatusError, UsageError
+from ws_pool._http.retry import retry_delay
+from ws_pool.errors import (
+    HttpConnectionError,
+    HttpDecodeError,
+    HttpError,
+    HttpStatusError,
+    HttpTimeout,
+    UsageError,
+)
 
-__all__ = ("Download", "Progress", "StreamRequest")
+__all__ = ("Download", "Progress", "StreamRequest", "validator_of")
 
 Progress: TypeAlias = Callable[[int, int | None], object]
 
-_BUFFER = 1024 * 1024
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_WHOLE: Final = frozenset({200, 203})
 
 
 class StreamRequest(Protocol):
@@ -33,6 +54,25 @@ class StreamRequest(Protocol):
         ...
 
 
+class _Changed(Exception):  # noqa: N818 - named after the condition; it never leaves this module
+    """The answer does not continue what is here."""
+
+
+class _Cut(Exception):  # noqa: N818 - as above
+    """The body ended too early."""
+
+    def __init__(self, error: HttpError) -> None:
+        self.error = error
+
+
+class _Expected(NamedTuple):
+    """What an answer says about itself."""
+
+    start: int  # where its first byte belongs
+    end: int | None  # where it ends; None when only the end of the body will tell
+    total: int | None  # length of the whole file
+
+
 @dataclass(frozen=True, slots=True)
 class Download:
     """One download; see `HttpClient.download` for what the fields mean."""
@@ -43,6 +83,7 @@ class Download:
     resume: bool
     checksum: str | None
     progress: Progress | None
+    pool: HttpOptions
     options: RequestOptions
 
     async def run(self) -> Path:
@@ -53,102 +94,171 @@ class Download:
             message = f"checksum={self.checksum!r} is not like 'sha256:2cf24d…'"
             raise UsageError(message, checksum=self.checksum)
 
-        complete = False
+        part = await asyncio.to_thread(PartFile.open, self.path, self.url, keep=self.resume)
+        continued = part.size > 0
 
         try:
-            have, headers = _what_is_there(self._part, self._mark) if self.resume else (0, {})
+            await self._fetch_all(part)
 
-            try:
-                await self._fetch(have, headers)
-            except HttpStatusError as error:
-                if not have or error.status_code != 416:
-                    raise
+            if self.checksum is not None and (found := await part.digest(algorithm)) != expected.lower():
+                # What an earlier call left may be at fault; what came in this one is as it was sent.
+                if continued:
+                    await part.restart()
+                    await self._fetch_all(part)
+                    found = await part.digest(algorithm)
 
-                # The server has nothing beyond what is there, or another file: begin anew.
-                await self._fetch(0, {})
+                if found != expected.lower():
+                    await part.restart()
+                    message = f"{mask_url(self.url)} has the {algorithm} checksum {found}, not {expected}"
+                    raise HttpDecodeError(message, method="GET", url=mask_url(self.url))
 
-            if self.checksum is not None:
-                await self._verify(algorithm, expected.lower())
-
-            await asyncio.to_thread(os.replace, self._part, self.path)
-            complete = True
+            await part.finish(self.path)
         finally:
-            if complete or not self.resume:
-                self._part.unlink(missing_ok=True)
-                self._mark.unlink(missing_ok=True)
+            await part.close()
 
         return self.path
 
-    @property
-    def _part(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.part")
+    async def _fetch_all(self, part: PartFile) -> None:
+        """Fetch until the file is complete, through lost connections, shorter ranges and changes."""
+        retries = self.options.get("retries", self.pool.retries)
+        cuts = 0  # in a row, without a byte more than ever before
+        furthest = 0
 
-    @property
-    def _mark(self) -> Path:
-        """Where the ETag of an incomplete file is kept."""
-        return self.path.with_name(f"{self.path.name}.part.etag")
+        while True:
+            try:
+                if await self._fetch(part, retries - cuts):
+                    return
+            except _Changed:
+                # The next request asks for the whole file, so this cannot happen twice in a row.
+                await part.restart()
+            except HttpStatusError as error:
+                if not part.size or error.status_code != 416:
+                    raise
 
-    async def _fetch(self, have: int, headers: dict[str, str]) -> None:
-        """Fetch what is missing behind ``have`` bytes, or all when the server does not do parts."""
-        asked = {**(self.options.get("headers") or {}), "accept-encoding": "identity", **headers}
+                # The server has nothing beyond what is here, or another file.
+                await part.restart()
+            except _Cut as cut:
+                # A request that has brought the download forward is not a failed attempt of it. What
+                # cannot be continued is not brought forward: it begins again.
+                forward = part.size > furthest and part.validator and retries > 0
+                furthest = max(furthest, part.size)
+                cuts = 0 if forward else cuts + 1
 
-        options: RequestOptions = {**self.options, "headers": asked}
+                if cuts > retries:
+                    raise cut.error from cut.error.__cause__
+
+                if not part.validator:
+                    await part.restart()
+
+                if not forward:
+                    await asyncio.sleep(self._pause(cuts))
+
+    def _pause(self, attempt: int) -> float:
+        """Return the seconds before the next request."""
+        first, most = self.pool.retry_wait, self.pool.retry_max_wait
+        return retry_delay(attempt, first=first, most=most, asked=None, fraction=random.random()) or 0.0
+
+    async def _fetch(self, part: PartFile, retries: int) -> bool:
+        """Make one request, write what it brings, and return whether the file is complete."""
+        headers = {**(self.options.get("headers") or {}), "accept-encoding": "identity"}
+
+        if part.size:
+            headers |= {"range": f"bytes={part.size}-", "if-range": part.validator}
+
+        # A long download is not late while bytes arrive: the timeout is that of each read.
+        if not isinstance(timeout := self.options.get("timeout", self.pool.timeout), ClientTimeout):
+            timeout = ClientTimeout(total=None, sock_read=timeout, sock_connect=self.pool.connect_timeout)
+
+        options: RequestOptions = {**self.options, "headers": headers, "timeout": timeout, "retries": retries}
+        options["raise_for_status"] = True  # an error's page is not the file
 
         async with self.request("GET", self.url, **options) as stream:
-            if stream.status_code != 206:
-                have = 0
+            expected = self._judge(stream, part)
 
-            length = stream.headers.get("content-length")
-            total = None if length is None else have + int(length)
-            tag = stream.headers.get("etag") or stream.headers.get("last-modified") or ""
-            file = await asyncio.to_thread(self._part.open, "ab" if have else "wb")
+            if expected.start == 0:
+                await part.restart(validator_of(stream.headers), expected.total)
 
             try:
-                await asyncio.to_thread(self._mark.write_text, tag)
-                await self._copy(stream, file, have, total)
-            finally:
-                # Also when cancelled: a close that is begun ends, so that the file is whole so far.
-                await asyncio.shield(asyncio.to_thread(file.close))
+                await self._copy(stream, part, expected)
+            except (HttpConnectionError, HttpTimeout) as error:
+                raise _Cut(error) from error
 
-    async def _copy(self, stream: HttpStream, file: IO[bytes], done: int, total: int | None) -> None:
-        buffer = bytearray()
+        return expected.total is None or part.size == expected.total
 
+    async def _copy(self, stream: HttpStream, part: PartFile, expected: _Expected) -> None:
+        """Write a body, which must be as long as the answer says."""
         async for chunk in stream.chunks():
-            buffer += chunk
-            done += len(chunk)
+            # A body may be longer than its range says; none of that is the file's.
+            if expected.end is not None and part.size + len(chunk) > expected.end:
+                raise _Changed
 
-            if len(buffer) >= _BUFFER:
-                await asyncio.to_thread(file.write, bytes(buffer))
-                buffer.clear()
+            await part.write(chunk)
 
             if self.progress is not None:
-                self.progress(done, total)
+                self.progress(part.size, expected.total)
 
-        await asyncio.to_thread(file.write, bytes(buffer))
+        if expected.end is not None and part.size < expected.end:
+            message = f"GET {mask_url(self.url)}: the body ended {expected.end - part.size} bytes too early"
+            raise HttpConnectionError(message, method="GET", url=mask_url(self.url), sent=True)
 
-    async def _verify(self, algorithm: str, expected: str) -> None:
-        found = await asyncio.to_thread(_digest, self._part, algorithm)
+    def _judge(self, stream: HttpStream, part: PartFile) -> _Expected:
+        """Decide where an answer's bytes belong, or refuse it."""
+        status, headers = stream.status_code, stream.headers
 
-        if found != expected:
-            self._part.unlink()
-            shown = mask_url(self.url)
-            message = f"{shown} has the {algorithm} checksum {found}, not {expected}"
-            raise HttpDecodeError(message, method="GET", url=shown)
+        if status in _WHOLE:
+            return self._judge_whole(headers)
+
+        if status != 206 or not part.size:
+            # A part that nobody asked for must not be taken for the file.
+            what = "a part of the file, unasked" if status == 206 else f"status {status}, which has no file"
+            raise HttpError(f"GET {mask_url(self.url)} was answered with {what}", url=mask_url(self.url))
+
+        found = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
+
+        if found is None:
+            raise _Changed
+
+        start, last, total = map(int, found.groups())
+        length = headers.get("content-length")
+        fits = start == part.size and start <= last < total and total == (part.total or total)
+        fits = fits and (length is None or length == str(last - start + 1))
+
+        # A server that ignores If-Range sends a range of whatever file it has now.
+        if not fits or headers.get("content-encoding") or validator_of(headers) != part.validator:
+            raise _Changed
+
+        return _Expected(start, last + 1, total)
+
+    def _judge_whole(self, headers: Mapping[str, str]) -> _Expected:
+        """Decide how the end of a whole file will be known."""
+        # The length of a compressed body is not the file's; aiohttp checks that it arrives whole.
+        if headers.get("content-encoding", "identity") != "identity":
+            return _Expected(0, None, None)
+
+        if (length := headers.get("content-length")) is not None:
+            return _Expected(0, int(length), int(length))
+
+        # Without a length and without chunks the end is where the connection ends, for whatever reason.
+        if "chunked" not in headers.get("transfer-encoding", "").lower() and self.checksum is None:
+            message = f"GET {mask_url(self.url)}: the answer has no length to check: give checksum="
+            raise HttpDecodeError(message, method="GET", url=mask_url(self.url))
+
+        return _Expected(0, None, None)
 
 
-def _what_is_there(part: Path, mark: Path) -> tuple[int, dict[str, str]]:
-    """Find how much is there, and the headers that ask for the rest if it is still the same file."""
+def validator_of(headers: Mapping[str, str]) -> str:
+    """Return what identifies exactly these bytes: a strong ETag or a date long enough ago; or nothing."""
+    tag = headers.get("etag", "")
+
+    if tag:
+        return "" if tag.startswith("W/") else tag
+
+    modified = headers.get("last-modified", "")
+
     try:
-        tag, have = mark.read_text(), part.stat().st_size
-    except OSError:
-        return 0, {}
+        age = parsedate_to_datetime(headers.get("date", "")) - parsedate_to_datetime(modified)
+    except (ValueError, TypeError):
+        return ""
 
-    if not tag or tag.startswith("W/") or not have:
-        return 0, {}
-
-    return have, {"range": f"bytes={have}-", "if-range": tag}
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+    # Within one second a file may change twice under one date (RFC 9110, 8.8.2.2).
+    return modified if age >= timedelta(seconds=1) else ""

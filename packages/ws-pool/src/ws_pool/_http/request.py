@@ -28,7 +28,8 @@ class RequestOptions(TypedDict, total=False):
             text, a path, an open binary file, or a tuple (name, file, content type).
         cookies: Sent with this request.
         auth: User and password for basic authentication.
-        timeout: Seconds for each attempt, in place of the pool's; None for no bound.
+        timeout: Seconds for each attempt, in place of the pool's; None for no bound; or aiohttp's
+            `ClientTimeout`.
         retries: In place of the pool's.
         idempotent: Whether the request may be made again; by default its method decides.
         raise_for_status: In place of the pool's.
@@ -42,7 +43,7 @@ class RequestOptions(TypedDict, total=False):
     files: Files | None
     cookies: Mapping[str, str] | None
     auth: tuple[str, str] | None
-    timeout: float | None
+    timeout: float | aiohttp.ClientTimeout | None
     retries: int
     idempotent: bool
     raise_for_status: bool
@@ -63,7 +64,7 @@ def aiohttp_arguments(
         if name in _PASSED_ON:
             arguments[name] = value
         elif name == "timeout":
-            arguments[name] = aiohttp.ClientTimeout(total=value, sock_connect=connect_timeout)  # type: ignore[arg-type]
+            arguments[name] = _timeout(options["timeout"], connect_timeout)
         elif name not in _OURS:
             raise UsageError(f"{name!r} is not an option of a request", option=name)
 
@@ -79,6 +80,15 @@ def aiohttp_arguments(
         arguments["data"] = Form(fields, files)
 
     return arguments
+
+
+def _timeout(
+    value: float | aiohttp.ClientTimeout | None, connect_timeout: float | None
+) -> aiohttp.ClientTimeout:
+    if isinstance(value, aiohttp.ClientTimeout):
+        return value
+
+    return aiohttp.ClientTimeout(total=value, sock_connect=connect_timeout)
 
 
 def _basic(user: str, password: str) -> str:
