@@ -266,9 +266,8 @@ class JsonFormatter(_Formatter):
 
         while share > _SHORTEST:
             kept, left_out = self._small(fields, share)
-            note = (
-                f'"log.cut":{quote(f"{left_out} fields are left out" if left_out else "a part is cut off")},'
-            )
+            what = f"{left_out} fields are left out" if left_out else "a part is cut off"
+            note = _Note(f'"log.cut":{quote(what)},', share)
             line = self._compose(record, cut(message, share), kept, cut(trace, share), note)
 
             if self._fits(line):
