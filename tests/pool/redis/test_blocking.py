@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -34,6 +35,13 @@ async def until_blocked(pool: RedisPool, count: int) -> None:
     """Wait until so many clients wait at the server."""
     while await blocked(pool) != count:  # noqa: ASYNC110 - the server's state, which sends no events
         await asyncio.sleep(0)
+
+
+def push_and_sleep(server: RedisServer, seconds: float) -> None:
+    """Push an item, which is popped at once, and keep the server busy before it can send the reply."""
+    with socket.create_connection(server.address, timeout=seconds + 10) as connection:
+        connection.sendall(b"LPUSH queue item\r\nDEBUG SLEEP %g\r\n" % seconds)
+        assert connection.recv(100).startswith(b":1")
 
 
 class TestRouting:
@@ -414,6 +422,53 @@ class TestCancelling:
 
             server.resume()
             await until_blocked(pool, 0)
+
+    @pytest.mark.parametrize("alone", [False, True], ids=["shared", "alone"])
+    async def test_a_busy_server_loses_no_item(self, start_server: StartServer, *, alone: bool) -> None:
+        """An item that was popped for a cancelled caller while the server was busy for long is put back."""
+        server = start_server(RedisServer)
+
+        async with (
+            RedisPool(url=server.url, command_timeout=0.3, outage_timeout=0.1) as pool,
+            pool.get_client(alone=alone) as client,
+        ):
+            waiting = asyncio.ensure_future(client.blpop("queue", timeout=0))
+            await until_blocked(pool, 1)
+            pushing = asyncio.create_task(asyncio.to_thread(push_and_sleep, server, 1.5))
+            await asyncio.sleep(0.2)
+            waiting.cancel()
+            began = asyncio.get_running_loop().time()
+
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+
+            assert asyncio.get_running_loop().time() - began < 1
+            await pushing
+
+            async with asyncio.timeout(20):
+                while server.command("LRANGE", "queue", 0, -1) != ["item"]:  # noqa: ASYNC110 - until it is put back
+                    await asyncio.sleep(0.02)
+
+    async def test_a_lost_item_is_named(
+        self, start_server: StartServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """When the connection is lost before the reply, the log names the command and its keys."""
+        server = start_server(RedisServer)
+
+        async with RedisPool(url=server.url, command_timeout=0.3, outage_timeout=0.1) as pool:
+            waiting = asyncio.ensure_future(pool.redis.blpop("queue", timeout=0))
+            await until_blocked(pool, 1)
+            server.pause()
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            server.kill()
+
+            async with asyncio.timeout(20):
+                while pool.statistics().leased[0].size:  # noqa: ASYNC110 - until it has been closed
+                    await asyncio.sleep(0.02)
+
+        assert "closes the connection of a cancelled BLPOP" in caplog.text
+        assert "an item may be lost of ('queue', 0)" in caplog.text
 
 
 @pytest.mark.parametrize(

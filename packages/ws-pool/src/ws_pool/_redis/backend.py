@@ -101,13 +101,19 @@ class Backend:
         lease = await node.dedicated.acquire()
         connection = lease.connection
         state_of(connection).clean = False
-        pool = SingleConnectionPool(connection, **context.options)
+        pool = SingleConnectionPool(connection, timeout=context.command_timeout, **context.options)
         return lease, DedicatedRedis(context, connection_pool=pool, callbacks=client.response_callbacks)
 
     def release_dedicated(self, lease: Lease[AbstractConnection]) -> None:
         """Release the connection of a dedicated client."""
         assert self.node is not None  # noqa: S101 - there is a lease
         connection = lease.connection
+        state = state_of(connection)
+
+        if state.cancelling is not None and state.is_cancelling:
+            state.cancelling.add_done_callback(lambda _: self.release_dedicated(lease))
+            return
+
         self.node.pool.release(
             lease, discard=state_of(connection).session_changed or not connection.is_connected
         )

@@ -17,7 +17,7 @@ from ws_pool._redis.client.context import ClientContext
 from ws_pool._redis.commands.command import Command
 from ws_pool._redis.commands.table import Route
 from ws_pool._redis.connection.reconnecting import ReconnectingConnection
-from ws_pool._redis.dedicated.blocking import cancel_blocking
+from ws_pool._redis.dedicated.blocking import UNDO_TIMEOUT, cancel_blocking, takes_items
 from ws_pool._redis.dedicated.connection import state_of
 from ws_pool._redis.dedicated.pool import DedicatedConnections
 from ws_pool._redis.errors import ConnectionLost
@@ -27,7 +27,7 @@ __all__ = ("CANCEL_TIMEOUT", "cancel_in_background", "execute_on_dedicated", "ro
 
 _logger: Final = logging.getLogger("ws_pool.redis")
 CANCEL_TIMEOUT: Final = 0.25
-"""Seconds that a cancellation may be delayed while a blocking command is ended; that goes on afterwards."""
+"""Seconds that a cancellation is delayed while a blocking command is ended, which may then go on."""
 
 _ASKING: Final = Command(("ASKING",))
 _WAITS: Final = frozenset({"WAIT", "WAITAOF"})
@@ -53,7 +53,6 @@ async def execute_on_dedicated(  # noqa: PLR0913, PLR0917 - two call sites' whol
     """
     connection = await dedicated.get_connection()
     state = state_of(connection)
-    ending: asyncio.Task[None] | None = None
 
     try:
         if command.name in _WAITS:
@@ -69,18 +68,15 @@ async def execute_on_dedicated(  # noqa: PLR0913, PLR0917 - two call sites' whol
         raise
     except asyncio.CancelledError:
         if command.route is Route.BLOCKING and connection.is_connected:
-            ending = cancel_in_background(context, shared, connection, command)
-            ending.add_done_callback(lambda _: dedicated.release_now(connection))
-            await asyncio.wait([ending], timeout=CANCEL_TIMEOUT)
+            cancel_in_background(context, shared, connection, command)
+            await state.wait_for_cancellation(CANCEL_TIMEOUT)
 
         raise
     else:
         return reply
     finally:
         state.session_changed |= command.route is Route.SESSION
-
-        if ending is None:
-            dedicated.release_now(connection)
+        dedicated.release_now(connection)
 
 
 def cancel_in_background(
@@ -88,8 +84,8 @@ def cancel_in_background(
     shared: ReconnectingConnection,
     connection: AbstractConnection,
     command: Command,
-) -> asyncio.Task[None]:
-    """End a cancelled blocking command: at the server, and undo what it did."""
+) -> None:
+    """End a cancelled blocking command at the server, and undo what it did; in the background."""
     pack, state = context.encoder.pack, state_of(connection)
 
     async def request(args: Sequence[Any]) -> Any:
@@ -102,11 +98,18 @@ def cancel_in_background(
             if first is None:
                 raise driver.NoPermissionError("CLIENT ID is forbidden, so it cannot be unblocked")
 
-            async with asyncio.timeout(context.command_timeout):
+            # Not command_timeout: a server that is busy for longer may have popped an item already.
+            async with asyncio.timeout(UNDO_TIMEOUT):
                 state.clean = await cancel_blocking(connection, command, state.client_id, request, first)
         except (driver.RedisError, WsError, ConnectionLost, OSError, TimeoutError) as error:
             await connection.disconnect(nowait=True)
-            _logger.warning("redis pool %r closes a blocked connection: %s", context.name, error)
+            _logger.warning(
+                "redis pool %r closes the connection of a cancelled %s: %s%s",
+                context.name,
+                command.name,
+                str(error) or f"not ended within {UNDO_TIMEOUT:g} s",
+                f"; an item may be lost of {command.arguments!r}" if takes_items(command) else "",
+            )
         finally:
             state.session_changed |= not state.clean
 
@@ -114,10 +117,9 @@ def cancel_in_background(
     first = (
         asyncio.ensure_future(request(("CLIENT", "UNBLOCK", state.client_id))) if state.client_id else None
     )
-    task = context.loop.create_task(end())
+    state.cancelling = task = context.loop.create_task(end())
     context.cancelling.add(task)
     task.add_done_callback(context.cancelling.discard)
-    return task
 
 
 async def round_trip(

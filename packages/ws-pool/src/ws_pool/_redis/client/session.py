@@ -61,7 +61,9 @@ class DedicatedRedis(Redis):
             async with self._single_conn_lock:
                 state_of(self.connection).exclusive = True
 
-                if not self.connection.is_connected:
+                await state_of(self.connection).wait_for_cancellation(self._context.command_timeout)
+
+                if not self.connection.is_connected or state_of(self.connection).is_cancelling:
                     raise lost_session()
 
                 return await self._round_trip(self.connection, args, options)
@@ -95,15 +97,12 @@ class DedicatedRedis(Redis):
         except asyncio.CancelledError:
             state.clean = False
 
-            try:
-                if command.route is Route.BLOCKING and connection.is_connected and not self._queueing:
-                    await asyncio.wait(
-                        [cancel_in_background(self._context, self._context.pick(args), connection, command)],
-                        timeout=CANCEL_TIMEOUT,
-                    )
-            finally:
-                if not state.clean:
-                    await connection.disconnect(nowait=True)
+            if command.route is Route.BLOCKING and connection.is_connected and not self._queueing:
+                # It goes on in the background when the server is busy; the next command waits for it.
+                cancel_in_background(self._context, self._context.pick(args), connection, command)
+                await state.wait_for_cancellation(CANCEL_TIMEOUT)
+            else:
+                await connection.disconnect(nowait=True)
 
             raise
 

@@ -1,8 +1,8 @@
-"""Blocking commands that can be cancelled without eating what they wait for.
+"""Blocking commands that can be cancelled without losing what they wait for.
 
-Closing the socket of a cancelled BLPOP is not enough: until the server notices, the abandoned waiter
-may be given an item, and one that is on its way back is lost. So a cancelled command is ended by
-CLIENT UNBLOCK, its reply is awaited, and an item that it did take goes back to where it came from.
+Closing the socket of a cancelled BLPOP is not enough: until the server notices, it may pop an item for
+the client that is gone, and an item that is already on its way is lost. So a cancelled command is
+ended by CLIENT UNBLOCK, its reply is awaited, and an item that it took is put back where it came from.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
 from ws_pool._redis.commands.command import Command
-from ws_pool._redis.errors import ConnectionLost
+from ws_pool._redis.errors import AcquireTimeout, ConnectionLost, UnavailableError
 from ws_pool.errors import WsError
 
-__all__ = ("cancel_blocking", "undo_of")
+__all__ = ("UNDO_TIMEOUT", "cancel_blocking", "takes_items", "undo_of")
 
 _logger: Final = logging.getLogger("ws_pool.redis")
+UNDO_TIMEOUT: Final = 60.0
+"""Seconds to end a cancelled command and to put an item back, while the server is busy or away."""
 
 _MOVE_BACK: Final = """\
 local index = ARGV[2] == 'LEFT' and 0 or -1
@@ -29,7 +31,7 @@ if redis.call('LINDEX', KEYS[1], index) == ARGV[1] then
   return redis.call('LMOVE', KEYS[1], KEYS[2], ARGV[2], ARGV[3])
 end
 """
-_FIRST_PAUSE: Final = 0.002
+_PAUSES: Final = (0.002, 0.1)  # seconds before an UNBLOCK is repeated: the first time, and at most
 
 Request = Callable[[Sequence[Any]], Awaitable[Any]]
 
@@ -41,53 +43,92 @@ async def cancel_blocking(
     request: Request,
     first: Awaitable[Any],
 ) -> bool:
-    """End a blocking command and undo what it did."""
+    """
+    End a blocking command and undo what it did; ``first`` is the reply to an UNBLOCK that was sent already.
+
+    Return whether the connection may be used again: an UNBLOCK whose reply was lost may come later,
+    and would then end what another task waits for. Raise when the connection was lost.
+    """
     reading = asyncio.ensure_future(
         connection.read_response(disable_decoding=True, disconnect_on_error=False)
     )
-    pause, lost = _FIRST_PAUSE, False
-    unblocking = first
+    unblocking = asyncio.ensure_future(first)
+    pause, longest = _PAUSES
+    lost = False
 
     try:
+        # An UNBLOCK does nothing when it overtakes the command, which goes over another connection: it is
+        # repeated until the command has ended. What is read counts first, whatever became of the UNBLOCK:
+        # a server that was busy for long may have answered the command long before.
         while True:
-            try:
-                await unblocking
-            except ConnectionLost as error:  # it is asked again, over another connection
-                lost |= error.sent
+            await asyncio.wait([reading, unblocking], return_when=asyncio.FIRST_COMPLETED)
 
-            if (await asyncio.wait([reading], timeout=pause))[0]:
+            if not reading.done():
+                lost |= _was_lost(unblocking)
+                await asyncio.wait([reading], timeout=pause)
+
+            if reading.done():
                 break
 
-            unblocking = request(
-                ("CLIENT", "UNBLOCK", client_id)
-            )  # the command may have come after the last one
-            pause = min(0.1, pause * 2)
+            unblocking = asyncio.ensure_future(request(("CLIENT", "UNBLOCK", client_id)))
+            pause = min(longest, pause * 2)
 
         try:
-            reply = await reading
+            reply = reading.result()
         except ResponseError:
-            return not lost
+            pass  # UNBLOCKED, or refused: nothing was taken
+        else:
+            await _put_back(command, reply, request)
+
+        await asyncio.wait([unblocking])
+        return not (lost or _was_lost(unblocking))
     finally:
         reading.cancel()
+        unblocking.cancel()
 
+
+def takes_items(command: Command) -> bool:
+    """Return whether a blocking command takes away what it returns."""
+    return command.name in _UNDO
+
+
+def _was_lost(unblocking: asyncio.Future[Any]) -> bool:
+    """Return whether an UNBLOCK may still come; raise when no other can be sent."""
+    try:
+        unblocking.result()
+    except ConnectionLost as error:
+        return error.sent
+    except (AcquireTimeout, UnavailableError):  # not sent: the server is away, which may pass
+        return False
+
+    return False
+
+
+async def _put_back(command: Command, reply: Any, request: Request) -> None:
+    """Undo what a command did; an item that cannot be put back is logged."""
     undo = undo_of(command, reply)
 
     while undo is not None:
         try:
             await request(undo)
-        except ConnectionLost as error:
-            if not error.sent:
-                continue
-
+        except asyncio.CancelledError:
             _logger.exception(
-                "a cancelled %s has taken %r, which may not have been put back", command.name, reply
+                "a cancelled %s has taken %r, which was not put back in time", command.name, reply
             )
+            raise
+        except ConnectionLost as error:
+            if error.sent:  # putting it back twice would be as wrong as losing it
+                _logger.exception(
+                    "a cancelled %s has taken %r, which may not have been put back", command.name, reply
+                )
+                return
+        except (AcquireTimeout, UnavailableError):
+            await asyncio.sleep(_PAUSES[1])
         except (RedisError, WsError):
             _logger.exception("a cancelled %s has taken %r, which cannot be put back", command.name, reply)
-
-        break
-
-    return not lost
+            return
+        else:
+            return
 
 
 def undo_of(command: Command, reply: Any) -> tuple[Any, ...] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import ssl
 from collections.abc import Iterable, Sequence
@@ -32,6 +33,7 @@ class ConnectionState:
     session_changed = False  # it must be closed after use
     retired = False  # its pool was closed; a PubSub of redis-py would open it again, and nobody close it
     exclusive = False  # a client's session is on it, which would not survive a reconnect
+    cancelling: asyncio.Task[None] | None = None  # ends a cancelled blocking command on it
 
     def refuse_to_connect(self) -> None:
         """Raise when redis-py must not open this connection again."""
@@ -40,6 +42,16 @@ class ConnectionState:
 
         if self.exclusive:
             raise lost_session()
+
+    @property
+    def is_cancelling(self) -> bool:
+        """Whether a cancelled command still has to end before the connection may be used or released."""
+        return self.cancelling is not None and not self.cancelling.done()
+
+    async def wait_for_cancellation(self, timeout: float) -> None:  # noqa: ASYNC109 - it is not an error
+        """Wait until a cancelled command has ended, at most so many seconds."""
+        if self.cancelling is not None:
+            await asyncio.wait([self.cancelling], timeout=timeout)
 
     def note_command(self, args: Sequence[Any]) -> None:
         """Note whether a command changes the session, whoever sends it."""

@@ -96,7 +96,13 @@ class DedicatedConnections(ConnectionPool):
         self.release_now(connection)
 
     def release_now(self, connection: AbstractConnection) -> None:
-        """Release a connection; nothing happens when it was released before."""
+        """Release a connection, once a cancelled command on it has ended; nothing happens the second time."""
+        state = state_of(connection)
+
+        if state.cancelling is not None and state.is_cancelling:
+            state.cancelling.add_done_callback(lambda _: self.release_now(connection))
+            return
+
         lease = self._in_use.pop(connection, None)
 
         if lease is not None:
@@ -145,8 +151,9 @@ class DedicatedConnections(ConnectionPool):
 class SingleConnectionPool(ConnectionPool):
     """One dedicated connection as a `ConnectionPool` of redis-py: its users take turns."""
 
-    def __init__(self, connection: AbstractConnection, **options: Any) -> None:
+    def __init__(self, connection: AbstractConnection, *, timeout: float = 5.0, **options: Any) -> None:
         super().__init__(connection_class=Connection, **options)
+        self._timeout = timeout
         state_of(connection).exclusive = True
         self._connection = connection
         self._turn = asyncio.Lock()
@@ -163,7 +170,15 @@ class SingleConnectionPool(ConnectionPool):
 
         await self._turn.acquire()
 
-        if not self._connection.is_connected:
+        state = state_of(self._connection)
+
+        try:
+            await state.wait_for_cancellation(self._timeout)
+        except BaseException:
+            self._turn.release()
+            raise
+
+        if not self._connection.is_connected or state.is_cancelling:
             self._turn.release()
             raise lost_session()
 
