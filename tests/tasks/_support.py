@@ -6,6 +6,7 @@ import functools
 import inspect
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +14,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from ws_tasks import Run, Scheduler, TaskEvent, current_run
+from ws_tasks import CrontabTask, IntervalTask, Run, Scheduler, TaskEvent, current_run
 
 START = datetime.fromisoformat("2026-01-01T00:00:00+00:00").timestamp()
 
@@ -255,6 +256,39 @@ class SkewedClock:
 
     def time(self) -> float:
         return self.clock.time() + self.ahead
+
+
+class Process:
+    """A scheduler that stands for a process, with one guarded task."""
+
+    def __init__(self, server: ClaimServer, clock: Any, calls: Calls, **options: Any) -> None:
+        self.watcher = Watcher()
+        self.calls = calls
+        self.scheduler = Scheduler(clock=clock, drain_timeout=0, on_event=self.watcher.append)
+        self.guard = LeaseClaims(server)
+        self.options = {"name": "sync", "guard": self.guard, "claim_ttl": 30.0, **options}
+        self.task: IntervalTask | CrontabTask | None = None
+
+    async def start(self, stack: AsyncExitStack, interval: float = 10) -> IntervalTask:
+        """Enter the scheduler and start the task."""
+        await stack.enter_async_context(self.scheduler)
+        task = self.scheduler.add(IntervalTask(interval, self.calls, **self.options))
+        self.task = task
+        await settle()
+        return task
+
+    def die(self) -> None:
+        """Take the runs under way and the schedule along, as SIGKILL does: nothing is given back."""
+        self.guard.server = ClaimServer(VirtualClock())
+        assert self.task is not None
+
+        for instance in self.task.active:
+            instance.purpose = "adopt"  # its end has no meaning any more
+
+        for found in list(self.task.active):
+            found.cancel()
+
+        self.task.pause()
 
 
 def scheduler(clock: VirtualClock, **options: Any) -> Scheduler:  # any option of the class

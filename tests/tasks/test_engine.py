@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import pytest
 
-from tests.tasks._support import VirtualClock, Watcher, on_both_loops, settle
+from tests.tasks._support import ClaimServer, LeaseClaims, VirtualClock, Watcher, on_both_loops, settle
 from ws_core.errors import ClosedError, UsageError
 from ws_tasks import JobCancelled, LocalEngine, RunTimeout, ScheduleError, TaskDefinition, current_run, task
 
@@ -179,6 +181,159 @@ class TestJobs:
         assert engine.statistics()["gated"].succeeded == 7
 
 
+class TestJobsOfJobs:
+    @staticmethod
+    @on_both_loops
+    async def test_a_job_that_enqueues_has_room() -> None:
+        """A job that enqueues while the queue is full does not wait for itself; others wait as ever."""
+        seen: list[int] = []
+
+        @task("leaf")
+        async def leaf(number: int) -> None:
+            seen.append(number)
+
+        @task("branch")
+        async def branch() -> None:
+            for number in range(3):
+                await leaf.enqueue(number)
+
+        with anyio.fail_after(10):
+            async with LocalEngine(concurrency=1, max_queued=1) as engine:
+                await (await branch.enqueue()).result()
+                await double.enqueue(1)
+
+        assert seen == [0, 1, 2]
+        assert engine.statistics()["double"].succeeded == 1
+
+    @staticmethod
+    @on_both_loops
+    @pytest.mark.parametrize("plain", [False, True])
+    async def test_a_job_that_waits_for_another(*, plain: bool) -> None:
+        """A job that waits for the result of another one lets it run, however many levels deep."""
+
+        @task("sum")
+        async def add_up(number: int) -> int:
+            return 0 if not number else number + await (await add_up.enqueue(number - 1)).result()
+
+        @task("sum in a thread")
+        def add_up_plainly(number: int) -> int:
+            async def less() -> int:
+                return await (await add_up_plainly.enqueue(number - 1)).result()
+
+            return 0 if not number else number + anyio.from_thread.run(less)
+
+        with anyio.fail_after(20):
+            async with LocalEngine(concurrency=1, max_queued=1):
+                job = await (add_up_plainly if plain else add_up).enqueue(10)
+                assert await job.result() == 55
+
+    @staticmethod
+    @on_both_loops
+    async def test_concurrency_holds_for_those_that_work() -> None:
+        """While a job waits for another one, no more than one more runs in its place."""
+        running = most = 0
+
+        @task("leaf")
+        async def leaf() -> None:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await settle()
+            running -= 1
+
+        @task("branch")
+        async def branch() -> None:
+            jobs = [await leaf.enqueue() for _ in range(4)]
+
+            for job in jobs:
+                await job.result()
+
+        async with LocalEngine(concurrency=2) as engine:
+            await branch.enqueue()
+            await branch.enqueue()
+
+        assert most == 2
+        assert engine.statistics()["leaf"].succeeded == 8
+
+    @staticmethod
+    @on_both_loops
+    async def test_what_a_job_leaves_behind_waits() -> None:
+        """Code that a job started and that outlives it has no room beside the bound."""
+        gate = anyio.Event()
+        placed = False
+
+        @task("gated")
+        async def gated() -> None:
+            await gate.wait()
+
+        async with anyio.create_task_group() as group:
+
+            @task("parent")
+            async def parent() -> None:
+                async def later() -> None:
+                    nonlocal placed
+                    await settle()
+                    await gated.enqueue()
+                    placed = True
+
+                group.start_soon(later)
+
+            async with LocalEngine(concurrency=1, max_queued=1):
+                await (await parent.enqueue()).result()
+                await gated.enqueue()
+                await gated.enqueue()
+                await settle()
+                await settle()
+                assert not placed
+                gate.set()
+                await settle()
+                assert placed
+
+
+class TestResults:
+    @staticmethod
+    @on_both_loops
+    async def test_are_json() -> None:
+        """A result arrives as JSON makes it, and one that is not JSON is a failure that says so."""
+
+        @task("pair")
+        async def pair() -> Any:
+            return (1, {2: "two"})
+
+        @task("object")
+        async def strange() -> Any:
+            return object()
+
+        async with LocalEngine():
+            assert await (await pair.enqueue()).result() == [1, {"2": "two"}]
+
+            with pytest.raises(UsageError, match="the result of task 'object' is not JSON"):
+                await (await strange.enqueue()).result()
+
+    def test_generator_functions(self) -> None:
+        """A generator function cannot be declared as a task."""
+        with pytest.raises(ScheduleError, match="generator function"):
+
+            @task("rows")
+            def rows() -> Any:
+                yield 1
+
+    @staticmethod
+    @on_both_loops
+    async def test_exit_is_a_failure() -> None:
+        """A job that calls sys.exit() has failed; the application goes on."""
+
+        @task("exit")
+        def leave() -> None:
+            sys.exit(3)
+
+        async with LocalEngine():
+            with pytest.raises(SystemExit):
+                await (await leave.enqueue()).result()
+
+            assert await (await double.enqueue(1)).result() == 2
+
+
 class TestSchedules:
     @staticmethod
     @on_both_loops
@@ -195,10 +350,38 @@ class TestSchedules:
         async def cron() -> None:
             seen.append("cron")
 
-        async with LocalEngine([every, cron], clock=clock):
+        async with LocalEngine([every, cron], clock=clock) as engine:
             await clock.advance(61)
+            following = {name: found.next_run_time for name, found in engine.statistics().items()}
 
         assert (seen.count("every"), seen.count("cron")) == (6, 1)
+        assert [str(following[name])[14:19] for name in ("every", "cron")] == ["01:10", "02:00"]
+
+    @staticmethod
+    @on_both_loops
+    async def test_the_claim_stands_for_the_job() -> None:
+        """The claim of a scheduled job is kept until the job has ended, and goes back when it is dropped."""
+        clock = VirtualClock()
+        server = ClaimServer(clock)
+        gate = anyio.Event()
+
+        @task("nightly", schedule=3600)
+        async def nightly() -> None:
+            await gate.wait()
+
+        async with LocalEngine([nightly], clock=clock, guard=LeaseClaims(server), drain_timeout=0):
+            await clock.advance(3600 + 300)
+            [(claim, end)] = server.runs.values()
+            assert claim is not None
+            assert end > clock.monotonic()
+
+        assert "give_back" in server.requests
+        gate.set()
+
+        async with LocalEngine([nightly], clock=clock, guard=LeaseClaims(server)) as engine:
+            await clock.advance(10)
+            assert engine.statistics()["nightly"].succeeded == 1
+            assert [claim for claim, _ in server.runs.values()] == [None]
 
     @staticmethod
     @on_both_loops

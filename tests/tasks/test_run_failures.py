@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import sys
 from typing import Any
 
 import anyio
@@ -102,22 +103,38 @@ class TestRunFailures:
         assert task.statistics().failed == 2
         assert task.statistics().cancelled == 0
 
-    def test_exit_is_no_failure(self) -> None:
-        """A function that ends the program does so."""
+    @staticmethod
+    @on_both_loops
+    @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+    @pytest.mark.parametrize("limit", [None, 60.0])
+    async def test_exit_ends_the_run_only(*, error: BaseException, limit: float | None) -> None:
+        """SystemExit and KeyboardInterrupt of a function end its run, in the loop and in threads."""
+        seen: list[BaseException] = []
 
-        async def main() -> None:
-            async with scheduler(VirtualClock()) as s:
-                await s.add(IntervalTask(10, functools.partial(_raise, SystemExit(3)))).run_now()
+        def plainly() -> None:
+            raise error
 
-        with pytest.raises(BaseException) as caught:
-            anyio.run(main, backend="trio")
+        async with Scheduler() as s:
+            for func in (functools.partial(_raise, error), plainly):
+                task = s.add(IntervalTask(10, func, timeout=limit, on_error=lambda e, _: seen.append(e)))
+                await task.run_now()
+                assert task.statistics().failed == 1
+                assert task.running
 
-        leaf: BaseException = caught.value
+        assert [type(e) for e in seen] == [type(error)] * 2
 
-        while isinstance(leaf, BaseExceptionGroup):
-            leaf = leaf.exceptions[0]
+    @staticmethod
+    @on_both_loops
+    async def test_exit_in_on_error(caplog: pytest.LogCaptureFixture) -> None:
+        """A handler that calls sys.exit() does not end the application either."""
 
-        assert isinstance(leaf, SystemExit)
+        def handler(error: BaseException, run: Run) -> None:
+            sys.exit(4)
+
+        async with Scheduler() as s:
+            await s.add(IntervalTask(10, functools.partial(_raise, ValueError()), on_error=handler)).run_now()
+
+        assert "on_error of task" in caplog.text
 
     @staticmethod
     @on_both_loops

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
@@ -12,6 +13,26 @@ from anyio.lowlevel import checkpoint
 from tests.tasks._support import Calls, PlainClaims, VirtualClock, on_both_loops, scheduler
 from ws_core.errors import ClosedError, NotReadyError, UsageError
 from ws_tasks import IntervalTask, NotStartedError, OnceTask, ScheduleError, TaskInterface, current_run
+
+
+def take_none() -> None:
+    """Take nothing."""
+
+
+def take_one(a: object) -> None:
+    """Take one argument."""
+
+
+def take_two(a: object, b: object = 1) -> None:
+    """Take one or two arguments."""
+
+
+def take_named(*, a: object) -> None:
+    """Take an argument by name."""
+
+
+def take_all(*args: object, **kwargs: object) -> None:
+    """Take all arguments."""
 
 
 class TestControl:
@@ -235,6 +256,68 @@ class TestControl:
 
         with pytest.raises(ScheduleError, match="when=-1"):
             OnceTask(-1, print)
+
+    def test_generator_functions(self) -> None:
+        """A generator function is refused when the task is made: its call would run nothing."""
+
+        def generate() -> Iterator[int]:
+            yield 1
+
+        async def generate_later() -> AsyncIterator[int]:
+            yield 1
+
+        class Generating:
+            def __call__(self) -> Iterator[int]:
+                yield 1
+
+            method = __call__
+
+        for func in (
+            generate,
+            generate_later,
+            functools.partial(generate),
+            Generating(),
+            Generating().method,
+            functools.partial(Generating()),
+        ):
+            with pytest.raises(ScheduleError, match="generator function"):
+                IntervalTask(10, func)
+
+    @pytest.mark.parametrize(
+        ("func", "args", "kwargs"),
+        [
+            (take_none, (1,), {}),
+            (take_one, (), {}),
+            (take_two, (1, 2, 3), {}),
+            (take_named, (), {}),
+            (take_one, (), {"b": 1}),
+            (functools.partial(take_one, 1), (2,), {}),
+            (checkpoint, (1,), {}),
+            (Calls(VirtualClock()), (1,), {}),
+        ],
+    )
+    def test_wrong_arguments(self, func: Any, args: tuple[int, ...], kwargs: dict[str, int]) -> None:
+        """Arguments that do not fit are refused when the task is made, not at each run."""
+        with pytest.raises(ScheduleError, match="the arguments do not fit the function"):
+            IntervalTask(10, func, *args, kwargs=kwargs)
+
+    def test_right_arguments(self) -> None:
+        """What fits is accepted: defaults, variable arguments, wrappers, builtins without a signature."""
+
+        def add(func: Any) -> Any:
+            @functools.wraps(func)
+            def wrapper(*args: object) -> object:
+                return func("session", *args)
+
+            return wrapper
+
+        IntervalTask(10, take_two, 1)
+        IntervalTask(10, take_all, 1, 2, kwargs={"c": 3})
+        IntervalTask(10, take_named, kwargs={"a": 3})
+        IntervalTask(10, add(take_one))
+        IntervalTask(10, print, 1)
+        IntervalTask(10, dict, {})
+        IntervalTask(10, int, "1")
 
     def test_names(self) -> None:
         """A task is named after its function, whatever kind that is."""

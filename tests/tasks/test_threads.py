@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import AsyncIterator
 from typing import Any
 
 from tests.tasks._support import Watcher, on_both_loops
@@ -78,3 +79,19 @@ class TestThreads:
                 await s.add(task).run_now()
 
         assert [repr(error) for error in seen] == ["ValueError('no')"] * 2
+
+    @staticmethod
+    @on_both_loops
+    async def test_a_generator_that_is_returned_never_runs() -> None:
+        """A plain function that returns a generator has not done its work: that is a failure."""
+        seen: list[str] = []
+
+        async def forever() -> AsyncIterator[int]:
+            yield 1
+
+        async with Scheduler() as s:
+            for func in (lambda: (number for number in range(3)), lambda: forever()):  # noqa: PLW0108
+                task = IntervalTask(100, func, on_error=lambda e, _: seen.append(str(e)))
+                await s.add(task).run_now()
+
+        assert ["which never runs" in text for text in seen] == [True, True]

@@ -25,6 +25,12 @@ EPOCH = date(1970, 1, 1).toordinal()
 _HORIZON_MONTHS = 12 * 50
 
 _FIELDS = ("second", "minute", "hour", "day-of-month", "month", "day-of-week")
+_LIMITS = {"second": (0, 59), "minute": (0, 59), "hour": (0, 23), "day-of-month": (1, 31), "month": (1, 12)}
+_LIMITS["day-of-week"] = (0, 7)
+_NAMES = {
+    "day-of-week": ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"),
+    "month": ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"),
+}
 _ALIASES = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
@@ -175,6 +181,10 @@ def parse_cron(expression: str) -> CronExpression:
     if len(fields) == 5:
         fields.insert(0, "0")
 
+    fields = [
+        ",".join(_plain_term(expression, name, term) for term in field.split(","))
+        for name, field in zip(_FIELDS, fields, strict=True)
+    ]
     cron = CronExpression(expression, fields, _parse(expression, fields))
 
     if cron.at_or_after(0) is None:
@@ -182,6 +192,46 @@ def parse_cron(expression: str) -> CronExpression:
         raise ScheduleError(message, expression=expression)
 
     return cron
+
+
+def _plain_term(expression: str, name: str, term: str) -> str:
+    """Return one term of a field as cronsim understands it in Debian's sense, or refuse it."""
+    range_, slash, step = term.partition("/")
+    first, dash, last = range_.partition("-")
+
+    if slash and range_ in {"L", "LW"}:
+        message = f"crontab {expression!r}: the {name} field {term!r} is wrong: the last day has no step"
+        raise ScheduleError(f"{message}, write {range_}", expression=expression, field=term)
+
+    if not dash:
+        return term
+
+    low, high = _number(name, first), _number(name, last)
+
+    if low is None or high is None:
+        return term  # cronsim says what is wrong
+
+    if low == high and slash and step.isdecimal() and int(step):
+        # Debian's cron: a range of one value is that value, whatever the step. For cronsim it is one
+        # value with a step, which is an extension: N/S means "from N to the end, each S".
+        return first
+
+    if high < low:
+        message = f"crontab {expression!r}: the {name} field {term!r} is wrong: a range goes upwards"
+        least, most = _LIMITS[name]
+        remedy = f"{first}-{most}" if last in {"0", "SUN"} else f"{first}-{most},{least}-{last}"
+        raise ScheduleError(f'{message}, write "{remedy}"', expression=expression, field=term)
+
+    return term
+
+
+def _number(name: str, text: str) -> int | None:
+    """Return the value of a number or name in a field, or None when it is neither."""
+    if text.isdecimal():
+        return int(text)
+
+    names = _NAMES.get(name, ())
+    return names.index(text) + (name == "month") if text in names else None
 
 
 def _parse(expression: str, fields: list[str]) -> CronSim:

@@ -21,7 +21,7 @@ _SLACK = 5.0  # seconds by which the run of another process may be late
 
 
 async def execute_guarded(host: RunHost, instance: Instance) -> None:
-    """Make a run if the guard allows it, and tell the guard what became of it."""
+    """Make a run if the guard allows it, and report to the guard how it ended."""
     guard = instance.task.options.guard
     assert guard is not None  # noqa: S101 - the runner has looked
 
@@ -237,7 +237,7 @@ async def _abandon(host: RunHost, instance: Instance, claim: RunClaim) -> None:
 
 
 async def _settle(host: RunHost, instance: Instance, call: Callable[[], Awaitable[bool]]) -> bool | None:
-    """Tell the guard how a run ended, again and again within the claim's time; None without an answer."""
+    """Report to the guard how a run ended, until the claim's time is over; None without an answer."""
     options = instance.task.options
     deadline = host.clock.monotonic() + options.claim_ttl
     failures = 0

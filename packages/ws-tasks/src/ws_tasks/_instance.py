@@ -174,7 +174,7 @@ class Instance:
         self.purpose: Purpose = purpose
         self.repeat: int = repeat
         self.claiming: bool = task.options.guard is not None  # the guard has not answered yet
-        self.settling: bool = False  # the function has returned, and the guard is being told so
+        self.settling: bool = False  # the function has returned, and that is being reported to the guard
         self.superseded: bool = False  # a newer run has cancelled this one
         self.fence: int | None = None
         self.attempt: int = 1
@@ -209,6 +209,10 @@ class Instance:
     def call(self) -> Any:  # whatever the function returns
         """Call the function."""
         return self.task.func(*self.task.args, **self.task.kwargs)
+
+    def accept(self, value: object) -> None:
+        """Take what the function returned."""
+        self.value = value
 
     def finish(self) -> None:
         """Mark the run as ended and wake those that wait for it."""

@@ -23,7 +23,7 @@ logger = logging.getLogger("ws_tasks")
 
 
 async def execute(host: RunHost, instance: Instance) -> None:
-    """Make all attempts of a run; only cancellation, exit and interrupt leave this function."""
+    """Make all attempts of a run; only cancellation leaves this function."""
     task = instance.task
     options = task.options
     counters = task.counters
@@ -56,11 +56,11 @@ async def _attempt(host: RunHost, instance: Instance) -> BaseException | None:
 
     try:
         if not task.is_async:
-            instance.value = await _call_in_thread(host, instance)
+            instance.accept(await _call_in_thread(host, instance))
         elif task.options.timeout is None:
-            instance.value = await instance.call()
+            instance.accept(await instance.call())
         else:
-            instance.value = await _call_in_time(instance, task.options.timeout)
+            instance.accept(await _call_in_time(instance, task.options.timeout))
     except anyio.get_cancelled_exc_class():
         if instance.cancel_called or _cancelled_from_outside():
             raise
@@ -68,9 +68,11 @@ async def _attempt(host: RunHost, instance: Instance) -> BaseException | None:
         # The function let a CancelledError out that nobody asked for, such as that of a future
         # it waited for. For asyncio the run would just vanish; it is a failure like any other.
         return RuntimeError("the function raised a cancellation that nobody asked for")
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # noqa: BLE001 - the boundary: a task never dies silently
+    except GeneratorExit:
+        raise  # the loop is gone, and so is this run
+    except BaseException as error:  # noqa: BLE001 - the boundary, see below
+        # SystemExit and KeyboardInterrupt included: a function that calls sys.exit() has ended its
+        # run, not the application that other tasks and requests live in.
         return error
 
     return None
@@ -103,6 +105,9 @@ async def _call_in_thread(host: RunHost, instance: Instance) -> object:
     else:
         [value] = await _watch(host, instance, timeout, call)
 
+    if inspect.isgenerator(value) or inspect.isasyncgen(value):
+        raise TypeError(f"the function returned {value!r}, which never runs: loop over it in the function")
+
     # A plain function, such as a lambda, may have made a coroutine.
     return await value if inspect.isawaitable(value) else value
 
@@ -113,7 +118,7 @@ async def _watch(
     """Call in a thread, and announce when it takes too long."""
     overdue = False
     result: list[object] = []
-    failure: Exception | None = None
+    failure: BaseException | None = None
 
     async def announce() -> None:
         nonlocal overdue
@@ -128,7 +133,9 @@ async def _watch(
 
         try:
             result = await anyio.to_thread.run_sync(call, limiter=host.limiter, abandon_on_cancel=True)
-        except Exception as error:  # noqa: BLE001 - kept out of the group, raised below
+        except (anyio.get_cancelled_exc_class(), GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - kept out of the group, raised below
             failure = error
 
         group.cancel_scope.cancel()
@@ -185,6 +192,8 @@ async def report(host: RunHost, instance: Instance, failure: BaseException) -> N
 
         if inspect.isawaitable(answer):
             await answer
-    except Exception:
+    except (anyio.get_cancelled_exc_class(), GeneratorExit):
+        raise
+    except BaseException:
         logger.exception("on_error of task %r failed", task.name)
         logger.error("run %s failed", run.id, exc_info=failure)  # noqa: TRY400 - the run's own error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Mapping
@@ -14,6 +13,7 @@ from ws_core.errors import UsageError
 from ws_tasks._clock import Clock
 from ws_tasks._instance import Counters, Instance, State
 from ws_tasks._options import Options, TaskOptions, make_options
+from ws_tasks._validation import check_arguments, check_function, unwrap_partial
 from ws_tasks.errors import NotStartedError, ScheduleError
 from ws_tasks.interface import TaskInterface, TaskStatistics
 from ws_tasks.scheduler import Scheduler, current_scheduler
@@ -52,15 +52,14 @@ class ScheduledTask(TaskInterface):
         args: tuple[object, ...],
         options: TaskOptions,
     ) -> None:
-        if not callable(func):
-            raise ScheduleError(f"a task needs a function to call, not {func!r}", func=func)
-
+        check_function(func, options.get("name") or repr(func))
         self.func: Callable[..., Any] = func  # any function: its result is not used
         self.args: tuple[object, ...] = args
         kwargs = options.get("kwargs")
         self.kwargs: dict[str, object] | Mapping[str, object] = dict(kwargs) if kwargs else _NO_KWARGS
         self.is_async: bool = _is_async(func)
         self._name = options.get("name")
+        self._check_arguments()
         self.tag: str = options.get("tag", "default")
         self.options: Options = make_options(options)
 
@@ -117,16 +116,7 @@ class ScheduledTask(TaskInterface):
         return datetime.fromtimestamp(self.scheduler.timer.timestamp(self.trigger, self.nominal), UTC)
 
     def start(self, scheduler: Scheduler | None = None) -> None:
-        """
-        Begin to make runs. Call it from a coroutine.
-
-        Args:
-            scheduler: The one that makes them; by default the running loop's scheduler.
-
-        Raises:
-            UsageError: The task runs already, no event loop is running, or the scheduler belongs
-                to another loop or is closed.
-        """
+        """Begin to make runs, in a scheduler or in that of the running loop."""
         if self.state != "new" and self.running:
             raise UsageError(f"task {self.name!r} was started already: stop() it first", task=self.name)
 
@@ -138,19 +128,7 @@ class ScheduledTask(TaskInterface):
         scheduler.register(self, self._first(self.trigger, scheduler.timer.now(self.trigger)))
 
     def stop(self, *, cancel: bool = False) -> Awaitable[None]:
-        """
-        Make no more runs. Those under way go on; await the result to wait for their end.
-
-        Args:
-            cancel: Whether to cancel the runs under way.
-
-        Returns:
-            What can be awaited, once or often or not at all.
-
-        Raises:
-            NotStartedError: The task was never started.
-            UsageError: The task belongs to another event loop.
-        """
+        """Make no more runs; await the result to wait for those under way, which ``cancel`` cancels."""
         scheduler = self._started("stop")
 
         if self.state != "stopped":
@@ -188,16 +166,7 @@ class ScheduledTask(TaskInterface):
             scheduler.timer.schedule(self, self.nominal if following is None else following)
 
     def run_now(self) -> Awaitable[None]:
-        """
-        Make a run beside the schedule, under the same rules for overlap.
-
-        Returns:
-            What can be awaited to wait for the run's end. An error in the run does not come out
-            here: it goes where all errors of the task go.
-
-        Raises:
-            NotStartedError: The task was never started, or was stopped.
-        """
+        """Make a run beside the schedule, under the same rules for overlap; await it for its end."""
         scheduler = self._started("run")
 
         if self.state == "stopped":
@@ -231,6 +200,9 @@ class ScheduledTask(TaskInterface):
     def _watches(self) -> bool:
         """Whether another process has claimed a run that this one would take over."""
         return self.scheduler is not None and self.scheduler.runs.watches(self)
+
+    def _check_arguments(self) -> None:
+        check_arguments(self.func, self.args, self.kwargs, self.name)
 
     def _make_trigger(self, clock: Clock) -> Trigger:
         raise NotImplementedError
@@ -267,17 +239,13 @@ def _is_async(func: Callable[..., object]) -> bool:
     if type(func) is FunctionType:
         return bool(func.__code__.co_flags & inspect.CO_COROUTINE) or inspect.iscoroutinefunction(func)
 
-    while isinstance(func, functools.partial):
-        func = func.func
-
+    func = unwrap_partial(func)
     return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(
         getattr(type(func), "__call__", None)  # noqa: B004 - the method itself is looked at
     )
 
 
 def _name_of(func: Callable[..., object]) -> str:
-    while isinstance(func, functools.partial):
-        func = func.func
-
+    func = unwrap_partial(func)
     module = getattr(func, "__module__", type(func).__module__)
     return f"{module}.{getattr(func, '__qualname__', type(func).__qualname__)}"

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
+import anyio
 from anyio.lowlevel import RunVar
 
 from ws_core.errors import UsageError
 from ws_tasks._clock import Clock
+from ws_tasks._instance import current_instance
 from ws_tasks._jobs import JobQueue, JobTask, LocalJob
 from ws_tasks._options import TaskOptions
-from ws_tasks._validation import check_seconds, check_whole
+from ws_tasks._validation import check_function, check_seconds, check_whole
 from ws_tasks.errors import ScheduleError
 from ws_tasks.interface import Guard, TaskEvent
 from ws_tasks.scheduler import Scheduler
@@ -31,6 +33,7 @@ from ws_tasks.triggers import CronTrigger
 __all__ = ("Declaration", "Engine", "Job", "LocalEngine", "TaskDefinition", "task")
 
 _SCHEDULE = "schedule"
+_MANY = 1_000_000
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -132,7 +135,7 @@ class TaskDefinition(Generic[P, T]):
         """
         Hand a call to the running loop's engine.
 
-        Waits for room when the engine's queue is full.
+        Waits for room when the engine's queue is full, unless a job is the caller.
 
         Raises:
             TypeError: The arguments do not fit the function.
@@ -233,8 +236,7 @@ def task(  # noqa: PLR0913 - all but the name are optional and by name
         check_seconds("schedule", schedule)
 
     def declare(func: Callable[P, Any]) -> TaskDefinition[P, Any]:
-        if not callable(func):
-            raise ScheduleError(f"a task needs a function to call, not {func!r}", func=func)
+        check_function(func, name)
 
         if schedule is not None:
             try:
@@ -256,15 +258,20 @@ class LocalEngine:
     """
     Runs jobs in this process, so many at once; the others wait in a queue.
 
+    Results are JSON like arguments, as when another process had made them. A job may enqueue others,
+    which have room beside the bound, and may wait for their results, which lets another job run in
+    its place: neither waits for itself.
+
     Leaving the block stops taking jobs, waits up to ``drain_timeout`` for those that are queued
     and running, then cancels them.
 
     Args:
         tasks: The tasks whose schedules are to be followed; others may be enqueued too.
         concurrency: How many jobs run at once.
-        max_queued: How many may wait; ``enqueue`` then waits for room.
+        max_queued: How many may wait; ``enqueue`` then waits for room, but for jobs that enqueue.
         drain_timeout: Seconds to wait for jobs at the end.
-        guard: Decides which of several processes makes a scheduled run; see `Guard`.
+        guard: Decides which of several processes makes a scheduled run; see `Guard`. The claim is
+            kept while the job is queued and runs.
         on_event: Called with each `TaskEvent`.
         clock: The time; only tests need another.
 
@@ -275,14 +282,14 @@ class LocalEngine:
         ```python
         from ws_tasks import LocalEngine, task
 
-        @task("greet")
-        async def greet(name: str) -> str:
-            return f"hello {name}"
+        @task("price")
+        async def price(item: str) -> str:
+            return f"{item}: 5"
 
         async with LocalEngine(concurrency=4) as engine:
-            jobs = [await greet.enqueue(name) for name in ("you", "me")]
-            assert [await job.result() for job in jobs] == ["hello you", "hello me"]
-            assert engine.statistics()["greet"].succeeded == 2
+            jobs = [await price.enqueue(item) for item in ("tea", "rice")]
+            assert [await job.result() for job in jobs] == ["tea: 5", "rice: 5"]
+            assert engine.statistics()["price"].succeeded == 2
         ```
     """
 
@@ -324,20 +331,21 @@ class LocalEngine:
             self._scheduler.add(job_task)
 
             if definition.declaration.schedule is not None:
-                self._follow(definition)
+                self._follow(definition, job_task)
 
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        current_engine.set(None)
         self._scheduler.stop(_SCHEDULE)
         self._queue.refuse_more()
 
         try:
+            # Open for the jobs that run: what they enqueue is drained like them.
             await self._queue.drain(self._drain_timeout)
         finally:
+            current_engine.set(None)
             await self._scheduler.close(0.0)
             await self._scheduler.__aexit__(kind, error, trace)
 
@@ -357,17 +365,21 @@ class LocalEngine:
         Raises:
             ClosedError: The engine is closing.
         """
-        self._scheduler.check_loop()
-
-        await self._queue.wait_for_room(definition.name)
-        self._bind(definition)
-        job = LocalJob(self._known[definition.name][1], args, kwargs, self._queue.ended)
-        self._queue.add(job)
-        return job
+        return await self._submit(definition, args, kwargs)
 
     def statistics(self) -> dict[str, Any]:
-        """Return the `TaskStatistics` of each task's jobs."""
+        """Return the `TaskStatistics` of each task's jobs, with the next time of its schedule."""
         return {name: job_task.statistics() for name, (_, job_task) in self._known.items()}
+
+    async def _submit(
+        self, definition: TaskDefinition[Any, Any], args: list[Any], kwargs: dict[str, Any]
+    ) -> LocalJob:
+        self._scheduler.check_loop()
+        await self._queue.wait_for_room(definition.name)
+        self._bind(definition)
+        job = LocalJob(self._known[definition.name][1], args, kwargs, self._queue)
+        self._queue.add(job)
+        return job
 
     def _bind(self, definition: TaskDefinition[Any, Any]) -> None:
         self.check(definition)
@@ -386,21 +398,34 @@ class LocalEngine:
             if current_engine.get(None) is self:
                 self._scheduler.add(job_task)
 
-    def _follow(self, definition: TaskDefinition[Any, Any]) -> None:
+    def _follow(self, definition: TaskDefinition[Any, Any], job_task: JobTask) -> None:
         """Enqueue a task whenever its schedule says so."""
+        guarded = self._guard is not None
 
         async def due() -> None:
-            await self.submit(definition, [], {})
+            job = await self._submit(definition, [], {})
+
+            if guarded:
+                # The claim stands for the job, not for its place in a queue that dies with the process.
+                await job.wait()
+
+                if job.cancelled:
+                    # The engine closes before the job has been made: that ends this run too, whose
+                    # claim then goes back.
+                    current_instance.get().cancel()
+                    await anyio.sleep_forever()
 
         options: TaskOptions = {
             "name": f"schedule of {definition.name}",
             "tag": _SCHEDULE,
             "guard": self._guard,
+            "max_instances": _MANY if guarded else 1,  # the jobs are bounded, the waiting for them is not
         }
+        schedule = definition.declaration.schedule
 
-        if isinstance(definition.declaration.schedule, str):
-            self._scheduler.add(
-                CrontabTask(definition.declaration.schedule, due, tz=definition.declaration.tz, **options)
-            )
+        if isinstance(schedule, str):
+            job_task.schedule = CrontabTask(schedule, due, tz=definition.declaration.tz, **options)
         else:
-            self._scheduler.add(IntervalTask(cast("float", definition.declaration.schedule), due, **options))
+            job_task.schedule = IntervalTask(cast("float", schedule), due, **options)
+
+        self._scheduler.add(job_task.schedule)

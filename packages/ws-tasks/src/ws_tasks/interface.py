@@ -216,11 +216,28 @@ class TaskInterface(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Begin to make runs."""
+        """
+        Begin to make runs. Call it from a coroutine.
+
+        Interval, crontab and one-shot tasks take the scheduler that makes them as an argument; by
+        default it is that of the running loop.
+
+        Raises:
+            UsageError: The task runs already, no event loop is running, or the scheduler belongs to
+                another loop, is closed, or has a guarded task of this name.
+        """
 
     @abstractmethod
     def stop(self) -> Awaitable[None]:
-        """Make no more runs; await the result to wait for those under way."""
+        """
+        Make no more runs. Those under way go on; await the result, or not, to wait for their end.
+
+        Interval, crontab and one-shot tasks take ``cancel=True`` to cancel the runs under way.
+
+        Raises:
+            NotStartedError: The task was never started.
+            UsageError: The task belongs to another event loop.
+        """
 
     @abstractmethod
     def pause(self) -> None:
@@ -232,7 +249,15 @@ class TaskInterface(ABC):
 
     @abstractmethod
     def run_now(self) -> Awaitable[None]:
-        """Make a run beside the schedule; await the result to wait for its end."""
+        """
+        Make a run beside the schedule, under the same rules for overlap.
+
+        Await the result, or not, to wait for the run's end. An error in the run is not raised there:
+        it goes where all errors of the task go.
+
+        Raises:
+            NotStartedError: The task was never started, or was stopped.
+        """
 
     @abstractmethod
     def statistics(self) -> TaskStatistics:
