@@ -54,6 +54,15 @@ class TaskBinding(dict["asyncio.Task[object] | None", T]):
         self[task] = value
         return task
 
+    def drop_ended(self) -> None:
+        """
+        Forget what is bound to tasks that have ended: their blocks were never left.
+
+        What is still in use elsewhere stays alive; anything else is collected, and warns then.
+        """
+        for task in [task for task in self if task is not None and task.done()]:
+            del self[task]
+
     def unbind(self, value: T, task: asyncio.Task[object] | None = None, outer: T | None = None) -> None:
         """
         Unbind an object; nothing happens when another one is bound.

@@ -76,7 +76,7 @@ class CommitUnknown(UnavailableError):  # noqa: N818 - named after the condition
     """
     The connection was lost while COMMIT was on its way.
 
-    The transaction may have been committed or not; only a look at the data can tell. It is
+    The transaction may have been committed or not; only the data itself shows which. It is
     never retried on its own.
     """
 

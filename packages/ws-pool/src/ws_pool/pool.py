@@ -16,7 +16,7 @@ import warnings
 from asyncio import current_task, get_running_loop
 from collections.abc import Callable
 from types import TracebackType
-from typing import Generic, Self, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar, cast
 
 from ws_core.component import Health
 from ws_core.errors import describe
@@ -29,6 +29,7 @@ from ws_pool._core.maintenance import Maintainer
 from ws_pool._core.options import Lifecycle, PoolHooks, PoolOptions, check_numbers
 from ws_pool._core.pool_state import PoolEntry, PoolState
 from ws_pool._core.statistics import PoolMetrics, PoolStatistics
+from ws_pool.context import TaskBinding
 from ws_pool.errors import AcquireTimeout, UsageError
 
 __all__ = ("Connector", "Lease", "Pool", "PoolStatistics")
@@ -60,11 +61,14 @@ class Pool(Generic[T]):
         max_idle: Seconds of idleness after which a connection above ``min_size`` is closed.
         leak_threshold: Seconds of one lease after which a warning shows where it was acquired;
             None (the default) does not record the place.
-        on_open: Called with each new connection; may be a coroutine function.
-        on_acquire: Called with each connection that is acquired.
-        on_release: Called with each connection that is released.
-        on_close: Called with each connection before it is closed. A hook that raises is logged;
-            it never loses a connection.
+        on_open: Called with each new connection. This and the other hooks may be coroutine functions,
+            which are awaited. A hook that raises an error is logged; it never loses a connection.
+        on_acquire: Called with each connection that is acquired; awaited for ``connect_timeout`` at
+            most, as a part of the acquire.
+        on_release: Called with each connection that is released; awaited in the background for
+            ``ping_timeout`` at most, before the connection is used again.
+        on_close: Called with each connection before it is closed; awaited for ``ping_timeout`` at
+            most. One that is terminated is closed meanwhile.
         is_refusal: Returns whether a connect failed because the server refuses us, as for a wrong
             password: the pauses between attempts then grow to 30 s instead of 0.5 s.
         is_lost: Returns whether a connection that is released dead was ended by the server, not by
@@ -188,6 +192,11 @@ class Pool(Generic[T]):
         return self._ping_timeout
 
     @property
+    def bindings(self) -> list[TaskBinding[Any]]:
+        """Bindings of tasks to clients that hold connections of this pool; add those of your clients."""
+        return self._maintainer.bindings
+
+    @property
     def ready(self) -> bool:
         """Whether connections can be acquired."""
         return self._maintainer.lifecycle is Lifecycle.OPEN
@@ -268,7 +277,7 @@ class Pool(Generic[T]):
                 if self._observed or (
                     len(state.leased) >= self._warn_at and now >= self._leak_detector.quiet_until
                 ):
-                    self._checkout.record_acquire(entry)
+                    await self._checkout.observe_acquire(entry)
 
                 return Lease(self, entry)
 
@@ -412,7 +421,7 @@ class Pool(Generic[T]):
         """Return a frozen snapshot of the pool."""
         return self._metrics.snapshot(self._maintainer.recovery.failure)
 
-    def _finish(self) -> list[asyncio.Task[None]]:
+    def _finish(self) -> list[asyncio.Task[Any]]:
         """Terminate what is left, count how long it was in use, and return the cancelled tasks."""
         for entry in self._state.leased:
             self._leases.record(self._now() - entry.taken_at)

@@ -28,13 +28,14 @@ class BackgroundTasks(Generic[T]):
     ``lost`` is called with the connection of a task that was cancelled before its first step.
     """
 
-    __slots__ = ("_connects", "_lost", "_tasks", "_timers", "_unstarted")
+    __slots__ = ("_connects", "_hooks", "_lost", "_tasks", "_timers", "_unstarted")
 
     def __init__(self, timers: Timers, lost: Callable[[PoolEntry[T]], None]) -> None:
         self._timers = timers
         self._lost = lost
         self._tasks: set[asyncio.Task[None]] = set()
         self._connects: set[asyncio.Task[None]] = set()  # those of them that open a connection
+        self._hooks: set[asyncio.Task[Any]] = set()
         self._unstarted: dict[PoolEntry[T], object] = {}  # connections whose task has not begun yet
 
     def __len__(self) -> int:
@@ -66,6 +67,16 @@ class BackgroundTasks(Generic[T]):
 
         task.add_done_callback(done)
 
+    def spawn_hook(self, work: Coroutine[object, object, object]) -> None:
+        """Begin a task that no connection depends on."""
+        if self._timers.loop.is_closed():
+            work.close()
+            return
+
+        task = self._timers.loop.create_task(work, context=Context())
+        self._hooks.add(task)
+        task.add_done_callback(self._hooks.discard)
+
     def started(self, entry: PoolEntry[T]) -> None:
         """Record that the task of a connection has begun, and takes care of it from now on."""
         self._unstarted.pop(entry, None)
@@ -74,9 +85,9 @@ class BackgroundTasks(Generic[T]):
         """Cancel the tasks that open a connection."""
         self._cancel(self._connects)
 
-    def cancel_all(self) -> list[asyncio.Task[None]]:
-        """Cancel all tasks and return them; they end within a few turns of the loop."""
-        tasks = list(self._tasks)
+    def cancel_all(self) -> list[asyncio.Task[Any]]:
+        """Cancel all tasks, but not those of hooks, and return both to be waited for."""
+        tasks = [*self._tasks, *self._hooks]
         self._cancel(self._tasks)
         return tasks
 

@@ -7,7 +7,9 @@ does I/O: that is left to `ws_pool._core.maintenance`.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from asyncio import get_running_loop
+from collections.abc import Awaitable
 from typing import Generic, TypeVar
 
 from ws_pool._core.leak_detector import LeakDetector
@@ -15,6 +17,7 @@ from ws_pool._core.maintenance import Maintainer
 from ws_pool._core.options import Lifecycle, PoolOptions
 from ws_pool._core.pool_state import PoolEntry, PoolState, Waiter
 from ws_pool._core.statistics import PoolMetrics
+from ws_pool.errors import AcquireTimeout
 
 __all__ = ("Checkout",)
 
@@ -27,6 +30,7 @@ class Checkout(Generic[T]):
     """Hands connections out, and takes them back, whatever state the pool and they are in."""
 
     __slots__ = (
+        "_connect_timeout",
         "_hooks",
         "_is_alive",
         "_is_clean",
@@ -34,6 +38,7 @@ class Checkout(Generic[T]):
         "_leak_detector",
         "_maintainer",
         "_metrics",
+        "_name",
         "_state",
         "observed",
     )
@@ -53,6 +58,8 @@ class Checkout(Generic[T]):
         self._is_clean = options.connector.is_clean
         self._is_lost = options.is_lost
         self._hooks = options.hooks
+        self._name = options.name
+        self._connect_timeout = options.connect_timeout
         self._state = state
         self._maintainer = maintainer
         self._metrics = metrics
@@ -104,34 +111,63 @@ class Checkout(Generic[T]):
         entry.holder = task
 
         if self.observed or entry.taken_at >= self._leak_detector.quiet_until:
-            self.record_acquire(entry)
+            await self.observe_acquire(entry)
 
         return entry
 
-    def record_acquire(self, entry: PoolEntry[T]) -> None:
+    async def observe_acquire(self, entry: PoolEntry[T]) -> None:
         """Run what observes acquires: the leak detector, the warning of a nearly exhausted pool, the hook."""
         self._leak_detector.record_acquire(entry)
-        self._hooks.call(self._hooks.on_acquire, entry.conn)
+        pending = self._hooks.call(self._hooks.on_acquire, entry.conn)
+
+        if pending is None:
+            return
+
+        good = False
+
+        try:
+            good = await self._hooks.finish(pending, self._connect_timeout)
+        finally:
+            # Cut short by a cancellation or the timeout, it may have left half an exchange behind.
+            if not good:
+                self.take_back(entry, discard=True)
+
+        if not good:
+            message = f"pool {self._name!r}: the hook on_acquire took longer than {self._connect_timeout:g} s"
+            raise AcquireTimeout(message, pool=self._name)
 
     def take_back(self, entry: PoolEntry[T], discard: bool = False, used: bool = True) -> None:  # noqa: FBT001, FBT002 - hot
         """Take a connection back and decide what becomes of it; ``used=False`` if its holder never had it."""
-        state, maintainer = self._state, self._maintainer
-        now = maintainer.timers.now()
+        state = self._state
+        pending: Awaitable[object] | None = None
 
         if used and entry in state.leased:
-            self._metrics.leases.record(now - entry.taken_at)
+            self._metrics.leases.record(self._maintainer.timers.now() - entry.taken_at)
             entry.holder = None
 
             if self.observed:
                 entry.stack = None
                 # Before the connection leaves `leased`: the hook may use the pool, which must not
                 # count this connection as free meanwhile.
-                self._hooks.call(self._hooks.on_release, entry.conn)
+                pending = self._hooks.call(self._hooks.on_release, entry.conn)
 
         try:
             state.leased.remove(entry)
-        except KeyError:
-            return  # the pool was closed meanwhile, and has terminated it
+        except KeyError:  # the pool was closed meanwhile, and has terminated it
+            if inspect.iscoroutine(pending):
+                pending.close()
+
+            return
+
+        if pending is None:
+            self._place(entry, discard=discard)
+        else:
+            self._maintainer.finish_release(entry, pending, lambda entry: self._place(entry, discard=discard))
+
+    def _place(self, entry: PoolEntry[T], *, discard: bool) -> None:
+        """Decide what becomes of a connection that was released."""
+        state, maintainer = self._state, self._maintainer
+        now = maintainer.timers.now()
 
         if discard or not self._is_alive(entry.conn):
             if self._is_lost is not None and self._is_lost(entry.conn):
@@ -139,7 +175,7 @@ class Checkout(Generic[T]):
                 maintainer.verify_all()
 
             maintainer.terminate(entry)
-        elif state.outdated(entry, now):
+        elif maintainer.lifecycle is Lifecycle.CLOSED or state.outdated(entry, now):
             maintainer.retire(entry)
         elif not self._is_clean(entry.conn):
             maintainer.reset(entry)

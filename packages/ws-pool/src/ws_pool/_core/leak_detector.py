@@ -71,14 +71,14 @@ class LeakDetector(Generic[T]):
     def holders(self, now: float, count: int = 3) -> tuple[str, ...]:
         """Return the tasks that hold connections as text, the longest first."""
         oldest = sorted(self._state.leased, key=lambda entry: entry.taken_at)[:count]
-        return tuple(
-            f"task {entry.holder.get_name() if entry.holder else '?'!r} for {now - entry.taken_at:.1f} s"
-            for entry in oldest
-        )
+        return tuple(f"task {entry.holder_name!r} for {now - entry.taken_at:.1f} s" for entry in oldest)
 
     def abandoned(self, entry: PoolEntry[T]) -> str:
         """Return the warning about a lease that was dropped without a release."""
         place = (
-            "".join(entry.stack.format()) if entry.stack else "leak_threshold= records where it was acquired"
+            f"acquired at\n{''.join(entry.stack.format())}"
+            if entry.stack
+            else "leak_threshold= records where it was acquired"
         )
-        return f"pool {self._name!r}: a connection was dropped without being released ({place})"
+        holder = f"task {entry.holder_name!r}"
+        return f"pool {self._name!r}: a connection of {holder} was dropped without being released; {place}"

@@ -8,9 +8,10 @@ connections out and takes them back, and does no I/O.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
-from collections.abc import Callable
-from typing import Generic, TypeVar, cast
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar, cast
 
 from ws_core.backoff import spread
 from ws_core.errors import describe
@@ -21,6 +22,7 @@ from ws_pool._core.options import Lifecycle, PoolOptions
 from ws_pool._core.pool_state import NextAction, PoolEntry, PoolState, Waiter
 from ws_pool._core.recovery import Recovery, unusable
 from ws_pool._core.statistics import HistogramBuilder
+from ws_pool.context import TaskBinding
 from ws_pool.errors import AcquireTimeout, UsageError
 
 __all__ = ("Maintainer",)
@@ -30,6 +32,7 @@ logger = logging.getLogger("ws_pool")
 T = TypeVar("T")
 
 _TICK = 1.0  # seconds between looks at idle and leased connections
+_COLLECT_EVERY = 60.0  # seconds between two searches for clients that were never closed
 
 
 class Maintainer(Generic[T]):
@@ -61,6 +64,8 @@ class Maintainer(Generic[T]):
         self._leak_detector = leak_detector
         self._create_times = create_times
         self._tasks: BackgroundTasks[T] = BackgroundTasks(self.timers, self.terminate)
+        self.bindings: list[TaskBinding[Any]] = []  # Any: a binding's values are none of the pool's business
+        self._collect_at = float("-inf")
         self._drained: asyncio.Future[None] | None = None
 
     def start(self, clock: Callable[[], float] | None) -> None:
@@ -142,6 +147,13 @@ class Maintainer(Generic[T]):
         self._state.resetting += 1
         self._tasks.spawn(self._reset(entry), entry)
 
+    def finish_release(
+        self, entry: PoolEntry[T], pending: Awaitable[object], done: Callable[[PoolEntry[T]], None]
+    ) -> None:
+        """Await in the background what ``on_release`` has returned, then call ``done``."""
+        self._state.resetting += 1
+        self._tasks.spawn(self._finish_release(entry, pending, done), entry)
+
     def verify(self, entry: PoolEntry[T]) -> None:
         """Ping a connection in the background, then place it where it is needed."""
         self._state.verifying += 1
@@ -154,8 +166,8 @@ class Maintainer(Generic[T]):
 
     def terminate(self, entry: PoolEntry[T], *, hook_called: bool = False) -> None:
         """Close a connection at once."""
-        if not hook_called:
-            self._hooks.call(self._hooks.on_close, entry.conn)
+        if not hook_called and (pending := self._hooks.call(self._hooks.on_close, entry.conn)) is not None:
+            self._tasks.spawn_hook(self._hooks.finish(pending, self._options.ping_timeout))
 
         self._state.totals.closed += 1
 
@@ -199,7 +211,7 @@ class Maintainer(Generic[T]):
             if names := ", ".join(self._leak_detector.holders(self.timers.now(), state.max_size)):
                 logger.warning("pool %r: closed with connections still in use, held by %s", self._name, names)
 
-    def finish(self) -> list[asyncio.Task[None]]:
+    def finish(self) -> list[asyncio.Task[Any]]:
         """Terminate what is left, and return the cancelled tasks, which end in a few turns of the loop."""
         self.lifecycle = Lifecycle.CLOSED
         state = self._state
@@ -227,7 +239,7 @@ class Maintainer(Generic[T]):
                 self._create_times.record(self.timers.now() - start)
                 entry = PoolEntry(conn, generation, self._end_of_life())
                 state.totals.opened += 1
-                await self._hooks.opened(conn)
+                await self._hooks.run(self._hooks.on_open, conn)
 
             good = True
         except Exception as error:  # noqa: BLE001 - whatever it is, the waiters get it
@@ -296,14 +308,31 @@ class Maintainer(Generic[T]):
         if good:
             self._place(entry)
 
+    async def _finish_release(
+        self, entry: PoolEntry[T], pending: Awaitable[object], done: Callable[[PoolEntry[T]], None]
+    ) -> None:
+        self._tasks.started(entry)
+        good = False
+
+        try:
+            good = await self._hooks.finish(pending, self._options.ping_timeout)
+        finally:
+            self._state.resetting -= 1
+
+            if not good:  # the hook was cut short, perhaps in the middle of an exchange
+                self.terminate(entry)
+
+        if good:
+            done(entry)
+
     async def _close(self, entry: PoolEntry[T]) -> None:
         self._tasks.started(entry)
         state = self._state
         closed = False
-        self._hooks.call(self._hooks.on_close, entry.conn)
 
         try:
             async with asyncio.timeout(self._options.ping_timeout):
+                await self._hooks.run(self._hooks.on_close, entry.conn)
                 await self._connector.close(entry.conn)
 
             closed = True
@@ -372,8 +401,28 @@ class Maintainer(Generic[T]):
 
         self._close_evictable(now)
         self._leak_detector.warn_leaks(now)
+        self._drop_ended(now)
         self.run_pending()
         self.timers.set("tick", _TICK, self._tick)
+
+    def _drop_ended(self, now: float) -> None:
+        """Find the connections of tasks that have ended inside of their blocks."""
+        leased = self._state.leased
+
+        if not self.bindings or not sum(entry.holder_ended() for entry in leased):
+            return
+
+        # Such a block can be left only by someone else who holds its client, since a lease may
+        # wander between tasks; so nothing is taken away. But the binding of the ended task must not
+        # be what keeps the client alive: a client that nobody holds is collected, and
+        # `Lease.__del__` warns and gives the connection back.
+        for binding in self.bindings:
+            binding.drop_ended()
+
+        # A pool that is nearly exhausted cannot wait until the collector comes by itself.
+        if len(leased) >= self._leak_detector.warn_at and now >= self._collect_at:
+            self._collect_at = now + _COLLECT_EVERY
+            gc.collect()
 
     def _close_evictable(self, now: float) -> None:
         for entry in self._state.evictable(now, self._options.max_idle):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Generic, TypeVar
@@ -30,7 +31,11 @@ class Lifecycle(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PoolHooks(Generic[T]):
-    """Functions called with each connection; one that raises is logged, and changes nothing."""
+    """
+    Functions called with each connection; what they return is awaited if it can be.
+
+    A hook that raises an error is logged, and changes nothing.
+    """
 
     pool: str
     on_open: Callable[[T], object] | None = None
@@ -38,26 +43,41 @@ class PoolHooks(Generic[T]):
     on_release: Callable[[T], object] | None = None
     on_close: Callable[[T], object] | None = None
 
-    def call(self, hook: Callable[[T], object] | None, conn: T) -> object:
-        """Call a hook, if there is one, and return its result."""
+    def call(self, hook: Callable[[T], object] | None, conn: T) -> Awaitable[object] | None:
+        """Call a hook, if there is one, and return what is left to be awaited."""
         if hook is None:
             return None
 
         try:
-            return hook(conn)
+            result = hook(conn)
         except Exception:
             logger.exception("pool %r: the hook %r failed", self.pool, hook)
             return None
 
-    async def opened(self, conn: T) -> None:
-        """Call ``on_open``, which may be a coroutine function."""
-        result = self.call(self.on_open, conn)
+        return result if inspect.isawaitable(result) else None
 
-        if inspect.isawaitable(result):
-            try:
-                await result
-            except Exception:
-                logger.exception("pool %r: the hook on_open failed", self.pool)
+    async def run(self, hook: Callable[[T], object] | None, conn: T) -> None:
+        """Call a hook, if there is one, and await it."""
+        if (pending := self.call(hook, conn)) is not None:
+            await self.finish(pending)
+
+    async def finish(self, pending: Awaitable[object], timeout: float | None = None) -> bool:  # noqa: ASYNC109 - None for none
+        """Await what a hook has returned; return False if it was cut short by the timeout."""
+        limit = asyncio.timeout(timeout)
+
+        try:
+            async with limit:
+                await pending
+        except Exception as error:
+            name = getattr(pending, "__qualname__", pending)
+
+            if isinstance(error, TimeoutError) and limit.expired():
+                logger.error("pool %r: the hook %s took longer than %g s", self.pool, name, timeout)  # noqa: TRY400 - its own line
+                return False
+
+            logger.exception("pool %r: the hook %s failed", self.pool, name)
+
+        return True
 
 
 @dataclass(frozen=True, slots=True)

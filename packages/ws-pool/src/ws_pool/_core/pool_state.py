@@ -1,8 +1,8 @@
 """The state of a pool: which connection is where, and what to do next. No I/O, and no clock.
 
 Every connection is in exactly one place: idle, leased, being opened, being verified (for a waiter,
-or because it is suspected to be dead), being reset or being closed. The pool asks its state for the
-next action, and does the I/O afterwards in tasks of its own. A task of a user that is cancelled can
+or because it is suspected to be dead), being reset or being closed. The pool takes the next action
+from its state, and does the I/O afterwards in tasks of its own. A task of a user that is cancelled can
 therefore lose its place in the queue, but never a connection.
 
 Invariants, which the tests assert after each step:
@@ -50,9 +50,28 @@ class PoolEntry(Generic[T]):
         self.check_at: float = expires_at  # acquired from then on, it is verified first
         self.idle_since: float = 0.0
         self.taken_at: float = 0.0
-        self.holder: asyncio.Task[object] | None = None
+        self.holder: asyncio.Task[object] | str | None = None  # a name once the task has ended
         self.stack: StackSummary | None = None
         self.warned: bool = False
+
+    @property
+    def holder_name(self) -> str:
+        """The name of the task that holds the connection, for messages."""
+        holder = self.holder
+        return "?" if holder is None else holder if isinstance(holder, str) else holder.get_name()
+
+    def holder_ended(self) -> bool:
+        """Return whether the connection is held by a task that has ended; let go of that task."""
+        holder = self.holder
+
+        if holder is None or isinstance(holder, str):
+            return holder is not None
+
+        if not holder.done():
+            return False
+
+        self.holder = holder.get_name()  # not the task: its result or traceback may hold the client
+        return True
 
 
 class Waiter(asyncio.Future[PoolEntry[T]]):

@@ -91,7 +91,9 @@ class SqlOptions:
         aliases=("cursorclass",),
         shown="`Row`",
     )
-    on_open: Hook | None = option(None, optional(function), "called with each new connection")
+    on_open: Hook | None = option(
+        None, optional(function), "called with each new connection; hooks may be coroutine functions"
+    )
     on_acquire: Hook | None = option(None, optional(function), "called with each connection that is acquired")
     on_release: Hook | None = option(None, optional(function), "called with each connection that is released")
     on_close: Hook | None = option(

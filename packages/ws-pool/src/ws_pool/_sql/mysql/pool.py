@@ -75,6 +75,9 @@ class MysqlPool(SqlPool):
         choose = self._choose if self._replicas else None
         super().__init__(SessionContext(name, self._dialect, self._pool, options, choose=choose), options)
 
+        for pool in (self._pool, *self._replicas):
+            pool.bindings.append(self.bound)
+
         if importlib.util.find_spec(server.driver) is None:
             extra = "mysql" if server.driver == "aiomysql" else "asyncmy"
             raise MissingExtraError.for_extra(where, f"ws-pool[{extra}]")

@@ -77,6 +77,9 @@ class SqlitePool(SqlPool):
         writers = None if file.in_memory else self._writers
         super().__init__(SessionContext(name, dialect, self._readers, options, writers=writers), options)
 
+        for pool in {self._readers, self._writers}:
+            pool.bindings.append(self.bound)
+
         if importlib.util.find_spec("aiosqlite") is None:
             raise MissingExtraError.for_extra(where, "ws-pool[sqlite]")
 
