@@ -1,4 +1,4 @@
-"""Addresses that a request of a stranger's may not reach."""
+"""Addresses that a request for a stranger's URL may not reach."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from aiohttp import web
 from tests.pool.http._server import Site
 from ws_pool._http.address_guard import DeniedAddress, is_public
 from ws_pool._http.errors import _denied
-from ws_pool.errors import HttpAddressDenied
+from ws_pool.errors import ConfigError, HttpAddressDenied
 from ws_pool.http import HttpPool
 
 
@@ -36,6 +36,20 @@ class TestGuard:
 
         assert site.hits == ["GET"]
 
+    async def test_a_proxy_of_the_environment(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A proxy variable does not lead around the guard: it is not used, and cannot be asked for."""
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, site.url)
+
+        async with HttpPool(deny_private=True, retries=0) as pool:
+            with pytest.raises(HttpAddressDenied):
+                await pool.client.get("http://169.254.169.254/latest/meta-data")
+
+        assert site.hits == []
+
+        with pytest.raises(ConfigError, match="trust_env"):
+            HttpPool(deny_private=True, trust_env=True)
+
     @pytest.mark.parametrize(
         ("address", "public"),
         [
@@ -55,6 +69,7 @@ class TestGuard:
             ("ff02::1", False),
             ("::ffff:169.254.169.254", False),
             ("64:ff9b::a9fe:a9fe", False),
+            ("::10.0.0.1", False),
             ("64:ff9b::5db8:d70e", True),
             ("2002:a00:1::", False),
         ],

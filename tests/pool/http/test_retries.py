@@ -16,7 +16,7 @@ from ws_pool.http import HttpClient, HttpPool
 
 class TestRetries:
     async def test_an_overloaded_server(self, http: HttpClient, site: Site, pool: HttpPool) -> None:
-        """429 and 503 are tried again, as the server asks."""
+        """429 and 503 are tried again, as the server wishes."""
         site.script = [
             lambda: web.Response(status=503, headers={"retry-after": "0"}),
             lambda: web.Response(status=429),
@@ -26,7 +26,7 @@ class TestRetries:
         assert pool.statistics().retries == 2
         assert pool.statistics().requests == 1
 
-    async def test_patience_has_an_end(self, http: HttpClient, site: Site) -> None:
+    async def test_the_last_answer_counts(self, http: HttpClient, site: Site) -> None:
         """After the last attempt the answer is what it is."""
         site.script = [lambda: web.Response(status=503)] * 9
 
@@ -35,7 +35,7 @@ class TestRetries:
 
         assert len(site.hits) == 3
 
-    async def test_a_server_that_asks_for_too_much(self, http: HttpClient, site: Site) -> None:
+    async def test_a_retry_after_that_is_too_long(self, http: HttpClient, site: Site) -> None:
         """A Retry-After beyond retry_max_wait is not waited for."""
         site.script = [lambda: web.Response(status=503, headers={"retry-after": "3600"})]
 
@@ -74,6 +74,18 @@ class TestRetries:
                 await http.get(path)
 
         assert site.hits == ["/status/500", "/status/404"]
+
+    async def test_statuses_on_request(self, site: Site) -> None:
+        """A pool chooses after which statuses it repeats."""
+        async with HttpPool(base_url=site.url, retry_wait=0, retry_statuses={500, 408}) as pool:
+            site.script = [lambda: web.Response(status=500), lambda: web.Response(status=408)]
+            assert (await pool.client.get("/scripted")).ok
+            site.script = [lambda: web.Response(status=503)]
+
+            with pytest.raises(HttpStatusError, match="503"):
+                await pool.client.get("/scripted")
+
+        assert len(site.hits) == 4
 
     async def test_streams_are_not_repeated(self, http: HttpClient, site: Site) -> None:
         """A body that is gone cannot be sent again."""

@@ -19,17 +19,7 @@ Files: TypeAlias = Mapping[str, FileValue]
 
 
 class Form:
-    """
-    A multipart form with files.
-
-    Args:
-        fields: Plain fields.
-        files: Field names to a file: bytes, text, a path, an open binary file; or a tuple of the
-            file's name, the file and optionally its content type.
-
-    Raises:
-        UsageError: A file is none of these.
-    """
+    """A multipart form: plain fields, and files as `RequestOptions` describes them."""
 
     def __init__(self, fields: Mapping[str, object] | None, files: Files) -> None:
         self._fields = {name: str(value) for name, value in (fields or {}).items()}
@@ -70,7 +60,7 @@ class Form:
 
 
 class _Unclosable(io.BufferedIOBase):
-    """A file whose closing is its owner's business."""
+    """A file that only its owner closes."""
 
     def __init__(self, file: Any) -> None:  # any binary file
         self._file = file
@@ -100,7 +90,7 @@ class _Unclosable(io.BufferedIOBase):
 
 
 def is_replayable(data: object) -> bool:
-    """Tell whether a body can be sent a second time."""
+    """Return whether a body can be sent a second time."""
     if isinstance(data, Form):
         return data.replayable
 

@@ -1,4 +1,4 @@
-"""aiohttp's exceptions as ours."""
+"""Our exceptions for those of aiohttp."""
 
 from __future__ import annotations
 
@@ -12,18 +12,7 @@ __all__ = ("map_exception",)
 
 
 def map_exception(error: Exception, method: str, url: str, *, pool: str) -> WsError:
-    """
-    Say in our words why a request failed.
-
-    Args:
-        error: What aiohttp raised.
-        method: The request's method.
-        url: The request's URL.
-        pool: The pool's name.
-
-    Returns:
-        The error to raise from the one given.
-    """
+    """Return our error for one that aiohttp raised, to be raised from it."""
     shown = mask_url(url)
     where = f"{method} {shown}"
     context = {"method": method, "url": shown, "pool": pool}
@@ -34,7 +23,7 @@ def map_exception(error: Exception, method: str, url: str, *, pool: str) -> WsEr
         return HttpTimeout(f"{where}: no {what} in time", **context, sent=connected)
 
     if isinstance(error, aiohttp.InvalidURL):
-        return UsageError(f"{where}: this is not a URL that can be asked: {error}", **context)
+        return UsageError(f"{where}: this is not a URL of a web server: {error}", **context)
 
     if isinstance(error, aiohttp.ClientConnectorError):
         if denied := _denied(error.os_error):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ws_core.redaction import mask_url
 from ws_pool._core.config import boolean, integer, number, option, optional, parse, text
+from ws_pool._http.retry import RETRY_STATUSES
 from ws_pool.errors import ConfigError
 
 __all__ = ("HttpOptions", "http_options")
@@ -44,6 +45,19 @@ def _headers(value: object, where: str) -> Mapping[str, str]:
             raise ConfigError(f"{where}.{key!r}: a header must not hold control characters", setting=where)
 
     return dict(value)
+
+
+def _statuses(value: object, where: str) -> frozenset[int]:
+    items = list(value) if isinstance(value, Collection) and not isinstance(value, str | bytes) else [value]
+
+    statuses = frozenset(item for item in items if isinstance(item, int) and 400 <= item < 600)
+
+    if len(statuses) == len(items):
+        return statuses
+
+    raise ConfigError(
+        f"{where} must be a collection of statuses from 400 to 599, not {value!r}", setting=where
+    )
 
 
 def _callable(value: object, where: str) -> object:
@@ -91,6 +105,12 @@ class HttpOptions:
     retry_max_wait: float = option(
         10.0, number(0), "seconds that bound every such wait; a longer `Retry-After` is not waited for"
     )
+    retry_statuses: frozenset[int] = option(
+        RETRY_STATUSES,
+        _statuses,
+        "statuses after which a safe request is repeated, such as also 408, 500, 502, 504",
+        shown="`{429, 503}`",
+    )
     raise_for_status: bool = option(True, boolean, "whether a status from 400 on is an error")
     max_redirects: int = option(10, integer(0), "how many redirects are followed")
     cookies: bool = option(False, boolean, "whether cookies are kept, shared by all users of the pool")
@@ -131,8 +151,11 @@ def http_options(given: Mapping[str, object], *, where: str) -> HttpOptions:
         message = f"{where}: unix_socket and proxy exclude each other: keep one"
         raise ConfigError(message, setting=f"{where}.proxy")
 
-    if options.deny_private and (options.proxy or options.unix_socket):
-        message = f"{where}.deny_private cannot see behind a proxy or a unix socket: keep one"
+    # A proxy connects on behalf of the pool, to whatever address it finds for a name.
+    if options.deny_private and (options.proxy or options.unix_socket or options.trust_env):
+        message = (
+            f"{where}.deny_private cannot see behind a proxy (proxy, trust_env) or a unix socket: keep one"
+        )
         raise ConfigError(message, setting=f"{where}.deny_private")
 
     return options

@@ -10,9 +10,10 @@ from typing import Self
 from ws_core.component import Health
 from ws_pool._http.circuit_breaker import HostBreakers
 from ws_pool._http.client import HttpClient
+from ws_pool._http.connector import make_connector
 from ws_pool._http.options import HttpOptions, http_options
 from ws_pool._http.statistics import HttpStatistics, RequestCounters
-from ws_pool._http.transport import Transport, make_connector
+from ws_pool._http.transport import Transport
 from ws_pool.errors import ClosedError, HttpError, NotReadyError, UsageError
 
 __all__ = ("HttpPool",)

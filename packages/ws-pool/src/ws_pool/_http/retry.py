@@ -1,17 +1,17 @@
-"""Whether a failed attempt is made again, and when: one pure decision."""
+"""When a failed attempt is made again: one pure decision."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 
-__all__ = ("IDEMPOTENT", "retry_after", "retry_delay")
+__all__ = ("IDEMPOTENT", "RETRY_STATUSES", "retry_after", "retry_delay")
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 """Methods that may be repeated without harm (RFC 9110, 9.2.2)."""
 
-RETRY_STATUS = frozenset({429, 503})
-"""The server asks to come back later; it has not worked on the request."""
+RETRY_STATUSES = frozenset({429, 503})
+"""The server wants the request later; it has not worked on it."""
 
 
 def retry_delay(
@@ -23,20 +23,10 @@ def retry_delay(
     fraction: float,
 ) -> float | None:
     """
-    Compute the wait before the next attempt.
+    Return the seconds before the next attempt; None when the server wants more than ``most``.
 
-    Without the server's word it is full jitter: a random part of an exponentially growing bound,
+    Without a wish of the server it is full jitter: a random part of an exponentially growing bound,
     so that clients that failed together do not come back together.
-
-    Args:
-        attempt: The attempt that failed, from 1.
-        first: Bound of the first wait in seconds.
-        most: Bound of every wait in seconds.
-        asked: Seconds that the server asked to wait, if it did.
-        fraction: A random number from 0 to 1.
-
-    Returns:
-        Seconds, or None when the server asks for more patience than there is.
 
     Example:
         >>> [retry_delay(n, first=0.1, most=10, asked=None, fraction=1.0) for n in (1, 2, 3, 20)]
@@ -54,14 +44,7 @@ def retry_delay(
 
 def retry_after(value: str | None, now: datetime) -> float | None:
     """
-    Read a Retry-After header: seconds or a date.
-
-    Args:
-        value: The header's value, or None without one.
-        now: The current time, with a zone.
-
-    Returns:
-        Seconds from now, at least 0; None when there is nothing to be understood.
+    Read a Retry-After header, a number or a date, as seconds from now; None when it is neither.
 
     Example:
         >>> from datetime import UTC

@@ -10,27 +10,31 @@ from typing import Any, TypeAlias
 
 import aiohttp
 from aiohttp import ClientResponse, ClientSession
+from yarl import URL
 
-from ws_pool._http.address_guard import guarded_socket
 from ws_pool._http.bodies import Form, is_replayable
 from ws_pool._http.circuit_breaker import HostBreakers
+from ws_pool._http.credentials import CredentialGuard, secret_names
 from ws_pool._http.errors import map_exception
 from ws_pool._http.options import HttpOptions
 from ws_pool._http.request import RequestOptions, aiohttp_arguments
-from ws_pool._http.retry import IDEMPOTENT, RETRY_STATUS, retry_after, retry_delay
+from ws_pool._http.retry import IDEMPOTENT, retry_after, retry_delay
 from ws_pool._http.statistics import RequestCounters
 from ws_pool.errors import ClosedError, HttpConnectionError, UsageError, WsError
 
-__all__ = ("Reader", "Transport", "make_connector")
+__all__ = ("Reader", "Transport")
 
 Reader: TypeAlias = Callable[[ClientResponse], Awaitable[bytes]]
 """Reads of an answer what an attempt must include; nothing for a stream."""
 
 
+_DISCONNECTED = (aiohttp.ServerDisconnectedError, ConnectionResetError)
+
+
 class Transport:
     """One session over a pool's connections. Sessions of one pool share breakers and counters."""
 
-    __slots__ = ("_breakers", "_loop", "counters", "name", "options", "session")
+    __slots__ = ("_breakers", "_loop", "_own_origin", "_secrets", "counters", "name", "options", "session")
 
     def __init__(  # noqa: PLR0913 - made by the pool only
         self,
@@ -48,6 +52,8 @@ class Transport:
         self.counters = counters
         self._breakers = breakers
         self._loop = asyncio.get_running_loop()
+        self._own_origin = None if options.base_url is None else URL(options.base_url).origin()
+        self._secrets = secret_names(options.headers)
 
     def with_own_cookies(self) -> Transport:
         """Make a second session over the same connections, breakers and counters."""
@@ -70,11 +76,7 @@ class Transport:
     ) -> tuple[ClientResponse, bytes]:
         """Make attempts until one counts, and return its answer or raise its failure."""
         retries = options.get("retries", self.options.retries)
-        arguments = aiohttp_arguments(options, self.options.connect_timeout) if options else {}
-
-        if (context := self.options.context_headers) is not None:
-            arguments["headers"] = {**context(), **(arguments.get("headers") or {})}
-
+        arguments = self._arguments(options, url)
         body = arguments.get("data")
         attempt = 1
 
@@ -85,19 +87,13 @@ class Transport:
 
             raw, content, failure = await self._attempt(method, url, arguments, read)
 
-            if raw is not None and raw.status not in RETRY_STATUS:
+            if raw is not None and raw.status not in self.options.retry_statuses:
                 return raw, content
 
             delay = None
 
             if attempt <= retries and _may_repeat(method, options, body, failure):
-                delay = retry_delay(
-                    attempt,
-                    first=self.options.retry_wait,
-                    most=self.options.retry_max_wait,
-                    asked=None if raw is None else _retry_after(raw),
-                    fraction=random.random(),
-                )
+                delay = self._delay(attempt, raw, failure)
 
             if delay is None:
                 if raw is not None:
@@ -112,6 +108,38 @@ class Transport:
             self.counters.retries += 1
             await asyncio.sleep(delay)
             attempt += 1
+
+    def _arguments(self, options: RequestOptions, url: str) -> dict[str, Any]:  # aiohttp's own
+        """Translate options for aiohttp, with the headers of the context."""
+        arguments = aiohttp_arguments(options, self.options.connect_timeout) if options else {}
+
+        if (context := self.options.context_headers) is not None:
+            arguments["headers"] = {**context(), **(arguments.get("headers") or {})}
+
+        given = secret_names(headers) if (headers := arguments.get("headers")) else ()
+
+        # Secret headers are kept from other origins, redirects included: those of the pool are meant
+        # for its base_url, those of the request for its own URL.
+        if given or self._secrets:
+            target = URL(url).origin()
+            own = dict.fromkeys(self._secrets, self._own_origin or target)
+            arguments["middlewares"] = (CredentialGuard(own | dict.fromkeys(given, target)),)
+
+        return arguments
+
+    def _delay(self, attempt: int, raw: ClientResponse | None, failure: WsError | None) -> float | None:
+        """Return the seconds before the next attempt; None when the server asks for too many."""
+        # A kept connection that the server has closed says nothing about how busy it is.
+        if attempt == 1 and failure is not None and isinstance(failure.__cause__, _DISCONNECTED):
+            return 0.0
+
+        return retry_delay(
+            attempt,
+            first=self.options.retry_wait,
+            most=self.options.retry_max_wait,
+            asked=None if raw is None else _retry_after(raw),
+            fraction=random.random(),
+        )
 
     async def _attempt(
         self, method: str, url: str, arguments: dict[str, Any], read: Reader
@@ -144,30 +172,13 @@ class Transport:
         return raw, content, failure
 
 
-def make_connector(options: HttpOptions) -> aiohttp.BaseConnector:
-    """Make the connections of a pool."""
-    if options.unix_socket is not None:
-        return aiohttp.UnixConnector(
-            options.unix_socket,
-            limit=options.limit,
-            limit_per_host=options.limit_per_host,
-            keepalive_timeout=options.keepalive,
-        )
-
-    return aiohttp.TCPConnector(
-        limit=options.limit,
-        limit_per_host=options.limit_per_host,
-        keepalive_timeout=options.keepalive,
-        ssl=options.verify,
-        socket_factory=guarded_socket if options.deny_private else None,
-    )
-
-
 def _make_session(
     options: HttpOptions, connector: aiohttp.BaseConnector, *, own_cookies: bool
 ) -> ClientSession:
     keeps_cookies = options.cookies or own_cookies
-    return ClientSession(
+    secrets = secret_names(options.headers) if options.base_url is not None else ()
+    own = dict.fromkeys(secrets, URL(options.base_url or "").origin()) if secrets else None
+    session = ClientSession(
         connector=connector,
         connector_owner=not own_cookies,
         headers=options.headers,
@@ -175,7 +186,12 @@ def _make_session(
         cookie_jar=aiohttp.CookieJar() if keeps_cookies else aiohttp.DummyCookieJar(),
         trust_env=options.trust_env,
         proxy=options.proxy,
+        middlewares=() if own is None else (CredentialGuard(own),),  # for WebSockets, which take none
     )
+    # aiohttp repeats an idempotent request by itself when a kept connection turns out to be closed.
+    # The server may have seen it all the same: repeating is for `retries` to say, and to count.
+    session._retry_connection = False  # noqa: SLF001 - it has no public name
+    return session
 
 
 def _may_repeat(method: str, options: RequestOptions, body: object, failure: WsError | None) -> bool:
