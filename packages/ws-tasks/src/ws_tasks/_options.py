@@ -98,7 +98,10 @@ class Options:
     @property
     def leased(self) -> bool:
         """Whether claims are kept alive, and runs of processes that died are taken over."""
-        return self.at_least_once is not False and isinstance(self.guard, LeaseGuard)
+        # The order matters: isinstance() of a protocol costs more than all the rest of adding a task.
+        return (
+            self.guard is not None and self.at_least_once is not False and isinstance(self.guard, LeaseGuard)
+        )
 
 
 _DEFAULT = Options()

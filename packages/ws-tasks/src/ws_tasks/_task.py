@@ -52,7 +52,7 @@ class ScheduledTask(TaskInterface):
         args: tuple[object, ...],
         options: TaskOptions,
     ) -> None:
-        check_function(func, options.get("name") or repr(func))
+        check_function(func, options.get("name"))
         self.func: Callable[..., Any] = func  # any function: its result is not used
         self.args: tuple[object, ...] = args
         kwargs = options.get("kwargs")
@@ -202,7 +202,7 @@ class ScheduledTask(TaskInterface):
         return self.scheduler is not None and self.scheduler.runs.watches(self)
 
     def _check_arguments(self) -> None:
-        check_arguments(self.func, self.args, self.kwargs, self.name)
+        check_arguments(self.func, self.args, self.kwargs, self._name)
 
     def _make_trigger(self, clock: Clock) -> Trigger:
         raise NotImplementedError

@@ -47,7 +47,7 @@ def unwrap_partial(func: Callable[..., Any]) -> Callable[..., Any]:  # any funct
     return func
 
 
-def check_function(func: object, task: str) -> None:
+def check_function(func: object, task: str | None) -> None:
     """Refuse what cannot be called, and generator functions, of which a call runs nothing."""
     if not callable(func):
         raise ScheduleError(f"a task needs a function to call, not {func!r}", func=func)
@@ -57,7 +57,7 @@ def check_function(func: object, task: str) -> None:
     code = getattr(called, "__code__", None)
 
     if code is not None and code.co_flags & _GENERATOR:
-        message = f"task {task!r}: {func!r} is a generator function, whose call would run nothing"
+        message = f"task {task or func!r}: a call of this generator function would run nothing"
         raise ScheduleError(f"{message}: use a function that loops by itself", task=task)
 
 
@@ -65,7 +65,7 @@ def check_arguments(
     func: Callable[..., Any],  # any function
     args: tuple[object, ...],
     kwargs: Mapping[str, object],
-    task: str,
+    task: str | None,
 ) -> None:
     """Refuse arguments that do not fit the function."""
     if type(func) is FunctionType and not kwargs:
@@ -85,5 +85,5 @@ def check_arguments(
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
-        message = f"task {task!r}: the arguments do not fit the function: {error}"
+        message = f"task {task or func!r}: the arguments do not fit the function: {error}"
         raise ScheduleError(message, task=task) from error
