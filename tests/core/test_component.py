@@ -125,7 +125,7 @@ class TestDiscover:
         assert discover(["OTHER"]) == []
 
     @pytest.mark.parametrize(
-        ("code", "told"),
+        ("code", "message"),
         [
             ("import no_such_module", r"ModuleNotFoundError: No module named 'no_such_module'"),
             ("def other(): ...", "AttributeError"),
@@ -133,12 +133,12 @@ class TestDiscover:
             ("def make(wanted): ...", "TypeError"),
         ],
     )
-    def test_broken_entry_points(self, install: Install, code: str, told: str) -> None:
+    def test_broken_entry_points(self, install: Install, code: str, message: str) -> None:
         """A module, a name or a factory that fails is a `ConfigError` that says who and why."""
         install(code, BROKEN="make")
 
         with pytest.raises(
-            ConfigError, match=rf"^BROKEN cannot be served: here_\S+:make of here-\d+ .*{told}"
+            ConfigError, match=rf"^BROKEN cannot be served: here_\S+:make of here-\d+ .*{message}"
         ) as caught:
             discover(["BROKEN"])
 
@@ -155,7 +155,7 @@ class TestDiscover:
         """A factory that makes something else is named."""
         install("def make(): return {}", ODD="make")
 
-        with pytest.raises(ConfigError, match="gives a dict, which is no Component"):
+        with pytest.raises(ConfigError, match="returns a dict, which is not a Component"):
             discover(["ODD"])
 
     def test_a_distribution_without_metadata(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +202,7 @@ class TestStartOrder:
             start_order([Part("a", "a")])
 
     def test_same_name_twice(self) -> None:
-        """Two components of one name are told, not silently made one."""
+        """Two components of one name are an error, not silently made one."""
         other = Part("sql")
         other.settings_key = "OTHER"
 

@@ -156,7 +156,7 @@ class TestCatchError:
     def test_requests_to_end_pass(
         self, caught: list[tuple[Exception, str]], kind: type[BaseException]
     ) -> None:
-        """What is no `Exception` is neither caught nor logged."""
+        """What is not an `Exception` is neither caught nor logged."""
         with pytest.raises(kind), catch_error():
             raise kind
 

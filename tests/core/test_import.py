@@ -30,7 +30,7 @@ def test_nothing_happens_at_import() -> None:
 
 
 def test_top_level_names() -> None:
-    """The package gives exactly the names that it lists, and no builtin is hidden by them."""
+    """The package has exactly the names that it lists, and no builtin is hidden by them."""
     import ws_core
 
     assert all(hasattr(ws_core, name) for name in ws_core.__all__)

@@ -221,7 +221,7 @@ class TestConstructors:
         assert Fragile() is Fragile()
 
     def test_a_constructor_gets_itself(self) -> None:
-        """A call from within ``__init__`` gives the object under construction."""
+        """A call from within ``__init__`` returns the object under construction."""
 
         class Inward(Singleton):
             def __init__(self) -> None:
@@ -340,7 +340,7 @@ class TestThreads:
         assert sum(isinstance(result, UsageError) for result in results) == 2
 
     def test_a_circle_over_threads_is_an_error_and_no_deadlock(self) -> None:
-        """Of two threads that begin at the two ends of a circle, one is told; both end."""
+        """Of two threads that begin at the two ends of a circle, one gets an error; both end."""
         inside = threading.Barrier(2)
         first = threading.local()
 

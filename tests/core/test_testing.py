@@ -161,7 +161,7 @@ class TestLoop:
         assert value == 5
 
     def test_decorated_tests_are_plain_functions(self) -> None:
-        """A decorated test is no coroutine function; its result is given back."""
+        """A decorated test is not a coroutine function; its result is returned."""
 
         @virtual_time
         async def test(value: int) -> float:
@@ -274,7 +274,7 @@ class TestCancelling:
 
     @virtual_time
     async def test_swallowed(self) -> None:
-        """A coroutine that swallows its cancellation is told, unless it may."""
+        """A coroutine that swallows its cancellation is reported, unless it may."""
 
         async def deaf() -> None:
             try:
@@ -289,7 +289,7 @@ class TestCancelling:
 
     @virtual_time
     async def test_turned_into_another_error(self) -> None:
-        """A cancellation that becomes another error is told, with that error as the cause."""
+        """A cancellation that becomes another error is reported, with that error as the cause."""
 
         async def turned() -> None:
             try:

@@ -9,7 +9,7 @@ from ws_core.testing import run_virtual, virtual_time
 
 
 async def test_decorated_functions_may_give_none() -> None:
-    """A function whose errors are caught gives its own type or None; its parameters stay."""
+    """A function whose errors are caught returns its own type or None; its parameters stay."""
 
     @catch_error()
     def plain(value: int) -> str:

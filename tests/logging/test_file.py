@@ -118,7 +118,7 @@ class TestRotatingFile:
             file.tidy([tmp_path / "app.log"])
 
     def test_trouble_with_tidying_is_counted(self, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The lines are safe; people are told."""
+        """The lines are safe; stderr has a report."""
         monkeypatch.setattr(RotatingFile, "tidy", lambda *_: (_ for _ in ()).throw(OSError("read-only")))
         sink = make(rotation=LogFileRotator(4))
 

@@ -112,7 +112,7 @@ class TestOutputs:
 
 
 class TestHandle:
-    """What the handle tells."""
+    """What the handle reports."""
 
     def test_tail(self) -> None:
         """The latest lines, as many as the ring holds."""

@@ -88,7 +88,7 @@ class TestDisk:
     """What the disk does not take now is written later, once."""
 
     def test_a_full_disk(self, tmp_path: Path) -> None:
-        """/dev/full takes nothing; when there is room again all is written, and stderr was told once."""
+        """/dev/full takes nothing; when there is room again all is written, and stderr had one report."""
         program = (
             "(directory / 'app.log').symlink_to('/dev/full')\n"
             "handle = start()\n"

@@ -150,7 +150,7 @@ class TestStops:
         assert balanced(sink).written == 1
 
     def test_while_the_file_is_in_use(self, make: Any, capsys: pytest.CaptureFixture[str]) -> None:
-        """A writer that hangs in the system cannot keep the process; what it costs is told."""
+        """A writer that hangs in the system cannot keep the process; what it costs is reported."""
         sink = make(stop_timeout=0.05)
         taken, done = threading.Event(), threading.Event()
 
@@ -211,7 +211,7 @@ class TestPolicies:
             sink.put(b"%09d\n" % number)
 
     def test_drop_newest(self, make: Any, hold: Any) -> None:
-        """The first ones stay; one line tells how many are missing."""
+        """The first ones stay; one line reports how many are missing."""
         sink = make(max_records=100, overflow="drop_newest")
 
         with hold(sink.path):

@@ -96,7 +96,7 @@ class catch_error:  # noqa: N801 - the original's name; used like contextlib.sup
         error: The error that the block ended with, or None.
 
     Raises:
-        TypeError: One of ``kinds`` is no subclass of `Exception`, or what is decorated is a
+        TypeError: One of ``kinds`` is not a subclass of `Exception`, or what is decorated is a
             generator function, whose errors arise where it is iterated.
 
     Example:

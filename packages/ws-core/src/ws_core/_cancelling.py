@@ -121,7 +121,7 @@ async def _cancelled(
 
 @types.coroutine
 def _watched(awaitable: Awaitable[R], suspended: Callable[[], None]) -> Generator[Any, Any, R]:
-    """Pass everything on, as ``yield from`` does, and tell of each suspension."""
+    """Pass everything on, as ``yield from`` does, and report each suspension."""
     inner = awaitable.__await__()
     error: BaseException | None = None
 

@@ -36,9 +36,9 @@ class StuckError(AssertionError):
 
 class VirtualClock:
     """
-    A clock that moves only when told to, for everything that takes a ``clock``.
+    A clock that only a test moves, for everything that takes a ``clock``.
 
-    Called, it gives monotonic seconds; `time` and `now` are its time of day.
+    Called, it returns monotonic seconds; `time` and `now` are its time of day.
 
     Args:
         start: The monotonic seconds to begin with.

@@ -273,7 +273,7 @@ def _load(entry: EntryPoint) -> Component:
     if not isinstance(component, Component):
         message = (
             f"{entry.name} cannot be served: {entry.value} of {_owner(entry)}"
-            f" gives a {type(component).__name__}, which is no Component"
+            f" returns a {type(component).__name__}, which is not a Component"
         )
         raise ConfigError(message, setting=entry.name, distribution=_owner(entry))
 

@@ -5,7 +5,7 @@ nature, such as its signal handlers.
 
 Each class has its own instance, subclasses included. The first call constructs it, and threads
 that call meanwhile wait for that one. An error of the constructor goes to its caller, and the next
-call tries again. The original told `SafeSingleton`, for threads, from `Singleton`; here both names
+call tries again. The original had `SafeSingleton` for threads beside `Singleton`; here both names
 mean the same, and the look at an existing instance takes no lock.
 """
 
@@ -91,7 +91,7 @@ class Singleton(metaclass=SingletonMeta):
     """
     Base of classes that have one instance; see `SingletonMeta` for the rules.
 
-    Copies are the instance itself, and unpickling gives the instance of the process.
+    Copies are the instance itself, and unpickling returns the instance of the process.
 
     Example:
         >>> import copy
@@ -180,7 +180,7 @@ def _under_construction(cls: type, slot: _Slot) -> object:
 
 
 def _closes_circle(slot: _Slot, me: int) -> bool:
-    """Tell whether the thread that constructs for a slot waits, over others, for this thread."""
+    """Return whether the thread that constructs for a slot waits, over others, for this thread."""
     while slot.owner is not None and slot.owner != me:
         if slot.owner not in _waits:
             return False

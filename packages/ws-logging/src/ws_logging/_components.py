@@ -47,15 +47,7 @@ class LoggingComponent:
         return self._handle
 
     def configure(self, section: object) -> None:
-        """
-        Check and take LOGGING_CONFIG.
-
-        Args:
-            section: Arguments of `register_logger` by name.
-
-        Raises:
-            LoggingConfigError: One of them is unknown or wrong.
-        """
+        """Check and take LOGGING_CONFIG: arguments of `register_logger` by name."""
         if not isinstance(section, Mapping):
             raise LoggingConfigError(f"LOGGING_CONFIG: a mapping is expected, not {type(section).__name__}")
 
@@ -80,13 +72,7 @@ class LoggingComponent:
         self._arguments = arguments
 
     def add_context(self, name: str, provider: Callable[[], object]) -> None:
-        """
-        Put a field on every message once started, such as the id of the current request.
-
-        Args:
-            name: The field.
-            provider: Returns its value now; a false value leaves it out.
-        """
+        """Put a field on every message once started; a provider that returns a false value leaves it out."""
         self._provided[name] = provider
 
     async def start(self) -> None:
@@ -108,7 +94,7 @@ class LoggingComponent:
             handle.close()
 
     async def health(self) -> Health:
-        """Tell whether messages reach the file."""
+        """Return whether messages reach the file."""
         file = self.handle.statistics().file
         stuck = file is not None and file.pending > 0 and file.failing
         return Health(ok=not stuck, detail=file.last_error if file is not None and stuck else "")

@@ -30,15 +30,8 @@ class RotatingFile:
     """
     Append to a file that others append to and rotate as well.
 
-    Not safe for threads: the owner calls one method at a time.
-
-    Args:
-        path: The live file. Rotated ones are named after it: ``app.log`` becomes
-            ``app.2026-01-31_00-00-00_000000.log``.
-        rotator: Decides when to rotate; None never does.
-        retention: How many rotated files to keep, or how old they may get; None keeps all.
-        compression: ``"gz"`` to compress rotated files, or None.
-        clock: Returns Unix time in seconds.
+    Not safe for threads: the owner calls one method at a time. A rotated ``app.log`` is named
+    ``app.2026-01-31_00-00-00_000000.log``.
     """
 
     def __init__(
@@ -61,12 +54,7 @@ class RotatingFile:
         self._lock_fd = -1
 
     def open(self) -> None:
-        """
-        Open or create the file and its sidecar.
-
-        Raises:
-            OSError: One of them cannot be opened for writing.
-        """
+        """Open or create the file and its sidecar."""
         if self._lock_fd < 0:
             self._lock_fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
 
@@ -86,13 +74,8 @@ class RotatingFile:
         """
         Append whole lines.
 
-        Args:
-            lines: Lines with their ends.
-
-        Returns:
-            How many of the lines are in the file for good, what kept the others out, and the
-            files that were rotated away meanwhile, for `tidy`. Lines that are not in the file
-            have left no trace in it.
+        Returns how many of them are in the file for good, what kept the others out, and the files that were
+        rotated away meanwhile, for `tidy`. Lines that are not in the file have left no trace in it.
         """
         rotated: list[Path] = []
         done = 0
@@ -117,15 +100,7 @@ class RotatingFile:
         return done, None, rotated
 
     def tidy(self, rotated: list[Path]) -> None:
-        """
-        Compress what was rotated away and delete what is too old or too much.
-
-        Args:
-            rotated: Files from `append`.
-
-        Raises:
-            OSError: A file cannot be compressed or deleted; the others have been dealt with.
-        """
+        """Compress what was rotated away, delete what is too much; raise the last failure at the end."""
         problem: OSError | None = None
 
         if self._compression == "gz":

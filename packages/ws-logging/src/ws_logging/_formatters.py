@@ -112,18 +112,12 @@ class _Formatter:
 
 
 class TextFormatter(_Formatter):
-    """
-    Render lines for people.
-
-    Args:
-        redactor: Masks secrets; None masks nothing.
-        color: Whether to color the level, for a terminal.
-        max_line: Characters of a line at most, and of its traceback.
-    """
+    """Render lines for people; `max_line` bounds the characters of a line, and of the traceback below it."""
 
     def __init__(self, redactor: Redactor | None, *, color: bool = False, max_line: int = MAX_LINE) -> None:
         super().__init__(redactor, max_line)
         self._color = color
+        self._second: tuple[tuple[int, ...], str] = ((), "")
 
     def _render(self, record: Mapping[str, Any], trace: str) -> str:
         fields = self._fields(record)
@@ -139,7 +133,14 @@ class TextFormatter(_Formatter):
 
     def _head(self, record: Mapping[str, Any]) -> str:
         level = record["level"]
-        stamp = record["time"].isoformat(" ", "milliseconds")[:23]  # without the offset: local time is meant
+        time = record["time"]
+        second = (time.second, time.minute, time.hour, time.day, time.month, time.year)
+
+        if second != self._second[0]:
+            # Most messages are of the same second as the one before. Without the offset: local time is meant.
+            self._second = (second, time.isoformat(" ", "seconds")[:19])
+
+        stamp = f"{self._second[1]}.{time.microsecond // 1000:03}"
         key = (level.name, level.no, record["name"], record["function"], record["line"])
         return f"{stamp} | {self._place(key, self._where)} - "
 
@@ -183,14 +184,7 @@ class _Note(NamedTuple):
 
 
 class JsonFormatter(_Formatter):
-    """
-    Render JSON lines after the OpenTelemetry log data model.
-
-    Args:
-        redactor: Masks secrets; None masks nothing.
-        resource: What the process is, such as ``{"service.name": "shop"}``.
-        max_line: Bytes of a line at most.
-    """
+    """Render JSON lines after the OpenTelemetry log data model; `max_line` bounds the bytes of a line."""
 
     def __init__(
         self,

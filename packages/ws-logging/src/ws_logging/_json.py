@@ -21,12 +21,7 @@ quote: Callable[[str], str] = json.encoder.encode_basestring  # the one of C, wh
 
 
 class JsonEncoder:
-    """
-    Encode values that a log record may hold.
-
-    Args:
-        mask: Masks secrets in the text of objects that JSON does not know.
-    """
+    """Encode values that a log record may hold; the text of objects that JSON does not know is masked."""
 
     def __init__(self, mask: Callable[[str], str]) -> None:
         self._mask = mask

@@ -24,13 +24,7 @@ _FORWARDER: Final = "ws_logging.intercept"  # logs for modules that are not thos
 
 
 class Levels:
-    """
-    Levels by module.
-
-    Args:
-        common: The lowest level of all modules that are not named.
-        modules: Other lowest levels by module; they hold for what is below the module as well.
-    """
+    """The lowest level of all modules, and those of some of them with all that is below them."""
 
     __slots__ = ("_known", "common", "lowest", "modules")
 
@@ -73,8 +67,8 @@ class LevelByModule(int):
     """
     The lowest of some levels, which compares itself as the level of the module that calls loguru.
 
-    loguru asks ``level < min_level``. This is a subclass of int, so Python asks its ``__gt__`` first. The
-    caller's frame is found as loguru finds it. All of this is private to loguru: its versions are
+    loguru evaluates ``level < min_level``. This is a subclass of int, so Python tries its ``__gt__`` first.
+    The caller's frame is found as loguru finds it. All of this is private to loguru: its versions are
     bounded, a test watches over it, and when in doubt the message takes the long way, where the exact
     filter decides.
     """

@@ -17,11 +17,7 @@ RESERVE: Final = 0.1  # share of the queue that only urgent lines may use
 
 class LineQueue:
     """
-    Lines on their way to a file.
-
-    Args:
-        max_bytes: How many bytes may wait.
-        max_records: How many lines may wait.
+    Lines on their way to a file, bounded in number and bytes.
 
     Example:
         >>> lines = LineQueue(max_bytes=100, max_records=10)
@@ -85,13 +81,7 @@ class LineQueue:
         return self.refused + self.evicted + self.discarded
 
     def has_room(self, size: int, *, urgent: bool) -> bool:
-        """
-        Tell whether a line may be appended.
-
-        Args:
-            size: Its bytes. A line longer than the whole queue is taken when nothing else waits.
-            urgent: Whether it may use the reserve.
-        """
+        """Return whether a line may be appended; one longer than the whole queue only when nothing waits."""
         records = self.waiting
 
         if records == 0:
@@ -107,7 +97,7 @@ class LineQueue:
         self._lines.append(line)
 
     def evict(self) -> bool:
-        """Drop the oldest line that the writer has not taken; tell whether there was one."""
+        """Drop the oldest line that the writer has not taken; return whether there was one."""
         try:
             line = self._lines.popleft()
         except IndexError:
@@ -118,12 +108,7 @@ class LineQueue:
         return True
 
     def take(self, size: int) -> list[bytes]:
-        """
-        Take the oldest lines, for the writer.
-
-        Args:
-            size: Bytes after which no further line is taken.
-        """
+        """Take the oldest lines, for the writer: about so many bytes of them."""
         batch: list[bytes] = []
         lines = self._lines
 

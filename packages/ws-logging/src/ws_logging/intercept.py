@@ -107,7 +107,7 @@ class LogInterceptor(logging.Handler):
         self._functions, self._handlers, self._own_levels, self._levels = {}, {}, {}, {}
 
     def _followed(self, configure: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that configures logging, and then gives it back to this handler."""
+        """Return a function that configures logging, and then hands it to this handler again."""
 
         @functools.wraps(configure)
         def configure_and_take_over(*args: Any, **kwargs: Any) -> Any:

@@ -121,7 +121,7 @@ class QueuedFileSink:
     _gave_up: bool  # a caller has waited in vain, and the writer has not moved since
     _stopping: bool
     _stopped: bool
-    _reported: int  # how many dropped lines the file tells of
+    _reported: int  # how many dropped lines the file has a notice of
     _errors: int
     _last_error: str
     _complained_at: float
@@ -167,7 +167,7 @@ class QueuedFileSink:
         Take a message; loguru calls this with a rendered line.
 
         Args:
-            message: The line with its end. Its ``record``, which loguru attaches, tells the level.
+            message: The line with its end. Its ``record``, which loguru attaches, has the level.
         """
         record: Any = getattr(message, "record", None)  # Any: loguru's record
         urgent = record is not None and record["level"].no >= URGENT
@@ -280,7 +280,7 @@ class QueuedFileSink:
     # Callers --------------------------------------------------------------------------------
 
     def _make_room(self, size: int, *, urgent: bool) -> bool:
-        """Do what the policy says when the queue is full; tell whether there is room now."""
+        """Do what the policy says when the queue is full; return whether there is room now."""
         lines = self._lines
 
         if self._overflow == "drop_oldest":
@@ -573,7 +573,7 @@ def _live_path(path: str | os.PathLike[str]) -> Path:
 
 
 def _begun(thread: threading.Thread) -> bool:
-    """Start a thread; tell whether it could be: from Python 3.12 on not while the interpreter ends."""
+    """Start a thread; return whether that was possible, as it is not while the interpreter ends (3.12)."""
     try:
         thread.start()
     except RuntimeError:
@@ -587,7 +587,7 @@ def _plain_notice(count: int) -> str:
 
 
 def complain(text: str) -> None:
-    """Tell people on stderr; logging itself is what has failed."""
+    """Report on stderr; logging itself is what has failed."""
     # No stderr, or a closed one, or a signal handler that has interrupted a print.
     with suppress(OSError, ValueError, AttributeError, RuntimeError):
         print(f"ws-logging: {text}", file=sys.__stderr__, flush=True)
