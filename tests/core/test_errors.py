@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import logging
 import pickle
 from collections.abc import AsyncIterator, Iterator
@@ -165,7 +166,7 @@ class TestCatchError:
     def test_bad_kinds(self) -> None:
         """Kinds that must never be caught cannot be asked for."""
         with pytest.raises(TypeError, match=r"subclasses of Exception, not <class .*CancelledError"):
-            catch_error(asyncio.CancelledError)  # type: ignore[arg-type]  # what is tested
+            catch_error(asyncio.CancelledError)
 
     async def test_async_block(self, caught: list[tuple[Exception, str]]) -> None:
         """It serves ``async with`` too."""
@@ -279,3 +280,26 @@ class TestDescribe:
             raise MuteError
 
         assert isinstance(caught.error, MuteError)
+
+
+class TestWithoutParentheses:
+    """``@catch_error``."""
+
+    async def test_decorates(self) -> None:
+        """Functions, coroutine functions and other callables are decorated as with parentheses."""
+
+        @catch_error
+        def plain(value: int) -> float:
+            return 1 / value
+
+        @catch_error
+        async def later(value: int) -> float:
+            return 1 / value
+
+        assert (plain(1), plain(0), await later(1), await later(0)) == (1, None, 1, None)
+        assert catch_error(functools.partial(int, "x"))() is None
+
+    def test_kinds_are_still_checked(self) -> None:
+        """A class that is not an error is refused."""
+        with pytest.raises(TypeError, match="takes subclasses of Exception"):
+            catch_error(int)

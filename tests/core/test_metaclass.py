@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import abc
 import copy
+import os
 import pickle
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self
+from typing import Protocol, Self
 
 import pytest
 
@@ -387,3 +389,63 @@ class TestThreads:
 
         assert not [result for result in results if isinstance(result, Exception)]
         assert Top().middle.base is Base()
+
+
+class Speaks(Protocol):
+    """A protocol of an application."""
+
+    def speak(self) -> str:
+        """Speak."""
+
+
+class TestRelatives:
+    """Singletons that are something else as well."""
+
+    def test_abstract_base_classes_and_protocols(self) -> None:
+        """A singleton may be an ABC and implement a protocol, by whichever base comes first."""
+
+        class Animal(abc.ABC):
+            @abc.abstractmethod
+            def speak(self) -> str: ...
+
+        class Dog(Singleton, Animal, Speaks):
+            def speak(self) -> str:
+                return "woof"
+
+        class Cat(Animal, Speaks, Singleton):
+            def speak(self) -> str:
+                return "meow"
+
+        class Mute(Animal, Singleton):
+            pass
+
+        assert (Dog() is Dog(), Cat().speak()) == (True, "meow")
+        assert isinstance(Dog(), Animal)
+
+        with pytest.raises(TypeError, match="abstract"):
+            Mute()  # type: ignore[abstract]  # what it is about
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+    def test_a_fork_during_construction(self) -> None:
+        """A child that was forked while a thread constructs, constructs anew and does not wait for it."""
+        constructing, forked = threading.Event(), threading.Event()
+
+        class Slow(Singleton):
+            def __init__(self) -> None:
+                if not constructing.is_set():
+                    constructing.set()
+                    forked.wait(60)
+
+        thread = threading.Thread(target=Slow)
+        thread.start()
+        constructing.wait(60)
+
+        if not (child := os.fork()):
+            signal.alarm(20)  # ends the child when it waits
+            os._exit(0 if Slow() is Slow() else 1)
+
+        _, status = os.waitpid(child, 0)
+        forked.set()
+        thread.join()
+        assert status == 0

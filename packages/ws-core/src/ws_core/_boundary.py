@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
-__all__ = ("ErrorLogger", "catch_error", "describe", "set_error_logger")
+__all__ = ("ErrorBoundary", "ErrorLogger", "catch_error", "describe", "set_error_logger")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -80,33 +80,10 @@ def set_error_logger(log: ErrorLogger | None) -> ErrorLogger:
     return before
 
 
-class catch_error:  # noqa: N801 - the original's name; used like contextlib.suppress
-    """
-    Log errors of a block or a function and go on.
+class ErrorBoundary:
+    """What `catch_error` returns: a context manager and a decorator."""
 
-    Only `Exception` is caught. Cancellation, KeyboardInterrupt and SystemExit are requests to end,
-    not errors, and always pass. Works as ``with``, ``async with`` and as decorator of functions
-    and coroutine functions; a decorated function returns None when its error was caught.
-
-    Args:
-        *kinds: Catch only these; all errors by default.
-        message: Logged instead of the error's own text.
-
-    Attributes:
-        error: The error that the block ended with, or None.
-
-    Raises:
-        TypeError: One of ``kinds`` is not a subclass of `Exception`, or what is decorated is a
-            generator function, whose errors arise where it is iterated.
-
-    Example:
-        >>> with catch_error(ZeroDivisionError, message="no average") as caught:
-        ...     print(1 / 0)
-        >>> caught.error
-        ZeroDivisionError('division by zero')
-    """
-
-    def __init__(self, *kinds: type[Exception], message: str | None = None) -> None:
+    def __init__(self, kinds: tuple[type[Exception], ...], message: str | None) -> None:
         for kind in kinds:
             if not issubclass(kind, Exception):
                 raise TypeError(f"catch_error() takes subclasses of Exception, not {kind!r}")
@@ -156,7 +133,7 @@ class catch_error:  # noqa: N801 - the original's name; used like contextlib.sup
 
             @functools.wraps(function)
             async def caught_coroutine(*args: P.args, **kwargs: P.kwargs) -> object:
-                with catch_error(*self._kinds, message=self._message):
+                with ErrorBoundary(self._kinds, self._message):
                     return await function(*args, **kwargs)
 
                 return None
@@ -165,7 +142,7 @@ class catch_error:  # noqa: N801 - the original's name; used like contextlib.sup
 
         @functools.wraps(function)
         def caught_function(*args: P.args, **kwargs: P.kwargs) -> object:
-            with catch_error(*self._kinds, message=self._message):
+            with ErrorBoundary(self._kinds, self._message):
                 return function(*args, **kwargs)
 
             return None
@@ -186,3 +163,48 @@ class catch_error:  # noqa: N801 - the original's name; used like contextlib.sup
             _log_by_stdlib(failure, f"the logger of catch_error() failed: {failure!r}")
 
         return True
+
+
+@overload
+def catch_error(  # type: ignore[overload-overlap]  # a class of errors is callable too, and meant as a kind
+    *kinds: type[Exception], message: str | None = None
+) -> ErrorBoundary: ...
+
+
+@overload
+def catch_error(
+    function: Callable[P, Coroutine[Any, Any, R]], /
+) -> Callable[P, Coroutine[Any, Any, R | None]]: ...
+
+
+@overload
+def catch_error(function: Callable[P, R], /) -> Callable[P, R | None]: ...
+
+
+def catch_error(*kinds: Any, message: str | None = None) -> Any:  # Any: the overloads say it
+    """
+    Log errors of a block or a function and go on.
+
+    Only `Exception` is caught. Cancellation, KeyboardInterrupt and SystemExit are requests to end,
+    not errors, and always pass. Works as ``with``, ``async with`` and as decorator of functions
+    and coroutine functions, with parentheses or without; a decorated function returns None when its
+    error was caught. The block's boundary has the error that it ended with, or None, as ``error``.
+
+    Args:
+        *kinds: Catch only these; all errors by default.
+        message: Logged instead of the error's own text.
+
+    Raises:
+        TypeError: One of ``kinds`` is not a subclass of `Exception`, or what is decorated is a
+            generator function, whose errors arise where it is iterated.
+
+    Example:
+        >>> with catch_error(ZeroDivisionError, message="no average") as caught:
+        ...     print(1 / 0)
+        >>> caught.error
+        ZeroDivisionError('division by zero')
+    """
+    if len(kinds) == 1 and callable(kinds[0]) and not isinstance(kinds[0], type):
+        return ErrorBoundary((), message)(kinds[0])  # @catch_error without parentheses
+
+    return ErrorBoundary(kinds, message)

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ws_core._boundary import ErrorLogger, catch_error, describe, set_error_logger
+from ws_core._boundary import ErrorBoundary, ErrorLogger, catch_error, describe, set_error_logger
 
 __all__ = (
     "AcquireTimeout",
     "ClosedError",
     "ConfigError",
+    "ErrorBoundary",
     "ErrorLogger",
     "InvalidValueError",
     "MissingExtraError",
@@ -37,7 +38,8 @@ __all__ = (
     "set_error_logger",
 )
 
-catch_error.__module__ = describe.__module__ = __name__
+for _public in (ErrorBoundary, catch_error, describe):
+    _public.__module__ = __name__
 
 
 class WsError(Exception):

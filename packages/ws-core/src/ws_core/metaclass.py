@@ -12,8 +12,9 @@ mean the same, and the look at an existing instance takes no lock.
 from __future__ import annotations
 
 import inspect
+import os
 import threading
-from typing import Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 
 from ws_core.errors import UsageError
 
@@ -34,7 +35,15 @@ class _Slot:
         self.owner: int | None = None  # the thread that constructs
 
 
-class SingletonMeta(type):
+if TYPE_CHECKING:
+    from abc import ABCMeta as _ProtocolMeta
+else:
+    # A class has one metaclass: this one is below those of abc and of protocols, so that a singleton
+    # may be an ABC or implement a protocol.
+    _ProtocolMeta = type(Protocol)
+
+
+class SingletonMeta(_ProtocolMeta, type):
     """
     Metaclass of classes that have one instance.
 
@@ -61,6 +70,8 @@ class SingletonMeta(type):
             ...
         ws_core.errors.UsageError: Registry exists already, with another name: ...
     """
+
+    _is_protocol = False  # the metaclass of protocols reads it, also of classes that have no protocol
 
     def __init__(
         cls, name: str, bases: tuple[type, ...], namespace: dict[str, object], **kwargs: object
@@ -118,6 +129,23 @@ SafeSingleton = Singleton
 # One condition for all classes: constructions are rare, and so the circle check sees all of them.
 _turn = threading.Condition()
 _waits: dict[int, _Slot] = {}
+_constructing: set[_Slot] = set()
+
+
+def _after_fork() -> None:
+    """Let a child construct anew what threads of its parent were constructing: it has no such threads."""
+    global _turn  # noqa: PLW0603 - the lock may have been held by one of them
+    _turn = threading.Condition()
+    _waits.clear()
+
+    for slot in list(_constructing):
+        if slot.owner != threading.get_ident():
+            slot.owner = slot.building = None
+            _constructing.discard(slot)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _obtain(cls: type, slot: _Slot, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
@@ -144,6 +172,7 @@ def _obtain(cls: type, slot: _Slot, args: tuple[object, ...], kwargs: dict[str, 
 
         if slot.instance is None:
             slot.owner = me
+            _constructing.add(slot)
 
     if slot.owner == me:
         try:
@@ -151,6 +180,7 @@ def _obtain(cls: type, slot: _Slot, args: tuple[object, ...], kwargs: dict[str, 
         finally:
             with _turn:
                 slot.owner = slot.building = None
+                _constructing.discard(slot)
                 _turn.notify_all()
     elif args or kwargs:
         _check_arguments(cls, slot, args, kwargs)
