@@ -18,7 +18,6 @@ from ws_pool._redis.cluster.client import CachingClusterRedis, ClusterRedis
 from ws_pool._redis.cluster.topology import Topology
 from ws_pool._redis.connection.endpoint import Endpoint
 from ws_pool._redis.connection.pipelined import PipelinedConnection
-from ws_pool._redis.dedicated.connection import state_of
 from ws_pool._redis.dedicated.pool import SingleConnectionPool
 from ws_pool._redis.embedded import EmbeddedServer
 from ws_pool._redis.node import Node, NodeContext, static_resolver
@@ -100,23 +99,13 @@ class Backend:
 
         lease = await node.dedicated.acquire()
         connection = lease.connection
-        state_of(connection).clean = False
         pool = SingleConnectionPool(connection, timeout=context.command_timeout, **context.options)
         return lease, DedicatedRedis(context, connection_pool=pool, callbacks=client.response_callbacks)
 
     def release_dedicated(self, lease: Lease[AbstractConnection]) -> None:
         """Release the connection of a dedicated client."""
         assert self.node is not None  # noqa: S101 - there is a lease
-        connection = lease.connection
-        state = state_of(connection)
-
-        if state.cancelling is not None and state.is_cancelling:
-            state.cancelling.add_done_callback(lambda _: self.release_dedicated(lease))
-            return
-
-        self.node.pool.release(
-            lease, discard=state_of(connection).session_changed or not connection.is_connected
-        )
+        self.node.dedicated.release_now(lease.connection)
 
     def follow_master(self, host: str, port: int) -> None:
         """Move to the master that a Sentinel names, if it is another."""
@@ -127,6 +116,8 @@ class Backend:
 
             if left or before not in {None, self._master}:
                 self.node.pool.expire()
+
+            self.node.dedicated.follow_master(host, port)
 
     # Inside -----------------------------------------------------------------------------------
 

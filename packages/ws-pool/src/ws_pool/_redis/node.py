@@ -87,6 +87,7 @@ class Node:
         self.pool = self._new_pool(settings.min_size)
         self.dedicated = DedicatedConnections(
             self.pool,
+            self._connector,
             acquire_timeout=settings.acquire_timeout,
             outage_timeout=settings.limits.outage_timeout,
             check=lambda: self.pick().check_reachable(),
@@ -137,7 +138,7 @@ class Node:
         await asyncio.gather(*(shared.close(timeout=timeout) for shared in self.shared_connections))
 
         if self.pool.ready:
-            self.dedicated.drop_subscribers()
+            await self.dedicated.close()
             await self.pool.close(timeout=timeout)
 
     def _new_pool(self, min_size: int) -> Pool[AbstractConnection]:

@@ -18,12 +18,12 @@ from ws_pool._redis.commands.command import Command
 from ws_pool._redis.commands.table import Route
 from ws_pool._redis.connection.reconnecting import ReconnectingConnection
 from ws_pool._redis.dedicated.blocking import UNDO_TIMEOUT, cancel_blocking, takes_items
-from ws_pool._redis.dedicated.connection import state_of
+from ws_pool._redis.dedicated.connection import address_of, state_of
 from ws_pool._redis.dedicated.pool import DedicatedConnections
 from ws_pool._redis.errors import ConnectionLost
 from ws_pool.errors import WsError
 
-__all__ = ("CANCEL_TIMEOUT", "cancel_in_background", "execute_on_dedicated", "round_trip")
+__all__ = ("CANCEL_TIMEOUT", "Unblocked", "cancel_in_background", "execute_on_dedicated", "round_trip")
 
 _logger: Final = logging.getLogger("ws_pool.redis")
 CANCEL_TIMEOUT: Final = 0.25
@@ -33,6 +33,15 @@ _ASKING: Final = Command(("ASKING",))
 _WAITS: Final = frozenset({"WAIT", "WAITAOF"})
 _WRITE: Final = Command(("PUBLISH", "ws-pool:wait", ""))
 """WAIT waits for what its own connection has written; this comes after all that was answered on others."""
+
+
+class Unblocked(Exception):  # noqa: N818 - private, never raised to callers
+    """A blocking command was ended at a server that is not the master any more: it was not executed."""
+
+    def __init__(self, error: driver.ResponseError, seconds: float) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.seconds = seconds  # since it was sent
 
 
 async def execute_on_dedicated(  # noqa: PLR0913, PLR0917 - two call sites' whole state
@@ -53,6 +62,8 @@ async def execute_on_dedicated(  # noqa: PLR0913, PLR0917 - two call sites' whol
     """
     connection = await dedicated.get_connection()
     state = state_of(connection)
+    state.blocking = command.route is Route.BLOCKING
+    began = context.loop.time()
 
     try:
         if command.name in _WAITS:
@@ -63,8 +74,12 @@ async def execute_on_dedicated(  # noqa: PLR0913, PLR0917 - two call sites' whol
 
         reply = await round_trip(client, context, connection, command, options)
         state.clean = True
-    except driver.ResponseError:
+    except driver.ResponseError as error:
         state.clean = True
+
+        if state.blocking and _was_unblocked(error, moving=state.moving):
+            raise Unblocked(error, context.loop.time() - began) from None
+
         raise
     except asyncio.CancelledError:
         if command.route is Route.BLOCKING and connection.is_connected:
@@ -76,6 +91,7 @@ async def execute_on_dedicated(  # noqa: PLR0913, PLR0917 - two call sites' whol
         return reply
     finally:
         state.session_changed |= command.route is Route.SESSION
+        state.blocking = False
         dedicated.release_now(connection)
 
 
@@ -89,6 +105,10 @@ def cancel_in_background(
     pack, state = context.encoder.pack, state_of(connection)
 
     async def request(args: Sequence[Any]) -> Any:
+        # After a fail-over the same id is another client's, at another server.
+        if args[0] == "CLIENT" and _leads_elsewhere(shared, connection):
+            raise driver.ConnectionError("the master has moved meanwhile")
+
         future = context.loop.create_future()
         shared.submit(future, pack(args))
         return await future
@@ -169,3 +189,14 @@ async def _round_trip_blocking(
     callback = client.response_callbacks.get(command.args[0])
     result = reply if callback is None else callback(reply, **options)
     return await result if inspect.isawaitable(result) else result
+
+
+def _was_unblocked(error: driver.ResponseError, *, moving: bool) -> bool:
+    """Return whether a blocked command was ended because its server is not the master any more."""
+    text = str(error)
+    return text.startswith("UNBLOCKED") and (moving or "instance state changed" in text)
+
+
+def _leads_elsewhere(shared: ReconnectingConnection, connection: AbstractConnection) -> bool:
+    endpoint, address = shared.endpoint, address_of(connection)
+    return endpoint is not None and address is not None and (endpoint.host, endpoint.port) != address

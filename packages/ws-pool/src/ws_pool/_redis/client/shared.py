@@ -21,7 +21,7 @@ from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 
 from ws_pool._redis.client.context import ClientContext
 from ws_pool._redis.client.pipeline import SharedPipeline
-from ws_pool._redis.client.round_trip import execute_on_dedicated
+from ws_pool._redis.client.round_trip import Unblocked, execute_on_dedicated
 from ws_pool._redis.client.session import DedicatedPubSub, DedicatedRedis
 from ws_pool._redis.commands.command import Command, CommandInfo, ObservedCallbacks, verb_is_enough
 from ws_pool._redis.commands.retry import RetryPolicy, checked_retry, retry_of
@@ -278,6 +278,11 @@ class SharedRedis(Redis):
                 return await execute_on_dedicated(
                     self, self._context, dedicated, shared, command, dict(options)
                 )
+            except Unblocked as unblocked:
+                if not self._context.follow_master:
+                    raise unblocked.error from None
+
+                command = command.shortened(unblocked.seconds)
             except MaybeExecuted:
                 if not repeats:
                     raise

@@ -16,7 +16,7 @@ from redis.client import NEVER_DECODE
 from ws_pool._redis.client.caching import CachingRedis
 from ws_pool._redis.client.context import ClientContext
 from ws_pool._redis.client.pipeline import SharedPipeline
-from ws_pool._redis.client.round_trip import execute_on_dedicated
+from ws_pool._redis.client.round_trip import Unblocked, execute_on_dedicated
 from ws_pool._redis.client.session import DedicatedPubSub, DedicatedRedis
 from ws_pool._redis.client.shared import RETRIES, SPECIAL, SharedRedis
 from ws_pool._redis.cluster.backoff import ATTEMPTS, OutageBackoff
@@ -437,6 +437,9 @@ class ClusterRedis(SharedRedis):
                 reply = await execute_on_dedicated(
                     self, self._context, node.dedicated, shared, command, dict(options), asking=asking
                 )
+            except Unblocked as unblocked:  # its node is a replica now: the new topology is needed
+                command = command.shortened(unblocked.seconds)
+                await asyncio.wait([topology.refresh_soon()], timeout=self._context.command_timeout)
             except MaybeExecuted:
                 topology.refresh_soon()
 

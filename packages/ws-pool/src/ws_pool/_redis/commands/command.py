@@ -72,26 +72,48 @@ class Command:
             >>> Command(("XREAD", "BLOCK", 250, "STREAMS", "events", "$")).block_seconds
             0.25
         """
-        name, words = self.name, self.words
-        value: object = None
-        scale = 1.0
-
-        if name in TIMEOUT_LAST:
-            value = words[-1]
-        elif name in TIMEOUT_FIRST and len(words) > 1:
-            value = words[1]
-        elif name in MAY_BLOCK:
-            index = stream_options(words).get("BLOCK", len(words)) + 1
-            value, scale = (words[index] if index < len(words) else None), 1e-3
-        elif name in TIMEOUT_MILLISECONDS and len(words) > TIMEOUT_MILLISECONDS[name]:
-            value, scale = words[TIMEOUT_MILLISECONDS[name]], 1e-3
+        index, scale = self._timeout_word()
 
         try:
-            seconds = float(_upper(value)) * scale
-        except ValueError:
+            seconds = float(_upper(self.words[index])) * scale
+        except (IndexError, ValueError):
             return None
 
         return seconds if seconds > 0 else None
+
+    def shortened(self, seconds: float) -> Command:
+        """
+        Return a blocking command with so many seconds less to block; itself when it blocks for ever.
+
+        Example:
+            >>> Command(("BLPOP", "queue", 3)).shortened(1.0).args
+            ('BLPOP', 'queue', 2.0)
+        """
+        limit = self.block_seconds
+
+        if limit is None:
+            return self
+
+        index, scale = self._timeout_word()
+        left = max(0.001, limit - seconds)  # 0 would mean for ever
+        words = list(self.words)
+        words[index] = left if scale == 1.0 else max(1, round(left / scale))
+        return Command(tuple(words))
+
+    def _timeout_word(self) -> tuple[int, float]:
+        """Return which word is the timeout of a blocking command, and how many seconds its unit has."""
+        name, words = self.name, self.words
+
+        if name in TIMEOUT_LAST:
+            return len(words) - 1, 1.0
+
+        if name in TIMEOUT_FIRST:
+            return 1, 1.0
+
+        if name in MAY_BLOCK:
+            return stream_options(words).get("BLOCK", len(words)) + 1, 1e-3
+
+        return TIMEOUT_MILLISECONDS.get(name, len(words)), 1e-3
 
 
 class CommandInfo:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, cast
 
 from redis import exceptions as driver
@@ -18,8 +18,16 @@ from ws_pool._redis.commands.command import Command
 from ws_pool._redis.commands.table import Route
 from ws_pool._redis.connection.endpoint import Endpoint, resolve_credentials
 from ws_pool._redis.errors import UnavailableError
+from ws_pool.errors import WsError
 
-__all__ = ("ConnectionState", "connection_options", "lost_session", "make_connection", "state_of")
+__all__ = (
+    "ConnectionState",
+    "address_of",
+    "connection_options",
+    "lost_session",
+    "make_connection",
+    "state_of",
+)
 
 
 _WATCHED: Final = frozenset({"WATCH", "UNWATCH", "MULTI", "EXEC", "DISCARD"})
@@ -34,6 +42,9 @@ class ConnectionState:
     retired = False  # its pool was closed; a PubSub of redis-py would open it again, and nobody close it
     exclusive = False  # a client's session is on it, which would not survive a reconnect
     cancelling: asyncio.Task[None] | None = None  # ends a cancelled blocking command on it
+    blocking = False  # a blocking command is in flight
+    moving = False  # it is about to leave a server that is not the master any more
+    resolve: Callable[[], Awaitable[Endpoint]] | None = None  # where redis-py shall connect to again
 
     def refuse_to_connect(self) -> None:
         """Raise when redis-py must not open this connection again."""
@@ -88,6 +99,16 @@ class _TcpConnection(_TrackedConnection, Connection):
 
     async def _connect(self) -> None:
         self.refuse_to_connect()
+
+        # redis-py connects again by itself, for subscribers: the master may be another server by now.
+        if self.resolve is not None:
+            try:
+                endpoint = await self.resolve()
+            except WsError as error:
+                raise driver.ConnectionError(str(error)) from error
+
+            self.host, self.port = endpoint.host, endpoint.port
+
         await super()._connect()  # type: ignore[no-untyped-call]  # redis-py's
 
     def _connection_arguments(self) -> dict[str, Any]:  # Any: redis-py's own signature
@@ -165,6 +186,11 @@ def make_connection(endpoint: Endpoint, options: dict[str, Any], *, timeout: flo
     )
     connection.tls = endpoint.tls
     return connection
+
+
+def address_of(connection: AbstractConnection) -> tuple[str, int] | None:
+    """Return where a connection leads to; None for a unix socket."""
+    return (connection.host, connection.port) if isinstance(connection, Connection) else None
 
 
 def lost_session() -> UnavailableError:

@@ -18,8 +18,9 @@ from redis.asyncio.connection import AbstractConnection, Connection, ConnectionP
 
 from ws_core import backoff
 from ws_pool import errors
+from ws_pool._core.background import cancel_and_wait
 from ws_pool._redis.connection.endpoint import Endpoint
-from ws_pool._redis.dedicated.connection import lost_session, make_connection, state_of
+from ws_pool._redis.dedicated.connection import address_of, lost_session, make_connection, state_of
 from ws_pool._redis.errors import AcquireTimeout, UnavailableError
 from ws_pool.errors import NotReadyError, UsageError
 from ws_pool.pool import Lease, Pool
@@ -27,6 +28,108 @@ from ws_pool.pool import Lease, Pool
 __all__ = ("Connector", "DedicatedConnections", "SingleConnectionPool")
 
 _PAUSES: Final = (0.02, 0.2)  # seconds between two attempts to acquire in an outage
+_LEAVE_TIMEOUT: Final = 0.4  # seconds for what is in flight on a server that is not the master any more
+
+
+class Connector:
+    """How the generic pool deals with redis-py's connections."""
+
+    def __init__(
+        self, resolve: Any, options: dict[str, Any], *, timeout: float
+    ) -> None:  # Any: an async callable
+        self._resolve = resolve
+        self._options = options
+        self._timeout = timeout
+        self._endpoint: Endpoint | None = None
+
+    def __str__(self) -> str:
+        return str(self._endpoint or "the server")
+
+    async def open(self) -> AbstractConnection:
+        """Open a connection and do its handshake."""
+        endpoint: Endpoint = await self._resolve()
+        self._endpoint = endpoint
+        connection = make_connection(endpoint, self._options, timeout=self._timeout)
+
+        try:
+            await connection.connect()
+
+            if endpoint.role is not None:
+                await self._check_role(connection, endpoint)
+
+            with contextlib.suppress(
+                driver.ResponseError
+            ):  # forbidden: a blocking command on it cannot be unblocked
+                await connection.send_command("CLIENT", "ID", check_health=False)
+                state_of(connection).client_id = int(await connection.read_response())
+        except BaseException:
+            self.terminate(connection)
+            raise
+
+        state = state_of(connection)
+        state.session_changed = False  # the handshake itself is not a change
+        state.resolve = self._resolve
+        return connection
+
+    async def unblock(self, connection: AbstractConnection, *, timeout: float) -> bool:  # noqa: ASYNC109 - part of the answer
+        """Unblock the command of a connection at its server; return whether the server has confirmed it."""
+        address, client_id = address_of(connection), state_of(connection).client_id
+
+        if address is None or self._endpoint is None or not client_id:
+            return False
+
+        other = make_connection(self._endpoint.at(*address), self._options, timeout=timeout)
+
+        try:
+            async with asyncio.timeout(timeout):
+                await other.connect()
+                await other.send_command("CLIENT", "UNBLOCK", client_id, "ERROR", check_health=False)
+                return bool(await other.read_response())
+        except (driver.RedisError, OSError, TimeoutError):
+            return False
+        finally:
+            self.terminate(other)
+
+    def is_alive(self, conn: AbstractConnection) -> bool:
+        """Return whether it is connected and the server has not closed it."""
+        reader = conn._reader  # noqa: SLF001 - redis-py has no public way to ask
+        return conn.is_connected and reader is not None and not reader.at_eof() and reader.exception() is None
+
+    def is_clean(self, conn: AbstractConnection) -> bool:
+        """Return whether the last user has read all its replies."""
+        return state_of(conn).clean
+
+    async def ping(self, conn: AbstractConnection) -> None:
+        """Check that the next reply is the next command's; raise InvalidResponse when it is not."""
+        nonce = secrets.token_hex(8)
+        await conn.send_command("ECHO", nonce, check_health=False)
+        reply = await conn.read_response()
+
+        if reply not in (nonce, nonce.encode()):
+            raise driver.InvalidResponse("a reply of an earlier command was left on the connection")
+
+    async def reset(self, conn: AbstractConnection) -> None:
+        """Check that no reply was left unread; connections with a changed session are not kept at all."""
+        await self.ping(conn)
+        state_of(conn).clean = True
+
+    async def close(self, conn: AbstractConnection) -> None:
+        """Close gracefully."""
+        await conn.disconnect()
+
+    def terminate(self, conn: AbstractConnection) -> None:
+        """Close at once."""
+        _abort_transport(conn)
+        conn._close()  # noqa: SLF001 - forgets the streams, without I/O
+
+    @staticmethod
+    async def _check_role(connection: AbstractConnection, endpoint: Endpoint) -> None:
+        await connection.send_command("ROLE", check_health=False)
+        reply: Any = await connection.read_response()
+        role = reply[0].decode() if isinstance(reply[0], bytes) else reply[0]
+
+        if role != endpoint.role:
+            raise driver.RedisError(f"{endpoint} is a {role}, not a {endpoint.role}")
 
 
 class DedicatedConnections(ConnectionPool):
@@ -35,6 +138,7 @@ class DedicatedConnections(ConnectionPool):
     def __init__(
         self,
         pool: Pool[AbstractConnection],
+        connector: Connector,
         *,
         acquire_timeout: float,
         outage_timeout: float,
@@ -43,11 +147,14 @@ class DedicatedConnections(ConnectionPool):
     ) -> None:
         super().__init__(connection_class=Connection, **options)
         self._pool = pool
+        self._connector = connector
         self._acquire_timeout = acquire_timeout
         self._outage_timeout = outage_timeout
         self._check = check
         self._loop: asyncio.AbstractEventLoop | None = None
         self._in_use: dict[AbstractConnection, Lease[AbstractConnection]] = {}
+        self._master: tuple[str, int] | None = None  # None as long as no Sentinel has named one
+        self._leaving: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
         return f"<DedicatedConnections of {self._pool!r}>"
@@ -66,7 +173,7 @@ class DedicatedConnections(ConnectionPool):
 
         for attempt in itertools.count(1):
             try:
-                return await self._pool.acquire(timeout=max(0.0, end - time()))
+                lease = await self._pool.acquire(timeout=max(0.0, end - time()))
             except errors.AcquireTimeout as error:
                 raise AcquireTimeout(error.message, code=error.code, **error.context) from error
             except (errors.UnavailableError, NotReadyError) as error:
@@ -76,6 +183,16 @@ class DedicatedConnections(ConnectionPool):
 
                 if now >= deadline:
                     raise UnavailableError(error.message, code=error.code, **error.context) from error
+            else:
+                connection, state = lease.connection, state_of(lease.connection)
+
+                if attempt > 1 or not self._is_elsewhere(connection):
+                    state.clean = state.exclusive = state.moving = False
+                    self._loop = asyncio.get_running_loop()
+                    self._in_use[connection] = lease
+                    return lease
+
+                self._pool.release(lease, discard=True)  # it was opened while the master changed
 
             await asyncio.sleep(backoff.delay(attempt, *_PAUSES))
 
@@ -83,13 +200,7 @@ class DedicatedConnections(ConnectionPool):
 
     async def get_connection(self, *_: object, **__: object) -> AbstractConnection:
         """Acquire a connection for redis-py; see `acquire`."""
-        lease = await self.acquire()
-        self._loop = asyncio.get_running_loop()
-        connection = lease.connection
-        self._in_use[connection] = lease
-        state = state_of(connection)
-        state.clean = state.exclusive = False
-        return connection
+        return (await self.acquire()).connection
 
     async def release(self, connection: AbstractConnection) -> None:
         """Release a connection for redis-py; see `release_now`."""
@@ -110,11 +221,53 @@ class DedicatedConnections(ConnectionPool):
                 lease, discard=state_of(connection).session_changed or not connection.is_connected
             )
 
+    def follow_master(self, host: str, port: int) -> None:
+        """Make connections in use leave every server but this one."""
+        self._master = (host, port)
+
+        for connection, lease in self._in_use.items():
+            state = state_of(connection)
+
+            if self._is_elsewhere(connection) and not state.moving:
+                state.moving = True
+                task = asyncio.get_running_loop().create_task(self._leave(connection, lease))
+                self._leaving.add(task)
+                task.add_done_callback(self._leaving.discard)
+
+    async def _leave(self, connection: AbstractConnection, lease: Lease[AbstractConnection]) -> None:
+        """Make a connection in use leave its server, which may be alive."""
+        state = state_of(connection)
+
+        # Three cases. A subscriber subscribes again at the new master when its connection is closed. A
+        # blocked command is unblocked, which proves that it was not executed: it is repeated there. What
+        # else is in flight has a moment to end; then only a closed connection makes its user notice.
+        if not _is_subscriber(connection):
+            if state.blocking and await self._connector.unblock(connection, timeout=_LEAVE_TIMEOUT):
+                return
+
+            await asyncio.sleep(_LEAVE_TIMEOUT)
+
+        if self._in_use.get(connection) is lease and self._is_elsewhere(connection):
+            state.moving = False
+
+            if state.exclusive:
+                self._connector.terminate(connection)  # so that its next command is refused, not sent
+            else:
+                _abort_transport(connection)
+
+    def _is_elsewhere(self, connection: AbstractConnection) -> bool:
+        """Return whether a connection leads to a server that is not the master."""
+        return self._master is not None and address_of(connection) not in {None, self._master}
+
+    async def close(self) -> None:
+        """Close the connections of subscribers, which nothing else would release."""
+        await cancel_and_wait(*self._leaving)
+        self.drop_subscribers()
+
     def drop_subscribers(self) -> None:
         """Close the connections of subscribers: nothing else would make them come back."""
         for connection, lease in list(self._in_use.items()):
-            # Only a PubSub registers for reconnects, in order to subscribe again.
-            if connection._connect_callbacks:  # noqa: SLF001 - redis-py has no public way to ask
+            if _is_subscriber(connection):
                 self._abort(connection, lease)
 
     def release_later(self, connection: AbstractConnection) -> bool:
@@ -131,11 +284,7 @@ class DedicatedConnections(ConnectionPool):
 
     def _abort(self, connection: AbstractConnection, lease: Lease[AbstractConnection]) -> None:
         state_of(connection).retired = True
-        writer = connection._writer  # noqa: SLF001 - disconnect() would wait until its buffers are empty
-
-        if writer is not None:
-            writer.transport.abort()
-
+        _abort_transport(connection)
         self._in_use.pop(connection, None)
         self._pool.release(lease, discard=True)
 
@@ -194,85 +343,13 @@ class SingleConnectionPool(ConnectionPool):
         """Keep it."""
 
 
-class Connector:
-    """How the generic pool deals with redis-py's connections."""
+def _is_subscriber(connection: AbstractConnection) -> bool:
+    # Only a PubSub registers for reconnects, in order to subscribe again.
+    return bool(connection._connect_callbacks)  # noqa: SLF001 - redis-py has no public way to ask
 
-    def __init__(
-        self, resolve: Any, options: dict[str, Any], *, timeout: float
-    ) -> None:  # Any: an async callable
-        self._resolve = resolve
-        self._options = options
-        self._timeout = timeout
-        self._endpoint: Endpoint | None = None
 
-    def __str__(self) -> str:
-        return str(self._endpoint or "the server")
+def _abort_transport(connection: AbstractConnection) -> None:
+    writer = connection._writer  # noqa: SLF001 - disconnect() would wait until its buffers are empty
 
-    async def open(self) -> AbstractConnection:
-        """Open a connection and do its handshake."""
-        endpoint: Endpoint = await self._resolve()
-        self._endpoint = endpoint
-        connection = make_connection(endpoint, self._options, timeout=self._timeout)
-
-        try:
-            await connection.connect()
-
-            if endpoint.role is not None:
-                await self._check_role(connection, endpoint)
-
-            with contextlib.suppress(
-                driver.ResponseError
-            ):  # forbidden: a blocking command on it cannot be unblocked
-                await connection.send_command("CLIENT", "ID", check_health=False)
-                state_of(connection).client_id = int(await connection.read_response())
-        except BaseException:
-            self.terminate(connection)
-            raise
-
-        state_of(connection).session_changed = False  # the handshake itself is not a change
-        return connection
-
-    def is_alive(self, conn: AbstractConnection) -> bool:
-        """Return whether it is connected and the server has not closed it."""
-        reader = conn._reader  # noqa: SLF001 - redis-py has no public way to ask
-        return conn.is_connected and reader is not None and not reader.at_eof() and reader.exception() is None
-
-    def is_clean(self, conn: AbstractConnection) -> bool:
-        """Return whether the last user has read all its replies."""
-        return state_of(conn).clean
-
-    async def ping(self, conn: AbstractConnection) -> None:
-        """Check that the next reply is the next command's; raise InvalidResponse when it is not."""
-        nonce = secrets.token_hex(8)
-        await conn.send_command("ECHO", nonce, check_health=False)
-        reply = await conn.read_response()
-
-        if reply not in (nonce, nonce.encode()):
-            raise driver.InvalidResponse("a reply of an earlier command was left on the connection")
-
-    async def reset(self, conn: AbstractConnection) -> None:
-        """Check that no reply was left unread; connections with a changed session are not kept at all."""
-        await self.ping(conn)
-        state_of(conn).clean = True
-
-    async def close(self, conn: AbstractConnection) -> None:
-        """Close gracefully."""
-        await conn.disconnect()
-
-    def terminate(self, conn: AbstractConnection) -> None:
-        """Close at once."""
-        writer = conn._writer  # noqa: SLF001 - disconnect() would wait until its buffers are empty
-
-        if writer is not None:
-            writer.transport.abort()
-
-        conn._close()  # noqa: SLF001 - forgets the streams, without I/O
-
-    @staticmethod
-    async def _check_role(connection: AbstractConnection, endpoint: Endpoint) -> None:
-        await connection.send_command("ROLE", check_health=False)
-        reply: Any = await connection.read_response()
-        role = reply[0].decode() if isinstance(reply[0], bytes) else reply[0]
-
-        if role != endpoint.role:
-            raise driver.RedisError(f"{endpoint} is a {role}, not a {endpoint.role}")
+    if writer is not None:
+        writer.transport.abort()
