@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,130 @@ class TestRotatingFile:
         file.tidy(rotated)
         assert [path.exists() for path in rotated] == [False, True]
         assert (tmp_path / "app.notes.log").exists()
+
+    def test_retention_by_total_size(self, pair: Any, tmp_path: Path) -> None:
+        """The oldest go until all files together, the live one included, are small enough."""
+        new, clock = pair
+        file = new(rotator=LogFileRotator(100), total_size=350)
+
+        for _ in range(8):
+            file.append([b"x" * 89 + b"\n", b"y" * 9 + b"\n"])
+            clock.now += 1
+
+        file.tidy([])
+
+        assert sum(path.stat().st_size for path in tmp_path.glob("app*.log")) == 300
+        assert len(list(tmp_path.glob("app.*.log"))) == 2
+
+    def test_a_removed_sidecar(self, pair: Any, tmp_path: Path) -> None:
+        """Two writers keep each other out by the same sidecar, also when somebody has removed it."""
+        new, _ = pair
+        one, two = new(), new()
+        one.append([b"a\n"])
+        (tmp_path / "app.log.lock").unlink()
+        two.append([b"b\n"])
+        one.append([b"c\n"])
+
+        with two._locked(), (tmp_path / "app.log.lock").open("rb") as other:
+            assert os.fstat(one._lock_fd).st_ino == os.fstat(two._lock_fd).st_ino
+
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def test_a_follower_looks_at_the_size(self, pair: Any, tmp_path: Path) -> None:
+        """A file that another process has rotated, and filled again, is not written beyond its size."""
+        new, clock = pair
+        rotator = LogFileRotator(100)
+        one, two = new(rotator=rotator), new(rotator=rotator)
+        two.append([b"-" * 79 + b"\n"])
+
+        for _ in range(3):
+            one.append([b"x" * 79 + b"\n"])
+            clock.now += 1
+
+        two.append([b"y" * 79 + b"\n"])
+
+        assert {path.stat().st_size for path in tmp_path.glob("app*.log")} == {80}
+
+    def test_a_clock_that_was_wrong(self, pair: Any, tmp_path: Path) -> None:
+        """A file that was begun in 2030, by a wrong clock, is rotated on the next day all the same."""
+        new, clock = pair
+        now = clock.now
+        clock.now += 4 * 365 * 86400
+        rotator = LogFileRotator(None, "00:00", tz=UTC)
+        new(rotator=rotator).append([b"a\n"])
+        os.utime(tmp_path / "app.log", (clock.now, clock.now))
+        clock.now = now
+        file = new(rotator=rotator)
+        file.append([b"b\n"])
+        clock.now += 86400
+
+        assert len(file.append([b"c\n"])[2]) == 1
+
+    def test_a_rotation_that_is_refused(
+        self, pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The lines go on into the same file; the reason is kept, and a minute later it is tried again."""
+        new, clock = pair
+        file = new(rotator=LogFileRotator(100))
+        refused = PermissionError("sticky directory")
+
+        def refuse(*_: object) -> None:
+            raise refused
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", refuse)
+            result = file.append([b"x" * 79 + b"\n"] * 5)
+
+        assert (result, file.refused) == ((5, None, []), refused)
+        assert (tmp_path / "app.log").stat().st_size == 400
+        clock.now += 61
+        assert len(file.append([b"y\n"])[2]) == 1
+
+    @pytest.mark.parametrize("compression", [None, "gz"])
+    def test_modes_survive(self, pair: Any, tmp_path: Path, compression: str | None) -> None:
+        """The mode that an administrator has given the file is that of its successors."""
+        new, _ = pair
+        file = new(rotator=LogFileRotator(10), compression=compression)
+        file.append([b"x" * 9 + b"\n"])
+        (tmp_path / "app.log").chmod(0o640)
+        rotated = file.append([b"y\n"])[2]
+        file.tidy(rotated)
+
+        assert {
+            path.stat().st_mode & 0o777 for path in tmp_path.glob("app*.log*") if path.suffix != ".lock"
+        } == {0o640}
+
+    def test_what_a_killed_process_has_left(self, pair: Any, tmp_path: Path) -> None:
+        """Half a compressed file goes, and the one that it was made of is compressed after all."""
+        new, _ = pair
+        name = "app.2026-01-31_00-00-00_000000.log"
+        old = time.time() - 3600
+
+        for path in (tmp_path / name, tmp_path / f"{name}.gz.part"):
+            path.write_bytes(b"x\n")
+            os.utime(path, (old, old))
+
+        (tmp_path / "app.2026-02-01_00-00-00_000000.log.gz.part").write_bytes(b"")  # in the making
+        new(compression="gz").tidy([])
+
+        assert {path.name for path in tmp_path.iterdir()} == {
+            f"{name}.gz", "app.2026-02-01_00-00-00_000000.log.gz.part",
+        }  # fmt: skip
+
+    def test_the_age_is_looked_at_without_a_rotation(
+        self, make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A file that has grown too old is deleted by a sink that does not rotate at all."""
+        monkeypatch.setattr("ws_logging.sink.TIDY_EVERY", 0.0)
+        old = tmp_path / "app.2020-01-31_00-00-00_000000.log"
+        old.write_bytes(b"x\n")
+        os.utime(old, (0, 0))
+        sink = make(retention=timedelta(days=1))
+        sink.put(b"a\n")
+        sink.stop()
+
+        assert not old.exists()
 
     def test_tidying_reports_trouble_at_the_end(
         self, pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

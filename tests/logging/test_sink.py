@@ -16,7 +16,7 @@ from loguru import logger
 from tests.logging._accounts import balanced, lines
 from ws_logging import LoggingConfigError, QueuedFileSink
 from ws_logging._line_queue import LineQueue
-from ws_logging.sink import _live_path
+from ws_logging._sink_options import live_path
 
 
 class TestWriting:
@@ -347,6 +347,12 @@ class TestMistakes:
             ({"retention": "10 days"}, "retention: a number of files"),
             ({"compression": "zip"}, "compression: 'gz' or None"),
             ({"overflow": "explode"}, "overflow: 'block'"),
+            ({"max_bytes": 0}, "max_bytes: a number of bytes of at least 1"),
+            ({"max_records": "x"}, "max_records: a number of messages of at least 1"),
+            ({"total_size": 0}, "total_size: a number of bytes of at least 1"),
+            ({"block_timeout": -1}, "block_timeout: a number of seconds of at least 0"),
+            ({"stop_timeout": True}, "stop_timeout: a number of seconds"),
+            ({"stop_timeout": float("nan")}, "stop_timeout: a number of seconds"),
         ],
     )
     def test_options(self, make: Any, tmp_path: Path, options: Any, message: Any) -> None:
@@ -379,7 +385,7 @@ class TestMistakes:
     )
     def test_the_time_is_for_rotated_files(self, name: str, live: str) -> None:
         """The live file has one name in all processes."""
-        assert _live_path(f"/x/{name}") == Path(f"/x/{live}")
+        assert live_path(f"/x/{name}") == Path(f"/x/{live}")
 
 
 class QueueMachine(RuleBasedStateMachine):

@@ -13,6 +13,7 @@ import gzip
 import os
 import re
 import shutil
+import stat as stat_module
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,8 @@ from ws_logging.rotation import LogFileRotator
 __all__ = ("RotatingFile",)
 
 _MODE = 0o644
+_REFUSED_FOR = 60.0  # seconds without another attempt to rotate after the system has refused one
+_ABANDONED_AFTER = 600.0  # seconds after which a file that nobody goes on compressing is abandoned
 
 
 class RotatingFile:
@@ -34,32 +37,51 @@ class RotatingFile:
     ``app.2026-01-31_00-00-00_000000.log``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options, by keyword
         self,
         path: Path,
         *,
         rotator: LogFileRotator | None = None,
         retention: int | timedelta | None = None,
+        total_size: int | None = None,
         compression: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.path = path
         self.rotations = 0
+        self.refused: OSError | None = None  # why the last rotation did not happen
         self._rotator = rotator
         self._retention = retention
+        self._total_size = total_size
+        self._refused_until = float("-inf")
         self._compression = compression
         self._clock = clock
         self._lock_path = path.with_name(path.name + ".lock")
         self._fd = -1
         self._lock_fd = -1
 
+    @property
+    def has_limits(self) -> bool:
+        """Whether rotated files are ever deleted or compressed."""
+        return self._retention is not None or self._total_size is not None or self._compression is not None
+
     def open(self) -> None:
         """Open or create the file and its sidecar."""
         if self._lock_fd < 0:
-            self._lock_fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+            self._lock_fd = self._opened(self._lock_path, os.O_RDWR)
 
         if self._fd < 0:
-            self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
+            self._fd = self._opened(self.path, os.O_WRONLY | os.O_APPEND)
+
+    def _opened(self, path: Path, flags: int) -> int:
+        """Open or create a file; a directory that somebody has removed is made again."""
+        flags |= os.O_CREAT | os.O_CLOEXEC
+
+        try:
+            return os.open(path, flags, _MODE)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(path, flags, _MODE)
 
     def close(self) -> None:
         """Close the descriptors; a later `append` opens them again."""
@@ -104,20 +126,19 @@ class RotatingFile:
         problem: OSError | None = None
 
         if self._compression == "gz":
-            for path in rotated:
+            for path in [*rotated, *self._abandoned()]:
                 try:
                     _compress(path)
-                except FileNotFoundError:
-                    continue  # deleted by another process's retention, or moved away by hand
+                except (FileNotFoundError, FileExistsError):
+                    continue  # deleted or moved away meanwhile, or compressed by another process
                 except OSError as error:
                     problem = error
 
-        if rotated:
-            for path in self._expired():
-                try:
-                    path.unlink(missing_ok=True)
-                except OSError as error:
-                    problem = error
+        for path in self._expired():
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                problem = error
 
         if problem is not None:
             raise problem
@@ -126,6 +147,13 @@ class RotatingFile:
     def _locked(self) -> Iterator[None]:
         self.open()
         fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+
+        # When the directory was removed, the next process makes another sidecar: what is locked here
+        # would keep nobody out.
+        while not _is_file_of(self._lock_fd, self._lock_path):
+            self.close()
+            self.open()
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
 
         try:
             yield
@@ -140,10 +168,11 @@ class RotatingFile:
         stat = self._current()
 
         if stat is None:
+            # The file was rotated by another process, perhaps long ago: the new one may be full as well.
             self._reopen(now)
-            return None
+            stat = os.fstat(self._fd)
 
-        if self._rotator is None:
+        if self._rotator is None or now < self._refused_until:
             return None
 
         since = self._since(stat)
@@ -152,24 +181,26 @@ class RotatingFile:
             return None
 
         old = self._free_name(now)
-        self.path.rename(old)
+
+        try:
+            self.path.rename(old)
+        except OSError as error:
+            # A file that is too long is better than lines that are nowhere.
+            self.refused, self._refused_until = error, now + _REFUSED_FOR
+            return None
+
         self.rotations += 1
         self._reopen(now)
+        _keep_owner(self._fd, stat)
         return old
 
     def _current(self) -> os.stat_result | None:
         """Return the state of the live file if our descriptor is that file, else None."""
-        try:
-            there = self.path.stat()
-        except FileNotFoundError:
-            return None
-
-        ours = os.fstat(self._fd)
-        return ours if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino) else None
+        return os.fstat(self._fd) if _is_file_of(self._fd, self.path) else None
 
     def _reopen(self, now: float) -> None:
         """Open the file that has the name now, creating it if there is none."""
-        fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        fd = self._opened(self.path, os.O_WRONLY | os.O_APPEND)
         os.close(self._fd)
         self._fd = fd
         stat = os.fstat(fd)
@@ -187,16 +218,20 @@ class RotatingFile:
 
     def _since(self, stat: os.stat_result) -> float:
         """Return since when the file exists, or else when it was last written to."""
+        now = self._clock()
+        since = stat.st_mtime
         noted = os.pread(self._lock_fd, 64, 0).split()
 
         with suppress(ValueError, IndexError):
             if int(noted[0]) == stat.st_ino:
-                return float(noted[1])
+                since = float(noted[1])
 
-        if stat.st_size == 0:
-            self._note(stat, self._clock())
+        # A file from the future: the clock was wrong then. It would not be rotated before that day.
+        if since > now or stat.st_size == 0:
+            since = min(since, now)
+            self._note(stat, since)
 
-        return stat.st_mtime
+        return since
 
     def _write(self, lines: list[bytes]) -> tuple[int, OSError | None]:
         """Write all, or take back the part of a line that was written when it failed."""
@@ -220,7 +255,10 @@ class RotatingFile:
 
     def _fitting(self, lines: list[bytes], start: int) -> list[bytes]:
         """Return the lines from a start that fit into the live file before it must be rotated."""
-        room = None if self._rotator is None else self._rotator.room(os.fstat(self._fd).st_size)
+        if self._rotator is None or self._clock() < self._refused_until:
+            return lines[start:] if start else lines
+
+        room = self._rotator.room(os.fstat(self._fd).st_size)
 
         if room is None:
             return lines[start:] if start else lines
@@ -247,27 +285,74 @@ class RotatingFile:
 
         return name
 
+    def _rotated(self, ending: str) -> list[tuple[float, int, Path]]:
+        """Return time, size and path of the rotated files with an ending, oldest first."""
+        stem, suffix = re.escape(self.path.stem), re.escape(self.path.suffix)
+        ours = re.compile(rf"{stem}\.\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d_\d{{6}}(\.\d+)?{suffix}{ending}")
+        found: list[tuple[float, int, Path]] = []
+
+        with suppress(FileNotFoundError):
+            for path in self.path.parent.iterdir():
+                if ours.fullmatch(path.name):
+                    with suppress(FileNotFoundError):
+                        stat = path.stat()
+                        found.append((stat.st_mtime, stat.st_size, path))
+
+        return sorted(found)
+
     def _expired(self) -> list[Path]:
         """Return the rotated files that retention does not keep."""
-        if self._retention is None:
-            return []
-
-        stem, suffix = re.escape(self.path.stem), re.escape(self.path.suffix)
-        ours = re.compile(rf"{stem}\.\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d_\d{{6}}(\.\d+)?{suffix}(\.gz)?")
-        found: list[tuple[float, str, Path]] = []
-
-        for path in self.path.parent.iterdir():
-            if ours.fullmatch(path.name):
-                with suppress(FileNotFoundError):
-                    found.append((path.stat().st_mtime, path.name, path))
-
-        found.sort()
+        found = self._rotated("(\\.gz)?")
+        kept = len(found)
 
         if isinstance(self._retention, timedelta):
             oldest = self._clock() - self._retention.total_seconds()
-            return [path for written, _, path in found if written < oldest]
+            kept = sum(written >= oldest for written, _, _ in found)
+        elif self._retention is not None:
+            kept = min(kept, self._retention)
 
-        return [path for *_, path in found[: max(0, len(found) - self._retention)]]
+        if self._total_size is not None:
+            total = 0
+
+            with suppress(FileNotFoundError):
+                total = self.path.stat().st_size
+
+            for count, (_, size, _) in enumerate(reversed(found)):
+                total += size
+
+                if total > self._total_size:
+                    kept = min(kept, count)
+                    break
+
+        return [path for *_, path in found[: len(found) - kept]]
+
+    def _abandoned(self) -> list[Path]:
+        """Return the rotated files that a process which was killed has left uncompressed."""
+        oldest = time.time() - _ABANDONED_AFTER
+
+        for written, _, path in self._rotated("\\.gz\\.part"):
+            if written < oldest:
+                path.unlink(missing_ok=True)
+
+        return [path for written, _, path in self._rotated("") if written < oldest]
+
+
+def _is_file_of(descriptor: int, path: Path) -> bool:
+    """Return whether a descriptor is the file that has a name now."""
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+
+    ours = os.fstat(descriptor)
+    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def _keep_owner(descriptor: int, before: os.stat_result) -> None:
+    """Give a new file the mode and owner of the one whose place it takes, as far as that is allowed."""
+    with suppress(OSError):
+        os.fchmod(descriptor, stat_module.S_IMODE(before.st_mode))
+        os.fchown(descriptor, before.st_uid, before.st_gid)
 
 
 def _whole_lines(lines: list[bytes], written: int) -> tuple[int, int]:
@@ -293,10 +378,12 @@ def _compress(path: Path) -> None:
     """Replace a file by its gzip; whoever looks sees the one or the other, whole."""
     target, part = Path(f"{path}.gz"), Path(f"{path}.gz.part")
     stat = path.stat()
+    packed = gzip.open(part, "xb", compresslevel=6)  # noqa: SIM115 - an existing one is another process's
 
     try:
-        with path.open("rb") as source, gzip.open(part, "wb", compresslevel=6) as packed:
+        with packed, path.open("rb") as source:
             shutil.copyfileobj(source, packed, 1024 * 1024)
+            _keep_owner(packed.fileno(), stat)
 
         os.utime(part, (stat.st_atime, stat.st_mtime))
         part.rename(target)

@@ -13,9 +13,9 @@ from loguru import logger
 
 from ws_core.errors import ConfigError
 from ws_logging._formatters import LEAST_LINE, MAX_LINE
+from ws_logging._sink_options import check as check_sink
 from ws_logging.errors import LoggingConfigError
 from ws_logging.redact import Redactor
-from ws_logging.sink import check as check_sink
 
 __all__ = ("check", "level_name", "level_number", "resource_of")
 
@@ -60,7 +60,9 @@ def check(**arguments: Any) -> None:
     check_sink(
         rotation=arguments.get("file_rotation"),
         retention=arguments.get("file_retention"),
+        total_size=arguments.get("file_total_size"),
         compression=arguments.get("compression"),
+        overflow=arguments.get("overflow", "block"),
     )
 
 

@@ -19,6 +19,7 @@ from ws_logging._formatters import MAX_LINE, JsonFormatter, Renderer, TextFormat
 from ws_logging._levels import Levels, of_name
 from ws_logging._loguru import TraceFormatter, set_threshold
 from ws_logging._outputs import Output, RecentLines, notice, to_file, to_handler, to_stderr
+from ws_logging._sink_options import Overflow
 from ws_logging._validation import check, level_name, level_number, resource_of
 from ws_logging.errors import LoggingConfigError
 from ws_logging.intercept import LogInterceptor
@@ -69,6 +70,8 @@ def register_logger(  # noqa: PLR0913, PLR0917 - the contract's arguments
     sample: Mapping[str, float] | None = None,
     ring: int = 1000,
     intercept: bool = True,
+    file_total_size: int | None = 2 * 1024**3,
+    overflow: Overflow = "block",
     service: str | Mapping[str, object] | None = None,
     max_line: int = MAX_LINE,
 ) -> LoggerHandle:
@@ -89,6 +92,9 @@ def register_logger(  # noqa: PLR0913, PLR0917 - the contract's arguments
         debug: Log to stderr too, and show values in tracebacks. Never in production: values may
             be secret.
         json: Write JSON lines after the OpenTelemetry log data model instead of text.
+        file_total_size: How many bytes the live file and the rotated ones may take up together; by
+            default 2 GiB, None for any number. The oldest are deleted first.
+        overflow: What happens when the disk is too slow, see `QueuedFileSink`.
         compression: ``"gz"`` compresses rotated files.
         levels: Other lowest levels by logger or module, such as ``{"sqlalchemy": "warning"}``.
         redact: Further names of fields whose values are masked, beside those of
@@ -124,6 +130,8 @@ def register_logger(  # noqa: PLR0913, PLR0917 - the contract's arguments
         file_name=file_name,
         file_rotation=file_rotation,
         file_retention=file_retention,
+        file_total_size=file_total_size,
+        overflow=overflow,
         compression=compression,
         levels=levels,
         redact=redact,
@@ -146,7 +154,9 @@ def register_logger(  # noqa: PLR0913, PLR0917 - the contract's arguments
             Path(file_path) / file_name,
             rotation=file_rotation,
             retention=file_retention,
+            total_size=file_total_size,
             compression=compression,
+            overflow=overflow,
             notice=notice(render),
         )
         outputs.append(Output(to_file(sink), render))

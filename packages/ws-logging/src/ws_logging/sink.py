@@ -21,17 +21,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from ws_logging import _exit_hooks
 from ws_logging._file import RotatingFile
 from ws_logging._line_queue import LineQueue
+from ws_logging._sink_options import Overflow, check, live_path
 from ws_logging.errors import LoggingConfigError
 from ws_logging.rotation import LogFileRotator
 
 __all__ = ("QueuedFileSink", "SinkStatistics")
-
-Overflow = Literal["block", "drop_newest", "drop_oldest"]
 
 BATCH: Final = 256 * 1024  # bytes written at once, at most
 EARLY: Final = 64 * 1024  # bytes waiting from which the writer does not wait for more
@@ -40,6 +39,7 @@ URGENT: Final = 40  # loguru's level number of ERROR: written at once, and dropp
 FIRST_BACKOFF: Final = 0.05  # seconds before the first attempt after the disk failed, then doubling
 LONGEST_BACKOFF: Final = 2.0
 COMPLAIN_EVERY: Final = 60.0  # seconds between two complaints on stderr
+TIDY_EVERY: Final = 3600.0  # seconds between two looks at the rotated files, beside those after a rotation
 POLL: Final = 0.002  # seconds between two looks of somebody who waits for the writer
 
 
@@ -80,6 +80,8 @@ class QueuedFileSink:
             ``app.{time}.log``, stands in the names of rotated files only.
         rotation: When to begin a new file; None never does.
         retention: How many rotated files to keep (int), or how long (timedelta); None keeps all.
+        total_size: How many bytes the live file and the rotated ones may take up together; None for
+            any number. The oldest are deleted first.
         compression: ``"gz"`` to compress rotated files.
         max_bytes: How many bytes may wait for the writer.
         max_records: How many messages may wait for the writer.
@@ -125,6 +127,7 @@ class QueuedFileSink:
     _errors: int
     _last_error: str
     _complained_at: float
+    _tidy_at: float
 
     def __init__(  # noqa: PLR0913 - options, by keyword
         self,
@@ -132,6 +135,7 @@ class QueuedFileSink:
         *,
         rotation: LogFileRotator | None = None,
         retention: int | timedelta | None = None,
+        total_size: int | None = None,
         compression: str | None = None,
         max_bytes: int = 64 * 1024 * 1024,
         max_records: int = 200_000,
@@ -141,9 +145,24 @@ class QueuedFileSink:
         notice: Callable[[int], str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        check(rotation=rotation, retention=retention, compression=compression, overflow=overflow)
+        check(
+            rotation=rotation,
+            retention=retention,
+            total_size=total_size,
+            compression=compression,
+            overflow=overflow,
+            max_bytes=max_bytes,
+            max_records=max_records,
+            block_timeout=block_timeout,
+            stop_timeout=stop_timeout,
+        )
         self._file = RotatingFile(
-            _live_path(path), rotator=rotation, retention=retention, compression=compression, clock=clock
+            live_path(path),
+            rotator=rotation,
+            retention=retention,
+            total_size=total_size,
+            compression=compression,
+            clock=clock,
         )
         self._limits = (max_bytes, max_records)
         self._overflow = overflow
@@ -385,8 +404,13 @@ class QueuedFileSink:
         self._lines.written(batch[:done])
         self._unwritten = batch[done:]
 
-        if rotated:
+        if rotated or time.monotonic() >= self._tidy_at:
+            self._tidy_at = time.monotonic() + TIDY_EVERY
             self._tidy(rotated)
+
+        if self._file.refused is not None:
+            self._note_error(self._file.refused)
+            self._file.refused = None
 
         if error is None:
             error = self._report_drops()
@@ -481,6 +505,8 @@ class QueuedFileSink:
         self._sleeping = self._gathering = self._hurry = self._gave_up = False
         self._stopping = self._stopped = False
         self._reported = self._errors = 0
+        # A file that grows too old does so without a rotation.
+        self._tidy_at = float("-inf") if self._file.has_limits else float("inf")
         self._last_error = ""
         self._complained_at = float("-inf")
 
@@ -518,41 +544,6 @@ class QueuedFileSink:
         )
 
 
-def check(
-    *,
-    rotation: object = None,
-    retention: object = None,
-    compression: object = None,
-    overflow: object = "block",
-) -> None:
-    """
-    Refuse arguments that make no sense, before anything is opened; see `QueuedFileSink`.
-
-    Raises:
-        LoggingConfigError: One of them is wrong.
-    """
-    if rotation is not None and not isinstance(rotation, LogFileRotator):
-        message = f"rotation: LogFileRotator.make(500, '00:00') or None is expected, not {rotation!r}"
-        raise LoggingConfigError(message)
-
-    kept = (
-        retention is None
-        or isinstance(retention, timedelta)
-        or (isinstance(retention, int) and retention >= 0)
-    )
-
-    if not kept or isinstance(retention, bool):
-        message = f"retention: a number of files, a timedelta or None is expected, not {retention!r}"
-        raise LoggingConfigError(message)
-
-    if compression not in (None, "gz"):
-        raise LoggingConfigError(f"compression: 'gz' or None is expected, not {compression!r}")
-
-    if overflow not in ("block", "drop_newest", "drop_oldest"):
-        message = f"overflow: 'block', 'drop_newest' or 'drop_oldest' is expected, not {overflow!r}"
-        raise LoggingConfigError(message)
-
-
 def _in_event_loop() -> bool:
     """Return whether this thread runs an event loop, of asyncio or trio."""
     if asyncio._get_running_loop() is not None:  # noqa: SLF001 - documented, and the fast way to ask
@@ -560,16 +551,6 @@ def _in_event_loop() -> bool:
 
     trio = sys.modules.get("trio")
     return trio is not None and bool(trio.lowlevel.in_trio_run())
-
-
-def _live_path(path: str | os.PathLike[str]) -> Path:
-    """Return the name of the live file: ``app.{time}.log`` is ``app.log`` as long as it is written."""
-    text = os.fspath(path)
-
-    for marker in (".{time}", "_{time}", "-{time}", "{time}"):
-        text = text.replace(marker, "")
-
-    return Path(text).absolute()
 
 
 def _begun(thread: threading.Thread) -> bool:
