@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from ws_core.errors import describe
+from ws_core.metrics import Sample, sample
 from ws_pool._core.pool_state import PoolState
 
-__all__ = ("BUCKETS", "Histogram", "HistogramBuilder", "PoolMetrics", "PoolStatistics")
+__all__ = (
+    "BUCKETS",
+    "POOL_NAME",
+    "PREFIX",
+    "STATE",
+    "Histogram",
+    "HistogramBuilder",
+    "PoolMetrics",
+    "PoolStatistics",
+    "flat",
+    "summed",
+    "time_sample",
+)
 
 T = TypeVar("T")
+
+PREFIX: Final = "db.client.connection."
+POOL_NAME: Final = f"{PREFIX}pool.name"
+STATE: Final = f"{PREFIX}state"
 
 BUCKETS = 64
 """Buckets of powers of two of a microsecond: bucket n holds times below 2**n µs, enough for all times."""
@@ -84,6 +101,41 @@ class HistogramBuilder:
         return Histogram(tuple(self.counts), self.total)
 
 
+def time_sample(name: str, times: Histogram, attributes: Mapping[str, str]) -> Sample:
+    """Return a histogram as a sample."""
+    return sample(name, times.total, count=times.count, attributes=attributes)
+
+
+def summed(samples: Iterable[Sample], pool: str) -> tuple[Sample, ...]:
+    """Return the sums of the samples of all parts of a pool, under its name."""
+    sums: dict[tuple[str, tuple[tuple[str, str], ...]], Sample] = {}
+
+    for found in samples:
+        attributes = tuple((key, pool if key == POOL_NAME else value) for key, value in found.attributes)
+        key = (found.metric.name, attributes)
+        known = sums.get(key)
+        value, count = (0, 0) if known is None else (known.value, known.count)
+        sums[key] = Sample(found.metric, value + found.value, count + found.count, attributes)
+
+    return tuple(sums.values())
+
+
+def flat(samples: Iterable[Sample]) -> Mapping[str, float]:
+    """Return samples of one pool as numbers by name; the state is in braces, times have a sum and a count."""
+    result: dict[str, float] = {}
+
+    for found in samples:
+        state = "".join(f'{{{key}="{value}"}}' for key, value in found.attributes if key != POOL_NAME)
+
+        if found.metric.kind == "histogram":
+            result[f"{found.metric.name}.sum"] = found.value
+            result[f"{found.metric.name}.count"] = found.count
+        else:
+            result[f"{found.metric.name}{state}"] = found.value
+
+    return result
+
+
 @dataclass(frozen=True, slots=True)
 class PoolStatistics:
     """
@@ -125,6 +177,22 @@ class PoolStatistics:
     down: str = ""
     create_time: Histogram = Histogram((), 0.0)
 
+    def samples(self) -> tuple[Sample, ...]:
+        """Return the numbers as samples of the metrics in `ws_core.metrics`, with the pool's name."""
+        pool = {POOL_NAME: self.name}
+        return (
+            sample(f"{PREFIX}count", self.idle, attributes={**pool, STATE: "idle"}),
+            sample(f"{PREFIX}count", self.leased, attributes={**pool, STATE: "used"}),
+            sample(f"{PREFIX}idle.max", self.max_size, attributes=pool),
+            sample(f"{PREFIX}idle.min", self.min_size, attributes=pool),
+            sample(f"{PREFIX}max", self.max_size, attributes=pool),
+            sample(f"{PREFIX}pending_requests", self.waiting, attributes=pool),
+            sample(f"{PREFIX}timeouts", self.timeouts, attributes=pool),
+            time_sample(f"{PREFIX}create_time", self.create_time, pool),
+            time_sample(f"{PREFIX}wait_time", self.wait_time, pool),
+            time_sample(f"{PREFIX}use_time", self.lease_time, pool),
+        )
+
     def metrics(self) -> Mapping[str, float]:
         """
         Return the numbers under the names of OpenTelemetry's ``db.client.connection.*`` conventions.
@@ -133,22 +201,7 @@ class PoolStatistics:
             Metric names, with their attribute in braces, to values; times in seconds. With ``_``
             for ``.`` they are as Prometheus writes them.
         """
-        prefix = "db.client.connection."
-        return {
-            f'{prefix}count{{{prefix}state="idle"}}': self.idle,
-            f'{prefix}count{{{prefix}state="used"}}': self.leased,
-            f"{prefix}idle.max": self.max_size,
-            f"{prefix}idle.min": self.min_size,
-            f"{prefix}max": self.max_size,
-            f"{prefix}pending_requests": self.waiting,
-            f"{prefix}timeouts": self.timeouts,
-            f"{prefix}create_time.sum": self.create_time.total,
-            f"{prefix}create_time.count": self.create_time.count,
-            f"{prefix}wait_time.sum": self.wait_time.total,
-            f"{prefix}wait_time.count": self.wait_time.count,
-            f"{prefix}use_time.sum": self.lease_time.total,
-            f"{prefix}use_time.count": self.lease_time.count,
-        }
+        return flat(self.samples())
 
     def status(self) -> Mapping[str, object]:
         """Return plain numbers and strings, for logs, status pages and `pool_status`."""

@@ -17,7 +17,16 @@ from pymongo.monitoring import (
     ConnectionPoolListener,
 )
 
-from ws_pool._core.statistics import Histogram, HistogramBuilder
+from ws_core.metrics import Sample, sample
+from ws_pool._core.statistics import (
+    POOL_NAME,
+    PREFIX,
+    STATE,
+    Histogram,
+    HistogramBuilder,
+    flat,
+    time_sample,
+)
 
 __all__ = ("CommandMonitor", "MongoStatistics")
 
@@ -53,6 +62,22 @@ class MongoStatistics:
     closed: int
     failures: int
     wait_time: Histogram
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Return the numbers as samples of the metrics in `ws_core.metrics`, with the pool's name."""
+        pool = {POOL_NAME: self.name}
+        return (
+            sample(f"{PREFIX}count", self.size - self.leased, attributes={**pool, STATE: "idle"}),
+            sample(f"{PREFIX}count", self.leased, attributes={**pool, STATE: "used"}),
+            sample(f"{PREFIX}max", self.max_size, attributes=pool),
+            sample(f"{PREFIX}pending_requests", self.waiting, attributes=pool),
+            sample(f"{PREFIX}timeouts", self.failures, attributes=pool),
+            time_sample(f"{PREFIX}wait_time", self.wait_time, pool),
+        )
+
+    def metrics(self) -> Mapping[str, float]:
+        """Return the numbers under OpenTelemetry's names; see `ws_pool.pool.PoolStatistics.metrics`."""
+        return flat(self.samples())
 
     def status(self) -> Mapping[str, object]:
         """Return plain numbers and strings, for logs, status pages and `pool_status`."""

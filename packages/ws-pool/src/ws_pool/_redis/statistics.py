@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from ws_pool._core.statistics import Histogram, PoolStatistics
+from ws_core.metrics import Sample, sample
+from ws_pool._core.statistics import (
+    POOL_NAME,
+    PREFIX,
+    STATE,
+    Histogram,
+    PoolStatistics,
+    flat,
+    summed,
+    time_sample,
+)
 
 __all__ = ("CacheStatistics", "ConnectionStatistics", "RedisStatistics")
 
@@ -120,25 +129,27 @@ class RedisStatistics:
             Metric names, with their attribute in braces, to values, as `ws_pool.pool.PoolStatistics`
             has them, of all nodes together; times in seconds.
         """
-        shared = self.shared
-        total: defaultdict[str, float] = defaultdict(int)
+        return flat(self.samples())
 
-        for pool in self.leased:
-            for name, value in pool.metrics().items():
-                total[name] += value
-
-        prefix = "db.client.connection."
-        total[f'{prefix}count{{{prefix}state="used"}}'] += sum(connection.connected for connection in shared)
-        total[f"{prefix}max"] += len(shared)
-        total[f"{prefix}pending_requests"] += sum(connection.queued for connection in shared)
-        total[f"{prefix}timeouts"] += sum(connection.timeouts for connection in shared)
-
-        for connection in shared:
-            for name, times in (("create_time", connection.create_time), ("wait_time", connection.wait_time)):
-                total[f"{prefix}{name}.sum"] += times.total
-                total[f"{prefix}{name}.count"] += times.count
-
-        return dict(total)
+    def samples(self) -> tuple[Sample, ...]:
+        """Return the numbers as samples of the metrics in `ws_core.metrics`, of all nodes together."""
+        shared, pool = self.shared, {POOL_NAME: self.name}
+        found = [
+            *(entry for node in self.leased for entry in node.samples()),
+            sample(
+                f"{PREFIX}count",
+                sum(connection.connected for connection in shared),
+                attributes={**pool, STATE: "used"},
+            ),
+            sample(f"{PREFIX}max", len(shared), attributes=pool),
+            sample(
+                f"{PREFIX}pending_requests", sum(connection.queued for connection in shared), attributes=pool
+            ),
+            sample(f"{PREFIX}timeouts", sum(connection.timeouts for connection in shared), attributes=pool),
+            *(time_sample(f"{PREFIX}create_time", connection.create_time, pool) for connection in shared),
+            *(time_sample(f"{PREFIX}wait_time", connection.wait_time, pool) for connection in shared),
+        ]
+        return summed(found, self.name)
 
     def status(self) -> Mapping[str, object]:
         """Return plain numbers and strings, for logs, status pages and `pool_status`."""
