@@ -65,6 +65,12 @@ def test_a_missing_library(library: str, module: str, name: str, extra: str) -> 
         assert f"pip install 'ws-pool[{extra}]'" in told
 
 
+def test_tracing_without_opentelemetry() -> None:
+    """The module names its extra; the pools do not need it."""
+    assert "pip install 'ws-pool[otel]'" in without("opentelemetry", "import ws_pool.otel")
+    assert not without("opentelemetry", "from ws_pool import RedisPool, SqlitePool, HttpPool")
+
+
 def test_atomic_without_a_library() -> None:
     """The name can be had; its use says what is missing."""
     assert "needs sqlalchemy" in without("sqlalchemy", "from ws_pool import atomic; atomic()")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import ClientResponse, ClientSession
 from yarl import URL
 
+from ws_core.redaction import mask_url
+from ws_pool._core import tracing
 from ws_pool._http.bodies import Form, is_replayable
 from ws_pool._http.circuit_breaker import HostBreakers
 from ws_pool._http.credentials import CredentialGuard, secret_names
@@ -213,3 +216,34 @@ def _may_repeat(method: str, options: RequestOptions, body: object, failure: WsE
 def _retry_after(raw: ClientResponse) -> float | None:
     """Return how many seconds the server wants us to wait."""
     return retry_after(raw.headers.get("retry-after"), datetime.now(UTC))
+
+
+def _describe(_: Transport, method: str, url: str, *__: object) -> tracing.Operation:
+    """Describe a request for a trace: its URL without secrets."""
+    attributes: dict[str, str | int] = {"http.request.method": method.upper(), "url.full": mask_url(url)}
+
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:  # the request will say what is wrong with it
+        parts, port = urlsplit(""), None
+
+    if parts.hostname and port:
+        attributes |= {"server.address": parts.hostname, "server.port": port}
+
+    return tracing.Operation(method.upper(), attributes, "http.client.request.duration")
+
+
+def _with_headers(args: tuple[Any, ...], headers: Mapping[str, str]) -> tuple[Any, ...]:
+    """Return the arguments of `Transport.send` with headers that the request does not set itself."""
+    method, url, options, *rest = args
+    return (method, url, {**options, "headers": {**headers, **(options.get("headers") or {})}}, *rest)
+
+
+tracing.point(
+    Transport,
+    "send",
+    _describe,
+    carry=_with_headers,
+    learn=lambda result: {"http.response.status_code": result[0].status},
+)

@@ -23,6 +23,7 @@ from ws_pool._redis.client.shared import SharedRedis
 from ws_pool._redis.embedded import EmbeddedServer
 from ws_pool._redis.options import RedisOptions, redis_options
 from ws_pool._redis.statistics import RedisStatistics
+from ws_pool._redis.tracing import trace_commands
 from ws_pool.errors import ClosedError, NotReadyError, UsageError
 from ws_pool.pool import Lease
 
@@ -370,3 +371,6 @@ class _Released(ConnectionPool):
     async def get_connection(self, *args: object, **options: object) -> AbstractConnection:  # noqa: ARG002 - redis-py's signature
         message = f"redis pool {self._pool_name!r}: this client's block has ended; use another client"
         raise UsageError(message, pool=self._pool_name)
+
+
+trace_commands()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Protocol
 
+from ws_pool._core import tracing
 from ws_pool.errors import ConnectionBusy, UnavailableError
 
-__all__ = ("Reply", "SqlConnection", "busy", "cut_short")
+__all__ = ("Reply", "SqlConnection", "busy", "cut_short", "trace_statements")
 
 
 class Reply:
@@ -91,3 +92,14 @@ def cut_short() -> UnavailableError:
     """Say that a connection cannot be used, because an exchange on it was cancelled."""
     message = "a statement on this connection was cut short: leave the block and take a new client"
     return UnavailableError(message, code="cut_short")
+
+
+def trace_statements(owner: type, system: str) -> None:
+    """Declare the methods of a class of connections that run statements, for `ws_pool._core.tracing`."""
+
+    def describe(_: object, sql: str, values: object = None, *__: object) -> tracing.Operation:
+        return tracing.statement(system, sql, literal=values is None)
+
+    for method in ("run", "run_prepared", "run_many", "stream"):
+        if method in owner.__dict__:
+            tracing.point(owner, method, describe, exclusive=method != "stream")

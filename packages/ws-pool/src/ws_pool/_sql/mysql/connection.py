@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Any, ClassVar
 from uuid import UUID
 
-from ws_pool._sql.connection import Reply, busy, cut_short
+from ws_pool._sql.connection import Reply, busy, cut_short, trace_statements
 from ws_pool._sql.mysql.batches import batches, split_values
 from ws_pool._sql.mysql.errors import map_error
 from ws_pool._sql.mysql.result_reader import ResultReader
@@ -498,3 +498,7 @@ def _same_in_binary(value: int | str | Decimal, sql: str) -> bool:
 
     exponent = value.as_tuple().exponent  # a literal without a fraction would be an integer
     return isinstance(exponent, int) and exponent < 0
+
+
+trace_statements(MysqlConnection, "mysql")
+trace_statements(AsyncmyConnection, "mysql")

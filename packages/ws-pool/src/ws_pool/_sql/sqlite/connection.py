@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from ws_pool._sql.connection import Reply, busy, cut_short
+from ws_pool._sql.connection import Reply, busy, cut_short, trace_statements
 from ws_pool._sql.sqlite.errors import map_error
 from ws_pool.errors import UnavailableError, UnsupportedStatement
 
@@ -268,3 +268,6 @@ class SqliteConnection:
 
         self.in_exchange = False
         return result
+
+
+trace_statements(SqliteConnection, "sqlite")
