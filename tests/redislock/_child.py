@@ -116,7 +116,7 @@ async def write(url: str, name: str, expire: str, database: str) -> None:
 
 
 class ClientTimed:
-    """A deliberately broken limiter: the log's script, told the time by its client."""
+    """A deliberately broken limiter: the log's script, given the time by its client."""
 
     def __init__(self, client: Redis) -> None:
         self._client = client

@@ -7,11 +7,11 @@ from collections.abc import Callable, Coroutine, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-from ws_redislock._coordination.wakeups import QUIET
+from ws_redislock._concurrency import READ_SLICE, Mutex
 
 
 class FakeClock:
-    """Time that passes only when a test says so; also the parts of a loop that tell time."""
+    """Time that passes only when a test says so; also the parts of a loop that report time."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -46,11 +46,12 @@ class FakeClock:
         function()
 
 
-class FakeHub:
+class FakeCoordinator:
     """A coordinator without a server."""
 
     def __init__(self) -> None:
-        self.clock = self.loop = FakeClock()
+        self.clock = self.loop = self.timers = FakeClock()
+        self.mutex = Mutex()
         self.id = "h"
         self.held: dict[str, object] = {}
         self.waiting = False
@@ -59,7 +60,7 @@ class FakeHub:
         self.once: Callable[[], list[int]] = lambda: [1]
         self.pubsub = FakePubSub(self)
         self.tasks: list[asyncio.Task[None]] = []
-        self.scripts = SimpleNamespace(timers=self.clock, once=self._once, pubsub=lambda: self.pubsub)
+        self.scripts = SimpleNamespace(timers=self.clock, once=self._once, subscription=lambda: self.pubsub)
 
     async def _once(self, *_: object) -> list[int]:
         await asyncio.sleep(0)
@@ -71,7 +72,11 @@ class FakeHub:
         self.tasks.append(task)
         return task
 
-    def hint(self, tokens: list[bytes]) -> None:
+    def time(self) -> float:
+        """Return the time."""
+        return self.clock.now
+
+    def wake(self, tokens: list[bytes]) -> None:
         """Take note of a hint."""
         self.hints.append(tokens)
 
@@ -81,9 +86,9 @@ class FakeHub:
 
 
 class FakePubSub:
-    """A subscription that hears what a test says; None is a time without a message."""
+    """A subscription that reads what a test says; None is a time without a message."""
 
-    def __init__(self, coordinator: FakeHub) -> None:
+    def __init__(self, coordinator: FakeCoordinator) -> None:
         self.coordinator = coordinator
         self.heard: Iterator[Callable[[], list[Any] | None]] = iter(())
         self.pings = 0
@@ -99,7 +104,7 @@ class FakePubSub:
 
     async def parse_response(self, *, block: bool, timeout: float) -> list[Any] | None:  # noqa: ASYNC109 - as the driver
         """Hear the next thing."""
-        assert (block, timeout) == (False, QUIET)
+        assert (block, timeout) == (False, READ_SLICE)
         return next(self.heard)()
 
     async def ping(self) -> None:

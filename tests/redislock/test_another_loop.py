@@ -13,7 +13,7 @@ from ws_redislock.errors import UsageError
 
 USES: dict[str, Callable[[MutexLock], Awaitable[object]]] = {
     "acquire": lambda lock: lock.acquire(),
-    "acquire with patience": lambda lock: lock.acquire(1),
+    "acquire with budget": lambda lock: lock.acquire(1),
     "exists": lambda lock: lock.exists(),
     "force_release": lambda lock: lock.force_release(),
     "hold": lambda lock: lock.hold(1).__aenter__(),
@@ -50,7 +50,7 @@ class TestAnotherLoop:
         assert not await lock.exists()
 
     async def test_of_limiters_and_claims(self, redis7: Redis):
-        """The same for what is no lock."""
+        """The same for what is not a lock."""
         limiter, claims = FrequencyLimiter(redis7, 60, 5), RunClaims(redis7)
         assert (await limiter.hit("k")).allowed
         assert await claims.claim("k", 60)

@@ -13,17 +13,26 @@ from redis.asyncio import Redis
 
 from tests.redislock._helpers import until_waiting
 from ws_redislock import MutexLock, ReadWriteLock, Semaphore
+from ws_redislock._lock.acquisition import AcquireProtocol
 from ws_redislock._lock.base import BaseLock
 
 CANCELS = 5_000
-LANES = 25
+CLIENTS = 25
+
+
+class LeakyProtocol(AcquireProtocol):
+    """The broken twin: it does not undo what was cancelled."""
+
+    def _undo(self, *_arguments: object) -> None:
+        """Do nothing."""
 
 
 class LeakyLock(MutexLock):
-    """The broken twin: it does not undo what was cancelled."""
+    """A lock on that twin."""
 
-    def _settle(self, *_arguments: object) -> None:
-        """Do nothing."""
+    def __init__(self, redis: Redis, name: str, expire: float) -> None:
+        super().__init__(redis, name, expire)
+        self._protocol = LeakyProtocol(name, self._keys, self._options, "x")
 
 
 async def use(lock: BaseLock, chance: random.Random) -> None:
@@ -50,12 +59,12 @@ async def cancel_often(redis: Redis, count: int, seed: int, make: type[MutexLock
     chance = random.Random(seed)
     cut = 0
 
-    async def lane(number: int) -> None:
+    async def client_kind(number: int) -> None:
         nonlocal cut
 
         for turn in itertools.count():
             # How many are cut short depends on how fast the server is; go on until it is a good part.
-            if turn >= count // LANES and (make is not None or cut > count // 4):
+            if turn >= count // CLIENTS and (make is not None or cut > count // 4):
                 break
 
             # Locks that leak would soon block a shared name, and nothing more would happen.
@@ -79,7 +88,7 @@ async def cancel_often(redis: Redis, count: int, seed: int, make: type[MutexLock
             cut += task.cancelled()
             await lock.aclose()
 
-    await asyncio.gather(*(lane(number) for number in range(LANES)))
+    await asyncio.gather(*(client_kind(number) for number in range(CLIENTS)))
     return cut
 
 

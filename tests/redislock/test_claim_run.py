@@ -103,7 +103,7 @@ class TestClaimRun:
         assert (await claims.claim_run("r99", 60, task="sync")).fence == fences[-1] + 10**15 + 1
 
     async def test_idle_counts_the_claims_of_others(self, redis: Redis):
-        """The last claim of another claimer has an age; one's own, one by hand and none have not."""
+        """The last claim of another claimer has an age; its own, one by hand and none have not."""
         claims = RunClaims(redis)
         await (await claims.claim_run("r1", 60, task="sync", claimer="a")).finish(60)
         assert (await claims.claim_run("r1", 60, task="sync", claimer="a")).idle == math.inf

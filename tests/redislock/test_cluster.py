@@ -48,7 +48,7 @@ async def cluster(servers: ClusterServers) -> AsyncIterator[RedisCluster]:
 
 
 async def until_messages_pass(servers: ClusterServers) -> None:
-    """Publish between all nodes until each hears each: a bus that has just begun may lose messages."""
+    """Publish between all nodes until each message reaches each: a new bus may lose messages."""
     for target in servers.masters:
         async with (
             Redis.from_url(target.url) as client,

@@ -18,6 +18,7 @@ from ws_redislock import MutexLock
 from ws_redislock._coordination import wakeups
 from ws_redislock._coordination.coordinator import coordinator_for
 from ws_redislock._redis import connection
+from ws_redislock._redis.connection import CommandSender
 from ws_redislock._redis.script_client import ScriptClient
 from ws_redislock._redis.scripts import load
 
@@ -61,25 +62,25 @@ class TestConnecting:
 
         async with unanswered(any_redis) as (proxy, client):
             scripts = coordinator_for(client).scripts
-            wire = scripts._shared
+            wire = scripts._sender._shared
             assert wire is not None
-            wire._patience = 0.1
+            wire._timeout_now = 0.1
 
-            for patience in (0.2, 0.4):
+            for budget in (0.2, 0.4):
                 proxy.drop_reply(1, match="HELLO", then="silence")
 
                 with pytest.raises(TimeoutError):
                     await wire.call(("PING",), 5.0)
 
-                assert wire._patience == patience
+                assert wire._timeout_now == budget
 
             assert await wire.call(("PING",), 5.0) == b"PONG"
-            assert wire._patience == 0.1
+            assert wire._timeout_now == 0.1
 
     async def test_the_subscription_begins_anew(
         self, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
     ):
-        """A subscription that is not answered is given up; the next one hears."""
+        """A subscription that is not answered is given up; the next one works."""
         monkeypatch.setattr(wakeups, "CONNECTING", 0.2)
 
         async with unanswered(any_redis) as (proxy, client):
@@ -117,16 +118,19 @@ async def test_a_forgotten_script_does_not_double_the_time():
     """The second half of an attempt has only what the first has left: a deadline is never passed by it."""
     spent: list[float] = []
 
-    class Remembering(ScriptClient):
+    class Remembering(CommandSender):
         """Writes down how long each command may take."""
 
-        def _send(self, command: tuple[str | bytes | int, ...], within: float) -> Awaitable[Any]:
+        def send(self, command: tuple[str | bytes | int, ...], within: float) -> Awaitable[Any]:
             spent.append(within)
-            return super()._send(command, within)
+            return super().send(command, within)
 
     async with ForgetfulRedis() as client:
+        scripts = ScriptClient(client)
+        scripts._sender = Remembering(client, scripts.timers)
+
         with pytest.raises(TimeoutError):
-            await Remembering(client).once(load("renew"), (b"k",), (), 0.5)
+            await scripts.once(load("renew"), (b"k",), (), 0.5)
 
     assert spent[0] == 0.5
     assert spent[1] <= 0.3
@@ -140,9 +144,9 @@ class StumblingRedis(Redis):
         self.errors = [error]
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:  # as the driver
-        """Fail once as the driver does."""
+        """Fail once as the driver does, in its own code."""
         if self.errors:
-            raise self.errors.pop()
+            exec("raise error", {"__name__": "redis.asyncio.connection", "error": self.errors.pop()})
 
         return await super().execute_command(*args, **options)
 
@@ -162,3 +166,15 @@ async def test_a_connection_closed_in_use(any_redis: RedisServer, error: Excepti
     ):
         assert await lock.acquire()
         assert client.errors == []
+
+
+async def test_an_error_of_the_clients_own(any_redis: RedisServer):
+    """A TypeError in the user's own client is a mistake in it, and not taken for a lost connection."""
+
+    class Mistaken(Redis):
+        async def execute_command(self, *args: Any, **options: Any) -> Any:  # as the driver
+            raise TypeError("a mistake")
+
+    async with Mistaken(host=any_redis.host, port=any_redis.port) as client:
+        with pytest.raises(TypeError, match="a mistake"):
+            await MutexLock(client, "k", 60).exists()

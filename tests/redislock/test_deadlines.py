@@ -118,7 +118,7 @@ class TestSilence:
             FaultProxy(*server.address) as proxy,
             Redis.from_url(proxy.url(server.url)) as client,
         ):
-            wire = coordinator_for(client).scripts._shared
+            wire = coordinator_for(client).scripts._sender._shared
             assert wire is not None
             spent: list[float] = []
             connect = wire._connect
@@ -128,11 +128,11 @@ class TestSilence:
                 await asyncio.sleep(0.3)
                 call = link.call
 
-                def remember(data: bytes, within: float) -> asyncio.Future[object]:
+                def remember(data: tuple[str | bytes | int, ...], within: float) -> asyncio.Future[object]:
                     spent.append(within)
                     return call(data, within)
 
-                link.call = remember  # type: ignore[method-assign]
+                link.call = remember  # type: ignore[method-assign,assignment]
                 return link
 
             wire._connect = slowly  # type: ignore[method-assign,assignment]

@@ -1,4 +1,4 @@
-"""A subscription that hears nothing more although its connection stands."""
+"""A subscription that receives nothing although its connection stands."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ class TestExhausted:
     async def test_given_up_calls_leave_nothing_open(self, client: Redis, any_redis: RedisServer):
         """A connection whose callers are all cancelled is closed, though its reply has not come."""
         async with all_taken(client):
-            wire = coordinator_for(client).scripts._shared
+            wire = coordinator_for(client).scripts._sender._shared
             assert wire is not None
 
             if wire._link is not None:

@@ -15,7 +15,7 @@ from tests.redislock._helpers import broken, until_waiting
 from tools.servers import RedisServer
 from ws_redislock import MutexLock
 from ws_redislock._coordination.coordinator import coordinator_for
-from ws_redislock._redis.script_client import ScriptClient
+from ws_redislock._redis.connection import CommandSender
 from ws_redislock._redis.scripts import load
 
 WAITERS = 100
@@ -113,10 +113,10 @@ class TestHundredWaiters:
         coordinator = coordinator_for(redis)
         scripts = coordinator.scripts
         sent: list[str] = []
-        send = type(scripts)._send
+        send = CommandSender.send
 
         def count(
-            self: ScriptClient, command: tuple[str | bytes | int, ...], within: float
+            self: CommandSender, command: tuple[str | bytes | int, ...], within: float
         ) -> Awaitable[Any]:
             if command[0] == "EVALSHA":
                 sent.append(names[command[1]])
@@ -138,7 +138,7 @@ class TestHundredWaiters:
         while all(waiter._future is None for waiter in coordinator._waiters.values()):  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
 
-        monkeypatch.setattr(type(scripts), "_send", count)
+        monkeypatch.setattr(CommandSender, "send", count)
         scripts._calling += 100
         assert not await third.acquire()
         assert await first.release()

@@ -73,7 +73,7 @@ class TestSteps:
         assert not lease.valid(2.5)
 
     def test_a_renewal_counts_from_its_send(self):
-        """A renewal that took long gives only what is left of it."""
+        """A renewal that took long leaves only what is left of it."""
         lease = Lease(6.0, sent_at=0.0)
         assert lease.renewed(sent_at=2.0, now=3.0)
         assert lease.deadline == pytest.approx(2.0 + 6.0 - drift(6.0))

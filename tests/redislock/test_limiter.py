@@ -286,7 +286,7 @@ class TestHits:
     """Hits over a real connection."""
 
     async def test_counts_to_the_limit(self, redis: Redis):
-        """Three fit, the fourth is refused and told when to come back; nothing has no TTL."""
+        """Three fit, the fourth is refused and learns when to come back; nothing has no TTL."""
         for limiter in limiters(redis):
             verdicts = [await limiter.hit("user:7") for _ in range(4)]
             assert [verdict.allowed for verdict in verdicts] == [True, True, True, False]
@@ -322,7 +322,7 @@ class TestHits:
     async def test_a_limiter_on_the_clients_clock_is_wrong(
         self, any_redis: RedisServer, redis: Redis, wrong_by: float
     ):
-        """The control: told the time by its clients, the same script allows too much."""
+        """The control: given the time by its clients, the same script allows too much."""
         assert await redis.dbsize() == 0
         assert await self.allowed(any_redis.url, "twin", 2, 0.0) == [["1", "0"]]
         assert await self.allowed(any_redis.url, "twin", 1, wrong_by) == [["1", "1"]]
@@ -407,7 +407,7 @@ class TestHits:
         assert list(limiter._denied) == [("other", 1)]
 
     async def test_denies_each_cost_from_memory(self, redis: Redis):
-        """What costs more has to wait longer, and is told so; a reset forgets all costs."""
+        """What costs more has to wait longer, and its verdict says so; a reset forgets all costs."""
         limiter = TokenBucketLimiter(redis, 0.01, 3, deny_cache=10, clock=lambda: 100.0)
         await limiter.hit("k", 3)
         waits = [(await limiter.hit("k", cost)).retry_after for cost in (1, 2, 1, 2)]
@@ -418,7 +418,7 @@ class TestHits:
 
 
 class TestErrors:
-    """When Redis gives no answer, and wrong use."""
+    """When Redis does not answer, and wrong use."""
 
     async def test_open_closed_raise(self):
         """The limiter's policy decides, and says so."""
@@ -442,7 +442,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("many", [1, 20])
     async def test_a_server_that_refuses(self, start_server: StartServer, many: int):
-        """A server that takes no writes gives no answer either, whether one hits or many do."""
+        """A server that takes no writes does not answer either, whether one hits or many do."""
         server = start_server(RedisServer, config={"maxmemory": 1})
 
         async with Redis.from_url(server.url) as client:

@@ -40,7 +40,7 @@ class TestLink:
         """An aborted connection takes no more calls, and aborting it again changes nothing."""
         pool = redis7.connection_pool
         link = PipelinedProtocol(pool, await pool.get_connection())
-        assert await link.call(b"*1\r\n$4\r\nPING\r\n", 5.0) == b"PONG"
+        assert await link.call(("PING",), 5.0) == b"PONG"
         link.abort()
         assert link.closed
         cleaning = link._release
@@ -48,7 +48,7 @@ class TestLink:
         assert link._release is cleaning
 
         with pytest.raises(exceptions.ConnectionError, match="lost before the call"):
-            await link.call(b"", 1.0)
+            await link.call((), 1.0)
 
         assert cleaning is not None
         await cleaning
@@ -66,7 +66,7 @@ class TestLink:
         """An overdue call whose caller has gone is left alone; a later one still gets its time."""
         pool = redis7.connection_pool
         link = PipelinedProtocol(pool, await pool.get_connection())
-        gone, stays = link.call(b"*1\r\n$4\r\nPING\r\n", -1.0), link.call(b"*1\r\n$4\r\nPING\r\n", 5.0)
+        gone, stays = link.call(("PING",), -1.0), link.call(("PING",), 5.0)
         gone.cancel()
         link._heard = float("inf")  # something was heard meanwhile
         link._expire()

@@ -20,7 +20,7 @@ class RefusedError(Exception):
 
 
 async def take_away(redis: Redis, name: str = "k", kind: str = "m") -> None:
-    """Delete a lock's holders, so that nobody is told."""
+    """Delete a lock's holders, so that nobody is notified."""
     assert await redis.delete(f"wsl:{kind}:{{{name}}}:holders")
 
 
@@ -68,7 +68,7 @@ class TestFoundByTheBody:
         assert task.cancelled()
 
     async def test_given_back_by_the_body(self, redis: Redis):
-        """A body that gives the lock back itself has not lost it; of several locks as of one."""
+        """A body that releases the lock itself has not lost it; of several locks as of one."""
         one, several = MutexLock(redis, "a", 60), MultiLock(redis, ["b", "c"], 60)
 
         async with one.hold():

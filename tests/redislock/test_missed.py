@@ -1,4 +1,4 @@
-"""A release between the time a waiter asks and the time its coordinator begins to listen."""
+"""A release between the time of a waiter's ENTER and the time its coordinator begins to listen."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tests.redislock._threads import until
 from tools.servers import RedisServer
 from ws_redislock import MutexLock, sync
 from ws_redislock._coordination import wakeups
+from ws_redislock.sync._concurrency import Job
 
 
 class TestMissedWakeUps:
@@ -36,10 +37,10 @@ class TestMissedWakeUps:
                 assert await first.release()  # its wake-up is heard by nobody
                 waiting.append(asyncio.create_task(bystander.acquire(None)))
 
-                while self._subscribed is None:  # noqa: ASYNC110 - the bystander makes it, when it has its answer
+                while self._job is None:  # noqa: ASYNC110 - the bystander starts it, when it has its answer
                     await asyncio.sleep(0)
 
-                await self._subscribed
+                await self._ready.wait()
                 return await begin(self, end, asked_at)
 
             monkeypatch.setattr(wakeups.WakeupSubscription, "begin", late)
@@ -65,11 +66,11 @@ class TestMissedWakeUps:
             coordinator = second._bind()
             spawn = coordinator.spawn
 
-            def fast(work: Callable[[], None]) -> threading.Thread:
+            def fast(work: Callable[[], None]) -> Job:
                 assert first.release()  # its wake-up is heard by nobody
-                thread = spawn(work)
-                until(coordinator._wakeups._subscribed.is_set)
-                return thread
+                job = spawn(work)
+                until(coordinator._wakeups._ready.is_set)
+                return job
 
             monkeypatch.setattr(coordinator, "spawn", fast)
             waiting = threading.Thread(target=second.acquire, args=(5,), daemon=True)

@@ -470,6 +470,6 @@ class TestMisuse:
 
     @pytest.mark.parametrize("source", [object(), 7, None])
     async def test_no_client(self, source: object):
-        """Something that is no client is refused with what to pass instead."""
+        """Something that is not a client is refused with what to pass instead."""
         with pytest.raises(UsageError, match=r"pass a redis\.asyncio\.Redis"):
             await MutexLock(source, "k", 60).acquire()  # type: ignore[arg-type]

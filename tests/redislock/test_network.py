@@ -17,8 +17,10 @@ from tests.redislock._helpers import broken, lag, until_waiting
 from tests.servers import StartServer
 from tools.servers import RedisServer
 from ws_redislock import LockLost, MutexLock
+from ws_redislock._coordination.coordinator import Coordinator, Waiter
 from ws_redislock._coordination.wakeups import WakeupSubscription
 from ws_redislock._lease.lease import Lease, drift
+from ws_redislock._lock.acquisition import AcquireProtocol
 from ws_redislock._lock.renewal import RenewalWatchdog
 from ws_redislock._redis.scripts import load
 from ws_redislock.errors import UnavailableError
@@ -208,18 +210,18 @@ class TestOutage:
     """No answer at all."""
 
     async def test_a_request_that_comes_late_is_refused(
-        self, through: Redis, redis: Redis, proxy: FaultProxy
+        self, through: Redis, redis: Redis, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
     ):
         """An ENTER that reaches the server after its ABANDON does not acquire."""
         lock = MutexLock(through, "k", 60)
         waiter_tokens: list[str] = []
-        give_up = lock._settle
+        give_up = AcquireProtocol._undo
 
-        def remember(coordinator: object, token: str, budget: float) -> None:
+        def remember(self: AcquireProtocol, coordinator: Coordinator, token: str, budget: float) -> None:
             waiter_tokens.append(token)
-            give_up(coordinator, token, budget)  # type: ignore[arg-type]
+            give_up(self, coordinator, token, budget)
 
-        lock._settle = remember  # type: ignore[method-assign]
+        monkeypatch.setattr(AcquireProtocol, "_undo", remember)
         task = asyncio.create_task(lock.acquire())
         await asyncio.sleep(0)
         task.cancel()
@@ -229,7 +231,7 @@ class TestOutage:
 
         await lock.aclose()
         coordinator = lock._bind()
-        _, reply = await lock._send_enter(coordinator, waiter_tokens[0], 10_000, 5.0, lambda: None)
+        _, reply = await lock._protocol._send_enter(coordinator, Waiter(waiter_tokens[0]), 10_000, 5.0)
         assert reply == [-1, 0]
         assert not await lock.exists()
 
@@ -315,8 +317,8 @@ def nothing(*_arguments: object) -> None:
 _take = WakeupSubscription._take
 
 
-def _take_no_message(listener: WakeupSubscription, message: list[object]) -> bool:
-    return message[0] in {b"message", "message"} or _take(listener, message)
+def _take_no_message(listener: WakeupSubscription, message: list[object], ready: asyncio.Event) -> bool:
+    return message[0] in {b"message", "message"} or _take(listener, message, ready)
 
 
 _begin = Lease.__init__
@@ -414,7 +416,7 @@ class TestWakeUps:
             await subscribe(pubsub, channel)
 
         monkeypatch.setattr(PubSub, "subscribe", late)
-        monkeypatch.setattr("ws_redislock._coordination.wakeups.PATIENCE", 0)
+        monkeypatch.setattr("ws_redislock._coordination.wakeups.BEGINNING", 0)
 
         async with Redis.from_url(any_redis.url) as client:
             one, two = MutexLock(redis, "k", 60), MutexLock(client, "k", 60, heartbeat=60)

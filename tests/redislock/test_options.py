@@ -17,7 +17,7 @@ from ws_redislock.errors import ConfigError, UsageError
 
 
 class TestRefused:
-    """What is no option is refused before any command."""
+    """What is not an option is refused before any command."""
 
     @pytest.mark.parametrize(
         ("option", "value"),
@@ -50,7 +50,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), "x", True, "", []])
     async def test_timeouts(self, redis7: Redis, seconds: float):
-        """A timeout that is no time is refused, by one lock and by several."""
+        """A timeout that is not a time is refused, by one lock and by several."""
         with pytest.raises(ConfigError, match="timeout must be"):
             await MutexLock(redis7, "k").acquire(seconds)
 

@@ -61,7 +61,7 @@ class TestKill:
             await lock.release()
 
     async def next_after_the_head(self, url: str, redis: Redis, within: float) -> bool:
-        """Kill the first waiter, release, and tell whether the second one is served in time."""
+        """Kill the first waiter, release, and report whether the second one is served in time."""
         first, second = (MutexLock(redis, "k", 60, heartbeat=self.HEARTBEAT) for _ in range(2))
         await first.acquire()
 

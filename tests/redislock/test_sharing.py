@@ -60,7 +60,7 @@ class TestOnePool:
 
 
 async def clients_of(server: RedisServer) -> int:
-    """Count a server's connections beside the one that asks."""
+    """Count a server's connections beside the one that calls."""
     async with Redis(host=server.host, port=server.port, db=15) as client:
         return sum(entry["db"] != "15" for entry in await client.client_list())
 
@@ -114,7 +114,7 @@ class TestOwnClients:
         assert lock._coordinator is None
 
     async def test_a_nested_hold_keeps_them(self, any_redis: RedisServer):
-        """The end of an inner hold() of a reentrant lock gives back neither lock nor client."""
+        """The end of an inner hold() of a reentrant lock releases neither lock nor client."""
         lock = MutexLock(any_redis.url, "k", 60, reentrant=True)
 
         async with lock.hold() as outer:

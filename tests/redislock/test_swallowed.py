@@ -123,14 +123,14 @@ class TestSwallowedCancels:
             await task
 
     async def test_of_the_listener(self, redis: Redis, monkeypatch: pytest.MonkeyPatch):
-        """A program that ends is not kept for as long as its subscription would hear nothing."""
+        """A program that ends is not kept for as long as its subscription would notice nothing."""
         coordinator = coordinator_for(redis)
         deaf = DeafSubscription(None)
-        monkeypatch.setattr(ScriptClient, "pubsub", lambda _: deaf)
+        monkeypatch.setattr(ScriptClient, "subscription", lambda _: deaf)
         listener = coordinator._wakeups
         beginning = asyncio.create_task(listener.begin(None, boot_time()))
         await deaf.asked.wait()
-        task = listener._task
+        task = listener._job
         assert task is not None
         listener.stop()
         await asyncio.wait([task], timeout=10)

@@ -35,7 +35,7 @@ class TestMutexLock:
     """The mutex."""
 
     def test_acquire_and_release(self, client: Redis):
-        """It excludes, is released at the end of its block, and tells its state."""
+        """It excludes, is released at the end of its block, and reports its state."""
         with MutexLock(client, "k", 60) as one:
             assert one.acquire()
             assert one.locked
@@ -133,7 +133,7 @@ class TestMutexLock:
             held.check()
 
     def test_a_renewal_that_hangs_does_not_hide_the_deadline(self, start_server: StartServer):
-        """The holder is told at its deadline although the renewal is still under way."""
+        """The holder is notified at its deadline although the renewal is still under way."""
         server = start_server(RedisServer)
 
         with Redis.from_url(server.url, socket_timeout=5.0) as client:
@@ -141,14 +141,14 @@ class TestMutexLock:
             lock.acquire()
             held = lock.current()
             assert held._watchdog is not None
-            held._watchdog._coordinator.scripts._pool = None  # the way of a client that is not plain
+            held._watchdog._coordinator.scripts._sender._pool = None  # the way of a client that is not plain
             server.pause()
             held.wait_lost()
             assert not lock.release()
             server.resume()
 
     def test_the_loss_is_told(self, client: Redis):
-        """When the server forgets the lock, the holder hears of it, at the block's end at the latest."""
+        """When the server forgets the lock, the holder finds out, at the block's end at the latest."""
         lost = Event()
         observer = CountingObserver()
         lock = MutexLock(client, "k", 0.6, on_lost=lambda _held: lost.set(), observer=observer)
@@ -178,7 +178,7 @@ class TestMutexLock:
         assert not lock.release()
 
     def test_force_release(self, client: Redis):
-        """The dispossessed holder of the same coordinator is told at once."""
+        """The dispossessed holder of the same coordinator is notified at once."""
         lock = MutexLock(client, "k", 60, on_lost=lambda _held: 1 / 0)  # type: ignore[arg-type]
         lock.acquire()
         held = lock.current()
@@ -263,8 +263,8 @@ class TestMutexLock:
 
     @pytest.mark.parametrize("source", [object(), None])
     def test_no_client(self, source: object):
-        """Something that is no client is refused."""
-        with pytest.raises(UsageError, match="no Redis client"):
+        """Something that is not a client is refused."""
+        with pytest.raises(UsageError, match="not a Redis client"):
             MutexLock(source, "k", 60).acquire()  # type: ignore[arg-type]
 
     async def test_the_wrong_kind_of_client(self, redis7: AsyncRedis):

@@ -13,7 +13,7 @@ from tests.redislock._threads import until, waiting_for
 from tools.servers import ClusterServers
 from ws_redislock.errors import UnavailableError
 from ws_redislock.sync import MutexLock, RunClaims
-from ws_redislock.sync._redis.cluster_nodes import Nodes
+from ws_redislock.sync._concurrency import Nodes
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ class TestRedirections:
             raise exceptions.MovedError(f"{slot} 127.0.0.1:{client.get_node_from_key('k').port}")
 
         calls: list[int] = []
-        monkeypatch.setattr("ws_redislock.sync._redis.cluster_nodes.send_all", moved)
+        monkeypatch.setattr("ws_redislock.sync._concurrency.send_all", moved)
 
         with pytest.raises(exceptions.ConnectionError, match="from one to the other"):
             Nodes(client).send(("PING",), b"k", 1.0)
@@ -124,7 +124,7 @@ class TestRedirections:
         def ask(*_: object) -> list[object]:
             raise exceptions.AskError(f"{client.keyslot('k')} 127.0.0.1:1")
 
-        monkeypatch.setattr("ws_redislock.sync._redis.cluster_nodes.send_all", ask)
+        monkeypatch.setattr("ws_redislock.sync._concurrency.send_all", ask)
 
         with pytest.raises(exceptions.ConnectionError, match="not known yet"):
             Nodes(client).send(("PING",), b"k", 1.0)

@@ -30,11 +30,11 @@ class TestHeld:
     """One acquisition."""
 
     def test_its_deadline_passed_unseen(self, client: Redis, monkeypatch: pytest.MonkeyPatch):
-        """A release after a deadline that nobody noticed yet tells the loss."""
+        """A release after a deadline that nobody noticed yet reports the loss."""
         lock = MutexLock(client, "k", 60)
         assert lock.acquire()
         held = lock.current()
-        held.doubtful = True  # an ENTER was not answered, and may still arrive
+        held.uncertain = True  # an ENTER was not answered, and may still arrive
         monkeypatch.setattr(held_module, "boot_time", lambda: boot_time() + 1000)
         assert not lock.release()
         assert held._loss().context["reason"] == "its deadline passed"
@@ -42,7 +42,7 @@ class TestHeld:
         assert client.pttl(f"wsl:m:{{k}}:done:{held.token}") > 10_000
 
     def test_ends_once(self, client: Redis):
-        """A second end finds nothing left, and is no loss."""
+        """A second end finds nothing left, and is not a loss."""
         lease = Lease(60, sent_at=boot_time())
         held = Held(
             name="k", token="x1", fence=1, lease=lease, coordinator=coordinator_for(client), since=0.0
@@ -53,7 +53,7 @@ class TestHeld:
         assert not held.renew()
 
     def test_is_lost_once(self, client: Redis):
-        """The first reason stays, and is told once."""
+        """The first reason stays, and is reported once."""
         observer = CountingObserver()
         lock = MutexLock(client, "k", 60, observer=observer)
         assert lock.acquire()
@@ -65,7 +65,7 @@ class TestHeld:
         assert not lock.release()
 
     def test_several_threads_wait_for_the_loss(self, client: Redis, pool: ThreadPoolExecutor):
-        """All that wait hear of it."""
+        """All that wait notice of it."""
         lock = MutexLock(client, "k", 60)
         assert lock.acquire()
         held = lock.current()
@@ -112,7 +112,7 @@ class TestHeld:
         assert not lock.exists()
 
     def test_lost_before_the_block(self, client: Redis):
-        """A loss between the acquisition and the block is told at the block's end."""
+        """A loss between the acquisition and the block is reported at the block's end."""
         hold = MutexLock(client, "k", 60).hold()
         held = hold.acquire()
         held._lose("for the test")
@@ -138,7 +138,7 @@ class TestWatch:
         assert lock.release()
         monkeypatch.setattr(RenewalWatchdog, "_check", lambda _self: pytest.fail("asked"))
         watch.look()
-        watch._schedule()
+        watch._decide()
         assert watch._token not in watch._coordinator.held
 
     @pytest.mark.parametrize(
@@ -155,11 +155,11 @@ class TestWatch:
 
     def test_the_deadline_has_moved(self, lock: MutexLock):
         """The timer of a deadline that was put off loses nothing."""
-        watch_of(lock)._expire()
+        watch_of(lock)._decide()
         assert lock.locked
 
     def test_a_look_that_fails(self, lock: MutexLock, monkeypatch: pytest.MonkeyPatch):
-        """It changes nothing: the next regular renewal will tell."""
+        """It changes nothing: the next regular renewal decides."""
         with monkeypatch.context() as patch:
             patch.setattr(ScriptClient, "once", unreachable)
             watch_of(lock)._check()
@@ -168,22 +168,26 @@ class TestWatch:
         assert lock.release()
 
 
-class TestHub:
+class TestCoordinator:
     """What the locks of one client share."""
 
     def test_a_heartbeat_for_nobody(self, client: Redis, monkeypatch: pytest.MonkeyPatch):
         """A queue without waiters sends nothing."""
         monkeypatch.setattr(ScriptClient, "once", lambda *_arguments: pytest.fail("sent"))
-        queue = QueueWatch(coordinator_for(client), MutexLock(client, "k")._spec)
-        queue.beat()
+        coordinator = coordinator_for(client)
+        queue = QueueWatch(coordinator, MutexLock(client, "k")._keys)
+        coordinator.beat_soon(queue)
+        until(lambda: not coordinator._jobs)
         assert queue.timer is None
+        assert not coordinator._beating
 
     def test_a_heartbeat_that_fails(self, client: Redis, monkeypatch: pytest.MonkeyPatch):
         """It is sent again before long."""
         monkeypatch.setattr(ScriptClient, "once", unreachable)
-        queue = QueueWatch(coordinator_for(client), MutexLock(client, "k")._spec)
+        coordinator = coordinator_for(client)
+        queue = QueueWatch(coordinator, MutexLock(client, "k")._keys)
         queue.waiters["x1"] = Waiter("x1")
-        queue.beat()
+        coordinator._beat_round([queue])
         assert queue.timer is not None
         assert queue.due < time.monotonic() + 1
         queue.stop()
@@ -192,7 +196,7 @@ class TestHub:
         """When wake-ups may be missing every queue looks at once; a closed coordinator beats no more."""
         lock = MutexLock(client, "k")
         coordinator = lock._bind()
-        queue = coordinator._queues[lock._spec.identity] = QueueWatch(coordinator, lock._spec)
+        queue = coordinator._queues[lock._keys.identity] = QueueWatch(coordinator, lock._keys)
         queue.look_within(3.0)
         before = queue.due
         coordinator.look_at_all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import pytest
@@ -46,23 +47,23 @@ def test_a_quiet_server_is_asked(
     client: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     """The answer to a ping shows that the subscription is alive: it stays."""
-    taken: list[str] = []
+    taken: list[bytes] = []
     take, ping = WakeupSubscription._take, PubSub.ping
 
-    def remember(self: WakeupSubscription, message: dict[str, Any]) -> None:  # as the driver gives it
-        taken.append(message["type"])
-        take(self, message)
+    def remember(self: WakeupSubscription, message: Any, ready: Event) -> bool:  # as the driver returns it
+        taken.append(b"pong" if message == b"PONG" else message[0])  # RESP 3 and RESP 2
+        return take(self, message, ready)
 
     def ask(self: PubSub) -> None:
-        monkeypatch.setattr(wakeups, "TURN", 30.0)  # however long the answer takes here
+        monkeypatch.setattr(wakeups, "READ_SLICE", 30.0)  # however long the answer takes here
         ping(self)
 
     monkeypatch.setattr(WakeupSubscription, "_take", remember)
     monkeypatch.setattr(PubSub, "ping", ask)
     monkeypatch.setattr(wakeups, "QUIET", -1.0)
-    monkeypatch.setattr(wakeups, "TURN", 0.01)
-    wait_beside(client, lambda: "pong" in taken)
-    assert taken.count("subscribe") == 1
+    monkeypatch.setattr(wakeups, "READ_SLICE", 0.01)
+    wait_beside(client, lambda: b"pong" in taken)
+    assert taken.count(b"subscribe") == 1
     assert "went deaf" not in caplog.text
 
 
@@ -72,5 +73,5 @@ def test_a_deaf_subscription_begins_anew(
     """A ping without an answer ends the subscription, and the next one serves the waiter."""
     monkeypatch.setattr(PubSub, "ping", lambda _self: None)
     monkeypatch.setattr(wakeups, "QUIET", -1.0)
-    monkeypatch.setattr(wakeups, "TURN", 0.01)
+    monkeypatch.setattr(wakeups, "READ_SLICE", 0.01)
     wait_beside(client, lambda: "went deaf" in caplog.text)

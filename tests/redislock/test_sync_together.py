@@ -18,8 +18,9 @@ from ws_redislock.sync import (
     LeaderElection,
     MultiLock,
     MutexLock,
+    leader,
 )
-from ws_redislock.sync._lease.cancel_scope import all_done
+from ws_redislock.sync._concurrency import gather
 
 HOLDERS = "wsl:m:{k}:holders"
 AT_ONCE = Retry(NoBackoff(), 0)
@@ -52,14 +53,13 @@ class TestElection:
         """A candidate that was refused for now stands again."""
         client.config_set("maxmemory", 1)
         election = LeaderElection(client, "l", lease=60)
-        sleep, pauses = election._lock._rest, list[float]()
+        pauses = list[float]()
 
         def rest(seconds: float) -> None:
             pauses.append(seconds)
-            sleep(0.0)
             client.config_set("maxmemory", 0)
 
-        monkeypatch.setattr(election._lock, "_rest", rest)
+        monkeypatch.setattr(leader, "sleep", rest)
 
         try:
             assert next(election).leading
@@ -159,13 +159,13 @@ class TestSeveral:
 
     def test_all_are_asked(self):
         """An error of one does not keep the others from being asked."""
-        first, last = all_done([lambda: 1 // 0, lambda: 2])
+        first, last = gather([lambda: 1 // 0, lambda: 2])
         assert isinstance(first, ZeroDivisionError)
         assert last == 2
 
     @pytest.mark.parametrize("step", ["release", "close"])
     def test_an_error_comes_out(self, client: Redis, monkeypatch: pytest.MonkeyPatch, step: str):
-        """When one cannot be given back the others are, and the error is told."""
+        """When one cannot be released the others are, and the error is raised."""
         lock = MultiLock(client, ["a", "b"], 60)
         assert lock.acquire()
 

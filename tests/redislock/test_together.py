@@ -84,7 +84,7 @@ class TestMultiLock:
         assert not await MutexLock(redis, "a", 60).exists()
 
     async def test_cancelled_in_the_middle(self, redis: Redis):
-        """Cancelled while it waits for the second, it gives back the first."""
+        """Cancelled while it waits for the second, it releases the first."""
         async with MutexLock(redis, "b", 60).hold():
             lock = MultiLock(redis, ["a", "b"], 60)
             task = asyncio.create_task(lock.acquire(None))
@@ -257,7 +257,7 @@ class TestFencing:
     """The SQL guard."""
 
     def test_refuses_a_late_write(self):
-        """A write with a smaller fence changes nothing, and is told as a loss."""
+        """A write with a smaller fence changes nothing, and is reported as a loss."""
         db = sqlite3.connect(":memory:")
         db.execute("CREATE TABLE stock (id INTEGER PRIMARY KEY, amount INTEGER, fence INTEGER DEFAULT 0)")
         db.execute("INSERT INTO stock (id, amount) VALUES (7, 100)")

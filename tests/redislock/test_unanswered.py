@@ -44,8 +44,8 @@ class TestAcquire:
         await until_waiting(first)
         coordinator = coordinator_for(redis7)
         (token,) = coordinator._waiters
-        await second._abandon(coordinator, token, 5.0)
-        coordinator.hint([token])
+        await second._protocol._abandon(coordinator, token, 5.0)
+        coordinator.wake([token])
 
         with pytest.raises(UnavailableError, match="gave up this acquisition"):
             await waiting
@@ -64,7 +64,7 @@ class TestAcquire:
         monkeypatch.setattr(ScriptClient, "confirmed", lose_reply)
         lock = MutexLock(redis7, "k", 60, min_replicas=1)
 
-        with pytest.raises(UnavailableError, match="gave no answer: the reply was lost"):
+        with pytest.raises(UnavailableError, match="did not answer: the reply was lost"):
             await lock.acquire()
 
         await lock.aclose()

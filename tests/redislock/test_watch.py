@@ -10,7 +10,7 @@ import pytest
 from redis import exceptions
 from redis.asyncio import Redis
 
-from tests.redislock._fakes import FakeHub
+from tests.redislock._fakes import FakeCoordinator
 from ws_redislock import LockLost, MutexLock
 from ws_redislock._coordination.coordinator import Coordinator
 from ws_redislock._lease.cancel_scope import CancelScope
@@ -20,13 +20,13 @@ from ws_redislock._lock.renewal import RenewalWatchdog
 
 
 @pytest.fixture
-async def coordinator() -> FakeHub:
+async def coordinator() -> FakeCoordinator:
     """Give a coordinator without a server."""
-    return FakeHub()
+    return FakeCoordinator()
 
 
 class Losses(list[str]):
-    """What a watch was told."""
+    """What a watch was notified of."""
 
     _lose = list.append
 
@@ -34,7 +34,7 @@ class Losses(list[str]):
 class TestWatch:
     """The watchdog, with a server and a clock of the test's own."""
 
-    def make(self, coordinator: FakeHub) -> tuple[RenewalWatchdog, Lease, Losses]:
+    def make(self, coordinator: FakeCoordinator) -> tuple[RenewalWatchdog, Lease, Losses]:
         """RenewalWatchdog a lease of 30 s."""
         losses = Losses()
         lease = Lease(30.0, sent_at=coordinator.clock.now)
@@ -50,7 +50,7 @@ class TestWatch:
         watch.start()
         return watch, lease, losses
 
-    async def test_stopped_during_a_look(self, coordinator: FakeHub):
+    async def test_stopped_during_a_look(self, coordinator: FakeCoordinator):
         """A watch that is stopped cancels its renewal."""
         watch, lease, losses = self.make(coordinator)
         watch.look()
@@ -64,7 +64,7 @@ class TestWatch:
         watch.look()
         assert len(coordinator.tasks) == 1  # nothing to look at any more
 
-    async def test_renewed_after_the_deadline(self, coordinator: FakeHub):
+    async def test_renewed_after_the_deadline(self, coordinator: FakeCoordinator):
         """A lease that is over by the clock is lost without asking, and only once."""
         watch, _, losses = self.make(coordinator)
         coordinator.clock.now += 30
@@ -72,7 +72,7 @@ class TestWatch:
         assert not await watch.renew()
         assert losses == ["its deadline passed before it could be renewed"]
 
-    async def test_answered_after_the_deadline(self, coordinator: FakeHub):
+    async def test_answered_after_the_deadline(self, coordinator: FakeCoordinator):
         """A renewal whose reply is seen after the deadline comes too late."""
         watch, _, losses = self.make(coordinator)
 
@@ -84,7 +84,7 @@ class TestWatch:
         assert not await watch.renew()
         assert losses == ["its deadline passed before the renewal was answered"]
 
-    async def test_released_meanwhile(self, coordinator: FakeHub):
+    async def test_released_meanwhile(self, coordinator: FakeCoordinator):
         """A renewal that is answered after the lock was given back renews nothing and loses nothing."""
         watch, lease, losses = self.make(coordinator)
 
@@ -96,8 +96,8 @@ class TestWatch:
         assert not await watch.renew()
         assert not losses
 
-    async def test_due_during_a_look(self, coordinator: FakeHub):
-        """A renewal that is due while a look is under way waits for it, and a failed look is no loss."""
+    async def test_due_during_a_look(self, coordinator: FakeCoordinator):
+        """A renewal that is due while a look is under way waits for it, and a failed look is not a loss."""
         watch, lease, losses = self.make(coordinator)
         replies: Iterator[list[int]] = iter([[1]])
 
@@ -120,7 +120,7 @@ class TestHeld:
     """What a holder sees."""
 
     async def test_twice_lost(self, redis7: Redis):
-        """A loss is told once, and those who wait for it all see it."""
+        """A loss is reported once, and those who wait for it all see it."""
         lost: list[Held] = []
         lock = MutexLock(redis7, "k", 60, on_lost=lost.append)
         assert await lock.acquire()

@@ -119,7 +119,7 @@ class TestReplies:
         pool = ConnectionPool.from_url(any_redis.url, parser_class=_AsyncRESP3Parser, protocol=3)
 
         async with Redis.from_pool(pool) as client:
-            shared: Any = coordinator_for(client).scripts._shared
+            shared: Any = coordinator_for(client).scripts._sender._shared
             locks = [MutexLock(client, f"k{number}", 60) for number in range(50)]
             assert all(await asyncio.gather(*(lock.acquire() for lock in locks)))
             assert isinstance(shared._link._replies, DriverReplies)
@@ -160,7 +160,7 @@ class TestWire:
         async with Redis.from_url(any_redis.url, protocol=3) as client:
             lock = MutexLock(client, "k", 60)
             await lock.acquire()
-            wire = coordinator_for(client).scripts._shared
+            wire = coordinator_for(client).scripts._sender._shared
             assert wire is not None
             await wire.call(("CLIENT", "TRACKING", "ON", "BCAST"), 1.0)
             assert all([await lock.renew() for _ in range(20)])
@@ -172,7 +172,7 @@ class TestWire:
         monkeypatch.setattr(connection, "IDLE", 0.05)
         lock = MutexLock(redis, "k", 60)
         await lock.acquire()
-        wire = coordinator_for(redis).scripts._shared
+        wire = coordinator_for(redis).scripts._sender._shared
         assert wire is not None
 
         while wire._link is not None:  # noqa: ASYNC110 - a timer does it
@@ -188,7 +188,7 @@ class TestWire:
         """However often the connection is made anew, one timer waits for it to be idle."""
         lock = MutexLock(redis, "k", 60)
         assert await lock.acquire()
-        wire = coordinator_for(redis).scripts._shared
+        wire = coordinator_for(redis).scripts._sender._shared
         assert wire is not None
 
         for _ in range(5):
@@ -242,7 +242,7 @@ class TestWire:
             await asyncio.gather(*handlers)
 
     async def test_a_silent_connection_is_left(self, any_redis: RedisServer):
-        """When nothing is heard any more, the next attempt takes another connection."""
+        """When nothing is received any more, the next attempt takes another connection."""
         async with (
             FaultProxy(*any_redis.address) as proxy,
             Redis.from_url(proxy.url(any_redis.url)) as client,
@@ -256,10 +256,10 @@ class TestWire:
             assert proxy.connections == before + 1
 
     async def test_replicas_are_not_written_to(self, redis7: Redis, monkeypatch: pytest.MonkeyPatch):
-        """READONLY gives the connection up: the master is asked for anew."""
+        """READONLY ends the connection: the master is resolved anew."""
         lock = MutexLock(redis7, "k", 60)
         await lock.acquire()
-        wire = coordinator_for(redis7).scripts._shared
+        wire = coordinator_for(redis7).scripts._sender._shared
         assert wire is not None
         link = wire._link
         assert link is not None
@@ -383,7 +383,7 @@ class TestOtherClients:
 
         async with HidingRedis.from_url(any_redis.url) as client:
             with pytest.raises(exceptions.ConnectionError, match="interrupted"):
-                await coordinator_for(client).scripts._send(("PING",), 0.01)
+                await coordinator_for(client).scripts._sender.send(("PING",), 0.01)
 
         task = asyncio.current_task()
         assert task is not None

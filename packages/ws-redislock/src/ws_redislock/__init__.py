@@ -1,4 +1,4 @@
-"""Redis locks that tell their holder when the lease is lost, and rate limiters."""
+"""Redis locks that report the loss of a lease to its holder, and rate limiters."""
 
 from ws_redislock._lock.held import Held as Held
 from ws_redislock.claims import RunClaim as RunClaim

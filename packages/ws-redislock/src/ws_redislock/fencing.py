@@ -1,7 +1,7 @@
 """Refusing late writes: compare the fence where the data is kept.
 
 A lease can end while its holder does not notice: the machine was suspended, a packet was late, a
-replica took over that had not heard of the lock. Nothing on the holder's side can rule that out.
+replica took over that did not have the lock yet. Nothing on the holder's side can rule that out.
 What can is the store: it remembers the largest fence it has seen with each row, and refuses a
 write that comes with a smaller one. The fence of every acquisition is larger than all before it.
 
@@ -66,7 +66,7 @@ def guarded_update(
     for name in (table, *columns, key, fence):
         if not _NAME.fullmatch(name):
             raise ConfigError(
-                f"{name!r} is no plain SQL name: letters, digits and underscores only", name=name
+                f"{name!r} is not a plain SQL name: letters, digits and underscores only", name=name
             )
 
     if not columns:

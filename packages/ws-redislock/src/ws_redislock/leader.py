@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
+from ws_core.backoff import delay
+from ws_redislock._concurrency import sleep
 from ws_redislock._lock.held import Held
 from ws_redislock._lock.hold import Hold
-from ws_redislock._redis.script_client import HOPELESS, RedisSource
+from ws_redislock._redis.clients import HOPELESS, RedisSource
 from ws_redislock.errors import LockLost, UnavailableError
 from ws_redislock.mutex import MutexLock
 from ws_redislock.observe import LockObserver
@@ -28,7 +29,7 @@ class LeaderLock(MutexLock):
 
 class Term:
     """
-    One term of office: a context manager whose block is cancelled when the term ends early.
+    One term of office: a context manager whose block a loss ends, as that of ``hold()``.
 
     Losing office is nothing unusual for a leader, so the block's end by it is silent: the
     election goes on with the next term.
@@ -82,18 +83,19 @@ class LeaderElection:
     """
     One leader among all that stand for election, and another at once when it goes.
 
-    An asynchronous iterator of terms: each step waits until this candidate is the leader, and
-    gives its `Term`. The block under ``async with term`` is cancelled when office is lost; when
-    it ends by itself, the leader resigns. Candidates lead in the order in which they stood.
+    An iterator of terms: each step waits until this candidate is the leader, and returns its `Term`.
+    The loss of office ends the block under ``async with term``: a task is cancelled, and a thread
+    should call ``term.check()`` while it works. When the block ends by itself, the leader resigns.
+    Candidates lead in the order in which they stood.
 
     Args:
-        redis: A ``redis.asyncio.Redis`` (or cluster client), a pool with such a client as
+        redis: A client of redis-py (or of a cluster), a pool with such a client as
             ``.redis``, or a URL.
         name: What is led, 1 to 512 bytes of UTF-8.
         lease: Seconds after which a leader that died is followed by another.
         heartbeat: Seconds after which a candidate that died is passed over.
         lock_delay: Seconds for which office stays empty after a leader was lost.
-        observer: Told of every event, for metrics.
+        observer: Notified of every event, for metrics.
 
     Raises:
         ConfigError: A name or number that cannot work.
@@ -152,7 +154,7 @@ class LeaderElection:
         Raises:
             UnavailableError: Redis refuses the credentials.
         """
-        pause = 0.1
+        failures = 0
 
         while True:
             hold = self._lock.hold(None)
@@ -166,8 +168,8 @@ class LeaderElection:
 
                 _log.warning("%r stands again after: %s", self, error)
 
-            await self._lock._rest(pause * random.uniform(0.5, 1.5))
-            pause = min(2 * pause, 5.0)
+            failures += 1
+            await sleep(delay(failures, 0.15, 7.5, jitter=2 / 3))
 
     @property
     def leading(self) -> bool:
@@ -175,7 +177,7 @@ class LeaderElection:
         return self._lock.locked
 
     async def leader(self) -> str | None:
-        """Return the token of the leader, whoever it is, or None."""
+        """Return the token of the leader, or None."""
         return await self._lock.owner()
 
     async def depose(self) -> bool:

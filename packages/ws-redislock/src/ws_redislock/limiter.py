@@ -21,9 +21,11 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
+from ws_redislock._concurrency import Loop, check_loop
 from ws_redislock._lease.lease import Clock
+from ws_redislock._redis.clients import RedisSource
 from ws_redislock._redis.keys import check_name, plain, tagged
-from ws_redislock._redis.script_client import RedisSource, ScriptClient, check_flow, script_client_for
+from ws_redislock._redis.script_client import ScriptClient, script_client_for
 from ws_redislock._redis.scripts import load
 from ws_redislock.errors import ConfigError, UnavailableError, UsageError
 
@@ -44,7 +46,7 @@ class Verdict(NamedTuple):
         remaining: How many more hits of cost 1 would be allowed now.
         retry_after: Seconds until a hit of the same cost can be allowed; 0 when it was.
         reset_after: Seconds until the key is as if it had never been hit.
-        degraded: Whether Redis gave no answer, and the limiter's `on_error` decided.
+        degraded: Whether Redis did not answer, and the limiter's `on_error` decided.
     """
 
     allowed: bool
@@ -59,13 +61,13 @@ class RateLimiter:
     What the three limiters share.
 
     Args:
-        redis: A client of ``redis.asyncio``, a pool that holds one, or a URL.
+        redis: A client of redis-py, a pool that holds one, or a URL.
         script: Name of the limiter's script.
         kind: Prefix of its keys, with what must not be mixed up.
         args: The script's arguments before the cost.
         most: The largest cost that can ever be allowed.
         namespace: Keeps the keys of several uses apart.
-        on_error: What to do when Redis gives no answer: allow, deny, or raise.
+        on_error: What to do when Redis does not answer: allow, deny, or raise.
         timeout: Seconds to wait for Redis.
         deny_cache: For how many denied keys (and costs) the time of the next chance is kept, so
             that further hits of that cost are denied without asking Redis.
@@ -103,7 +105,7 @@ class RateLimiter:
         self._denied: OrderedDict[tuple[str, int], tuple[float, Verdict]] = OrderedDict()
         self._clock = clock
         self._scripts: ScriptClient | None = None
-        self._flow: object = None
+        self._loop: Loop | None = None
         self._owned: Any = None  # Any: the client made from a URL, of the driver's untyped make
 
     async def __aenter__(self) -> Self:
@@ -127,7 +129,7 @@ class RateLimiter:
 
         Raises:
             UsageError: The cost can never be allowed.
-            UnavailableError: Redis gave no answer, and `on_error` is "raise".
+            UnavailableError: Redis did not answer, and `on_error` is "raise".
         """
         return await self._ask(key, _count("cost", cost))
 
@@ -139,7 +141,7 @@ class RateLimiter:
             key: What is limited.
 
         Returns:
-            What is left; `allowed` tells whether a hit of cost 1 would be allowed now.
+            What is left; `allowed` says whether a hit of cost 1 would be allowed now.
         """
         verdict = await self._ask(key, 0)
 
@@ -150,7 +152,7 @@ class RateLimiter:
 
     async def is_limited(self, key: str, incr_num: int = 1) -> bool:
         """
-        Count a hit, and tell whether it is over the limit.
+        Count a hit, and return whether it is over the limit.
 
         Args:
             key: What is limited.
@@ -178,9 +180,9 @@ class RateLimiter:
 
     def _bind(self) -> ScriptClient:
         if self._scripts is None:
-            self._scripts, self._flow, self._owned = script_client_for(self._source)
+            self._scripts, self._loop, self._owned = script_client_for(self._source)
         else:
-            check_flow(self._flow, "limiter")
+            check_loop(self._loop, "limiter")
 
         return self._scripts
 
@@ -254,11 +256,11 @@ class FrequencyLimiter(RateLimiter):
     back at most a sixteenth of the window later than with an exact log.
 
     Args:
-        redis: A client of ``redis.asyncio``, a pool that holds one, or a URL.
+        redis: A client of redis-py, a pool that holds one, or a URL.
         granularity: Length of the window in seconds.
         limit: How many hits a window may hold.
         namespace: Keeps the keys of several uses apart.
-        on_error: What to do when Redis gives no answer: "open", "closed" or "raise".
+        on_error: What to do when Redis does not answer: "open", "closed" or "raise".
         timeout: Seconds to wait for Redis.
         deny_cache: For how many denied keys to deny further hits without asking Redis.
         clock: The clock of that cache.
@@ -313,11 +315,11 @@ class SlidingWindowLimiter(RateLimiter):
     with them: entries that left the window are found by halving, and dropped in one piece.
 
     Args:
-        redis: A client of ``redis.asyncio``, a pool that holds one, or a URL.
+        redis: A client of redis-py, a pool that holds one, or a URL.
         window: Length of the window in seconds.
         limit: How many hits a window may hold.
         namespace: Keeps the keys of several uses apart.
-        on_error: What to do when Redis gives no answer: "open", "closed" or "raise".
+        on_error: What to do when Redis does not answer: "open", "closed" or "raise".
         timeout: Seconds to wait for Redis.
         deny_cache: For how many denied keys to deny further hits without asking Redis.
         clock: The clock of that cache.
@@ -367,12 +369,12 @@ class TokenBucketLimiter(RateLimiter):
     rate from one per hour to hundreds of thousands per second drifts.
 
     Args:
-        redis: A client of ``redis.asyncio``, a pool that holds one, or a URL.
+        redis: A client of redis-py, a pool that holds one, or a URL.
         rate: Tokens per `per` seconds.
         burst: Size of the bucket; how much may come at once after a pause.
         per: Seconds to which the rate refers.
         namespace: Keeps the keys of several uses apart.
-        on_error: What to do when Redis gives no answer: "open", "closed" or "raise".
+        on_error: What to do when Redis does not answer: "open", "closed" or "raise".
         timeout: Seconds to wait for Redis.
         deny_cache: For how many denied keys to deny further hits without asking Redis.
         clock: The clock of that cache.

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
-from ws_redislock._lease.cancel_scope import CancelScope, all_done
+from ws_redislock._concurrency import gather
+from ws_redislock._lease.cancel_scope import CancelScope
 from ws_redislock._lock.held import Held, OnLost
 from ws_redislock._lock.options import seconds
+from ws_redislock._redis.clients import RedisSource
 from ws_redislock._redis.keys import check_name, plain
-from ws_redislock._redis.script_client import RedisSource
 from ws_redislock.errors import ConfigError, LockNotAcquired, UnavailableError, UsageError
 from ws_redislock.mutex import MutexLock
 from ws_redislock.observe import LockObserver
@@ -31,14 +32,14 @@ class MultiLock:
     names may lie in different slots of a cluster.
 
     Args:
-        redis: A ``redis.asyncio.Redis`` (or cluster client), a pool with such a client as
+        redis: A client of redis-py (or of a cluster), a pool with such a client as
             ``.redis``, or a URL.
         names: The names; repetitions count once.
         expire: The lease of each in seconds.
         auto_renew: Whether leases are renewed every third of them.
         heartbeat: Seconds after which a waiter that died is passed over.
         on_lost: Called with the `Held` when one of the leases is lost.
-        observer: Told of every event, for metrics.
+        observer: Notified of every event, for metrics.
 
     Raises:
         ConfigError: There is no name, or a name or number that cannot work.
@@ -142,7 +143,7 @@ class MultiLock:
             Whether all are held now.
 
         Raises:
-            ConfigError: The timeout is no number from 0.
+            ConfigError: The timeout is not a number from 0.
             UsageError: This object holds or acquires them already.
             UnavailableError: Redis cannot be reached.
         """
@@ -164,12 +165,12 @@ class MultiLock:
 
     async def release(self) -> bool:
         """
-        Give all back, at the same time.
+        Release all, at the same time.
 
         Returns:
             Whether all were held until now.
         """
-        outcomes = await all_done([lock.release for lock in reversed(self._locks)])
+        outcomes = await gather([lock.release for lock in reversed(self._locks)])
 
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
@@ -179,7 +180,7 @@ class MultiLock:
 
     def hold(self, timeout: float | None = None) -> MultiHold:
         """
-        Hold all for a block of code, which is cancelled when one of them is lost.
+        Hold all for a block of code, which ends with `LockLost` when one of them is lost.
 
         Args:
             timeout: Seconds to wait for all together: 0 tries once, None waits for ever.
@@ -195,7 +196,7 @@ class MultiLock:
         first, *others = self._locks
 
         try:
-            outcomes = await all_done([lock.aclose for lock in others])
+            outcomes = await gather([lock.aclose for lock in others])
         finally:
             await first.aclose()
 

@@ -1,6 +1,6 @@
 """What happens to locks, for metrics and traces.
 
-A `LockObserver` is told of every event; `CountingObserver` keeps plain numbers, and
+A `LockObserver` is notified of every event; `CountingObserver` keeps plain numbers, and
 ``OpenTelemetryObserver`` in `ws_redislock.otel` makes spans and metrics of them.
 """
 
@@ -17,8 +17,8 @@ P = ParamSpec("P")
 _log = logging.getLogger("ws_redislock")
 
 
-def tell(method: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Tell an observer; what it raises is logged, and no lock is left held or half done by it."""
+def notify(method: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Notify an observer; what it raises is logged, and no lock is left held or half done by it."""
     try:
         method(*args, **kwargs)
     except Exception:  # noqa: BLE001 - a user's code may raise anything; it is logged
@@ -26,7 +26,7 @@ def tell(method: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None
 
 
 class LockObserver(Protocol):
-    """Told of what happens to locks; each method must return at once and not raise."""
+    """Notified of what happens to locks; each method must return at once and not raise."""
 
     def contended(self, name: str) -> None:
         """An acquisition found the lock busy and waits."""

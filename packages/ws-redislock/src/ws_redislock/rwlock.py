@@ -5,7 +5,7 @@ from __future__ import annotations
 from ws_redislock._lock.base import BaseLock
 from ws_redislock._lock.held import OnLost
 from ws_redislock._lock.options import options_of
-from ws_redislock._redis.script_client import RedisSource
+from ws_redislock._redis.clients import RedisSource
 from ws_redislock.observe import LockObserver
 
 __all__ = ("ReadLock", "ReadWriteLock", "WriteLock")
@@ -30,7 +30,7 @@ class ReadWriteLock:
     in which they came. Where writers never cease, readers wait for ever.
 
     Args:
-        redis: A ``redis.asyncio.Redis`` (or cluster client), a pool with such a client as
+        redis: A client of redis-py (or of a cluster), a pool with such a client as
             ``.redis``, or a URL.
         name: The lock's name, 1 to 512 bytes of UTF-8.
         expire: The lease of every holder in seconds.
@@ -38,8 +38,8 @@ class ReadWriteLock:
         heartbeat: Seconds after which a waiter that died is passed over.
         min_replicas: How many replicas must confirm an acquisition; not for clusters.
         lock_delay: Seconds for which the lock stays as it was after a holder was lost.
-        on_lost: Called with the `Held` when a lease is lost; a function or coroutine function.
-        observer: Told of every event, for metrics.
+        on_lost: Called with the `Held` when a lease is lost.
+        observer: Notified of every event, for metrics.
 
     Raises:
         ConfigError: A name or number that cannot work.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ws_redislock._lock.base import BaseLock
 from ws_redislock._lock.held import OnLost
 from ws_redislock._lock.options import options_of
-from ws_redislock._redis.script_client import RedisSource
+from ws_redislock._redis.clients import RedisSource
 from ws_redislock.errors import ConfigError
 from ws_redislock.observe import LockObserver
 
@@ -16,11 +16,11 @@ class Semaphore(BaseLock):
     """
     At most `permits` holders at a time, first come first served.
 
-    Each permit has a lease of its own: a holder that dies gives back its permit when the lease
+    Each permit has a lease of its own: a holder that dies loses its permit when the lease
     ends, and the others keep theirs. All users of a name must agree on the number of permits.
 
     Args:
-        redis: A ``redis.asyncio.Redis`` (or cluster client), a pool with such a client as
+        redis: A client of redis-py (or of a cluster), a pool with such a client as
             ``.redis``, or a URL; a client made from a URL is closed with the semaphore.
         name: The semaphore's name, 1 to 512 bytes of UTF-8.
         permits: How many may hold it at a time.
@@ -29,8 +29,8 @@ class Semaphore(BaseLock):
         heartbeat: Seconds after which a waiter that died is passed over.
         min_replicas: How many replicas must confirm an acquisition; not for clusters.
         lock_delay: Seconds for which a permit stays taken after its holder was lost.
-        on_lost: Called with the `Held` when the lease is lost; a function or coroutine function.
-        observer: Told of every event, for metrics.
+        on_lost: Called with the `Held` when the lease is lost.
+        observer: Notified of every event, for metrics.
 
     Raises:
         ConfigError: A name or number that cannot work.

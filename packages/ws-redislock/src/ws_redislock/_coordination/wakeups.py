@@ -2,212 +2,229 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
 from redis.exceptions import RedisError
 
+from ws_core.backoff import delay
 from ws_core.errors import WsError
+from ws_redislock._concurrency import READ_SLICE, Event, Job, Mutex, sleep, timeout, wait_event
 from ws_redislock._lease.cancel_scope import raise_if_cancelled
 from ws_redislock._lease.lease import boot_time
-from ws_redislock._redis.script_client import TRANSIENT, ScriptClient
+from ws_redislock._lease.timers import Timer, Timers
+from ws_redislock._redis.clients import TRANSIENT
+from ws_redislock._redis.script_client import ScriptClient
 
 __all__ = ("WakeupSubscription",)
 
 _log = logging.getLogger("ws_redislock")
 
-LINGER = 10.0
+IDLE = 10.0
 """Seconds for which the subscription outlives the last waiter."""
 
-PATIENCE = 1.0
-"""Seconds that a waiter gives the subscription to begin; it goes on without it then."""
+BEGINNING = 1.0
+"""Seconds for which a waiter waits for the subscription to begin; it goes on without it then."""
 
 CONNECTING = 5.0
 """Seconds that subscribing may take; then it begins anew, on another connection."""
 
 QUIET = 5.0
-"""Seconds without a message after which the server is asked whether it is there; twice this, and
-the subscription begins anew: a connection can go deaf without any error."""
+"""Seconds without a message after which the server is sent a PING; twice this, and the subscription
+begins anew: a connection can go deaf without any error."""
 
 
 class WakeupOwner(Protocol):
     """What a subscription serves: the coordinator."""
 
     id: str
-    loop: asyncio.AbstractEventLoop
+    mutex: Mutex
     scripts: ScriptClient
+    timers: Timers
+
+    def time(self) -> float:
+        """Return the loop's time."""
+        ...
 
     @property
     def waiting(self) -> bool:
-        """Whether any local task stands in a queue."""
+        """Whether there is any local waiter."""
         ...
 
-    def hint(self, tokens: Iterable[str | bytes]) -> None:
-        """Wake the local tasks and holders behind tokens."""
+    def wake(self, tokens: Iterable[str | bytes]) -> None:
+        """Wake the local waiters and holders behind tokens."""
 
     def look_at_all(self) -> None:
-        """Look at every lock that a local task waits for."""
+        """Look at every lock that has local waiters."""
 
-    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> Job:
         """Run work in the background."""
         ...
 
 
 class WakeupSubscription:
-    """
-    Listens for a coordinator while anybody waits, and a little longer.
+    """Listens for a coordinator while it has waiters, and a little longer."""
 
-    Args:
-        coordinator: The coordinator; its channel is named after its id.
-    """
-
-    def __init__(self, coordinator: WakeupOwner) -> None:
-        self._coordinator = coordinator
-        self._channel = f"wsl:hub:{coordinator.id}"
-        self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._subscribed: asyncio.Future[None] | None = None
+    def __init__(self, owner: WakeupOwner) -> None:
+        self._owner = owner
+        self._channel = f"wsl:hub:{owner.id}"
+        self._job: Job | None = None
+        self._idle_timer: Timer | None = None
+        self._ready = Event()
+        self._stopped = False
         self._since = 0.0  # when the server last confirmed the subscription, by `boot_time`
         self._pause_until = 0.0
-        self._late = False  # whether somebody went on without the subscription
+        self._late = False  # whether a waiter went on without the subscription
 
     async def begin(self, until: float | None, asked_at: float) -> bool:
-        """
-        Make sure that the coordinator listens.
+        """Make sure that the coordinator listens; return whether that began only after `asked_at`."""
+        owner = self._owner
 
-        Args:
-            until: The loop's time at which to give up, or None.
-            asked_at: When the caller asked for its lock, by `boot_time`.
+        with owner.mutex:
+            if self._idle_timer is not None:
+                owner.timers.cancel(self._idle_timer)
+                self._idle_timer = None
 
-        Returns:
-            Whether listening began only after that: what happened in between must be looked at.
-        """
-        loop = self._coordinator.loop
+            if owner.time() < self._pause_until:
+                return False
 
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+            if self._job is None or self._job.done():
+                self._ready = Event()
+                self._stopped = False
+                self._job = owner.spawn(self._listen)
 
-        if self._coordinator.loop.time() < self._pause_until:
-            return False
+            ready = self._ready
 
-        if self._task is None or self._task.done():
-            self._subscribed = loop.create_future()
-            self._task = self._coordinator.spawn(self._listen)
+        if not ready.is_set():
+            left = BEGINNING if until is None else max(0.0, min(BEGINNING, until - owner.time()))
 
-        if self._subscribed is None:
-            return False
+            if not await wait_event(ready, left):
+                self._late = True
 
-        if self._subscribed.done():
-            return self._since >= asked_at
+        # A wake-up that came between the ENTER and the subscription was lost: the waiter looks again.
+        return ready.is_set() and self._since >= asked_at
 
-        patience = PATIENCE if until is None else max(0.0, min(PATIENCE, until - loop.time()))
-        await asyncio.wait(
-            [self._subscribed, self._task], timeout=patience, return_when=asyncio.FIRST_COMPLETED
-        )
-        self._late = self._late or not self._subscribed.done()
-        return self._subscribed.done()
-
-    def linger(self) -> None:
-        """Nobody waits any more: stop listening after a while."""
-        if self._task is not None and self._timer is None:
-            self._timer = self._coordinator.loop.call_later(LINGER, self._stop_if_idle)
+    def stop_when_idle(self) -> None:
+        """Stop listening after a while without waiters."""
+        if self._job is not None and self._idle_timer is None:
+            self._idle_timer = self._owner.timers.call_later(IDLE, self._stop_if_idle)
 
     def stop(self) -> None:
         """Stop listening now."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stopped = True
 
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
+        if self._idle_timer is not None:
+            self._owner.timers.cancel(self._idle_timer)
+            self._idle_timer = None
+
+        if self._job is not None:
+            self._job.cancel()
+            self._job = None
 
     def _stop_if_idle(self) -> None:
-        self._timer = None
+        with self._owner.mutex:
+            self._idle_timer = None
 
-        if not self._coordinator.waiting:
-            self.stop()
+            if not self._owner.waiting:
+                self.stop()
 
     async def _listen(self) -> None:
-        pause = 0.05
+        ready = self._ready
 
-        while True:
+        try:
+            await self._subscribe_again_and_again(ready)
+        finally:
+            ready.set()  # whoever waits for the subscription goes on without it
+
+    async def _subscribe_again_and_again(self, ready: Event) -> None:
+        failures = 0
+
+        while not self._stopped:
             raise_if_cancelled()
-            pubsub = self._coordinator.scripts.pubsub()
+            pubsub = None
 
             try:
-                async with asyncio.timeout(CONNECTING):
+                pubsub = self._owner.scripts.subscription()
+
+                async with timeout(CONNECTING):
                     await pubsub.subscribe(self._channel)
 
                 raise_if_cancelled()
 
-                if not await self._hear(pubsub):
+                if not await self._read(pubsub, ready):
                     return
 
-                pause = 0.05
-            except TRANSIENT:
-                if not self._coordinator.waiting:
-                    return  # perhaps the client was closed; whoever waits next begins anew
-            except (RedisError, WsError) as error:
-                self._pause_until = self._coordinator.loop.time() + 30.0
-                _log.warning("no wake-ups, so waiters look at their locks by themselves: %s", error)
-                return
+                failures = 0
+            except Exception as error:  # noqa: BLE001 - a client that is closed meanwhile raises anything
+                if isinstance(error, RedisError | WsError) and not isinstance(error, TRANSIENT):
+                    self._pause_until = self._owner.time() + 30.0
+                    _log.warning("no wake-ups, so waiters look at their locks by themselves: %s", error)
+                    return
+
+                if not self._owner.waiting:
+                    return  # perhaps the client was closed; the next waiter begins anew
+
+                _log.debug("the subscription to wake-ups ended, and begins anew: %r", error)
             finally:
-                with contextlib.suppress(*TRANSIENT):
-                    await pubsub.aclose()
+                if pubsub is not None:
+                    with contextlib.suppress(Exception):
+                        await pubsub.aclose()
 
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(2 * pause, 1.0)
+            failures += 1
+            await sleep(delay(failures, 0.075, 1.5))
 
-    async def _hear(self, pubsub: Any) -> bool:  # Any: untyped in the driver
-        """Act on messages until the end; tell whether the subscription went deaf."""
+    async def _read(self, pubsub: Any, ready: Event) -> bool:  # Any: untyped in the driver
+        """Act on messages until the end; return whether the subscription went deaf."""
         asked = False
+        quiet_since = self._owner.time()
 
-        while True:
-            since = self._coordinator.loop.time()
+        while not self._stopped:
+            began = self._owner.time()
 
-            async with asyncio.timeout(QUIET + CONNECTING):  # the driver may connect again in between
-                message = await pubsub.parse_response(block=False, timeout=QUIET)
+            async with timeout(READ_SLICE + CONNECTING):  # the driver may connect again in between
+                message = await pubsub.parse_response(block=False, timeout=READ_SLICE)
 
             raise_if_cancelled()
+            now = self._owner.time()
 
             if message is not None:
-                asked = False
+                quiet_since, asked = now, False
 
-                if not self._take(message):
+                if not self._take(message, ready):
                     return False
-            elif self._coordinator.loop.time() - since < QUIET / 2:
-                asked = False  # the reply to the driver's own health check
+            elif now - began < READ_SLICE / 2:
+                quiet_since, asked = now, False  # the reply to the driver's own health check
+            elif now - quiet_since < QUIET * 0.9:
+                continue
             elif asked:
                 _log.warning("the subscription to wake-ups went deaf, and begins anew")
                 return True
-            elif self._coordinator.waiting:
+            elif self._owner.waiting:
                 await pubsub.ping()
-                asked = True
+                quiet_since, asked = now, True
 
-    def _take(self, message: list[Any]) -> bool:
-        """Act on a message; tell whether to go on."""
+        return False
+
+    def _take(self, message: list[Any], ready: Event) -> bool:  # Any: as the client decodes
+        """Act on a message; return whether to go on."""
         kind = message[0]
 
         if kind in (b"message", "message"):
-            self._coordinator.hint(message[2].split())
+            self._owner.wake(message[2].split())
         elif kind in (b"subscribe", "subscribe"):
             self._since = boot_time()
 
-            if self._subscribed is not None and not self._subscribed.done():
-                self._subscribed.set_result(None)
+            if not ready.is_set():
+                ready.set()
 
                 if self._late:
                     self._late = False
-                    self._coordinator.look_at_all()
-            elif self._coordinator.waiting:
-                self._coordinator.look_at_all()
+                    self._owner.look_at_all()
+            elif self._owner.waiting:
+                self._owner.look_at_all()  # the driver has connected again: messages may be lost
             else:
-                return False  # the driver has connected again, perhaps after its client was closed
+                return False  # the same, perhaps after its client was closed
 
         return True

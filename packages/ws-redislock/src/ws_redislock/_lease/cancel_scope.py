@@ -1,24 +1,18 @@
-"""Cancels: of the body of a ``hold()`` by the protocol of `asyncio.timeout`, and those that drivers lose."""
+"""Cancels: of the body of a ``hold()`` by the protocol of `asyncio.timeout`, and those that drivers lose.
+
+A thread cannot be cancelled: there `current_task` stands for one that never is.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, TypeVar
+from ws_redislock._concurrency import CancelledError, current_task, sleep
 
-__all__ = ("CancelScope", "all_done", "cancels_so_far", "current_flow", "raise_if_cancelled")
-
-T = TypeVar("T")
-
-
-def current_flow() -> object:
-    """Return what a reentrant lock belongs to: the running task."""
-    return asyncio.current_task()
+__all__ = ("CancelScope", "cancels_so_far", "raise_if_cancelled")
 
 
 def cancels_so_far() -> int:
     """Return how many cancels the running task has, for `raise_if_cancelled`."""
-    task = asyncio.current_task()
+    task = current_task()
     return 0 if task is None else task.cancelling()
 
 
@@ -28,29 +22,18 @@ def raise_if_cancelled(before: int = 0) -> None:
 
     `asyncio.wait_for` of Python 3.11, through which redis-py sends, loses a cancel that comes in the
     same turn of the loop as what it waits for (https://github.com/python/cpython/issues/86296).
-
-    Args:
-        before: How many cancels the running task had before.
-
-    Raises:
-        asyncio.CancelledError: The task has more now.
     """
     if cancels_so_far() > before:
-        raise asyncio.CancelledError
-
-
-async def all_done(calls: Iterable[Callable[[], Coroutine[Any, Any, T]]]) -> list[T | BaseException]:
-    """Make calls at the same time; return what each gave or raised, in their order."""
-    return await asyncio.gather(*(call() for call in calls), return_exceptions=True)
+        raise CancelledError
 
 
 class CancelScope:
-    """The body of one ``hold()``: can be cancelled once, and tells that apart from other cancels."""
+    """The body of one ``hold()``: can be cancelled once, apart from all other cancels."""
 
     __slots__ = ("_before", "_fired", "_task")
 
     def __init__(self) -> None:
-        task = asyncio.current_task()
+        task = current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in a task
         self._task = task
         self._before = task.cancelling()
@@ -63,27 +46,19 @@ class CancelScope:
             self._task.cancel(reason)
 
     async def leave(self, error: BaseException | None) -> bool:
-        """
-        Leave the body.
-
-        Args:
-            error: What the body ended with.
-
-        Returns:
-            Whether the `CancelledError` it ended with is ours alone, and is to be replaced. A
-            cancel from outside that came as well is never taken away.
-        """
+        """Leave the body, which ended with an error; return whether a `LockLost` is to replace that."""
         if not self._fired:
             return False
 
-        if isinstance(error, asyncio.CancelledError):
+        # A cancel from outside that came as well is never taken away: its count stays above `before`.
+        if isinstance(error, CancelledError):
             return self._task.uncancel() <= self._before
 
         # The body may have ended before our cancel reached it, as when it found the loss itself:
         # uncancel() alone would leave it to strike at the task's next await.
         try:
-            await asyncio.sleep(0)
-        except asyncio.CancelledError:
+            await sleep(0)
+        except CancelledError:
             if self._task.uncancel() > self._before:
                 raise
         else:

@@ -30,12 +30,6 @@ def drift(duration: float) -> float:
     """
     Return how much of a lease is given up for the clocks' disagreement.
 
-    Args:
-        duration: The lease in seconds.
-
-    Returns:
-        One per cent of the lease and the 2 ms to which the server rounds its times.
-
     Example:
         >>> round(drift(10.0), 6)
         0.102
@@ -63,11 +57,6 @@ class Lease:
     """
     One granted lease: when it ends and when it must be renewed.
 
-    Args:
-        duration: Length of the lease in seconds.
-        sent_at: Time before the command that was granted had been sent.
-        renewing: Whether the watchdog extends it; if not it ends at its deadline.
-
     Example:
         >>> lease = Lease(30.0, sent_at=100.0)
         >>> lease.next_step(now=100.0)
@@ -92,7 +81,7 @@ class Lease:
         self.renew_at: float = sent_at + duration / 3
 
     def valid(self, now: float) -> bool:
-        """Tell whether nobody else can hold the lock now."""
+        """Return whether no other can hold the lock now."""
         return not self.over and now < self.deadline
 
     def remaining(self, now: float) -> float:
@@ -104,17 +93,7 @@ class Lease:
         self.over = True
 
     def renewed(self, *, sent_at: float, now: float) -> bool:
-        """
-        Take note of a renewal that the server granted.
-
-        Args:
-            sent_at: Time before the renewal was sent.
-            now: Time at which its reply was seen.
-
-        Returns:
-            Whether the lease goes on. A reply that is seen after the old deadline comes too
-            late: in between, the holder had no right to go on, and must not find it whole.
-        """
+        """Take note of a renewal that the server granted."""
         if not self.valid(now):
             self.over = True
             return False
@@ -124,16 +103,7 @@ class Lease:
         return True
 
     def next_step(self, now: float) -> Step:
-        """
-        Decide what the watchdog does now.
-
-        Args:
-            now: The time.
-
-        Returns:
-            LOST at or after the deadline; RENEW with the time that one attempt may take (a
-            sixth of the lease at most, never past the deadline); else WAIT.
-        """
+        """Decide what the watchdog does now."""
         if not self.valid(now):
             return Step(Action.LOST)
 
@@ -146,14 +116,5 @@ class Lease:
         return Step(Action.RENEW, min(self.duration / 6, self.deadline - now))
 
     def retry_pause(self, now: float, jitter: float) -> float:
-        """
-        Return how long to pause after a renewal that failed.
-
-        Args:
-            now: The time.
-            jitter: A random number from 0 to 1.
-
-        Returns:
-            Up to a tenth of the lease, and never past the deadline.
-        """
+        """Return how long to pause after a renewal that failed."""
         return min(self.duration * (0.02 + 0.08 * jitter), max(0.0, self.deadline - now))

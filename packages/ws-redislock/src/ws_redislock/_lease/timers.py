@@ -25,12 +25,7 @@ class Timer:
 
 
 class Timers:
-    """
-    Timers of one event loop.
-
-    Args:
-        loop: The loop.
-    """
+    """Timers of one event loop."""
 
     __slots__ = ("_cancelled", "_handle", "_heap", "_loop", "_next", "_serial")
 

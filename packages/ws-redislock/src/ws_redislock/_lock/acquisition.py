@@ -1,25 +1,25 @@
-"""The conversation with Redis about one acquisition: entering, waiting, giving up, giving back."""
+"""The conversation with Redis about one acquisition: entering, waiting, giving up, releasing."""
 
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Awaitable, Callable
 
 from redis.exceptions import RedisError, ResponseError
 
-from ws_redislock._coordination.coordinator import Coordinator, Job, Waiter
-from ws_redislock._lease.cancel_scope import current_flow
+from ws_core.backoff import delay
+from ws_redislock._concurrency import Job, sleep, wait_jobs
+from ws_redislock._coordination.coordinator import Coordinator, Waiter
 from ws_redislock._lease.lease import Lease, boot_time
 from ws_redislock._lock.held import Held
-from ws_redislock._lock.options import LockOptions
+from ws_redislock._lock.options import BUDGET, LockOptions
 from ws_redislock._lock.renewal import RenewalWatchdog
-from ws_redislock._lock.status import BUDGET, LockStatus
+from ws_redislock._redis.clients import HOPELESS, TRANSIENT, refuse
 from ws_redislock._redis.keys import QueueKeys
-from ws_redislock._redis.script_client import HOPELESS, TRANSIENT, Reply, refuse
+from ws_redislock._redis.script_client import Reply
 from ws_redislock._redis.scripts import load
 from ws_redislock.errors import UnavailableError, WsError
-from ws_redislock.observe import tell
+from ws_redislock.observe import notify
 
 __all__ = ("AcquireProtocol",)
 
@@ -32,72 +32,130 @@ RELEASED_MS = 10_000
 ABANDONED_MS = 60_000
 """For how long the server refuses the late ENTER of an acquisition that was given up."""
 
-GRACE = 0.2
+GIVING_UP = 0.2
 """Seconds that giving up waits for Redis to know of it; it goes on in the background then."""
 
 
-class AcquireProtocol(LockStatus):
-    """The part of a lock that acquires it and gives it back, once the user's call is found valid."""
+class AcquireProtocol:
+    """Acquires and releases one lock, once the user's call was found valid."""
 
-    _delay_ms: int
-    _depth: int
-    _exclusive: bool
-    _heartbeat_ms: int
-    _held: Held | None
-    _lease_ms: int
-    _options: LockOptions
-    _settling: set[Job]
-    _spec: QueueKeys
+    __slots__ = ("_delay_ms", "_keys", "_kind", "_lease_ms", "_name", "_options", "_settling")
 
-    async def _acquire(self, coordinator: Coordinator, patience: float | None) -> bool:
+    def __init__(self, name: str, keys: QueueKeys, options: LockOptions, kind: str) -> None:
+        self._name = name
+        self._keys = keys
+        self._options = options
+        self._kind = kind  # of its tokens: "x" for exclusive, "s" for shared
+        self._lease_ms = max(1, round(options.expire * 1000))
+        self._delay_ms = keys.delay
+        self._settling: set[Job] = set()
+
+    def fresh(self) -> AcquireProtocol:
+        """Return the same for another object, with background jobs of its own."""
+        return AcquireProtocol(self._name, self._keys, self._options, self._kind)
+
+    async def acquire(self, coordinator: Coordinator, timeout: float | None) -> Held | None:  # noqa: ASYNC109 - as BaseLock.acquire
+        """Acquire the lock within so many seconds; return None when it was not free in time."""
         began = coordinator.time()
         observer = self._options.observer
-        waiter = coordinator.new_waiter("x" if self._exclusive else "s")
+        waiter = coordinator.new_waiter(self._kind)
 
         try:
-            if patience == 0:
-                sent_at, reply = await self._send_enter(coordinator, waiter.token, 0, BUDGET, waiter.doubt)
-                acquired = reply[0] == HELD and self._grant(coordinator, waiter, reply[1], sent_at)
-
-                # The reply came after the end of its own lease, or an earlier ENTER may still come.
-                if not acquired and (reply[0] == HELD or waiter.doubtful):
-                    self._settle(coordinator, waiter.token, self._options.expire)
+            if timeout == 0:
+                held = await self._try_once(coordinator, waiter)
             else:
-                acquired = await self._wait_turn(
-                    coordinator, waiter, None if patience is None else began + patience
+                held = await self._wait_turn(
+                    coordinator, waiter, None if timeout is None else began + timeout
                 )
         except BaseException as error:
-            self._settle(coordinator, waiter.token, self._options.expire)
+            # Whatever happened, an ENTER may be in flight or done: its outcome must not stay behind. A
+            # server that did not answer just now is not waited for a second time.
+            self._undo(coordinator, waiter.token, self._options.expire)
 
             if not isinstance(error.__cause__, TRANSIENT):
-                await coordinator.join(self._settling, GRACE)
+                await wait_jobs(self._settling, GIVING_UP)
 
             raise
         finally:
-            coordinator.forget(waiter)
+            coordinator.remove_waiter(waiter)
 
         if observer is not None:
-            tell(
-                observer.acquired if acquired else observer.not_acquired,
-                self._name,
-                coordinator.time() - began,
+            waited = coordinator.time() - began
+            notify(observer.not_acquired if held is None else observer.acquired, self._name, waited)
+
+        return held
+
+    async def release(self, coordinator: Coordinator, held: Held, left: float) -> bool:
+        """Release an acquisition whose lease is valid for so many seconds; return whether it was held."""
+        remember = ABANDONED_MS if held.uncertain else RELEASED_MS
+        args = (held.token, self._keys.limit, self._delay_ms, remember)
+        simple = self._keys.limit == 1 and self._delay_ms == 0 and not coordinator.contended(self._keys)
+
+        try:
+            _, reply = await coordinator.scripts.call(
+                load("release"),
+                self._keys.of(held.token),
+                args,
+                what=("lock", self._name),
+                budget=max(1.0, min(BUDGET, left)),
+                fast=("R", held.token, remember, 0) if simple else None,
             )
+        except BaseException:
+            self._undo(coordinator, held.token, left)
+            raise
 
-        return acquired
+        if len(reply) > 1:
+            coordinator.wake(reply[1:])
 
-    async def _wait_turn(self, coordinator: Coordinator, waiter: Waiter, until: float | None) -> bool:
-        """ENTER until the lock is ours, waiting in between for the hint that it may be."""
+        if reply[0] != HELD:
+            held._lose("the server did not know it any more when it was released")
+            self.undo_late(coordinator, held)
+            return False
+
+        return True
+
+    def undo_late(self, coordinator: Coordinator, held: Held) -> None:
+        """Refuse an ENTER of a lost lock that may still arrive."""
+        if held.uncertain:
+            self._undo(coordinator, held.token, self._options.expire)
+
+    async def drain(self, within: float) -> None:
+        """Wait for what goes on in the background."""
+        await wait_jobs(self._settling, within)
+
+    async def _try_once(self, coordinator: Coordinator, waiter: Waiter) -> Held | None:
+        """ENTER without a place in the queue (no heartbeat)."""
+        sent_at, reply = await self._send_enter(coordinator, waiter, 0, BUDGET)
+        held = self._grant(coordinator, waiter, reply[1], sent_at) if reply[0] == HELD else None
+
+        # The reply came after the end of its own lease, or an earlier ENTER may still arrive.
+        if held is None and (reply[0] == HELD or waiter.uncertain):
+            self._undo(coordinator, waiter.token, self._options.expire)
+
+        return held
+
+    async def _wait_turn(self, coordinator: Coordinator, waiter: Waiter, until: float | None) -> Held | None:
+        """
+        ENTER until the lock is ours, waiting in between for the hint that it may be.
+
+        The server decides and keeps the queue; a wake-up is only a reason to ask again. So a lost wake-up
+        costs time (until the next heartbeat's look), a needless one a round trip, and neither the order.
+        """
         first = True
         late = 0
 
         while True:
-            sent_at, reply = await self._ask(coordinator, waiter, until)
+            sent_at, reply = await self._enter(coordinator, waiter, until)
             state = reply[0]
 
             if state == HELD:
-                if self._grant(coordinator, waiter, reply[1], sent_at):
-                    return True
+                held = self._grant(coordinator, waiter, reply[1], sent_at)
 
+                if held is not None:
+                    return held
+
+                # The reply took longer than the lease lasts: the server may have granted the lock to another
+                # by now. ENTER is repeatable, so ask again, but not for ever: such a lease is too short.
                 late += 1
 
                 if late == 3:
@@ -107,48 +165,47 @@ class AcquireProtocol(LockStatus):
                         lock=self._name,
                     )
 
-                if until is None or coordinator.time() < until:
-                    continue  # the reply came after the end of its own lease: ask again
+                if until is not None and coordinator.time() >= until:
+                    break
 
-                return await self._give_up(coordinator, waiter)
+                continue
 
             late = 0
 
+            # An ABANDON of this token has overtaken its ENTER: only a new token can enter.
             if state == REFUSED:
                 raise UnavailableError(f"lock {self._name!r}: the server gave up this acquisition; try again")
 
             if first and self._options.observer is not None:
-                tell(self._options.observer.contended, self._name)
+                notify(self._options.observer.contended, self._name)
 
             first = False
-
-            missed = await coordinator.queue_up(waiter, self._spec, reply[1] / 1000, until, sent_at)
+            # The subscription must stand before we rely on wake-ups. One that began only after our ENTER was
+            # sent may have missed the release, so that the lock is looked at once more.
+            missed = await coordinator.enqueue(waiter, self._keys, reply[1] / 1000, until, sent_at)
 
             if missed and (until is None or coordinator.time() < until):
                 continue
 
             if not await waiter.wait(until):
-                return await self._give_up(coordinator, waiter)
+                break
 
-    async def _give_up(self, coordinator: Coordinator, waiter: Waiter) -> bool:
-        """Leave the queue; that goes on in the background when Redis is slow."""
-        self._settle(coordinator, waiter.token, self._options.expire)
-        await coordinator.join(self._settling, GRACE)
-        return False
+        # The time is over: leave the queue. That goes on in the background when Redis is slow.
+        self._undo(coordinator, waiter.token, self._options.expire)
+        await wait_jobs(self._settling, GIVING_UP)
+        return None
 
-    async def _ask(
+    async def _enter(
         self, coordinator: Coordinator, waiter: Waiter, until: float | None
     ) -> tuple[float, Reply]:
         """ENTER, through outages until the acquisition's own time is over."""
-        pause = 0.1
+        failures = 0
 
         while True:
             budget = BUDGET if until is None else max(0.1, min(BUDGET, until - coordinator.time()))
 
             try:
-                return await self._send_enter(
-                    coordinator, waiter.token, self._heartbeat_ms, budget, waiter.doubt
-                )
+                return await self._send_enter(coordinator, waiter, self._keys.heartbeat, budget)
             except UnavailableError as error:
                 passing = isinstance(error.__cause__, TRANSIENT) and not isinstance(error.__cause__, HOPELESS)
 
@@ -157,25 +214,19 @@ class AcquireProtocol(LockStatus):
 
                 _log.warning("lock %r: still waiting, through an outage: %s", self._name, error)
 
-            step = pause * random.uniform(0.5, 1.5)
-            await coordinator.sleep(
-                step if until is None else min(step, max(0.0, until - coordinator.time()))
-            )
-            pause = min(2 * pause, 2.0)
+            failures += 1
+            step = delay(failures, 0.15, 3.0, jitter=2 / 3)
+            await sleep(step if until is None else min(step, max(0.0, until - coordinator.time())))
 
     def _send_enter(
-        self,
-        coordinator: Coordinator,
-        token: str,
-        heartbeat: int,
-        budget: float,
-        doubt: Callable[[], None],
+        self, coordinator: Coordinator, waiter: Waiter, heartbeat: int, budget: float
     ) -> Awaitable[tuple[float, Reply]]:
+        token = waiter.token
         keys = self._keys.of(token)
-        args = (token, self._lease_ms, heartbeat, self._limit, self._delay_ms)
+        args = (token, self._lease_ms, heartbeat, self._keys.limit, self._delay_ms)
 
         if self._options.min_replicas:
-            return self._enter_replicated(coordinator, keys, args, budget, doubt)
+            return self._enter_replicated(coordinator, keys, args, budget, waiter.mark_uncertain)
 
         return coordinator.scripts.call(
             load("enter"),
@@ -183,8 +234,8 @@ class AcquireProtocol(LockStatus):
             args,
             what=("lock", self._name),
             budget=budget,
-            fast=None if coordinator.contended(self._spec) else ("E", token, self._lease_ms, self._delay_ms),
-            doubt=doubt,
+            fast=None if coordinator.contended(self._keys) else ("E", token, self._lease_ms, self._delay_ms),
+            doubt=waiter.mark_uncertain,
         )
 
     async def _enter_replicated(
@@ -203,7 +254,7 @@ class AcquireProtocol(LockStatus):
             )
         except TRANSIENT as error:
             doubt()
-            raise UnavailableError(f"lock {self._name!r}: Redis gave no answer: {error}") from error
+            raise UnavailableError(f"lock {self._name!r}: Redis did not answer: {error}") from error
         except ResponseError as error:
             refuse(error, "enter", ("lock", self._name))
             raise
@@ -217,13 +268,14 @@ class AcquireProtocol(LockStatus):
 
         return sent_at, reply
 
-    def _grant(self, coordinator: Coordinator, waiter: Waiter, fence: int, sent_at: float) -> bool:
+    def _grant(self, coordinator: Coordinator, waiter: Waiter, fence: int, sent_at: float) -> Held | None:
+        """Begin to hold the lock; return None when the lease is over by now."""
         options = self._options
         token = waiter.token
         lease = Lease(options.expire, sent_at=sent_at, renewing=options.auto_renew)
 
         if not lease.valid(boot_time()):
-            return False
+            return None
 
         held = Held(
             name=self._name,
@@ -246,22 +298,15 @@ class AcquireProtocol(LockStatus):
                 clock=boot_time,
             )
         )
-        held.doubtful = waiter.doubtful
-        self._held = held
-        self._depth = 1
+        held.uncertain = waiter.uncertain
+        return held
 
-        if options.reentrant:
-            held.reentry = (self._keys.shared[0], current_flow())
-            coordinator.reentrant[held.reentry] = held
-
-        return True
-
-    def _settle(self, coordinator: Coordinator, token: str, budget: float) -> None:
+    def _undo(self, coordinator: Coordinator, token: str, budget: float) -> None:
         """Make sure in the background that an acquisition leaves nothing behind."""
         coordinator.settle(self._settling, self._abandon, coordinator, token, max(1.0, min(budget, 60.0)))
 
     async def _abandon(self, coordinator: Coordinator, token: str, budget: float) -> None:
-        args = (token, self._limit, self._delay_ms, ABANDONED_MS)
+        args = (token, self._keys.limit, self._delay_ms, ABANDONED_MS)
 
         try:
             _, reply = await coordinator.scripts.call(
@@ -274,37 +319,4 @@ class AcquireProtocol(LockStatus):
             )
             return
 
-        coordinator.hint(reply[1:])
-
-    def _undo_late(self, coordinator: Coordinator, held: Held) -> None:
-        """Refuse an ENTER of a lost lock that may still be on its way."""
-        if held.doubtful:
-            self._settle(coordinator, held.token, self._options.expire)
-
-    async def _send_release(self, coordinator: Coordinator, held: Held, left: float) -> bool:
-        remember = ABANDONED_MS if held.doubtful else RELEASED_MS
-        args = (held.token, self._limit, self._delay_ms, remember)
-        simple = self._limit == 1 and self._delay_ms == 0 and not coordinator.contended(self._spec)
-
-        try:
-            _, reply = await coordinator.scripts.call(
-                load("release"),
-                self._keys.of(held.token),
-                args,
-                what=("lock", self._name),
-                budget=max(1.0, min(BUDGET, left)),
-                fast=("R", held.token, remember, 0) if simple else None,
-            )
-        except BaseException:
-            self._settle(coordinator, held.token, left)
-            raise
-
-        if len(reply) > 1:
-            coordinator.hint(reply[1:])
-
-        if reply[0] != HELD:
-            held._lose("the server did not know it any more when it was released")
-            self._undo_late(coordinator, held)
-            return False
-
-        return True
+        coordinator.wake(reply[1:])

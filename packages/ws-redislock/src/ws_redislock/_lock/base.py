@@ -12,18 +12,18 @@ from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from redis.exceptions import ResponseError
 
-from ws_redislock._coordination.coordinator import Coordinator, Job, coordinator_for
-from ws_redislock._lease.cancel_scope import current_flow
+from ws_redislock._concurrency import current_task
+from ws_redislock._coordination.coordinator import Coordinator, coordinator_for
 from ws_redislock._lease.lease import boot_time
 from ws_redislock._lock.acquisition import AcquireProtocol
 from ws_redislock._lock.held import Held
 from ws_redislock._lock.hold import Hold
-from ws_redislock._lock.options import LockOptions, seconds
-from ws_redislock._lock.status import BUDGET
+from ws_redislock._lock.options import BUDGET, LockOptions, seconds
+from ws_redislock._lock.status import LockStatus
+from ws_redislock._redis.clients import TRANSIENT, CommandClient, RedisSource, refuse, resolve
 from ws_redislock._redis.keys import check_name, queue_keys
-from ws_redislock._redis.script_client import TRANSIENT, CommandClient, RedisSource, refuse, resolve
 from ws_redislock.errors import UnavailableError, UsageError
-from ws_redislock.observe import tell
+from ws_redislock.observe import notify
 
 __all__ = ("BaseLock",)
 
@@ -33,17 +33,11 @@ R = TypeVar("R")
 _log = logging.getLogger("ws_redislock")
 
 
-class BaseLock(AcquireProtocol):
+class BaseLock:
     """
     One user's handle on one lock; use it for one acquisition at a time.
 
-    Args:
-        redis: A client of ``redis.asyncio``, a pool that holds one, or a URL.
-        name: The lock's name, 1 to 512 bytes of UTF-8.
-        options: The checked options.
-        kind: What kind of lock this is; each kind has names of its own.
-        exclusive: Whether nobody else may hold it.
-        limit: How many may hold it otherwise.
+    Its parts: `AcquireProtocol` acquires and releases, `LockStatus` looks, `Held` is what was acquired.
     """
 
     def __init__(  # noqa: PLR0913 - options, keyword-only
@@ -58,21 +52,16 @@ class BaseLock(AcquireProtocol):
     ) -> None:
         self._source = redis
         self._options = options
-        self._exclusive = exclusive
         self._name = name
-        self._lease_ms = max(1, round(options.expire * 1000))
-        self._delay_ms = round(options.lock_delay * 1000)
-        self._heartbeat_ms = round(options.heartbeat * 1000)
-        self._limit = limit
-        self._spec = queue_keys(kind, check_name(name), self._heartbeat_ms, limit, self._delay_ms)
-        self._keys = self._spec.keys
+        delay, heartbeat = round(options.lock_delay * 1000), round(options.heartbeat * 1000)
+        self._keys = queue_keys(kind, check_name(name), heartbeat, limit, delay)
+        self._protocol = AcquireProtocol(name, self._keys, options, "x" if exclusive else "s")
         self._coordinator: Coordinator | None = None
         self._owned: Any = None  # Any: the client made from a URL, of the driver's untyped make
         self._held: Held | None = None
         self._depth = 0
         self._acquiring = False
         self._entered = False
-        self._settling: set[Job] = set()
 
     def __repr__(self) -> str:
         state = f"held, {self.remaining:.3f} s left" if self.locked else "not held"
@@ -83,7 +72,7 @@ class BaseLock(AcquireProtocol):
         held = self.__dict__.get("_held")
 
         if held is not None and held.locked:
-            held._forsake()
+            held._stop_renewing()
             warnings.warn(
                 f"{self!r} was dropped while it was held: release it, or use `async with`",
                 ResourceWarning,
@@ -147,19 +136,16 @@ class BaseLock(AcquireProtocol):
         return self._held
 
     def _holds(self, held: Held) -> bool:
-        """Tell whether an acquisition is this object's current one."""
+        """Return whether an acquisition is this object's current one."""
         return self._held is held
 
     def _fresh(self) -> Self:
         """Return a new object for another acquisition of the same lock, with the same options."""
         clone = copy.copy(self)
-        unused: dict[str, Any] = {
-            "_coordinator": None,
-            "_owned": None,
-            "_held": None,
-            "_depth": 0,
-        }  # Any: as they are
-        clone.__dict__.update(unused, _acquiring=False, _entered=False, _settling=set())
+        clone._protocol = self._protocol.fresh()
+        clone._coordinator = clone._owned = clone._held = None
+        clone._depth = 0
+        clone._acquiring = clone._entered = False
         return clone
 
     def check(self) -> None:
@@ -183,7 +169,7 @@ class BaseLock(AcquireProtocol):
             Whether it is held now.
 
         Raises:
-            UsageError: This object holds or acquires it already, or belongs to another loop.
+            UsageError: This object holds or acquires it already, or belongs to another loop or process.
             UnavailableError: Redis could not be reached until the timeout (5 s when it tries
                 once), refuses, or takes longer to answer than the lease lasts.
         """
@@ -212,19 +198,29 @@ class BaseLock(AcquireProtocol):
         self._acquiring = True
 
         try:
-            return await self._acquire(coordinator, timeout)
+            held = await self._protocol.acquire(coordinator, timeout)
+
+            if held is not None:
+                self._held = held
+                self._depth = 1
+
+                if self._options.reentrant:
+                    held.reentry = (self._keys.shared[0], current_task())
+                    coordinator.reentrant[held.reentry] = held
         finally:
             self._acquiring = False
 
+        return held is not None
+
     async def release(self) -> bool:
         """
-        Give the lock back.
+        Release the lock.
 
         Returns:
             Whether it was held until now; False when it had been lost.
 
         Raises:
-            UnavailableError: Redis gave no answer. The lock is not held any more all the same;
+            UnavailableError: Redis did not answer. The lock is not held any more all the same;
                 releasing it goes on in the background until the lease ends.
         """
         held = self._held
@@ -248,13 +244,13 @@ class BaseLock(AcquireProtocol):
         left = held._end()
 
         if not left:
-            self._undo_late(coordinator, held)
+            self._protocol.undo_late(coordinator, held)
             return False
 
         if self._options.observer is not None:
-            tell(self._options.observer.released, self._name, boot_time() - held.since)
+            notify(self._options.observer.released, self._name, boot_time() - held.since)
 
-        return await self._send_release(coordinator, held, left)
+        return await self._protocol.release(coordinator, held, left)
 
     async def renew(self) -> bool:
         """
@@ -264,20 +260,63 @@ class BaseLock(AcquireProtocol):
             Whether the lock is still held.
 
         Raises:
-            UnavailableError: Redis gave no answer; the lease still runs.
+            UnavailableError: Redis did not answer; the lease still runs.
             UsageError: The lock was not acquired.
         """
         try:
             return await self.current().renew()
         except TRANSIENT as error:
-            raise UnavailableError(f"lock {self._name!r}: Redis gave no answer to RENEW: {error}") from error
+            raise UnavailableError(f"lock {self._name!r}: Redis did not answer RENEW: {error}") from error
         except ResponseError as error:
             refuse(error, "renew", ("lock", self._name))
             raise
 
+    async def exists(self) -> bool:
+        """Return whether the lock has a holder now, wherever it is."""
+        return bool(await self.holders())
+
+    async def owner(self) -> str | None:
+        """Return the token of the holder (of several: the one whose lease ends first), or None."""
+        holders = await self.holders()
+        return holders[0] if holders else None
+
+    async def holders(self) -> list[str]:
+        """Return the tokens of all holders."""
+        return await self._status().holders()
+
+    async def waiters(self) -> int:
+        """Return the length of the queue."""
+        return await self._status().waiters()
+
+    async def wait(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - as acquire
+        """
+        Wait until the lock has no holder, without acquiring it.
+
+        It takes no place in the queue, so that it is not woken up: it looks when the lease may have
+        ended, and in between at growing intervals of 1 s at most.
+
+        Args:
+            timeout: Seconds to wait, None for ever.
+
+        Returns:
+            Whether it was seen free in time.
+        """
+        return await self._status().wait(timeout)
+
+    async def force_release(self) -> bool:
+        """
+        Take the lock away from its holder, which finds it lost.
+
+        Returns:
+            Whether it had a holder.
+        """
+        return await self._status().force_release()
+
     def hold(self, timeout: float | None = None) -> Hold:
         """
-        Hold the lock for a block of code, which is cancelled when the lock is lost.
+        Hold the lock for a block of code, which ends with `LockLost` when the lock is lost.
+
+        A task is cancelled at once; a thread cannot be, and should call `check` while it works.
 
         Args:
             timeout: Seconds to wait for the lock: 0 tries once, None waits for ever.
@@ -292,7 +331,7 @@ class BaseLock(AcquireProtocol):
         self, timeout: float | None = None
     ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coroutine[Any, Any, R]]]:
         """
-        Decorate a coroutine function: each call holds the lock on its own.
+        Decorate a function: each call holds the lock on its own.
 
         Args:
             timeout: Seconds to wait for the lock, as in `hold`.
@@ -329,17 +368,16 @@ class BaseLock(AcquireProtocol):
         self._source = source
         self._coordinator = None
 
-    async def _rest(self, seconds: float) -> None:
-        """Let time pass."""
-        await self._bind().sleep(seconds)
-
     async def _part(self) -> None:
         """Close a client of its own after a ``hold()``, unless the object is in a block of its own."""
         if self._owned is not None and self._held is None and not self._entered:
             await self.aclose()
 
+    def _status(self) -> LockStatus:
+        return LockStatus(self._bind(), self._name, self._keys)
+
     def _bind(self) -> Coordinator:
-        """Return the coordinator; the object belongs to the loop of its first use from then on."""
+        """Return the coordinator; the object belongs to its loop from then on."""
         if self._coordinator is None:
             client, owned = resolve(self._source)
             coordinator = coordinator_for(client)
@@ -355,12 +393,12 @@ class BaseLock(AcquireProtocol):
             if owned:
                 self._owned = client
         else:
-            self._coordinator.check_flow(self._name)
+            self._coordinator.check_loop(self._name)
 
         return self._coordinator
 
     def _reenter(self, coordinator: Coordinator) -> bool:
-        held = coordinator.reentrant.get((self._keys.shared[0], current_flow()))
+        held = coordinator.reentrant.get((self._keys.shared[0], current_task()))
 
         if held is None or not held.locked or (self._held is not None and self._held is not held):
             return False
@@ -375,7 +413,7 @@ class BaseLock(AcquireProtocol):
             return
 
         try:
-            await self._coordinator.join(self._settling, BUDGET)
+            await self._protocol.drain(BUDGET)
         finally:
             if self._owned is not None:
                 client, self._owned, coordinator, self._coordinator = (

@@ -102,7 +102,7 @@ class Hold:
             ours = await scope.leave(error)
         finally:
             try:
-                # The body may have given it back itself: that is no loss.
+                # The body may have released it itself: that is not a loss.
                 kept = await self._lock.release() if self._lock._holds(held) else not held.lost
             except UnavailableError as failure:
                 # The body's work was done under a valid lease, and that is what counts here.

@@ -1,16 +1,16 @@
-"""The watchdog of one held lock: renews its lease, and says at once when it is lost.
+"""The watchdog of one held lock: renews its lease, and reports at once when it is lost.
 
-It lives in the holder's event loop on purpose: a body that hangs the loop loses its lease.
+For tasks it lives in the holder's event loop on purpose: a body that blocks the loop loses its lease.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 from collections.abc import Sequence
 from typing import Protocol
 
+from ws_redislock._concurrency import Job, current_task, sleep
 from ws_redislock._coordination.coordinator import Coordinator
 from ws_redislock._lease.lease import Action, Clock, Lease
 from ws_redislock._lease.timers import Timer
@@ -18,40 +18,28 @@ from ws_redislock._redis.scripts import load
 
 __all__ = ("RenewalWatchdog",)
 
-
 _log = logging.getLogger("ws_redislock")
 
 
 class Losing(Protocol):
-    """What is told of the loss."""
+    """What is notified of the loss."""
 
     def _lose(self, reason: str) -> None:
         """Take note, once, that the lease is lost."""
 
 
 class RenewalWatchdog:
-    """
-    Keeps one lease.
-
-    Args:
-        coordinator: The coordinator of the lock.
-        lease: The lease.
-        token: The acquisition's token.
-        keys: The keys of RENEW.
-        args: The arguments of RENEW.
-        target: Told when the lease is lost.
-        clock: The clock of the lease.
-    """
+    """Keeps one lease by RENEW, and notifies `target` when it is lost."""
 
     __slots__ = (
         "_again",
         "_args",
         "_clock",
         "_coordinator",
+        "_job",
         "_keys",
         "_lease",
         "_target",
-        "_task",
         "_timer",
         "_token",
     )
@@ -74,7 +62,7 @@ class RenewalWatchdog:
         self._args = args
         self._target = target
         self._clock = clock
-        self._task: asyncio.Task[None] | None = None
+        self._job: Job | None = None
         self._timer: Timer | None = None
         self._again = False
 
@@ -82,49 +70,37 @@ class RenewalWatchdog:
         """Begin to watch."""
         self._coordinator.held[self._token] = self
         lease = self._lease
-        first = lease.renew_at if lease.renewing else lease.deadline
-        self._timer = self._coordinator.scripts.timers.call_later(first - self._clock(), self._due)
+        self._set_timer((lease.renew_at if lease.renewing else lease.deadline) - self._clock())
 
     def stop(self) -> None:
-        """End: the lock is given back, or lost."""
+        """End: the lock is released, or lost."""
         self._coordinator.held.pop(self._token, None)
 
-        if self._timer is not None:
-            self._coordinator.scripts.timers.cancel(self._timer)
-            self._timer = None
+        with self._coordinator.mutex:
+            self._cancel_timer()
+            job, self._job = self._job, None
 
-        if self._task is not None:
-            if self._task is not asyncio.current_task():
-                self._task.cancel()
-
-            self._task = None
+        if job is not None and job is not current_task():
+            job.cancel()
 
     def look(self) -> None:
-        """Check now whether the lock is still ours: somebody may have taken it away."""
-        if self._task is not None:
-            self._again = True  # a renewal under way may have been answered before it was taken
-        elif not self._lease.over:
-            self._task = self._coordinator.spawn(self._check)
+        """Check now whether the lock is still ours: it may have been taken away."""
+        with self._coordinator.mutex:
+            if self._job is not None:
+                self._again = True  # the renewal in flight may have been answered before it was taken
+            elif not self._lease.over:
+                self._job = self._coordinator.spawn(self._check)
 
     async def renew(self) -> bool:
-        """
-        Renew the lease now, at most once, within its own bounds.
-
-        Returns:
-            Whether the lease goes on; False means lost.
-
-        Raises:
-            TimeoutError: The server gave no answer; the lease still runs.
-            ConnectionError: The same.
-        """
+        """Renew the lease now, at most once, within its own bounds; return whether it goes on."""
         now = self._clock()
 
         if not self._lease.valid(now):
             self._lose("its deadline passed before it could be renewed")
             return False
 
-        timeout = max(0.001, min(self._lease.duration / 6, self._lease.remaining(now)))
-        reply = await self._coordinator.scripts.once(load("renew"), self._keys, self._args, timeout)
+        within = max(0.001, min(self._lease.duration / 6, self._lease.remaining(now)))
+        reply = await self._coordinator.scripts.once(load("renew"), self._keys, self._args, within)
 
         if self._lease.over:
             return False
@@ -139,20 +115,39 @@ class RenewalWatchdog:
 
         return True
 
-    def _schedule(self) -> None:
-        step = self._lease.next_step(self._clock())
-        self._timer = self._coordinator.scripts.timers.call_later(step.seconds, self._due)
+    def _set_timer(self, seconds: float) -> None:
+        self._cancel_timer()
+        self._timer = self._coordinator.timers.call_later(seconds, self._decide)
 
-    def _due(self) -> None:
-        self._timer = None
-        step = self._lease.next_step(self._clock())
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._coordinator.timers.cancel(self._timer)
+            self._timer = None
 
-        if step.action is Action.LOST:
-            self._lose("its deadline passed")
-        elif step.action is Action.WAIT:
-            self._schedule()
-        elif self._task is None:
-            self._task = self._coordinator.spawn(self._keep)
+    def _decide(self) -> None:
+        """Do what the lease wants done now."""
+        with self._coordinator.mutex:
+            self._timer = None
+            now = self._clock()
+            step = self._lease.next_step(now)
+
+            if self._lease.over:
+                return
+
+            if step.action is Action.WAIT:
+                self._set_timer(step.seconds)
+                return
+
+            if step.action is Action.RENEW:
+                # The deadline has its own timer: a driver may hold a renewal up for longer than the lease.
+                self._set_timer(self._lease.remaining(now))
+
+                if self._job is None:
+                    self._job = self._coordinator.spawn(self._keep)
+
+                return
+
+        self._lose("its deadline passed")
 
     async def _keep(self) -> None:
         """Renew, with as many attempts as the lease allows."""
@@ -162,7 +157,7 @@ class RenewalWatchdog:
                     return
             except Exception as error:  # noqa: BLE001 - whatever it is, the deadline decides
                 _log.debug("a renewal failed, and is tried again: %r", error)
-                await asyncio.sleep(self._lease.retry_pause(self._clock(), random.random()))
+                await sleep(self._lease.retry_pause(self._clock(), random.random()))
 
         self._finish()
 
@@ -170,22 +165,28 @@ class RenewalWatchdog:
         try:
             if not await self.renew():
                 return
-        except Exception as error:  # noqa: BLE001 - the next regular renewal will tell
+        except Exception as error:  # noqa: BLE001 - the next regular renewal decides
             _log.debug("a look at a lease failed: %r", error)
 
         self._finish()
 
     def _finish(self) -> None:
-        self._task = None
+        with self._coordinator.mutex:
+            self._job = None
 
-        if self._again:
-            self._again = False
+            if self._token not in self._coordinator.held:
+                return
+
+            self._cancel_timer()
+            again, self._again = self._again, False
+
+        self._decide()
+
+        if again:
             self.look()
-        elif self._timer is None and self._token in self._coordinator.held:
-            self._due()
 
     def _lose(self, reason: str) -> None:
-        if self._token in self._coordinator.held:
+        if self._coordinator.held.pop(self._token, None) is not None:
             self._lease.end()
             self.stop()
             self._target._lose(reason)

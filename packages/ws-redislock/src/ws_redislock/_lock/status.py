@@ -1,72 +1,53 @@
-"""What anybody may ask about a lock, or do to it, without holding it."""
+"""What needs no acquisition: looking at a lock, and taking it away."""
 
 from __future__ import annotations
 
 import secrets
-from abc import ABC, abstractmethod
 
+from ws_core.backoff import delay
+from ws_redislock._concurrency import sleep
 from ws_redislock._coordination.coordinator import Coordinator
-from ws_redislock._lock.options import seconds
-from ws_redislock._redis.keys import LockKeys
+from ws_redislock._lock.options import BUDGET, seconds
+from ws_redislock._redis.keys import QueueKeys
 from ws_redislock._redis.script_client import Reply
 from ws_redislock._redis.scripts import load
 
-__all__ = ("BUDGET", "LockStatus")
-
-BUDGET = 5.0
-"""Seconds for which one command is tried again when Redis does not answer."""
+__all__ = ("LockStatus",)
 
 RESET_MS = 10_000
 """For how long the server remembers that a lock was taken away, so that doing it again is harmless."""
 
 
-class LockStatus(ABC):
-    """The part of a lock that needs no acquisition."""
+class LockStatus:
+    """One lock as it stands on the server."""
 
-    _keys: LockKeys
-    _limit: int
-    _name: str
+    __slots__ = ("_coordinator", "_keys", "_name")
 
-    async def exists(self) -> bool:
-        """Tell whether anybody holds the lock now."""
-        return bool(await self.holders())
-
-    async def owner(self) -> str | None:
-        """Return the token of who holds the lock (or holds it the longest), or None."""
-        holders = await self.holders()
-        return holders[0] if holders else None
+    def __init__(self, coordinator: Coordinator, name: str, keys: QueueKeys) -> None:
+        self._coordinator = coordinator
+        self._name = name
+        self._keys = keys
 
     async def holders(self) -> list[str]:
-        """Return the tokens of all who hold the lock now."""
-        reply = await self._status()
+        """Return the tokens of all holders."""
+        reply = await self._read()
         return [token if isinstance(token, str) else token.decode() for token in reply[2:]]
 
     async def waiters(self) -> int:
-        """Return how many stand in the queue."""
-        return int((await self._status())[1])
+        """Return the length of the queue."""
+        return int((await self._read())[1])
 
-    async def wait(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - a lock's timeout ends its waiting, and leaves the queue in order
-        """
-        Wait until nobody holds the lock, without acquiring it.
-
-        It takes no place in the queue, so nobody wakes it: it looks when the lease may have ended,
-        and in between at growing intervals of 1 s at most.
-
-        Args:
-            timeout: Seconds to wait, None for ever.
-
-        Returns:
-            Whether it was seen free in time.
-        """
+    async def wait(self, timeout: float | None) -> bool:  # noqa: ASYNC109 - a lock's timeout ends its waiting, and leaves the queue in order
+        """Wait until the lock has no holder; return whether it was seen free in time."""
         if timeout is not None:
             seconds("timeout", timeout)
 
-        coordinator = self._bind()
+        coordinator = self._coordinator
         until = None if timeout is None else coordinator.time() + timeout
-        pause = 0.01
+        looks = 0
 
         while True:
-            reply = await self._status()
+            reply = await self._read()
 
             if len(reply) == 2:
                 return True
@@ -74,36 +55,24 @@ class LockStatus(ABC):
             if until is not None and coordinator.time() >= until:
                 return False
 
-            step = min(pause, max(0.001, int(reply[0]) / 1000))
-            await coordinator.sleep(
-                step if until is None else min(step, max(0.0, until - coordinator.time()))
-            )
-            pause = min(2 * pause, 1.0)
+            looks += 1
+            step = min(delay(looks, 0.01, 1.0, jitter=0.0), max(0.001, int(reply[0]) / 1000))
+            await sleep(step if until is None else min(step, max(0.0, until - coordinator.time())))
 
     async def force_release(self) -> bool:
-        """
-        Take the lock away from whoever holds it; the holder is told that it is lost.
-
-        Returns:
-            Whether anybody held it.
-        """
-        coordinator = self._bind()
-        _, reply = await coordinator.scripts.call(
+        """Take the lock away from its holders; return whether there was any."""
+        _, reply = await self._coordinator.scripts.call(
             load("reset"),
             self._keys.of(secrets.token_hex(8)),
-            (coordinator.id, self._limit, RESET_MS),
+            (self._coordinator.id, self._keys.limit, RESET_MS),
             what=("lock", self._name),
             budget=BUDGET,
         )
-        coordinator.hint(reply[1:])
+        self._coordinator.wake(reply[1:])
         return int(reply[0]) > 0
 
-    @abstractmethod
-    def _bind(self) -> Coordinator:
-        """Return the coordinator."""
-
-    async def _status(self) -> Reply:
-        _, reply = await self._bind().scripts.call(
+    async def _read(self) -> Reply:
+        _, reply = await self._coordinator.scripts.call(
             load("status"), self._keys.shared, (), what=("lock", self._name), budget=BUDGET
         )
         return reply

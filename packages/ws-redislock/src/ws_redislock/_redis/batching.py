@@ -18,7 +18,7 @@ from redis import exceptions
 from ws_redislock._lease.lease import boot_time
 from ws_redislock._redis.scripts import Script, load
 
-__all__ = ("Batch", "Fast", "FastBatch", "HitBatch")
+__all__ = ("BATCH_FROM", "Batch", "Fast", "FastBatch", "HitBatch")
 
 _log = logging.getLogger("ws_redislock")
 
@@ -28,10 +28,13 @@ Send: TypeAlias = "Callable[[tuple[Argument, ...], float], Awaitable[Any]]"  # A
 Fast: TypeAlias = tuple[str, str, int, int]
 """Kind ("E" or "R"), token, and two numbers; see ``fast.lua``."""
 
+BATCH_FROM = 6
+"""Calls in flight from which further ones are sent together."""
+
 SEVERAL = 32
 """Calls after which a batch is sent although the loop's turn goes on: the server works on it meanwhile."""
 
-PATIENCE = 1.0
+LONGEST = 1.0
 """Seconds that a batch may take at most."""
 
 Call = TypeVar("Call")
@@ -39,13 +42,7 @@ Answer = TypeVar("Answer")
 
 
 class Batch(ABC, Generic[Call, Answer]):
-    """
-    Collects calls and sends them together.
-
-    Args:
-        send: Sends a command within so many seconds.
-        script: The script that does them.
-    """
+    """Collects calls and sends them together."""
 
     __slots__ = ("_calls", "_loop", "_script", "_send", "_tasks", "_within")
 
@@ -55,20 +52,10 @@ class Batch(ABC, Generic[Call, Answer]):
         self._loop = asyncio.get_running_loop()
         self._calls: list[tuple[Call, asyncio.Future[Answer | None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._within = PATIENCE
+        self._within = LONGEST
 
     def add(self, call: Call, within: float) -> asyncio.Future[Answer | None]:
-        """
-        Add a call.
-
-        Args:
-            call: The call.
-            within: Seconds that it may take; the most impatient one decides for all.
-
-        Returns:
-            A future that gets its answer, or None when it must be made by itself. It fails when
-            Redis gave no answer: then the call may have been done or not.
-        """
+        """Add a call."""
         future: asyncio.Future[Answer | None] = self._loop.create_future()
         self._calls.append((call, future))
 
@@ -84,7 +71,7 @@ class Batch(ABC, Generic[Call, Answer]):
     def _flush(self) -> None:
         if self._calls:
             calls, self._calls = self._calls, []
-            within, self._within = self._within, PATIENCE
+            within, self._within = self._within, LONGEST
             task = self._loop.create_task(self._run(calls, within))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -127,7 +114,7 @@ class Batch(ABC, Generic[Call, Answer]):
 
 class FastBatch(Batch[tuple[Sequence[bytes], Fast], tuple[float, list[Any]]]):
     """
-    ENTERs and RELEASEs of locks that nobody else is at.
+    ENTERs and RELEASEs of locks without other users.
 
     An answer is the time before the call was sent, and the reply that the script for it alone
     would have given. Any: as the replies of those.
@@ -162,14 +149,7 @@ class FastBatch(Batch[tuple[Sequence[bytes], Fast], tuple[float, list[Any]]]):
 
 
 class HitBatch(Batch[tuple[bytes, int], Sequence[int]]):
-    """
-    Hits on the keys of one limiter: key and cost of each.
-
-    Args:
-        send: Sends a command within so many seconds.
-        script: The limiter's script.
-        args: Its arguments before the costs.
-    """
+    """Hits on the keys of one limiter: key and cost of each."""
 
     __slots__ = ("_args",)
 

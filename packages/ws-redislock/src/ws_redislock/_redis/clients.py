@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Protocol, TypeAlias, cast
 
-import redis.asyncio
 from redis import exceptions
 
 from ws_core.errors import UnavailableError, UsageError
+from ws_redislock._concurrency import FOREIGN, FOREIGN_REASON, NATIVE, client_from_url
 
-__all__ = (
-    "HOPELESS",
-    "TRANSIENT",
-    "ClientHolder",
-    "CommandClient",
-    "RedisSource",
-    "check_flow",
-    "refuse",
-    "resolve",
-)
+__all__ = ("HOPELESS", "TRANSIENT", "ClientHolder", "CommandClient", "RedisSource", "refuse", "resolve")
 
 TRANSIENT = (
     exceptions.ConnectionError,
@@ -53,7 +43,6 @@ _STATE_WORDS = (
     "WRONGPASS",
 )
 
-_BLOCKING = (redis.Redis, redis.RedisCluster)
 _accepted: set[type] = set()  # to ask once per class: the driver's classes are slow to compare
 
 
@@ -79,66 +68,29 @@ RedisSource: TypeAlias = "str | CommandClient | ClientHolder"
 
 
 def resolve(source: RedisSource) -> tuple[CommandClient, bool]:
-    """
-    Find the client to use.
-
-    Args:
-        source: A URL, a client of ``redis.asyncio``, or anything with such a client as ``.redis``.
-
-    Returns:
-        The client, and whether it was made here (from a URL) and must be closed by its user.
-
-    Raises:
-        UsageError: It is none of these, or a client that blocks.
-    """
+    """Return the client of a source, and whether it was made here (from a URL) and must be closed."""
     if isinstance(source, str):
-        return cast("CommandClient", redis.asyncio.from_url(source)), True
+        return cast("CommandClient", client_from_url(source)), True
 
     client = source if hasattr(source, "execute_command") else getattr(source, "redis", None)
 
     if client is None or not hasattr(client, "execute_command"):
         raise UsageError(
-            f"{type(source).__name__!r} is no Redis client: pass a redis.asyncio.Redis, a RedisPool or a URL",
+            f"{type(source).__name__!r} is not a Redis client: pass a {NATIVE}, a RedisPool or a URL"
         )
 
-    if type(client) not in _accepted and isinstance(client, _BLOCKING):
-        raise UsageError(
-            f"{type(client).__name__!r} blocks the event loop: pass a redis.asyncio.Redis "
-            f"or use ws_redislock.sync",
-        )
+    if type(client) not in _accepted and isinstance(client, FOREIGN):
+        raise UsageError(f"{type(client).__name__!r} {FOREIGN_REASON}")
 
     _accepted.add(type(client))
     return cast("CommandClient", client), False
 
 
-def check_flow(flow: object, what: str) -> None:
-    """
-    Refuse use from another event loop: it would hang there.
-
-    Args:
-        flow: The loop of the first use.
-        what: What was used, for the error.
-
-    Raises:
-        UsageError: This is another loop.
-    """
-    if asyncio.get_running_loop() is not flow:
-        raise UsageError(f"{what} belongs to another event loop, where it was used first: make one per loop")
-
-
 def refuse(error: exceptions.ResponseError, script: str, what: tuple[str, str]) -> None:
     """
-    Tell an error reply that speaks of the server's state from one that speaks of a mistake.
+    Raise UnavailableError for an error reply about the server's state, and return for any other.
 
-    Args:
-        error: What the server said.
-        script: The script that it refused.
-        what: Kind and name of what it was for.
-
-    Raises:
-        UnavailableError: The server is in no state to do it: short of memory or replicas, busy,
-            without permission. Anything else is a mistake in the program or its data (a key of
-            another type, a cluster's slot), and stays what it is.
+    The others are mistakes in the program or its data (a key of another type), and stay what they are.
     """
     if isinstance(error, _STATES) or str(error).startswith(_STATE_WORDS):
         raise UnavailableError(

@@ -1,4 +1,4 @@
-"""One connection of the user's own pool, shared by all calls of a coordinator.
+"""How commands reach Redis in time: over the client, or one connection of its pool that all calls share.
 
 redis-py leases a connection for every command and waits for its reply before the next. Here all
 callers write to one connection as they come, and replies are matched in order. The connection is
@@ -15,14 +15,19 @@ import asyncio
 import os
 import weakref
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Awaitable, Sequence
+from typing import Any, Protocol, TypeAlias, cast
 
+import redis.asyncio
 from redis import exceptions
+from redis.asyncio.client import PubSub
 
+from ws_redislock._lease.cancel_scope import cancels_so_far, raise_if_cancelled
+from ws_redislock._lease.timers import Timers
+from ws_redislock._redis.clients import CommandClient
 from ws_redislock._redis.spare_connection import SpareConnections, has_room, is_small
 
-__all__ = ("SharedConnection",)
+__all__ = ("CommandSender", "SharedConnection")
 
 IDLE = 10.0
 """Seconds after which an unused connection goes back to its pool."""
@@ -38,9 +43,130 @@ MANY = 6
 """Commands after which the server gets work while the loop's turn still goes on."""
 
 
+Argument: TypeAlias = str | bytes | int
+
 _connections: weakref.WeakValueDictionary[tuple[int, int, int], SharedConnection] = (
     weakref.WeakValueDictionary()
 )
+
+
+class CommandSender:
+    """Sends commands through one client; how it must be driven is found out once."""
+
+    __slots__ = ("_client", "_pool", "_shared", "_small", "_timers", "cluster")
+
+    def __init__(self, client: CommandClient, timers: Timers) -> None:
+        self._client = client
+        self._timers = timers
+        self.cluster: bool = hasattr(client, "get_node_from_key")
+        plain = (
+            isinstance(client, redis.asyncio.Redis)
+            and type(client).execute_command is redis.asyncio.Redis.execute_command
+            and not client.single_connection_client
+        )
+        # Any: the driver's pool is typed for its own use only.
+        pool: Any = cast("Any", client).connection_pool if plain else None
+        self._pool: Any = pool if SharedConnection.fits(pool) else None
+        self._small = self._pool is not None and is_small(pool)
+        self._shared = None if self._pool is None else SharedConnection.to(pool)
+
+    @property
+    def pipelines(self) -> bool:
+        """Whether commands that go together are best sent as a pipeline of the client."""
+        return not self.cluster and (self._shared is None or self._small)
+
+    def subscription(self) -> Any:  # Any: the driver's PubSub is untyped, a cluster's is another class
+        """Return a new subscription, on a connection that the application does not miss."""
+        client: Any = self._client  # Any: as above
+
+        if self.cluster:
+            node = client.get_random_node()  # a publication reaches every node of a cluster
+            kwargs = {k: v for k, v in node.connection_kwargs.items() if k not in {"host", "port"}}
+            pool = redis.asyncio.ConnectionPool(
+                connection_class=node.connection_class, host=node.host, port=node.port, **kwargs
+            )
+            return PubSub(pool)
+
+        pubsub = client.pubsub()
+
+        if self._small or not self._has_room():
+            pubsub.connection_pool = SpareConnections(self._pool)
+
+        return pubsub
+
+    def send(self, command: tuple[Argument, ...], within: float) -> Awaitable[Any]:  # Any: any reply
+        """Send a command and return its reply, within so many seconds."""
+        if self._shared is None or (self._small and self._has_room()):
+            return self._bounded(command, within)
+
+        return self._shared.call(command, within)
+
+    async def send_all(
+        self, commands: Sequence[tuple[Argument, ...]], within: float, *, raise_errors: bool = True
+    ) -> list[Any]:  # Any: as above
+        """Send commands over one connection within so many seconds; raise or return error replies."""
+        pipeline: Any = cast("Any", self._client).pipeline(transaction=False)
+
+        if not self._has_room():
+            pipeline.connection_pool = SpareConnections(self._pool)
+
+        cancels = cancels_so_far()
+
+        async with asyncio.timeout(within):
+            for command in commands:
+                pipeline.execute_command(*command)
+
+            replies: list[Any] = await pipeline.execute(raise_on_error=raise_errors)
+
+        raise_if_cancelled(cancels)
+        return replies
+
+    def _has_room(self) -> bool:
+        """Return whether the client's pool could give a connection, as far as that is known."""
+        return self._pool is None or has_room(self._pool)
+
+    async def _bounded(self, command: tuple[Argument, ...], within: float) -> Any:
+        """Do what asyncio.timeout does, at a third of its price."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in a task
+        before = task.cancelling()
+        timer = self._timers.call_later(within, task.cancel)
+        cancelled = uncancelled = False
+
+        try:
+            return await self._client.execute_command(*command)
+        except asyncio.CancelledError:
+            cancelled = True
+            uncancelled = timer.function is None
+
+            if uncancelled and task.uncancel() <= before:
+                raise TimeoutError("no reply in time") from None
+
+            raise
+        except (AttributeError, TypeError) as error:
+            if not from_driver(error):
+                raise
+
+            # Another task has closed the connection meanwhile: https://github.com/redis/redis-py/issues/3546
+            raise exceptions.ConnectionError(f"the driver closed a connection in use: {error}") from error
+        finally:
+            if timer.function is None and not uncancelled:
+                task.uncancel()  # the client made an error of its own of the cancel
+
+            self._timers.cancel(timer)
+
+            if not cancelled and task.cancelling() > before:
+                raise_if_cancelled(before)
+
+
+def from_driver(error: BaseException) -> bool:
+    """Return whether an error was raised in redis-py's own code, and not in a user's client or callback."""
+    trace = error.__traceback__
+
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("redis.")
 
 
 class SharedConnection:
@@ -48,10 +174,7 @@ class SharedConnection:
     Sends commands over one leased connection, and leases another when it breaks.
 
     All who work on one pool in one event loop share it, see `to`. It lives as long as one of
-    them does, and as long as it has a connection: the timer that gives it back refers to it.
-
-    Args:
-        pool: The connection pool of a plain ``redis.asyncio.Redis``.
+    them does, and as long as it has a connection: the timer that returns it refers to it.
     """
 
     def __init__(self, pool: Any) -> None:  # Any: the driver types its pool for its own use only
@@ -61,12 +184,12 @@ class SharedConnection:
         self._connecting: asyncio.Task[PipelinedProtocol] | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._used = False
-        self._patience = CONNECTING
+        self._timeout_now = CONNECTING
         self._wanting = 0
 
     @staticmethod
     def fits(pool: Any) -> bool:  # Any: as above
-        """Tell whether a pool is one of redis-py's."""
+        """Return whether a pool is one of redis-py's."""
         return all(
             hasattr(pool, name)
             for name in ("can_get_connection", "get_connection", "make_connection", "max_connections")
@@ -84,20 +207,7 @@ class SharedConnection:
         return wire
 
     async def call(self, command: tuple[str | bytes | int, ...], within: float) -> Any:  # Any: any reply
-        """
-        Send a command and wait for its reply.
-
-        Args:
-            command: Its name and arguments.
-            within: Seconds for all of it.
-
-        Returns:
-            The reply.
-
-        Raises:
-            TimeoutError: There was no reply in time.
-            redis.exceptions.RedisError: The connection broke, or the server refused.
-        """
+        """Send a command and wait for its reply."""
         link = self._link
 
         if link is None or link.closed:
@@ -145,13 +255,13 @@ class SharedConnection:
 
         try:
             # A server that does not answer now may do so soon, but not on the connection that it ignored.
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout_now):
                 connection = await pool.get_connection()
         except TimeoutError:
-            self._patience = min(2 * self._patience, LONGEST)
+            self._timeout_now = min(2 * self._timeout_now, LONGEST)
             raise
 
-        self._patience = CONNECTING
+        self._timeout_now = CONNECTING
 
         try:
             self._link = link = PipelinedProtocol(pool, connection, brief=brief)
@@ -271,7 +381,7 @@ def replies_of(parser: Any) -> tuple[Replies, type | None]:  # Any: as above
 
 
 class _Call:
-    """One command on its way."""
+    """One command in flight."""
 
     __slots__ = ("deadline", "future", "sent")
 
@@ -282,14 +392,7 @@ class _Call:
 
 
 class PipelinedProtocol(asyncio.Protocol):
-    """
-    A leased connection: the protocol of its transport until it is given back.
-
-    Args:
-        pool: The pool that it came from.
-        connection: The connection.
-        brief: Whether it is closed as soon as nobody waits for a reply.
-    """
+    """A leased connection: the protocol of its transport until it is given back."""
 
     def __init__(self, pool: Any, connection: Any, *, brief: bool = False) -> None:  # Any: as above
         self._brief = brief
@@ -353,7 +456,7 @@ class PipelinedProtocol(asyncio.Protocol):
             self._close(exceptions.ConnectionError("the connection was given up"))
 
     def end_brief(self, _: object = None) -> None:
-        """Close a brief connection on which nobody waits, be it that all have given up."""
+        """Close a brief connection whose replies nobody awaits any more."""
         if self._brief and all(call.future.done() for call in self._calls):
             self._close(exceptions.ConnectionError("the connection was closed after its last reply"))
 
@@ -388,7 +491,7 @@ class PipelinedProtocol(asyncio.Protocol):
             self._close(exceptions.ConnectionError(f"the server does not speak Redis's protocol: {error}"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail what is on its way, and tell redis-py, which may wait for the end."""
+        """Fail the calls in flight, and notify redis-py, which may wait for the end."""
         self._close(
             exceptions.ConnectionError(f"the connection to Redis was lost: {exc or 'closed by the server'}")
         )

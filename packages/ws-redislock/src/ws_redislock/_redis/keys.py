@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 from ws_redislock.errors import ConfigError
 
@@ -13,19 +14,7 @@ _ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 
 
 def check_name(name: object, what: str = "lock") -> str:
-    """
-    Check the name of a lock or limiter key.
-
-    Args:
-        name: What the user gave.
-        what: What it names, for the message.
-
-    Returns:
-        The name.
-
-    Raises:
-        ConfigError: Not a string, empty, or longer than 512 bytes in UTF-8.
-    """
+    """Check the name of a lock or limiter key."""
     if not isinstance(name, str) or not name:
         raise ConfigError(f"a {what}'s name must be a string that is not empty, not {name!r}", name=name)
 
@@ -50,9 +39,6 @@ def plain(name: str) -> str:
     """
     Return the text of a name whose class says something else of itself, such as a member of an enumeration.
 
-    Args:
-        name: A checked name.
-
     Example:
         >>> import enum
         >>> Task = enum.Enum("Task", {"REPORT": "report"}, type=str)
@@ -65,10 +51,6 @@ def plain(name: str) -> str:
 def tagged(kind: str, name: str) -> str:
     """
     Return the prefix that all keys of a name share; a cluster keeps them in one slot.
-
-    Args:
-        kind: What the keys are for.
-        name: A checked name; braces in it are escaped, so that it is the whole hash tag.
 
     Example:
         >>> tagged("m", "stock{7}")
@@ -104,20 +86,13 @@ class LockKeys:
 
 
 class QueueKeys:
-    """
-    What a coordinator must know of a lock in order to beat for its waiters.
+    """What a coordinator must know of a lock in order to beat for its waiters."""
 
-    Args:
-        keys: The lock's keys.
-        heartbeat: Milliseconds after which a silent waiter counts as dead.
-        limit: How many may hold the lock.
-        delay: Milliseconds for which a lock stays closed after an involuntary loss.
-    """
-
-    __slots__ = ("delay", "heartbeat", "identity", "keys", "limit")
+    __slots__ = ("delay", "heartbeat", "identity", "limit", "of", "shared")
 
     def __init__(self, keys: LockKeys, *, heartbeat: int, limit: int, delay: int) -> None:
-        self.keys: LockKeys = keys
+        self.shared: tuple[bytes, ...] = keys.shared
+        self.of: Callable[[str], tuple[bytes, ...]] = keys.of
         self.heartbeat: int = heartbeat
         self.limit: int = limit
         self.delay: int = delay
@@ -126,14 +101,5 @@ class QueueKeys:
 
 @functools.lru_cache(maxsize=1024)
 def queue_keys(kind: str, name: str, heartbeat: int, limit: int, delay: int) -> QueueKeys:
-    """
-    Return what is to be known of a lock; remembered for locks in use.
-
-    Args:
-        kind: What kind of lock it is.
-        name: Its checked name.
-        heartbeat: As in `QueueKeys`.
-        limit: As in `QueueKeys`.
-        delay: As in `QueueKeys`.
-    """
+    """Return what is to be known of a lock; remembered for locks in use."""
     return QueueKeys(LockKeys(kind, name), heartbeat=heartbeat, limit=limit, delay=delay)

@@ -25,16 +25,7 @@ class Script:
 
 @functools.cache
 def load(name: str) -> Script:
-    """
-    Load a script of this package.
-
-    Args:
-        name: File name below ``_scripts`` without ``.lua``. Limiters stand alone; the scripts
-            of locks get ``common.lua`` in front, or where they have a mark for it.
-
-    Returns:
-        The script; the same object each time.
-    """
+    """Load a script of this package."""
     folder = resources.files("ws_redislock") / "_scripts"
     text = (folder / f"{name}.lua").read_text(encoding="utf-8")
 

@@ -12,16 +12,11 @@ from typing import Any
 __all__ = ("SpareConnections", "has_room", "is_small")
 
 FEW = 8
-"""Pools with fewer connections than this are not asked to lend one for long."""
+"""Pools with fewer connections than this keep them all for the application."""
 
 
 class SpareConnections:
-    """
-    Makes connections as a pool does, but does not count or keep them; stands in for the pool.
-
-    Args:
-        pool: The pool of a plain ``redis.asyncio.Redis``.
-    """
+    """Makes connections as a pool does, but does not count or keep them; stands in for the pool."""
 
     __slots__ = ("_pool",)
 
@@ -50,10 +45,10 @@ class SpareConnections:
 
 
 def is_small(pool: Any) -> bool:  # Any: as above
-    """Tell whether a pool has so few connections that none may be kept for long."""
+    """Return whether a pool has so few connections that none may be kept for long."""
     return bool(pool.max_connections < FEW)
 
 
 def has_room(pool: Any) -> bool:  # Any: as above
-    """Tell whether a pool could give a connection now."""
+    """Return whether a pool could give a connection now."""
     return bool(pool.can_get_connection())

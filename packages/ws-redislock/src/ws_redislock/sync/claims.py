@@ -10,16 +10,12 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from ws_redislock.sync._concurrency import Loop, check_loop
+from ws_redislock.sync._redis.clients import RedisSource
 from ws_redislock._redis.keys import check_name, plain, tagged
+from ws_redislock.sync._redis.script_client import Reply, ScriptClient, script_client_for
 from ws_redislock._redis.scripts import load
 from ws_redislock.errors import ConfigError
-from ws_redislock.sync._redis.script_client import (
-    RedisSource,
-    Reply,
-    ScriptClient,
-    check_flow,
-    script_client_for,
-)
 
 __all__ = ("RunClaim", "RunClaims")
 
@@ -36,7 +32,7 @@ class RunClaims:
     its end, so that another process takes over soon when the claimer dies.
 
     Args:
-        redis: A ``redis.Redis`` (or cluster client), a pool with such a client as
+        redis: A client of redis-py (or of a cluster), a pool with such a client as
             ``.redis``, or a URL.
         namespace: Keeps the run ids of several applications apart.
         timeout: Seconds to wait for Redis.
@@ -62,7 +58,7 @@ class RunClaims:
         self._serial = itertools.count(1)
         self._unanswered: dict[str, str] = {}
         self._scripts: ScriptClient | None = None
-        self._flow: object = None
+        self._loop: Loop | None = None
         self._owned: Any = None  # Any: the client made from a URL, of the driver's untyped make
 
     def __enter__(self) -> Self:
@@ -202,17 +198,19 @@ class RunClaims:
 
     def _send(self, script: str, keys: Sequence[bytes], args: Sequence[str | int], name: str) -> Reply:
         """Call a script that may be repeated; return its reply."""
-        _, reply = self._bind().call(load(script), keys, args, what=("claim", name), budget=self._timeout)
+        _, reply = self._bind().call(
+            load(script), keys, args, what=("claim", name), budget=self._timeout
+        )
         return reply
 
     def _bind(self) -> ScriptClient:
         if self._scripts is None:
-            self._scripts, self._flow, self._owned = script_client_for(self._source)
+            self._scripts, self._loop, self._owned = script_client_for(self._source)
             # Not earlier: workers forked from one parent would otherwise be one and the same claimer.
             self._claimer = f"{secrets.token_hex(8)}."
             self._unanswered.clear()
         else:
-            check_flow(self._flow, "RunClaims")
+            check_loop(self._loop, "RunClaims")
 
         return self._scripts
 

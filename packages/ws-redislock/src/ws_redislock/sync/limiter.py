@@ -22,11 +22,13 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
+from ws_redislock.sync._concurrency import Loop, check_loop
 from ws_redislock._lease.lease import Clock
+from ws_redislock.sync._redis.clients import RedisSource
 from ws_redislock._redis.keys import check_name, plain, tagged
+from ws_redislock.sync._redis.script_client import ScriptClient, script_client_for
 from ws_redislock._redis.scripts import load
 from ws_redislock.errors import ConfigError, UnavailableError, UsageError
-from ws_redislock.sync._redis.script_client import RedisSource, ScriptClient, check_flow, script_client_for
 
 __all__ = ("FrequencyLimiter", "RateLimiter", "SlidingWindowLimiter", "TokenBucketLimiter", "Verdict")
 
@@ -45,7 +47,7 @@ class Verdict(NamedTuple):
         remaining: How many more hits of cost 1 would be allowed now.
         retry_after: Seconds until a hit of the same cost can be allowed; 0 when it was.
         reset_after: Seconds until the key is as if it had never been hit.
-        degraded: Whether Redis gave no answer, and the limiter's `on_error` decided.
+        degraded: Whether Redis did not answer, and the limiter's `on_error` decided.
     """
 
     allowed: bool
@@ -60,13 +62,13 @@ class RateLimiter:
     What the three limiters share.
 
     Args:
-        redis: A blocking client, a pool that holds one, or a URL.
+        redis: A client of redis-py, a pool that holds one, or a URL.
         script: Name of the limiter's script.
         kind: Prefix of its keys, with what must not be mixed up.
         args: The script's arguments before the cost.
         most: The largest cost that can ever be allowed.
         namespace: Keeps the keys of several uses apart.
-        on_error: What to do when Redis gives no answer: allow, deny, or raise.
+        on_error: What to do when Redis does not answer: allow, deny, or raise.
         timeout: Seconds to wait for Redis.
         deny_cache: For how many denied keys (and costs) the time of the next chance is kept, so
             that further hits of that cost are denied without asking Redis.
@@ -104,7 +106,7 @@ class RateLimiter:
         self._denied: OrderedDict[tuple[str, int], tuple[float, Verdict]] = OrderedDict()
         self._clock = clock
         self._scripts: ScriptClient | None = None
-        self._flow: object = None
+        self._loop: Loop | None = None
         self._owned: Any = None  # Any: the client made from a URL, of the driver's untyped make
 
     def __enter__(self) -> Self:
@@ -128,7 +130,7 @@ class RateLimiter:
 
         Raises:
             UsageError: The cost can never be allowed.
-            UnavailableError: Redis gave no answer, and `on_error` is "raise".
+            UnavailableError: Redis did not answer, and `on_error` is "raise".
         """
         return self._ask(key, _count("cost", cost))
 
@@ -140,7 +142,7 @@ class RateLimiter:
             key: What is limited.
 
         Returns:
-            What is left; `allowed` tells whether a hit of cost 1 would be allowed now.
+            What is left; `allowed` says whether a hit of cost 1 would be allowed now.
         """
         verdict = self._ask(key, 0)
 
@@ -151,7 +153,7 @@ class RateLimiter:
 
     def is_limited(self, key: str, incr_num: int = 1) -> bool:
         """
-        Count a hit, and tell whether it is over the limit.
+        Count a hit, and return whether it is over the limit.
 
         Args:
             key: What is limited.
@@ -179,9 +181,9 @@ class RateLimiter:
 
     def _bind(self) -> ScriptClient:
         if self._scripts is None:
-            self._scripts, self._flow, self._owned = script_client_for(self._source)
+            self._scripts, self._loop, self._owned = script_client_for(self._source)
         else:
-            check_flow(self._flow, "limiter")
+            check_loop(self._loop, "limiter")
 
         return self._scripts
 
@@ -255,11 +257,11 @@ class FrequencyLimiter(RateLimiter):
     back at most a sixteenth of the window later than with an exact log.
 
     Args:
-        redis: A blocking client, a pool that holds one, or a URL.
+        redis: A client of redis-py, a pool that holds one, or a URL.
         granularity: Length of the window in seconds.
         limit: How many hits a window may hold.
         namespace: Keeps the keys of several uses apart.
-        on_error: What to do when Redis gives no answer: "open", "closed" or "raise".
+        on_error: What to do when Redis does not answer: "open", "closed" or "raise".
         timeout: Seconds to wait for Redis.
         deny_cache: For how many denied keys to deny further hits without asking Redis.
         clock: The clock of that cache.
@@ -314,11 +316,11 @@ class SlidingWindowLimiter(RateLimiter):
     with them: entries that left the window are found by halving, and dropped in one piece.
 
     Args:
-        redis: A blocking client, a pool that holds one, or a URL.
+        redis: A client of redis-py, a pool that holds one, or a URL.
         window: Length of the window in seconds.
         limit: How many hits a window may hold.
         namespace: Keeps the keys of several uses apart.
-        on_error: What to do when Redis gives no answer: "open", "closed" or "raise".
+        on_error: What to do when Redis does not answer: "open", "closed" or "raise".
         timeout: Seconds to wait for Redis.
         deny_cache: For how many denied keys to deny further hits without asking Redis.
         clock: The clock of that cache.
@@ -368,12 +370,12 @@ class TokenBucketLimiter(RateLimiter):
     rate from one per hour to hundreds of thousands per second drifts.
 
     Args:
-        redis: A blocking client, a pool that holds one, or a URL.
+        redis: A client of redis-py, a pool that holds one, or a URL.
         rate: Tokens per `per` seconds.
         burst: Size of the bucket; how much may come at once after a pause.
         per: Seconds to which the rate refers.
         namespace: Keeps the keys of several uses apart.
-        on_error: What to do when Redis gives no answer: "open", "closed" or "raise".
+        on_error: What to do when Redis does not answer: "open", "closed" or "raise".
         timeout: Seconds to wait for Redis.
         deny_cache: For how many denied keys to deny further hits without asking Redis.
         clock: The clock of that cache.

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from ws_redislock.observe import LockObserver
 from ws_redislock.sync._lock.base import BaseLock
 from ws_redislock.sync._lock.held import Held, OnLost
 from ws_redislock.sync._lock.options import options_of
-from ws_redislock.sync._redis.script_client import RedisSource
+from ws_redislock.sync._redis.clients import RedisSource
+from ws_redislock.observe import LockObserver
 
-__all__ = ("Held", "MutexLock")
+__all__ = ("BaseLock", "Held", "MutexLock")
 
 Held.__module__ = __name__
 
@@ -19,13 +19,13 @@ class MutexLock(BaseLock):
     A distributed lock with one holder, first come first served.
 
     Waiting costs no polling: the release wakes who comes next. The holder has a lease, which is
-    renewed while its process lives. The `fence`
+    renewed while its event loop or process lives; a loss is reported at once. The `fence`
     of each acquisition is larger than all before it, so that a store can refuse late writes.
 
-    Use one object per acquisition. Objects are cheap; all those on one client share a coordinator.
+    Use one object per acquisition. Objects are cheap; all on one client share heartbeats and wake-ups.
 
     Args:
-        redis: A ``redis.Redis`` (or cluster client), a pool with such a client as
+        redis: A client of redis-py (or of a cluster), a pool with such a client as
             ``.redis``, or a URL; a client made from a URL is closed with the lock.
         name: The lock's name, 1 to 512 bytes of UTF-8.
         expire: The lease in seconds; what a crashed holder costs the next one at most.
@@ -34,9 +34,9 @@ class MutexLock(BaseLock):
             of it, what a lost wake-up costs.
         min_replicas: How many replicas must confirm an acquisition; not for clusters.
         lock_delay: Seconds for which the lock stays closed after a holder was lost.
-        reentrant: Whether the thread that holds the lock may acquire it again.
+        reentrant: Whether the task that holds the lock may acquire it again.
         on_lost: Called with the `Held` when the lease is lost.
-        observer: Told of every event, for metrics.
+        observer: Notified of every event, for metrics.
 
     Raises:
         ConfigError: A name or number that cannot work.

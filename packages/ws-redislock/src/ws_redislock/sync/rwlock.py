@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from ws_redislock.observe import LockObserver
 from ws_redislock.sync._lock.base import BaseLock
 from ws_redislock.sync._lock.held import OnLost
 from ws_redislock.sync._lock.options import options_of
-from ws_redislock.sync._redis.script_client import RedisSource
+from ws_redislock.sync._redis.clients import RedisSource
+from ws_redislock.observe import LockObserver
 
 __all__ = ("ReadLock", "ReadWriteLock", "WriteLock")
 
@@ -31,7 +31,7 @@ class ReadWriteLock:
     in which they came. Where writers never cease, readers wait for ever.
 
     Args:
-        redis: A ``redis.Redis`` (or cluster client), a pool with such a client as
+        redis: A client of redis-py (or of a cluster), a pool with such a client as
             ``.redis``, or a URL.
         name: The lock's name, 1 to 512 bytes of UTF-8.
         expire: The lease of every holder in seconds.
@@ -40,7 +40,7 @@ class ReadWriteLock:
         min_replicas: How many replicas must confirm an acquisition; not for clusters.
         lock_delay: Seconds for which the lock stays as it was after a holder was lost.
         on_lost: Called with the `Held` when a lease is lost.
-        observer: Told of every event, for metrics.
+        observer: Notified of every event, for metrics.
 
     Raises:
         ConfigError: A name or number that cannot work.

@@ -1,65 +1,72 @@
-"""One coordinator per process and blocking client, with threads."""
+# Written by tools/generate_sync_locks.py from ws_redislock/_coordination/coordinator.py; do not edit.
+"""What all locks on one client in one event loop share: tokens, wake-ups and heartbeats.
+
+However many locks and waiters there are, a coordinator has one subscription, and sends one
+heartbeat per lock that has a local waiter. It lives as long as a lock or a job refers to it.
+"""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import os
-import random
 import secrets
-import threading
-import time
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
-from ws_redislock._redis.keys import QueueKeys
-from ws_redislock._redis.scripts import load
-from ws_redislock.errors import UsageError
+from ws_core.backoff import spread
+from ws_redislock.sync._concurrency import (
+    Job,
+    Loop,
+    Mutex,
+    Signal,
+    check_loop,
+    current_loop,
+    run_callback,
+    start,
+    wait_jobs,
+)
 from ws_redislock.sync._coordination.wakeups import WakeupSubscription
-from ws_redislock.sync._lease.timers import Timer, call_at
-from ws_redislock.sync._redis.script_client import CommandClient, ScriptClient
+from ws_redislock.sync._concurrency import Timer, Timers
+from ws_redislock.sync._redis.clients import CommandClient
+from ws_redislock._redis.keys import QueueKeys
+from ws_redislock.sync._redis.script_client import ScriptClient
+from ws_redislock._redis.scripts import load
 
-__all__ = ("Coordinator", "Event", "Job", "Waiter", "coordinator_for")
+__all__ = ("Coordinator", "QueueWatch", "Waiter", "coordinator_for")
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Event: TypeAlias = threading.Event
-Job: TypeAlias = threading.Thread
+
+SHORTEST_LOOK = 0.05
+"""Seconds that lie at least between two looks of a coordinator at one lock."""
 
 _log = logging.getLogger("ws_redislock")
-_coordinators: weakref.WeakValueDictionary[tuple[int, int], Coordinator] = weakref.WeakValueDictionary()
-_making = threading.Lock()
+
+_coordinators: weakref.WeakValueDictionary[tuple[int, int, int], Coordinator] = weakref.WeakValueDictionary()
+_making = Mutex()
 
 
-class Waiter:
-    """One acquisition that may have to wait; a wake-up that comes early is kept."""
+class Waiter(Signal):
+    """One acquisition that may have to wait: the signal that wakes it up, and its token."""
 
-    __slots__ = ("_woken", "doubtful", "queue", "token")
+    __slots__ = ("queue", "token", "uncertain")
 
     def __init__(self, token: str) -> None:
+        super().__init__()
         self.token: str = token
         self.queue: QueueWatch | None = None
-        self._woken = threading.Event()
-        self.doubtful: bool = False
+        self.uncertain: bool = False
 
-    def doubt(self) -> None:
-        """Take note that an ENTER was not answered: it may arrive whenever it likes."""
-        self.doubtful = True
-
-    def wake(self) -> None:
-        """Let the waiting thread look at the lock."""
-        self._woken.set()
-
-    def wait(self, until: float | None) -> bool:
-        """Wait for a wake-up until a time on `Coordinator.time`, or for ever; return whether one came."""
-        woken = self._woken.wait(None if until is None else max(0.0, until - time.monotonic()))
-        self._woken.clear()
-        return woken
+    def mark_uncertain(self) -> None:
+        """Take note that an ENTER was not answered: it may still arrive."""
+        self.uncertain = True
 
 
 class Watched(Protocol):
-    """A holder that wants to know when its lock was taken away."""
+    """A holder to be notified when its lock may have been taken away."""
 
     def look(self) -> None:
         """Check the lease now."""
@@ -68,183 +75,154 @@ class Watched(Protocol):
 class QueueWatch:
     """The local waiters of one lock, with the timer of their next heartbeat."""
 
-    __slots__ = ("coordinator", "due", "spec", "timer", "waiters")
+    __slots__ = ("_coordinator", "due", "keys", "timer", "waiters")
 
-    def __init__(self, coordinator: Coordinator, spec: QueueKeys) -> None:
-        self.coordinator: Coordinator = coordinator
-        self.spec: QueueKeys = spec
+    def __init__(self, coordinator: Coordinator, keys: QueueKeys) -> None:
+        self._coordinator = coordinator
+        self.keys: QueueKeys = keys
         self.waiters: dict[str, Waiter] = {}
         self.due: float = 0.0
         self.timer: Timer | None = None
 
     def look_within(self, seconds: float) -> None:
-        """Make the next heartbeat come after so many seconds, or after a third of its period."""
-        seconds = min(self.spec.heartbeat / 3000, max(0.0, seconds) + random.uniform(0.002, 0.02))
-        self.stop()
-        self.due = time.monotonic() + seconds
-        self.timer = call_at(self.due, self.beat)
+        """Let the next heartbeat come after so many seconds, or after a third of its period."""
+        seconds = min(self.keys.heartbeat / 3000, max(0.0, seconds) + spread(0.02, 0.1, 1.0))
+
+        with self._coordinator.mutex:
+            self.stop()
+            self.due = self._coordinator.time() + seconds
+            beat = functools.partial(self._coordinator.beat_soon, self)
+            self.timer = self._coordinator.timers.call_later(seconds, beat)
 
     def stop(self) -> None:
         """Stop the timer."""
         if self.timer is not None:
-            self.timer.cancel()
+            self._coordinator.timers.cancel(self.timer)
             self.timer = None
-
-    def beat(self) -> None:
-        """Send one heartbeat for all local waiters, and wake those that must look."""
-        tokens = list(self.waiters)
-
-        if not tokens:
-            return
-
-        spec = self.spec
-        args: list[str | bytes | int] = [self.coordinator.id, spec.heartbeat, spec.limit, spec.delay, *tokens]
-
-        try:
-            within = min(5.0, max(0.1, spec.heartbeat / 3000))  # a lost reply must not delay the next one
-            reply = self.coordinator.scripts.once(load("beat"), spec.keys.shared, args, within)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the queue looks again later
-            _log.debug("a heartbeat failed, and is sent again: %r", error)
-            self.look_within(random.uniform(0.1, 0.5))
-            return
-
-        self.coordinator.hint(reply[1:])
-
-        with self.coordinator.mutex:
-            if self.waiters:
-                self.look_within(max(0.05, int(reply[0]) / 1000))
 
 
 class Coordinator:
-    """
-    The shared part of all locks on one client in one process.
+    """The shared part of all locks on one client in one event loop."""
 
-    Args:
-        client: The client.
-    """
-
-    def __init__(self, client: CommandClient) -> None:
+    def __init__(self, client: CommandClient, loop: Loop) -> None:
         self.scripts: ScriptClient = ScriptClient(client)
-        self.mutex: threading.RLock = threading.RLock()
+        self.timers: Timers = self.scripts.timers
+        self.loop: Loop = loop
+        self.mutex: Mutex = Mutex()
         self.id: str = secrets.token_hex(8)
-        self._process = os.getpid()
         self.held: dict[str, Watched] = {}
-        # Reentrant holders by lock and thread. Any: the holders belong to the layer above.
+        # Reentrant holders by lock and task. Any: the holders belong to the layer above.
         self.reentrant: dict[tuple[bytes, object], Any] = {}
         self._serial = itertools.count(1)
         self._waiters: dict[str, Waiter] = {}
         self._queues: dict[tuple[object, ...], QueueWatch] = {}
+        self._due: list[QueueWatch] = []
+        self._beating = False
+        self._jobs: set[Job] = set()
         self._wakeups = WakeupSubscription(self)
 
     def time(self) -> float:
         """Return the time on the clock of `Waiter.wait`."""
-        return time.monotonic()
+        return self.loop.time()
 
-    def check_flow(self, name: str) -> None:
-        """Allow use from any thread, but not from a forked process: it would repeat this one's tokens."""
-        if self._process != os.getpid():
-            raise UsageError(
-                f"lock {name!r} was used before the process was forked: make one per process", lock=name
-            )
+    def check_loop(self, name: str) -> None:
+        """Refuse use from another event loop than that of the first use."""
+        check_loop(self.loop, f"lock {name!r}")
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is any local waiter."""
+        return bool(self._queues)
 
     def new_waiter(self, kind: str) -> Waiter:
-        """Begin an acquisition under a new token; see the twin."""
+        """Begin an acquisition, "x" for exclusive or "s" for shared, under a new token."""
         token = f"{kind}{self.id}.{next(self._serial):x}"
         waiter = self._waiters[token] = Waiter(token)
         return waiter
 
-    def queue_up(
-        self, waiter: Waiter, spec: QueueKeys, look_in: float, until: float | None, asked_at: float
+    def enqueue(
+        self, waiter: Waiter, keys: QueueKeys, look_in: float, until: float | None, asked_at: float
     ) -> bool:
-        """Beat for a waiter that the server has put into the queue; see the twin."""
+        """
+        Send heartbeats for a waiter that the server has put into the queue, and listen for wake-ups.
+
+        The lock is looked at after `look_in` seconds at the latest. Returns whether listening began only
+        after `asked_at` (the `boot_time` of the ENTER): then the waiter must look again at once.
+        """
         with self.mutex:
             queue = waiter.queue
 
             if queue is None:
-                queue = self._queues.get(spec.identity)
+                queue = self._queues.get(keys.identity)
 
                 if queue is None:
-                    queue = self._queues[spec.identity] = QueueWatch(self, spec)
+                    queue = self._queues[keys.identity] = QueueWatch(self, keys)
 
                 waiter.queue = queue
                 queue.waiters[waiter.token] = waiter
 
-            if queue.timer is None or queue.due > time.monotonic() + look_in + 0.02:
-                queue.look_within(look_in)
+            if queue.timer is None or queue.due > self.time() + look_in + SHORTEST_LOOK:
+                queue.look_within(max(SHORTEST_LOOK, look_in))
 
         return self._wakeups.begin(until, asked_at)
 
-    def contended(self, spec: QueueKeys) -> bool:
-        """Tell whether any local thread waits for a lock; see the twin."""
-        return spec.identity in self._queues
+    def contended(self, keys: QueueKeys) -> bool:
+        """Return whether a lock has local waiters: then no call for it is the simple case."""
+        return keys.identity in self._queues
 
-    def forget(self, waiter: Waiter) -> None:
+    def remove_waiter(self, waiter: Waiter) -> None:
         """End an acquisition, however it ended."""
         self._waiters.pop(waiter.token, None)
 
-        if waiter.queue is not None:
-            with self.mutex:
-                queue, waiter.queue = waiter.queue, None
-                queue.waiters.pop(waiter.token, None)
+        if waiter.queue is None:
+            return
 
-                if not queue.waiters:
-                    queue.stop()
-                    self._queues.pop(queue.spec.identity, None)
+        with self.mutex:
+            queue, waiter.queue = waiter.queue, None
+            queue.waiters.pop(waiter.token, None)
 
-    def hint(self, tokens: Iterable[str | bytes]) -> None:
-        """Wake the local threads and holders behind tokens, as far as they still exist."""
+            if not queue.waiters:
+                queue.stop()
+                self._queues.pop(queue.keys.identity, None)
+
+            if not self._queues:
+                self._wakeups.stop_when_idle()
+
+    def wake(self, tokens: Iterable[str | bytes]) -> None:
+        """Wake the local waiters and holders behind tokens, as far as they still exist."""
         for raw in tokens:
             token = raw if isinstance(raw, str) else raw.decode()
             waiter = self._waiters.get(token)
 
             if waiter is not None:
-                waiter.wake()
+                waiter.set()
             elif (watched := self.held.get(token)) is not None:
                 watched.look()
 
     def look_at_all(self) -> None:
-        """Look at every lock that somebody waits for: wake-ups may have been missed."""
+        """Look at every lock that has local waiters: wake-ups may have been missed."""
         with self.mutex:
             for queue in self._queues.values():
                 queue.look_within(0.0)
 
-    @property
-    def waiting(self) -> bool:
-        """Whether any local thread stands in a queue."""
-        return bool(self._queues)
-
-    def sleep(self, seconds: float) -> None:
-        """Let time pass."""
-        time.sleep(seconds)
-
-    def new_event(self) -> Event:
-        """Return an event to wait for."""
-        return threading.Event()
-
     def call_back(self, function: Callable[[T], None], argument: T) -> None:
         """Call a user's function; what it raises is logged."""
-        try:
-            function(argument)
-        except Exception:  # noqa: BLE001 - a user's code may raise anything; it is logged
-            _log.exception("callback %r failed", function)
+        run_callback(self.spawn, function, argument)
 
     def spawn(self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Job:
-        """Run work in a thread."""
-        thread = threading.Thread(target=work, args=args, kwargs=kwargs, name="ws_redislock", daemon=True)
-        thread.start()
-        return thread
+        """Run work in the background; the coordinator keeps it alive, and it the coordinator."""
+        job = start(self.loop, work, *args, **kwargs)
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+        return job
 
-    def settle(self, jobs: set[Job], work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Run work in the background, and keep it among somebody's jobs until it is done."""
-        jobs.difference_update([job for job in jobs if not job.is_alive()])
-        jobs.add(self.spawn(work, *args, **kwargs))
-
-    def join(self, jobs: set[Job], within: float) -> None:
-        """Wait until all jobs are done, for so many seconds at most."""
-        end = time.monotonic() + within
-
-        for job in list(jobs):
-            job.join(max(0.0, end - time.monotonic()))
+    def settle(
+        self, jobs: set[Job], work: Callable[P, None], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Run work in the background, and keep it among a lock's jobs until it is done."""
+        job = self.spawn(work, *args, **kwargs)
+        jobs.add(job)
+        job.add_done_callback(jobs.discard)
 
     def close(self) -> None:
         """Stop listening and beating."""
@@ -252,22 +230,93 @@ class Coordinator:
             for queue in self._queues.values():
                 queue.stop()
 
-        self._wakeups.stop()
+            self._wakeups.stop()
+            jobs = set(self._jobs)
+
+        for job in jobs:
+            job.cancel()
+
+        wait_jobs(jobs, 1.0)
+
+    def beat_soon(self, queue: QueueWatch) -> None:
+        """Take a queue into the next round of heartbeats."""
+        with self.mutex:
+            queue.timer = None
+            self._due.append(queue)
+
+            if self._beating:
+                return
+
+            self._beating = True
+
+        self.spawn(self._beat)
+
+    def _beat(self) -> None:
+        try:
+            while queues := self._take_due():
+                self._beat_round(queues)
+        except BaseException:
+            self._beating = False
+            raise
+
+    def _beat_round(self, queues: list[QueueWatch]) -> None:
+        """Send one heartbeat for each queue, and wake the waiters that must look at their lock."""
+        replies: list[Any]  # Any: replies or errors
+
+        try:
+            # The next heartbeat must not be late because the reply to this one was lost.
+            within = min([5.0, *(max(0.1, queue.keys.heartbeat / 3000) for queue in queues)])
+            replies = self.scripts.many([self._beat_call(queue) for queue in queues], within)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the queues look again later
+            replies = [error] * len(queues)
+
+        for queue, reply in zip(queues, replies, strict=True):
+            if isinstance(reply, BaseException):
+                _log.debug("a heartbeat failed, and is sent again: %r", reply)
+                look_in = spread(0.5, 0.2, 1.0)
+            else:
+                self.wake(reply[1:])
+                look_in = max(SHORTEST_LOOK, int(reply[0]) / 1000)
+
+            with self.mutex:
+                if queue.waiters:
+                    queue.look_within(look_in)
+
+    def _take_due(self) -> list[QueueWatch]:
+        """Return the queues that are due, and those that soon will be: they share the round trip."""
+        with self.mutex:
+            queues = {id(queue): queue for queue in self._due if queue.waiters}
+            self._due.clear()
+
+            if queues:
+                now = self.time()
+
+                for queue in self._queues.values():
+                    if queue.due - now < queue.keys.heartbeat / 15_000:
+                        queue.stop()
+                        queues[id(queue)] = queue
+
+            self._beating = bool(queues)
+            return list(queues.values())
+
+    def _beat_call(self, queue: QueueWatch) -> tuple[Any, Any, Any]:  # Any: script, keys and arguments
+        keys = queue.keys
+        return (
+            load("beat"),
+            keys.shared,
+            (self.id, keys.heartbeat, keys.limit, keys.delay, *list(queue.waiters)),
+        )
 
 
 def coordinator_for(client: CommandClient) -> Coordinator:
-    """
-    Return the coordinator of a client in this process, the same one for all locks on that client.
-
-    Args:
-        client: The client.
-    """
-    identity = (os.getpid(), id(client))
+    """Return the coordinator of a client in the running loop, the same one for all locks on it."""
+    loop = current_loop()
+    identity = (os.getpid(), id(loop), id(client))
 
     with _making:
         coordinator = _coordinators.get(identity)
 
         if coordinator is None:
-            coordinator = _coordinators[identity] = Coordinator(client)
+            coordinator = _coordinators[identity] = Coordinator(client, loop)
 
         return coordinator

@@ -1,145 +1,231 @@
-"""The one subscription of a coordinator, in a thread; the twin of `ws_redislock._coordination.wakeups`."""
+# Written by tools/generate_sync_locks.py from ws_redislock/_coordination/wakeups.py; do not edit.
+"""The one subscription of a coordinator: wake-ups by pub/sub, as hints that may be lost."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import random
-import threading
-import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from redis.exceptions import MaxConnectionsError
+from redis.exceptions import RedisError
 
-from ws_redislock._coordination.wakeups import LINGER, PATIENCE, QUIET
+from ws_core.backoff import delay
+from ws_core.errors import WsError
+from ws_redislock.sync._concurrency import READ_SLICE, Event, Job, Mutex, sleep, timeout, wait_event
+from ws_redislock.sync._lease.cancel_scope import raise_if_cancelled
 from ws_redislock._lease.lease import boot_time
+from ws_redislock.sync._concurrency import Timer, Timers
+from ws_redislock.sync._redis.clients import TRANSIENT
 from ws_redislock.sync._redis.script_client import ScriptClient
 
 __all__ = ("WakeupSubscription",)
 
 _log = logging.getLogger("ws_redislock")
 
-TURN = 0.25
-"""Seconds after which the thread looks whether it should end."""
+IDLE = 10.0
+"""Seconds for which the subscription outlives the last waiter."""
+
+BEGINNING = 1.0
+"""Seconds for which a waiter waits for the subscription to begin; it goes on without it then."""
+
+CONNECTING = 5.0
+"""Seconds that subscribing may take; then it begins anew, on another connection."""
+
+QUIET = 5.0
+"""Seconds without a message after which the server is sent a PING; twice this, and the subscription
+begins anew: a connection can go deaf without any error."""
 
 
 class WakeupOwner(Protocol):
     """What a subscription serves: the coordinator."""
 
     id: str
-    mutex: threading.RLock
+    mutex: Mutex
     scripts: ScriptClient
+    timers: Timers
+
+    def time(self) -> float:
+        """Return the loop's time."""
+        ...
 
     @property
     def waiting(self) -> bool:
-        """Whether any local thread stands in a queue."""
+        """Whether there is any local waiter."""
         ...
 
-    def hint(self, tokens: Iterable[str | bytes]) -> None:
-        """Wake the local threads and holders behind tokens."""
+    def wake(self, tokens: Iterable[str | bytes]) -> None:
+        """Wake the local waiters and holders behind tokens."""
 
     def look_at_all(self) -> None:
-        """Look at every lock that a local thread waits for."""
+        """Look at every lock that has local waiters."""
 
-    def spawn(self, work: Callable[[], None]) -> threading.Thread:
+    def spawn(self, work: Callable[[], None]) -> Job:
         """Run work in the background."""
         ...
 
 
 class WakeupSubscription:
-    """
-    Listens for a coordinator while anybody waits, and a little longer.
+    """Listens for a coordinator while it has waiters, and a little longer."""
 
-    Args:
-        coordinator: The coordinator; its channel is named after its id.
-    """
-
-    def __init__(self, coordinator: WakeupOwner) -> None:
-        self._coordinator = coordinator
-        self._channel = f"wsl:hub:{coordinator.id}"
-        self._thread: threading.Thread | None = None
-        self._subscribed = threading.Event()
-        self._since = 0.0  # see the twin
+    def __init__(self, owner: WakeupOwner) -> None:
+        self._owner = owner
+        self._channel = f"wsl:hub:{owner.id}"
+        self._job: Job | None = None
+        self._idle_timer: Timer | None = None
+        self._ready = Event()
         self._stopped = False
-        self._late = False  # whether somebody went on without the subscription
+        self._since = 0.0  # when the server last confirmed the subscription, by `boot_time`
+        self._pause_until = 0.0
+        self._late = False  # whether a waiter went on without the subscription
 
     def begin(self, until: float | None, asked_at: float) -> bool:
-        """Make sure that the coordinator listens; return whether listening began only after `asked_at`."""
-        with self._coordinator.mutex:
-            if self._thread is None or not self._thread.is_alive():
-                self._subscribed = threading.Event()
+        """Make sure that the coordinator listens; return whether that began only after `asked_at`."""
+        owner = self._owner
+
+        with owner.mutex:
+            if self._idle_timer is not None:
+                owner.timers.cancel(self._idle_timer)
+                self._idle_timer = None
+
+            if owner.time() < self._pause_until:
+                return False
+
+            if self._job is None or self._job.done():
+                self._ready = Event()
                 self._stopped = False
-                self._thread = self._coordinator.spawn(self._listen)
+                self._job = owner.spawn(self._listen)
 
-        patience = PATIENCE if until is None else max(0.0, min(PATIENCE, until - time.monotonic()))
+            ready = self._ready
 
-        if not self._subscribed.wait(patience):
-            self._late = True
+        if not ready.is_set():
+            left = BEGINNING if until is None else max(0.0, min(BEGINNING, until - owner.time()))
 
-        # It may be set only since the line above, which `_take` did not see yet.
-        return self._subscribed.is_set() and self._since >= asked_at
+            if not wait_event(ready, left):
+                self._late = True
+
+        # A wake-up that came between the ENTER and the subscription was lost: the waiter looks again.
+        return ready.is_set() and self._since >= asked_at
+
+    def stop_when_idle(self) -> None:
+        """Stop listening after a while without waiters."""
+        if self._job is not None and self._idle_timer is None:
+            self._idle_timer = self._owner.timers.call_later(IDLE, self._stop_if_idle)
 
     def stop(self) -> None:
-        """Stop listening, and wait for it."""
+        """Stop listening now."""
         self._stopped = True
 
-        if self._thread is not None:
-            self._thread.join(4 * TURN)
-            self._thread = None
+        if self._idle_timer is not None:
+            self._owner.timers.cancel(self._idle_timer)
+            self._idle_timer = None
+
+        if self._job is not None:
+            self._job.cancel()
+            self._job = None
+
+    def _stop_if_idle(self) -> None:
+        with self._owner.mutex:
+            self._idle_timer = None
+
+            if not self._owner.waiting:
+                self.stop()
 
     def _listen(self) -> None:
-        pause = 0.05
-        idle_since = time.monotonic()
-        beside = False
+        ready = self._ready
+
+        try:
+            self._subscribe_again_and_again(ready)
+        finally:
+            ready.set()  # whoever waits for the subscription goes on without it
+
+    def _subscribe_again_and_again(self, ready: Event) -> None:
+        failures = 0
 
         while not self._stopped:
-            pubsub = self._coordinator.scripts.pubsub(beside=beside)
+            raise_if_cancelled()
+            pubsub = None
 
             try:
-                pubsub.subscribe(self._channel)
-                heard, asked = time.monotonic(), False
+                pubsub = self._owner.scripts.subscription()
 
-                while not self._stopped:
-                    message = pubsub.get_message(timeout=TURN)
+                with timeout(CONNECTING):
+                    pubsub.subscribe(self._channel)
 
-                    if message is not None:
-                        pause = 0.05
-                        heard, asked = time.monotonic(), False
-                        self._take(message)
-                    elif self._coordinator.waiting and time.monotonic() - heard > QUIET:
-                        if asked:
-                            _log.warning("the subscription to wake-ups went deaf, and begins anew")
-                            break
+                raise_if_cancelled()
 
-                        pubsub.ping()
-                        heard, asked = time.monotonic(), True
-
-                    if self._coordinator.waiting:
-                        idle_since = time.monotonic()
-                    elif time.monotonic() - idle_since > LINGER:
-                        return
-            except Exception as error:  # noqa: BLE001 - a client that is closed meanwhile raises anything
-                if not self._coordinator.waiting:
+                if not self._read(pubsub, ready):
                     return
 
-                beside = isinstance(error, MaxConnectionsError)
-                _log.debug("the subscription ended, and begins anew: %r", error)
+                failures = 0
+            except Exception as error:  # noqa: BLE001 - a client that is closed meanwhile raises anything
+                if isinstance(error, RedisError | WsError) and not isinstance(error, TRANSIENT):
+                    self._pause_until = self._owner.time() + 30.0
+                    _log.warning("no wake-ups, so waiters look at their locks by themselves: %s", error)
+                    return
+
+                if not self._owner.waiting:
+                    return  # perhaps the client was closed; the next waiter begins anew
+
+                _log.debug("the subscription to wake-ups ended, and begins anew: %r", error)
             finally:
-                with contextlib.suppress(Exception):
-                    pubsub.close()
+                if pubsub is not None:
+                    with contextlib.suppress(Exception):
+                        pubsub.close()
 
-            time.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(2 * pause, 1.0)
+            failures += 1
+            sleep(delay(failures, 0.075, 1.5))
 
-    def _take(self, message: dict[str, Any]) -> None:
-        if message["type"] == "message":
-            self._coordinator.hint(message["data"].split())
-        elif message["type"] == "subscribe":
-            again = self._subscribed.is_set()
+    def _read(self, pubsub: Any, ready: Event) -> bool:  # Any: untyped in the driver
+        """Act on messages until the end; return whether the subscription went deaf."""
+        asked = False
+        quiet_since = self._owner.time()
+
+        while not self._stopped:
+            began = self._owner.time()
+
+            with timeout(READ_SLICE + CONNECTING):  # the driver may connect again in between
+                message = pubsub.parse_response(block=False, timeout=READ_SLICE)
+
+            raise_if_cancelled()
+            now = self._owner.time()
+
+            if message is not None:
+                quiet_since, asked = now, False
+
+                if not self._take(message, ready):
+                    return False
+            elif now - began < READ_SLICE / 2:
+                quiet_since, asked = now, False  # the reply to the driver's own health check
+            elif now - quiet_since < QUIET * 0.9:
+                continue
+            elif asked:
+                _log.warning("the subscription to wake-ups went deaf, and begins anew")
+                return True
+            elif self._owner.waiting:
+                pubsub.ping()
+                quiet_since, asked = now, True
+
+        return False
+
+    def _take(self, message: list[Any], ready: Event) -> bool:  # Any: as the client decodes
+        """Act on a message; return whether to go on."""
+        kind = message[0]
+
+        if kind in (b"message", "message"):
+            self._owner.wake(message[2].split())
+        elif kind in (b"subscribe", "subscribe"):
             self._since = boot_time()
-            self._subscribed.set()
 
-            if again or self._late:
-                self._late = False
-                self._coordinator.look_at_all()
+            if not ready.is_set():
+                ready.set()
+
+                if self._late:
+                    self._late = False
+                    self._owner.look_at_all()
+            elif self._owner.waiting:
+                self._owner.look_at_all()  # the driver has connected again: messages may be lost
+            else:
+                return False  # the same, perhaps after its client was closed
+
+        return True

@@ -1,42 +1,68 @@
-"""The body of a ``hold()`` in a thread, which nobody can cancel."""
+# Written by tools/generate_sync_locks.py from ws_redislock/_lease/cancel_scope.py; do not edit.
+"""Cancels: of the body of a ``hold()`` by the protocol of `asyncio.timeout`, and those that drivers lose.
+
+A thread cannot be cancelled: there `current_task` stands for one that never is.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from ws_redislock.sync._concurrency import CancelledError, current_task, sleep
 
-__all__ = ("CancelScope", "all_done", "current_flow")
-
-T = TypeVar("T")
+__all__ = ("CancelScope", "cancels_so_far", "raise_if_cancelled")
 
 
-def current_flow() -> object:
-    """Return what a reentrant lock belongs to: the running thread."""
-    return threading.get_ident()
+def cancels_so_far() -> int:
+    """Return how many cancels the running task has, for `raise_if_cancelled`."""
+    task = current_task()
+    return 0 if task is None else task.cancelling()
 
 
-def all_done(calls: Iterable[Callable[[], T]]) -> list[T | BaseException]:
-    """Make calls one after the other; return what each gave or raised, in their order."""
-    outcomes: list[T | BaseException] = []
+def raise_if_cancelled(before: int = 0) -> None:
+    """
+    Raise the cancel that a driver has swallowed.
 
-    for call in calls:
-        try:
-            outcomes.append(call())
-        except BaseException as error:  # noqa: BLE001 - the others are made all the same
-            outcomes.append(error)
-
-    return outcomes
+    `asyncio.wait_for` of Python 3.11, through which redis-py sends, loses a cancel that comes in the
+    same turn of the loop as what it waits for (https://github.com/python/cpython/issues/86296).
+    """
+    if cancels_so_far() > before:
+        raise CancelledError
 
 
 class CancelScope:
-    """The body of one ``hold()``: it must ask ``check()`` by itself, and hears of a loss at its end."""
+    """The body of one ``hold()``: can be cancelled once, apart from all other cancels."""
 
-    __slots__ = ()
+    __slots__ = ("_before", "_fired", "_task")
+
+    def __init__(self) -> None:
+        task = current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in a task
+        self._task = task
+        self._before = task.cancelling()
+        self._fired = False
 
     def cancel(self, reason: str) -> None:
-        """Leave the body alone: a thread cannot be cancelled."""
+        """Cancel the body, once."""
+        if not self._fired:
+            self._fired = True
+            self._task.cancel(reason)
 
-    def leave(self, error: BaseException | None) -> bool:  # noqa: ARG002 - the twin's signature
-        """Leave the body; its error is always its own."""
-        return False
+    def leave(self, error: BaseException | None) -> bool:
+        """Leave the body, which ended with an error; return whether a `LockLost` is to replace that."""
+        if not self._fired:
+            return False
+
+        # A cancel from outside that came as well is never taken away: its count stays above `before`.
+        if isinstance(error, CancelledError):
+            return self._task.uncancel() <= self._before
+
+        # The body may have ended before our cancel reached it, as when it found the loss itself:
+        # uncancel() alone would leave it to strike at the task's next await.
+        try:
+            sleep(0)
+        except CancelledError:
+            if self._task.uncancel() > self._before:
+                raise
+        else:
+            self._task.uncancel()
+
+        return error is None

@@ -7,19 +7,20 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
-from ws_redislock._lease.lease import Lease, boot_time
-from ws_redislock.errors import LockLost
-from ws_redislock.observe import LockObserver, tell
-from ws_redislock.sync._coordination.coordinator import Coordinator, Event
+from ws_redislock.sync._concurrency import Event
+from ws_redislock.sync._coordination.coordinator import Coordinator
 from ws_redislock.sync._lease.cancel_scope import CancelScope
+from ws_redislock._lease.lease import Lease, boot_time
 from ws_redislock.sync._lock.renewal import RenewalWatchdog
+from ws_redislock.errors import LockLost
+from ws_redislock.observe import LockObserver, notify
 
 __all__ = ("Held", "OnLost")
 
 _log = logging.getLogger("ws_redislock")
 
 OnLost: TypeAlias = "Callable[[Held], None]"
-"""Called once, in a thread of its own, when a lease is lost."""
+"""Called once, with the acquisition, when its lease is lost."""
 
 
 class Held:
@@ -40,12 +41,12 @@ class Held:
         "_scopes",
         "_watchdog",
         "depth",
-        "doubtful",
         "fence",
         "name",
         "reentry",
         "since",
         "token",
+        "uncertain",
     )
 
     def __init__(  # noqa: PLR0913 - options, keyword-only
@@ -64,7 +65,7 @@ class Held:
         self.token: str = token
         self.fence: int = fence
         self.depth: int = 1
-        self.doubtful: bool = False
+        self.uncertain: bool = False
         self.reentry: tuple[bytes, object] | None = None
         self.since: float = since
         self._lease = lease
@@ -92,7 +93,7 @@ class Held:
 
     @property
     def lost(self) -> bool:
-        """Whether the lease ended before it was given back."""
+        """Whether the lease ended before it was released."""
         return self._reason is not None or (not self._lease.over and not self.locked)
 
     def check(self) -> None:
@@ -106,7 +107,7 @@ class Held:
             raise self._loss()
 
     def _loss(self) -> LockLost:
-        """Return the error that tells of the loss."""
+        """Return the error that reports the loss."""
         reason = self._reason or ("its deadline passed" if self.lost else "it was released")
         return LockLost(
             f"lock {self.name!r} is not held any more: {reason}; another may hold it now, "
@@ -118,15 +119,16 @@ class Held:
 
     def wait_lost(self) -> None:
         """Wait until the lease is lost; returns at once if it is."""
-        self._coordinator.check_flow(self.name)
+        self._coordinator.check_loop(self.name)
 
         if self.lost:
             return
 
         if self._event is None:
-            self._event = self._coordinator.new_event()
+            self._event = Event()
 
-        self._event.wait()
+        if not self.lost:  # it may have been lost while the event was made
+            self._event.wait()
 
     def renew(self) -> bool:
         """
@@ -136,10 +138,10 @@ class Held:
             Whether the lock is still held.
 
         Raises:
-            ConnectionError: The server gave no answer; the lease still runs.
+            ConnectionError: The server did not answer; the lease still runs.
             UsageError: This is another event loop than that of the acquisition.
         """
-        self._coordinator.check_flow(self.name)
+        self._coordinator.check_loop(self.name)
         return self._watchdog is not None and not self._lease.over and self._watchdog.renew()
 
     def _begin(self, watch: RenewalWatchdog) -> None:
@@ -148,12 +150,7 @@ class Held:
         watch.start()
 
     def _end(self) -> float:
-        """
-        End the lease from this side.
-
-        Returns:
-            Seconds for which it would still have been valid; 0 when it was over.
-        """
+        """End the lease from this side; return the seconds for which it was still valid."""
         left = self._lease.remaining(boot_time())
 
         if not left and not self._lease.over:
@@ -167,12 +164,12 @@ class Held:
 
         return left
 
-    def _forsake(self) -> None:
-        """Renew the lease no more: it ends at its deadline."""
+    def _stop_renewing(self) -> None:
+        """Stop renewing: the lease ends at its deadline."""
         self._lease.renewing = False
 
     def _enter(self, scope: CancelScope) -> None:
-        """Let a body be cancelled when the lease is lost."""
+        """Let the lease's loss cancel a body."""
         self._scopes.append(scope)
 
     def _leave(self, scope: CancelScope) -> None:
@@ -180,7 +177,7 @@ class Held:
         self._scopes.remove(scope)
 
     def _lose(self, reason: str) -> None:
-        """Take note, once, that the lease is lost, and tell everybody."""
+        """Take note, once, that the lease is lost; notify waiters, bodies, the observer and the callback."""
         if self._reason is not None:
             return
 
@@ -195,7 +192,7 @@ class Held:
             scope.cancel(f"lock {self.name!r} was lost: {reason}")
 
         if self._observer is not None:
-            tell(self._observer.lost, self.name, reason)
+            notify(self._observer.lost, self.name, reason)
 
         if self._on_lost is not None:
             self._coordinator.call_back(self._on_lost, self)

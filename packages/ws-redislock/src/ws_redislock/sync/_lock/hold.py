@@ -7,9 +7,9 @@ import logging
 from types import TracebackType
 from typing import Protocol
 
-from ws_redislock.errors import LockNotAcquired, UnavailableError
 from ws_redislock.sync._lease.cancel_scope import CancelScope
 from ws_redislock.sync._lock.held import Held
+from ws_redislock.errors import LockNotAcquired, UnavailableError
 
 __all__ = ("Hold",)
 
@@ -103,7 +103,7 @@ class Hold:
             ours = scope.leave(error)
         finally:
             try:
-                # The body may have given it back itself: that is no loss.
+                # The body may have released it itself: that is not a loss.
                 kept = self._lock.release() if self._lock._holds(held) else not held.lost
             except UnavailableError as failure:
                 # The body's work was done under a valid lease, and that is what counts here.

@@ -8,33 +8,24 @@ import functools
 import math
 import warnings
 
+from ws_redislock.sync._lock.held import OnLost
 from ws_redislock.errors import ConfigError
 from ws_redislock.observe import LockObserver
-from ws_redislock.sync._lock.held import OnLost
 
-__all__ = ("LockOptions", "options_of", "seconds")
+__all__ = ("BUDGET", "LockOptions", "options_of", "seconds")
+
+BUDGET = 5.0
+"""Seconds for which one command is tried again when Redis does not answer."""
 
 SHORTEST = 0.01
-"""Seconds below which a lease is over before anybody hears of it."""
+"""Seconds below which a lease is over before its reply is there."""
 
 LONGEST = 1e9
 """Seconds beyond which no lease or timeout makes sense; far from the end of Redis's integers."""
 
 
 class LockOptions:
-    """
-    The options that all locks share, checked.
-
-    Args:
-        expire: Lease in seconds.
-        auto_renew: Whether the watchdog renews the lease every third of it.
-        heartbeat: Seconds after which a silent waiter counts as dead.
-        min_replicas: How many replicas must confirm an acquisition.
-        lock_delay: Seconds for which the lock stays closed after an involuntary loss.
-        reentrant: Whether the thread that holds the lock may acquire it again.
-        on_lost: Called when a lease is lost.
-        observer: Told of every event.
-    """
+    """The options that all locks share, checked; `MutexLock` describes them."""
 
     __slots__ = (
         "auto_renew",

@@ -1,39 +1,45 @@
-"""The watchdog of one held lock, in threads; the twin of `ws_redislock._lock.renewal`.
+# Written by tools/generate_sync_locks.py from ws_redislock/_lock/renewal.py; do not edit.
+"""The watchdog of one held lock: renews its lease, and reports at once when it is lost.
 
-Here it lives beside the body, so that a body that hangs keeps its lease while the process lives.
+For tasks it lives in the holder's event loop on purpose: a body that blocks the loop loses its lease.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-import threading
-import time
 from collections.abc import Sequence
+from typing import Protocol
 
-from ws_redislock._lease.lease import Action, Clock, Lease
-from ws_redislock._lock.renewal import Losing
-from ws_redislock._redis.scripts import load
+from ws_redislock.sync._concurrency import Job, current_task, sleep
 from ws_redislock.sync._coordination.coordinator import Coordinator
-from ws_redislock.sync._lease.timers import Timer, call_at
+from ws_redislock._lease.lease import Action, Clock, Lease
+from ws_redislock.sync._concurrency import Timer
+from ws_redislock._redis.scripts import load
 
 __all__ = ("RenewalWatchdog",)
-
 
 _log = logging.getLogger("ws_redislock")
 
 
+class Losing(Protocol):
+    """What is notified of the loss."""
+
+    def _lose(self, reason: str) -> None:
+        """Take note, once, that the lease is lost."""
+
+
 class RenewalWatchdog:
-    """Keeps one lease; see the twin for its arguments."""
+    """Keeps one lease by RENEW, and notifies `target` when it is lost."""
 
     __slots__ = (
+        "_again",
         "_args",
         "_clock",
         "_coordinator",
-        "_end",
+        "_job",
         "_keys",
         "_lease",
-        "_renewing",
         "_target",
         "_timer",
         "_token",
@@ -57,91 +63,128 @@ class RenewalWatchdog:
         self._args = args
         self._target = target
         self._clock = clock
+        self._job: Job | None = None
         self._timer: Timer | None = None
-        self._end: Timer | None = None
-        self._renewing = threading.Lock()
+        self._again = False
 
     def start(self) -> None:
         """Begin to watch."""
         self._coordinator.held[self._token] = self
-        self._schedule()
+        lease = self._lease
+        self._set_timer((lease.renew_at if lease.renewing else lease.deadline) - self._clock())
 
     def stop(self) -> None:
-        """End: the lock is given back, or lost."""
+        """End: the lock is released, or lost."""
         self._coordinator.held.pop(self._token, None)
 
-        for timer in (self._timer, self._end):
-            if timer is not None:
-                timer.cancel()
+        with self._coordinator.mutex:
+            self._cancel_timer()
+            job, self._job = self._job, None
+
+        if job is not None and job is not current_task():
+            job.cancel()
 
     def look(self) -> None:
-        """Check now whether the lock is still ours: somebody may have taken it away."""
-        if not self._lease.over:
-            self._coordinator.spawn(self._check)
+        """Check now whether the lock is still ours: it may have been taken away."""
+        with self._coordinator.mutex:
+            if self._job is not None:
+                self._again = True  # the renewal in flight may have been answered before it was taken
+            elif not self._lease.over:
+                self._job = self._coordinator.spawn(self._check)
 
     def renew(self) -> bool:
         """Renew the lease now, at most once, within its own bounds; return whether it goes on."""
-        with self._renewing:
+        now = self._clock()
+
+        if not self._lease.valid(now):
+            self._lose("its deadline passed before it could be renewed")
+            return False
+
+        within = max(0.001, min(self._lease.duration / 6, self._lease.remaining(now)))
+        reply = self._coordinator.scripts.once(load("renew"), self._keys, self._args, within)
+
+        if self._lease.over:
+            return False
+
+        if int(reply[0]) != 1:
+            self._lose("the server does not know it any more")
+            return False
+
+        if not self._lease.renewed(sent_at=now, now=self._clock()):
+            self._lose("its deadline passed before the renewal was answered")
+            return False
+
+        return True
+
+    def _set_timer(self, seconds: float) -> None:
+        self._cancel_timer()
+        self._timer = self._coordinator.timers.call_later(seconds, self._decide)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._coordinator.timers.cancel(self._timer)
+            self._timer = None
+
+    def _decide(self) -> None:
+        """Do what the lease wants done now."""
+        with self._coordinator.mutex:
+            self._timer = None
             now = self._clock()
+            step = self._lease.next_step(now)
 
-            if not self._lease.valid(now):
-                self._lose("its deadline passed before it could be renewed")
-                return False
+            if self._lease.over:
+                return
 
-            within = max(0.001, min(self._lease.duration / 6, self._lease.remaining(now)))
-            reply = self._coordinator.scripts.once(load("renew"), self._keys, self._args, within)
+            if step.action is Action.WAIT:
+                self._set_timer(step.seconds)
+                return
 
-            if self._token not in self._coordinator.held:
-                return False
+            if step.action is Action.RENEW:
+                # The deadline has its own timer: a driver may hold a renewal up for longer than the lease.
+                self._set_timer(self._lease.remaining(now))
 
-            if int(reply[0]) != 1:
-                self._lose("the server does not know it any more")
-                return False
+                if self._job is None:
+                    self._job = self._coordinator.spawn(self._keep)
 
-            if not self._lease.renewed(sent_at=now, now=self._clock()):
-                self._lose("its deadline passed before the renewal was answered")
-                return False
+                return
 
-            return True
-
-    def _schedule(self) -> None:
-        if self._token in self._coordinator.held:
-            step = self._lease.next_step(self._clock())
-            self._timer = call_at(time.monotonic() + step.seconds, self._due)
-
-    def _due(self) -> None:
-        # The driver may hold a renewal up for longer than the lease: the deadline has its own timer.
-        left = self._lease.remaining(self._clock())
-        self._end = call_at(time.monotonic() + left, self._expire)
-
-        try:
-            self._keep()
-        finally:
-            self._end.cancel()
-
-    def _expire(self) -> None:
-        if not self._lease.valid(self._clock()):
-            self._lose("its deadline passed")
+        self._lose("its deadline passed")
 
     def _keep(self) -> None:
-        while (step := self._lease.next_step(self._clock())).action is Action.RENEW:
+        """Renew, with as many attempts as the lease allows."""
+        while self._lease.next_step(self._clock()).action is Action.RENEW:
             try:
                 if not self.renew():
                     return
             except Exception as error:  # noqa: BLE001 - whatever it is, the deadline decides
                 _log.debug("a renewal failed, and is tried again: %r", error)
-                time.sleep(self._lease.retry_pause(self._clock(), random.random()))
+                sleep(self._lease.retry_pause(self._clock(), random.random()))
 
-        if step.action is Action.LOST:
-            self._lose("its deadline passed")
-        else:
-            self._schedule()
+        self._finish()
 
     def _check(self) -> None:
         try:
-            self.renew()
-        except Exception as error:  # noqa: BLE001 - the next regular renewal will tell
+            if not self.renew():
+                return
+        except Exception as error:  # noqa: BLE001 - the next regular renewal decides
             _log.debug("a look at a lease failed: %r", error)
+
+        self._finish()
+
+    def _finish(self) -> None:
+        with self._coordinator.mutex:
+            self._job = None
+
+            if self._token not in self._coordinator.held:
+                return
+
+            self._cancel_timer()
+            again, self._again = self._again, False
+
+        self._decide()
+
+        if again:
+            self.look()
 
     def _lose(self, reason: str) -> None:
         if self._coordinator.held.pop(self._token, None) is not None:

@@ -1,140 +1,76 @@
-"""Calling scripts through a blocking client; the twin of `ws_redislock._redis.script_client`."""
+# Written by tools/generate_sync_locks.py from ws_redislock/_redis/script_client.py; do not edit.
+"""Calling scripts on whatever Redis client the user has, with own timeouts and own repetition.
+
+All scripts of this package may be repeated, so a lost reply is answered by sending the script
+again. Each attempt has its own timeout; the driver's retry policy, made for other commands, is
+left out of it where the client is a plain client of redis-py.
+"""
 
 from __future__ import annotations
 
-import random
+import functools
+import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
-import redis
-import redis.asyncio
 from redis import exceptions
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from ws_core.backoff import delay
+from ws_core.errors import UnavailableError
+from ws_redislock.sync._concurrency import Loop, current_loop, gather, sleep
 from ws_redislock._lease.lease import boot_time
-from ws_redislock._redis.script_client import (
-    HOPELESS,
-    TRANSIENT,
-    Argument,
-    ClientHolder,
-    CommandClient,
-    Reply,
-    refuse,
-)
+from ws_redislock.sync._concurrency import Timers
+from ws_redislock.sync._concurrency import BATCH_FROM, Fast, FastBatch, HitBatch
+from ws_redislock.sync._redis.clients import HOPELESS, TRANSIENT, CommandClient, RedisSource, refuse, resolve
+from ws_redislock.sync._concurrency import CommandSender
 from ws_redislock._redis.scripts import Script
-from ws_redislock.errors import UnavailableError, UsageError
-from ws_redislock.sync._redis.cluster_nodes import Nodes
-from ws_redislock.sync._redis.connection import send_all
-from ws_redislock.sync._redis.spare_connection import SpareConnections, has_room, is_small
 
-__all__ = (
-    "HOPELESS",
-    "TRANSIENT",
-    "CommandClient",
-    "RedisSource",
-    "Reply",
-    "ScriptClient",
-    "check_flow",
-    "refuse",
-    "resolve",
-    "script_client_for",
-)
+__all__ = ("Reply", "ScriptClient", "script_client_for")
 
-RedisSource: TypeAlias = "str | CommandClient | ClientHolder"
-"""A URL, a blocking client, or a pool that holds one."""
+Reply: TypeAlias = list[Any]  # Any: integers, and tokens as str or bytes, as the client decodes
+Argument: TypeAlias = str | bytes | int
 
-PATIENCE = 5.0
-"""Seconds that a client made from a URL waits for its server at most, unless the URL says otherwise."""
-
-_ASYNC = (redis.asyncio.Redis, redis.asyncio.RedisCluster)
+_log = logging.getLogger("ws_redislock")
 
 
-def resolve(source: RedisSource) -> tuple[CommandClient, bool]:
-    """
-    Find the client to use.
-
-    Args:
-        source: A URL, a blocking client, or anything with such a client as ``.redis``.
-
-    Returns:
-        The client, and whether it was made here (from a URL) and must be closed by its user.
-
-    Raises:
-        UsageError: It is none of these, or a client for asyncio.
-    """
-    if isinstance(source, str):
-        # No retries of the driver's own, nor waiting without end: they would outlast the timeouts here.
-        client_of_url = redis.from_url(
-            source, retry=Retry(NoBackoff(), 0), socket_connect_timeout=PATIENCE, socket_timeout=PATIENCE
-        )
-        return cast("CommandClient", client_of_url), True
-
-    client = source if hasattr(source, "execute_command") else getattr(source, "redis", None)
-
-    if client is None or not hasattr(client, "execute_command"):
-        raise UsageError(f"{type(source).__name__!r} is no Redis client: pass a redis.Redis or a URL")
-
-    if isinstance(client, _ASYNC):
-        raise UsageError(f"{type(client).__name__!r} is for asyncio: pass a redis.Redis, or use ws_redislock")
-
-    return cast("CommandClient", client), False
-
-
-def check_flow(flow: object, what: str) -> None:
-    """Allow use from any thread."""
-
-
-def script_client_for(source: RedisSource) -> tuple[ScriptClient, object, CommandClient | None]:
-    """Return a script client, nothing that it belongs to, and the client if it must be closed by its user."""
+def script_client_for(source: RedisSource) -> tuple[ScriptClient, Loop, CommandClient | None]:
+    """Return a script client, the loop it belongs to, and the client if it must be closed by its user."""
     client, owned = resolve(source)
-    return ScriptClient(client), None, client if owned else None
+    return ScriptClient(client), current_loop(), client if owned else None
 
 
 class ScriptClient:
-    """
-    Calls scripts on one client.
+    """Calls scripts on one client."""
 
-    Args:
-        client: The client; how it must be driven is found out once.
-    """
-
-    __slots__ = ("_nodes", "_pool", "client", "cluster")
+    __slots__ = ("_calling", "_hits", "_locks", "_sender", "client", "cluster", "timers")
 
     def __init__(self, client: CommandClient) -> None:
         self.client: CommandClient = client
-        self.cluster: bool = hasattr(client, "get_node_from_key")
-        plain = (
-            isinstance(client, redis.Redis) and type(client).execute_command is redis.Redis.execute_command
-        )
-        # Any: the driver's pool is typed for its own use only.
-        self._pool: Any = cast("Any", client).connection_pool if plain else None
-        self._nodes = Nodes(client) if self.cluster else None
+        self.timers: Timers = Timers(current_loop())
+        self._sender = CommandSender(client, self.timers)
+        self.cluster: bool = self._sender.cluster
+        self._calling = 0
+        self._locks = FastBatch(self._sender.send)
+        self._hits: dict[tuple[str, tuple[int, ...]], HitBatch] = {}
 
-    def pubsub(self, *, beside: bool) -> Any:  # Any: untyped in the driver
-        """
-        Return a new subscription.
+    def subscription(self) -> Any:  # Any: the driver's PubSub is untyped
+        """Return a new subscription."""
+        return self._sender.subscription()
 
-        Args:
-            beside: Whether the client's pool was found to have no connection to spare.
-        """
-        pubsub: Any = cast("Any", self.client).pubsub()
-
-        if self._pool is not None and (beside or is_small(self._pool) or not has_room(self._pool)):
-            pubsub.connection_pool = SpareConnections(self._pool)
-
-        return pubsub
-
-    def once(self, script: Script, keys: Sequence[bytes], args: Sequence[Argument], within: float) -> Reply:
-        """Call a script once; see the twin."""
+    def once(
+        self, script: Script, keys: Sequence[bytes], args: Sequence[Argument], within: float
+    ) -> Reply:
+        """Call a script once within so many seconds; raise TimeoutError when no reply came in time."""
         began = boot_time()
 
         try:
-            return self._send(("EVALSHA", script.sha, len(keys), *keys, *args), keys[0], within)
+            reply: Reply = self._sender.send(("EVALSHA", script.sha, len(keys), *keys, *args), within)
         except exceptions.NoScriptError:
             within = max(0.001, within - (boot_time() - began))
-            return self._send(("EVAL", script.text, len(keys), *keys, *args), keys[0], within)
+            reply = self._sender.send(("EVAL", script.text, len(keys), *keys, *args), within)
+
+        return reply
 
     def call(  # noqa: PLR0913 - options, keyword-only
         self,
@@ -145,38 +81,93 @@ class ScriptClient:
         what: tuple[str, str],
         budget: float,
         attempt: float = 1.0,
-        fast: object = None,  # noqa: ARG002 - only the twin sends calls together
+        fast: Fast | None = None,
         doubt: Callable[[], None] | None = None,
     ) -> tuple[float, Reply]:
-        """Call a script, again and again until it is answered or the budget is spent; see the twin."""
+        """
+        Call a script, again and again until it is answered or the budget (seconds) is spent.
+
+        The first attempt may take `attempt` seconds, each next one twice as long. `fast` is the same
+        call for a batch, tried first when many call at once. `doubt` is called when an attempt was not
+        answered, because it may still arrive. Returns the time just before the answered attempt was
+        sent, and its reply.
+        """
+        self._calling += 1
+        began = sent_at = boot_time()
+
+        try:
+            if fast is not None and self._calling > BATCH_FROM and not self.cluster:
+                done = self._locks.add((keys, fast), min(attempt, budget))
+
+                if done is not None:
+                    return done
+
+                sent_at = boot_time()
+                budget = max(0.01, budget - (sent_at - began))
+                began = sent_at
+
+            return sent_at, self._sender.send(
+                ("EVALSHA", script.sha, len(keys), *keys, *args), min(attempt, budget)
+            )
+        except exceptions.NoScriptError:
+            pass
+        except TRANSIENT as error:
+            if doubt is not None:
+                doubt()
+
+            self._pause(error, script, what, budget - (boot_time() - began), 0)
+        except exceptions.ResponseError as error:
+            refuse(error, script.name, what)
+            raise
+        finally:
+            self._calling -= 1
+
+        budget -= boot_time() - began
+        return self._call_again(script, keys, args, what, budget, attempt, doubt)
+
+    def _call_again(  # noqa: PLR0913, PLR0917 - the arguments of call
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        args: Sequence[Argument],
+        what: tuple[str, str],
+        budget: float,
+        attempt: float,
+        doubt: Callable[[], None] | None,
+    ) -> tuple[float, Reply]:
         end = time.monotonic() + budget
-        pause = 0.01
+        failures = 0
 
         while True:
             sent_at = boot_time()
+            left = max(0.01, end - time.monotonic())
 
             try:
-                return sent_at, self.once(script, keys, args, min(attempt, max(0.01, end - time.monotonic())))
+                return sent_at, self.once(script, keys, args, min(attempt, left))
             except TRANSIENT as error:
                 if doubt is not None:
                     doubt()
 
-                left = end - time.monotonic()
-
-                if left <= 0 or isinstance(error, HOPELESS):
-                    raise UnavailableError(
-                        f"{what[0]} {what[1]!r}: Redis gave no answer to {script.name.upper()} in time "
-                        f"({type(error).__name__}: {error}); its outcome will be undone",
-                        script=script.name,
-                        name=what[1],
-                    ) from error
-
-                time.sleep(min(left, pause * (0.5 + random.random())))
-                pause = min(2 * pause, 0.5)
+                failures += 1
+                self._pause(error, script, what, end - time.monotonic(), failures)
                 attempt *= 2
             except exceptions.ResponseError as error:
                 refuse(error, script.name, what)
                 raise
+
+    def _pause(
+        self, error: Exception, script: Script, what: tuple[str, str], left: float, failures: int
+    ) -> None:
+        """Wait a little before the next attempt, or give up."""
+        if left <= 0 or isinstance(error, HOPELESS):
+            raise UnavailableError(
+                f"{what[0]} {what[1]!r}: Redis did not answer {script.name.upper()} in time "
+                f"({type(error).__name__}: {error}); its outcome will be undone",
+                script=script.name,
+                name=what[1],
+            ) from error
+
+        sleep(min(left, delay(failures + 1, 0.015, 0.75)))
 
     def hit(  # noqa: PLR0913 - options, keyword-only
         self,
@@ -188,15 +179,56 @@ class ScriptClient:
         what: tuple[str, str],
         within: float,
     ) -> Sequence[int]:
-        """Hit a limiter; see the twin."""
-        return self.call(script, (key,), (*args, cost), what=what, budget=within, attempt=within)[1]
+        """
+        Hit a limiter within so many seconds, together with others when many hit at once.
+
+        Returns whether it is allowed, what remains, and two times in microseconds.
+        """
+        self._calling += 1
+
+        try:
+            if self._calling > BATCH_FROM and not self.cluster:
+                batch = self._hits.get((script.name, args))
+
+                if batch is None:
+                    batch = self._hits[script.name, args] = HitBatch(self._sender.send, script, args)
+
+                began = boot_time()
+
+                try:
+                    answer = batch.add((key, cost), within)
+                except TRANSIENT as error:
+                    _log.debug("a hit that went with others is made by itself: %r", error)
+                    answer = None
+
+                if answer is not None:
+                    return answer
+
+                within = max(0.01, within - (boot_time() - began))
+
+            _, reply = self.call(
+                script, (key,), (*args, cost), what=what, budget=within, attempt=within
+            )
+            return reply
+        finally:
+            self._calling -= 1
 
     def confirmed(
-        self, script: Script, keys: Sequence[bytes], args: Sequence[Argument], *, replicas: int, within: float
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        args: Sequence[Argument],
+        *,
+        replicas: int,
+        within: float,
     ) -> tuple[float, Reply, int]:
-        """Call a script once, and have replicas confirm it on the same connection; see the twin."""
+        """
+        Call a script once, and have replicas confirm it on the same connection.
+
+        Returns the time before it was sent, the reply, and the number of replicas that confirmed.
+        """
         sent_at = boot_time()
-        reply, count = self._send_all(
+        reply, count = self._sender.send_all(
             [
                 ("EVAL", script.text, len(keys), *keys, *args),
                 ("WAIT", replicas, max(1, int(within * 500))),
@@ -205,32 +237,25 @@ class ScriptClient:
         )
         return sent_at, reply, int(count)
 
+    def many(
+        self, calls: Sequence[tuple[Script, Sequence[bytes], Sequence[Argument]]], within: float
+    ) -> list[Reply | BaseException]:
+        """Call scripts within so many seconds, in one round trip where the client can; return errors too."""
+        if len(calls) == 1 or not self._sender.pipelines:
+            return gather([functools.partial(self.once, *call, within) for call in calls])
+
+        commands = [("EVALSHA", script.sha, len(keys), *keys, *args) for script, keys, args in calls]
+        replies: list[Any] = self._sender.send_all(commands, within, raise_errors=False)
+
+        for index, reply in enumerate(replies):
+            if isinstance(reply, exceptions.NoScriptError):
+                replies[index] = self.once(*calls[index], within)
+
+        return replies
+
     def delete(self, key: bytes, within: float) -> None:
         """Delete one key within so many seconds."""
         try:
-            self._send(("DEL", key), key, within)
+            self._sender.send(("DEL", key), within)
         except TRANSIENT as error:
-            raise UnavailableError(f"Redis gave no answer to DEL within {within:g} s: {error}") from error
-
-    def _send(self, command: tuple[Argument, ...], key: bytes, within: float) -> Reply:
-        if self._nodes is not None:
-            return cast("Reply", self._nodes.send(command, key, within))
-
-        if self._pool is None:
-            return cast("Reply", self.client.execute_command(*command))
-
-        return cast("Reply", send_all(self._pool, [command], within)[0])
-
-    def _send_all(
-        self, commands: Sequence[tuple[Argument, ...]], within: float
-    ) -> list[Any]:  # Any: as Reply
-        """Send commands over one connection; the first error reply is raised."""
-        if self._pool is not None:
-            return send_all(self._pool, commands, within)
-
-        pipeline: Any = cast("Any", self.client).pipeline(transaction=False)  # Any: untyped in the driver
-
-        for command in commands:
-            pipeline.execute_command(*command)
-
-        return cast("Reply", pipeline.execute())
+            raise UnavailableError(f"Redis did not answer DEL within {within:g} s: {error}") from error
