@@ -277,10 +277,10 @@ class TestFencing:
     @pytest.mark.parametrize("name", ["stock; DROP TABLE x", "", "1a", "a b", "a.b.c"])
     def test_takes_plain_names_only(self, name: str):
         """Nothing but identifiers comes into the statement."""
-        with pytest.raises(ConfigError, match="no plain SQL name"):
+        with pytest.raises(ConfigError, match="not a plain SQL name"):
             guarded_update(name, ["amount"], key="id")
 
-        with pytest.raises(ConfigError, match="no plain SQL name"):
+        with pytest.raises(ConfigError, match="not a plain SQL name"):
             guarded_update("stock", [name], key="id")
 
     def test_needs_a_column(self):

@@ -169,7 +169,7 @@ class RateLimiter:
             del self._denied[known]
 
         scripts = self._bind()
-        await scripts.delete(self._key(key), self._timeout)
+        await scripts.delete(self._key(key), self._timeout, what=("limiter key", key))
 
     async def aclose(self) -> None:
         """Close an own client."""

@@ -42,6 +42,9 @@ T = TypeVar("T")
 SHORTEST_LOOK = 0.05
 """Seconds that lie at least between two looks of a coordinator at one lock."""
 
+DEAF_LOOK = 1.0
+"""Seconds between two looks at most while the server refuses the subscription to wake-ups."""
+
 _log = logging.getLogger("ws_redislock")
 
 _coordinators: weakref.WeakValueDictionary[tuple[int, int, int], Coordinator] = weakref.WeakValueDictionary()
@@ -85,7 +88,12 @@ class QueueWatch:
 
     def look_within(self, seconds: float) -> None:
         """Let the next heartbeat come after so many seconds, or after a third of its period."""
-        seconds = min(self.keys.heartbeat / 3000, max(0.0, seconds) + spread(0.02, 0.1, 1.0))
+        longest = self.keys.heartbeat / 3000
+
+        if self._coordinator.deaf:
+            longest = min(longest, DEAF_LOOK)
+
+        seconds = min(longest, max(0.0, seconds) + spread(0.02, 0.1, 1.0))
 
         with self._coordinator.mutex:
             self.stop()
@@ -132,6 +140,11 @@ class Coordinator:
     def waiting(self) -> bool:
         """Whether there is any local waiter."""
         return bool(self._queues)
+
+    @property
+    def deaf(self) -> bool:
+        """Whether the server refuses the subscription to wake-ups."""
+        return self._wakeups.refused
 
     def new_waiter(self, kind: str) -> Waiter:
         """Begin an acquisition, "x" for exclusive or "s" for shared, under a new token."""

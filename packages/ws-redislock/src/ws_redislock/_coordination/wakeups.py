@@ -87,7 +87,7 @@ class WakeupSubscription:
                 owner.timers.cancel(self._idle_timer)
                 self._idle_timer = None
 
-            if owner.time() < self._pause_until:
+            if self.refused:
                 return False
 
             if self._job is None or self._job.done():
@@ -105,6 +105,11 @@ class WakeupSubscription:
 
         # A wake-up that came between the ENTER and the subscription was lost: the waiter looks again.
         return ready.is_set() and self._since >= asked_at
+
+    @property
+    def refused(self) -> bool:
+        """Whether the server has refused the subscription, and is not asked again for now."""
+        return self._owner.time() < self._pause_until
 
     def stop_when_idle(self) -> None:
         """Stop listening after a while without waiters."""
@@ -161,6 +166,7 @@ class WakeupSubscription:
                 if isinstance(error, RedisError | WsError) and not isinstance(error, TRANSIENT):
                     self._pause_until = self._owner.time() + 30.0
                     _log.warning("no wake-ups, so waiters look at their locks by themselves: %s", error)
+                    self._owner.look_at_all()
                     return
 
                 if not self._owner.waiting:

@@ -252,9 +252,12 @@ class ScriptClient:
 
         return replies
 
-    async def delete(self, key: bytes, within: float) -> None:
+    async def delete(self, key: bytes, within: float, *, what: tuple[str, str]) -> None:
         """Delete one key within so many seconds."""
         try:
             await self._sender.send(("DEL", key), within)
         except TRANSIENT as error:
             raise UnavailableError(f"Redis did not answer DEL within {within:g} s: {error}") from error
+        except exceptions.ResponseError as error:
+            refuse(error, "del", what)
+            raise

@@ -53,6 +53,12 @@ local function purge_waiters(queue, alive, now)
   end
 end
 
+-- Hint to another client. Its user may have no rights on channels: then what was done stays done, and
+-- waiters find it at their next look.
+local function hint(hub, tokens)
+  redis.pcall('PUBLISH', 'wsl:hub:' .. hub, tokens)
+end
+
 -- Hint to every waiter that could enter now. Those of the calling hub are returned, others published.
 local function wake(holders, queue, limit, hub)
   local ours = {}
@@ -79,7 +85,7 @@ local function wake(holders, queue, limit, hub)
     end
   end
   for owner, tokens in pairs(others) do
-    redis.call('PUBLISH', 'wsl:hub:' .. owner, tokens)
+    hint(owner, tokens)
   end
   return ours
 end

@@ -12,7 +12,8 @@ local capacity = burst * period
 
 local function hit(key, cost)
   local state = redis.pcall('GET', key)
-  if type(state) == 'table' then -- somebody else's key
+  if type(state) == 'table' then -- a key of another type; any other error is the caller's
+    if not string.find(state.err, 'WRONGTYPE', 1, true) then error(state) end
     call('DEL', key)
     state = nil
   end

@@ -15,7 +15,8 @@ end
 
 local function hit(key, cost)
   local state = redis.pcall('HGETALL', key)
-  if state.err then -- somebody else's key
+  if state.err then -- a key of another type; any other error is the caller's
+    if not string.find(state.err, 'WRONGTYPE', 1, true) then error(state) end
     call('DEL', key)
     state = {}
   end

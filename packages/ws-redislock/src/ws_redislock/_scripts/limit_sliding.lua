@@ -33,6 +33,7 @@ end
 
 local function hit(key, cost)
   local newest = redis.pcall('LINDEX', key, -1)
+  if type(newest) == 'table' and not string.find(newest.err, 'WRONGTYPE', 1, true) then error(newest) end
   local now, total, last, first = clock, 0, nil, nil
   local last_before, last_cost
 

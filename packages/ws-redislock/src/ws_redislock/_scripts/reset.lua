@@ -15,7 +15,7 @@ for _, token in ipairs(redis.call('ZRANGEBYSCORE', holders, int(now + 1), '+inf'
   if hub_of(token) == hub then
     look[#look + 1] = token
   else
-    redis.call('PUBLISH', 'wsl:hub:' .. hub_of(token), token)
+    hint(hub_of(token), token)
   end
 end
 redis.call('DEL', holders)

@@ -170,7 +170,7 @@ class RateLimiter:
             del self._denied[known]
 
         scripts = self._bind()
-        scripts.delete(self._key(key), self._timeout)
+        scripts.delete(self._key(key), self._timeout, what=("limiter key", key))
 
     def close(self) -> None:
         """Close an own client."""

@@ -26,23 +26,20 @@ TRANSIENT = (
 HOPELESS = (exceptions.AuthenticationError, exceptions.AuthorizationError)
 """Errors of the connection after which it never succeeds."""
 
-_STATES = (
-    exceptions.AuthenticationError,
-    exceptions.NoPermissionError,
-    exceptions.OutOfMemoryError,
-    exceptions.ReadOnlyError,
+_RIGHTS = "give the user the rights that the documentation lists under 'Rights'"
+_MEMORY = "raise maxmemory, or let the server evict other keys"
+_MASTER = "connect to the master"
+
+_REMEDIES: tuple[tuple[tuple[str, ...], type[Exception] | None, str], ...] = (
+    (("NOPERM", "ACL failure", "The user executing"), exceptions.NoPermissionError, _RIGHTS),
+    (("NOAUTH", "WRONGPASS"), exceptions.AuthenticationError, "check the user and the password"),
+    (("OOM",), exceptions.OutOfMemoryError, _MEMORY),
+    (("READONLY",), exceptions.ReadOnlyError, _MASTER),
+    (("unknown command", "Unknown Redis command"), None, "do not rename or disable commands of scripts"),
+    (("This Redis command is not allowed",), None, "do not rename or disable commands of scripts"),
+    (("BUSY", "LOADING", "MISCONF", "NOREPLICAS"), None, "wait until the server is ready"),
 )
-_STATE_WORDS = (
-    "BUSY",
-    "LOADING",
-    "MISCONF",
-    "NOAUTH",
-    "NOPERM",
-    "NOREPLICAS",
-    "OOM",
-    "READONLY",
-    "WRONGPASS",
-)
+"""Errors about the server's state: how they begin, redis-py's class for them, and the remedy."""
 
 _accepted: set[type] = set()  # to ask once per class: the driver's classes are slow to compare
 
@@ -93,9 +90,14 @@ def refuse(error: exceptions.ResponseError, script: str, what: tuple[str, str]) 
 
     The others are mistakes in the program or its data (a key of another type), and stay what they are.
     """
-    if isinstance(error, _STATES) or str(error).startswith(_STATE_WORDS):
-        raise UnavailableError(
-            f"{what[0]} {what[1]!r}: Redis refused {script.upper()} ({type(error).__name__}: {error})",
-            script=script,
-            name=what[1],
-        ) from error
+    # An error inside of a script may come behind the name of the script, or "ERR".
+    text = str(error)
+
+    for words, kind, remedy in _REMEDIES:
+        if (kind is not None and isinstance(error, kind)) or any(word in text[:120] for word in words):
+            raise UnavailableError(
+                f"{what[0]} {what[1]!r}: Redis refused {script.upper()} "
+                f"({type(error).__name__}: {error}): {remedy}",
+                script=script,
+                name=what[1],
+            ) from error

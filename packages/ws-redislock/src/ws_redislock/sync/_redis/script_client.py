@@ -253,9 +253,12 @@ class ScriptClient:
 
         return replies
 
-    def delete(self, key: bytes, within: float) -> None:
+    def delete(self, key: bytes, within: float, *, what: tuple[str, str]) -> None:
         """Delete one key within so many seconds."""
         try:
             self._sender.send(("DEL", key), within)
         except TRANSIENT as error:
             raise UnavailableError(f"Redis did not answer DEL within {within:g} s: {error}") from error
+        except exceptions.ResponseError as error:
+            refuse(error, "del", what)
+            raise
