@@ -140,9 +140,9 @@ class TestStops:
         sink = make()
         real = LineQueue.append
 
-        def interrupted(lines: LineQueue, line: bytes) -> None:
+        def interrupted(lines: LineQueue, line: bytes, **options: bool) -> None:
             sink.stop()
-            real(lines, line)
+            real(lines, line, **options)
 
         monkeypatch.setattr(LineQueue, "append", interrupted)
         sink.put(b"one\n")
@@ -258,6 +258,38 @@ class TestPolicies:
             sink._lines._max_records = 0
             self.fill(sink, 1)
             assert balanced(sink).dropped == 1
+
+    @pytest.mark.parametrize("overflow", ["drop_newest", "drop_oldest", "block"])
+    def test_errors_are_dropped_last(self, make: Any, hold: Any, overflow: str) -> None:
+        """An error takes the place of a line that is not one, whatever the policy is."""
+        sink = make(max_records=100, overflow=overflow, block_timeout=0.01)
+
+        with hold(sink.path):
+            self.fill(sink, 1)
+
+            while sink._lines:
+                time.sleep(0.001)  # until the writer has taken it
+
+            for number in range(60):
+                sink.put(b"error %d\n" % number, urgent=True)
+                self.fill(sink, 100, start=100 * number)
+
+            pending = balanced(sink).pending
+            assert pending >= 90
+
+        sink.stop()
+        written = [line for line in lines(sink.path) if "were dropped" not in line]
+        assert [line for line in written if line.startswith("error")] == [f"error {n}" for n in range(60)]
+        assert len(written) == pending
+
+    def test_order_of_urgent_lines(self, make: Any) -> None:
+        """They are among the others in the order in which they came."""
+        queue = LineQueue(10_000, 1_000)
+
+        for number in range(100):
+            queue.append(b"%d" % number, urgent=number % 3 == 0)
+
+        assert queue.take(50) + queue.take(10**6) == [b"%d" % number for number in range(100)]
 
     def test_block_waits_and_then_drops(self, make: Any, hold: Any) -> None:
         """The first caller waits; the next ones do not add up their waits."""
@@ -394,7 +426,7 @@ class QueueMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.queue = LineQueue(1000, 10)
-        self.model: list[int] = []
+        self.model: list[tuple[int, bool]] = []
         self.taken: list[int] = []
         self.appended = self.refused = self.evicted = self.written = 0
 
@@ -402,21 +434,22 @@ class QueueMachine(RuleBasedStateMachine):
     def put(self, size: int, urgent: bool) -> None:  # noqa: FBT001 - a rule's argument
         """Append, if there is room."""
         if self.queue.has_room(size, urgent=urgent):
-            self.queue.append(b"x" * size)
-            self.model.append(size)
+            self.queue.append(b"x" * size, urgent=urgent)
+            self.model.append((size, urgent))
             self.appended += 1
         else:
             assert len(self.model) + len(self.taken) > 0
             self.queue.refused += 1
             self.refused += 1
 
-    @rule()
-    def evict(self) -> None:
-        """Drop the oldest."""
-        assert self.queue.evict() == bool(self.model)
+    @rule(urgent=st.booleans())
+    def evict(self, urgent: bool) -> None:  # noqa: FBT001 - a rule's argument
+        """Drop the oldest that is not urgent, or for an urgent one the oldest."""
+        others = [entry for entry in self.model if not entry[1]] or (self.model if urgent else [])
+        assert self.queue.evict(urgent=urgent) == bool(others)
 
-        if self.model:
-            self.model.pop(0)
+        if others:
+            self.model.remove(others[0])
             self.evicted += 1
 
     @rule(size=st.integers(1, 500))
@@ -425,7 +458,7 @@ class QueueMachine(RuleBasedStateMachine):
         if not self.taken:
             batch = self.queue.take(size)
             self.taken = [len(line) for line in batch]
-            assert self.taken == self.model[: len(self.taken)]
+            assert self.taken == [size for size, _ in self.model[: len(self.taken)]]
             del self.model[: len(self.taken)]
 
     @rule(count=st.integers(0, 5))
@@ -440,7 +473,7 @@ class QueueMachine(RuleBasedStateMachine):
     def accounts(self) -> None:
         """Nothing is counted twice or forgotten."""
         assert self.queue.waiting == len(self.model) + len(self.taken)
-        assert self.queue.waiting_bytes == sum(self.model) + sum(self.taken)
+        assert self.queue.waiting_bytes == sum(size for size, _ in self.model) + sum(self.taken)
         assert self.queue.dropped == self.refused + self.evicted
         assert self.queue.done == self.written
         assert bool(self.queue) == bool(self.model)

@@ -3,6 +3,9 @@
 Callers append, count and evict; the caller's lock keeps them apart. The writer takes and counts
 with counters of its own. Each counter has one kind of owner, so the two sides need no common lock;
 what waits is the difference. A line's bytes count as waiting until they are on disk.
+
+Urgent lines are dropped last: they wait in a queue of their own, each with the number of other lines
+that were appended before it, so that the writer can take all of them in order.
 """
 
 from __future__ import annotations
@@ -37,6 +40,10 @@ class LineQueue:
         "_lines",
         "_max_bytes",
         "_max_records",
+        "_others_appended",
+        "_others_evicted",
+        "_others_taken",
+        "_urgent",
         "appended",
         "discarded",
         "done",
@@ -48,16 +55,18 @@ class LineQueue:
         self._max_bytes = max_bytes
         self._max_records = max_records
         self._lines: deque[bytes] = deque()
+        self._urgent: deque[tuple[int, bytes]] = deque()
         # of callers
         self.appended = self.refused = self.evicted = 0
         self._appended_bytes = self._evicted_bytes = 0
+        self._others_appended = self._others_evicted = 0  # lines that are not urgent
         # of the writer
-        self.done = self._done_bytes = 0
+        self.done = self._done_bytes = self._others_taken = 0
         # of whoever stops it
         self.discarded = self._discarded_bytes = 0
 
     def __bool__(self) -> bool:
-        return bool(self._lines)
+        return bool(self._lines or self._urgent)
 
     @property
     def gone(self) -> int:
@@ -90,18 +99,30 @@ class LineQueue:
         share = 1.0 if urgent else 1.0 - RESERVE
         return records < self._max_records * share and self.waiting_bytes + size <= self._max_bytes * share
 
-    def append(self, line: bytes) -> None:
+    def append(self, line: bytes, *, urgent: bool = False) -> None:
         """Append a line; the counters first, so that the writer can never be ahead of them."""
         self.appended += 1
         self._appended_bytes += len(line)
-        self._lines.append(line)
 
-    def evict(self) -> bool:
-        """Drop the oldest line that the writer has not taken; return whether there was one."""
+        if urgent:
+            self._urgent.append((self._others_appended, line))
+        else:
+            self._others_appended += 1
+            self._lines.append(line)
+
+    def evict(self, *, urgent: bool = False) -> bool:
+        """Drop the oldest line that waits, an urgent one only for another; return whether there was one."""
         try:
             line = self._lines.popleft()
+            self._others_evicted += 1
         except IndexError:
-            return False
+            try:
+                line = self._urgent.popleft()[1] if urgent else b""
+            except IndexError:
+                return False
+
+            if not urgent:
+                return False
 
         self.evicted += 1
         self._evicted_bytes += len(line)
@@ -114,14 +135,24 @@ class LineQueue:
 
         while size > 0:
             try:
-                line = lines.popleft()
-            except IndexError:
-                break
+                if self._urgent and self._urgent_is_next():
+                    line = self._urgent.popleft()[1]
+                else:
+                    line = lines.popleft()
+                    self._others_taken += 1
+            except IndexError:  # empty, or evicted at this very moment
+                if not self:
+                    break
+
+                continue
 
             batch.append(line)
             size -= len(line)
 
         return batch
+
+    def _urgent_is_next(self) -> bool:
+        return self._urgent[0][0] <= self._others_taken + self._others_evicted
 
     def written(self, lines: list[bytes]) -> None:
         """Count lines that are on disk, for the writer."""
@@ -134,4 +165,5 @@ class LineQueue:
         self._discarded_bytes += self.waiting_bytes
         self.discarded += count
         self._lines.clear()
+        self._urgent.clear()
         return count

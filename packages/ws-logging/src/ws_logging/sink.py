@@ -212,10 +212,13 @@ class QueuedFileSink:
                 # The next callers do not wait again until the writer has made progress.
                 self._gave_up = True
 
-                with self._putting:
-                    self._lines.refused += 1
+                if not self._try_put(line, urgent=urgent, evict=urgent):
+                    with self._putting:
+                        self._lines.refused += 1
 
-                return
+                    return
+
+                break
 
             self._call_writer(urgent=True)
             time.sleep(POLL)
@@ -225,8 +228,8 @@ class QueuedFileSink:
 
         self._call_writer(urgent=urgent)
 
-    def _try_put(self, line: bytes, *, urgent: bool) -> bool:
-        """Append a line if there is room, or write it if the sink was stopped; return whether it is taken."""
+    def _try_put(self, line: bytes, *, urgent: bool, evict: bool = False) -> bool:
+        """Append a line if there is room for it; after `stop`, write it. Return whether it is taken."""
         lines = self._lines
 
         with self._putting:
@@ -234,10 +237,13 @@ class QueuedFileSink:
                 self._write_now(line)
                 return True
 
-            if not lines.has_room(len(line), urgent=urgent) and not self._make_room(len(line), urgent=urgent):
-                return False
+            evict = evict or self._overflow == "drop_oldest"
 
-            lines.append(line)
+            while not lines.has_room(len(line), urgent=urgent):
+                if not (evict and lines.evict(urgent=urgent)):
+                    return False  # all that waits is in the writer's hands, or more important
+
+            lines.append(line, urgent=urgent)
 
             if self._has_stopped():  # by a signal handler that interrupted this very call
                 self._sweep(time.monotonic() + self._stop_timeout)
@@ -297,19 +303,6 @@ class QueuedFileSink:
         return self._stopped
 
     # Callers --------------------------------------------------------------------------------
-
-    def _make_room(self, size: int, *, urgent: bool) -> bool:
-        """Do what the policy says when the queue is full; return whether there is room now."""
-        lines = self._lines
-
-        if self._overflow == "drop_oldest":
-            while not lines.has_room(size, urgent=urgent):
-                if not lines.evict():
-                    return False  # all that waits is in the writer's hands
-
-            return True
-
-        return False
 
     def _may_wait(self) -> bool:
         """Return whether a caller may wait for room: never on the thread of an event loop."""
