@@ -59,6 +59,8 @@ class Pool(Generic[T]):
         max_lifetime: Seconds after which a connection is replaced, less a random 2.5 to 10 %, so
             that connections opened together are not closed together; None for no limit.
         max_idle: Seconds of idleness after which a connection above ``min_size`` is closed.
+        keepalive: Seconds of silence after which an idle connection is pinged, so that no firewall
+            or server closes it and a dead one is replaced before it is needed; None for never.
         leak_threshold: Seconds of one lease after which a warning shows where it was acquired;
             None (the default) does not record the place.
         on_open: Called with each new connection. This and the other hooks may be coroutine functions,
@@ -108,6 +110,7 @@ class Pool(Generic[T]):
         ping_timeout: float = 1.0,
         max_lifetime: float | None = 3600.0,
         max_idle: float = 600.0,
+        keepalive: float | None = None,
         leak_threshold: float | None = None,
         on_open: Callable[[T], object] | None = None,
         on_acquire: Callable[[T], object] | None = None,
@@ -135,6 +138,7 @@ class Pool(Generic[T]):
             ping_timeout=ping_timeout,
             max_lifetime=max_lifetime,
             max_idle=max_idle,
+            keepalive=keepalive,
             is_refusal=is_refusal,
             is_lost=is_lost,
             hooks=hooks,

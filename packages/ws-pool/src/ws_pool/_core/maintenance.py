@@ -254,7 +254,7 @@ class Maintainer(Generic[T]):
             self.recovery.succeeded()
             self._place(entry)
 
-    async def _verify(self, entry: PoolEntry[T], *, suspected: bool = False) -> None:
+    async def _verify(self, entry: PoolEntry[T], *, suspected: bool = False, unused: bool = False) -> None:
         self._tasks.started(entry)
         state = self._state
         good = False
@@ -278,7 +278,10 @@ class Maintainer(Generic[T]):
                 self._verify_idle()
                 self.terminate(entry)
 
-        if good:
+        if good and unused and not state.waiters and self.lifecycle is Lifecycle.OPEN:
+            state.keep_idle(entry, self.timers.now(), self._options.ping_after)
+            self.run_pending()
+        elif good:
             self._place(entry)
 
     def _verify_idle(self) -> None:
@@ -400,10 +403,17 @@ class Maintainer(Generic[T]):
             self.terminate(entry)
 
         self._close_evictable(now)
+        self._keep_alive(now)
         self._leak_detector.warn_leaks(now)
         self._drop_ended(now)
         self.run_pending()
         self.timers.set("tick", _TICK, self._tick)
+
+    def _keep_alive(self, now: float) -> None:
+        """Ping idle connections that were silent for so long that a firewall may forget them."""
+        if self._options.keepalive is not None:
+            for entry in self._state.take_silent(now, self._options.keepalive):
+                self._tasks.spawn(self._verify(entry, suspected=True, unused=True), entry)
 
     def _drop_ended(self, now: float) -> None:
         """Find the connections of tasks that have ended inside of their blocks."""

@@ -91,6 +91,7 @@ class PoolOptions(Generic[T]):
     ping_timeout: float
     max_lifetime: float | None
     max_idle: float
+    keepalive: float | None
     is_refusal: Callable[[BaseException], bool] | None
     is_lost: Callable[[T], bool] | None
     hooks: PoolHooks[T]

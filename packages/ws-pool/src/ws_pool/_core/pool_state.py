@@ -15,6 +15,7 @@ Invariants, which the tests assert after each step:
 from __future__ import annotations
 
 import asyncio
+from bisect import insort
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -31,6 +32,7 @@ class PoolEntry(Generic[T]):
 
     __slots__ = (
         "check_at",
+        "checked_at",
         "conn",
         "expires_at",
         "generation",
@@ -48,6 +50,7 @@ class PoolEntry(Generic[T]):
         self.expires_at: float = expires_at
         self.trusted_until: float = expires_at  # released before then, it is not verified
         self.check_at: float = expires_at  # acquired from then on, it is verified first
+        self.checked_at: float = 0.0  # by a ping while it was idle
         self.idle_since: float = 0.0
         self.taken_at: float = 0.0
         self.holder: asyncio.Task[object] | str | None = None  # a name once the task has ended
@@ -231,6 +234,22 @@ class PoolState(Generic[T]):
         entries, self.idle[:] = list(self.idle), ()
         self.suspected += len(entries)
         return entries
+
+    def take_silent(self, now: float, keepalive: float) -> list[PoolEntry[T]]:
+        """Return the idle connections that were last known to be alive too long ago, counted as suspected."""
+        silent = [entry for entry in self.idle if now - max(entry.idle_since, entry.checked_at) >= keepalive]
+
+        for entry in silent:
+            self.idle.remove(entry)
+
+        self.suspected += len(silent)
+        return silent
+
+    def keep_idle(self, entry: PoolEntry[T], now: float, ping_after: float) -> None:
+        """Put a connection back among the idle ones that was only pinged: it is as old as it was."""
+        entry.checked_at = now
+        entry.check_at = now + ping_after
+        insort(self.idle, entry, key=lambda entry: entry.idle_since)
 
     def mark_untrusted(self) -> None:
         """Have all leased connections verified at their release, because one of them was lost."""

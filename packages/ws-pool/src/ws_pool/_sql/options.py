@@ -63,6 +63,11 @@ class SqlOptions:
     max_idle: float = option(
         600.0, number(0), "seconds after which an idle connection above `minsize` is closed"
     )
+    keepalive: float | None = option(
+        None,
+        optional(number(1)),
+        "seconds of silence after which an idle connection is pinged, so that no firewall closes it",
+    )
     ping_after: float = option(
         1.0, number(0), "seconds of idleness after which a connection is pinged before use"
     )

@@ -173,6 +173,7 @@ def make_pool(
         ping_timeout=options.ping_timeout,
         max_lifetime=options.max_lifetime,
         max_idle=options.max_idle,
+        keepalive=options.keepalive,
         leak_threshold=options.leak_threshold,
         on_open=options.on_open,
         on_acquire=options.on_acquire,
