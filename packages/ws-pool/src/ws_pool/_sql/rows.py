@@ -21,7 +21,7 @@ class Row(tuple[Any, ...]):  # Any: columns hold whatever the database holds
     One row of a result.
 
     Columns are read as ``row.name``, ``row["name"]`` or ``row[0]``; a row unpacks and compares as
-    a tuple. A column whose name is no attribute name, begins with an underscore, or occurs twice is
+    a tuple. A column whose name is not a valid attribute name, begins with an underscore, or occurs twice is
     read by key or index.
 
     Example:
@@ -57,16 +57,7 @@ class Row(tuple[Any, ...]):  # Any: columns hold whatever the database holds
         return self._fields
 
     def get(self, key: str, default: object = None) -> Any:
-        """
-        Read a column by name.
-
-        Args:
-            key: The name.
-            default: What to give when there is no such column.
-
-        Returns:
-            The value.
-        """
+        """Read a column by name; ``default`` when there is no such column."""
         return self[key] if key in self._index else default
 
     def _asdict(self) -> dict[str, Any]:
@@ -100,15 +91,7 @@ class Row(tuple[Any, ...]):  # Any: columns hold whatever the database holds
 
 @lru_cache(maxsize=1024)
 def row_class(names: tuple[str, ...]) -> type[Row]:
-    """
-    Make the class of rows with these columns, or find it again.
-
-    Args:
-        names: The columns' names, in order.
-
-    Returns:
-        A class whose instances are made of any iterable of values.
-    """
+    """Make the class of rows with these columns, or find it again."""
     counts = Counter(names)
     index = {name: position if counts[name] == 1 else -1 for position, name in enumerate(names)}
     members: dict[str, object] = {"__slots__": (), "_fields": names, "_index": index, "__module__": __name__}
@@ -124,12 +107,7 @@ def row_class(names: tuple[str, ...]) -> type[Row]:
 
 
 def dict_maker(names: tuple[str, ...]) -> Callable[[Iterable[Any]], dict[str, Any]]:
-    """
-    Make a function that turns values into a dict.
-
-    Args:
-        names: The columns' names, in order.
-    """
+    """Make a function that turns values into a dict."""
     return lambda values: dict(zip(names, values, strict=True))
 
 

@@ -16,7 +16,7 @@ __all__ = ("SqlVerbs",)
 
 
 class SqlVerbs(ABC):
-    """Each verb takes a client, runs its statement, and gives the client back."""
+    """Each verb takes a client, runs its statement, and releases it."""
 
     @abstractmethod
     def _client_for(self, params: dict[str, Any]) -> AbstractAsyncContextManager[SqlClient]:

@@ -259,7 +259,7 @@ class CompilerSource:
         self._lock: asyncio.Lock | None = None
 
     async def learn(self) -> Compiler:
-        """Return the compiler; of several tasks that need it at once, one asks the server."""
+        """Return the compiler; of several tasks that need it at once, one makes it."""
         if self._lock is None:
             self._lock = asyncio.Lock()
 

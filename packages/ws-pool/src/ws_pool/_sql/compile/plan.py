@@ -44,13 +44,7 @@ class RowMaker:
         ]
 
     def many(self, rows: Sequence[tuple[Any, ...]], row_type: type | None) -> list[Any]:
-        """
-        Make rows.
-
-        Args:
-            rows: What the driver gave.
-            row_type: `dict` for dicts, `tuple` for plain tuples, None for `Row`.
-        """
+        """Make rows of the driver's tuples: `Row` objects, dicts, or tuples as they are."""
         make: Maker
 
         if row_type is None:
@@ -85,13 +79,7 @@ class RowMaker:
 
 
 class Plan:
-    """
-    What is common to all plans.
-
-    Args:
-        sql: The text for the driver.
-        kind: ``select``, ``insert``, ``update``, ``delete`` or another verb.
-    """
+    """What is common to all plans: the text for the driver, its verb, and what the text alone shows."""
 
     __slots__ = ("clean", "kind", "large", "maker", "quick", "reading", "runs", "silent", "sql", "used_at")
 
@@ -108,12 +96,7 @@ class Plan:
         self.used_at: int = 0
 
     def row_maker(self, description: Sequence[Sequence[Any]]) -> RowMaker:
-        """
-        Give the row maker for a result; it is made anew only when the columns have changed.
-
-        Args:
-            description: The driver's description of the columns.
-        """
+        """Return the row maker for a result; a new one is made only when the columns have changed."""
         maker = self.maker
 
         if maker is None or (maker.description is not description and maker.description != description):
@@ -122,12 +105,7 @@ class Plan:
         return maker
 
     def new_row_maker(self, description: Sequence[Sequence[Any]]) -> RowMaker:
-        """
-        Make a row maker.
-
-        Args:
-            description: The driver's description of the columns.
-        """
+        """Make a row maker."""
         return RowMaker(description, tuple(column[0] for column in description), ())
 
 
@@ -156,11 +134,8 @@ class CompiledPlan(Plan):
     """
     A Core statement, compiled by SQLAlchemy.
 
-    Args:
-        compiled: The compiled statement.
-        dialect: The dialect it was compiled for.
-        binds: The bound parameters of the statement's cache key, which line up by position with
-            those of every other statement with an equal key; None when there is no cache key.
+    ``binds`` are the bound parameters of the statement's cache key, which line up by position with
+    those of every other statement with an equal key; None when there is no cache key.
     """
 
     __slots__ = (
@@ -224,15 +199,7 @@ class CompiledPlan(Plan):
         return self._compiled
 
     def check_names(self, names: Iterable[str]) -> None:
-        """
-        Refuse parameters that the statement does not have; they would be dropped without a word.
-
-        Args:
-            names: Of the parameters.
-
-        Raises:
-            UsageError: There are such parameters.
-        """
+        """Refuse parameters that the statement does not have; they would be dropped without a word."""
         unknown = sorted(set(names) - self._known)
 
         if unknown:
@@ -243,19 +210,7 @@ class CompiledPlan(Plan):
             raise UsageError(message, sql=self.sql)
 
     def values(self, binds: Sequence[Any] | None, params: Mapping[str, Any] | None) -> Values | None:
-        """
-        Collect the values of one execution in the order of the placeholders.
-
-        Args:
-            binds: The bound parameters of the statement at hand.
-            params: The parameters of the call.
-
-        Returns:
-            The values; None when the statement has no placeholders.
-
-        Raises:
-            UsageError: A parameter has no value.
-        """
+        """Collect the values of one execution in the order of the placeholders; None when there are none."""
         direct = self.direct
 
         if params is not None and not self._known.issuperset(params):
@@ -277,13 +232,7 @@ class CompiledPlan(Plan):
         return result
 
     def named(self, binds: Sequence[Any] | None, params: Mapping[str, Any] | None) -> dict[str, Any]:
-        """
-        Collect the values of one execution by name, before any processing.
-
-        Args:
-            binds: The bound parameters of the statement at hand.
-            params: The parameters of the call.
-        """
+        """Collect the values of one execution by name, before any processing."""
         given = params or {}
         self.check_names(given)
         return {
@@ -292,15 +241,7 @@ class CompiledPlan(Plan):
         }
 
     def arrange(self, named: Mapping[str, Any]) -> tuple[str, Values | None]:
-        """
-        Process values that are given by name, and expand IN lists and the like.
-
-        Args:
-            named: See `named`; defaults are filled in by now.
-
-        Returns:
-            The text for the driver, and the values in the order of its placeholders.
-        """
+        """Process values that are given by name, and expand IN lists and the like."""
         processors = self._processors
         order: Sequence[str] = self._order
         sql = self.sql
@@ -319,12 +260,7 @@ class CompiledPlan(Plan):
         return sql, result or None
 
     def new_row_maker(self, description: Sequence[Sequence[Any]]) -> RowMaker:
-        """
-        Make a row maker, with the result processors of the statement's types.
-
-        Args:
-            description: The driver's description of the columns.
-        """
+        """Make a row maker, with the result processors of the statement's types."""
         compiled = self._compiled
         columns = compiled._result_columns
         ordered = compiled._ordered_columns or compiled._textual_ordered_columns

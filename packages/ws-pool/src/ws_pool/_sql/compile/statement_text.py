@@ -1,4 +1,4 @@
-"""What can be told from a statement's text alone: its verb, and whether it leaves the session as it was.
+"""What a statement's text alone shows: its verb, and whether it leaves the session as it was.
 
 A session is *clean* after a statement when the statement cannot have changed anything that the
 next user of the connection would notice: no user variable, no setting, no temporary table, no lock,
@@ -87,13 +87,7 @@ _WRITING = re.compile(r"/\*M?!|\binto\s+(?:outfile|dumpfile)\b", re.IGNORECASE)
 @lru_cache(maxsize=2048)
 def verb(sql: str) -> str:
     """
-    Give a statement's first word in lower case.
-
-    Args:
-        sql: The statement.
-
-    Returns:
-        The word, ``(`` for a statement in parentheses, or an empty string.
+    Return a statement's first word in lower case, or ``(`` for a statement in parentheses.
 
     Example:
         >>> verb("/* hint */ Select 1")
@@ -106,13 +100,7 @@ def verb(sql: str) -> str:
 @lru_cache(maxsize=2048)
 def leaves_clean(sql: str) -> bool:
     """
-    Tell whether a statement surely leaves the session as it was.
-
-    Args:
-        sql: The statement, with placeholders instead of values.
-
-    Returns:
-        False when in doubt.
+    Whether a statement surely leaves the session as it was; False when in doubt.
 
     Example:
         >>> leaves_clean("SELECT count(*) FROM t WHERE a = %s"), leaves_clean("SELECT get_lock('a', 1)")
@@ -131,15 +119,7 @@ def leaves_clean(sql: str) -> bool:
 
 @lru_cache(maxsize=2048)
 def reads_only(sql: str) -> bool:
-    """
-    Tell whether a statement surely changes nothing.
-
-    Args:
-        sql: The statement.
-
-    Returns:
-        False when in doubt.
-    """
+    """Whether a statement surely changes nothing; False when in doubt."""
     first = verb(sql)
     text = _bare(sql)
 

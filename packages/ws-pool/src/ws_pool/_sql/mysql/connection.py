@@ -1,7 +1,7 @@
 """Statements over one connection to MySQL or MariaDB, by aiomysql or asyncmy.
 
 Both drivers speak the same protocol with nearly the same names; what differs is how one sees that a
-connection is gone. How it is made is told in `ws_pool._sql.mysql.connector`.
+connection is gone. `ws_pool._sql.mysql.connector` makes them.
 """
 
 from __future__ import annotations
@@ -35,14 +35,7 @@ _IN_TRANSACTION, _AUTOCOMMIT = 1, 2  # server status flags
 
 
 class MysqlConnection(ABC):
-    """
-    One connection; the driver's own is ``raw``.
-
-    Args:
-        raw: A connection of aiomysql or asyncmy, open.
-        driver_error: The base of the driver's errors.
-        encoding: How statements are encoded.
-    """
+    """One connection; the driver's own is ``raw``."""
 
     __slots__ = (
         "cut",
@@ -64,7 +57,7 @@ class MysqlConnection(ABC):
     """Sends a statement, and reads all of its results; chosen by the driver's class."""
 
     read_packet: Callable[[], Awaitable[Any]]
-    """Reads one packet, and raises an error that it tells of."""
+    """Reads one packet; an error packet is raised."""
 
     def __init__(
         self, raw: Any, driver_error: type[Exception], encoding: str
@@ -106,12 +99,7 @@ class MysqlConnection(ABC):
         return not (self.dirty or self.raw.server_status & _IN_TRANSACTION) and self.alive
 
     def literal(self, value: Any) -> str:
-        """
-        Write a value as SQL.
-
-        Args:
-            value: A value of a bound parameter.
-        """
+        """Write a value of a bound parameter as SQL."""
         kind = type(value)
 
         if kind is int:
@@ -126,13 +114,7 @@ class MysqlConnection(ABC):
         return self._other_literal(value)
 
     def interpolate(self, sql: str, values: Sequence[Any] | None) -> str:
-        """
-        Put values into a statement.
-
-        Args:
-            sql: The statement with ``%s`` placeholders.
-            values: The values, or None when it has no placeholders.
-        """
+        """Put values into a statement."""
         if values is None:
             return sql
 
@@ -150,13 +132,7 @@ class MysqlConnection(ABC):
             raise UnsupportedStatement(message, sql=sql) from error
 
     def encode(self, sql: str, values: Sequence[Any] | None) -> bytes:
-        """
-        Write a statement as it is sent; what cannot be sent is refused before anything is.
-
-        Args:
-            sql: The statement with ``%s`` placeholders.
-            values: The values, or None when it has no placeholders.
-        """
+        """Write a statement as it is sent; what cannot be sent is refused before anything is."""
         query = sql if values is None else self.interpolate(sql, values)
 
         try:
@@ -166,20 +142,7 @@ class MysqlConnection(ABC):
             raise UnsupportedStatement(message, sql=sql) from None
 
     async def run(self, sql: str, values: Sequence[Any] | None) -> Reply:
-        """
-        Run one statement.
-
-        Args:
-            sql: The statement with ``%s`` placeholders.
-            values: The values, or None when it has no placeholders.
-
-        Returns:
-            The reply; of several results, the first that has rows.
-
-        Raises:
-            UnavailableError: The connection was lost.
-            QueryError: The server refused the statement.
-        """
+        """Run one statement; of several results, the reply is the first that has rows."""
         if self.in_exchange or self.cut or self.streaming:
             raise self._unfit()
 
@@ -198,16 +161,7 @@ class MysqlConnection(ABC):
         return reply
 
     async def run_prepared(self, sql: str, values: Sequence[Any] | None) -> Reply:
-        """
-        Run a query that will be run again and again; a driver may know a shorter way for it.
-
-        Args:
-            sql: The query with ``%s`` placeholders; it changes nothing.
-            values: The values, or None when it has no placeholders.
-
-        Returns:
-            The reply, as of `run`.
-        """
+        """Run a query that will be run again and again; a driver may know a shorter way for it."""
         return await self.run(sql, values)
 
     def batches(
@@ -218,16 +172,7 @@ class MysqlConnection(ABC):
         return None if split is None else batches(split, values, self.literal, most_rows, most_bytes)
 
     async def run_many(self, sql: str, values: Sequence[Sequence[Any]]) -> int:
-        """
-        Run one statement once per row of values.
-
-        Args:
-            sql: The statement with ``%s`` placeholders.
-            values: The rows.
-
-        Returns:
-            The sum of rows matched.
-        """
+        """Run one statement once per row of values, and return the sum of rows matched."""
         total = 0
 
         for row in values:
@@ -236,17 +181,7 @@ class MysqlConnection(ABC):
         return total
 
     async def stream(self, sql: str, values: Sequence[Any] | None, size: int) -> AsyncIterator[Reply]:
-        """
-        Run one statement and give its rows in blocks, as the server sends them.
-
-        Args:
-            sql: The statement with ``%s`` placeholders.
-            values: The values, or None when it has no placeholders.
-            size: Rows per block.
-
-        Yields:
-            Replies with up to ``size`` rows each.
-        """
+        """Run one statement, and yield its rows in blocks of up to ``size``, as the server sends them."""
         if self.in_exchange or self.cut or self.streaming:
             raise self._unfit()
 
@@ -291,21 +226,11 @@ class MysqlConnection(ABC):
                 self.cut = True
 
     async def command(self, code: int) -> None:
-        """
-        Send a command without arguments, and read its OK.
-
-        Args:
-            code: The command's number in the protocol.
-        """
+        """Send a command without arguments, and read its OK."""
         await self._commanded(code, b"", self.raw._read_ok_packet)
 
     async def allow_several(self, allowed: bool) -> None:  # noqa: FBT001 - it is all there is to say
-        """
-        Say whether one text may hold several statements; it outlasts a reset of the session.
-
-        Args:
-            allowed: Whether it may.
-        """
+        """Set whether one text may hold several statements; it outlasts a reset of the session."""
         await self._commanded(_COM_SET_OPTION, b"\0\0" if allowed else b"\1\0", self.read_packet)
 
     def terminate(self) -> None:
@@ -415,13 +340,6 @@ class AsyncmyConnection(MysqlConnection):
         It costs the client about half of what text costs. What would not give exactly the same as
         text goes as text: FLOAT columns, which have more digits in binary, and values whose literal
         has another type than they have, such as dates.
-
-        Args:
-            sql: The query with ``%s`` placeholders; it changes nothing.
-            values: The values, or None when it has no placeholders.
-
-        Returns:
-            The reply, as of `run`.
         """
         if values is None or sql in self._text_only:
             return await self.run(sql, values)

@@ -25,13 +25,7 @@ _TLS = 0x800  # server capability
 
 
 class MysqlConnector:
-    """
-    Opens, checks and closes connections to one server.
-
-    Args:
-        server: How to reach it.
-        reset_always: Reset a session even when it is provably as new.
-    """
+    """Opens, checks and closes connections to one server."""
 
     def __init__(self, server: Server, *, reset_always: bool = False) -> None:
         self.server = server

@@ -39,16 +39,7 @@ class Incomplete(Exception):  # noqa: N818 - a message, not an error
 
 
 class ResultReader:
-    """
-    Runs statements over a connection of aiomysql, and reads their results.
-
-    Args:
-        raw: The connection.
-        lost: Makes the driver's error for a lost connection.
-        fail: Raises the driver's error of an error packet.
-        converters: The driver's converters by column type; they take text.
-        text_types: The column types whose character set tells text from bytes.
-    """
+    """Runs statements over a connection of aiomysql, and reads their results."""
 
     __slots__ = ("_converters", "_fail", "_known", "_lost", "_raw", "_text_types")
 
@@ -69,15 +60,7 @@ class ResultReader:
         self._known: dict[bytes, Columns] = {}
 
     async def query(self, payload: bytes) -> Reply:
-        """
-        Run a statement.
-
-        Args:
-            payload: Its text, encoded.
-
-        Returns:
-            The reply; of several results, the first that has rows.
-        """
+        """Run a statement, and read all of its results; the reply is the first that has rows."""
         raw = self._raw
         length = len(payload) + 1
 

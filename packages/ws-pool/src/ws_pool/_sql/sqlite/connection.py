@@ -1,6 +1,6 @@
 """Statements over one connection to SQLite: it has its own thread, and each statement costs one hop to it.
 
-How it is made is told in `ws_pool._sql.sqlite.connector`.
+`ws_pool._sql.sqlite.connector` makes them.
 """
 
 from __future__ import annotations
@@ -19,18 +19,12 @@ __all__ = ("LOOK", "SqliteConnection")
 
 T = TypeVar("T")
 
-LOOK = 0.005  # seconds between looks at a thread that has been told to stop
+LOOK = 0.005  # seconds between looks at a thread that was stopped
 _PRAGMA = re.compile(r"(?:\s|;|--[^\n]*\n|/\*.*?\*/)*PRAGMA\b", re.IGNORECASE | re.DOTALL)
 
 
 class SqliteConnection:
-    """
-    One connection; aiosqlite's own is ``raw``.
-
-    Args:
-        raw: A connection of aiosqlite, open.
-        writable: Whether it may change the database.
-    """
+    """One connection; aiosqlite's own is ``raw``."""
 
     __slots__ = ("cursor", "cut", "dirty", "in_exchange", "lost", "raw", "running", "spoiled", "writable")
 
@@ -66,19 +60,7 @@ class SqliteConnection:
         return not self.lost and self.raw._connection is not None
 
     async def run(self, sql: str, values: Sequence[Any] | None) -> Reply:
-        """
-        Run one statement.
-
-        Args:
-            sql: The statement with ``?`` placeholders.
-            values: The values, or None when it has no placeholders.
-
-        Returns:
-            The reply.
-
-        Raises:
-            QueryError: SQLite refused the statement.
-        """
+        """Run one statement."""
         if _PRAGMA.match(sql):
             self.dirty = self.spoiled = True
 
@@ -109,29 +91,11 @@ class SqliteConnection:
         return await self._call(work, sql)
 
     async def run_prepared(self, sql: str, values: Sequence[Any] | None) -> Reply:
-        """
-        Run a query that will be run again and again; SQLite keeps it prepared anyway.
-
-        Args:
-            sql: The query with ``?`` placeholders.
-            values: The values, or None when it has no placeholders.
-
-        Returns:
-            The reply, as of `run`.
-        """
+        """Run a query that will be run again and again; SQLite keeps it prepared anyway."""
         return await self.run(sql, values)
 
     async def run_many(self, sql: str, values: Sequence[Sequence[Any]]) -> int:
-        """
-        Run one statement once per row of values, inside the transaction that is open.
-
-        Args:
-            sql: The statement with ``?`` placeholders.
-            values: The rows.
-
-        Returns:
-            The sum of rows matched.
-        """
+        """Run one statement once per row of values, inside the transaction that is open."""
 
         def work(connection: sqlite3.Connection) -> int:
             return max(connection.executemany(sql, values).rowcount, 0)
@@ -149,17 +113,7 @@ class SqliteConnection:
         return
 
     async def stream(self, sql: str, values: Sequence[Any] | None, size: int) -> AsyncIterator[Reply]:
-        """
-        Run one statement and give its rows in blocks.
-
-        Args:
-            sql: The statement with ``?`` placeholders.
-            values: The values, or None when it has no placeholders.
-            size: Rows per block.
-
-        Yields:
-            Replies with up to ``size`` rows each.
-        """
+        """Run one statement, and yield its rows in blocks of up to ``size``."""
 
         def begin(connection: sqlite3.Connection) -> sqlite3.Cursor:
             # Noted here, in the thread: whoever waited may be gone, and a query that nobody closes
@@ -191,12 +145,7 @@ class SqliteConnection:
             await asyncio.sleep(LOOK)
 
     async def reset(self, work: Callable[[sqlite3.Connection], None]) -> None:
-        """
-        End what was cut short or left behind, and make the session as new.
-
-        Args:
-            work: What to do to the session, in the connection's thread.
-        """
+        """End what was cut short or left behind, and make the session as new."""
         await self.halt()
         cursor, self.cursor = self.cursor, None
         self.cut = self.in_exchange = False
@@ -211,12 +160,7 @@ class SqliteConnection:
         self.dirty = False
 
     def terminate(self) -> sqlite3.Connection | None:
-        """
-        Interrupt what runs, and have the thread close the connection and end.
-
-        Returns:
-            SQLite's connection; None when the thread has ended before.
-        """
+        """Interrupt what runs, and have the thread close the connection and end; return SQLite's."""
         connection: sqlite3.Connection | None = self.raw._connection
         self.cut = True
 

@@ -19,13 +19,7 @@ __all__ = ("SqliteConnection", "SqliteConnector")
 
 
 class SqliteConnector:
-    """
-    Opens and closes connections to one database.
-
-    Args:
-        file: Which, and how.
-        writable: Whether the connections may change it.
-    """
+    """Opens and closes connections to one database."""
 
     def __init__(self, file: SqliteFile, *, writable: bool) -> None:
         self.file = file
@@ -141,7 +135,7 @@ class SqliteConnector:
         self._threads.clear()
 
     def _reset(self, connection: sqlite3.Connection) -> bool:
-        """Reset in the connection's thread; tells whether something is left that only closing ends."""
+        """Reset in the connection's thread; returns whether something is left that only closing ends."""
         if connection.in_transaction:
             connection.execute("ROLLBACK")
 
