@@ -294,7 +294,7 @@ class TestParameters:
                 await pool.execute(wrong)
 
         with pytest.raises(UnsupportedStatement):
-            await pool.execute(select(ITEM).where(ITEM.c.id.in_([1])), [{"a": 1}])
+            await pool.execute(select(ITEM).where(ITEM.c.id.in_([1])), [{"a": 1}, {"a": 2}])
 
         with pytest.raises((UnsupportedStatement, QueryError)):
             await pool.insert(ITEM, name=object())

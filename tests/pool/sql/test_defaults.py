@@ -23,6 +23,7 @@ from sqlalchemy.dialects import sqlite
 from ws_pool import MysqlPool
 from ws_pool._sql.compile.compiler import Compiler
 from ws_pool._sql.mysql.connector import MysqlConnection
+from ws_pool._sql.sqlite import statement_text
 from ws_pool.errors import QueryError, UnsupportedStatement, UsageError
 
 METADATA = MetaData()
@@ -61,7 +62,7 @@ async def test_keys_that_the_server_computes_are_asked_for_first(driver: str, my
 
 def test_a_compiler_falls_back_to_the_public_compile():
     """A construct without a cache key is compiled for each execution."""
-    compiler = Compiler(sqlite.dialect(paramstyle="qmark"))
+    compiler = Compiler(sqlite.dialect(paramstyle="qmark"), statement_text)
 
     class Uncached(type(select(1))):  # type: ignore[misc]
         inherit_cache = False
@@ -84,9 +85,9 @@ async def test_a_sqlalchemy_without_cache_keys_is_used_through_its_public_interf
         raise AttributeError
 
     monkeypatch.setattr("sqlalchemy.sql.selectable.Select._generate_cache_key", missing)
-    assert not Compiler(sqlite.dialect()).cached
+    assert not Compiler(sqlite.dialect(), statement_text).cached
     monkeypatch.undo()
-    assert Compiler(sqlite.dialect()).cached
+    assert Compiler(sqlite.dialect(), statement_text).cached
     monkeypatch.setattr("ws_pool._sql.compile.compiler._can_cache", lambda _dialect: False)
 
     async with MysqlPool(mysql_url) as pool:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import importlib.util
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, Table, bindparam, func, insert, literal, select
+from sqlalchemy import (
+    Column,
+    Integer,
+    MetaData,
+    Table,
+    bindparam,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from ws_pool import MysqlPool, SqlitePool
 from ws_pool._sql.engine import PooledDriverConnection
@@ -156,3 +170,71 @@ class TestOptions:
 
         with pytest.raises(ConfigError, match=r"ssl: the certificates cannot be loaded"):
             MysqlPool("mysql://root@localhost/test", ssl=files)
+
+
+class TestSessions:
+    """SQLAlchemy's sessions over ``engine()``."""
+
+    @pytest.mark.parametrize("url", ["sqlite:///{}/cancelled.db", "sqlite:///:memory:"])
+    async def test_a_cancelled_session_harms_none_after_it(self, url: str, tmp_path: Path):
+        """One in four is cancelled, at another moment each time; the others never fail."""
+        async with SqlitePool(url.format(tmp_path)) as pool:
+            await pool.create_all(METADATA)
+            await pool.insert_many(GIVEN, [{"n": n} for n in range(1000)])
+            engine = pool.engine()
+
+            async def use() -> None:
+                async with AsyncSession(engine) as session:
+                    assert len((await session.execute(select(GIVEN))).all()) == 1000
+                    rows = await session.stream(select(GIVEN))
+
+                    async for _ in rows:
+                        break
+
+                    await session.execute(update(GIVEN).where(GIVEN.c.n == 1).values(n=1))
+                    await session.commit()
+
+            for number in range(120):
+                task = asyncio.create_task(use())
+
+                if number % 4 == 0:
+                    await asyncio.sleep(0.0005 * (number % 11))
+                    task.cancel()
+                    await asyncio.wait({task})
+                else:
+                    await task
+
+            assert await pool.count(GIVEN) == 1000
+            assert pool.writer_statistics().leased == 0
+
+    async def test_a_cancelled_session_with_a_long_query(self, tmp_path: Path):
+        """What it has left running is interrupted: the next session does not wait for it."""
+        long = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+        async with SqlitePool(f"sqlite:///{tmp_path / 'long.db'}") as pool:
+            engine = pool.engine()
+
+            async def use() -> None:
+                async with AsyncSession(engine) as session:
+                    await session.execute(text(long))
+
+            task = asyncio.create_task(use())
+            await asyncio.sleep(0.1)
+            task.cancel()
+            await asyncio.wait({task})
+
+            async with asyncio.timeout(5), AsyncSession(engine) as session:
+                assert (await session.execute(text("SELECT 1"))).scalar() == 1
+
+    @pytest.mark.parametrize("driver", ["aiomysql", "asyncmy"])
+    async def test_bytes(self, driver: str, mysql_url: str):
+        """An engine writes bytes, whatever version of PyMySQL is below it."""
+        async with MysqlPool(mysql_url.replace("mysql://", f"mysql+{driver}://", 1)) as pool:
+            await pool.execute("CREATE TABLE held (b BLOB)")
+            value = bytes(range(256))
+
+            async with pool.engine().begin() as connection:
+                await connection.execute(text("INSERT INTO held VALUES (:b)"), {"b": value})
+                await connection.execute(text("INSERT INTO held VALUES (:b)"), [{"b": b"'"}, {"b": b""}])
+
+            assert [row.b for row in await pool.select("SELECT b FROM held")] == [value, b"'", b""]

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.mysql.aiomysql import dialect
 
 from ws_pool._sql.compile import compiler as module
 from ws_pool._sql.compile.compiler import Compiler
+from ws_pool._sql.sqlite import statement_text
 
 
 def test_a_full_cache_is_searched_rarely_and_keeps_what_is_used(monkeypatch: pytest.MonkeyPatch):
@@ -22,7 +23,7 @@ def test_a_full_cache_is_searched_rarely_and_keeps_what_is_used(monkeypatch: pyt
         return nsmallest(*args, **options)
 
     monkeypatch.setattr(module, "nsmallest", counting)
-    compiler = Compiler(dialect(), size=100)
+    compiler = Compiler(dialect(), statement_text, size=100)
     favourite, _, _ = compiler.plan("SELECT 'often'", None)
 
     for number in range(1_000):
@@ -35,7 +36,7 @@ def test_a_full_cache_is_searched_rarely_and_keeps_what_is_used(monkeypatch: pyt
 
 def test_a_cache_of_size_zero_keeps_nothing():
     """Each statement is compiled anew, and nothing fails."""
-    compiler = Compiler(dialect(), size=0)
+    compiler = Compiler(dialect(), statement_text, size=0)
 
     for _ in range(3):
         assert compiler.plan("SELECT 1", None)[0].sql == "SELECT 1"

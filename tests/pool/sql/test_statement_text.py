@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ws_pool._sql.compile.statement_text import leaves_clean, reads_only, verb
 from ws_pool._sql.mysql.batches import split_values
+from ws_pool._sql.mysql.statement_text import leaves_clean, reads_only, verb
 
 CLEAN = (
     "SELECT a, COUNT(*), MAX(b) FROM t WHERE c IN (%s, %s) AND d = '@x; SET' GROUP BY a",

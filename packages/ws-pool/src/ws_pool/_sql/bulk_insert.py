@@ -58,7 +58,7 @@ async def insert_in_batches(
 
     if plan.defaults:
         named = [plan.named(binds, row) for row in rows]
-        await fill_in(plan, compiler.dialect, named, host.scalar)
+        await fill_in(plan, compiler, named, host.scalar)
         values: list[Sequence[Any]] = [plan.arrange(row)[1] or [] for row in named]
     else:
         values = _values(plan, binds, rows)

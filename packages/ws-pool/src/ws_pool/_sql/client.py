@@ -22,6 +22,7 @@ from ws_pool._sql.compile.plan import CompiledPlan, Plan
 from ws_pool._sql.connection import Reply, SqlConnection
 from ws_pool._sql.context import SessionContext
 from ws_pool._sql.gc_pause import gc_paused
+from ws_pool._sql.iteration import RowIterator
 from ws_pool._sql.session import GONE, Session, refused
 from ws_pool._sql.transaction import Transaction
 from ws_pool.errors import QueryError, TransactionConflict, UnsupportedStatement, UsageError
@@ -30,7 +31,6 @@ __all__ = ("Result", "SqlClient", "Statement")
 
 _LARGE = 1_000  # rows from which a query's result is read in blocks when it runs next
 _BLOCK = 1_000  # rows in a block
-_OFTEN = 10  # runs after which a query is worth preparing, where the driver can do that
 
 T = TypeVar("T")
 
@@ -197,8 +197,11 @@ class SqlClient:
         """
         many = _many(args)
 
+        if many is not None and len(many) > 1:
+            return await self._run_many(statement, many, row_type)
+
         if many is not None:
-            return Result([], await self._run_many(statement, many), 0)
+            args = (many[0],)  # once: so it has its id
 
         plan, reply = await self._run(statement, args, params)
         return Result(self._rows(plan, reply, row_type), reply.rowcount, _last_id(plan, reply))
@@ -236,11 +239,13 @@ class SqlClient:
 
         plan, sql, values = await self._bind(statement, args, params)
 
+        prepared = isinstance(statement, Prepared)
+
         if plan.large and plan.quick:
             with gc_paused():
-                return await self._select_many(plan, sql, values, row_type)
+                return await self._select_many(plan, sql, values, row_type, prepared=prepared)
 
-        reply = await self._send(plan, sql, values, prepared=isinstance(statement, Prepared))
+        reply = await self._send(plan, sql, values, prepared=prepared)
         return self._rows(plan, reply, row_type)
 
     async def find(
@@ -291,8 +296,13 @@ class SqlClient:
         if isinstance(statement, Table):
             statement = statement.insert()
 
-        plan, reply = await self._run(statement, args, params)
-        return _last_id(plan, reply)
+        plan, sql, values = await self._bind(statement, args, params)
+
+        if plan.hides_id and not self._context.dialect.ids_beside_rows:
+            message = "insert() finds no id in what RETURNING returns: add its column, or use execute()"
+            raise UnsupportedStatement(message, sql=plan.sql)
+
+        return _last_id(plan, await self._send(plan, sql, values, prepared=False))
 
     async def update(self, statement: Statement, *args: Any, **params: Any) -> int:
         """
@@ -332,42 +342,21 @@ class SqlClient:
         bound = self._bind_many(insert, rows[0])
         return await self._whole(lambda: insert_in_batches(session, compiler, bound, rows, batch))
 
-    async def iterate(
+    def iterate(
         self, statement: Statement, *args: Any, size: int = 500, row_type: type | None = None, **params: Any
-    ) -> AsyncGenerator[Any, None]:
+    ) -> RowIterator:
         """
         Run a query, and yield its rows as they come, without holding them all in memory.
 
-        The connection can do nothing else until the iteration ends. An iteration that is left
-        early costs the connection; use `contextlib.aclosing` to leave it at a known moment. A
-        ``query_timeout`` is for each wait for the server, not for all of the rows.
+        The connection can do nothing else until the iteration ends. After a ``break`` the next
+        statement first reads what the server still sends of it; without one, the end of the block
+        costs the connection. A ``query_timeout`` is for each wait for the server, not for all of the
+        rows.
 
         ``size`` rows are fetched together. ``args`` is one mapping, or values by position;
         ``params`` are parameters by name.
         """
-        plan, sql, values = await self._bind(statement, args, params)
-        context = self._context
-        make = row_type or context.row_type
-        spent = 0.0
-
-        async with self._session.stream(plan) as connection:
-            stream = cast("Any", connection.stream(sql, values, size))  # Any: a generator, which has aclose()
-
-            try:
-                async with aclosing(stream):
-                    while True:
-                        start = time.monotonic()
-                        reply = await context.limited(anext(stream, None), sql)
-                        spent += time.monotonic() - start
-
-                        if reply is None:
-                            break
-
-                        for row in plan.row_maker(reply.description).many(reply.rows, make):
-                            yield row
-            finally:
-                if context.watched:
-                    context.log(sql, spent)
+        return RowIterator(self._iterate(statement, args, params, size, row_type))
 
     async def create_all(self, metadata: MetaData) -> None:
         """Create the tables of a metadata that do not exist yet, with their indexes."""
@@ -397,7 +386,7 @@ class SqlClient:
 
         if sql is None:
             compiled = cast("CompiledPlan", plan)
-            await fill_in(compiled, self._compiler.dialect, [values], self._session.scalar)
+            await fill_in(compiled, self._compiler, [values], self._session.scalar)
             sql, values = compiled.arrange(values)
 
         return plan, sql, values
@@ -420,17 +409,12 @@ class SqlClient:
         return plan, await self._send(plan, sql, values, prepared=isinstance(statement, Prepared))
 
     async def _send(self, plan: Plan, sql: str, values: Sequence[Any] | None, *, prepared: bool) -> Reply:
-        if plan.quick:
-            plan.runs += _OFTEN + 1 if prepared else 1
-
         session = self._session
-        often = plan.runs > _OFTEN
+        prepared = prepared and plan.quick
 
         if not session.plain:
             return await session.run(
-                plan,
-                sql,
-                lambda to: to.run_prepared(sql, values) if often else to.run(sql, values),
+                plan, sql, lambda to: to.run_prepared(sql, values) if prepared else to.run(sql, values)
             )
 
         connection = session.connection
@@ -439,12 +423,46 @@ class SqlClient:
             connection.dirty = True
 
         try:
-            return await (connection.run_prepared(sql, values) if often else connection.run(sql, values))
+            return await (connection.run_prepared(sql, values) if prepared else connection.run(sql, values))
         except TransactionConflict as error:
             session.note_conflict(connection, error)
             raise
 
-    async def _run_many(self, statement: Statement, rows: Sequence[Mapping[str, Any]]) -> int:
+    async def _iterate(
+        self,
+        statement: Statement,
+        args: Sequence[Any],
+        params: Mapping[str, Any],
+        size: int,
+        row_type: type | None,
+    ) -> AsyncGenerator[list[Any], None]:
+        """Run a query, and yield its rows in blocks."""
+        plan, sql, values = await self._bind(statement, args, params)
+        context = self._context
+        make = row_type or context.row_type
+        spent = 0.0
+
+        async with self._session.stream(plan) as connection:
+            stream = cast("Any", connection.stream(sql, values, size))  # Any: a generator, which has aclose()
+
+            try:
+                async with aclosing(stream):
+                    while True:
+                        start = time.monotonic()
+                        reply = await context.limited(anext(stream, None), sql)
+                        spent += time.monotonic() - start
+
+                        if reply is None:
+                            break
+
+                        yield plan.row_maker(reply.description).many(reply.rows, make)
+            finally:
+                if context.watched:
+                    context.log(sql, spent)
+
+    async def _run_many(
+        self, statement: Statement, rows: Sequence[Mapping[str, Any]], row_type: type | None
+    ) -> Result:
         """Run a statement once for each set of parameters, all or nothing."""
         session = self._session
         plan, binds = self._bind_many(statement, rows[0])
@@ -456,10 +474,28 @@ class SqlClient:
         named = [plan.named(binds, row) for row in rows]
 
         if plan.defaults:
-            await fill_in(plan, self._compiler.dialect, named, session.scalar)
+            await fill_in(plan, self._compiler, named, session.scalar)
 
         values = [plan.arrange(row)[1] or () for row in named]
-        return await self._whole(lambda: session.run_many(plan, values))
+
+        # The drivers' ways of many executions keep no rows, and an INSERT of many groups returns them in
+        # no promised order: so a RETURNING runs once per row, and its rows are in that order.
+        if plan.returning:
+            return await self._whole(lambda: self._run_each(plan, values, row_type))
+
+        return Result([], await self._whole(lambda: session.run_many(plan, values)), 0)
+
+    async def _run_each(self, plan: Plan, values: Sequence[Sequence[Any]], row_type: type | None) -> Result:
+        """Run a statement once per row of values, and return all rows that it returns."""
+        rows: list[Any] = []
+        count = 0
+
+        for one in values:
+            reply = await self._send(plan, plan.sql, one, prepared=False)
+            rows += self._rows(plan, reply, row_type)
+            count += reply.rowcount
+
+        return Result(rows, count, 0)
 
     async def _whole(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run several statements in the open transaction, or in one of their own."""
@@ -484,18 +520,15 @@ class SqlClient:
         return plan.row_maker(reply.description).many(reply.rows, row_type or self._context.row_type)
 
     async def _select_many(
-        self, plan: Plan, sql: str, values: Sequence[Any] | None, row_type: type | None
+        self, plan: Plan, sql: str, values: Sequence[Any] | None, row_type: type | None, *, prepared: bool
     ) -> list[Any]:
         """Run a query that returned many rows the last time."""
         session = self._session
         row_type = row_type or self._context.row_type
 
         if row_type is tuple or not session.connection.gathers:
-            often = plan.runs > _OFTEN
             reply = await session.run(
-                plan,
-                sql,
-                lambda to: to.run_prepared(sql, values) if often else to.run(sql, values),
+                plan, sql, lambda to: to.run_prepared(sql, values) if prepared else to.run(sql, values)
             )
             rows = self._rows(plan, reply, row_type)
         else:
@@ -526,8 +559,17 @@ def _last_id(plan: Plan, reply: Reply) -> int:
     if reply.rowcount <= 0 or plan.kind not in {"insert", "replace"}:
         return 0
 
-    known = isinstance(plan, CompiledPlan) and plan.from_table
-    return 0 if known and not cast("CompiledPlan", plan).numbered else reply.last_id
+    if not isinstance(plan, CompiledPlan) or not plan.from_table:
+        return reply.last_id
+
+    if not plan.numbered:
+        return 0
+
+    # MariaDB sends no id beside the rows of a RETURNING; it is in them, be it for SQLAlchemy's own sake.
+    if reply.rows and plan.id_position is not None:
+        return int(reply.rows[0][plan.id_position])
+
+    return reply.last_id
 
 
 def _many(args: Sequence[Any]) -> Sequence[Mapping[str, Any]] | None:

@@ -4,17 +4,39 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Protocol
 
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.schema import CreateIndex, ExecutableDDLElement, Table
 
 from ws_pool.errors import QueryError
 
-__all__ = ("SqlDialect",)
+__all__ = ("Grammar", "SqlDialect")
+
+
+class Grammar(Protocol):
+    """What the text of a statement shows of it; the module ``statement_text`` of a dialect."""
+
+    def verb(self, sql: str) -> str:
+        """Return the first word in lower case."""
+        ...
+
+    def leaves_clean(self, sql: str) -> bool:
+        """Whether the statement surely leaves the session as it was."""
+        ...
+
+    def reads_only(self, sql: str) -> bool:
+        """Whether the statement surely changes nothing."""
+        ...
 
 
 class SqlDialect(ABC):
-    """How a database begins transactions, and what its error numbers mean."""
+    """How a database begins transactions, and what its statements and error numbers mean."""
+
+    grammar: Grammar
+
+    ids_beside_rows: bool = False
+    """Whether an INSERT that returns rows reports its generated id beside them."""
 
     refuses_changes: bool = True
     """Whether the server refuses changes in a transaction that was begun as reading only."""
@@ -22,6 +44,10 @@ class SqlDialect(ABC):
     @abstractmethod
     def begin(self, isolation: str | None, *, read_only: bool) -> Sequence[str]:
         """Return the statements that open a transaction; an unknown isolation is a `UsageError`."""
+
+    def reads_connection(self, sql: str) -> bool:  # noqa: ARG002 - for those that route statements
+        """Whether a query is about the last statement of its own connection."""
+        return False
 
     @abstractmethod
     def ends_transaction(self, error: QueryError) -> bool:

@@ -8,7 +8,7 @@ version and modes, is the one that the client compiles for.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 from sqlalchemy.engine.interfaces import Dialect
@@ -53,7 +53,20 @@ class PooledDriverConnection:
 
 
 class PooledSqliteConnection(PooledDriverConnection):
-    """The same for aiosqlite, whose ``close`` is a coroutine and whose ``stop`` is not."""
+    """
+    The same for aiosqlite, whose ``close`` is a coroutine and whose ``stop`` is not.
+
+    ``cursors`` collects those that were opened: a session that was cancelled closes none, and an open
+    one keeps the next session from defining its functions.
+    """
+
+    def __init__(self, raw: Any, release: Callable[[bool], None], cursors: list[Any]) -> None:
+        super().__init__(raw, release)
+        object.__setattr__(self, "_cursors", cursors)
+
+    def cursor(self) -> Any:
+        """Open a cursor: to be awaited, or entered."""
+        return _Opening(self._raw.cursor(), self._cursors)
 
     async def close(self) -> None:
         """Release the connection."""
@@ -62,6 +75,26 @@ class PooledSqliteConnection(PooledDriverConnection):
     def stop(self) -> None:
         """Release the connection, unfit for use."""
         self._return(discard=True)
+
+
+class _Opening:
+    """What aiosqlite's ``cursor()`` returns, noting the cursor that it opens."""
+
+    def __init__(self, opening: Any, cursors: list[Any]) -> None:
+        self._opening = opening
+        self._cursors = cursors
+        self._cursor: Any = None
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self.__aenter__().__await__()
+
+    async def __aenter__(self) -> Any:
+        self._cursor = await self._opening
+        self._cursors.append(self._cursor)
+        return self._cursor
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._cursor.close()
 
 
 def make_engine(url: str, acquire: Callable[[], Awaitable[Any]], **options: Any) -> Any:

@@ -146,7 +146,8 @@ class SqlPool(SqlVerbs, ABC):
             message = f"pool {self.name!r} lost its server while it was starting: {error.orig}"
             raise UnavailableError(message, pool=self.name) from error
 
-        return Compiler(dialect, self._cache_size, await self._packet_limit())
+        limit = await self._packet_limit()
+        return Compiler(dialect, self._context.dialect.grammar, self._cache_size, packet_limit=limit)
 
     async def _packet_limit(self) -> int:
         """Return the longest statement in bytes that the server takes."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 from ws_pool._sql.connection import Reply, SqlConnection
 from ws_pool._sql.context import SessionContext, Source
 from ws_pool._sql.task_lock import TaskLock
-from ws_pool.errors import TransactionConflict, UsageError, WsError
+from ws_pool.errors import TransactionConflict, UnsupportedStatement, UsageError, WsError
 from ws_pool.pool import Lease
 
 __all__ = ("GONE", "Judged", "Session")
@@ -82,10 +82,13 @@ class Session:
         return self._source.ping_timeout
 
     def close(self) -> None:
-        """Give the connection back; a transaction that was begun and never ended, its reset rolls back."""
+        """Release the connection; a transaction that was begun and never ended, its reset rolls back."""
         if self.depth:
             self.depth = 0
             self.end_transaction()
+
+        if self._writer is not None:
+            self._unpin()
 
         lease, self._lease = self._lease, None
         self.connection = GONE
@@ -144,6 +147,11 @@ class Session:
     async def stream(self, plan: Judged) -> AsyncIterator[SqlConnection]:
         """Keep the connection of a statement, and other tasks away from it, for several exchanges."""
         async with self.turn():
+            self._check_connection(plan)
+
+            if self._writes(plan):
+                await self._pin()
+
             connection = self.guard(plan, self.connection)
 
             try:
@@ -151,6 +159,8 @@ class Session:
             except TransactionConflict as error:
                 self.note_conflict(connection, error)
                 raise
+            finally:
+                self._unpin_if_done()
 
     def guard(self, plan: Judged | None, connection: SqlConnection) -> SqlConnection:
         """
@@ -200,8 +210,7 @@ class Session:
         self.doomed = False
 
         if context.writers is not None and not (read_only or self.read_only):
-            self._writer = lease = await context.writers.acquire()
-            self._reader, self.connection = self.connection, lease.connection
+            await self._pin()
 
         connection = self.connection
         dirty = connection.dirty
@@ -239,11 +248,7 @@ class Session:
         self.doomed = self.restricted = False
         self._transaction_task = None
         self.plain = self._is_plain()
-        lease, self._writer = self._writer, None
-
-        if lease is not None and self._reader is not None and self.context.writers is not None:
-            self.connection, self._reader = self._reader, None
-            self.context.writers.release(lease)
+        self._unpin_if_done()
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -251,17 +256,66 @@ class Session:
         self, plan: Judged | None, shown: str, work: Callable[[SqlConnection], Awaitable[T]]
     ) -> T:
         """Run a statement on the session's connection, or a change outside a transaction on a writer's."""
-        writers = self.context.writers
-
-        if writers is None or plan is None or plan.reading or self.depth or self._lease is None:
+        if self.context.writers is None:
             return await self._observe(plan, shown, work, self.connection)
 
-        lease = await writers.acquire()
+        self._check_connection(plan)
+
+        if self._writes(plan):
+            await self._pin()
 
         try:
-            return await self._observe(plan, shown, work, lease.connection)
+            return await self._observe(plan, shown, work, self.connection)
         finally:
-            writers.release(lease)
+            self._unpin_if_done()
+
+    def _writes(self, plan: Judged | None) -> bool:
+        """Whether a statement needs the writing connection, which the session does not have."""
+        writers = self.context.writers
+        reading = plan is None or plan.reading or self.read_only
+        return not (writers is None or reading or self._writer is not None or self._lease is None)
+
+    async def _pin(self) -> None:
+        """Take the writing connection, if the session does not have it."""
+        if self._writer is None and self.context.writers is not None:
+            self._writer = lease = await self.context.writers.acquire()
+            self._reader, self.connection = self.connection, lease.connection
+
+    def _unpin_if_done(self) -> None:
+        """
+        Release the writing connection, unless the block goes on with what is on it.
+
+        That is a transaction, be it one that the text BEGIN or SAVEPOINT has opened, a temporary
+        table, an attached database, or a setting: one client is one connection.
+        """
+        if self._writer is None or self.depth:
+            return
+
+        connection = self.connection
+
+        if connection.cut or not (connection.in_transaction or connection.dirty):
+            self._unpin()
+
+    def _unpin(self) -> None:
+        lease, self._writer = self._writer, None
+        self.connection, self._reader = self._reader or GONE, None
+
+        if lease is not None and self.context.writers is not None:
+            self.context.writers.release(lease)
+
+    def _check_connection(self, plan: Judged | None) -> None:
+        """Refuse a query about the last statement, which ran on the writing connection, on a reader."""
+        context = self.context
+
+        if context.writers is None or plan is None or self._writer is not None:
+            return
+
+        if context.dialect.reads_connection(plan.sql):
+            message = (
+                "the statement is about the one before it, which ran on another connection: run both inside "
+                "begin() or atomic(), or use what insert() or execute() returned"
+            )
+            raise UnsupportedStatement(message, sql=plan.sql)
 
     async def _observe(
         self,

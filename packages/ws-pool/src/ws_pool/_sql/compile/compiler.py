@@ -23,6 +23,7 @@ from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.elements import ClauseElement
 
 from ws_pool._sql.compile.plan import CompiledPlan, Plan, TextPlan
+from ws_pool._sql.dialect import Grammar
 from ws_pool.errors import UnsupportedStatement, UsageError
 
 __all__ = ("Compiler", "CompilerSource", "Prepared", "Statement", "plan_for")
@@ -93,8 +94,11 @@ class Compiler:
     for longest goes first. ``packet_limit`` is the longest statement in bytes that the server takes.
     """
 
-    def __init__(self, dialect: Dialect, size: int = 500, packet_limit: int = 1 << 20) -> None:
+    def __init__(
+        self, dialect: Dialect, grammar: Grammar, size: int = 500, *, packet_limit: int = 1 << 20
+    ) -> None:
         self.dialect = dialect
+        self.grammar = grammar
         self.packet_limit = packet_limit
         self.hits: int = 0
         self.misses: int = 0
@@ -176,7 +180,8 @@ class Compiler:
             )
             raise UnsupportedStatement(message)
 
-        plan = CompiledPlan(compiled, self.dialect, None if cache_key is None else cache_key.bindparams)
+        binds = None if cache_key is None else cache_key.bindparams
+        plan = CompiledPlan(compiled, self.dialect, binds, self.grammar)
 
         if many and not plan.expanding:
             plan.check_names(columns)
@@ -195,9 +200,9 @@ class Compiler:
             if named:
                 element = text_clause(_PYFORMAT.sub(r":\1", sql))
                 compiled = element.compile(dialect=self.dialect)
-                plan = CompiledPlan(compiled, self.dialect, None)
+                plan = CompiledPlan(compiled, self.dialect, None, self.grammar)
             else:
-                plan = TextPlan(sql)
+                plan = TextPlan(sql, self.grammar)
 
             self._remember(key, plan)
         else:
@@ -208,7 +213,7 @@ class Compiler:
 
     def _ddl(self, statement: ExecutableDDLElement) -> Plan:
         sql = str(statement.compile(dialect=self.dialect))
-        return TextPlan(sql % () if self.dialect.paramstyle == "format" else sql)
+        return TextPlan(sql % () if self.dialect.paramstyle == "format" else sql, self.grammar)
 
     def _check_options(self, statement: Any) -> None:
         options = statement._execution_options

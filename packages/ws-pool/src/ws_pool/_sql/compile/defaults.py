@@ -12,13 +12,17 @@ from typing import Any
 
 from sqlalchemy.engine.interfaces import Dialect
 
+from ws_pool._sql.compile.compiler import Compiler
 from ws_pool._sql.compile.plan import CompiledPlan, TextPlan
+from ws_pool.errors import UnsupportedStatement
 
 __all__ = ("fill_in",)
 
 Scalar = Callable[
     [TextPlan, Sequence[Any]], Awaitable[Any]
 ]  # Any: the context is SQLAlchemy's own, and private
+
+Ask = Callable[[str, Sequence[Any]], Awaitable[Any]]  # as above
 
 
 class _Needed(Exception):  # noqa: N818 - a message, not an error
@@ -28,11 +32,14 @@ class _Needed(Exception):  # noqa: N818 - a message, not an error
         self.values = values
 
 
-async def fill_in(plan: CompiledPlan, dialect: Dialect, rows: list[dict[str, Any]], scalar: Scalar) -> None:
+async def fill_in(plan: CompiledPlan, compiler: Compiler, rows: list[dict[str, Any]], scalar: Scalar) -> None:
     """Fill the defaults of an INSERT or UPDATE into ``rows``, the parameters of each execution by name."""
     compiled = plan.compiled
-    context = _context(dialect, compiled, rows)
+    context = _context(compiler.dialect, compiled, rows)
     inserting = bool(compiled.insert_prefetch)
+
+    async def ask(sql: str, values: Sequence[Any]) -> Any:
+        return await scalar(TextPlan(sql, compiler.grammar), values)
 
     for column in compiled.insert_prefetch if inserting else compiled.update_prefetch:
         default = column.default if inserting else column.onupdate
@@ -42,19 +49,19 @@ async def fill_in(plan: CompiledPlan, dialect: Dialect, rows: list[dict[str, Any
 
         for row in rows:
             name = compiled._within_exec_param_key_getter(column)
-            row[name] = await _evaluate(context, column, inserting=inserting, scalar=scalar)
+            row[name] = await _evaluate(context, column, inserting=inserting, ask=ask)
             context.answers.clear()
             context.fixed[id(row), name] = row[name]
 
     context._process_execute_defaults()
 
 
-async def _evaluate(context: Any, column: Any, *, inserting: bool, scalar: Scalar) -> Any:
+async def _evaluate(context: Any, column: Any, *, inserting: bool, ask: Ask) -> Any:
     while True:
         try:
             return context.get_insert_default(column) if inserting else context.get_update_default(column)
         except _Needed as needed:
-            context.answers[needed.sql] = await scalar(TextPlan(needed.sql), needed.values)
+            context.answers[needed.sql] = await ask(needed.sql, needed.values)
 
 
 def _context(dialect: Dialect, compiled: Any, rows: list[dict[str, Any]]) -> Any:
@@ -62,6 +69,11 @@ def _context(dialect: Dialect, compiled: Any, rows: list[dict[str, Any]]) -> Any
 
     class Context(base):  # type: ignore[misc] # its base is the dialect's own class
         """The dialect's context with the server replaced by questions to the client."""
+
+        @property
+        def connection(self) -> Any:
+            message = "a default uses context.connection, which this client does not have: use engine()"
+            raise UnsupportedStatement(message)
 
         def _execute_scalar(self, stmt: str, type_: Any, parameters: Any = None) -> Any:
             if stmt not in self.answers:

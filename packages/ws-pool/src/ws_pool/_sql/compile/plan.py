@@ -5,19 +5,22 @@ This is what SQLAlchemy's execution context does for every execution, done once 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from ws_pool._sql.compile.statement_text import leaves_clean, reads_only, verb
+from ws_pool._sql.dialect import Grammar
 from ws_pool._sql.gc_pause import gc_paused
 from ws_pool._sql.rows import Row, dict_maker, row_class
 from ws_pool.errors import UsageError
 
 __all__ = ("CompiledPlan", "Plan", "RowMaker", "Source", "TextPlan")
 
+_DML = frozenset({"insert", "update", "delete", "replace", "with"})
+_RETURNING = re.compile(r"\breturning\b", re.IGNORECASE)
 _MANY = 500  # rows; from here on the collector is kept out
 
 Processor = Callable[[Any], Any]  # Any: values of columns are whatever their types make of them
@@ -81,17 +84,30 @@ class RowMaker:
 class Plan:
     """What is common to all plans: the text for the driver, its verb, and what the text alone shows."""
 
-    __slots__ = ("clean", "kind", "large", "maker", "quick", "reading", "runs", "silent", "sql", "used_at")
+    __slots__ = (
+        "clean",
+        "hides_id",
+        "kind",
+        "large",
+        "maker",
+        "quick",
+        "reading",
+        "returning",
+        "silent",
+        "sql",
+        "used_at",
+    )
 
-    def __init__(self, sql: str, kind: str) -> None:
+    def __init__(self, sql: str, kind: str, grammar: Grammar) -> None:
         self.sql: str = sql
         self.kind: str = kind
-        self.clean: bool = leaves_clean(sql)
-        self.reading: bool = reads_only(sql)
+        self.clean: bool = grammar.leaves_clean(sql)
+        self.reading: bool = grammar.reads_only(sql)
         self.quick: bool = self.clean and self.reading
         self.maker: RowMaker | None = None
-        self.runs: int = 0
         self.large: bool = False  # whether it gave many rows when it ran last
+        self.returning: bool = kind in _DML and _RETURNING.search(sql) is not None  # or the word is a name
+        self.hides_id: bool = self.returning  # whether an INSERT's rows may come without its generated id
         self.silent: bool = False  # whether its rows are a RETURNING that SQLAlchemy added for itself
         self.used_at: int = 0
 
@@ -114,8 +130,8 @@ class TextPlan(Plan):
 
     __slots__ = ()
 
-    def __init__(self, sql: str) -> None:
-        super().__init__(sql, verb(sql))
+    def __init__(self, sql: str, grammar: Grammar) -> None:
+        super().__init__(sql, grammar.verb(sql), grammar)
 
 
 class Source:
@@ -150,11 +166,14 @@ class CompiledPlan(Plan):
         "direct",
         "expanding",
         "from_table",
+        "id_position",
         "numbered",
     )
 
-    def __init__(self, compiled: SQLCompiler, dialect: Dialect, binds: Sequence[Any] | None) -> None:
-        kind = verb(compiled.string)
+    def __init__(
+        self, compiled: SQLCompiler, dialect: Dialect, binds: Sequence[Any] | None, grammar: Grammar
+    ) -> None:
+        kind = grammar.verb(compiled.string)
 
         if compiled.isinsert:
             kind = "insert"
@@ -163,6 +182,7 @@ class CompiledPlan(Plan):
         elif compiled.isdelete:
             kind = "delete"
 
+        self.id_position: int | None = None  # of the generated id in the rows of a RETURNING
         positions = _positions(compiled, binds)
         self._compiled = compiled
         self._dialect = dialect
@@ -187,7 +207,16 @@ class CompiledPlan(Plan):
         if not self.expanding and not self.defaults and all(name in by_name for name in order):
             self.direct = [(by_name[name], processors.get(name)) for name in order]
 
-        super().__init__(sql, kind)
+        super().__init__(sql, kind, grammar)
+
+        if self.returning and self.from_table:
+            auto = getattr(table, "autoincrement_column", None)
+            columns = compiled._result_columns
+            self.id_position = next(
+                (n for n, column in enumerate(columns) if any(part is auto for part in column[2])), None
+            )
+            self.hides_id = self.numbered and self.id_position is None
+
         self.silent = kind == "insert" and bool(getattr(compiled, "implicit_returning", None))
 
         if self._dialect.paramstyle == "format" and not order and not self.expanding:

@@ -6,9 +6,9 @@ connection is gone. `ws_pool._sql.mysql.connector` makes them.
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import importlib
-import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from decimal import Decimal
@@ -17,19 +17,14 @@ from uuid import UUID
 
 from ws_pool._sql.connection import Reply, busy, cut_short, trace_statements
 from ws_pool._sql.mysql.batches import batches, split_values
-from ws_pool._sql.mysql.errors import map_error
+from ws_pool._sql.mysql.binary import read_as_text, same_as_text
+from ws_pool._sql.mysql.errors import ends_connection, map_error
 from ws_pool._sql.mysql.result_reader import ResultReader
-from ws_pool.errors import UnavailableError, UnsupportedStatement, WsError
+from ws_pool.errors import TransactionConflict, UnavailableError, UnsupportedStatement
 
 __all__ = ("AiomysqlConnection", "AsyncmyConnection", "MysqlConnection")
 
 _WRITABLE = (str, float, Decimal, dt.date, dt.time, dt.timedelta)
-_BINARY = frozenset({bytes, type(None)})  # what always means the same in text and in binary
-_SOMETIMES = frozenset({int, str, Decimal})  # what mostly does
-_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1  # what has a form in the binary protocol
-_FLOAT = 4  # the type code of single-precision columns
-_LIMIT = re.compile(r"\b(?:limit|offset)\b", re.IGNORECASE)  # where text refuses what binary takes
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _COM_SET_OPTION = 0x1B
 _IN_TRANSACTION, _AUTOCOMMIT = 1, 2  # server status flags
 
@@ -43,10 +38,13 @@ class MysqlConnection(ABC):
         "driver_error",
         "encoding",
         "in_exchange",
+        "left",
         "lost",
+        "port",
         "raw",
         "read_packet",
         "send",
+        "stop",
         "streaming",
     )
 
@@ -60,15 +58,18 @@ class MysqlConnection(ABC):
     """Reads one packet; an error packet is raised."""
 
     def __init__(
-        self, raw: Any, driver_error: type[Exception], encoding: str
+        self, raw: Any, driver_error: type[Exception], encoding: str, transport: Any
     ) -> None:  # Any: the drivers are not typed
         self.raw = raw
         self.driver_error = driver_error
+        self.port = _port(transport)  # now: after a cancellation the driver may have closed it
         self.encoding = encoding
         self.dirty = False
         self.in_exchange = False
         self.streaming = False
+        self.left: Any = None  # the driver's result of an iteration that was left early
         self.cut = False
+        self.stop: Callable[[MysqlConnection], None] | None = None  # stops on the server what was cut short
         self.lost = False  # by the server or the network, not by a user who went away
 
     def __repr__(self) -> str:
@@ -144,7 +145,7 @@ class MysqlConnection(ABC):
     async def run(self, sql: str, values: Sequence[Any] | None) -> Reply:
         """Run one statement; of several results, the reply is the first that has rows."""
         if self.in_exchange or self.cut or self.streaming:
-            raise self._unfit()
+            await self._make_ready()
 
         query = self.encode(sql, values)
         self.in_exchange = True
@@ -153,15 +154,15 @@ class MysqlConnection(ABC):
             reply = await self.send(query)
         except self.driver_error as error:
             raise self._failed(error, sql) from error
-        except BaseException:
-            self.cut = True
+        except BaseException as error:
+            self._cut_short(error, sql)
             raise
 
         self.in_exchange = False
         return reply
 
     async def run_prepared(self, sql: str, values: Sequence[Any] | None) -> Reply:
-        """Run a query that will be run again and again; a driver may know a shorter way for it."""
+        """Run a query of a handle; a driver may know a shorter way for it."""
         return await self.run(sql, values)
 
     def batches(
@@ -183,14 +184,15 @@ class MysqlConnection(ABC):
     async def stream(self, sql: str, values: Sequence[Any] | None, size: int) -> AsyncIterator[Reply]:
         """Run one statement, and yield its rows in blocks of up to ``size``, as the server sends them."""
         if self.in_exchange or self.cut or self.streaming:
-            raise self._unfit()
+            await self._make_ready()
 
         query = self.encode(sql, values)
         self.streaming = True
-        ended = False
+        ended = yielding = False
+        raw = self.raw
+        result: Any = None
 
         try:
-            raw = self.raw
             await raw.query(query, unbuffered=True)
             result = raw._result
             description = result.description
@@ -203,26 +205,33 @@ class MysqlConnection(ABC):
                     rows += result._take_pending_rows(size - len(rows))
 
                 if len(rows) >= size:
+                    yielding = True
                     yield Reply(rows, description, len(rows), 0)
+                    yielding = False
                     rows = []
 
+            await self._finish(result)
             ended = True
-
-            if result.server_status:
-                raw.server_status = result.server_status
-            elif not raw.server_status & _AUTOCOMMIT:  # aiomysql does not look at the last packet's status
-                raw.server_status |= _IN_TRANSACTION
 
             if rows:
                 yield Reply(rows, description, len(rows), 0)
         except self.driver_error as error:
             failure = self._failed(error, sql)
-            ended = True  # for the server; whether the connection was lost, `_failed` has told
+            ended = True  # for the server; whether the connection can be used, `_failed` has noted
             raise failure from error
+        except asyncio.CancelledError as error:
+            self._cut_short(error, sql)
+            raise
         finally:
-            self.streaming = False
-
-            if not ended:
+            # Left early between two blocks, nothing is in flight, and what the server still sends can
+            # be read when the next statement comes; until then the connection is not released as
+            # alive. Left inside a read, a part of a packet may be gone: nothing more can be read.
+            if ended:
+                self.streaming = False
+            elif yielding:
+                self.left = result
+            else:
+                self.streaming = False
                 self.cut = True
 
     async def command(self, code: int) -> None:
@@ -269,15 +278,61 @@ class MysqlConnection(ABC):
 
         self.in_exchange = False
 
-    def _unfit(self) -> WsError:
-        return cut_short() if self.cut else busy()
+    async def _make_ready(self) -> None:
+        """Refuse a connection that is at work or cut short; read the rest of an iteration that was left."""
+        if self.cut or self.in_exchange or self.left is None:
+            raise cut_short() if self.cut else busy()
+
+        result, self.left = self.left, None
+        self.in_exchange = True
+
+        try:
+            await result._finish_unbuffered_query()  # there is no other way to stop the server from sending
+            await self._finish(result)
+        except self.driver_error as error:
+            failure = self._failed(error, "")
+
+            # The error belongs to the iteration, which nobody reads any more; but not its consequences.
+            if ends_connection(error) or isinstance(failure, TransactionConflict | UnavailableError):
+                raise failure from error
+        except BaseException:
+            self.cut = True
+            raise
+        finally:
+            self.streaming = self.in_exchange = False
+
+    async def _finish(self, result: Any) -> None:
+        """Read what follows the rows: the status, and all further results, such as those of a CALL."""
+        raw = self.raw
+
+        if result.server_status:
+            raw.server_status = result.server_status
+        elif result.description is not None:
+            self._note_transaction()
+
+        # Unread, an error in one of them would be raised by the next statement, or end the connection.
+        while raw._result.has_next:
+            await raw.next_result()
+
+    def _cut_short(self, error: BaseException, sql: str) -> None:
+        """Note that a reply was not read to its end; a statement whose task was cancelled is stopped."""
+        self.cut = True
+
+        # A COMMIT that is under way is better left alone: it may be done, and is not known to be.
+        if self.stop is not None and isinstance(error, asyncio.CancelledError) and sql != "COMMIT":
+            self.stop(self)
+
+    def _note_transaction(self) -> None:
+        """Note that without autocommit a query has begun one: the drivers skip the status behind rows."""
+        if not self.raw.server_status & (_AUTOCOMMIT | _IN_TRANSACTION):
+            self.raw.server_status |= _IN_TRANSACTION
 
     def _failed(self, error: Exception, sql: str) -> Exception:
-        """Book an error of the driver, and translate it."""
+        """Note an error of the driver, and translate it."""
         self.in_exchange = False
         failure = map_error(error, sql)
         self.lost = self.lost or isinstance(failure, UnavailableError)
-        self.cut = self.cut or self.lost or not self.connected
+        self.cut = self.cut or self.lost or not self.connected or ends_connection(error)
         return failure
 
 
@@ -287,7 +342,7 @@ class AiomysqlConnection(MysqlConnection):
     __slots__ = ()
 
     def __init__(self, raw: Any, driver: Any) -> None:
-        super().__init__(raw, driver.Error, raw.encoding)
+        super().__init__(raw, driver.Error, raw.encoding, raw._writer)
         self.read_packet = raw._read_packet
         reader = ResultReader(
             raw,
@@ -327,7 +382,7 @@ class AsyncmyConnection(MysqlConnection):
     gathers: ClassVar[bool] = True  # it parses the rows that have come in one go
 
     def __init__(self, raw: Any, driver: Any) -> None:
-        super().__init__(raw, driver.Connection.Error, raw._encoding)
+        super().__init__(raw, driver.Connection.Error, raw._encoding, raw._transport)
         self.read_packet = raw.read_packet
         self.send = self._send
         self._cursor = raw.cursor()
@@ -335,23 +390,16 @@ class AsyncmyConnection(MysqlConnection):
 
     async def run_prepared(self, sql: str, values: Sequence[Any] | None) -> Reply:
         """
-        Run a query as a prepared statement of the server, in the binary protocol.
+        Run a query of a handle as a prepared statement of the server, in the binary protocol.
 
-        It costs the client about half of what text costs. What would not give exactly the same as
-        text goes as text: FLOAT columns, which have more digits in binary, and values whose literal
-        has another type than they have, such as dates.
+        It costs the client about half of what text costs. What would not return exactly the same as
+        text goes as text: see `ws_pool._sql.mysql.binary`.
         """
-        if values is None or sql in self._text_only:
+        if values is None or sql in self._text_only or not same_as_text(sql, values):
             return await self.run(sql, values)
 
-        for value in values:
-            kind = type(value)
-
-            if kind not in _BINARY and not (kind in _SOMETIMES and _same_in_binary(value, sql)):
-                return await self.run(sql, values)
-
         if self.in_exchange or self.cut or self.streaming:
-            raise self._unfit()
+            await self._make_ready()
 
         self.in_exchange = True
         cursor = self._cursor
@@ -360,15 +408,18 @@ class AsyncmyConnection(MysqlConnection):
             await cursor.execute(sql, values)
         except self.driver_error as error:
             raise self._failed(error, sql) from error
-        except BaseException:
-            self.cut = True
+        except BaseException as error:
+            self._cut_short(error, sql)
             raise
 
         self.in_exchange = False
-        rows, description = cursor._rows, cursor.description
+        rows, description = cursor._rows, cursor.description  # as they are: fetchall() would copy them
 
-        if description is None or any(column[1] == _FLOAT for column in description):
-            self._text_only.add(sql)
+        if description is not None:
+            self._note_transaction()
+
+        if description is None or not read_as_text(rows, description):
+            self._text_only.add(sql)  # it only reads: once more, as text, is safe
             return await self.run(sql, values)
 
         return Reply(rows, description, len(rows), 0)
@@ -396,6 +447,11 @@ class AsyncmyConnection(MysqlConnection):
         result = raw._result
         reply = Reply(result.rows, result.description, result.affected_rows, result.insert_id)
 
+        if result.description is None:
+            raw.server_status = result.server_status  # the driver keeps the one before when this is 0
+        else:
+            self._note_transaction()
+
         while raw._result.has_next:
             await raw.next_result()
 
@@ -406,16 +462,10 @@ class AsyncmyConnection(MysqlConnection):
         return reply
 
 
-def _same_in_binary(value: int | str | Decimal, sql: str) -> bool:
-    """Tell whether a value means the same in text and in binary."""
-    if isinstance(value, int):
-        return _INT_MIN <= value <= _INT_MAX and (value >= 0 or not _LIMIT.search(sql))
-
-    if isinstance(value, str):
-        return value.isascii() or not _SURROGATE.search(value)
-
-    exponent = value.as_tuple().exponent  # a literal without a fraction would be an integer
-    return isinstance(exponent, int) and exponent < 0
+def _port(transport: Any) -> int:
+    """Return the port of a socket's own end; 0 for a socket of the file system, or a closed one."""
+    name = None if transport is None else transport.get_extra_info("sockname")
+    return int(name[1]) if isinstance(name, tuple) else 0
 
 
 trace_statements(MysqlConnection, "mysql")

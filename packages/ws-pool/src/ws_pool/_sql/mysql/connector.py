@@ -14,6 +14,7 @@ from typing import Any
 
 from ws_pool._sql.mysql.connection import AiomysqlConnection, AsyncmyConnection, MysqlConnection
 from ws_pool._sql.mysql.options import Server
+from ws_pool._sql.mysql.stopper import StatementStopper, Victim
 
 __all__ = ("MysqlConnection", "MysqlConnector")
 
@@ -21,7 +22,8 @@ _PREPARED = 64  # statements that asyncmy keeps prepared on the server, per conn
 _COM_PING = 0x0E
 _COM_RESET_CONNECTION = 0x1F
 _FOUND_ROWS = 2  # client flag: an UPDATE counts the rows it matched, as SQLAlchemy's engine does
-_TLS = 0x800  # server capability
+_AUTOCOMMIT = 2  # server status
+_TLS, _DEPRECATE_EOF = 0x800, 0x1000000  # server capabilities
 
 
 class MysqlConnector:
@@ -29,6 +31,7 @@ class MysqlConnector:
 
     def __init__(self, server: Server, *, reset_always: bool = False) -> None:
         self.server = server
+        self.stopper = StatementStopper(self._connect, max(1.0, server.connect_timeout))
         self.is_alive: Callable[[MysqlConnection], bool] = attrgetter("alive")
         self.is_clean: Callable[[MysqlConnection], bool] = _never if reset_always else attrgetter("clean")
 
@@ -37,6 +40,18 @@ class MysqlConnector:
 
     async def open(self) -> MysqlConnection:
         """Connect, authenticate, and set the session up."""
+        conn = await self._connect()
+        conn.stop = self._stop
+        return conn
+
+    def _stop(self, conn: MysqlConnection) -> None:
+        """Have the server stop what a connection was cut short in."""
+        port = conn.port
+
+        if port:
+            self.stopper.stop(Victim(conn.raw.thread_id(), port))
+
+    async def _connect(self) -> MysqlConnection:
         server = self.server
         options: dict[str, Any] = {
             "host": server.host,
@@ -105,8 +120,7 @@ class MysqlConnector:
 
     async def _open_aiomysql(self, options: dict[str, Any]) -> MysqlConnection:
         driver: Any = importlib.import_module("aiomysql.connection")  # not before it is needed
-        connection = driver.Connection if options["ssl"] is None else _strict(driver)
-        raw = connection(db=self.server.db, **options)
+        raw = _aiomysql_class(driver, strict=options["ssl"] is not None)(db=self.server.db, **options)
 
         try:
             await raw._connect()
@@ -118,7 +132,7 @@ class MysqlConnector:
 
     async def _open_asyncmy(self, options: dict[str, Any]) -> MysqlConnection:
         driver: Any = importlib.import_module("asyncmy.connection")  # not before it is needed
-        raw = driver.Connection(database=self.server.db, stmt_cache_size=_PREPARED, **options)
+        raw = _asyncmy_class(driver)(database=self.server.db, stmt_cache_size=_PREPARED, **options)
 
         try:
             await raw.connect()
@@ -126,24 +140,50 @@ class MysqlConnector:
             raw.close()
             raise
 
+        if not self.server.autocommit:
+            raw.server_status &= ~_AUTOCOMMIT  # the driver skips a status of 0
+
         return AsyncmyConnection(raw, driver)
 
 
-@lru_cache(maxsize=1)
-def _strict(driver: Any) -> Any:  # Any: the driver is not typed
-    """Make a connection class that asks for TLS or fails; aiomysql's own goes on without it."""
+@lru_cache(maxsize=2)
+def _aiomysql_class(driver: Any, *, strict: bool) -> Any:  # Any: the driver is not typed
+    """Make a class of connections that write bytes, and (strict) use TLS or fail."""
     base: Any = driver.Connection
 
-    class StrictConnection(base):  # type: ignore[misc]  # the driver is not typed
+    class Connection(base):  # type: ignore[misc]  # the driver is not typed
+        def escape(self, obj: Any) -> str:
+            # aiomysql 0.3 calls what PyMySQL 1.2.3 has taken away; the engine writes values with it.
+            if isinstance(obj, bytes | bytearray | memoryview):
+                return f"_binary X'{obj.hex()}'"
+
+            return str(super().escape(obj))
+
         async def _request_authentication(self) -> None:
-            if not self.server_capabilities & _TLS:
+            if strict and not self.server_capabilities & _TLS:  # aiomysql goes on without it
                 raise driver.OperationalError(
                     2026, "the server does not offer TLS, which the option ssl asks for"
                 )
 
             await super()._request_authentication()
 
-    return StrictConnection
+    return Connection
+
+
+@lru_cache(maxsize=1)
+def _asyncmy_class(driver: Any) -> Any:  # Any: the driver is not typed
+    """Make a class of connections that read rows of any length."""
+    base: Any = driver.Connection
+
+    class Connection(base):  # type: ignore[misc]  # the driver is not typed
+        async def _get_server_information(self) -> None:
+            await super()._get_server_information()
+
+            # With this capability asyncmy 0.2 takes a row that begins with a value of 16 MiB or more for
+            # the end of the result: it drops the row, and reads the rest as the next statement's.
+            self.server_capabilities &= ~_DEPRECATE_EOF
+
+    return Connection
 
 
 def _never(conn: MysqlConnection) -> bool:  # noqa: ARG001 - the signature of is_clean

@@ -8,6 +8,7 @@ from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.schema import ExecutableDDLElement, Table
 
 from ws_pool._sql.dialect import SqlDialect
+from ws_pool._sql.mysql import statement_text
 from ws_pool.errors import QueryError
 
 __all__ = ("MysqlDialect",)
@@ -19,6 +20,8 @@ _REFUSED = frozenset({1044, 1045, 1049, 1698})  # a wrong user, password or data
 
 class MysqlDialect(SqlDialect):
     """The dialect of MySQL and MariaDB."""
+
+    grammar = statement_text
 
     def begin(self, isolation: str | None, *, read_only: bool) -> Sequence[str]:
         """Set the isolation for the next transaction only, and begin it."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from ws_pool.errors import IntegrityViolation, QueryError, TransactionConflict, UnavailableError, WsError
 
-__all__ = ("map_error",)
+__all__ = ("ends_connection", "map_error")
 
 # The connection is gone.
 _LOST = frozenset({0, 1053, 1927, 2003, 2006, 2013, 2014, 2055, 4031})
+
+# The server sends the error and closes the connection: a packet it cannot read (1153: one over its
+# max_allowed_packet), a broken one, a shutdown, a KILL.
+_LAST = frozenset({1053, 1080, 1152, 1153, 1156, 1157, 1158, 1159, 1160, 1161, 1184, 1927, 4031})
 
 # Running the whole transaction again may help.
 _CONFLICT = frozenset({1205, 1213, 1020, 3572, 1637})
@@ -31,3 +35,14 @@ def map_error(error: Exception, sql: str) -> WsError:
         return IntegrityViolation(f"({number}) {text}", errno=number, sql=sql)
 
     return QueryError(f"({number}) {text}" if number else text, errno=number, sql=sql)
+
+
+def ends_connection(error: Exception) -> bool:
+    """
+    Whether nothing more can be run after a driver's error.
+
+    That is so for errors after which the server closes the connection, and for those that are not
+    the server's at all: a driver that does not understand the server has lost its place in the stream.
+    """
+    number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+    return number in _LAST or not number or 2000 <= number < 3000

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 from ws_core.component import Health
 from ws_pool._core.statistics import PoolStatistics
@@ -106,7 +106,13 @@ class MysqlPool(SqlPool):
     async def close(self, *, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - leases get time to drain
         """Close all connections; clients in use have ``timeout`` seconds to end. May be called again."""
         pools = (self._pool, *self._replicas)
-        await asyncio.gather(*(pool.close(timeout=timeout) for pool in pools))  # a cancellation reaches each
+
+        try:
+            # Together, so that a cancellation reaches each.
+            await asyncio.gather(*(pool.close(timeout=timeout) for pool in pools))
+        finally:
+            for pool in pools:
+                await cast("MysqlConnector", pool.connector).stopper.aclose()
 
     def engine(self, **options: Any) -> Any:
         """

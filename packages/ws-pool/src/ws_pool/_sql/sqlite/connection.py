@@ -26,7 +26,19 @@ _PRAGMA = re.compile(r"(?:\s|;|--[^\n]*\n|/\*.*?\*/)*PRAGMA\b", re.IGNORECASE | 
 class SqliteConnection:
     """One connection; aiosqlite's own is ``raw``."""
 
-    __slots__ = ("cursor", "cut", "dirty", "in_exchange", "lost", "raw", "running", "spoiled", "writable")
+    __slots__ = (
+        "cursor",
+        "cut",
+        "dirty",
+        "foreign",
+        "in_exchange",
+        "left",
+        "lost",
+        "raw",
+        "running",
+        "spoiled",
+        "writable",
+    )
 
     gathers: ClassVar[bool] = False
 
@@ -36,6 +48,8 @@ class SqliteConnection:
         self.dirty = False
         self.in_exchange = False
         self.cursor: sqlite3.Cursor | None = None  # of a query whose rows are being fetched
+        self.foreign: Sequence[Any] = ()  # aiosqlite's cursors that an engine has opened
+        self.left: sqlite3.Cursor | None = None  # of an iteration that was left early
         self.cut = False  # the task that waited for a statement has gone
         self.running = False  # whether the thread has work of ours; it says when that has ended
         self.spoiled = False  # a setting was changed, so that no reset makes the session as new
@@ -52,7 +66,7 @@ class SqliteConnection:
     @property
     def alive(self) -> bool:
         """Whether the connection can be used; False when a statement was cut short, until it is reset."""
-        return not (self.cut or self.in_exchange or self.cursor) and self.usable
+        return not (self.cut or self.in_exchange or self.cursor or self.left) and self.usable
 
     @property
     def usable(self) -> bool:
@@ -64,15 +78,10 @@ class SqliteConnection:
         if _PRAGMA.match(sql):
             self.dirty = self.spoiled = True
 
-        left: sqlite3.Cursor | None = None
-
-        if sql.startswith("ROLLBACK") and not (self.cut or self.in_exchange):
-            left, self.cursor = self.cursor, None  # of an iteration that was left early
+        if sql.startswith("ROLLBACK") and self.cursor is not None and not (self.cut or self.in_exchange):
+            self.left, self.cursor = self.cursor, None  # an iteration that is still referred to
 
         def work(connection: sqlite3.Connection) -> Reply:
-            if left is not None:
-                left.close()
-
             before = connection.total_changes
             cursor = connection.execute(sql, () if values is None else values)
             description = cursor.description
@@ -126,10 +135,14 @@ class SqliteConnection:
         try:
             while rows := await self._call(lambda _: cursor.fetchmany(size), sql, streaming=True):
                 yield Reply(rows, cursor.description, len(rows), 0)
+
+            await self._call(lambda _: cursor.close(), sql, streaming=True)
+            self.cursor = None
         finally:
-            if self.cursor is cursor and not self.cut:  # else the reset has closed it, or will
-                await self._call(lambda _: cursor.close(), sql, streaming=True)
-                self.cursor = None
+            # Of an iteration that is left early the next call to the thread closes the cursor: doing it
+            # here would await, which a dropped iteration cannot. After a cut the reset closes it.
+            if self.cursor is cursor and not self.cut:
+                self.left, self.cursor = cursor, None
 
     async def halt(self) -> None:
         """
@@ -147,12 +160,18 @@ class SqliteConnection:
     async def reset(self, work: Callable[[sqlite3.Connection], None]) -> None:
         """End what was cut short or left behind, and make the session as new."""
         await self.halt()
+        foreign, self.foreign = self.foreign, ()
+
+        if foreign:
+            await self._halt_foreign()
+
         cursor, self.cursor = self.cursor, None
         self.cut = self.in_exchange = False
 
         def clear(connection: sqlite3.Connection) -> None:
-            if cursor is not None:
-                cursor.close()
+            for one in (cursor, *(other._cursor for other in foreign)):
+                if one is not None:
+                    one.close()
 
             work(connection)
 
@@ -170,6 +189,31 @@ class SqliteConnection:
 
         return connection
 
+    async def _halt_foreign(self) -> None:
+        """Interrupt what an engine's session may have left running in the thread."""
+        idle = asyncio.ensure_future(self.raw._execute(bool))
+
+        while not (await asyncio.wait({idle}, timeout=LOOK))[0]:
+            self.raw._connection.interrupt()
+
+    def _guarded(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        connection: sqlite3.Connection,
+        left: sqlite3.Cursor | None,
+    ) -> T:
+        """Run in the thread: close what an iteration has left, then work, unless the task has gone."""
+        try:
+            if left is not None:
+                left.close()
+
+            if self.cut:
+                raise cut_short()
+
+            return work(connection)
+        finally:
+            self.running = False
+
     async def _call(self, work: Callable[[sqlite3.Connection], T], sql: str, *, streaming: bool = False) -> T:
         if self.cut:
             raise cut_short()
@@ -183,19 +227,11 @@ class SqliteConnection:
             message = "the connection to the database is closed"
             raise UnavailableError(message)
 
-        def guarded() -> T:
-            try:
-                if self.cut:
-                    raise cut_short()
-
-                return work(connection)
-            finally:
-                self.running = False
-
+        left, self.left = self.left, None
         self.in_exchange = self.running = True
 
         try:
-            result: T = await self.raw._execute(guarded)
+            result: T = await self.raw._execute(self._guarded, work, connection, left)
         except sqlite3.ProgrammingError as error:
             self.in_exchange = False
 

@@ -142,7 +142,18 @@ class SqliteConnector:
         connection.isolation_level = None  # not earlier: it commits what is open
         self._set_up(connection)
         attached = {row[1] for row in connection.execute("PRAGMA database_list")} - {"main", "temp"}
-        return bool(attached or connection.execute("SELECT 1 FROM sqlite_temp_master LIMIT 1").fetchone())
+        temporary = connection.execute(
+            "SELECT type, name FROM sqlite_temp_master WHERE sql NOTNULL"
+        ).fetchall()
+
+        if self.file.in_memory:  # where closing would end the database too
+            for name in attached:
+                connection.execute(f"DETACH DATABASE {_quoted(name)}")
+
+            for kind, name in temporary:
+                connection.execute(f"DROP {kind} IF EXISTS temp.{_quoted(name)}")
+
+        return bool(attached or temporary)
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
         file = self.file
@@ -160,3 +171,8 @@ class SqliteConnector:
             connection.execute(file.init_command)
 
         connection.execute(f"PRAGMA query_only = {int(not self._writable)}")
+
+
+def _quoted(name: str) -> str:
+    """Write a name as SQL."""
+    return '"' + name.replace('"', '""') + '"'

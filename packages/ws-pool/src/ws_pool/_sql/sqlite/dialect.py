@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ws_pool._sql.dialect import SqlDialect
+from ws_pool._sql.sqlite import statement_text
 from ws_pool.errors import QueryError, UsageError
 
 __all__ = ("SqliteDialect",)
@@ -12,6 +13,9 @@ __all__ = ("SqliteDialect",)
 
 class SqliteDialect(SqlDialect):
     """The dialect of SQLite; a database in memory has one connection, which may always write."""
+
+    grammar = statement_text
+    ids_beside_rows = True
 
     def __init__(self, *, in_memory: bool) -> None:
         self.refuses_changes = not in_memory
@@ -24,6 +28,10 @@ class SqliteDialect(SqlDialect):
             raise UsageError(message)
 
         return ["BEGIN" if read_only or self._in_memory else "BEGIN IMMEDIATE"]
+
+    def reads_connection(self, sql: str) -> bool:
+        """Recognise ``last_insert_rowid()``, ``changes()`` and ``total_changes()``."""
+        return statement_text.reads_connection(sql)
 
     def ends_transaction(self, error: QueryError) -> bool:  # noqa: ARG002 - the driver's state shows it
         """Return False: whether the transaction is still open, the driver knows."""

@@ -149,13 +149,16 @@ class SqlitePool(SqlPool):
         conn.dirty = True
         conn.raw.isolation_level = ""  # the engine's; the reset takes it back, after a rollback
 
+        cursors: list[Any] = []  # Any: of aiosqlite
+
         def release(discard: bool) -> None:  # noqa: FBT001 - a callback
             if self._file.in_memory:  # giving the connection up would lose the database: it is reset
                 conn.cut = discard
 
+            conn.foreign = cursors
             self._writers.release(lease, discard=discard and not self._file.in_memory)
 
-        return PooledSqliteConnection(conn.raw, release)
+        return PooledSqliteConnection(conn.raw, release, cursors)
 
 
 def pool_of_section(name: str, section: Mapping[str, object], where: str) -> SqlitePool:

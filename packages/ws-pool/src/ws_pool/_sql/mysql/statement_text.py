@@ -1,4 +1,4 @@
-"""What a statement's text alone shows: its verb, and whether it leaves the session as it was.
+"""What the text of a MySQL statement alone shows: its verb, and whether it leaves the session as it was.
 
 A session is *clean* after a statement when the statement cannot have changed anything that the
 next user of the connection would notice: no user variable, no setting, no temporary table, no lock,

@@ -1,0 +1,68 @@
+"""What the text of a SQLite statement alone shows: its verb, whether it writes, and what it leaves behind.
+
+What outlives a statement on a connection of SQLite is little: settings (PRAGMA), attached databases,
+temporary tables, and an open transaction, of which the driver knows. Everything else is in the file.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+__all__ = ("leaves_clean", "reads_connection", "reads_only", "verb")
+
+_READING = frozenset({"select", "values", "explain", "with", "("})
+_DML = re.compile(r"\b(?:insert|update|delete|replace)\b(?!\s*\()", re.IGNORECASE)
+
+# Comments, and strings and names in quotes: no backslash escapes anything, and # begins no comment.
+_SKIP = re.compile(
+    r"""(?P<comment> /\*.*?(?:\*/|\Z) | --[^\n]* )
+    | '(?:[^']|'')*' | "(?:[^"]|"")*" | `(?:[^`]|``)*` | \[[^\]]*\]""",
+    re.VERBOSE | re.DOTALL,
+)
+_FIRST = re.compile(r"[A-Za-z]+|\(")
+_KEPT = re.compile(r"\b(?:temp|temporary|attach|detach|pragma|load_extension)\b", re.IGNORECASE)
+_CONNECTION = re.compile(r"\b(?:last_insert_rowid|changes|total_changes)\s*\(", re.IGNORECASE)
+
+
+@lru_cache(maxsize=2048)
+def verb(sql: str) -> str:
+    r"""
+    Return a statement's first word in lower case, or ``(`` for a statement in parentheses.
+
+    Example:
+        >>> verb("-- a hint\\n Select 1")
+        'select'
+    """
+    found = _FIRST.search(_bare(sql))
+    return found.group().lower() if found else ""
+
+
+@lru_cache(maxsize=2048)
+def leaves_clean(sql: str) -> bool:
+    """
+    Whether a statement leaves settings, attached databases and temporary tables as they were.
+
+    Example:
+        >>> leaves_clean("CREATE TABLE t (a)"), leaves_clean("CREATE TEMP TABLE t (a)")
+        (True, False)
+    """
+    return not _KEPT.search(_bare(sql))
+
+
+@lru_cache(maxsize=2048)
+def reads_only(sql: str) -> bool:
+    """Whether a statement surely changes nothing; False when in doubt."""
+    text = _bare(sql)
+    return verb(sql) in _READING and not _DML.search(text) and ";" not in text.strip().rstrip(";")
+
+
+@lru_cache(maxsize=2048)
+def reads_connection(sql: str) -> bool:
+    """Whether a query is about the last statement of its own connection, as ``changes()`` is."""
+    return bool(_CONNECTION.search(_bare(sql)))
+
+
+def _bare(sql: str) -> str:
+    """Take comments, and strings and names in quotes away."""
+    return _SKIP.sub(lambda found: " " if found.group("comment") is not None else "''", sql)

@@ -1,0 +1,108 @@
+"""RETURNING: every row of many sets of parameters, and the id of what was inserted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Column, Integer, MetaData, String, Table, delete, insert, text, update
+
+from tests.pool.sql.backends import BACKENDS, make_pool
+from ws_pool._sql.pool import SqlPool
+from ws_pool.errors import IntegrityViolation, QueryError, UnsupportedStatement
+
+ITEM = Table(
+    "item",
+    MetaData(),
+    Column("id", Integer, primary_key=True),
+    Column("name", String(20), nullable=False, unique=True),
+    Column("price", Integer, server_default=text("7")),
+)
+NAMES = [{"name": f"n{n}"} for n in range(50)]
+
+
+@pytest.fixture(params=BACKENDS)
+async def pool(request: pytest.FixtureRequest, mysql_url: str, tmp_path: Path) -> AsyncIterator[SqlPool]:
+    """A pool with an empty table."""
+    async with make_pool(request.param, mysql_url, tmp_path) as pool:
+        await pool.create_all(ITEM.metadata)
+        yield pool
+
+
+class TestMany:
+    """``execute(statement, [many])``."""
+
+    async def test_all_rows_in_the_order_of_the_parameters(self, pool: SqlPool) -> None:
+        """Each set of parameters has its row."""
+        adding = insert(ITEM).returning(ITEM.c.id, ITEM.c.name, ITEM.c.price)
+        result = await pool.execute(adding, NAMES)
+        assert [tuple(row) for row in result.rows] == [(n + 1, f"n{n}", 7) for n in range(50)]
+        assert result.rowcount == 50
+        assert (await pool.execute(adding, [{"name": "a"}, {"name": "b"}], row_type=dict)).rows == [
+            {"id": 51, "name": "a", "price": 7},
+            {"id": 52, "name": "b", "price": 7},
+        ]
+
+    async def test_text(self, pool: SqlPool) -> None:
+        """A string with RETURNING gives its rows too."""
+        result = await pool.execute("INSERT INTO item (name) VALUES (:name) RETURNING id", NAMES[:3])
+        assert result.rows == [(1,), (2,), (3,)]
+
+    async def test_all_or_none(self, pool: SqlPool) -> None:
+        """A row that is refused undoes those before it."""
+        with pytest.raises(IntegrityViolation):
+            await pool.execute(insert(ITEM).returning(ITEM.c.id), [*NAMES[:3], NAMES[0]])
+
+        assert await pool.count(ITEM) == 0
+
+    async def test_rows_that_are_deleted(self, pool: SqlPool) -> None:
+        """A DELETE returns what it deleted, once per set of parameters."""
+        await pool.insert_many(ITEM, NAMES)
+        removing = delete(ITEM).where(ITEM.c.name == text(":which")).returning(ITEM.c.name)
+        result = await pool.execute(removing, [{"which": "n3"}, {"which": "none"}, {"which": "n5"}])
+        assert result.rows == [("n3",), ("n5",)]
+        assert result.rowcount == 2
+
+    async def test_what_a_server_does_not_know(self, pool: SqlPool) -> None:
+        """MariaDB has no UPDATE ... RETURNING: nothing is sent, or the rows come."""
+        await pool.insert_many(ITEM, NAMES)
+        changing = update(ITEM).where(ITEM.c.name == text(":which")).values(price=1).returning(ITEM.c.id)
+
+        try:
+            result = await pool.execute(changing, [{"which": "n0"}, {"which": "n1"}])
+        except QueryError:
+            assert await pool.count("SELECT * FROM item WHERE price = 1") == 0
+        else:
+            assert result.rows == [(1,), (2,)]
+
+
+class TestIds:
+    """The id of an INSERT."""
+
+    async def test_one_set_of_parameters_in_a_list(self, pool: SqlPool) -> None:
+        """It is one execution, and has its id."""
+        assert (await pool.execute(insert(ITEM), [{"name": "a"}])).last_id == 1
+        assert (await pool.execute(insert(ITEM), {"name": "b"})).last_id == 2
+
+    async def test_an_id_among_the_rows(self, pool: SqlPool) -> None:
+        """`insert` with RETURNING, or with return_defaults, gives the new row's id."""
+        assert await pool.insert(insert(ITEM).returning(ITEM.c.name, ITEM.c.id), name="a") == 1
+        assert await pool.insert(insert(ITEM).return_defaults(), name="b") == 2
+        assert await pool.insert(insert(ITEM).return_defaults(ITEM.c.price), name="c") == 3
+        assert (await pool.execute(insert(ITEM).returning(ITEM.c.id), {"name": "d"})).last_id == 4
+        assert await pool.insert(insert(ITEM).returning(ITEM.c.id), id=70, name="e") == 70
+
+    async def test_an_id_that_cannot_be_known(self, pool: SqlPool) -> None:
+        """It is the right one, or nothing is inserted."""
+        for adding in (
+            insert(ITEM).returning(ITEM.c.name),
+            "INSERT INTO item (name) VALUES (:name) RETURNING name",
+        ):
+            before = await pool.count(ITEM)
+
+            try:
+                assert await pool.insert(adding, name=f"n{before}") == before + 1
+            except UnsupportedStatement as error:
+                assert "RETURNING" in str(error)  # noqa: PT017 - either is right
+                assert await pool.count(ITEM) == before
