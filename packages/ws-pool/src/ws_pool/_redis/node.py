@@ -92,6 +92,7 @@ class Node:
             outage_timeout=settings.limits.outage_timeout,
             check=lambda: self.pick().check_reachable(),
             **context.options,
+            **_described(settings.endpoint if key is None else settings.endpoint.at(*key)),
         )
         # The only shared connection, or None when there are several: spares the hot path a call of pick().
         self.shared = self.shared_connections[0] if len(self.shared_connections) == 1 else None
@@ -152,3 +153,9 @@ class Node:
             connect_timeout=settings.limits.connect_timeout,
             leak_threshold=settings.leak_threshold,
         )
+
+
+def _described(endpoint: Endpoint) -> dict[str, Any]:
+    """Return what tracing libraries read of a `ConnectionPool`, which opens no connection itself."""
+    where = {"path": endpoint.path} if endpoint.path else {"host": endpoint.host, "port": endpoint.port}
+    return {**where, "db": endpoint.db}

@@ -46,6 +46,9 @@ class CachingRedis(SharedRedis):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
         """Answer from the cache, or execute the command; errors as of `SharedRedis.execute_command`."""
+        if self._base.execute_command is not self._method:
+            return await self._execute_instrumented(args, options)
+
         options.pop("keys", None)
 
         if args[0] not in CACHED or not SPECIAL.isdisjoint(options) or len(args) < 2:

@@ -11,6 +11,7 @@ from redis.asyncio.client import Pipeline
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 
 from ws_pool._redis.client.context import BatchSender
+from ws_pool._redis.client.instrumented import STAND_IN
 from ws_pool._redis.commands.command import Command
 from ws_pool._redis.commands.table import Route
 from ws_pool.errors import WsError
@@ -36,6 +37,7 @@ class SharedPipeline(Pipeline):
     def __init__(self, client: BatchSender, *args: Any) -> None:
         super().__init__(*args)
         self._client = client
+        self._commands: list[Command] = []
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 - redis-py's signature
         """Send all commands and return their parsed replies; errors as of `SharedRedis.execute_command`."""
@@ -45,19 +47,41 @@ class SharedPipeline(Pipeline):
         if not self._may_share(stack, commands):
             return await self._execute_dedicated(commands, raise_on_error)
 
-        try:
-            if not stack:
-                return []
-
-            if self.scripts:
-                await self._load_scripts()
-
-            if self.is_transaction or self.explicit_transaction:
-                return await self._share_transaction(stack, commands, raise_on_error)
-
-            return await self._share_pipeline(stack, commands, raise_on_error)
-        finally:
+        if not stack:
             await self.reset()  # type: ignore[no-untyped-call]  # redis-py's
+            return []
+
+        # redis-py's execute() is what tracing libraries wrap. With this stand-in for a connection it comes
+        # back to load_scripts, _execute_transaction and _execute_pipeline below, and resets in the end.
+        self.connection = STAND_IN
+        self._commands = commands
+        replies: list[Any] = await super().execute(raise_on_error)
+        return replies
+
+    async def load_scripts(self) -> None:
+        """Load the scripts that the server does not know."""
+        if self.connection is not STAND_IN:
+            await super().load_scripts()  # type: ignore[no-untyped-call]  # redis-py's
+            return
+
+        scripts = list(self.scripts)
+        known = await self._client.script_exists(*(script.sha for script in scripts))
+
+        for script, exists in zip(scripts, known, strict=True):
+            if not exists:
+                script.sha = await self._client.script_load(script.script)
+
+    async def _execute_pipeline(self, connection: Any, commands: Any, raise_on_error: bool) -> Any:  # noqa: FBT001 - redis-py's signature
+        if connection is not STAND_IN:
+            return await super()._execute_pipeline(connection, commands, raise_on_error)
+
+        return await self._share_pipeline(commands, self._commands, raise_on_error)
+
+    async def _execute_transaction(self, connection: Any, commands: Any, raise_on_error: bool) -> Any:  # noqa: FBT001 - redis-py's signature
+        if connection is not STAND_IN:
+            return await super()._execute_transaction(connection, commands, raise_on_error)
+
+        return await self._share_transaction(commands, self._commands, raise_on_error)
 
     async def immediate_execute_command(
         self, *args: Any, **options: Any
@@ -94,14 +118,6 @@ class SharedPipeline(Pipeline):
             self._client.forget(commands)
 
         return replies
-
-    async def _load_scripts(self) -> None:
-        scripts = list(self.scripts)
-        known = await self._client.script_exists(*(script.sha for script in scripts))
-
-        for script, exists in zip(scripts, known, strict=True):
-            if not exists:
-                script.sha = await self._client.script_load(script.script)
 
     async def _share_pipeline(
         self,

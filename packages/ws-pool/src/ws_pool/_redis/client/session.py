@@ -12,6 +12,7 @@ from redis.asyncio.client import Monitor, PubSub
 from redis.asyncio.connection import AbstractConnection
 
 from ws_pool._redis.client.context import ClientContext
+from ws_pool._redis.client.instrumented import execute_instrumented, original_method
 from ws_pool._redis.client.round_trip import CANCEL_TIMEOUT, cancel_in_background, round_trip
 from ws_pool._redis.commands.command import Command
 from ws_pool._redis.commands.table import Route
@@ -50,10 +51,17 @@ class DedicatedRedis(Redis):
         )
         self._context = context
         self.response_callbacks = callbacks
+        self._method = original_method()
         self._queueing = False  # between MULTI and EXEC, where nothing blocks
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
-        """Execute a command on this client's connection; see `SharedRedis.execute_command` for errors."""
+        """Execute a command on this client's connection; errors as of `SharedRedis.execute_command`."""
+        if Redis.execute_command is not self._method:
+            return await execute_instrumented(self.connection_pool, self._execute, args, options)
+
+        return await self._execute(*args, **options)
+
+    async def _execute(self, *args: Any, **options: Any) -> Any:
         if self.single_connection_client:
             await self.initialize()
             assert self.connection is not None  # noqa: S101 - initialize() has taken one

@@ -20,6 +20,7 @@ from redis.asyncio.client import PubSub
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 
 from ws_pool._redis.client.context import ClientContext
+from ws_pool._redis.client.instrumented import Uninstrumented, execute_instrumented, original_method
 from ws_pool._redis.client.pipeline import SharedPipeline
 from ws_pool._redis.client.round_trip import Unblocked, execute_on_dedicated
 from ws_pool._redis.client.session import DedicatedPubSub, DedicatedRedis
@@ -53,6 +54,8 @@ class SharedRedis(Redis):
         self._loop = context.loop
         self._create_future = context.loop.create_future
         self._infos: dict[Any, CommandInfo] = {}
+        self._base: Any = Redis  # where tracing libraries put their wrapper in the place of this method:
+        self._method = original_method()
         self.use_callbacks(self.response_callbacks)
 
     def __repr__(self) -> str:
@@ -93,6 +96,9 @@ class SharedRedis(Redis):
         is `MaybeExecuted` (the connection was lost after the command was sent), `UnavailableError` or
         `AcquireTimeout` (it was not sent), or an error of redis-py that the server has returned.
         """
+        if self._base.execute_command is not self._method:
+            return await self._execute_instrumented(args, options)
+
         info = self._infos.get(args[0]) or self._learn(args)
 
         if info.parse:
@@ -229,6 +235,12 @@ class SharedRedis(Redis):
             self._infos[verb] = info
 
         return info
+
+    async def _execute_instrumented(self, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        """Let those who have wrapped redis-py's method see the command."""
+        plain = copy(self)
+        plain._base, plain._method = Uninstrumented, Uninstrumented.execute_command  # noqa: SLF001 - a copy of self
+        return await execute_instrumented(self.connection_pool, plain.execute_command, args, options)
 
     async def _execute_parsed(self, info: CommandInfo, args: Sequence[Any], options: dict[str, Any]) -> Any:
         """Execute a command that blocks, changes the session or has subcommands."""

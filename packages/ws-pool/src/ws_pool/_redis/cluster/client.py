@@ -65,6 +65,9 @@ class ClusterRedis(SharedRedis):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
         """Execute a command where its key lives; errors as of `SharedRedis.execute_command`."""
+        if self._base.execute_command is not self._method:
+            return await self._execute_instrumented(args, options)
+
         if get_running_loop() is not self._loop:
             self._refuse_loop()
 
