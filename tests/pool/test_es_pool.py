@@ -137,7 +137,7 @@ class TestUse:
             assert "503" in health.detail
 
     async def test_statistics(self, cluster: Cluster) -> None:
-        """Nodes and the version are told."""
+        """Nodes and the version are in the statistics."""
         pool = ElasticsearchPool(url=cluster.url, maxsize=7)
         assert pool.statistics().alive == 0
 
@@ -166,7 +166,7 @@ class TestStart:
             await ElasticsearchPool(url=cluster.url).start()
 
     async def test_another_product(self, cluster: Cluster) -> None:
-        """A server that is no Elasticsearch is refused."""
+        """A server that is not Elasticsearch is refused."""
         cluster.product = ""
 
         with pytest.raises(UnavailableError, match="not Elasticsearch"):

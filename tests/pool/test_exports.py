@@ -58,11 +58,11 @@ def test_an_unknown_name() -> None:
     ],
 )
 def test_a_missing_library(library: str, module: str, name: str, extra: str) -> None:
-    """Without its library a name tells which extra brings it, and so does its module."""
+    """Without its library, the error of a name and of its module names the extra that brings it."""
     for statement in (f"from ws_pool import {name}", f"import ws_pool.{module}"):
-        told = without(library, statement)
-        assert f"needs {library}" in told
-        assert f"pip install 'ws-pool[{extra}]'" in told
+        error = without(library, statement)
+        assert f"needs {library}" in error
+        assert f"pip install 'ws-pool[{extra}]'" in error
 
 
 def test_tracing_without_opentelemetry() -> None:
@@ -77,13 +77,13 @@ def test_atomic_without_a_library() -> None:
 
 
 def test_a_module_of_our_own_that_is_missing() -> None:
-    """It is told as it is: no extra would bring it."""
+    """Its error is unchanged: no extra would bring it."""
     ours = ModuleNotFoundError("No module named 'ws_pool._lost'", name="ws_pool._lost")
     assert missing("ws_pool.redis", ours, "redis") is ours
 
 
 def test_a_fault_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module of ours that is missing is told as it is: no extra would bring it."""
+    """The error of a module of ours that is missing is unchanged: no extra would bring it."""
     monkeypatch.setitem(ws_pool._MODULES, "Nothing", "no_such_module")
 
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):

@@ -278,7 +278,7 @@ class TestOff:
         assert (SqliteConnection.run, SharedRedis.execute_command) == before
         assert SqliteConnection.run is before[0]
 
-    async def test_a_stream_left_early_is_no_error(self, telemetry: Telemetry):
+    async def test_a_stream_left_early_has_not_failed(self, telemetry: Telemetry):
         """A `break` ends the span without an error; a cancelled statement has one."""
         async with SqlitePool("sqlite:///:memory:") as pool:
             await pool.execute("CREATE TABLE t (id INTEGER)")

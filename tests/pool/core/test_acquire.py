@@ -1,4 +1,4 @@
-"""The generic pool in virtual time: who gets a connection, and when."""
+"""The generic pool in virtual time: acquires, their order and their timeouts."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class TestWaiting:
         run_virtual(scenario())
 
     def test_a_timeout_names_the_pool_and_the_longest_holders(self):
-        """Who waits too long is told the pool, its size, the waiters and who holds the connections."""
+        """The timeout error names the pool, its size, the number of waiters and the holders."""
 
         async def scenario() -> None:
             async with make_pool(name="orders", max_size=1, acquire_timeout=3.0) as pool:
@@ -145,8 +145,8 @@ def test_a_fake_connector_is_a_connector():
     assert str(connector) == "fake://server"
 
 
-def test_a_long_queue_is_not_searched_for_each_who_gives_up(monkeypatch: pytest.MonkeyPatch):
-    """Thousands whose times end one after the other are told soon, a few at a time."""
+def test_a_long_queue_is_not_searched_for_each_expired_waiter(monkeypatch: pytest.MonkeyPatch):
+    """Thousands of waiters that expire one after the other fail in time, a few at a time."""
     looks = 0
     original = PoolState.expired_waiters
 

@@ -17,7 +17,7 @@ from ws_pool.pool import Lease, Pool
 
 SEEDS = 10_000
 CHUNKS = 10
-PATIENCE = 10.0  # seconds for a close; every lease here comes back much earlier
+CLOSE_TIMEOUT = 10.0  # seconds for a close; every lease here comes back much earlier
 
 
 class CrossTalkError(AssertionError):
@@ -171,14 +171,14 @@ class Run:
     async def close(self) -> None:
         """Close the pool, now and then from a task that is cancelled."""
         begin = now()
-        closing = asyncio.create_task(self.pool.close(timeout=self.rng.choice((0.0, 0.001, PATIENCE))))
+        closing = asyncio.create_task(self.pool.close(timeout=self.rng.choice((0.0, 0.001, CLOSE_TIMEOUT))))
 
         if self.rng.random() < 0.3:
             await asyncio.sleep(self.rng.choice((0.0, 0.0005)))
             closing.cancel()
 
         await asyncio.wait([closing])
-        assert now() - begin < PATIENCE, "the close went on waiting though everything had come back"
+        assert now() - begin < CLOSE_TIMEOUT, "the close went on waiting though everything had come back"
 
 
 async def play_all(seeds: range) -> None:

@@ -43,7 +43,7 @@ def register(**section: Any) -> None:
 
 
 class TestWrong:
-    """What is refused, and how it is said."""
+    """Wrong options, and their errors."""
 
     @pytest.mark.parametrize(
         ("section", "message"),
@@ -141,7 +141,7 @@ class TestWrong:
 
 
 class TestRight:
-    """What is understood."""
+    """Options that are accepted."""
 
     def test_the_originals_keys_and_strings_of_the_environment_are_understood(self):
         """All keys of the first version, and numbers and switches as strings."""
@@ -190,7 +190,7 @@ class TestManager:
         assert mysql_pool_manager is the_manager
         assert MysqlPoolManager is SqlPoolManager is SqlitePoolManager
 
-    async def test_unknown_and_unready_pools_are_told(self):
+    async def test_unknown_and_unready_pools_are_errors(self):
         """A name that does not exist lists those that do; a manager that is not started says so."""
         manager = SqlPoolManager()
 
@@ -296,7 +296,7 @@ class TestComponents:
             component.configure(section)
 
     def test_every_section_has_its_component(self):
-        """Each factory gives a new component for its section."""
+        """Each factory returns a new component for its section."""
         made = [
             _components.sql(),
             _components.redis(),

@@ -51,7 +51,7 @@ class TestClose:
 
         run_virtual(scenario())
 
-    def test_close_tells_those_who_wait(self):
+    def test_close_fails_waiters(self):
         """Waiters get a ClosedError at once."""
 
         async def scenario() -> None:
@@ -71,7 +71,7 @@ class TestClose:
         run_virtual(scenario())
 
     def test_close_waits_for_no_connect(self):
-        """A connection that is being opened is nobody's any more, however long it would take."""
+        """Close cancels a connect that is under way, however long it would take."""
 
         async def scenario() -> None:
             connector = FakeConnector()

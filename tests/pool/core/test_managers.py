@@ -59,7 +59,7 @@ class TestManagers:
         await manager.close()
 
     async def test_a_pool_that_fails_to_close(self, manager: SqlPoolManager):
-        """The others are closed all the same, and the error is told."""
+        """The others are closed all the same, and the error is raised."""
         await manager.initialize()
         pool = manager.get_pool()
 
@@ -80,7 +80,7 @@ class TestOptions:
     """Values of types that no option has."""
 
     @pytest.mark.parametrize("value", [[], object(), True])
-    def test_what_is_no_number(self, value: object):
+    def test_values_that_are_not_numbers(self, value: object):
         """The error names the option."""
         with pytest.raises(ConfigError, match="acquire_timeout"):
             SqlitePool(url="sqlite:///x.db", acquire_timeout=value)
@@ -101,7 +101,7 @@ class TestBlocks:
     """Blocks and leases that were never entered, or have ended."""
 
     async def test_a_lease_block_that_was_not_entered(self):
-        """Leaving it gives nothing back."""
+        """Leaving it releases nothing."""
         pool: FakePool = make_pool()
         await pool.start()
         leased = pool.statistics().leased
@@ -110,7 +110,7 @@ class TestBlocks:
         await pool.close()
 
     async def test_a_redis_block_that_was_not_entered(self):
-        """Leaving it gives nothing back."""
+        """Leaving it releases nothing."""
         block = RedisPool(url="redis://localhost:1/0").get_client(alone=True)
         assert isinstance(block, DedicatedContext)
         await block.__aexit__(None, None, None)

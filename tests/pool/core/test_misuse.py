@@ -1,4 +1,4 @@
-"""The generic pool in virtual time: what tells a user what is wrong."""
+"""The generic pool in virtual time: errors and warnings of misuse."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from ws_pool.errors import ClosedError, NotReadyError, UsageError
 @contextmanager
 def unraised() -> Iterator[list[Any]]:
     """Collect errors that could not be raised because the collector was at work."""
-    usual, told = sys.unraisablehook, list[Any]()
-    sys.unraisablehook = told.append
+    usual, reported = sys.unraisablehook, list[Any]()
+    sys.unraisablehook = reported.append
 
     try:
-        yield told
+        yield reported
     finally:
         sys.unraisablehook = usual
 
 
 class TestMisuse:
-    """What tells a user what is wrong."""
+    """Errors and warnings of misuse."""
 
     def test_a_lease_is_dead_after_its_release(self):
         """The handle of a released connection says so, and cannot be released twice."""
@@ -146,7 +146,7 @@ class TestMisuse:
                 make_pool(**wrong)
 
     def test_a_dropped_lease_is_warned_about_and_its_connection_replaced(self):
-        """A lease that is garbage gives a ResourceWarning with the place, and the pool heals."""
+        """A lease that is garbage raises a ResourceWarning with the place, and the pool heals."""
 
         async def scenario() -> None:
             async with make_pool(max_size=1, leak_threshold=100.0) as pool:
@@ -167,10 +167,10 @@ class TestMisuse:
             async with make_pool(max_size=1) as pool:
                 lease: Any = await pool.acquire()
 
-                with unraised() as told:
+                with unraised() as reported:
                     lease = None
 
-                assert "without being released" in str(told[0].exc_value)
+                assert "without being released" in str(reported[0].exc_value)
 
                 async with pool.lease(timeout=1.0):
                     assert lease is None
@@ -180,7 +180,7 @@ class TestMisuse:
             run_virtual(scenario())
 
     def test_a_forgotten_pool_is_warned_about(self):
-        """A pool that is garbage while open gives a ResourceWarning."""
+        """A pool that is garbage while open raises a ResourceWarning."""
 
         async def scenario() -> None:
             pool = make_pool(clock=None)

@@ -11,7 +11,7 @@ from ws_pool.health import ProcessHealthChecker
 
 
 async def main(directory: str, name: str, workers: int) -> None:
-    """Report the node's health for each line ``ask``; block, fail or end when told so."""
+    """Report the node's health for each line ``ask``; block, fail or end on command."""
     healthy = True
 
     async def check() -> bool:

@@ -382,7 +382,7 @@ class TestProcessHealthChecker:
             await checker._round()
             assert checker.detail == ""
             clock.now -= 50
-            assert "silent" in checker.detail, "a time from another boot is no sign of life"
+            assert "silent" in checker.detail, "a time from before the last boot counts"
             checker._pid = 1
             assert checker.detail == "not checked yet"
             await checker._round()
@@ -393,7 +393,7 @@ class TestProcessHealthChecker:
         await checker.close()
 
     def test_names(self) -> None:
-        """The derived name is stable in a process; names that are no file names are refused."""
+        """The derived name is stable in a process; names that are not file names are refused."""
         assert ProcessHealthChecker().name == ProcessHealthChecker(4).name
 
         for name in ("", "../x", "a/b", "x" * 101, ".hidden"):

@@ -59,7 +59,7 @@ class TestUse:
             await items.insert_one({"_id": result.inserted_id})
 
     async def test_client(self, pool: MongoPool) -> None:
-        """The block gives the driver's client, which all tasks share."""
+        """The block has the driver's client, which all tasks share."""
         async with pool.get_client() as one, pool.get_client(alone=True) as two:
             assert one is two is pool.client
 

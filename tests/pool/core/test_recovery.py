@@ -130,7 +130,7 @@ class TestOutage:
         run_virtual(scenario())
 
     def test_one_loss_in_use_casts_doubt_on_all_others(self):
-        """When a lent connection was lost, none that fell silent is lent again; sound ones are."""
+        """When a leased connection was lost, none that fell silent is leased again; sound ones are."""
 
         async def scenario() -> None:
             connector = FakeConnector()
@@ -188,8 +188,8 @@ class TestOutage:
 
         run_virtual(scenario())
 
-    def test_waiters_are_told_when_the_last_hope_is_gone(self):
-        """Who waits for a connection in use while the server is down hears of it when that one breaks."""
+    def test_waiters_fail_when_the_last_connection_is_lost(self):
+        """A waiter for a connection in use fails when that one breaks while the server is down."""
 
         async def scenario() -> None:
             connector = FakeConnector()

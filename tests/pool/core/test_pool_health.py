@@ -1,4 +1,4 @@
-"""The generic pool in virtual time: what it says of itself when it is busy, closed by force, or refused."""
+"""The generic pool in virtual time: health, statistics and warnings in unusual states."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ws_pool.errors import UnavailableError
 
 
 def test_a_busy_pool_is_healthy():
-    """Connections that are all in use are no failure of the server, and the detail tells of them."""
+    """When all connections are in use the pool is healthy, and the detail says that it is busy."""
 
     async def scenario() -> None:
         connector = FakeConnector()
@@ -30,7 +30,7 @@ def test_a_busy_pool_is_healthy():
 
 
 def test_a_server_that_hangs_is_not_healthy():
-    """A ping without an answer is no sign of a busy pool."""
+    """A ping without an answer makes the pool unhealthy, and is not taken for a busy pool."""
 
     async def scenario() -> None:
         connector = FakeConnector()
