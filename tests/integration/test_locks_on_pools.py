@@ -176,7 +176,8 @@ class TestCache:
                 def lock(name: str, pool: RedisPool = pool) -> AbstractAsyncContextManager[object]:
                     return MutexLock(pool, name, 10).hold(timeout=20)
 
-                @ShareCache("items", ttl=60, redis=pool, lock=lock)
+                # A busy machine must not make a look-up late: then the function would run without the lock.
+                @ShareCache("items", ttl=60, redis=pool, lock=lock, redis_timeout=20)
                 async def items(page: int) -> list[int]:
                     nonlocal runs
                     runs += 1
@@ -189,3 +190,26 @@ class TestCache:
 
         assert results == [[7, 8]] * 40
         assert runs == 1
+
+    async def test_a_lock_that_is_lost_does_not_fail_the_call(self, any_redis_url: str) -> None:
+        """FLUSHDB while the function runs: each caller has a result all the same."""
+        flushed = False
+
+        async with RedisPool(url=any_redis_url) as pool:
+
+            def lock(name: str) -> AbstractAsyncContextManager[object]:
+                return MutexLock(pool, name, 1).hold(timeout=20)
+
+            @ShareCache("items", ttl=60, redis=pool, lock=lock, redis_timeout=20)
+            async def items(page: int) -> int:
+                nonlocal flushed
+
+                if not flushed:
+                    flushed = True
+                    await pool.redis.flushdb()
+                    await asyncio.sleep(2)  # longer than the lock lives
+
+                return page
+
+            assert await asyncio.gather(*[items(7) for _ in range(5)]) == [7] * 5
+            assert await items(7) == 7

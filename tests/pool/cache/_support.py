@@ -13,7 +13,7 @@ class Clock:
         self.now = 1_000_000.0
 
     def __call__(self) -> float:
-        """Tell the time."""
+        """Return the time."""
         return self.now
 
 
@@ -30,6 +30,7 @@ class Runs:
     async def run(self, value: Any = None) -> Any:
         """Run once."""
         self.count += 1
+        number = self.count
         self.begun.set()
 
         if self.gate is not None:
@@ -38,7 +39,7 @@ class Runs:
         if self.fail is not None:
             raise self.fail
 
-        return {"n": self.count, "value": value} if self.value is None else self.value
+        return {"n": number, "value": value} if self.value is None else self.value
 
 
 async def turns(count: int = 20) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.pool.cache._support import Runs, turns
-from ws_pool._cache.single_flight import Flights
+from ws_pool._cache.single_flight import Flight, Flights
 from ws_pool.cache import ShareCache
 
 
@@ -151,16 +151,16 @@ class TestSingleFlight:
         assert await f() == 3
 
     async def test_other_loops_have_flights_of_their_own(self) -> None:
-        """A call under way in one loop is not waited for in another."""
+        """A call in flight in one loop is not waited for in another."""
         flights = Flights()
         entered, release = threading.Event(), threading.Event()
 
-        async def slow() -> str:
+        async def slow(_: Flight) -> str:
             entered.set()
             await asyncio.to_thread(release.wait)
             return "slow"
 
-        async def fast() -> str:
+        async def fast(_: Flight) -> str:
             return "fast"
 
         thread = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(flights.run("k", slow))))

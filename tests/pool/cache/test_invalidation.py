@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
-from tests.pool.cache._support import Runs
-from ws_pool.cache import ShareCache
+from tests.pool.cache._support import Runs, turns
+from ws_pool.cache import CacheWrap, ShareCache
 
 
 class TestInvalidation:
@@ -75,6 +76,67 @@ class TestInvalidation:
         assert cache.statistics().rejected == 1
         assert (await f())["n"] == 2
         assert (await f())["n"] == 2
+
+    @pytest.mark.parametrize("by_tag", [False, True])
+    async def test_a_read_that_begins_after_it(
+        self, make: Callable[..., ShareCache], *, by_tag: bool
+    ) -> None:
+        """A call in flight is not joined by one that begins after the invalidation."""
+        runs = Runs()
+        runs.gate = asyncio.Event()
+        cache = make("i6")
+
+        @cache
+        async def f() -> Any:
+            return await runs.run()
+
+        old = asyncio.create_task(f())
+        await runs.begun.wait()
+        await (cache.invalidate() if by_tag else f.invalidate())
+        new = asyncio.create_task(f())
+        await turns()
+        runs.gate.set()
+        assert (await old)["n"] == 1
+        assert (await new)["n"] == 2
+        assert (await f())["n"] == 2
+
+    async def test_a_read_after_an_invalidation_by_another_process(self, redis_url: str) -> None:
+        """Calls that joined one in flight look again when its result was refused."""
+        runs = Runs()
+        runs.gate = asyncio.Event()
+
+        async with Redis.from_url(redis_url) as client:
+            here, there = (ShareCache("i7", redis=client, redis_timeout=30) for _ in range(2))
+
+            @here
+            async def f() -> Any:
+                return await runs.run()
+
+            old = asyncio.create_task(f())
+            await runs.begun.wait()
+            await there.invalidate()
+            new = [asyncio.create_task(f()) for _ in range(3)]
+            await turns()
+            runs.gate.set()
+            assert (await old)["n"] == 1
+            assert [(await task)["n"] for task in new] == [2, 2, 2]
+
+    async def test_a_wrap_that_is_cleared_while_it_computes(self) -> None:
+        """CacheWrap does not keep what was computed before it was cleared, nor hand it on."""
+        runs = Runs()
+        runs.gate = asyncio.Event()
+
+        @CacheWrap()
+        async def f() -> Any:
+            return await runs.run()
+
+        old = asyncio.create_task(f())
+        await runs.begun.wait()
+        f.cache_clear()  # type: ignore[attr-defined]
+        new = asyncio.create_task(f())
+        await turns()
+        runs.gate.set()
+        assert ((await old)["n"], (await new)["n"], (await f())["n"]) == (1, 2, 2)
 
     async def test_refresh(self, make: Callable[..., ShareCache]) -> None:
         """refresh() runs the function now, and the result replaces the old one."""

@@ -61,7 +61,7 @@ class TestCacheWrap:
         assert (await f(7))["n"] == 2
 
     def test_a_key_for_plain_functions(self) -> None:
-        """The key may be of one's own making."""
+        """The key may be of its own making."""
 
         @CacheWrap(key=lambda _: "same")
         def f(n: int) -> int:

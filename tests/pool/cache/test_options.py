@@ -68,7 +68,7 @@ class TestKeys:
             make((1, 2), {})
 
     def test_shorten(self) -> None:
-        """Short keys stay readable; odd text is no obstacle."""
+        """Short keys stay readable; odd text is not a obstacle."""
         assert shorten("x" * 160) == "x" * 160
         assert len(shorten("\ud800" * 200)) == 40
 
@@ -100,7 +100,7 @@ class TestOptions:
             ShareCache("t")(len)  # type: ignore[arg-type]
 
     def test_repr(self) -> None:
-        """The representation tells where results are kept."""
+        """The representation shows where results are kept."""
         assert repr(ShareCache("t", ttl=5)) == "<ShareCache 't' in this process, ttl 5 s>"
         assert repr(ShareCache("t", redis=json)) == "<ShareCache 't' in Redis, ttl 60 s>"
 

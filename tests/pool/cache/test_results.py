@@ -1,4 +1,4 @@
-"""What a cache gives back: for functions and methods, for every kind of result."""
+"""What a cache returns back: for functions and methods, for every kind of result."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ class TestResults:
             async def price(self, item: str) -> str:
                 return f"{self.name} {item}"
 
-        assert await Shop("a").price("x") == "a x"  # type: ignore[call-arg, arg-type]
-        assert await Shop("b").price("x") == "b x"  # type: ignore[call-arg, arg-type]
+        assert await Shop("a").price("x") == "a x"
+        assert await Shop("b").price("x") == "b x"
 
     async def test_long_arguments(self, make: Callable[..., ShareCache]) -> None:
-        """Long keys are told apart by a digest."""
+        """Long keys are replaced by a digest."""
         runs = Runs()
 
         @make("t6")

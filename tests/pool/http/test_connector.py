@@ -1,4 +1,4 @@
-"""A connection is used again only as the last answer left it, and a request is repeated only as told."""
+"""A connection is used again only as the last answer left it; a request is repeated only by `retries`."""
 
 from __future__ import annotations
 

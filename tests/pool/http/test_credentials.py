@@ -57,7 +57,7 @@ async def test_a_redirect_to_another_origin_takes_no_secrets_along(
 
 
 async def test_a_requests_own_header_is_meant_for_its_url(site: Site, other: Site) -> None:
-    """A secret that a request gives itself goes where that request goes, whatever the pool has."""
+    """A secret of a request itself goes where that request goes, whatever the pool has."""
     async with HttpPool(base_url=site.url, headers={"X-Api-Key": "of the pool"}) as pool:
         there = await headers_at(pool, f"{other.url}/echo", headers={"x-api-key": "of the request"})
 

@@ -1,4 +1,4 @@
-"""Every failure is an error that tells what went wrong."""
+"""Every failure is an error that says what went wrong."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class TestErrors:
         assert (await http.get("/slow", timeout=None)).text == "late"
 
     async def test_connect_timeout(self) -> None:
-        """A host that never ends its TLS greeting is an HttpTimeout, and nothing was sent."""
+        """A host that never ends its TLS handshake is an HttpTimeout, and nothing was sent."""
 
         async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:

@@ -52,7 +52,7 @@ class TestLife:
         assert pool.statistics().idle == 0
 
     async def test_cancellation(self, http: HttpClient, pool: HttpPool, site: Site) -> None:
-        """A cancelled request gives its connection up and is counted."""
+        """A cancelled request releases its connection and is counted."""
         task = asyncio.create_task(http.get("/slow"))
 
         await site.reached.wait()

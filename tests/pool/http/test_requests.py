@@ -1,4 +1,4 @@
-"""Requests against a real server: what is sent, and what a response tells."""
+"""Requests against a real server: what is sent, and what a response says."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TestRequests:
         assert response.json()["path"] == "/echo/here"
 
     async def test_head(self, http: HttpClient) -> None:
-        """HEAD gives headers and no body."""
+        """HEAD returns headers and no body."""
         response = await http.head("/echo")
         assert (response.status_code, response.content) == (200, b"")
 

@@ -32,7 +32,7 @@ class TestStreams:
         assert pool.statistics().active == 0
 
     async def test_a_bad_status(self, http: HttpClient) -> None:
-        """The status is an error as for other requests, unless told otherwise."""
+        """The status is an error as for other requests, unless raise_for_status is off."""
         with pytest.raises(HttpStatusError) as caught:
             async with http.request_stream("GET", "/status/404"):
                 pytest.fail("not reached")

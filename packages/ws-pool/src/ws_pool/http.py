@@ -50,6 +50,7 @@ __all__ = (
     "HttpStatusError",
     "HttpStream",
     "HttpTimeout",
+    "RequestOptions",
     "delete",
     "download",
     "get",
@@ -156,5 +157,5 @@ async def request_stream(
         yield stream
 
 
-for _public in (HttpClient, HttpPool, HttpResponse, HttpStatistics, HttpStream):
+for _public in (HttpClient, HttpPool, HttpResponse, HttpStatistics, HttpStream, RequestOptions):
     _public.__module__ = __name__

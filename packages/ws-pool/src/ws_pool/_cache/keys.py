@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import itertools
+import weakref
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
@@ -26,10 +28,8 @@ class KeyMaker:
     Makes the key of a call of one function.
 
     Arguments are bound to parameters and defaults applied, so that ``f(1)``, ``f(a=1)`` and
-    ``f()`` with a default of 1 are the same call. ``1``, ``True`` and ``"1"`` are different.
-
-    Args:
-        function: The function.
+    ``f()`` with a default of 1 are the same call. ``1``, ``True`` and ``"1"`` are different. With
+    ``identities`` a method's object may stand for itself.
 
     Example:
         >>> make = KeyMaker(lambda a, b=2: None)
@@ -39,24 +39,20 @@ class KeyMaker:
         False
     """
 
-    __slots__ = ("_name", "_plain", "_signature")
+    __slots__ = ("_identities", "_is_method", "_name", "_plain", "_signature")
 
-    def __init__(self, function: Callable[..., object]) -> None:
+    def __init__(self, function: Callable[..., object], *, identities: bool = True) -> None:
         self._name = getattr(function, "__qualname__", repr(function))
         self._signature = inspect.signature(function)
         parameters = self._signature.parameters.values()
+        self._is_method = next(iter(self._signature.parameters), "") in {"self", "cls"}
+        self._identities = Identities() if identities else None
         positional = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
         # A call that gives all parameters by position needs no binding.
         self._plain = len(parameters) if all(p.kind in positional for p in parameters) else -1
 
     def __call__(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
-        """
-        Make the key.
-
-        Raises:
-            TypeError: The arguments do not fit the function.
-            UsageError: An argument cannot be part of a key.
-        """
+        """Make the key, or raise UsageError when an argument cannot be part of one."""
         if kwargs or len(args) != self._plain:
             bound = self._signature.bind(*args, **kwargs)
             bound.apply_defaults()
@@ -64,12 +60,39 @@ class KeyMaker:
 
         for value in args:
             if type(value) not in _SIMPLE:
-                return repr(tuple(self._freeze(item) for item in args))
+                break
+        else:
+            return repr(args)
 
-        return repr(args)
+        if self._is_method:
+            return repr((self._freeze_self(args[0]), *(self._freeze(item) for item in args[1:])))
+
+        return repr(tuple(self._freeze(item) for item in args))
+
+    def _freeze_self(self, owner: object) -> object:
+        """Return what a method's object adds to the key."""
+        if isinstance(owner, type):
+            return ("class", owner.__module__, owner.__qualname__)
+
+        # Three cases: the object has a value, by which others may be equal to it; it has no state, so
+        # that its class says all; or it stands for itself, which other processes cannot understand.
+        if hasattr(owner, "__cache_key__") or is_dataclass(owner) or type(owner) in _SIMPLE:
+            return self._freeze(owner)
+
+        if not getattr(owner, "__dict__", None) and not hasattr(type(owner), "__slots__"):
+            return (type(owner).__qualname__,)
+
+        if self._identities is not None:
+            return (type(owner).__qualname__, self._identities.number(owner))
+
+        message = (
+            f"{self._name} is a method, and its results are shared: give {type(owner).__qualname__} a method "
+            "__cache_key__() that returns what its results depend on, or give key="
+        )
+        raise UsageError(message, function=self._name)
 
     def _freeze(self, value: object) -> object:
-        """Make a value that has the same representation for equal values, and another for all others."""
+        """Return a value that has the same representation for equal values, and another for all others."""
         if type(value) in _SIMPLE:
             return value
 
@@ -85,6 +108,8 @@ class KeyMaker:
             frozen = (type(value).__qualname__, value.name)
         elif isinstance(value, _EXACT):
             frozen = (repr(value),)
+        elif callable(own_key := getattr(value, "__cache_key__", None)):
+            frozen = (type(value).__qualname__, self._freeze(own_key()))
         elif is_dataclass(value) and not isinstance(value, type):
             parts = tuple(self._freeze(getattr(value, item.name)) for item in fields(value))
             frozen = (type(value).__qualname__, *parts)
@@ -96,6 +121,34 @@ class KeyMaker:
             raise UsageError(message, function=self._name)
 
         return frozen
+
+
+class Identities:
+    """Numbers for objects: the same while an object lives, and never used again."""
+
+    __slots__ = ("_known", "_numbers")
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[object], int]] = {}
+        self._numbers = itertools.count(1)
+
+    def number(self, value: object) -> int:
+        """Return an object's number."""
+        # Not a WeakKeyDictionary, to which objects that compare equal would be the same.
+        key = id(value)
+        known = self._known.get(key)
+
+        if known is not None and known[0]() is value:
+            return known[1]
+
+        number = next(self._numbers)
+
+        def forget(gone: weakref.ref[object]) -> None:
+            if (found := self._known.get(key)) is not None and found[0] is gone:
+                del self._known[key]
+
+        self._known[key] = (weakref.ref(value, forget), number)
+        return number
 
 
 def shorten(key: str) -> str:

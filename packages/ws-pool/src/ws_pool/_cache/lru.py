@@ -98,7 +98,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         self[key] = value
 
     def delete(self, key: K) -> bool:
-        """Remove an item; tell whether it was there."""
+        """Remove an item, and return whether it was there."""
         with self._mutex:
             return self._items.pop(key, NOTHING) is not NOTHING
 
@@ -109,18 +109,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
 
 
 def check(name: str, value: object, *, more_than: float | None = None, at_most: float = math.inf) -> None:
-    """
-    Check a number.
-
-    Args:
-        name: The option's name, for the message.
-        value: The number.
-        more_than: A bound it must exceed; without it, it must be 0 or more.
-        at_most: A bound it must not exceed.
-
-    Raises:
-        ConfigError: It is not a finite number within the bounds.
-    """
+    """Raise ConfigError unless an option is a finite number within bounds; by default, 0 or more."""
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         enough = value >= 0 if more_than is None else value > more_than
 

@@ -11,13 +11,14 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
+from ws_pool._cache.guard import StoreGuard
 from ws_pool._cache.keys import KeyMaker, shorten
 from ws_pool._cache.lru import check
-from ws_pool._cache.single_flight import Flights
+from ws_pool._cache.single_flight import Flight, Flights
 from ws_pool._cache.stores import Codec, Found, LocalStore, Missing, RedisStore, resolve_redis
 from ws_pool.errors import ConfigError, UsageError
 
@@ -26,6 +27,7 @@ __all__ = ("CacheStatistics", "CachedFunction", "ShareCache")
 logger = logging.getLogger("ws_pool.cache")
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -43,7 +45,8 @@ class CacheStatistics:
         shared: Calls that waited for another one's result.
         refreshes: Runs of the function beside a call that got an older value.
         rejected: Results not stored, because they were invalidated or stored meanwhile.
-        errors: Failures of the store.
+        errors: Failures of the store or of the lock.
+        bypassed: Calls that ran the function because Redis is left alone after failures.
     """
 
     hits: int
@@ -52,6 +55,7 @@ class CacheStatistics:
     refreshes: int
     rejected: int
     errors: int
+    bypassed: int = 0
 
 
 class CachedFunction(Protocol[P, T_co]):
@@ -62,10 +66,22 @@ class CachedFunction(Protocol[P, T_co]):
         ...
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Forget the result of a call, also one that is just being computed."""
+        """Forget the result of a call; a call that begins after this never gets one from before."""
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> T_co:
         """Run the function now and store the result."""
+        ...
+
+    @overload
+    def __get__(self, instance: None, owner: type[object] | None = None) -> Self: ...
+
+    @overload
+    def __get__(
+        self: CachedFunction[Concatenate[Any, Q], T], instance: object, owner: type[object] | None = None
+    ) -> Callable[Q, Coroutine[Any, Any, T]]: ...
+
+    def __get__(self, instance: object, owner: type[object] | None = None) -> object:
+        """Bind a method, as for every function."""
         ...
 
 
@@ -77,7 +93,10 @@ class ShareCache:
     them get the exception, and nothing is cached. If it is cancelled, the next of them runs the
     function. With ``redis``, all processes share the results; with ``lock``, also the running.
 
-    When Redis fails, the function is run without a cache, which is logged and counted.
+    The cache never fails a call, and a failing Redis costs little: each operation has a time of
+    ``redis_timeout``, and after failures Redis is left alone for a second. Meanwhile, and when the lock
+    fails or is lost, the function runs, which is logged and counted. An entry that the codec cannot read
+    is replaced.
 
     Results shared by several callers are the same object: don't change them. With ``redis`` they
     have been through the codec, for the first caller too, so that all see the same types.
@@ -85,20 +104,24 @@ class ShareCache:
     Args:
         tag: Names the results, so that they can be invalidated together; no braces.
         ttl: Seconds that a result is fresh.
-        redis: A client, a `RedisPool` or its manager, or a function that gives one; None to
+        redis: A client, a `RedisPool` or its manager, or a function that returns one; None to
             keep results in this process.
         cache_none: Whether None is a result worth keeping. Other falsy results always are.
         jitter: Each result lives up to this part of ``ttl`` shorter, so that not all expire at once.
-        stale: Seconds beyond ``ttl`` in which the old result is given while a new one is computed.
+        stale: Seconds beyond ``ttl`` in which the old result is returned while a new one is computed.
         early: How eagerly results are renewed before they expire: at 1.0 a result that takes a
             second to compute is renewed about a second before, at random (the XFetch rule); 0
             for never.
-        key: Makes the key text from the call's arguments, in place of all of them.
+        key: Makes the key text from the call's arguments, in place of all of them. A method's object is
+            part of the key: by its method ``__cache_key__()`` if it has one, else, without ``redis``, by
+            its identity.
+        condition: Returns whether a result is worth keeping; by default all are.
         codec: How values become bytes for Redis; the module `json` by default.
         lock: Makes an async context manager from a name, such as
             ``lambda name: MutexLock(redis, name, 30).hold(timeout=10)``: only its holder computes.
         maxsize: How many results are kept in this process without ``redis``.
         prefix: What all keys in Redis begin with.
+        redis_timeout: Seconds that an operation on Redis may take before the call goes on without.
 
     Raises:
         ConfigError: An option is wrong.
@@ -134,10 +157,12 @@ class ShareCache:
         stale: float = 0.0,
         early: float = 0.0,
         key: Callable[..., str] | None = None,
+        condition: Callable[[Any], bool] | None = None,  # Any: the function's results
         codec: Codec | None = None,
         lock: Callable[[str], AbstractAsyncContextManager[object]] | None = None,
         maxsize: int = 1024,
         prefix: str = "ws:cache",
+        redis_timeout: float = 0.05,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if not tag or "{" in tag or "}" in tag:
@@ -148,10 +173,12 @@ class ShareCache:
         check("stale", stale)
         check("early", early)
         check("maxsize", maxsize, more_than=0)
+        check("redis_timeout", redis_timeout, more_than=0)
         self.tag = tag
         self._ttl, self._jitter, self._stale, self._early = ttl, jitter, stale, early
         self._cache_none = cache_none
         self._key = key
+        self._condition = condition
         self._codec: Codec = cast("Codec", json) if codec is None else codec
         self._lock = lock
         self._prefix = prefix
@@ -160,25 +187,22 @@ class ShareCache:
         self._store: LocalStore | RedisStore = (
             RedisStore(resolve_redis(redis), self._codec, prefix) if self._local is None else self._local
         )
+        self._guard = StoreGuard(None if self._local is not None else redis_timeout)
+        self._budget = redis_timeout
         self._flights = Flights()
         self._renewals: dict[tuple[int, str], asyncio.Task[None]] = {}
-        self._hits = self._misses = self._refreshes = self._rejected = self._errors = 0
+        self._hits = self._misses = self._refreshes = self._rejected = self._errors = self._bypassed = 0
 
     def __repr__(self) -> str:
         where = "in this process" if self._local is not None else "in Redis"
         return f"<ShareCache {self.tag!r} {where}, ttl {self._ttl:g} s>"
 
     def __call__(self, function: Callable[P, Awaitable[T]]) -> CachedFunction[P, T]:
-        """
-        Give a function a cache.
-
-        Raises:
-            UsageError: It is not a coroutine function.
-        """
+        """Return a coroutine function with a cache."""
         if not inspect.iscoroutinefunction(function):
             raise UsageError(f"ShareCache is for coroutine functions, not {function!r}; see CacheWrap")
 
-        make_key = KeyMaker(function)
+        make_key = KeyMaker(function, identities=self._local is not None)
         name = f"{function.__module__}.{function.__qualname__}"
         own_key = self._key
 
@@ -198,24 +222,34 @@ class ShareCache:
                     return cast("T", found.value)
 
             compute = functools.partial(function, *args, **kwargs)
-            return cast("T", await self._flights.run(key, lambda: self._lead(key, compute)))
+            return cast("T", await self._flights.run(key, lambda flight: self._lead(flight, key, compute)))
 
         async def invalidate(*args: P.args, **kwargs: P.kwargs) -> None:
-            await self._store.drop(self.tag, key_of(args, kwargs), self._ttl + self._stale + _COMPUTING)
+            key = key_of(args, kwargs)
+
+            try:
+                await self._store.drop(self.tag, key, self._ttl + self._stale + _COMPUTING)
+            finally:
+                # Last: a call that began before the drop may have found the old value, and must not
+                # be joined by one that begins after it.
+                self._flights.detach(key)
 
         async def refresh(*args: P.args, **kwargs: P.kwargs) -> T:
             key = key_of(args, kwargs)
             seen = await self._look_up(key)
             compute = functools.partial(function, *args, **kwargs)
-            return cast("T", await self._compute(key, compute, seen))
+            return cast("T", await self._compute(None, key, compute, seen))
 
         cached.invalidate = invalidate  # type: ignore[attr-defined]
         cached.refresh = refresh  # type: ignore[attr-defined]
         return cast("CachedFunction[P, T]", cached)
 
     async def invalidate(self) -> None:
-        """Forget all results of the tag, also those that are just being computed."""
-        await self._store.drop_tag(self.tag)
+        """Forget all results of the tag; a call that begins after this never gets one from before."""
+        try:
+            await self._store.drop_tag(self.tag)
+        finally:
+            self._flights.detach()
 
     async def drain(self) -> None:
         """Wait for results that are being renewed in the background."""
@@ -227,10 +261,16 @@ class ShareCache:
     def statistics(self) -> CacheStatistics:
         """Return the counters."""
         return CacheStatistics(
-            self._hits, self._misses, self._flights.shared, self._refreshes, self._rejected, self._errors
+            self._hits,
+            self._misses,
+            self._flights.shared,
+            self._refreshes,
+            self._rejected,
+            self._errors,
+            self._bypassed,
         )
 
-    async def _lead(self, key: str, compute: Callable[[], Awaitable[object]]) -> object:
+    async def _lead(self, flight: Flight, key: str, compute: Callable[[], Awaitable[object]]) -> object:
         """Answer a call for all that wait: from the cache, or by running the function."""
         found = await self._look_up(key)
 
@@ -251,21 +291,56 @@ class ShareCache:
                 self._hits += 1
                 return found.value
 
-        if self._lock is None:
-            return await self._compute(key, compute, found)
+        # Without an answer of the store its lock, too, would only cost time.
+        if self._lock is None or found is None:
+            return await self._compute(flight, key, compute, found)
 
-        async with AsyncExitStack() as stack:
-            if await self._enter(stack, key):
-                found = await self._look_up(key)
+        async def only_one() -> object:
+            again = await self._look_up(key)
 
-                if isinstance(found, Found):
-                    self._hits += 1
-                    return found.value
+            if isinstance(again, Found):
+                self._hits += 1
+                return again.value
 
-            return await self._compute(key, compute, found)
+            return await self._compute(flight, key, compute, again)
+
+        ran, value = await self._locked(key, only_one)
+        return value if ran else await self._compute(flight, key, compute, found)
+
+    async def _locked(self, key: str, body: Callable[[], Awaitable[object]]) -> tuple[bool, object]:
+        """Run a body under the lock; return whether it ran to its end, and its result."""
+        assert self._lock is not None  # noqa: S101 - the callers have looked
+        result: tuple[bool, object] = (False, None)
+        own: Exception | None = None
+
+        # Whatever the lock does, it must not fail the call: it may be refused, its loss may cancel the
+        # body, and its release may fail. Only the body's own error is the caller's.
+        try:
+            async with (
+                asyncio.timeout(None) as limit,
+                self._lock(f"{self._prefix}:lock:{self.tag}:{key}"),
+            ):
+                try:
+                    result = True, await body()
+                except Exception as error:  # noqa: BLE001 - the function is foreign code
+                    own = error
+
+                if self._guard.failing:
+                    limit.reschedule(asyncio.get_running_loop().time() + self._budget)
+        except Exception as error:  # noqa: BLE001 - the lock is foreign code
+            self._failed("lock", error)
+
+        if own is not None:
+            raise own
+
+        return result
 
     async def _compute(
-        self, key: str, compute: Callable[[], Awaitable[object]], seen: Found | Missing | None
+        self,
+        flight: Flight | None,
+        key: str,
+        compute: Callable[[], Awaitable[object]],
+        seen: Found | Missing | None,
     ) -> object:
         """Run the function and store its result, for the time that it took too."""
         self._misses += 1
@@ -279,15 +354,30 @@ class ShareCache:
             stored = payload if isinstance(payload, bytes) else payload.encode()
             value = self._codec.loads(stored)
 
-        if seen is not None and (value is not None or self._cache_none):
+        if seen is not None and self._is_worth_keeping(value):
             ttl = self._ttl * (1 - self._jitter * random.random())
             found = Found(stored, self._clock() + ttl, cost, seen.mark)
-            await self._put(key, found, ttl + self._stale)
+
+            # Refused because of an invalidation, here or in another process: calls that have joined
+            # this one may have begun after it, and look again.
+            if not await self._put(key, found, ttl + self._stale) and flight is not None:
+                flight.outdated = True
 
         return value
 
+    def _is_worth_keeping(self, value: object) -> bool:
+        """Decide whether a result is stored."""
+        if value is None and not self._cache_none:
+            return False
+
+        try:
+            return self._condition is None or bool(self._condition(value))
+        except Exception as error:  # noqa: BLE001 - the condition is foreign code
+            self._failed("judge a result", error)
+            return False
+
     def _is_due(self, found: Found) -> bool:
-        """Tell whether a value should be renewed: it is stale, or by chance a little before."""
+        """Return whether a value should be renewed: it is stale, or by chance a little before."""
         now = self._clock()
 
         if self._early:
@@ -296,7 +386,7 @@ class ShareCache:
         return now >= found.fresh_until
 
     def _renew(self, key: str, compute: Callable[[], Awaitable[object]], seen: Found) -> None:
-        """Compute anew in the background, unless that is under way."""
+        """Compute anew in the background, unless that is in progress."""
         renewal_key = (id(asyncio.get_running_loop()), key)
 
         if renewal_key in self._renewals:
@@ -304,9 +394,10 @@ class ShareCache:
 
         async def renew() -> None:
             try:
-                async with AsyncExitStack() as stack:
-                    if self._lock is None or await self._enter(stack, key):
-                        await self._compute(key, compute, seen)
+                if self._lock is None:
+                    await self._compute(None, key, compute, seen)
+                else:
+                    await self._locked(key, lambda: self._compute(None, key, compute, seen))
             except Exception:
                 logger.exception("cache %r: a result could not be renewed; the old one is kept", self.tag)
             finally:
@@ -315,31 +406,33 @@ class ShareCache:
         self._refreshes += 1
         self._renewals[renewal_key] = asyncio.create_task(renew(), name=f"renew {self.tag} {key}")
 
-    async def _enter(self, stack: AsyncExitStack, key: str) -> bool:
-        """Take the lock; without it, go on as without a cache."""
-        assert self._lock is not None  # noqa: S101 - the callers have looked
-
-        try:
-            await stack.enter_async_context(self._lock(f"{self._prefix}:lock:{self.tag}:{key}"))
-        except Exception as error:  # noqa: BLE001 - the lock is foreign code
-            self._failed("lock", error)
-            return False
-
-        return True
-
     async def _look_up(self, key: str) -> Found | Missing | None:
+        """Look a value up; None when the store does not answer."""
+        if not self._guard.admit():
+            self._bypassed += 1
+            return None
+
         try:
-            return await self._store.get(self.tag, key)
+            found = await self._guard.run(lambda: self._store.get(self.tag, key))
         except Exception as error:  # noqa: BLE001 - a cache that is down must not stop the function
             self._failed("read", error)
             return None
 
-    async def _put(self, key: str, found: Found, keep: float) -> None:
+        if isinstance(found, Missing) and found.error is not None:
+            self._failed("decode an entry", found.error)
+
+        return found
+
+    async def _put(self, key: str, found: Found, keep: float) -> bool:
+        """Store a value; return False when it was invalidated or stored meanwhile."""
         try:
-            if not await self._store.put(self.tag, key, found, keep):
-                self._rejected += 1
+            stored = await self._guard.run(lambda: self._store.put(self.tag, key, found, keep))
         except Exception as error:  # noqa: BLE001 - a cache that is down must not stop the function
             self._failed("write", error)
+            return True
+
+        self._rejected += not stored
+        return stored
 
     def _failed(self, verb: str, error: Exception) -> None:
         self._errors += 1

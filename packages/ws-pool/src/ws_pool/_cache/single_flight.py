@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
-__all__ = ("Flights",)
+__all__ = ("Flight", "Flights")
 
 
-class _Flight:
-    """A call that is being answered, and what came of it."""
+class Flight:
+    """A call that is being answered, and its outcome."""
 
-    __slots__ = ("done", "error", "owner", "state", "value")
+    __slots__ = ("done", "error", "outdated", "owner", "state", "value")
 
     def __init__(self, owner: asyncio.Task[Any] | None) -> None:
         self.owner = owner
@@ -20,11 +20,12 @@ class _Flight:
         self.state: Literal["running", "value", "error", "abandoned"] = "running"
         self.value: object = None
         self.error: BaseException | None = None
+        self.outdated: bool = False  # the value is from before an invalidation
 
 
 class Flights:
     """
-    The calls under way, by key and event loop.
+    The calls in flight, by key and event loop.
 
     The first call of a key leads: it does the work in its own task. The others wait for its
     outcome. When the leader is cancelled, the first of them to wake leads anew.
@@ -33,30 +34,27 @@ class Flights:
     __slots__ = ("_flights", "shared")
 
     def __init__(self) -> None:
-        self._flights: dict[tuple[int, str], _Flight] = {}
+        self._flights: dict[tuple[int, str], Flight] = {}
         self.shared = 0
 
-    async def run(self, key: str, work: Callable[[], Awaitable[object]]) -> object:
-        """
-        Do the work, or wait for the one who does.
-
-        There are three cases: nobody is at it, so this call leads; another call is, so this one
-        waits for it, and begins again when that one was cancelled; or it is this very task, which
-        means that the work calls itself and must not wait.
-        """
+    async def run(self, key: str, work: Callable[[Flight], Awaitable[object]]) -> object:
+        """Do the work, or wait for the call that does it."""
         flight_key = (id(asyncio.get_running_loop()), key)
         task = asyncio.current_task()
 
+        # Three cases: no call does the work, so this one leads; another one does, so this one waits for
+        # it; or it is this very task, which means that the work calls itself and must not wait.
         while (flight := self._flights.get(flight_key)) is not None:
             if flight.owner is task:
-                return await work()
+                return await work(flight)
 
             if flight.done is None:
                 flight.done = asyncio.Event()
 
             await flight.done.wait()
 
-            if flight.state == "abandoned":
+            # A cancelled leader has no outcome. An outdated one may be from before this call began.
+            if flight.state == "abandoned" or flight.outdated:
                 continue
 
             self.shared += 1
@@ -66,10 +64,10 @@ class Flights:
 
             return flight.value
 
-        flight = self._flights[flight_key] = _Flight(task)
+        flight = self._flights[flight_key] = Flight(task)
 
         try:
-            flight.value = await work()
+            flight.value = await work(flight)
             flight.state = "value"
         except asyncio.CancelledError:
             flight.state = "abandoned"
@@ -78,9 +76,22 @@ class Flights:
             flight.state, flight.error = "error", error
             raise
         finally:
-            del self._flights[flight_key]
+            if self._flights.get(flight_key) is flight:
+                del self._flights[flight_key]
 
             if flight.done is not None:
                 flight.done.set()
 
         return flight.value
+
+    def detach(self, key: str | None = None) -> None:
+        """Let later calls begin anew, of one key or of all; calls that wait already get the outcome."""
+        for flight_key in [found for found in self._flights if key is None or found[1] == key]:
+            self._flights.pop(flight_key, None)
+
+    def outdate(self) -> None:
+        """Do the same for all keys, and mark the outcomes as from before."""
+        for flight in self._flights.values():
+            flight.outdated = True
+
+        self._flights.clear()

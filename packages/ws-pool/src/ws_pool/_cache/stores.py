@@ -12,35 +12,23 @@ __all__ = ("Codec", "Found", "LocalStore", "Missing", "RedisLike", "RedisStore",
 
 
 class Found(NamedTuple):
-    """
-    A stored value.
-
-    Args:
-        value: The value.
-        fresh_until: When it should be computed anew, in seconds since the epoch.
-        cost: Seconds that computing it took.
-        mark: What the store needs to replace it; opaque.
-    """
+    """A stored value."""
 
     value: Any  # whatever was cached
-    fresh_until: float
-    cost: float
-    mark: tuple[str, str]
+    fresh_until: float  # when it should be computed anew, in seconds since the epoch
+    cost: float  # seconds that computing it took
+    mark: tuple[str, str]  # what the store needs to replace it; opaque
 
 
 class Missing(NamedTuple):
-    """
-    No value.
+    """No value, or one that cannot be read."""
 
-    Args:
-        mark: What the store needs to add one; opaque.
-    """
-
-    mark: tuple[str, str]
+    mark: tuple[str, str]  # what the store needs to add one; opaque
+    error: Exception | None = None  # why a value that is there cannot be read
 
 
 class Codec(Protocol):
-    """How values become bytes; the module `json` is one, apart from giving text."""
+    """How values become bytes; the module `json` is one, though it makes text."""
 
     def dumps(self, value: Any, /) -> str | bytes:  # whatever is cached
         """Encode a value."""
@@ -52,7 +40,7 @@ class Codec(Protocol):
 
 
 class RedisLike(Protocol):
-    """What is needed of a client; `redis.asyncio.Redis` has it."""
+    """The commands that are used of a client; `redis.asyncio.Redis` has them."""
 
     def mget(self, keys: list[str], /) -> Awaitable[list[bytes | str | None]]:
         """Read several keys."""
@@ -74,13 +62,7 @@ class RedisLike(Protocol):
 
 
 class LocalStore:
-    """
-    Values in this process, the least recently used dropped first.
-
-    Args:
-        maxsize: How many are kept.
-        clock: Seconds since the epoch.
-    """
+    """Values in this process, at most ``maxsize``, the least recently used dropped first."""
 
     __slots__ = ("_clock", "_entries", "_tokens")
 
@@ -152,12 +134,7 @@ class RedisStore:
     is that of its tag: replacing the tag's version invalidates all its values at once, also those
     that are just being computed. A key is invalidated by a token without a value, which keeps
     those who began to compute before from storing what they get. All keys of a tag are in one
-    slot of a cluster.
-
-    Args:
-        client: Gives the client; called for each operation.
-        codec: How values become bytes.
-        prefix: What all keys begin with.
+    hash slot of a cluster.
     """
 
     __slots__ = ("_client", "_codec", "_prefix")
@@ -185,7 +162,11 @@ class RedisStore:
         if len(fields) != 5 or fields[0] != "ws1" or fields[2] != current:
             return Missing((fields[1] if len(fields) > 1 else "", current))
 
-        return Found(self._codec.loads(payload), float(fields[3]), float(fields[4]), (fields[1], current))
+        # An entry of an older deployment, with another codec, is replaced like one that is not there.
+        try:
+            return Found(self._codec.loads(payload), float(fields[3]), float(fields[4]), (fields[1], current))
+        except Exception as error:  # noqa: BLE001 - the codec is foreign code
+            return Missing((fields[1], current), error)
 
     async def put(self, tag: str, key: str, found: Found, keep: float) -> bool:
         """Store a value, unless it was invalidated or stored since its mark was given."""
@@ -199,7 +180,7 @@ class RedisStore:
         )
 
     async def drop(self, tag: str, key: str, keep: float) -> None:
-        """Invalidate a key, for all who compute it now as well."""
+        """Invalidate a key, also for calls that compute it at the moment."""
         gone = f"ws1 {secrets.token_hex(8)} - 0 0\n"
         await self._client().set(self._names(tag, key)[0], gone, px=max(1, int(keep * 1000)))
 
@@ -216,11 +197,8 @@ class RedisStore:
 
 
 def resolve_redis(source: object) -> Callable[[], RedisLike]:
-    """
-    Understand what the user gave as Redis: a client, a pool, a manager, or a function that gives a client.
-
-    Pools and managers are asked each time, since they may not be started yet.
-    """
+    """Return a function that returns the client of a client, a pool, a manager or a function."""
+    # Called for each operation, because a pool may not be started yet, or be started again.
     if hasattr(source, "get_pool"):
         manager = cast("Any", source)  # a RedisPoolManager, by its shape
         return lambda: cast("RedisLike", manager.get_pool().redis)

@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from ws_pool._cache.keys import KeyMaker
 from ws_pool._cache.lru import NOTHING, LRUCache, check
-from ws_pool._cache.single_flight import Flights
+from ws_pool._cache.single_flight import Flight, Flights
 
 __all__ = ("CacheWrap",)
 
@@ -52,7 +52,7 @@ class CacheWrap:
         self._key = key
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
-        """Give a function a cache; it gets a function ``cache_clear()`` too."""
+        """Return a function with a cache, and with a function ``cache_clear()``."""
         cache: LRUCache[str, object] = LRUCache(self._maxsize, self._ttl)
         make_key = KeyMaker(function) if self._key is None else None
         own_key = self._key
@@ -71,13 +71,22 @@ class CacheWrap:
                 if found is not NOTHING:
                     return found
 
-                async def compute() -> object:
-                    value = cache[key] = await function(*args, **kwargs)
+                async def compute(flight: Flight) -> object:
+                    value = await function(*args, **kwargs)
+
+                    # Cleared meanwhile: the value is from before.
+                    if not flight.outdated:
+                        cache[key] = value
+
                     return value
 
                 return await flights.run(key, compute)
 
-            cached_coroutine.cache_clear = cache.clear  # type: ignore[attr-defined]
+            def cache_clear() -> None:
+                cache.clear()
+                flights.outdate()
+
+            cached_coroutine.cache_clear = cache_clear  # type: ignore[attr-defined]
             return cast("Callable[P, T]", cached_coroutine)
 
         @functools.wraps(function)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from yarl import URL
@@ -96,7 +96,7 @@ class HostBreakers:
         self._failures = failures
         self._reset = reset
         self._breakers: dict[str, CircuitBreaker] = {}
-        self.clock = time.monotonic
+        self.clock: Callable[[], float] = time.monotonic
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._breakers)

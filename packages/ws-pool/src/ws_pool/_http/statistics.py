@@ -60,8 +60,11 @@ class RequestCounters:
     __slots__ = ("active", "failures", "requests", "retries", "times")
 
     def __init__(self) -> None:
-        self.active = self.requests = self.retries = self.failures = 0
-        self.times = HistogramBuilder()
+        self.active: int = 0
+        self.requests: int = 0
+        self.retries: int = 0
+        self.failures: int = 0
+        self.times: HistogramBuilder = HistogramBuilder()
 
     def begin(self) -> float:
         """Count a request that begins, and return the time."""
