@@ -45,6 +45,36 @@ class TestClosing:
 
         assert is_gone(server, pid)
 
+    @pytest.mark.parametrize("cluster", [False, True], ids=["server", "cluster"])
+    async def test_workers_do_not_hold_it_up(
+        self, redis_url: str, cluster_url: str, *, cluster: bool
+    ) -> None:
+        """Workers that wait for items are unblocked: they get a ClosedError, and no item is lost."""
+        pool = RedisPool(url=cluster_url if cluster else redis_url, cluster=cluster, decode_responses=True)
+        await pool.start()
+        redis = pool.redis
+        await redis.delete("jobs")
+        taken: list[object] = []
+
+        async def work() -> None:
+            while True:
+                taken.append(await redis.blpop(["jobs"], timeout=0))
+
+        workers = [asyncio.create_task(work()) for _ in range(20)]
+
+        while pool.statistics().status()["leased_leased"] != 20:  # noqa: ASYNC110 - until all of them wait
+            await asyncio.sleep(0.01)
+
+        await redis.rpush("jobs", 1, 2, 3)
+        began = asyncio.get_running_loop().time()
+        await pool.close(timeout=10)
+        ends = await asyncio.gather(*workers, return_exceptions=True)
+        assert asyncio.get_running_loop().time() - began < 3
+        assert {type(end) for end in ends} == {ClosedError}
+
+        async with RedisPool(url=pool.url, cluster=cluster, decode_responses=True) as other:
+            assert len(taken) + await other.redis.llen("jobs") == 3
+
     async def test_all_callers_wait_for_the_end(self, redis_url: str) -> None:
         """A second close() returns when the first does, not before."""
         pool = RedisPool(url=redis_url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,6 +22,7 @@ from ws_pool.pool import Pool
 __all__ = ("Node", "NodeContext", "static_resolver")
 
 _SPREAD: Final = 0x9E3779B1  # addresses of tasks differ in few bits: Knuth's multiplier spreads them
+_UNBLOCK_TIMEOUT: Final = 1.0  # seconds to unblock commands before a pool is closed
 Resolve = Callable[[], Awaitable[Endpoint]]
 
 
@@ -136,11 +138,21 @@ class Node:
     async def close(self, *, timeout: float) -> None:  # noqa: ASYNC109 - how long to wait for others, not for the caller
         """Close after the pending replies; wait ``timeout`` seconds for them, and for connections in use."""
         self._closed = True
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(timeout, _UNBLOCK_TIMEOUT)):
+                await self.dedicated.unblock_all(self._request)
+
         await asyncio.gather(*(shared.close(timeout=timeout) for shared in self.shared_connections))
 
         if self.pool.ready:
             await self.dedicated.close()
             await self.pool.close(timeout=timeout)
+
+    async def _request(self, words: Sequence[Any]) -> Any:  # Any: a reply
+        future = asyncio.get_running_loop().create_future()
+        self.pick().submit(future, self._context.encoder.pack(words))
+        return await future
 
     def _new_pool(self, min_size: int) -> Pool[AbstractConnection]:
         settings = self._context.settings

@@ -21,7 +21,7 @@ from ws_pool._redis.dedicated.blocking import UNDO_TIMEOUT, cancel_blocking, tak
 from ws_pool._redis.dedicated.connection import address_of, state_of
 from ws_pool._redis.dedicated.pool import DedicatedConnections
 from ws_pool._redis.errors import ConnectionLost
-from ws_pool.errors import WsError
+from ws_pool.errors import ClosedError, WsError
 
 __all__ = ("CANCEL_TIMEOUT", "Unblocked", "cancel_in_background", "execute_on_dedicated", "round_trip")
 
@@ -78,6 +78,10 @@ async def execute_on_dedicated(  # noqa: PLR0913, PLR0917 - two call sites' whol
         state.clean = True
 
         if state.blocking and _was_unblocked(error, moving=state.moving):
+            if dedicated.closed:
+                message = f"redis pool {context.name!r} was closed: {command.name} was not executed"
+                raise ClosedError(message, pool=context.name) from None
+
             raise Unblocked(error, context.loop.time() - began) from None
 
         raise

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from redis import exceptions as driver
@@ -22,7 +22,7 @@ from ws_pool._core.background import cancel_and_wait
 from ws_pool._redis.connection.endpoint import Endpoint
 from ws_pool._redis.dedicated.connection import address_of, lost_session, make_connection, state_of
 from ws_pool._redis.errors import AcquireTimeout, UnavailableError
-from ws_pool.errors import NotReadyError, UsageError
+from ws_pool.errors import ClosedError, NotReadyError, UsageError
 from ws_pool.pool import Lease, Pool
 
 __all__ = ("Connector", "DedicatedConnections", "SingleConnectionPool")
@@ -155,6 +155,7 @@ class DedicatedConnections(ConnectionPool):
         self._in_use: dict[AbstractConnection, Lease[AbstractConnection]] = {}
         self._master: tuple[str, int] | None = None  # None as long as no Sentinel has named one
         self._leaving: set[asyncio.Task[None]] = set()
+        self.closed = False
 
     def __repr__(self) -> str:
         return f"<DedicatedConnections of {self._pool!r}>"
@@ -172,6 +173,9 @@ class DedicatedConnections(ConnectionPool):
         end, deadline = time() + self._acquire_timeout, 0.0
 
         for attempt in itertools.count(1):
+            if self.closed:
+                raise ClosedError(f"redis pool {self._pool.name!r} is closed", pool=self._pool.name)
+
             try:
                 lease = await self._pool.acquire(timeout=max(0.0, end - time()))
             except errors.AcquireTimeout as error:
@@ -258,6 +262,22 @@ class DedicatedConnections(ConnectionPool):
     def _is_elsewhere(self, connection: AbstractConnection) -> bool:
         """Return whether a connection leads to a server that is not the master."""
         return self._master is not None and address_of(connection) not in {None, self._master}
+
+    async def unblock_all(self, request: Callable[[Sequence[Any]], Awaitable[Any]]) -> None:
+        """Refuse new users, and unblock the commands in flight, which may wait for ever."""
+        self.closed = True
+        states = map(state_of, self._in_use)
+        blocked = [state for state in states if state.blocking and state.client_id]
+
+        for state in blocked:
+            state.moving = True
+
+        while blocked := [state for state in blocked if state.blocking and not state.is_cancelling]:
+            await asyncio.gather(
+                *(request(("CLIENT", "UNBLOCK", state.client_id, "ERROR")) for state in blocked),
+                return_exceptions=True,
+            )
+            await asyncio.sleep(0.005)  # for the replies, or for a command that has not arrived yet
 
     async def close(self) -> None:
         """Close the connections of subscribers, which nothing else would release."""
