@@ -2,6 +2,7 @@
 
 from loguru import logger as logger
 
+from ws_logging.context import event as event
 from ws_logging.context import log_context as log_context
 from ws_logging.errors import LoggingConfigError as LoggingConfigError
 from ws_logging.intercept import LogInterceptor as LogInterceptor
@@ -18,6 +19,7 @@ __all__ = (
     "LoggingConfigError",
     "QueuedFileSink",
     "Redactor",
+    "event",
     "log_context",
     "logger",
     "register_logger",

@@ -12,15 +12,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
 
 from ws_core.errors import describe
 from ws_logging._escaping import escape, escape_json, has_surrogates, safe_repr, safe_str
 from ws_logging._json import JsonEncoder, quote, repaired
 from ws_logging.context import current_fields
+from ws_logging.errors import LoggingConfigError
 from ws_logging.redact import Redactor
 
-__all__ = ("MAX_LINE", "JsonFormatter", "Renderer", "TextFormatter")
+__all__ = ("LEAST_LINE", "MAX_LINE", "JsonFormatter", "Renderer", "TextFormatter", "check_template")
 
 # Any below: loguru's record is a dictionary of many types.
 
@@ -114,17 +116,30 @@ class _Formatter:
 class TextFormatter(_Formatter):
     """Render lines for people; `max_line` bounds the characters of a line, and of the traceback below it."""
 
-    def __init__(self, redactor: Redactor | None, *, color: bool = False, max_line: int = MAX_LINE) -> None:
+    def __init__(
+        self,
+        redactor: Redactor | None,
+        *,
+        color: bool = False,
+        template: str | None = None,
+        max_line: int = MAX_LINE,
+    ) -> None:
         super().__init__(redactor, max_line)
         self._color = color
+        self._template = template
         self._second: tuple[tuple[int, ...], str] = ((), "")
 
     def _render(self, record: Mapping[str, Any], trace: str) -> str:
         fields = self._fields(record)
-        line = self._head(record) + escape(self._message(record))
+        shown = (
+            " ".join(f"{_key(name)}={self._show(value)}" for name, value in fields.items()) if fields else ""
+        )
 
-        if fields:
-            line += " | " + " ".join(f"{_key(name)}={self._show(value)}" for name, value in fields.items())
+        if self._template is None:
+            line = self._head(record) + escape(self._message(record))
+            line = f"{line} | {shown}" if shown else line
+        else:
+            line = self._template.format_map(_parts(record, escape(self._message(record)), shown))
 
         if len(line) > self._max_line:
             line = cut(line, self._max_line)
@@ -136,11 +151,13 @@ class TextFormatter(_Formatter):
         time = record["time"]
         second = (time.second, time.minute, time.hour, time.day, time.month, time.year)
 
-        if second != self._second[0]:
-            # Most messages are of the same second as the one before. Without the offset: local time is meant.
-            self._second = (second, time.isoformat(" ", "seconds")[:19])
+        known = self._second  # looked at once: another thread may replace it meanwhile
 
-        stamp = f"{self._second[1]}.{time.microsecond // 1000:03}"
+        if second != known[0]:
+            # Most messages are of the same second as the one before. Without the offset: local time is meant.
+            known = self._second = (second, time.isoformat(" ", "seconds")[:19])
+
+        stamp = f"{known[1]}.{time.microsecond // 1000:03}"
         key = (level.name, level.no, record["name"], record["function"], record["line"])
         return f"{stamp} | {self._place(key, self._where)} - "
 
@@ -174,6 +191,40 @@ class TextFormatter(_Formatter):
             line += f" {_key(safe_str(name))}={quote(escape(shown))}"
 
         return f"{cut(line, self._max_line)}\n{self._indented(trace) if trace else ''}"
+
+
+def _parts(record: Mapping[str, Any], message: str, fields: str) -> dict[str, Any]:
+    """Return what a template may name."""
+    return {
+        "time": record["time"],
+        "level": escape(record["level"].name),
+        "name": escape(str(record["name"])),
+        "function": escape(str(record["function"])),
+        "line": record["line"],
+        "message": message,
+        "fields": fields,
+        "process": record["process"].id,
+        "thread": escape(str(record["thread"].name)),
+    }
+
+
+def check_template(template: Any, where: str) -> None:
+    """Refuse a format that cannot be filled in, or that would not make one line."""
+    sample: Any = SimpleNamespace(id=1, name="x", no=20)
+    record = {"time": datetime.now().astimezone(), "level": sample, "name": "x", "function": "x", "line": 1}
+    parts = _parts({**record, "process": sample, "thread": sample}, "x", "")
+
+    if not isinstance(template, str) or not template.isprintable() or not template:
+        raise LoggingConfigError(f"{where}: one line of text is expected, not {template!r}")
+
+    try:
+        template.format_map(parts)
+    except Exception as error:  # noqa: BLE001 - format() raises many kinds
+        known = ", ".join(f"{{{name}}}" for name in parts)
+        reason = describe(error, with_type=True)
+        raise LoggingConfigError(
+            f"{where}: {template!r} cannot be filled in ({reason}); there are {known}"
+        ) from None
 
 
 class _Note(NamedTuple):

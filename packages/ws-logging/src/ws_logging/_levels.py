@@ -14,7 +14,9 @@ from typing import Any, Final
 
 from loguru import logger
 
-__all__ = ("LevelByModule", "Levels", "of_name")
+from ws_logging.errors import LoggingConfigError
+
+__all__ = ("LevelByModule", "Levels", "level_name", "level_number", "of_name")
 
 # Any below: frames and options of loguru.
 
@@ -109,3 +111,24 @@ class LevelByModule(int):
             return False
 
         return name != _FORWARDER and number < levels.of(name)
+
+
+def level_number(level: str | int, what: str = "level") -> int:
+    """Return the number of a level."""
+    if isinstance(level, int) and not isinstance(level, bool) and level >= 0:
+        return level
+
+    if isinstance(level, str):
+        try:
+            return logger.level(level.upper()).no
+        except ValueError:
+            pass
+
+    names = "trace, debug, info, success, warning, error, critical"
+    raise LoggingConfigError(f"{what}: there is no log level {level!r}; there are {names}")
+
+
+def level_name(number: int) -> str:
+    """Return the name of a level, or its number when it has none."""
+    names = {5: "TRACE", 10: "DEBUG", 20: "INFO", 25: "SUCCESS", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
+    return names.get(number, str(number))

@@ -7,16 +7,19 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, Final
 
-from ws_logging._formatters import Renderer
+from ws_logging._formatters import JsonFormatter, Renderer, TextFormatter
+from ws_logging._levels import level_number
+from ws_logging._output_options import OutputOptions
+from ws_logging.redact import Redactor
 from ws_logging.sink import URGENT, QueuedFileSink
 
-__all__ = ("Output", "RecentLines", "notice", "to_file", "to_handler", "to_stderr")
+__all__ = ("Output", "RecentLines", "build", "notice", "to_file", "to_handler", "to_stream")
 
 # Any below: loguru's records, and handlers of any kind.
 
@@ -58,6 +61,63 @@ class RecentLines:
             return list(self._lines)[-count:] if count > 0 else []
 
 
+def build(
+    options: Iterable[OutputOptions],
+    redactor: Redactor | None,
+    resource: Mapping[str, object],
+    max_line: int,
+) -> tuple[list[Output], list[QueuedFileSink]]:
+    """Make outputs and the sinks of their files; when one cannot be made, none is left open."""
+    outputs: list[Output] = []
+    sinks: list[QueuedFileSink] = []
+    renderers: dict[object, Renderer] = {}  # one for all outputs of a format: a line is rendered once
+
+    try:
+        for one in options:
+            color = isinstance(one.to, str) and one.path is None and not one.json and _is_terminal(one.to)
+            render = renderers.get((one.json, one.format, color))
+
+            if render is None:
+                render = renderers[one.json, one.format, color] = (
+                    JsonFormatter(redactor, resource=resource, max_line=max_line)
+                    if one.json
+                    else TextFormatter(redactor, color=color, template=one.format, max_line=max_line)
+                )
+
+            if one.path is not None:
+                sinks.append(_sink(one, render))
+                write = to_file(sinks[-1])
+            else:
+                write = to_stream(one.to) if isinstance(one.to, str) else to_handler(one.to)
+
+            outputs.append(Output(write, render, level_number(one.level)))
+    except BaseException:
+        for sink in sinks:
+            sink.stop()
+
+        raise
+
+    return outputs, sinks
+
+
+def _sink(one: OutputOptions, render: Renderer) -> QueuedFileSink:
+    assert one.path is not None  # noqa: S101 - for type checkers; the caller looked
+    return QueuedFileSink(
+        one.path,
+        rotation=one.rotation,
+        retention=one.retention,
+        total_size=one.total_size,
+        compression=one.compression,
+        overflow=one.overflow,
+        notice=notice(render),
+    )
+
+
+def _is_terminal(name: str) -> bool:
+    stream = getattr(sys, name)
+    return stream is not None and bool(stream.isatty())
+
+
 def to_file(sink: QueuedFileSink) -> Write:
     """Return an output that queues lines for a file."""
     put = sink.put
@@ -68,10 +128,16 @@ def to_file(sink: QueuedFileSink) -> Write:
     return write
 
 
-def to_stderr(line: str, _: Any) -> None:
-    """Write a line to stderr, if there is one."""
-    if sys.stderr is not None:
-        sys.stderr.write(line.encode("utf-8", "backslashreplace").decode())
+def to_stream(name: str) -> Write:
+    """Return an output that writes to ``sys.stderr`` or ``sys.stdout``, whatever they are at the time."""
+
+    def write(line: str, _: Any) -> None:
+        stream = getattr(sys, name)
+
+        if stream is not None:
+            stream.write(line.encode("utf-8", "backslashreplace").decode())
+
+    return write
 
 
 def to_handler(handler: Any) -> Write:

@@ -9,15 +9,15 @@ from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any
 
-from loguru import logger
-
 from ws_core.errors import ConfigError
 from ws_logging._formatters import LEAST_LINE, MAX_LINE
+from ws_logging._levels import level_number
+from ws_logging._output_options import check_format, parse_outputs
 from ws_logging._sink_options import check as check_sink
 from ws_logging.errors import LoggingConfigError
 from ws_logging.redact import Redactor
 
-__all__ = ("check", "level_name", "level_number", "resource_of")
+__all__ = ("check", "resource_of")
 
 # Any below: what is checked may be of any type.
 
@@ -51,12 +51,11 @@ def check(**arguments: Any) -> None:
         if not isinstance(name, str) or not name or os.sep in name:
             raise LoggingConfigError(f"file_name: the name of a file is expected, not {name!r}")
 
-    handler = arguments.get("handler")
+    _check_handler(arguments.get("handler"), "handler")
 
-    if handler is not None and (iscoroutinefunction(handler) or not _is_output(handler)):
-        message = f"handler: a function or an object with write is expected, not {type(handler).__name__}"
-        raise LoggingConfigError(message)
+    check_format(arguments.get("format"), json=arguments.get("json", False))
 
+    _check_outputs(arguments.get("outputs"), file_path)
     check_sink(
         rotation=arguments.get("file_rotation"),
         retention=arguments.get("file_retention"),
@@ -86,7 +85,23 @@ def resource_of(service: Any) -> dict[str, object]:
     raise LoggingConfigError(message)
 
 
-def _check_directory(directory: Path) -> None:
+def _check_outputs(outputs: Any, file_path: Any) -> None:
+    for one in parse_outputs(outputs, file_path):
+        level_number(one.level, f"{one.where}.level")
+
+        if one.path is not None:
+            _check_directory(one.path.parent, f"{one.where}.to")
+        elif not isinstance(one.to, str):
+            _check_handler(one.to, f"{one.where}.to")
+
+
+def _check_handler(handler: Any, what: str) -> None:
+    if handler is not None and (iscoroutinefunction(handler) or not _is_output(handler)):
+        message = f"{what}: a function or an object with write is expected, not {type(handler).__name__}"
+        raise LoggingConfigError(message)
+
+
+def _check_directory(directory: Path, what: str = "file_path") -> None:
     """Refuse a directory that cannot be written to or made."""
     place = directory.absolute()
 
@@ -94,32 +109,11 @@ def _check_directory(directory: Path) -> None:
         place = place.parent
 
     if not place.is_dir():
-        raise LoggingConfigError(f"file_path: {place} is not a directory", path=str(directory))
+        raise LoggingConfigError(f"{what}: {place} is not a directory", path=str(directory))
 
     if not os.access(place, os.W_OK | os.X_OK):
-        message = f"file_path: no permission to write to {place}; choose another directory"
+        message = f"{what}: no permission to write to {place}; choose another directory"
         raise LoggingConfigError(message, path=str(directory))
-
-
-def level_number(level: str | int, what: str = "level") -> int:
-    """Return the number of a level."""
-    if isinstance(level, int) and not isinstance(level, bool) and level >= 0:
-        return level
-
-    if isinstance(level, str):
-        try:
-            return logger.level(level.upper()).no
-        except ValueError:
-            pass
-
-    names = "trace, debug, info, success, warning, error, critical"
-    raise LoggingConfigError(f"{what}: there is no log level {level!r}; there are {names}")
-
-
-def level_name(number: int) -> str:
-    """Return the name of a level, or its number when it has none."""
-    names = {5: "TRACE", 10: "DEBUG", 20: "INFO", 25: "SUCCESS", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
-    return names.get(number, str(number))
 
 
 def _is_output(handler: object) -> bool:

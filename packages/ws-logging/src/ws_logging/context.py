@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 from loguru import logger
 
-__all__ = ("current_fields", "log_context", "provide", "withdraw")
+__all__ = ("current_fields", "event", "log_context", "provide", "withdraw")
 
 Provider = Callable[[], object]
 
@@ -33,6 +33,25 @@ def log_context(**fields: object) -> AbstractContextManager[None]:
         >>> logger.remove(number)
     """
     return logger.contextualize(**fields)
+
+
+def event(message: str, level: str | int = "INFO", /, **fields: object) -> None:
+    """
+    Log a message with fields. Braces in the message are never formatted.
+
+    Args:
+        message: What happened; best always the same text, with what differs in the fields.
+        level: The level, by name in capitals or by number.
+        **fields: The fields, of any name.
+
+    Example:
+        >>> from loguru import logger
+        >>> number = logger.add(lambda m: print(m.record["message"], m.record["extra"]), format="{message}")
+        >>> event("order paid {sic}", order=7, level="gold")
+        order paid {sic} {'order': 7, 'level': 'gold'}
+        >>> logger.remove(number)
+    """
+    logger.bind(**fields).opt(depth=1).log(level, message)
 
 
 def provide(name: str, provider: Provider) -> None:

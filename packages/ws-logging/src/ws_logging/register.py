@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,12 +15,13 @@ from typing import Any
 from loguru import logger
 
 from ws_core.errors import describe
-from ws_logging._formatters import MAX_LINE, JsonFormatter, Renderer, TextFormatter
-from ws_logging._levels import Levels, of_name
+from ws_logging._formatters import MAX_LINE
+from ws_logging._levels import Levels, level_name, level_number, of_name
 from ws_logging._loguru import TraceFormatter, set_threshold
-from ws_logging._outputs import Output, RecentLines, notice, to_file, to_handler, to_stderr
+from ws_logging._output_options import OutputOptions, parse_outputs
+from ws_logging._outputs import Output, RecentLines, build
 from ws_logging._sink_options import Overflow
-from ws_logging._validation import check, level_name, level_number, resource_of
+from ws_logging._validation import check, resource_of
 from ws_logging.errors import LoggingConfigError
 from ws_logging.intercept import LogInterceptor
 from ws_logging.redact import Redactor
@@ -43,7 +44,8 @@ class LoggerStatistics:
         file: The file's accounts, or None when there is no file.
         levels: The levels of modules that have one of their own.
         repaired: Lines that could not be rendered as they were, and are marked ``log.repaired``.
-        failures: How often an output raised an error; the file is none of them.
+        failures: How often an output raised an error; files are not among them.
+        files: The accounts of all files, by path.
     """
 
     level: str
@@ -52,6 +54,7 @@ class LoggerStatistics:
     levels: Mapping[str, str] = field(default_factory=dict)
     repaired: int = 0
     failures: int = 0
+    files: Mapping[str, SinkStatistics] = field(default_factory=dict)
 
 
 def register_logger(  # noqa: PLR0913, PLR0917 - the contract's arguments
@@ -74,6 +77,8 @@ def register_logger(  # noqa: PLR0913, PLR0917 - the contract's arguments
     overflow: Overflow = "block",
     service: str | Mapping[str, object] | None = None,
     max_line: int = MAX_LINE,
+    format: str | None = None,  # noqa: A002 - the word that everybody expects
+    outputs: Iterable[Mapping[str, Any]] | None = None,
 ) -> LoggerHandle:
     """
     Set up logging for the process: loguru, a lossless file, and standard logging through loguru.
@@ -105,6 +110,11 @@ def register_logger(  # noqa: PLR0913, PLR0917 - the contract's arguments
         service: The name of the service, or attributes such as ``{"service.name": "shop"}``, for the
             Resource of JSON lines.
         max_line: How long a line, and a traceback below it, may be; longer ones are cut and say so.
+        format: Another format of lines of text, such as ``"{time:%H:%M} {level} {message} {fields}"``; there
+            are also ``name function line process thread``. Every part is escaped.
+        outputs: Further outputs, each with a format and a level of its own: mappings with ``to``
+            (``"stderr"``, ``"stdout"``, a file, or as for ``handler``), and if wanted ``level``, ``json`` or
+            ``format``, and for files ``rotation retention total_size compression overflow``.
 
     Returns:
         The handle to change the level, look at the accounts, and close.
@@ -139,41 +149,39 @@ def register_logger(  # noqa: PLR0913, PLR0917 - the contract's arguments
         ring=ring,
         service=service,
         max_line=max_line,
+        json=json,
+        format=format,
+        outputs=outputs,
     )
-    redactor = None if redact is None else Redactor(redact)
-    render: Renderer = (
-        JsonFormatter(redactor, resource=resource_of(service), max_line=max_line)
-        if json
-        else TextFormatter(redactor, max_line=max_line)
-    )
-    outputs: list[Output] = []
-    sink: QueuedFileSink | None = None
+    options = parse_outputs(outputs, file_path)
+
+    if handler is not None:
+        options.insert(0, OutputOptions(to=handler, json=json, format=format))
 
     if file_path:
-        sink = QueuedFileSink(
-            Path(file_path) / file_name,
+        file = OutputOptions(
+            to=Path(file_path) / file_name,
+            json=json,
+            format=format,
             rotation=file_rotation,
             retention=file_retention,
             total_size=file_total_size,
             compression=compression,
             overflow=overflow,
-            notice=notice(render),
         )
-        outputs.append(Output(to_file(sink), render))
+        options.insert(0, file)
 
-    if handler is not None:
-        outputs.append(Output(to_handler(handler), render))
+    if debug or not options:
+        options.append(OutputOptions(to="stderr", json=json, format=format))
 
-    if debug or not outputs:
-        color = not json and sys.stderr is not None and sys.stderr.isatty()
-        colored = TextFormatter(redactor, color=True, max_line=max_line) if color else render
-        outputs.append(Output(to_stderr, colored))
-
+    redactor = None if redact is None else Redactor(redact)
+    wanted, sinks = build(options, redactor, resource_of(service), max_line)
     handle = LoggerHandle(
         levels=Levels(level_number(level), {name: level_number(one) for name, one in (levels or {}).items()}),
         sample=sample or {},
-        outputs=outputs,
-        sink=sink,
+        outputs=wanted,
+        sinks=sinks,
+        main=sinks[0] if file_path else None,
         ring=ring,
         debug=debug,
         interceptor=LogInterceptor() if intercept else None,
@@ -205,7 +213,8 @@ class LoggerHandle:
         levels: Levels,
         sample: Mapping[str, float],
         outputs: list[Output],
-        sink: QueuedFileSink | None,
+        sinks: list[QueuedFileSink],
+        main: QueuedFileSink | None,
         ring: int,
         debug: bool,
         interceptor: LogInterceptor | None,
@@ -213,7 +222,8 @@ class LoggerHandle:
         self._levels = levels
         self._sample = dict(sample)
         self._outputs = outputs
-        self._sink = sink
+        self._sinks = sinks
+        self._main = main
         self._recent = RecentLines(ring)
         self._debug = debug
         self._interceptor = interceptor
@@ -301,7 +311,8 @@ class LoggerHandle:
         Returns:
             Whether it is.
         """
-        return self._sink is None or self._sink.drain(timeout)
+        deadline = time.monotonic() + timeout
+        return all(sink.drain(max(0.0, deadline - time.monotonic())) for sink in self._sinks)
 
     def tail(self, count: int = 100) -> list[str]:
         """
@@ -319,8 +330,8 @@ class LoggerHandle:
         with self._lock:
             if self._closed:
                 # Perhaps by a thread that was cut off in the middle: a sink may be stopped again.
-                if self._sink is not None:
-                    self._sink.stop()
+                for sink in self._sinks:
+                    sink.stop()
 
                 return
 
@@ -332,8 +343,8 @@ class LoggerHandle:
             with suppress(ValueError):  # somebody has removed all handlers
                 logger.remove(self._number)
 
-        if self._sink is not None:
-            self._sink.stop()
+        for sink in self._sinks:
+            sink.stop()
 
         if _current is self:
             _current = None
@@ -395,7 +406,8 @@ class LoggerHandle:
         return LoggerStatistics(
             level=level_name(self._levels.common),
             messages=self._messages,
-            file=None if self._sink is None else self._sink.statistics(),
+            file=None if self._main is None else self._main.statistics(),
+            files={str(sink.path): sink.statistics() for sink in self._sinks},
             levels={name: level_name(number) for name, number in self._levels.modules.items()},
             repaired=sum(getattr(one, "repaired", 0) for one in formatters),
             failures=self._failures,
