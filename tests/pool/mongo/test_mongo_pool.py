@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib
 import logging
 import os
 import sys
@@ -43,6 +44,11 @@ async def pool(request: pytest.FixtureRequest, url: str) -> AsyncIterator[MongoP
     """A pool over either driver."""
     async with MongoPool(url=url, driver=request.param) as pool:
         yield pool
+
+    if request.param == "motor":  # its threads are the process's: they would outlive the test
+        frameworks: Any = importlib.import_module("motor.frameworks.asyncio")
+        await asyncio.to_thread(frameworks._EXECUTOR.shutdown)
+        frameworks._reset_global_executor()
 
 
 class TestUse:
