@@ -66,13 +66,13 @@ __all__ = (
 )
 
 
-class ConnectionBusy(UsageError):  # noqa: N818 - named after the condition, as the whole tree
+class ConnectionBusy(UsageError):
     """Two tasks use one connection at the same time: take a client per task, or `share()` it."""
 
     default_code = "connection_busy"
 
 
-class CommitUnknown(UnavailableError):  # noqa: N818 - named after the condition, as the whole tree
+class CommitUnknown(UnavailableError):
     """
     The connection was lost while COMMIT was on its way.
 
@@ -83,7 +83,7 @@ class CommitUnknown(UnavailableError):  # noqa: N818 - named after the condition
     default_code = "commit_unknown"
 
 
-class MaybeExecuted(UnavailableError):  # noqa: N818 - named after the condition, as the whole tree
+class MaybeExecuted(UnavailableError):
     """
     The connection was lost after a command was sent and before its reply came.
 
@@ -110,7 +110,7 @@ class QueryError(WsError):
         return number if isinstance(number, int) else 0
 
 
-class QueryTimeout(WsError, TimeoutError):  # noqa: N818 - named after the condition, as the whole tree
+class QueryTimeout(WsError, TimeoutError):
     """
     A statement took longer than the pool's ``query_timeout``. Also a `TimeoutError`.
 
@@ -120,13 +120,13 @@ class QueryTimeout(WsError, TimeoutError):  # noqa: N818 - named after the condi
     default_code = "query_timeout"
 
 
-class IntegrityViolation(QueryError):  # noqa: N818 - named after the condition, as the whole tree
+class IntegrityViolation(QueryError):
     """A unique, foreign key, not-null or check rule forbids the change."""
 
     default_code = "integrity"
 
 
-class TransactionConflict(QueryError):  # noqa: N818 - named after the condition, as the whole tree
+class TransactionConflict(QueryError):
     """A deadlock, a lock timeout or a busy database: running the whole transaction again may help."""
 
     default_code = "conflict"
@@ -173,19 +173,19 @@ class HttpConnectionError(HttpError, UnavailableError):
     default_code = "http_connection"
 
 
-class HttpCircuitOpen(HttpConnectionError):  # noqa: N818 - named after the condition, as the whole tree
+class HttpCircuitOpen(HttpConnectionError):
     """The host failed too often in a row and is left alone for a while; nothing was sent."""
 
     default_code = "http_circuit_open"
 
 
-class HttpAddressDenied(HttpError):  # noqa: N818 - named after the condition, as the whole tree
+class HttpAddressDenied(HttpError):
     """The host has an address that is not public, and the pool must not go there."""
 
     default_code = "http_address_denied"
 
 
-class HttpTimeout(HttpError, TimeoutError):  # noqa: N818 - named like AcquireTimeout
+class HttpTimeout(HttpError, TimeoutError):
     """No complete answer came in time. Also a `TimeoutError`."""
 
     default_code = "http_timeout"
@@ -197,7 +197,7 @@ class HttpDecodeError(HttpError, ValueError):
     default_code = "http_decode"
 
 
-class UnsupportedStatement(UsageError):  # noqa: N818 - named after the condition, as the whole tree
+class UnsupportedStatement(UsageError):
     """This client cannot run that construct; nothing was sent. `engine()` runs all of SQLAlchemy."""
 
     default_code = "unsupported_statement"

@@ -240,7 +240,7 @@ class Pool(Generic[T]):
             await self.close(timeout=0)
             raise
 
-    async def acquire(self, *, timeout: float | None = None) -> Lease[T]:  # noqa: ASYNC109 - a queue's own limit
+    async def acquire(self, *, timeout: float | None = None) -> Lease[T]:
         """
         Acquire a connection, to be given back with `release`. `lease` does both around a block.
 
@@ -301,13 +301,13 @@ class Pool(Generic[T]):
         Raises:
             UsageError: The lease was released before, or belongs to another pool.
         """
-        entry = lease._entry  # noqa: SLF001 - a lease is a part of its pool
+        entry = lease._entry
 
-        if entry is None or lease._pool is not self:  # noqa: SLF001 - as above
+        if entry is None or lease._pool is not self:
             message = f"pool {self.name!r}: this connection was released before, or is not the pool's own"
             raise UsageError(message, pool=self.name)
 
-        lease._entry = None  # noqa: SLF001 - as above
+        lease._entry = None
         state = self._state
 
         if discard or self._observed or not self._is_clean(entry.conn):
@@ -357,7 +357,7 @@ class Pool(Generic[T]):
         """Replace all connections: idle ones now, leased ones at their release."""
         self._maintainer.expire()
 
-    async def health(self, *, timeout: float = 5.0) -> Health:  # noqa: ASYNC109 - part of the answer
+    async def health(self, *, timeout: float = 5.0) -> Health:
         """
         Ping the server over a connection of the pool.
 
@@ -384,7 +384,7 @@ class Pool(Generic[T]):
 
         return Health(ok=True, latency=self._now() - start)
 
-    async def close(self, *, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - leases get time to drain
+    async def close(self, *, timeout: float = 10.0) -> None:
         """
         Refuse new acquires, wait until all leases are released, close all connections.
 

@@ -69,7 +69,7 @@ class Checkout(Generic[T]):
         self,
         task: asyncio.Task[object],
         now: float,
-        timeout: float,  # noqa: ASYNC109 - a queue's own limit
+        timeout: float,
     ) -> PoolEntry[T]:
         """Wait for whichever connection comes first, and return it as leased."""
         state, maintainer = self._state, self._maintainer

@@ -30,4 +30,4 @@ def register(pool: Forkable) -> None:
 
 def _after_fork() -> None:
     for pool in list(_pools):
-        pool._forked()  # noqa: SLF001 - the two are one mechanism
+        pool._forked()

@@ -50,7 +50,7 @@ class LeakDetector(Generic[T]):
         if self._threshold is not None:
             entry.warned = False
             # Frames only, no source lines: they are looked up if there is something to report.
-            frames = traceback.walk_stack(sys._getframe(2))  # noqa: SLF001 - the cheap way to a stack
+            frames = traceback.walk_stack(sys._getframe(2))
             entry.stack = traceback.StackSummary.extract(frames, limit=16, lookup_lines=False)
             entry.stack.reverse()  # the innermost call last, as in a traceback
 

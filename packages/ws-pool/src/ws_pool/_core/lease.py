@@ -18,7 +18,7 @@ class LeaseOwner(Protocol[T]):
 
     name: str
 
-    async def acquire(self, *, timeout: float | None = None) -> Lease[T]:  # noqa: ASYNC109 - a queue's own limit
+    async def acquire(self, *, timeout: float | None = None) -> Lease[T]:
         """Take a connection."""
         ...
 
@@ -61,7 +61,7 @@ class Lease(Generic[T]):
         entry = self._entry
 
         if entry is not None:
-            self._pool._abandoned(entry)  # noqa: SLF001 - a lease is a part of its pool
+            self._pool._abandoned(entry)
 
 
 class LeaseContext(Generic[T]):

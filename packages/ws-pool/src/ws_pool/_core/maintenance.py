@@ -184,7 +184,7 @@ class Maintainer(Generic[T]):
         self._close_evictable(self.timers.now())
         self.run_pending()
 
-    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - leases get time to come back
+    async def drain(self, timeout: float) -> None:
         """Refuse new acquires and wait until every connection is closed, or warn about their holders."""
         self.lifecycle = Lifecycle.CLOSING
         state = self._state
@@ -226,7 +226,7 @@ class Maintainer(Generic[T]):
 
     # -- tasks -----------------------------------------------------------------------------------
 
-    async def _open(self, timeout: float) -> None:  # noqa: ASYNC109 - it differs from attempt to attempt
+    async def _open(self, timeout: float) -> None:
         state = self._state
         generation = state.generation  # of now: `expire` may be called before the connection is open
         entry: PoolEntry[T] | None = None

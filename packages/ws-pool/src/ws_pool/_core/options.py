@@ -61,7 +61,7 @@ class PoolHooks(Generic[T]):
         if (pending := self.call(hook, conn)) is not None:
             await self.finish(pending)
 
-    async def finish(self, pending: Awaitable[object], timeout: float | None = None) -> bool:  # noqa: ASYNC109 - None for none
+    async def finish(self, pending: Awaitable[object], timeout: float | None = None) -> bool:
         """Await what a hook has returned; return False if it was cut short by the timeout."""
         limit = asyncio.timeout(timeout)
 

@@ -38,7 +38,7 @@ class AcquireTimeout(errors.AcquireTimeout, _Driver):
     """The connection had no room for the command in time; it was not sent."""
 
 
-class ConnectionLost(Exception):  # noqa: N818 - private, never raised to callers
+class ConnectionLost(Exception):
     """The connection of a command was lost; caught by the clients, which raise a public error."""
 
     def __init__(self, reason: str, *, sent: bool) -> None:
