@@ -316,7 +316,7 @@ class TestCancelling:
     async def test_an_item_that_cannot_be_put_back_is_logged(
         self, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """When the key has another type meanwhile, the log tells which item was lost."""
+        """When the key has another type meanwhile, the log names the lost item."""
         redis_server.command("FLUSHALL")
 
         async with (

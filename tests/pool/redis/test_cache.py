@@ -187,7 +187,7 @@ class TestReads:
     async def test_another_rule_for_lost_connections_keeps_the_cache(
         self, pools: tuple[RedisPool, RedisPool], cluster_servers: ClusterServers
     ) -> None:
-        """``with_retry`` gives a client on the same cache, on one server and on a cluster."""
+        """``with_retry`` returns a client on the same cache, on one server and on a cluster."""
         async with RedisPool(url=cluster_servers.url, cluster=True, cache=10) as cluster:
             for pool in (pools[0], cluster):
                 client = pool.redis.with_retry("at_least_once")
@@ -219,7 +219,7 @@ class TestReads:
             assert await pool.redis.get("k") == b"new"
 
     @pytest.mark.parametrize("how", ["watched", "at once", "long"])
-    async def test_own_writes_on_lent_connections(
+    async def test_own_writes_on_dedicated_connections(
         self, pools: tuple[RedisPool, RedisPool], monkeypatch: pytest.MonkeyPatch, how: str
     ) -> None:
         """A pipeline that watches, or is long, is an own write too: no news of the server are waited for."""
@@ -269,7 +269,7 @@ class TestReads:
             assert (cached(pool).misses, cached(pool).hits) == (1, 2)
 
     async def test_a_flush_empties_the_cache(self, pools: tuple[RedisPool, RedisPool]) -> None:
-        """A foreign FLUSHALL is told without names of keys."""
+        """A foreign FLUSHALL is reported without names of keys."""
         caching, foreign = pools
         await foreign.redis.set("k", "v")
         assert await caching.redis.get("k") == "v"

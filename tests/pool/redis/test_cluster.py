@@ -29,7 +29,7 @@ async def pool(cluster_url: str) -> Any:
 
 
 def shared_connections(pool: RedisPool) -> list[ReconnectingConnection]:
-    """Give all shared connections."""
+    """Return all shared connections."""
     assert pool._backend is not None
     assert pool._backend.topology is not None
     return [shared for node in pool._backend.topology.nodes for shared in node.shared_connections]
@@ -134,7 +134,7 @@ class TestCommands:
             pool.redis.client()
 
     async def test_sharded_pubsub(self, pool: RedisPool) -> None:
-        """A sharded bus subscribes at the node of its channel, and hears what is published there."""
+        """A sharded bus subscribes at the node of its channel, and receives what is published there."""
         heard: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
 
         async def listen(name: str, number: int) -> None:
@@ -208,12 +208,12 @@ class TestCommands:
         assert await cut_after(pipe.execute())
 
     async def test_a_single_server_is_no_cluster(self, redis_url: str) -> None:
-        """A server that is no cluster is refused at the start."""
+        """A server that is not a node of a cluster is refused at the start."""
         with pytest.raises(Exception, match="cluster support disabled"):
             await RedisPool(url=redis_url, cluster=True).start()
 
     async def test_caching_works_on_a_cluster_too(self, cluster_url: str) -> None:
-        """The client-side cache hears of changes from every node."""
+        """The client-side cache notices changes on every node."""
         async with (
             RedisPool(url=cluster_url, cluster=True, decode_responses=True, cache=100) as caching,
             RedisPool(url=cluster_url, cluster=True) as foreign,
@@ -249,7 +249,7 @@ async def move(cluster: ClusterServers, slot: int) -> None:
 
 
 class Counters:
-    """Keys that are counted up, here and at the server, until told to stop."""
+    """Keys that are counted up, here and at the server, until they are stopped."""
 
     def __init__(self) -> None:
         self.values: Counter[str] = Counter()
@@ -293,7 +293,7 @@ class Counters:
 
 
 def replicated(info: str) -> bool:
-    """Tell from INFO whether a replica has all that its master has."""
+    """Return from INFO whether a replica has all that its master has."""
     mine, theirs = re.search(r"master_repl_offset:(\d+)", info), re.search(r"slave0:.*?offset=(\d+)", info)
     return mine is not None and theirs is not None and theirs[1] == mine[1]
 
@@ -302,7 +302,7 @@ class TestChanges:
     """Slots that move, and nodes that die, under load."""
 
     async def test_a_sharded_bus_follows_its_channel(self, start_server: StartServer) -> None:
-        """When the channel's slot goes to another node, the bus subscribes there and tells of the gap."""
+        """When the channel's slot goes to another node, the bus subscribes there and reports the gap."""
         cluster = start_server(ClusterServers)
         heard: asyncio.Queue[int] = asyncio.Queue()
         gap = asyncio.Event()

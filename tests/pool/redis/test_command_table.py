@@ -122,7 +122,7 @@ class TestPacker:
         ],
     )
     def test_the_same_bytes_as_redis_py(self, encoding: str, args: tuple[Any, ...]) -> None:
-        """Every kind of argument gives the bytes that redis-py gives."""
+        """Every kind of argument is packed into the bytes that redis-py sends."""
         connection = Connection(encoding=encoding)
         encoder = CommandEncoder(connection.encoder.encode, fast=encoding == "utf-8")
 

@@ -21,7 +21,7 @@ TASKS = 200
 
 class Storm:
     """
-    Tasks that send commands whose replies tell whose they are, under whatever comes.
+    Tasks that send commands whose replies identify themselves, under all kinds of faults.
 
     Args:
         pool: The pool under test.
@@ -52,7 +52,7 @@ class Storm:
             self.outcomes[await self._outcome(action)] += count
 
     async def _outcome(self, action: asyncio.Task[bool]) -> str:
-        """Let an action go on, or cut it short, and tell what became of it."""
+        """Let an action go on, or cut it short, and return what became of it."""
         fate = self._chance.random()
 
         try:

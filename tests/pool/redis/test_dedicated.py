@@ -17,7 +17,7 @@ class TestDedicated:
     """Connections that one task has for itself."""
 
     async def test_the_single_connection_client(self, redis_url: str) -> None:
-        """``client()`` takes a connection at its first use and gives it back."""
+        """``client()`` acquires a connection at its first use and releases it."""
         async with RedisPool(url=redis_url) as pool:
             async with pool.redis.client() as single:
                 first = await single.client_id()
@@ -30,8 +30,8 @@ class TestDedicated:
             assert "SharedRedis of redis pool 'default'" in repr(pool.redis)
             assert "DedicatedConnections" in repr(pool.redis.connection_pool)
 
-    async def test_lent_connections_are_replaced_on_request(self, redis_url: str) -> None:
-        """Redis-py's ``disconnect`` of the connection pool replaces the connections that are lent."""
+    async def test_dedicated_connections_are_replaced_on_request(self, redis_url: str) -> None:
+        """Redis-py's ``disconnect`` of the connection pool replaces the dedicated connections."""
         async with RedisPool(url=redis_url) as pool:
             await pool.redis.blpop("empty", timeout=0.001)
             before = pool.statistics().leased[0].opened
@@ -41,7 +41,7 @@ class TestDedicated:
             assert pool.statistics().leased[0].opened == before + 1
 
     async def test_what_a_user_leaves_behind_is_noticed(self, redis_url: str) -> None:
-        """A connection with an unread reply is never lent again."""
+        """A connection with an unread reply is never used again."""
         async with RedisPool(url=redis_url, maxsize=1) as pool:
             connections = pool.redis.connection_pool
             connection = await connections.get_connection()
@@ -53,7 +53,7 @@ class TestDedicated:
                 assert await alone.echo("mine") == b"mine"
 
     async def test_a_leased_command_that_takes_too_long(self, start_server: StartServer) -> None:
-        """A command on a lent connection has its timeout too; its connection is closed."""
+        """A command on a dedicated connection has its timeout too; its connection is closed."""
         server = start_server(RedisServer)
 
         async with (
@@ -69,7 +69,7 @@ class TestDedicated:
             server.resume()
 
 
-async def test_errors_of_lent_connections_are_redis_pys_too(start_server: StartServer) -> None:
+async def test_errors_of_dedicated_connections_are_redis_pys_too(start_server: StartServer) -> None:
     """No connection free in time, and no server, are redis-py's ConnectionError as well."""
     server = start_server(RedisServer)
 

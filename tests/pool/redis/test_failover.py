@@ -125,7 +125,7 @@ class TestSeeds:
             await RedisPool(cluster=True, seeds=["127.0.0.1:1", "127.0.0.1:2"]).start()
 
     async def test_they_are_asked_again_when_no_node_answers(self, cluster_url: str) -> None:
-        """With no known node connected, the seeds tell where the cluster is now."""
+        """With no known node connected, the seeds know where the cluster is now."""
         async with RedisPool(url=cluster_url, cluster=True) as pool:
             topology = topology_of(pool)
             topology._owner = [None] * SLOTS

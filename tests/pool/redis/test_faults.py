@@ -30,7 +30,7 @@ class TestLostConnections:
     async def test_a_write_whose_reply_is_lost_may_have_been_executed(
         self, redis_server: RedisServer
     ) -> None:
-        """A lost reply to a write is told of, also to code that knows redis-py's errors only."""
+        """A lost reply to a write is an error, also for code that knows redis-py's errors only."""
         redis_server.command("FLUSHALL")
 
         async with (
@@ -225,7 +225,7 @@ class TestBackPressure:
             assert await pool.redis.ping()
 
     async def test_who_waits_for_room_is_served_in_order(self, start_server: StartServer) -> None:
-        """Callers beyond the limit wait in line and are served first come, first served."""
+        """Callers beyond the limit wait in a queue, first in, first out."""
         server = start_server(RedisServer)
 
         async with RedisPool(url=server.url, max_pending=5) as pool:
@@ -238,7 +238,7 @@ class TestBackPressure:
             assert await pool.redis.lrange("list", 0, -1) == [str(number).encode() for number in range(100)]
 
     async def test_waiting_for_room_has_an_end(self, start_server: StartServer) -> None:
-        """Who does not get room in time is told the size of the line; it was not sent."""
+        """A command that gets no room in time fails with the number of pending ones; it was not sent."""
         server = start_server(RedisServer)
 
         async with RedisPool(url=server.url, max_pending=1, acquire_timeout=0.05) as pool:
@@ -331,7 +331,7 @@ class TestLife:
         server.resume()
 
     async def test_start_tells_what_is_wrong(self, start_server: StartServer) -> None:
-        """A wrong address and a wrong password are told of at the start, without the password."""
+        """A wrong address and a wrong password are errors of the start, without the password."""
         server = start_server(RedisServer, config={"requirepass": "right"})
 
         for url, why in (
@@ -460,7 +460,7 @@ class TestLife:
             assert await pool.redis.hgetall("h") == {"f": "v"}
 
     async def test_text_that_cannot_be_decoded_is_its_callers_error(self, redis_url: str) -> None:
-        """A reply that is no text fails for whoever asked, and for nobody else."""
+        """A reply that cannot be decoded fails for its caller, and for no other."""
         async with RedisPool(url=redis_url, decode_responses=True) as pool:
             await pool.redis.set("binary", b"\xff\xfe")
             before, binary, after = await asyncio.gather(

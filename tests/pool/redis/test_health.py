@@ -11,7 +11,7 @@ from ws_pool.redis import RedisPool
 
 
 async def test_health_never_raises(start_server: StartServer) -> None:
-    """Health tells what is wrong, whatever it is."""
+    """Health reports what is wrong, whatever it is."""
     pool = RedisPool(url="redis://127.0.0.1:1")
     assert "not started" in (await pool.health()).detail
 

@@ -97,7 +97,7 @@ class TestClosing:
         await pool.close()
 
     async def test_a_close_ends_a_start(self, redis_server: RedisServer, redis_url: str) -> None:
-        """close() during start() ends it, with an error that tells why; nothing comes up afterwards."""
+        """close() during start() ends it, with an error that names the reason; nothing is left open."""
         async with FaultProxy(redis_server.host, redis_server.port) as proxy:
             proxy.delay(30)
             pool = RedisPool(url=f"redis://{proxy.host}:{proxy.port}")

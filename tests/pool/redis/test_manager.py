@@ -25,7 +25,7 @@ class TestManager:
     """`RedisPoolManager`."""
 
     async def test_pools_by_name(self, redis_url: str, valkey_url: str) -> None:
-        """Each name leads to its own server; status and health tell of both."""
+        """Each name leads to its own server; status and health report both."""
         manager = RedisPoolManager()
         manager.register({"default": redis_url, "other": {"url": valkey_url, "decode_responses": True}})
 
@@ -180,7 +180,7 @@ class TestEmbedded:
                 await asyncio.sleep(0.01)
 
     def test_where_it_is_cannot_be_chosen(self) -> None:
-        """A server of one's own and a URL exclude each other."""
+        """An embedded server and a URL exclude each other."""
         with pytest.raises(UsageError, match="leave port, url out"):
             RedisPool.embedded(url="redis://elsewhere", port=1)
 

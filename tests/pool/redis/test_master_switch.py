@@ -81,7 +81,7 @@ class TestSentinels:
         assert await asyncio.wait_for(short, 20) is None
 
     async def test_subscribers(self, servers: SentinelServers, pool: RedisPool) -> None:
-        """A subscriber gets one error, the sign of its gap, and then hears of the new master's messages."""
+        """A subscriber gets one error, the sign of its gap, and then the messages of the new master."""
         async with pool.redis.pubsub() as pubsub:
             await pubsub.subscribe("news")
             assert await pubsub.get_message(timeout=5)

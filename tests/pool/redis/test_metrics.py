@@ -1,4 +1,4 @@
-"""What a pool tells about itself, under the names that others have agreed on."""
+"""Metrics of a pool, under the names of the OpenTelemetry conventions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COUNT = f'{PREFIX}count{{{PREFIX}state="%s"}}'
 
 
 async def test_metrics_follow_the_conventions(redis_url: str) -> None:
-    """Shared and lent connections are counted together, under the names of the pool core."""
+    """Shared and dedicated connections are counted together, under the names of the pool core."""
     async with RedisPool(url=redis_url, maxsize=7, shared_connections=2) as pool:
         async with pool.get_client(alone=True) as alone:
             await alone.ping()

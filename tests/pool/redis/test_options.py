@@ -143,7 +143,7 @@ class TestTls:
 
 
 def test_a_managers_sections_are_all_checked() -> None:
-    """A wrong section is told of before anything is registered."""
+    """A wrong section is an error before anything is registered."""
     manager = RedisPoolManager()
 
     with pytest.raises(ConfigError, match=r"REDIS_CONFIG\.second\.port"):

@@ -1,4 +1,4 @@
-"""The link itself, without a socket: order, one write a turn, tombstones, and what kills it."""
+"""The connection itself, without a socket: order, one write a turn, tombstones, and what kills it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Wire:
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -66,7 +66,7 @@ class Clock:
 
 
 class Owner:
-    """Hears what a link tells."""
+    """Records what a connection reports."""
 
     def __init__(self) -> None:
         self.lost: list[str] = []
@@ -87,7 +87,7 @@ class Owner:
 
 
 class Rig:
-    """A link between all of these."""
+    """A connection between all of these."""
 
     def __init__(self, *, encoding: str | None = None, **limits: Any) -> None:
         self.owner, self.wire, self.clock = Owner(), Wire(), Clock()
@@ -203,7 +203,7 @@ async def test_a_batch() -> None:
 
 
 async def test_a_loss_tells_what_was_sent() -> None:
-    """When the connection is lost, each slot hears whether its command was sent, and the owner hears once."""
+    """After a loss each pending reply knows whether its command was sent; the owner is notified once."""
     rig = Rig()
     sent = rig.send()
     batch: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
@@ -230,7 +230,7 @@ async def test_a_loss_tells_what_was_sent() -> None:
 
 
 async def test_silence_kills() -> None:
-    """When a reply is due and nothing comes for the command timeout, the link is killed."""
+    """When a reply is due and nothing comes for the command timeout, the connection is killed."""
     rig = Rig()
     future = rig.send()
     rig.clock.advance(4.9)
@@ -242,7 +242,7 @@ async def test_silence_kills() -> None:
 
 
 async def test_progress_keeps_alive() -> None:
-    """As long as something comes, a long wait is no silence; an idle link needs no replies."""
+    """As long as something arrives, a reply is not overdue; an idle connection expects none."""
     rig = Rig()
     rig.send()
     last = rig.send()
@@ -322,7 +322,7 @@ async def test_heavy_commands_are_weighed() -> None:
 
 
 async def test_killed_before_it_was_connected() -> None:
-    """A link that is killed while it connects drops the transport it gets."""
+    """A connection that is killed while it connects drops the transport it gets."""
     connection = PipelinedConnection(Owner(), Limits())
     connection.kill("no need")
     wire = Wire()
@@ -332,7 +332,7 @@ async def test_killed_before_it_was_connected() -> None:
 
 
 async def test_an_upload_that_goes_on_is_no_silence() -> None:
-    """A link whose bytes still leave is alive, however long they take; once they stand still, it is not."""
+    """A connection whose bytes still leave is alive, however long they take; then it is not."""
     rig = Rig()
     rig.wire.buffered = 3_000
     future = rig.send(b"x" * 4_000)

@@ -18,7 +18,7 @@ class TestTransactions:
     """MULTI and EXEC of a pipeline that shares the connection."""
 
     async def test_a_command_that_the_server_does_not_take(self, redis_url: str) -> None:
-        """A wrong command among others undoes them all, and its own error is told."""
+        """A wrong command among others undoes them all, and its own error is raised."""
         async with RedisPool(url=redis_url) as pool, pool.redis.pipeline() as pipe:
             pipe.set("k", 1)
             pipe.execute_command("SET", "only-a-key")
@@ -33,7 +33,7 @@ class TestReplies:
     """Replies of pipelines, and what a lost connection does to them."""
 
     async def test_empty_and_async_pipelines(self, redis_url: str) -> None:
-        """An empty pipeline asks nobody; callbacks may be async there too, and may fail."""
+        """An empty pipeline sends nothing; callbacks may be async there too, and may fail."""
 
         async def shout(response: bytes, **_: object) -> str:
             return response.decode().upper()
@@ -62,7 +62,7 @@ class TestReplies:
                 assert isinstance(error, driver.ResponseError)
 
     async def test_a_long_pipeline_on_a_lost_connection(self, redis_server: RedisServer) -> None:
-        """A pipeline on a connection of its own is told of in the same way."""
+        """A pipeline on a dedicated connection fails in the same way."""
         async with (
             FaultProxy(redis_server.host, redis_server.port) as proxy,
             RedisPool(url=proxy.url(redis_server.url)) as pool,

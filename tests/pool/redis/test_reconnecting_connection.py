@@ -19,19 +19,19 @@ from ws_pool.errors import ClosedError, UnavailableError
 from ws_pool.redis import RedisPool
 
 
-class TestLane:
-    """The shared connection's life."""
+class TestReconnectingConnection:
+    """Connects, outages and the close of a shared connection."""
 
     @staticmethod
     def shared(resolve: Any, **limits: Any) -> ReconnectingConnection:
-        """Make a lane."""
+        """Make a shared connection."""
         options: dict[str, Any] = {"outage_timeout": 0.05, "backoff": (0.001, 0.002), **limits}
         return ReconnectingConnection(
             "test", resolve, CommandEncoder(lambda value: str(value).encode(), fast=True), Limits(**options)
         )
 
     async def test_a_failing_resolver_is_asked_again(self, redis_server: RedisServer) -> None:
-        """Whatever a resolver raises, the lane goes on trying."""
+        """Whatever a resolver raises, it keeps trying to connect."""
         calls = 0
 
         async def resolve() -> Endpoint:
@@ -56,19 +56,19 @@ class TestLane:
     async def test_a_server_that_hangs_up_at_once_is_not_hammered(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Links that are lost before they served anybody are followed by growing pauses."""
+        """Connections that are lost before they served a command are followed by growing pauses."""
         pauses: list[float] = []
-        greeted = 0
+        accepted = 0
 
-        async def greet_and_hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal greeted
+        async def answer_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal accepted
             await reader.readline()
-            greeted += 1
+            accepted += 1
             writer.write(b"+PONG\r\n")
             await writer.drain()
             writer.close()
 
-        server = await asyncio.start_server(greet_and_hang_up, "127.0.0.1")
+        server = await asyncio.start_server(answer_and_close, "127.0.0.1")
         port = server.sockets[0].getsockname()[1]
 
         async def resolve() -> Endpoint:
@@ -84,7 +84,7 @@ class TestLane:
         shared.start_soon()
 
         async with asyncio.timeout(10):
-            while greeted < 9:  # noqa: ASYNC110 - until it has happened elsewhere
+            while accepted < 9:  # noqa: ASYNC110 - until it has happened elsewhere
                 await asyncio.sleep(0)
 
         await shared.close()

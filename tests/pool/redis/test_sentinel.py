@@ -111,7 +111,7 @@ async def test_a_demoted_master_is_left(start_server: StartServer) -> None:
         assert await asyncio.wait_for(writing, 20)
 
 
-async def test_lent_connections_leave_a_demoted_master(start_server: StartServer) -> None:
+async def test_dedicated_connections_leave_a_demoted_master(start_server: StartServer) -> None:
     """A blocking command that the old master refuses goes to the new one."""
     servers = start_server(SentinelServers)
     master, (replica,) = servers.master, servers.replicas
@@ -143,7 +143,7 @@ async def test_lent_connections_leave_a_demoted_master(start_server: StartServer
         assert not idle.is_connected
 
 
-async def test_a_master_that_moves_replaces_lent_connections(redis_url: str) -> None:
+async def test_a_master_that_moves_replaces_dedicated_connections(redis_url: str) -> None:
     """Also when the shared connections were quicker, and are with the new master already."""
     async with RedisPool(url=redis_url) as pool:
         assert pool._backend is not None

@@ -17,13 +17,13 @@ from ws_pool.redis import RedisPool
 
 @pytest.fixture
 async def pool(redis_url: str) -> AsyncIterator[RedisPool]:
-    """Give a pool that lends one connection only."""
+    """Return a pool with one dedicated connection only."""
     async with RedisPool(url=redis_url, decode_responses=True, maxsize=1, command_timeout=2) as pool:
         yield pool
 
 
 async def database(pool: RedisPool) -> int:
-    """Tell which database the next holder of the lent connection finds."""
+    """Return which database the next holder of the dedicated connection finds."""
     async with pool.get_client(alone=True) as alone:
         return int((await alone.client_info())["db"])
 
@@ -79,7 +79,7 @@ class TestNamesOfSeveralWords:
 
 
 class TestPipelines:
-    """What a pipeline does to the session of a lent connection ends with it."""
+    """What a pipeline does to the session of a dedicated connection ends with it."""
 
     async def test_of_the_shared_client(self, pool: RedisPool) -> None:
         """SELECT in a pipeline, and after WATCH, is not found by the next holder."""

@@ -40,7 +40,7 @@ class TestSpecialOptions:
                 assert await pipe.execute() == ["x", "empty"]
 
     async def test_special_options_of_blocking_commands(self, redis_url: str) -> None:
-        """They count on a connection of one's own as well, alone or lent for the command."""
+        """They count on a dedicated connection as well, of a client or for one command."""
         async with (
             RedisPool(url=redis_url, decode_responses=True) as pool,
             pool.get_client(alone=True) as alone,

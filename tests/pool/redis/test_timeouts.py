@@ -51,7 +51,7 @@ class TestPipelinesEnd:
         number: int,
         transaction: bool,  # noqa: FBT001 - a parameter of the test
     ) -> None:
-        """A pipeline that waits in vain for the server, for room, or in a pool that closes, is told."""
+        """A pipeline that waits in vain for the server, for room, or in a pool that closes, fails."""
         server = start_server(RedisServer)
         pool = RedisPool(
             url=server.url, outage_timeout=0.2 if what == "outage" else 30, acquire_timeout=0.2, max_pending=1
@@ -86,7 +86,7 @@ class TestPipelinesEnd:
             await pool.close()
 
     async def test_a_storm_with_little_room_and_short_outages(self, redis_server: RedisServer) -> None:
-        """2,000 pipelines amid cuts, a short patience and a short line all end."""
+        """2,000 pipelines amid cuts, short timeouts and a short queue all end."""
         async with (
             FaultProxy(redis_server.host, redis_server.port) as proxy,
             RedisPool(
@@ -154,7 +154,7 @@ USES: tuple[Use, ...] = (be_alone, watch, subscribe, send_much)
 class TestWaiting:
     """How long commands wait, and for what."""
 
-    async def test_a_lent_connection_is_waited_for_in_an_outage(self, start_server: StartServer) -> None:
+    async def test_a_dedicated_connection_is_waited_for_in_an_outage(self, start_server: StartServer) -> None:
         """A blocking command waits for the server as long as a shared one does, and no longer."""
         server = start_server(RedisServer)
 
@@ -301,7 +301,7 @@ async def narrow(server: RedisServer, rate: float) -> AsyncIterator[int]:
 
 
 async def test_a_large_upload_takes_its_time(redis_server: RedisServer) -> None:
-    """A value that takes longer to send than a reply may take is no dead connection."""
+    """A value that takes longer to send than a reply may take is not a dead connection."""
     async with (
         narrow(redis_server, rate=4_000_000) as port,
         RedisPool(url=f"redis://127.0.0.1:{port}", command_timeout=0.5) as pool,
@@ -317,7 +317,7 @@ async def test_a_large_upload_takes_its_time(redis_server: RedisServer) -> None:
 
 
 async def _refused(pool: RedisPool, options: dict[str, str]) -> weakref.ref[BaseException]:
-    """Run into an error of the server, and tell how to find it again."""
+    """Run into an error of the server, and return a reference to it."""
     try:
         await pool.redis.execute_command("LPUSH", "k", "v", **options)
     except driver.ResponseError as error:

@@ -17,10 +17,10 @@ CERTIFICATE = Path(__file__).parents[1] / "localhost.pem"
 
 
 class TestTls:
-    """TLS, for the shared connection and for those that are lent."""
+    """TLS, for shared and for dedicated connections."""
 
     async def test_encrypted(self, redis_server: RedisServer) -> None:
-        """Shared and lent connections and the cache work through TLS; the certificate is checked."""
+        """Shared and dedicated connections and the cache work through TLS; the certificate is checked."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(CERTIFICATE)
 

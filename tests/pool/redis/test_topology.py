@@ -25,7 +25,7 @@ def topology_of(pool: RedisPool) -> Topology:
 
 
 async def forget(topology: Topology, node: Node) -> tuple[str, int]:
-    """Take a node out of the topology, as if it had never been heard of, and give its address."""
+    """Take a node out of the topology, as if it had never been known, and return its address."""
     assert node.key is not None
     del topology._nodes[node.key]
     await node.close(timeout=5)
@@ -72,7 +72,7 @@ async def test_a_node_that_leaves_while_it_is_opened_is_closed(cluster_url: str)
 async def test_a_node_that_leaves_before_it_is_asked(
     start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A command that was sent on to a node is not lost with it: it asks its way again."""
+    """A command that was sent on to a node is not lost with it: it finds its way again."""
     cluster = start_server(ClusterServers)
 
     async with RedisPool(url=cluster.url, cluster=True, decode_responses=True) as pool:

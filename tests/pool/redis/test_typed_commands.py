@@ -294,7 +294,7 @@ async def collect(iterator: Any) -> list[Any]:
 
 
 async def outcome(call: Call, client: Any) -> object:
-    """Give a call's result, or its error with everything that tells it apart."""
+    """Return a call's result, or its error with everything that identifies it."""
     try:
         result = await call(client)
     except (RedisError, ValueError, TypeError) as error:

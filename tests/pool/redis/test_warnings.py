@@ -14,7 +14,7 @@ from ws_pool.errors import UsageError
 from ws_pool.redis import RedisPool
 
 
-async def test_a_queue_that_fills_up_is_told_in_time(
+async def test_a_queue_that_fills_up_is_reported_in_time(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With two thirds of the queue taken one warning names the pool and the figures."""
@@ -50,10 +50,10 @@ def test_it_is_not_repeated_too_often() -> None:
 
 
 @pytest.mark.parametrize("cluster", [False, True], ids=["one", "cluster"])
-async def test_a_rule_for_retries_that_is_none_is_refused(
+async def test_a_wrong_rule_for_retries_is_refused(
     redis_url: str, cluster_url: str, *, cluster: bool
 ) -> None:
-    """A typing error in the rule is no rule, wherever it is given; nothing is sent."""
+    """A typing error in the rule is refused, wherever it is given; nothing is sent."""
     wrong: Any = "at-least-once"
 
     async with RedisPool(url=cluster_url if cluster else redis_url, cluster=cluster) as pool:

@@ -35,40 +35,22 @@ _DEDICATED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ConnectionStatistics:
-    """
-    The state of one shared connection.
+    """The state of one shared connection."""
 
-    Args:
-        endpoint: Where it is connected to, or tries to.
-        connected: Whether there is an open connection.
-        in_line: Pending commands: those that were not written yet, and those in flight.
-        in_flight: Those of them that were sent.
-        queued: Commands in front of a connection that is full or lost.
-        bytes_in_line: Bytes of the heavy commands among those pending and queued.
-        commands: Replies received so far.
-        dropped: Replies whose caller was cancelled.
-        connects: Connections opened so far.
-        losses: Connections lost so far.
-        down: Why there is no open connection; empty when there is one.
-        timeouts: Commands that found no room, or not in time.
-        create_time: How long opening a connection took.
-        wait_time: How long queued commands waited until they were sent.
-    """
-
-    endpoint: str
+    endpoint: str  # where it is connected to, or tries to
     connected: bool
-    in_line: int
-    in_flight: int
-    queued: int
-    bytes_in_line: int
-    commands: int
-    dropped: int
+    in_line: int  # pending commands: those not written yet, and those in flight
+    in_flight: int  # commands that were sent and have no reply yet
+    queued: int  # commands in front of a connection that is full or lost
+    bytes_in_line: int  # of heavy commands, pending and queued
+    commands: int  # replies so far
+    dropped: int  # replies whose caller was cancelled
     connects: int
-    losses: int
-    down: str
-    timeouts: int
-    create_time: Histogram
-    wait_time: Histogram
+    losses: int  # connections that were lost
+    down: str  # why there is no open connection; empty when there is one
+    timeouts: int  # commands that found no room, or not in time
+    create_time: Histogram  # how long opening a connection took
+    wait_time: Histogram  # how long queued commands waited until they were sent
 
     @property
     def pending(self) -> int:

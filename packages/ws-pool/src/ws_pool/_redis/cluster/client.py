@@ -54,7 +54,7 @@ class ClusterRedis(SharedRedis):
 
     Commands go to the master of their key; those that concern the whole database (FLUSHALL, DBSIZE,
     KEYS, SCRIPT LOAD, ...) go to all masters. DEL, UNLINK, EXISTS, TOUCH, MGET and MSET of keys of
-    several slots are split, which is not atomic. Everything else must keep to one slot, as Redis asks.
+    several slots are split, which is not atomic. Everything else must keep to one slot, as Redis requires.
     A command of several parts raises only when all of them have ended.
     """
 
