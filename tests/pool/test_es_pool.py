@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from elasticsearch import AsyncElasticsearch, NotFoundError
+from elasticsearch import __version__ as client_version
 
 from ws_core.component import Health
 from ws_pool.errors import ClosedError, ConfigError, NotReadyError, UnavailableError, UsageError
@@ -28,18 +29,26 @@ class Cluster:
         self.answer = 200
         self.hold: asyncio.Event | None = None
         self.reached = asyncio.Event()
+        self.major = 9
         self.documents: dict[str, Any] = {}
         self.headers: Mapping[str, str] = {}
 
     def reply(self, request: web.Request, body: object, status: int = 200) -> web.Response:
-        """Answer as Elasticsearch does, with its product header."""
+        """Answer as Elasticsearch does, with its product header; refuse the types of a later version."""
         self.headers = request.headers.copy()
+        types = [request.headers.get("accept", ""), request.headers.get("content-type", "")]
+
+        if any(f"compatible-with={major}" in kind for kind in types for major in range(self.major + 1, 20)):
+            reason = f"Invalid media-type value on headers [Accept]: {types[0]}"
+            error = {"type": "media_type_header_exception", "reason": reason}
+            body, status = {"error": error, "status": 400}, 400
+
         headers = {"x-elastic-product": self.product} if self.product else {}
         kind = "application/vnd.elasticsearch+json"
         return web.json_response(body, status=status, headers=headers, content_type=kind)
 
     async def info(self, request: web.Request) -> web.Response:
-        """Tell the version."""
+        """Return the version."""
         self.reached.set()
 
         if self.hold is not None:
@@ -48,10 +57,12 @@ class Cluster:
         if self.answer != 200:
             return self.reply(request, {"error": {"type": "security_exception"}}, self.answer)
 
-        return self.reply(request, {"version": {"number": "9.1.0"}, "tagline": "You Know, for Search"})
+        return self.reply(
+            request, {"version": {"number": f"{self.major}.1.0"}, "tagline": "You Know, for Search"}
+        )
 
     async def health(self, request: web.Request) -> web.Response:
-        """Tell the cluster's health."""
+        """Return the cluster's health."""
         return self.reply(request, {"status": self.status}, self.answer)
 
     async def index(self, request: web.Request) -> web.Response:
@@ -60,7 +71,7 @@ class Cluster:
         return self.reply(request, {"result": "created", "_id": request.match_info["id"]}, 201)
 
     async def get(self, request: web.Request) -> web.Response:
-        """Give a document."""
+        """Return a document."""
         found = self.documents.get(request.match_info["id"])
         return self.reply(
             request, {"found": found is not None, "_source": found}, 404 if found is None else 200
@@ -122,6 +133,29 @@ class TestUse:
 
         async with ElasticsearchPool(url=cluster.url, api_key="key"):
             assert cluster.headers["authorization"] == "ApiKey key"
+
+    @pytest.mark.parametrize("major", [8, 9, 10])
+    async def test_servers_of_several_versions(self, cluster: Cluster, major: int) -> None:
+        """A server of the version before the client's is spoken to in its own media type."""
+        cluster.major = major
+
+        async with ElasticsearchPool(url=cluster.url) as pool, pool.get_client() as es:
+            assert pool.statistics().version == f"{major}.1.0"
+            await es.index(index="items", id="1", document={"name": "lamp"})
+            spoken = min(major, client_version[0])
+            assert f"compatible-with={spoken}" in cluster.headers["accept"]
+            assert f"compatible-with={spoken}" in cluster.headers["content-type"]
+            assert (await es.get(index="items", id="1"))["_source"] == {"name": "lamp"}
+
+        async with ElasticsearchPool(url=cluster.url, name="other"):
+            assert f"compatible-with={spoken}" in cluster.headers["accept"]
+
+    async def test_a_server_that_is_too_old(self, cluster: Cluster) -> None:
+        """The start says what the server says."""
+        cluster.major = 6
+
+        with pytest.raises(UnavailableError, match=r"400: media_type_header_exception: Invalid media-type"):
+            await ElasticsearchPool(url=cluster.url).start()
 
     async def test_health(self, cluster: Cluster) -> None:
         """Green and yellow are well, red and no answer are not."""

@@ -11,13 +11,16 @@ import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, cast
 from urllib.parse import urlsplit
 
 from ws_pool._core.extras import missing
 
 try:
+    from elastic_transport import AiohttpHttpNode, HttpHeaders
+    from elastic_transport.client_utils import DEFAULT
     from elasticsearch import ApiError, AsyncElasticsearch, TransportError, UnsupportedProductError
+    from elasticsearch import __version__ as _version
 except ModuleNotFoundError as _error:
     raise missing(__name__, _error, "es") from _error
 
@@ -35,6 +38,9 @@ __all__ = (
     "es_manager",
     "es_pool_manager",
 )
+
+
+_CLIENT_MAJOR: Final = _version[0]
 
 
 def _hosts(value: object, where: str) -> list[str]:
@@ -173,6 +179,10 @@ class ElasticsearchPool(SharedClient[AsyncElasticsearch]):
             message = f"{setting}.password needs {setting}.user"
             raise ConfigError(message, setting=f"{setting}.user")
 
+        if checked.api_key is not None and checked.user is not None:
+            message = f"{setting}.api_key and {setting}.user exclude each other: keep one"
+            raise ConfigError(message, setting=f"{setting}.api_key")
+
         super().__init__(name, ", ".join(mask_url(host) for host in checked.url))
         self._version = ""
 
@@ -216,6 +226,7 @@ class ElasticsearchPool(SharedClient[AsyncElasticsearch]):
 
         return AsyncElasticsearch(
             list(options.url),
+            node_class=_node_class(),
             basic_auth=None if options.user is None else (options.user, options.password or ""),
             api_key=options.api_key,
             connections_per_node=options.connections,
@@ -226,12 +237,27 @@ class ElasticsearchPool(SharedClient[AsyncElasticsearch]):
 
     async def _check_server(self, client: AsyncElasticsearch) -> None:
         try:
-            info = await client.info()
+            info = await self._info(client)
         except (ApiError, TransportError, UnsupportedProductError) as error:
             message = f"es pool {self._name!r}: {self._shown} cannot be used: {_reason(error)}"
             raise UnavailableError(message, pool=self._name) from error
 
         self._version = str(info.get("version", {}).get("number", ""))
+
+    async def _info(self, client: AsyncElasticsearch) -> Mapping[str, Any]:
+        """Ask the server for its version, in the media type of its own major version if need be."""
+        try:
+            return cast("Mapping[str, Any]", (await client.info()).body)
+        except ApiError as error:
+            # A server refuses the types of a client of the next major version. It knows its own, and so
+            # will its successor, when the cluster is upgraded under a running pool.
+            if error.error != "media_type_header_exception":
+                raise
+
+        for node in client.transport.node_pool.all():
+            type(node).compatible_with = _CLIENT_MAJOR - 1  # type: ignore[attr-defined]  # made by _make
+
+        return cast("Mapping[str, Any]", (await client.info()).body)
 
     async def _end(self, client: AsyncElasticsearch) -> None:
         await client.close()
@@ -270,9 +296,40 @@ es_manager = es_pool_manager
 """The same object under the original's name."""
 
 
+def _node_class() -> type[AiohttpHttpNode]:
+    """Make the class of a pool's nodes, whose requests may be in the media types of an older server."""
+
+    class Node(AiohttpHttpNode):
+        compatible_with: ClassVar[int] = _CLIENT_MAJOR
+
+        async def perform_request(  # type: ignore[override]  # what it returns has no public name
+            self,
+            method: str,
+            target: str,
+            body: bytes | None = None,
+            headers: HttpHeaders | None = None,
+            request_timeout: Any = DEFAULT,  # Any: as the base has it
+        ) -> Any:  # a type without a public name
+            if headers is not None and self.compatible_with != _CLIENT_MAJOR:
+                headers = headers.copy()
+
+                for name in ("accept", "content-type"):
+                    if name in headers:
+                        old, new = (f"compatible-with={n}" for n in (_CLIENT_MAJOR, self.compatible_with))
+                        headers[name] = headers[name].replace(old, new)
+
+            return await super().perform_request(method, target, body, headers, request_timeout)
+
+    return Node
+
+
 def _reason(error: Exception) -> str:
+    """Say why a request failed, in the server's own words where it has some."""
     if isinstance(error, ApiError):
-        return f"it answered with {error.meta.status}: {error.message}"
+        details = error.body.get("error") if isinstance(error.body, Mapping) else None
+        reason = details.get("reason") if isinstance(details, Mapping) else None
+        more = f": {reason}" if isinstance(reason, str) else ""
+        return f"it answered with {error.meta.status}: {error.message}{more}"
 
     if isinstance(error, TransportError):
         return f"no answer: {mask_url(error.message)}"
