@@ -116,6 +116,16 @@ class TestSql:
         assert {span.name for span in spans} >= {"INSERT", "SELECT"}
         assert {(span.attributes or {})["db.system.name"] for span in spans} in ({"mysql"}, {"sqlite"})
 
+    async def test_the_work_of_the_pool_itself_is_not_traced(self, pool: Any, telemetry: Telemetry):
+        """What a pool sends to set a session up belongs to no request: there are no spans of it."""
+        with telemetry.instrument():
+            async with pool:
+                await asyncio.gather(*(pool.select("SELECT 1") for _ in range(3)))
+                telemetry.spans()
+                pool.expire()
+                await pool.select("SELECT 2")
+                assert texts(telemetry.spans()) == ["SELECT ?"]
+
     async def test_an_error_is_named_and_not_quoted(self, pool: Any, telemetry: Telemetry):
         """The type of an error is recorded; its text, which has values in it, is not."""
         async with pool:

@@ -6,10 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from contextvars import Context
 from typing import Any, Final, Generic, TypeVar, cast
 
 from ws_pool._core.pool_state import PoolEntry
+from ws_pool._core.tracing import background
 
 __all__ = ("BackgroundTasks", "Timers", "cancel_and_wait", "is_cancelled")
 
@@ -51,7 +51,7 @@ class BackgroundTasks(Generic[T]):
         if entry is not None:
             self._unstarted[entry] = mark  # before the task exists: an eager one begins at once
 
-        task = self._timers.loop.create_task(work, context=Context())
+        task = self._timers.loop.create_task(work, context=background())
         self._tasks.add(task)
 
         if entry is None:
@@ -73,7 +73,7 @@ class BackgroundTasks(Generic[T]):
             work.close()
             return
 
-        task = self._timers.loop.create_task(work, context=Context())
+        task = self._timers.loop.create_task(work, context=background())
         self._hooks.add(task)
         task.add_done_callback(self._hooks.discard)
 

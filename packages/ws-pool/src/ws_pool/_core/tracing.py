@@ -13,10 +13,11 @@ import inspect
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
+from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-__all__ = ("Operation", "Point", "Span", "Tracer", "point", "start", "statement", "stop")
+__all__ = ("Operation", "Point", "Span", "Tracer", "background", "point", "start", "statement", "stop")
 
 # Any: a point's method has whatever arguments and result the wing has given it.
 Method = Callable[..., Any]
@@ -77,6 +78,14 @@ class _State:
 
 
 _state: Final = _State()
+_in_background: Final = ContextVar("ws_pool_in_background", default=False)
+_BACKGROUND: Final = Context()
+_BACKGROUND.run(_in_background.set, True)
+
+
+def background() -> Context:
+    """Return a context for a pool's own work: nobody's request, so its operations are not traced."""
+    return _BACKGROUND.copy()
 
 
 def point(owner: type, method: str, describe: Callable[..., Operation], **options: Any) -> None:
@@ -118,7 +127,7 @@ def _traced(declared: Point, original: Method, tracer: Tracer) -> Method:
 
     @functools.wraps(original)
     async def traced(self: Any, *args: Any, **options: Any) -> Any:
-        if declared.exclusive and id(self) in busy:
+        if (declared.exclusive and id(self) in busy) or _in_background.get():
             return await original(self, *args, **options)
 
         span = tracer.begin(declared.describe(self, *args, **options))
