@@ -9,7 +9,9 @@ import os
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -316,6 +318,36 @@ class TestEveryRecord:
             "inner",
             "m | x=outer",
         ]
+
+
+class TestTime:
+    """The time of a line."""
+
+    def test_every_second_has_its_own(self) -> None:
+        """What is kept of one second is not shown for another one, nor in another zone."""
+        zones = (UTC, timezone(timedelta(hours=8)))
+        times = [datetime(2026, 1, 2, 3, 4, second, 5006, zone) for second in (7, 8, 7) for zone in zones]
+        text, line = TextFormatter(None), JsonFormatter(None)
+
+        for time_ in times:
+            record = {**RECORD, "time": time_}
+            assert text(record, "").startswith(time_.isoformat(" ", "milliseconds")[:23])
+            expected = int(time_.timestamp()) * 10**9 + 5_006_000
+            assert json.loads(line(record, ""))["Timestamp"] == str(expected)
+
+
+RECORD: dict[str, Any] = {
+    "exception": None,
+    "extra": {},
+    "file": SimpleNamespace(path="x.py"),
+    "function": "f",
+    "level": SimpleNamespace(name="INFO", no=20),
+    "line": 1,
+    "message": "m",
+    "name": "x",
+    "process": SimpleNamespace(id=1),
+    "thread": SimpleNamespace(id=1, name="main"),
+}
 
 
 class TestForgery:

@@ -10,6 +10,7 @@ so; a line that is too long is cut, and says so as well.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import SimpleNamespace
@@ -45,6 +46,7 @@ class _Formatter:
         self._mask: Callable[[str], str] = redactor.text if redactor is not None else str
         self._max_line = max_line
         self._places: dict[tuple[Any, ...], Any] = {}
+        self._second: tuple[tuple[Any, ...], str] = ((), "")
         self.repaired = 0
 
     def __call__(self, record: Mapping[str, Any], trace: str) -> str:
@@ -100,6 +102,16 @@ class _Formatter:
     def _trace(self, trace: str) -> str:
         return self._mask(cut(trace, self._max_line)) if trace else trace
 
+    def _of_second(self, time: datetime, make: Callable[[datetime], str]) -> str:
+        """Return a text about the second of a time; most messages are of the same one as the one before."""
+        key = (time.second, time.minute, time.hour, time.day, time.month, time.year, time.tzinfo)
+        known = self._second  # looked at once: another thread may replace it meanwhile
+
+        if key != known[0]:
+            known = self._second = (key, make(time))
+
+        return known[1]
+
     def _place(self, key: tuple[Any, ...], make: Callable[[tuple[Any, ...]], Any]) -> Any:
         """Return texts about a place in the code; there are few places, and many messages of each."""
         place = self._places.get(key)
@@ -127,7 +139,6 @@ class TextFormatter(_Formatter):
         super().__init__(redactor, max_line)
         self._color = color
         self._template = template
-        self._second: tuple[tuple[int, ...], str] = ((), "")
 
     def _render(self, record: Mapping[str, Any], trace: str) -> str:
         fields = self._fields(record)
@@ -149,15 +160,7 @@ class TextFormatter(_Formatter):
     def _head(self, record: Mapping[str, Any]) -> str:
         level = record["level"]
         time = record["time"]
-        second = (time.second, time.minute, time.hour, time.day, time.month, time.year)
-
-        known = self._second  # looked at once: another thread may replace it meanwhile
-
-        if second != known[0]:
-            # Most messages are of the same second as the one before. Without the offset: local time is meant.
-            known = self._second = (second, time.isoformat(" ", "seconds")[:19])
-
-        stamp = f"{known[1]}.{time.microsecond // 1000:03}"
+        stamp = f"{self._of_second(time, _local)}.{time.microsecond // 1000:03}"
         key = (level.name, level.no, record["name"], record["function"], record["line"])
         return f"{stamp} | {self._place(key, self._where)} - "
 
@@ -263,7 +266,7 @@ class JsonFormatter(_Formatter):
     ) -> str:
         # Written by hand rather than by json.dumps of one dictionary: three times as fast, since most
         # of a line is the same for each message of a place.
-        level, process, thread = record["level"], record["process"], record["thread"]
+        level, process, thread, time = record["level"], record["process"], record["thread"], record["time"]
         encode = self._encode
         ids, attributes = "", ""
 
@@ -276,7 +279,8 @@ class JsonFormatter(_Formatter):
         key = (record["name"], record["function"], record["line"], record["file"].path, level.name, level.no)
         head, scope = self._place(key, _fixed)
         line = (
-            f'{{"Timestamp":"{_nanoseconds(record["time"])}",{head},"Body":{quote(message)},'
+            f'{{"Timestamp":"{self._of_second(time, _epoch)}{time.microsecond:06}000",{head},'
+            f'"Body":{quote(message)},'
             f'"Attributes":{{{attributes}{note.text if note else ""}{scope}'
             f'"process.pid":{process.id},"thread.id":{thread.id},"thread.name":{quote(str(thread.name))}'
             f"{self._exception(record, trace, note.share if note else self._max_line)}}},"
@@ -411,8 +415,12 @@ def _reason(error: Exception) -> str:
     return f"not rendered as it is: {describe(error, with_type=True)[:200]}"
 
 
-def _nanoseconds(time: datetime) -> int:
-    return int(time.timestamp()) * 1_000_000_000 + time.microsecond * 1000
+def _local(time: datetime) -> str:
+    return time.isoformat(" ", "seconds")[:19]  # without the offset: local time is meant
+
+
+def _epoch(time: datetime) -> str:
+    return str(math.floor(time.timestamp()))
 
 
 def _pick(table: tuple[tuple[int, Any], ...], number: int) -> Any:
