@@ -156,8 +156,9 @@ class TestDocumentedRights:
         spare = []
 
         for command in commands:
-            if command in {"+eval", "+publish", "+subscribe", "+unsubscribe"}:
-                continue  # for a script that the server has forgotten; for wake-ups, which are hints
+            # For a script that the server has forgotten, for wake-ups (which are hints), and for heartbeats.
+            if command in {"+eval", "+publish", "+subscribe", "+unsubscribe", "+zmscore"}:
+                continue
 
             redis_server.command("FLUSHALL")
             client = await user(redis_server, [rule for rule in RULES[use] if rule != command])
@@ -170,6 +171,25 @@ class TestDocumentedRights:
                 spare.append(command)
 
         assert spare == []
+
+    async def test_a_refused_heartbeat_is_seen(
+        self, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+    ):
+        """Without the right that only heartbeats need, a warning says what is missing."""
+        redis_server.command("FLUSHALL")
+        rules = [rule for rule in RULES["locks of all kinds"] if rule != "+zmscore"]
+
+        async with await user(redis_server, rules) as client:
+            first, second = (
+                MutexLock(client, "k", 60, heartbeat=0.3),
+                MutexLock(client, "k", 60, heartbeat=0.3),
+            )
+
+            async with first, second:
+                assert await first.acquire()
+                await second.acquire(0.5)
+
+        assert "a heartbeat failed" in caplog.text
 
 
 class TestWithoutChannels:

@@ -15,6 +15,8 @@ import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, ParamSpec, Protocol, TypeVar
 
+from redis.exceptions import ResponseError
+
 from ws_core.backoff import spread
 from ws_redislock._concurrency import (
     Job,
@@ -54,13 +56,15 @@ _making = Mutex()
 class Waiter(Signal):
     """One acquisition that may have to wait: the signal that wakes it up, and its token."""
 
-    __slots__ = ("queue", "token", "uncertain")
+    __slots__ = ("granted", "lease_ms", "queue", "token", "uncertain")
 
     def __init__(self, token: str) -> None:
         super().__init__()
         self.token: str = token
         self.queue: QueueWatch | None = None
         self.uncertain: bool = False
+        self.lease_ms: int = 0  # with which it may be handed the lock by a RELEASE; 0: it must ENTER
+        self.granted: tuple[float, int] | None = None  # when that RELEASE was sent, and the fence
 
     def mark_uncertain(self) -> None:
         """Take note that an ENTER was not answered: it may still arrive."""
@@ -77,13 +81,14 @@ class Watched(Protocol):
 class QueueWatch:
     """The local waiters of one lock, with the timer of their next heartbeat."""
 
-    __slots__ = ("_coordinator", "due", "keys", "timer", "waiters")
+    __slots__ = ("_coordinator", "beat_at", "due", "keys", "timer", "waiters")
 
     def __init__(self, coordinator: Coordinator, keys: QueueKeys) -> None:
         self._coordinator = coordinator
         self.keys: QueueKeys = keys
         self.waiters: dict[str, Waiter] = {}
         self.due: float = 0.0
+        self.beat_at: float = 0.0  # when the waiters' next heartbeat must be sent; looks in between are cheap
         self.timer: Timer | None = None
 
     def look_within(self, seconds: float) -> None:
@@ -181,6 +186,24 @@ class Coordinator:
     def contended(self, keys: QueueKeys) -> bool:
         """Return whether a lock has local waiters: then no call for it is the simple case."""
         return keys.identity in self._queues
+
+    def first_waiter(self, keys: QueueKeys) -> Waiter | None:
+        """Return the local waiter of a lock that came first."""
+        queue = self._queues.get(keys.identity)
+
+        if queue is None:
+            return None
+
+        with self.mutex:
+            return next(iter(queue.waiters.values()), None)
+
+    def grant(self, token: str | bytes, sent_at: float, fence: int) -> None:
+        """Hand a local waiter the lock that a RELEASE has granted to it."""
+        waiter = self._waiters.get(token if isinstance(token, str) else token.decode())
+
+        if waiter is not None:
+            waiter.granted = (sent_at, fence)
+            waiter.set()
 
     def remove_waiter(self, waiter: Waiter) -> None:
         """End an acquisition, however it ended."""
@@ -284,7 +307,10 @@ class Coordinator:
 
         for queue, reply in zip(queues, replies, strict=True):
             if isinstance(reply, BaseException):
-                _log.debug("a heartbeat failed, and is sent again: %r", reply)
+                # Through an outage waiters go on; a refusal would let them count as dead without a word.
+                level = logging.WARNING if isinstance(reply, ResponseError) else logging.DEBUG
+                _log.log(level, "a heartbeat failed, and is sent again: %r", reply)
+                queue.beat_at = 0.0
                 look_in = spread(0.5, 0.2, 1.0)
             else:
                 self.wake(reply[1:])
@@ -313,11 +339,15 @@ class Coordinator:
 
     def _beat_call(self, queue: QueueWatch) -> tuple[Any, Any, Any]:  # Any: script, keys and arguments
         keys = queue.keys
-        return (
-            load("beat"),
-            keys.shared,
-            (self.id, keys.heartbeat, keys.limit, keys.delay, *list(queue.waiters)),
-        )
+        tokens: list[str] = []
+
+        # A heartbeat every third of its period keeps the waiters alive. A look in between, when the lease may
+        # have ended, needs no tokens, so that a thousand waiters cost the server nothing.
+        if (now := self.time()) >= queue.beat_at:
+            tokens = list(queue.waiters)
+            queue.beat_at = now + 0.9 * keys.heartbeat / 3000
+
+        return load("beat"), keys.shared, (self.id, keys.heartbeat, keys.limit, keys.delay, *tokens)
 
 
 def coordinator_for(client: CommandClient) -> Coordinator:

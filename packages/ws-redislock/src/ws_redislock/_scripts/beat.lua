@@ -1,4 +1,5 @@
--- BEAT: one heartbeat for all waiters that a hub has on one lock, and a look at the lock.
+-- BEAT: one heartbeat for all waiters that a hub has on one lock, and a look at the lock. Without tokens it
+-- is the look alone, whose cost does not grow with the waiters.
 -- Returns {look in ms, tokens of the calling hub that must ENTER again ...}: those that could hold
 -- the lock now, and those that the queue does not know (any more).
 local holders, queue, alive = KEYS[1], KEYS[2], KEYS[3]
@@ -6,13 +7,19 @@ local hub, heartbeat, limit, delay = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3
 local now = math.floor(time_us() / 1000)
 local look = {}
 
-for i = 5, #ARGV do
-  local token = ARGV[i]
-  if redis.call('ZSCORE', queue, token) then
-    redis.call('ZADD', alive, int(now + heartbeat), token)
-  else
-    look[#look + 1] = token
+for first = 5, #ARGV, 1000 do -- Lua passes a few thousand arguments at most
+  local last = math.min(first + 999, #ARGV)
+  local places = redis.call('ZMSCORE', queue, unpack(ARGV, first, last))
+  local beats = {}
+  for i = first, last do
+    if places[i - first + 1] then
+      beats[#beats + 1] = int(now + heartbeat)
+      beats[#beats + 1] = ARGV[i]
+    else
+      look[#look + 1] = ARGV[i]
+    end
   end
+  if #beats > 0 then redis.call('ZADD', alive, unpack(beats)) end
 end
 if #look < #ARGV - 4 then
   keep(queue, heartbeat + 1000)

@@ -11,6 +11,7 @@
 -- A token is <kind><hub id>.<serial>; kind is x (exclusive) or s (shared). The hub is the client
 -- process that listens on 'wsl:hub:<hub id>' for its tokens' wake-ups.
 
+local LOST_HINT = 500 -- ms
 local FENCE_TTL = 604800000 -- ms; far longer than any outage, while the clock keeps the order after it
 
 local function time_us()
@@ -59,8 +60,19 @@ local function hint(hub, tokens)
   redis.pcall('PUBLISH', 'wsl:hub:' .. hub, tokens)
 end
 
+-- Strictly above every earlier fence: the clock, or the stored one plus 1 if that is ahead.
+local function advance_fence(fence, us)
+  local before = redis.call('SET', fence, us, 'PX', FENCE_TTL, 'GET')
+  if before and tonumber(before) >= us then
+    us = tonumber(before) + 1
+    redis.call('SET', fence, us, 'PX', FENCE_TTL)
+  end
+  return us
+end
+
 -- Hint to every waiter that could enter now. Those of the calling hub are returned, others published.
-local function wake(holders, queue, limit, hub)
+-- When a place was freed the first waiter is hinted to in any case: it may know of more places than we do.
+local function wake(holders, queue, limit, hub, freed)
   local ours = {}
   local head = redis.call('ZRANGE', queue, 0, 0)[1]
   if not head then return ours end
@@ -70,9 +82,9 @@ local function wake(holders, queue, limit, hub)
   if exclusive(head) then
     if count > 0 then return ours end
   else
-    if count >= limit then return ours end
+    if count >= limit and not freed then return ours end
     if count > 0 and exclusive(redis.call('ZRANGE', holders, 0, 0)[1]) then return ours end
-    last = limit - count - 1
+    last = math.max(0, limit - count - 1)
   end
 
   local others = {}
@@ -90,13 +102,14 @@ local function wake(holders, queue, limit, hub)
   return ours
 end
 
--- Milliseconds after which a hub should look again although nobody told it to. The head's hub
--- watches the holder; every other hub watches the head.
+-- Milliseconds after which a hub should look again without a hint. The head's hub watches the holder;
+-- every other hub watches the head. While the lock is free, its head has been woken and is on its way:
+-- looking at once, again and again, would only hold it up. Only a lost hint costs this time.
 local function look_in(holders, queue, alive, now, delay, hub)
   local head = redis.call('ZRANGE', queue, 0, 0)[1]
   if head and hub_of(head) ~= hub then
     return tonumber(redis.call('ZSCORE', alive, head) or now) - now
   end
   local first = redis.call('ZRANGE', holders, 0, 0, 'WITHSCORES')
-  return first[2] and (tonumber(first[2]) + delay - now) or 0
+  return first[2] and (tonumber(first[2]) + delay - now) or LOST_HINT
 end

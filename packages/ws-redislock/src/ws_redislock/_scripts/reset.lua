@@ -21,7 +21,7 @@ end
 redis.call('DEL', holders)
 redis.pcall('SET', done, count, 'PX', remember) -- even when memory is short, the rest is done
 purge_waiters(queue, alive, now)
-for _, token in ipairs(wake(holders, queue, limit, hub)) do
+for _, token in ipairs(wake(holders, queue, limit, hub, true)) do
   look[#look + 1] = token
 end
 return first_then(count, look)

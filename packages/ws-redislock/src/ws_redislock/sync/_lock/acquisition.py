@@ -26,7 +26,7 @@ __all__ = ("AcquireProtocol",)
 
 _log = logging.getLogger("ws_redislock")
 
-HELD, REFUSED = 1, -1
+HELD, HANDED_OVER, REFUSED = 1, 2, -1
 RELEASED_MS = 10_000
 """For how long the server remembers that an acquisition was released."""
 
@@ -60,6 +60,7 @@ class AcquireProtocol:
         began = coordinator.time()
         observer = self._options.observer
         waiter = coordinator.new_waiter(self._kind)
+        waiter.lease_ms = 0 if self._options.min_replicas else self._lease_ms
 
         try:
             if timeout == 0:
@@ -89,13 +90,20 @@ class AcquireProtocol:
     def release(self, coordinator: Coordinator, held: Held, left: float) -> bool:
         """Release an acquisition whose lease is valid for so many seconds; return whether it was held."""
         remember = ABANDONED_MS if held.uncertain else RELEASED_MS
-        args = (held.token, self._keys.limit, self._delay_ms, remember)
+        keys = self._keys.of(held.token)
+        args: tuple[str | int, ...] = (held.token, self._keys.limit, self._delay_ms, remember)
         simple = self._keys.limit == 1 and self._delay_ms == 0 and not coordinator.contended(self._keys)
+        following = coordinator.first_waiter(self._keys)
+
+        # Our first waiter may be the first of all: then the RELEASE hands the lock over, in one round trip.
+        if following is not None and following.lease_ms:
+            keys = (*keys, self._keys.of(following.token)[-1])
+            args = (*args, following.token, following.lease_ms)
 
         try:
-            _, reply = coordinator.scripts.call(
+            sent_at, reply = coordinator.scripts.call(
                 load("release"),
-                self._keys.of(held.token),
+                keys,
                 args,
                 what=("lock", self._name),
                 budget=max(1.0, min(BUDGET, left)),
@@ -104,6 +112,11 @@ class AcquireProtocol:
         except BaseException:
             self._undo(coordinator, held.token, left)
             raise
+
+        if reply[0] == HANDED_OVER:
+            coordinator.grant(reply[2], sent_at, reply[1])
+            coordinator.wake(reply[3:])
+            return True
 
         if len(reply) > 1:
             coordinator.wake(reply[1:])
@@ -200,6 +213,10 @@ class AcquireProtocol:
         self, coordinator: Coordinator, waiter: Waiter, until: float | None
     ) -> tuple[float, Reply]:
         """ENTER, through outages until the acquisition's own time is over."""
+        if waiter.granted is not None:  # by the RELEASE of another local holder
+            (sent_at, fence), waiter.granted = waiter.granted, None
+            return sent_at, [HELD, fence]
+
         failures = 0
 
         while True:
