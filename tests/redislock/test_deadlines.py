@@ -96,6 +96,25 @@ class TestSilence:
         await second.aclose()
         assert await first.release()
 
+    async def test_a_single_try_in_a_block(self, server: RedisServer, client: Redis):
+        """A block around a single try ends with that try's 5 s: undoing it goes on in the background."""
+        async with MutexLock(client, "warm", 60).hold():
+            pass
+
+        server.pause()
+        began = time.monotonic()
+
+        with pytest.raises(UnavailableError):
+            async with MutexLock(client, "k", 60) as lock:
+                await lock.acquire()
+
+        assert time.monotonic() - began < 7.5
+        server.resume()
+
+        async with asyncio.timeout(10):
+            while await lock.exists() or coordinator_for(client)._jobs:  # noqa: ASYNC110 - the server's state
+                await asyncio.sleep(0.05)
+
     async def test_many_callers_with_one_deadline(self, server: RedisServer, client: Redis):
         """What goes together ends when the most impatient caller has to."""
         server.pause()

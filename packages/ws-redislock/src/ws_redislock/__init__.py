@@ -3,8 +3,11 @@
 from ws_redislock._lock.held import Held as Held
 from ws_redislock.claims import RunClaim as RunClaim
 from ws_redislock.claims import RunClaims as RunClaims
+from ws_redislock.errors import ConfigError as ConfigError
 from ws_redislock.errors import LockLost as LockLost
 from ws_redislock.errors import LockNotAcquired as LockNotAcquired
+from ws_redislock.errors import UnavailableError as UnavailableError
+from ws_redislock.errors import UsageError as UsageError
 from ws_redislock.leader import LeaderElection as LeaderElection
 from ws_redislock.leader import Term as Term
 from ws_redislock.limiter import FrequencyLimiter as FrequencyLimiter
@@ -19,6 +22,7 @@ from ws_redislock.rwlock import ReadWriteLock as ReadWriteLock
 from ws_redislock.semaphore import Semaphore as Semaphore
 
 __all__: tuple[str, ...] = (
+    "ConfigError",
     "CountingObserver",
     "FrequencyLimiter",
     "Held",
@@ -35,5 +39,7 @@ __all__: tuple[str, ...] = (
     "SlidingWindowLimiter",
     "Term",
     "TokenBucketLimiter",
+    "UnavailableError",
+    "UsageError",
     "Verdict",
 )

@@ -33,6 +33,8 @@ class MutexLock(BaseLock):
             of it, what a lost wake-up costs.
         min_replicas: How many replicas must confirm an acquisition; not for clusters.
         lock_delay: Seconds for which the lock stays closed after a holder was lost.
+        fence_ttl: Seconds for which the last fence is remembered after its use; beyond them the server's
+            clock keeps fences increasing.
         reentrant: Whether the task that holds the lock may acquire it again.
         on_lost: Called with the `Held` when the lease is lost.
         observer: Notified of every event, for metrics.
@@ -66,6 +68,7 @@ class MutexLock(BaseLock):
         heartbeat: float = 10.0,
         min_replicas: int = 0,
         lock_delay: float = 0.0,
+        fence_ttl: float = 3600.0,
         reentrant: bool = False,
         on_lost: OnLost | None = None,
         observer: LockObserver | None = None,
@@ -76,6 +79,7 @@ class MutexLock(BaseLock):
             heartbeat=heartbeat,
             min_replicas=min_replicas,
             lock_delay=lock_delay,
+            fence_ttl=fence_ttl,
             reentrant=reentrant,
             on_lost=on_lost,
             observer=observer,

@@ -38,6 +38,8 @@ class ReadWriteLock:
         heartbeat: Seconds after which a waiter that died is passed over.
         min_replicas: How many replicas must confirm an acquisition; not for clusters.
         lock_delay: Seconds for which the lock stays as it was after a holder was lost.
+        fence_ttl: Seconds for which the last fence is remembered after its use; beyond them the server's
+            clock keeps fences increasing.
         on_lost: Called with the `Held` when a lease is lost.
         observer: Notified of every event, for metrics.
 
@@ -72,6 +74,7 @@ class ReadWriteLock:
         heartbeat: float = 10.0,
         min_replicas: int = 0,
         lock_delay: float = 0.0,
+        fence_ttl: float = 3600.0,
         on_lost: OnLost | None = None,
         observer: LockObserver | None = None,
     ) -> None:
@@ -81,6 +84,7 @@ class ReadWriteLock:
             heartbeat=heartbeat,
             min_replicas=min_replicas,
             lock_delay=lock_delay,
+            fence_ttl=fence_ttl,
             on_lost=on_lost,
             observer=observer,
         )

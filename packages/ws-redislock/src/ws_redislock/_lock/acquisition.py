@@ -39,7 +39,17 @@ GIVING_UP = 0.2
 class AcquireProtocol:
     """Acquires and releases one lock, once the user's call was found valid."""
 
-    __slots__ = ("_delay_ms", "_keys", "_kind", "_lease_ms", "_name", "_options", "_settling")
+    __slots__ = (
+        "_delay_ms",
+        "_fence_ms",
+        "_keys",
+        "_kind",
+        "_lease_ms",
+        "_name",
+        "_options",
+        "_settling",
+        "_silent",
+    )
 
     def __init__(self, name: str, keys: QueueKeys, options: LockOptions, kind: str) -> None:
         self._name = name
@@ -48,7 +58,10 @@ class AcquireProtocol:
         self._kind = kind  # of its tokens: "x" for exclusive, "s" for shared
         self._lease_ms = max(1, round(options.expire * 1000))
         self._delay_ms = keys.delay
+        # The last fence outlives the lease, whatever happens to its renewals.
+        self._fence_ms = max(round(options.fence_ttl * 1000), self._lease_ms + self._delay_ms + 1000)
         self._settling: set[Job] = set()
+        self._silent = False  # whether the server did not answer the last acquisition
 
     def fresh(self) -> AcquireProtocol:
         """Return the same for another object, with background jobs of its own."""
@@ -56,6 +69,7 @@ class AcquireProtocol:
 
     async def acquire(self, coordinator: Coordinator, timeout: float | None) -> Held | None:  # noqa: ASYNC109 - as BaseLock.acquire
         """Acquire the lock within so many seconds; return None when it was not free in time."""
+        self._silent = False
         began = coordinator.time()
         observer = self._options.observer
         waiter = coordinator.new_waiter(self._kind)
@@ -73,7 +87,9 @@ class AcquireProtocol:
             # server that did not answer just now is not waited for a second time.
             self._undo(coordinator, waiter.token, self._options.expire)
 
-            if not isinstance(error.__cause__, TRANSIENT):
+            self._silent = isinstance(error.__cause__, TRANSIENT)
+
+            if not self._silent:
                 await wait_jobs(self._settling, GIVING_UP)
 
             raise
@@ -97,7 +113,7 @@ class AcquireProtocol:
         # Our first waiter may be the first of all: then the RELEASE hands the lock over, in one round trip.
         if following is not None and following.lease_ms:
             keys = (*keys, self._keys.of(following.token)[-1])
-            args = (*args, following.token, following.lease_ms)
+            args = (*args, following.token, following.lease_ms, self._fence_ms)
 
         try:
             sent_at, reply = await coordinator.scripts.call(
@@ -106,7 +122,7 @@ class AcquireProtocol:
                 args,
                 what=("lock", self._name),
                 budget=max(1.0, min(BUDGET, left)),
-                fast=("R", held.token, remember, 0) if simple else None,
+                fast=("R", held.token, remember, 0, 0) if simple else None,
             )
         except BaseException:
             self._undo(coordinator, held.token, left)
@@ -132,9 +148,13 @@ class AcquireProtocol:
         if held.uncertain:
             self._undo(coordinator, held.token, self._options.expire)
 
-    async def drain(self, within: float) -> None:
-        """Wait for what goes on in the background."""
-        await wait_jobs(self._settling, within)
+    async def drain(self, *, owned: bool) -> None:
+        """
+        Wait for what goes on in the background.
+
+        After a server's silence it goes on without us, unless it needs a client that is closed afterwards.
+        """
+        await wait_jobs(self._settling, GIVING_UP if self._silent and not owned else BUDGET)
 
     async def _try_once(self, coordinator: Coordinator, waiter: Waiter) -> Held | None:
         """ENTER without a place in the queue (no heartbeat)."""
@@ -240,7 +260,7 @@ class AcquireProtocol:
     ) -> Awaitable[tuple[float, Reply]]:
         token = waiter.token
         keys = self._keys.of(token)
-        args = (token, self._lease_ms, heartbeat, self._keys.limit, self._delay_ms)
+        args = (token, self._lease_ms, heartbeat, self._keys.limit, self._delay_ms, self._fence_ms)
 
         if self._options.min_replicas:
             return self._enter_replicated(coordinator, keys, args, budget, waiter.mark_uncertain)
@@ -251,7 +271,9 @@ class AcquireProtocol:
             args,
             what=("lock", self._name),
             budget=budget,
-            fast=None if coordinator.contended(self._keys) else ("E", token, self._lease_ms, self._delay_ms),
+            fast=None
+            if coordinator.contended(self._keys)
+            else ("E", token, self._lease_ms, self._delay_ms, self._fence_ms),
             doubt=waiter.mark_uncertain,
         )
 
@@ -310,7 +332,7 @@ class AcquireProtocol:
                 lease,
                 token,
                 keys=self._keys.shared,
-                args=(token, self._lease_ms, self._delay_ms),
+                args=(token, self._lease_ms, self._delay_ms, self._fence_ms),
                 target=held,
                 clock=boot_time,
             )

@@ -18,7 +18,7 @@ from ws_redislock._lease.lease import boot_time
 from ws_redislock._lock.acquisition import AcquireProtocol
 from ws_redislock._lock.held import Held
 from ws_redislock._lock.hold import Hold
-from ws_redislock._lock.options import BUDGET, LockOptions, seconds
+from ws_redislock._lock.options import LockOptions, seconds
 from ws_redislock._lock.status import LockStatus
 from ws_redislock._redis.clients import TRANSIENT, CommandClient, RedisSource, refuse, resolve
 from ws_redislock._redis.keys import check_name, queue_keys
@@ -413,7 +413,7 @@ class BaseLock:
             return
 
         try:
-            await self._protocol.drain(BUDGET)
+            await self._protocol.drain(owned=self._owned is not None)
         finally:
             if self._owned is not None:
                 client, self._owned, coordinator, self._coordinator = (

@@ -29,6 +29,7 @@ class LockOptions:
     __slots__ = (
         "auto_renew",
         "expire",
+        "fence_ttl",
         "heartbeat",
         "lock_delay",
         "min_replicas",
@@ -45,6 +46,7 @@ class LockOptions:
         heartbeat: float = 10.0,
         min_replicas: int = 0,
         lock_delay: float = 0.0,
+        fence_ttl: float = 3600.0,
         reentrant: bool = False,
         on_lost: OnLost | None = None,
         observer: LockObserver | None = None,
@@ -60,6 +62,7 @@ class LockOptions:
 
         self.heartbeat: float = seconds("heartbeat", heartbeat, above=0.1)
         self.lock_delay: float = seconds("lock_delay", lock_delay)
+        self.fence_ttl: float = seconds("fence_ttl", fence_ttl, above=0.0)
         self.auto_renew: bool = _flag("auto_renew", auto_renew)
         self.reentrant: bool = _flag("reentrant", reentrant)
 
@@ -117,6 +120,7 @@ def _plain_options(  # noqa: PLR0913, PLR0917 - the options, as the key of a cac
     heartbeat: float,
     min_replicas: int,
     lock_delay: float,
+    fence_ttl: float,
     reentrant: bool,  # noqa: FBT001 - as above
 ) -> LockOptions:
     """Return options without callbacks; remembered, since most locks are made with the same ones."""
@@ -126,6 +130,7 @@ def _plain_options(  # noqa: PLR0913, PLR0917 - the options, as the key of a cac
         heartbeat=heartbeat,
         min_replicas=min_replicas,
         lock_delay=lock_delay,
+        fence_ttl=fence_ttl,
         reentrant=reentrant,
     )
 
@@ -137,6 +142,7 @@ def options_of(  # noqa: PLR0913 - options, keyword-only
     heartbeat: float = 10.0,
     min_replicas: int = 0,
     lock_delay: float = 0.0,
+    fence_ttl: float = 3600.0,
     reentrant: bool = False,
     on_lost: OnLost | None = None,
     observer: LockObserver | None = None,
@@ -144,7 +150,9 @@ def options_of(  # noqa: PLR0913 - options, keyword-only
     """Return checked options; see `LockOptions`."""
     if on_lost is None and observer is None and type(expire) in {int, float} and expire >= 0.5:
         with contextlib.suppress(TypeError):  # what cannot be remembered cannot be right: say so below
-            return _plain_options(expire, auto_renew, heartbeat, min_replicas, lock_delay, reentrant)
+            return _plain_options(
+                expire, auto_renew, heartbeat, min_replicas, lock_delay, fence_ttl, reentrant
+            )
 
     return LockOptions(
         expire,
@@ -152,6 +160,7 @@ def options_of(  # noqa: PLR0913 - options, keyword-only
         heartbeat=heartbeat,
         min_replicas=min_replicas,
         lock_delay=lock_delay,
+        fence_ttl=fence_ttl,
         reentrant=reentrant,
         on_lost=on_lost,
         observer=observer,

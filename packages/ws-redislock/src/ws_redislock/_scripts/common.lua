@@ -12,7 +12,6 @@
 -- process that listens on 'wsl:hub:<hub id>' for its tokens' wake-ups.
 
 local LOST_HINT = 500 -- ms
-local FENCE_TTL = 604800000 -- ms; far longer than any outage, while the clock keeps the order after it
 
 local function time_us()
   local time = redis.call('TIME')
@@ -61,11 +60,11 @@ local function hint(hub, tokens)
 end
 
 -- Strictly above every earlier fence: the clock, or the stored one plus 1 if that is ahead.
-local function advance_fence(fence, us)
-  local before = redis.call('SET', fence, us, 'PX', FENCE_TTL, 'GET')
+local function advance_fence(fence, us, ttl)
+  local before = redis.call('SET', fence, us, 'PX', ttl, 'GET')
   if before and tonumber(before) >= us then
     us = tonumber(before) + 1
-    redis.call('SET', fence, us, 'PX', FENCE_TTL)
+    redis.call('SET', fence, us, 'PX', ttl)
   end
   return us
 end

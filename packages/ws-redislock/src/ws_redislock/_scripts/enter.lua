@@ -2,17 +2,17 @@
 -- Repeating it is harmless: a token that holds already is told so, with its lease begun anew.
 -- Returns {1, fence} held; {0, look in ms} busy; {-1, 0} this acquisition was given up before.
 local holders, queue, fence, done = KEYS[1], KEYS[2], KEYS[4], KEYS[5]
-local token, lease, delay = ARGV[1], ARGV[2], ARGV[5]
+local token, lease, delay, fence_ttl = ARGV[1], ARGV[2], ARGV[5], ARGV[6]
 local time = redis.call('TIME')
 local us = time[1] * 1000000 + time[2]
 local now = math.floor(us / 1000)
 
 -- Strictly above every earlier fence: the clock, or the stored one plus 1 if that is ahead.
 local function next_fence()
-  local before = redis.call('SET', fence, us, 'PX', 604800000, 'GET')
+  local before = redis.call('SET', fence, us, 'PX', fence_ttl, 'GET')
   if before and tonumber(before) >= us then
     us = tonumber(before) + 1
-    redis.call('SET', fence, us, 'PX', 604800000)
+    redis.call('SET', fence, us, 'PX', fence_ttl)
   end
   return {1, us}
 end

@@ -1,7 +1,7 @@
 -- FAST: the common case of many ENTERs and RELEASEs at once, on locks that nobody else is at.
 -- Whatever is not the common case is left alone, for the script that knows all cases.
--- KEYS: holders, queue, fence, done of each. ARGV: kind, token and two numbers of each; for 'E' the
--- lease and the delay, for 'R' how long to remember the release (of a lock with one holder), and 0.
+-- KEYS: holders, queue, fence, done of each. ARGV: kind, token and three numbers of each; for 'E' the lease,
+-- the delay and the life of the fence, for 'R' how long to remember the release (of a lock with one holder).
 -- Returns for each: the fence or 1 when it was done, 0 when it was left alone.
 local call = redis.call
 local time = call('TIME')
@@ -10,20 +10,20 @@ local now = math.floor(us / 1000)
 local replies = {}
 
 for n = 1, #KEYS / 4 do
-  local i = 4 * n
+  local i, a = 4 * n, 5 * n
   local holders, queue, fence, done = KEYS[i - 3], KEYS[i - 2], KEYS[i - 1], KEYS[i]
-  local kind, token, number = ARGV[i - 3], ARGV[i - 2], ARGV[i - 1]
+  local kind, token, number, delay, fence_ttl = ARGV[a - 4], ARGV[a - 3], ARGV[a - 2], ARGV[a - 1], ARGV[a]
   local reply = 0
 
   if kind == 'E' then
     if call('EXISTS', holders, queue, done) == 0 then
       call('ZADD', holders, now + number, token)
-      call('PEXPIRE', holders, number + ARGV[i])
+      call('PEXPIRE', holders, number + delay)
       reply = us
-      local before = call('SET', fence, reply, 'PX', 604800000, 'GET')
+      local before = call('SET', fence, reply, 'PX', fence_ttl, 'GET')
       if before and tonumber(before) >= reply then
         reply = tonumber(before) + 1
-        call('SET', fence, reply, 'PX', 604800000)
+        call('SET', fence, reply, 'PX', fence_ttl)
       end
     end
   elseif call('EXISTS', queue) == 0 and call('ZREM', holders, token) == 1 then

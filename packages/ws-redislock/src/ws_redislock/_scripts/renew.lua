@@ -8,5 +8,5 @@ if tonumber(redis.call('ZSCORE', holders, token) or 0) <= now then return {0} en
 
 redis.call('ZADD', holders, int(now + lease), token)
 keep(holders, lease + delay)
-redis.call('PEXPIRE', fence, FENCE_TTL)
+redis.call('PEXPIRE', fence, ARGV[4])
 return {1}

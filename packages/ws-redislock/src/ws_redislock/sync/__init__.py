@@ -4,8 +4,11 @@
 from ws_redislock.sync._lock.held import Held as Held
 from ws_redislock.sync.claims import RunClaim as RunClaim
 from ws_redislock.sync.claims import RunClaims as RunClaims
+from ws_redislock.errors import ConfigError as ConfigError
 from ws_redislock.errors import LockLost as LockLost
 from ws_redislock.errors import LockNotAcquired as LockNotAcquired
+from ws_redislock.errors import UnavailableError as UnavailableError
+from ws_redislock.errors import UsageError as UsageError
 from ws_redislock.sync.leader import LeaderElection as LeaderElection
 from ws_redislock.sync.leader import Term as Term
 from ws_redislock.sync.limiter import FrequencyLimiter as FrequencyLimiter
@@ -20,6 +23,7 @@ from ws_redislock.sync.rwlock import ReadWriteLock as ReadWriteLock
 from ws_redislock.sync.semaphore import Semaphore as Semaphore
 
 __all__: tuple[str, ...] = (
+    "ConfigError",
     "CountingObserver",
     "FrequencyLimiter",
     "Held",
@@ -36,5 +40,7 @@ __all__: tuple[str, ...] = (
     "SlidingWindowLimiter",
     "Term",
     "TokenBucketLimiter",
+    "UnavailableError",
+    "UsageError",
     "Verdict",
 )

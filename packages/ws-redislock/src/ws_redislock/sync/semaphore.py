@@ -30,6 +30,8 @@ class Semaphore(BaseLock):
         heartbeat: Seconds after which a waiter that died is passed over.
         min_replicas: How many replicas must confirm an acquisition; not for clusters.
         lock_delay: Seconds for which a permit stays taken after its holder was lost.
+        fence_ttl: Seconds for which the last fence is remembered after its use; beyond them the server's
+            clock keeps fences increasing.
         on_lost: Called with the `Held` when the lease is lost.
         observer: Notified of every event, for metrics.
 
@@ -61,6 +63,7 @@ class Semaphore(BaseLock):
         heartbeat: float = 10.0,
         min_replicas: int = 0,
         lock_delay: float = 0.0,
+        fence_ttl: float = 3600.0,
         on_lost: OnLost | None = None,
         observer: LockObserver | None = None,
     ) -> None:
@@ -73,6 +76,7 @@ class Semaphore(BaseLock):
             heartbeat=heartbeat,
             min_replicas=min_replicas,
             lock_delay=lock_delay,
+            fence_ttl=fence_ttl,
             on_lost=on_lost,
             observer=observer,
         )

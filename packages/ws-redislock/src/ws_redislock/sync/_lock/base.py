@@ -19,7 +19,7 @@ from ws_redislock._lease.lease import boot_time
 from ws_redislock.sync._lock.acquisition import AcquireProtocol
 from ws_redislock.sync._lock.held import Held
 from ws_redislock.sync._lock.hold import Hold
-from ws_redislock.sync._lock.options import BUDGET, LockOptions, seconds
+from ws_redislock.sync._lock.options import LockOptions, seconds
 from ws_redislock.sync._lock.status import LockStatus
 from ws_redislock.sync._redis.clients import TRANSIENT, CommandClient, RedisSource, refuse, resolve
 from ws_redislock._redis.keys import check_name, queue_keys
@@ -414,7 +414,7 @@ class BaseLock:
             return
 
         try:
-            self._protocol.drain(BUDGET)
+            self._protocol.drain(owned=self._owned is not None)
         finally:
             if self._owned is not None:
                 client, self._owned, coordinator, self._coordinator = (
