@@ -25,7 +25,7 @@ from ws_redislock import (
 )
 from ws_redislock._lock.base import BaseLock
 
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "redislock.md"
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "redislock.md"
 ROW = re.compile(r"^\| (.+?) \| `(~wsl:.+?)` \|$", re.MULTILINE)
 RULES: dict[str, list[str]] = {name: rules.split() for name, rules in ROW.findall(PAGE.read_text("utf-8"))}
 
