@@ -67,7 +67,7 @@ class HttpClient(HttpVerbs):
             HttpStatusError: The status is 400 or more, unless ``raise_for_status`` is off.
             HttpConnectionError: The server cannot be reached, or the connection was lost.
             HttpTimeout: No complete answer came in time.
-            HttpError: The answer is not HTTP, or redirects too often.
+            HttpError: The answer is not HTTP, redirects too often, or is larger than ``max_response_size``.
             UsageError: The URL or an option is wrong, or the pool is used from another loop.
         """
         transport = self._transport
@@ -117,7 +117,13 @@ class HttpClient(HttpVerbs):
 
             async with raw:
                 if raw.status >= 400 and options.get("raise_for_status", transport.options.raise_for_status):
-                    raise status_error(HttpResponse(raw, await read_content(raw, transport.name), 0.0))
+                    raise status_error(
+                        HttpResponse(
+                            raw,
+                            await read_content(raw, transport.name, transport.options.max_response_size),
+                            0.0,
+                        )
+                    )
 
                 yield HttpStream(raw, transport.name)
                 failed = False

@@ -231,7 +231,8 @@ class Download:
 
     def _judge_whole(self, headers: Mapping[str, str]) -> _Expected:
         """Decide how the end of a whole file will be known."""
-        # The length of a compressed body is not the file's; aiohttp checks that it arrives whole.
+        # The length of a compressed body is not the file's; that it arrives whole is checked where it is
+        # decompressed.
         if headers.get("content-encoding", "identity") != "identity":
             return _Expected(0, None, None)
 

@@ -113,6 +113,12 @@ class HttpOptions:
     )
     raise_for_status: bool = option(True, boolean, "whether a status from 400 on is an error")
     max_redirects: int = option(10, integer(0), "how many redirects are followed")
+    max_response_size: int | None = option(
+        100 * 1024 * 1024,
+        optional(integer(0)),
+        "bytes of the largest body taken, decompressed; streams and downloads have no bound",
+        shown="100 MiB",
+    )
     cookies: bool = option(False, boolean, "whether cookies are kept, shared by all users of the pool")
     verify: bool | ssl.SSLContext = option(
         True, _verify, "whether certificates are checked; a file of them; or an `SSLContext`"

@@ -11,6 +11,7 @@ from aiohttp import ClientResponse
 from multidict import CIMultiDictProxy
 
 from ws_core.redaction import mask_url
+from ws_pool._http.content import iterate_body, read_body
 from ws_pool._http.errors import map_exception
 from ws_pool.errors import HttpDecodeError, HttpStatusError
 
@@ -144,9 +145,10 @@ class HttpStream:
         Raises:
             HttpConnectionError: The connection was lost before the end.
             HttpTimeout: It took too long.
+            HttpDecodeError: It cannot be decompressed, or its compressed form ends too early.
         """
         try:
-            async for chunk in self.raw.content.iter_chunked(size):
+            async for chunk in iterate_body(self.raw, size):
                 yield chunk
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise map_exception(error, self.raw.method, str(self.raw.url), pool=self._pool) from error
@@ -165,9 +167,9 @@ def status_error(response: HttpResponse) -> HttpStatusError:
     )
 
 
-async def read_content(raw: ClientResponse, pool: str) -> bytes:
+async def read_content(raw: ClientResponse, pool: str, limit: int | None = None) -> bytes:
     """Read the body of an answer whose reading was left for later."""
     try:
-        return await raw.read()
+        return await read_body(raw, limit)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise map_exception(error, raw.method, str(raw.url), pool=pool) from error

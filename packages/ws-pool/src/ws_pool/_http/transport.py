@@ -11,12 +11,14 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import ClientResponse, ClientSession
+from multidict import CIMultiDict
 from yarl import URL
 
 from ws_core.redaction import mask_url
 from ws_pool._core import tracing
 from ws_pool._http.bodies import Form, is_replayable
 from ws_pool._http.circuit_breaker import HostBreakers
+from ws_pool._http.content import ACCEPT_ENCODING, read_body
 from ws_pool._http.credentials import CredentialGuard, secret_names
 from ws_pool._http.errors import map_exception
 from ws_pool._http.options import HttpOptions
@@ -75,7 +77,7 @@ class Transport:
             raise UsageError(message, pool=self.name)
 
     async def send(
-        self, method: str, url: str, options: RequestOptions, read: Reader = ClientResponse.read
+        self, method: str, url: str, options: RequestOptions, read: Reader | None = None
     ) -> tuple[ClientResponse, bytes]:
         """Make attempts until one counts, and return its answer or raise its failure."""
         retries = options.get("retries", self.options.retries)
@@ -145,7 +147,7 @@ class Transport:
         )
 
     async def _attempt(
-        self, method: str, url: str, arguments: dict[str, Any], read: Reader
+        self, method: str, url: str, arguments: dict[str, Any], read: Reader | None
     ) -> tuple[ClientResponse | None, bytes, WsError | None]:
         """Make one attempt; return an answer, or why there is none."""
         breaker = self._breakers.admit(url)
@@ -157,7 +159,7 @@ class Transport:
             raw = await self.session.request(
                 method, url, max_redirects=self.options.max_redirects, **arguments
             )
-            content = await read(raw)
+            content = await (read_body(raw, self.options.max_response_size) if read is None else read(raw))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             failure = map_exception(error, method, url, pool=self.name)
             failure.__cause__ = error
@@ -181,10 +183,13 @@ def _make_session(
     keeps_cookies = options.cookies or own_cookies
     secrets = secret_names(options.headers) if options.base_url is not None else ()
     own = dict.fromkeys(secrets, URL(options.base_url or "").origin()) if secrets else None
+    headers = CIMultiDict({"accept-encoding": ACCEPT_ENCODING})
+    headers.update(options.headers)
     session = ClientSession(
         connector=connector,
         connector_owner=not own_cookies,
-        headers=options.headers,
+        headers=headers,
+        auto_decompress=False,
         timeout=aiohttp.ClientTimeout(total=options.timeout, sock_connect=options.connect_timeout),
         cookie_jar=aiohttp.CookieJar() if keeps_cookies else aiohttp.DummyCookieJar(),
         trust_env=options.trust_env,

@@ -1,0 +1,136 @@
+"""Bodies of answers: decompressed, whole, and not larger than allowed.
+
+aiohttp would decompress them by itself, but takes a gzip body that was cut off for a complete one.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Final
+
+from aiohttp import ClientResponse
+
+from ws_core.redaction import mask_url
+from ws_pool.errors import HttpDecodeError, HttpError
+
+__all__ = ("ACCEPT_ENCODING", "iterate_body", "read_body")
+
+ACCEPT_ENCODING: Final = "gzip, deflate"
+
+_GZIP: Final = 31  # window bits, as zlib wants them
+_ZLIB: Final = 15
+_RAW_DEFLATE: Final = -15
+_PIECE: Final = 256 * 1024
+
+
+async def read_body(raw: ClientResponse, limit: int | None) -> bytes:
+    """Read a whole body, or raise HttpError when it is larger than the limit."""
+    headers = raw.headers
+
+    # The usual case first: nothing to decompress, and a length that aiohttp holds the server to.
+    if "content-encoding" not in headers:
+        length = headers.get("content-length")
+
+        if limit is None or (length is not None and int(length) <= limit):
+            return await raw.read()
+
+    try:
+        return await _collect(raw, limit)
+    except BaseException:
+        # What is left of the body must not be taken for the next answer.
+        raw.close()
+        raise
+
+
+async def _collect(raw: ClientResponse, limit: int | None) -> bytes:
+    """Read a body piece by piece, so that a small one that unpacks to a large one ends in time."""
+    pieces: list[bytes] = []
+    size = 0
+
+    async for piece in iterate_body(raw, _PIECE):
+        size += len(piece)
+
+        if limit is not None and size > limit:
+            url = mask_url(str(raw.url))
+            message = f"{raw.method} {url}: the body is larger than max_response_size={limit}"
+            raise HttpError(message, method=raw.method, url=url)
+
+        pieces.append(piece)
+
+    return b"".join(pieces)
+
+
+async def iterate_body(raw: ClientResponse, size: int) -> AsyncIterator[bytes]:
+    """Yield a body in decompressed pieces of at most ``size`` bytes."""
+    encoding = raw.headers.get("content-encoding", "").strip().lower()
+
+    if encoding in {"", "identity"}:
+        async for chunk in raw.content.iter_chunked(size):
+            yield chunk
+
+        return
+
+    try:
+        decoder = _Decoder(encoding)
+
+        async for chunk in raw.content.iter_chunked(size):
+            for piece in decoder.decode(chunk, size):
+                yield piece
+
+        decoder.finish()
+    except (zlib.error, ValueError) as error:
+        url = mask_url(str(raw.url))
+        message = f"{raw.method} {url}: the body cannot be decompressed ({encoding}): {error}"
+        raise HttpDecodeError(message, method=raw.method, url=url) from error
+
+
+class _Decoder:
+    """Decompresses a body, piece by piece, to its own end."""
+
+    __slots__ = ("_begun", "_encoding", "_inflate")
+
+    def __init__(self, encoding: str) -> None:
+        if encoding not in {"gzip", "x-gzip", "deflate"}:
+            raise ValueError("only gzip and deflate are understood")
+
+        self._encoding = encoding
+        self._inflate = zlib.decompressobj(_ZLIB if encoding == "deflate" else _GZIP)
+        self._begun = False
+
+    def decode(self, data: bytes, most: int) -> Iterator[bytes]:
+        """Yield what data decompresses to, in pieces of at most ``most`` bytes."""
+        # Servers disagree about what "deflate" is: with a zlib header (RFC 9110), or without.
+        if not self._begun and self._encoding == "deflate" and data[0] & 0xF != 8:
+            self._inflate = zlib.decompressobj(_RAW_DEFLATE)
+
+        self._begun = True
+
+        while True:
+            piece = self._inflate.decompress(data, most)
+            data = self._inflate.unconsumed_tail
+
+            if self._inflate.eof and (rest := self._inflate.unused_data):
+                # A gzip body may have several members, and zeros behind the last.
+                if not rest.strip(b"\0"):
+                    rest = b""
+                elif self._encoding == "deflate":
+                    raise ValueError("something follows its end")
+                else:
+                    self._inflate = zlib.decompressobj(_GZIP)
+
+                data = rest
+
+            if piece:
+                yield piece
+
+            if not data and not piece:
+                return
+
+            if not data and self._inflate.eof:
+                return
+
+    def finish(self) -> None:
+        """Raise ValueError when the body ended before its own end."""
+        if self._begun and not self._inflate.eof:
+            raise ValueError("it ends too early")
