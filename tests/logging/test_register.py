@@ -18,6 +18,7 @@ import pytest
 from loguru import logger
 
 import ws_logging
+from tests.logging._accounts import read
 from ws_core.errors import ConfigError
 from ws_logging import LogFileRotator, LoggingConfigError, register_logger
 
@@ -239,3 +240,24 @@ class TestImport:
             "assert not {'ws_web', 'ws_pool', 'ws_tasks', 'ws_redislock'} & set(sys.modules)"
         )
         subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+    def test_without_posix(self, tmp_path: Path) -> None:
+        """Without flock, fork and owners of files, as on Windows, one process logs all the same."""
+        program = (
+            "import os, signal, sys\n"
+            "sys.modules['fcntl'] = None\n"
+            "for name in ('fork', 'register_at_fork', 'fchmod', 'fchown', 'pread', 'pwrite', 'O_CLOEXEC'):\n"
+            "    delattr(os, name)\n"
+            "del signal.SIGHUP\n"
+            "from ws_logging import LogFileRotator, logger, register_logger\n"
+            "import ws_logging._components, ws_core.backoff, ws_core.metaclass, ws_core.component\n"
+            "rotator = LogFileRotator(1000, '00:00')\n"
+            "register_logger('info', None, sys.argv[1], file_rotation=rotator, compression='gz')\n"
+            "for number in range(50):\n"
+            "    logger.info('line {}', number)\n"
+        )
+        words = [sys.executable, "-W", "error", "-c", program, str(tmp_path)]
+        done = subprocess.run(words, check=False, capture_output=True, text=True)
+
+        assert (done.returncode, done.stderr) == (0, "")
+        assert sum(line.count(" - line ") for line in read(tmp_path)) == 50

@@ -8,7 +8,6 @@ so that any process can decide whether a day has ended.
 
 from __future__ import annotations
 
-import fcntl
 import gzip
 import os
 import re
@@ -21,6 +20,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from ws_logging.rotation import LogFileRotator
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 __all__ = ("RotatingFile",)
 
@@ -75,7 +79,7 @@ class RotatingFile:
 
     def _opened(self, path: Path, flags: int) -> int:
         """Open or create a file; a directory that somebody has removed is made again."""
-        flags |= os.O_CREAT | os.O_CLOEXEC
+        flags |= os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
         try:
             return os.open(path, flags, _MODE)
@@ -146,21 +150,21 @@ class RotatingFile:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         self.open()
-        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+        _lock(self._lock_fd, exclusive=True)
 
         # When the directory was removed, the next process makes another sidecar: what is locked here
         # would keep nobody out.
         while not _is_file_of(self._lock_fd, self._lock_path):
             self.close()
             self.open()
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+            _lock(self._lock_fd, exclusive=True)
 
         try:
             yield
         finally:
             # Explicitly, not by closing: a forked child may hold a copy of the descriptor.
             if self._lock_fd >= 0:
-                fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+                _lock(self._lock_fd, exclusive=False)
 
     def _follow(self, adding: int) -> Path | None:
         """Make the descriptor that of the live file; rotate it when due. Return what was rotated."""
@@ -213,14 +217,16 @@ class RotatingFile:
         text = f"{stat.st_ino} {now:.6f}\n".encode()
 
         with suppress(OSError):  # a full disk: the time of the last write will do instead
-            os.pwrite(self._lock_fd, text, 0)
+            os.lseek(self._lock_fd, 0, os.SEEK_SET)
+            os.write(self._lock_fd, text)
             os.ftruncate(self._lock_fd, len(text))
 
     def _since(self, stat: os.stat_result) -> float:
         """Return since when the file exists, or else when it was last written to."""
         now = self._clock()
         since = stat.st_mtime
-        noted = os.pread(self._lock_fd, 64, 0).split()
+        os.lseek(self._lock_fd, 0, os.SEEK_SET)
+        noted = os.read(self._lock_fd, 64).split()
 
         with suppress(ValueError, IndexError):
             if int(noted[0]) == stat.st_ino:
@@ -337,6 +343,12 @@ class RotatingFile:
         return [path for written, _, path in self._rotated("") if written < oldest]
 
 
+def _lock(descriptor: int, *, exclusive: bool) -> None:
+    """Lock or unlock a file; where there is no flock, as on Windows, one process has the log to itself."""
+    if fcntl is not None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_UN)
+
+
 def _is_file_of(descriptor: int, path: Path) -> bool:
     """Return whether a descriptor is the file that has a name now."""
     try:
@@ -350,7 +362,7 @@ def _is_file_of(descriptor: int, path: Path) -> bool:
 
 def _keep_owner(descriptor: int, before: os.stat_result) -> None:
     """Give a new file the mode and owner of the one whose place it takes, as far as that is allowed."""
-    with suppress(OSError):
+    with suppress(OSError, AttributeError):  # Windows has neither of them
         os.fchmod(descriptor, stat_module.S_IMODE(before.st_mode))
         os.fchown(descriptor, before.st_uid, before.st_gid)
 
