@@ -35,7 +35,7 @@ class Demo:
 
     def workers(self) -> list[psutil.Process]:
         """Return the worker processes."""
-        return [child for child in self.children() if "wintersweet.demo.worker" in " ".join(_command(child))]
+        return [child for child in self.children() if "ws_web._worker" in " ".join(_command(child))]
 
     def kill_worker(self) -> None:
         """Kill a worker, and wait until it is dead: a busy machine lets it linger among the others."""

@@ -23,10 +23,9 @@ from wintersweet.demo.live import Board
 from wintersweet.demo.load import Crowd
 from wintersweet.demo.rush import _or_failure
 from wintersweet.demo.shop import Released, Shop
-from wintersweet.demo.supervisor import Supervisor
 from ws_core.errors import ConfigError, UnavailableError
 from ws_pool.redis import RedisPool
-from ws_web.server import reserve
+from ws_web.server import Supervisor, WorkerCommand, bind
 
 
 class TestMain:
@@ -112,18 +111,17 @@ class TestUntilTold:
 @pytest.fixture
 def sock() -> Iterator[socket.socket]:
     """Hold a free port."""
-    with reserve("127.0.0.1", 0) as sock:
+    with bind("127.0.0.1", 0) as sock:
         yield sock
 
 
 async def test_no_shop_ends_the_rush(sock: socket.socket) -> None:
     """When no worker serves any more, buyers who would ask for ever are sent home with the reason."""
     gone = asyncio.Event()
-    supervisor = Supervisor(sock, 1)
+    supervisor = Supervisor(WorkerCommand("shop:app", {}), sock, 1)
 
     async def post(path: str, body: object, key: str) -> Never:
-        supervisor.failure = UnavailableError("no worker can start")
-        supervisor.failed.set()
+        supervisor._fail("no worker can start")
 
         try:
             await asyncio.Event().wait()

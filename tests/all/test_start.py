@@ -10,8 +10,7 @@ from rich.console import Console
 
 from wintersweet.demo import command
 from wintersweet.demo.backends import Backends
-from wintersweet.demo.supervisor import Supervisor
-from ws_web.server import reserve
+from ws_web.server import Supervisor, WorkerCommand, bind
 
 
 class TestUrl:
@@ -31,8 +30,10 @@ class TestUrl:
         console = Console(file=shown, width=200)
         found = Backends(Path("/state"), ("MySQL", "Redis"), {})
 
-        with reserve("127.0.0.1", 0) as sock:
-            command._show_start(console, "http://shop", found, Supervisor(sock, 1))
+        with bind("127.0.0.1", 0) as sock:
+            command._show_start(
+                console, "http://shop", found, Supervisor(WorkerCommand("shop:app", {}), sock, 1)
+            )
 
         assert "on MySQL and Redis" in shown.getvalue()
         assert "Log" not in shown.getvalue()

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
-import re
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -21,176 +18,12 @@ from typing import Any
 import psutil
 import pytest
 
-from ws_core.errors import ConfigError, MissingExtraError, UsageError
+from tests.web._server import both, fails, launch, serve, shop
+from ws_core.errors import ConfigError, MissingExtraError
 from ws_web import server
-from ws_web._supervisor import Supervisor, check_options, restart_delay
 from ws_web.server import bind, load_app
 
-SHOP = """
-import asyncio, os, time
-from pathlib import Path
-from contextlib import asynccontextmanager
-from fastapi import WebSocket
-from ws_core.errors import UnavailableError
-from ws_web import MessageHandler, Settings, WsChatConnectionManager, create_app
-
-HERE = Path(__file__).parent
-
-
-@asynccontextmanager
-async def lifespan(app):
-    if (HERE / "broken").exists():
-        raise UnavailableError("pool 'default' cannot reach redis://nowhere")
-    if (HERE / "bug").exists():
-        raise ZeroDivisionError("a bug")
-    yield
-    with (HERE / "closed").open("a") as file:
-        file.write(f"{os.getpid()}\\n")
-
-
-app = create_app(lifespan=lifespan)
-manager = WsChatConnectionManager(queue_size=20)
-
-
-def create():
-    return app
-
-
-def needs(argument):
-    return app
-
-
-text = "no application"
-
-
-@app.get("/pid")
-async def pid() -> int:
-    return os.getpid()
-
-
-@app.get("/slow")
-async def slow() -> str:
-    (HERE / "slow").touch()
-    await asyncio.sleep(0.5)
-    return "done"
-
-
-@app.get("/die")
-async def die() -> None:
-    os._exit(9)
-
-
-class Echo(MessageHandler):
-    async def on_message(self, key, ws, message):
-        await manager.broadcast(f"{key}: {message}")
-
-
-@app.websocket("/ws/{key}")
-async def endpoint(ws: WebSocket, key: str):
-    await manager.append(key, ws, Echo())
-    await manager.handle_message(key)
-"""
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Path:
-    """Write the application to serve; the directory is the place to tell it what to do."""
-    (tmp_path / "shop.py").write_text(SHOP)
-    return tmp_path
-
-
-class Served:
-    """A server process of ours."""
-
-    def __init__(self, process: subprocess.Popen[str], place: Path) -> None:
-        self.process = process
-        self.place = place
-        self.said: list[str] = []
-        self._news = threading.Condition()
-        threading.Thread(target=self._listen, daemon=True).start()
-        line = self.wait_for(r"serving on http://127\.0\.0\.1:(\d+)")
-        self.port = int(line.group(1))
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    def _listen(self) -> None:
-        assert self.process.stderr is not None
-
-        for line in self.process.stderr:
-            with self._news:
-                self.said.append(line)
-                self._news.notify_all()
-
-    def wait_for(self, pattern: str, timeout: float = 60) -> re.Match[str]:
-        """Wait until the process says something."""
-        deadline = time.monotonic() + timeout
-
-        with self._news:
-            while True:
-                match = re.search(pattern, "".join(self.said))
-
-                if match is not None:
-                    return match
-
-                left = deadline - time.monotonic()
-                assert left > 0, f"never said {pattern!r}: {self.said}"
-                self._news.wait(min(left, 0.5))
-
-    def get(self, path: str) -> Any:
-        """Request, and wait for a server that is just starting: its socket listens already."""
-        with urllib.request.urlopen(self.url + path, timeout=60) as reply:
-            return json.load(reply)
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal, and return the exit code."""
-        self.process.send_signal(number)
-        return self.process.wait(60)
-
-
-@pytest.fixture
-def serve(shop: Path) -> Iterator[Callable[..., Served]]:
-    """Start servers, and end those that a test leaves."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(arguments: str = "", app: str = "'shop:app'", **environment: str) -> Served:
-        process = launch(shop, f"from ws_web.server import run; run({app}, port=0, {arguments})", environment)
-        started.append(process)
-        return Served(process, shop)
-
-    yield start
-
-    for process in started:
-        if process.poll() is None:
-            process.terminate()
-
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(20)
-
-        if process.poll() is None:
-            process.kill()
-
-        process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
-
-
-def launch(place: Path, code: str, environment: dict[str, str]) -> subprocess.Popen[str]:
-    """Start an interpreter in a place."""
-    env = {**os.environ, **environment}
-    return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=place, env=env, stderr=subprocess.PIPE, text=True
-    )
-
-
-def fails(place: Path, code: str, **environment: str) -> str:
-    """Run what must fail: one line on stderr, no traceback, exit code 1. Return the line."""
-    with launch(place, f"from ws_web.server import run; {code}", environment) as process:
-        _, said = process.communicate(timeout=90)
-
-    lines = said.splitlines()
-    assert process.returncode == 1, said
-    assert len(lines) == 1, said
-    assert lines[0].startswith("wintersweet: error: ")
-    return lines[0]
+__all__ = ("serve", "shop")
 
 
 class TestOneProcess:
@@ -342,19 +175,6 @@ class TestWorkers:
         assert len(both(served)) == 2
 
 
-def both(served: Served) -> set[int]:
-    """Ask until two workers have answered."""
-    deadline = time.monotonic() + 60
-    found: set[int] = set()
-
-    while len(found) < 2 and time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            found.add(served.get("/pid")["data"])
-
-    assert len(found) == 2
-    return found
-
-
 class TestNotStarting:
     """One clear line and exit code 1, never a traceback."""
 
@@ -408,7 +228,7 @@ class TestNotStarting:
             ("run('shop')", "'shop' does not say where the application is: write 'module:name'"),
             ("run('shop:nothing')", "application: there is no 'nothing' in the module 'shop'"),
             ("run('nosuch:app')", "application: 'nosuch:app' cannot be imported: No module named 'nosuch'"),
-            ("run('shop:text')", "is no ASGI application but str"),
+            ("run('shop:text')", "is not an ASGI application but str"),
             ("run('shop:app', workers=0)", "workers must be at least 1, not 0"),
             ("import shop; run(shop.app, workers=2)", "2 workers need the application's place"),
             ("run('shop:app', workers=2, ssl=object())", "the option ssl must be of a JSON type, not object"),
@@ -469,61 +289,3 @@ class TestNotStarting:
             """Serve nothing."""
 
         assert load_app(asgi) is asgi
-
-
-class Clock:
-    """Time as a test wants it."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        """Tell it."""
-        return self.now
-
-
-class TestSupervision:
-    """Decisions of the supervisor."""
-
-    def test_delays(self) -> None:
-        """None for the first death, then doubling up to ten seconds."""
-        assert [restart_delay(n) for n in range(12)][-1] == 10.0
-        assert restart_delay(0) == restart_delay(1) == 0.0
-
-    def test_options_must_fit_into_json(self) -> None:
-        """They go to another process."""
-        check_options({"log_level": "info"})
-
-        with pytest.raises(UsageError, match="option ssl"):
-            check_options({"ssl": object()})
-
-    def test_a_worker_that_does_not_stop_is_killed(self) -> None:
-        """After the grace period, and it is said."""
-        said: list[str] = []
-
-        class Stubborn:
-            """A worker that ignores SIGTERM."""
-
-            def start(self, report: int, parent: int) -> subprocess.Popen[bytes]:
-                """Start it."""
-                code = (
-                    "import os, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-                    f"os.write({report}, b'{{\"ready\": 1}}'); time.sleep(60)"
-                )
-                return subprocess.Popen([sys.executable, "-c", code], pass_fds=(report, parent))
-
-        command: Any = Stubborn()
-        supervisor = Supervisor(command, 1, grace=0.2, say=said.append)
-
-        def stop_when_ready() -> None:
-            deadline = time.monotonic() + 60
-
-            while not supervisor._served and time.monotonic() < deadline:
-                time.sleep(0.01)
-
-            os.kill(os.getpid(), signal.SIGTERM)
-
-        threading.Thread(target=stop_when_ready, daemon=True).start()
-        supervisor.run()
-        assert len(said) == 1
-        assert "did not stop within 0.2 s: killed" in said[0]
-        assert supervisor.pids == []

@@ -1,81 +1,81 @@
-"""Keep worker processes alive: start, watch, replace, stop. The parent never serves by itself.
+"""Keep worker processes alive: start, watch, replace, restart one after the other, stop.
 
-Each worker is a fresh interpreter (``python -m ws_web._worker``) that opens its own socket on the port which
-the parent holds, and gets two pipes as open descriptors. Through one it reports ready or failed; the
+Each worker is a fresh interpreter (``python -m ws_web._worker``) that accepts from the socket of the
+parent, see `_acceptor`, and has two pipes. Through one it reports that it serves, or why it cannot; the
 other ends when the parent dies, upon which the worker stops, so that no orphan goes on serving.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-import selectors
 import signal
-import subprocess
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
-from ws_core.errors import UsageError, WsError
+from ws_core.errors import UnavailableError, UsageError
+from ws_web._acceptor import Board
 
 __all__ = ("STARTUP_FAILED", "Supervisor", "WorkerCommand", "check_options", "restart_delay")
 
 STARTUP_FAILED = 3
 """Exit code of a worker whose application did not start."""
 
-_TICK = 0.1  # seconds between two looks at the workers
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 10.0  # seconds before a worker is replaced again
 _SETTLED = 10.0  # seconds after which a worker counts as sound
+_HOPELESS = 5  # quick deaths in a row in every place
 
 
-class WorkersFailed(WsError):  # noqa: N818 - a condition
-    """No worker could start; the message is what the first one said."""
+class WorkersFailed(UnavailableError):  # noqa: N818 - a condition
+    """No worker could start, or none lives long enough to serve; the message is what the last one said."""
 
     default_code = "startup"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerCommand:
-    """
-    How to start a worker.
-
-    Args:
-        app: Where the application is.
-        address: Host and port to join, which the parent holds.
-        options: Options of `uvicorn.Config`, of JSON types.
-    """
+    """How to start a worker: the application's place, options of `uvicorn.Config`, further environment."""
 
     app: str
-    address: tuple[str, int]
-    options: Mapping[str, Any]  # Any: uvicorn's own
+    options: Mapping[str, Any]  # Any: uvicorn's own, of JSON types
+    env: Mapping[str, str] = field(default_factory=dict)
+    directory: str = field(default_factory=lambda: str(Path.cwd()))
 
-    def start(self, report: int, parent: int) -> subprocess.Popen[bytes]:
-        """Start a worker that has these pipe ends."""
-        told = {
+    async def start(self, place: int, size: int, **descriptors: int) -> asyncio.subprocess.Process:
+        """Start a worker in one of so many places; it inherits the descriptors."""
+        order = {
             "app": self.app,
-            "address": self.address,
-            "report": report,
-            "parent": parent,
+            "place": place,
+            "size": size,
+            **descriptors,
             "options": self.options,
             "path": sys.path,
         }
-        arguments = [sys.executable, "-m", "ws_web._worker", json.dumps(told)]
-        # A group of its own: Ctrl-C reaches only the parent, which stops the workers in order.
-        return subprocess.Popen(arguments, pass_fds=(report, parent), process_group=0)  # noqa: S603 - ours
+        arguments = (sys.executable, "-m", "ws_web._worker", json.dumps(order))
+        # A session of its own: Ctrl-C reaches only the parent, which stops the workers in order.
+        return await asyncio.create_subprocess_exec(
+            *arguments,
+            pass_fds=tuple(descriptors.values()),
+            env={**os.environ, **self.env},
+            cwd=self._directory(),
+            start_new_session=True,
+        )
+
+    def _directory(self) -> str | None:
+        """Return the directory by name: a deployment may have put a new one into the place of the old."""
+        return self.directory if Path(self.directory).is_dir() else None
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """
-    Check that the options can be handed to another process.
-
-    Args:
-        options: Options of `uvicorn.Config`.
-
-    Raises:
-        UsageError: An option is of no JSON type.
-    """
+    """Raise `UsageError` for an option that cannot be handed to another process."""
     for name, value in options.items():
         try:
             json.dumps(value)
@@ -88,206 +88,338 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 def restart_delay(quick_deaths: int) -> float:
     """
-    Return how long to wait before a worker is replaced.
-
-    Args:
-        quick_deaths: How many workers in a row died in this place soon after their start.
-
-    Returns:
-        Seconds: none at first, so that a killed worker is replaced at once, then doubling.
+    Return the seconds before a worker is replaced, after so many quick deaths in a row in its place.
 
     Example:
         >>> [restart_delay(n) for n in (0, 1, 2, 3, 4, 20)]
         [0.0, 0.0, 0.1, 0.2, 0.4, 10.0]
     """
     if quick_deaths <= 1:
-        return 0.0
+        return 0.0  # a worker that was killed is replaced at once
 
     return float(min(_FIRST_DELAY * 2 ** (quick_deaths - 2), _LONGEST_DELAY))
 
 
-@dataclass(slots=True)
-class _Place:
-    """A place for one worker, and what is known of the worker in it."""
+class _Worker:
+    """One process, and what it has reported."""
 
-    process: subprocess.Popen[bytes] | None = None
-    report: int = -1
-    said: bytes = b""
-    started_at: float = 0.0
-    ready: bool = False
+    def __init__(self, process: asyncio.subprocess.Process, report: int, started_at: float) -> None:
+        self.process = process
+        self.started_at = started_at
+        self.ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.failure: str | None = None
+        self._listening = asyncio.create_task(self._listen(report), name=f"report of {process.pid}")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it serves, or did before it ended."""
+        return self.ready.done() and self.ready.result()
+
+    async def wait(self) -> int:
+        """Return the exit code when the process has ended and all that it reported is read."""
+        code = await self.process.wait()
+        await self._listening
+        return code
+
+    def send(self, number: int) -> None:
+        """Send a signal, unless it has ended; one that does not serve yet is simply ended."""
+        if number == signal.SIGINT and not self.is_ready:
+            number = signal.SIGTERM
+
+        with suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+    async def _listen(self, report: int) -> None:
+        """Read the one line of the report; the pipe ends when the process does."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=2**20)
+        pipe = os.fdopen(report, "rb")
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+
+        try:
+            line = json.loads(await reader.readline() or b"{}")
+        finally:
+            transport.close()
+
+        self.failure = line.get("failed")
+        self.ready.set_result("ready" in line)
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """A place for one worker, and who is in it."""
+
+    number: int
+    worker: _Worker | None = None
     quick_deaths: int = 0
-    not_before: float = field(default=0.0)
 
 
 class Supervisor:
     """
-    Run a number of workers until SIGINT or SIGTERM.
+    Run a number of workers on one socket; whichever ends is replaced.
 
     Args:
         command: How to start a worker.
-        count: How many there shall be.
-        grace: Seconds that workers get to stop before they are killed.
-        say: Tells people one line.
-        ready: Called once, when the first worker serves.
+        listener: A listening socket, see `ws_web.server.bind`; the caller closes it.
+        count: How many workers, 1 or more.
+        stop_timeout: Seconds that workers have to stop before they are killed.
+        say: Gets one line for people at each event.
+        on_ready: Called once, when the first worker serves.
         clock: Returns monotonic seconds.
     """
 
     def __init__(  # noqa: PLR0913 - options, by keyword
         self,
         command: WorkerCommand,
+        listener: socket.socket,
         count: int,
         *,
-        grace: float,
-        say: Callable[[str], None],
-        ready: Callable[[], None] = lambda: None,
+        stop_timeout: float = 10.0,
+        say: Callable[[str], None] = lambda _: None,
+        on_ready: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.replaced: int = 0
+        self.failure: WorkersFailed | None = None
+        self.failed: asyncio.Event = asyncio.Event()
         self._command = command
-        self._places = [_Place() for _ in range(count)]
-        self._grace = grace
+        self._listener = listener
+        self._places = [_Place(number) for number in range(count)]
+        self._board: Board | None = None
+        self._stop_timeout = stop_timeout
         self._say = say
-        self._ready = ready
+        self._on_ready = on_ready
         self._clock = clock
-        self._selector = selectors.DefaultSelector()
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._served = False  # whether any worker was ever ready
-        self._alive_read, self._alive_write = os.pipe()
+        self._lifeline: tuple[int, int] | None = None
+        self._running: set[_Worker] = set()
+        self._keepers: list[asyncio.Task[None]] = []
+        self._restarting: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
 
     @property
     def pids(self) -> list[int]:
         """The process ids of the workers that are running."""
-        return [place.process.pid for place in self._places if place.process is not None]
+        return sorted(worker.process.pid for worker in self._running)
 
-    def run(self) -> None:
+    async def start(self) -> None:
         """
-        Start the workers and keep them alive; return when they have stopped.
+        Start the workers and wait until each place has one that serves.
 
         Raises:
-            WorkersFailed: No worker ever became ready, and one could not start.
+            WorkersFailed: No worker has ever served, and one could not start. Nothing is left behind.
         """
-        before = {
-            number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        self._lifeline = os.pipe()
+        self._board = Board.create(len(self._places))
+        serving = [asyncio.get_running_loop().create_future() for _ in self._places]
+        self._keepers = [
+            asyncio.create_task(self._keep(place, first), name=f"worker {place.number}")
+            for place, first in zip(self._places, serving, strict=True)
+        ]
 
         try:
-            while not self._stopping:
-                self._tend()
-                self._listen(_TICK)
-        finally:
-            self._stop()
-            self._selector.close()
+            # A keeper that ends by an exception has found a bug of ours, which must be seen.
+            await _first_error(asyncio.gather(*serving), *self._keepers)
+        except BaseException:
+            await self.stop()
+            raise
 
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def restart(self) -> None:
+        """Begin to replace the workers one after the other; a restart that is under way goes on instead."""
+        if self._restarting is None or self._restarting.done():
+            self._restarting = asyncio.create_task(self._restart(), name="rolling restart")
 
-    def _on_signal(self, *_: object) -> None:
-        self._stopping = True
+    async def stop(self, number: int = signal.SIGINT) -> None:
+        """
+        Stop all workers, kill those that do not stop in time, and return when none is left.
 
-    def _tend(self) -> None:
-        """Look at every place: notice the dead, fill the empty."""
-        for place in self._places:
-            if place.process is not None and place.process.poll() is not None:
-                self._bury(place)
+        Args:
+            number: What the workers get: SIGINT stops at once, SIGTERM after their DRAIN_DELAY.
+        """
+        self._stopping.set()
 
-            if place.process is None and self._clock() >= place.not_before and not self._stopping:
-                self._fill(place)
+        if self._restarting is not None:
+            self._restarting.cancel()
 
-    def _fill(self, place: _Place) -> None:
+        for worker in self._running:
+            worker.send(number)
+
+        if self._keepers:
+            await asyncio.wait(self._keepers, timeout=self._stop_timeout)
+
+        for worker in list(self._running):
+            self._say(f"worker {worker.process.pid} did not stop within {self._stop_timeout:g} s: killed")
+            worker.send(signal.SIGKILL)
+
+        await asyncio.gather(*self._keepers, *filter(None, [self._restarting]), return_exceptions=True)
+
+        if self._lifeline is not None:
+            for end in self._lifeline:
+                os.close(end)
+
+            self._lifeline = None
+
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+
+    async def _keep(self, place: _Place, first: asyncio.Future[None]) -> None:
+        """Run one worker after another in a place, until the supervisor stops or has failed."""
+        while not self._stopping.is_set() and self.failure is None:
+            if place.worker is None:
+                place.worker = await self._spawn(place)
+
+            worker = place.worker
+
+            if await worker.ready and not first.done():
+                first.set_result(None)
+
+            code = await worker.wait()
+            self._running.discard(worker)
+
+            # A rolling restart has put another worker into the place, and then stopped this one.
+            if worker is not place.worker:
+                continue
+
+            place.worker = None
+
+            if self._board is not None:
+                self._board.clear(place.number)
+
+            if not self._stopping.is_set():
+                await self._pause(self._judge(place, worker, code))
+
+        if first.done():
+            return
+
+        if self.failure is not None:
+            first.set_exception(self.failure)
+        else:
+            first.cancel()
+
+    def _judge(self, place: _Place, worker: _Worker, code: int) -> float:
+        """Take note of a worker that has ended, and return the seconds until it may be replaced."""
+        reason = worker.failure or f"a worker process ended {_how(code)} while it started"
+
+        if not self._served:
+            self._fail(reason)
+            return 0.0
+
+        # Exit code 0 is a worker that somebody has asked to stop; all others count as deaths.
+        settled = worker.is_ready and (code == 0 or self._clock() - worker.started_at >= _SETTLED)
+        place.quick_deaths = 0 if settled else place.quick_deaths + 1
+
+        if all(each.quick_deaths >= _HOPELESS for each in self._places):
+            self.failure = self.failure or WorkersFailed(reason)
+            self.failed.set()
+
+        delay = restart_delay(place.quick_deaths)
+        ended = "was killed by" if code < 0 else "ended"
+        how = signal.Signals(-code).name if code < 0 else _how(code)
+        cause = f": {worker.failure}" if worker.failure else ""
+        when = f"in {delay:g} s" if delay else "now"
+        self.replaced += 1
+        self._say(f"worker {worker.process.pid} {ended} {how}{cause}; replacing it {when}")
+        return delay
+
+    def _fail(self, reason: str) -> None:
+        """Note that no worker can start; the first reason counts, others are mostly its consequence."""
+        if self.failure is None:
+            self.failure = WorkersFailed(reason)
+
+        self.failed.set()
+
+        for worker in self._running:
+            worker.send(signal.SIGINT)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, unless the supervisor stops."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    async def _spawn(self, place: _Place) -> _Worker:
+        """Start a worker for a place."""
+        assert self._lifeline is not None and self._board is not None  # noqa: S101, PT018 - `start` has made them
         report_read, report_write = os.pipe()
 
         try:
-            place.process = self._command.start(report_write, self._alive_read)
+            process = await self._command.start(
+                place.number,
+                len(self._places),
+                listener=self._listener.fileno(),
+                board=self._board.descriptor,
+                report=report_write,
+                parent=self._lifeline[0],
+            )
+        except BaseException:
+            os.close(report_read)
+            raise
         finally:
             os.close(report_write)
 
-        place.report, place.said, place.ready = report_read, b"", False
-        place.started_at = self._clock()
-        self._selector.register(report_read, selectors.EVENT_READ, place)
+        worker = _Worker(process, report_read, self._clock())
+        worker.ready.add_done_callback(self._on_report)
+        self._running.add(worker)
 
-    def _bury(self, place: _Place) -> None:
-        """Take note of a dead worker, and when it may be replaced."""
-        assert place.process is not None  # noqa: S101 - for type checkers; the caller looked
-        self._hear(place)
-        code, pid = place.process.returncode, place.process.pid
-        self._forget(place)
+        if self._stopping.is_set() or self.failure is not None:  # meanwhile
+            worker.send(signal.SIGTERM)
 
-        if not self._served and not self._stopping:
-            raise WorkersFailed(_failure(place.said, code))
+        return worker
 
-        settled = place.ready and self._clock() - place.started_at >= _SETTLED
-        place.quick_deaths = 0 if settled else place.quick_deaths + 1
-        delay = restart_delay(place.quick_deaths)
-        place.not_before = self._clock() + delay
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        cause = f": {_failure(place.said, code)}" if code == STARTUP_FAILED else ""
-        when = f"in {delay:g} s" if delay else "now"
-        self._say(f"worker {pid} {how}{cause}; replacing it {when}")
+    def _on_report(self, ready: asyncio.Future[bool]) -> None:
+        if not self._served and not ready.cancelled() and ready.result():
+            self._served = True
+            self._on_ready()
 
-    def _listen(self, timeout: float) -> None:
-        """Wait for reports of workers."""
-        for key, _ in self._selector.select(timeout):
-            self._hear(key.data)
-
-    def _hear(self, place: _Place) -> None:
-        """Read what a worker has reported so far."""
-        if place.report < 0:
-            return
-
-        os.set_blocking(place.report, False)
-
-        try:
-            while chunk := os.read(place.report, 65536):
-                place.said += chunk
-        except BlockingIOError:
-            pass
-        else:
-            self._close_report(place)  # the worker closed its end
-
-        if not place.ready and place.said.startswith(b'{"ready"'):
-            place.ready = True
-
-            if not self._served:
-                self._served = True
-                self._ready()
-
-    def _close_report(self, place: _Place) -> None:
-        if place.report >= 0:
-            self._selector.unregister(place.report)
-            os.close(place.report)
-            place.report = -1
-
-    def _forget(self, place: _Place) -> None:
-        self._close_report(place)
-        place.process = None
-
-    def _stop(self) -> None:
-        """Ask the workers to stop, wait, and kill those that do not."""
-        self._stopping = True
-        running = [place.process for place in self._places if place.process is not None]
-
-        for process in running:
-            process.terminate()
-
-        deadline = self._clock() + self._grace
-
-        for process in running:
-            try:
-                process.wait(max(0.0, deadline - self._clock()))
-            except subprocess.TimeoutExpired:
-                self._say(f"worker {process.pid} did not stop within {self._grace:g} s: killed")
-                process.kill()
-                process.wait()
-
+    async def _restart(self) -> None:
+        """Replace each worker: the new one serves before the old one stops accepting."""
         for place in self._places:
-            self._forget(place)
+            old, new = place.worker, await self._spawn(place)
 
-        os.close(self._alive_write)
-        os.close(self._alive_read)
+            if not await new.ready:
+                code = await new.wait()
+                self._running.discard(new)
+                reason = new.failure or f"the new worker ended {_how(code)}"
+                self._say(f"the restart is given up, the old workers go on: {reason}")
+                return
+
+            place.worker = new
+
+            if old is not None:
+                old.send(signal.SIGINT)
+                await old.wait()
+
+        self._say("all workers are restarted")
 
 
-def _failure(said: bytes, code: int) -> str:
-    """Return what a worker reported as the reason that it could not start."""
+async def _first_error(wanted: asyncio.Future[Any], *others: asyncio.Task[None]) -> None:
+    """Wait for what is wanted; raise the error of whatever fails before."""
+    pending: set[asyncio.Future[Any]] = {wanted, *others}
+
     try:
-        return str(json.loads(said)["failed"])
-    except (ValueError, KeyError, TypeError):
-        return f"the application did not start: its worker process ended with code {code}"
+        while not wanted.done():
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+
+            for future in done - {wanted}:
+                future.result()
+
+        await wanted
+    finally:
+        wanted.cancel()
+
+
+def _how(code: int) -> str:
+    return f"with code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"

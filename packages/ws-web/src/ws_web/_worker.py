@@ -5,38 +5,35 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 from contextlib import suppress
 
 from ws_core.errors import WsError
-from ws_web._sockets import join
+from ws_web._acceptor import Board
 from ws_web._supervisor import STARTUP_FAILED
 from ws_web.server import load_app, serve_here
 
 __all__ = ("main",)
 
 
-def main(told: str) -> int:
-    """
-    Serve on the parent's port until SIGTERM, or until the parent is gone.
-
-    Args:
-        told: What the parent says, as JSON; see `ws_web._supervisor.WorkerCommand`.
-
-    Returns:
-        The exit code: 0, or `STARTUP_FAILED` when the application did not start.
-    """
-    order = json.loads(told)
-    sys.path[:] = order["path"]
-    report: int = order["report"]
-    threading.Thread(target=_watch_parent, args=(order["parent"],), daemon=True, name="parent watch").start()
+def main(order: str) -> int:
+    """Serve on the parent's socket until a signal, or the parent's end, and return the exit code."""
+    given = json.loads(order)
+    sys.path[:] = given["path"]
+    report: int = given["report"]
+    threading.Thread(target=_watch_parent, args=(given["parent"],), daemon=True, name="parent watch").start()
 
     try:
-        app = load_app(order["app"])
-
-        with join(*order["address"]) as listener:
-            serve_here(app, listener, order["options"], ready=lambda: _report(report, {"ready": os.getpid()}))
+        with socket.socket(fileno=given["listener"]) as listener:
+            serve_here(
+                load_app(given["app"]),
+                listener,
+                given["options"],
+                ready=lambda: _report(report, {"ready": os.getpid()}),
+                board=Board(given["board"], given["size"], given["place"]),
+            )
     except WsError as error:
         _report(report, {"failed": str(error)})
         return STARTUP_FAILED
@@ -54,7 +51,7 @@ def _watch_parent(descriptor: int) -> None:
     while os.read(descriptor, 1):
         pass
 
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 if __name__ == "__main__":

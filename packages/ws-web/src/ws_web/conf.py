@@ -95,6 +95,7 @@ class Settings(BaseSettings):
     LISTEN_HOST: str = default.LISTEN_HOST
     LISTEN_PORT: int = Field(default=default.LISTEN_PORT, ge=0, le=65535)
     PROCESS_NUM: int = Field(default=default.PROCESS_NUM, ge=1)
+    DRAIN_DELAY: float = Field(default=default.DRAIN_DELAY, ge=0)
     TRUSTED_PROXIES: tuple[str, ...] = default.TRUSTED_PROXIES
     # Any: what these hold is defined, and checked, by whom it is handed to.
     APP_CONFIG: dict[str, Any] = default.APP_CONFIG

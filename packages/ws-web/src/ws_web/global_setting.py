@@ -13,6 +13,7 @@ __all__ = (
     "APP_CONFIG",
     "DATABASES",
     "DEBUG",
+    "DRAIN_DELAY",
     "ES_CONFIG",
     "EXCEPTION_HANDLERS",
     "HTTP_CONFIG",
@@ -43,6 +44,9 @@ LISTEN_PORT: int = 8080
 
 PROCESS_NUM: int = 1
 """Worker processes that `ws_web.server.run` starts and keeps alive."""
+
+DRAIN_DELAY: float = 1.0
+"""Seconds after SIGTERM in which ``/readyz`` fails and all is still served, so that load balancers notice."""
 
 TRUSTED_PROXIES: tuple[str, ...] = ()
 """Networks (CIDR) whose ``X-Forwarded-For`` is believed. Empty: nobody's."""

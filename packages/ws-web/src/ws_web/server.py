@@ -2,30 +2,35 @@
 
 Whatever keeps the server from starting is one line on stderr and exit code 1, without a
 traceback: a wrong setting, a missing library, an occupied port, a database that does not answer.
-SIGINT and SIGTERM let running requests finish, close the components and exit with code 0.
+
+SIGINT lets running requests finish, closes the components and exits with code 0. SIGTERM does the same
+after DRAIN_DELAY seconds, in which ``/readyz`` fails and everything is still served. SIGHUP restarts
+several workers one after the other, without a request being refused.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import inspect
 import logging
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from ws_core.errors import ConfigError, MissingExtraError, UsageError, WsError
+from ws_web._acceptor import Board
 from ws_web._importing import load
-from ws_web._sockets import bind, join, reserve
+from ws_web._sockets import bind
 from ws_web._supervisor import Supervisor, WorkerCommand, check_options
 from ws_web.conf import settings
 
-__all__ = ("bind", "join", "load_app", "reserve", "run", "serve_here")
+__all__ = ("Supervisor", "WorkerCommand", "bind", "load_app", "run", "serve_here")
 
 # Any below: uvicorn's own options, passed on.
 
@@ -43,6 +48,7 @@ def run(  # noqa: PLR0913 - options, by keyword
     port: int | None = None,
     workers: int | None = None,
     graceful_timeout: float = 10.0,
+    read_timeout: float = 10.0,
     quiet: bool = False,
     **uvicorn_options: Any,
 ) -> NoReturn:
@@ -56,6 +62,7 @@ def run(  # noqa: PLR0913 - options, by keyword
         port: The TCP port; by default LISTEN_PORT. 0 takes a free one.
         workers: Worker processes; by default PROCESS_NUM. A worker that dies is replaced.
         graceful_timeout: Seconds that running requests get to finish when the server stops.
+        read_timeout: Seconds in which the head of a request must arrive, and each part of its body.
         quiet: Do not print where the server listens.
         **uvicorn_options: Further options of `uvicorn.Config`; with several workers only JSON types.
 
@@ -68,7 +75,11 @@ def run(  # noqa: PLR0913 - options, by keyword
             host=host,
             port=port,
             workers=workers,
-            options={"timeout_graceful_shutdown": max(1, round(graceful_timeout)), **uvicorn_options},
+            options={
+                "timeout_graceful_shutdown": max(1, round(graceful_timeout)),
+                "read_timeout": read_timeout,
+                **uvicorn_options,
+            },
             quiet=quiet,
         )
     except WsError as error:
@@ -119,15 +130,45 @@ def _serve(  # noqa: PLR0913 - options, by keyword
         if not quiet:
             _say(f"serving on {_url(where)}, {count} worker{'s' if count > 1 else ''}; Ctrl-C stops")
 
-    if count > 1 and isinstance(app, str):
-        grace = float(options["timeout_graceful_shutdown"]) + 5
+    options.setdefault("drain_delay", chosen.DRAIN_DELAY)
 
-        with reserve(host, port) as held:
-            command = WorkerCommand(app, held.getsockname()[:2], options)
-            Supervisor(command, count, grace=grace, say=_say, ready=lambda: announce(held)).run()
-    else:
-        with bind(host, port) as listener:
+    with bind(host, port) as listener:
+        if count == 1 or not isinstance(app, str):
             serve_here(loaded, listener, options, ready=lambda: announce(listener))
+            return
+
+        supervisor = Supervisor(
+            WorkerCommand(app, options),
+            listener,
+            count,
+            stop_timeout=options["drain_delay"] + options["timeout_graceful_shutdown"] + 5,
+            say=_say,
+            on_ready=lambda: announce(listener),
+        )
+        asyncio.run(_supervise(supervisor))
+
+
+async def _supervise(supervisor: Supervisor) -> None:
+    """Run the workers until SIGINT or SIGTERM; SIGHUP restarts them."""
+    loop = asyncio.get_running_loop()
+    stopped: asyncio.Future[int] = loop.create_future()
+
+    def stop(number: int) -> None:
+        if not stopped.done():
+            stopped.set_result(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+
+    loop.add_signal_handler(signal.SIGHUP, supervisor.restart)
+    starting = asyncio.create_task(supervisor.start(), name="start of the workers")
+    await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
+
+    if not stopped.done():
+        await starting
+
+    await supervisor.stop(await stopped)
+    await asyncio.gather(starting, return_exceptions=True)
 
 
 def load_app(app: ASGIApp | str) -> ASGIApp:
@@ -144,14 +185,19 @@ def load_app(app: ASGIApp | str) -> ASGIApp:
         loaded = loaded()
 
     if not callable(loaded):
-        raise ConfigError(f"{app!r} is no ASGI application but {type(loaded).__name__}", app=str(app))
+        raise ConfigError(f"{app!r} is not an ASGI application but {type(loaded).__name__}", app=str(app))
 
     application: ASGIApp = loaded
     return application
 
 
 def serve_here(
-    app: ASGIApp, listener: socket.socket, options: Mapping[str, Any], *, ready: Any = None
+    app: ASGIApp,
+    listener: socket.socket,
+    options: Mapping[str, Any],
+    *,
+    ready: Callable[[], None] | None = None,
+    board: Board | None = None,
 ) -> None:
     """
     Serve on a socket in this process until SIGINT or SIGTERM.
@@ -159,27 +205,27 @@ def serve_here(
     Args:
         app: The application.
         listener: A bound socket; it listens, at the latest, once requests are served.
-        options: Options of `uvicorn.Config`.
+        options: Options of `uvicorn.Config`, and ``drain_delay`` and ``read_timeout`` in seconds.
         ready: Called without arguments once requests are served.
+        board: With several workers, where they write how many connections they have.
 
     Raises:
         StartupError: The lifespan failed; nothing was served.
     """
     import uvicorn  # noqa: PLC0415 - an extra, needed only to serve
 
-    watched = _Watch(app)
+    from ws_web._uvicorn import Guard, Server  # noqa: PLC0415 - the same
+
+    guard = Guard(app)
     # The request id middleware decides about headers, `Request.client_ip` about proxies.
     defaults = {"access_log": False, "proxy_headers": False, "server_header": False, "log_level": "warning"}
-    config = uvicorn.Config(watched, lifespan="on", **{**defaults, **options})
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-
-            if ready is not None and self.started:
-                ready()
-
-    server = Server(config)
+    chosen = {**defaults, **options}
+    drain_delay, read_timeout = chosen.pop("drain_delay", 0.0), chosen.pop("read_timeout", 10.0)
+    config = uvicorn.Config(guard, lifespan="on", **chosen)
+    config.load()
+    server = Server(
+        config, guard, ready=ready, drain_delay=drain_delay, read_timeout=read_timeout, board=board
+    )
     uvicorn_log = logging.getLogger("uvicorn.error")
     uvicorn_log.addFilter(_is_news)
 
@@ -191,36 +237,14 @@ def serve_here(
     try:
         server.run(sockets=[listener])
     except SystemExit:
-        if watched.failure is None:
+        if guard.failure is None:
             raise
     finally:
         uvicorn_log.removeFilter(_is_news)
 
     # Older versions of uvicorn return after a failed start, newer ones exit.
-    if watched.failure is not None:
-        raise StartupError(watched.failure)
-
-
-class _Watch:
-    """Pass everything on, and keep the reason of a failed start from being logged a second time."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self.failure: str | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            await self._app(scope, receive, send)
-            return
-
-        async def watch(message: Message) -> None:
-            if message["type"] == "lifespan.startup.failed":
-                self.failure = message.get("message") or "the application did not start"
-                message = {**message, "message": ""}
-
-            await send(message)
-
-        await self._app(scope, receive, watch)
+    if guard.failure is not None:
+        raise StartupError(guard.failure)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

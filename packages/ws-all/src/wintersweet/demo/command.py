@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from wintersweet.demo.supervisor import Supervisor
-from ws_web.server import reserve
+from ws_web.server import Supervisor, WorkerCommand, bind
 
 if TYPE_CHECKING:
     from wintersweet.demo.backends import Backends
 
 __all__ = ("Options", "run")
+
+
+_APP = "wintersweet.demo.app:create"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ async def _demo(options: Options) -> int:
     port = options.port if options.port is not None else (0 if options.exit else 8000)
 
     async with AsyncExitStack() as stack:
-        sock = stack.enter_context(reserve(options.host, port, names=("--host", "--port")))
+        sock = stack.enter_context(bind(options.host, port, names=("--host", "--port")))
 
         # The rest takes a while to load: a port that is taken is told before.
         from wintersweet.demo.backends import backends  # noqa: PLC0415 - see above
@@ -112,10 +114,12 @@ async def _demo(options: Options) -> int:
         await open_sale(options.stock)
         supervisor = await stack.enter_async_context(
             Supervisor(
+                WorkerCommand(
+                    os.environ.get("WINTERSWEET_DEMO_APP", _APP), {"timeout_graceful_shutdown": 5}, found.env
+                ),
                 sock,
                 options.workers,
-                env={**os.environ, **found.env},
-                notice=lambda line: console.print(f"[yellow]●[/] {line}"),
+                say=lambda line: console.print(f"[yellow]●[/] {line}"),
             )
         )
         _show_start(console, url, found, supervisor)

@@ -12,9 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from wintersweet.demo.books import count, paid_orders
 from wintersweet.demo.load import BUYERS, Crowd, Post, Reply, Tally, Unanswered, percentile
-from wintersweet.demo.supervisor import Supervisor
 from wintersweet.demo.tables import CATALOGUE
 from ws_pool.http import HttpError, HttpPool
+from ws_web.server import Supervisor
 
 __all__ = ("Summary", "rush")
 
