@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -12,11 +14,12 @@ import pytest
 from pydantic import SecretStr
 
 from ws_core.errors import ConfigError
-from ws_web import Settings, SettingsError, global_setting
+from ws_web import Settings, SettingsError, create_app, global_setting
 from ws_web import settings as proxy
 from ws_web._masking import mask, mask_text
 from ws_web._settings_sources import EnvironmentSource, nest, overlay
 from ws_web.conf import LazySettings
+from ws_web.testing import AppClient
 
 ORIGINAL = [
     "DEBUG",
@@ -68,10 +71,27 @@ class TestDefaults:
         with pytest.raises(ValueError, match="frozen"):
             Settings().DEBUG = True
 
-    def test_defaults_are_not_shared_between_instances(self) -> None:
-        """Changing a section of one instance leaves the defaults alone."""
-        Settings().DATABASES["x"] = {}
-        assert Settings().DATABASES == {} == global_setting.DATABASES
+    def test_sections_are_frozen(self) -> None:
+        """What is changed after the start would not be noticed; a copy can be changed."""
+        shop = Settings(DATABASES={"default": {"url": "mysql://db/shop"}}, EXTRA_SECTION={"a": {"b": 1}})
+
+        for change in (
+            lambda: shop.DATABASES.update(other={}),
+            lambda: shop.DATABASES["default"].pop("url"),
+            shop.extra["EXTRA_SECTION"]["a"].clear,
+            lambda: Settings().DATABASES.setdefault("x", {}),
+        ):
+            with pytest.raises(TypeError, match="settings are frozen"):
+                change()
+
+        copied = copy.deepcopy(shop.DATABASES)
+        copied["default"]["url"] = "other"
+        assert (
+            shop.DATABASES
+            == {"default": {"url": "mysql://db/shop"}}
+            == pickle.loads(pickle.dumps(shop.DATABASES))
+        )
+        assert global_setting.DATABASES == {}
 
 
 class TestOrder:
@@ -357,6 +377,67 @@ class TestMasking:
     def test_a_password_with_strange_characters(self) -> None:
         """An unencoded '@' or '/' in a password does not show its rest."""
         assert mask_text("mysql://u:p@ss@host/db") == "mysql://u:***@host/db"
+
+
+class TestLikelyNames:
+    """Names in the environment that nearly fit."""
+
+    @pytest.mark.parametrize(
+        ("name", "meant"),
+        [
+            ("WS_DATABASES_default_url", "WS_DATABASES__default__url"),
+            ("WS_DATABASES_DEFAULT_URL", "WS_DATABASES__DEFAULT__URL"),
+            ("WS_DATABASES_default__url", "WS_DATABASES__default__url"),
+            ("WS_REDIS_CONFIG_default__url", "WS_REDIS_CONFIG__default__url"),
+            ("WS_Debug", "WS_DEBUG"),
+            ("WS_databases__default__url", "WS_DATABASES__default__url"),
+            ("WS_DATABASES____url", "WS_DATABASES__url"),
+        ],
+    )
+    def test_they_are_refused(self, monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
+        """The message has the name that was probably meant, and where the wrong one is."""
+        monkeypatch.setenv(name, "1")
+
+        with pytest.raises(
+            SettingsError, match=rf"^{name} \(environment\) is not a setting: did you mean {meant}\?"
+        ):
+            Settings()
+
+    @pytest.mark.parametrize("name", ["WS_GATEWAY_PORT", "WS_TIMEZONE", "WS_TEST_MYSQL_URL", "WS_x", "OTHER"])
+    def test_names_of_others_are_not(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        """Platforms and other libraries have names that begin like ours."""
+        monkeypatch.setenv(name, "tcp://10.0.0.1:80")
+        Settings()
+
+    def test_lists_may_have_commas(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """Instead of JSON, which is hard to write in a shell."""
+        monkeypatch.setenv("WS_TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.1,")
+        assert Settings().TRUSTED_PROXIES == ("10.0.0.0/8", "192.0.2.1")
+        monkeypatch.setenv("WS_TRUSTED_PROXIES", '["fd00::/8"]')
+        assert Settings().TRUSTED_PROXIES == ("fd00::/8",)
+
+
+class TestWhoseSettings:
+    """Settings belong to their application."""
+
+    async def test_two_applications(self) -> None:
+        """In a request each sees its own; elsewhere those of the first count."""
+        apps = [create_app(Settings(LISTEN_PORT=port)) for port in (1001, 1002)]
+
+        for app in apps:
+
+            @app.get("/")
+            async def endpoint() -> int:
+                return int(proxy.LISTEN_PORT)
+
+        for app, port in zip(apps, (1001, 1002), strict=True):
+            async with AppClient(app) as client:
+                assert (await client.get("/")).data() == port
+
+                with proxy.override(LISTEN_PORT=7):
+                    assert (await client.get("/")).data() == 7
+
+        assert proxy.LISTEN_PORT == 1001
 
 
 class TestProxy:

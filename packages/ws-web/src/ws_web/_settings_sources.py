@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_origin
 
 from dotenv import dotenv_values
 from pydantic.fields import FieldInfo
@@ -34,11 +34,13 @@ __all__ = (
     "SecretsDirSource",
     "Source",
     "TomlSource",
+    "likely_name",
     "nest",
     "overlay",
 )
 
 DELIMITER = "__"
+_LISTS = (list, tuple, set, frozenset)
 MODULE_VARIABLE = "WINTERSWEET_SETTINGS_MODULE"
 SECRETS_VARIABLE = "WINTERSWEET_SECRETS_DIR"
 TOML_VARIABLE = "WINTERSWEET_TOML"
@@ -99,6 +101,32 @@ def nest(pairs: Iterable[tuple[str, str]], *, prefix: str) -> dict[str, Any]:
     return tree
 
 
+def likely_name(name: str, prefix: str, fields: Mapping[str, FieldInfo]) -> str | None:
+    """
+    Return what a name in the environment was probably meant to be, or None when nothing is wrong with it.
+
+    Names of others are left alone: container platforms add names such as ``WS_GATEWAY_PORT`` by themselves.
+    Only a name that begins with that of a section, or differs from one in its case, is taken for a mistake.
+    """
+    if not name.startswith(prefix):
+        return None
+
+    key, *path = name[len(prefix) :].split(DELIMITER)
+
+    if key in fields:
+        return DELIMITER.join([prefix + key, *filter(None, path)]) if "" in path else None
+
+    if key.upper() in fields:
+        return DELIMITER.join([prefix + key.upper(), *path])
+
+    for section, field in fields.items():
+        if get_origin(field.annotation) is dict and key.upper().startswith(f"{section}_"):
+            rest = [key[len(section) + 1 :].replace("_", DELIMITER, 1), *path]
+            return DELIMITER.join([prefix + section, *rest])
+
+    return None
+
+
 def _whole(raw: str) -> Any:
     """Return the value of a top-level key: JSON when it is an object or a list, else the text."""
     if raw.lstrip()[:1] in ("{", "["):
@@ -131,6 +159,27 @@ class Source(PydanticBaseSettingsSource):
         """Return what names in the environment begin with."""
         return self.config.get("env_prefix") or ""
 
+    def named(self, values: Mapping[str, str]) -> dict[str, Any]:
+        """Return the settings in flat names and raw values; refuse names that nearly fit."""
+        fields = self.settings_cls.model_fields
+        problems = [
+            f"{name} ({self.label}) is not a setting: did you mean {meant}?"
+            for name in values
+            if (meant := likely_name(name, self.prefix, fields)) is not None
+        ]
+
+        if problems:
+            raise SettingsError("; ".join(problems))
+
+        tree = nest(values.items(), prefix=self.prefix)
+
+        for name, value in tree.items():
+            # A list is JSON, or simply its items with commas between them.
+            if isinstance(value, str) and name in fields and get_origin(fields[name].annotation) in _LISTS:
+                tree[name] = [item.strip() for item in value.split(",") if item.strip()]
+
+        return tree
+
     def get_field_value(
         self,
         field: FieldInfo,  # noqa: ARG002 - the base's signature
@@ -147,7 +196,7 @@ class EnvironmentSource(Source):
 
     def __call__(self) -> dict[str, Any]:
         """Read the environment as it is now."""
-        return nest(os.environ.items(), prefix=self.prefix)
+        return self.named(os.environ)
 
 
 class DotenvSource(Source):
@@ -168,7 +217,7 @@ class DotenvSource(Source):
             message = f"{path} cannot be read: {error}; correct or remove it"
             raise SettingsError(message, path=str(path)) from None
 
-        return nest(((k, v) for k, v in values.items() if v is not None), prefix=self.prefix)
+        return self.named({key: value for key, value in values.items() if value is not None})
 
 
 class SecretsDirSource(Source):
@@ -195,7 +244,7 @@ class SecretsDirSource(Source):
             message = f"the secrets directory {directory} cannot be read: {error}; check {SECRETS_VARIABLE}"
             raise SettingsError(message, path=str(directory)) from None
 
-        return nest(found.items(), prefix=self.prefix)
+        return self.named(found)
 
 
 class TomlSource(Source):

@@ -63,8 +63,8 @@ def create_app(
     by settings key; the settings in ``app.state.settings``.
 
     Args:
-        settings: The settings; by default those of `ws_web.settings`, loaded now. Given ones
-            become those of `ws_web.settings`.
+        settings: The settings; by default those of `ws_web.settings`, loaded now. Given ones are those
+            of `ws_web.settings` in the requests of this application; of the first application, elsewhere too.
         lifespan: Your own lifespan, run inside that of the components.
         health: Whether to serve ``/livez``, ``/readyz`` and ``/startupz``.
         **fastapi_kwargs: Arguments for `FastAPI`; they win over APP_CONFIG. ``max_body_size``, in
@@ -102,7 +102,7 @@ def create_app(
     if settings is None:
         settings = current_settings.current
     else:
-        current_settings.use(settings)
+        current_settings.offer(settings)
 
     options = {"debug": settings.DEBUG, **settings.APP_CONFIG, **fastapi_kwargs}
     _load_hooks(options)
@@ -298,6 +298,10 @@ class _Application(FastAPI):
     body_limit: Middleware
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with current_settings.of_application(self.state.settings):
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
             await super().__call__(scope, receive, send)
             return

@@ -29,6 +29,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ws_web import global_setting as default
+from ws_web._frozen import frozen
 from ws_web._masking import is_secret_name, mask
 from ws_web._settings_sources import (
     DotenvSource,
@@ -46,6 +47,7 @@ __all__ = ("LazySettings", "Setting", "Settings", "settings")
 # How alike two names must be to be taken for a typing error.
 _CLOSE = 0.84
 
+_of_application: ContextVar[Settings | None] = ContextVar("ws_web_settings", default=None)
 _trace: ContextVar[dict[str, Mapping[str, Any]] | None] = ContextVar("ws_web_settings_trace", default=None)
 
 
@@ -125,6 +127,10 @@ class Settings(BaseSettings):
             _trace.reset(token)
 
         self._sources = _origins(trace)
+
+        # Sections are frozen like the settings themselves: a pool that is changed later would not notice.
+        for name, value in self.__dict__.items():
+            self.__dict__[name] = frozen(value)
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={mask(name, getattr(self, name))!r}" for name in type(self).model_fields)
@@ -326,8 +332,9 @@ def _settings_error(
 
 class LazySettings:
     """
-    The process-wide proxy `settings`: loaded on first use, replaced by `use` and `override`.
+    The proxy `settings`: inside of a request those of its application, elsewhere those of the process.
 
+    Those of the process are loaded on first use, and replaced by `use`; `override` goes before both.
     Reading an attribute reads the setting; assigning is refused, because settings are frozen.
 
     Args:
@@ -340,17 +347,19 @@ class LazySettings:
         True
     """
 
-    __slots__ = ("_current", "_factory", "_lock")
+    __slots__ = ("_current", "_factory", "_lock", "_overridden")
 
     _OWN: ClassVar[frozenset[str]] = frozenset(__slots__)
 
     _current: Settings | None
+    _overridden: Settings | None
     _factory: type[Settings]
     _lock: threading.RLock
 
     def __init__(self, factory: type[Settings] = Settings) -> None:
         object.__setattr__(self, "_factory", factory)
         object.__setattr__(self, "_current", None)
+        object.__setattr__(self, "_overridden", None)
         object.__setattr__(self, "_lock", threading.RLock())
 
     def __getattr__(self, name: str) -> Any:  # Any: as declared by the settings class
@@ -381,7 +390,12 @@ class LazySettings:
 
     @property
     def current(self) -> Settings:
-        """Return the settings in use, loading them at the first call."""
+        """Return the settings in use here, loading them at the first call."""
+        chosen = self._overridden or _of_application.get()
+
+        if chosen is not None:
+            return chosen
+
         with self._lock:
             if self._current is None:
                 object.__setattr__(self, "_current", self._factory())
@@ -394,6 +408,22 @@ class LazySettings:
         with self._lock:
             object.__setattr__(self, "_current", None)
             return self.current
+
+    def offer(self, value: Settings) -> None:
+        """Make these the settings of the process, unless it has some: another application's stay."""
+        with self._lock:
+            if self._current is None:
+                object.__setattr__(self, "_current", value)
+
+    @contextmanager
+    def of_application(self, value: Settings) -> Iterator[None]:
+        """Have an application's settings in use within this block, in the present context."""
+        token = _of_application.set(value)
+
+        try:
+            yield
+        finally:
+            _of_application.reset(token)
 
     def use(self, value: Settings | None) -> None:
         """Make these the settings in use, or with None load them anew at the next use."""
@@ -412,14 +442,15 @@ class LazySettings:
             SettingsError: A new value or name is wrong; nothing was changed.
         """
         with self._lock:
-            before = self._current
+            before = self._overridden
             changed = self.current.replace(**changes)
-            self.use(changed)
+            object.__setattr__(self, "_overridden", changed)
 
         try:
             yield changed
         finally:
-            self.use(before)
+            with self._lock:
+                object.__setattr__(self, "_overridden", before)
 
 
 settings: LazySettings = LazySettings()
