@@ -77,10 +77,10 @@ async def pool(request: pytest.FixtureRequest, mysql_url: str, tmp_path: Path) -
 
 
 class TestVerbs:
-    """What each method gives."""
+    """What each method returns."""
 
     async def test_select_gives_all_rows_and_find_the_first(self, pool: SqlPool):
-        """A query gives rows; find gives one row, or None when there is none."""
+        """A query returns rows; find returns one row, or None when there is none."""
         rows = await pool.select(select(ITEM).order_by(ITEM.c.id))
         assert [row.name for row in rows] == ["n1", "n2", "n3"]
         assert (await pool.find(select(ITEM).order_by(ITEM.c.id.desc()))).price == 3
@@ -101,7 +101,7 @@ class TestVerbs:
             assert await other.find(select(ITEM.c.price).where(ITEM.c.name == "n2")) == {"price": 2}
 
     async def test_insert_gives_the_id_and_changes_give_the_rows_matched(self, pool: SqlPool):
-        """Insert gives the new id; update counts rows that matched, changed or not; delete those deleted."""
+        """Insert returns the id; update counts rows that matched, changed or not; delete those deleted."""
         assert await pool.insert(ITEM, name="new") == 4
         assert await pool.insert(insert(ITEM).values(name="newer")) == 5
         assert await pool.insert("INSERT INTO item (name) VALUES (:name)", name="newest") == 6
@@ -302,7 +302,7 @@ class TestParameters:
         assert await pool.count(ITEM) == 3
 
     async def test_a_table_that_changes_is_followed(self, pool: SqlPool):
-        """After an ALTER TABLE the same statement gives the new columns under their names."""
+        """After an ALTER TABLE the same statement returns the new columns under their names."""
         query = pool.prepare("SELECT * FROM item WHERE id = :id")
 
         async with pool.get_client() as client:
@@ -334,7 +334,7 @@ class TestParameters:
 
 
 class TestErrors:
-    """What goes wrong, told apart."""
+    """Errors by their kind."""
 
     async def test_errors_tell_their_kind_and_hide_values(self, pool: SqlPool):
         """A broken rule, a bad statement: each its own error, with the number and without the values."""

@@ -1,4 +1,4 @@
-"""Every kind of statement gives the same through our client as through SQLAlchemy's own engine."""
+"""Every kind of statement returns the same through our client as through SQLAlchemy's own engine."""
 
 from __future__ import annotations
 

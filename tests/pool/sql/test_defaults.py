@@ -102,7 +102,7 @@ async def test_a_sqlalchemy_without_cache_keys_is_used_through_its_public_interf
 
 
 async def test_values_that_do_not_fit_their_placeholders_are_refused(mysql_url: str):
-    """Too few or too many values are told before anything is sent."""
+    """Too few or too many values are an error before anything is sent."""
     async with MysqlPool(mysql_url) as pool:
         with pytest.raises(UnsupportedStatement, match="do not fit"):
             await pool.select("SELECT %s, %s", 1)

@@ -126,7 +126,7 @@ class TestLimits:
     """``query_timeout``."""
 
     async def test_a_time_limit_of_somebody_else(self):
-        """Only the pool's own limit is told as `QueryTimeout`."""
+        """Only the pool's own limit is raised as `QueryTimeout`."""
 
         async def late() -> None:
             raise TimeoutError("the driver's own")
@@ -140,7 +140,7 @@ class TestLimits:
 
 
 class TestEngine:
-    """`engine()`, and the connections that it borrows."""
+    """`engine()`, and the connections that it takes."""
 
     def test_without_greenlet(self, monkeypatch: pytest.MonkeyPatch):
         """SQLAlchemy's asyncio needs greenlet; the error says how to install it."""
@@ -153,11 +153,11 @@ class TestEngine:
             pool.engine()
 
     async def test_a_connection_is_given_back_once(self):
-        """Closing a borrowed connection twice gives it back once."""
+        """Closing a pooled connection twice releases it once."""
         given: list[bool] = []
-        borrowed = PooledDriverConnection(object(), given.append)
-        borrowed.close()
-        await borrowed.ensure_closed()
+        pooled = PooledDriverConnection(object(), given.append)
+        pooled.close()
+        await pooled.ensure_closed()
         assert given == [True]
 
 

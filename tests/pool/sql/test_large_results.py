@@ -186,7 +186,7 @@ class TestFaults:
             assert pool.statistics().leased == 0
 
     async def test_the_connection_is_lost(self, driver: str, mysql_url: str) -> None:
-        """A connection that is lost between rows is told of, and replaced."""
+        """A connection that is lost between rows is an error, and replaced."""
         host, _, port = mysql_url.rpartition("@")[2].partition("/")[0].partition(":")
 
         async with (

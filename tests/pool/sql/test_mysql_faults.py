@@ -177,7 +177,7 @@ class TestNetwork:
     async def test_a_connection_cut_in_mid_statement_is_an_error_of_that_statement_only(
         self, driver: str, mysql_url: str
     ):
-        """Who was running a statement is told that the connection was lost; the others go on."""
+        """A statement that was running fails with the lost connection; the others go on."""
         async with proxied(mysql_url) as (proxy, url), make(url, driver, max_size=1) as pool:
             await pool.select("SELECT 1")
             sent = proxy.reached(1, match="QUERY")

@@ -172,7 +172,7 @@ def test_every_single_cut_is_harmless():
 
 
 def test_counts_and_ids_are_read():
-    """An OK packet gives the rows matched and the last id, of any width."""
+    """An OK packet holds the rows matched and the last id, of any width."""
     reply = read(packets(b"\0" + number(300) + number(2**40) + b"\x03\0\0\0"), [2])
     assert (reply.rows, reply.rowcount, reply.last_id) == (None, 300, 2**40)
 

@@ -28,9 +28,7 @@ async def pool(request: pytest.FixtureRequest, mysql_url: str) -> AsyncIterator[
     """A pool of one connection, which every user therefore gets."""
     url = mysql_url.replace("mysql://", f"mysql+{request.param}://", 1)
 
-    async with MysqlPool(
-        url, max_size=1, sql_mode="TRADITIONAL", init_command="SET @greeting = 'hello'"
-    ) as pool:
+    async with MysqlPool(url, max_size=1, sql_mode="TRADITIONAL", init_command="SET @word = 'hello'") as pool:
         await pool.create_all(TABLE.metadata)
         yield pool
 
@@ -60,7 +58,7 @@ class TestReset:
     )
     STATE = """
         SELECT @mine, @@time_zone, @@sql_mode, @@character_set_client, @@autocommit, IS_FREE_LOCK('mine'),
-        DATABASE(), @@in_transaction, @greeting
+        DATABASE(), @@in_transaction, @word
     """
 
     SLY = (  # what passes for a plain statement at first sight
@@ -277,7 +275,7 @@ class TestEngine:
     """SQLAlchemy's own engine over the pool's connections."""
 
     async def test_orm_sessions_use_the_pool_and_its_limit(self, pool: MysqlPool):
-        """A session commits and rolls back, holds a lease of the pool, and gives it back."""
+        """A session commits and rolls back, holds a lease of the pool, and releases it."""
         engine = pool.engine()
         sessions = async_sessionmaker(engine, expire_on_commit=False)
 
@@ -365,7 +363,7 @@ class TestResults:
         assert rows[-1] == (20_000, "é" * 50)
 
     async def test_the_driver_reads_what_our_reader_reads(self, pool: MysqlPool):
-        """Every column type gives the same as the driver's own cursor."""
+        """Every column type returns the same as the driver's own cursor."""
         query = (
             "SELECT 1, -1, 2.5e0, CAST(1.10 AS DECIMAL(5,2)), 'é', CAST('é' AS BINARY), NULL, b'101', "
             "CAST('2024-02-29' AS DATE), CAST('2024-02-29 01:02:03.456' AS DATETIME(3)), "

@@ -1,4 +1,4 @@
-"""Options of the SQL pools: what is wrong is told before anything starts, and nothing secret with it."""
+"""Options of the SQL pools: a wrong one is an error before anything starts, which holds no secret."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def test_a_url_that_cannot_be_split_keeps_its_password(url: str):
     with pytest.raises(ConfigError, match=r"MysqlPool\.url") as caught:
         MysqlPool(url)
 
-    told = "".join(traceback.format_exception(caught.value)).split("ConfigError: ")[-1]
-    assert "hunter" not in told
+    message = "".join(traceback.format_exception(caught.value)).split("ConfigError: ")[-1]
+    assert "hunter" not in message
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
 
@@ -39,7 +39,7 @@ def test_a_sqlite_url_that_cannot_be_split_is_told():
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"charset": "utf8mb5"}, r"MysqlPool\.charset must be a character set .* did you mean 'utf8mb4'"),
         ({"cursorclass": "nonsense"}, r"MysqlPool\.cursorclass must be dict, tuple"),
@@ -49,23 +49,23 @@ def test_a_sqlite_url_that_cannot_be_split_is_told():
         ({"on_open": 5}, r"MysqlPool\.on_open must be a function"),
     ],
 )
-def test_nonsense_is_refused_by_its_name(options: dict[str, Any], told: str):
+def test_nonsense_is_refused_by_its_name(options: dict[str, Any], message: str):
     """Before anything starts, and under the name that the user gave."""
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         MysqlPool(host="db", **options)
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"journal_mode": "wall"}, r"SqlitePool\.journal_mode must be one of 'WAL'"),
         ({"synchronous": 7}, r"SqlitePool\.synchronous must be one of"),
         ({"min_size": 9, "max_size": 2}, r"SqlitePool\.min_size is 9"),
     ],
 )
-def test_nonsense_for_sqlite_is_refused_too(options: dict[str, Any], told: str):
+def test_nonsense_for_sqlite_is_refused_too(options: dict[str, Any], message: str):
     """Words that SQLite would pass over in silence."""
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         SqlitePool(path="x.db", **options)
 
 

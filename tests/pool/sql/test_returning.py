@@ -45,7 +45,7 @@ class TestMany:
         ]
 
     async def test_text(self, pool: SqlPool) -> None:
-        """A string with RETURNING gives its rows too."""
+        """A string with RETURNING returns its rows too."""
         result = await pool.execute("INSERT INTO item (name) VALUES (:name) RETURNING id", NAMES[:3])
         assert result.rows == [(1,), (2,), (3,)]
 
@@ -86,7 +86,7 @@ class TestIds:
         assert (await pool.execute(insert(ITEM), {"name": "b"})).last_id == 2
 
     async def test_an_id_among_the_rows(self, pool: SqlPool) -> None:
-        """`insert` with RETURNING, or with return_defaults, gives the new row's id."""
+        """`insert` with RETURNING, or with return_defaults, returns the new row's id."""
         assert await pool.insert(insert(ITEM).returning(ITEM.c.name, ITEM.c.id), name="a") == 1
         assert await pool.insert(insert(ITEM).return_defaults(), name="b") == 2
         assert await pool.insert(insert(ITEM).return_defaults(ITEM.c.price), name="c") == 3

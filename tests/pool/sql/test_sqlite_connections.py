@@ -98,7 +98,7 @@ class TestText:
     async def test_without_the_pin_the_update_stays(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The broken twin gives the writing connection back after each statement."""
+        """The broken twin releases the writing connection after each statement."""
         monkeypatch.setattr(
             Session, "_unpin_if_done", lambda self: self.depth or (self._writer and self._unpin())
         )
@@ -156,7 +156,7 @@ class TestState:
             assert await client.find("PRAGMA recursive_triggers") == (1,)
 
     async def test_other_tasks_write_meanwhile(self, pool: SqlPool) -> None:
-        """A change outside of a transaction gives the writing connection back at once."""
+        """A change outside of a transaction releases the writing connection at once."""
         if not isinstance(pool, SqlitePool) or pool.path == ":memory:":
             pytest.skip("a database in memory has one connection for all")
 

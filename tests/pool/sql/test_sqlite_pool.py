@@ -149,7 +149,7 @@ async def test_settings_of_a_session_do_not_reach_the_next_user(pool: SqlitePool
 
 
 async def test_engine_sessions_hold_the_writer(pool: SqlitePool):
-    """SQLAlchemy's engine runs over the pool's writing connection, and gives it back."""
+    """SQLAlchemy's engine runs over the pool's writing connection, and releases it."""
     sessions = async_sessionmaker(pool.engine())
 
     async with sessions() as session, session.begin():

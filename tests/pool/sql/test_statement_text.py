@@ -1,4 +1,4 @@
-"""What is told from a statement's text: its verb, whether it only reads, whether the session stays clean."""
+"""What a statement's text shows: its verb, whether it only reads, whether the session stays clean."""
 
 from __future__ import annotations
 
