@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, String, Table, delete, insert, text, update
+from sqlalchemy import Column, Integer, MetaData, String, Table, delete, func, insert, text, update
 
 from tests.pool.sql.backends import BACKENDS, make_pool
 from ws_pool._sql.pool import SqlPool
@@ -75,6 +75,21 @@ class TestMany:
             assert await pool.count("SELECT * FROM item WHERE price = 1") == 0
         else:
             assert result.rows == [(1,), (2,)]
+
+
+async def test_columns_beside_the_defaults(pool: SqlPool) -> None:
+    """``return_defaults(supplemental_cols=…)`` returns rows, as SQLAlchemy's engine does."""
+    adding = insert(ITEM).return_defaults(supplemental_cols=[ITEM.c.name])
+    result = await pool.execute(adding, {"name": "a"})
+    assert [row.name for row in result.rows] == ["a"]
+    assert result.last_id == 1
+    assert (await pool.execute(insert(ITEM).return_defaults(), {"name": "b"})).rows == []
+
+
+async def test_a_function_alone(pool: SqlPool) -> None:
+    """It is a query, with or without a handle."""
+    assert await pool.find(func.coalesce(None, 5)) == (5,)
+    assert await pool.find(pool.prepare(func.coalesce(None, 5))) == (5,)
 
 
 class TestIds:

@@ -21,6 +21,7 @@ from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.elements import ClauseElement
+from sqlalchemy.sql.functions import FunctionElement
 
 from ws_pool._sql.compile.plan import CompiledPlan, Plan, TextPlan
 from ws_pool._sql.dialect import Grammar
@@ -130,6 +131,9 @@ class Compiler:
 
         if isinstance(statement, ExecutableDDLElement):
             return self._ddl(statement), None, None
+
+        if isinstance(statement, FunctionElement):  # func.now() alone is not a statement of its own
+            statement = statement.select()
 
         if getattr(statement, "_execution_options", None):
             self._check_options(statement)

@@ -217,7 +217,10 @@ class CompiledPlan(Plan):
             )
             self.hides_id = self.numbered and self.id_position is None
 
-        self.silent = kind == "insert" and bool(getattr(compiled, "implicit_returning", None))
+        # Its own RETURNING (for a server's defaults) SQLAlchemy keeps for itself, unless the statement's
+        # return_defaults() named columns beside them.
+        added = bool(getattr(compiled, "implicit_returning", None))
+        self.silent = added and not getattr(compiled.statement, "_supplemental_returning", None)
 
         if self._dialect.paramstyle == "format" and not order and not self.expanding:
             self.sql = sql % ()  # the compiler has doubled each %
