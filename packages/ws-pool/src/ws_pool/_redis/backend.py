@@ -73,7 +73,7 @@ class Backend:
 
         return self.client
 
-    async def close(self, *, timeout: float) -> None:  # noqa: ASYNC109 - how long to wait for others, not for the caller
+    async def close(self, *, timeout: float) -> None:
         """Close after the pending replies; wait ``timeout`` seconds for them, and for connections in use."""
         if self._failover_listener is not None:
             await self._failover_listener.close()
@@ -90,8 +90,8 @@ class Backend:
     async def acquire_dedicated(self) -> tuple[Lease[AbstractConnection], DedicatedRedis]:
         """Acquire a dedicated connection and make a client of it; `release_dedicated` ends both."""
         context, client, node = self._context, self.client, self.node
-        assert context is not None  # noqa: S101 - start() has made both
-        assert client is not None  # noqa: S101 - as above
+        assert context is not None
+        assert client is not None
 
         if node is None:
             client.client()  # raises: a cluster has no single session
@@ -104,7 +104,7 @@ class Backend:
 
     def release_dedicated(self, lease: Lease[AbstractConnection]) -> None:
         """Release the connection of a dedicated client."""
-        assert self.node is not None  # noqa: S101 - there is a lease
+        assert self.node is not None
         self.node.dedicated.release_now(lease.connection)
 
     def follow_master(self, host: str, port: int) -> None:
@@ -125,7 +125,7 @@ class Backend:
         """Make the shared client; all nodes are connected."""
         settings, node_context = self._settings, self._node_context
         node = self.node if self.topology is None else self.topology.node_of(None)
-        assert node is not None  # noqa: S101 - one of the two is there
+        assert node is not None
         self._context = ClientContext(
             name=self.name,
             loop=asyncio.get_running_loop(),

@@ -102,7 +102,7 @@ class EmbeddedServer:
 
         try:
             if process is not None:
-                assert process.stdin is not None  # noqa: S101 - it was made with a pipe
+                assert process.stdin is not None
                 process.stdin.close()
                 await asyncio.shield(asyncio.to_thread(_reap, process))
         finally:
@@ -115,7 +115,7 @@ class EmbeddedServer:
 
     async def _wait(self) -> None:
         process = self._process
-        assert process is not None  # noqa: S101 - start() has made it
+        assert process is not None
 
         try:
             async with asyncio.timeout(self._start_timeout):
@@ -145,7 +145,7 @@ class EmbeddedServer:
                 await writer.wait_closed()
 
     def _failed(self, what: str) -> UnavailableError:
-        assert self._words is not None  # noqa: S101 - start() has made it
+        assert self._words is not None
         self._words.seek(0)
         words = self._words.read()[-1000:].decode(errors="replace").strip()
         return UnavailableError(f"the embedded Valkey server {what}: {words or 'it has said nothing'}")

@@ -135,7 +135,7 @@ class Node:
             self.dedicated.use_pool(self.pool)
             await self.pool.start()
 
-    async def close(self, *, timeout: float) -> None:  # noqa: ASYNC109 - how long to wait for others, not for the caller
+    async def close(self, *, timeout: float) -> None:
         """Close after the pending replies; wait ``timeout`` seconds for them, and for connections in use."""
         self._closed = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -53,6 +54,24 @@ def _credentials(value: object, where: str) -> object:
     raise ConfigError(
         f"{where} must be callable: it returns the password, or user and password", setting=where
     )
+
+
+def _encoding(value: object, where: str) -> object:
+    name = text(value, where)
+
+    try:
+        keeps_ascii = string.printable.encode(name) == string.printable.encode("ascii")
+    except (LookupError, UnicodeError):
+        keeps_ascii = False
+
+    if keeps_ascii:
+        return name
+
+    message = (
+        f"{where} must be an encoding that keeps ASCII as it is, such as 'utf-8' or 'latin-1', not {name!r}:"
+        " commands and replies hold words of Redis, which are ASCII"
+    )
+    raise ConfigError(message, setting=where)
 
 
 def _ssl(value: object, where: str) -> object:
@@ -108,7 +127,10 @@ class RedisOptions:
         "required", choice("none", "optional", "required"), "whether the certificate is checked"
     )
     encoding: str = option(
-        None, optional(text), "of text; given alone it decodes replies, as in wintersweet 1", shown="utf-8"
+        None,
+        optional(_encoding),
+        "of text; given alone it decodes replies, as in wintersweet 1",
+        shown="utf-8",
     )
     encoding_errors: str = option("strict", text, "as of `str.encode`")
     decode_responses: bool = option(None, optional(boolean), "whether replies are text", shown="false")

@@ -185,7 +185,7 @@ class RedisPool:
 
             raise self._refusal() from None  # close() has ended it
 
-    async def close(self, *, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - how long to wait for others, not for the caller
+    async def close(self, *, timeout: float = 5.0) -> None:
         """
         Refuse new commands, wait for pending replies, and close; may be called again.
 
@@ -229,7 +229,7 @@ class RedisPool:
         """
         return DedicatedContext(self._started_backend) if alone else SharedContext(self)
 
-    async def health(self, *, timeout: float = 5.0) -> Health:  # noqa: ASYNC109 - part of the answer
+    async def health(self, *, timeout: float = 5.0) -> Health:
         """
         Check that the server answers.
 
@@ -275,7 +275,7 @@ class RedisPool:
 
         self._state = "open"
 
-    async def _close(self, timeout: float) -> None:  # noqa: ASYNC109 - see close
+    async def _close(self, timeout: float) -> None:
         self._client = None
 
         if self._opening is not None:
@@ -283,7 +283,7 @@ class RedisPool:
 
         await self._shut(timeout=timeout)
 
-    async def _shut(self, *, timeout: float) -> None:  # noqa: ASYNC109 - see close
+    async def _shut(self, *, timeout: float) -> None:
         self._client = None
 
         if self._backend is not None:

@@ -41,7 +41,7 @@ class CachingRedis(SharedRedis):
     def cache(self) -> ClientCache:
         """The pool's cache."""
         cache = self._context.cache
-        assert cache is not None  # noqa: S101 - this class is used with a cache only
+        assert cache is not None
         return cache
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature

@@ -39,7 +39,7 @@ class SharedPipeline(Pipeline):
         self._client = client
         self._commands: list[Command] = []
 
-    async def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 - redis-py's signature
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Send all commands and return their parsed replies; errors as of `SharedRedis.execute_command`."""
         stack = self.command_stack
         commands = [Command(args) for args, _ in stack]
@@ -71,13 +71,13 @@ class SharedPipeline(Pipeline):
             if not exists:
                 script.sha = await self._client.script_load(script.script)
 
-    async def _execute_pipeline(self, connection: Any, commands: Any, raise_on_error: bool) -> Any:  # noqa: FBT001 - redis-py's signature
+    async def _execute_pipeline(self, connection: Any, commands: Any, raise_on_error: bool) -> Any:
         if connection is not STAND_IN:
             return await super()._execute_pipeline(connection, commands, raise_on_error)
 
         return await self._share_pipeline(commands, self._commands, raise_on_error)
 
-    async def _execute_transaction(self, connection: Any, commands: Any, raise_on_error: bool) -> Any:  # noqa: FBT001 - redis-py's signature
+    async def _execute_transaction(self, connection: Any, commands: Any, raise_on_error: bool) -> Any:
         if connection is not STAND_IN:
             return await super()._execute_transaction(connection, commands, raise_on_error)
 
@@ -104,7 +104,7 @@ class SharedPipeline(Pipeline):
 
         return not (self._client.decodes and any(NEVER_DECODE in options for _, options in stack))
 
-    async def _execute_dedicated(self, commands: list[Command], raise_on_error: bool) -> list[Any]:  # noqa: FBT001 - passed through
+    async def _execute_dedicated(self, commands: list[Command], raise_on_error: bool) -> list[Any]:
         self._client.forget(commands)
 
         try:
@@ -123,7 +123,7 @@ class SharedPipeline(Pipeline):
         self,
         stack: list[_Entry],
         commands: list[Command],
-        raise_on_error: bool,  # noqa: FBT001 - passed through
+        raise_on_error: bool,
     ) -> list[Any]:
         replies = await self._client.send_batch(commands)
         results = [
@@ -140,7 +140,7 @@ class SharedPipeline(Pipeline):
         self,
         stack: list[_Entry],
         commands: list[Command],
-        raise_on_error: bool,  # noqa: FBT001 - passed through
+        raise_on_error: bool,
     ) -> list[Any]:
         # As in redis-py, a command with EMPTY_RESPONSE is not sent: its reply is that option's value.
         sent = [

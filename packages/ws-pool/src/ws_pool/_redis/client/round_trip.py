@@ -164,7 +164,7 @@ async def round_trip(
                 return await _round_trip_blocking(client, connection, command, options)
 
             args = command.args
-            return await client._send_command_parse_response(connection, args[0], *args, **options)  # noqa: SLF001 - redis-py's seam
+            return await client._send_command_parse_response(connection, args[0], *args, **options)
     except TimeoutError:
         await connection.disconnect(nowait=True)
         raise context.lost(command, f"no reply within {limit:g} s") from None

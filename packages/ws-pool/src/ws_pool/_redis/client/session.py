@@ -64,7 +64,7 @@ class DedicatedRedis(Redis):
     async def _execute(self, *args: Any, **options: Any) -> Any:
         if self.single_connection_client:
             await self.initialize()
-            assert self.connection is not None  # noqa: S101 - initialize() has taken one
+            assert self.connection is not None
 
             async with self._single_conn_lock:
                 state_of(self.connection).exclusive = True

@@ -81,8 +81,8 @@ class SharedRedis(Redis):
         every command, which may then be executed twice.
         """
         client = copy(self)  # all that a subclass has is kept, such as a cache
-        client._retry_policy = checked_retry(retry)  # noqa: SLF001 - a copy of self
-        client._infos = {}  # noqa: SLF001 - as above
+        client._retry_policy = checked_retry(retry)
+        client._infos = {}
         client.use_callbacks(self.response_callbacks)
         return client
 
@@ -164,7 +164,7 @@ class SharedRedis(Redis):
 
         return self.execute_command("SET", name, value)
 
-    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> SharedPipeline:  # noqa: FBT001, FBT002 - redis-py's signature
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> SharedPipeline:
         """Make a pipeline; it shares the connection too, unless it watches keys or is very long."""
         return SharedPipeline(self, self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
@@ -239,7 +239,7 @@ class SharedRedis(Redis):
     async def _execute_instrumented(self, args: Sequence[Any], options: dict[str, Any]) -> Any:
         """Let those who have wrapped redis-py's method see the command."""
         plain = copy(self)
-        plain._base, plain._method = Uninstrumented, Uninstrumented.execute_command  # noqa: SLF001 - a copy of self
+        plain._base, plain._method = Uninstrumented, Uninstrumented.execute_command
         return await execute_instrumented(self.connection_pool, plain.execute_command, args, options)
 
     async def _execute_parsed(self, info: CommandInfo, args: Sequence[Any], options: dict[str, Any]) -> Any:

@@ -86,7 +86,7 @@ class ClusterRedis(SharedRedis):
 
         return await self._execute_parsed(info, args, options)
 
-    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> SharedPipeline:  # noqa: FBT001, FBT002 - redis-py's signature
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> SharedPipeline:
         """Make a pipeline; one with a transaction, or with WATCH, must keep to one slot."""
         return ClusterPipeline(self, self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
@@ -483,7 +483,7 @@ class _NodeRedis(ClusterRedis):
     """The same client, kept to one node."""
 
     def __init__(self, client: ClusterRedis, node: Node) -> None:
-        super().__init__(client._context, client.topology)  # noqa: SLF001 - the same class
+        super().__init__(client._context, client.topology)
         self.use_callbacks(client.response_callbacks)
         self._node = node
 

@@ -89,7 +89,7 @@ class Topology:
         )  # the seed may have another address in the cluster
         self.keys = KeySpecs(commands, self._context.encoder.encode)
 
-    async def close(self, *, timeout: float) -> None:  # noqa: ASYNC109 - how long to wait for others, not for the caller
+    async def close(self, *, timeout: float) -> None:
         """Close all nodes."""
         self._closed = True
         tasks = (self._watching, self._refreshing, *self._opening.values())

@@ -82,7 +82,7 @@ async def connect(
     connection: PipelinedConnection,
     encoder: CommandEncoder,
     *,
-    timeout: float,  # noqa: ASYNC109 - one budget for several steps
+    timeout: float,
 ) -> None:
     """Open a connection's socket and do the handshake; on any error the connection is closed."""
     loop = asyncio.get_running_loop()

@@ -13,7 +13,7 @@ from ws_pool._redis.connection.queue import Limits
 __all__ = ("request_once",)
 
 
-async def request_once(endpoint: Endpoint, encoder: CommandEncoder, *words: str, timeout: float) -> Any:  # noqa: ASYNC109 - one budget for several steps
+async def request_once(endpoint: Endpoint, encoder: CommandEncoder, *words: str, timeout: float) -> Any:
     """Connect, send a command, return its reply (not decoded) and close."""
     connection = PipelinedConnection(_NoOwner(), Limits(command_timeout=timeout))
 

@@ -263,7 +263,7 @@ class PipelinedConnection(asyncio.BufferedProtocol):
         if self._timer is None:
             self._timer = self._call_at(self._time() + self._timeout, self._check_timeout)
 
-        assert self._transport is not None  # noqa: S101 - commands come after connection_made
+        assert self._transport is not None
         self._bytes_written += len(data)
         self._transport.write(data)
 
@@ -370,7 +370,7 @@ class PipelinedConnection(asyncio.BufferedProtocol):
         if not self._in_flight or self.closed:
             return
 
-        assert self._transport is not None  # noqa: S101 - something was written
+        assert self._transport is not None
         now = self._time()
         due = self._stall.due(
             now,

@@ -106,7 +106,7 @@ class ReconnectingConnection:
         self._down_since = self._loop.time()
         self._reconnect()
 
-    async def close(self, *, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - how long to wait for others, not for the caller
+    async def close(self, *, timeout: float = 5.0) -> None:
         """Refuse new commands, fail queued ones, wait for pending replies, and close."""
         if self._closed:
             return

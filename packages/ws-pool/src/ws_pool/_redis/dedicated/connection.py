@@ -59,7 +59,7 @@ class ConnectionState:
         """Whether a cancelled command still has to end before the connection may be used or released."""
         return self.cancelling is not None and not self.cancelling.done()
 
-    async def wait_for_cancellation(self, timeout: float) -> None:  # noqa: ASYNC109 - it is not an error
+    async def wait_for_cancellation(self, timeout: float) -> None:
         """Wait until a cancelled command has ended, at most so many seconds."""
         if self.cancelling is not None:
             await asyncio.wait([self.cancelling], timeout=timeout)

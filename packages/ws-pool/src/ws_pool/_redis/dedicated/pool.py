@@ -71,7 +71,7 @@ class Connector:
         state.resolve = self._resolve
         return connection
 
-    async def unblock(self, connection: AbstractConnection, *, timeout: float) -> bool:  # noqa: ASYNC109 - part of the answer
+    async def unblock(self, connection: AbstractConnection, *, timeout: float) -> bool:
         """Unblock the command of a connection at its server; return whether the server has confirmed it."""
         address, client_id = address_of(connection), state_of(connection).client_id
 
@@ -92,7 +92,7 @@ class Connector:
 
     def is_alive(self, conn: AbstractConnection) -> bool:
         """Return whether it is connected and the server has not closed it."""
-        reader = conn._reader  # noqa: SLF001 - redis-py has no public way to ask
+        reader = conn._reader
         return conn.is_connected and reader is not None and not reader.at_eof() and reader.exception() is None
 
     def is_clean(self, conn: AbstractConnection) -> bool:
@@ -120,7 +120,7 @@ class Connector:
     def terminate(self, conn: AbstractConnection) -> None:
         """Close at once."""
         _abort_transport(conn)
-        conn._close()  # noqa: SLF001 - forgets the streams, without I/O
+        conn._close()
 
     @staticmethod
     async def _check_role(connection: AbstractConnection, endpoint: Endpoint) -> None:
@@ -308,7 +308,7 @@ class DedicatedConnections(ConnectionPool):
         self._in_use.pop(connection, None)
         self._pool.release(lease, discard=True)
 
-    async def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's signature
+    async def disconnect(self, inuse_connections: bool = True) -> None:
         """Replace the connections: idle ones now, and those in use when they come back."""
         del inuse_connections
         self._pool.expire()
@@ -365,11 +365,11 @@ class SingleConnectionPool(ConnectionPool):
 
 def _is_subscriber(connection: AbstractConnection) -> bool:
     # Only a PubSub registers for reconnects, in order to subscribe again.
-    return bool(connection._connect_callbacks)  # noqa: SLF001 - redis-py has no public way to ask
+    return bool(connection._connect_callbacks)
 
 
 def _abort_transport(connection: AbstractConnection) -> None:
-    writer = connection._writer  # noqa: SLF001 - disconnect() would wait until its buffers are empty
+    writer = connection._writer
 
     if writer is not None:
         writer.transport.abort()
