@@ -73,7 +73,12 @@ async def test_errors_of_dedicated_connections_are_redis_pys_too(start_server: S
     """No connection free in time, and no server, are redis-py's ConnectionError as well."""
     server = start_server(RedisServer)
 
-    async with RedisPool(url=server.url, maxsize=1, acquire_timeout=0.05, outage_timeout=0.05) as pool:
+    async with RedisPool(
+        url=server.url, minsize=1, maxsize=1, acquire_timeout=0.05, outage_timeout=0.05
+    ) as pool:
+        while not pool.statistics().leased[0].idle:  # noqa: ASYNC110 - until it is open
+            await asyncio.sleep(0.01)
+
         async with pool.get_client(alone=True):
             with pytest.raises(driver.ConnectionError) as caught:
                 await pool.redis.blpop("q", timeout=1)

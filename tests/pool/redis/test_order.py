@@ -83,7 +83,10 @@ async def test_otherwise_it_would_be(redis_server: RedisServer, monkeypatch: pyt
         RedisPool(url=proxy.url(redis_server.url), shared_connections=3) as pool,
     ):
         proxy.delay(0.001, jitter=0.01)
-        assert await overtaken(pool, by_command) > 0
+
+        async with asyncio.timeout(60):
+            while not await overtaken(pool, by_command):  # by chance, in one of some rounds
+                redis_server.command("FLUSHALL")
 
 
 @pytest.mark.parametrize("write", [by_command, by_special_command, by_pipeline])

@@ -105,7 +105,7 @@ class Backend:
     def release_dedicated(self, lease: Lease[AbstractConnection]) -> None:
         """Release the connection of a dedicated client."""
         assert self.node is not None
-        self.node.dedicated.release_now(lease.connection)
+        self.node.dedicated.release_lease(lease)
 
     def follow_master(self, host: str, port: int) -> None:
         """Move to the master that a Sentinel names, if it is another."""

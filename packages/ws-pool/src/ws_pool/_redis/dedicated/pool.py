@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import secrets
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -152,7 +153,9 @@ class DedicatedConnections(ConnectionPool):
         self._outage_timeout = outage_timeout
         self._check = check
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._in_use: dict[AbstractConnection, Lease[AbstractConnection]] = {}
+        self._in_use: dict[AbstractConnection, Lease[AbstractConnection]] = {}  # by redis-py
+        # Leases of sessions are held by their blocks alone: the generic pool finds those that were dropped.
+        self._sessions: weakref.WeakSet[Lease[AbstractConnection]] = weakref.WeakSet()
         self._master: tuple[str, int] | None = None  # None as long as no Sentinel has named one
         self._leaving: set[asyncio.Task[None]] = set()
         self.closed = False
@@ -193,7 +196,7 @@ class DedicatedConnections(ConnectionPool):
                 if attempt > 1 or not self._is_elsewhere(connection):
                     state.clean = state.exclusive = state.moving = False
                     self._loop = asyncio.get_running_loop()
-                    self._in_use[connection] = lease
+                    self._sessions.add(lease)
                     return lease
 
                 self._pool.release(lease, discard=True)  # it was opened while the master changed
@@ -204,33 +207,37 @@ class DedicatedConnections(ConnectionPool):
 
     async def get_connection(self, *_: object, **__: object) -> AbstractConnection:
         """Acquire a connection for redis-py; see `acquire`."""
-        return (await self.acquire()).connection
+        lease = await self.acquire()
+        self._sessions.discard(lease)
+        self._in_use[lease.connection] = lease
+        return lease.connection
 
     async def release(self, connection: AbstractConnection) -> None:
         """Release a connection for redis-py; see `release_now`."""
         self.release_now(connection)
 
     def release_now(self, connection: AbstractConnection) -> None:
-        """Release a connection, once a cancelled command on it has ended; nothing happens the second time."""
-        state = state_of(connection)
+        """Release a connection; nothing happens the second time."""
+        if lease := self._in_use.pop(connection, None):
+            self.release_lease(lease)
+
+    def release_lease(self, lease: Lease[AbstractConnection]) -> None:
+        """Release what `acquire` returned, once a cancelled command on it has ended."""
+        connection, state = lease.connection, state_of(lease.connection)
 
         if state.cancelling is not None and state.is_cancelling:
-            state.cancelling.add_done_callback(lambda _: self.release_now(connection))
+            state.cancelling.add_done_callback(lambda _: self.release_lease(lease))
             return
 
-        lease = self._in_use.pop(connection, None)
-
-        if lease is not None:
-            self._pool.release(
-                lease, discard=state_of(connection).session_changed or not connection.is_connected
-            )
+        self._sessions.discard(lease)
+        self._pool.release(lease, discard=state.session_changed or not connection.is_connected)
 
     def follow_master(self, host: str, port: int) -> None:
         """Make connections in use leave every server but this one."""
         self._master = (host, port)
 
-        for connection, lease in self._in_use.items():
-            state = state_of(connection)
+        for lease in (*self._in_use.values(), *self._sessions):
+            connection, state = lease.connection, state_of(lease.connection)
 
             if self._is_elsewhere(connection) and not state.moving:
                 state.moving = True
@@ -251,7 +258,9 @@ class DedicatedConnections(ConnectionPool):
 
             await asyncio.sleep(_LEAVE_TIMEOUT)
 
-        if self._in_use.get(connection) is lease and self._is_elsewhere(connection):
+        is_in_use = self._in_use.get(connection) is lease or lease in self._sessions
+
+        if is_in_use and self._is_elsewhere(connection):
             state.moving = False
 
             if state.exclusive:
