@@ -22,7 +22,7 @@ from ws_redislock._lock.options import LockOptions, seconds
 from ws_redislock._lock.status import LockStatus
 from ws_redislock._redis.clients import TRANSIENT, CommandClient, RedisSource, refuse, resolve
 from ws_redislock._redis.keys import check_name, queue_keys
-from ws_redislock.errors import UnavailableError, UsageError
+from ws_redislock.errors import ConfigError, UnavailableError, UsageError
 from ws_redislock.observe import notify
 
 __all__ = ("BaseLock",)
@@ -311,6 +311,82 @@ class BaseLock:
             Whether it had a holder.
         """
         return await self._status().force_release()
+
+    async def transfer(self) -> str:
+        """
+        Hand the acquisition to another object, also in another process, without releasing it.
+
+        The lease is begun anew before, so that the other object has `expire` seconds to `adopt` it;
+        until then it is not renewed.
+
+        Returns:
+            The token for `adopt`.
+
+        Raises:
+            LockLost: The lease is over.
+            UnavailableError: Redis did not answer; the lock is still held by this object.
+            UsageError: The lock was not acquired, or more than once (reentrant).
+        """
+        held = self.current()
+
+        if held.depth > 1:
+            raise UsageError(
+                f"lock {self._name!r} is held {held.depth} times: transfer it where it is held once",
+                lock=self._name,
+            )
+
+        if not await self.renew():
+            raise held._loss()
+
+        self._held = None
+        self._depth = 0
+
+        if held.reentry is not None:
+            self._bind().reentrant.pop(held.reentry, None)
+
+        held._end()
+        return f"{held.token}/{held.fence}"
+
+    async def adopt(self, token: str) -> bool:
+        """
+        Hold what another object has handed on by `transfer`, with the same fence.
+
+        Args:
+            token: What `transfer` returned.
+
+        Returns:
+            Whether the lock is held now; False when its lease has ended in the meantime.
+
+        Raises:
+            ConfigError: It is not such a token.
+            UsageError: This object holds or acquires the lock already, or belongs to another loop or process.
+            UnavailableError: Redis did not answer.
+        """
+        name, _, fence = str(token).partition("/")
+
+        if not name or not fence.isdecimal():
+            raise ConfigError(f"{token!r} is not a token of transfer()", lock=self._name)
+
+        if self.locked or self._acquiring:
+            raise UsageError(
+                f"lock {self._name!r} is held or being acquired by this object already: "
+                f"use one object per acquisition",
+                lock=self._name,
+            )
+
+        coordinator = self._bind()
+        self._acquiring = True
+
+        try:
+            held = await self._protocol.adopt(coordinator, name, int(fence))
+        finally:
+            self._acquiring = False
+
+        if held is not None:
+            self._held = held
+            self._depth = 1
+
+        return held is not None
 
     def hold(self, timeout: float | None = None) -> Hold:
         """

@@ -144,6 +144,17 @@ class AcquireProtocol:
 
         return True
 
+    def adopt(self, coordinator: Coordinator, token: str, fence: int) -> Held | None:
+        """Renew an acquisition that another object has handed on, and hold it."""
+        sent_at, reply = coordinator.scripts.call(
+            load("renew"),
+            self._keys.shared,
+            (token, self._lease_ms, self._delay_ms, self._fence_ms),
+            what=("lock", self._name),
+            budget=min(BUDGET, self._options.expire),
+        )
+        return self._grant(coordinator, Waiter(token), fence, sent_at) if reply[0] == HELD else None
+
     def undo_late(self, coordinator: Coordinator, held: Held) -> None:
         """Refuse an ENTER of a lost lock that may still arrive."""
         if held.uncertain:
