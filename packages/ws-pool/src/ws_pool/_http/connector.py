@@ -2,48 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
-from aiohttp.connector import Connection
 
 from ws_pool._http.address_guard import guarded_socket
 from ws_pool._http.options import HttpOptions
 
 if TYPE_CHECKING:
-    from aiohttp import ClientRequest, ClientTimeout
+    from aiohttp.client_reqrep import ConnectionKey
+    from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
 __all__ = ("make_connector",)
 
 
 class _CleanConnections(aiohttp.BaseConnector):
-    """Drops a connection on which something came while it was idle."""
+    """Drops an idle connection on which something came since its last answer."""
 
-    async def connect(
-        self,
-        req: ClientRequest,
-        traces: list[Trace],
-        timeout: ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
-    ) -> Connection:
-        """Connect, or take an idle connection that is still as the last answer left it."""
-        connection = await super().connect(req, traces, timeout)
-
+    def _get(self, key: ConnectionKey, traces: list[Trace]) -> Coroutine[Any, Any, Connection | None]:
         # aiohttp looks at this when a connection is released, but not when it is used again: an answer
-        # that a server sends unasked would be taken for that of the next request.
-        if (protocol := connection.protocol) is None or not protocol.should_close:
-            return connection
+        # that a server sends unasked would be taken for that of the next request. Not a coroutine
+        # function itself, which saves a frame for each request.
+        if idle := self._conns.get(key):
+            while idle and idle[0][0].should_close:
+                idle.popleft()[0].close()
 
-        # Every idle connection may be such a one. A server that sends something at once, on a new
-        # connection, ends the search; aiohttp refuses that answer.
-        for _ in range(1 + sum(map(len, self._conns.values()))):
-            connection.close()
-            connection = await super().connect(req, traces, timeout)
-
-            if (protocol := connection.protocol) is None or not protocol.should_close:
-                break
-
-        return connection
+        return super()._get(key, traces)
 
 
 class _TCPConnector(_CleanConnections, aiohttp.TCPConnector):

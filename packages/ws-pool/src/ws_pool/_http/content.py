@@ -6,8 +6,8 @@ aiohttp would decompress them by itself, but takes a gzip body that was cut off 
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Iterator
-from typing import Final
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any, Final
 
 from aiohttp import ClientResponse
 
@@ -24,7 +24,7 @@ _RAW_DEFLATE: Final = -15
 _PIECE: Final = 256 * 1024
 
 
-async def read_body(raw: ClientResponse, limit: int | None) -> bytes:
+def read_body(raw: ClientResponse, limit: int | None) -> Coroutine[Any, Any, bytes]:
     """Read a whole body, or raise HttpError when it is larger than the limit."""
     headers = raw.headers
 
@@ -33,8 +33,13 @@ async def read_body(raw: ClientResponse, limit: int | None) -> bytes:
         length = headers.get("content-length")
 
         if limit is None or (length is not None and int(length) <= limit):
-            return await raw.read()
+            return raw.read()
 
+    return _read_bounded(raw, limit)
+
+
+async def _read_bounded(raw: ClientResponse, limit: int | None) -> bytes:
+    """Read a body that may be compressed, or larger than the limit."""
     try:
         return await _collect(raw, limit)
     except BaseException:
