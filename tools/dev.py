@@ -59,6 +59,8 @@ SYSTEM_PROGRAMS = {
     ("redis-server",): "redis-server",
     ("redis-sentinel",): "redis-sentinel",
     ("mariadbd", "mysqld"): "mariadb-server",
+    ("postgres",): "postgresql",
+    ("pgbouncer",): "pgbouncer",
     ("chromium", "chromium-browser", "google-chrome"): BROWSER,
 }
 
@@ -377,7 +379,8 @@ def system_packages(*, optional: bool = False) -> None:
 
 def find_program(name: str) -> str | None:
     """Look for a program, also where servers are kept out of a user's way."""
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"))
+    folders = ["/usr/local/sbin", "/usr/sbin", "/sbin", *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *folders])
     return shutil.which(name, path=path)
 
 

@@ -15,6 +15,7 @@ from ws_pool._http.options import HttpOptions
 from ws_pool._mongo.options import MongoOptions
 from ws_pool._redis.options import RedisOptions
 from ws_pool._sql.mysql.options import MysqlOptions
+from ws_pool._sql.postgres.options import PostgresOptions
 from ws_pool._sql.sqlite.options import SqliteOptions
 from ws_pool.es import EsOptions
 
@@ -25,6 +26,7 @@ PAGES = sorted((Path(__file__).resolve().parent.parent / "docs" / "how-to").glob
 _TABLE = re.compile(r"(<!-- options of (\w+) -->\n).*?(\n<!-- end of options -->)", re.DOTALL)
 _DECLARATIONS = {
     "mysql": MysqlOptions,
+    "postgres": PostgresOptions,
     "sqlite": SqliteOptions,
     "redis": RedisOptions,
     "http": HttpOptions,
@@ -41,7 +43,7 @@ def updated(page: str) -> str:
 def _table(kind: str) -> str:
     declared = options(_DECLARATIONS[kind])
 
-    if kind == "sqlite":  # the rest is in the table above it
+    if kind in {"postgres", "sqlite"}:  # the rest is in the table above it
         known = options(MysqlOptions)
         declared = {name: entry for name, entry in declared.items() if known.get(name) != entry}
 

@@ -24,6 +24,8 @@ from tests.servers._fixtures import mariadb_server as mariadb_server
 from tests.servers._fixtures import mongo_server as mongo_server
 from tests.servers._fixtures import mongo_url as mongo_url
 from tests.servers._fixtures import mysql_url as mysql_url
+from tests.servers._fixtures import postgres_server as postgres_server
+from tests.servers._fixtures import postgres_url as postgres_url
 from tests.servers._fixtures import redis_server as redis_server
 from tests.servers._fixtures import redis_url as redis_url
 from tests.servers._fixtures import sentinel_servers as sentinel_servers
@@ -42,6 +44,8 @@ __all__ = (
     "mongo_server",
     "mongo_url",
     "mysql_url",
+    "postgres_server",
+    "postgres_url",
     "redis_server",
     "redis_url",
     "sentinel_servers",

@@ -15,6 +15,7 @@ from tools.servers import (
     CommandError,
     MariaDBServer,
     MongoServer,
+    PostgresServer,
     RedisServer,
     SentinelServers,
     Server,
@@ -51,6 +52,13 @@ def valkey_server() -> Iterator[ValkeyServer]:
 def mariadb_server() -> Iterator[MariaDBServer]:
     """Give the shared MariaDB server."""
     with MariaDBServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """Give the shared PostgreSQL server."""
+    with PostgresServer() as server:
         yield server
 
 
@@ -128,6 +136,17 @@ def mysql_url(mariadb_server: MariaDBServer) -> Iterator[str]:
 
     if mariadb_server.running:
         _drop(mariadb_server, database)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """Give the URL of a database made for the test."""
+    database = f"test_{next(_numbers)}"
+    postgres_server.execute(f"CREATE DATABASE {database}")
+    yield postgres_server.database_url(database)
+
+    if postgres_server.running:
+        postgres_server.execute(f"DROP DATABASE {database} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -167,7 +167,7 @@ class TestMissingPrograms:
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
         with pytest.raises(
-            dev.Stop, match="redis-server, redis-sentinel, mariadb-server, chromium"
+            dev.Stop, match="redis-server, redis-sentinel, mariadb-server, postgresql, pgbouncer, chromium"
         ) as caught:
             dev.system_packages()
 
@@ -184,7 +184,7 @@ class TestMissingPrograms:
         dev.system_packages()
 
         installed = [line.partition(" -y ")[2] for line in log.read_text().splitlines() if " -y " in line]
-        assert installed == ["mariadb-server", "chromium"]
+        assert installed == ["mariadb-server postgresql pgbouncer", "chromium"]
 
     def test_without_a_browser(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -42,8 +42,8 @@ PUBLIC_MODULES: Mapping[str, frozenset[str]] = {
     ),
     "ws_pool": frozenset(
         {
-            "base", "context", "pool", "mysql", "sqlite", "redis", "mongo", "http", "es", "health", "events",
-            "cache", "errors",
+            "base", "context", "pool", "mysql", "postgres", "sqlite", "redis", "mongo", "http", "es",
+            "health", "events", "cache", "errors", "otel",
         }
     ),
     "ws_web": frozenset(

@@ -20,7 +20,9 @@ from tools.servers._mariadb import MariaDBServer as MariaDBServer
 from tools.servers._mariadb import connect_mysql as connect_mysql
 from tools.servers._mariadb import query as query
 from tools.servers._mongo import MongoServer as MongoServer
+from tools.servers._pgbouncer import PgbouncerServer as PgbouncerServer
 from tools.servers._ports import PortReservation as PortReservation
+from tools.servers._postgres import PostgresServer as PostgresServer
 from tools.servers._process import CommandError as CommandError
 from tools.servers._process import Server as Server
 from tools.servers._process import ServerError as ServerError
@@ -38,7 +40,9 @@ __all__ = (
     "MariaDBServer",
     "MissingBinary",
     "MongoServer",
+    "PgbouncerServer",
     "PortReservation",
+    "PostgresServer",
     "RedisConnection",
     "RedisServer",
     "SentinelServer",

@@ -12,7 +12,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ("MissingBinary", "mariadb_install_db", "mariadbd", "nx_27017", "redis_server", "valkey_server")
+__all__ = (
+    "MissingBinary",
+    "initdb",
+    "mariadb_install_db",
+    "mariadbd",
+    "nx_27017",
+    "pgbouncer",
+    "postgres",
+    "psql",
+    "redis_server",
+    "valkey_server",
+)
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,6 +48,32 @@ def mariadbd() -> Path:
 def mariadb_install_db() -> Path:
     """Return the path of the program that makes MariaDB's data directory."""
     return _on_path("mariadb-install-db", "WS_TEST_MARIADB_INSTALL_DB", "apt-get install -y mariadb-server")
+
+
+def pgbouncer() -> Path:
+    """Return the path of the pooler pgbouncer."""
+    return _on_path("pgbouncer", "WS_TEST_PGBOUNCER", "apt-get install -y pgbouncer")
+
+
+def postgres() -> Path:
+    """Return the path of the PostgreSQL server, which Debian keeps out of the PATH."""
+    return _postgres_program("postgres")
+
+
+def initdb() -> Path:
+    """Return the path of the program that makes PostgreSQL's data directory."""
+    return _postgres_program("initdb")
+
+
+def psql() -> Path:
+    """Return the path of PostgreSQL's command-line client."""
+    return _postgres_program("psql")
+
+
+def _postgres_program(program: str) -> Path:
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    found = [folder / program for folder in reversed(folders) if (folder / program).exists()]
+    return found[0] if found else _on_path(program, "WS_TEST_POSTGRES", "apt-get install -y postgresql")
 
 
 def valkey_server() -> Path:

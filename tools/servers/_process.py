@@ -180,6 +180,10 @@ class Server:
         """Return the command line; the process stays in the foreground."""
         raise NotImplementedError
 
+    def _privileges(self) -> list[str]:
+        """Return options of setpriv for a server that must not run as root."""
+        return []
+
     def _environment(self) -> dict[str, str]:
         return {**os.environ, "LC_ALL": "C"}
 
@@ -213,7 +217,7 @@ class Server:
         setpriv = shutil.which("setpriv")
 
         if setpriv is not None:
-            command = [setpriv, "--pdeathsig", "KILL", *command]
+            command = [setpriv, "--pdeathsig", "KILL", *self._privileges(), *command]
 
         self._process = _spawn(command, self.folder, self._environment())
         deadline = time.monotonic() + self.start_timeout
