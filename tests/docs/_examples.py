@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ("MYSQL", "REDIS", "Example", "docstring_examples", "markdown_examples", "run_example")
+__all__ = ("MYSQL", "POSTGRES", "REDIS", "Example", "docstring_examples", "markdown_examples", "run_example")
 
 REDIS = "redis://localhost:6379/0"
 MYSQL = "mysql://root@localhost:3306/test"
+POSTGRES = "postgresql://postgres@localhost:5432/test"
 
 _FENCE = re.compile(
     r"^(?P<indent>[ \t]*)(?P<fence>```+|~~~+)[ \t]*(?P<info>[^\n`]*)\n"
@@ -56,7 +57,7 @@ class Example:
     @property
     def urls(self) -> frozenset[str]:
         """The addresses of servers in it, which have to be replaced by those of real ones."""
-        return frozenset(url for url in (REDIS, MYSQL) if url in self.code)
+        return frozenset(url for url in (REDIS, MYSQL, POSTGRES) if url in self.code)
 
 
 def markdown_examples(path: Path, text: str | None = None, *, first_line: int = 1) -> Iterator[Example]:

@@ -10,11 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs._examples import MYSQL, REDIS, Example, docstring_examples, markdown_examples, run_example
+from tests.docs._examples import (
+    MYSQL,
+    POSTGRES,
+    REDIS,
+    Example,
+    docstring_examples,
+    markdown_examples,
+    run_example,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(ROOT.glob("packages/*/src"))
-FIXTURES = {REDIS: "redis_url", MYSQL: "mysql_url"}
+FIXTURES = {REDIS: "redis_url", MYSQL: "mysql_url", POSTGRES: "postgres_url"}
 
 
 def documents() -> list[Path]:

@@ -40,8 +40,8 @@ def test_every_name_is_there(name: str) -> None:
 
 def test_an_unknown_name() -> None:
     """A wrong name is an attribute error, as everywhere."""
-    with pytest.raises(AttributeError, match="has no attribute 'PostgresPool'"):
-        _ = ws_pool.PostgresPool
+    with pytest.raises(AttributeError, match="has no attribute 'NoSuchPool'"):
+        _ = ws_pool.NoSuchPool
 
 
 @pytest.mark.parametrize(

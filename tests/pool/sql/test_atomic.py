@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, bindparam, func, select, update
 
-from ws_pool import MysqlPool, SqlitePool, SqlPoolManager, atomic, sql_pool_manager
+from ws_pool import MysqlPool, PostgresPool, SqlitePool, SqlPoolManager, atomic, sql_pool_manager
 from ws_pool._sql.pool import SqlPool
 from ws_pool.errors import ConfigError, QueryError, TransactionConflict, UsageError, WsError
 
@@ -23,7 +23,7 @@ ACCOUNT = Table(
     Column("owner", String(20), nullable=False, unique=True),
     Column("balance", Integer, nullable=False),
 )
-BACKENDS = ("aiomysql", "asyncmy", "sqlite")
+BACKENDS = ("aiomysql", "asyncmy", "sqlite", "postgres")
 ADD = (
     update(ACCOUNT)
     .where(ACCOUNT.c.id == bindparam("which"))
@@ -32,14 +32,17 @@ ADD = (
 
 
 @pytest.fixture(params=BACKENDS)
-async def pool(request: pytest.FixtureRequest, mysql_url: str, tmp_path: Path) -> AsyncIterator[SqlPool]:
+async def pool(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SqlPool]:
     """A pool with ten accounts of 100 each."""
     made: SqlPool
 
     if request.param == "sqlite":
         made = SqlitePool(f"sqlite:///{tmp_path / 'atomic.db'}")
+    elif request.param == "postgres":
+        made = PostgresPool(request.getfixturevalue("postgres_url"), max_size=10)
     else:
-        made = MysqlPool(mysql_url.replace("mysql://", f"mysql+{request.param}://", 1), maxsize=10)
+        url = request.getfixturevalue("mysql_url").replace("mysql://", f"mysql+{request.param}://", 1)
+        made = MysqlPool(url, maxsize=10)
 
     async with made as pool:
         await pool.create_all(METADATA)

@@ -9,19 +9,20 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from ws_pool import MysqlPool, SqlitePool
+from ws_pool import MysqlPool, PostgresPool, SqlitePool
 from ws_pool._sql.pool import SqlPool
 from ws_pool.errors import UnavailableError
 
-BACKENDS = ("aiomysql", "asyncmy", "sqlite", "memory")
+BACKENDS = ("aiomysql", "asyncmy", "sqlite", "memory", "postgres")
 USERS = 8
 ROUNDS = 40  # of each user; most of them are cancelled
 NUMBERS = (
-    "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 50) SELECT x + :token FROM n"
+    "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 50) "
+    "SELECT x + CAST(:token AS DECIMAL) FROM n"
 )
 
 
-def make(backend: str, mysql_url: str, tmp_path: Path) -> SqlPool:
+def make(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> SqlPool:
     """Make a pool that is too small for its users."""
     if backend == "memory":
         return SqlitePool("sqlite://")
@@ -29,7 +30,10 @@ def make(backend: str, mysql_url: str, tmp_path: Path) -> SqlPool:
     if backend == "sqlite":
         return SqlitePool(path=str(tmp_path / "x.db"), max_size=3)
 
-    return MysqlPool(mysql_url.replace("mysql://", f"mysql+{backend}://", 1), max_size=3)
+    if backend == "postgres":
+        return PostgresPool(request.getfixturevalue("postgres_url"), max_size=3)
+
+    return MysqlPool(request.getfixturevalue("mysql_url"), driver=backend, max_size=3)
 
 
 class Users:
@@ -47,7 +51,9 @@ class Users:
         """Ask for something that nobody else asks for."""
         async with self.pool.get_client() as client:
             for _ in range(3):
-                assert (await client.find("SELECT :token AS token", token=token)).token == token
+                assert (
+                    await client.find("SELECT CAST(:token AS DECIMAL) AS token", token=token)
+                ).token == token
 
         self.answered += 1
 
@@ -99,9 +105,11 @@ class Users:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("seed", range(3))
-async def test_cancelled_users_leave_no_trace(backend: str, seed: int, mysql_url: str, tmp_path: Path):
+async def test_cancelled_users_leave_no_trace(
+    backend: str, seed: int, request: pytest.FixtureRequest, tmp_path: Path
+):
     """Whoever was not cancelled has his own answers; blocks are whole; every connection is back."""
-    async with make(backend, mysql_url, tmp_path) as pool:
+    async with make(backend, request, tmp_path) as pool:
         await pool.execute("CREATE TABLE half (token INTEGER, part INTEGER)")
         users = Users(pool, seed)
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from tests.pool.sql.corpus import KEYED, METADATA, ORDER, ORDERS, PEOPLE, USER, Sample, samples
-from ws_pool import MysqlPool, SqlClient, SqlitePool
+from ws_pool import MysqlPool, PostgresPool, SqlClient, SqlitePool
 from ws_pool._sql.pool import SqlPool
 from ws_pool.errors import WsError
 
-BACKENDS = ("aiomysql", "asyncmy", "sqlite")
+BACKENDS = ("aiomysql", "asyncmy", "sqlite", "postgres")
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,14 @@ async def fill(client: SqlClient) -> None:
 
 
 async def restart_numbers(pool: SqlPool, sample: Sample) -> None:
-    """Have MySQL give the same numbers again, which a rollback does not take back."""
+    """Have the server give the same numbers again, which a rollback does not take back."""
+    if sample.name.startswith(("queries", "expressions", "conditions", "types", "shapes")):
+        return
+
+    if isinstance(pool, PostgresPool):
+        await pool.execute('ALTER SEQUENCE "user%s_id_seq" RESTART 1000')
+        await pool.execute("ALTER SEQUENCE order_id_seq RESTART 1000")
+
     if isinstance(pool, MysqlPool) and not sample.name.startswith(
         ("queries", "expressions", "conditions", "types", "shapes")
     ):
@@ -71,6 +78,19 @@ async def ours(client: SqlClient, sample: Sample) -> dict[str, Any]:
     return found
 
 
+def last_id(result: Any) -> Any:
+    """Return the id of SQLAlchemy's INSERT, which comes by RETURNING on PostgreSQL."""
+    if result.context.dialect.name != "postgresql":
+        return 0 if result.returns_rows else result.context.get_lastrowid()
+
+    try:
+        key = result.inserted_primary_key
+    except InvalidRequestError:  # of several rows, or of a query
+        return 0
+
+    return key[0] if key and isinstance(key[0], int) else 0
+
+
 async def theirs(connection: AsyncConnection, sample: Sample) -> dict[str, Any]:
     """Run a statement through SQLAlchemy's engine, and roll it back."""
     found: dict[str, Any] = {}
@@ -83,7 +103,7 @@ async def theirs(connection: AsyncConnection, sample: Sample) -> dict[str, Any]:
             found["keys"] = tuple(result.keys()) if rows else None
             found["rowcount"] = result.rowcount
             context = result.context
-            found["last_id"] = context.get_lastrowid() if context.isinsert and not result.returns_rows else 0
+            found["last_id"] = last_id(result) if context.isinsert else 0
             found["state"] = [
                 [
                     tuple(row)
@@ -136,13 +156,20 @@ async def prepared_differences(pool: SqlPool, sample: Sample, other: dict[str, A
     return wrong
 
 
-def urls(backend: str, mysql_url: str, directory: Path) -> tuple[str, str]:
+KINDS: dict[str, Any] = {"sqlite": SqlitePool, "postgres": PostgresPool}
+
+
+def urls(backend: str, request: pytest.FixtureRequest, directory: Path) -> tuple[str, str]:
     """Give the URL for our pool and that for SQLAlchemy's engine."""
     if backend == "sqlite":
         path = directory / "corpus.db"
         return f"sqlite:///{path}", f"sqlite+aiosqlite:///{path}"
 
-    url = mysql_url.replace("mysql://", f"mysql+{backend}://", 1)
+    if backend == "postgres":
+        url = request.getfixturevalue("postgres_url")
+        return url, url.replace("postgresql://", "postgresql+asyncpg://", 1)
+
+    url = request.getfixturevalue("mysql_url").replace("mysql://", f"mysql+{backend}://", 1)
     return url, url
 
 
@@ -155,11 +182,13 @@ def enforce_foreign_keys(engine: AsyncEngine) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-async def test_every_statement_gives_what_sqlalchemy_gives(backend: str, mysql_url: str, tmp_path: Path):
+async def test_every_statement_gives_what_sqlalchemy_gives(
+    backend: str, request: pytest.FixtureRequest, tmp_path: Path
+):
     """All statements of the corpus give equal rows, names, counts, ids and effects, also when cached."""
-    our_url, their_url = urls(backend, mysql_url, tmp_path)
-    kind = "sqlite" if backend == "sqlite" else "mysql"
-    make: Any = SqlitePool if kind == "sqlite" else MysqlPool
+    our_url, their_url = urls(backend, request, tmp_path)
+    kind = backend if backend in KINDS else "mysql"
+    make: Any = KINDS.get(kind, MysqlPool)
     pool: SqlPool = make(our_url)
     engine = create_async_engine(their_url, poolclass=NullPool)
     wrong: list[str] = []
@@ -209,13 +238,13 @@ def test_the_corpus_has_at_least_150_statements_for_each_backend():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 async def test_a_client_that_skips_processors_is_caught(
-    backend: str, mysql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The broken twin, whose rows are what the driver gave, fails the comparison."""
     from ws_pool._sql.compile.plan import RowMaker
 
-    our_url, their_url = urls(backend, mysql_url, tmp_path)
-    make: Any = SqlitePool if backend == "sqlite" else MysqlPool
+    our_url, their_url = urls(backend, request, tmp_path)
+    make: Any = KINDS.get(backend, MysqlPool)
     engine = create_async_engine(their_url, poolclass=NullPool)
     sample = Sample("types", select(USER))
 

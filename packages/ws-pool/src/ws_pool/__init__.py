@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from ws_pool.pool import Lease as Lease
     from ws_pool.pool import Pool as Pool
     from ws_pool.pool import PoolStatistics as PoolStatistics
+    from ws_pool.postgres import PostgresPool as PostgresPool
+    from ws_pool.postgres import PostgresPoolManager as PostgresPoolManager
     from ws_pool.redis import RedisPool as RedisPool
     from ws_pool.redis import RedisPoolManager as RedisPoolManager
     from ws_pool.redis import redis_pool_manager as redis_pool_manager
@@ -70,6 +72,8 @@ _MODULES = {
     "MysqlPoolManager": "mysql",
     "Pool": "pool",
     "PoolStatistics": "pool",
+    "PostgresPool": "postgres",
+    "PostgresPoolManager": "postgres",
     "Prepared": "mysql",
     "ProcessHealthChecker": "health",
     "redis_pool_manager": "redis",
@@ -104,6 +108,8 @@ __all__ = (
     "MysqlPoolManager",
     "Pool",
     "PoolStatistics",
+    "PostgresPool",
+    "PostgresPoolManager",
     "Prepared",
     "ProcessHealthChecker",
     "RedisEventBus",

@@ -203,8 +203,9 @@ class SqlClient:
         if many is not None:
             args = (many[0],)  # once: so it has its id
 
-        plan, reply = await self._run(statement, args, params)
-        return Result(self._rows(plan, reply, row_type), reply.rowcount, _last_id(plan, reply))
+        plan, sql, values = await self._bind(statement, args, params)
+        reply = await self._send(plan, sql, values, prepared=isinstance(statement, Prepared))
+        return Result(self._rows(plan, reply, row_type), reply.rowcount, _last_id(plan, reply, values))
 
     async def select(
         self, statement: Statement, *args: Any, row_type: type | None = None, **params: Any
@@ -298,11 +299,14 @@ class SqlClient:
 
         plan, sql, values = await self._bind(statement, args, params)
 
-        if plan.hides_id and not self._context.dialect.ids_beside_rows:
+        dialect = self._context.dialect
+        in_text = not (isinstance(plan, CompiledPlan) and plan.from_table)
+
+        if plan.hides_id and not (dialect.ids_beside_rows or (in_text and dialect.text_returns_ids)):
             message = "insert() finds no id in what RETURNING returns: add its column, or use execute()"
             raise UnsupportedStatement(message, sql=plan.sql)
 
-        return _last_id(plan, await self._send(plan, sql, values, prepared=False))
+        return _last_id(plan, await self._send(plan, sql, values, prepared=False), values)
 
     async def update(self, statement: Statement, *args: Any, **params: Any) -> int:
         """
@@ -363,6 +367,9 @@ class SqlClient:
         dialect = self._context.dialect
 
         for table in metadata.sorted_tables:
+            for type_statement in dialect.type_statements(table, self._compiler.dialect, drop=False):
+                await self.execute(type_statement)
+
             await self.execute(CreateTable(table, if_not_exists=True))
 
             for statement in dialect.index_statements(table, self._compiler.dialect):
@@ -372,6 +379,10 @@ class SqlClient:
         """Drop the tables of a metadata that exist."""
         for table in reversed(metadata.sorted_tables):
             await self.execute(DropTable(table, if_exists=True))
+
+        for table in metadata.sorted_tables:
+            for statement in self._context.dialect.type_statements(table, self._compiler.dialect, drop=True):
+                await self.execute(statement)
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -554,7 +565,7 @@ async def _gather(
     return rows
 
 
-def _last_id(plan: Plan, reply: Reply) -> int:
+def _last_id(plan: Plan, reply: Reply, values: Sequence[Any] | None) -> int:
     """Return the generated key; SQLite would report that of any row, and of an earlier one if none came."""
     if reply.rowcount <= 0 or plan.kind not in {"insert", "replace"}:
         return 0
@@ -568,6 +579,10 @@ def _last_id(plan: Plan, reply: Reply) -> int:
     # MariaDB sends no id beside the rows of a RETURNING; it is in them, be it for SQLAlchemy's own sake.
     if reply.rows and plan.id_position is not None:
         return int(reply.rows[0][plan.id_position])
+
+    if not reply.last_id and plan.given_id is not None and values:
+        given = values[plan.given_id]
+        return given if isinstance(given, int) else 0
 
     return reply.last_id
 

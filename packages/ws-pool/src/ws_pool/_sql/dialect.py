@@ -38,6 +38,9 @@ class SqlDialect(ABC):
     ids_beside_rows: bool = False
     """Whether an INSERT that returns rows reports its generated id beside them."""
 
+    text_returns_ids: bool = False
+    """Whether the first column that an INSERT in text returns is its id: there is no other way to it."""
+
     refuses_changes: bool = True
     """Whether the server refuses changes in a transaction that was begun as reading only."""
 
@@ -60,6 +63,10 @@ class SqlDialect(ABC):
     @abstractmethod
     def is_duplicate_column(self, error: QueryError) -> bool:
         """Whether a query has two columns of one name, so that it cannot stand inside another one."""
+
+    def type_statements(self, table: Table, dialect: Dialect, *, drop: bool) -> Sequence[str]:  # noqa: ARG002 - for those with types of their own
+        """Return the statements that create, or drop, the types that a table's columns need."""
+        return ()
 
     def index_statements(self, table: Table, dialect: Dialect) -> Sequence[ExecutableDDLElement]:  # noqa: ARG002 - for those whose versions differ
         """Return the statements that create a table's indexes, beside its CREATE TABLE."""

@@ -1,4 +1,4 @@
-"""All SQL pools of an application by name: MySQL or SQLite, as each URL says.
+"""All SQL pools of an application by name: MySQL, PostgreSQL or SQLite, as each URL says.
 
 Importing this module loads no SQLAlchemy, so that ``from ws_pool import atomic`` loads none either.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 from ws_pool._core.extras import missing
 from ws_pool._sql.atomic import Atomic
@@ -24,12 +24,16 @@ __all__ = ("SqlPoolManager", "atomic", "sql_pool_manager")
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_WINGS: Final = {"postgres": "postgres", "postgresql": "postgres", "sqlite": "sqlite"}
+"""Scheme of a URL → the dialect's folder; mysql is the one that needs no scheme."""
+
 
 class SqlPoolManager(SqlVerbs, BasePoolManager["SqlPool", "SqlClient"]):
     """
     The pools of DATABASES.
 
-    A pool is a `SqlitePool` when its URL begins with ``sqlite``, and a `MysqlPool` otherwise. Each
+    A pool is a `SqlitePool` when its URL begins with ``sqlite``, a `PostgresPool` when it begins with
+    ``postgresql`` or ``postgres``, and a `MysqlPool` otherwise. Each
     verb of the client is here too, with ``pool_name=`` (``"default"``) beside its parameters.
 
     Example:
@@ -60,10 +64,11 @@ class SqlPoolManager(SqlVerbs, BasePoolManager["SqlPool", "SqlClient"]):
 
     def _build(self, name: str, section: Mapping[str, object], where: str) -> SqlPool:
         url = section.get("url")
-        lite = "path" in section or (isinstance(url, str) and url.startswith("sqlite"))
+        scheme = url.partition(":")[0].partition("+")[0] if isinstance(url, str) else ""
+        wing = "sqlite" if "path" in section else _WINGS.get(scheme, "mysql")
 
         # By name, since a driver loads on first use, and so does SQLAlchemy.
-        module = importlib.import_module(f"ws_pool._sql.{'sqlite' if lite else 'mysql'}.pool")
+        module = importlib.import_module(f"ws_pool._sql.{wing}.pool")
         build: Callable[[str, Mapping[str, object], str], SqlPool] = module.pool_of_section
         return build(name, section, where)
 

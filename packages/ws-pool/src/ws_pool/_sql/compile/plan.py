@@ -166,6 +166,7 @@ class CompiledPlan(Plan):
         "direct",
         "expanding",
         "from_table",
+        "given_id",
         "id_position",
         "numbered",
     )
@@ -202,6 +203,11 @@ class CompiledPlan(Plan):
         self._order = order
         self._processors: Mapping[str, Any] = processors
         self.direct: list[tuple[Source, Processor | None]] | None = None
+        # Where among the values an id is that the caller chooses: not every server reports that.
+        key = getattr(getattr(table, "autoincrement_column", None), "key", None)
+        self.given_id: int | None = next(
+            (n for n, name in enumerate(order) if name == key and name in by_name), None
+        )
         sql = compiled.string
 
         if not self.expanding and not self.defaults and all(name in by_name for name in order):

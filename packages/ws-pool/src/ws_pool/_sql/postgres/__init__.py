@@ -1,0 +1,1 @@
+"""The PostgreSQL dialect: driver, grammar of text statements, errors."""

@@ -1,0 +1,203 @@
+"""LISTEN and NOTIFY: a connection of its own that comes back after an outage, and says what was missed."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+from ws_core.backoff import delay
+from ws_core.errors import describe
+from ws_pool._sql.postgres.connector import connect
+from ws_pool._sql.postgres.errors import map_error
+from ws_pool._sql.postgres.options import Server
+from ws_pool.errors import ClosedError, UnavailableError
+
+__all__ = ("Notification", "NotificationGap", "Notifications")
+
+logger = logging.getLogger("ws_pool.sql")
+
+_PING_EVERY: Final = 5.0  # seconds; a server that has gone without a word is noticed after two of these
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 2.0
+_MOST: Final = 10_000  # notifications kept for a reader that is late
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """
+    One message of NOTIFY.
+
+    Args:
+        channel: Its channel.
+        payload: Its text, empty when there was none.
+        pid: The process of the server that sent it.
+    """
+
+    channel: str
+    payload: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationGap:
+    """
+    A time in which messages may have been missed; comes in their place.
+
+    Args:
+        seconds: From the last sign of life of the lost connection until the new one listened; 0 when
+            the reader was so late that messages were dropped.
+        dropped: Messages dropped because the reader was late.
+    """
+
+    seconds: float
+    dropped: int = 0
+
+
+class Notifications:
+    """
+    The messages of some channels, in order; made by `PostgresPool.listen`.
+
+    Iterate over it: each item is a `Notification` or a `NotificationGap`. Only what comes after a gap is
+    complete again, so read the state that the messages are about anew when one comes.
+    """
+
+    def __init__(self, name: str, server: Server, channels: tuple[str, ...]) -> None:
+        self._name = name
+        self._server = server
+        self._channels = channels
+        self._items: deque[Notification | NotificationGap] = deque()
+        self._arrived = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._raw: Any = None  # Any: asyncpg is loaded on use
+        self._task: asyncio.Task[None] | None = None
+        self._alive_at = 0.0
+        self._dropped = 0
+
+    async def __aenter__(self) -> Self:
+        """Listen; the server must be there."""
+        try:
+            await self._listen()
+        except (OSError, TimeoutError) as error:
+            message = f"pool {self._name!r}: listen() cannot reach {self._server}: {describe(error)}"
+            raise UnavailableError(message, pool=self._name) from error
+
+        self._task = asyncio.create_task(self._keep_listening())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Notification | NotificationGap:
+        while not self._items:
+            if self._dropped:
+                dropped, self._dropped = self._dropped, 0
+                return NotificationGap(0.0, dropped)
+
+            if self._task is None:
+                message = f"pool {self._name!r}: this listen() block has ended"
+                raise ClosedError(message, pool=self._name)
+
+            self._arrived.clear()
+            await self._arrived.wait()
+
+        return self._items.popleft()
+
+    async def aclose(self) -> None:
+        """Stop listening, and close the connection."""
+        task, self._task = self._task, None
+        self._arrived.set()
+
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+
+        raw, self._raw = self._raw, None
+
+        if raw is not None:
+            raw.terminate()
+
+    async def _listen(self) -> None:
+        """Connect, and subscribe to all channels."""
+        driver: Any = importlib.import_module("asyncpg")
+        self._lost.clear()
+
+        try:
+            raw = await connect(self._server, driver)
+        except driver.PostgresError as error:
+            raise map_error(error, "LISTEN") from error
+
+        try:
+            raw.add_termination_listener(lambda _: self._lost.set())
+
+            for channel in self._channels:
+                await raw.add_listener(channel, self._receive)
+        except BaseException:
+            raw.terminate()
+            raise
+
+        self._raw = raw
+        self._alive_at = time.monotonic()
+
+    async def _keep_listening(self) -> None:
+        """Notice when the connection is lost, and open another until the block ends."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PING_EVERY):
+                    await self._lost.wait()
+
+            if not self._lost.is_set() and await self._answers():
+                self._alive_at = time.monotonic()
+                continue
+
+            lost_at = self._alive_at
+            self._raw.terminate()
+            logger.warning("pool %r: lost the connection that listens: connecting again", self._name)
+            await self._connect_again()
+            self._items.append(NotificationGap(time.monotonic() - lost_at))
+            self._arrived.set()
+
+    async def _answers(self) -> bool:
+        try:
+            async with asyncio.timeout(_PING_EVERY):
+                await self._raw.execute(";")
+        except Exception:  # noqa: BLE001 - whatever it is, another connection is needed
+            return False
+
+        return True
+
+    async def _connect_again(self) -> None:
+        attempt = 0
+
+        while True:
+            attempt += 1
+
+            try:
+                await self._listen()
+            except Exception as error:  # noqa: BLE001 - it ends with the block, not with an outage
+                logger.debug("pool %r: listen() attempt %d: %s", self._name, attempt, describe(error))
+                await asyncio.sleep(delay(attempt, _FIRST_PAUSE, _LONGEST_PAUSE))
+            else:
+                return
+
+    def _receive(self, _: object, pid: int, channel: str, payload: str) -> None:
+        self._alive_at = time.monotonic()
+
+        # Messages that come while the queue is full are counted, and reported behind those in it.
+        if len(self._items) >= _MOST or self._dropped:
+            self._dropped += 1
+        else:
+            self._items.append(Notification(channel, payload, pid))
+
+        self._arrived.set()

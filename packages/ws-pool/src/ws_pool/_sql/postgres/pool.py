@@ -1,0 +1,163 @@
+"""`PostgresPool`: connections of asyncpg to one PostgreSQL server."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from operator import attrgetter
+from typing import Any
+
+from ws_core.component import Health
+from ws_pool._core.statistics import PoolStatistics
+from ws_pool._sql.context import SessionContext
+from ws_pool._sql.engine import PooledDriverConnection, make_engine
+from ws_pool._sql.pool import SqlPool, make_pool
+from ws_pool._sql.postgres.connector import PostgresConnection, PostgresConnector
+from ws_pool._sql.postgres.dialect import PostgresDialect
+from ws_pool._sql.postgres.notifications import Notifications
+from ws_pool._sql.postgres.options import postgres_options
+from ws_pool.errors import MissingExtraError, UsageError
+from ws_pool.pool import Pool
+
+__all__ = ("PostgresPool", "pool_of_section")
+
+
+class PostgresPool(SqlPool):
+    """
+    A pool of connections to PostgreSQL, over asyncpg.
+
+    ``url`` is as ``postgresql://user:password@host:5432/db``. ``name`` is the name in errors, logs
+    and statistics. The options, beside or instead of the URL:
+
+    - where: ``host hosts port user password db passfile ssl`` (also ``sslmode``)
+      ``target_session_attrs connect_timeout``;
+    - the session: ``application_name server_settings prepared statement_cache_size``;
+    - the pool's and client's options of `MysqlPool`.
+
+    Statements in text have their values by name (``:name``) or by position (``$1``). The id of
+    ``insert()`` comes by RETURNING: of a table by itself, in text when the statement says so. After an
+    error inside a transaction only a rollback is possible, to the end of the inner ``atomic`` block at
+    least; the COMMIT of such a transaction is an error.
+
+    A wrong option is a `ConfigError` that names it; `MissingExtraError` means that asyncpg is not
+    installed.
+
+    Example:
+        ```python
+        from ws_pool import PostgresPool
+
+        async with PostgresPool(url="postgresql://postgres@localhost:5432/test", max_size=5) as pool:
+            async with pool.get_client() as client:
+                print(await client.find("SELECT CAST(:a AS int) + 1 AS b", a=1))
+        ```
+    """
+
+    def __init__(self, url: str | None = None, *, name: str = "default", **options: Any) -> None:
+        section = options if url is None else {"url": url, **options}
+        self._set_up(name, section, "PostgresPool")
+
+    def _set_up(self, name: str, section: Mapping[str, object], where: str) -> None:
+        options = postgres_options(section, where)
+        server = self._server = options.server()
+        dialect = PostgresDialect()
+        connector = PostgresConnector(server, reset_always=options.reset == "always")
+        self._pool: Pool[PostgresConnection] = make_pool(
+            connector, name, options, dialect, is_lost=attrgetter("lost")
+        )
+        super().__init__(SessionContext(name, dialect, self._pool, options), options)
+
+        if importlib.util.find_spec("asyncpg") is None:
+            raise MissingExtraError.for_extra(where, "ws-pool[postgres]")
+
+    def __repr__(self) -> str:
+        return f"<PostgresPool {self.name!r} of {self._server}>"
+
+    async def start(self) -> None:
+        """Connect ``min_size`` connections; the server must answer, or nothing is left behind."""
+        await self._pool.start()
+
+        try:
+            if self._pool.statistics().min_size:
+                await self._compilers.learn()
+        except BaseException:
+            await self.close(timeout=0)
+            raise
+
+    async def close(self, *, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - leases get time to drain
+        """Close all connections; clients in use have ``timeout`` seconds to end. May be called again."""
+        await self._pool.close(timeout=timeout)
+
+    def engine(self, **options: Any) -> Any:
+        """
+        Return a SQLAlchemy `AsyncEngine` whose sessions hold connections of this pool.
+
+        The options are those of `create_async_engine`, without those that choose a pool. The engine
+        needs no disposing.
+        """
+        return make_engine("postgresql+asyncpg://", self._driver_connection, **options)
+
+    def listen(self, *channels: str) -> Notifications:
+        """
+        Listen to channels of NOTIFY over a connection of its own, beside those of the pool.
+
+        Args:
+            *channels: Their names.
+
+        Returns:
+            An async context manager; iterate over what it returns. Each item is a `Notification`, or
+            a `NotificationGap` in the place of what an outage may have hidden.
+
+        Raises:
+            UsageError: No channel was named.
+
+        Example:
+            ```python no-run
+            async with pool.listen("orders") as notes:
+                async for note in notes:
+                    print(note)
+            ```
+        """
+        if not channels:
+            message = f"pool {self.name!r}: listen() needs the name of a channel"
+            raise UsageError(message, pool=self.name)
+
+        return Notifications(self.name, self._server, channels)
+
+    async def health(self) -> Health:
+        """Check over a connection of the pool that the server answers."""
+        return await self._pool.health()
+
+    def statistics(self) -> PoolStatistics:
+        """Return a frozen snapshot of the pool."""
+        return self._pool.statistics()
+
+    def expire(self) -> None:
+        """Replace all connections: idle ones now, those in use when they come back."""
+        self._pool.expire()
+
+    async def _driver_connection(self) -> _PooledConnection:
+        """Return a connection for the engine; its reset takes back what a session has set."""
+        lease = await self._pool.acquire()
+        lease.connection.dirty = True
+        return _PooledConnection(
+            lease.connection.raw, lambda discard: self._pool.release(lease, discard=discard)
+        )
+
+
+class _PooledConnection(PooledDriverConnection):
+    """The same for asyncpg, whose ``close`` is a coroutine and whose ``terminate`` is not."""
+
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109 - asyncpg's signature
+        """Release the connection."""
+        self._return(discard=False)
+
+    def terminate(self) -> None:
+        """Release the connection, unfit for use."""
+        self._return(discard=True)
+
+
+def pool_of_section(name: str, section: Mapping[str, object], where: str) -> PostgresPool:
+    """Make the pool of a settings section, whose full name is for errors."""
+    pool = PostgresPool.__new__(PostgresPool)
+    pool._set_up(name, section, where)
+    return pool
