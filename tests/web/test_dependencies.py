@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, WebSocket
+from fastapi.responses import StreamingResponse
 
 from ws_core.errors import NotReadyError
 from ws_web import create_app
 from ws_web.dependencies import client, component, rate_limit
-from ws_web.testing import AppClient
+from ws_web.testing import AppClient, SocketClosed
 
 LENT: list[str] = []
 
@@ -32,6 +33,12 @@ class Manager:
 Redis = Annotated[str, Depends(client("REDIS_CONFIG", "cache", alone=True))]
 Own = Annotated[object, Depends(component("REDIS_CONFIG"))]
 Missing = Annotated[object, Depends(component("NOSUCH"))]
+
+
+async def repository(redis: Redis) -> AsyncIterator[str]:
+    """A dependency of the application, which needs its client to the end."""
+    yield redis
+    LENT.append("end of the repository")
 
 
 class Limiter:
@@ -132,3 +139,63 @@ class TestRateLimit:
         assert (await web.get("/", headers={"x-user": "ann"})).error()["code"] == "slow_down"
         assert (await web.get("/")).data() == "ok"
         assert limiter.hits == [("ann", 2), ("ann", 2), ("", 2)]
+
+
+class TestStreams:
+    """A reply that streams holds no connection."""
+
+    async def test_the_client_is_back_before_the_stream_begins(self) -> None:
+        """Else a few open event streams would keep all others waiting for the pool."""
+        LENT.clear()
+        app = create_app()
+        app.state.components = {"REDIS_CONFIG": Manager()}
+        seen: list[list[str]] = []
+
+        async def stream() -> AsyncIterator[str]:
+            seen.append(list(LENT))
+            yield "x"
+
+        @app.get("/")
+        async def endpoint(redis: Redis) -> StreamingResponse:
+            return StreamingResponse(stream())
+
+        assert (await AppClient(app).get("/")).text == "x"
+        assert seen == [["lent cache True", "back"]]
+
+    async def test_a_dependency_of_the_application_keeps_its_client(self) -> None:
+        """A generator that lives as long as the reply has it until its own end."""
+        LENT.clear()
+        app = create_app()
+        app.state.components = {"REDIS_CONFIG": Manager()}
+
+        @app.get("/")
+        async def endpoint(name: Annotated[str, Depends(repository)]) -> str:
+            return name
+
+        assert (await AppClient(app).get("/")).data() == "client of cache"
+        assert LENT == ["lent cache True", "end of the repository", "back"]
+
+
+class TestSocketLimits:
+    """Rate limits on handshakes."""
+
+    async def test_a_handshake_beyond_the_limit_is_refused(self) -> None:
+        """With the address of the client as key, as for requests."""
+        app = create_app()
+        limiter = Limiter(1)
+
+        @app.websocket("/ws", dependencies=[Depends(rate_limit(limiter))])
+        async def endpoint(ws: WebSocket) -> None:
+            await ws.accept()
+            await ws.close()
+
+        async with AppClient(app) as client:
+            async with client.websocket("/ws"):
+                pass
+
+            with pytest.raises(SocketClosed) as closed:
+                async with client.websocket("/ws"):
+                    pass
+
+        assert closed.value.code == 429
+        assert limiter.hits == [("127.0.0.1", 1)] * 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -517,3 +518,65 @@ class TestBus:
         """The message says how."""
         with pytest.raises(NotReadyError, match="async with manager"):
             await WsChatConnectionManager(bus=Bus(awaitable=False)).broadcast("x")
+
+
+class TestPeers:
+    """What peers send."""
+
+    @pytest.mark.parametrize("count", [150, 10_000])
+    async def test_many_messages_at_once(self, count: int) -> None:
+        """A peer that reads is answered, however many messages it has sent."""
+        app = create_app()
+        manager = WsChatConnectionManager()
+
+        class Echo(MessageHandler):
+            async def on_message(self, key: Any, ws: Any, message: Any) -> None:
+                await manager.send_message(key, message)
+
+        @app.websocket("/ws")
+        async def endpoint(ws: WebSocket) -> None:
+            await manager.append("a", ws, Echo())
+            await manager.handle_message("a")
+
+        async with AppClient(app) as client, client.websocket("/ws") as socket:
+            for number in range(count):
+                await socket.send_text(str(number))
+
+            for number in range(count):
+                assert await socket.receive_text() == str(number)
+
+        assert manager.statistics().evicted == 0
+
+    @pytest.mark.parametrize(
+        ("receive", "kind", "sent", "code"),
+        [
+            ("receive_text", "bytes", b"x", 1003),
+            ("receive_bytes", "text", "x", 1003),
+            ("receive_json", "bytes", b"{}", 1003),
+            ("receive_json", "text", "{broken", 1007),
+            ("receive_json", "text", "[" * 100_000, 1007),
+        ],
+    )
+    async def test_bad_frames(
+        self, caplog: pytest.LogCaptureFixture, receive: str, kind: str, sent: Any, code: int
+    ) -> None:
+        """They end the conversation with one counted line and no traceback."""
+        app = create_app()
+        manager = WsChatConnectionManager()
+
+        @app.websocket("/ws")
+        async def endpoint(ws: WebSocket) -> None:
+            await manager.append("a", ws, MessageHandler())
+            await manager.handle_message("a", receive)
+
+        async with AppClient(app) as client, client.websocket("/ws") as socket:
+            await (socket.send_bytes(sent) if kind == "bytes" else socket.send_text(sent))
+
+            with pytest.raises(SocketClosed) as closed:
+                await socket.receive_text()
+
+        assert closed.value.code == code
+        assert manager.statistics().bad_frames == 1
+        (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+        assert f"closed with {code} (1 bad frames so far)" in record.getMessage()
+        assert record.exc_info is None

@@ -27,7 +27,7 @@ from starlette.responses import Response as StarletteResponse
 from ws_web._json import dump, plain_rows
 from ws_web.response import Envelope, Problem, Response, success
 
-__all__ = ("Endpoint", "data_model", "enveloped")
+__all__ = ("Endpoint", "data_model", "enveloped", "release_early")
 
 Endpoint = Callable[..., Any]  # Any: endpoints take and return what they like
 # Any below: FastAPI's routes and fields, whose types are private, and values of any type.
@@ -80,6 +80,16 @@ def enveloped(route: Any) -> Iterator[None]:
 
         if route.responses.get(422) is _INVALID:
             route.response_fields = {**route.response_fields, 422: _INVALID_FIELD}
+
+
+def release_early(dependant: Any) -> None:
+    """Have the clients of pools released when the endpoint returns, not when the reply has been sent."""
+    for dependency in dependant.dependencies:
+        if getattr(dependency.call, "__ws_web_function_scope__", False):
+            dependency.scope = dependency.scope or "function"
+        elif not _is_generator(dependency.call) or dependency.scope == "function":
+            # A generator that lives as long as the reply keeps what it depends on.
+            release_early(dependency)
 
 
 class _DataField:

@@ -27,6 +27,7 @@ from ws_core.errors import WsError
 from ws_web._body_limit import DEFAULT_MAX_BODY_SIZE, BodyLimitMiddleware
 from ws_web._components import prepare, running
 from ws_web._importing import load
+from ws_web._origin import OriginMiddleware
 from ws_web.conf import Settings
 from ws_web.conf import settings as current_settings
 from ws_web.errors import SettingsError
@@ -344,7 +345,8 @@ class _Application(FastAPI):
         cors = [m for m in chosen if _is_a(m, CORSMiddleware)]
         others = [m for m in chosen if m not in ids and m not in cors]
         boundary = Middleware(ErrorBoundaryMiddleware, handler=self._answer_error)
-        return [ids[0], *cors, boundary, self.body_limit, *others]
+        origins = Middleware(OriginMiddleware, allowed=self.state.settings.ALLOWED_ORIGINS)
+        return [ids[0], *cors, boundary, origins, self.body_limit, *others]
 
     async def _answer_error(self, connection: HTTPConnection, error: Exception) -> Any:  # Any: a reply
         """Return the reply for what nobody inside has answered."""

@@ -99,6 +99,7 @@ class Settings(BaseSettings):
     PROCESS_NUM: int = Field(default=default.PROCESS_NUM, ge=1)
     DRAIN_DELAY: float = Field(default=default.DRAIN_DELAY, ge=0)
     TRUSTED_PROXIES: tuple[str, ...] = default.TRUSTED_PROXIES
+    ALLOWED_ORIGINS: tuple[str, ...] = default.ALLOWED_ORIGINS
     # Any: what these hold is defined, and checked, by whom it is handed to.
     APP_CONFIG: dict[str, Any] = default.APP_CONFIG
     LOGGING_CONFIG: dict[str, Any] = default.LOGGING_CONFIG

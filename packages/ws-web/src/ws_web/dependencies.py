@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 
 from ws_core.component import Component
 from ws_core.errors import NotReadyError
-from ws_web.request import Request
+from ws_web.request import Request, client_ip_of
 from ws_web.response import ErrResponse
 
 __all__ = ("Limiter", "Verdict", "client", "component", "rate_limit")
@@ -43,7 +43,7 @@ class Limiter(Protocol):
 
 def component(section: str) -> Callable[[HTTPConnection], Any]:
     """
-    Return a dependency that gives the component of a settings section.
+    Return a dependency: the component of a settings section.
 
     Args:
         section: The settings key, such as ``"REDIS_CONFIG"``.
@@ -77,17 +77,20 @@ def component(section: str) -> Callable[[HTTPConnection], Any]:
         ```
     """
 
-    def give(connection: HTTPConnection) -> Any:
+    def find(connection: HTTPConnection) -> Any:
         return _component(connection, section)
 
-    return give
+    return find
 
 
 def client(
     section: str, name: str = "default", *, alone: bool = False
 ) -> Callable[[HTTPConnection], AsyncIterator[Any]]:
     """
-    Return a dependency that lends a client of a named pool for the length of the request.
+    Return a dependency: a client of a named pool, until the route's function has returned.
+
+    The client is released before the reply is sent, so that a slow download or an event stream holds no
+    connection. What streams needs a client of its own.
 
     Args:
         section: The settings key, such as ``"DATABASES"``.
@@ -98,21 +101,22 @@ def client(
         A function for `fastapi.Depends`.
     """
 
-    async def lend(connection: HTTPConnection) -> AsyncIterator[Any]:
+    async def acquire(connection: HTTPConnection) -> AsyncIterator[Any]:
         found = _component(connection, section)
         manager: Any = getattr(found, "manager", found)
-        lent: AbstractAsyncContextManager[Any] = manager.get_client(name, alone=alone)
+        acquired: AbstractAsyncContextManager[Any] = manager.get_client(name, alone=alone)
 
-        async with lent as one:
+        async with acquired as one:
             yield one
 
-    return lend
+    acquire.__ws_web_function_scope__ = True  # type: ignore[attr-defined]  # see _envelope
+    return acquire
 
 
 def rate_limit(
-    limiter: Limiter | Callable[[Request], Limiter],
+    limiter: Limiter | Callable[[Any], Limiter],
     *,
-    key: Callable[[Request], str | None] = lambda request: request.client_ip,
+    key: Callable[[Any], str | None] = client_ip_of,
     cost: int = 1,
     code: int | str = 429,
 ) -> Callable[[HTTPConnection], Awaitable[None]]:
@@ -166,9 +170,10 @@ def rate_limit(
     """
 
     async def limit(connection: HTTPConnection) -> None:
-        request = Request(connection.scope)
-        chosen: Limiter = limiter if hasattr(limiter, "hit") else limiter(request)
-        verdict = await chosen.hit(key(request) or "", cost)
+        # A handshake is no request of ours: functions of the user get the WebSocket's connection.
+        caller = Request(connection.scope) if connection.scope["type"] == "http" else connection
+        chosen: Limiter = limiter if hasattr(limiter, "hit") else limiter(caller)
+        verdict = await chosen.hit(key(caller) or "", cost)
 
         if not verdict.allowed:
             seconds = max(1, math.ceil(verdict.retry_after))

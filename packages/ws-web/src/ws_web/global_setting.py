@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = (
+    "ALLOWED_ORIGINS",
     "APP_CONFIG",
     "DATABASES",
     "DEBUG",
@@ -50,6 +51,9 @@ DRAIN_DELAY: float = 1.0
 
 TRUSTED_PROXIES: tuple[str, ...] = ()
 """Networks (CIDR) whose ``X-Forwarded-For`` is believed. Empty: nobody's."""
+
+ALLOWED_ORIGINS: tuple[str, ...] = ()
+"""Origins (``https://shop.example``, ``*``) whose pages may open WebSockets, beside those of our own host."""
 
 APP_CONFIG: dict[str, Any] = {}
 """Arguments for `fastapi.FastAPI`; ``on_startup`` and ``on_shutdown`` take lists of functions."""

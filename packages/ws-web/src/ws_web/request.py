@@ -11,11 +11,12 @@ from fastapi.datastructures import Default, DefaultPlaceholder
 from fastapi.exceptions import HTTPException
 from fastapi.routing import APIRoute as FastAPIRoute
 from fastapi.routing import _effective_route_context_var
+from starlette.requests import HTTPConnection
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response as StarletteResponse
 
 from ws_web._client_ip import client_ip, networks
-from ws_web._envelope import Endpoint, data_model, enveloped
+from ws_web._envelope import Endpoint, data_model, enveloped, release_early
 from ws_web._json import MAX_DEPTH, is_too_deep
 
 __all__ = ("APIRoute", "APIRouter", "Request")
@@ -74,9 +75,7 @@ class Request(fastapi.Request):
     @property
     def client_ip(self) -> str | None:
         """The client's address; ``X-Forwarded-For`` counts only from TRUSTED_PROXIES."""
-        state = getattr(self.scope.get("app"), "state", None)
-        cidrs: tuple[str, ...] = getattr(state, "trusted_proxies", ())
-        return client_ip(self.client_host, self.headers.getlist("x-forwarded-for"), networks(cidrs))
+        return client_ip_of(self)
 
     @property
     def x_forwarded_for(self) -> str:
@@ -142,6 +141,14 @@ class Request(fastapi.Request):
         return self.headers.get(name, default)
 
 
+def client_ip_of(connection: HTTPConnection) -> str | None:
+    """Return the client's address of a request or a WebSocket, see `Request.client_ip`."""
+    state = getattr(connection.scope.get("app"), "state", None)
+    cidrs: tuple[str, ...] = getattr(state, "trusted_proxies", ())
+    peer = connection.client.host if connection.client else None
+    return client_ip(peer, connection.headers.getlist("x-forwarded-for"), networks(cidrs))
+
+
 class APIRoute(FastAPIRoute):
     """
     A route whose results are put into the envelope.
@@ -181,6 +188,8 @@ class APIRoute(FastAPIRoute):
         # FastAPI builds one handler for the route itself, and one for each inclusion of its router.
         context = _effective_route_context_var.get()
         route = context if context is not None and context.original_route is self else self
+
+        release_early(route.dependant)
 
         with enveloped(route):
             handle = super().get_route_handler()

@@ -29,6 +29,8 @@ Overflow = Literal["close", "drop_newest", "drop_oldest"]
 
 # Close codes of RFC 6455 and its registry.
 NORMAL = 1000
+UNSUPPORTED_DATA = 1003
+INVALID_DATA = 1007
 INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012
 TRY_AGAIN_LATER = 1013
@@ -93,6 +95,7 @@ class ManagerStatistics:
         sent: Messages that were handed to sockets so far.
         dropped: Messages dropped because a queue was full.
         evicted: Sockets closed because their peer did not read.
+        bad_frames: Frames of a wrong kind, or without the JSON that was expected.
     """
 
     connections: int
@@ -101,6 +104,7 @@ class ManagerStatistics:
     sent: int
     dropped: int
     evicted: int
+    bad_frames: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -113,6 +117,7 @@ class _Connection:
     queue: asyncio.Queue[Mapping[str, Any]]
     ended: asyncio.Future[tuple[int, str]]
     rooms: set[str] = field(default_factory=set)
+    has_room: asyncio.Event = field(default_factory=asyncio.Event)
 
     def end(self, code: int, reason: str = "") -> None:
         """Ask the conversation to end; only the first request counts."""
@@ -196,6 +201,7 @@ class WsChatConnectionManager:
         self._sent = 0
         self._dropped = 0
         self._evicted = 0
+        self._bad_frames = 0
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -403,10 +409,19 @@ class WsChatConnectionManager:
         """Pass messages to the handler; count silent heartbeats."""
         ws, handler, key = connection.ws, connection.handler, connection.key
         receive = getattr(ws, receive_func)
+        queue, enough = connection.queue, max(1, self._queue_size // 2)
         silent = 0
         await handler.hello(key, ws, silent)
 
         while True:
+            # A peer that sends many messages at once is read no faster than it takes the answers: its own
+            # messages never fill its queue. The pause lets the writers work, of other sockets too.
+            await asyncio.sleep(0)
+
+            if queue.qsize() >= enough:
+                connection.has_room.clear()
+                await connection.has_room.wait()
+
             try:
                 async with asyncio.timeout(self._heartbeat_timeout):
                     message = await receive()
@@ -422,14 +437,29 @@ class WsChatConnectionManager:
             except WebSocketDisconnect as left:
                 connection.end(left.code)
                 return
+            except KeyError:  # Starlette looks for the one kind of frame, and the peer has sent the other
+                self._refuse_frame(connection, UNSUPPORTED_DATA, "another kind of frame than expected")
+                return
+            except (ValueError, RecursionError):
+                self._refuse_frame(connection, INVALID_DATA, "no JSON, where JSON was expected")
+                return
+
+            if message is None:
+                self._refuse_frame(connection, UNSUPPORTED_DATA, "another kind of frame than expected")
+                return
 
             silent = 0
             await handler.on_message(key, ws, message)
 
     async def _write(self, connection: _Connection) -> None:
         """Hand queued messages to the socket, one after the other."""
+        enough = max(1, self._queue_size // 2)
+
         while True:
             frame = await connection.queue.get()
+
+            if connection.queue.qsize() < enough:
+                connection.has_room.set()
 
             try:
                 async with asyncio.timeout(self._send_timeout):
@@ -488,6 +518,18 @@ class WsChatConnectionManager:
         queue.put_nowait(frame)
         return True
 
+    def _refuse_frame(self, connection: _Connection, code: int, what: str) -> None:
+        """End a conversation whose peer sends what the handler does not take; its mistake, in one line."""
+        self._bad_frames += 1
+        connection.end(code, what)
+        logger.warning(
+            "WebSocket %r sent %s: closed with %d (%d bad frames so far)",
+            connection.key,
+            what,
+            code,
+            self._bad_frames,
+        )
+
     def _evict(self, connection: _Connection) -> None:
         self._evicted += 1
         connection.end(TRY_AGAIN_LATER, "too slow")
@@ -519,6 +561,7 @@ class WsChatConnectionManager:
             sent=self._sent,
             dropped=self._dropped,
             evicted=self._evicted,
+            bad_frames=self._bad_frames,
         )
 
 

@@ -1,0 +1,79 @@
+"""Refuse WebSockets that pages of other sites open with the cookies of our users."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ws_web.response import HTTPExceptionResponse
+
+__all__ = ("OriginMiddleware", "is_allowed")
+
+_DENIAL = "websocket.http.response"
+_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+_MOST_REMEMBERED = 1000
+
+logger = logging.getLogger("ws_web")
+
+
+def is_allowed(origin: str, host: str, allowed: Collection[str]) -> bool:
+    """
+    Return whether a page of this origin may open a WebSocket to this host.
+
+    Example:
+        >>> is_allowed("https://shop.example", "shop.example", ())
+        True
+        >>> is_allowed("https://evil.example", "shop.example", ())
+        False
+    """
+    if "*" in allowed or origin.rstrip("/") in allowed:
+        return True
+
+    try:
+        page = urlsplit(origin)
+        served = urlsplit(f"//{host}")
+        # Behind a proxy that ends TLS our scheme is not the page's: a port counts only where it is written.
+        port = page.port or _PORTS.get(page.scheme)
+        return bool(page.hostname) and page.hostname == served.hostname and (served.port or port) == port
+    except ValueError:
+        return False
+
+
+class OriginMiddleware:
+    """Refuse, before they are accepted, WebSockets from pages of hosts that are neither ours nor allowed."""
+
+    def __init__(self, app: ASGIApp, *, allowed: Collection[str]) -> None:
+        self._app = app
+        self._allowed = frozenset(origin.rstrip("/") for origin in allowed)
+        self._refused: set[str] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection; other scopes than websocket pass unchanged."""
+        if scope["type"] == "websocket":
+            headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+            origin, host = headers.get(b"origin"), headers.get(b"host", "")
+
+            # Programs that are not browsers send none, and carry no cookies of others.
+            if origin is not None and not is_allowed(origin, host, self._allowed):
+                await self._refuse(origin, host, scope, receive, send)
+                return
+
+        await self._app(scope, receive, send)
+
+    async def _refuse(self, origin: str, host: str, scope: Scope, receive: Receive, send: Send) -> None:
+        if origin not in self._refused and len(self._refused) < _MOST_REMEMBERED:
+            self._refused.add(origin)
+            logger.warning(
+                "a WebSocket from a page of %r to %r is refused: name the origin in ALLOWED_ORIGINS"
+                " if it is yours (logged once per origin)",
+                origin,
+                host,
+            )
+
+        if _DENIAL in scope.get("extensions", ()):
+            await HTTPExceptionResponse(403, "Origin not allowed")(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008, "reason": "origin not allowed"})
