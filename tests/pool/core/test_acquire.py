@@ -176,3 +176,49 @@ def test_a_long_queue_is_not_searched_for_each_expired_waiter(monkeypatch: pytes
 
     run_virtual(scenario())
     assert 3 <= looks < 60
+
+
+@pytest.mark.parametrize("most", [0, 2])
+def test_no_more_tasks_wait_than_are_allowed(most: int):
+    """With max_waiting one task more fails at once; when the queue is shorter again, the next one waits."""
+
+    async def scenario() -> None:
+        async with make_pool(max_size=1, max_waiting=most) as pool:
+            held = await pool.acquire()
+            waiting = [asyncio.create_task(pool.acquire()) for _ in range(most)]
+            await asyncio.sleep(0)
+            start = now()
+
+            with pytest.raises(
+                AcquireTimeout, match=rf"max_waiting allows .*{most} waiting; longest holders"
+            ):
+                await pool.acquire()
+
+            assert now() == start
+            assert pool.statistics().timeouts == 1
+            pool.release(held)
+
+            for task in waiting:
+                pool.release(await task)
+
+            pool.release(await pool.acquire())
+
+    run_virtual(scenario())
+
+
+def test_a_cancelled_waiter_makes_room():
+    """A task that is cancelled in the queue counts no longer against max_waiting."""
+
+    async def scenario() -> None:
+        async with make_pool(max_size=1, max_waiting=1) as pool:
+            held = await pool.acquire()
+            first = asyncio.create_task(pool.acquire())
+            await asyncio.sleep(0)
+            first.cancel()
+            await asyncio.wait([first])
+            second = asyncio.create_task(pool.acquire())
+            await asyncio.sleep(0)
+            pool.release(held)
+            pool.release(await second)
+
+    run_virtual(scenario())

@@ -52,6 +52,8 @@ class Pool(Generic[T]):
         min_size: Connections kept open.
         max_size: Most connections at once.
         acquire_timeout: Seconds that `acquire` waits at most.
+        max_waiting: Most tasks that wait while all connections are in use; one more fails at once. None
+            for any number.
         connect_timeout: Seconds for opening one connection.
         max_connecting: Most connections to open at once.
         ping_after: Seconds of idleness after which a connection is pinged before use.
@@ -105,6 +107,7 @@ class Pool(Generic[T]):
         max_size: int = 10,
         acquire_timeout: float = 30.0,
         connect_timeout: float = 5.0,
+        max_waiting: int | None = None,
         max_connecting: int = 2,
         ping_after: float = 1.0,
         ping_timeout: float = 1.0,
@@ -139,6 +142,7 @@ class Pool(Generic[T]):
             max_lifetime=max_lifetime,
             max_idle=max_idle,
             keepalive=keepalive,
+            max_waiting=max_waiting,
             is_refusal=is_refusal,
             is_lost=is_lost,
             hooks=hooks,

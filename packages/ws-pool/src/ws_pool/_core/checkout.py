@@ -37,6 +37,7 @@ class Checkout(Generic[T]):
         "_is_lost",
         "_leak_detector",
         "_maintainer",
+        "_max_waiting",
         "_metrics",
         "_name",
         "_state",
@@ -60,6 +61,7 @@ class Checkout(Generic[T]):
         self._hooks = options.hooks
         self._name = options.name
         self._connect_timeout = options.connect_timeout
+        self._max_waiting = options.max_waiting
         self._state = state
         self._maintainer = maintainer
         self._metrics = metrics
@@ -80,6 +82,15 @@ class Checkout(Generic[T]):
         # While the server is down, waiting makes sense only if some connection still exists.
         if maintainer.recovery.failure is not None and not state.serving:
             raise maintainer.recovery.unavailable()
+
+        # Under overload, tasks that could not be served in time only make the others wait longer.
+        # Those for which a connection is free, or may be opened, do not count.
+        if self._max_waiting is not None:
+            beyond = len(state.waiters) + len(state.leased) - state.max_size
+
+            if beyond >= self._max_waiting:
+                state.totals.timeouts += 1
+                raise maintainer.too_many_waiting()
 
         waiter: Waiter[T] = Waiter(loop=maintainer.loop)
         waiter.since = now

@@ -89,6 +89,11 @@ class Maintainer(Generic[T]):
         """Return the error of a pool that cannot be used here and now."""
         return unusable(self._name, self.lifecycle, forked=self.forked)
 
+    def too_many_waiting(self) -> AcquireTimeout:
+        """Return the error of a task that would be one more in the queue than ``max_waiting`` allows."""
+        waiting = len(self._state.waiters)
+        return self._exhausted("as many tasks wait for a connection as max_waiting allows", waiting)
+
     def run_pending(self) -> None:
         """Begin everything that the state finds to be done."""
         state = self._state
@@ -371,7 +376,10 @@ class Maintainer(Generic[T]):
         return self.timers.now() + spread(lifetime, 0.9, 0.975)  # opened together, not closed together
 
     def _acquire_timeout(self, waiter: Waiter[T], waiting: int) -> AcquireTimeout:
-        """Return the error of a waiter that had no connection in time, with the longest holders."""
+        return self._exhausted(f"no connection was free within {waiter.timeout:g} s", waiting)
+
+    def _exhausted(self, what: str, waiting: int) -> AcquireTimeout:
+        """Return the error of a task that got no connection, with the longest holders."""
         state, failure = self._state, self.recovery.failure
         holders = self._leak_detector.holders(self.timers.now())
         details = [f"size {state.size} of {state.max_size}", f"{waiting} waiting"]
@@ -383,7 +391,7 @@ class Maintainer(Generic[T]):
             details.append("longest holders: " + ", ".join(holders))
 
         return AcquireTimeout(
-            f"pool {self._name!r}: no connection was free within {waiter.timeout:g} s ({'; '.join(details)})",
+            f"pool {self._name!r}: {what} ({'; '.join(details)})",
             pool=self._name,
             size=state.size,
             max_size=state.max_size,

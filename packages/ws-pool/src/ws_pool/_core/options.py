@@ -92,6 +92,7 @@ class PoolOptions(Generic[T]):
     max_lifetime: float | None
     max_idle: float
     keepalive: float | None
+    max_waiting: int | None
     is_refusal: Callable[[BaseException], bool] | None
     is_lost: Callable[[T], bool] | None
     hooks: PoolHooks[T]

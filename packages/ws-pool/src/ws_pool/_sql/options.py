@@ -53,6 +53,11 @@ class SqlOptions:
     min_size: int = option(1, integer(0), "connections kept open", aliases=("minsize",))
     max_size: int = option(10, integer(1), "most connections at once", aliases=("maxsize",))
     acquire_timeout: float = option(30.0, number(0), "seconds to wait for a connection")
+    max_waiting: int | None = option(
+        None,
+        optional(integer(0)),
+        "most tasks that wait while all connections are in use; one more fails at once",
+    )
     max_connecting: int = option(2, integer(1), "most connections to open at once")
     max_lifetime: float | None = option(
         3600.0,

@@ -175,6 +175,7 @@ def make_pool(
         max_lifetime=options.max_lifetime,
         max_idle=options.max_idle,
         keepalive=options.keepalive,
+        max_waiting=options.max_waiting,
         leak_threshold=options.leak_threshold,
         on_open=options.on_open,
         on_acquire=options.on_acquire,
