@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -44,9 +45,15 @@ class Script:
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         self.requests.append(headers)
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-        writer.write(answer(headers) if callable(answer) else answer)
+        data = answer(headers) if callable(answer) else answer
+        writer.write(data)
         await writer.drain()
-        await asyncio.sleep(0.02)  # aiohttp drops what comes together with the end of a connection
+        head, _, body = data.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head)
+
+        if length is not None and int(length[1]) > len(body):
+            # aiohttp drops what it finds together with the end of a connection.
+            await asyncio.sleep(0.3)
 
 
 @asynccontextmanager
