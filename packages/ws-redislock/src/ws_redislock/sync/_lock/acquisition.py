@@ -108,8 +108,8 @@ class AcquireProtocol:
         remember = ABANDONED_MS if held.uncertain else RELEASED_MS
         keys = self._keys.of(held.token)
         args: tuple[str | int, ...] = (held.token, self._keys.limit, self._delay_ms, remember)
-        simple = self._keys.limit == 1 and self._delay_ms == 0 and not coordinator.contended(self._keys)
         following = coordinator.first_waiter(self._keys)
+        simple = following is None and self._keys.limit == 1 and self._delay_ms == 0
 
         # Our first waiter may be the first of all: then the RELEASE hands the lock over, in one round trip.
         if following is not None and following.lease_ms:
