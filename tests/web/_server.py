@@ -99,7 +99,7 @@ async def endpoint(ws: WebSocket, key: str):
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    """Write the application to serve; the directory is the place to tell it what to do."""
+    """Write the application to serve; files in the directory change what it does."""
     (tmp_path / "shop.py").write_text(SHOP)
     return tmp_path
 

@@ -175,7 +175,7 @@ class TestComponents:
     def test_a_logging_component_comes_first_and_learns_the_request_id(
         self, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Every log line can carry the id, and components that close are still heard."""
+        """Every log line can carry the id, and components that close are still noted."""
         create_app(sections())  # loads the published module
         made: Any = sys.modules[next(name for name in sys.modules if name.startswith("published_"))]
         told = {}
@@ -370,7 +370,7 @@ class TestConfiguration:
             ({"cls": print, "option": {}}, "MIDDLEWARES: an entry is"),
             ("nosuch.module.Thing", "MIDDLEWARES: 'nosuch.module.Thing' cannot be imported"),
             ("json.Nothing", "MIDDLEWARES: there is no 'Nothing' in the module 'json'"),
-            ("nodots", "is no dotted name"),
+            ("nodots", "is not a dotted name"),
             (
                 {"cls": CORSMiddleware, "options": {"origins": []}},
                 "CORSMiddleware does not take these options: .*origins",
@@ -413,7 +413,7 @@ class TestConfiguration:
 
     @pytest.mark.parametrize("pattern", [r"https://.*\.shop\.example", "https://(a|b)\\.example"])
     def test_cors_for_some_sites(self, pattern: str) -> None:
-        """A pattern of one's own sites is fine."""
+        """A pattern of your own sites is fine."""
         create_app().add_middleware(CORSMiddleware, allow_origin_regex=pattern, allow_credentials=True)
 
     async def test_exception_handlers(self) -> None:

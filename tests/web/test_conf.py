@@ -14,9 +14,9 @@ import pytest
 from pydantic import SecretStr
 
 from ws_core.errors import ConfigError
+from ws_core.redaction import mask, mask_text
 from ws_web import Settings, SettingsError, create_app, global_setting
 from ws_web import settings as proxy
-from ws_web._masking import mask, mask_text
 from ws_web._settings_sources import EnvironmentSource, nest, overlay
 from ws_web.conf import LazySettings
 from ws_web.testing import AppClient

@@ -16,7 +16,7 @@ from ws_web import create_app
 from ws_web.dependencies import client, component, rate_limit
 from ws_web.testing import AppClient, SocketClosed
 
-LENT: list[str] = []
+EVENTS: list[str] = []
 
 
 class Manager:
@@ -24,10 +24,10 @@ class Manager:
 
     @asynccontextmanager
     async def get_client(self, name: str, *, alone: bool) -> AsyncIterator[Any]:
-        """Lend a client and note that it came back."""
-        LENT.append(f"lent {name} {alone}")
+        """Return a client, and note that it was released."""
+        EVENTS.append(f"acquired {name} {alone}")
         yield f"client of {name}"
-        LENT.append("back")
+        EVENTS.append("back")
 
 
 Redis = Annotated[str, Depends(client("REDIS_CONFIG", "cache", alone=True))]
@@ -38,7 +38,7 @@ Missing = Annotated[object, Depends(component("NOSUCH"))]
 async def repository(redis: Redis) -> AsyncIterator[str]:
     """A dependency of the application, which needs its client to the end."""
     yield redis
-    LENT.append("end of the repository")
+    EVENTS.append("end of the repository")
 
 
 class Limiter:
@@ -59,15 +59,15 @@ class TestClients:
     """Clients come back, whatever happens."""
 
     @pytest.mark.parametrize("nested", [True, False])
-    async def test_a_client_is_lent_for_the_request(self, nested: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    async def test_a_client_is_acquired_for_the_request(self, nested: bool) -> None:  # noqa: FBT001 - a parameter of the test
         """From a component, or its manager."""
-        LENT.clear()
+        EVENTS.clear()
         app = create_app()
         app.state.components = {"REDIS_CONFIG": SimpleNamespace(manager=Manager()) if nested else Manager()}
 
         @app.get("/")
         async def endpoint(redis: Redis, own: Own) -> str:
-            LENT.append("used")
+            EVENTS.append("used")
             assert own is app.state.components["REDIS_CONFIG"]
             return redis
 
@@ -77,7 +77,7 @@ class TestClients:
 
         web = AppClient(app)
         assert (await web.get("/")).data() == "client of cache"
-        assert LENT == ["lent cache True", "used", "back"]
+        assert EVENTS == ["acquired cache True", "used", "back"]
 
     async def test_websockets_too(self) -> None:
         """The dependency works for every connection."""
@@ -146,13 +146,13 @@ class TestStreams:
 
     async def test_the_client_is_back_before_the_stream_begins(self) -> None:
         """Else a few open event streams would keep all others waiting for the pool."""
-        LENT.clear()
+        EVENTS.clear()
         app = create_app()
         app.state.components = {"REDIS_CONFIG": Manager()}
         seen: list[list[str]] = []
 
         async def stream() -> AsyncIterator[str]:
-            seen.append(list(LENT))
+            seen.append(list(EVENTS))
             yield "x"
 
         @app.get("/")
@@ -160,11 +160,11 @@ class TestStreams:
             return StreamingResponse(stream())
 
         assert (await AppClient(app).get("/")).text == "x"
-        assert seen == [["lent cache True", "back"]]
+        assert seen == [["acquired cache True", "back"]]
 
     async def test_a_dependency_of_the_application_keeps_its_client(self) -> None:
         """A generator that lives as long as the reply has it until its own end."""
-        LENT.clear()
+        EVENTS.clear()
         app = create_app()
         app.state.components = {"REDIS_CONFIG": Manager()}
 
@@ -173,7 +173,7 @@ class TestStreams:
             return name
 
         assert (await AppClient(app).get("/")).data() == "client of cache"
-        assert LENT == ["lent cache True", "end of the repository", "back"]
+        assert EVENTS == ["acquired cache True", "end of the repository", "back"]
 
 
 class TestSocketLimits:

@@ -13,15 +13,7 @@ Network = IPv4Network | IPv6Network
 
 @lru_cache(maxsize=16)
 def networks(cidrs: tuple[str, ...]) -> tuple[Network, ...]:
-    """
-    Parse trusted networks.
-
-    Args:
-        cidrs: Networks or single addresses, such as ``"10.0.0.0/8"``.
-
-    Raises:
-        ValueError: One of them is no network.
-    """
+    """Parse trusted networks."""
     return tuple(ip_network(cidr, strict=False) for cidr in cidrs)
 
 
@@ -33,15 +25,6 @@ def client_ip(peer: str | None, forwarded: Iterable[str], trusted: Sequence[Netw
     as long as an address belongs to a trusted proxy, the one before it is believed. The first
     address that is not trusted is the client. What is left of it could have been written by
     anyone and is not looked at.
-
-    Args:
-        peer: The address of the other end of the connection.
-        forwarded: The values of all ``X-Forwarded-For`` headers, in order.
-        trusted: The networks of our own proxies; empty means that nobody is believed.
-
-    Returns:
-        An address in canonical form, or the peer as it is (None, or the name of a Unix socket's
-        peer) when it is not an address.
 
     Example:
         >>> ours = networks(("10.0.0.0/8",))

@@ -18,12 +18,7 @@ logger = logging.getLogger("ws_web")
 
 
 def used_sections(settings: Settings) -> dict[str, object]:
-    """
-    Return the sections that ask for a component: those that are not empty.
-
-    Args:
-        settings: The settings; undeclared ones count, so that a third party can add a section.
-    """
+    """Return the sections that ask for a component: those that are not empty."""
     published = {entry.name for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
     names = [*(name for name in type(settings).model_fields if name != "extra"), *settings.extra]
     served = [name for name in names if name in published or name in KNOWN_SECTIONS]
@@ -32,19 +27,7 @@ def used_sections(settings: Settings) -> dict[str, object]:
 
 
 def prepare(settings: Settings) -> dict[str, Component]:
-    """
-    Build and configure the components that the settings ask for. No side effects.
-
-    Args:
-        settings: The settings.
-
-    Returns:
-        New components by settings key, in the order in which they must be started.
-
-    Raises:
-        MissingExtraError: The library that serves a section is not installed.
-        ConfigError: A section is wrong; the message names it.
-    """
+    """Build and configure the components that the settings ask for. No side effects."""
     sections = used_sections(settings)
     found: dict[str, Component] = {}
 
@@ -86,9 +69,6 @@ async def running(components: Sequence[Component]) -> AsyncIterator[None]:
 
     When one fails to start, or the start is cancelled, the earlier ones are closed and the error
     goes on. A component that fails to close is logged and does not keep the others from closing.
-
-    Args:
-        components: Configured components, in the order of starting.
     """
     started: list[Component] = []
 

@@ -14,13 +14,6 @@ def load(named: object, where: str) -> Any:  # Any: whatever has that name
     """
     Return the object that a dotted name stands for; anything but a string is returned as it is.
 
-    Args:
-        named: ``"package.module.name"``, ``"package.module:name"``, or the object itself.
-        where: The setting, for messages.
-
-    Raises:
-        SettingsError: There is no such module or name.
-
     Example:
         >>> load("json.dumps", "EXAMPLE")([1])
         '[1]'
@@ -31,7 +24,7 @@ def load(named: object, where: str) -> Any:  # Any: whatever has that name
     module_name, _, name = named.replace(":", ".").rpartition(".")
 
     if not module_name:
-        raise SettingsError(f"{where}: '{named}' is no dotted name such as 'package.module.name'")
+        raise SettingsError(f"{where}: '{named}' is not a dotted name such as 'package.module.name'")
 
     try:
         return getattr(importlib.import_module(module_name), name)

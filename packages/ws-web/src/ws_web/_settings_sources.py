@@ -24,7 +24,7 @@ from dotenv import dotenv_values
 from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
 
-from ws_web._masking import is_secret_name
+from ws_core.redaction import is_secret_name
 from ws_web.errors import SettingsError
 
 __all__ = (
@@ -56,14 +56,6 @@ _LITERAL = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?|true|false|null|[\
 def nest(pairs: Iterable[tuple[str, str]], *, prefix: str) -> dict[str, Any]:
     """
     Turn flat names such as ``WS_DATABASES__default__url`` into nested dictionaries.
-
-    Args:
-        pairs: Names and raw values; names without the prefix are ignored.
-        prefix: What a name must begin with.
-
-    Returns:
-        Nested dictionaries. The first part is a settings key and must be UPPERCASE, otherwise
-        the name is not ours; the other parts keep their case.
 
     Example:
         >>> nest([("WS_DATABASES__Main__maxsize", "7"), ("WS_DEBUG", "1"), ("HOME", "/")], prefix="WS_")

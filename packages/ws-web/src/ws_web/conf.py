@@ -28,9 +28,9 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ws_core.redaction import is_secret_name, mask
 from ws_web import global_setting as default
 from ws_web._frozen import frozen
-from ws_web._masking import is_secret_name, mask
 from ws_web._settings_sources import (
     DotenvSource,
     EnvironmentSource,

@@ -57,7 +57,7 @@ def _new_id() -> str:
 
 class RequestIDMiddleware:
     """
-    Give every request and WebSocket an id, and tell it to the client and to the code inside.
+    Give every request and WebSocket an id, for the client and for the code inside.
 
     An ``x-request-id`` of the client is kept when it is one header of 1 to 128 characters out of
     ``A-Z a-z 0-9 . _ -``; anything else (several headers, other characters) gets a new id, so

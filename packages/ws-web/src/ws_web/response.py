@@ -159,7 +159,7 @@ class ErrResponse(Response, Exception):  # noqa: N818 - the public contract's na
     """
     A reply to be raised: from anywhere below a route, it ends the request with this envelope.
 
-    Takes the arguments of `Response`. The HTTP status is 200 unless told otherwise, because the
+    Takes the arguments of `Response`. The HTTP status is 200 unless you give another one, because the
     code says what failed; give ``status_code`` where proxies and clients look at the status.
 
     Example:
@@ -200,7 +200,7 @@ class HTTP405Response(Response):
 
 
 class HTTP500Response(Response):
-    """Status and code 500: the service failed; the reply tells nothing of the inside."""
+    """Status and code 500: the service failed; the reply shows nothing of the inside."""
 
     def __init__(
         self, content: object = None, headers: Mapping[str, str] | None = None, *, extra: object = None

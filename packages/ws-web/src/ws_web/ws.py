@@ -131,14 +131,14 @@ class WsChatConnectionManager:
 
     Args:
         limit: How many sockets there may be at once; None for no limit.
-        heartbeat_timeout: Seconds of silence after which ``hello`` asks the peer for a sign of life.
+        heartbeat_timeout: Seconds of silence after which ``hello`` is called, for a sign of life.
         timeout_count: After how many silent heartbeats in a row the socket is closed.
         queue_size: How many messages may wait for one slow peer.
         overflow: What happens to a peer whose queue is full: ``"close"`` it with 1013, or
             ``"drop_oldest"`` or ``"drop_newest"`` message.
         send_timeout: Seconds that handing one message to a socket may take before it is closed.
         bus: An event bus; broadcasts then reach the sockets of every process. The manager must be
-            started (``async with manager``) to hear them.
+            started (``async with manager``) to receive them.
         channel: The tag on the bus; managers with the same tag form one.
 
     Example:
@@ -232,7 +232,7 @@ class WsChatConnectionManager:
         End every conversation and stop listening to the bus.
 
         Args:
-            code: The close code; 1012 tells clients to come back.
+            code: The close code; after 1012 clients come back.
         """
         for connection in self._connections.values():
             connection.end(code)
