@@ -10,6 +10,7 @@ from ws_tasks.engine import LocalEngine as LocalEngine
 from ws_tasks.engine import TaskDefinition as TaskDefinition
 from ws_tasks.engine import task as task
 from ws_tasks.errors import JobCancelled as JobCancelled
+from ws_tasks.errors import JobFailed as JobFailed
 from ws_tasks.errors import NotStartedError as NotStartedError
 from ws_tasks.errors import RunTimeout as RunTimeout
 from ws_tasks.errors import ScheduleError as ScheduleError
@@ -34,6 +35,7 @@ __all__ = (
     "IntervalTask",
     "Job",
     "JobCancelled",
+    "JobFailed",
     "LocalEngine",
     "NotStartedError",
     "OnceTask",

@@ -7,14 +7,16 @@ ConfigError
 UsageError
 └── NotStartedError      stop(), pause(), ... of a task that was never started
 WsError
-└── RunTimeout           a run took longer than its timeout; also a TimeoutError
+├── RunTimeout           a run took longer than its timeout; also a TimeoutError
+├── JobCancelled         a job was cancelled before it ended
+└── JobFailed            a job failed in another process
 """
 
 from __future__ import annotations
 
-from ws_core.errors import ConfigError, NotReadyError, WsError
+from ws_core.errors import ConfigError, NotReadyError, WsError, describe
 
-__all__ = ("JobCancelled", "NotStartedError", "RunTimeout", "ScheduleError")
+__all__ = ("JobCancelled", "JobFailed", "NotStartedError", "RunTimeout", "ScheduleError")
 
 
 class ScheduleError(ConfigError):
@@ -39,3 +41,28 @@ class JobCancelled(WsError):  # noqa: N818 - named after the condition
     """A job was cancelled before it ended, such as by its engine's end."""
 
     default_code = "job_cancelled"
+
+
+class JobFailed(WsError):  # noqa: N818 - named after the condition
+    """
+    A job failed in another process; what it raised there cannot be raised here.
+
+    Attributes:
+        error_type: The name of the class of the error.
+    """
+
+    default_code = "job_failed"
+
+    def __init__(
+        self, message: str, *, error_type: str = "JobFailed", code: str | None = None, **context: object
+    ) -> None:
+        super().__init__(message, code=code, error_type=error_type, **context)
+        self.error_type: str = error_type
+
+    @classmethod
+    def of(cls, error: BaseException) -> JobFailed:
+        """Return an error as one that crosses a process."""
+        if isinstance(error, JobFailed):
+            return error
+
+        return cls(describe(error, with_type=True), error_type=type(error).__name__)
