@@ -25,7 +25,7 @@ _OTHER_IN_BINARY = frozenset({4, 5, 11})
 # DATE, TIMESTAMP, DATETIME, NEWDATE: zero dates such as '0000-00-00' are text in text and None in binary.
 _DATES = frozenset({7, 10, 12, 14})
 
-_STRING = re.compile(r"""'(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" | `[^`]*`""", re.VERBOSE | re.DOTALL)
+_STRING = re.compile(r"""'(?:[^'\\]++|\\.|'')*' | "(?:[^"\\]++|\\.|"")*" | `[^`]*`""", re.VERBOSE | re.DOTALL)
 
 # Where a parameter means something else than a literal: in VALUES (MariaDB loses it, MDEV-35747), and in
 # ORDER BY and GROUP BY (a number is the position of a column there, a parameter a constant).

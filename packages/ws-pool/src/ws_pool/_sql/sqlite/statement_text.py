@@ -17,7 +17,7 @@ _DML = re.compile(r"\b(?:insert|update|delete|replace)\b(?!\s*\()", re.IGNORECAS
 # Comments, and strings and names in quotes: no backslash escapes anything, and # begins no comment.
 _SKIP = re.compile(
     r"""(?P<comment> /\*.*?(?:\*/|\Z) | --[^\n]* )
-    | '(?:[^']|'')*' | "(?:[^"]|"")*" | `(?:[^`]|``)*` | \[[^\]]*\]""",
+    | '(?:[^']++|'')*' | "(?:[^"]++|"")*" | `(?:[^`]++|``)*` | \[[^\]]*\]""",
     re.VERBOSE | re.DOTALL,
 )
 _FIRST = re.compile(r"[A-Za-z]+|\(")
