@@ -65,7 +65,7 @@ SYSTEM_PROGRAMS = {
 }
 
 
-class Stop(Exception):  # noqa: N818 - not a failure of this program, but its answer
+class Stop(Exception):
     """Ends the program with one clear message and exit code 1."""
 
     def __init__(self, message: str, remedy: str = "") -> None:

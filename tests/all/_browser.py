@@ -55,7 +55,7 @@ class Page:
     async def until(self, expression: str) -> Any:
         """Evaluate again and again until the value is true."""
         async with asyncio.timeout(TIMEOUT):
-            while not (value := await self.look(expression)):  # noqa: ASYNC110 - the page has no event
+            while not (value := await self.look(expression)):
                 await asyncio.sleep(0.02)
 
         return value
@@ -112,7 +112,7 @@ async def browser(profile: Path) -> AsyncIterator[Page]:
 
     try:
         async with asyncio.timeout(TIMEOUT):
-            while not port_file.exists() or not port_file.read_text().count("\n"):  # noqa: ASYNC110 - the browser tells nobody
+            while not port_file.exists() or not port_file.read_text().count("\n"):
                 await asyncio.sleep(0.05)
 
         port, path = port_file.read_text().splitlines()[:2]

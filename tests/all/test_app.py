@@ -194,7 +194,7 @@ class TestPages:
         assert reply.status_code == 200
 
         async with asyncio.timeout(10):
-            while not caplog.records:  # noqa: ASYNC110 - the log has no event
+            while not caplog.records:
                 await asyncio.sleep(0.01)
 
         assert "could not publish sold" in caplog.text

@@ -148,7 +148,7 @@ class TestDemo:
             ("elasticsearch", "WS_ES_CONFIG__default__url", "http://localhost:9200", "ws-pool[es]"),
         ],
     )
-    def test_a_missing_library(  # noqa: PLR0913, PLR0917 - one case
+    def test_a_missing_library(
         self, tmp_path: Path, temporary: Path, module: str, variable: str, url: str, extra: str
     ) -> None:
         """The setting and what to install are named."""

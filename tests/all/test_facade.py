@@ -183,7 +183,7 @@ async def service(
 async def seen(look: Callable[[], object]) -> None:
     """Wait until there is something to see."""
     async with asyncio.timeout(10):
-        while not look():  # noqa: ASYNC110 - the service has no event to wait for
+        while not look():
             await asyncio.sleep(0.01)
 
 

@@ -94,7 +94,7 @@ class Direction:
         loop = asyncio.get_running_loop()
 
         # Healing lets what is on its way arrive at once, so the wait looks again in steps.
-        while not self._weather.calm and (wait := due - loop.time()) > 0:  # noqa: ASYNC110 - see above
+        while not self._weather.calm and (wait := due - loop.time()) > 0:
             await asyncio.sleep(min(wait, _STEP))
 
         await self._weather.clear.wait()

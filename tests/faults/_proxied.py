@@ -54,7 +54,7 @@ class ProxiedConnection:
         silent: Begin inside a black hole.
     """
 
-    def __init__(  # noqa: PLR0913 - made in one place only, with keywords
+    def __init__(
         self,
         client: socket.socket,
         *,

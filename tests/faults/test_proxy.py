@@ -62,7 +62,7 @@ async def proxy(redis_server: RedisServer, redis_url: str) -> AsyncIterator[Faul
 async def until_closed(proxy: FaultProxy) -> None:
     """Wait until the proxy has no connections."""
     async with asyncio.timeout(20):
-        while proxy.open_connections:  # noqa: ASYNC110 - the proxy tells nobody
+        while proxy.open_connections:
             await asyncio.sleep(0.005)
 
 

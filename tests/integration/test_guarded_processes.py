@@ -71,7 +71,7 @@ class Fleet:
     async def wait(self, condition: Callable[[], bool]) -> None:
         """Wait until something has been written."""
         async with asyncio.timeout(60):
-            while not condition():  # noqa: ASYNC110 - other processes write
+            while not condition():
                 await asyncio.sleep(0.05)
 
     async def runs(self, count: int) -> None:

@@ -62,7 +62,7 @@ class Workers:
     async def wait(self, condition: Callable[[], bool]) -> None:
         """Wait until something has been written."""
         async with asyncio.timeout(60):
-            while not condition():  # noqa: ASYNC110 - other processes write
+            while not condition():
                 await asyncio.sleep(0.05)
 
     async def ready(self, count: int) -> None:
@@ -222,7 +222,7 @@ class TestPoison:
             assert await (await work.square.enqueue(3)).result(timeout=30) == 9
 
             async with asyncio.timeout(10), Redis.from_url(redis_url) as client:
-                while not await client.xlen("wst:{jobs}:dead"):  # noqa: ASYNC110 - on the server
+                while not await client.xlen("wst:{jobs}:dead"):
                     await asyncio.sleep(0.05)
 
 
@@ -426,7 +426,7 @@ class TestTopologies:
 
                 for number in range(20):
                     async with asyncio.timeout(30):
-                        while not await found.broker.results.is_result_ready(f"j{number}"):  # noqa: ASYNC110
+                        while not await found.broker.results.is_result_ready(f"j{number}"):
                             await asyncio.sleep(0.05)
 
                     result = await found.broker.results.get_result(f"j{number}")

@@ -36,7 +36,7 @@ async def test_each_nominal_run_is_made_once(any_redis_url: str) -> None:
                 tasks.append(scheduler.add(task))
 
         async with asyncio.timeout(30):
-            while any(_open(task) for task in tasks):  # noqa: ASYNC110 - events of four schedulers
+            while any(_open(task) for task in tasks):
                 await asyncio.sleep(0.02)
 
     assert made == dict.fromkeys(range(20), 1)
@@ -57,7 +57,7 @@ async def test_without_redis_no_run_is_made_twice(start_server: StartServer) -> 
         task = scheduler.add(OnceTask(datetime.now(UTC), work, name="work", guard=claims))
 
         async with asyncio.timeout(30):
-            while not task.statistics().last_error:  # noqa: ASYNC110 - the error has no event of its own
+            while not task.statistics().last_error:
                 await asyncio.sleep(0.02)
 
         assert "guard" in str(task.statistics().last_error)

@@ -91,7 +91,7 @@ class TestComponents:
             server.restart()
 
             async with asyncio.timeout(20):
-                while not (await component.health()).ok:  # noqa: ASYNC110 - the pool reconnects by itself
+                while not (await component.health()).ok:
                     await asyncio.sleep(0.05)
 
 

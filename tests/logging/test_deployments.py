@@ -235,7 +235,7 @@ class TestServers:
             "hypercorn-2",
         ],
     )
-    def test_sigterm(  # noqa: PLR0913, PLR0917 - the parameters of the test
+    def test_sigterm(
         self,
         deploy: Callable[..., Deployment],
         hold: Hold,

@@ -131,7 +131,7 @@ class TestLines:
         assert "{not} {formatted" in self.line(lambda: logger.info("{not} {formatted"))
 
     @pytest.mark.parametrize("as_json", [False, True])
-    def test_secrets(self, as_json: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    def test_secrets(self, as_json: bool) -> None:
         """Neither in messages nor in fields, at any depth; and only if asked for."""
 
         def log() -> None:

@@ -431,7 +431,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.appended = self.refused = self.evicted = self.written = 0
 
     @rule(size=st.integers(1, 300), urgent=st.booleans())
-    def put(self, size: int, urgent: bool) -> None:  # noqa: FBT001 - a rule's argument
+    def put(self, size: int, urgent: bool) -> None:
         """Append, if there is room."""
         if self.queue.has_room(size, urgent=urgent):
             self.queue.append(b"x" * size, urgent=urgent)
@@ -443,7 +443,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.refused += 1
 
     @rule(urgent=st.booleans())
-    def evict(self, urgent: bool) -> None:  # noqa: FBT001 - a rule's argument
+    def evict(self, urgent: bool) -> None:
         """Drop the oldest that is not urgent, or for an urgent one the oldest."""
         others = [entry for entry in self.model if not entry[1]] or (self.model if urgent else [])
         assert self.queue.evict(urgent=urgent) == bool(others)

@@ -88,7 +88,7 @@ async def wait(url: str, name: str, heartbeat: str) -> None:
     lock = MutexLock(Redis.from_url(url), name, 60, heartbeat=float(heartbeat))
     task = asyncio.create_task(lock.acquire(None))
 
-    while await lock.waiters() == 0:  # noqa: ASYNC110 - the queue is on the server
+    while await lock.waiters() == 0:
         await asyncio.sleep(0.005)
 
     say("waiting")

@@ -102,7 +102,7 @@ class FakePubSub:
         if self.refusal is not None:
             raise self.refusal
 
-    async def parse_response(self, *, block: bool, timeout: float) -> list[Any] | None:  # noqa: ASYNC109 - as the driver
+    async def parse_response(self, *, block: bool, timeout: float) -> list[Any] | None:
         """Hear the next thing."""
         assert (block, timeout) == (False, READ_SLICE)
         return next(self.heard)()

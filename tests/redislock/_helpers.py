@@ -19,7 +19,7 @@ CHILD = Path(__file__).with_name("_child.py")
 
 async def until_waiting(lock: BaseLock, count: int = 1) -> None:
     """Let others go on until so many wait for a lock."""
-    while await lock.waiters() < count:  # noqa: ASYNC110 - the queue is on the server
+    while await lock.waiters() < count:
         await asyncio.sleep(0)
 
 

@@ -236,7 +236,7 @@ class TestCluster:
     """`ClusterServers`."""
 
     @pytest.mark.parametrize("valkey", [False, True])
-    def test_a_slot_moves_in_steps(self, start_server: StartServer, valkey: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    def test_a_slot_moves_in_steps(self, start_server: StartServer, valkey: bool) -> None:
         """In mid-move the source answers ASK for a key that has gone, and MOVED afterwards."""
         cluster = start_server(ClusterServers, valkey=valkey)
         key = "user:1"

@@ -97,7 +97,7 @@ class TestInterface:
         ("version", "breaking", "part"),
         [("0.1.0", True, "minor"), ("1.1.0", True, "major"), ("0.1.0", False, None), ("1.1.0", False, None)],
     )
-    def test_part_needed(self, version: str, breaking: bool, part: str | None) -> None:  # noqa: FBT001 - a table
+    def test_part_needed(self, version: str, breaking: bool, part: str | None) -> None:
         """A break asks for a minor version below 1.0, and for a major one from there."""
         assert release.part_needed(version, breaking=breaking) == part
 

@@ -59,7 +59,7 @@ class TestClients:
     """Clients come back, whatever happens."""
 
     @pytest.mark.parametrize("nested", [True, False])
-    async def test_a_client_is_acquired_for_the_request(self, nested: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    async def test_a_client_is_acquired_for_the_request(self, nested: bool) -> None:
         """From a component, or its manager."""
         EVENTS.clear()
         app = create_app()

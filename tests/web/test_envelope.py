@@ -139,7 +139,7 @@ class TestWrapped:
     async def test_a_union_with_a_response(self) -> None:
         """A route may return data or a response; the type of the data is the rest."""
 
-        async def endpoint(raw: bool = False) -> Item | PlainTextResponse:  # noqa: FBT001, FBT002 - a query
+        async def endpoint(raw: bool = False) -> Item | PlainTextResponse:
             return PlainTextResponse("raw") if raw else Item(id=2)
 
         assert (await get(only(endpoint))).data() == {"id": 2, "name": "lamp"}

@@ -152,7 +152,7 @@ class TestRoutes:
         assert reply.error()["data"] == {"status": "draining"}
 
     @pytest.mark.parametrize("debug", [False, True])
-    async def test_details_are_told_with_debug_only(self, debug: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    async def test_details_are_told_with_debug_only(self, debug: bool) -> None:
         """Anyone may probe; nobody learns what is inside."""
         app = create_app(Settings(DEBUG=debug))
 

@@ -48,7 +48,7 @@ class TestOrigins:
             ("https://[", "shop.example", False),
         ],
     )
-    def test_same_host(self, origin: str, host: str, expected: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    def test_same_host(self, origin: str, host: str, expected: bool) -> None:
         """The host of the page is the host that it asks."""
         assert is_allowed(origin, host, ()) is expected
 

@@ -40,7 +40,7 @@ def sock() -> Iterator[socket.socket]:
 async def until(condition: Callable[[], object]) -> None:
     """Wait for a condition."""
     async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - there is no event for it
+        while not condition():
             await asyncio.sleep(0.01)
 
 

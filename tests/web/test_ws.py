@@ -494,7 +494,7 @@ class TestBus:
     """Broadcast across processes."""
 
     @pytest.mark.parametrize("awaitable", [False, True])
-    async def test_every_manager_hears_it_once(self, awaitable: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    async def test_every_manager_hears_it_once(self, awaitable: bool) -> None:
         """Text, bytes, rooms and exclusions come through; the own process is served by the bus too."""
         bus = Bus(awaitable=awaitable)
 

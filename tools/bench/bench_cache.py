@@ -89,7 +89,7 @@ class Subjects:
         return run
 
 
-def suite(quick: bool) -> Suite:  # noqa: FBT001 - the harness's signature
+def suite(quick: bool) -> Suite:
     """Build the suite."""
     subjects = Subjects()
     cases = []

@@ -123,7 +123,7 @@ def callers(get: Callable[[], Awaitable[None]], count: int, requests: int) -> Ca
     return run
 
 
-def suite(quick: bool) -> Suite:  # noqa: FBT001 - the harness's signature
+def suite(quick: bool) -> Suite:
     """Build the suite."""
     web = Web()
     requests = 500 if quick else 2_000

@@ -106,7 +106,7 @@ def throttled_by(kind: RateLimiterType) -> Callable[[RedisServer], Coroutine[Any
     return make
 
 
-def suite(quick: bool) -> Suite:  # noqa: FBT001 - the harness's contract
+def suite(quick: bool) -> Suite:
     """Describe the benchmark."""
     server = RedisServer()
     hits = 10 if quick else 40

@@ -247,7 +247,7 @@ async def _moment(work: Awaitable[object]) -> float:
     return time.perf_counter()
 
 
-def suite(quick: bool) -> Suite:  # noqa: FBT001 - the harness's contract
+def suite(quick: bool) -> Suite:
     """Describe the benchmark."""
     server = RedisServer()
     plain, apart, pool = (Subject(server, kind) for kind in ("plain", "two clients", "pool"))

@@ -215,7 +215,7 @@ class Others:
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
-def suite(quick: bool) -> Suite:  # noqa: FBT001 - the harness's signature
+def suite(quick: bool) -> Suite:
     """Build the suite."""
     count = 500 if quick else 5_000
     rounds = 3 if quick else 15

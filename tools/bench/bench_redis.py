@@ -258,7 +258,7 @@ class Paced:
         return run
 
 
-def suite(quick: bool) -> Suite:  # noqa: FBT001 - the harness's contract
+def suite(quick: bool) -> Suite:
     """Build the cases."""
     server = RedisServer()
     server.start()

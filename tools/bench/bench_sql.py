@@ -50,11 +50,11 @@ class Nothing:
         """Give something."""
         return object()
 
-    def is_alive(self, conn: object) -> bool:  # noqa: ARG002 - the protocol's signature
+    def is_alive(self, conn: object) -> bool:
         """Tell that it is alive."""
         return True
 
-    def is_clean(self, conn: object) -> bool:  # noqa: ARG002 - the protocol's signature
+    def is_clean(self, conn: object) -> bool:
         """Tell that it is clean."""
         return True
 
@@ -265,7 +265,7 @@ class Idle:
         return run
 
 
-def suite(quick: bool) -> Suite:  # noqa: FBT001 - the harness's signature
+def suite(quick: bool) -> Suite:
     """Build the suite."""
     calls, rounds = (500, 5) if quick else (3_000, 15)
     cases = []

@@ -136,7 +136,7 @@ def catch_up_theirs() -> None:
         moment = trigger.get_next_fire_time(moment, moment)
 
 
-def suite(quick: bool) -> Suite:  # noqa: FBT001 - the harness's signature
+def suite(quick: bool) -> Suite:
     """Build the suite."""
     logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
     seconds = 1.5 if quick else 3.5

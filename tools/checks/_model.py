@@ -28,7 +28,7 @@ IMPORT_NAMES: Mapping[str, str | None] = {
 """Distribution → what it is imported as; the meta-package holds no module."""
 
 
-class Failed(Exception):  # noqa: N818 - an answer, not an error of this program
+class Failed(Exception):
     """A check does not hold; the text says why, in full."""
 
 

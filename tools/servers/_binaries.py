@@ -28,7 +28,7 @@ __all__ = (
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-class MissingBinary(Exception):  # noqa: N818 - named after the condition, like every error here
+class MissingBinary(Exception):
     """A server's program is not installed; the message has the line that installs it."""
 
     def __init__(self, program: str, remedy: str) -> None:

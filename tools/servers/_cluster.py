@@ -155,14 +155,14 @@ class ClusterServers:
     def node_of(self, slot: int) -> RedisServer:
         """Return the master that serves a slot."""
         ranges = self.nodes[0].command("CLUSTER", "SLOTS")
-        assert isinstance(ranges, list)  # noqa: S101 - what the cluster protocol says
+        assert isinstance(ranges, list)
 
         for entry in ranges:
-            assert isinstance(entry, list)  # noqa: S101 - what the cluster protocol says
+            assert isinstance(entry, list)
             first, last, owner = entry[:3]
-            assert isinstance(first, int)  # noqa: S101 - as above
-            assert isinstance(last, int)  # noqa: S101 - as above
-            assert isinstance(owner, list)  # noqa: S101 - as above
+            assert isinstance(first, int)
+            assert isinstance(last, int)
+            assert isinstance(owner, list)
 
             if first <= slot <= last:
                 return next(node for node in self.nodes if node.port == owner[1])
@@ -268,7 +268,7 @@ class SlotMove:
             How many went; 0 when the slot is empty at the source.
         """
         keys = self.source.command("CLUSTER", "GETKEYSINSLOT", self.slot, count)
-        assert isinstance(keys, list)  # noqa: S101 - what the cluster protocol says
+        assert isinstance(keys, list)
 
         if keys:
             names = [str(key) for key in keys]

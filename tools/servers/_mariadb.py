@@ -142,7 +142,7 @@ class MariaDBServer(Server):
         return connect_mysql(self.host, self.port, database=database, timeout=timeout)
 
     def _prepare(self) -> None:
-        assert self.folder is not None  # noqa: S101 - start() has made it
+        assert self.folder is not None
         data = self.folder / "data"
 
         if data.exists():
@@ -177,7 +177,7 @@ class MariaDBServer(Server):
         )
 
     def _command(self) -> list[str]:
-        assert self.folder is not None  # noqa: S101 - start() has made it
+        assert self.folder is not None
         options: dict[str, str | int] = {
             "datadir": str(self.folder / "data"),
             "socket": str(self.folder / "socket"),

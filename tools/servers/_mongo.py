@@ -33,7 +33,7 @@ class MongoServer(Server):
         return f"mongodb://{self.host}:{self.port}/"
 
     def _command(self) -> list[str]:
-        assert self.folder is not None  # noqa: S101 - start() has made it
+        assert self.folder is not None
         _, python = _binaries.nx_27017()
         return [
             str(python),

@@ -47,7 +47,7 @@ class PgbouncerServer(Server):
         return become_nobody()
 
     def _prepare(self) -> None:
-        assert self.folder is not None  # noqa: S101 - start() has made it
+        assert self.folder is not None
         lines = [
             "[databases]",
             f"* = host={self.server.host} port={self.server.port} user=postgres",

@@ -152,7 +152,7 @@ class PostgresServer(Server):
         return become_nobody()
 
     def _prepare(self) -> None:
-        assert self.folder is not None  # noqa: S101 - start() has made it
+        assert self.folder is not None
         data = self.folder / "data"
 
         if data.exists():
@@ -190,7 +190,7 @@ class PostgresServer(Server):
         return {key: value for key, value in super()._environment().items() if not key.startswith("PG")}
 
     def _command(self) -> list[str]:
-        assert self.folder is not None  # noqa: S101 - start() has made it
+        assert self.folder is not None
         options: dict[str, str | int] = {
             "port": self.port,
             "listen_addresses": self.host,
@@ -222,7 +222,7 @@ class PostgresServer(Server):
 
     def _ask_to_end(self) -> None:
         """Shut down without waiting for clients ("fast")."""
-        assert self._process is not None  # noqa: S101 - the callers have checked that it runs
+        assert self._process is not None
         self._process.send_signal(signal.SIGINT)
 
 

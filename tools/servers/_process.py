@@ -193,7 +193,7 @@ class Server:
 
     def _ask_to_end(self) -> None:
         """Ask the server to shut down in good order; nothing happens when it has just ended."""
-        assert self._process is not None  # noqa: S101 - the callers have checked that it runs
+        assert self._process is not None
         self._process.terminate()
 
     def _start_first(self) -> None:
@@ -212,7 +212,7 @@ class Server:
                 return
 
     def _launch(self) -> None:
-        assert self.folder is not None  # noqa: S101 - start() has made it
+        assert self.folder is not None
         command = self._command()
         setpriv = shutil.which("setpriv")
 
@@ -245,7 +245,7 @@ class Server:
             return False
 
     def _shut_down(self) -> None:
-        assert self._process is not None  # noqa: S101 - the callers have checked that it runs
+        assert self._process is not None
         self._ask_to_end()
 
         try:
@@ -256,7 +256,7 @@ class Server:
         self._reap()
 
     def _reap(self) -> None:
-        assert self._process is not None  # noqa: S101 - only a started process is reaped
+        assert self._process is not None
         self._process.wait()
         self._paused = False
 

@@ -171,7 +171,7 @@ class RedisServer(Server):
         return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
     def _prepare(self) -> None:
-        assert self.folder is not None  # noqa: S101 - start() has made it
+        assert self.folder is not None
         lines = {
             "port": self.port,
             "bind": self.host,

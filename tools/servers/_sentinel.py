@@ -24,7 +24,7 @@ class SentinelServer(RedisServer):
 
     def _prepare(self) -> None:
         super()._prepare()
-        assert self.folder is not None  # noqa: S101 - start() has made it
+        assert self.folder is not None
         path = self.folder / "server.conf"
         unknown = ("save ", "enable-debug-command ", "repl-diskless-sync-delay ")  # to a Sentinel
         lines = [line for line in path.read_text().splitlines(keepends=True) if not line.startswith(unknown)]
@@ -62,7 +62,7 @@ class SentinelServers:
         True
     """
 
-    def __init__(  # noqa: PLR0913 - keyword-only options
+    def __init__(
         self,
         *,
         replicas: int = 1,
@@ -256,12 +256,12 @@ class SentinelServers:
 
     def _master_port(self, sentinel: SentinelServer) -> int:
         address = sentinel.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)
-        assert isinstance(address, list)  # noqa: S101 - what the Sentinel protocol says
+        assert isinstance(address, list)
         return int(str(address[1]))
 
     def _state(self, sentinel: SentinelServer) -> dict[str, str]:
         reply = sentinel.command("SENTINEL", "MASTER", self.name)
-        assert isinstance(reply, list)  # noqa: S101 - what the Sentinel protocol says
+        assert isinstance(reply, list)
         return dict(zip(map(str, reply[::2]), map(str, reply[1::2]), strict=True))
 
     def _linked(self, replica: RedisServer) -> bool:

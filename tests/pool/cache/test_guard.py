@@ -65,7 +65,7 @@ class TestCost:
             proxy.heal()
 
             async with asyncio.timeout(20):
-                while (await f(0))["n"] != (await f(0))["n"]:  # noqa: ASYNC110 - until both are from the cache
+                while (await f(0))["n"] != (await f(0))["n"]:
                     await asyncio.sleep(0.1)
 
     async def test_without_the_guard_calls_are_slow(self, redis_server: RedisServer) -> None:

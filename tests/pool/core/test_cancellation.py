@@ -223,7 +223,7 @@ def test_a_careless_connector_lets_replies_cross_over():
 def losing(take_back: Callable[..., None]) -> Callable[..., None]:
     """Make the broken twin that forgets a connection whose hand-over crossed with a cancellation."""
 
-    def lose(self: Checkout[FakeConnection], entry: object, discard: bool = False, used: bool = True) -> None:  # noqa: FBT001, FBT002 - as the original's
+    def lose(self: Checkout[FakeConnection], entry: object, discard: bool = False, used: bool = True) -> None:
         if used:
             take_back(self, entry, discard, used)
 

@@ -108,7 +108,7 @@ def test_one_connect_at_a_time_also_while_the_server_is_down():
 
 
 @pytest.mark.parametrize(("refused", "most", "least"), [(True, 20, 5), (False, 400, 150)])
-def test_a_refused_login_is_tried_ever_less_often(refused: bool, most: int, least: int):  # noqa: FBT001 - a parameter
+def test_a_refused_login_is_tried_ever_less_often(refused: bool, most: int, least: int):
     """A wrong password is tried every 30 s in the end, a server that is down twice a second."""
 
     async def scenario() -> None:

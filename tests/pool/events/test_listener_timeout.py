@@ -19,7 +19,7 @@ async def consumers(pool: RedisPool) -> set[str]:
 
 async def until_nothing_is_pending(pool: RedisPool) -> None:
     """Wait until all messages were acknowledged."""
-    while (await pool.redis.xpending("s", "g"))["pending"]:  # noqa: ASYNC110 - until it has happened elsewhere
+    while (await pool.redis.xpending("s", "g"))["pending"]:
         await asyncio.sleep(0.01)
 
 
@@ -73,7 +73,7 @@ class TestOverdue:
             await hanging.publish("tag", 1)
 
             async with asyncio.timeout(30):
-                while not hanging.statistics().overdue:  # noqa: ASYNC110 - until it has happened elsewhere
+                while not hanging.statistics().overdue:
                     await asyncio.sleep(0.01)
 
                 async with StreamEventBus(pool, "s", "g", claim_after=0.1) as other:
@@ -98,7 +98,7 @@ class TestOverdue:
             await bus.publish("tag")
 
             async with asyncio.timeout(30):
-                while not bus.statistics().dead:  # noqa: ASYNC110 - until it has happened elsewhere
+                while not bus.statistics().dead:
                     await asyncio.sleep(0.01)
 
                 await until_nothing_is_pending(pool)
@@ -182,7 +182,7 @@ class TestConsumersThatHaveGone:
                 StreamEventBus(pool, "s", "g", consumer="mine") as named,
                 StreamEventBus(pool, "s", "g") as bus,
             ):
-                while await consumers(pool) != {"mine", bus.consumer}:  # noqa: ASYNC110 - until both have read
+                while await consumers(pool) != {"mine", bus.consumer}:
                     await asyncio.sleep(0.01)
 
             assert named.consumer == "mine"
@@ -207,7 +207,7 @@ class TestConsumersThatHaveGone:
                 other._dispatcher._room.clear()  # so that it claims nothing
 
                 async with asyncio.timeout(30):
-                    while "gone" in await consumers(pool):  # noqa: ASYNC110 - until it has happened elsewhere
+                    while "gone" in await consumers(pool):
                         await asyncio.sleep(0.01)
 
                 assert "owing" in await consumers(pool)

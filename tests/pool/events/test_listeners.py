@@ -45,7 +45,7 @@ class Recorder:
     async def until(self, count: int) -> None:
         """Wait until so many events were received."""
         async with asyncio.timeout(20):
-            while len(self.received) < count:  # noqa: ASYNC110 - until it has happened elsewhere
+            while len(self.received) < count:
                 await asyncio.sleep(0.005)
 
 
@@ -129,7 +129,7 @@ class TestForeignMessages:
                 await recorder.until(1)
 
                 async with asyncio.timeout(20):
-                    while (await pool.redis.xpending("s", "g"))["pending"]:  # noqa: ASYNC110 - elsewhere
+                    while (await pool.redis.xpending("s", "g"))["pending"]:
                         await asyncio.sleep(0.01)
 
                 assert bus.statistics().dead == 3
@@ -181,7 +181,7 @@ class TestStreams:
             await asyncio.gather(*(bus.publish("bad", number) for number in range(50)))
 
             async with asyncio.timeout(20):
-                while bus.statistics().in_hand < 20:  # noqa: ASYNC110 - until it was read
+                while bus.statistics().in_hand < 20:
                     await asyncio.sleep(0.005)
 
             pending: Any = await pool.redis.xpending("s", "g")
@@ -288,7 +288,7 @@ class TestRemoving:
                 await bus.publish("tag", round_)
 
                 async with asyncio.timeout(20):
-                    while len(done) <= round_:  # noqa: ASYNC110 - until it has happened elsewhere
+                    while len(done) <= round_:
                         await asyncio.sleep(0.005)
 
             assert done == [0, 1, 2]

@@ -112,16 +112,16 @@ class TestDelivery:
             bus.add_listener("tag", slow)
             await bus.publish("tag", 0)
 
-            while bus.statistics().received < 1:  # noqa: ASYNC110 - until it has come
+            while bus.statistics().received < 1:
                 await asyncio.sleep(0)
 
-            while bus.statistics().listeners[0].queued:  # noqa: ASYNC110 - until it is in hand
+            while bus.statistics().listeners[0].queued:
                 await asyncio.sleep(0)
 
             for number in range(1, 10):
                 await bus.publish("tag", number)
 
-            while bus.statistics().received < 10:  # noqa: ASYNC110 - until all have come
+            while bus.statistics().received < 10:
                 await asyncio.sleep(0)
 
             go.set()
@@ -147,7 +147,7 @@ class TestDelivery:
             assert not bus.remove_listener("tag", recorder)
             await bus.publish("tag", 3)
 
-            while bus.statistics().received < 3:  # noqa: ASYNC110 - until it has come
+            while bus.statistics().received < 3:
                 await asyncio.sleep(0)
 
             assert recorder.received.empty()
@@ -220,7 +220,7 @@ class TestOutages:
             bus.add_listener("tag", recorder)
             proxy.black_hole()
 
-            while bus.subscribed:  # noqa: ASYNC110 - until it is noticed
+            while bus.subscribed:
                 await asyncio.sleep(0.01)
 
             proxy.heal()
@@ -244,7 +244,7 @@ class TestOutages:
             proxy.black_hole()
             began = loop.time()
 
-            while bus.subscribed:  # noqa: ASYNC110 - until it is noticed
+            while bus.subscribed:
                 await asyncio.sleep(0.01)
 
             noticed = loop.time() - began
@@ -350,7 +350,7 @@ class TestUse:
             for number in range(50):
                 await bus.publish("tag", number)
 
-            while bus.statistics().received < 50:  # noqa: ASYNC110 - until all have come
+            while bus.statistics().received < 50:
                 await asyncio.sleep(0)
 
             await bus.close()

@@ -42,7 +42,7 @@ async def test_a_stream_bus_on_a_plain_client(redis_url: str) -> None:
             assert await asyncio.wait_for(arrived.get(), 10) == 42
 
             async with asyncio.timeout(10):
-                while bus.statistics().dead < 1:  # noqa: ASYNC110 - until it has happened elsewhere
+                while bus.statistics().dead < 1:
                     await asyncio.sleep(0.005)
 
         assert (await client.xpending("s", "g"))["pending"] == 0

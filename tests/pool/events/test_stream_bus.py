@@ -42,7 +42,7 @@ class Recorder:
     async def until(self, count: int) -> None:
         """Wait until so many different events were received."""
         async with asyncio.timeout(30):
-            while len(self.received) < count:  # noqa: ASYNC110 - until it has happened elsewhere
+            while len(self.received) < count:
                 await asyncio.sleep(0.005)
 
 
@@ -54,7 +54,7 @@ async def pending(pool: RedisPool, stream: str = "s", group: str = "g") -> int:
 async def until_acknowledged(pool: RedisPool) -> None:
     """Wait until nothing is pending."""
     async with asyncio.timeout(30):
-        while await pending(pool):  # noqa: ASYNC110 - until it has happened elsewhere
+        while await pending(pool):
             await asyncio.sleep(0.005)
 
 
@@ -87,7 +87,7 @@ class TestDelivery:
                 await asyncio.sleep(0.005)
 
             for group in ("a", "b"):
-                while await pending(pool, "s", group):  # noqa: ASYNC110 - until the server has it
+                while await pending(pool, "s", group):
                     await asyncio.sleep(0.005)
 
             for bus in buses.values():
@@ -127,7 +127,7 @@ class TestDelivery:
             await recorder.until(10)
 
             async with asyncio.timeout(20):
-                while bus.statistics().in_hand > 1:  # noqa: ASYNC110 - until the last is acknowledged
+                while bus.statistics().in_hand > 1:
                     await asyncio.sleep(0.005)
 
             assert not stuck.is_set()
@@ -179,7 +179,7 @@ class TestDelivery:
             await pool.redis.xadd("s", {"event": "no json"})
 
             async with asyncio.timeout(20):
-                while bus.statistics().dead < 2:  # noqa: ASYNC110 - until it has happened elsewhere
+                while bus.statistics().dead < 2:
                     await asyncio.sleep(0.005)
 
             await until_acknowledged(pool)
@@ -198,7 +198,7 @@ class TestDelivery:
             await bus.publish("tag", 1)
 
             async with asyncio.timeout(20):
-                while bus.statistics().waiting < 1:  # noqa: ASYNC110 - until it was looked at
+                while bus.statistics().waiting < 1:
                     await asyncio.sleep(0.005)
 
             assert await pending(pool) == 1
@@ -225,7 +225,7 @@ class TestDelivery:
                 ids = [entry_id for entry_id, _ in entries_of(slow)]
                 await pool.redis.xack("s", "slow", *ids[:-1])
 
-                while await pool.redis.xlen("s") > 200:  # noqa: ASYNC110 - whole nodes of the stream go
+                while await pool.redis.xlen("s") > 200:
                     await asyncio.sleep(0.005)
 
                 assert await pool.redis.xrange("s", ids[-1], ids[-1])
@@ -273,7 +273,7 @@ class TestFaults:
             await publishing
 
             async with asyncio.timeout(30):
-                while published - recorder.received.keys():  # noqa: ASYNC110 - until it has happened elsewhere
+                while published - recorder.received.keys():
                     await asyncio.sleep(0.01)
 
             await until_acknowledged(pool)
@@ -352,7 +352,7 @@ class TestFaults:
                 await first.publish("tag", 1)
                 await first.start()
 
-                while not first.statistics().in_hand:  # noqa: ASYNC110 - until it has been read
+                while not first.statistics().in_hand:
                     await asyncio.sleep(0.005)
 
                 await asyncio.sleep(0.05)
@@ -381,7 +381,7 @@ class TestFaults:
             loop = asyncio.get_running_loop()
             end = loop.time() + 1.0
 
-            while loop.time() < end or not calls:  # noqa: ASYNC110 - several claim times, as the test says
+            while loop.time() < end or not calls:
                 await asyncio.sleep(0.01)
 
             go.set()
@@ -427,7 +427,7 @@ class TestFaults:
             first.add_listener("tag", stuck)
             await first.start()
 
-            while not first.statistics().in_hand:  # noqa: ASYNC110 - until it has been read
+            while not first.statistics().in_hand:
                 await asyncio.sleep(0.005)
 
             await first.close(drain=0.01)
@@ -453,7 +453,7 @@ class TestFaults:
                 await pool.redis.execute_command("XREADGROUP", "GROUP", "g", "late", "STREAMS", "s", "0")
 
             async with bus:
-                while not bus.statistics().dead:  # noqa: ASYNC110 - until it was claimed
+                while not bus.statistics().dead:
                     await asyncio.sleep(0.005)
 
             assert not recorder.received

@@ -29,7 +29,7 @@ class Recorder:
     async def until(self, count: int) -> None:
         """Wait until so many events were received."""
         async with asyncio.timeout(30):
-            while len(self.received) < count:  # noqa: ASYNC110 - until it has happened elsewhere
+            while len(self.received) < count:
                 await asyncio.sleep(0.005)
 
 
@@ -43,14 +43,14 @@ async def pool(any_redis_url: str) -> AsyncIterator[RedisPool]:
 async def until_pending(pool: RedisPool, count: int) -> None:
     """Wait until so many messages of the group are not acknowledged."""
     async with asyncio.timeout(30):
-        while (await pool.redis.xpending("s", "g"))["pending"] != count:  # noqa: ASYNC110 - elsewhere
+        while (await pool.redis.xpending("s", "g"))["pending"] != count:
             await asyncio.sleep(0.005)
 
 
 async def until_waiting(bus: StreamEventBus, count: int) -> None:
     """Wait until a bus has left so many events to wait."""
     async with asyncio.timeout(30):
-        while bus.statistics().waiting < count:  # noqa: ASYNC110 - until it has happened elsewhere
+        while bus.statistics().waiting < count:
             await asyncio.sleep(0.005)
 
 

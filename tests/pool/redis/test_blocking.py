@@ -33,7 +33,7 @@ async def blocked(pool: RedisPool) -> int:
 
 async def until_blocked(pool: RedisPool, count: int) -> None:
     """Wait until so many clients wait at the server."""
-    while await blocked(pool) != count:  # noqa: ASYNC110 - the server's state, which sends no events
+    while await blocked(pool) != count:
         await asyncio.sleep(0)
 
 
@@ -246,7 +246,7 @@ class TestCancelling:
             await asyncio.wait([waiting])
             await until_blocked(other, 0)
 
-            while pool.statistics().leased[0].size:  # noqa: ASYNC110 - until it has happened
+            while pool.statistics().leased[0].size:
                 await asyncio.sleep(0)
 
         assert "CLIENT ID is forbidden" in caplog.text
@@ -308,7 +308,7 @@ class TestCancelling:
 
             proxy.release()
 
-            while await look(direct.redis) != ["i"]:  # noqa: ASYNC110 - until it is back
+            while await look(direct.redis) != ["i"]:
                 await asyncio.sleep(0.001)
 
             assert not await direct.redis.exists("to")
@@ -334,7 +334,7 @@ class TestCancelling:
             await asyncio.gather(waiting, return_exceptions=True)
             proxy.release()
 
-            while "precious" not in caplog.text:  # noqa: ASYNC110 - until it was tried
+            while "precious" not in caplog.text:
                 await asyncio.sleep(0.001)
 
     async def test_a_deleted_stream_ends_a_waiting_reader(self, redis_url: str) -> None:
@@ -446,7 +446,7 @@ class TestCancelling:
             await pushing
 
             async with asyncio.timeout(20):
-                while server.command("LRANGE", "queue", 0, -1) != ["item"]:  # noqa: ASYNC110 - until it is put back
+                while server.command("LRANGE", "queue", 0, -1) != ["item"]:
                     await asyncio.sleep(0.02)
 
     async def test_a_lost_item_is_named(
@@ -464,7 +464,7 @@ class TestCancelling:
             server.kill()
 
             async with asyncio.timeout(20):
-                while pool.statistics().leased[0].size:  # noqa: ASYNC110 - until it has been closed
+                while pool.statistics().leased[0].size:
                     await asyncio.sleep(0.02)
 
         assert "closes the connection of a cancelled BLPOP" in caplog.text
@@ -504,7 +504,7 @@ class _Answers:
 
 @pytest.mark.parametrize(("sent", "tries"), [(False, 3), (True, 1)])
 async def test_an_undo_outlives_the_shared_connection(
-    sent: bool,  # noqa: FBT001 - a parameter of the test
+    sent: bool,
     tries: int,
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -84,7 +84,7 @@ class TestReads:
         for number in range(200):
             await foreign.redis.set("k", number)
 
-            while cached(caching).invalidations < number:  # noqa: ASYNC110 - until it has happened elsewhere
+            while cached(caching).invalidations < number:
                 await asyncio.sleep(0)
 
             assert await caching.redis.get("k") == str(number)
@@ -141,7 +141,7 @@ class TestReads:
             await write()
             done.set()
 
-        while await caching.redis.get("k") != str(written):  # noqa: ASYNC110 - until it has happened elsewhere
+        while await caching.redis.get("k") != str(written):
             await asyncio.sleep(0)
 
     @pytest.mark.parametrize(("shared_connections", "ahead"), [(1, False), (1, True), (3, False)])
@@ -149,7 +149,7 @@ class TestReads:
         self,
         any_redis: RedisServer,
         shared_connections: int,
-        ahead: bool,  # noqa: FBT001 - a parameter of the test
+        ahead: bool,
     ) -> None:
         """A read finds a foreign write whose news wait in the socket, on any connection, behind any reply."""
         any_redis.command("FLUSHALL")
@@ -211,7 +211,7 @@ class TestReads:
             assert cached(pool).entries == 1
             proxy.cut()
 
-            while pool.statistics().shared[0].losses == 0:  # noqa: ASYNC110 - until it has happened elsewhere
+            while pool.statistics().shared[0].losses == 0:
                 await asyncio.sleep(0)
 
             redis_server.command("SET", "k", "new")
@@ -275,7 +275,7 @@ class TestReads:
         assert await caching.redis.get("k") == "v"
         await foreign.redis.flushall()
 
-        while cached(caching).entries:  # noqa: ASYNC110 - until it has happened elsewhere
+        while cached(caching).entries:
             await asyncio.sleep(0)
 
         assert await caching.redis.get("k") is None
@@ -287,7 +287,7 @@ class TestReads:
         assert await caching.redis.get(b"\xff") == "old"
         await foreign.redis.set(b"\xff", "new")
 
-        while cached(caching).entries:  # noqa: ASYNC110 - until it has happened elsewhere
+        while cached(caching).entries:
             await asyncio.sleep(0)
 
         assert await caching.redis.get(b"\xff") == "new"

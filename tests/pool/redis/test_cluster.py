@@ -180,12 +180,12 @@ class TestCommands:
         )
 
         async def cut_after(work: Any) -> Any:
-            while not shared.connected:  # noqa: ASYNC110 - from the last cut
+            while not shared.connected:
                 await asyncio.sleep(0.001)
 
             task = asyncio.ensure_future(work)
 
-            while not shared.connection.in_flight:  # noqa: ASYNC110 - until it was sent
+            while not shared.connection.in_flight:
                 await asyncio.sleep(0)
 
             shared.drop("cut by the test")
@@ -231,7 +231,7 @@ class TestCommands:
             cache = caching._backend.cache
             assert cache is not None
 
-            while cache.statistics().entries:  # noqa: ASYNC110 - until it has happened elsewhere
+            while cache.statistics().entries:
                 await asyncio.sleep(0.001)
 
             assert {await caching.redis.get(f"key:{number}") for number in range(10)} == {"new"}
@@ -242,7 +242,7 @@ async def move(cluster: ClusterServers, slot: int) -> None:
     moving = cluster.move_slot(slot)
     await asyncio.to_thread(moving.begin)
 
-    while await asyncio.to_thread(moving.move_keys, 5):  # noqa: ASYNC110 - the pace of the move
+    while await asyncio.to_thread(moving.move_keys, 5):
         await asyncio.sleep(0.02)
 
     await asyncio.to_thread(moving.finish)
@@ -262,7 +262,7 @@ class Counters:
 
     async def until(self, total: int) -> None:
         """Wait until all together have come so far."""
-        while self.total < total:  # noqa: ASYNC110 - until others have done it
+        while self.total < total:
             await asyncio.sleep(0.01)
 
     async def count(self, pool: RedisPool, name: str) -> None:
@@ -373,7 +373,7 @@ class TestChanges:
             await asyncio.to_thread(node.restart)
 
             async with asyncio.timeout(30):
-                while not (await pool.health()).ok:  # noqa: ASYNC110 - what a load balancer does
+                while not (await pool.health()).ok:
                     await asyncio.sleep(0.02)
 
             await asyncio.to_thread(cluster.wait_whole)
@@ -399,7 +399,7 @@ class TestChanges:
 
             for node in cluster.masters:  # WAIT would only wait for what its own connection has written
                 async with asyncio.timeout(10):
-                    while not replicated(str(node.command("INFO", "replication"))):  # noqa: ASYNC110 - a server's state
+                    while not replicated(str(node.command("INFO", "replication"))):
                         await asyncio.sleep(0.01)
 
             await asyncio.to_thread(cluster.masters[1].kill)

@@ -68,7 +68,7 @@ def test_route(args: tuple[Any, ...], route: Route) -> None:
         (("XREADGROUP",), False),
     ],
 )
-def test_read_only(args: tuple[Any, ...], read_only: bool) -> None:  # noqa: FBT001 - a parameter of the test
+def test_read_only(args: tuple[Any, ...], read_only: bool) -> None:
     """Only what is known to read alone may be repeated."""
     assert Command(args).read_only is read_only
 

@@ -76,7 +76,7 @@ async def test_errors_of_dedicated_connections_are_redis_pys_too(start_server: S
     async with RedisPool(
         url=server.url, minsize=1, maxsize=1, acquire_timeout=0.05, outage_timeout=0.05
     ) as pool:
-        while not pool.statistics().leased[0].idle:  # noqa: ASYNC110 - until it is open
+        while not pool.statistics().leased[0].idle:
             await asyncio.sleep(0.01)
 
         async with pool.get_client(alone=True):

@@ -35,13 +35,13 @@ async def test_what_waits_for_a_dead_master_goes_to_its_replica(start_server: St
         await redis.set(key, "v")
 
         async with asyncio.timeout(10):
-            while not replicated(str(master.command("INFO", "replication"))):  # noqa: ASYNC110 - a server's state
+            while not replicated(str(master.command("INFO", "replication"))):
                 await asyncio.sleep(0.01)
 
         await asyncio.to_thread(master.kill)
 
         async with asyncio.timeout(20):
-            while all(s.connected for node in topology_of(pool).nodes for s in node.shared_connections):  # noqa: ASYNC110 - until it has happened
+            while all(s.connected for node in topology_of(pool).nodes for s in node.shared_connections):
                 await asyncio.sleep(0.005)
 
         several = redis.pipeline(transaction=False)
@@ -100,7 +100,7 @@ async def test_a_cluster_that_is_down_is_waited_for(
         writing = asyncio.ensure_future(pool.redis.set(key, 1))
 
         async with asyncio.timeout(30):
-            while asked < 20 and not writing.done():  # noqa: ASYNC110 - until it has happened elsewhere
+            while asked < 20 and not writing.done():
                 await asyncio.sleep(0.01)
 
         assert not writing.done()

@@ -96,7 +96,7 @@ class TestParts:
             await pool.redis.set(other, 1)
             node.kill()
 
-            while all(connection.connected for connection in pool.statistics().shared):  # noqa: ASYNC110 - until it is noticed
+            while all(connection.connected for connection in pool.statistics().shared):
                 await asyncio.sleep(0.01)
 
             pipe = pool.redis.pipeline(transaction=False)

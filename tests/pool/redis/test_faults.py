@@ -129,7 +129,7 @@ class TestLostConnections:
         async with RedisPool(url=server.url, outage_timeout=0.1) as pool:
             await asyncio.to_thread(server.kill)
 
-            while pool.statistics().shared[0].connected:  # noqa: ASYNC110 - until the news has come
+            while pool.statistics().shared[0].connected:
                 await asyncio.sleep(0)
 
             with pytest.raises(UnavailableError, match="cannot reach its server") as caught:
@@ -146,7 +146,7 @@ class TestLostConnections:
             await asyncio.to_thread(server.restart)
             began = asyncio.get_running_loop().time()
 
-            while not (await pool.health()).ok:  # noqa: ASYNC110 - what a load balancer does
+            while not (await pool.health()).ok:
                 await asyncio.sleep(0.01)
 
             assert asyncio.get_running_loop().time() - began < 2
@@ -160,7 +160,7 @@ class TestLostConnections:
             for end in (proxy.cut, proxy.half_close):
                 end()
 
-                while pool.statistics().shared[0].connected:  # noqa: ASYNC110 - until the news has come
+                while pool.statistics().shared[0].connected:
                     await asyncio.sleep(0)
 
                 assert await pool.redis.ping()

@@ -62,7 +62,7 @@ class TestClosing:
 
         workers = [asyncio.create_task(work()) for _ in range(20)]
 
-        while pool.statistics().status()["leased_leased"] != 20:  # noqa: ASYNC110 - until all of them wait
+        while pool.statistics().status()["leased_leased"] != 20:
             await asyncio.sleep(0.01)
 
         await redis.rpush("jobs", 1, 2, 3)
@@ -103,7 +103,7 @@ class TestClosing:
             pool = RedisPool(url=f"redis://{proxy.host}:{proxy.port}")
             starting = asyncio.create_task(pool.start())
 
-            while not proxy.connections:  # noqa: ASYNC110 - until it has happened elsewhere
+            while not proxy.connections:
                 await asyncio.sleep(0.005)
 
             await pool.close()
@@ -123,7 +123,7 @@ class TestClosing:
             pool = RedisPool(url=f"redis://{proxy.host}:{proxy.port}")
             starting = asyncio.create_task(pool.start())
 
-            while not proxy.connections:  # noqa: ASYNC110 - until it has happened elsewhere
+            while not proxy.connections:
                 await asyncio.sleep(0.005)
 
             starting.cancel()

@@ -176,7 +176,7 @@ class TestEmbedded:
         pid, url = run.stdout.split()
 
         async with asyncio.timeout(20):
-            while psutil.pid_exists(int(pid)) or Path(url.removeprefix("unix://")).parent.exists():  # noqa: ASYNC110
+            while psutil.pid_exists(int(pid)) or Path(url.removeprefix("unix://")).parent.exists():
                 await asyncio.sleep(0.01)
 
     def test_where_it_is_cannot_be_chosen(self) -> None:

@@ -46,7 +46,7 @@ async def switch(servers: SentinelServers) -> RedisServer:
 async def blocked(server: RedisServer, count: int) -> None:
     """Wait until so many clients are blocked at a server."""
     async with asyncio.timeout(10):
-        while int(server.info("clients")["blocked_clients"]) != count:  # noqa: ASYNC110 - at the server
+        while int(server.info("clients")["blocked_clients"]) != count:
             await asyncio.sleep(0.02)
 
 
@@ -91,7 +91,7 @@ class TestSentinels:
                 await asyncio.wait_for(read_on(pubsub), 10)
 
             async with asyncio.timeout(10):
-                while servers.master.command("PUBLISH", "news", "new") != 1:  # noqa: ASYNC110 - until it has subscribed
+                while servers.master.command("PUBLISH", "news", "new") != 1:
                     await asyncio.sleep(0.02)
 
             assert old.command("PUBLISH", "news", "old") == 0

@@ -23,7 +23,7 @@ async def test_metrics_follow_the_conventions(redis_url: str) -> None:
             metrics = pool.statistics().metrics()
             assert (metrics[COUNT % "used"], metrics[COUNT % "idle"]) == (3, 0)
 
-        while not (metrics := pool.statistics().metrics())[COUNT % "idle"]:  # noqa: ASYNC110 - until it has been checked
+        while not (metrics := pool.statistics().metrics())[COUNT % "idle"]:
             await asyncio.sleep(0)
 
         assert (metrics[COUNT % "used"], metrics[COUNT % "idle"]) == (2, 1)

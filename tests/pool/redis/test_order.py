@@ -50,7 +50,7 @@ async def overtaken(pool: RedisPool, write: Write, keys: int = 10, times: int = 
             await asyncio.wait([writing])
             await write(pool, key, number + 1)
 
-            while any(shared.in_line for shared in pool.statistics().shared):  # noqa: ASYNC110 - until all are answered
+            while any(shared.in_line for shared in pool.statistics().shared):
                 await asyncio.sleep(0.001)
 
             count += int(await pool.redis.get(key) or -1) != number + 1
@@ -101,7 +101,7 @@ async def test_on_a_cluster(cluster_servers: ClusterServers, cluster_url: str, w
         node = topology.node_of(topology.keys.slot(Command(("GET", "k"))))
         writing = asyncio.ensure_future(write(pool, "k", 1))
 
-        while not any(shared.connection.pending for shared in node.shared_connections):  # noqa: ASYNC110 - until it is sent
+        while not any(shared.connection.pending for shared in node.shared_connections):
             await asyncio.sleep(0)
 
         (shared,) = (shared for shared in node.shared_connections if shared.connection.pending)
@@ -124,7 +124,7 @@ async def test_a_repeated_write_is_not_overtaken(redis_server: RedisServer) -> N
         proxy.drop_reply(match="INCRBY")
         writing = asyncio.ensure_future(pool.redis.with_retry("at_least_once").incr("k"))
 
-        while not any(s.connection.pending for s in shared_connections if s.connection not in first):  # noqa: ASYNC110 - until it is repeated
+        while not any(s.connection.pending for s in shared_connections if s.connection not in first):
             await asyncio.sleep(0)
 
         (shared,) = (shared for shared in shared_connections if shared.connection not in first)

@@ -84,7 +84,7 @@ class TestReconnectingConnection:
         shared.start_soon()
 
         async with asyncio.timeout(10):
-            while accepted < 9:  # noqa: ASYNC110 - until it has happened elsewhere
+            while accepted < 9:
                 await asyncio.sleep(0)
 
         await shared.close()

@@ -41,14 +41,14 @@ async def test_a_fail_over_under_load(start_server: StartServer, *, valkey: bool
             for number in range(20):
                 group.create_task(write(pool, f"n:{number}"))
 
-            while outcomes["done"] < 500:  # noqa: ASYNC110 - until it has happened elsewhere
+            while outcomes["done"] < 500:
                 await asyncio.sleep(0.01)
 
             before = servers.master.port
             await asyncio.to_thread(servers.failover)
             reached = outcomes["done"]
 
-            while outcomes["done"] < reached + 500:  # noqa: ASYNC110 - until it has happened elsewhere
+            while outcomes["done"] < reached + 500:
                 await asyncio.sleep(0.01)
 
             stop.set()
@@ -73,7 +73,7 @@ async def test_a_killed_master_is_replaced(start_server: StartServer) -> None:
         await asyncio.to_thread(servers.wait_failover, before)
 
         async with asyncio.timeout(10):
-            while not (await pool.health()).ok:  # noqa: ASYNC110 - until it has happened elsewhere
+            while not (await pool.health()).ok:
                 await asyncio.sleep(0.02)
 
         assert await pool.redis.get("k") == b"v"
@@ -122,7 +122,7 @@ async def test_dedicated_connections_leave_a_demoted_master(start_server: StartS
         await pool.redis.rpush("{q}", 1)
         assert await pool.redis.blpop(["{q}"], 1)
 
-        while not pool.statistics().leased[0].idle:  # noqa: ASYNC110 - until it has been checked
+        while not pool.statistics().leased[0].idle:
             await asyncio.sleep(0)
 
         idle = pool._backend.node.pool._state.idle[0].conn
@@ -157,12 +157,12 @@ async def test_a_master_that_moves_replaces_dedicated_connections(redis_url: str
         pool._backend.follow_master("old", 1)
         await pool._backend.node.dedicated.release(connection)
 
-        while not pool.statistics().leased[0].idle:  # noqa: ASYNC110 - until it has been checked
+        while not pool.statistics().leased[0].idle:
             await asyncio.sleep(0)
 
         pool._backend.follow_master("new", 1)
 
-        while pool.statistics().leased[0].size:  # noqa: ASYNC110 - until it is closed
+        while pool.statistics().leased[0].size:
             await asyncio.sleep(0)
 
 

@@ -42,7 +42,7 @@ class TestNamesOfSeveralWords:
         """BLPOP as one word with its arguments holds nobody up."""
         waiting = asyncio.ensure_future(pool.redis.execute_command("BLPOP queue 0"))
 
-        while not (await pool.redis.info("clients"))["blocked_clients"]:  # noqa: ASYNC110 - until it waits
+        while not (await pool.redis.info("clients"))["blocked_clients"]:
             await asyncio.sleep(0)
 
         await pool.redis.rpush("queue", "item")
@@ -53,7 +53,7 @@ class TestNamesOfSeveralWords:
         await pool.redis.xgroup_create("s", "streams", mkstream=True)
         waiting = asyncio.ensure_future(pool.redis.xreadgroup("streams", "c", {"s": ">"}, block=0))
 
-        while not (await pool.redis.info("clients"))["blocked_clients"]:  # noqa: ASYNC110 - until it waits
+        while not (await pool.redis.info("clients"))["blocked_clients"]:
             await asyncio.sleep(0)
 
         await pool.redis.xadd("s", {"a": 1})

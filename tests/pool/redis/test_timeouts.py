@@ -32,7 +32,7 @@ async def count(pool: RedisPool, number: int, *, transaction: bool) -> list[obje
 
 async def down(pool: RedisPool) -> None:
     """Wait until a pool knows that its server is gone."""
-    while pool.statistics().shared[0].connected:  # noqa: ASYNC110 - until it has happened elsewhere
+    while pool.statistics().shared[0].connected:
         await asyncio.sleep(0)
 
 
@@ -49,7 +49,7 @@ class TestPipelinesEnd:
         what: str,
         error: type[WsError],
         number: int,
-        transaction: bool,  # noqa: FBT001 - a parameter of the test
+        transaction: bool,
     ) -> None:
         """A pipeline that waits in vain for the server, for room, or in a pool that closes, fails."""
         server = start_server(RedisServer)
@@ -70,7 +70,7 @@ class TestPipelinesEnd:
             sent = asyncio.ensure_future(count(pool, number, transaction=transaction))
 
             if what == "close":
-                while not pool.statistics().shared[0].queued:  # noqa: ASYNC110 - until it waits
+                while not pool.statistics().shared[0].queued:
                     await asyncio.sleep(0)
 
                 await pool.close()
@@ -108,7 +108,7 @@ class TestPipelinesEnd:
                 while True:
                     replies = ends["reply"]
 
-                    while ends["reply"] == replies:  # noqa: ASYNC110 - each cut meets a connection that works
+                    while ends["reply"] == replies:
                         await asyncio.sleep(0.001)
 
                     await asyncio.sleep(0.01)
@@ -168,7 +168,7 @@ class TestWaiting:
             await down(pool)
             waiting = asyncio.ensure_future(pool.redis.execute_command("BLPOP", "queue", 30))
 
-            while not pool.statistics().leased[0].down:  # noqa: ASYNC110 - until it has tried
+            while not pool.statistics().leased[0].down:
                 await asyncio.sleep(0)
 
             await asyncio.to_thread(server.restart)
@@ -192,7 +192,7 @@ class TestWaiting:
             await down(pool)
             waiting = asyncio.ensure_future(use(pool))
 
-            while not pool.statistics().leased[0].down:  # noqa: ASYNC110 - until it has tried
+            while not pool.statistics().leased[0].down:
                 await asyncio.sleep(0)
 
             await asyncio.to_thread(server.restart)
@@ -247,7 +247,7 @@ class TestWaiting:
         replica = start_server(kind, config={"replicaof": f"{master.host} {master.port}"})
 
         async with RedisPool(url=master.url, decode_responses=True) as pool:
-            while not (await pool.redis.info("replication"))["connected_slaves"]:  # noqa: ASYNC110 - until it follows
+            while not (await pool.redis.info("replication"))["connected_slaves"]:
                 await asyncio.sleep(0.01)
 
             await pool.redis.set("k", 1)

@@ -45,7 +45,7 @@ async def test_a_cancelled_caller_does_not_leave_a_new_node_half_open(cluster_ur
         async with asyncio.timeout(10):
             node = await topology.node_at(*address, known)
 
-            while not node.pick().connected:  # noqa: ASYNC110 - a connection's state
+            while not node.pick().connected:
                 await asyncio.sleep(0.001)
 
             connection = await node.dedicated.get_connection()
@@ -156,7 +156,7 @@ class TestBlockingCommands:
             waiting = asyncio.ensure_future(pool.redis.blpop(["{way}queue"], 30))
             owner = topology_of(pool).node_of(hash_slot(b"way"))
 
-            while not owner.pool.statistics().leased:  # noqa: ASYNC110 - until it waits
+            while not owner.pool.statistics().leased:
                 await asyncio.sleep(0)
 
             await asyncio.to_thread(cluster.move_slot(hash_slot(b"way")).run)
@@ -176,7 +176,7 @@ class TestBlockingCommands:
             async def wait_and_cut(*command: object) -> asyncio.Future[object]:
                 waiting = asyncio.ensure_future(pool.redis.execute_command(*command, retry=retry))
 
-                while not int(server.info("clients")["blocked_clients"]):  # noqa: ASYNC110 - until it waits
+                while not int(server.info("clients")["blocked_clients"]):
                     await asyncio.sleep(0)
 
                 server.command("CLIENT", "KILL", "ID", state_of(next(iter(in_use))).client_id)

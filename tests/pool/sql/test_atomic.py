@@ -76,7 +76,7 @@ class TestBlocks:
 
     async def test_an_error_rolls_back(self, pool: SqlPool):
         """A block that raises leaves nothing."""
-        with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the block is what is tested
+        with pytest.raises(ZeroDivisionError):
             async with atomic(pool) as client:
                 await client.update(ADD, which=1, much=5)
                 _ = 1 / 0
@@ -117,7 +117,7 @@ class TestBlocks:
         async with atomic(pool) as client:
             await client.update(ADD, which=1, much=1)
 
-            with pytest.raises(ValueError, match="inner"):  # noqa: PT012 - the block is what is tested
+            with pytest.raises(ValueError, match="inner"):
                 async with atomic(pool) as same:
                     assert same is client
                     await client.update(ADD, which=1, much=10)
@@ -129,7 +129,7 @@ class TestBlocks:
 
         assert (await balance(pool, 1), await balance(pool, 2)) == (101, 107)
 
-        with pytest.raises(ValueError, match="outer"):  # noqa: PT012 - the block is what is tested
+        with pytest.raises(ValueError, match="outer"):
             async with atomic(pool) as client:
                 async with atomic(pool):
                     await client.update(ADD, which=1, much=10)
@@ -142,7 +142,7 @@ class TestBlocks:
     async def test_an_inner_block_without_savepoint_is_part_of_the_outer(self, pool: SqlPool):
         """With savepoint=False an inner error that is caught outside does not undo the inner block."""
         async with atomic(pool) as client:
-            with pytest.raises(ValueError, match="x"):  # noqa: PT012 - the block is what is tested
+            with pytest.raises(ValueError, match="x"):
                 async with atomic(pool, savepoint=False):
                     await client.update(ADD, which=1, much=10)
                     message = "x"
@@ -236,7 +236,7 @@ class TestBlocks:
             async with atomic(pool, isolation="SERIALIZABLE"):
                 await pool.insert(ACCOUNT, owner="a", balance=1)
 
-            with pytest.raises(UsageError, match="only reads"):  # noqa: PT012 - the block is what is tested
+            with pytest.raises(UsageError, match="only reads"):
                 async with atomic(pool, read_only=True):
                     assert await pool.count(ACCOUNT) == 1
                     await pool.insert(ACCOUNT, owner="b", balance=1)
@@ -429,7 +429,7 @@ class TestBinding:
                 found = await client.find(select(ACCOUNT.c.balance).where(ACCOUNT.c.id == 1))
                 return int(found.balance)
 
-        with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the block is what is tested
+        with pytest.raises(ZeroDivisionError):
             async with atomic(pool) as parent:
                 await parent.update(ADD, which=1, much=50)
                 seen = await asyncio.gather(*(child() for _ in range(3)))

@@ -66,7 +66,7 @@ class TestLeaving:
         async with pool.atomic() as client:
             await client.insert(ITEM, name="kept")
 
-            with pytest.raises(ZeroDivisionError):  # noqa: PT012 - it is raised through the block
+            with pytest.raises(ZeroDivisionError):
                 async with client.begin():
                     await client.insert(ITEM, name="undone")
 
@@ -136,7 +136,7 @@ class TestLeaving:
             await pool.create_all(ITEM.metadata)
             await pool.insert_many(ITEM, [{"name": "x"}] * 100)
 
-            with pytest.raises(ConnectionBusy):  # noqa: PT012 - it is raised through the block
+            with pytest.raises(ConnectionBusy):
                 async with pool.atomic() as client:
                     async for _ in client.iterate(select(ITEM), size=10):
                         break
@@ -204,7 +204,7 @@ class TestLateErrors:
             )
 
             async with pool.get_client() as client:
-                with pytest.raises(TransactionConflict, match="deadlock"):  # noqa: PT012 - it is raised through the block
+                with pytest.raises(TransactionConflict, match="deadlock"):
                     async with client.begin():
                         async for _ in client.iterate("CALL p()", size=10):
                             break

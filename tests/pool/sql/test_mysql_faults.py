@@ -66,7 +66,7 @@ class TestServer:
             await pool.select("SELECT 1")
             server.kill()
 
-            with pytest.raises(UnavailableError, match=r"lost|cannot connect"):  # noqa: PT012 - some call fails
+            with pytest.raises(UnavailableError, match=r"lost|cannot connect"):
                 for _ in range(20):
                     await pool.select("SELECT 1")
 
@@ -169,7 +169,7 @@ class TestNetwork:
             proxy.cut()
 
             async with asyncio.timeout(10):
-                while cast("MysqlConnection", connection).connected:  # noqa: ASYNC110 - the driver tells nobody
+                while cast("MysqlConnection", connection).connected:
                     await asyncio.sleep(0.01)  # until its end has arrived
 
             assert await pool.select("SELECT 1") == [(1,)]

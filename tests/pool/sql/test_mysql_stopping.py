@@ -40,7 +40,7 @@ async def running(pool: SqlPool, what: str = "%SLEEP(30)%") -> int:
 async def until(pool: SqlPool, count: int, what: str = "%SLEEP(30)%") -> None:
     """Wait until the server is at so many statements."""
     async with asyncio.timeout(10):
-        while await running(pool, what) != count:  # noqa: ASYNC110 - the server notifies nobody
+        while await running(pool, what) != count:
             await asyncio.sleep(0.02)
 
 

@@ -150,7 +150,7 @@ async def test_a_cancelled_close_leaves_nothing_open(backend: str, mysql_url: st
     await client.__aenter__()
     closing = asyncio.create_task(pool.close(timeout=30))
 
-    while pool._context.source.ready:  # noqa: ASYNC110 - until the close has begun
+    while pool._context.source.ready:
         await asyncio.sleep(0)
 
     closing.cancel()

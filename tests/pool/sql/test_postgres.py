@@ -66,7 +66,7 @@ class TestTransactions:
 
     async def test_commit_of_a_failed_transaction_is_an_error(self, pool: PostgresPool) -> None:
         """The server answers such a COMMIT with ROLLBACK; the block raises, and nothing was kept."""
-        with pytest.raises(QueryError, match="COMMIT was a ROLLBACK") as caught:  # noqa: PT012 - the block is tested
+        with pytest.raises(QueryError, match="COMMIT was a ROLLBACK") as caught:
             async with pool.atomic() as client:
                 await client.insert(ITEM, name="kept?")
 
@@ -369,7 +369,7 @@ class TestCancellation:
             other = asyncio.create_task(users.find("SELECT pg_sleep(2), 'other' AS mine"))
             tasks = [asyncio.create_task(users.execute("SELECT pg_sleep(60)")) for _ in range(20)]
 
-            while await active(pool, "SELECT pg_sleep(60)%") < 20:  # noqa: ASYNC110 - neither the server nor the pool notifies
+            while await active(pool, "SELECT pg_sleep(60)%") < 20:
                 await asyncio.sleep(0.01)
 
             for task in tasks:
@@ -379,10 +379,10 @@ class TestCancellation:
             assert all(task.cancelled() for task in tasks)
             assert (await other).mine == "other"
 
-            while await active(pool, "SELECT pg_sleep(60)%"):  # noqa: ASYNC110 - neither the server nor the pool notifies
+            while await active(pool, "SELECT pg_sleep(60)%"):
                 await asyncio.sleep(0.01)
 
-            while users.statistics().leased or users.statistics().idle < 21:  # noqa: ASYNC110 - neither the server nor the pool notifies
+            while users.statistics().leased or users.statistics().idle < 21:
                 await asyncio.sleep(0.01)
 
             assert users.statistics().closed == 0
@@ -393,7 +393,7 @@ class TestCancellation:
             with pytest.raises(QueryTimeout):
                 await pool.execute("SELECT pg_sleep(30)")
 
-            while await active(pool, "SELECT pg_sleep(30)%"):  # noqa: ASYNC110 - neither the server nor the pool notifies
+            while await active(pool, "SELECT pg_sleep(30)%"):
                 await asyncio.sleep(0.01)
 
     async def test_the_servers_own_timeout(self, postgres_url: str) -> None:
@@ -412,7 +412,7 @@ class TestCancellation:
 
         task = asyncio.create_task(change())
 
-        while not await active(pool, "SELECT pg_sleep(60)%"):  # noqa: ASYNC110 - as above
+        while not await active(pool, "SELECT pg_sleep(60)%"):
             await asyncio.sleep(0.01)
 
         task.cancel()
@@ -468,7 +468,7 @@ class TestFaults:
         settings = {"idle_in_transaction_session_timeout": "100ms"}
 
         async with PostgresPool(postgres_url, max_size=1, server_settings=settings) as pool:
-            with pytest.raises(UnavailableError):  # noqa: PT012 - the block is tested
+            with pytest.raises(UnavailableError):
                 async with pool.atomic() as client:
                     await client.find("SELECT 1")
                     await asyncio.sleep(0.5)

@@ -73,7 +73,7 @@ async def test_a_late_reader(postgres_url: str, monkeypatch: pytest.MonkeyPatch)
         await pool.execute("SELECT 1")
 
         async with asyncio.timeout(20):
-            while notes._dropped < 15:  # noqa: ASYNC110 - neither the server nor the pool notifies
+            while notes._dropped < 15:
                 await asyncio.sleep(0.01)
 
         found = [await anext(notes) for _ in range(11)]

@@ -53,7 +53,7 @@ class TestIterationsLeftEarly:
         """Write, and fail in the middle of an iteration."""
         rows = client.iterate(MANY, size=2)
 
-        with pytest.raises(BrokenOffError):  # noqa: PT012 - the block is what is tested
+        with pytest.raises(BrokenOffError):
             async with client.begin():
                 await client.insert("INSERT INTO note VALUES (2)")
 
@@ -151,7 +151,7 @@ async def test_a_commit_without_an_answer_is_told_apart(driver: str, mysql_url: 
         async with MysqlPool(url, max_size=1, query_timeout=0.3) as pool:
             await pool.execute("CREATE TABLE note (a INTEGER)")
 
-            with pytest.raises(CommitUnknown, match="no answer to COMMIT"):  # noqa: PT012 - at the block's end
+            with pytest.raises(CommitUnknown, match="no answer to COMMIT"):
                 async with asyncio.timeout(10), pool.atomic() as client:
                     await client.insert("INSERT INTO note VALUES (1)")
                     proxy.black_hole()
@@ -190,7 +190,7 @@ async def test_a_level_without_a_transaction_is_not_left_to_the_next(
             async def refuse(self: Any, sql: str, values: Any) -> Any:  # any connection and statement
                 return await run(self, sql.replace("BEGIN", "BEGIN nonsense"), values)
 
-            with monkeypatch.context() as patch, pytest.raises(QueryError):  # noqa: PT012 - refused meanwhile
+            with monkeypatch.context() as patch, pytest.raises(QueryError):
                 patch.setattr(kind, "run", refuse)
                 await client.begin(isolation="SERIALIZABLE").__aenter__()
 

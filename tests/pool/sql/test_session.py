@@ -96,7 +96,7 @@ class TestDoomed:
         use = READS[verb.removeprefix("read: ")] if verb.startswith("read") else WRITES[verb]
 
         async with mysql.get_client() as client:
-            with pytest.raises(TransactionConflict, match="run it again"):  # noqa: PT012 - told at the block's end
+            with pytest.raises(TransactionConflict, match="run it again"):
                 async with client.begin():
                     with pytest.raises(TransactionConflict, match="1213"):
                         await client.execute("SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213")
@@ -113,7 +113,7 @@ class TestDoomed:
         monkeypatch.setattr(Session, "guard", lambda _self, _plan, connection: connection)
 
         async with mysql.get_client() as client:
-            with pytest.raises(TransactionConflict):  # noqa: PT012 - told at the block's end
+            with pytest.raises(TransactionConflict):
                 async with client.begin():
                     with pytest.raises(TransactionConflict, match="1213"):
                         await client.execute("SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213")

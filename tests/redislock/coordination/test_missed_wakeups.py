@@ -37,7 +37,7 @@ class TestMissedWakeUps:
                 assert await first.release()  # its wake-up is heard by nobody
                 waiting.append(asyncio.create_task(bystander.acquire(None)))
 
-                while self._job is None:  # noqa: ASYNC110 - the bystander starts it, when it has its answer
+                while self._job is None:
                     await asyncio.sleep(0)
 
                 await self._ready.wait()

@@ -108,7 +108,7 @@ class TestSwallowedCancels:
             await task
 
     @pytest.mark.parametrize("several", [False, True])
-    async def test_of_calls_that_go_together(self, several: bool):  # noqa: FBT001 - a parameter of the test
+    async def test_of_calls_that_go_together(self, several: bool):
         """With replicas that confirm, and of several names."""
         client = CarelessPipeline([[1, 7], 1])
         scripts = ScriptClient(client)

@@ -135,7 +135,7 @@ class TestHundredWaiters:
         waiting = asyncio.create_task(second.acquire(None))
         await until_waiting(first)
 
-        while all(waiter._future is None for waiter in coordinator._waiters.values()):  # noqa: ASYNC110 - it tells nobody
+        while all(waiter._future is None for waiter in coordinator._waiters.values()):
             await asyncio.sleep(0)
 
         monkeypatch.setattr(CommandSender, "send", count)

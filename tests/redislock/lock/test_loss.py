@@ -28,7 +28,7 @@ class TestFoundByTheBody:
     """A body that finds the loss itself."""
 
     @pytest.mark.parametrize("raises", [True, False])
-    async def test_no_cancel_is_left_over(self, redis: Redis, raises: bool):  # noqa: FBT001 - a parameter
+    async def test_no_cancel_is_left_over(self, redis: Redis, raises: bool):
         """After the block the task goes on undisturbed, whatever the block ended with."""
 
         async def body() -> None:

@@ -18,7 +18,7 @@ from ws_redislock.observe import CountingObserver
 
 async def until_waiting(lock: MutexLock, count: int = 1) -> None:
     """Let others go on until so many wait for a lock."""
-    while await lock.waiters() < count:  # noqa: ASYNC110 - the queue is on the server
+    while await lock.waiters() < count:
         await asyncio.sleep(0)
 
 

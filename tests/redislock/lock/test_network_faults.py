@@ -452,7 +452,7 @@ class TestWakeUps:
             waiting = asyncio.create_task(two.acquire(None))
             await until_waiting(one)
 
-            while await redis.client_kill_filter(_type="pubsub") == 0:  # noqa: ASYNC110 - on the server
+            while await redis.client_kill_filter(_type="pubsub") == 0:
                 await asyncio.sleep(0.01)  # it may not have subscribed yet
 
             await one.release()

@@ -88,7 +88,7 @@ class TestClaimRun:
         claims = RunClaims(redis)
         await claims.claim_run("r1", 60, task="sync", keep=0.01)
 
-        while await claims.open_runs("sync"):  # noqa: ASYNC110 - the time is the server's
+        while await claims.open_runs("sync"):
             await asyncio.sleep(0.001)
 
         await claims.claim_run("r2", 60, task="sync", keep=60)

@@ -80,7 +80,7 @@ class TestRestart:
             await first.acquire()
             waiting = asyncio.create_task(second.acquire(None))
 
-            while await first.waiters() == 0:  # noqa: ASYNC110 - the queue is on the server
+            while await first.waiters() == 0:
                 await asyncio.sleep(0)
 
             server.kill()
@@ -106,7 +106,7 @@ class TestShortMemory:
             waiting = MutexLock(client, "k0", 60)
             task = asyncio.create_task(waiting.acquire(None))
 
-            while await waiting.waiters() == 0:  # noqa: ASYNC110 - the queue is on the server
+            while await waiting.waiters() == 0:
                 await asyncio.sleep(0)
 
             await client.config_set("maxmemory", 1)
@@ -127,7 +127,7 @@ class TestSentinel:
     """Fail-over to a replica that never had the lock."""
 
     @pytest.mark.parametrize("valkey", [False, True], ids=["redis", "valkey"])
-    async def test_the_loss_is_told_and_fences_increase(self, start_server: StartServer, valkey: bool):  # noqa: FBT001 - a parameter of the test
+    async def test_the_loss_is_told_and_fences_increase(self, start_server: StartServer, valkey: bool):
         """The paused replica becomes the master: the holder is notified, another gets a larger fence."""
         servers = start_server(SentinelServers, valkey=valkey)
         servers.wait_settled()

@@ -85,7 +85,7 @@ class TestSilence:
         await first.acquire()
         waiting = asyncio.create_task(second.acquire(1.0))
 
-        while not await first.waiters():  # noqa: ASYNC110 - the queue is on the server
+        while not await first.waiters():
             await asyncio.sleep(0)
 
         server.pause()
@@ -112,7 +112,7 @@ class TestSilence:
         server.resume()
 
         async with asyncio.timeout(10):
-            while await lock.exists() or coordinator_for(client)._jobs:  # noqa: ASYNC110 - the server's state
+            while await lock.exists() or coordinator_for(client)._jobs:
                 await asyncio.sleep(0.05)
 
     async def test_many_callers_with_one_deadline(self, server: RedisServer, client: Redis):

@@ -91,7 +91,7 @@ class TestConnecting:
             await until_waiting(first)
 
             async with asyncio.timeout(10):  # without a wake-up it would look after 20 s
-                while not await client.pubsub_channels("wsl:hub:*"):  # noqa: ASYNC110 - the server has it
+                while not await client.pubsub_channels("wsl:hub:*"):
                     await asyncio.sleep(0.01)
 
                 assert await first.release()

@@ -30,7 +30,7 @@ async def all_taken(client: Redis) -> AsyncIterator[None]:
     pool: Any = client.connection_pool
     tasks = [asyncio.create_task(client.execute_command("BLPOP", "never", 0)) for _ in range(8)]
 
-    while pool.can_get_connection():  # noqa: ASYNC110 - the driver's pool tells nobody
+    while pool.can_get_connection():
         await asyncio.sleep(0)
 
     try:
@@ -140,7 +140,7 @@ class TestExhausted:
             assert all(await asyncio.gather(*(lock.release() for lock in locks)))
 
             async with asyncio.timeout(10):
-                while len(await other.client_list()) > before:  # noqa: ASYNC110 - the server has them
+                while len(await other.client_list()) > before:
                     await asyncio.sleep(0.01)
 
     async def test_given_up_calls_leave_nothing_open(self, client: Redis, any_redis: RedisServer):
@@ -154,7 +154,7 @@ class TestExhausted:
 
             task = asyncio.create_task(wire.call(("BLPOP", "never", 0), 30))
 
-            while wire._link is None or wire._link.closed:  # noqa: ASYNC110 - connecting tells nobody
+            while wire._link is None or wire._link.closed:
                 await asyncio.sleep(0)
 
             link = wire._link
@@ -180,11 +180,11 @@ class TestSmallPool:
             waiting = asyncio.create_task(second.acquire(None))
             await until_waiting(first)
 
-            while not await onlooker.pubsub_channels("wsl:hub:*"):  # noqa: ASYNC110 - the server has it
+            while not await onlooker.pubsub_channels("wsl:hub:*"):
                 await asyncio.sleep(0.01)
 
             async with asyncio.timeout(5):
-                while not pool.can_get_connection():  # noqa: ASYNC110 - it asks once more after that
+                while not pool.can_get_connection():
                     await asyncio.sleep(0.01)
 
             assert await client.ping()

@@ -126,7 +126,7 @@ class TestReplies:
             assert all(await asyncio.gather(*(lock.release() for lock in locks)))
 
             async with asyncio.timeout(5):
-                while shared._link is not None:  # noqa: ASYNC110 - a timer gives it back
+                while shared._link is not None:
                     await asyncio.sleep(0.01)
 
             connections = await client.client_list()
@@ -175,7 +175,7 @@ class TestWire:
         wire = coordinator_for(redis).scripts._sender._shared
         assert wire is not None
 
-        while wire._link is not None:  # noqa: ASYNC110 - a timer does it
+        while wire._link is not None:
             await asyncio.sleep(0.01)
 
         assert await redis.ping()

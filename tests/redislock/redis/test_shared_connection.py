@@ -69,7 +69,7 @@ class TestOwnClients:
     """Clients made from a URL."""
 
     @pytest.mark.parametrize("fails", [False, True])
-    async def test_hold_closes_them(self, start_server: StartServer, fails: bool):  # noqa: FBT001 - a parameter
+    async def test_hold_closes_them(self, start_server: StartServer, fails: bool):
         """A hold() outside of any block leaves no connection, whether it got the lock or not."""
         server = start_server(RedisServer)
         blockers = (
@@ -95,7 +95,7 @@ class TestOwnClients:
                 async with holding:
                     assert await clients_of(server) == before + 1
 
-        while await clients_of(server) > before:  # noqa: ASYNC110 - the server takes its time
+        while await clients_of(server) > before:
             await asyncio.sleep(0.01)
 
         for blocker in blockers:

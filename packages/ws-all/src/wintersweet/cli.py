@@ -67,7 +67,7 @@ def _root(
 
 
 @app.command()
-def demo(  # noqa: PLR0913 - one parameter for each option
+def demo(
     *,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 2,
     load: Annotated[int, typer.Option(min=0, metavar="BUYERS", help="Send so many buyers in.")] = 0,

@@ -188,7 +188,7 @@ def _bracketed(text: str, at: int) -> tuple[int, int]:
 
     while end < len(text):
         part = _BRACKETS.match(text, end)
-        assert part is not None  # noqa: S101 - its last branch matches any character
+        assert part is not None
         end = part.end()
 
         if part[0] in "[{(":

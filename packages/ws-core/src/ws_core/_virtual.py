@@ -127,7 +127,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._thread_ended)
         return future
 
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109 - of the base class; time stands still here
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """Wait for all threads in real time."""
         self._threads += 1
 

@@ -141,7 +141,7 @@ class InvalidValueError(WsError, ValueError):
     default_code = "invalid_value"
 
 
-class AcquireTimeout(WsError, TimeoutError):  # noqa: N818 - the public contract's name
+class AcquireTimeout(WsError, TimeoutError):
     """A resource was not free in time. Also a `TimeoutError`."""
 
     default_code = "acquire_timeout"

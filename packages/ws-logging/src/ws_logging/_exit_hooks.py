@@ -141,7 +141,7 @@ def _release_sigterm() -> None:
         _set_handler(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _on_sigterm(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
     """Drain, then die of the signal as if it had not been handled."""
     stop_all()
     _set_handler(number, signal.SIG_DFL)

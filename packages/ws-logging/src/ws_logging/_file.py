@@ -41,7 +41,7 @@ class RotatingFile:
     ``app.2026-01-31_00-00-00_000000.log``.
     """
 
-    def __init__(  # noqa: PLR0913 - options, by keyword
+    def __init__(
         self,
         path: Path,
         *,

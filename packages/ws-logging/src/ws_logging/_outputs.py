@@ -101,7 +101,7 @@ def build(
 
 
 def _sink(one: OutputOptions, render: Renderer) -> QueuedFileSink:
-    assert one.path is not None  # noqa: S101 - for type checkers; the caller looked
+    assert one.path is not None
     return QueuedFileSink(
         one.path,
         rotation=one.rotation,

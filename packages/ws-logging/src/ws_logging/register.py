@@ -57,7 +57,7 @@ class LoggerStatistics:
     files: Mapping[str, SinkStatistics] = field(default_factory=dict)
 
 
-def register_logger(  # noqa: PLR0913, PLR0917 - the contract's arguments
+def register_logger(
     level: str | int = "info",
     handler: Any = None,
     file_path: str | os.PathLike[str] | None = None,
@@ -207,7 +207,7 @@ _current: LoggerHandle | None = None
 class LoggerHandle:
     """What `register_logger` set up. Made by that function only."""
 
-    def __init__(  # noqa: PLR0913 - made in one place
+    def __init__(
         self,
         *,
         levels: Levels,
@@ -357,7 +357,7 @@ class LoggerHandle:
         if number < self._levels.of(name) or (self._sample and not self._is_sampled(name or "", number)):
             return False
 
-        assert self._traces is not None  # noqa: S101 - for type checkers; set before anything is logged
+        assert self._traces is not None
         trace = "" if record["exception"] is None and "trace" not in record else self._traces.format(record)
         line, rendered = "", None
         self._messages += 1

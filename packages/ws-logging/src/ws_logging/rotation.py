@@ -121,7 +121,7 @@ class LogFileRotator:
 
     def _on(self, day: datetime) -> float:
         """Return the boundary on a day; one that the clock skips is as long after midnight as it says."""
-        assert self._at is not None  # noqa: S101 - for type checkers; the callers looked
+        assert self._at is not None
         hour, minute, second = self._at
         naive = datetime(day.year, day.month, day.day, hour, minute, second)  # noqa: DTZ001 - made aware below
         return (naive if self._tz is None else naive.replace(tzinfo=self._tz)).timestamp()

@@ -129,7 +129,7 @@ class QueuedFileSink:
     _complained_at: float
     _tidy_at: float
 
-    def __init__(  # noqa: PLR0913 - options, by keyword
+    def __init__(
         self,
         path: str | os.PathLike[str],
         *,

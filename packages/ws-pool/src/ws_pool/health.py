@@ -213,7 +213,7 @@ class ProcessHealthChecker(HealthChecker):
         ```
     """
 
-    def __init__(  # noqa: PLR0913 - all are optional
+    def __init__(
         self,
         process_num: int = 1,
         interval: float = 5.0,
@@ -291,7 +291,7 @@ class ProcessHealthChecker(HealthChecker):
             self._pid = os.getpid()
 
         await super()._round()
-        assert self._table is not None and self._last is not None  # noqa: S101, PT018 - both were made above
+        assert self._table is not None and self._last is not None  # noqa: PT018 - both were made above
         self._table.heartbeat(self._at, healthy=self._last.ok)
 
 

@@ -98,7 +98,7 @@ class Pool(Generic[T]):
         ```
     """
 
-    def __init__(  # noqa: PLR0913 - keyword-only options, each with a default
+    def __init__(
         self,
         connector: Connector[T],
         *,

@@ -251,7 +251,7 @@ class RunClaim:
 
     __slots__ = ("_claims", "_keys", "_mine", "claimed", "done", "fence", "idle", "retry_after", "run_id")
 
-    def __init__(  # noqa: PLR0913 - a record
+    def __init__(
         self,
         claims: RunClaims,
         run_id: str,

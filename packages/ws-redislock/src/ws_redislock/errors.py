@@ -36,7 +36,7 @@ __all__ = (
 )
 
 
-class LockLost(WsError):  # noqa: N818 - the public contract's name
+class LockLost(WsError):
     """
     The lease ended before the holder gave it back: another may hold the lock now.
 

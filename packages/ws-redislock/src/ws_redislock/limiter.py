@@ -74,7 +74,7 @@ class RateLimiter:
         clock: The clock of that cache.
     """
 
-    def __init__(  # noqa: PLR0913 - options, keyword-only
+    def __init__(
         self,
         redis: RedisSource,
         *,
@@ -280,7 +280,7 @@ class FrequencyLimiter(RateLimiter):
         ```
     """
 
-    def __init__(  # noqa: PLR0913 - options, keyword-only
+    def __init__(
         self,
         redis: RedisSource,
         granularity: float,
@@ -334,7 +334,7 @@ class SlidingWindowLimiter(RateLimiter):
         ```
     """
 
-    def __init__(  # noqa: PLR0913 - options, keyword-only
+    def __init__(
         self,
         redis: RedisSource,
         window: float,
@@ -389,7 +389,7 @@ class TokenBucketLimiter(RateLimiter):
         ```
     """
 
-    def __init__(  # noqa: PLR0913 - options, keyword-only
+    def __init__(
         self,
         redis: RedisSource,
         rate: float,

@@ -58,7 +58,7 @@ class MultiLock:
         ```
     """
 
-    def __init__(  # noqa: PLR0913 - options, keyword-only
+    def __init__(
         self,
         redis: RedisSource,
         names: Iterable[str],
@@ -132,7 +132,7 @@ class MultiLock:
         for lock in self._locks:
             lock.check()
 
-    async def acquire(self, timeout: float | None = 0) -> bool:  # noqa: ASYNC109 - as in MutexLock
+    async def acquire(self, timeout: float | None = 0) -> bool:
         """
         Acquire all, or none.
 
@@ -213,7 +213,7 @@ class MultiLock:
         if isinstance(self._source, str) and not self._entered:
             await self.aclose()
 
-    async def _acquire(self, timeout: float | None) -> bool:  # noqa: ASYNC109 - as above
+    async def _acquire(self, timeout: float | None) -> bool:
         client = self._locks[0]._own_client()
 
         if client is not None:  # made from a URL: the first lock closes it, all work on it
@@ -275,7 +275,7 @@ class MultiHold:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         scope = self._scope
-        assert scope is not None  # noqa: S101 - tells the type checker
+        assert scope is not None
 
         for held in self._all_held:
             held._leave(scope)

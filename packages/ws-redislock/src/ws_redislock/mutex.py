@@ -58,7 +58,7 @@ class MutexLock(BaseLock):
 
     _kind = "m"
 
-    def __init__(  # noqa: PLR0913 - options, keyword-only
+    def __init__(
         self,
         redis: RedisSource,
         name: str,

@@ -66,26 +66,26 @@ class CountingObserver:
             "hold_seconds": 0.0,
         }
 
-    def contended(self, name: str) -> None:  # noqa: ARG002 - the protocol's signature
+    def contended(self, name: str) -> None:
         """Count a contended acquisition."""
         self._numbers["contended"] += 1
 
-    def acquired(self, name: str, waited: float) -> None:  # noqa: ARG002 - the protocol's signature
+    def acquired(self, name: str, waited: float) -> None:
         """Count an acquisition and its waiting time."""
         self._numbers["acquired"] += 1
         self._numbers["wait_seconds"] += waited
 
-    def not_acquired(self, name: str, waited: float) -> None:  # noqa: ARG002 - the protocol's signature
+    def not_acquired(self, name: str, waited: float) -> None:
         """Count an acquisition that failed, and its waiting time."""
         self._numbers["not_acquired"] += 1
         self._numbers["wait_seconds"] += waited
 
-    def released(self, name: str, held: float) -> None:  # noqa: ARG002 - the protocol's signature
+    def released(self, name: str, held: float) -> None:
         """Count a release and the time for which the lock was held."""
         self._numbers["released"] += 1
         self._numbers["hold_seconds"] += held
 
-    def lost(self, name: str, reason: str) -> None:  # noqa: ARG002 - the protocol's signature
+    def lost(self, name: str, reason: str) -> None:
         """Count a loss."""
         self._numbers["lost"] += 1
 

@@ -64,7 +64,7 @@ class ReadWriteLock:
         ```
     """
 
-    def __init__(  # noqa: PLR0913 - options, keyword-only
+    def __init__(
         self,
         redis: RedisSource,
         name: str,

@@ -29,7 +29,7 @@ _HAND_BACK = 5.0  # seconds for what is in hand to be handed back at the end
 class Deliveries:
     """The messages of one queue that this worker has taken."""
 
-    def __init__(  # noqa: PLR0913 - the parts of one broker
+    def __init__(
         self,
         stream: StreamQueue,
         queue: str,

@@ -23,7 +23,7 @@ _SLACK = 5.0  # seconds by which the run of another process may be late
 async def execute_guarded(host: RunHost, instance: Instance) -> None:
     """Make a run if the guard allows it, and report to the guard how it ended."""
     guard = instance.task.options.guard
-    assert guard is not None  # noqa: S101 - the runner has looked
+    assert guard is not None
 
     if instance.purpose == "adopt":
         await _adopt(host, instance.task, guard)

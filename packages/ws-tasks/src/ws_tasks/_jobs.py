@@ -42,7 +42,7 @@ class JobTask(ScheduledTask):
         """Accept any function: each job has its own arguments, checked when it is enqueued."""
         self.schedule = None
 
-    def _make_trigger(self, clock: Clock) -> Trigger:  # noqa: ARG002 - jobs are not due by themselves
+    def _make_trigger(self, clock: Clock) -> Trigger:
         return OnceTrigger(_NEVER)
 
 
@@ -63,7 +63,7 @@ class LocalJob(Instance):
         """Whether the job has ended, in one way or another."""
         return self.ended
 
-    async def result(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - the public interface
+    async def result(self, timeout: float | None = None) -> Any:
         """Wait for the job's end and return its value, or raise its failure."""
         with anyio.fail_after(timeout), self.jobs.make_room():
             await self.wait()

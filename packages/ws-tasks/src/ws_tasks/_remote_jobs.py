@@ -47,7 +47,7 @@ class RemoteJob:
         """Whether the end of the job is known here."""
         return self._result is not None
 
-    async def result(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - the public interface
+    async def result(self, timeout: float | None = None) -> Any:
         """Wait for the job's end and return its value, or raise JobFailed."""
         if self._result is None:
             with anyio.fail_after(timeout):
@@ -78,7 +78,7 @@ class WorkerHost:
     def remove_if_finished(self, task: ManagedTask) -> None:
         """Do nothing: a job's task stays."""
 
-    def claimer_of(self, task: ManagedTask) -> str:  # noqa: ARG002 - jobs have no guard
+    def claimer_of(self, task: ManagedTask) -> str:
         """Return no name: jobs claim nothing."""
         return ""
 

@@ -78,7 +78,7 @@ async def _attempt(host: RunHost, instance: Instance) -> BaseException | None:
     return None
 
 
-async def _call_in_time(instance: Instance, timeout: float) -> object:  # noqa: ASYNC109 - the task's option
+async def _call_in_time(instance: Instance, timeout: float) -> object:
     value = None
 
     with anyio.move_on_after(timeout) as scope:

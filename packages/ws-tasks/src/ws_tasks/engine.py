@@ -53,7 +53,7 @@ class Job(Protocol[T_co]):
         """Whether it has ended, in one way or another."""
         ...
 
-    async def result(self, timeout: float | None = None) -> T_co:  # noqa: ASYNC109 - it bounds the waiting, not the job
+    async def result(self, timeout: float | None = None) -> T_co:
         """
         Wait for the job's result.
 
@@ -182,7 +182,7 @@ class Declare(Protocol):
     def __call__(self, func: Callable[P, T], /) -> TaskDefinition[P, T]: ...
 
 
-def task(  # noqa: PLR0913 - all but the name are optional and by name
+def task(
     name: str,
     *,
     timeout: float | None = None,
@@ -293,7 +293,7 @@ class LocalEngine:
         ```
     """
 
-    def __init__(  # noqa: PLR0913 - all are optional
+    def __init__(
         self,
         tasks: Iterable[TaskDefinition[Any, Any]] = (),
         *,

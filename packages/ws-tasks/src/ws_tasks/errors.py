@@ -31,19 +31,19 @@ class NotStartedError(NotReadyError):
     default_code = "task_not_started"
 
 
-class RunTimeout(WsError, TimeoutError):  # noqa: N818 - named like AcquireTimeout
+class RunTimeout(WsError, TimeoutError):
     """A run took longer than its task's timeout. Also a `TimeoutError`."""
 
     default_code = "run_timeout"
 
 
-class JobCancelled(WsError):  # noqa: N818 - named after the condition
+class JobCancelled(WsError):
     """A job was cancelled before it ended, such as by its engine's end."""
 
     default_code = "job_cancelled"
 
 
-class JobFailed(WsError):  # noqa: N818 - named after the condition
+class JobFailed(WsError):
     """
     A job failed in another process; what it raised there cannot be raised here.
 

@@ -146,7 +146,7 @@ class Scheduler:
         trace: TracebackType | None,
     ) -> None:
         group = self._group
-        assert group is not None  # noqa: S101 - __aenter__ has made it
+        assert group is not None
 
         try:
             await self.close()
@@ -214,7 +214,7 @@ class Scheduler:
         for task in self.tasks(tag):
             task.resume()
 
-    async def close(self, timeout: float | None = None) -> tuple[str, ...]:  # noqa: ASYNC109 - a deadline for others
+    async def close(self, timeout: float | None = None) -> tuple[str, ...]:
         """
         Stop all tasks, wait for the runs under way, then cancel those that are left.
 

@@ -112,7 +112,7 @@ class RedisResults(AsyncResultBackend[Any]):
         """Return whether a job has ended."""
         return bool(await self._client.exists(result_key(task_id)))
 
-    async def get_result(self, task_id: str, with_logs: bool = False) -> TaskiqResult[Any]:  # noqa: ARG002, FBT001, FBT002 - taskiq's
+    async def get_result(self, task_id: str, with_logs: bool = False) -> TaskiqResult[Any]:  # noqa: FBT001, FBT002 - taskiq's
         """Return the result of a job that has ended."""
         text = await self._client.get(result_key(task_id))
 
@@ -149,7 +149,7 @@ class RedisStreamsBroker(AsyncBroker):
         ScheduleError: An option is wrong.
     """
 
-    def __init__(  # noqa: PLR0913 - options, keyword-only
+    def __init__(
         self,
         redis: Any,  # as in _client_of
         *,

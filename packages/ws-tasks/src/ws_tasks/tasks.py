@@ -134,8 +134,8 @@ class CrontabTask(ScheduledTask):
         self.trigger: Trigger | None = CronTrigger(crontab, tz=tz)
         self.crontab: str = crontab
 
-    def _make_trigger(self, clock: Clock) -> Trigger:  # noqa: ARG002 - needs no origin
-        assert self.trigger is not None  # noqa: S101 - the constructor has made it
+    def _make_trigger(self, clock: Clock) -> Trigger:
+        assert self.trigger is not None
         return self.trigger
 
 
@@ -196,7 +196,7 @@ class OnceTask(ScheduledTask):
 
         return OnceTrigger(clock.monotonic() + self._seconds)
 
-    def _first(self, trigger: Trigger, now: float) -> float | None:  # noqa: ARG002 - even when it has passed
+    def _first(self, trigger: Trigger, now: float) -> float | None:
         return trigger.after(-math.inf)
 
 

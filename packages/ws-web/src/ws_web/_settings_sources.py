@@ -174,7 +174,7 @@ class Source(PydanticBaseSettingsSource):
 
     def get_field_value(
         self,
-        field: FieldInfo,  # noqa: ARG002 - the base's signature
+        field: FieldInfo,
         field_name: str,
     ) -> tuple[Any, str, bool]:
         """Answer the abstract method of the base; fields are not asked for one by one here."""

@@ -34,7 +34,7 @@ _SETTLED = 10.0  # seconds after which a worker counts as sound
 _HOPELESS = 5  # quick deaths in a row in every place
 
 
-class WorkersFailed(UnavailableError):  # noqa: N818 - a condition
+class WorkersFailed(UnavailableError):
     """No worker could start, or none lives long enough to serve; the message is what the last one said."""
 
     default_code = "startup"
@@ -168,7 +168,7 @@ class Supervisor:
         clock: Returns monotonic seconds.
     """
 
-    def __init__(  # noqa: PLR0913 - options, by keyword
+    def __init__(
         self,
         command: WorkerCommand,
         listener: socket.socket,
@@ -352,7 +352,7 @@ class Supervisor:
 
     async def _spawn(self, place: _Place) -> _Worker:
         """Start a worker for a place."""
-        assert self._lifeline is not None and self._board is not None  # noqa: S101, PT018 - `start` has made them
+        assert self._lifeline is not None and self._board is not None  # noqa: PT018 - `start` has made them
         report_read, report_write = os.pipe()
 
         try:

@@ -58,7 +58,7 @@ class Guard:
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The task of the request, not the one inside a task group that may be sending.
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - for type checkers; coroutines run in tasks
+        assert task is not None
 
         async def watch(message: Message) -> None:
             if message["type"] == "http.response.start" and _is_event_stream(message):
@@ -102,7 +102,7 @@ class Server(uvicorn.Server):
     answered and closed, and the lifespan ends. A second SIGINT stops the waiting.
     """
 
-    def __init__(  # noqa: PLR0913 - options, by keyword
+    def __init__(
         self,
         config: uvicorn.Config,
         guard: Guard,

@@ -144,9 +144,9 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - replaced by our own, see `_settings_sources`
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - replaced by our own
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - replaced by our own
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the sources, strongest first. Override it to add one of your own."""
         return (
@@ -401,7 +401,7 @@ class LazySettings:
             if self._current is None:
                 object.__setattr__(self, "_current", self._factory())
 
-            assert self._current is not None  # noqa: S101 - for type checkers; set one line above
+            assert self._current is not None
             return self._current
 
     def initialize(self) -> Settings:

@@ -23,7 +23,7 @@ __all__ = (
 _BODILESS = frozenset({204, 205, 304})
 
 
-async def http_exception_handler(request: Request, exc: HTTPException) -> StarletteResponse:  # noqa: ARG001 - a handler's signature
+async def http_exception_handler(request: Request, exc: HTTPException) -> StarletteResponse:
     """
     Answer an `HTTPException` (404 and 405 of the router among them) in the envelope.
 
@@ -65,7 +65,7 @@ async def server_error_handler(request: HTTPConnection, exc: Exception) -> Respo
     return HTTP500Response(extra={"error": f"{type(exc).__name__}: {exc}", "traceback": "".join(lines)})
 
 
-async def err_response_handler(request: Request, exc: ErrResponse) -> Response:  # noqa: ARG001 - a handler's signature
+async def err_response_handler(request: Request, exc: ErrResponse) -> Response:
     """Answer with the raised `ErrResponse`, which is a reply already."""
     return exc
 

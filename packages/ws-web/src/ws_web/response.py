@@ -109,7 +109,7 @@ class Response(JSONResponse):
         b'{"code":0,"data":{"id":7},"msg":"Success","request_id":"","extra":{"page":1}}'
     """
 
-    def __init__(  # noqa: PLR0913 - options, by keyword
+    def __init__(
         self,
         content: object = None,
         code: int | str | Enum = 0,
@@ -155,7 +155,7 @@ class Response(JSONResponse):
         return encode(envelope(content, code=self.code, msg=self.msg, extra=self.extra))
 
 
-class ErrResponse(Response, Exception):  # noqa: N818 - the public contract's name
+class ErrResponse(Response, Exception):
     """
     A reply to be raised: from anywhere below a route, it ends the request with this envelope.
 

@@ -41,7 +41,7 @@ class StartupError(WsError):
     default_code = "startup"
 
 
-def run(  # noqa: PLR0913 - options, by keyword
+def run(
     app: ASGIApp | str,
     *,
     host: str | None = None,
@@ -89,7 +89,7 @@ def run(  # noqa: PLR0913 - options, by keyword
     sys.exit(0)
 
 
-def _serve(  # noqa: PLR0913 - options, by keyword
+def _serve(
     app: ASGIApp | str,
     *,
     host: str | None,

@@ -60,9 +60,9 @@ class Reply:
         """
         body = self.json()
         names = {"code", "data", "msg", "request_id", "extra"}
-        assert isinstance(body, dict), f"not an envelope: {self.text}"  # noqa: S101 - a test helper
-        assert set(body) == names, f"not an envelope: {self.text}"  # noqa: S101 - a test helper
-        assert body["request_id"] == self.headers.get("x-request-id", ""), (  # noqa: S101 - a test helper
+        assert isinstance(body, dict), f"not an envelope: {self.text}"
+        assert set(body) == names, f"not an envelope: {self.text}"
+        assert body["request_id"] == self.headers.get("x-request-id", ""), (
             f"the body says request {body['request_id']}, the header {self.headers.get('x-request-id')}"
         )
         return body
@@ -75,7 +75,7 @@ class Reply:
             AssertionError: The reply is not an envelope, or its code is not 0.
         """
         body = self.envelope()
-        assert body["code"] == 0, f"code {body['code']}: {body['msg']}"  # noqa: S101 - a test helper
+        assert body["code"] == 0, f"code {body['code']}: {body['msg']}"
         return body["data"]
 
     def error(self) -> dict[str, Any]:
@@ -86,11 +86,11 @@ class Reply:
             AssertionError: The reply is not an envelope, or its code is 0.
         """
         body = self.envelope()
-        assert body["code"] != 0, f"expected a failure, got {self.text}"  # noqa: S101 - a test helper
+        assert body["code"] != 0, f"expected a failure, got {self.text}"
         return body
 
 
-class SocketClosed(Exception):  # noqa: N818 - a condition, like WebSocketDisconnect
+class SocketClosed(Exception):
     """The application closed the WebSocket, or refused it before accepting."""
 
     def __init__(self, code: int, reason: str = "") -> None:
@@ -246,7 +246,7 @@ class AppClient:
             lifespan, self._lifespan = self._lifespan, None
             await lifespan.stop()
 
-    async def request(  # noqa: PLR0913 - options, by keyword
+    async def request(
         self,
         method: str,
         url: str,
@@ -395,7 +395,7 @@ class _Lifespan:
         await self._step("shutdown")
 
     async def _step(self, name: str) -> None:
-        assert self._task is not None  # noqa: S101 - for type checkers; set by start
+        assert self._task is not None
         self._to_app.put_nowait({"type": f"lifespan.{name}"})
         answer = await self._from_app.get()
 

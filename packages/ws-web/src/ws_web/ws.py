@@ -169,7 +169,7 @@ class WsChatConnectionManager:
         ```
     """
 
-    def __init__(  # noqa: PLR0913 - options, by keyword
+    def __init__(
         self,
         limit: int | None = None,
         heartbeat_timeout: float = 10,

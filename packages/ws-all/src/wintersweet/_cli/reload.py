@@ -103,7 +103,7 @@ class Reloader:
 
         return 130 if self._told == signal.SIGINT else 0
 
-    def _stop(self, number: int, frame: object) -> None:  # noqa: ARG002 - a signal handler's signature
+    def _stop(self, number: int, frame: object) -> None:
         self._told = number
         self._wake.set()
 

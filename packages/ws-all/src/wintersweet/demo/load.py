@@ -25,7 +25,7 @@ _TIMEOUT = 60.0
 _RETRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-class Unanswered(Exception):  # noqa: N818 - not an error: the buyer asks again
+class Unanswered(Exception):
     """No reply arrived: whether the shop acted is unknown."""
 
 
@@ -103,7 +103,7 @@ class Crowd:
         seed: Of the keys and the jitter; None for keys that no one else has.
     """
 
-    def __init__(  # noqa: PLR0913 - named options
+    def __init__(
         self,
         post: Post,
         items: list[int],

@@ -38,37 +38,37 @@ __all__ = (
 )
 
 
-class SoldOut(WsError):  # noqa: N818 - named after the condition
+class SoldOut(WsError):
     """No piece of this item is left; the context's ``available`` names items that have some."""
 
     default_code = "sold_out"
 
 
-class Busy(WsError):  # noqa: N818 - named after the condition
+class Busy(WsError):
     """The item could not be taken just now, though some is left; ask again with the same key."""
 
     default_code = "busy"
 
 
-class KeyTaken(WsError):  # noqa: N818 - named after the condition
+class KeyTaken(WsError):
     """Another buyer has used this idempotency key."""
 
     default_code = "key_taken"
 
 
-class UnknownItem(WsError):  # noqa: N818 - named after the condition
+class UnknownItem(WsError):
     """There is no such item."""
 
     default_code = "unknown_item"
 
 
-class UnknownOrder(WsError):  # noqa: N818 - named after the condition
+class UnknownOrder(WsError):
     """This buyer has no such order."""
 
     default_code = "unknown_order"
 
 
-class Expired(WsError):  # noqa: N818 - named after the condition
+class Expired(WsError):
     """The order was not paid in time, and its piece is on sale again."""
 
     default_code = "expired"

@@ -198,5 +198,5 @@ def _add(parent: dict[str, XmlValue], name: str, value: XmlValue) -> None:
         parent[name] = [present, value]
 
 
-def _refuse_doctype(name: str, system: str | None, public: str | None, internal: int) -> NoReturn:  # noqa: ARG001 - the parser's signature
+def _refuse_doctype(name: str, system: str | None, public: str | None, internal: int) -> NoReturn:
     raise InvalidValueError(f"XML with a document type declaration ({name}) is refused", doctype=name)

@@ -146,7 +146,7 @@ class ShareCache:
         ```
     """
 
-    def __init__(  # noqa: PLR0913 - all but the tag are optional and by name
+    def __init__(
         self,
         tag: str,
         *,
@@ -309,7 +309,7 @@ class ShareCache:
 
     async def _locked(self, key: str, body: Callable[[], Awaitable[object]]) -> tuple[bool, object]:
         """Run a body under the lock; return whether it ran to its end, and its result."""
-        assert self._lock is not None  # noqa: S101 - the callers have looked
+        assert self._lock is not None
         result: tuple[bool, object] = (False, None)
         own: Exception | None = None
 

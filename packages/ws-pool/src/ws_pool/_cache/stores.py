@@ -98,7 +98,7 @@ class LocalStore:
         self._entries[key] = (found._replace(mark=(str(self._tokens), version)), self._clock() + keep)
         return True
 
-    async def drop(self, tag: str, key: str, keep: float) -> None:  # noqa: ARG002 - a store's signature
+    async def drop(self, tag: str, key: str, keep: float) -> None:
         """Invalidate a key."""
         self._tokens += 1
         gone = Found(None, 0.0, 0.0, (str(self._tokens), "dropped"))

@@ -44,7 +44,7 @@ class Checkout(Generic[T]):
         "observed",
     )
 
-    def __init__(  # noqa: PLR0913 - the parts of one pool
+    def __init__(
         self,
         options: PoolOptions[T],
         state: PoolState[T],

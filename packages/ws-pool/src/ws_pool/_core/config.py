@@ -69,7 +69,7 @@ class Option:
     shown: str
 
 
-def option(  # noqa: PLR0913 - each is a part of a declaration
+def option(
     default: object,
     check: Check,
     meaning: str,
@@ -278,7 +278,7 @@ def sequence(value: object, where: str) -> list[object]:
     raise _wrong(where, value, "a list")
 
 
-def anything(value: object, where: str) -> object:  # noqa: ARG001 - the signature of a check
+def anything(value: object, where: str) -> object:
     """Accept every value."""
     return value
 

@@ -98,7 +98,7 @@ class SharedClient(ABC, Generic[ClientT]):
         if client is not None:
             await self._end(client)
 
-    def get_client(self, *, alone: bool = False) -> AbstractAsyncContextManager[ClientT]:  # noqa: ARG002 - see below
+    def get_client(self, *, alone: bool = False) -> AbstractAsyncContextManager[ClientT]:
         """Return a context manager of the client; ``alone`` has no meaning, as the driver pools by itself."""
         return self._block()
 

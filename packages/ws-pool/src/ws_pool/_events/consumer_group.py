@@ -197,7 +197,7 @@ class ConsumerGroup:
         if (client := self._pool.redis) is not self._client:
             self._client, self._repeating = client, repeating(client)
 
-        assert self._repeating is not None  # noqa: S101 - made with the client
+        assert self._repeating is not None
         return await self._repeating.execute_command(*args)
 
     async def _read(self, cursor: str, count: int, *block: str | int) -> list[Entry]:

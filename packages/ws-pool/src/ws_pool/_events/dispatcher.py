@@ -22,7 +22,7 @@ _logger: Final = logging.getLogger("ws_pool.events")
 _MOST: Final = 10  # times prefetch that may be in hand when listeners fail
 
 
-class ListenerTimeout(TimeoutError):  # noqa: N818 - named like AcquireTimeout
+class ListenerTimeout(TimeoutError):
     """A listener took too long; whether it has done something is unknown."""
 
 
@@ -47,7 +47,7 @@ class Message:
 class OrderedDispatcher:
     """A queue and a task for each tag. The mapping of listeners may change at any time."""
 
-    def __init__(  # noqa: PLR0913 - made in one place only, by name
+    def __init__(
         self,
         stream: str,
         listeners: Mapping[str, Sequence[Listener]],

@@ -95,7 +95,7 @@ class RedisEventBus:
     every event that was missed was published within them.
     """
 
-    def __init__(  # noqa: PLR0913 - options, keyword-only
+    def __init__(
         self,
         pool: RedisSource | Redis,
         channel: str,
@@ -257,7 +257,7 @@ class RedisEventBus:
         """Keep the subscription: `start` raises its first failure, later ones only make gaps."""
         lost, reason, pause = False, "", 0.02
         first = self._first
-        assert first is not None  # noqa: S101 - start() has made it
+        assert first is not None
 
         while True:
             try:

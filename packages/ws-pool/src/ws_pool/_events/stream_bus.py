@@ -120,7 +120,7 @@ class StreamEventBus:
         ```
     """
 
-    def __init__(  # noqa: PLR0913 - options, keyword-only
+    def __init__(
         self,
         pool: RedisSource | Redis,
         stream: str,
@@ -474,7 +474,7 @@ class StreamEventBus:
 
     async def _trim(self) -> None:
         """Drop messages that every group has acknowledged, and consumers that have died long ago."""
-        assert self._trim_every is not None  # noqa: S101 - else this is not a job
+        assert self._trim_every is not None
         await asyncio.sleep(self._trim_every * random.uniform(0.75, 1.25))
         await self._member.trim()
 

@@ -22,7 +22,7 @@ _AT_ONCE: Final = 100  # events that are moved to the dead letters between two l
 class WaitingEvents:
     """Keeps a group's events for listeners that come later, or that another consumer has."""
 
-    def __init__(  # noqa: PLR0913 - made in one place only, by name
+    def __init__(
         self,
         stream: str,
         group: str,

@@ -16,7 +16,7 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _IPV4_COMPATIBLE = ipaddress.ip_network("::/96")  # deprecated, but still understood
 
 
-class DeniedAddress(OSError):  # noqa: N818 - named after the condition
+class DeniedAddress(OSError):
     """The address is not on the public internet."""
 
 

@@ -266,5 +266,5 @@ class HttpClient(HttpVerbs):
         return f"{base}{url}" if url.startswith(("/", "?")) or not url else f"{base}/{url}"
 
 
-async def _read_nothing(raw: ClientResponse) -> bytes:  # noqa: ARG001 - the body is read later
+async def _read_nothing(raw: ClientResponse) -> bytes:
     return b""

@@ -54,11 +54,11 @@ class StreamRequest(Protocol):
         ...
 
 
-class _Changed(Exception):  # noqa: N818 - named after the condition; it never leaves this module
+class _Changed(Exception):
     """The answer does not continue what is here."""
 
 
-class _Cut(Exception):  # noqa: N818 - as above
+class _Cut(Exception):
     """The body ended too early."""
 
     def __init__(self, error: HttpError) -> None:

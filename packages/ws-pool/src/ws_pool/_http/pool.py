@@ -145,7 +145,7 @@ class HttpPool:
             UsageError: The pool belongs to another event loop.
         """
         self._open_transport().check()
-        assert self._client is not None  # noqa: S101 - there is a transport
+        assert self._client is not None
         return self._client
 
     async def health(self) -> Health:

@@ -41,7 +41,7 @@ class Transport:
 
     __slots__ = ("_breakers", "_loop", "_own_origin", "_secrets", "counters", "name", "options", "session")
 
-    def __init__(  # noqa: PLR0913 - made by the pool only
+    def __init__(
         self,
         name: str,
         options: HttpOptions,
@@ -62,7 +62,7 @@ class Transport:
 
     def with_own_cookies(self) -> Transport:
         """Make a second session over the same connections, breakers and counters."""
-        assert self.session.connector is not None  # noqa: S101 - an open session has one
+        assert self.session.connector is not None
         return Transport(
             self.name, self.options, self.session.connector, self.counters, self._breakers, own_cookies=True
         )
@@ -104,7 +104,7 @@ class Transport:
                 if raw is not None:
                     return raw, content
 
-                assert failure is not None  # noqa: S101 - an attempt has one or the other
+                assert failure is not None
                 raise failure
 
             if raw is not None:

@@ -106,22 +106,22 @@ class CommandMonitor(ConnectionPoolListener):
         self._wait_time = HistogramBuilder()
         self._warned = float("-inf")
 
-    def connection_created(self, event: ConnectionCreatedEvent) -> None:  # noqa: ARG002 - the driver's signature
+    def connection_created(self, event: ConnectionCreatedEvent) -> None:
         """Count a connection."""
         with self._lock:
             self._opened += 1
 
-    def connection_closed(self, event: ConnectionClosedEvent) -> None:  # noqa: ARG002 - the driver's signature
+    def connection_closed(self, event: ConnectionClosedEvent) -> None:
         """Count a closed connection."""
         with self._lock:
             self._closed += 1
 
-    def connection_check_out_started(self, event: ConnectionCheckOutStartedEvent) -> None:  # noqa: ARG002 - the driver's signature
+    def connection_check_out_started(self, event: ConnectionCheckOutStartedEvent) -> None:
         """Count an operation that needs a connection."""
         with self._lock:
             self._requested += 1
 
-    def connection_check_out_failed(self, event: ConnectionCheckOutFailedEvent) -> None:  # noqa: ARG002 - the driver's signature
+    def connection_check_out_failed(self, event: ConnectionCheckOutFailedEvent) -> None:
         """Count an operation that got no connection."""
         with self._lock:
             self._failures += 1
@@ -146,7 +146,7 @@ class CommandMonitor(ConnectionPoolListener):
                 self._max_size,
             )
 
-    def connection_checked_in(self, event: ConnectionCheckedInEvent) -> None:  # noqa: ARG002 - the driver's signature
+    def connection_checked_in(self, event: ConnectionCheckedInEvent) -> None:
         """Count a connection that was returned."""
         with self._lock:
             self._returned += 1

@@ -368,7 +368,7 @@ class _Released(ConnectionPool):
         super().__init__()
         self._pool_name = name
 
-    async def get_connection(self, *args: object, **options: object) -> AbstractConnection:  # noqa: ARG002 - redis-py's signature
+    async def get_connection(self, *args: object, **options: object) -> AbstractConnection:
         message = f"redis pool {self._pool_name!r}: this client's block has ended; use another client"
         raise UsageError(message, pool=self._pool_name)
 

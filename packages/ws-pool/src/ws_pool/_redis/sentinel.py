@@ -31,7 +31,7 @@ _SWITCH: Final = "+switch-master"
 class MasterResolver:
     """Resolves the master of a service; the Sentinel that answered is tried first next time."""
 
-    def __init__(  # noqa: PLR0913 - made in one place only, by name
+    def __init__(
         self,
         sentinels: Sequence[tuple[str, int]],
         service: str,

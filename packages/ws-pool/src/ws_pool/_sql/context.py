@@ -44,7 +44,7 @@ class SessionContext:
         "writers",
     )
 
-    def __init__(  # noqa: PLR0913 - one call per kind of pool
+    def __init__(
         self,
         name: str,
         dialect: SqlDialect,

@@ -48,7 +48,7 @@ class SqlDialect(ABC):
     def begin(self, isolation: str | None, *, read_only: bool) -> Sequence[str]:
         """Return the statements that open a transaction; an unknown isolation is a `UsageError`."""
 
-    def reads_connection(self, sql: str) -> bool:  # noqa: ARG002 - for those that route statements
+    def reads_connection(self, sql: str) -> bool:
         """Whether a query is about the last statement of its own connection."""
         return False
 
@@ -64,11 +64,11 @@ class SqlDialect(ABC):
     def is_duplicate_column(self, error: QueryError) -> bool:
         """Whether a query has two columns of one name, so that it cannot stand inside another one."""
 
-    def type_statements(self, table: Table, dialect: Dialect, *, drop: bool) -> Sequence[str]:  # noqa: ARG002 - for those with types of their own
+    def type_statements(self, table: Table, dialect: Dialect, *, drop: bool) -> Sequence[str]:
         """Return the statements that create, or drop, the types that a table's columns need."""
         return ()
 
-    def index_statements(self, table: Table, dialect: Dialect) -> Sequence[ExecutableDDLElement]:  # noqa: ARG002 - for those whose versions differ
+    def index_statements(self, table: Table, dialect: Dialect) -> Sequence[ExecutableDDLElement]:
         """Return the statements that create a table's indexes, beside its CREATE TABLE."""
         return [
             CreateIndex(index, if_not_exists=True)

@@ -72,7 +72,7 @@ class SqlPool(SqlVerbs, ABC):
         """Start; on an error nothing is left behind."""
 
     @abstractmethod
-    async def close(self, *, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - leases get time to drain
+    async def close(self, *, timeout: float = 10.0) -> None:
         """Close all connections; clients in use have ``timeout`` seconds to end. May be called again."""
 
     def get_client(self, *, alone: bool = False, read_only: bool = False) -> SqlClient:
@@ -135,7 +135,7 @@ class SqlPool(SqlVerbs, ABC):
     def expire(self) -> None:
         """Replace all connections: idle ones now, those in use when they come back."""
 
-    def _client_for(self, params: dict[str, Any]) -> AbstractAsyncContextManager[SqlClient]:  # noqa: ARG002 - a pool has one kind
+    def _client_for(self, params: dict[str, Any]) -> AbstractAsyncContextManager[SqlClient]:
         return self.get_client()
 
     async def _learn(self) -> Compiler:

@@ -67,7 +67,7 @@ class AcquireProtocol:
         """Return the same for another object, with background jobs of its own."""
         return AcquireProtocol(self._name, self._keys, self._options, self._kind)
 
-    async def acquire(self, coordinator: Coordinator, timeout: float | None) -> Held | None:  # noqa: ASYNC109 - as BaseLock.acquire
+    async def acquire(self, coordinator: Coordinator, timeout: float | None) -> Held | None:
         """Acquire the lock within so many seconds; return None when it was not free in time."""
         self._silent = False
         began = coordinator.time()

@@ -40,7 +40,7 @@ class BaseLock:
     Its parts: `AcquireProtocol` acquires and releases, `LockStatus` looks, `Held` is what was acquired.
     """
 
-    def __init__(  # noqa: PLR0913 - options, keyword-only
+    def __init__(
         self,
         redis: RedisSource,
         name: str,
@@ -158,7 +158,7 @@ class BaseLock:
         """
         self.current().check()
 
-    async def acquire(self, timeout: float | None = 0) -> bool:  # noqa: ASYNC109 - a lock's timeout ends its waiting, and leaves the queue in order
+    async def acquire(self, timeout: float | None = 0) -> bool:
         """
         Acquire the lock.
 
@@ -288,7 +288,7 @@ class BaseLock:
         """Return the length of the queue."""
         return await self._status().waiters()
 
-    async def wait(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - as acquire
+    async def wait(self, timeout: float | None = None) -> bool:
         """
         Wait until the lock has no holder, without acquiring it.
 

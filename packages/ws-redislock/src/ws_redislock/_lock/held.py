@@ -48,7 +48,7 @@ class Held:
         "uncertain",
     )
 
-    def __init__(  # noqa: PLR0913 - options, keyword-only
+    def __init__(
         self,
         *,
         name: str,

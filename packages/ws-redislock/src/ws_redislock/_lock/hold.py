@@ -23,7 +23,7 @@ class Holdable(Protocol):
         """The lock's name."""
         ...
 
-    async def acquire(self, timeout: float | None = 0) -> bool:  # noqa: ASYNC109 - as BaseLock
+    async def acquire(self, timeout: float | None = 0) -> bool:
         """Acquire the lock."""
         ...
 
@@ -80,7 +80,7 @@ class Hold:
     def _enter(self) -> Held:
         """Begin the block: it is cancelled when the lock is lost, or was lost by now."""
         held = self._held
-        assert held is not None  # noqa: S101 - tells the type checker
+        assert held is not None
         self._scope = CancelScope()
         held._enter(self._scope)
 
@@ -93,8 +93,8 @@ class Hold:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         held, scope = self._held, self._scope
-        assert held is not None  # noqa: S101 - tells the type checker
-        assert scope is not None  # noqa: S101 - the same
+        assert held is not None
+        assert scope is not None
         held._leave(scope)
         kept = True
 

@@ -38,7 +38,7 @@ class LockOptions:
         "reentrant",
     )
 
-    def __init__(  # noqa: PLR0913 - options, keyword-only
+    def __init__(
         self,
         expire: float,
         *,
@@ -114,7 +114,7 @@ def _flag(name: str, value: object) -> bool:
 
 
 @functools.lru_cache(maxsize=128, typed=True)
-def _plain_options(  # noqa: PLR0913, PLR0917 - the options, as the key of a cache
+def _plain_options(
     expire: float,
     auto_renew: bool,  # noqa: FBT001 - as above
     heartbeat: float,
@@ -135,7 +135,7 @@ def _plain_options(  # noqa: PLR0913, PLR0917 - the options, as the key of a cac
     )
 
 
-def options_of(  # noqa: PLR0913 - options, keyword-only
+def options_of(
     expire: float,
     *,
     auto_renew: bool = True,

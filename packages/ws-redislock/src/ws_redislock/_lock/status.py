@@ -37,7 +37,7 @@ class LockStatus:
         """Return the length of the queue."""
         return int((await self._read())[1])
 
-    async def wait(self, timeout: float | None) -> bool:  # noqa: ASYNC109 - a lock's timeout ends its waiting, and leaves the queue in order
+    async def wait(self, timeout: float | None) -> bool:
         """Wait until the lock has no holder; return whether it was seen free in time."""
         if timeout is not None:
             seconds("timeout", timeout)

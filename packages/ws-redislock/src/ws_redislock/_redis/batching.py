@@ -162,9 +162,9 @@ class HitBatch(Batch[tuple[bytes, int], Sequence[int]]):
 
     def _answer(
         self,
-        call: tuple[bytes, int],  # noqa: ARG002 - the base's signature
+        call: tuple[bytes, int],
         reply: Sequence[int],
         index: int,
-        sent_at: float,  # noqa: ARG002 - the base's signature
+        sent_at: float,
     ) -> Sequence[int]:
         return reply[4 * index : 4 * index + 4]

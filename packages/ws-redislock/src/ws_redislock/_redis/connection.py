@@ -128,7 +128,7 @@ class CommandSender:
     async def _bounded(self, command: tuple[Argument, ...], within: float) -> Any:
         """Do what asyncio.timeout does, at a third of its price."""
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine runs in a task
+        assert task is not None
         before = task.cancelling()
         timer = self._timers.call_later(within, task.cancel)
         cancelled = uncancelled = False
@@ -365,7 +365,7 @@ class DriverReplies:
         return data
 
 
-class _Incomplete(Exception):  # noqa: N818 - control flow, not an error
+class _Incomplete(Exception):
     """The reply goes on in bytes that have not come yet."""
 
 

@@ -71,7 +71,7 @@ class ScriptClient:
 
         return reply
 
-    async def call(  # noqa: PLR0913 - options, keyword-only
+    async def call(
         self,
         script: Script,
         keys: Sequence[bytes],
@@ -124,7 +124,7 @@ class ScriptClient:
         budget -= boot_time() - began
         return await self._call_again(script, keys, args, what, budget, attempt, doubt)
 
-    async def _call_again(  # noqa: PLR0913, PLR0917 - the arguments of call
+    async def _call_again(
         self,
         script: Script,
         keys: Sequence[bytes],
@@ -168,7 +168,7 @@ class ScriptClient:
 
         await sleep(min(left, delay(failures + 1, 0.015, 0.75)))
 
-    async def hit(  # noqa: PLR0913 - options, keyword-only
+    async def hit(
         self,
         script: Script,
         key: bytes,

@@ -138,7 +138,7 @@ class Job:
 
     def _run(self) -> None:
         try:
-            assert self._work is not None  # noqa: S101 - tells the type checker
+            assert self._work is not None
             self._work()
         except Exception:  # noqa: BLE001 - a thread has no caller to raise to
             _log.exception("a background job failed")
@@ -276,7 +276,7 @@ class Signal:
         return came
 
 
-def start(loop: Loop, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Job:  # noqa: ARG001 - as for tasks
+def start(loop: Loop, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Job:
     """Run work in a thread."""
     job = Job(lambda: work(*args, **kwargs))
     job.start()
@@ -296,7 +296,7 @@ def wait_event(event: Event, within: float) -> bool:
     return event.wait(within)
 
 
-def timeout(seconds: float) -> contextlib.AbstractContextManager[None]:  # noqa: ARG001 - as for tasks
+def timeout(seconds: float) -> contextlib.AbstractContextManager[None]:
     """Do nothing: what blocks a thread has its own timeout."""
     return contextlib.nullcontext()
 
@@ -339,7 +339,7 @@ class FastBatch:
     def __init__(self, *_: object) -> None:
         pass
 
-    def add(self, call: object, within: float) -> tuple[float, list[Any]] | None:  # noqa: ARG002 - Any: as for tasks
+    def add(self, call: object, within: float) -> tuple[float, list[Any]] | None:
         """Return None: the call is to be made by itself."""
         return None
 
@@ -350,7 +350,7 @@ class HitBatch:
     def __init__(self, *_: object) -> None:
         pass
 
-    def add(self, call: object, within: float) -> Sequence[int] | None:  # noqa: ARG002 - as for tasks
+    def add(self, call: object, within: float) -> Sequence[int] | None:
         """Return None: the call is to be made by itself."""
         return None
 
@@ -381,7 +381,7 @@ class CommandSender:
 
     pipelines = False
 
-    def __init__(self, client: Any, timers: Timers) -> None:  # noqa: ARG002 - as for tasks
+    def __init__(self, client: Any, timers: Timers) -> None:
         self._client = client
         self.cluster: bool = hasattr(client, "get_node_from_key")
         plain = (

@@ -75,7 +75,7 @@ class RateLimiter:
         clock: The clock of that cache.
     """
 
-    def __init__(  # noqa: PLR0913 - options, keyword-only
+    def __init__(
         self,
         redis: RedisSource,
         *,
@@ -281,7 +281,7 @@ class FrequencyLimiter(RateLimiter):
         ```
     """
 
-    def __init__(  # noqa: PLR0913 - options, keyword-only
+    def __init__(
         self,
         redis: RedisSource,
         granularity: float,
@@ -335,7 +335,7 @@ class SlidingWindowLimiter(RateLimiter):
         ```
     """
 
-    def __init__(  # noqa: PLR0913 - options, keyword-only
+    def __init__(
         self,
         redis: RedisSource,
         window: float,
@@ -390,7 +390,7 @@ class TokenBucketLimiter(RateLimiter):
         ```
     """
 
-    def __init__(  # noqa: PLR0913 - options, keyword-only
+    def __init__(
         self,
         redis: RedisSource,
         rate: float,

@@ -59,7 +59,7 @@ class MultiLock:
         ```
     """
 
-    def __init__(  # noqa: PLR0913 - options, keyword-only
+    def __init__(
         self,
         redis: RedisSource,
         names: Iterable[str],
@@ -276,7 +276,7 @@ class MultiHold:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         scope = self._scope
-        assert scope is not None  # noqa: S101 - tells the type checker
+        assert scope is not None
 
         for held in self._all_held:
             held._leave(scope)

@@ -52,7 +52,7 @@ class Semaphore(BaseLock):
         ```
     """
 
-    def __init__(  # noqa: PLR0913 - options, keyword-only
+    def __init__(
         self,
         redis: RedisSource,
         name: str,

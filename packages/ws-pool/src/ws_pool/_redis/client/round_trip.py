@@ -35,7 +35,7 @@ _WRITE: Final = Command(("PUBLISH", "ws-pool:wait", ""))
 """WAIT waits for what its own connection has written; this comes after all that was answered on others."""
 
 
-class Unblocked(Exception):  # noqa: N818 - private, never raised to callers
+class Unblocked(Exception):
     """A blocking command was ended at a server that is not the master any more: it was not executed."""
 
     def __init__(self, error: driver.ResponseError, seconds: float) -> None:
@@ -44,7 +44,7 @@ class Unblocked(Exception):  # noqa: N818 - private, never raised to callers
         self.seconds = seconds  # since it was sent
 
 
-async def execute_on_dedicated(  # noqa: PLR0913, PLR0917 - two call sites' whole state
+async def execute_on_dedicated(
     client: Redis,
     context: ClientContext,
     dedicated: DedicatedConnections,

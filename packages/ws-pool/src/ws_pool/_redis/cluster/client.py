@@ -264,7 +264,7 @@ class ClusterRedis(SharedRedis):
 
         return merge_split(command, parts, outcomes)
 
-    async def _follow(  # noqa: PLR0913 - one loop's whole state
+    async def _follow(
         self,
         command: Command,
         data: bytes,

@@ -181,7 +181,7 @@ class PipelinedConnection(asyncio.BufferedProtocol):
             self._poll = select.poll()
             self._poll.register(sock.fileno(), select.POLLIN)
 
-    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's signature
+    def get_buffer(self, sizehint: int) -> bytearray:
         """Return the buffer to receive into."""
         return self._buffer
 

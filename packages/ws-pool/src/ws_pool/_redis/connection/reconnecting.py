@@ -35,7 +35,7 @@ _REMOVAL_PAUSE: Final = 0.01  # seconds between two searches of a full queue for
 class ReconnectingConnection:
     """A shared connection that comes back by itself."""
 
-    def __init__(  # noqa: PLR0913 - made in two places only, always by name
+    def __init__(
         self,
         name: str,
         resolve: Callable[[], Awaitable[Endpoint]],

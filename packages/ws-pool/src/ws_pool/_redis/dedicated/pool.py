@@ -363,7 +363,7 @@ class SingleConnectionPool(ConnectionPool):
         self._holder = asyncio.current_task()
         return self._connection
 
-    async def release(self, connection: AbstractConnection) -> None:  # noqa: ARG002 - there is only one
+    async def release(self, connection: AbstractConnection) -> None:
         """Pass it to the next user; there is no await in here, so it cannot be cancelled half-way."""
         self._holder = None
         self._turn.release()

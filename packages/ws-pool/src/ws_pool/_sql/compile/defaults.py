@@ -25,7 +25,7 @@ Scalar = Callable[
 Ask = Callable[[str, Sequence[Any]], Awaitable[Any]]  # as above
 
 
-class _Needed(Exception):  # noqa: N818 - a message, not an error
+class _Needed(Exception):
     def __init__(self, sql: str, values: Sequence[Any]) -> None:
         super().__init__(sql)
         self.sql = sql

@@ -186,7 +186,7 @@ def _asyncmy_class(driver: Any) -> Any:  # Any: the driver is not typed
     return Connection
 
 
-def _never(conn: MysqlConnection) -> bool:  # noqa: ARG001 - the signature of is_clean
+def _never(conn: MysqlConnection) -> bool:
     return False
 
 

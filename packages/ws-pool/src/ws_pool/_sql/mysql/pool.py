@@ -103,7 +103,7 @@ class MysqlPool(SqlPool):
             await self.close(timeout=0)
             raise
 
-    async def close(self, *, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - leases get time to drain
+    async def close(self, *, timeout: float = 10.0) -> None:
         """Close all connections; clients in use have ``timeout`` seconds to end. May be called again."""
         pools = (self._pool, *self._replicas)
 

@@ -34,7 +34,7 @@ class Columns(NamedTuple):
     decoders: tuple[Decoder, ...]
 
 
-class Incomplete(Exception):  # noqa: N818 - a message, not an error
+class Incomplete(Exception):
     """The packet has not arrived as a whole."""
 
 

@@ -133,10 +133,10 @@ class PostgresConnection:
 
     def batches(
         self,
-        sql: str,  # noqa: ARG002 - the protocol's signature
-        values: Sequence[Sequence[Any]],  # noqa: ARG002 - as above
-        most_rows: int,  # noqa: ARG002 - as above
-        most_bytes: int,  # noqa: ARG002 - as above
+        sql: str,
+        values: Sequence[Sequence[Any]],
+        most_rows: int,
+        most_bytes: int,
     ) -> None:
         """Return None: the driver sends all rows to one prepared statement, without a wait in between."""
         return

@@ -105,7 +105,7 @@ def _decoder(length: int) -> Callable[[bytes], Any]:
     return lambda value: json.loads(value[length:])
 
 
-def _never(conn: PostgresConnection) -> bool:  # noqa: ARG001 - the signature of is_clean
+def _never(conn: PostgresConnection) -> bool:
     return False
 
 

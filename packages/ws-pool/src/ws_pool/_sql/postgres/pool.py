@@ -83,7 +83,7 @@ class PostgresPool(SqlPool):
             await self.close(timeout=0)
             raise
 
-    async def close(self, *, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - leases get time to drain
+    async def close(self, *, timeout: float = 10.0) -> None:
         """Close all connections; clients in use have ``timeout`` seconds to end. May be called again."""
         await self._pool.close(timeout=timeout)
 
@@ -147,7 +147,7 @@ class PostgresPool(SqlPool):
 class _PooledConnection(PooledDriverConnection):
     """The same for asyncpg, whose ``close`` is a coroutine and whose ``terminate`` is not."""
 
-    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109 - asyncpg's signature
+    async def close(self, *, timeout: float | None = None) -> None:
         """Release the connection."""
         self._return(discard=False)
 

@@ -113,10 +113,10 @@ class SqliteConnection:
 
     def batches(
         self,
-        sql: str,  # noqa: ARG002 - the protocol's signature
-        values: Sequence[Sequence[Any]],  # noqa: ARG002 - as above
-        most_rows: int,  # noqa: ARG002 - as above
-        most_bytes: int,  # noqa: ARG002 - as above
+        sql: str,
+        values: Sequence[Sequence[Any]],
+        most_rows: int,
+        most_bytes: int,
     ) -> None:
         """Return None: SQLite runs one prepared statement for all rows, with no trip in between."""
         return

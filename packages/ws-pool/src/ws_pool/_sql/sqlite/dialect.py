@@ -33,14 +33,14 @@ class SqliteDialect(SqlDialect):
         """Recognise ``last_insert_rowid()``, ``changes()`` and ``total_changes()``."""
         return statement_text.reads_connection(sql)
 
-    def ends_transaction(self, error: QueryError) -> bool:  # noqa: ARG002 - the driver's state shows it
+    def ends_transaction(self, error: QueryError) -> bool:
         """Return False: whether the transaction is still open, the driver knows."""
         return False
 
-    def is_refusal(self, error: BaseException) -> bool:  # noqa: ARG002 - there is no server to refuse
+    def is_refusal(self, error: BaseException) -> bool:
         """Return False: there is no server to refuse."""
         return False
 
-    def is_duplicate_column(self, error: QueryError) -> bool:  # noqa: ARG002 - it takes such queries
+    def is_duplicate_column(self, error: QueryError) -> bool:
         """Return False: such queries are fine here."""
         return False

@@ -104,7 +104,7 @@ class SqlitePool(SqlPool):
             await self.close(timeout=0)
             raise
 
-    async def close(self, *, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - leases get time to drain
+    async def close(self, *, timeout: float = 10.0) -> None:
         """Close all connections; clients in use have ``timeout`` seconds to end. May be called again."""
         pools = {self._readers, self._writers}
 

@@ -35,7 +35,7 @@ class CancelScope:
 
     def __init__(self) -> None:
         task = current_task()
-        assert task is not None  # noqa: S101 - a coroutine runs in a task
+        assert task is not None
         self._task = task
         self._before = task.cancelling()
         self._fired = False

@@ -41,7 +41,7 @@ class BaseLock:
     Its parts: `AcquireProtocol` acquires and releases, `LockStatus` looks, `Held` is what was acquired.
     """
 
-    def __init__(  # noqa: PLR0913 - options, keyword-only
+    def __init__(
         self,
         redis: RedisSource,
         name: str,

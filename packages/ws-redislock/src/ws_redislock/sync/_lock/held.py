@@ -49,7 +49,7 @@ class Held:
         "uncertain",
     )
 
-    def __init__(  # noqa: PLR0913 - options, keyword-only
+    def __init__(
         self,
         *,
         name: str,

@@ -81,7 +81,7 @@ class Hold:
     def _enter(self) -> Held:
         """Begin the block: it is cancelled when the lock is lost, or was lost by now."""
         held = self._held
-        assert held is not None  # noqa: S101 - tells the type checker
+        assert held is not None
         self._scope = CancelScope()
         held._enter(self._scope)
 
@@ -94,8 +94,8 @@ class Hold:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         held, scope = self._held, self._scope
-        assert held is not None  # noqa: S101 - tells the type checker
-        assert scope is not None  # noqa: S101 - the same
+        assert held is not None
+        assert scope is not None
         held._leave(scope)
         kept = True
 

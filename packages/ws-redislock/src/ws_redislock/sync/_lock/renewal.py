@@ -45,7 +45,7 @@ class RenewalWatchdog:
         "_token",
     )
 
-    def __init__(  # noqa: PLR0913 - options, keyword-only
+    def __init__(
         self,
         coordinator: Coordinator,
         lease: Lease,

@@ -72,7 +72,7 @@ class ScriptClient:
 
         return reply
 
-    def call(  # noqa: PLR0913 - options, keyword-only
+    def call(
         self,
         script: Script,
         keys: Sequence[bytes],
@@ -125,7 +125,7 @@ class ScriptClient:
         budget -= boot_time() - began
         return self._call_again(script, keys, args, what, budget, attempt, doubt)
 
-    def _call_again(  # noqa: PLR0913, PLR0917 - the arguments of call
+    def _call_again(
         self,
         script: Script,
         keys: Sequence[bytes],
@@ -169,7 +169,7 @@ class ScriptClient:
 
         sleep(min(left, delay(failures + 1, 0.015, 0.75)))
 
-    def hit(  # noqa: PLR0913 - options, keyword-only
+    def hit(
         self,
         script: Script,
         key: bytes,
