@@ -541,7 +541,7 @@ class TestOpenAPI:
         assert responses["responses"]["422"] == {"description": "mine"}
 
     def test_health_is_not_part_of_it(self) -> None:
-        """Probes are no API."""
+        """Probes are not an API."""
         assert self.schema(lambda _: None)["paths"] == {}
 
     async def test_included_routers_keep_the_envelope(self) -> None:

@@ -15,7 +15,7 @@ from ws_web.testing import AppClient
 
 
 class Part:
-    """A component whose health is told by a test."""
+    """A component whose health a test decides."""
 
     settings_key = "PART"
     after: Collection[str] = ()
@@ -37,7 +37,7 @@ class Part:
         return {}
 
     async def health(self) -> Any:
-        """Answer as told."""
+        """Answer as the test decides."""
         self.asked += 1
         answer = self.answer() if callable(self.answer) else self.answer
 
@@ -81,7 +81,7 @@ class TestMonitor:
         assert (readiness.ok, readiness.parts["a"].ok, readiness.parts["b"].detail) == (False, True, "full")
 
     async def test_a_raising_part_is_ill(self) -> None:
-        """Only the kind of the error is told."""
+        """Only the kind of the error is shown."""
         monitor = HealthMonitor()
         monitor.mark_started([Part("a", ValueError("secret"))])
         assert (await monitor.readiness()).parts["a"].detail == "ValueError"

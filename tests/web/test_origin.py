@@ -49,7 +49,7 @@ class TestOrigins:
         ],
     )
     def test_same_host(self, origin: str, host: str, expected: bool) -> None:
-        """The host of the page is the host that it asks."""
+        """The host of the page is the host that it calls."""
         assert is_allowed(origin, host, ()) is expected
 
     def test_allowed_origins(self) -> None:

@@ -102,7 +102,7 @@ class TestResponse:
         }
 
     async def test_err_response_default_status(self) -> None:
-        """As in the original the status is 200 unless told otherwise; its text says code and message."""
+        """As in the original the status is 200 unless another is passed; its text says code and message."""
         error = ErrResponse(code=7, msg="x")
         assert (error.status_code, str(error)) == (200, "7: x")
 

@@ -79,7 +79,7 @@ class TestLifespans:
     """A lifespan that does not do as it should."""
 
     async def test_an_application_without_a_lifespan(self) -> None:
-        """It is told apart from one that failed."""
+        """It is distinguished from one that failed."""
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             return

@@ -34,11 +34,11 @@ class Recorder(MessageHandler):
             await ws.send_text("hello")
 
     async def on_message(self, key: Any, ws: Any, message: Any) -> None:
-        """Echo through the manager; fail when told so."""
+        """Echo through the manager; fail when asked to."""
         self.heard.append((key, message))
 
         if message == "fail":
-            raise ValueError("told so")
+            raise ValueError("asked to")
 
         if self.manager is not None:
             await self.manager.send_message(key, f"{key}: {message}")
@@ -225,7 +225,7 @@ class TestConversation:
         assert len(manager) == 0
 
     async def test_a_handler_that_meets_a_gone_peer(self, caplog: pytest.LogCaptureFixture) -> None:
-        """A WebSocketDisconnect from the handler's own sending is no failure."""
+        """A WebSocketDisconnect from the handler's own sending is not a failure."""
 
         class Sender(MessageHandler):
             async def hello(self, key: Any, ws: Any, count: int) -> None:
