@@ -31,9 +31,9 @@ class Levels:
     __slots__ = ("_known", "common", "lowest", "modules")
 
     def __init__(self, common: int, modules: Mapping[str, int]) -> None:
-        self.common = common
-        self.modules = dict(modules)
-        self.lowest = min([common, *self.modules.values()])
+        self.common: int = common
+        self.modules: dict[str, int] = dict(modules)
+        self.lowest: int = min([common, *self.modules.values()])
         self._known: dict[str, int] = {}
 
     def of(self, name: str | None) -> int:

@@ -57,7 +57,7 @@ from ws_tasks.tasks import CrontabTask, IntervalTask, current_run
 
 __all__ = ("RedisResults", "RedisStreamsBroker", "TaskiqEngine", "run_worker")
 
-logger = logging.getLogger("ws_tasks")
+logger: logging.Logger = logging.getLogger("ws_tasks")
 
 _CONNECTIONS = 32
 

@@ -1,5 +1,8 @@
 """Logging set-up: `ws_logging`."""
 
+from collections.abc import Callable
+from typing import NoReturn
+
 from wintersweet._gone import explain as _explain
 from ws_logging import LogFileRotator as LogFileRotator
 from ws_logging import LogInterceptor as LogInterceptor
@@ -15,4 +18,4 @@ __all__ = (
     "register_logger",
 )
 
-__getattr__ = _explain(__name__)
+__getattr__: Callable[[str], NoReturn] = _explain(__name__)

@@ -86,8 +86,8 @@ class HistogramBuilder:
     __slots__ = ("counts", "total")
 
     def __init__(self) -> None:
-        self.counts = [0] * BUCKETS
-        self.total = 0.0
+        self.counts: list[int] = [0] * BUCKETS
+        self.total: float = 0.0
 
     def record(self, seconds: float) -> None:
         """Count one time of a monotonic clock."""

@@ -18,22 +18,21 @@ class RequestOptions(TypedDict, total=False):
     """
     What every request takes besides its URL, as keyword arguments.
 
-    Args:
-        params: Added to the URL's query.
-        headers: Added to the pool's headers.
-        json: Sent as JSON.
-        data: Sent as it is (bytes, text, an open file, an async iterator of bytes), or a mapping
-            as a form.
-        files: Sent as a multipart form, with ``data`` as its plain fields: field names to bytes,
-            text, a path, an open binary file, or a tuple (name, file, content type).
-        cookies: Sent with this request.
-        auth: User and password for basic authentication.
-        timeout: Seconds for each attempt, in place of the pool's; None for no bound; or aiohttp's
-            `ClientTimeout`.
-        retries: In place of the pool's.
-        idempotent: Whether the request may be made again; by default its method decides.
-        raise_for_status: In place of the pool's.
-        allow_redirects: Whether redirects are followed; True by default.
+    - ``params``: added to the URL's query.
+    - ``headers``: added to the pool's headers.
+    - ``json``: sent as JSON.
+    - ``data``: sent as it is (bytes, text, an open file, an async iterator of bytes), or a mapping
+      as a form.
+    - ``files``: sent as a multipart form, with ``data`` as its plain fields: field names to bytes,
+      text, a path, an open binary file, or a tuple (name, file, content type).
+    - ``cookies``: sent with this request.
+    - ``auth``: user and password for basic authentication.
+    - ``timeout``: seconds for each attempt, in place of the pool's; None for no bound; or aiohttp's
+      `ClientTimeout`.
+    - ``retries``: in place of the pool's.
+    - ``idempotent``: whether the request may be made again; by default its method decides.
+    - ``raise_for_status``: in place of the pool's.
+    - ``allow_redirects``: whether redirects are followed; True by default.
     """
 
     params: Mapping[str, str | int | float | list[str]] | None

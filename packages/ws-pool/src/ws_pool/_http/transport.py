@@ -51,10 +51,10 @@ class Transport:
         *,
         own_cookies: bool = False,
     ) -> None:
-        self.name = name
-        self.options = options
-        self.session = _make_session(options, connector, own_cookies=own_cookies)
-        self.counters = counters
+        self.name: str = name
+        self.options: HttpOptions = options
+        self.session: aiohttp.ClientSession = _make_session(options, connector, own_cookies=own_cookies)
+        self.counters: RequestCounters = counters
         self._breakers = breakers
         self._loop = asyncio.get_running_loop()
         self._own_origin = None if options.base_url is None else URL(options.base_url).origin()

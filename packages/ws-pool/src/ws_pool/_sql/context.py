@@ -54,10 +54,10 @@ class SessionContext:
         writers: Source | None = None,
         choose: Choose | None = None,
     ) -> None:
-        self.name = name
-        self.dialect = dialect
-        self.source = source
-        self.writers = writers
+        self.name: str = name
+        self.dialect: SqlDialect = dialect
+        self.source: Source = source
+        self.writers: Source | None = writers
         self.row_type: type | None = options.row_type
         self.bound: TaskBinding[Any] = TaskBinding()  # Any: clients, which are made above
         self._choose = choose

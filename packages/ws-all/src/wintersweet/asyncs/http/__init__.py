@@ -1,5 +1,8 @@
 """Requests over the default HTTP pool: `ws_pool.http`."""
 
+from collections.abc import Callable
+from typing import NoReturn
+
 from wintersweet._gone import explain as _explain
 from ws_pool.http import delete as delete
 from ws_pool.http import download as download
@@ -27,4 +30,4 @@ __all__ = (
     "request_stream",
 )
 
-__getattr__ = _explain(__name__)
+__getattr__: Callable[[str], NoReturn] = _explain(__name__)

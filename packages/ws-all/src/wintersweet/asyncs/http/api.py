@@ -1,5 +1,8 @@
 """The verbs, as ``from wintersweet.asyncs.http import api`` has them: `ws_pool.http`."""
 
+from collections.abc import Callable
+from typing import NoReturn
+
 from wintersweet._gone import explain as _explain
 from ws_pool.http import delete as delete
 from ws_pool.http import download as download
@@ -25,4 +28,4 @@ __all__ = (
     "request_stream",
 )
 
-__getattr__ = _explain(__name__)
+__getattr__: Callable[[str], NoReturn] = _explain(__name__)

@@ -1,7 +1,10 @@
 """Defaults of wintersweet 1.x; they are options of a pool now."""
 
+from collections.abc import Callable
+from typing import NoReturn
+
 from wintersweet._gone import explain as _explain
 
 __all__ = ()
 
-__getattr__ = _explain(__name__)
+__getattr__: Callable[[str], NoReturn] = _explain(__name__)

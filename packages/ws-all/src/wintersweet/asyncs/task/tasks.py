@@ -1,5 +1,8 @@
 """Interval and crontab tasks: `ws_tasks`."""
 
+from collections.abc import Callable
+from typing import NoReturn
+
 from wintersweet._gone import explain as _explain
 from ws_tasks import CrontabTask as CrontabTask
 from ws_tasks import IntervalTask as IntervalTask
@@ -13,4 +16,4 @@ __all__ = (
     "TaskInterface",
 )
 
-__getattr__ = _explain(__name__)
+__getattr__: Callable[[str], NoReturn] = _explain(__name__)

@@ -1,5 +1,8 @@
 """The settings: `ws_web.conf`."""
 
+from collections.abc import Callable
+from typing import NoReturn
+
 from wintersweet._gone import explain as _explain
 from ws_web import global_setting as global_setting
 from ws_web.conf import Settings as Settings
@@ -11,4 +14,4 @@ __all__ = (
     "settings",
 )
 
-__getattr__ = _explain(__name__)
+__getattr__: Callable[[str], NoReturn] = _explain(__name__)

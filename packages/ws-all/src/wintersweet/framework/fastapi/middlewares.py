@@ -1,5 +1,8 @@
 """The request id: `ws_web.middlewares`."""
 
+from collections.abc import Callable
+from typing import NoReturn
+
 from wintersweet._gone import explain as _explain
 from ws_web.middlewares import RequestIDMiddleware as RequestIDMiddleware
 from ws_web.middlewares import get_request_id as get_request_id
@@ -9,4 +12,4 @@ __all__ = (
     "get_request_id",
 )
 
-__getattr__ = _explain(__name__)
+__getattr__: Callable[[str], NoReturn] = _explain(__name__)

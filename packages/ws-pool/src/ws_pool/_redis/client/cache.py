@@ -20,8 +20,8 @@ class _Read:
     __slots__ = ("keys", "valid")
 
     def __init__(self, keys: tuple[Key, ...]) -> None:
-        self.keys = keys
-        self.valid = True
+        self.keys: tuple[Key, ...] = keys
+        self.valid: bool = True
 
 
 class ClientCache:

@@ -40,21 +40,22 @@ class Command:
     __slots__ = ("args", "arguments", "name", "read_only", "route", "words")
 
     def __init__(self, args: Sequence[Any]) -> None:  # Any: whatever redis-py lets callers write
-        self.args = args  # as the caller wrote them: response callbacks are found by args[0]
-        self.words = words = split(args)
+        self.args: Sequence[Any] = args  # as the caller wrote them: response callbacks are found by args[0]
+        words = split(args)
+        self.words: Sequence[Any] = words
         name = _upper(words[0])
 
         if name in CONTAINERS and len(words) > 1:
             name = f"{name} {_upper(words[1])}"
-            self.arguments = words[2:]
+            self.arguments: Sequence[Any] = words[2:]
         else:
             self.arguments = words[1:]
 
-        self.name = name
-        self.read_only = name in READ_ONLY
+        self.name: str = name
+        self.read_only: bool = name in READ_ONLY
 
         if name in BLOCKING or (name in MAY_BLOCK and "BLOCK" in stream_options(words)):
-            self.route = Route.BLOCKING
+            self.route: Route = Route.BLOCKING
         else:
             self.route = Route.SESSION if name in SESSION else Route.SHARED
 

@@ -274,7 +274,7 @@ class DedicatedConnections(ConnectionPool):
 
     async def unblock_all(self, request: Callable[[Sequence[Any]], Awaitable[Any]]) -> None:
         """Refuse new users, and unblock the commands in flight, which may wait for ever."""
-        self.closed = True
+        self.closed: bool = True
         states = map(state_of, self._in_use)
         blocked = [state for state in states if state.blocking and state.client_id]
 
