@@ -136,7 +136,7 @@ def test(arguments: list[str]) -> int:
     system_packages()
     python = developer_environment()
     selected = [word for word in arguments if word != "--soak"]
-    spread = [] if selected else ["-n", str(min(os.cpu_count() or 1, 8)), "--dist", "loadfile"]
+    spread = [] if selected else ["-n", str(min(2 * (os.cpu_count() or 1), 8)), "--dist", "loadfile"]
     command = [str(python), "-m", "pytest", *spread, *arguments]
     listen_to_interrupts()
     say(shlex.join(["pytest", *spread, *arguments]))

@@ -187,8 +187,7 @@ class Beats:
 def make():
     """Build the application."""
     beats = Beats()
-    settings.APP_CONFIG.update(on_startup=[beats.start], on_shutdown=[beats.stop])
-    app = create_app()
+    app = create_app(on_startup=[beats.start], on_shutdown=[beats.stop])
     app.include_router(router)
 
     @app.websocket("/chat/{name}")

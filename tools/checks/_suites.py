@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -139,7 +140,10 @@ def run_oldest(name: str, version: str, pythons: Mapping[str, Path]) -> str | No
 
 def _run_tests(prefix: Sequence[str | Path], name: str, variables: Mapping[str, str]) -> str:
     """Run the tests of one distribution, and return what pytest said last."""
+    # Most tests wait for servers, so a worker more than the cores of the machine costs nothing.
     words = [*prefix, "pytest", f"tests/{name}", "-q", "-p", "no:cacheprovider", "--tb=short", "--maxfail=20"]
+    words += ["-n", "2", "--dist", "loadfile"]
     # What hangs is ended by pytest-timeout, long before.
     output = command(words, environment=variables, timeout=3600)
-    return output.strip().splitlines()[-1].strip("= ")
+    closing = re.findall(r"^.*\d+ (?:passed|failed|skipped).* in [\d.]+s.*$", output, re.MULTILINE)
+    return closing[-1].strip("= ") if closing else output.strip().splitlines()[-1]

@@ -91,7 +91,7 @@ class TestWrong:
             ({**GOOD, "replicas": "x"}, r"DATABASES\.default\.replicas must be a list"),
             ({**GOOD, "replicas": [5]}, r"DATABASES\.default\.replicas\[0\] must be a URL or a mapping"),
             ({**GOOD, "replicas": [{"hots": "x"}]}, r"DATABASES\.default\.replicas\[0\]\.hots .*'host'"),
-            ({"url": "postgres://x"}, r"DATABASES\.default\.url must begin with mysql://"),
+            ({"url": "oracle://x"}, r"DATABASES\.default\.url must begin with mysql://"),
             (
                 {"url": "mysql://me:hunter2@db:99999/x"},
                 r"DATABASES\.default\.url: the port in 'mysql://me:\*\*\*@db",

@@ -158,7 +158,7 @@ class DedicatedConnections(ConnectionPool):
         self._sessions: weakref.WeakSet[Lease[AbstractConnection]] = weakref.WeakSet()
         self._master: tuple[str, int] | None = None  # None as long as no Sentinel has named one
         self._leaving: set[asyncio.Task[None]] = set()
-        self.closed = False
+        self.closed: bool = False
 
     def __repr__(self) -> str:
         return f"<DedicatedConnections of {self._pool!r}>"
@@ -274,7 +274,7 @@ class DedicatedConnections(ConnectionPool):
 
     async def unblock_all(self, request: Callable[[Sequence[Any]], Awaitable[Any]]) -> None:
         """Refuse new users, and unblock the commands in flight, which may wait for ever."""
-        self.closed: bool = True
+        self.closed = True
         states = map(state_of, self._in_use)
         blocked = [state for state in states if state.blocking and state.client_id]
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from ws_pool._sql.connection import Reply, busy
 from ws_pool._sql.postgres.errors import map_error
-from ws_pool.errors import QueryError
+from ws_pool.errors import QueryError, UnavailableError
 
 __all__ = ("PostgresConnection",)
 
@@ -23,7 +23,16 @@ class PostgresConnection:
     the next exchange waits until the server has let go. So a connection is never cut short here.
     """
 
-    __slots__ = ("_descriptions", "_driver_errors", "_left", "_streaming", "dirty", "lost", "raw")
+    __slots__ = (
+        "_descriptions",
+        "_driver_errors",
+        "_left",
+        "_out_of_step",
+        "_streaming",
+        "dirty",
+        "lost",
+        "raw",
+    )
 
     gathers: ClassVar[bool] = False
     cut: ClassVar[bool] = False
@@ -42,6 +51,9 @@ class PostgresConnection:
             ValueError,
             OverflowError,
         )
+        # The protocol is in a state that no statement of ours leaves behind: the server's last word, such as
+        # its own end, has come, and the end of the connection has not.
+        self._out_of_step: type[Exception] = driver.InternalClientError
         self._streaming = False  # a query's rows are being fetched
         self._left: str | None = None  # how to end the transaction of a stream whose reader has gone
         # asyncpg keeps a statement prepared, and with it this: its columns do not change.
@@ -230,8 +242,11 @@ class PostgresConnection:
         return description
 
     def _map(self, error: Exception, sql: str) -> Exception:
-        if self.raw.is_closed():
+        if self.raw.is_closed() or isinstance(error, self._out_of_step):
             self.lost = True
+
+        if isinstance(error, self._out_of_step):
+            return UnavailableError(f"the connection to the server was lost: {error}", sql=sql)
 
         return map_error(error, sql)
 

@@ -38,7 +38,7 @@ def map_error(error: Exception, sql: str) -> WsError:  # noqa: PLR0911 - one for
 
     if state is None:
         # Without a SQLSTATE it is asyncpg's own: a connection that is closed, busy, or a wrong argument.
-        if "another operation is in progress" in text or "cannot switch to state" in text:
+        if "another operation is in progress" in text:
             return busy()
 
         if "closed" in text or isinstance(error, OSError):

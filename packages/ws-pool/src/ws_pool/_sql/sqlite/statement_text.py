@@ -31,7 +31,7 @@ def verb(sql: str) -> str:
     Return a statement's first word in lower case, or ``(`` for a statement in parentheses.
 
     Example:
-        >>> verb("-- a hint\\n Select 1")
+        >>> verb("-- a hint\n Select 1")
         'select'
     """
     found = _FIRST.search(_bare(sql))
