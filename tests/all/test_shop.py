@@ -9,22 +9,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
+from tests.clock import Clock
 from wintersweet.demo import books
 from wintersweet.demo.shop import Busy, Expired, KeyTaken, Shop, SoldOut, UnknownItem, UnknownOrder
 from wintersweet.demo.tables import PAID, RELEASED, RESERVED, items, orders
 from ws_pool import sql_pool_manager
 from ws_pool.errors import IntegrityViolation
 from ws_pool.redis import RedisPool
-
-
-class Clock:
-    """Time that a test moves."""
-
-    now = 1_000_000.0
-
-    def __call__(self) -> float:
-        """Tell the time."""
-        return self.now
 
 
 @pytest.fixture(params=["sqlite", "mysql"])

@@ -14,20 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.clock import Clock
 from tests.logging._accounts import balanced, lines
 from ws_logging import LogFileRotator
 from ws_logging._file import RotatingFile
-
-
-class Clock:
-    """Time as a test wants it."""
-
-    def __init__(self, now: float = 1_000_000.0) -> None:
-        self.now = now
-
-    def __call__(self) -> Any:
-        """Tell it."""
-        return self.now
 
 
 class TestRotatingFile:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.clock import Clock
 from ws_core import Health
 from ws_web import Settings, create_app
 from ws_web.health import HealthMonitor
@@ -50,16 +51,6 @@ class Part:
         return answer
 
 
-class Clock:
-    """Time as a test wants it."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        """Tell it."""
-        return self.now
-
-
 class TestMonitor:
     """One round of checks at a time, remembered for a while."""
 
@@ -97,7 +88,7 @@ class TestMonitor:
 
     async def test_answers_are_remembered(self) -> None:
         """Twenty probes are one round; after the time another one."""
-        clock, part = Clock(), Part("a", Health(ok=True))
+        clock, part = Clock(0.0), Part("a", Health(ok=True))
         monitor = HealthMonitor(cache=1.0, clock=clock)
         monitor.mark_started([part])
         await asyncio.gather(*(monitor.readiness() for _ in range(20)))

@@ -1,20 +1,9 @@
-"""A clock that tests move, and a function that counts its runs."""
+"""A function that counts its runs."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
-
-
-class Clock:
-    """A clock that tests move."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
 
 
 class Runs:

@@ -15,8 +15,9 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
+from tests.clock import Clock
 from tests.faults import FaultProxy
-from tests.pool.cache._support import Clock, Runs
+from tests.pool.cache._support import Runs
 from tools.servers import RedisServer
 from ws_pool._cache.guard import StoreGuard
 from ws_pool.cache import ShareCache

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.pool.cache._support import Clock, Runs
+from tests.clock import Clock
+from tests.pool.cache._support import Runs
 from ws_pool.cache import CacheWrap, LRUCache
 from ws_pool.errors import ConfigError
 

@@ -13,7 +13,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from tests.pool.cache._support import Clock, Runs, turns
+from tests.clock import Clock
+from tests.pool.cache._support import Runs, turns
 from ws_pool._cache.stores import resolve_redis
 from ws_pool.cache import ShareCache
 

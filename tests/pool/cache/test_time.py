@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from tests.pool.cache._support import Clock, Runs, turns
+from tests.clock import Clock
+from tests.pool.cache._support import Runs, turns
 from ws_pool.cache import ShareCache
 
 

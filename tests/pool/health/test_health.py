@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.clock import Clock
 from ws_core.component import Health
 from ws_pool import _process_table
 from ws_pool._process_table import ProcessTable, process_start, runtime_directory
@@ -22,17 +23,6 @@ from ws_pool.errors import ConfigError, UnavailableError, UsageError
 from ws_pool.health import HealthChecker, ProcessHealthChecker
 
 WORKER = Path(__file__).with_name("health_worker.py")
-
-
-class Clock:
-    """A clock that tests move."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        """Tell the time."""
-        return self.now
 
 
 class Pool:

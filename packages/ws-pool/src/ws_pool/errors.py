@@ -98,7 +98,8 @@ class QueryError(WsError):
     The server refused a statement.
 
     ``errno`` is the server's error number (MySQL) or SQLite's extended result code, or 0 when
-    there is none. The driver's own exception is the ``__cause__``.
+    there is none; ``context["sqlstate"]`` is PostgreSQL's SQLSTATE. The driver's own exception is the
+    ``__cause__``.
     """
 
     default_code = "query"
@@ -114,7 +115,8 @@ class QueryTimeout(WsError, TimeoutError):
     """
     A statement took longer than the pool's ``query_timeout``. Also a `TimeoutError`.
 
-    What it has changed outside of a transaction is not known: a MySQL server may still be at it.
+    The statement is stopped on the server where the pool can reach it directly. What it has changed
+    outside of a transaction is not known.
     """
 
     default_code = "query_timeout"
