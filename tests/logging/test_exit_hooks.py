@@ -229,6 +229,37 @@ class TestForks:
         parent = [numbers for (_, thread), numbers in found.items() if thread != "child"]
         assert [sorted(numbers) for numbers in parent] == [list(range(4000))] * 3
 
+    @pytest.mark.parametrize("broken", [False, True], ids=["", "broken twin"])
+    @pytest.mark.parametrize(
+        "lock", ["handle._recent._lock", "handle._lock", "handle._outputs[-1].write._lock"]
+    )
+    def test_a_lock_that_a_thread_of_the_parent_holds(
+        self, tmp_path: Path, lock: str, *, broken: bool
+    ) -> None:
+        """The child logs and sets a level all the same; with the lock of its parent it would wait forever."""
+        program = (
+            "handle = register_logger(outputs=[{'to': (directory / 'a').open('a').write}])\n"
+            f"if {broken}: type({lock.rpartition('.')[0]}).after_fork = lambda self: None\n"
+            "held, forked = threading.Event(), threading.Event()\n"
+            "def hold():\n"
+            f"    with {lock}:\n"
+            "        held.set()\n"
+            "        forked.wait()\n"
+            "thread = threading.Thread(target=hold)\n"
+            "thread.start()\n"
+            "held.wait()\n"
+            "if (child := os.fork()) == 0:\n"
+            f"    signal.alarm({1 if broken else 60})\n"
+            "    work('child', 10)\n"
+            "    handle.set_level('DEBUG')\n"
+            "    os._exit(len(handle.tail()))\n"
+            "forked.set()\n"
+            "thread.join()\n"
+            "code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])\n"
+            f"assert code == {-signal.SIGALRM if broken else 10}, code\n"
+        )
+        run(tmp_path, program)
+
     @pytest.mark.parametrize("ending", ["", "sys.exit(0)", "signal.raise_signal(signal.SIGTERM)"])
     @pytest.mark.parametrize("parent", [True, False], ids=["in the parent too", "in the child"])
     @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])

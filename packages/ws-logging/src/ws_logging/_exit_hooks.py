@@ -12,7 +12,10 @@ A process ends in one of four ways, and sinks are drained in each of them:
   action of SIGTERM" means draining for as long as there are sinks, whoever sets it and when:
   `signal.signal` is wrapped, since nothing else reports that a handler has been replaced.
 
-Hooks are installed with the first sink, never at import.
+A fork copies locks as they are at that moment, also those that other threads of the parent hold. The
+child does not have these threads, so whatever has a lock begins anew there, with a lock that is free.
+
+Hooks are installed with the first sink or lock, never at import.
 """
 
 from __future__ import annotations
@@ -30,25 +33,41 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Protocol
 
-__all__ = ("deferred_signals", "stop_all", "unwatch", "watch")
+__all__ = ("deferred_signals", "renew_in_children", "stop_all", "unwatch", "watch")
 
 _ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 
 
-class Stoppable(Protocol):
-    """A sink, as far as the process is concerned."""
-
-    def stop(self) -> None:
-        """Write what waits."""
+class Renewable(Protocol):
+    """An object that has a lock, or something else that a forked child cannot use."""
 
     def after_fork(self) -> None:
         """Begin anew in a child."""
 
 
-# A sink that was stopped is still told of forks: it goes on writing, without a queue.
+class Stoppable(Renewable, Protocol):
+    """A sink, as far as the process is concerned."""
+
+    def stop(self) -> None:
+        """Write what waits."""
+
+
+# A sink that was stopped is renewed as well: it goes on writing, without a queue.
+_renewable: weakref.WeakSet[Renewable] = weakref.WeakSet()
 _sinks: weakref.WeakSet[Stoppable] = weakref.WeakSet()
 _running: weakref.WeakSet[Stoppable] = weakref.WeakSet()
 _installed = False
+_follows_forks = False
+
+
+def renew_in_children(one: Renewable) -> None:
+    """Renew an object, which is not kept alive by this, in forked children."""
+    global _follows_forks  # noqa: PLW0603 - hooks of a process are installed once per process
+    _renewable.add(one)
+
+    if not _follows_forks and hasattr(os, "register_at_fork"):
+        _follows_forks = True
+        os.register_at_fork(after_in_child=_after_fork)
 
 
 def watch(sink: Stoppable) -> None:
@@ -56,6 +75,7 @@ def watch(sink: Stoppable) -> None:
     global _installed  # noqa: PLW0603 - hooks of a process are installed once per process
     _sinks.add(sink)
     _running.add(sink)
+    renew_in_children(sink)
     _catch_sigterm()
 
     if _installed:
@@ -63,9 +83,6 @@ def watch(sink: Stoppable) -> None:
 
     _installed = True
     atexit.register(_at_exit)
-
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_after_fork)
 
     # Children forget the finalizers that they have inherited, so each adds its own. A child that sets
     # logging up itself is past that point already.
@@ -98,8 +115,8 @@ def _at_exit() -> None:
 def _after_fork() -> None:
     _put_back()  # the drain that deferred signals is the parent's
 
-    for sink in list(_sinks):
-        sink.after_fork()
+    for one in list(_renewable):
+        one.after_fork()
 
 
 def _finalize_child(_: object) -> None:

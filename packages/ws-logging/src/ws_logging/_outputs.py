@@ -13,6 +13,7 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, Final
 
+from ws_logging._exit_hooks import renew_in_children
 from ws_logging._formatters import JsonFormatter, Renderer, TextFormatter
 from ws_logging._levels import level_number
 from ws_logging._output_options import OutputOptions
@@ -43,8 +44,16 @@ class RecentLines:
     def __init__(self, most: int) -> None:
         self._lines: deque[str] = deque()
         self._most = most
-        self._size = 0
+        self._begin()
+        renew_in_children(self)
+
+    def _begin(self) -> None:
         self._lock = threading.RLock()  # a signal handler may log in the middle of add()
+        self._size = sum(map(len, self._lines))
+
+    def after_fork(self) -> None:
+        """Replace the lock in a forked child, and count anew: a thread may have been within add()."""
+        self._begin()
 
     def add(self, line: str) -> None:
         """Add a line, and forget the oldest ones when there are too many."""
@@ -145,14 +154,24 @@ def to_handler(handler: Any) -> Write:
     if isinstance(handler, logging.Handler):
         return lambda line, record: _pass_on(handler, line, record)
 
-    write: Callable[[str], object] = handler.write if hasattr(handler, "write") else handler
-    lock = threading.RLock()  # as loguru keeps its sinks, so that lines of two threads do not mix
+    return _Locked(handler.write if hasattr(handler, "write") else handler)
 
-    def locked(line: str, _: Any) -> None:
-        with lock:
-            write(line)
 
-    return locked
+class _Locked:
+    """Calls a function for one line at a time, as loguru does, so that lines of two threads do not mix."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self._lock = threading.RLock()
+        renew_in_children(self)
+
+    def __call__(self, line: str, _: Any) -> None:
+        with self._lock:
+            self._write(line)
+
+    def after_fork(self) -> None:
+        """Replace the lock in a forked child."""
+        self._lock = threading.RLock()
 
 
 def _pass_on(handler: logging.Handler, line: str, record: Any) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from loguru import logger
 
 from ws_core.errors import describe
+from ws_logging._exit_hooks import renew_in_children
 from ws_logging._formatters import MAX_LINE
 from ws_logging._levels import Levels, level_name, level_number, of_name
 from ws_logging._loguru import TraceFormatter, set_threshold
@@ -234,6 +235,11 @@ class LoggerHandle:
         self._counts: dict[str, int] = {}
         self._lock = threading.RLock()
         self._closed = False
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Replace the lock in a forked child; called by the interpreter."""
+        self._lock = threading.RLock()
 
     def install(self) -> None:
         """Begin to log; called by `register_logger`."""
