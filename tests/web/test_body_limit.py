@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from ws_web import APIRouter, Request, Settings, SettingsError, create_app
+from ws_web._body_limit import BodyLimitMiddleware
 from ws_web.testing import AppClient
 
 
@@ -166,3 +167,19 @@ class TestWhoseLimit:
 
         reply = await AppClient(app).post("/", json=[1, 2, 3, 4])
         assert (reply.status_code, reply.error()["code"]) == (413, 413)
+
+
+class TestTaskGroups:
+    """Errors that come out of a task group."""
+
+    async def test_other_errors(self) -> None:
+        """A group that is not about a refused body is raised as it is."""
+
+        async def fails(_scope: Scope, _receive: Receive, _send: Send) -> None:
+            raise ExceptionGroup("two", [ValueError("a"), ValueError("b")])
+
+        async def nothing(*_: Any) -> Any:
+            return {}
+
+        with pytest.raises(ExceptionGroup, match="two"):
+            await BodyLimitMiddleware(fails, max_bytes=10)({"type": "http", "headers": []}, nothing, nothing)

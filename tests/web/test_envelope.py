@@ -37,6 +37,7 @@ from ws_web import (
     get_request_id,
     ok_raw,
 )
+from ws_web._envelope import _Documented
 from ws_web.testing import AppClient
 
 
@@ -562,3 +563,34 @@ class TestOpenAPI:
 
         schema = app.openapi()["paths"]["/v1/a/b/{n}"]["get"]["responses"]["200"]["content"]
         assert "Envelope" in schema["application/json"]["schema"]["$ref"]
+
+
+class Node(BaseModel):
+    """A model that holds itself."""
+
+    name: str
+    children: list[Node] = []
+
+
+async def test_a_model_that_holds_itself() -> None:
+    """It is read once, serialised as FastAPI does, and documented."""
+    app = create_app()
+
+    @app.get("/tree")
+    async def tree() -> Node:
+        return Node(name="a", children=[Node(name="b")])
+
+    async with AppClient(app) as client:
+        reply = await client.get("/tree")
+        assert reply.json()["data"] == {"name": "a", "children": [{"name": "b", "children": []}]}
+        assert "Node" in (await client.get("/openapi.json")).text
+
+
+def test_what_documents_an_envelope() -> None:
+    """The field is built when it is read, and not for a look at what it is not."""
+    field = _Documented(int, "data")
+
+    with pytest.raises(AttributeError):
+        field.__wrapped__  # noqa: B018 - looked at by inspect
+
+    assert field.name == "data"

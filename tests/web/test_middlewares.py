@@ -12,7 +12,7 @@ from fastapi import BackgroundTasks, WebSocket
 from fastapi.responses import StreamingResponse
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from ws_web import RequestIDMiddleware, create_app, get_request_id
@@ -206,6 +206,30 @@ class TestErrorBoundary:
             with pytest.raises(SocketClosed):
                 async with client.websocket("/refused"):
                     pytest.fail("not reached")
+
+    async def test_a_handshake_that_fails_is_answered(self) -> None:
+        """Where the server can send one, the reply of the error is that to the handshake."""
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            raise ValueError("boom")
+
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        nothing: Any = None
+        scope = {
+            "type": "websocket",
+            "path": "/",
+            "headers": [],
+            "extensions": {"websocket.http.response": {}},
+        }
+
+        with pytest.raises(ValueError, match="boom"):
+            await ErrorBoundaryMiddleware(app, handler=lambda *_: JSONResponse({}, 500))(scope, nothing, send)
+
+        assert (sent[0]["type"], sent[0]["status"]) == ("websocket.http.response.start", 500)
 
     async def test_a_peer_that_is_gone_does_not_matter(self) -> None:
         """Closing fails quietly."""

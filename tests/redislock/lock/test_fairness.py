@@ -145,7 +145,11 @@ class TestHundredWaiters:
         assert await waiting
         scripts._calling -= 100
         assert await second.release()
-        assert [name for name in sent if name != "beat"] == ["enter", "release", "enter", "release"]
+        assert [name for name in sent if name != "beat"] == [
+            "enter",
+            "release",
+            "release",
+        ]  # the release hands over
 
     async def test_a_waiter_sends_nothing_while_it_waits(self, redis: Redis):
         """Between two heartbeats a hundred waiters cost the server no call at all."""
