@@ -115,9 +115,6 @@ def engine_of(url: Any, queue: str, **options: Any) -> TaskiqEngine:
         found for found in ALL if found is not new or not options.get("old")
     ]
 
-    if options.get("old"):
-        tasks.remove(new)
-
     if options.get("tick"):
         tasks.append(tick)
 

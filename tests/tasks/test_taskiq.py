@@ -19,8 +19,8 @@ from redis.asyncio.sentinel import Sentinel
 
 pytest.importorskip("taskiq", reason="an extra: ws-tasks[taskiq]")
 
-from tests.integration import _taskiq_worker as work
 from tests.servers import StartServer
+from tests.tasks import _taskiq_worker as work
 from tools.servers import (
     ClusterServers,
     RedisServer,
@@ -28,7 +28,6 @@ from tools.servers import (
     ValkeyServer,
 )
 from ws_core.errors import UnavailableError, UsageError
-from ws_redislock import RunClaims
 from ws_tasks import JobFailed, ScheduleError, TaskDefinition, task
 from ws_tasks.taskiq import RedisStreamsBroker, TaskiqEngine, run_worker
 
@@ -365,19 +364,25 @@ class TestEngine:
         assert not await broker.add("x", b"{}")
         await broker.shutdown()
 
-    async def test_schedules(self, redis_url: str, workers: Callable[[str], Workers]) -> None:
-        """Two schedulers with one guard enqueue each tick once, and the run's id is the job's."""
-        found = workers(redis_url)
-        found.start(tick=True)
-        await found.ready(1)
+    async def test_a_schedule(self, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What a schedule enqueues is run by a worker of the same process, which acknowledges it."""
+        log = tmp_path / "log"
+        log.touch()
+        monkeypatch.setenv("WORKER_LOG", str(log))
 
-        async def follow(seconds: float) -> None:
-            async with RunClaims(redis_url) as claims, engine(redis_url, tick=True, guard=claims):
-                await asyncio.sleep(seconds)
+        async with engine(redis_url, tick=True) as found, run_worker(found, concurrency=2):
+            await asyncio.sleep(2.5)
+            assert found.broker.concurrency == 2
+            assert found.broker.statistics() == {"doubled": 0, "dead": 0}
 
-        await asyncio.gather(asyncio.to_thread(asyncio.run, follow(3)), follow(3))
-        await found.wait(lambda: len(found.lines("end", "tick")) >= 5)
-        assert len(found.lines("end", "tick")) <= 7
+        assert await queue_is_empty(redis_url)
+        assert log.read_text().count("end tick") >= 3
+
+    async def test_a_result_that_is_gone(self, redis_url: str) -> None:
+        """A result that has expired is an error that says so."""
+        async with engine(redis_url) as found:
+            with pytest.raises(UsageError, match="expired"):
+                await found.broker.results.get_result("unknown")
 
     async def test_without_redis(self) -> None:
         """Enqueuing gives up after its timeout, and says so."""
