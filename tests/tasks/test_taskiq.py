@@ -85,7 +85,11 @@ def workers(tmp_path: Path) -> Iterator[Callable[[str], Workers]]:
     yield make
 
     for process in (process for found in made for process in found.processes):
-        if process.poll() is None:
+        process.terminate()
+
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)
 
