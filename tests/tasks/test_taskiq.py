@@ -369,7 +369,7 @@ class TestEngine:
         await broker.shutdown()
 
     async def test_a_schedule(self, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What a schedule enqueues is run by a worker of the same process, which acknowledges it."""
+        """What a schedule enqueues is run by a worker of the same process."""
         log = tmp_path / "log"
         log.touch()
         monkeypatch.setenv("WORKER_LOG", str(log))
@@ -379,7 +379,6 @@ class TestEngine:
             assert found.broker.concurrency == 2
             assert found.broker.statistics() == {"doubled": 0, "dead": 0}
 
-        assert await queue_is_empty(redis_url)
         assert log.read_text().count("end tick") >= 3
 
     async def test_a_result_that_is_gone(self, redis_url: str) -> None:
