@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from ws_pool._core.config import (
     boolean,
@@ -15,11 +16,13 @@ from ws_pool._core.config import (
     number,
     option,
     optional,
+    parse_given,
 )
 from ws_pool.errors import ConfigError
 
-__all__ = ("SqlOptions", "checked_sizes")
+__all__ = ("SqlOptions", "current_credential", "parse_options")
 
+OptionsT = TypeVar("OptionsT", bound="SqlOptions")
 Hook = Callable[[Any], object]  # Any: the driver's connection
 
 
@@ -111,10 +114,38 @@ class SqlOptions:
     )
 
 
-def checked_sizes(
+async def current_credential(value: object) -> str:
+    """Return a user or a password, from a callable or a coroutine function when it is one."""
+    if callable(value):
+        value = value()
+
+        if inspect.isawaitable(value):
+            value = await value
+
+    return "" if value is None else str(value)
+
+
+def parse_options(
+    declaration: type[OptionsT],
+    section: Mapping[str, object],
+    where: str,
+    from_url: Callable[[str, str], Mapping[str, object]],
+) -> OptionsT:
+    """Return the checked options of a section; keys beside the URL win over its parts."""
+    given = parse_given(declaration, section, where)
+    url = given.get("url")
+
+    if url is not None:
+        given = {**parse_given(declaration, from_url(url, f"{where}.url"), f"{where}.url"), **given}
+
+    _fit_sizes(declaration, section, given, where)
+    return declaration(**given)
+
+
+def _fit_sizes(
     declaration: type[SqlOptions], section: Mapping[str, object], given: dict[str, Any], where: str
-) -> dict[str, Any]:
-    """Return the given options with bounds that fit together; the default maximum gives way to a minimum."""
+) -> None:
+    """Make bounds fit together; the default maximum gives way to a minimum."""
     if "min_size" in given:
         if "max_size" in given:
             check_sizes(declaration, section, where, minimum=given["min_size"], maximum=given["max_size"])
@@ -123,5 +154,3 @@ def checked_sizes(
 
     if (lifetime := given.get("max_lifetime")) is not None and lifetime <= 0:
         given["max_lifetime"] = None  # -1 is how the original's pool_recycle said "never"
-
-    return given

@@ -6,7 +6,6 @@ What they do in between is `ws_pool._sql.mysql.connection`'s.
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Callable
 from functools import lru_cache
 from operator import attrgetter
@@ -15,6 +14,7 @@ from typing import Any
 from ws_pool._sql.mysql.connection import AiomysqlConnection, AsyncmyConnection, MysqlConnection
 from ws_pool._sql.mysql.options import Server
 from ws_pool._sql.mysql.stopper import StatementStopper, Victim
+from ws_pool._sql.options import current_credential
 
 __all__ = ("MysqlConnection", "MysqlConnector")
 
@@ -56,8 +56,8 @@ class MysqlConnector:
         options: dict[str, Any] = {
             "host": server.host,
             "port": server.port,
-            "user": await _current(server.user) or None,
-            "password": await _current(server.password) or "",
+            "user": await current_credential(server.user) or None,
+            "password": await current_credential(server.password) or "",
             "unix_socket": server.unix_socket,
             "charset": server.charset,
             "autocommit": server.autocommit,
@@ -188,14 +188,3 @@ def _asyncmy_class(driver: Any) -> Any:  # Any: the driver is not typed
 
 def _never(conn: MysqlConnection) -> bool:
     return False
-
-
-async def _current(value: Any) -> str:
-    """Give a credential, asking for it when it is a callable."""
-    if callable(value):
-        value = value()
-
-        if inspect.isawaitable(value):
-            value = await value
-
-    return "" if value is None else str(value)

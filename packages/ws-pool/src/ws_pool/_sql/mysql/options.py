@@ -19,14 +19,13 @@ from ws_pool._core.config import (
     option,
     optional,
     parse,
-    parse_given,
     sequence,
     text,
     text_or_callable,
     url_parts,
     url_port,
 )
-from ws_pool._sql.options import SqlOptions, checked_sizes
+from ws_pool._sql.options import SqlOptions, parse_options
 from ws_pool.errors import ConfigError
 
 __all__ = ("MysqlOptions", "Server", "from_url", "mysql_options")
@@ -126,13 +125,7 @@ class MysqlOptions(SqlOptions, Server):
 
 def mysql_options(section: Mapping[str, object], where: str) -> MysqlOptions:
     """Return the checked options of a MySQL pool; keys beside the URL win over its parts."""
-    given = parse_given(MysqlOptions, section, where)
-    url = given.get("url")
-
-    if url is not None:
-        given = {**parse_given(MysqlOptions, from_url(url, f"{where}.url"), f"{where}.url"), **given}
-
-    checked = MysqlOptions(**checked_sizes(MysqlOptions, section, given, where))
+    checked = parse_options(MysqlOptions, section, where, from_url)
     return replace(checked, ssl=_ssl(checked.ssl, f"{where}.ssl"))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import json
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
+from ws_pool._sql.options import current_credential
 from ws_pool._sql.postgres.connection import PostgresConnection
 from ws_pool._sql.postgres.options import Server
 
@@ -68,7 +68,7 @@ async def connect(server: Server, driver: Any) -> Any:  # Any: asyncpg is loaded
     raw = await driver.connect(
         host=list(server.hosts) or server.host,
         port=server.port,
-        user=await _current(server.user) or None,
+        user=await current_credential(server.user) or None,
         password=server.password,
         database=server.db,
         ssl=server.ssl,
@@ -107,14 +107,3 @@ def _decoder(length: int) -> Callable[[bytes], Any]:
 
 def _never(conn: PostgresConnection) -> bool:
     return False
-
-
-async def _current(value: Any) -> str:
-    """Return a credential, from a callable when it is one."""
-    if callable(value):
-        value = value()
-
-        if inspect.isawaitable(value):
-            value = await value
-
-    return "" if value is None else str(value)

@@ -16,13 +16,12 @@ from ws_pool._core.config import (
     number,
     option,
     optional,
-    parse_given,
     sequence,
     text,
     text_or_callable,
     url_parts,
 )
-from ws_pool._sql.options import SqlOptions, checked_sizes
+from ws_pool._sql.options import SqlOptions, parse_options
 from ws_pool.errors import ConfigError
 
 __all__ = ("PostgresOptions", "Server", "postgres_options")
@@ -118,13 +117,7 @@ class PostgresOptions(SqlOptions, Server):
 
 def postgres_options(section: Mapping[str, object], where: str) -> PostgresOptions:
     """Return the checked options of a PostgreSQL pool; keys beside the URL win over its parts."""
-    given = parse_given(PostgresOptions, section, where)
-    url = given.get("url")
-
-    if url is not None:
-        given = {**parse_given(PostgresOptions, from_url(url, f"{where}.url"), f"{where}.url"), **given}
-
-    return PostgresOptions(**checked_sizes(PostgresOptions, section, given, where))
+    return parse_options(PostgresOptions, section, where, from_url)
 
 
 def from_url(url: str, where: str) -> dict[str, object]:

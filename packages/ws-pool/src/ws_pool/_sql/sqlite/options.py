@@ -15,11 +15,10 @@ from ws_pool._core.config import (
     number,
     option,
     optional,
-    parse_given,
     text,
     url_parts,
 )
-from ws_pool._sql.options import SqlOptions, checked_sizes
+from ws_pool._sql.options import SqlOptions, parse_options
 from ws_pool.errors import ConfigError
 
 __all__ = ("SqliteFile", "SqliteOptions", "sqlite_options")
@@ -68,13 +67,7 @@ class SqliteOptions(SqlOptions, SqliteFile):
 
 def sqlite_options(section: Mapping[str, object], where: str) -> SqliteOptions:
     """Return the checked options of a SQLite pool; keys beside the URL win over its parts."""
-    given = parse_given(SqliteOptions, section, where)
-    url = given.get("url")
-
-    if url is not None:
-        given = {**parse_given(SqliteOptions, _from_url(url, f"{where}.url"), f"{where}.url"), **given}
-
-    checked = SqliteOptions(**checked_sizes(SqliteOptions, section, given, where))
+    checked = parse_options(SqliteOptions, section, where, _from_url)
     # An absolute path does not depend on the working directory, which may change while the pool is open.
     return (
         checked if checked.path == ":memory:" else replace(checked, path=str(Path(checked.path).absolute()))
