@@ -168,7 +168,14 @@ class TestStreams:
             await good.until(20)
             assert good.received == list(range(20))
             assert bad.calls == 1
+
+            async with asyncio.timeout(20):  # the last good event is received before it is acknowledged
+                while bus.statistics().in_hand > 20:
+                    await asyncio.sleep(0.005)
+
             assert bus.statistics().in_hand == 20
+            pending: Any = await pool.redis.xpending("s", "g")
+            assert pending["pending"] == 20
             await bus.close(drain=0)
 
     async def test_what_waits_behind_a_failing_event_is_bounded(self, redis_url: str) -> None:
