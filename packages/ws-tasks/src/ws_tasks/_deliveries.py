@@ -104,13 +104,7 @@ class Deliveries:
         free = self.concurrency - len(self._in_hand)
 
         if self._suspects and not self._in_hand:
-            # Alone: what it does, it does to itself.
-            delivery = self._suspects.popleft()
-            self._alone = delivery.id
-            self._in_hand[delivery.id] = delivery
-            await self._stream.recount(delivery, delivery.number)
-            self._buffer.append(delivery)
-            self._changed.set()
+            await self._begin_suspect()
             return 0.0
 
         if free <= 0 or self._suspects or self._alone is not None:
@@ -128,6 +122,25 @@ class Deliveries:
 
         return 0.0
 
+    async def _begin_suspect(self) -> None:
+        """Run a suspect alone: what it does, it does to itself. Its last delivery counts from now on."""
+        delivery = self._suspects[0]
+        self._alone = delivery.id
+
+        try:
+            is_ours = await self._stream.recount(delivery, delivery.number)
+        except BaseException:
+            self._alone = None
+            raise
+
+        if is_ours and delivery in self._suspects:
+            self._suspects.remove(delivery)
+            self._in_hand[delivery.id] = delivery
+            self._buffer.append(delivery)
+            self._changed.set()
+        else:
+            self._forget(delivery.id)
+
     async def _hand_back_unbegun(self) -> None:
         """Let other workers have what was fetched and not begun."""
         left = [*self._buffer, *self._suspects]
@@ -142,38 +155,56 @@ class Deliveries:
 
     async def _accept(self, found: list[Delivery]) -> None:
         """Keep messages whose task is known; hand the others back, bury those that cannot be read."""
-        strangers = []
+        if self._alone is not None:  # a suspect has begun while these were on their way: none runs beside it
+            await self._stream.hand_back([delivery.id for delivery in found])
+            return
+
+        strangers: list[str] = []
+        graves: list[tuple[Delivery, str, TaskiqMessage | None]] = []
+        own: list[Delivery] = []
 
         for delivery in found:
+            if delivery.id in self._in_hand or any(delivery.id == other.id for other in self._suspects):
+                # Its lease has ended while Redis was away; the job goes on here, in its old delivery.
+                own.append(delivery)
+                continue
+
             try:
                 message = self._load(delivery.data)
             except Exception as error:  # noqa: BLE001 - foreign data
-                await self._bury(delivery, f"not a message of taskiq: {describe(error)}", None)
+                graves.append((delivery, f"not a message of taskiq: {describe(error)}", None))
                 continue
 
             if not self._knows(message.task_name):
                 strangers.append(delivery.id)
-
-                if message.task_name not in self._unknown:
-                    self._unknown.add(message.task_name)
-                    logger.warning(
-                        "queue %r: task %r is not known to this worker, its jobs are left to others",
-                        self._queue,
-                        message.task_name,
-                    )
+                self._warn_of_stranger(message.task_name)
             elif delivery.number > self._max_deliveries:
-                await self._bury(delivery, f"delivered {delivery.number - 1} times", message)
+                graves.append((delivery, f"delivered {delivery.number - 1} times", message))
             elif delivery.number == self._max_deliveries > 1:
-                # It has ended workers before, or was beside one that has. This delivery, its last one,
-                # counts when it begins: until then, what ends this worker is something else.
-                await self._stream.recount(delivery, delivery.number - 1)
+                # It has ended workers before, or was beside one that has.
                 self._suspects.append(delivery)
             else:
                 self._in_hand[delivery.id] = delivery
                 self._buffer.append(delivery)
 
+        # All that can run does before Redis is asked again: what fails below is reclaimed after its lease.
         self._changed.set()
         await self._stream.hand_back(strangers)
+
+        for delivery in own:
+            await self._stream.recount(delivery, delivery.number - 1)
+
+        for grave in graves:
+            await self._bury(*grave)
+
+    def _warn_of_stranger(self, task_name: str) -> None:
+        if task_name not in self._unknown:
+            self._unknown.add(task_name)
+            logger.warning(
+                "queue %r: task %r is not known to this worker, its jobs are left to others",
+                self._queue,
+                task_name,
+            )
 
     async def _bury(self, delivery: Delivery, reason: str, message: TaskiqMessage | None) -> None:
         self.buried += 1
@@ -215,7 +246,7 @@ class Deliveries:
     # What goes on beside the jobs of a worker.
 
     async def _keep(self, action: Callable[[], Awaitable[float]]) -> None:
-        """Do something again and again, whatever happens to Redis."""
+        """Do something again and again: no error may end what keeps the jobs of a worker."""
         failures = 0
 
         while True:
@@ -230,6 +261,10 @@ class Deliveries:
                 logger.log(
                     level, "queue %r: Redis did not do what it should: %s", self._queue, describe(error)
                 )
+            except Exception:
+                failures += 1
+                pause = delay(failures, 0.1, 2.0)
+                logger.exception("queue %r: an unexpected failure", self._queue)
 
             if pause:
                 await asyncio.sleep(spread(pause, 0.75, 1.0))
@@ -257,7 +292,7 @@ class Deliveries:
         free = self.concurrency - len(self._in_hand) - len(self._suspects)
 
         if free > 0 and self._alone is None:
-            await self._accept(await self._stream.reclaim(min(free, _BATCH)))
+            await self._accept(await self._stream.reclaim(min(free, _BATCH), self._max_deliveries))
 
         return self._lease / 3
 

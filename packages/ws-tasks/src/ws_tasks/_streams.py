@@ -10,7 +10,15 @@ from redis import exceptions
 
 __all__ = ("TRANSIENT", "Delivery", "StreamQueue")
 
-TRANSIENT = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
+TRANSIENT = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    OSError,
+    # What servers and clients say while a fail-over is under way.
+    exceptions.ReadOnlyError,
+    exceptions.ClusterDownError,
+    exceptions.SlotNotCoveredError,
+)
 """Errors after which a request is worth another attempt; each of them may have arrived."""
 
 _GROUP = "workers"
@@ -104,15 +112,24 @@ end
 return 1
 """
 
-# Returns the cursor and the messages whose lease has ended: id, data, how often it was delivered.
+# Returns the cursor and the messages whose lease has ended: id, data, how often it was delivered. The last
+# delivery that is allowed is not counted here but when it begins: until then, what ends a worker is
+# something else.
 _RECLAIM = """
 local group, consumer, lease, cursor, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local most = tonumber(ARGV[6])
 local got = redis.call('XAUTOCLAIM', KEYS[1], group, consumer, lease, cursor, 'COUNT', count)
 local found = {}
 for _, entry in ipairs(got[2]) do
   if entry then
     local pending = redis.call('XPENDING', KEYS[1], group, entry[1], entry[1], 1)
-    if pending[1] then found[#found + 1] = {entry[1], entry[2][2], pending[1][4]} end
+    if pending[1] then
+      local number = pending[1][4]
+      found[#found + 1] = {entry[1], entry[2][2], number}
+      if number == most and most > 1 then
+        redis.call('XCLAIM', KEYS[1], group, consumer, 0, entry[1], 'RETRYCOUNT', number - 1, 'JUSTID')
+      end
+    end
   end
 end
 return {got[1], found}
@@ -171,10 +188,10 @@ class StreamQueue:
             for message, fields in messages
         ]
 
-    async def reclaim(self, count: int) -> list[Delivery]:
-        """Take messages whose lease has ended."""
+    async def reclaim(self, count: int, most: int) -> list[Delivery]:
+        """Take messages whose lease has ended; the last of ``most`` deliveries is left to `recount`."""
         cursor, found = await self._eval(
-            _RECLAIM, (self.jobs,), _GROUP, self.consumer, self._lease, self._cursor, count
+            _RECLAIM, (self.jobs,), _GROUP, self.consumer, self._lease, self._cursor, count, most
         )
         self._cursor = _text(cursor)
         return [Delivery(_text(message), _bytes(data), int(number)) for message, data, number in found]
@@ -183,9 +200,10 @@ class StreamQueue:
         """Begin the lease of messages anew; return those that another worker has."""
         return {_text(lost) for lost in await self._eval(_RENEW, (self.jobs,), _GROUP, self.consumer, *ids)}
 
-    async def recount(self, delivery: Delivery, number: int) -> None:
-        """Set how often a message counts as delivered."""
-        await self._eval(_RECOUNT, (self.jobs,), _GROUP, self.consumer, delivery.id, number)
+    async def recount(self, delivery: Delivery, number: int) -> bool:
+        """Set how often a message counts as delivered; return False when it is not this consumer's."""
+        keys = (self.jobs,)
+        return int(await self._eval(_RECOUNT, keys, _GROUP, self.consumer, delivery.id, number)) == 1
 
     async def done(self, delivery: Delivery) -> bool:
         """Acknowledge and delete a message; return False when another worker has."""
