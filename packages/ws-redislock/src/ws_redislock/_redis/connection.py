@@ -160,13 +160,14 @@ class CommandSender:
 
 
 def from_driver(error: BaseException) -> bool:
-    """Return whether an error was raised in redis-py's own code, and not in a user's client or callback."""
+    """Return whether an error was raised in redis-py or under it, and not in a user's client or callback."""
     trace = error.__traceback__
 
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
 
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("redis.")
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
+    return module.startswith(("redis.", "asyncio."))
 
 
 class SharedConnection:

@@ -82,6 +82,23 @@ class _TrackedConnection(ConnectionState, AbstractConnection):
 
         await super().send_command(*args, **options)
 
+    async def send_packed_command(
+        self, command: bytes | str | Iterable[bytes], check_health: bool = True
+    ) -> None:  # redis-py's own signature
+        was_connected = self.is_connected
+
+        try:
+            await super().send_packed_command(command, check_health)
+        except AttributeError as error:
+            # Connecting calls what users gave, and their errors are theirs.
+            if not was_connected:
+                raise
+
+            # The server has hung up: https://github.com/python/cpython/issues/136234, or another task
+            # has closed the connection meanwhile: https://github.com/redis/redis-py/issues/3546
+            await self.disconnect(nowait=True)
+            raise driver.ConnectionError("the connection was lost") from error
+
     def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
         stack = [tuple(command) for command in commands]
         whole = bool(stack) and stack[0] == ("MULTI",) and stack[-1] == ("EXEC",)
