@@ -22,6 +22,7 @@ __all__ = ("Guard", "Server")
 _IDLE_LINGER = 1.0  # seconds in which a kept connection may still send a request, while we drain
 _FRESH_LINGER = 3.0  # the same for a connection that has not sent one yet
 _MAX_HEAD = 64 * 1024  # bytes of a request's head; h11 has its own limit
+_CLOSE = (b"connection", b"close")
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _SWEEP = 10  # ticks of a tenth of a second between two looks for slow clients
 
@@ -196,7 +197,7 @@ class Server(uvicorn.Server):
             if not isinstance(connection, _Timed):
                 connection.shutdown()  # a WebSocket: 1012, the client comes back to another worker
             elif connection.is_busy:
-                connection.cycle.keep_alive = False
+                connection.end_after_reply()
 
         # A connection that is idle may carry a request this very moment: it is answered, and then closed. One
         # that was never used was accepted a moment ago, and has more time.
@@ -269,7 +270,13 @@ class _Timed:
         self._head_size = 0
 
         if self.owner.draining:
-            self.cycle.keep_alive = False
+            self.end_after_reply()
+
+    def end_after_reply(self) -> None:
+        """Let the reply say that it is the last one of this connection."""
+        # uvicorn < 0.53 does not say so by itself.
+        self.cycle.default_headers = [*self.cycle.default_headers, _CLOSE]
+        self.cycle.keep_alive = False
 
     @property
     def is_busy(self) -> bool:
