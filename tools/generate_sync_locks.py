@@ -16,8 +16,20 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "packages" / "ws-redislock" / "src" / "ws_redislock"
 
-LOOP = ("_concurrency", "_lease.timers", "_redis.batching", "_redis.connection", "_redis.spare_connection")
+LOOP = (
+    "_concurrency",
+    "_lease.cancel_scope",
+    "_lease.timers",
+    "_redis.connection",
+    "_redis.spare_connection",
+)
 """Modules in whose place ``sync/_concurrency.py`` stands."""
+
+ONLY_LOOP = ("_redis.batching",)
+"""Modules that threads have no use for."""
+
+CUT = re.compile(r"^ *# tasks only:\n.*?^ *# end\n", re.MULTILINE | re.DOTALL)
+"""Lines that the twin leaves out: calls of threads never go together."""
 
 PURE = ("_lease.lease", "_redis.keys", "_redis.scripts", "errors", "fencing", "observe", "otel")
 """Modules without concurrency, which both use."""
@@ -49,12 +61,16 @@ RULES = (
 def sources() -> list[str]:
     """Return the modules that have a generated twin, as paths below the package."""
     found = [path.relative_to(PACKAGE) for path in sorted(PACKAGE.rglob("*.py"))]
-    apart = {f"{name.replace('.', '/')}.py" for name in (*LOOP, *PURE)}
-    return [str(path) for path in found if path.parts[0] != "sync" and str(path) not in apart]
+    apart = {f"{name.replace('.', '/')}.py" for name in (*LOOP, *ONLY_LOOP, *PURE)}
+    twins = [path for path in found if path.parts[0] != "sync" and str(path) not in apart]
+    rooms = {path.parent for path in twins if path.name != "__init__.py"}
+    return [str(path) for path in twins if path.parent in rooms]
 
 
 def translate(source: str) -> str:
-    """Take ``async`` out of a module's text."""
+    """Take ``async``, and what only tasks need, out of a module's text."""
+    source = CUT.sub("", source)
+
     for pattern, replacement in RULES:
         source = re.sub(pattern, replacement, source)
 

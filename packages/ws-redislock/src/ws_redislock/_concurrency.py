@@ -23,7 +23,6 @@ __all__ = (
     "FOREIGN_REASON",
     "NATIVE",
     "READ_SLICE",
-    "CancelledError",
     "Event",
     "Job",
     "Loop",
@@ -48,7 +47,6 @@ T = TypeVar("T")
 Event: TypeAlias = asyncio.Event
 Job: TypeAlias = "asyncio.Task[None]"
 Loop: TypeAlias = asyncio.AbstractEventLoop
-CancelledError = asyncio.CancelledError
 sleep = asyncio.sleep
 timeout = asyncio.timeout
 

@@ -1,18 +1,15 @@
-"""Cancels: of the body of a ``hold()`` by the protocol of `asyncio.timeout`, and those that drivers lose.
-
-A thread cannot be cancelled: there `current_task` stands for one that never is.
-"""
+"""Cancels: of the body of a ``hold()`` by the protocol of `asyncio.timeout`, and those that drivers lose."""
 
 from __future__ import annotations
 
-from ws_redislock._concurrency import CancelledError, current_task, sleep
+import asyncio
 
 __all__ = ("CancelScope", "cancels_so_far", "raise_if_cancelled")
 
 
 def cancels_so_far() -> int:
     """Return how many cancels the running task has, for `raise_if_cancelled`."""
-    task = current_task()
+    task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
 
 
@@ -24,7 +21,7 @@ def raise_if_cancelled(before: int = 0) -> None:
     same turn of the loop as what it waits for (https://github.com/python/cpython/issues/86296).
     """
     if cancels_so_far() > before:
-        raise CancelledError
+        raise asyncio.CancelledError
 
 
 class CancelScope:
@@ -33,7 +30,7 @@ class CancelScope:
     __slots__ = ("_before", "_fired", "_task")
 
     def __init__(self) -> None:
-        task = current_task()
+        task = asyncio.current_task()
         assert task is not None
         self._task = task
         self._before = task.cancelling()
@@ -51,14 +48,14 @@ class CancelScope:
             return False
 
         # A cancel from outside that came as well is never taken away: its count stays above `before`.
-        if isinstance(error, CancelledError):
+        if isinstance(error, asyncio.CancelledError):
             return self._task.uncancel() <= self._before
 
         # The body may have ended before our cancel reached it, as when it found the loss itself:
         # uncancel() alone would leave it to strike at the task's next await.
         try:
-            await sleep(0)
-        except CancelledError:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
             if self._task.uncancel() > self._before:
                 raise
         else:

@@ -108,7 +108,9 @@ class AcquireProtocol:
         keys = self._keys.of(held.token)
         args: tuple[str | int, ...] = (held.token, self._keys.limit, self._delay_ms, remember)
         following = coordinator.first_waiter(self._keys)
+        # tasks only:
         simple = following is None and self._keys.limit == 1 and self._delay_ms == 0
+        # end
 
         # Our first waiter may be the first of all: then the RELEASE hands the lock over, in one round trip.
         if following is not None and following.lease_ms:
@@ -122,7 +124,9 @@ class AcquireProtocol:
                 args,
                 what=("lock", self._name),
                 budget=max(1.0, min(BUDGET, left)),
+                # tasks only:
                 fast=("R", held.token, remember, 0, 0) if simple else None,
+                # end
             )
         except BaseException:
             self._undo(coordinator, held.token, left)
@@ -282,9 +286,11 @@ class AcquireProtocol:
             args,
             what=("lock", self._name),
             budget=budget,
+            # tasks only:
             fast=None
             if coordinator.contended(self._keys)
             else ("E", token, self._lease_ms, self._delay_ms, self._fence_ms),
+            # end
             doubt=waiter.mark_uncertain,
         )
 

@@ -91,6 +91,7 @@ class Batch(ABC, Generic[Call, Answer]):
                 reply = await self._send(("EVAL", self._script.text, len(keys), *keys, *args), left)
         except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
             failure = error
+            _log.debug("%d calls that went together were not answered: %r", len(calls), error)
         except Exception as error:  # noqa: BLE001 - each caller asks again, and sees then what is wrong
             _log.debug("%d calls that went together failed: %r", len(calls), error)
         finally:

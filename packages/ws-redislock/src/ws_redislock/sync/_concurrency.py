@@ -12,7 +12,6 @@ import heapq
 import itertools
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -28,17 +27,13 @@ from redis.retry import Retry
 from ws_redislock.errors import UsageError
 
 __all__ = (
-    "BATCH_FROM",
     "FOREIGN",
     "FOREIGN_REASON",
     "NATIVE",
     "READ_SLICE",
-    "CancelledError",
+    "CancelScope",
     "CommandSender",
     "Event",
-    "Fast",
-    "FastBatch",
-    "HitBatch",
     "Job",
     "Loop",
     "Mutex",
@@ -52,6 +47,7 @@ __all__ = (
     "current_loop",
     "current_task",
     "gather",
+    "raise_if_cancelled",
     "run_callback",
     "sleep",
     "start",
@@ -64,7 +60,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 Argument: TypeAlias = str | bytes | int
-Fast: TypeAlias = object
 Event: TypeAlias = threading.Event
 Mutex = threading.RLock
 sleep = time.sleep
@@ -76,14 +71,8 @@ NATIVE = "redis.Redis"
 FOREIGN = (redis.asyncio.Redis, redis.asyncio.RedisCluster)
 FOREIGN_REASON = "is for asyncio: pass a redis.Redis, or use ws_redislock"
 
-BATCH_FROM = sys.maxsize
-"""Calls of threads never go together."""
-
 CONNECTING = 5.0
 """Seconds that a client made from a URL waits for its server at most, unless the URL says otherwise."""
-
-FEW = 8
-"""Pools with fewer connections than this keep them all for the application."""
 
 REDIRECTIONS = 5
 """How often one command may be sent elsewhere."""
@@ -91,12 +80,8 @@ REDIRECTIONS = 5
 _log = logging.getLogger("ws_redislock")
 
 
-class CancelledError(BaseException):
-    """Never raised: a thread cannot be cancelled."""
-
-
 class Job:
-    """Work in a thread; also stands for the running thread, which has no cancels."""
+    """Work in a thread; also stands for the running thread."""
 
     def __init__(self, work: Callable[[], None] | None = None) -> None:
         self._work = work
@@ -126,15 +111,7 @@ class Job:
         function(self)
 
     def cancel(self, reason: str = "") -> None:
-        """Leave the work alone."""
-
-    def cancelling(self) -> int:
-        """Return 0."""
-        return 0
-
-    def uncancel(self) -> int:
-        """Return 0."""
-        return 0
+        """Leave the work alone: a thread cannot be cancelled."""
 
     def _run(self) -> None:
         try:
@@ -333,26 +310,25 @@ def client_from_url(url: str) -> Any:  # Any: untyped in the driver
     )
 
 
-class FastBatch:
-    """Stands for calls that go together, which those of threads never do."""
+class CancelScope:
+    """The body of one ``hold()``: a thread cannot be cancelled, but its end reports the loss."""
 
-    def __init__(self, *_: object) -> None:
-        pass
+    __slots__ = ("_fired",)
 
-    def add(self, call: object, within: float) -> tuple[float, list[Any]] | None:
-        """Return None: the call is to be made by itself."""
-        return None
+    def __init__(self) -> None:
+        self._fired = False
+
+    def cancel(self, reason: str) -> None:
+        """Take note that the lock was lost."""
+        self._fired = True
+
+    def leave(self, error: BaseException | None) -> bool:
+        """Return whether a `LockLost` is to replace the error with which the body ended."""
+        return self._fired and error is None
 
 
-class HitBatch:
-    """The same for hits of limiters."""
-
-    def __init__(self, *_: object) -> None:
-        pass
-
-    def add(self, call: object, within: float) -> Sequence[int] | None:
-        """Return None: the call is to be made by itself."""
-        return None
+def raise_if_cancelled() -> None:
+    """Do nothing: a thread cannot be cancelled."""
 
 
 class SpareConnections:
@@ -378,8 +354,6 @@ class SpareConnections:
 
 class CommandSender:
     """Sends commands through one client; how it must be driven is found out once."""
-
-    pipelines = False
 
     def __init__(self, client: Any, timers: Timers) -> None:
         self._client = client
@@ -411,10 +385,10 @@ class CommandSender:
         return send_all(self._pool, [command], within)[0]
 
     def send_all(
-        self, commands: Sequence[tuple[Argument, ...]], within: float, *, raise_errors: bool = True
+        self, commands: Sequence[tuple[Argument, ...]], within: float
     ) -> list[Any]:  # Any: any replies
-        """Send commands over one connection within so many seconds; raise or return error replies."""
-        if self._pool is not None and raise_errors:
+        """Send commands over one connection within so many seconds, and raise the first error reply."""
+        if self._pool is not None:
             return send_all(self._pool, commands, within)
 
         pipeline = self._client.pipeline(transaction=False)
@@ -422,7 +396,7 @@ class CommandSender:
         for command in commands:
             pipeline.execute_command(*command)
 
-        replies: list[Any] = pipeline.execute(raise_on_error=raise_errors)
+        replies: list[Any] = pipeline.execute()
         return replies
 
 

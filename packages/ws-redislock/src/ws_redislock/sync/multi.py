@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from ws_redislock.sync._concurrency import gather
-from ws_redislock.sync._lease.cancel_scope import CancelScope
+from ws_redislock.sync._concurrency import CancelScope
 from ws_redislock.sync._lock.held import Held, OnLost
 from ws_redislock.sync._lock.options import seconds
 from ws_redislock.sync._redis.clients import RedisSource

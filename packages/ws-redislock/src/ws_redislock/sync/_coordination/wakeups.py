@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from ws_core.backoff import delay
 from ws_core.errors import WsError
 from ws_redislock.sync._concurrency import READ_SLICE, Event, Job, Mutex, sleep, timeout, wait_event
-from ws_redislock.sync._lease.cancel_scope import raise_if_cancelled
+from ws_redislock.sync._concurrency import raise_if_cancelled
 from ws_redislock._lease.lease import boot_time
 from ws_redislock.sync._concurrency import Timer, Timers
 from ws_redislock.sync._redis.clients import TRANSIENT

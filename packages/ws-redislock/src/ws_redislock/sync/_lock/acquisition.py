@@ -109,7 +109,6 @@ class AcquireProtocol:
         keys = self._keys.of(held.token)
         args: tuple[str | int, ...] = (held.token, self._keys.limit, self._delay_ms, remember)
         following = coordinator.first_waiter(self._keys)
-        simple = following is None and self._keys.limit == 1 and self._delay_ms == 0
 
         # Our first waiter may be the first of all: then the RELEASE hands the lock over, in one round trip.
         if following is not None and following.lease_ms:
@@ -123,7 +122,6 @@ class AcquireProtocol:
                 args,
                 what=("lock", self._name),
                 budget=max(1.0, min(BUDGET, left)),
-                fast=("R", held.token, remember, 0, 0) if simple else None,
             )
         except BaseException:
             self._undo(coordinator, held.token, left)
@@ -283,9 +281,6 @@ class AcquireProtocol:
             args,
             what=("lock", self._name),
             budget=budget,
-            fast=None
-            if coordinator.contended(self._keys)
-            else ("E", token, self._lease_ms, self._delay_ms, self._fence_ms),
             doubt=waiter.mark_uncertain,
         )
 

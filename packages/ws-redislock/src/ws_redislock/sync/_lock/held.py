@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from ws_redislock.sync._concurrency import Event
 from ws_redislock.sync._coordination.coordinator import Coordinator
-from ws_redislock.sync._lease.cancel_scope import CancelScope
+from ws_redislock.sync._concurrency import CancelScope
 from ws_redislock._lease.lease import Lease, boot_time
 from ws_redislock.sync._lock.renewal import RenewalWatchdog
 from ws_redislock.errors import LockLost

@@ -7,7 +7,7 @@ import logging
 from types import TracebackType
 from typing import Protocol
 
-from ws_redislock.sync._lease.cancel_scope import CancelScope
+from ws_redislock.sync._concurrency import CancelScope
 from ws_redislock.sync._lock.held import Held
 from ws_redislock.errors import LockNotAcquired, UnavailableError
 

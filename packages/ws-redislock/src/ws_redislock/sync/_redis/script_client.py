@@ -9,7 +9,6 @@ left out of it where the client is a plain client of redis-py.
 from __future__ import annotations
 
 import functools
-import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -21,7 +20,7 @@ from ws_core.errors import UnavailableError
 from ws_redislock.sync._concurrency import Loop, current_loop, gather, sleep
 from ws_redislock._lease.lease import boot_time
 from ws_redislock.sync._concurrency import Timers
-from ws_redislock.sync._concurrency import BATCH_FROM, Fast, FastBatch, HitBatch
+
 from ws_redislock.sync._redis.clients import HOPELESS, TRANSIENT, CommandClient, RedisSource, refuse, resolve
 from ws_redislock.sync._concurrency import CommandSender
 from ws_redislock._redis.scripts import Script
@@ -30,8 +29,6 @@ __all__ = ("Reply", "ScriptClient", "script_client_for")
 
 Reply: TypeAlias = list[Any]  # Any: integers, and tokens as str or bytes, as the client decodes
 Argument: TypeAlias = str | bytes | int
-
-_log = logging.getLogger("ws_redislock")
 
 
 def script_client_for(source: RedisSource) -> tuple[ScriptClient, Loop, CommandClient | None]:
@@ -43,16 +40,18 @@ def script_client_for(source: RedisSource) -> tuple[ScriptClient, Loop, CommandC
 class ScriptClient:
     """Calls scripts on one client."""
 
-    __slots__ = ("_calling", "_hits", "_locks", "_sender", "client", "cluster", "timers")
+    __slots__ = (
+        "_sender",
+        "client",
+        "cluster",
+        "timers",
+    )
 
     def __init__(self, client: CommandClient) -> None:
         self.client: CommandClient = client
         self.timers: Timers = Timers(current_loop())
         self._sender = CommandSender(client, self.timers)
         self.cluster: bool = self._sender.cluster
-        self._calling = 0
-        self._locks = FastBatch(self._sender.send)
-        self._hits: dict[tuple[str, tuple[int, ...]], HitBatch] = {}
 
     def subscription(self) -> Any:  # Any: the driver's PubSub is untyped
         """Return a new subscription."""
@@ -81,31 +80,18 @@ class ScriptClient:
         what: tuple[str, str],
         budget: float,
         attempt: float = 1.0,
-        fast: Fast | None = None,
         doubt: Callable[[], None] | None = None,
     ) -> tuple[float, Reply]:
         """
         Call a script, again and again until it is answered or the budget (seconds) is spent.
 
-        The first attempt may take `attempt` seconds, each next one twice as long. `fast` is the same
-        call for a batch, tried first when many call at once. `doubt` is called when an attempt was not
-        answered, because it may still arrive. Returns the time just before the answered attempt was
-        sent, and its reply.
+        The first attempt may take `attempt` seconds, each next one twice as long. `doubt` is called when an
+        attempt was not answered, because it may still arrive. Returns the time just before the answered
+        attempt was sent, and its reply.
         """
-        self._calling += 1
         began = sent_at = boot_time()
 
         try:
-            if fast is not None and self._calling > BATCH_FROM and not self.cluster:
-                done = self._locks.add((keys, fast), min(attempt, budget))
-
-                if done is not None:
-                    return done
-
-                sent_at = boot_time()
-                budget = max(0.01, budget - (sent_at - began))
-                began = sent_at
-
             return sent_at, self._sender.send(
                 ("EVALSHA", script.sha, len(keys), *keys, *args), min(attempt, budget)
             )
@@ -119,8 +105,6 @@ class ScriptClient:
         except exceptions.ResponseError as error:
             refuse(error, script.name, what)
             raise
-        finally:
-            self._calling -= 1
 
         budget -= boot_time() - began
         return self._call_again(script, keys, args, what, budget, attempt, doubt)
@@ -180,38 +164,12 @@ class ScriptClient:
         within: float,
     ) -> Sequence[int]:
         """
-        Hit a limiter within so many seconds, together with others when many hit at once.
+        Hit a limiter within so many seconds.
 
         Returns whether it is allowed, what remains, and two times in microseconds.
         """
-        self._calling += 1
-
-        try:
-            if self._calling > BATCH_FROM and not self.cluster:
-                batch = self._hits.get((script.name, args))
-
-                if batch is None:
-                    batch = self._hits[script.name, args] = HitBatch(self._sender.send, script, args)
-
-                began = boot_time()
-
-                try:
-                    answer = batch.add((key, cost), within)
-                except TRANSIENT as error:
-                    _log.debug("a hit that went with others is made by itself: %r", error)
-                    answer = None
-
-                if answer is not None:
-                    return answer
-
-                within = max(0.01, within - (boot_time() - began))
-
-            _, reply = self.call(
-                script, (key,), (*args, cost), what=what, budget=within, attempt=within
-            )
-            return reply
-        finally:
-            self._calling -= 1
+        _, reply = self.call(script, (key,), (*args, cost), what=what, budget=within, attempt=within)
+        return reply
 
     def confirmed(
         self,
@@ -241,17 +199,7 @@ class ScriptClient:
         self, calls: Sequence[tuple[Script, Sequence[bytes], Sequence[Argument]]], within: float
     ) -> list[Reply | BaseException]:
         """Call scripts within so many seconds, in one round trip where the client can; return errors too."""
-        if len(calls) == 1 or not self._sender.pipelines:
-            return gather([functools.partial(self.once, *call, within) for call in calls])
-
-        commands = [("EVALSHA", script.sha, len(keys), *keys, *args) for script, keys, args in calls]
-        replies: list[Any] = self._sender.send_all(commands, within, raise_errors=False)
-
-        for index, reply in enumerate(replies):
-            if isinstance(reply, exceptions.NoScriptError):
-                replies[index] = self.once(*calls[index], within)
-
-        return replies
+        return gather([functools.partial(self.once, *call, within) for call in calls])
 
     def delete(self, key: bytes, within: float, *, what: tuple[str, str]) -> None:
         """Delete one key within so many seconds."""
