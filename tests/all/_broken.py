@@ -40,9 +40,9 @@ class BrokenShop(Shop):
                 worker=os.getpid(),
             )
         )
-        row = await sql_pool_manager.find(select(orders.c.pay_until).where(orders.c.id == number))
+        rows = await sql_pool_manager.select(select(orders.c.pay_until).where(orders.c.id == number))
 
-        return Order(number, item, RESERVED, row.pay_until), True
+        return Order(number, item, RESERVED, rows[0].pay_until), True
 
 
 def create() -> FastAPI:

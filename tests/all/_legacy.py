@@ -87,7 +87,7 @@ async def move(giver: int, taker: int, amount: int):
         await client.update(users.update().where(users.c.id == giver).values(money=users.c.money - amount))
         row = await client.find(users.select().where(users.c.id == giver))
 
-        if row["money"] < 0:
+        if row is not None and row["money"] < 0:
             raise ErrResponse(code=Code.NO_MONEY)
 
 

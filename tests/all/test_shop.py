@@ -47,8 +47,8 @@ async def shop(redis: RedisPool, clock: Clock) -> Shop:
 
 async def state(number: int) -> str:
     """Return the state of an order."""
-    row = await sql_pool_manager.find(select(orders.c.state).where(orders.c.id == number))
-    return str(row.state)
+    rows = await sql_pool_manager.select(select(orders.c.state).where(orders.c.id == number))
+    return str(rows[0].state)
 
 
 class TestBuy:

@@ -58,8 +58,8 @@ async def total(pool: SqlPool) -> int:
 async def balance(pool: SqlPool, which: int) -> int:
     """Look one balance up, from outside of any transaction."""
     async with pool.get_client(alone=True) as client:
-        found = await client.find(select(ACCOUNT.c.balance).where(ACCOUNT.c.id == which))
-        return int(found.balance)
+        found = await client.select(select(ACCOUNT.c.balance).where(ACCOUNT.c.id == which))
+        return int(found[0].balance)
 
 
 class TestBlocks:
@@ -303,7 +303,7 @@ class TestDecorator:
 
             assert (await plain(), await other()) == (1, 1)
             assert await sql_pool_manager.count(ACCOUNT, pool_name="other") == 1
-            assert (await sql_pool_manager.find(select(ACCOUNT))).owner == "a"
+            assert (await sql_pool_manager.select(select(ACCOUNT)))[0].owner == "a"
         finally:
             await sql_pool_manager.close()
 
@@ -426,8 +426,8 @@ class TestBinding:
             async with pool.get_client() as client:
                 assert client is not parent
                 assert not client.in_transaction
-                found = await client.find(select(ACCOUNT.c.balance).where(ACCOUNT.c.id == 1))
-                return int(found.balance)
+                found = await client.select(select(ACCOUNT.c.balance).where(ACCOUNT.c.id == 1))
+                return int(found[0].balance)
 
         with pytest.raises(ZeroDivisionError):
             async with atomic(pool) as parent:

@@ -57,7 +57,7 @@ async def test_keys_that_the_server_computes_are_asked_for_first(driver: str, my
         await pool.insert_many(COUNTED, [{"n": 2}, {"n": 3}])
         assert await pool.select(select(COUNTED).order_by(COUNTED.c.id)) == [(40, 1), (41, 2), (42, 3)]
         assert await pool.update(update(KEYED).where(KEYED.c.id == "key")) == 1
-        assert (await pool.find(select(KEYED))).n == 9
+        assert (await pool.select(select(KEYED)))[0].n == 9
 
 
 def test_a_compiler_falls_back_to_the_public_compile():

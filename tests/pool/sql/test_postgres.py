@@ -109,8 +109,8 @@ class TestTransactions:
         @pool.atomic(isolation="SERIALIZABLE", retry_deadlocks=100)
         async def transfer(source: int, target: int) -> None:
             async with pool.get_client() as client:
-                have = (await client.find(select(ITEM.c.stock).where(ITEM.c.id == source))).stock
-                had = (await client.find(select(ITEM.c.stock).where(ITEM.c.id == target))).stock
+                have = (await client.select(select(ITEM.c.stock).where(ITEM.c.id == source)))[0].stock
+                had = (await client.select(select(ITEM.c.stock).where(ITEM.c.id == target)))[0].stock
                 await client.update(ITEM.update().where(ITEM.c.id == source).values(stock=have - 1))
                 await client.update(ITEM.update().where(ITEM.c.id == target).values(stock=had + 1))
 
@@ -124,12 +124,12 @@ class TestTransactions:
 
         async def take() -> None:
             async with pool.atomic() as client:
-                have = (await client.find(select(ITEM.c.stock).where(ITEM.c.id == 1))).stock
+                have = (await client.select(select(ITEM.c.stock).where(ITEM.c.id == 1)))[0].stock
                 await ready.wait()
                 await client.update(ITEM.update().where(ITEM.c.id == 1).values(stock=have - 1))
 
         await asyncio.gather(take(), take())
-        assert (await pool.find(select(ITEM.c.stock).where(ITEM.c.id == 1))).stock == 99
+        assert (await pool.select(select(ITEM.c.stock).where(ITEM.c.id == 1)))[0].stock == 99
 
     async def test_a_deadlock_is_a_conflict(self, pool: PostgresPool) -> None:
         """One of two that wait for each other is rolled back with TransactionConflict."""

@@ -52,8 +52,8 @@ class TestPgbouncer:
             async def work(number: int) -> None:
                 async with pool.atomic() as client:
                     await client.insert(ITEM, name=f"w{number}")
-                    found = await client.find(select(ITEM.c.name).where(ITEM.c.name == f"w{number}"))
-                    assert found.name == f"w{number}"
+                    found = await client.select(select(ITEM.c.name).where(ITEM.c.name == f"w{number}"))
+                    assert found[0].name == f"w{number}"
 
             await asyncio.gather(*(work(number) for number in range(50)))
             assert await pool.count(ITEM) == 50

@@ -7,11 +7,11 @@ import time
 from asyncio import current_task
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, TypeVarTuple, cast, overload
 
-from sqlalchemy.schema import CreateTable, DropTable, MetaData, Table
+from sqlalchemy.schema import MetaData, Table
+from sqlalchemy.sql.selectable import TypedReturnsRows as Typed
 
 from ws_pool._sql.bulk_insert import insert_in_batches
 from ws_pool._sql.compile.compiler import Compiler, CompilerSource, Prepared, plan_for
@@ -23,31 +23,17 @@ from ws_pool._sql.connection import Reply, SqlConnection
 from ws_pool._sql.context import SessionContext
 from ws_pool._sql.gc_pause import gc_paused
 from ws_pool._sql.iteration import RowIterator
+from ws_pool._sql.results import LARGE, Result, gather, last_id, several
+from ws_pool._sql.rows import Row
+from ws_pool._sql.schema import create_tables, drop_tables
 from ws_pool._sql.session import GONE, Session, refused
 from ws_pool._sql.transaction import Transaction
 from ws_pool.errors import QueryError, TransactionConflict, UnsupportedStatement, UsageError
 
 __all__ = ("Result", "SqlClient", "Statement")
 
-_LARGE = 1_000  # rows from which a query's result is read in blocks when it runs next
-_BLOCK = 1_000  # rows in a block
-
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """
-    What `SqlClient.execute` returns.
-
-    ``rows`` is empty for a statement that has none. ``rowcount`` counts the rows found, matched by
-    an UPDATE, deleted or inserted. ``last_id`` is the value of the AUTO_INCREMENT or INTEGER PRIMARY
-    KEY column of an insert, or 0.
-    """
-
-    rows: list[Any]
-    rowcount: int
-    last_id: int
+Ts = TypeVarTuple("Ts")
 
 
 class SqlClient:
@@ -195,7 +181,7 @@ class SqlClient:
         ``args`` is one mapping, a sequence of mappings to run it once for each (all or nothing), or
         values by position; ``params`` are parameters by name.
         """
-        many = _many(args)
+        many = several(args)
 
         if many is not None and len(many) > 1:
             return await self._run_many(statement, many, row_type)
@@ -205,7 +191,28 @@ class SqlClient:
 
         plan, sql, values = await self._bind(statement, args, params)
         reply = await self._send(plan, sql, values, prepared=isinstance(statement, Prepared))
-        return Result(self._rows(plan, reply, row_type), reply.rowcount, _last_id(plan, reply, values))
+        more = tuple(Result(self._rows(plan, other, row_type), other.rowcount, 0) for other in reply.more)
+        return Result(self._rows(plan, reply, row_type), reply.rowcount, last_id(plan, reply, values), more)
+
+    @overload
+    async def select(
+        self, statement: Typed[*Ts], *args: Any, row_type: None = None, **params: Any
+    ) -> list[Row[tuple[*Ts]]]: ...
+
+    @overload
+    async def select(
+        self, statement: Prepared[T], *args: Any, row_type: None = None, **params: Any
+    ) -> list[Row[T]]: ...
+
+    @overload
+    async def select(
+        self, statement: Statement, *args: Any, row_type: type[dict[Any, Any]], **params: Any
+    ) -> list[dict[str, Any]]: ...
+
+    @overload
+    async def select(
+        self, statement: Statement, *args: Any, row_type: type | None = None, **params: Any
+    ) -> list[Any]: ...
 
     async def select(
         self, statement: Statement, *args: Any, row_type: type | None = None, **params: Any
@@ -248,6 +255,26 @@ class SqlClient:
 
         reply = await self._send(plan, sql, values, prepared=prepared)
         return self._rows(plan, reply, row_type)
+
+    @overload
+    async def find(
+        self, statement: Typed[*Ts], *args: Any, row_type: None = None, **params: Any
+    ) -> Row[tuple[*Ts]] | None: ...
+
+    @overload
+    async def find(
+        self, statement: Prepared[T], *args: Any, row_type: None = None, **params: Any
+    ) -> Row[T] | None: ...
+
+    @overload
+    async def find(
+        self, statement: Statement, *args: Any, row_type: type[dict[Any, Any]], **params: Any
+    ) -> dict[str, Any] | None: ...
+
+    @overload
+    async def find(
+        self, statement: Statement, *args: Any, row_type: type | None = None, **params: Any
+    ) -> Any: ...
 
     async def find(
         self, statement: Statement, *args: Any, row_type: type | None = None, **params: Any
@@ -306,7 +333,7 @@ class SqlClient:
             message = "insert() finds no id in what RETURNING returns: add its column, or use execute()"
             raise UnsupportedStatement(message, sql=plan.sql)
 
-        return _last_id(plan, await self._send(plan, sql, values, prepared=False), values)
+        return last_id(plan, await self._send(plan, sql, values, prepared=False), values)
 
     async def update(self, statement: Statement, *args: Any, **params: Any) -> int:
         """
@@ -364,25 +391,11 @@ class SqlClient:
 
     async def create_all(self, metadata: MetaData) -> None:
         """Create the tables of a metadata that do not exist yet, with their indexes."""
-        dialect = self._context.dialect
-
-        for table in metadata.sorted_tables:
-            for type_statement in dialect.type_statements(table, self._compiler.dialect, drop=False):
-                await self.execute(type_statement)
-
-            await self.execute(CreateTable(table, if_not_exists=True))
-
-            for statement in dialect.index_statements(table, self._compiler.dialect):
-                await self.execute(statement)
+        await create_tables(self, self._context.dialect, self._compiler.dialect, metadata)
 
     async def drop_all(self, metadata: MetaData) -> None:
         """Drop the tables of a metadata that exist."""
-        for table in reversed(metadata.sorted_tables):
-            await self.execute(DropTable(table, if_exists=True))
-
-        for table in metadata.sorted_tables:
-            for statement in self._context.dialect.type_statements(table, self._compiler.dialect, drop=True):
-                await self.execute(statement)
+        await drop_tables(self, self._context.dialect, self._compiler.dialect, metadata)
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -525,7 +538,7 @@ class SqlClient:
         if not reply.rows or reply.description is None or plan.silent:
             return []
 
-        if len(reply.rows) >= _LARGE:
+        if len(reply.rows) >= LARGE:
             plan.large = True
 
         return plan.row_maker(reply.description).many(reply.rows, row_type or self._context.row_type)
@@ -544,52 +557,8 @@ class SqlClient:
             rows = self._rows(plan, reply, row_type)
         else:
             rows = await session.run(
-                plan, sql, lambda connection: _gather(connection, plan, sql, values, row_type)
+                plan, sql, lambda connection: gather(connection, plan, sql, values, row_type)
             )
 
-        plan.large = len(rows) >= _LARGE
+        plan.large = len(rows) >= LARGE
         return rows
-
-
-async def _gather(
-    connection: SqlConnection, plan: Plan, sql: str, values: Sequence[Any] | None, row_type: type | None
-) -> list[Any]:
-    """Run a query, and make its rows while the server still sends others."""
-    stream = cast("Any", connection.stream(sql, values, _BLOCK))  # Any: as in iterate()
-    rows: list[Any] = []
-
-    async with aclosing(stream):
-        async for reply in stream:
-            rows += plan.row_maker(reply.description).many(reply.rows, row_type)
-
-    return rows
-
-
-def _last_id(plan: Plan, reply: Reply, values: Sequence[Any] | None) -> int:
-    """Return the generated key; SQLite would report that of any row, and of an earlier one if none came."""
-    if reply.rowcount <= 0 or plan.kind not in {"insert", "replace"}:
-        return 0
-
-    if not isinstance(plan, CompiledPlan) or not plan.from_table:
-        return reply.last_id
-
-    if not plan.numbered:
-        return 0
-
-    # MariaDB sends no id beside the rows of a RETURNING; it is in them, be it for SQLAlchemy's own sake.
-    if reply.rows and plan.id_position is not None:
-        return int(reply.rows[0][plan.id_position])
-
-    if not reply.last_id and plan.given_id is not None and values:
-        given = values[plan.given_id]
-        return given if isinstance(given, int) else 0
-
-    return reply.last_id
-
-
-def _many(args: Sequence[Any]) -> Sequence[Mapping[str, Any]] | None:
-    """Recognise a sequence of mappings."""
-    if len(args) == 1 and isinstance(args[0], list | tuple) and args[0] and isinstance(args[0][0], Mapping):
-        return args[0]
-
-    return None

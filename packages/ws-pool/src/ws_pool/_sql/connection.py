@@ -14,7 +14,7 @@ __all__ = ("Reply", "SqlConnection", "busy", "cut_short", "trace_statements")
 class Reply:
     """What the server answered to one statement."""
 
-    __slots__ = ("description", "last_id", "rowcount", "rows")
+    __slots__ = ("description", "last_id", "more", "rowcount", "rows")
 
     def __init__(
         self,
@@ -27,6 +27,7 @@ class Reply:
         self.description = description
         self.rowcount = rowcount
         self.last_id = last_id
+        self.more: list[Reply] = []  # results with rows that came after this one
 
 
 class SqlConnection(Protocol):

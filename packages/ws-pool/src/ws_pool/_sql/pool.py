@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVarTuple, overload
 
 from sqlalchemy import text as text_clause
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql.selectable import TypedReturnsRows as Typed
 
 from ws_core.component import Health
 from ws_pool._core.statistics import PoolStatistics
@@ -26,6 +27,8 @@ from ws_pool.errors import NotReadyError, UnavailableError
 from ws_pool.pool import Pool
 
 __all__ = ("SqlPool", "make_pool")
+
+Ts = TypeVarTuple("Ts")
 
 _PACKET = 1 << 20  # bytes that any server takes as one statement
 
@@ -86,7 +89,13 @@ class SqlPool(SqlVerbs, ABC):
         """
         return SqlClient(self._context, self._compilers, alone=alone, read_only=read_only)
 
-    def prepare(self, statement: Statement) -> Prepared:
+    @overload
+    def prepare(self, statement: Typed[*Ts]) -> Prepared[tuple[*Ts]]: ...
+
+    @overload
+    def prepare(self, statement: Statement) -> Prepared[Any]: ...
+
+    def prepare(self, statement: Statement) -> Prepared[Any]:
         """
         Return a handle of a statement that is compiled once and for all; all methods take it.
 

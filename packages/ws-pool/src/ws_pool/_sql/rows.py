@@ -9,20 +9,31 @@ from __future__ import annotations
 from collections import Counter, namedtuple
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar, SupportsIndex
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, SupportsIndex, TypeVar
 
 from ws_pool.errors import UsageError
 
 __all__ = ("Row", "dict_maker", "row_class")
 
 
-class Row(tuple[Any, ...]):  # Any: columns hold whatever the database holds
+T_co = TypeVar("T_co", covariant=True)
+
+if TYPE_CHECKING:
+
+    class _Values(tuple[Any, ...], Generic[T_co]):  # Any: columns hold whatever the database holds
+        __slots__ = ()
+else:
+    _Values = tuple  # a plain tuple is made faster, and has the brackets of a generic class too
+
+
+class Row(_Values[T_co]):
     """
     One row of a result.
 
     Columns are read as ``row.name``, ``row["name"]`` or ``row[0]``; a row unpacks and compares as
-    a tuple. A column whose name is not a valid attribute name, begins with an underscore, or occurs twice is
-    read by key or index.
+    a tuple. A column whose name is not a valid attribute name, begins with an underscore, or occurs
+    twice is read by key or index. For type checkers it is ``Row[tuple[int, str]]``, as the columns of
+    its statement are, and `_tuple` returns just that.
 
     Example:
         >>> row = row_class(("id", "name"))((7, "ada"))
@@ -51,6 +62,10 @@ class Row(tuple[Any, ...]):  # Any: columns hold whatever the database holds
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (self._fields, tuple(self))
+
+    def _tuple(self) -> T_co:
+        """Return the row, to type checkers as the plain tuple that it is: ``number, name = row._tuple()``."""
+        return self  # type: ignore[return-value]  # what it is generic over is the type of itself
 
     def keys(self) -> tuple[str, ...]:
         """Give the names of the columns."""
@@ -90,7 +105,7 @@ class Row(tuple[Any, ...]):  # Any: columns hold whatever the database holds
 
 
 @lru_cache(maxsize=1024)
-def row_class(names: tuple[str, ...]) -> type[Row]:
+def row_class(names: tuple[str, ...]) -> type[Row[Any]]:
     """Make the class of rows with these columns, or find it again."""
     counts = Counter(names)
     index = {name: position if counts[name] == 1 else -1 for position, name in enumerate(names)}
@@ -111,5 +126,5 @@ def dict_maker(names: tuple[str, ...]) -> Callable[[Iterable[Any]], dict[str, An
     return lambda values: dict(zip(names, values, strict=True))
 
 
-def _rebuild(names: tuple[str, ...], values: Sequence[Any]) -> Row:
+def _rebuild(names: tuple[str, ...], values: Sequence[Any]) -> Row[Any]:
     return row_class(names)(values)

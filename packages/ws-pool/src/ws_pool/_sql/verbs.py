@@ -5,14 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, overload
 
 if TYPE_CHECKING:  # the manager is imported without SQLAlchemy
     from sqlalchemy.schema import MetaData, Table
+    from sqlalchemy.sql.selectable import TypedReturnsRows as Typed
 
     from ws_pool._sql.client import Result, SqlClient, Statement
+    from ws_pool._sql.compile.compiler import Prepared
+    from ws_pool._sql.rows import Row
 
 __all__ = ("SqlVerbs",)
+
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class SqlVerbs(ABC):
@@ -27,10 +34,47 @@ class SqlVerbs(ABC):
         async with self._client_for(params) as client:
             return await client.execute(statement, *args, **params)
 
+    @overload
+    async def select(
+        self, statement: Typed[*Ts], *args: Any, row_type: None = None, **params: Any
+    ) -> list[Row[tuple[*Ts]]]: ...
+
+    @overload
+    async def select(
+        self, statement: Prepared[T], *args: Any, row_type: None = None, **params: Any
+    ) -> list[Row[T]]: ...
+
+    @overload
+    async def select(
+        self, statement: Statement, *args: Any, row_type: type[dict[Any, Any]], **params: Any
+    ) -> list[dict[str, Any]]: ...
+
+    @overload
+    async def select(self, statement: Statement, *args: Any, **params: Any) -> list[Any]: ...
+
     async def select(self, statement: Statement, *args: Any, **params: Any) -> list[Any]:
         """Run a query and return its rows; see `SqlClient.select`."""
         async with self._client_for(params) as client:
-            return await client.select(statement, *args, **params)
+            rows: list[Any] = await client.select(statement, *args, **params)
+            return rows
+
+    @overload
+    async def find(
+        self, statement: Typed[*Ts], *args: Any, row_type: None = None, **params: Any
+    ) -> Row[tuple[*Ts]] | None: ...
+
+    @overload
+    async def find(
+        self, statement: Prepared[T], *args: Any, row_type: None = None, **params: Any
+    ) -> Row[T] | None: ...
+
+    @overload
+    async def find(
+        self, statement: Statement, *args: Any, row_type: type[dict[Any, Any]], **params: Any
+    ) -> dict[str, Any] | None: ...
+
+    @overload
+    async def find(self, statement: Statement, *args: Any, **params: Any) -> Any: ...
 
     async def find(self, statement: Statement, *args: Any, **params: Any) -> Any:
         """Run a query and return its first row; see `SqlClient.find`."""

@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from heapq import nsmallest
-from typing import Any
+from typing import Any, Generic
 
 from sqlalchemy import literal, select
 from sqlalchemy import text as text_clause
@@ -22,6 +22,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.sql.functions import FunctionElement
+from typing_extensions import TypeVar  # SQLAlchemy needs it too; with Python 3.13 it is in typing
 
 from ws_pool._sql.compile.plan import CompiledPlan, Plan, TextPlan
 from ws_pool._sql.dialect import Grammar
@@ -29,11 +30,12 @@ from ws_pool.errors import UnsupportedStatement, UsageError
 
 __all__ = ("Compiler", "CompilerSource", "Prepared", "Statement", "plan_for")
 
+T = TypeVar("T", default=Any)  # the columns of a query, as a tuple
 Statement = ClauseElement | str
 _PYFORMAT = re.compile(r"%\((\w+)\)s")
 
 
-class Prepared:
+class Prepared(Generic[T]):
     """
     A statement that is compiled once and then only run; made by ``pool.prepare``.
 
@@ -57,7 +59,7 @@ class Prepared:
         return f"<Prepared {str(self.statement) if self.plan is None else self.plan.sql!r}>"
 
 
-def plan_for(handle: Prepared, compiler: Compiler, params: Mapping[str, Any] | None) -> Plan:
+def plan_for(handle: Prepared[Any], compiler: Compiler, params: Mapping[str, Any] | None) -> Plan:
     """
     Return the plan of a prepared statement; it is made at the first call.
 

@@ -13,7 +13,7 @@ from ws_pool.errors import UsageError
 
 __all__ = ("Statement", "bind_parameters")
 
-Statement = ClauseElement | Prepared | str
+Statement = ClauseElement | Prepared[Any] | str
 
 
 def bind_parameters(

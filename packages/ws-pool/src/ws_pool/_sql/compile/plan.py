@@ -41,7 +41,7 @@ class RowMaker:
     ) -> None:
         self.description: Sequence[Sequence[Any]] = description
         self.names: tuple[str, ...] = names
-        self.cls: type[Row] = row_class(names)
+        self.cls: type[Row[Any]] = row_class(names)
         self.processors: list[tuple[int, Processor]] = [
             (n, processor) for n, processor in enumerate(processors) if processor is not None
         ]

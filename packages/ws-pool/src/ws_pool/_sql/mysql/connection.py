@@ -393,9 +393,10 @@ class AsyncmyConnection(MysqlConnection):
         Run a query of a handle as a prepared statement of the server, in the binary protocol.
 
         It costs the client about half of what text costs. What would not return exactly the same as
-        text goes as text: see `ws_pool._sql.mysql.binary`.
+        text goes as text: see `ws_pool._sql.mysql.binary`. So does all in a session that has been changed:
+        a prepared statement keeps the database and the modes of the moment in which it was prepared.
         """
-        if values is None or sql in self._text_only or not same_as_text(sql, values):
+        if self.dirty or values is None or sql in self._text_only or not same_as_text(sql, values):
             return await self.run(sql, values)
 
         if self.in_exchange or self.cut or self.streaming:
@@ -454,10 +455,13 @@ class AsyncmyConnection(MysqlConnection):
 
         while raw._result.has_next:
             await raw.next_result()
+            result = raw._result
+            following = Reply(result.rows, result.description, result.affected_rows, result.insert_id)
 
             if reply.rows is None:
-                result = raw._result
-                reply = Reply(result.rows, result.description, result.affected_rows, result.insert_id)
+                reply = following
+            elif following.rows is not None:
+                reply.more.append(following)
 
         return reply
 

@@ -84,7 +84,11 @@ class ResultReader:
 
         while status & _MORE_RESULTS:
             following, data, pos, status = await self._result(data[pos:])
-            reply = following if reply.rows is None else reply
+
+            if reply.rows is None:
+                reply = following
+            elif following.rows is not None:
+                reply.more.append(following)
 
         if pos != len(data):
             raise self._lost("the server sent more than one reply")

@@ -1,0 +1,54 @@
+"""What a statement returns beside its rows: further results, and what a changed session makes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from tests.pool.sql.backends import MYSQL, make_pool
+
+
+@pytest.mark.parametrize("driver", MYSQL)
+class TestCall:
+    """A CALL has as many results as its procedure has queries."""
+
+    async def test_all_results_can_be_read(self, driver: str, mysql_url: str, tmp_path: Path):
+        """The first is the result's own rows, the others come after it, in order."""
+        async with make_pool(driver, mysql_url, tmp_path) as pool:
+            body = "SELECT 1 AS a; DO 0; SELECT 2 AS b, 3 AS c UNION SELECT 4, 5; SELECT 6 AS d WHERE FALSE;"
+            await pool.execute(f"CREATE PROCEDURE p() BEGIN {body} END")
+            result = await pool.execute("CALL p()")
+            assert [row.a for row in result.rows] == [1]
+            assert [[row._asdict() for row in more.rows] for more in result.more_results()] == [
+                [{"b": 2, "c": 3}, {"b": 4, "c": 5}],
+                [],
+            ]
+            dicts = await pool.execute("CALL p()", row_type=dict)
+            assert dicts.more_results()[0].rows == [{"b": 2, "c": 3}, {"b": 4, "c": 5}]
+            assert (await pool.execute("SELECT 1")).more_results() == ()
+
+
+@pytest.mark.parametrize("driver", MYSQL)
+async def test_a_handle_follows_the_database_of_its_session(driver: str, mysql_url: str, tmp_path: Path):
+    """What was prepared before a USE reads from the new database, as the statement in text does."""
+    async with make_pool(driver, mysql_url, tmp_path, max_size=1) as pool:
+        await pool.execute("CREATE TABLE place (name VARCHAR(20))")
+        await pool.execute("INSERT INTO place VALUES ('here')")
+        other = f"{mysql_url.rpartition('/')[2].partition('?')[0]}_other"
+        await pool.execute(f"CREATE DATABASE {other}")
+
+        try:
+            await pool.execute(f"CREATE TABLE {other}.place (name VARCHAR(20))")
+            await pool.execute(f"INSERT INTO {other}.place VALUES ('there')")
+            handle = pool.prepare(text("SELECT name FROM place WHERE name <> :not"))
+            assert [row.name for row in await pool.select(handle, {"not": ""})] == ["here"]
+
+            async with pool.get_client() as client:
+                await client.execute(f"USE {other}")
+                assert [row.name for row in await client.select(handle, {"not": ""})] == ["there"]
+
+            assert [row.name for row in await pool.select(handle, {"not": ""})] == ["here"]
+        finally:
+            await pool.execute(f"DROP DATABASE {other}")
