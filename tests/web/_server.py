@@ -113,7 +113,7 @@ class Served:
         self.said: list[str] = []
         self._news = threading.Condition()
         threading.Thread(target=self._listen, daemon=True).start()
-        line = self.wait_for(r"serving on http://127\.0\.0\.1:(\d+)")
+        line = self.wait_for(r"(?:serving on|running on|Listening at:) http://127\.0\.0\.1:(\d+)")
         self.port = int(line.group(1))
         self.url = f"http://127.0.0.1:{self.port}"
 
@@ -162,7 +162,39 @@ def serve(shop: Path) -> Iterator[Callable[..., Served]]:
         return Served(process, shop)
 
     yield start
+    end(started)
 
+
+SERVERS = {
+    "run": "from ws_web.server import run; run('shop:app', port=0, workers={workers}, access_log=True)",
+    "uvicorn": "import runpy;"
+    " sys.argv[1:] = 'shop:app --port 0 --workers {workers}'.split();"
+    " runpy.run_module('uvicorn', run_name='__main__')",
+    "gunicorn": (
+        "import runpy; sys.argv[1:] = 'shop:app -b 127.0.0.1:0 -w {workers} --access-logfile -"
+        " -k uvicorn_worker.UvicornWorker'.split(); runpy.run_module('gunicorn', run_name='__main__')"
+    ),
+}
+"""The servers that people deploy with; what they write to stdout is in ``said`` as well."""
+
+
+@pytest.fixture
+def deploy(shop: Path) -> Iterator[Callable[..., Served]]:
+    """Start servers of any kind, and end those that a test leaves."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(server: str, *, workers: int = 1, **environment: str) -> Served:
+        run = SERVERS[server].format(workers=workers)
+        code = f"import os, sys; os.dup2(2, 1); sys.path.insert(0, '.'); {run}"
+        started.append(launch(shop, code, {"PYTHONPATH": ".", "PYTHONUNBUFFERED": "1", **environment}))
+        return Served(started[-1], shop)
+
+    yield start
+    end(started)
+
+
+def end(started: list[subprocess.Popen[str]]) -> None:
+    """End processes that a test has left."""
     for process in started:
         if process.poll() is None:
             process.terminate()

@@ -24,9 +24,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ws_core.component import Component
 from ws_core.errors import WsError
+from ws_web._access_log import AccessLog
 from ws_web._body_limit import DEFAULT_MAX_BODY_SIZE, BodyLimitMiddleware
 from ws_web._components import prepare, running
 from ws_web._importing import load
+from ws_web._observation import Observation, ObservationMiddleware
 from ws_web._origin import OriginMiddleware
 from ws_web.conf import Settings
 from ws_web.conf import settings as current_settings
@@ -38,7 +40,7 @@ from ws_web.exception_handlers import (
     server_error_handler,
 )
 from ws_web.health import HealthMonitor, add_health_routes
-from ws_web.middlewares import ErrorBoundaryMiddleware, RequestIDMiddleware, is_news
+from ws_web.middlewares import ErrorBoundaryMiddleware, RequestIDMiddleware, get_request_id, is_news
 from ws_web.request import APIRoute
 from ws_web.response import ErrResponse
 
@@ -124,6 +126,7 @@ def create_app(
 
     lifetime.wrap(app.router, has_own=own is not None)
     app.body_limit = Middleware(BodyLimitMiddleware, max_bytes=max_body_size, is_own=is_own)
+    app.observation = lifetime.observation
     app.router.route_class = APIRoute
     app.state.settings = settings
     app.state.components = MappingProxyType(lifetime.components)
@@ -157,7 +160,12 @@ class _Lifetime:
         self._settings = settings
         self._fresh = True
         self.monitor = HealthMonitor()
+        self.observation = Observation()
         self.components: dict[str, Component] = prepare(settings)
+        self._access_log = None if settings.ACCESS_LOG == "off" else AccessLog(settings.ACCESS_LOG)
+
+        if self._access_log is not None:
+            self.observation.ends.append(self._access_log)
 
     def wrap(self, router: APIRouter, *, has_own: bool) -> None:
         """Put the components around the lifespan of a router, which FastAPI has built."""
@@ -166,6 +174,9 @@ class _Lifetime:
         @asynccontextmanager
         async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any] | None]:  # Any: the application's
             async with self._started_components() as components, AsyncExitStack() as stack:
+                if self._access_log is not None:
+                    stack.enter_context(self._access_log.running(_has_access_log))
+
                 # FastAPI drops the functions of `on_event` when there is a lifespan; here both run.
                 if has_own:
                     stack.push_async_callback(_call_all, router.on_shutdown)
@@ -192,6 +203,11 @@ class _Lifetime:
 
         async with running(components):
             yield components
+
+
+def _has_access_log() -> bool:
+    """Return whether the present request is one of an application of ours that has an access log."""
+    return get_request_id() != "" and current_settings.current.ACCESS_LOG != "off"
 
 
 def _load_hooks(options: dict[str, Any]) -> None:  # Any: FastAPI's arguments
@@ -297,6 +313,7 @@ class _Application(FastAPI):
     """FastAPI with our middlewares at their places, and start-up errors in one line."""
 
     body_limit: Middleware
+    observation: Observation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with current_settings.of_application(self.state.settings):
@@ -346,7 +363,8 @@ class _Application(FastAPI):
         others = [m for m in chosen if m not in ids and m not in cors]
         boundary = Middleware(ErrorBoundaryMiddleware, handler=self._answer_error)
         origins = Middleware(OriginMiddleware, allowed=self.state.settings.ALLOWED_ORIGINS)
-        return [ids[0], *cors, boundary, origins, self.body_limit, *others]
+        observed = Middleware(ObservationMiddleware, observation=self.observation)
+        return [ids[0], observed, *cors, boundary, origins, self.body_limit, *others]
 
     async def _answer_error(self, connection: HTTPConnection, error: Exception) -> Any:  # Any: a reply
         """Return the reply for what nobody inside has answered."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from ipaddress import ip_network
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -100,6 +100,7 @@ class Settings(BaseSettings):
     DRAIN_DELAY: float = Field(default=default.DRAIN_DELAY, ge=0)
     TRUSTED_PROXIES: tuple[str, ...] = default.TRUSTED_PROXIES
     ALLOWED_ORIGINS: tuple[str, ...] = default.ALLOWED_ORIGINS
+    ACCESS_LOG: Literal["text", "json", "off"] = default.ACCESS_LOG
     # Any: what these hold is defined, and checked, by whom it is handed to.
     APP_CONFIG: dict[str, Any] = default.APP_CONFIG
     LOGGING_CONFIG: dict[str, Any] = default.LOGGING_CONFIG
@@ -185,6 +186,12 @@ class Settings(BaseSettings):
             raise SettingsError("; ".join(problems))
 
         return {**known, "extra": extra}
+
+    @field_validator("ACCESS_LOG", mode="before")
+    @classmethod
+    def _read_access_log(cls, value: object) -> object:
+        text = str(value).lower()
+        return {"true": "text", "on": "text", "false": "off"}.get(text, text)
 
     @field_validator("TRUSTED_PROXIES")
     @classmethod

@@ -7,9 +7,10 @@ module is for reading only.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 __all__ = (
+    "ACCESS_LOG",
     "ALLOWED_ORIGINS",
     "APP_CONFIG",
     "DATABASES",
@@ -54,6 +55,9 @@ TRUSTED_PROXIES: tuple[str, ...] = ()
 
 ALLOWED_ORIGINS: tuple[str, ...] = ()
 """Origins (``https://shop.example``, ``*``) whose pages may open WebSockets, beside those of our own host."""
+
+ACCESS_LOG: Literal["text", "json", "off"] = "text"
+"""One line for each request on the logger ``ws_web.access``: text, JSON or none; false is off."""
 
 APP_CONFIG: dict[str, Any] = {}
 """Arguments for `fastapi.FastAPI`; ``on_startup`` and ``on_shutdown`` take lists of functions."""

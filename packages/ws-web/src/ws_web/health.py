@@ -125,13 +125,16 @@ def add_health_routes(app: FastAPI, monitor: HealthMonitor) -> None:
         monitor: Answers them.
     """
 
-    async def livez(_: Request) -> Response:
+    async def livez(request: Request) -> Response:
+        _keep_quiet(request)
         return Response({"status": "alive"})
 
-    async def startupz(_: Request) -> Response:
+    async def startupz(request: Request) -> Response:
+        _keep_quiet(request)
         return Response({"status": "started"}) if monitor.started else _ill("starting")
 
-    async def readyz(_: Request) -> Response:
+    async def readyz(request: Request) -> Response:
+        _keep_quiet(request)
         readiness = await monitor.readiness()
         details = {name: _show(health) for name, health in readiness.parts.items()} if app.debug else None
 
@@ -142,6 +145,11 @@ def add_health_routes(app: FastAPI, monitor: HealthMonitor) -> None:
 
     for path, endpoint in (("/livez", livez), ("/readyz", readyz), ("/startupz", startupz)):
         app.add_route(path, endpoint, methods=["GET"], include_in_schema=False)
+
+
+def _keep_quiet(request: Request) -> None:
+    """Leave a probe out of the access log."""
+    request.scope["ws_web.quiet"] = True
 
 
 def _ill(status: str, details: object = None) -> Response:

@@ -18,6 +18,7 @@ from starlette.responses import Response as StarletteResponse
 from ws_web._client_ip import client_ip, networks
 from ws_web._envelope import Endpoint, data_model, enveloped, release_early
 from ws_web._json import MAX_DEPTH, is_too_deep
+from ws_web._route_template import route_template
 
 __all__ = ("APIRoute", "APIRouter", "Request")
 
@@ -106,9 +107,7 @@ class Request(fastapi.Request):
     @property
     def path(self) -> str:
         """The route's template, such as ``/items/{item_id}``, without the value of a parameter."""
-        context = self.scope.get("fastapi", {}).get("effective_route_context")
-        template: str | None = getattr(context, "path", None) or getattr(self.route, "path", None)
-        return template or self.scope["path"]
+        return route_template(self.scope) or self.scope["path"]
 
     @property
     def tags(self) -> list[str | Enum]:

@@ -1,0 +1,165 @@
+"""The access log: one line for each request and WebSocket, in the place of ``uvicorn.access``.
+
+Lines go to the logger ``ws_web.access`` of standard logging, at INFO, with the fields of OpenTelemetry's
+conventions as ``extra``. While nobody has configured logging, they are written to stderr.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, Literal
+from urllib.parse import quote
+
+from starlette.requests import HTTPConnection
+
+from ws_web._observation import Exchange
+from ws_web.request import client_ip_of
+
+__all__ = ("AccessLog",)
+
+_LONGEST: Final = 200  # characters of a path that fits no route
+_PLAIN: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+
+logger: Final = logging.getLogger("ws_web.access")
+
+
+class AccessLog:
+    """Write a line when an exchange ends."""
+
+    def __init__(self, form: Literal["text", "json"]) -> None:
+        self._as_json = form == "json"
+        self._stderr = _StderrHandler()
+        self._own: list[logging.Handler] = [self._stderr]
+
+    @contextmanager
+    def running(self, is_logged_here: Callable[[], bool]) -> Iterator[None]:
+        """Make lines visible for the length of a lifespan, and those of uvicorn for logged requests not."""
+        uvicorn = logging.getLogger("uvicorn.access")
+        level = logger.level
+
+        def is_news(_: logging.LogRecord) -> bool:
+            return not is_logged_here()
+
+        if level == logging.NOTSET:
+            logger.setLevel(logging.INFO)
+
+        if not logger.hasHandlers():
+            logger.addHandler(self._stderr)
+
+        uvicorn.addFilter(is_news)
+
+        try:
+            yield
+        finally:
+            uvicorn.removeFilter(is_news)
+            logger.removeHandler(self._stderr)
+            logger.setLevel(level)
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Write the line of an exchange."""
+        scope = exchange.scope
+
+        if "ws_web.quiet" in scope or not logger.isEnabledFor(logging.INFO):
+            return
+
+        # A template was written by the developer, and an id was checked: everything else comes from outside.
+        route = exchange.route
+        target = route or quote(scope["path"][:_LONGEST], safe="/:@", errors="replace")
+        method = _shown(exchange.method)
+        client = _shown(_client(exchange))
+        request_id = scope.get("ws_web.request_id", "")
+
+        if self._as_json:
+            fields = _fields(exchange, method, route, target, client)
+            text = json.dumps({**fields, "request_id": request_id})
+        else:
+            taken = f"{(exchange.ended - exchange.began) * 1000:.1f}ms"
+            text = f"{method} {target} {exchange.status} {taken} {exchange.size}B {client} {request_id}"
+
+        if self._is_alone():
+            self._stderr.write(text, time.time())
+            return
+
+        if logging.root.handlers:  # somebody has configured logging meanwhile: one line is enough
+            logger.removeHandler(self._stderr)
+
+        # Made here, since the logger would walk the stack for a place that is always this one.
+        record = logging.LogRecord(logger.name, logging.INFO, __file__, 0, text, None, None, "access")
+        record.__dict__.update(_fields(exchange, method, route, target, client))
+        logger.handle(record)
+
+    def _is_alone(self) -> bool:
+        """Return whether our own handler is the only one, so that no record is needed."""
+        return logger.handlers == self._own and not (
+            logger.filters or logger.disabled or logging.root.handlers
+        )
+
+
+def _fields(
+    exchange: Exchange, method: str, route: str | None, target: str, client: str
+) -> dict[str, object]:
+    """Return what a line says under the names of OpenTelemetry's conventions."""
+    return {
+        "http.request.method": method,
+        "http.route" if route else "url.path": target,
+        "http.response.status_code": exchange.status,
+        "duration": round(exchange.ended - exchange.began, 6),
+        "http.response.body.size": exchange.size,
+        "client.address": client,
+    }
+
+
+def _client(exchange: Exchange) -> str:
+    """Return the client's address, which the server or a trusted proxy has reported."""
+    scope = exchange.scope
+
+    # Without trusted proxies, which is most often the case, it is the other end of the connection.
+    if getattr(getattr(scope["ws_web.app"], "state", None), "trusted_proxies", ()):
+        return client_ip_of(HTTPConnection({**scope, "app": scope["ws_web.app"]})) or "-"
+
+    client = scope.get("client")
+    return client[0] if client else "-"
+
+
+@functools.lru_cache(maxsize=4096)
+def _shown(text: str) -> str:
+    """Return a short word that cannot be taken for two, or for the end of the line."""
+    return text if _PLAIN.fullmatch(text) else quote(text[:64], safe="", errors="replace") or "-"
+
+
+class _StderrHandler(logging.Handler):
+    """Writes lines to the present ``sys.stderr``, with the time before them."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._second = 0
+        self._stamp = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, which somebody has sent to the logger."""
+        self.write(record.getMessage(), record.created)
+
+    def write(self, text: str, at: float) -> None:
+        """Write a line."""
+        second = int(at)
+
+        if second != self._second:
+            self._second = second
+            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
+
+        line = (
+            f'{{"time": "{self._stamp}", {text[1:]}\n' if text.startswith("{") else f"{self._stamp} {text}\n"
+        )
+
+        try:
+            sys.stderr.write(line)
+            sys.stderr.flush()
+        except (OSError, ValueError):  # nobody reads it any more: the request must not fail
+            pass
