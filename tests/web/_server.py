@@ -68,6 +68,12 @@ async def slow() -> str:
     return "done"
 
 
+@app.get("/stuck")
+async def stuck() -> None:
+    (HERE / "stuck").touch()
+    await asyncio.sleep(600)
+
+
 @app.post("/length")
 async def length(request: Request) -> int:
     return len(await request.body())

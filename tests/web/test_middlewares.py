@@ -1,4 +1,4 @@
-"""The request id and the error boundary, as pure ASGI."""
+"""The request id, as pure ASGI."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fastapi import BackgroundTasks, WebSocket
 from fastapi.responses import StreamingResponse
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from ws_web import RequestIDMiddleware, create_app, get_request_id
-from ws_web.middlewares import ErrorBoundaryMiddleware
-from ws_web.testing import AppClient, Reply, SocketClosed
+from ws_web._error_boundary import ErrorBoundaryMiddleware
+from ws_web.testing import AppClient, Reply
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -155,96 +155,3 @@ class TestRequestID:
         await RequestIDMiddleware(app)({"type": "lifespan"}, nothing, nothing)
         await ErrorBoundaryMiddleware(app, handler=nothing)({"type": "lifespan"}, nothing, nothing)
         assert seen == ["lifespan", "lifespan"]
-
-
-class TestErrorBoundary:
-    """Failures of handlers."""
-
-    async def test_a_reply_that_had_begun_is_broken_off(self) -> None:
-        """Half a reply must not look like a whole one."""
-        app = create_app()
-
-        @app.get("/")
-        async def endpoint() -> Any:
-            async def stream() -> AsyncIterator[Any]:
-                yield "half"
-                raise ValueError("boom")
-
-            return StreamingResponse(stream())
-
-        async with AppClient(app) as client:
-            with pytest.raises(ValueError, match="boom"):
-                await client.get("/")
-
-    async def test_a_failing_websocket_is_closed_with_1011(self) -> None:
-        """The peer learns that the fault is not its own."""
-        app = create_app()
-
-        @app.websocket("/accepted")
-        async def accepted(ws: WebSocket) -> None:
-            await ws.accept()
-            raise ValueError("boom")
-
-        @app.websocket("/refused")
-        async def refused(ws: WebSocket) -> None:
-            raise ValueError("boom")
-
-        @app.websocket("/closed")
-        async def closed(ws: WebSocket) -> None:
-            await ws.accept()
-            await ws.close(4000)
-            raise ValueError("boom")
-
-        async with AppClient(app) as client:
-            for path, code in (("/accepted", 1011), ("/closed", 4000)):
-                async with client.websocket(path) as socket:
-                    with pytest.raises(SocketClosed) as ended:
-                        await socket.receive_text()
-
-                assert ended.value.code == code
-
-            with pytest.raises(SocketClosed):
-                async with client.websocket("/refused"):
-                    pytest.fail("not reached")
-
-    async def test_a_handshake_that_fails_is_answered(self) -> None:
-        """Where the server can send one, the reply of the error is that to the handshake."""
-
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            raise ValueError("boom")
-
-        sent: list[Any] = []
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        nothing: Any = None
-        scope = {
-            "type": "websocket",
-            "path": "/",
-            "headers": [],
-            "extensions": {"websocket.http.response": {}},
-        }
-
-        with pytest.raises(ValueError, match="boom"):
-            await ErrorBoundaryMiddleware(app, handler=lambda *_: JSONResponse({}, 500))(scope, nothing, send)
-
-        assert (sent[0]["type"], sent[0]["status"]) == ("websocket.http.response.start", 500)
-
-    async def test_a_peer_that_is_gone_does_not_matter(self) -> None:
-        """Closing fails quietly."""
-
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            await send({"type": "websocket.accept"})
-            raise ValueError("boom")
-
-        async def send(message: Any) -> None:
-            if message["type"] == "websocket.close":
-                raise OSError("gone")
-
-        nothing: Any = None
-
-        with pytest.raises(ValueError, match="boom"):  # for the server, marked as logged
-            await ErrorBoundaryMiddleware(app, handler=nothing)(
-                {"type": "websocket", "path": "/"}, nothing, send
-            )

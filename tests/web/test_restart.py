@@ -236,6 +236,23 @@ class TestDrain:
         assert time.monotonic() - began < 5
         connection.close()
 
+    def test_a_request_that_is_cut_is_answered(self, serve: Callable[..., Served]) -> None:
+        """With 503 in the envelope, when the time to stop is over."""
+        served = serve("graceful_timeout=1", WS_DRAIN_DELAY="0")
+        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
+        connection.request("GET", "/stuck", headers={"x-request-id": "cut-1"})
+
+        while not (served.place / "stuck").exists():
+            time.sleep(0.01)
+
+        served.process.send_signal(signal.SIGTERM)
+        reply = connection.getresponse()
+        body = json.loads(reply.read())
+        assert (reply.status, reply.getheader("retry-after")) == (503, "1")
+        assert (body["code"], body["request_id"]) == (503, "cut-1")
+        assert served.process.wait(30) == 0
+        connection.close()
+
 
 class TestSlowClients:
     """A half-open request ends by itself."""

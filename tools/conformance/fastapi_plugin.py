@@ -16,7 +16,7 @@ import fastapi.openapi.utils
 from pydantic_core import from_json, to_json
 
 import ws_web
-from ws_web.app import _Application, create_app
+from ws_web.app import Application, create_app
 from ws_web.conf import Settings
 
 # Any below: documents and replies of FastAPI's tests.
@@ -104,8 +104,8 @@ async def _call(self: Any, scope: Any, receive: Any, send: Any) -> None:
     await _real_call(self, scope, receive, send if scope["type"] == "lifespan" else Bare(send))
 
 
-_real_call = _Application.__call__
-_Application.__call__ = _call  # type: ignore[method-assign]  # the point of the plugin
+_real_call = Application.__call__
+Application.__call__ = _call  # type: ignore[method-assign]  # the point of the plugin
 
 
 def get_openapi(*args: Any, **options: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from ws_web.app import create_app as create_app
 from ws_web.conf import Settings as Settings
 from ws_web.conf import settings as settings
+from ws_web.errors import ErrorCode as ErrorCode
 from ws_web.errors import SettingsError as SettingsError
 from ws_web.errors import SocketLimitError as SocketLimitError
 from ws_web.exception_handlers import http_exception_handler as http_exception_handler
@@ -31,6 +32,7 @@ __all__ = (
     "APIRouter",
     "Envelope",
     "ErrResponse",
+    "ErrorCode",
     "HTTP400Response",
     "HTTP404Response",
     "HTTP405Response",

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 
 from ws_core.component import ENTRY_POINT_GROUP, KNOWN_SECTIONS, Component, discover
 from ws_core.errors import ConfigError, MissingExtraError, WsError
+from ws_web._negotiation import get_request_id
 from ws_web.conf import Settings
-from ws_web.middlewares import get_request_id
 
 __all__ = ("prepare", "running", "used_sections")
 

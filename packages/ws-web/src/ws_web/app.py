@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.routing import APIRouter
 from starlette._utils import is_async_callable
 from starlette.concurrency import run_in_threadpool
@@ -27,24 +27,28 @@ from ws_core.errors import WsError
 from ws_web._access_log import AccessLog
 from ws_web._body_limit import DEFAULT_MAX_BODY_SIZE, BodyLimitMiddleware
 from ws_web._components import prepare, running
+from ws_web._declarations import DEADLINE, DeclaringRoutes, check_deadline
+from ws_web._error_boundary import ErrorBoundaryMiddleware, is_news
 from ws_web._importing import load
 from ws_web._observation import Observation, ObservationMiddleware
 from ws_web._origin import OriginMiddleware
 from ws_web.conf import Settings
 from ws_web.conf import settings as current_settings
-from ws_web.errors import SettingsError
+from ws_web.errors import SettingsError, SocketLimitError
 from ws_web.exception_handlers import (
     err_response_handler,
     http_exception_handler,
     request_validation_exception_handler,
     server_error_handler,
+    socket_limit_handler,
+    websocket_validation_exception_handler,
 )
 from ws_web.health import HealthMonitor, add_health_routes
-from ws_web.middlewares import ErrorBoundaryMiddleware, RequestIDMiddleware, get_request_id, is_news
+from ws_web.middlewares import RequestIDMiddleware, get_request_id
 from ws_web.request import APIRoute
 from ws_web.response import ErrResponse
 
-__all__ = ("create_app",)
+__all__ = ("Application", "create_app")
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]]
 # Any: FastAPI's own type of a lifespan; its state holds what the application puts there
@@ -55,8 +59,9 @@ def create_app(
     *,
     lifespan: Lifespan | None = None,
     health: bool = True,
+    deadline: float | None = None,
     **fastapi_kwargs: Any,  # Any: FastAPI's own arguments, passed on
-) -> FastAPI:
+) -> Application:
     """
     Create the application that the settings describe.
 
@@ -70,6 +75,8 @@ def create_app(
             of `ws_web.settings` in the requests of this application; of the first application, elsewhere too.
         lifespan: Your own lifespan, run inside that of the components.
         health: Whether to serve ``/livez``, ``/readyz`` and ``/startupz``.
+        deadline: Seconds in which the reply of a route must be ready, unless the route declares others; then
+            the handler is cancelled, and the client gets 504. None for no limit.
         **fastapi_kwargs: Arguments for `FastAPI`; they win over APP_CONFIG. ``max_body_size``, in
             bytes, refuses larger requests with 413: 16 MiB by default, None for no limit; routers and routes
             may set their own.
@@ -107,6 +114,7 @@ def create_app(
     else:
         current_settings.offer(settings)
 
+    check_deadline(deadline)
     options = {"debug": settings.DEBUG, **settings.APP_CONFIG, **fastapi_kwargs}
     _load_hooks(options)
     configured = options.pop("lifespan", None)
@@ -119,7 +127,7 @@ def create_app(
     lifetime = _Lifetime(settings)
 
     try:
-        app = _Application(lifespan=own, **options)
+        app = Application(lifespan=own, **options)
     except TypeError as error:
         message = f"APP_CONFIG does not fit FastAPI: {error}"
         raise SettingsError(message) from None
@@ -128,6 +136,7 @@ def create_app(
     app.body_limit = Middleware(BodyLimitMiddleware, max_bytes=max_body_size, is_own=is_own)
     app.observation = lifetime.observation
     app.router.route_class = APIRoute
+    app.deadline = deadline
     app.state.settings = settings
     app.state.components = MappingProxyType(lifetime.components)
     app.state.trusted_proxies = settings.TRUSTED_PROXIES
@@ -137,7 +146,9 @@ def create_app(
     ours: dict[Any, Any] = {  # Any: Starlette's own type is not public
         HTTPException: http_exception_handler,
         RequestValidationError: request_validation_exception_handler,
+        WebSocketRequestValidationError: websocket_validation_exception_handler,
         ErrResponse: err_response_handler,
+        SocketLimitError: socket_limit_handler,
         Exception: server_error_handler,
     }
 
@@ -309,18 +320,24 @@ def _check_cors(middlewares: Sequence[Middleware]) -> None:
 _FOREIGN_SITES = ("https://evil.invalid", "http://a.b.c.invalid:1", "https://xn--0.invalid")
 
 
-class _Application(FastAPI):
-    """FastAPI with our middlewares at their places, and start-up errors in one line."""
+class Application(DeclaringRoutes, FastAPI):
+    """FastAPI with our middlewares at their places; its routes take the options of `ws_web.APIRouter`'s."""
+
+    deadline: float | None = None
 
     body_limit: Middleware
     observation: Observation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection with this application's settings in use."""
         with current_settings.of_application(self.state.settings):
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
+            if self.deadline is not None:
+                scope[DEADLINE] = self.deadline
+
             await super().__call__(scope, receive, send)
             return
 
@@ -361,7 +378,10 @@ class _Application(FastAPI):
         ids = [m for m in chosen if _is_a(m, RequestIDMiddleware)] or [Middleware(RequestIDMiddleware)]
         cors = [m for m in chosen if _is_a(m, CORSMiddleware)]
         others = [m for m in chosen if m not in ids and m not in cors]
-        boundary = Middleware(ErrorBoundaryMiddleware, handler=self._answer_error)
+        monitor = self.state.health
+        boundary = Middleware(
+            ErrorBoundaryMiddleware, handler=self._answer_error, is_draining=lambda: monitor.draining
+        )
         origins = Middleware(OriginMiddleware, allowed=self.state.settings.ALLOWED_ORIGINS)
         observed = Middleware(ObservationMiddleware, observation=self.observation)
         return [ids[0], observed, *cors, boundary, origins, self.body_limit, *others]

@@ -6,11 +6,14 @@ import traceback
 from collections.abc import Mapping
 
 from fastapi.encoders import jsonable_encoder
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response as StarletteResponse
+from starlette.websockets import WebSocket, WebSocketState
 
+from ws_web._error_boundary import DENIAL
+from ws_web.errors import SocketLimitError
 from ws_web.response import ErrResponse, HTTP500Response, HTTPExceptionResponse, Response
 
 __all__ = (
@@ -18,8 +21,12 @@ __all__ = (
     "http_exception_handler",
     "request_validation_exception_handler",
     "server_error_handler",
+    "socket_limit_handler",
+    "websocket_validation_exception_handler",
 )
 
+_POLICY_VIOLATION = 1008  # close codes of RFC 6455
+_TRY_AGAIN_LATER = 1013
 _BODILESS = frozenset({204, 205, 304})
 
 
@@ -67,7 +74,51 @@ async def server_error_handler(request: HTTPConnection, exc: Exception) -> Respo
 
 async def err_response_handler(request: Request, exc: ErrResponse) -> Response:
     """Answer with the raised `ErrResponse`, which is a reply already."""
+    # A constant that is raised often would keep the frames of every request.
+    exc.__traceback__ = exc.__context__ = exc.__cause__ = None
     return exc
+
+
+async def websocket_validation_exception_handler(
+    websocket: WebSocket, exc: WebSocketRequestValidationError
+) -> Response | None:
+    """
+    Answer a handshake that does not fit its route with 422, as a request; 1008 where that cannot be sent.
+
+    Args:
+        websocket: The WebSocket, which is not accepted yet.
+        exc: The problems, see `request_validation_exception_handler`.
+    """
+    debug = _is_debug(websocket)
+    problems = [_problem(item, debug=debug) for item in exc.errors()]
+
+    if _can_be_answered(websocket):
+        extra = {"close_code": _POLICY_VIOLATION}
+        return Response(problems, 422, 422, extra, msg="Invalid Arguments")
+
+    await websocket.close(_POLICY_VIOLATION, "Invalid Arguments")
+    return None
+
+
+async def socket_limit_handler(websocket: WebSocket, exc: SocketLimitError) -> Response | None:
+    """
+    Refuse a WebSocket for which there is no room: 503, or 1013 when it was accepted already.
+
+    Args:
+        websocket: The WebSocket.
+        exc: Which limit was reached.
+    """
+    if _can_be_answered(websocket):
+        return HTTPExceptionResponse(503, "Too many connections", headers={"Retry-After": "10"})
+
+    await websocket.close(_TRY_AGAIN_LATER, "too many connections")
+    return None
+
+
+def _can_be_answered(websocket: WebSocket) -> bool:
+    """Return whether the handshake of a WebSocket can still be answered as a request is."""
+    is_new = websocket.application_state is WebSocketState.CONNECTING
+    return is_new and DENIAL in websocket.scope.get("extensions", ())
 
 
 def _is_debug(request: HTTPConnection) -> bool:

@@ -16,6 +16,7 @@ from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response as StarletteResponse
 
 from ws_web._client_ip import client_ip, networks
+from ws_web._declarations import DEADLINE, DeclaringRoutes, declared_here, limited, within
 from ws_web._envelope import Endpoint, data_model, enveloped, release_early
 from ws_web._json import MAX_DEPTH, is_too_deep
 from ws_web._route_template import route_template
@@ -172,6 +173,7 @@ class APIRoute(FastAPIRoute):
         if isinstance(response_model, DefaultPlaceholder):
             response_model = data_model(endpoint)
 
+        self._limits = declared_here()
         super().__init__(path, endpoint, response_model=response_model, **options)
 
     async def prepare(self, request: Request) -> None:
@@ -194,24 +196,38 @@ class APIRoute(FastAPIRoute):
             handle = super().get_route_handler()
 
         prepare = None if type(self).prepare is APIRoute.prepare else self.prepare
+        has_own_deadline = self._limits.deadline is not ... or self._limits.cancel_on_disconnect
 
         async def handle_prepared(request: StarletteRequest) -> StarletteResponse:
-            # A subclass of APIRoute may have made a request of a class of its own, whose body() it needs.
-            if type(request) is StarletteRequest:
-                request = Request(request.scope, request.receive, request._send)  # noqa: SLF001 - for server push
-
             if prepare is not None:
                 ours = request if isinstance(request, Request) else Request(request.scope, request.receive)
                 await prepare(ours)
 
             return await handle(request)
 
-        return handle_prepared
+        inner = handle if prepare is None else handle_prepared
+        ended = limited(inner, self._limits) or inner
+
+        async def handle_ours(request: StarletteRequest) -> StarletteResponse:
+            # A subclass of APIRoute may have made a request of a class of its own, whose body() it needs.
+            if type(request) is StarletteRequest:
+                request = Request(request.scope, request.receive, request._send)  # noqa: SLF001 - for server push
+
+            if DEADLINE in request.scope and not has_own_deadline:
+                return await within(request.scope[DEADLINE], inner, request)
+
+            return await ended(request)
+
+        return handle_ours
 
 
-class APIRouter(fastapi.APIRouter):
+class APIRouter(DeclaringRoutes, fastapi.APIRouter):
     """
     FastAPI's router whose routes are `APIRoute`: results come in the envelope.
+
+    Its methods take, beside FastAPI's options: ``errors``, `ErrorCode` members and HTTP statuses that OpenAPI
+    lists; ``deadline``, seconds in which the reply must be ready, else 504; ``cancel_on_disconnect``, whether
+    the handler is cancelled when its client has gone (it runs to its end by default: writes must finish).
 
     Example:
         ```python

@@ -16,9 +16,12 @@ import fastapi
 from pydantic import BaseModel, Field
 from starlette.background import BackgroundTask
 from starlette.responses import JSONResponse
+from starlette.responses import Response as StarletteResponse
+from starlette.types import Receive, Scope, Send
 
 from ws_web._json import encode
-from ws_web.middlewares import get_request_id
+from ws_web._negotiation import PROBLEM_JSON, get_request_id, wants_problem
+from ws_web.errors import ErrorCode
 
 __all__ = (
     "Envelope",
@@ -96,8 +99,8 @@ class Response(JSONResponse):
 
     Args:
         content: What goes under ``data``.
-        code: 0 for success; an int, a str, or an Enum member, whose value is taken.
-        status_code: The HTTP status.
+        code: 0 for success; an int, a str, or an Enum member, such as an `ErrorCode`, whose value is taken.
+        status_code: The HTTP status; by default that of an `ErrorCode`, else 200.
         extra: What goes under ``extra``.
         msg: The text for people; by default what `build_msg` returns.
         headers: Further headers.
@@ -113,7 +116,7 @@ class Response(JSONResponse):
         self,
         content: object = None,
         code: int | str | Enum = 0,
-        status_code: int = 200,
+        status_code: int | None = None,
         extra: object = None,
         *,
         msg: str | None = None,
@@ -125,7 +128,11 @@ class Response(JSONResponse):
         self.code: int | str = code.value if isinstance(code, Enum) else code
         self.data = content
         self.extra = extra
-        self.msg: str = self.build_msg() if msg is None else msg
+        self._msg = msg
+
+        if status_code is None:
+            status_code = code.status_code if isinstance(code, ErrorCode) else 200
+
         super().__init__(content, status_code, headers, media_type, background)
 
     @property
@@ -133,9 +140,25 @@ class Response(JSONResponse):
         """Tell whether the code means success."""
         return self.code == 0
 
+    @property
+    def msg(self) -> str:
+        """The text for people: the one that was given, or what `build_msg` returns in the current request."""
+        if self._msg is not None:
+            return self._msg
+
+        try:
+            return self.build_msg()
+        except LookupError:  # of a table of texts that does not know the code
+            return UNKNOWN
+
+    @property
+    def _code(self) -> int | str:
+        """The code under the name that `build_msg` had for it in the first version."""
+        return self.code
+
     def build_msg(self) -> str:
         """
-        Return the text for ``msg``. Override it to choose the texts of your own codes.
+        Return the text for ``msg``. Override it to choose the texts of your own codes, from ``self.code``.
 
         Returns:
             "Success" for code 0; for an Enum member its ``msg`` attribute, or its name as words;
@@ -148,19 +171,62 @@ class Response(JSONResponse):
             text = getattr(self.code_given, "msg", None)
             return text if isinstance(text, str) else self.code_given.name.replace("_", " ").capitalize()
 
-        return _phrase(self.code)
+        return phrase(self.code)
 
     def render(self, content: Any) -> bytes:  # Any: the signature of the base
         """Return the envelope around the content as JSON."""
         return encode(envelope(content, code=self.code, msg=self.msg, extra=self.extra))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Send the reply; an error as the client of this request wants it.
+
+        An error may have been made before the request: it gets the request's id and language here. A client
+        whose ``Accept`` prefers ``application/problem+json`` gets an error of status 400 or above as RFC 9457
+        describes it.
+        """
+        if self.code == 0:
+            await super().__call__(scope, receive, send)
+            return
+
+        is_problem = self.status_code >= 400 and wants_problem(scope)
+        reply = StarletteResponse(
+            encode(self._problem(scope)) if is_problem else self.render(self.data),
+            self.status_code,
+            media_type=PROBLEM_JSON if is_problem else self.media_type,
+            background=self.background,
+        )
+        own = {b"content-length", *((b"content-type",) if is_problem else ())}
+        kept = [pair for pair in self.raw_headers if pair[0] not in own]
+        names = {name for name, _ in kept}
+        reply.raw_headers = kept + [pair for pair in reply.raw_headers if pair[0] not in names]
+        reply.headers.add_vary_header("Accept")
+
+        if isinstance(self.code_given, ErrorCode) and self.code_given.texts:
+            reply.headers.add_vary_header("Accept-Language")
+
+        await reply(scope, receive, send)
+
+    def _problem(self, scope: Scope) -> dict[str, object]:
+        """Return the members of RFC 9457, and those of the envelope that it does not have."""
+        title = phrase(self.status_code)
+        shown: dict[str, object] = {"type": "about:blank", "title": title, "status": self.status_code}
+
+        if self.msg != title:
+            shown["detail"] = self.msg
+
+        shown |= {"instance": scope["path"], "code": self.code, "request_id": get_request_id()}
+        more = {"data": self.data, "extra": self.extra}
+        return shown | {name: value for name, value in more.items() if value is not None}
 
 
 class ErrResponse(Response, Exception):
     """
     A reply to be raised: from anywhere below a route, it ends the request with this envelope.
 
-    Takes the arguments of `Response`. The HTTP status is 200 unless you give another one, because the
-    code says what failed; give ``status_code`` where proxies and clients look at the status.
+    Takes the arguments of `Response`. The HTTP status is that of an `ErrorCode`, else 200 unless you give
+    another one, because the code says what failed; give ``status_code`` where proxies and clients look at
+    the status. One that is made once and raised often carries the id of each request.
 
     Example:
         >>> def take(stock: int) -> int:
@@ -252,7 +318,8 @@ def ok_raw(
     return fastapi.Response(body, headers=dict(headers) if headers else None, media_type="application/json")
 
 
-def _phrase(code: int | str) -> str:
+def phrase(code: int | str) -> str:
+    """Return the phrase of an HTTP status, or "Unknown Error" for another code."""
     try:
         return HTTPStatus(int(code)).phrase
     except ValueError:

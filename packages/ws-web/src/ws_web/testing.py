@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Scope
 
-from ws_web.middlewares import is_logged
+from ws_web._error_boundary import is_logged
 
 __all__ = ("AppClient", "Reply", "SocketClosed", "TestSocket")
 

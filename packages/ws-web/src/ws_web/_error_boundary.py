@@ -1,0 +1,269 @@
+"""The error boundary: whatever fails inside becomes one reply in the envelope and one line in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response as StarletteResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect, WebSocketState
+
+from ws_web._negotiation import ID_KEY
+from ws_web.response import HTTPExceptionResponse, Response, phrase
+
+__all__ = ("DENIAL", "ErrorBoundaryMiddleware", "is_logged", "is_news", "log_failure")
+
+DENIAL = "websocket.http.response"
+"""ASGI's extension for answering a handshake."""
+
+_ERRORS = 400  # the least status of an error
+_POLICY_VIOLATION = 1008
+_INTERNAL_ERROR = 1011
+
+logger: logging.Logger = logging.getLogger("ws_web")
+
+
+class ErrorBoundaryMiddleware:
+    """
+    Turn an exception that nobody handled into a reply, log it once, and pass it on.
+
+    It sits inside the request id and CORS, so that the reply has their headers, which
+    Starlette's outermost handler cannot give. As in Starlette the exception then goes on to the server
+    and to test clients; it is marked, so that the server does not log it a second time. An
+    `HTTPException` of a middleware is a reply like any other: not logged, and it ends here.
+
+    A reply that had begun is broken off, so that the client notices; that is logged too. A request that
+    the server cancels because it stops is answered with 503. Errors that Starlette writes as
+    plain text, such as those of a mounted application, get the envelope. A WebSocket is closed with 1011; a
+    handshake that is refused or fails is answered with the reply.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        handler: Callable[[HTTPConnection, Exception], StarletteResponse | Awaitable[StarletteResponse]],
+        is_draining: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._app = app
+        self._handler = handler
+        self._is_draining = is_draining
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection; other scopes than http and websocket pass unchanged."""
+        if scope["type"] == "http":
+            await self._serve_http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._serve_websocket(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        reply = _Reply(scope, receive, send)
+
+        try:
+            await self._app(scope, receive, reply.send)
+        except asyncio.CancelledError as cut:
+            # Servers cancel what is not done when their time to stop is over. Whatever else cancels a
+            # request, such as a middleware with a timeout, answers it by itself.
+            if not reply.begun and (self._is_draining() or "shutdown" in str(cut)):
+                logger.warning("%s %r was cut: the server stops", scope["method"], scope["path"])
+                await HTTPExceptionResponse(503, headers={"Retry-After": "1"})(scope, receive, send)
+
+            raise
+        except Exception as error:
+            if reply.begun:
+                # Half a reply is out: the server must break the connection off.
+                log_failure(scope, error, " after the reply had begun")
+                raise
+
+            is_reply = isinstance(error, HTTPException)
+
+            if not is_reply:
+                log_failure(scope, error)
+
+            answer = await self._reply(Request(scope, receive), error)
+            await answer(scope, receive, send)
+
+            if not is_reply:
+                raise
+
+    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handshake = _Handshake(scope, receive, send)
+
+        try:
+            await self._app(scope, receive, handshake.send)
+        except WebSocketDisconnect as left:
+            _mark(left)  # the handler met a peer that has left: nothing failed, and there is nobody to close
+            raise
+        except Exception as error:
+            is_reply = isinstance(error, HTTPException)
+
+            if not is_reply:
+                log_failure(scope, error)
+
+            if handshake.can_be_answered:
+                reply = await self._reply(HTTPConnection(scope), error)
+                await reply(scope, receive, send)
+            elif handshake.state is not WebSocketState.DISCONNECTED:
+                await _close_quietly(send)
+
+            if not is_reply:
+                raise
+
+    async def _reply(self, connection: HTTPConnection, error: Exception) -> StarletteResponse:
+        reply = self._handler(connection, error)
+        return await reply if isawaitable(reply) else reply
+
+
+class _Reply:
+    """The messages of a reply; errors that Starlette writes as plain text get the envelope."""
+
+    __slots__ = ("_held", "_receive", "_scope", "_send", "begun")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._held: Message | None = None
+        self.begun = False
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on; the start of an error in plain text waits for the text, which decides."""
+        if self._held is not None:
+            start, self._held = self._held, None
+
+            if _is_phrase(message, start["status"]):
+                await _rewritten(start)(self._scope, self._receive, self._send)
+                return
+
+            await self._send(start)
+        elif message["type"] == "http.response.start":
+            self.begun = True
+
+            if message["status"] >= _ERRORS and _is_plain_text(message):
+                self._held = message
+                return
+
+        await self._send(message)
+
+
+class _Handshake:
+    """The messages of an application to a WebSocket; refusals become replies as HTTP has them."""
+
+    __slots__ = ("_is_over", "_receive", "_scope", "_send", "state")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._is_over = False
+        self.state = WebSocketState.CONNECTING
+
+    @property
+    def can_be_answered(self) -> bool:
+        """Whether the peer still waits for the reply to its handshake, and the server can send one."""
+        return self.state is WebSocketState.CONNECTING and DENIAL in self._scope.get("extensions", ())
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on; after an end that we have sent, nothing."""
+        kind = message["type"]
+
+        if self._is_over:
+            return
+
+        if kind == "websocket.close" and self.can_be_answered:
+            await self._refuse(message)
+            return
+
+        if kind == f"{DENIAL}.start" and self.state is WebSocketState.CONNECTED:
+            # A handler answers what was raised, but the conversation has begun: it ends.
+            is_ours = message["status"] >= 500
+            code = _INTERNAL_ERROR if is_ours else _POLICY_VIOLATION
+            self._is_over = True
+            message = {"type": "websocket.close", "code": code, "reason": phrase(message["status"])}
+
+        if kind == "websocket.accept":
+            self.state = WebSocketState.CONNECTED
+        elif kind in ("websocket.close", f"{DENIAL}.start"):
+            self.state = WebSocketState.DISCONNECTED
+
+        await self._send(message)
+
+    async def _refuse(self, message: Message) -> None:
+        """Answer a handshake that the application closes before it accepts: 404 without a route, or 403."""
+        self._is_over = True
+        self.state = WebSocketState.DISCONNECTED
+        is_unknown = isinstance(self._scope.get("endpoint"), Starlette | None)
+        reply = Response(
+            code=404 if is_unknown else 403,
+            status_code=404 if is_unknown else 403,
+            msg=message.get("reason") or None,
+            extra={"close_code": message.get("code", 1000)},
+        )
+        await reply(self._scope, self._receive, self._send)
+
+
+def _is_plain_text(start: Message) -> bool:
+    return any(n == b"content-type" and v.startswith(b"text/plain") for n, v in start.get("headers", ()))
+
+
+def _is_phrase(message: Message, status: int) -> bool:
+    """Return whether a whole body is nothing but the phrase of a status, as Starlette writes errors."""
+    body = message.get("body", b"")
+    return not message.get("more_body", False) and bytes(body) == phrase(status).encode()
+
+
+def _rewritten(start: Message) -> Response:
+    """Return an error in the envelope with the headers of one in plain text."""
+    own = (b"content-length", b"content-type")
+    reply = HTTPExceptionResponse(start["status"], phrase(start["status"]))
+    reply.raw_headers += [pair for pair in start["headers"] if pair[0] not in own]
+    return reply
+
+
+async def _close_quietly(send: Send) -> None:
+    """Close a WebSocket whose handler failed; the peer may be gone already."""
+    try:
+        await send({"type": "websocket.close", "code": _INTERNAL_ERROR, "reason": ""})
+    except (RuntimeError, OSError):
+        logger.debug("the WebSocket was closed by the peer before its handler failed")
+
+
+def log_failure(scope: Scope, error: Exception, when: str = "") -> None:
+    """Log a failed handler with its route and request id, once; `repr` keeps control characters out."""
+    if is_logged(error):
+        return
+
+    route = getattr(scope.get("route"), "path", None)
+    logger.error(
+        "%s %r failed%s: %s",
+        scope.get("method", "WEBSOCKET"),
+        scope["path"],
+        when,
+        type(error).__name__,
+        exc_info=error,
+        extra={"request_id": scope.get(ID_KEY, ""), "route": route},
+    )
+    _mark(error)
+
+
+def _mark(error: Exception) -> None:
+    """Let servers' logs and test clients know that everything is said about this exception."""
+    error.__ws_web_logged__ = True  # type: ignore[attr-defined]  # every exception has a dict
+
+
+def is_logged(error: BaseException | None) -> bool:
+    """Return whether the boundary has logged this exception."""
+    return getattr(error, "__ws_web_logged__", False)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Drop a server's line about an exception that the boundary has logged; a filter for its logger."""
+    return not (record.exc_info and is_logged(record.exc_info[1]))
