@@ -355,10 +355,13 @@ def coordinator_for(client: CommandClient) -> Coordinator:
     loop = current_loop()
     identity = (os.getpid(), id(loop), id(client))
 
-    with _making:
-        coordinator = _coordinators.get(identity)
+    coordinator = _coordinators.get(identity)
 
-        if coordinator is None:
-            coordinator = _coordinators[identity] = Coordinator(client, loop)
+    if coordinator is None:
+        with _making:
+            coordinator = _coordinators.get(identity)  # another thread may have made it meanwhile
 
-        return coordinator
+            if coordinator is None:
+                coordinator = _coordinators[identity] = Coordinator(client, loop)
+
+    return coordinator

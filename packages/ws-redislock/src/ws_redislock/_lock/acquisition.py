@@ -40,11 +40,8 @@ class AcquireProtocol:
     """Acquires and releases one lock, once the user's call was found valid."""
 
     __slots__ = (
-        "_delay_ms",
-        "_fence_ms",
         "_keys",
         "_kind",
-        "_lease_ms",
         "_name",
         "_options",
         "_settling",
@@ -56,10 +53,6 @@ class AcquireProtocol:
         self._keys = keys
         self._options = options
         self._kind = kind  # of its tokens: "x" for exclusive, "s" for shared
-        self._lease_ms = max(1, round(options.expire * 1000))
-        self._delay_ms = keys.delay
-        # The last fence outlives the lease, whatever happens to its renewals.
-        self._fence_ms = max(round(options.fence_ttl * 1000), self._lease_ms + self._delay_ms + 1000)
         self._settling: set[Job] = set()
         self._silent = False  # whether the server did not answer the last acquisition
 
@@ -73,11 +66,17 @@ class AcquireProtocol:
         began = coordinator.time()
         observer = self._options.observer
         waiter = coordinator.new_waiter(self._kind)
-        waiter.lease_ms = 0 if self._options.min_replicas else self._lease_ms
+        waiter.lease_ms = 0 if self._options.min_replicas else self._options.lease_ms
 
         try:
             if timeout == 0:
-                held = await self._try_once(coordinator, waiter)
+                # Once, without a place in the queue (no heartbeat).
+                sent_at, reply = await self._send_enter(coordinator, waiter, 0, BUDGET)
+                held = self._grant(coordinator, waiter, reply[1], sent_at) if reply[0] == HELD else None
+
+                # The reply came after the end of its own lease, or an earlier ENTER may still arrive.
+                if held is None and (reply[0] == HELD or waiter.uncertain):
+                    self._undo(coordinator, waiter.token, self._options.expire)
             else:
                 held = await self._wait_turn(
                     coordinator, waiter, None if timeout is None else began + timeout
@@ -106,16 +105,16 @@ class AcquireProtocol:
         """Release an acquisition whose lease is valid for so many seconds; return whether it was held."""
         remember = ABANDONED_MS if held.uncertain else RELEASED_MS
         keys = self._keys.of(held.token)
-        args: tuple[str | int, ...] = (held.token, self._keys.limit, self._delay_ms, remember)
+        args: tuple[str | int, ...] = (held.token, self._keys.limit, self._options.delay_ms, remember)
         following = coordinator.first_waiter(self._keys)
         # tasks only:
-        simple = following is None and self._keys.limit == 1 and self._delay_ms == 0
+        simple = following is None and self._keys.limit == 1 and self._options.delay_ms == 0
         # end
 
         # Our first waiter may be the first of all: then the RELEASE hands the lock over, in one round trip.
         if following is not None and following.lease_ms:
             keys = (*keys, self._keys.of(following.token)[-1])
-            args = (*args, following.token, following.lease_ms, self._fence_ms)
+            args = (*args, following.token, following.lease_ms, self._options.fence_ms)
 
         try:
             sent_at, reply = await coordinator.scripts.call(
@@ -125,7 +124,7 @@ class AcquireProtocol:
                 what=("lock", self._name),
                 budget=max(1.0, min(BUDGET, left)),
                 # tasks only:
-                fast=("R", held.token, remember, 0, 0) if simple else None,
+                fast=("R", held.token, remember) if simple else None,
                 # end
             )
         except BaseException:
@@ -152,7 +151,7 @@ class AcquireProtocol:
         sent_at, reply = await coordinator.scripts.call(
             load("renew"),
             self._keys.shared,
-            (token, self._lease_ms, self._delay_ms, self._fence_ms),
+            (token, self._options.lease_ms, self._options.delay_ms, self._options.fence_ms),
             what=("lock", self._name),
             budget=min(BUDGET, self._options.expire),
         )
@@ -170,17 +169,6 @@ class AcquireProtocol:
         After a server's silence it goes on without us, unless it needs a client that is closed afterwards.
         """
         await wait_jobs(self._settling, GIVING_UP if self._silent and not owned else BUDGET)
-
-    async def _try_once(self, coordinator: Coordinator, waiter: Waiter) -> Held | None:
-        """ENTER without a place in the queue (no heartbeat)."""
-        sent_at, reply = await self._send_enter(coordinator, waiter, 0, BUDGET)
-        held = self._grant(coordinator, waiter, reply[1], sent_at) if reply[0] == HELD else None
-
-        # The reply came after the end of its own lease, or an earlier ENTER may still arrive.
-        if held is None and (reply[0] == HELD or waiter.uncertain):
-            self._undo(coordinator, waiter.token, self._options.expire)
-
-        return held
 
     async def _wait_turn(self, coordinator: Coordinator, waiter: Waiter, until: float | None) -> Held | None:
         """
@@ -275,7 +263,14 @@ class AcquireProtocol:
     ) -> Awaitable[tuple[float, Reply]]:
         token = waiter.token
         keys = self._keys.of(token)
-        args = (token, self._lease_ms, heartbeat, self._keys.limit, self._delay_ms, self._fence_ms)
+        args = (
+            token,
+            self._options.lease_ms,
+            heartbeat,
+            self._keys.limit,
+            self._options.delay_ms,
+            self._options.fence_ms,
+        )
 
         if self._options.min_replicas:
             return self._enter_replicated(coordinator, keys, args, budget, waiter.mark_uncertain)
@@ -289,7 +284,7 @@ class AcquireProtocol:
             # tasks only:
             fast=None
             if coordinator.contended(self._keys)
-            else ("E", token, self._lease_ms, self._delay_ms, self._fence_ms),
+            else ("E", token, self._options.lease_ms, self._options.delay_ms, self._options.fence_ms),
             # end
             doubt=waiter.mark_uncertain,
         )
@@ -349,7 +344,7 @@ class AcquireProtocol:
                 lease,
                 token,
                 keys=self._keys.shared,
-                args=(token, self._lease_ms, self._delay_ms, self._fence_ms),
+                args=(token, self._options.lease_ms, self._options.delay_ms, self._options.fence_ms),
                 target=held,
                 clock=boot_time,
             )
@@ -362,7 +357,7 @@ class AcquireProtocol:
         coordinator.settle(self._settling, self._abandon, coordinator, token, max(1.0, min(budget, 60.0)))
 
     async def _abandon(self, coordinator: Coordinator, token: str, budget: float) -> None:
-        args = (token, self._keys.limit, self._delay_ms, ABANDONED_MS)
+        args = (token, self._keys.limit, self._options.delay_ms, ABANDONED_MS)
 
         try:
             _, reply = await coordinator.scripts.call(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import warnings
@@ -28,10 +27,11 @@ class LockOptions:
 
     __slots__ = (
         "auto_renew",
+        "delay_ms",
         "expire",
-        "fence_ttl",
-        "heartbeat",
-        "lock_delay",
+        "fence_ms",
+        "heartbeat_ms",
+        "lease_ms",
         "min_replicas",
         "observer",
         "on_lost",
@@ -60,9 +60,14 @@ class LockOptions:
                 value=expire,
             )
 
-        self.heartbeat: float = seconds("heartbeat", heartbeat, above=0.1)
-        self.lock_delay: float = seconds("lock_delay", lock_delay)
-        self.fence_ttl: float = seconds("fence_ttl", fence_ttl, above=0.0)
+        # What scripts take, once per set of options and not once per lock.
+        self.lease_ms: int = max(1, round(expire * 1000))
+        self.heartbeat_ms: int = round(seconds("heartbeat", heartbeat, above=0.1) * 1000)
+        self.delay_ms: int = round(seconds("lock_delay", lock_delay) * 1000)
+        # The last fence outlives the lease, whatever happens to its renewals.
+        self.fence_ms: int = max(
+            round(seconds("fence_ttl", fence_ttl, above=0.0) * 1000), self.lease_ms + self.delay_ms + 1000
+        )
         self.auto_renew: bool = _flag("auto_renew", auto_renew)
         self.reentrant: bool = _flag("reentrant", reentrant)
 
@@ -149,10 +154,12 @@ def options_of(
 ) -> LockOptions:
     """Return checked options; see `LockOptions`."""
     if on_lost is None and observer is None and type(expire) in {int, float} and expire >= 0.5:
-        with contextlib.suppress(TypeError):  # what cannot be remembered cannot be right: say so below
-            return _plain_options(
-                expire, auto_renew, heartbeat, min_replicas, lock_delay, fence_ttl, reentrant
-            )
+        plain = (expire, auto_renew, heartbeat, min_replicas, lock_delay, fence_ttl, reentrant)
+
+        try:
+            return _plain_options(*plain)
+        except TypeError:  # what cannot be remembered cannot be right: this says so
+            return _plain_options.__wrapped__(*plain)
 
     return LockOptions(
         expire,

@@ -70,7 +70,8 @@ class RenewalWatchdog:
         """Begin to watch."""
         self._coordinator.held[self._token] = self
         lease = self._lease
-        self._set_timer((lease.renew_at if lease.renewing else lease.deadline) - self._clock())
+        first = (lease.renew_at if lease.renewing else lease.deadline) - self._clock()
+        self._timer = self._coordinator.timers.call_later(first, self._decide)
 
     def stop(self) -> None:
         """End: the lock is released, or lost."""

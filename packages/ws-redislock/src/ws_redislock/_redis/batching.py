@@ -25,8 +25,8 @@ _log = logging.getLogger("ws_redislock")
 Argument: TypeAlias = "str | bytes | int"
 Send: TypeAlias = "Callable[[tuple[Argument, ...], float], Awaitable[Any]]"  # Any: a script's reply
 
-Fast: TypeAlias = tuple[str, str, int, int, int]
-"""Kind ("E" or "R"), token, and three numbers; see ``fast.lua``."""
+Fast: TypeAlias = tuple[str, str, int, int, int] | tuple[str, str, int]
+"""Kind ("E" or "R"), token, and three numbers or one; see ``fast.lua``."""
 
 BATCH_FROM = 6
 """Calls in flight from which further ones are sent together."""

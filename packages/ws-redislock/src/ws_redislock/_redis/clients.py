@@ -66,6 +66,11 @@ RedisSource: TypeAlias = "str | CommandClient | ClientHolder"
 
 def resolve(source: RedisSource) -> tuple[CommandClient, bool]:
     """Return the client of a source, and whether it was made here (from a URL) and must be closed."""
+    known: Any = source  # Any: what the set says, the type checker cannot see
+
+    if type(source) in _accepted:
+        return known, False
+
     if isinstance(source, str):
         return cast("CommandClient", client_from_url(source)), True
 

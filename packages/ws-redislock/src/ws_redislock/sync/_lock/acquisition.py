@@ -41,11 +41,8 @@ class AcquireProtocol:
     """Acquires and releases one lock, once the user's call was found valid."""
 
     __slots__ = (
-        "_delay_ms",
-        "_fence_ms",
         "_keys",
         "_kind",
-        "_lease_ms",
         "_name",
         "_options",
         "_settling",
@@ -57,10 +54,6 @@ class AcquireProtocol:
         self._keys = keys
         self._options = options
         self._kind = kind  # of its tokens: "x" for exclusive, "s" for shared
-        self._lease_ms = max(1, round(options.expire * 1000))
-        self._delay_ms = keys.delay
-        # The last fence outlives the lease, whatever happens to its renewals.
-        self._fence_ms = max(round(options.fence_ttl * 1000), self._lease_ms + self._delay_ms + 1000)
         self._settling: set[Job] = set()
         self._silent = False  # whether the server did not answer the last acquisition
 
@@ -74,11 +67,17 @@ class AcquireProtocol:
         began = coordinator.time()
         observer = self._options.observer
         waiter = coordinator.new_waiter(self._kind)
-        waiter.lease_ms = 0 if self._options.min_replicas else self._lease_ms
+        waiter.lease_ms = 0 if self._options.min_replicas else self._options.lease_ms
 
         try:
             if timeout == 0:
-                held = self._try_once(coordinator, waiter)
+                # Once, without a place in the queue (no heartbeat).
+                sent_at, reply = self._send_enter(coordinator, waiter, 0, BUDGET)
+                held = self._grant(coordinator, waiter, reply[1], sent_at) if reply[0] == HELD else None
+
+                # The reply came after the end of its own lease, or an earlier ENTER may still arrive.
+                if held is None and (reply[0] == HELD or waiter.uncertain):
+                    self._undo(coordinator, waiter.token, self._options.expire)
             else:
                 held = self._wait_turn(
                     coordinator, waiter, None if timeout is None else began + timeout
@@ -107,13 +106,13 @@ class AcquireProtocol:
         """Release an acquisition whose lease is valid for so many seconds; return whether it was held."""
         remember = ABANDONED_MS if held.uncertain else RELEASED_MS
         keys = self._keys.of(held.token)
-        args: tuple[str | int, ...] = (held.token, self._keys.limit, self._delay_ms, remember)
+        args: tuple[str | int, ...] = (held.token, self._keys.limit, self._options.delay_ms, remember)
         following = coordinator.first_waiter(self._keys)
 
         # Our first waiter may be the first of all: then the RELEASE hands the lock over, in one round trip.
         if following is not None and following.lease_ms:
             keys = (*keys, self._keys.of(following.token)[-1])
-            args = (*args, following.token, following.lease_ms, self._fence_ms)
+            args = (*args, following.token, following.lease_ms, self._options.fence_ms)
 
         try:
             sent_at, reply = coordinator.scripts.call(
@@ -147,7 +146,7 @@ class AcquireProtocol:
         sent_at, reply = coordinator.scripts.call(
             load("renew"),
             self._keys.shared,
-            (token, self._lease_ms, self._delay_ms, self._fence_ms),
+            (token, self._options.lease_ms, self._options.delay_ms, self._options.fence_ms),
             what=("lock", self._name),
             budget=min(BUDGET, self._options.expire),
         )
@@ -165,17 +164,6 @@ class AcquireProtocol:
         After a server's silence it goes on without us, unless it needs a client that is closed afterwards.
         """
         wait_jobs(self._settling, GIVING_UP if self._silent and not owned else BUDGET)
-
-    def _try_once(self, coordinator: Coordinator, waiter: Waiter) -> Held | None:
-        """ENTER without a place in the queue (no heartbeat)."""
-        sent_at, reply = self._send_enter(coordinator, waiter, 0, BUDGET)
-        held = self._grant(coordinator, waiter, reply[1], sent_at) if reply[0] == HELD else None
-
-        # The reply came after the end of its own lease, or an earlier ENTER may still arrive.
-        if held is None and (reply[0] == HELD or waiter.uncertain):
-            self._undo(coordinator, waiter.token, self._options.expire)
-
-        return held
 
     def _wait_turn(self, coordinator: Coordinator, waiter: Waiter, until: float | None) -> Held | None:
         """
@@ -270,7 +258,14 @@ class AcquireProtocol:
     ) -> tuple[float, Reply]:
         token = waiter.token
         keys = self._keys.of(token)
-        args = (token, self._lease_ms, heartbeat, self._keys.limit, self._delay_ms, self._fence_ms)
+        args = (
+            token,
+            self._options.lease_ms,
+            heartbeat,
+            self._keys.limit,
+            self._options.delay_ms,
+            self._options.fence_ms,
+        )
 
         if self._options.min_replicas:
             return self._enter_replicated(coordinator, keys, args, budget, waiter.mark_uncertain)
@@ -339,7 +334,7 @@ class AcquireProtocol:
                 lease,
                 token,
                 keys=self._keys.shared,
-                args=(token, self._lease_ms, self._delay_ms, self._fence_ms),
+                args=(token, self._options.lease_ms, self._options.delay_ms, self._options.fence_ms),
                 target=held,
                 clock=boot_time,
             )
@@ -352,7 +347,7 @@ class AcquireProtocol:
         coordinator.settle(self._settling, self._abandon, coordinator, token, max(1.0, min(budget, 60.0)))
 
     def _abandon(self, coordinator: Coordinator, token: str, budget: float) -> None:
-        args = (token, self._keys.limit, self._delay_ms, ABANDONED_MS)
+        args = (token, self._keys.limit, self._options.delay_ms, ABANDONED_MS)
 
         try:
             _, reply = coordinator.scripts.call(

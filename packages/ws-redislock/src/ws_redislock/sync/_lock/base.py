@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from redis.exceptions import ResponseError
 
-from ws_redislock.sync._concurrency import current_task
+from ws_redislock.sync._concurrency import current_loop, current_task
 from ws_redislock.sync._coordination.coordinator import Coordinator, coordinator_for
 from ws_redislock._lease.lease import boot_time
 from ws_redislock.sync._lock.acquisition import AcquireProtocol
@@ -54,8 +54,7 @@ class BaseLock:
         self._source = redis
         self._options = options
         self._name = name
-        delay, heartbeat = round(options.lock_delay * 1000), round(options.heartbeat * 1000)
-        self._keys = queue_keys(kind, check_name(name), heartbeat, limit, delay)
+        self._keys = queue_keys(kind, check_name(name), options.heartbeat_ms, limit, options.delay_ms)
         self._protocol = AcquireProtocol(name, self._keys, options, "x" if exclusive else "s")
         self._coordinator: Coordinator | None = None
         self._owned: Any = None  # Any: the client made from a URL, of the driver's untyped make
@@ -469,7 +468,7 @@ class BaseLock:
 
             if owned:
                 self._owned = client
-        else:
+        elif self._coordinator.loop is not current_loop():
             self._coordinator.check_loop(self._name)
 
         return self._coordinator
