@@ -123,7 +123,7 @@ class Peer:
 
     async def open(self, app: Any, path: str, *, can_answer: bool = True, query: bytes = b"") -> list[Any]:
         """Open a WebSocket and return what the application has sent at its end."""
-        extensions = {DENIAL: {}} if can_answer else {}
+        extensions: Any = {DENIAL: {}} if can_answer else {}
         scope = {
             "type": "websocket",
             "path": path,
@@ -262,7 +262,7 @@ class TestPlainErrors:
         app.add_middleware(CORSMiddleware, allow_origins=["http://shop"])
         inner = Starlette()
 
-        async def fail(request: Any) -> None:
+        async def fail(request: Any) -> PlainTextResponse:
             raise ValueError("inside")
 
         async def own(request: Any) -> PlainTextResponse:

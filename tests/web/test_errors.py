@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from enum import EnumType
 from typing import Any
 
 import pytest
@@ -63,6 +64,7 @@ class TestRegistry:
             ((True, "x"), "not True"),
             (("", "x"), "not ''"),
             ((1.5, "x"), "not 1.5"),
+            ((4105, ""), "code 4105 has no text for people"),
             ((404, "x"), "code 404 is an HTTP status"),
             ((4103, "x", 200), "the status of code 4103 must be from 400 to 599, not 200"),
         ],
@@ -70,7 +72,7 @@ class TestRegistry:
     def test_what_cannot_be_a_code(self, declared: Any, message: str) -> None:
         """Success, other types, and the codes of HTTP."""
         with pytest.raises(UsageError, match=message):
-            ErrorCode("Wrong", {"MEMBER": declared})  # type: ignore[call-overload]
+            EnumType.__call__(ErrorCode, "Wrong", {"MEMBER": declared})
 
 
 class TestLanguages:
@@ -171,7 +173,7 @@ class TestConstants:
         @app.get("/")
         async def endpoint() -> None:
             try:
-                {}["inner"]
+                dict[str, int]()["inner"]
             except KeyError as error:
                 raise constant from error
 

@@ -49,7 +49,7 @@ PUBLIC_MODULES: Mapping[str, frozenset[str]] = {
     "ws_web": frozenset(
         {
             "app", "conf", "global_setting", "request", "response", "exception_handlers", "middlewares", "ws",
-            "health", "ops", "server", "testing", "errors", "dependencies",
+            "health", "ops", "server", "testing", "errors", "dependencies", "idempotency", "caching", "pages",
         }
     ),
 }  # fmt: skip

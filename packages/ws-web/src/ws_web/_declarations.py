@@ -22,6 +22,7 @@ __all__ = (
     "DEADLINE",
     "Declared",
     "DeclaringRoutes",
+    "Handler",
     "Limits",
     "check_deadline",
     "declared_here",

@@ -66,9 +66,12 @@ class ErrorCode(Enum):
     texts: Mapping[str, str]
 
     def __new__(
-        cls, code: int | str, text: str, status_code: int = 400, texts: Mapping[str, str] | None = None
+        cls, code: int | str, text: str = "", status_code: int = 400, texts: Mapping[str, str] | None = None
     ) -> Self:
-        """Check and register one code."""
+        """Check and register one code; a text is wanted, but type checkers see look-ups here too."""
+        if not text:
+            raise UsageError(f"{cls.__qualname__}: code {code!r} has no text for people")
+
         _register(cls, code, status_code)
         member = object.__new__(cls)
         member._value_ = code

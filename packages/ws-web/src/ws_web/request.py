@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import functools
+from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum
 from typing import Any, overload
 
@@ -16,7 +17,7 @@ from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response as StarletteResponse
 
 from ws_web._client_ip import client_ip, networks
-from ws_web._declarations import DEADLINE, DeclaringRoutes, declared_here, limited, within
+from ws_web._declarations import DEADLINE, DeclaringRoutes, Handler, declared_here, limited, within
 from ws_web._envelope import Endpoint, data_model, enveloped, release_early
 from ws_web._json import MAX_DEPTH, is_too_deep
 from ws_web._route_template import route_template
@@ -206,19 +207,37 @@ class APIRoute(FastAPIRoute):
             return await handle(request)
 
         inner = handle if prepare is None else handle_prepared
-        ended = limited(inner, self._limits) or inner
+        whole = limited(inner, self._limits) or inner
+
+        async def handle_in_time(request: StarletteRequest) -> StarletteResponse:
+            return await within(request.scope[DEADLINE], inner, request)
+
+        in_time: Handler = whole if has_own_deadline else handle_in_time
+
+        for wrap in _all_around(route.dependant):
+            whole, in_time = functools.partial(wrap, whole), functools.partial(wrap, in_time)
 
         async def handle_ours(request: StarletteRequest) -> StarletteResponse:
             # A subclass of APIRoute may have made a request of a class of its own, whose body() it needs.
             if type(request) is StarletteRequest:
                 request = Request(request.scope, request.receive, request._send)  # noqa: SLF001 - for server push
 
-            if DEADLINE in request.scope and not has_own_deadline:
-                return await within(request.scope[DEADLINE], inner, request)
-
-            return await ended(request)
+            return await (in_time if DEADLINE in request.scope else whole)(request)
 
         return handle_ours
+
+
+def _all_around(dependant: Any) -> list[Callable[[Handler, StarletteRequest], Awaitable[StarletteResponse]]]:
+    """Return what the dependencies of a route do around its handler, the outermost last."""
+    found = []
+
+    for dependency in dependant.dependencies:
+        found += _all_around(dependency)
+
+        if (around := getattr(dependency.call, "__ws_web_around__", None)) is not None:
+            found.append(around)
+
+    return found[::-1]
 
 
 class APIRouter(DeclaringRoutes, fastapi.APIRouter):
