@@ -286,7 +286,7 @@ class Process:
             instance.purpose = "adopt"  # its end has no meaning any more
 
         for found in list(self.task.active):
-            found.cancel()
+            found.interrupt()
 
         self.task.pause()
 

@@ -16,7 +16,7 @@ from redis import exceptions
 from redis.asyncio import Redis
 from taskiq import TaskiqMessage
 
-from ws_tasks import _streams
+from ws_tasks import _scripts
 from ws_tasks._deliveries import Deliveries
 from ws_tasks._streams import StreamQueue
 
@@ -26,6 +26,9 @@ FAILURES = [
     exceptions.SlotNotCoveredError("no node"),
     RuntimeError("what nobody thought of"),
 ]
+
+
+_NAMES = {found.sha: found.name for found in vars(_scripts).values() if isinstance(found, _scripts.Script)}
 
 
 class FaultyRedis:
@@ -45,7 +48,7 @@ class FaultyRedis:
         call = getattr(self._client, name)
 
         async def request(*args: Any, **options: Any) -> Any:
-            key = args[0] if name == "eval" else name
+            key = _NAMES[args[0]] if name == "evalsha" else name
             self._counts[key] = self._counts.get(key, 0) + 1
 
             for wanted, number, error in self._faults:
@@ -104,6 +107,9 @@ def worker(redis_url: str) -> Start:
     async def on_dead(message: TaskiqMessage, reason: str) -> None:
         pass
 
+    async def on_cancelled(message: TaskiqMessage) -> None:
+        pass
+
     @asynccontextmanager
     async def start(*, lease: float = 0.6, max_deliveries: int = 3) -> AsyncIterator[Worker]:
         async with Redis.from_url(redis_url) as client:
@@ -119,6 +125,8 @@ def worker(redis_url: str) -> Start:
                 load=load,
                 knows=lambda name: name != "strange",
                 on_dead=on_dead,
+                on_cancelled=on_cancelled,
+                cancel=lambda _: None,
             )
 
             try:
@@ -132,13 +140,13 @@ def worker(redis_url: str) -> Start:
 
 class TestFailures:
     @pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
-    @pytest.mark.parametrize("request_", ["xreadgroup", "_RENEW", "_RECLAIM", "_MOVE_DUE"])
+    @pytest.mark.parametrize("request_", ["fetch", "xreadgroup", "renew", "reclaim", "move_due"])
     async def test_nothing_ends_what_goes_on_beside_the_jobs(
         self, worker: Start, request_: str, error: Exception
     ) -> None:
         """Messages are fetched, renewed, reclaimed and moved after any error, which is met once."""
         async with worker() as found:
-            found.faulty.fail(getattr(_streams, request_, request_), 1, error)
+            found.faulty.fail(request_, 1, error)
             await found.delivered(b"reclaimed", 1)
             await found.stream.add("later", b"later", 0.1)
             await found.stream.add("now", b"now")
@@ -152,7 +160,7 @@ class TestFailures:
     async def test_a_suspect_that_cannot_be_counted_is_run(self, worker: Start) -> None:
         """A message that may be poison is run in the end, alone, and those behind it as well."""
         async with worker() as found:
-            found.faulty.fail(_streams._RECOUNT, 1, exceptions.ConnectionError("gone"))
+            found.faulty.fail("recount", 1, exceptions.ConnectionError("gone"))
             await found.delivered(b"suspect", 2)
             found.deliveries.start()
             delivery = await asyncio.wait_for(found.deliveries.next(), 10)
@@ -164,17 +172,63 @@ class TestFailures:
             assert await found.next() == b"next"
             assert found.deliveries.buried == 0
 
-    @pytest.mark.parametrize("script", ["_BURY", "_HAND_BACK"])
+    @pytest.mark.parametrize("script", ["bury", "hand_back"])
     async def test_one_message_holds_up_no_other(self, worker: Start, script: str) -> None:
         """What was fetched beside a message that cannot be put away is run at once, not after its lease."""
         async with worker(lease=60.0) as found:
-            found.faulty.fail(getattr(_streams, script), 1, exceptions.ConnectionError("gone"))
+            found.faulty.fail(script, 1, exceptions.ConnectionError("gone"))
 
             for data in (b"rubbish", b"strange", b"good"):
                 await found.stream.add(data.decode(), data)
 
             found.deliveries.start()
             assert await found.next() == b"good"
+
+    async def test_one_group_that_is_missing(self, worker: Start) -> None:
+        """A stream that was deleted does not lose what another one has given; it comes back by itself."""
+        async with worker(lease=60.0) as found:
+            await found.stream.add("high", b"high", priority="high")
+            await found.redis.delete(found.stream.streams[2])
+            found.deliveries.start()
+            assert await found.next() == b"high"
+            await found.stream.add("low", b"low", priority="low")
+            assert await found.next() == b"low"
+
+
+class TestCounts:
+    async def test_a_suspect_that_is_handed_back_keeps_its_count(self, worker: Start) -> None:
+        """A clean end forgives the delivery that was not begun, and none before it."""
+        async with worker() as found:
+            await found.stream.add("busy", b"busy")
+            found.deliveries.start()
+            assert await found.next() == b"busy"
+            await found.delivered(b"suspect", 2)
+
+            async with asyncio.timeout(10):
+                while not found.deliveries._suspects:
+                    await asyncio.sleep(0.05)
+
+            await found.deliveries.stop()
+            counts = {entry["consumer"]: entry["times_delivered"] for entry in await found.pending()}
+            assert counts[b"returned"] == 2
+
+    async def test_never_more_than_there_are_places(self, worker: Start) -> None:
+        """A wait that ends with one message of each priority hands back those without a place."""
+        async with worker(lease=60.0) as found:
+            found.deliveries.concurrency = 1
+            found.deliveries.start()
+            await asyncio.sleep(0.2)
+
+            async with found.redis.pipeline(transaction=True) as pipe:
+                for stream in found.stream.streams:
+                    pipe.xadd(stream, {"data": b"x", "job": stream})
+
+                await pipe.execute()
+
+            first = await asyncio.wait_for(found.deliveries.next(), 10)
+            await asyncio.sleep(0.2)
+            assert list(found.deliveries._in_hand) == [first.key]
+            assert not found.deliveries._buffer
 
 
 class TestOwnMessages:
@@ -204,4 +258,3 @@ class TestOwnMessages:
             ((entry),) = await found.pending()
             assert entry["times_delivered"] == 1
             await found.deliveries.done(delivery)
-            assert found.deliveries.doubled == 0

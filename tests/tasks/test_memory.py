@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import tracemalloc
 from itertools import pairwise
@@ -59,6 +60,36 @@ async def test_memory_is_flat() -> None:
     fires, growth = await run(ROUNDS)
     assert fires >= 60 * TASKS
     assert growth < NOISE
+
+
+async def test_many_tasks_are_small() -> None:
+    """100,000 tasks need 60 MB at most after each has fired: 600 bytes each."""
+    clock = VirtualClock()
+    count = 20_000
+
+    async def work() -> None:
+        clock.stall(0.0001)  # so that each has numbers of its own
+
+    async with Scheduler(clock=clock, drain_timeout=0) as scheduler:
+        tracemalloc.start()
+
+        try:
+            before = allocated()
+
+            for _ in range(count):
+                scheduler.add(IntervalTask(60, work))
+
+            async with asyncio.timeout(120):
+                await clock.advance(65)
+
+                while (tasks := scheduler.tasks()) and not all(task.statistics().succeeded for task in tasks):
+                    await asyncio.sleep(0.01)
+
+            assert sum(task.statistics().lateness > 0 for task in tasks) > count / 2
+            del tasks
+            assert (allocated() - before) / count <= 600
+        finally:
+            tracemalloc.stop()
 
 
 @pytest.mark.soak

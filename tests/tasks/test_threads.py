@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import subprocess
+import sys
 import threading
+import time
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio.from_thread
+import pytest
+from anyio import from_thread
+
 from tests.tasks._support import Watcher, on_both_loops
 from ws_tasks import IntervalTask, Scheduler, current_run
+from ws_tasks._threads import ThreadPool
 
 
 class TestThreads:
@@ -79,6 +89,98 @@ class TestThreads:
                 await s.add(task).run_now()
 
         assert [repr(error) for error in seen] == ["ValueError('no')"] * 2
+
+    @staticmethod
+    @on_both_loops
+    async def test_functions_reach_the_loop() -> None:
+        """anyio.from_thread works in functions, and threads are used again."""
+        seen: list[object] = []
+
+        async def in_loop() -> str:
+            return current_run().name
+
+        def work() -> None:
+            seen.append(anyio.from_thread.run(in_loop))
+            from_thread.check_cancelled()
+            seen.append(threading.current_thread().daemon)
+
+        def stop() -> None:
+            raise StopIteration
+
+        async with Scheduler() as s:
+            task = s.add(IntervalTask(100, work, name="work"))
+            await task.run_now()
+            await task.run_now()
+            failing = s.add(IntervalTask(100, stop, name="stop", on_error=lambda *_: None))
+            await failing.run_now()
+
+        assert seen == ["work", True] * 2
+        assert failing.statistics().failed == 1
+
+    @pytest.mark.parametrize("loop", ["asyncio", "trio"])
+    def test_a_thread_keeps_no_process_from_exiting(self, loop: str) -> None:
+        """A function that outlives its timeout and the scheduler's end ends with the process."""
+        program = f"""
+import anyio, time
+from ws_tasks import IntervalTask, Scheduler
+
+async def main():
+    async with Scheduler(drain_timeout=0.2) as scheduler:
+        scheduler.add(IntervalTask(60, time.sleep, 600, timeout=0.1, immediate=True))
+        await anyio.sleep(0.5)
+
+anyio.run(main, backend={loop!r})
+print("end of the program")
+"""
+        ran = subprocess.run(
+            [sys.executable, "-c", program], timeout=60, capture_output=True, text=True, check=True
+        )
+        assert ran.stdout == "end of the program\n"
+
+    def test_threads_end(self) -> None:
+        """Threads that have nothing to do end with the pool, and the others when their function returns."""
+        gate = threading.Event()
+        pool = ThreadPool(8)
+
+        def own() -> int:
+            return sum(thread.name == "ws_tasks" and thread.is_alive() for thread in threading.enumerate())
+
+        async def until(number: int) -> None:
+            async with asyncio.timeout(20):
+                while own() != number:
+                    await asyncio.sleep(0.01)
+
+        async def main() -> None:
+            before = own()
+            await asyncio.gather(*(pool.run(lambda: time.sleep(0.05)) for _ in range(4)))
+            pool._idle = deque((moment - 60, inbox) for moment, inbox in pool._idle)
+            await pool.run(int)
+            await until(before + 1)  # the others have been idle for long
+            busy = asyncio.create_task(pool.run(gate.wait))
+            await asyncio.sleep(0.05)
+            pool.close()
+            gate.set()
+            await busy
+            await until(before)
+
+        asyncio.run(main())
+
+    def test_a_loop_that_is_gone(self) -> None:
+        """A function whose loop has been closed meanwhile harms nobody."""
+        gate, done = threading.Event(), threading.Event()
+
+        def work() -> None:
+            gate.wait(20)
+            done.set()
+
+        async def main() -> None:
+            running = asyncio.create_task(ThreadPool(1).run(work))
+            await asyncio.sleep(0.05)
+            running.cancel()
+
+        asyncio.run(main())
+        gate.set()
+        assert done.wait(20)
 
     @staticmethod
     @on_both_loops

@@ -4,10 +4,14 @@ from ws_tasks._options import TaskOptions as TaskOptions
 from ws_tasks.circular import AsyncCircularForFrame as AsyncCircularForFrame
 from ws_tasks.circular import AsyncCircularForSecond as AsyncCircularForSecond
 from ws_tasks.circular import AsyncCircularForTimeout as AsyncCircularForTimeout
+from ws_tasks.engine import Call as Call
 from ws_tasks.engine import Engine as Engine
+from ws_tasks.engine import Group as Group
 from ws_tasks.engine import Job as Job
+from ws_tasks.engine import JobGroup as JobGroup
 from ws_tasks.engine import LocalEngine as LocalEngine
 from ws_tasks.engine import TaskDefinition as TaskDefinition
+from ws_tasks.engine import group as group
 from ws_tasks.engine import task as task
 from ws_tasks.errors import JobCancelled as JobCancelled
 from ws_tasks.errors import JobFailed as JobFailed
@@ -29,13 +33,16 @@ __all__ = (
     "AsyncCircularForFrame",
     "AsyncCircularForSecond",
     "AsyncCircularForTimeout",
+    "Call",
     "CrontabTask",
     "Engine",
+    "Group",
     "Guard",
     "IntervalTask",
     "Job",
     "JobCancelled",
     "JobFailed",
+    "JobGroup",
     "LocalEngine",
     "NotStartedError",
     "OnceTask",
@@ -49,5 +56,6 @@ __all__ = (
     "TaskOptions",
     "TaskStatistics",
     "current_run",
+    "group",
     "task",
 )

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeAlias
 
 import anyio
 from redis import exceptions
@@ -19,6 +20,8 @@ from ws_tasks._streams import TRANSIENT, Delivery, StreamQueue
 __all__ = ("Deliveries", "cancel_and_wait")
 
 logger = logging.getLogger("ws_tasks")
+
+Key: TypeAlias = tuple[str, str]
 
 _BLOCK = 0.5  # seconds that a fetch waits for the first message
 _BATCH = 50
@@ -40,9 +43,11 @@ class Deliveries:
         load: Callable[[bytes], TaskiqMessage],
         knows: Callable[[str], bool],
         on_dead: Callable[[TaskiqMessage, str], Awaitable[None]],
+        on_cancelled: Callable[[TaskiqMessage], Awaitable[None]],
+        cancel: Callable[[str], None],
+        beside: Iterable[Callable[[], Awaitable[float]]] = (),
     ) -> None:
         self.concurrency: int = concurrency
-        self.doubled: int = 0
         self.buried: int = 0
         self._stream = stream
         self._queue = queue
@@ -51,10 +56,13 @@ class Deliveries:
         self._load = load
         self._knows = knows
         self._on_dead = on_dead
-        self._in_hand: dict[str, Delivery] = {}  # with those of the buffer, which have not begun
+        self._on_cancelled = on_cancelled
+        self._cancel = cancel
+        self._beside = tuple(beside)
+        self._in_hand: dict[Key, Delivery] = {}  # with those of the buffer, which have not begun
         self._buffer: deque[Delivery] = deque()
         self._suspects: deque[Delivery] = deque()
-        self._alone: str | None = None
+        self._alone: Key | None = None
         self._unknown: set[str] = set()
         self._changed = asyncio.Event()
         self._keepers: list[asyncio.Task[None]] = []
@@ -67,7 +75,7 @@ class Deliveries:
         if not self._keepers:
             self._keepers = [
                 loop.create_task(self._keep(action))
-                for action in (self._renew, self._reclaim, self._move_due)
+                for action in (self._renew, self._reclaim, self._move_due, *self._beside)
             ]
 
         # The client is awaited in a task of its own: taskiq cancels whatever waits here at its end, and
@@ -89,6 +97,7 @@ class Deliveries:
 
         if keepers:
             with contextlib.suppress(*TRANSIENT), anyio.move_on_after(_HAND_BACK):
+                await self._stream.hand_back([*self._in_hand.values()])
                 await self._stream.leave()
 
     async def next(self) -> Delivery:
@@ -125,7 +134,7 @@ class Deliveries:
     async def _begin_suspect(self) -> None:
         """Run a suspect alone: what it does, it does to itself. Its last delivery counts from now on."""
         delivery = self._suspects[0]
-        self._alone = delivery.id
+        self._alone = delivery.key
 
         try:
             is_ours = await self._stream.recount(delivery, delivery.number)
@@ -135,11 +144,11 @@ class Deliveries:
 
         if is_ours and delivery in self._suspects:
             self._suspects.remove(delivery)
-            self._in_hand[delivery.id] = delivery
+            self._in_hand[delivery.key] = delivery
             self._buffer.append(delivery)
             self._changed.set()
         else:
-            self._forget(delivery.id)
+            self._forget(delivery.key)
 
     async def _hand_back_unbegun(self) -> None:
         """Let other workers have what was fetched and not begun."""
@@ -148,54 +157,72 @@ class Deliveries:
         self._suspects.clear()
 
         with contextlib.suppress(*TRANSIENT), anyio.CancelScope(shield=True), anyio.move_on_after(_HAND_BACK):
-            await self._stream.hand_back([delivery.id for delivery in left])
+            await self._stream.hand_back(left)
 
         for delivery in left:
-            self._in_hand.pop(delivery.id, None)
+            self._in_hand.pop(delivery.key, None)
 
     async def _accept(self, found: list[Delivery]) -> None:
         """Keep messages whose task is known; hand the others back, bury those that cannot be read."""
         if self._alone is not None:  # a suspect has begun while these were on their way: none runs beside it
-            await self._stream.hand_back([delivery.id for delivery in found])
+            await self._stream.hand_back(found)
             return
 
-        strangers: list[str] = []
+        own = [delivery for delivery in found if self._has(delivery)]
+        known = {delivery.key for delivery in own}
+        back: list[Delivery] = []
         graves: list[tuple[Delivery, str, TaskiqMessage | None]] = []
-        own: list[Delivery] = []
+        cancelled: list[tuple[Delivery, TaskiqMessage]] = []
 
-        for delivery in found:
-            if delivery.id in self._in_hand or any(delivery.id == other.id for other in self._suspects):
-                # Its lease has ended while Redis was away; the job goes on here, in its old delivery.
-                own.append(delivery)
-                continue
-
+        for delivery in (delivery for delivery in found if delivery.key not in known):
             try:
                 message = self._load(delivery.data)
             except Exception as error:  # noqa: BLE001 - foreign data
                 graves.append((delivery, f"not a message of taskiq: {describe(error)}", None))
                 continue
 
-            if not self._knows(message.task_name):
-                strangers.append(delivery.id)
-                self._warn_of_stranger(message.task_name)
+            if delivery.cancelled:
+                cancelled.append((delivery, message))
             elif delivery.number > self._max_deliveries:
                 graves.append((delivery, f"delivered {delivery.number - 1} times", message))
-            elif delivery.number == self._max_deliveries > 1:
-                # It has ended workers before, or was beside one that has.
-                self._suspects.append(delivery)
-            else:
-                self._in_hand[delivery.id] = delivery
-                self._buffer.append(delivery)
+            elif not self._keep_message(delivery, message.task_name):
+                back.append(delivery)
 
         # All that can run does before Redis is asked again: what fails below is reclaimed after its lease.
         self._changed.set()
-        await self._stream.hand_back(strangers)
+        await self._stream.hand_back(back)
 
         for delivery in own:
+            # Its lease has ended while Redis was away; the job goes on here, in its old delivery.
             await self._stream.recount(delivery, delivery.number - 1)
+
+        for delivery, message in cancelled:
+            await self._on_cancelled(message)
+            await self._stream.done(delivery)
 
         for grave in graves:
             await self._bury(*grave)
+
+    def _has(self, delivery: Delivery) -> bool:
+        return delivery.key in self._in_hand or any(delivery.key == found.key for found in self._suspects)
+
+    def _keep_message(self, delivery: Delivery, task_name: str) -> bool:
+        """Take a message to run it; return False when it is for another worker."""
+        if not self._knows(task_name):
+            self._warn_of_stranger(task_name)
+            return False
+
+        if delivery.number == self._max_deliveries > 1:
+            # It has ended workers before, or was beside one that has.
+            self._suspects.append(delivery)
+            return True
+
+        if len(self._in_hand) >= self.concurrency:
+            return False  # a wait for the first message may end with one of each priority
+
+        self._in_hand[delivery.key] = delivery
+        self._buffer.append(delivery)
+        return True
 
     def _warn_of_stranger(self, task_name: str) -> None:
         if task_name not in self._unknown:
@@ -223,22 +250,21 @@ class Deliveries:
 
         while True:
             try:
-                if not await self._stream.done(delivery):
-                    self.doubled += 1
-                    logger.warning("queue %r: message %s was run twice", self._queue, delivery.id)
-
+                # When it was acknowledged before, that may be this very request, whose reply was lost.
+                # A job that was run twice is noticed by its second result.
+                await self._stream.done(delivery)
                 break
             except TRANSIENT as error:
                 failures += 1
                 logger.warning("message %s is not acknowledged yet: %s", delivery.id, describe(error))
                 await asyncio.sleep(delay(failures, 0.1, 2.0))
 
-        self._drop(delivery.id)
+        self._drop(delivery.key)
 
-    def _drop(self, message_id: str) -> None:
-        self._in_hand.pop(message_id, None)
+    def _drop(self, key: Key) -> None:
+        self._in_hand.pop(key, None)
 
-        if self._alone == message_id:
+        if self._alone == key:
             self._alone = None
 
         self._changed.set()
@@ -270,23 +296,25 @@ class Deliveries:
                 await asyncio.sleep(spread(pause, 0.75, 1.0))
 
     async def _renew(self) -> float:
-        ids = [*self._in_hand, *(delivery.id for delivery in self._suspects)]
+        lost, cancelled = await self._stream.renew([*self._in_hand.values(), *self._suspects])
 
-        for start in range(0, len(ids), 500):
-            for lost in await self._stream.renew(ids[start : start + 500]):
-                if lost in self._in_hand and self._in_hand[lost] not in self._buffer:
-                    # Acknowledged a moment ago, or this worker was stopped: the job ends, and says so.
-                    logger.debug("queue %r: message %s is not this worker's any more", self._queue, lost)
-                else:
-                    self._forget(lost)
+        for key in lost:
+            if key in self._in_hand and self._in_hand[key] not in self._buffer:
+                # Acknowledged a moment ago, or this worker was stopped: the job ends, and says so.
+                logger.debug("queue %r: message %s is not this worker's any more", self._queue, key[1])
+            else:
+                self._forget(key)
+
+        for job in cancelled:  # the announcement may have been lost
+            self._cancel(job)
 
         return self._lease / 3
 
-    def _forget(self, message_id: str) -> None:
+    def _forget(self, key: Key) -> None:
         """Drop a message that has not begun here and that another worker has by now."""
-        self._buffer = deque(found for found in self._buffer if found.id != message_id)
-        self._suspects = deque(found for found in self._suspects if found.id != message_id)
-        self._drop(message_id)
+        self._buffer = deque(found for found in self._buffer if found.key != key)
+        self._suspects = deque(found for found in self._suspects if found.key != key)
+        self._drop(key)
 
     async def _reclaim(self) -> float:
         free = self.concurrency - len(self._in_hand) - len(self._suspects)

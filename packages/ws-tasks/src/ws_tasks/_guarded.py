@@ -38,7 +38,7 @@ async def execute_guarded(host: RunHost, instance: Instance) -> None:
     if instance.purpose == "take_over":
         # Only now is it a run; until here it was a look at somebody else's.
         instance.purpose = "run"
-        instance.task.counters.started += 1
+        instance.task.started += 1
         instance.task.counters.taken_over += 1
         _emit(host, instance, "taken_over", "the process that had claimed the run is gone")
 

@@ -13,6 +13,7 @@ import anyio
 
 from ws_tasks._clock import Clock
 from ws_tasks._options import Options
+from ws_tasks._threads import ThreadPool
 from ws_tasks.interface import Run, TaskEvent
 from ws_tasks.triggers import Trigger
 
@@ -27,6 +28,8 @@ __all__ = (
     "current_instance",
 )
 
+_NO_HEADERS: Mapping[str, str] = {}
+
 State = Literal["new", "running", "paused", "stopped"]
 Purpose = Literal["run", "take_over", "adopt"]
 """A run that is due; one that another process may have left; the search for such runs at the start."""
@@ -36,7 +39,7 @@ current_instance: ContextVar[Instance] = ContextVar("ws_tasks_current_run")
 
 
 class Counters:
-    """What a task has done so far."""
+    """What a task has done so far and does rarely: most of many tasks need none."""
 
     __slots__ = (
         "cancelled",
@@ -44,20 +47,15 @@ class Counters:
         "coalesced",
         "doubled",
         "failed",
-        "last_duration",
         "last_error",
         "late",
         "overlap",
         "retried",
-        "started",
-        "succeeded",
         "taken_over",
         "timed_out",
     )
 
     def __init__(self) -> None:
-        self.started: int = 0
-        self.succeeded: int = 0
         self.failed: int = 0
         self.retried: int = 0
         self.timed_out: int = 0
@@ -68,7 +66,6 @@ class Counters:
         self.overlap: int = 0
         self.taken_over: int = 0
         self.doubled: int = 0
-        self.last_duration: float | None = None
         self.last_error: str | None = None
 
 
@@ -91,6 +88,10 @@ class ManagedTask(Protocol):
     """The task's valid entry in a heap; 0 when it is in none."""
     active: tuple[Instance, ...]
     queue: deque[Instance] | None
+    started: int
+    succeeded: int
+    lateness: float
+    last_duration: float | None
 
     @property
     def name(self) -> str:
@@ -99,7 +100,7 @@ class ManagedTask(Protocol):
 
     @property
     def counters(self) -> Counters:
-        """What the task has done so far."""
+        """What the task has done so far, but for what stands in the task itself."""
         ...
 
 
@@ -107,7 +108,7 @@ class RunHost(Protocol):
     """The scheduler as its runs see it."""
 
     clock: Clock
-    limiter: anyio.CapacityLimiter | None
+    pool: ThreadPool
     threads: set[Instance]
 
     def emit(self, event: TaskEvent) -> None:
@@ -156,6 +157,7 @@ class Instance:
         "failure",
         "fence",
         "handle",
+        "headers",
         "purpose",
         "repeat",
         "scope",
@@ -181,6 +183,7 @@ class Instance:
         self.ended: bool = False
         self.cancelled: bool = False
         self.cancel_called: bool = False
+        self.headers: Mapping[str, str] = _NO_HEADERS  # what came with a job, for its context
         self.handle: asyncio.Task[None] | None = None  # on asyncio, once begun
         self.scope: anyio.CancelScope | None = None  # on trio, once begun
         self.value: object = None
@@ -193,7 +196,7 @@ class Instance:
         nominal = datetime.fromtimestamp(self.timestamp, UTC)
         return Run(self.task.name, nominal, self.attempt, self.fence, self.repeat)
 
-    def cancel(self) -> None:
+    def interrupt(self) -> None:
         """Cancel the run; one that has not taken its first step will not take it."""
         if self.settling:
             return

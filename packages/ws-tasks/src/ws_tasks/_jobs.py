@@ -16,6 +16,7 @@ import anyio
 
 from ws_core.errors import ClosedError, UsageError
 from ws_tasks._clock import Clock
+from ws_tasks._definitions import JobStatus, Priority
 from ws_tasks._instance import Instance, current_instance
 from ws_tasks._task import ScheduledTask
 from ws_tasks.errors import JobCancelled
@@ -49,14 +50,31 @@ class JobTask(ScheduledTask):
 class LocalJob(Instance):
     """A call that runs in this process."""
 
-    __slots__ = ("_args", "_kwargs", "id", "jobs")
+    __slots__ = ("_args", "_kwargs", "_previous", "following", "id", "jobs", "on_end", "priority", "state")
 
-    def __init__(self, task: JobTask, args: list[Any], kwargs: dict[str, Any], queue: JobQueue) -> None:
+    def __init__(
+        self,
+        task: JobTask,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        queue: JobQueue,
+        *,
+        priority: Priority = "normal",
+        previous: LocalJob | None = None,
+    ) -> None:
         super().__init__(task, time.time())
         self._args = args
         self._kwargs = kwargs
+        self._previous = previous  # the step of a chain whose result is this one's first argument
+        self.following: LocalJob | None = None
         self.jobs: JobQueue = queue
         self.id: str = secrets.token_hex(8)
+        self.priority: Priority = priority
+        self.state: JobStatus = "queued" if previous is None else "waiting"
+        self.on_end: Callable[[], None] | None = None
+
+        if previous is not None:
+            previous.following = self
 
     @property
     def done(self) -> bool:
@@ -77,6 +95,40 @@ class LocalJob(Instance):
 
         return self.value
 
+    async def status(self) -> JobStatus:
+        """Return where the job is now."""
+        if not self.ended:
+            return self.state
+
+        return "cancelled" if self.cancelled else "succeeded" if self.failure is None else "failed"
+
+    async def cancel(self) -> bool:
+        """Cancel the job; of a chain the step that it has come to, which ends those behind it."""
+        job = self
+
+        while job._previous is not None and not job._previous.ended:
+            job = job._previous
+
+        if job.ended:
+            return False
+
+        if self.jobs.discard(job):
+            job.drop()
+            return True
+
+        job.interrupt()
+
+        if current_instance.get(None) is not job:
+            await job.wait()
+
+        return job.cancelled or not job.ended
+
+    def drop(self) -> None:
+        """End a job that has not begun."""
+        self.task.counters.cancelled += 1
+        self.cancelled = True
+        self.finish()
+
     def call(self) -> Any:  # whatever the function returns
         """Call the function with the job's own arguments."""
         return self.task.func(*self._args, **self._kwargs)
@@ -90,8 +142,23 @@ class LocalJob(Instance):
             raise UsageError(message, task=self.task.name, job=self.id) from error
 
     def finish(self) -> None:
-        """Mark the job as ended; the next one may begin."""
+        """Mark the job as ended; the next step of its chain, and the next job, may begin."""
         super().finish()
+
+        if self.on_end is not None:
+            self.on_end()
+
+        following = self.following
+
+        if following is not None:
+            following.failure, following.cancelled = self.failure, self.cancelled
+
+            if self.failure is None and not self.cancelled:
+                following._args.insert(0, self.value)  # noqa: SLF001 - another job of the chain
+                self.jobs.add(following)
+            else:
+                following.finish()
+
         self.jobs.ended(self)
 
 
@@ -113,7 +180,8 @@ class JobQueue:
         self._begin = begin
         self._concurrency = concurrency
         self._max_queued = max_queued
-        self._waiting: deque[LocalJob] = deque()
+        # In the order in which they are served.
+        self._waiting: dict[Priority, deque[LocalJob]] = {"high": deque(), "normal": deque(), "low": deque()}
         self._running: set[LocalJob] = set()
         self._suspended = 0  # running jobs that wait for the result of another one
         self._change: anyio.Event | None = None
@@ -127,7 +195,7 @@ class JobQueue:
     @property
     def waiting(self) -> int:
         """How many jobs wait."""
-        return len(self._waiting)
+        return sum(map(len, self._waiting.values()))
 
     async def wait_for_room(self, task: str) -> None:
         """Return when a job may be added."""
@@ -137,7 +205,7 @@ class JobQueue:
         if self._in_job():
             return
 
-        while len(self._waiting) >= self._max_queued and not self._closing:
+        while self.waiting >= self._max_queued and not self._closing:
             await self._changed()
 
         if self._closing:
@@ -160,8 +228,19 @@ class JobQueue:
 
     def add(self, job: LocalJob) -> None:
         """Add a job; it begins at once when not too many run."""
-        self._waiting.append(job)
+        job.state = "queued"
+        self._waiting[job.priority].append(job)
         self._fill()
+
+    def discard(self, job: LocalJob) -> bool:
+        """Remove a job that waits; return whether it has not begun."""
+        if job in self._running:
+            return False
+
+        if job in self._waiting[job.priority]:
+            self._waiting[job.priority].remove(job)
+
+        return True
 
     def ended(self, job: LocalJob) -> None:
         """Note the end of a job, and begin the next."""
@@ -177,14 +256,16 @@ class JobQueue:
     async def drain(self, seconds: float) -> None:
         """Wait until no job is left, for some seconds at most, then cancel those that wait."""
         with anyio.CancelScope(shield=True), anyio.move_on_after(seconds):
-            while self._waiting or self._running:
+            while self.waiting or self._running:
                 await self._changed()
 
-        left, self._waiting = self._waiting, deque()
+        left = [job for waiting in self._waiting.values() for job in waiting]
+
+        for waiting in self._waiting.values():
+            waiting.clear()
 
         for job in left:
-            job.cancelled = True
-            job.finish()
+            job.drop()
 
     def _in_job(self) -> bool:
         """Return whether the caller is part of a job of this queue that has not ended."""
@@ -192,10 +273,12 @@ class JobQueue:
         return isinstance(instance, LocalJob) and instance.jobs is self and not instance.ended
 
     def _fill(self) -> None:
-        while self._waiting and len(self._running) - self._suspended < self._concurrency:
-            job = self._waiting.popleft()
-            self._running.add(job)
-            self._begin(job)
+        for waiting in self._waiting.values():
+            while waiting and len(self._running) - self._suspended < self._concurrency:
+                job = waiting.popleft()
+                job.state = "running"
+                self._running.add(job)
+                self._begin(job)
 
     def _notify(self) -> None:
         if self._change is not None:

@@ -11,7 +11,15 @@ from ws_tasks._validation import check_seconds, check_whole
 from ws_tasks.errors import ScheduleError
 from ws_tasks.interface import Guard, LeaseGuard, Run
 
-__all__ = ("Coalesce", "ErrorHandler", "Options", "Overlap", "TaskOptions", "make_options")
+__all__ = (
+    "Coalesce",
+    "ErrorHandler",
+    "Options",
+    "Overlap",
+    "TaskOptions",
+    "check_exceptions",
+    "make_options",
+)
 
 Overlap = Literal["skip", "queue", "cancel_previous"]
 Coalesce = Literal["latest", "all"]
@@ -171,7 +179,7 @@ def _check_rules(options: Options) -> None:
         message = f"at_least_once=True needs a guard with claim_run(), which {options.guard!r} has not"
         raise ScheduleError(f"{message}: use ws-redislock's RunClaims", option="at_least_once")
 
-    _check_classes(options.retry_on)
+    check_exceptions("retry_on", options.retry_on)
     handler: object = options.on_error
 
     if handler is not None and not callable(handler):
@@ -183,7 +191,8 @@ def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise ScheduleError(f"{name}={value!r} is wrong: use one of {', '.join(allowed)}", option=name)
 
 
-def _check_classes(value: object) -> None:
+def check_exceptions(option: str, value: object) -> None:
+    """Refuse what is not an exception class or a tuple of them."""
     for item in value if isinstance(value, tuple) else (value,):
         if not isinstance(item, type) or not issubclass(item, Exception):
-            raise ScheduleError(f"retry_on={value!r} is wrong: use exception classes", option="retry_on")
+            raise ScheduleError(f"{option}={value!r} is wrong: use exception classes", option=option)

@@ -1,44 +1,64 @@
-"""Jobs that cross processes: the call in the worker, its result as JSON, and the one that waits for it."""
+"""Jobs that cross processes: the call in the worker, and the one that waits for it elsewhere."""
 
 from __future__ import annotations
 
 import json
 import logging
-import math
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextvars import ContextVar
+from typing import Any, Protocol
 
 import anyio
-from taskiq import TaskiqResult
+from taskiq import TaskiqMessage, TaskiqMiddleware, TaskiqResult
 
 from ws_core.errors import UsageError
 from ws_tasks._clock import Clock, SystemClock
+from ws_tasks._definitions import JobStatus
 from ws_tasks._instance import Instance, ManagedTask, Watched
 from ws_tasks._jobs import JobTask
-from ws_tasks.errors import JobFailed
+from ws_tasks._threads import ThreadPool
 from ws_tasks.interface import TaskEvent
 
-__all__ = (
-    "POLL",
-    "RemoteJob",
-    "WorkerCall",
-    "WorkerHost",
-    "decode_result",
-    "encode_result",
-    "messages",
-    "result_key",
-)
+__all__ = ("POLL", "CurrentMessage", "RemoteJob", "WorkerCall", "WorkerHost", "current_message", "messages")
 
 logger = logging.getLogger("ws_tasks")
 
 POLL = 2.0  # seconds after which a result is looked for, in case its message was lost
 
+current_message: ContextVar[TaskiqMessage] = ContextVar("ws_tasks_current_message")
+"""The message whose job the running code is part of."""
+
+
+class CurrentMessage(TaskiqMiddleware):
+    """Notes the message that a worker runs: taskiq passes on its arguments only."""
+
+    async def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
+        """Note a message, in the task that runs it."""
+        current_message.set(message)
+        return message
+
+
+class Remote(Protocol):
+    """The engine as its jobs see it."""
+
+    async def wait(self, job_id: str) -> TaskiqResult[Any]:
+        """Wait for a job to end, and return its result."""
+        ...
+
+    async def status_of(self, job_id: str) -> JobStatus:
+        """Return where a job is now."""
+        ...
+
+    async def cancel(self, job_id: str) -> bool:
+        """Cancel a job; return whether it was."""
+        ...
+
 
 class RemoteJob:
     """A job that runs elsewhere."""
 
-    def __init__(self, wait: Callable[[str], Awaitable[TaskiqResult[Any]]], job_id: str) -> None:
-        self._wait = wait
+    def __init__(self, engine: Remote, job_id: str) -> None:
+        self._engine = engine
         self._result: TaskiqResult[Any] | None = None
         self.id: str = job_id
 
@@ -51,12 +71,20 @@ class RemoteJob:
         """Wait for the job's end and return its value, or raise JobFailed."""
         if self._result is None:
             with anyio.fail_after(timeout):
-                self._result = await self._wait(self.id)
+                self._result = await self._engine.wait(self.id)
 
         if self._result.error is not None:
             raise self._result.error
 
         return self._result.return_value
+
+    async def status(self) -> JobStatus:
+        """Return where the job is now."""
+        return await self._engine.status_of(self.id)
+
+    async def cancel(self) -> bool:
+        """Cancel the job; return whether it was, which it is not when it had ended before."""
+        return await self._engine.cancel(self.id)
 
 
 class WorkerHost:
@@ -64,7 +92,7 @@ class WorkerHost:
 
     def __init__(self, on_event: Callable[[TaskEvent], object] | None) -> None:
         self.clock: Clock = SystemClock()
-        self.limiter: anyio.CapacityLimiter | None = None
+        self.pool: ThreadPool = ThreadPool(1)  # as many as the worker's jobs, when it is known
         self.threads: set[Instance] = set()
         self._on_event = on_event
 
@@ -89,12 +117,24 @@ class WorkerHost:
 class WorkerCall(Instance):
     """One job in a worker."""
 
-    __slots__ = ("_args", "_kwargs")
+    __slots__ = ("_args", "_kwargs", "job", "last")
 
-    def __init__(self, task: JobTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        task: JobTask,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        job: str = "",
+        last: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(task, SystemClock().time())
         self._args = args
         self._kwargs = kwargs
+        self.job = job
+        self.last = last  # the last job of the chain that this one is a step of
+        self.headers = headers or {}
 
     def call(self) -> Any:  # whatever the function returns
         """Call the function with the job's own arguments."""
@@ -119,38 +159,3 @@ async def messages(pubsub: Any) -> AsyncIterator[str]:  # Any: redis-py's PubSub
         if found is not None:
             data = found["data"]
             yield data.decode() if isinstance(data, bytes) else str(data)
-
-
-def result_key(job_id: str) -> str:
-    """Return the key of a job's result."""
-    return f"wst:result:{job_id}"
-
-
-def encode_result(result: TaskiqResult[Any]) -> str:
-    """Return a result as JSON; one that is not JSON is a failure that says so."""
-    error = result.error
-
-    if error is None:
-        try:
-            return json.dumps({"value": result.return_value}, allow_nan=False)
-        except (TypeError, ValueError) as problem:
-            error = UsageError(f"the result is not JSON: {problem}")
-
-    failed = JobFailed.of(error)
-    return json.dumps({"error": failed.error_type, "message": str(failed)})
-
-
-def decode_result(job_id: str, text: str | bytes) -> TaskiqResult[Any]:
-    """Return a result from JSON."""
-    found = json.loads(text)
-    error = None
-
-    if "error" in found:
-        error = JobFailed(found["message"], error_type=found["error"], job=job_id)
-
-    return TaskiqResult(
-        is_err=error is not None,
-        return_value=found.get("value"),
-        execution_time=math.nan,
-        error=error,
-    )

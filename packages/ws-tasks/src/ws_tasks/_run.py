@@ -9,13 +9,13 @@ import logging
 from collections.abc import Callable
 
 import anyio
-import anyio.to_thread
 
 from ws_core.backoff import delay
 from ws_core.errors import describe
 from ws_tasks._instance import Instance, RunHost, current_instance
 from ws_tasks.errors import RunTimeout
 from ws_tasks.interface import EventKind, TaskEvent
+from ws_tasks.observe import is_observed, running
 
 __all__ = ("execute", "report")
 
@@ -24,13 +24,30 @@ logger = logging.getLogger("ws_tasks")
 
 async def execute(host: RunHost, instance: Instance) -> None:
     """Make all attempts of a run; only cancellation leaves this function."""
-    task = instance.task
-    options = task.options
-    counters = task.counters
-
     current_instance.set(instance)
 
+    if not instance.headers and not is_observed():
+        await _make_attempts(host, instance)
+        return
+
+    try:
+        with running(instance.run, instance.headers):
+            await _make_attempts(host, instance)
+
+            if instance.failure is not None:
+                raise instance.failure  # noqa: TRY301 - for the observers; it is reported already
+    except BaseException as error:
+        if error is not instance.failure:
+            raise
+
+
+async def _make_attempts(host: RunHost, instance: Instance) -> None:
+    """Make the first attempt, and others while they fail and are allowed."""
+    task = instance.task
+    options = task.options
+
     while (failure := await _attempt(host, instance)) is not None:
+        counters = task.counters
         counters.last_error = describe(failure, with_type=True)
 
         if instance.attempt > options.retries or not isinstance(failure, options.retry_on):
@@ -47,7 +64,7 @@ async def execute(host: RunHost, instance: Instance) -> None:
         counters.retried += 1
         instance.attempt += 1
 
-    counters.succeeded += 1
+    task.succeeded += 1
 
 
 async def _attempt(host: RunHost, instance: Instance) -> BaseException | None:
@@ -101,7 +118,7 @@ async def _call_in_thread(host: RunHost, instance: Instance) -> object:
     timeout = instance.task.options.timeout
 
     if timeout is None:
-        [value] = await anyio.to_thread.run_sync(call, limiter=host.limiter, abandon_on_cancel=True)
+        [value] = await host.pool.run(call)
     else:
         [value] = await _watch(host, instance, timeout, call)
 
@@ -132,7 +149,7 @@ async def _watch(
         group.start_soon(announce)
 
         try:
-            result = await anyio.to_thread.run_sync(call, limiter=host.limiter, abandon_on_cancel=True)
+            result = await host.pool.run(call)
         except (anyio.get_cancelled_exc_class(), GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - kept out of the group, raised below

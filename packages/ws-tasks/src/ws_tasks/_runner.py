@@ -73,7 +73,7 @@ class Runner:
 
             for previous in task.active:
                 previous.superseded = True
-                previous.cancel()
+                previous.interrupt()
         elif (options.overlap == "skip" and not waits_for_guard) or len(task.queue) >= options.max_queued:
             task.counters.overlap += 1
             detail = "the run before has not ended"
@@ -148,7 +148,7 @@ class Runner:
     def cancel_all(self) -> None:
         """Cancel the runs under way."""
         for instance in self._instances:
-            instance.cancel()
+            instance.interrupt()
 
     def ids(self) -> set[str]:
         """Return the ids of the runs under way."""
@@ -181,12 +181,12 @@ class Runner:
 
     async def _supervise(self, instance: Instance) -> None:
         clock = self._host.clock
-        counters = instance.task.counters
-        execution = execute if instance.task.options.guard is None else execute_guarded
+        task = instance.task
+        execution = execute if task.options.guard is None else execute_guarded
         began = clock.monotonic()
 
         if instance.purpose == "run":
-            counters.started += 1
+            task.started += 1
 
         completed = False
 
@@ -203,7 +203,7 @@ class Runner:
                 raise
         finally:
             if instance.purpose == "run":
-                counters.last_duration = clock.monotonic() - began
+                task.last_duration = clock.monotonic() - began
 
             self._ended(instance, completed=completed)
 

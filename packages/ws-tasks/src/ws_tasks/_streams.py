@@ -1,14 +1,19 @@
-"""A queue of jobs in a Redis stream: leases that are renewed, a delivery limit, dead letters, delays."""
+"""A queue of jobs in Redis streams: leases that are renewed, a delivery limit, dead letters, delays."""
 
 from __future__ import annotations
 
+import itertools
 import secrets
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from redis import exceptions
 
-__all__ = ("TRANSIENT", "Delivery", "StreamQueue")
+from ws_tasks import _scripts
+from ws_tasks._scripts import Script
+
+__all__ = ("PRIORITIES", "TRANSIENT", "Added", "Delivery", "StreamQueue", "run_script")
 
 TRANSIENT = (
     exceptions.ConnectionError,
@@ -21,215 +26,268 @@ TRANSIENT = (
 )
 """Errors after which a request is worth another attempt; each of them may have arrived."""
 
+PRIORITIES = ("high", "normal", "low")
+"""In the order in which jobs are fetched; each has a stream of its own."""
+
 _GROUP = "workers"
 _RETURNED = "returned"  # the consumer of messages that were handed back
 _AT_ONCE = 2_000_000_000  # an idle time in milliseconds that is longer than any lease
-_SEEN = 600_000  # milliseconds for which the id of a job is known, so that a repeated request adds nothing
-
-# The script may be repeated: an id that is known adds nothing.
-_ADD = """
-local jobs, delayed, seen = KEYS[1], KEYS[2], KEYS[3]
-local data, delay, keep = ARGV[1], tonumber(ARGV[2]), ARGV[3]
-if not redis.call('SET', seen, '1', 'NX', 'PX', keep) then return 0 end
-if delay > 0 then
-  local time = redis.call('TIME')
-  local due = time[1] * 1000 + math.floor(time[2] / 1000) + delay
-  redis.call('ZADD', delayed, string.format('%.0f', due), data)
-else
-  redis.call('XADD', jobs, '*', 'data', data)
-end
-return 1
-"""
-
-# Returns the milliseconds until the next delayed job is due, -1 without any.
-_MOVE_DUE = """
-local jobs, delayed = KEYS[1], KEYS[2]
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-for _, data in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, 200)) do
-  redis.call('XADD', jobs, '*', 'data', data)
-  redis.call('ZREM', delayed, data)
-end
-local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
-if not first[2] then return -1 end
-return math.max(0, tonumber(first[2]) - now)
-"""
-
-# In one step, so that what is acknowledged is gone. Returns 0 when another worker was first.
-_DONE = """
-local done = redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
-redis.call('XDEL', KEYS[1], ARGV[2])
-return done
-"""
-
-_BURY = """
-redis.call('XADD', KEYS[2], '*', 'data', ARGV[3], 'reason', ARGV[4], 'deliveries', ARGV[5])
-redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
-redis.call('XDEL', KEYS[1], ARGV[2])
-return 1
-"""
-
-# Renewed is only what is still this consumer's: one that was stopped must not take back what another
-# worker has in hand. Returns the ids that are lost.
-_RENEW = """
-local lost = {}
-for i = 3, #ARGV do
-  local found = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2])
-  if #found == 1 then
-    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'JUSTID')
-  else
-    lost[#lost + 1] = ARGV[i]
-  end
-end
-return lost
-"""
-
-_RECOUNT = """
-local found = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1, ARGV[2])
-if #found == 0 then return 0 end
-redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[3], 'RETRYCOUNT', ARGV[4], 'JUSTID')
-return 1
-"""
-
-# What was delivered and never begun does not count as a delivery.
-_HAND_BACK = """
-local group, consumer, idle = ARGV[1], ARGV[2], ARGV[3]
-local function back(entry)
-  redis.call('XCLAIM', KEYS[1], group, ARGV[4], 0, entry[1], 'IDLE', idle,
-             'RETRYCOUNT', math.max(0, entry[4] - 1), 'JUSTID')
-end
-if #ARGV == 4 then
-  for _, entry in ipairs(redis.call('XPENDING', KEYS[1], group, '-', '+', 10000, consumer)) do back(entry) end
-  if #redis.call('XPENDING', KEYS[1], group, '-', '+', 1, consumer) == 0 then
-    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], group, consumer)
-  end
-else
-  for i = 5, #ARGV do
-    local found = redis.call('XPENDING', KEYS[1], group, ARGV[i], ARGV[i], 1, consumer)
-    if found[1] then back(found[1]) end
-  end
-end
-return 1
-"""
-
-# Returns the cursor and the messages whose lease has ended: id, data, how often it was delivered. The last
-# delivery that is allowed is not counted here but when it begins: until then, what ends a worker is
-# something else.
-_RECLAIM = """
-local group, consumer, lease, cursor, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local most = tonumber(ARGV[6])
-local got = redis.call('XAUTOCLAIM', KEYS[1], group, consumer, lease, cursor, 'COUNT', count)
-local found = {}
-for _, entry in ipairs(got[2]) do
-  if entry then
-    local pending = redis.call('XPENDING', KEYS[1], group, entry[1], entry[1], 1)
-    if pending[1] then
-      local number = pending[1][4]
-      found[#found + 1] = {entry[1], entry[2][2], number}
-      if number == most and most > 1 then
-        redis.call('XCLAIM', KEYS[1], group, consumer, 0, entry[1], 'RETRYCOUNT', number - 1, 'JUSTID')
-      end
-    end
-  end
-end
-return {got[1], found}
-"""
+_SEEN = 600_000  # milliseconds for which a request is known, so that repeating it adds nothing
+_BATCH = 500  # messages of one request to renew or to hand back
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """A message that a worker has in hand."""
 
+    stream: str
     id: str
     data: bytes
     number: int  # how often it has been delivered, this time included
+    job: str = ""  # the job's id; empty when something else than `StreamQueue.add` has put it there
+    cancelled: bool = False
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Its identity among all messages: two streams may use the same ids."""
+        return self.stream, self.id
+
+
+class Added(NamedTuple):
+    """Whether a job was added, and under which id the job is known."""
+
+    added: bool
+    job: str
 
 
 class StreamQueue:
-    """One queue: its stream, the jobs that are due later, and the dead letters."""
+    """One queue: its streams, the jobs that are due later, and the dead letters."""
 
     def __init__(self, client: Any, name: str, lease: float) -> None:  # Any: redis-py's clients are untyped
         self._client = client
         self._prefix = f"wst:{{{name}}}:"
         self._lease = round(lease * 1000)
-        self._cursor = "0-0"
         self.consumer: str = secrets.token_hex(8)
         self.jobs: str = f"{self._prefix}jobs"
+        self.streams: tuple[str, ...] = (f"{self.jobs}:high", self.jobs, f"{self.jobs}:low")
         self.delayed: str = f"{self._prefix}delayed"
         self.dead: str = f"{self._prefix}dead"
+        self.live: str = f"{self._prefix}live"
+        self.unique: str = f"{self._prefix}unique"
+        self.outcomes: str = f"{self._prefix}outcomes"
+        self.cancels: str = f"{self._prefix}cancel"  # the channel on which cancelled jobs are announced
+        self._cursors = dict.fromkeys(self.streams, "0-0")
 
     async def ensure_group(self) -> None:
-        """Create the stream and its group, which reads from the very first message."""
-        try:
-            await self._client.xgroup_create(self.jobs, _GROUP, id="0", mkstream=True)
-        except exceptions.ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
+        """Create the streams and their groups, which read from the very first message."""
+        for stream in self.streams:
+            try:
+                await self._client.xgroup_create(stream, _GROUP, id="0", mkstream=True)
+            except exceptions.ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
 
-    async def add(self, job_id: str, data: bytes, delay: float = 0.0, keep: float | None = None) -> bool:
-        """Add a job once; return False when its id is known."""
-        seen = f"{self._prefix}seen:{job_id}"
+    async def add(
+        self,
+        job_id: str,
+        data: bytes,
+        delay: float = 0.0,
+        *,
+        keep: float | None = None,
+        request: str | None = None,
+        priority: str = "normal",
+        unique: str = "",
+        last: str = "",
+    ) -> Added:
+        """
+        Add a job once; a request that is known adds nothing.
+
+        ``unique`` is a key that one job at a time may have, ``last`` the last job of a chain.
+        """
+        seen = f"{self._prefix}seen:{job_id if request is None else request}"
         kept = _SEEN if keep is None else round(keep * 1000)
-        added = await self._eval(_ADD, (self.jobs, self.delayed, seen), data, round(delay * 1000), kept)
-        return int(added) == 1
+        stream = self.streams[PRIORITIES.index(priority)]
+        keys = (stream, self.delayed, seen, self.live, self.unique)
+        arguments = (data, round(delay * 1000), kept, job_id, unique, last, priority)
+        added, job = await self._run(_scripts.ADD, keys, *arguments)
+        return Added(int(added) == 1, _text(job))
 
     async def fetch(self, count: int, block: float) -> list[Delivery]:
-        """Fetch new messages, at most so many, and wait for the first one for some seconds."""
-        found = await self._client.xreadgroup(
-            _GROUP, self.consumer, {self.jobs: ">"}, count=count, block=round(block * 1000)
+        """
+        Fetch new messages by their priority, at most so many, and wait for the first for some seconds.
+
+        After a wait there may be one of each stream, two more than asked for.
+        """
+        found = [
+            Delivery(
+                self.streams[int(number) - 1], _text(entry), _bytes(data), 1, _text(job), bool(cancelled)
+            )
+            for number, entry, data, job, cancelled in await self._run(
+                _scripts.FETCH, (*self.streams, self.live), _GROUP, self.consumer, count
+            )
+        ]
+        return found or await self._fetch_first(block)
+
+    async def _fetch_first(self, block: float) -> list[Delivery]:
+        streams = dict.fromkeys(self.streams, ">")
+        got = await self._client.xreadgroup(
+            _GROUP, self.consumer, streams, count=1, block=round(block * 1000)
         )
 
-        if isinstance(found, dict):  # RESP3
-            found = [(name, batches[0]) for name, batches in found.items()]
+        if isinstance(got, dict):  # RESP3
+            got = [(name, batches[0]) for name, batches in got.items()]
 
+        found = [
+            Delivery(_text(name), _text(message), _field(fields, "data"), 1, _field(fields, "job").decode())
+            for name, entries in got or ()
+            for message, fields in entries
+        ]
+
+        if not found:
+            return found
+
+        found.sort(key=lambda delivery: self.streams.index(delivery.stream))
+        begun = await self._run(_scripts.BEGIN, (self.live,), *(delivery.job for delivery in found))
         return [
-            Delivery(_text(message), _bytes(fields.get(b"data", fields.get("data", b""))), 1)
-            for _, messages in found or ()
-            for message, fields in messages
+            replace(delivery, cancelled=bool(cancelled))
+            for delivery, cancelled in zip(found, begun, strict=True)
         ]
 
     async def reclaim(self, count: int, most: int) -> list[Delivery]:
         """Take messages whose lease has ended; the last of ``most`` deliveries is left to `recount`."""
-        cursor, found = await self._eval(
-            _RECLAIM, (self.jobs,), _GROUP, self.consumer, self._lease, self._cursor, count, most
-        )
-        self._cursor = _text(cursor)
-        return [Delivery(_text(message), _bytes(data), int(number)) for message, data, number in found]
+        all_found: list[Delivery] = []
 
-    async def renew(self, ids: list[str]) -> set[str]:
-        """Begin the lease of messages anew; return those that another worker has."""
-        return {_text(lost) for lost in await self._eval(_RENEW, (self.jobs,), _GROUP, self.consumer, *ids)}
+        for stream in self.streams:
+            if len(all_found) >= count:
+                break
+
+            left = count - len(all_found)
+            arguments = (_GROUP, self.consumer, self._lease, self._cursors[stream], left, most)
+            cursor, found = await self._run(_scripts.RECLAIM, (stream, self.live), *arguments)
+            self._cursors[stream] = _text(cursor)
+            all_found += [
+                Delivery(stream, _text(message), _bytes(data), int(number), _text(job), bool(cancelled))
+                for message, data, job, cancelled, number in found
+            ]
+
+        return all_found
+
+    async def renew(self, deliveries: Iterable[Delivery]) -> tuple[set[tuple[str, str]], set[str]]:
+        """Renew leases; return the messages that another worker has, and the jobs that were cancelled."""
+        lost: set[tuple[str, str]] = set()
+        cancelled: set[str] = set()
+
+        for stream, batch in _batches(deliveries):
+            ids = itertools.chain.from_iterable((delivery.id, delivery.job) for delivery in batch)
+            arguments = (_GROUP, self.consumer, *ids)
+            gone, stopped = await self._run(_scripts.RENEW, (stream, self.live), *arguments)
+            lost.update((stream, _text(message)) for message in gone)
+            cancelled.update(_text(job) for job in stopped)
+
+        return lost, cancelled
 
     async def recount(self, delivery: Delivery, number: int) -> bool:
         """Set how often a message counts as delivered; return False when it is not this consumer's."""
-        keys = (self.jobs,)
-        return int(await self._eval(_RECOUNT, keys, _GROUP, self.consumer, delivery.id, number)) == 1
+        keys = (delivery.stream,)
+        return int(await self._run(_scripts.RECOUNT, keys, _GROUP, self.consumer, delivery.id, number)) == 1
 
     async def done(self, delivery: Delivery) -> bool:
-        """Acknowledge and delete a message; return False when another worker has."""
-        return int(await self._eval(_DONE, (self.jobs,), _GROUP, delivery.id)) == 1
+        """Acknowledge and delete a message; return False when that was done before."""
+        keys = (delivery.stream, self.live, self.unique)
+        return int(await self._run(_scripts.DONE, keys, _GROUP, delivery.id, delivery.job)) == 1
 
     async def bury(self, delivery: Delivery, reason: str) -> None:
         """Move a message to the dead letters."""
-        keys = (self.jobs, self.dead)
-        await self._eval(_BURY, keys, _GROUP, delivery.id, delivery.data, reason, delivery.number)
+        keys = (delivery.stream, self.dead, self.live, self.unique)
+        arguments = (delivery.id, delivery.job, delivery.data, reason, delivery.number)
+        await self._run(_scripts.BURY, keys, _GROUP, *arguments)
 
-    async def hand_back(self, ids: list[str]) -> None:
+    async def hand_back(self, deliveries: Iterable[Delivery]) -> None:
         """Let other workers take messages at once, as if they had not been delivered here."""
-        if ids:
-            await self._eval(_HAND_BACK, (self.jobs,), _GROUP, self.consumer, _AT_ONCE, _RETURNED, *ids)
+        for stream, batch in _batches(deliveries):
+            of_each = ((delivery.id, delivery.job, max(0, delivery.number - 1)) for delivery in batch)
+            arguments = (_GROUP, self.consumer, _AT_ONCE, _RETURNED, *itertools.chain.from_iterable(of_each))
+            await self._run(_scripts.HAND_BACK, (stream, self.live), *arguments)
 
     async def leave(self) -> None:
         """Hand back everything that is not acknowledged, and remove the consumer."""
-        await self._eval(_HAND_BACK, (self.jobs,), _GROUP, self.consumer, _AT_ONCE, _RETURNED)
+        for stream in self.streams:
+            try:
+                await self._run(_scripts.LEAVE, (stream,), _GROUP, self.consumer, _AT_ONCE, _RETURNED)
+            except exceptions.ResponseError as error:
+                if "NOGROUP" not in str(error):  # it was never fetched from, or is deleted
+                    raise
 
     async def move_due(self) -> float | None:
         """Add delayed jobs that are due; return the seconds until the next one, or None."""
-        wait = int(await self._eval(_MOVE_DUE, (self.jobs, self.delayed)))
+        wait = int(await self._run(_scripts.MOVE_DUE, (self.delayed, self.live, *self.streams)))
         return None if wait < 0 else wait / 1000
 
-    async def _eval(self, script: str, keys: tuple[str, ...], *args: object) -> Any:  # Any: a script's reply
-        return await self._client.eval(script, len(keys), *keys, *args)
+    async def cancel(self, job_id: str) -> str:
+        """Mark a job as cancelled and announce it; return the state it was in, empty when it had ended."""
+        state = _text(await self._run(_scripts.CANCEL, (self.live, self.unique), job_id))
+
+        if state:
+            await self._client.publish(self.cancels, job_id)
+
+        return state
+
+    async def forget(self, job_id: str) -> None:
+        """Forget the state of a job that will not be run, such as the last one of a chain that failed."""
+        await self._client.hdel(self.live, job_id)
+
+    async def state(self, job_id: str) -> str:
+        """Return the state of a job, empty when it has ended."""
+        found = await self._client.hget(self.live, job_id)
+        return "" if found is None else _text(found).partition(" ")[0]
+
+    async def note_outcomes(self, outcomes: dict[str, str]) -> None:
+        """Write down how the last job of each task has ended."""
+        await self._client.hset(self.outcomes, mapping=outcomes)
+
+    async def read_outcomes(self) -> dict[str, str]:
+        """Return how the last job of each task has ended."""
+        found = await self._client.hgetall(self.outcomes)
+        return {_text(task): _text(outcome) for task, outcome in found.items()}
+
+    async def depth(self) -> dict[str, int]:
+        """Count the messages of each priority, delayed jobs and dead letters."""
+        found = {
+            name: int(await self._client.xlen(stream))
+            for name, stream in zip(PRIORITIES, self.streams, strict=True)
+        }
+        found["delayed"] = int(await self._client.zcard(self.delayed))
+        found["dead"] = int(await self._client.xlen(self.dead))
+        return found
+
+    async def _run(self, script: Script, keys: Sequence[str], *args: object) -> Any:  # Any: a script's reply
+        return await run_script(self._client, script, keys, *args)
+
+
+async def run_script(client: Any, script: Script, keys: Sequence[str], *args: object) -> Any:  # Any: as above
+    """Run a script by its digest; a server that does not know it yet is sent the text."""
+    try:
+        return await client.evalsha(script.sha, len(keys), *keys, *args)
+    except exceptions.NoScriptError:
+        return await client.eval(script.text, len(keys), *keys, *args)
+
+
+def _batches(deliveries: Iterable[Delivery]) -> list[tuple[str, list[Delivery]]]:
+    """Group messages by their stream, some hundred at a time."""
+    by_stream: dict[str, list[Delivery]] = {}
+
+    for delivery in deliveries:
+        by_stream.setdefault(delivery.stream, []).append(delivery)
+
+    return [
+        (stream, found[start : start + _BATCH])
+        for stream, found in by_stream.items()
+        for start in range(0, len(found), _BATCH)
+    ]
+
+
+def _field(fields: dict[Any, Any], name: str) -> bytes:  # Any: bytes or text, as the client decodes
+    return _bytes(fields.get(name.encode(), fields.get(name, b"")))
 
 
 def _text(value: Any) -> str:  # Any: bytes or text, as the client decodes

@@ -22,6 +22,7 @@ from ws_tasks.triggers import Trigger
 __all__ = ("ScheduledTask",)
 
 _NO_KWARGS: Mapping[str, object] = {}
+_NO_COUNTERS = Counters()
 
 
 class ScheduledTask(TaskInterface):
@@ -35,12 +36,16 @@ class ScheduledTask(TaskInterface):
         "func",
         "is_async",
         "kwargs",
+        "last_duration",
+        "lateness",
         "nominal",
         "options",
         "queue",
         "scheduler",
         "shift",
+        "started",
         "state",
+        "succeeded",
         "tag",
         "ticket",
         "trigger",
@@ -82,6 +87,10 @@ class ScheduledTask(TaskInterface):
         self.active: tuple[Instance, ...] = ()
         self.queue: deque[Instance] | None = None
         self._counters: Counters | None = None
+        self.started: int = 0
+        self.succeeded: int = 0
+        self.lateness: float = 0.0
+        self.last_duration: float | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {self.state}>"
@@ -93,7 +102,7 @@ class ScheduledTask(TaskInterface):
 
     @property
     def counters(self) -> Counters:
-        """What the task has done so far; made with the first run, since most of many tasks just wait."""
+        """What the task has done so far and does rarely; made when needed, to keep many tasks small."""
         if self._counters is None:
             self._counters = Counters()
 
@@ -140,7 +149,7 @@ class ScheduledTask(TaskInterface):
 
         if cancel:
             for instance in instances:
-                instance.cancel()
+                instance.interrupt()
 
         return _Ended(instances)
 
@@ -177,10 +186,10 @@ class ScheduledTask(TaskInterface):
 
     def statistics(self) -> TaskStatistics:
         """Return the counters since the task was created, and its state now."""
-        counters = self.counters
+        counters = _NO_COUNTERS if self._counters is None else self._counters
         return TaskStatistics(
-            started=counters.started,
-            succeeded=counters.succeeded,
+            started=self.started,
+            succeeded=self.succeeded,
             failed=counters.failed,
             retried=counters.retried,
             timed_out=counters.timed_out,
@@ -189,7 +198,8 @@ class ScheduledTask(TaskInterface):
             running=sum(instance.purpose == "run" for instance in self.active),
             queued=len(self.queue or ()),
             next_run_time=self.next_run_time,
-            last_duration=counters.last_duration,
+            last_duration=self.last_duration,
+            lateness=self.lateness,
             last_error=counters.last_error,
             taken_over=counters.taken_over,
             doubled=counters.doubled,

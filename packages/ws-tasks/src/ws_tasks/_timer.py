@@ -77,7 +77,7 @@ class Timer:
         jitter = task.options.jitter
         task.shift = spread(jitter, 0.0, 1.0) if jitter else 0.0
 
-        if self._heap_of(task).push(nominal + task.shift, task):
+        if self._heap_of(task).push(nominal + task.shift if jitter else nominal, task):
             self._wake.set()
 
     def unschedule(self, task: ManagedTask) -> None:
@@ -174,6 +174,7 @@ class Timer:
             scheduled_at = datetime.fromtimestamp(timestamp, UTC)
             self._host.emit(TaskEvent("skipped_late", task.name, detail, scheduled_at))
         else:
+            task.lateness += decision.late
             self._host.launch(task, timestamp)
 
         self.schedule(task, decision.following)

@@ -8,250 +8,62 @@ loop. `LocalEngine` runs jobs in this process. Arguments must be JSON and arrive
 
 from __future__ import annotations
 
-import inspect
-import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+import functools
+import logging
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, cast, overload
+from typing import Any, Self, cast
 
 import anyio
-from anyio.lowlevel import RunVar
 
 from ws_core.errors import UsageError
 from ws_tasks._clock import Clock
+from ws_tasks._definitions import (
+    Call,
+    Declaration,
+    Engine,
+    Group,
+    Job,
+    JobGroup,
+    JobStatus,
+    Priority,
+    TaskDefinition,
+    current_engine,
+    group,
+    task,
+)
 from ws_tasks._instance import current_instance
 from ws_tasks._jobs import JobQueue, JobTask, LocalJob
 from ws_tasks._options import TaskOptions
-from ws_tasks._validation import check_function, check_seconds, check_whole
+from ws_tasks._validation import check_seconds, check_whole
 from ws_tasks.errors import ScheduleError
 from ws_tasks.interface import Guard, TaskEvent
+from ws_tasks.observe import enqueuing
 from ws_tasks.scheduler import Scheduler
-from ws_tasks.tasks import CrontabTask, IntervalTask
-from ws_tasks.triggers import CronTrigger
+from ws_tasks.tasks import CrontabTask, IntervalTask, OnceTask
 
-__all__ = ("Declaration", "Engine", "Job", "LocalEngine", "TaskDefinition", "task")
+__all__ = (
+    "Call",
+    "Declaration",
+    "Engine",
+    "Group",
+    "Job",
+    "JobGroup",
+    "JobStatus",
+    "LocalEngine",
+    "Priority",
+    "TaskDefinition",
+    "group",
+    "task",
+)
+
+logger: logging.Logger = logging.getLogger("ws_tasks")
 
 _SCHEDULE = "schedule"
 _MANY = 1_000_000
 
-P = ParamSpec("P")
-T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
-
-
-class Job(Protocol[T_co]):
-    """A call handed to an engine."""
-
-    @property
-    def id(self) -> str:
-        """The job's identity."""
-        ...
-
-    @property
-    def done(self) -> bool:
-        """Whether it has ended, in one way or another."""
-        ...
-
-    async def result(self, timeout: float | None = None) -> T_co:
-        """
-        Wait for the job's result.
-
-        Args:
-            timeout: Seconds to wait; None for as long as it takes. The job goes on all the same.
-
-        Returns:
-            What the function returned.
-
-        Raises:
-            JobCancelled: It was cancelled before it ended.
-            TimeoutError: It has not ended in time.
-            Exception: What its last attempt raised.
-        """
-        ...
-
-
-class Engine(Protocol):
-    """An object that runs jobs."""
-
-    def check(self, definition: TaskDefinition[Any, Any]) -> None:
-        """Refuse a definition that asks for what this engine cannot do."""
-
-    async def submit(
-        self, definition: TaskDefinition[Any, Any], args: list[Any], kwargs: dict[str, Any]
-    ) -> Job[Any]:
-        """Accept a job."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Declaration:
-    """
-    How a task is to be run; see `task`.
-
-    Args:
-        name: Its name.
-        timeout: Seconds for each attempt.
-        retries: Attempts after the first.
-        schedule: A crontab expression or seconds.
-        tags: Names of groups.
-        tz: The time zone of the expression.
-    """
-
-    name: str
-    timeout: float | None = None
-    retries: int = 0
-    schedule: str | float | None = None
-    tags: tuple[str, ...] = ()
-    tz: str | None = None
-
-
-class TaskDefinition(Generic[P, T]):
-    """
-    A function that can be run as a job; `task` makes it.
-
-    Calling it runs the function here and now, as ever.
-    """
-
-    def __init__(
-        self,
-        func: Callable[P, Any],  # the function returns T, or an awaitable of it
-        declaration: Declaration,
-    ) -> None:
-        self.func = func
-        self.declaration = declaration
-        self.name: str = declaration.name
-        self._signature = inspect.signature(func)
-        self.__doc__ = func.__doc__
-
-    def __repr__(self) -> str:
-        return f"<TaskDefinition {self.name!r}>"
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:  # as the function itself
-        """Run the function here and now."""
-        return self.func(*args, **kwargs)
-
-    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
-        """
-        Hand a call to the running loop's engine.
-
-        Waits for room when the engine's queue is full, unless a job is the caller.
-
-        Raises:
-            TypeError: The arguments do not fit the function.
-            UsageError: An argument is not JSON, or no engine is open here.
-        """
-        sent, named = self.encode(args, kwargs)
-        engine = current_engine.get(None)
-
-        if engine is None:
-            message = f"task {self.name!r} has no engine to run it: open one, `async with LocalEngine():`"
-            raise UsageError(message, task=self.name)
-
-        return await engine.submit(self, sent, named)
-
-    def encode(
-        self, args: tuple[object, ...], kwargs: Mapping[str, object]
-    ) -> tuple[list[Any], dict[str, Any]]:
-        """
-        Check a call's arguments and make of them what JSON makes of them.
-
-        Raises:
-            TypeError: They do not fit the function.
-            UsageError: One of them is not JSON; the message names it.
-        """
-        bound = self._signature.bind(*args, **kwargs)
-
-        for name, value in bound.arguments.items():
-            try:
-                json.dumps(value, allow_nan=False)
-            except (TypeError, ValueError) as error:
-                message = f"argument {name!r} of task {self.name!r} is not JSON: {error}"
-                raise UsageError(message, task=self.name, argument=name) from error
-
-        return json.loads(json.dumps(args)), json.loads(json.dumps(dict(kwargs)))
-
-
-class Declare(Protocol):
-    """The decorator that `task` returns."""
-
-    @overload
-    def __call__(self, func: Callable[P, Awaitable[T]], /) -> TaskDefinition[P, T]: ...
-
-    @overload
-    def __call__(self, func: Callable[P, T], /) -> TaskDefinition[P, T]: ...
-
-
-def task(
-    name: str,
-    *,
-    timeout: float | None = None,
-    retries: int = 0,
-    schedule: str | float | None = None,
-    tags: Iterable[str] = (),
-    tz: str | None = None,
-) -> Declare:
-    """
-    Declare a function as a task that an engine can run.
-
-    Args:
-        name: The task's name, by which engines know it; it must be unique.
-        timeout: Seconds for each attempt; None for any.
-        retries: How often to try again when an attempt raises.
-        schedule: A crontab expression, or seconds between runs; a scheduled task must be callable
-            without arguments.
-        tags: Names of groups, for those who list tasks.
-        tz: The time zone of a crontab expression; see `CrontabTask`.
-
-    Returns:
-        A decorator that makes a `TaskDefinition`.
-
-    Raises:
-        ScheduleError: An option is wrong.
-
-    Example:
-        ```python
-        from ws_tasks import LocalEngine, task
-
-        @task("double", timeout=10, retries=3)
-        async def double(number: int) -> int:
-            return number * 2
-
-        async with LocalEngine(tasks=[double]):
-            job = await double.enqueue(21)
-            assert await job.result() == 42
-        ```
-    """
-    if not name:
-        raise ScheduleError("name='' is wrong: a task needs a name", option="name")
-
-    if timeout is not None:
-        check_seconds("timeout", timeout)
-
-    check_whole("retries", retries, 0)
-
-    if isinstance(schedule, str):
-        CronTrigger(schedule, tz=tz)
-    elif schedule is not None:
-        check_seconds("schedule", schedule)
-
-    def declare(func: Callable[P, Any]) -> TaskDefinition[P, Any]:
-        check_function(func, name)
-
-        if schedule is not None:
-            try:
-                inspect.signature(func).bind()
-            except TypeError as error:
-                message = f"task {name!r} has a schedule, so it must be callable without arguments: {error}"
-                raise ScheduleError(message, task=name) from error
-
-        return TaskDefinition(func, Declaration(name, timeout, retries, schedule, tuple(tags), tz))
-
-    return cast("Declare", declare)
-
-
-current_engine: RunVar[Engine | None] = RunVar("ws_tasks_engine", None)
-"""The engine that is open in the running event loop."""
+for _public in (Call, Declaration, Engine, Group, Job, JobGroup, TaskDefinition, group, task):
+    _public.__module__ = __name__
 
 
 class LocalEngine:
@@ -262,8 +74,9 @@ class LocalEngine:
     which have room beside the bound, and may wait for their results, which lets another job run in
     its place: neither waits for itself.
 
-    Leaving the block stops taking jobs, waits up to ``drain_timeout`` for those that are queued
-    and running, then cancels them.
+    Leaving the block stops taking jobs, cancels those that are not due yet, waits up to
+    ``drain_timeout`` for those that are queued and running, then cancels them. Results are kept with
+    the job that ``enqueue`` returned, whatever the task's ``result_ttl``.
 
     Args:
         tasks: The tasks whose schedules are to be followed; others may be enqueued too.
@@ -313,6 +126,8 @@ class LocalEngine:
         )
         self._known: dict[str, tuple[TaskDefinition[Any, Any], JobTask]] = {}
         self._queue = JobQueue(self._scheduler.runs.begin, concurrency, max_queued)
+        self._unique: dict[str, LocalJob] = {}  # the jobs of unique tasks that have not ended
+        self._delayed: dict[LocalJob, OnceTask] = {}
 
         for definition in tasks:
             self._bind(definition)
@@ -340,11 +155,13 @@ class LocalEngine:
     ) -> None:
         self._scheduler.stop(_SCHEDULE)
         self._queue.refuse_more()
+        self._drop_delayed()
 
         try:
             # Open for the jobs that run: what they enqueue is drained like them.
             await self._queue.drain(self._drain_timeout)
         finally:
+            self._drop_delayed()
             current_engine.set(None)
             await self._scheduler.close(0.0)
             await self._scheduler.__aexit__(kind, error, trace)
@@ -356,30 +173,87 @@ class LocalEngine:
         if known is not None and known[0] is not definition:
             raise ScheduleError(f"two tasks are named {definition.name!r}: rename one", task=definition.name)
 
-    async def submit(
-        self, definition: TaskDefinition[Any, Any], args: list[Any], kwargs: dict[str, Any]
-    ) -> Job[Any]:
+    async def submit(self, call: Call[Any], *, delay: float = 0.0) -> Job[Any]:
         """
-        Take a job, when there is room.
+        Take a job, when there is room; one that is due later takes none until then.
 
         Raises:
             ClosedError: The engine is closing.
         """
-        return await self._submit(definition, args, kwargs)
+        return await self._submit(call, delay)
 
     def statistics(self) -> dict[str, Any]:
         """Return the `TaskStatistics` of each task's jobs, with the next time of its schedule."""
         return {name: job_task.statistics() for name, (_, job_task) in self._known.items()}
 
-    async def _submit(
-        self, definition: TaskDefinition[Any, Any], args: list[Any], kwargs: dict[str, Any]
-    ) -> LocalJob:
+    async def _submit(self, call: Call[Any], delay: float = 0.0) -> LocalJob:
         self._scheduler.check_loop()
-        await self._queue.wait_for_room(definition.name)
-        self._bind(definition)
-        job = LocalJob(self._known[definition.name][1], args, kwargs, self._queue)
-        self._queue.add(job)
-        return job
+        name, key = call.definition.name, call.unique_key()
+
+        for step in (call, *call.following):
+            self._bind(step.definition)
+
+        await self._queue.wait_for_room(name)
+
+        if key and (twin := self._unique.get(key)) is not None:
+            return twin
+
+        with enqueuing(name) as headers:
+            first = last = self._make(call, None)
+            first.headers = headers
+
+            for step in call.following:
+                last = self._make(step, last)
+                last.headers = headers
+
+        if key:
+            self._unique[key] = first
+            first.on_end = functools.partial(self._forget_unique, key)
+
+        if delay:
+            self._hold_back(first, delay)
+        else:
+            self._queue.add(first)
+
+        return last
+
+    def _forget_unique(self, key: str) -> None:
+        self._unique.pop(key, None)
+
+    def _make(self, call: Call[Any], previous: LocalJob | None) -> LocalJob:
+        definition = call.definition
+        priority = definition.declaration.priority
+        job_task = self._known[definition.name][1]
+        # Copies: a call may be enqueued again.
+        args, kwargs = [*call.args], dict(call.kwargs)
+        return LocalJob(job_task, args, kwargs, self._queue, priority=priority, previous=previous)
+
+    def _hold_back(self, job: LocalJob, delay: float) -> None:
+        async def due() -> None:
+            self._delayed.pop(job, None)
+
+            if not job.ended:
+                self._queue.add(job)
+
+        job.state = "delayed"
+        timer = OnceTask(delay, due, name=f"delay of {job.task.name}")
+        self._delayed[job] = timer
+        self._scheduler.add(timer)
+
+    def _drop_delayed(self) -> None:
+        """Cancel the jobs that are not due yet: nobody would make them."""
+        delayed, self._delayed = self._delayed, {}
+        left = [job for job in delayed if not job.ended]
+
+        for timer in delayed.values():
+            timer.stop()
+
+        for job in left:
+            job.drop()
+
+        if left:
+            names = ", ".join(sorted({job.task.name for job in left}))
+            logger.warning("the engine ends before %d delayed jobs are due, of: %s", len(left), names)
 
     def _bind(self, definition: TaskDefinition[Any, Any]) -> None:
         self.check(definition)
@@ -389,6 +263,7 @@ class LocalEngine:
                 "name": definition.name,
                 "timeout": definition.declaration.timeout,
                 "retries": definition.declaration.retries,
+                "retry_on": definition.declaration.retry_on,
                 "max_instances": self._concurrency,
                 # A failure is raised by the job's `result`, and logged like that of any run.
             }
@@ -403,7 +278,7 @@ class LocalEngine:
         guarded = self._guard is not None
 
         async def due() -> None:
-            job = await self._submit(definition, [], {})
+            job = await self._submit(definition.bind())
 
             if guarded:
                 # The claim stands for the job, not for its place in a queue that dies with the process.
@@ -412,7 +287,7 @@ class LocalEngine:
                 if job.cancelled:
                     # The engine closes before the job has been made: that ends this run too, whose
                     # claim then goes back.
-                    current_instance.get().cancel()
+                    current_instance.get().interrupt()
                     await anyio.sleep_forever()
 
         options: TaskOptions = {

@@ -107,6 +107,7 @@ class TaskStatistics:
         last_error: The last failure as text, or None.
         taken_over: Runs made here because the process that had claimed them was gone.
         doubled: Runs made here that another process has made too.
+        lateness: Seconds by which the runs that were due began late, all together.
     """
 
     started: int
@@ -124,6 +125,7 @@ class TaskStatistics:
     skipped: Mapping[str, int] = field(default_factory=dict)
     taken_over: int = 0
     doubled: int = 0
+    lateness: float = 0.0
 
 
 @runtime_checkable

@@ -24,6 +24,7 @@ from ws_tasks._clock import Clock, SystemClock
 from ws_tasks._event_loop import asyncio_loop, loop_marker, running_loop
 from ws_tasks._instance import Instance, ManagedTask, Watched
 from ws_tasks._runner import Runner
+from ws_tasks._threads import ThreadPool
 from ws_tasks._timer import Timer
 from ws_tasks._validation import check_seconds
 from ws_tasks.interface import TaskEvent, TaskStatistics
@@ -115,10 +116,9 @@ class Scheduler:
     ) -> None:
         self.name = name
         self.clock: Clock = SystemClock() if clock is None else clock
-        self.limiter: anyio.CapacityLimiter | None = None
         self.threads: set[Instance] = set()
         self._drain_timeout = check_seconds("drain_timeout", drain_timeout, zero=True)
-        self._max_threads = max_threads
+        self.pool: ThreadPool = ThreadPool(max_threads)
         self._on_event = on_event
         self._tasks: dict[ManagedTask, SchedulableTask] = {}
         self._claimers: dict[str, tuple[ManagedTask, str]] = {}  # guarded tasks by name
@@ -247,6 +247,7 @@ class Scheduler:
             if self._host is not None and self._host is not asyncio.current_task():
                 await asyncio.wait([self._host])
 
+        self.pool.close()
         leftovers = tuple(sorted(self.runs.ids() | {instance.run.id for instance in self.threads}))
 
         if leftovers:
@@ -361,7 +362,6 @@ class Scheduler:
 
     async def _open(self) -> anyio.abc.TaskGroup:
         self._loop = loop_marker()
-        self.limiter = anyio.CapacityLimiter(self._max_threads)
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         self.runs.open(self._group)

@@ -1,5 +1,5 @@
 """
-Jobs in other processes: taskiq on a Redis stream that loses nothing. Needs ``ws-tasks[taskiq]``.
+Jobs in other processes: taskiq on Redis streams that lose nothing. Needs ``ws-tasks[taskiq]``.
 
 `RedisStreamsBroker` is a broker for taskiq: its command line, middlewares and tasks work with it. A
 message is leased by the worker that has it in hand and renewed while it works, so that the lease is
@@ -12,46 +12,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, cast
 
 import anyio
-import redis.asyncio
-from taskiq import (
-    AckableMessage,
-    AsyncBroker,
-    AsyncResultBackend,
-    BrokerMessage,
-    TaskiqMessage,
-    TaskiqResult,
-)
+from anyio.lowlevel import checkpoint
+from taskiq import TaskiqMessage, TaskiqResult
 from taskiq.receiver import Receiver
 
 from ws_core.backoff import delay
-from ws_core.errors import UnavailableError, UsageError, describe
-from ws_tasks._deliveries import Deliveries, cancel_and_wait
+from ws_core.errors import UsageError, describe
+from ws_tasks._broker import RedisStreamsBroker
+from ws_tasks._definitions import current_engine
+from ws_tasks._deliveries import cancel_and_wait
 from ws_tasks._jobs import JobTask
 from ws_tasks._options import TaskOptions
-from ws_tasks._remote_jobs import (
-    POLL,
-    RemoteJob,
-    WorkerCall,
-    WorkerHost,
-    decode_result,
-    encode_result,
-    messages,
-    result_key,
-)
+from ws_tasks._remote_jobs import POLL, RemoteJob, WorkerCall, WorkerHost, current_message, messages
+from ws_tasks._results import RedisResults
 from ws_tasks._run import execute
-from ws_tasks._streams import TRANSIENT, StreamQueue
-from ws_tasks._validation import check_seconds, check_whole
-from ws_tasks.engine import Job, TaskDefinition, current_engine
-from ws_tasks.errors import JobFailed, ScheduleError
-from ws_tasks.interface import Guard, TaskEvent
+from ws_tasks._streams import TRANSIENT
+from ws_tasks._validation import check_whole
+from ws_tasks.engine import Call, Job, JobStatus, TaskDefinition
+from ws_tasks.errors import JobCancelled, JobFailed, ScheduleError
+from ws_tasks.interface import Guard, TaskEvent, TaskStatistics
+from ws_tasks.observe import enqueuing
 from ws_tasks.scheduler import Scheduler
 from ws_tasks.tasks import CrontabTask, IntervalTask, current_run
 
@@ -59,207 +47,8 @@ __all__ = ("RedisResults", "RedisStreamsBroker", "TaskiqEngine", "run_worker")
 
 logger: logging.Logger = logging.getLogger("ws_tasks")
 
-_CONNECTIONS = 32
-
-
-def _client_of(source: Any) -> tuple[Any, bool]:  # Any: redis-py's clients are untyped
-    """Return the client of a URL, a client, or a pool with such a client as ``.redis``."""
-    if isinstance(source, str):
-        # Callers wait for one of so many connections; the driver's plain pool raises instead.
-        pool = redis.asyncio.BlockingConnectionPool.from_url(source, max_connections=_CONNECTIONS)
-        return redis.asyncio.Redis.from_pool(pool), True
-
-    return getattr(source, "redis", source), False
-
-
-class RedisResults(AsyncResultBackend[Any]):
-    """
-    The results of jobs in Redis, as JSON, and a message to the one that waits for them.
-
-    Args:
-        redis: A ``redis.asyncio`` client, a pool with such a client as ``.redis``, or a URL.
-        ttl: Seconds for which a result is kept.
-    """
-
-    def __init__(self, redis: Any, *, ttl: float = 3600.0) -> None:  # Any: as in _client_of
-        self._client, self._owned = _client_of(redis)
-        self._ttl = round(check_seconds("result_ttl", ttl) * 1000)
-
-    async def shutdown(self) -> None:
-        """Close an own client."""
-        if self._owned:
-            await self._client.aclose()
-
-    async def set_result(self, task_id: str, result: TaskiqResult[Any]) -> None:
-        """Save a result, however long Redis is away: the message is acknowledged afterwards only."""
-        text = encode_result(result)
-        failures = 0
-
-        while True:
-            try:
-                await self._client.set(result_key(task_id), text, px=self._ttl)
-
-                if reply_to := result.labels.get("reply_to"):
-                    await self._client.publish(f"wst:done:{reply_to}", task_id)
-            except TRANSIENT as error:
-                failures += 1
-                logger.warning("the result of job %s is not saved yet: %s", task_id, describe(error))
-                await asyncio.sleep(delay(failures, 0.1, 5.0))
-            else:
-                return
-
-    async def is_result_ready(self, task_id: str) -> bool:
-        """Return whether a job has ended."""
-        return bool(await self._client.exists(result_key(task_id)))
-
-    async def get_result(self, task_id: str, with_logs: bool = False) -> TaskiqResult[Any]:  # noqa: FBT001, FBT002 - taskiq's
-        """Return the result of a job that has ended."""
-        text = await self._client.get(result_key(task_id))
-
-        if text is None:
-            raise UsageError(f"job {task_id} has no result, or it has expired", job=task_id)
-
-        return decode_result(task_id, text)
-
-    def subscribe(self, name: str) -> Any:  # Any: redis-py's PubSub is untyped
-        """Return a subscription to the ends of jobs that were enqueued under this name."""
-        return self._client.pubsub(), f"wst:done:{name}"
-
-
-class RedisStreamsBroker(AsyncBroker):
-    """
-    A taskiq broker on a Redis stream: leases with heartbeats, a delivery limit, dead letters, delays.
-
-    A message is delivered at least once: it may be run twice only when its worker was killed, or
-    stopped for longer than ``lease``, while it had the message in hand. A worker never takes more
-    messages than ``concurrency``, keeps those it does not know the task of for others, and hands
-    back at its end what it has not begun. The label ``delay`` of a task holds it back for seconds.
-
-    Args:
-        redis: A ``redis.asyncio`` client, a pool with such a client as ``.redis``, or a URL.
-        queue: Names the queue.
-        lease: Seconds without a sign of life after which a message is another worker's.
-        max_deliveries: How often a message is delivered; after that it is a dead letter. The last
-            delivery runs alone in its worker, so that it harms no other.
-        concurrency: How many messages a worker has in hand; give its command line the same number.
-        result_ttl: Seconds for which results are kept.
-        enqueue_timeout: Seconds for which enqueuing tries to reach Redis.
-
-    Raises:
-        ScheduleError: An option is wrong.
-    """
-
-    def __init__(
-        self,
-        redis: Any,  # as in _client_of
-        *,
-        queue: str = "default",
-        lease: float = 5.0,
-        max_deliveries: int = 3,
-        concurrency: int = 100,
-        result_ttl: float = 3600.0,
-        enqueue_timeout: float = 10.0,
-    ) -> None:
-        super().__init__()
-        self._client, self._owned = _client_of(redis)
-        self.queue: str = queue
-        self.lease: float = check_seconds("lease", lease)
-        self.max_deliveries: int = check_whole("max_deliveries", max_deliveries, 1)
-        self._enqueue_timeout = check_seconds("enqueue_timeout", enqueue_timeout)
-        self._stream = StreamQueue(self._client, queue, self.lease)
-        self.results: RedisResults = RedisResults(self._client, ttl=result_ttl)
-        self.with_result_backend(self.results)
-        self._deliveries = Deliveries(
-            self._stream,
-            queue,
-            lease=self.lease,
-            max_deliveries=self.max_deliveries,
-            concurrency=check_whole("concurrency", concurrency, 1),
-            load=lambda data: self.formatter.loads(message=data),
-            knows=lambda name: self.find_task(name) is not None,
-            on_dead=self._on_dead,
-        )
-
-    @property
-    def concurrency(self) -> int:
-        """How many messages a worker has in hand."""
-        return self._deliveries.concurrency
-
-    @concurrency.setter
-    def concurrency(self, number: int) -> None:
-        self._deliveries.concurrency = check_whole("concurrency", number, 1)
-
-    async def kick(self, message: BrokerMessage) -> None:
-        """
-        Add a message, once, however often that has to be tried.
-
-        Raises:
-            UnavailableError: Redis did not answer in time. The message may have been added.
-        """
-        labels = message.labels
-        await self.add(message.task_id, message.message, float(labels.get("delay", 0) or 0))
-
-    async def add(self, job_id: str, data: bytes, delay_for: float = 0.0, keep: float | None = None) -> bool:
-        """
-        Add an encoded message.
-
-        Args:
-            job_id: Its id: a second message of one id adds nothing.
-            data: The message as the formatter encodes it.
-            delay_for: Seconds for which it is held back.
-            keep: Seconds for which the id is remembered; 600 by default.
-
-        Returns:
-            Whether it was added.
-
-        Raises:
-            UnavailableError: Redis did not answer in time.
-        """
-        failures = 0
-
-        with anyio.move_on_after(self._enqueue_timeout):
-            while True:
-                try:
-                    return await self._stream.add(job_id, data, delay_for, keep)
-                except TRANSIENT as error:
-                    failures += 1
-                    logger.debug("job %s is not enqueued yet: %s", job_id, describe(error))
-                    await asyncio.sleep(delay(failures, 0.05, 1.0))
-
-        message = f"job {job_id} was not enqueued within {self._enqueue_timeout:g} s: Redis did not answer"
-        raise UnavailableError(message, job=job_id, queue=self.queue)
-
-    async def listen(self) -> AsyncGenerator[AckableMessage, None]:
-        """Yield messages to run, until the generator is closed."""
-        self._deliveries.start()
-
-        try:
-            while True:
-                delivery = await self._deliveries.next()
-                yield AckableMessage(
-                    data=delivery.data, ack=functools.partial(self._deliveries.done, delivery)
-                )
-        finally:
-            await self._deliveries.stop()
-
-    async def shutdown(self) -> None:
-        """Hand back what is not done, and close an own client."""
-        await self._deliveries.close()
-        await super().shutdown()
-
-        if self._owned:
-            await self._client.aclose()
-
-    async def _on_dead(self, message: TaskiqMessage, reason: str) -> None:
-        text = f"job {message.task_id} of task {message.task_name!r} is a dead letter: {reason}"
-        result: TaskiqResult[Any] = TaskiqResult(
-            is_err=True, return_value=None, execution_time=0.0, labels=message.labels, error=JobFailed(text)
-        )
-        await self.results.set_result(message.task_id, result)
-
-    def statistics(self) -> dict[str, int]:
-        """Count the messages that were run twice, and the dead letters, as far as this worker saw them."""
-        return {"doubled": self._deliveries.doubled, "dead": self._deliveries.buried}
+RedisResults.__module__ = __name__
+RedisStreamsBroker.__module__ = __name__
 
 
 class TaskiqEngine:
@@ -309,7 +98,7 @@ class TaskiqEngine:
         self.broker = broker
         self._guard = guard
         self._schedules = schedules
-        self._known: dict[str, TaskDefinition[Any, Any]] = {}
+        self._known: dict[str, tuple[TaskDefinition[Any, Any], JobTask]] = {}
         self._host = WorkerHost(on_event)
         self._scheduler = Scheduler(name="engine", on_event=on_event)
         self._name = ""
@@ -319,32 +108,22 @@ class TaskiqEngine:
 
         for definition in tasks:
             self.check(definition)
-            self._known[definition.name] = definition
-            broker.register_task(self._runner(definition), task_name=definition.name)
+            job_task = _job_task(definition)
+            self._known[definition.name] = definition, job_task
+            broker.register_task(self._runner(job_task), task_name=definition.name)
 
     def __repr__(self) -> str:
         return f"<TaskiqEngine of {len(self._known)} tasks on queue {self.broker.queue!r}>"
 
     async def __aenter__(self) -> Self:
-        if current_engine.get(None) is not None:
-            raise UsageError("an engine is open in this loop already: a loop has one engine")
-
-        self._name = secrets.token_hex(8)
-        self._listener = asyncio.get_running_loop().create_task(self._listen())
-        await self._scheduler.__aenter__()
-        current_engine.set(self)
-
-        if self._schedules:
-            for definition in self._known.values():
-                if definition.declaration.schedule is not None:
-                    self._follow(definition)
-
+        await self.open(schedules=self._schedules)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         current_engine.set(None)
+        self._host.pool.close()
         await self._scheduler.__aexit__(kind, error, trace)
 
         if self._listener is not None:
@@ -355,16 +134,34 @@ class TaskiqEngine:
 
         await self.broker.shutdown()
 
+    @property
+    def tasks(self) -> Mapping[str, TaskDefinition[Any, Any]]:
+        """The tasks by name."""
+        return {name: definition for name, (definition, _) in self._known.items()}
+
+    async def open(self, *, schedules: bool) -> None:
+        """Open as ``async with`` does, with or without following schedules."""
+        if current_engine.get(None) is not None:
+            raise UsageError("an engine is open in this loop already: a loop has one engine")
+
+        self._name = secrets.token_hex(8)
+        self._listener = asyncio.get_running_loop().create_task(self._listen())
+        await self._scheduler.__aenter__()
+        current_engine.set(self)
+
+        if schedules:
+            for definition, job_task in self._known.values():
+                if definition.declaration.schedule is not None:
+                    self._follow(definition, job_task)
+
     def check(self, definition: TaskDefinition[Any, Any]) -> None:
         """Refuse two tasks of one name."""
         known = self._known.get(definition.name)
 
-        if known is not None and known is not definition:
+        if known is not None and known[0] is not definition:
             raise ScheduleError(f"two tasks are named {definition.name!r}: rename one", task=definition.name)
 
-    async def submit(
-        self, definition: TaskDefinition[Any, Any], args: list[Any], kwargs: dict[str, Any]
-    ) -> Job[Any]:
+    async def submit(self, call: Call[Any], *, delay: float = 0.0) -> Job[Any]:
         """
         Hand a job to the workers.
 
@@ -372,11 +169,18 @@ class TaskiqEngine:
             ScheduleError: The engine was made without this task, so that no worker may know it.
             UnavailableError: Redis did not answer in time.
         """
-        if self._known.get(definition.name) is not definition:
-            message = f"task {definition.name!r} is not one of this engine's: name it when it is made"
-            raise ScheduleError(message, task=definition.name)
+        for step in (call, *call.following):
+            name = step.definition.name
 
-        return await self._enqueue(definition, secrets.token_hex(8), args, kwargs)
+            if name not in self._known or self._known[name][0] is not step.definition:
+                message = f"task {name!r} is not one of this engine's: name it when it is made"
+                raise ScheduleError(message, task=name)
+
+        return await self._enqueue(call, secrets.token_hex(8), delay)
+
+    def job(self, job_id: str) -> Job[Any]:
+        """Return a job by its id, such as one that another process has enqueued."""
+        return cast("Job[Any]", RemoteJob(self, job_id))
 
     async def wait(self, job_id: str) -> TaskiqResult[Any]:
         """Wait for a job to end, and return its result."""
@@ -385,8 +189,8 @@ class TaskiqEngine:
         try:
             while True:
                 with contextlib.suppress(*TRANSIENT):
-                    if await self.broker.results.is_result_ready(job_id):
-                        return await self.broker.results.get_result(job_id)
+                    if (found := await self.broker.results.find(job_id)) is not None:
+                        return found[1]
 
                 # The end is announced. A message may be lost, such as with its connection: then the
                 # result is found a little later.
@@ -396,61 +200,141 @@ class TaskiqEngine:
         finally:
             self._waiting.pop(job_id, None)
 
-    async def _enqueue(
-        self,
-        definition: TaskDefinition[Any, Any],
-        job_id: str,
-        args: list[Any],
-        kwargs: dict[str, Any],
-        keep: float | None = None,
-    ) -> Job[Any]:
-        message = TaskiqMessage(
-            task_id=job_id,
-            task_name=definition.name,
-            labels={"reply_to": self._name},
-            args=args,
-            kwargs=kwargs,
-        )
-        await self.broker.add(job_id, self.broker.formatter.dumps(message).message, keep=keep)
-        return cast("Job[Any]", RemoteJob(self.wait, job_id))
+    async def status_of(self, job_id: str) -> JobStatus:
+        """Return where a job is now."""
+        # Twice, for one that ends between the two questions.
+        for _ in range(2):
+            if (found := await self.broker.results.find(job_id)) is not None:
+                return found[0]
 
-    def _follow(self, definition: TaskDefinition[Any, Any]) -> None:
+            if state := await self.broker.state_of(job_id):
+                return cast("JobStatus", state)
+
+        return "unknown"
+
+    async def cancel(self, job_id: str) -> bool:
+        """Cancel a job; return whether it was, which it is not when it had ended before."""
+        if not await self.broker.cancel(job_id):
+            return False
+
+        cancelled = await self.broker.results.save_cancelled(job_id, {"reply_to": self._name})
+        self._wake(job_id)
+        return cancelled
+
+    def statistics(self) -> dict[str, TaskStatistics]:
+        """Return the `TaskStatistics` of each task's jobs in this process, with the schedule's next time."""
+        return {name: job_task.statistics() for name, (_, job_task) in self._known.items()}
+
+    async def _enqueue(
+        self, call: Call[Any], job_id: str, delay: float = 0.0, keep: float | None = None
+    ) -> Job[Any]:
+        declaration = call.definition.declaration
+        last = f"{job_id}.{len(call.following)}" if call.following else ""
+
+        with enqueuing(declaration.name) as headers:
+            labels: dict[str, Any] = {"reply_to": self._name, "result_ttl": declaration.result_ttl}
+            labels |= {"headers": headers, "last": last, "chain": [_encode_step(c) for c in call.following]}
+            message = TaskiqMessage(
+                task_id=job_id,
+                task_name=declaration.name,
+                labels={name: value for name, value in labels.items() if value},
+                args=call.args,
+                kwargs=call.kwargs,
+            )
+            added = await self.broker.add(
+                job_id,
+                self.broker.formatter.dumps(message).message,
+                delay,
+                keep=keep,
+                priority=declaration.priority,
+                unique=call.unique_key(),
+                last=last,
+            )
+
+        return self.job(last or added.job)
+
+    def _follow(self, definition: TaskDefinition[Any, Any], job_task: JobTask) -> None:
         """Enqueue a task whenever its schedule says so; the run's id is the job's."""
 
         async def due() -> None:
-            await self._enqueue(definition, current_run().id, [], {}, keep=3600.0)
+            await self._enqueue(definition.bind(), current_run().id, keep=3600.0)
 
-        schedule = definition.declaration.schedule
+        schedule, tz = definition.declaration.schedule, definition.declaration.tz
         options: TaskOptions = {"name": f"schedule of {definition.name}", "guard": self._guard}
 
         if isinstance(schedule, str):
-            self._scheduler.add(CrontabTask(schedule, due, tz=definition.declaration.tz, **options))
+            job_task.schedule = CrontabTask(schedule, due, tz=tz, **options)
         else:
-            self._scheduler.add(IntervalTask(cast("float", schedule), due, **options))
+            job_task.schedule = IntervalTask(cast("float", schedule), due, **options)
 
-    def _runner(self, definition: TaskDefinition[Any, Any]) -> Callable[..., Awaitable[Any]]:
+        self._scheduler.add(job_task.schedule)
+
+    def _runner(self, job_task: JobTask) -> Callable[..., Awaitable[Any]]:
         """Return what a worker calls: the same attempts as a local engine makes."""
-        options: TaskOptions = {
-            "name": definition.name,
-            "timeout": definition.declaration.timeout,
-            "retries": definition.declaration.retries,
-            "on_error": lambda *_: None,  # the worker reports it, and the job's result has it
-        }
-        job_task = JobTask(definition.func, (), options)
 
         async def run(*args: Any, **kwargs: Any) -> Any:  # as the task's function
-            if self._host.limiter is None:
-                self._host.limiter = anyio.CapacityLimiter(self.broker.concurrency)
+            self._host.pool.total = self.broker.concurrency
+            message = current_message.get()
+            labels = message.labels
+            last = labels.get("last", "")
+            call = WorkerCall(
+                job_task, args, kwargs, job=message.task_id, last=last, headers=labels.get("headers")
+            )
+            error = await self._run_call(call)
 
-            call = WorkerCall(job_task, args, kwargs)
-            await execute(self._host, call)
-
-            if call.failure is not None:
-                raise JobFailed.of(call.failure)
+            if error is None and labels.get("chain"):
+                await self._continue(message, call.value)
+            elif error is not None:
+                await self.broker.end_chain(message, error)
+                raise error
 
             return call.value
 
         return run
+
+    async def _run_call(self, call: WorkerCall) -> JobFailed | JobCancelled | None:
+        """Run a job; return how it has failed."""
+        failure: JobFailed | JobCancelled | None = None
+        self.broker.begun(call)
+        call.task.started += 1
+        began = time.monotonic()
+
+        try:
+            with anyio.CancelScope() as call.scope:
+                if call.last and await self.broker.state_of(call.last) == "cancelled":
+                    call.interrupt()  # the chain was cancelled before this step began
+                    await checkpoint()
+
+                await execute(self._host, call)
+
+            if call.scope.cancelled_caught:
+                call.task.counters.cancelled += 1
+                message = f"job {call.job} of task {call.task.name!r} was cancelled while it ran"
+                failure = JobCancelled(message, task=call.task.name, job=call.job)
+            elif call.failure is not None:
+                failure = JobFailed.of(call.failure)
+        finally:
+            call.task.last_duration = time.monotonic() - began
+            self.broker.ended(call, failure)
+
+        return failure
+
+    async def _continue(self, message: TaskiqMessage, value: object) -> None:
+        """Enqueue the next step of a chain, once, however often this one is run."""
+        step, *others = message.labels["chain"]
+        root, _, number = message.task_id.partition(".")
+        labels = {name: value for name, value in message.labels.items() if name != "chain"}
+        labels |= {"chain": others} if others else {}
+        labels |= {"result_ttl": step["result_ttl"]} if step["result_ttl"] else {}
+        following = TaskiqMessage(
+            task_id=f"{root}.{int(number or 0) + 1}",
+            task_name=step["task"],
+            labels=labels,
+            args=[value, *step["args"]],
+            kwargs=step["kwargs"],
+        )
+        data = self.broker.formatter.dumps(following).message
+        await self.broker.add(following.task_id, data, priority=step["priority"], last=message.labels["last"])
 
     async def _listen(self) -> None:
         """Wake those that wait for jobs that have ended."""
@@ -459,33 +343,68 @@ class TaskiqEngine:
         while True:
             try:
                 self._pubsub, channel = self.broker.results.subscribe(self._name)
+
+                if self._pubsub is None:
+                    return  # an older client of clusters: results are looked for now and then
+
                 await self._pubsub.subscribe(channel)
 
                 async for message in messages(self._pubsub):
                     failures = 0
-
-                    if (event := self._waiting.get(message)) is not None:
-                        event.set()
+                    self._wake(message)
             except TRANSIENT as error:
                 failures += 1
                 logger.debug("ends of jobs are not announced for now: %s", describe(error))
                 await asyncio.sleep(delay(failures, 0.1, 2.0))
 
+    def _wake(self, job_id: str) -> None:
+        if (event := self._waiting.get(job_id)) is not None:
+            event.set()
+
+
+def _job_task(definition: TaskDefinition[Any, Any]) -> JobTask:
+    declaration = definition.declaration
+    options: TaskOptions = {
+        "name": declaration.name,
+        "timeout": declaration.timeout,
+        "retries": declaration.retries,
+        "retry_on": declaration.retry_on,
+        "on_error": lambda *_: None,  # the worker reports it, and the job's result has it
+    }
+    return JobTask(definition.func, (), options)
+
+
+def _encode_step(call: Call[Any]) -> dict[str, Any]:
+    """Return a later step of a chain for a message, complete for workers that do not know its task."""
+    declaration = call.definition.declaration
+    return {
+        "task": declaration.name,
+        "args": call.args,
+        "kwargs": call.kwargs,
+        "priority": declaration.priority,
+        "result_ttl": declaration.result_ttl,
+    }
+
 
 @contextlib.asynccontextmanager
 async def run_worker(
-    engine: TaskiqEngine, *, concurrency: int | None = None, drain_timeout: float = 30.0
+    engine: TaskiqEngine,
+    *,
+    concurrency: int | None = None,
+    drain_timeout: float = 30.0,
+    schedules: bool = False,
 ) -> AsyncIterator[Receiver]:
     """
     Run jobs in this process for the length of a block.
 
     At its end no more jobs begin; those under way have ``drain_timeout`` seconds, and what is left
-    is handed back.
+    is handed back. Jobs may enqueue others: the engine is opened when it is not open yet.
 
     Args:
         engine: The engine whose tasks to run.
         concurrency: How many jobs at once; by default the broker's number.
         drain_timeout: Seconds for the jobs under way at the end.
+        schedules: Whether to follow the schedules of the engine's tasks here, when it is not open yet.
 
     Yields:
         taskiq's receiver.
@@ -507,16 +426,25 @@ async def run_worker(
 
     broker.is_worker_process = True
     stop = asyncio.Event()
-    receiver = Receiver(
-        broker, max_async_tasks=broker.concurrency, wait_tasks_timeout=drain_timeout, validate_params=False
-    )
-    listening = asyncio.get_running_loop().create_task(receiver.listen(stop))
 
-    try:
-        yield receiver
-    finally:
-        stop.set()
+    async with contextlib.AsyncExitStack() as stack:
+        if current_engine.get(None) is None:
+            await engine.open(schedules=schedules)
+            stack.push_async_exit(engine.__aexit__)
 
-        with anyio.CancelScope(shield=True):
-            await asyncio.gather(listening, return_exceptions=True)
-            await broker.shutdown()
+        receiver = Receiver(
+            broker,
+            max_async_tasks=broker.concurrency,
+            wait_tasks_timeout=drain_timeout,
+            validate_params=False,
+        )
+        listening = asyncio.get_running_loop().create_task(receiver.listen(stop))
+
+        try:
+            yield receiver
+        finally:
+            stop.set()
+
+            with anyio.CancelScope(shield=True):
+                await asyncio.gather(listening, return_exceptions=True)
+                await broker.shutdown()

@@ -1,0 +1,548 @@
+"""Tasks as they are declared, calls of them, and what an engine is to both."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
+
+import anyio
+from anyio.lowlevel import RunVar
+
+from ws_core.errors import UsageError
+from ws_tasks._options import check_exceptions
+from ws_tasks._validation import check_function, check_seconds, check_whole
+from ws_tasks.errors import ScheduleError
+from ws_tasks.triggers import CronTrigger
+
+__all__ = (
+    "Call",
+    "Declaration",
+    "Engine",
+    "Group",
+    "Job",
+    "JobGroup",
+    "JobStatus",
+    "Priority",
+    "TaskDefinition",
+    "current_engine",
+    "group",
+    "task",
+)
+
+_UNDO = 5.0  # seconds for the jobs of a group that could not be enqueued as a whole
+
+P = ParamSpec("P")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+Priority: TypeAlias = Literal["high", "normal", "low"]
+JobStatus: TypeAlias = Literal[
+    "delayed",  # it is not due yet
+    "waiting",  # a step of a chain that has not been reached
+    "queued",
+    "running",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "unknown",  # it has ended, and its result is not kept any more
+]
+
+
+class Job(Protocol[T_co]):
+    """A call handed to an engine."""
+
+    @property
+    def id(self) -> str:
+        """The job's identity."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """Whether its end is known here, in one way or another."""
+        ...
+
+    async def result(self, timeout: float | None = None) -> T_co:
+        """
+        Wait for the job's result.
+
+        Args:
+            timeout: Seconds to wait; None for as long as it takes. The job goes on all the same.
+
+        Returns:
+            What the function returned.
+
+        Raises:
+            JobCancelled: It was cancelled before it ended.
+            TimeoutError: It has not ended in time.
+            Exception: What its last attempt raised.
+        """
+        ...
+
+    async def status(self) -> JobStatus:
+        """Return where the job is now."""
+        ...
+
+    async def cancel(self) -> bool:
+        """
+        Cancel the job: one that has not begun never does, and a coroutine is interrupted.
+
+        A function in a thread cannot be interrupted: it goes on, and what it returns is dropped.
+
+        Returns:
+            Whether the job was cancelled; False when it had ended before.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """An object that runs jobs."""
+
+    def check(self, definition: TaskDefinition[Any, Any]) -> None:
+        """Refuse a definition that asks for what this engine cannot do."""
+
+    async def submit(self, call: Call[Any], *, delay: float = 0.0) -> Job[Any]:
+        """Accept a job, which is due after some seconds, and return that of the call's last step."""
+        ...
+
+
+current_engine: RunVar[Engine | None] = RunVar("ws_tasks_engine", None)
+"""The engine that is open in the running event loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """
+    How a task is to be run; see `task`.
+
+    Args:
+        name: Its name.
+        timeout: Seconds for each attempt.
+        retries: Attempts after the first.
+        retry_on: The exceptions worth a retry.
+        schedule: A crontab expression or seconds.
+        priority: Which jobs come first.
+        unique: Whether only one job at a time has the same arguments, or a function that returns
+            what must not be twice.
+        result_ttl: Seconds for which results are kept by an engine that keeps them.
+        tags: Names of groups.
+        tz: The time zone of the expression.
+    """
+
+    name: str
+    timeout: float | None = None
+    retries: int = 0
+    retry_on: type[Exception] | tuple[type[Exception], ...] = Exception
+    schedule: str | float | None = None
+    priority: Priority = "normal"
+    unique: bool | Callable[..., str] = False
+    result_ttl: float | None = None
+    tags: tuple[str, ...] = ()
+    tz: str | None = None
+
+
+class TaskDefinition(Generic[P, T]):
+    """
+    A function that can be run as a job; `task` makes it.
+
+    Calling it runs the function here and now, as ever.
+    """
+
+    def __init__(
+        self,
+        func: Callable[P, Any],  # the function returns T, or an awaitable of it
+        declaration: Declaration,
+    ) -> None:
+        self.func = func
+        self.declaration = declaration
+        self.name: str = declaration.name
+        self._signature = inspect.signature(func)
+        self.__doc__ = func.__doc__
+
+    def __repr__(self) -> str:
+        return f"<TaskDefinition {self.name!r}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:  # as the function itself
+        """Run the function here and now."""
+        return self.func(*args, **kwargs)
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
+        """
+        Hand a call to the running loop's engine.
+
+        Waits for room when the engine's queue is full, unless a job is the caller. Of a task that is
+        ``unique`` the job that is queued or running already is returned.
+
+        Raises:
+            TypeError: The arguments do not fit the function.
+            UsageError: An argument is not JSON, or no engine is open here.
+        """
+        return await self.bind(*args, **kwargs).enqueue()
+
+    async def enqueue_in(self, seconds: float, /, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
+        """Hand over a call that is due after some seconds, 0 or more; see `enqueue`."""
+        return await self.bind(*args, **kwargs).enqueue_in(seconds)
+
+    async def enqueue_at(self, when: datetime, /, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
+        """Hand over a call that is due at a moment; one in the past is due at once. See `enqueue`."""
+        return await self.bind(*args, **kwargs).enqueue_at(when)
+
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
+        """
+        Return a call with arguments, for chains, groups and later.
+
+        Raises:
+            TypeError: The arguments do not fit the function.
+            UsageError: An argument is not JSON.
+        """
+        sent, named = self.encode(args, kwargs)
+        return Call(self, sent, named)
+
+    def encode(
+        self, args: tuple[object, ...], kwargs: Mapping[str, object], *, before: int = 0
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """
+        Check a call's arguments and make of them what JSON makes of them.
+
+        Args:
+            args: The arguments by position.
+            kwargs: Those by name.
+            before: How many arguments will be put before them.
+
+        Raises:
+            TypeError: They do not fit the function.
+            UsageError: One of them is not JSON; the message names it.
+        """
+        bound = self._signature.bind(*([None] * before), *args, **kwargs)
+
+        for name, value in bound.arguments.items():
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError) as error:
+                message = f"argument {name!r} of task {self.name!r} is not JSON: {error}"
+                raise UsageError(message, task=self.name, argument=name) from error
+
+        return json.loads(json.dumps(args)), json.loads(json.dumps(dict(kwargs)))
+
+
+class Call(Generic[T]):
+    """
+    A task with its arguments, and the calls that follow it; `TaskDefinition.bind` makes it.
+
+    Example:
+        ```python
+        from ws_tasks import LocalEngine, task
+
+        @task("double")
+        async def double(number: int) -> int:
+            return number * 2
+
+        @task("add")
+        async def add(number: int, other: int) -> int:
+            return number + other
+
+        async with LocalEngine():
+            job = await double.bind(4).then(add, other=1).then(double).enqueue()
+            assert await job.result() == 18
+        ```
+    """
+
+    __slots__ = ("args", "definition", "following", "kwargs")
+
+    def __init__(
+        self,
+        definition: TaskDefinition[Any, Any],
+        args: list[Any],
+        kwargs: dict[str, Any],
+        following: tuple[Call[Any], ...] = (),
+    ) -> None:
+        self.definition: TaskDefinition[Any, Any] = definition
+        self.args: list[Any] = args
+        self.kwargs: dict[str, Any] = kwargs
+        self.following: tuple[Call[Any], ...] = following
+
+    def __repr__(self) -> str:
+        names = " → ".join(call.definition.name for call in (self, *self.following))
+        return f"<Call of {names}>"
+
+    def then(self, definition: TaskDefinition[Any, T], *args: object, **kwargs: object) -> Call[T]:
+        """
+        Return a chain: the result of this call is the first argument of the next one.
+
+        When a step fails or is cancelled, no later one is made, and the chain's result is that error.
+
+        Args:
+            definition: The task that follows.
+            *args: Its further arguments.
+            **kwargs: Its further arguments by name.
+
+        Raises:
+            TypeError: The arguments do not fit the function.
+            UsageError: An argument is not JSON, or a task of the chain is ``unique``.
+        """
+        for found in (self.definition, definition):
+            if found.declaration.unique:
+                message = f"task {found.name!r} is unique, so it cannot be a step of a chain: its job may be"
+                raise UsageError(f"{message} another's", task=found.name)
+
+        sent, named = definition.encode(args, kwargs, before=1)
+        step: Call[T] = Call(definition, sent, named)
+        return Call(self.definition, self.args, self.kwargs, (*self.following, step))
+
+    async def enqueue(self) -> Job[T]:
+        """
+        Hand the call to the running loop's engine; of a chain the last step's job is returned.
+
+        Raises:
+            UsageError: No engine is open here.
+        """
+        return await self._submit(0.0)
+
+    async def enqueue_in(self, seconds: float) -> Job[T]:
+        """Hand the call over; it is due after some seconds, 0 or more."""
+        return await self._submit(check_seconds("seconds", seconds, zero=True))
+
+    async def enqueue_at(self, when: datetime) -> Job[T]:
+        """
+        Hand the call over; it is due at a moment, at once when that has passed.
+
+        Raises:
+            ScheduleError: The moment has no time zone.
+        """
+        if when.tzinfo is None:
+            raise ScheduleError(f"when={when!r} is wrong: use a datetime with a time zone", option="when")
+
+        return await self._submit(max(0.0, (when - datetime.now(UTC)) / timedelta(seconds=1)))
+
+    async def _submit(self, delay: float) -> Job[T]:
+        engine = current_engine.get(None)
+
+        if engine is None:
+            name = self.definition.name
+            message = f"task {name!r} has no engine to run it: open one, `async with LocalEngine():`"
+            raise UsageError(message, task=name)
+
+        return await engine.submit(self, delay=delay)
+
+    def unique_key(self) -> str:
+        """Return what no other job may have at the same time, or nothing."""
+        unique = self.definition.declaration.unique
+
+        if not unique:
+            return ""
+
+        arguments = [self.args, self.kwargs] if unique is True else str(unique(*self.args, **self.kwargs))
+        digest = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()[:32]
+        return f"{self.definition.name}:{digest}"
+
+
+class JobGroup(Generic[T]):
+    """The jobs of a `Group`, in its order."""
+
+    __slots__ = ("jobs",)
+
+    def __init__(self, jobs: tuple[Job[T], ...]) -> None:
+        self.jobs: tuple[Job[T], ...] = jobs
+
+    @property
+    def done(self) -> bool:
+        """Whether the end of each job is known here."""
+        return all(job.done for job in self.jobs)
+
+    async def result(self, timeout: float | None = None) -> list[T]:
+        """
+        Wait for all results, in the order of the calls.
+
+        Args:
+            timeout: Seconds to wait for all of them together.
+
+        Raises:
+            Exception: What the first job in that order that failed has raised. The others go on.
+        """
+        with anyio.fail_after(timeout):
+            return [await job.result() for job in self.jobs]
+
+    async def status(self) -> list[JobStatus]:
+        """Return where each job is now."""
+        return [await job.status() for job in self.jobs]
+
+    async def cancel(self) -> int:
+        """Cancel the jobs; return how many were."""
+        return sum([await job.cancel() for job in self.jobs])
+
+
+class Group(Generic[T]):
+    """Calls to be made beside each other; `group` makes it."""
+
+    __slots__ = ("calls",)
+
+    def __init__(self, calls: tuple[Call[T], ...]) -> None:
+        self.calls: tuple[Call[T], ...] = calls
+
+    async def enqueue(self) -> JobGroup[T]:
+        """Hand the calls to the running loop's engine."""
+        jobs: list[Job[T]] = []
+
+        try:
+            for call in self.calls:
+                job = await call.enqueue()
+                jobs.append(job)
+        except BaseException:
+            # Nobody would have those that were enqueued so far in hand.
+            with anyio.CancelScope(shield=True), anyio.move_on_after(_UNDO):
+                for job in jobs:
+                    await job.cancel()
+
+            raise
+
+        return JobGroup(tuple(jobs))
+
+    def then(self, definition: TaskDefinition[Any, Any], *_: object, **__: object) -> Any:  # refused
+        """
+        Refuse a step after a whole group, which no engine can do.
+
+        Raises:
+            UsageError: Always; the message has the remedy.
+        """
+        message = f"no engine makes {definition.name!r} after a whole group: write a task that enqueues the"
+        raise UsageError(f"{message} group, waits for its result and enqueues {definition.name!r}")
+
+
+def group(*calls: Call[T]) -> Group[T]:
+    """
+    Return calls to be made beside each other.
+
+    Args:
+        *calls: The calls; chains too.
+
+    Example:
+        ```python
+        from ws_tasks import LocalEngine, group, task
+
+        @task("double")
+        async def double(number: int) -> int:
+            return number * 2
+
+        async with LocalEngine():
+            jobs = await group(double.bind(1), double.bind(2)).enqueue()
+            assert await jobs.result(timeout=10) == [2, 4]
+        ```
+    """
+    return Group(calls)
+
+
+class Declare(Protocol):
+    """The decorator that `task` returns."""
+
+    @overload
+    def __call__(self, func: Callable[P, Awaitable[T]], /) -> TaskDefinition[P, T]: ...
+
+    @overload
+    def __call__(self, func: Callable[P, T], /) -> TaskDefinition[P, T]: ...
+
+
+def task(
+    name: str,
+    *,
+    timeout: float | None = None,
+    retries: int = 0,
+    retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
+    schedule: str | float | None = None,
+    priority: Priority = "normal",
+    unique: bool | Callable[..., str] = False,
+    result_ttl: float | None = None,
+    tags: Iterable[str] = (),
+    tz: str | None = None,
+) -> Declare:
+    """
+    Declare a function as a task that an engine can run.
+
+    Args:
+        name: The task's name, by which engines know it; it must be unique.
+        timeout: Seconds for each attempt; None for any.
+        retries: How often to try again when an attempt raises.
+        retry_on: The exception, or a tuple of them, worth a retry.
+        schedule: A crontab expression, or seconds between runs; a scheduled task must be callable
+            without arguments.
+        priority: ``"high"``, ``"normal"`` or ``"low"``: no job begins while one of a higher priority
+            waits.
+        unique: True when no second job with the same arguments is to be queued or run at the same time,
+            or a function of the arguments that returns the text that must not be twice. Enqueuing
+            returns the job that is there already.
+        result_ttl: Seconds for which results are kept; None for the engine's own number.
+        tags: Names of groups, for those who list tasks.
+        tz: The time zone of a crontab expression; see `CrontabTask`.
+
+    Returns:
+        A decorator that makes a `TaskDefinition`.
+
+    Raises:
+        ScheduleError: An option is wrong.
+
+    Example:
+        ```python
+        from ws_tasks import LocalEngine, task
+
+        @task("double", timeout=10, retries=3)
+        async def double(number: int) -> int:
+            return number * 2
+
+        async with LocalEngine(tasks=[double]):
+            job = await double.enqueue(21)
+            assert await job.result() == 42
+        ```
+    """
+    _check_options(name, timeout, retries, retry_on, priority, unique, result_ttl)
+
+    if isinstance(schedule, str):
+        CronTrigger(schedule, tz=tz)
+    elif schedule is not None:
+        check_seconds("schedule", schedule)
+
+    def declare(func: Callable[P, Any]) -> TaskDefinition[P, Any]:
+        check_function(func, name)
+
+        if schedule is not None:
+            try:
+                inspect.signature(func).bind()
+            except TypeError as error:
+                message = f"task {name!r} has a schedule, so it must be callable without arguments: {error}"
+                raise ScheduleError(message, task=name) from error
+
+        declaration = Declaration(
+            name, timeout, retries, retry_on, schedule, priority, unique, result_ttl, tuple(tags), tz
+        )
+        return TaskDefinition(func, declaration)
+
+    return cast("Declare", declare)
+
+
+def _check_options(
+    name: str,
+    timeout: object,
+    retries: object,
+    retry_on: object,
+    priority: object,
+    unique: object,
+    result_ttl: object,
+) -> None:
+    """Refuse options of `task` that cannot work."""
+    if not name:
+        raise ScheduleError("name='' is wrong: a task needs a name", option="name")
+
+    for option, value in (("timeout", timeout), ("result_ttl", result_ttl)):
+        if value is not None:
+            check_seconds(option, value)
+
+    check_whole("retries", retries, 0)
+    check_exceptions("retry_on", retry_on)
+
+    if priority not in {"high", "normal", "low"}:
+        raise ScheduleError(f"priority={priority!r} is wrong: use high, normal or low", option="priority")
+
+    if not isinstance(unique, bool) and not callable(unique):
+        raise ScheduleError(f"unique={unique!r} is wrong: use True, or a function", option="unique")

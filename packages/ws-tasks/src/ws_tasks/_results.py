@@ -1,0 +1,160 @@
+"""The results of jobs in Redis, as JSON; and the client that a broker is given."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import secrets
+from typing import Any
+
+import redis.asyncio
+from taskiq import AsyncResultBackend, TaskiqResult
+
+from ws_core.backoff import delay
+from ws_core.errors import UsageError, describe
+from ws_tasks._definitions import JobStatus
+from ws_tasks._scripts import SAVE
+from ws_tasks._streams import TRANSIENT, run_script
+from ws_tasks._validation import check_seconds
+from ws_tasks.errors import JobCancelled, JobFailed
+
+__all__ = ("RedisResults", "client_of")
+
+logger = logging.getLogger("ws_tasks")
+
+_CONNECTIONS = 32
+
+
+def client_of(source: Any) -> tuple[Any, bool]:  # Any: redis-py's clients are untyped
+    """Return the client of a URL, a client, or a pool with such a client as ``.redis``."""
+    if isinstance(source, str):
+        # Callers wait for one of so many connections; the driver's plain pool raises instead.
+        pool = redis.asyncio.BlockingConnectionPool.from_url(source, max_connections=_CONNECTIONS)
+        return redis.asyncio.Redis.from_pool(pool), True
+
+    return getattr(source, "redis", source), False
+
+
+class RedisResults(AsyncResultBackend[Any]):
+    """
+    The results of jobs in Redis, as JSON, and a message to the one that waits for them.
+
+    The first result of a job stands. Another one is of a job that was run twice, which is counted and
+    logged, or of one that was cancelled while it ran.
+
+    Args:
+        redis: A ``redis.asyncio`` client, a pool with such a client as ``.redis``, or a URL.
+        ttl: Seconds for which a result is kept, unless the job's task says otherwise.
+    """
+
+    def __init__(self, redis: Any, *, ttl: float = 3600.0) -> None:  # Any: as in client_of
+        self._client, self._owned = client_of(redis)
+        self._ttl = check_seconds("result_ttl", ttl)
+        self.doubled: int = 0
+
+    async def shutdown(self) -> None:
+        """Close an own client."""
+        if self._owned:
+            await self._client.aclose()
+
+    async def set_result(self, task_id: str, result: TaskiqResult[Any]) -> None:
+        """Save a result, however long Redis is away: the message is acknowledged afterwards only."""
+        standing = await self._save(task_id, _content(result), result.labels)
+
+        if standing is not None and not standing.get("cancelled") and "cancelled" not in _content(result):
+            self.doubled += 1
+            logger.warning("job %s was run twice", task_id)
+
+    async def save_cancelled(self, task_id: str, labels: dict[str, Any]) -> bool:
+        """Save that a job was cancelled; return False when it had ended otherwise."""
+        standing = await self._save(task_id, {"cancelled": True}, labels)
+        return standing is None or bool(standing.get("cancelled"))
+
+    async def is_result_ready(self, task_id: str) -> bool:
+        """Return whether a job has ended."""
+        return bool(await self._client.exists(_key(task_id)))
+
+    async def get_result(self, task_id: str, with_logs: bool = False) -> TaskiqResult[Any]:  # noqa: FBT001, FBT002 - taskiq's
+        """Return the result of a job that has ended."""
+        found = await self.find(task_id)
+
+        if found is None:
+            raise UsageError(f"job {task_id} has no result, or it has expired", job=task_id)
+
+        return found[1]
+
+    async def find(self, task_id: str) -> tuple[JobStatus, TaskiqResult[Any]] | None:
+        """Return how a job has ended, and its result, if it has."""
+        text = await self._client.get(_key(task_id))
+        return None if text is None else _decode(task_id, json.loads(text))
+
+    def subscribe(self, name: str) -> Any:  # Any: redis-py's PubSub is untyped
+        """Return a subscription to the ends of jobs that were enqueued under a name, or None."""
+        return (self._client.pubsub() if hasattr(self._client, "pubsub") else None), f"wst:done:{name}"
+
+    async def _save(
+        self, task_id: str, content: dict[str, Any], labels: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """Save a result; return the one that another has saved before."""
+        mark = secrets.token_hex(8)
+        text = json.dumps({**content, "mark": mark})
+        reply_to = labels.get("reply_to")
+        kept = max(1, round(float(labels.get("result_ttl") or self._ttl) * 1000))
+        channel = f"wst:done:{reply_to}" if reply_to else ""
+        failures = 0
+
+        while True:
+            try:
+                found = await run_script(self._client, SAVE, (_key(task_id),), text, kept, channel, task_id)
+            except TRANSIENT as error:
+                failures += 1
+                logger.warning("the result of job %s is not saved yet: %s", task_id, describe(error))
+                await asyncio.sleep(delay(failures, 0.1, 5.0))
+            else:
+                # This very result may stand already: the reply of an earlier attempt was lost.
+                standing: dict[str, Any] | None = None if found is None else json.loads(found)
+                return None if standing is None or standing.get("mark") == mark else standing
+
+
+def _key(job_id: str) -> str:
+    return f"wst:result:{job_id}"
+
+
+def _content(result: TaskiqResult[Any]) -> dict[str, Any]:
+    """Return what is saved of a result; one that is not JSON is a failure that says so."""
+    error = result.error
+
+    if isinstance(error, JobCancelled):
+        return {"cancelled": True}
+
+    if error is None:
+        try:
+            json.dumps(result.return_value, allow_nan=False)
+        except (TypeError, ValueError) as problem:
+            error = UsageError(f"the result is not JSON: {problem}")
+        else:
+            return {"value": result.return_value}
+
+    failed = JobFailed.of(error)
+    return {"error": failed.error_type, "message": str(failed)}
+
+
+def _decode(job_id: str, found: dict[str, Any]) -> tuple[JobStatus, TaskiqResult[Any]]:
+    error: Exception | None = None
+    status: JobStatus = "succeeded"
+
+    if found.get("cancelled"):
+        status = "cancelled"
+        error = JobCancelled(f"job {job_id} was cancelled before it ended", job=job_id)
+    elif "error" in found:
+        status = "failed"
+        error = JobFailed(found["message"], error_type=found["error"], job=job_id)
+
+    return status, TaskiqResult(
+        is_err=error is not None,
+        return_value=found.get("value"),
+        execution_time=math.nan,
+        error=error,
+    )

@@ -1,0 +1,180 @@
+"""Jobs in Redis: found by their id elsewhere, retried by taskiq itself, and gone when they have ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+pytest.importorskip("taskiq", reason="an extra: ws-tasks[taskiq]")
+
+from redis import exceptions
+from redis.asyncio import Redis
+from taskiq import SimpleRetryMiddleware, TaskiqResult
+from taskiq.exceptions import SendTaskError
+
+from tests.tasks._jobs import Gate, tasks_of
+from ws_tasks import JobCancelled, JobFailed, _scripts, task
+from ws_tasks.taskiq import RedisResults, RedisStreamsBroker, TaskiqEngine, run_worker
+
+NAMES = {found.sha: found.name for found in vars(_scripts).values() if isinstance(found, _scripts.Script)}
+
+
+@pytest.fixture
+async def gate() -> Gate:
+    """Make a gate in the test's loop."""
+    return Gate()
+
+
+class CutReplies:
+    """A client that loses the reply of the first request of a kind, which has arrived."""
+
+    def __init__(self, client: Redis, name: str) -> None:
+        self._client, self._name = client, name
+        self.lost = 0
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+
+        if name != "evalsha":
+            return found
+
+        async def call(sha: str, *args: Any) -> Any:
+            reply = await found(sha, *args)
+
+            if NAMES[sha] == self._name and not self.lost:
+                self.lost += 1
+                raise exceptions.ConnectionError("the reply was lost")
+
+            return reply
+
+        return call
+
+
+class TestDoubles:
+    @pytest.mark.parametrize("script", ["done", "save", "add"])
+    async def test_a_lost_reply_is_no_double(self, redis_url: str, script: str, gate: Gate) -> None:
+        """A request that has arrived and is repeated counts nothing twice, and runs nothing twice."""
+        _, note = tasks_of(gate)
+
+        async with Redis.from_url(redis_url) as client:
+            cut = CutReplies(client, script)
+            broker = RedisStreamsBroker(cut, queue="jobs", lease=1.0)
+
+            async with TaskiqEngine([note], broker=broker) as found, run_worker(found):
+                jobs = [await note.enqueue(number) for number in range(3)]
+                assert [await job.result(timeout=20) for job in jobs] == [0, 1, 2]
+                await asyncio.sleep(0.5)
+
+            assert cut.lost == 1
+            assert broker.statistics() == {"doubled": 0, "dead": 0}
+            assert sorted(map(str, gate.seen)) == ["0", "1", "2"]
+
+    async def test_a_second_result_is_one(self, redis_url: str) -> None:
+        """The first result of a job stands, and a second one is counted."""
+        results = RedisResults(redis_url)
+        first = TaskiqResult(is_err=False, return_value=1, execution_time=0.0)
+        second = TaskiqResult(is_err=False, return_value=2, execution_time=0.0)
+        await results.set_result("x", first)
+        await results.set_result("x", second)
+        assert (await results.get_result("x")).return_value == 1
+        assert results.doubled == 1
+        assert not await results.save_cancelled("x", {})
+        assert await results.is_result_ready("x")
+        await results.shutdown()
+
+
+class TestRemoteJobs:
+    async def test_another_process(self, redis_url: str, gate: Gate) -> None:
+        """A job is found by its id elsewhere; a result is kept for its task's time only."""
+
+        @task("short", result_ttl=0.5)
+        async def short() -> int:
+            return 1
+
+        broker = RedisStreamsBroker(redis_url, queue="jobs", lease=1.0)
+
+        async with TaskiqEngine([short], broker=broker) as found, run_worker(found):
+            job = await short.enqueue()
+            assert await found.job(job.id).result(timeout=20) == 1
+            assert await found.job(job.id).status() == "succeeded"
+            await asyncio.sleep(0.8)
+            assert await found.job(job.id).status() == "unknown"
+            assert not await found.job(job.id).cancel()
+            await asyncio.sleep(1.5)
+            [(name, outcome)] = (await broker.outcomes()).items()
+            assert (name, outcome["ok"], outcome["job"]) == ("short", True, job.id)
+            depth = await broker.depth()
+            assert depth == {"high": 0, "normal": 0, "low": 0, "delayed": 0, "dead": 0}
+            assert list(found.tasks) == ["short"]
+
+    async def test_taskiqs_own_retries(self, redis_url: str, gate: Gate) -> None:
+        """A retry of taskiq's middleware, which enqueues again under the job's id, is not lost."""
+        broker = RedisStreamsBroker(redis_url, queue="jobs", lease=1.0)
+        broker.add_middlewares(SimpleRetryMiddleware(default_retry_count=3))
+
+        @broker.task(retry_on_error=True, priority="high")
+        async def flaky() -> int:
+            gate.seen.append(1)
+
+            if len(gate.seen) < 3:
+                raise ValueError("not yet")
+
+            return len(gate.seen)
+
+        async with run_worker(TaskiqEngine([], broker=broker)):
+            sent = await flaky.kiq()
+            assert (await sent.wait_result(timeout=20)).return_value == 3
+
+            with pytest.raises(SendTaskError) as refused:
+                await flaky.kicker().with_labels(priority="x").kiq()
+
+            assert "priority='x'" in str(refused.value.__cause__)
+
+    async def test_no_job_left_behind(self, redis_url: str, gate: Gate) -> None:
+        """When all jobs have ended, nothing of them is left on the server but their results."""
+        blocked, note = tasks_of(gate)
+
+        @task("fails")
+        async def fails() -> None:
+            raise ValueError("no")
+
+        broker = RedisStreamsBroker(redis_url, queue="jobs", lease=1.0)
+
+        async with TaskiqEngine([blocked, note, fails], broker=broker) as found, run_worker(found):
+            jobs = [
+                await note.bind(1).then(note).enqueue(),
+                await fails.bind().then(note).enqueue(),
+                await note.enqueue_in(0.1, 1),
+                await blocked.bind().then(note, 1).enqueue(),
+            ]
+            await gate.until(lambda: "blocked" in gate.seen)
+            await jobs[3].cancel()
+            dropped = await note.enqueue_in(0.2, 5)
+            await dropped.cancel()
+
+            for job in jobs:
+                with pytest.raises((JobFailed, JobCancelled)) if job in jobs[1::2] else _nothing():
+                    await job.result(timeout=20)
+
+            await asyncio.sleep(1)
+
+        async with Redis.from_url(redis_url) as client:
+            left: Any = set(await client.keys("wst:{jobs}:*"))
+            kept = {key for key in left if b":seen:" not in key}
+            streams = {b"wst:{jobs}:jobs", b"wst:{jobs}:jobs:high", b"wst:{jobs}:jobs:low"}
+            assert kept - streams == {b"wst:{jobs}:outcomes"}
+            found_outcomes: Any = await client.hgetall("wst:{jobs}:outcomes")
+            assert json.loads(found_outcomes[b"fails"])["ok"] is False
+
+            for stream in streams:
+                assert await client.xlen(stream) == 0
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
