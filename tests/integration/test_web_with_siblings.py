@@ -17,6 +17,7 @@ from ws_logging import logger
 from ws_pool.events import RedisEventBus
 from ws_pool.redis import RedisPool
 from ws_redislock import FrequencyLimiter, TokenBucketLimiter
+from ws_tasks import LocalEngine, task
 from ws_web import (
     MessageHandler,
     Settings,
@@ -177,6 +178,28 @@ class TestLogging:
         (later,) = [line for line in lines if "went on" in line]
         assert "ConnectionResetError: by peer" in caught
         assert all("abc-123" in line and json.loads(line) for line in (caught, later))
+
+
+class TestJobs:
+    """Jobs of ws-tasks in an application of ws-web."""
+
+    async def test_a_job_has_the_id_of_its_request(self) -> None:
+        """What a request enqueues is done under its id, in the log and in code."""
+
+        @task("mail")
+        def mail() -> str:
+            return get_request_id()
+
+        app = create_app(Settings())
+
+        @app.get("/")
+        async def root() -> str:
+            return await (await mail.enqueue()).result(timeout=20)
+
+        async with LocalEngine(), AppClient(app) as web:
+            replies = [await web.get("/", headers={"x-request-id": f"id-{number}"}) for number in range(2)]
+
+        assert [reply.data() for reply in replies] == ["id-0", "id-1"]
 
 
 def _chat(manager: WsChatConnectionManager) -> FastAPI:

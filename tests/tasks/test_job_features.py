@@ -33,7 +33,20 @@ from ws_tasks.taskiq import RedisStreamsBroker, TaskiqEngine, run_worker
 
 Open = Callable[..., Any]
 request_id: ContextVar[str] = ContextVar("request_id", default="")
-context.carry("x-test-id", request_id)
+
+
+@contextmanager
+def as_request(value: str) -> Iterator[None]:
+    """Be part of a request."""
+    token = request_id.set(value)
+
+    try:
+        yield
+    finally:
+        request_id.reset(token)
+
+
+context.carry("x-test-id", request_id.get, as_request)
 
 
 @pytest.fixture(params=["local", "taskiq"])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 from starlette.types import Scope
+
+from ws_core.context import carry
 
 __all__ = (
     "ID_KEY",
@@ -36,6 +39,19 @@ def get_request_id() -> str:
     """
     request_id: str = current_scope.get().get(ID_KEY, "")
     return request_id
+
+
+@contextmanager
+def _with_id(request_id: str) -> Iterator[None]:
+    token = current_scope.set({ID_KEY: request_id})
+
+    try:
+        yield
+    finally:
+        current_scope.reset(token)
+
+
+carry("x-request-id", get_request_id, _with_id)  # a job that a request enqueues has its id too
 
 
 def preferred_language(languages: Mapping[str, object], own: str) -> str | None:
