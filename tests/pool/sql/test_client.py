@@ -291,7 +291,6 @@ class TestParameters:
         for wrong in (
             select(Odd()),
             insert(ITEM).values(nope=1),
-            select(ITEM).execution_options(schema_translate_map={None: "x"}),
         ):
             with pytest.raises(UnsupportedStatement):
                 await pool.execute(wrong)

@@ -25,8 +25,8 @@ class TestLearning:
             class Unlucky(MysqlPool):
                 """Loses its server when the version is about to be asked for."""
 
-                async def _driver_connection(self) -> Any:
-                    taken = await super()._driver_connection()
+                async def _for_engine(self, source: Any, lease: Any) -> Any:
+                    taken = await super()._for_engine(source, lease)
                     proxy.cut()
                     return taken
 

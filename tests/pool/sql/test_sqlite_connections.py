@@ -12,7 +12,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, select
 from tests.pool.sql.backends import make_pool
 from ws_pool import SqlitePool
 from ws_pool._sql.pool import SqlPool
-from ws_pool._sql.session import Session
+from ws_pool._sql.sqlite.clients import WriterRouting
 from ws_pool._sql.sqlite.statement_text import leaves_clean, reads_connection, reads_only, verb
 from ws_pool.errors import QueryError, UnsupportedStatement, UsageError
 
@@ -99,9 +99,8 @@ class TestText:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The broken twin releases the writing connection after each statement."""
-        monkeypatch.setattr(
-            Session, "_unpin_if_done", lambda self: self.depth or (self._writer and self._unpin())
-        )
+        unpin = WriterRouting.unpin
+        monkeypatch.setattr(WriterRouting, "unpin", lambda self, on, **_: unpin(self, on, always=True))
 
         async with make_pool("sqlite", "", tmp_path) as pool:
             await pool.create_all(ITEM.metadata)

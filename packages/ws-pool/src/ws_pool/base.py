@@ -163,6 +163,67 @@ class BasePoolManager(ABC, Generic[PoolT, ClientT]):
 
         self._config = sections
 
+    async def add(self, name: str, options: Mapping[str, object] | str) -> PoolT:
+        """
+        Register one more pool, such as that of a new tenant, and start it if the manager is started.
+
+        Args:
+            name: The pool's name.
+            options: Its options, or its URL.
+
+        Returns:
+            The pool; before the start of the manager, one that is not the manager's own.
+
+        Raises:
+            ConfigError: A wrong option.
+            UsageError: A pool has that name; `remove` it before.
+            UnavailableError: The server cannot be reached; nothing was added.
+        """
+        if name in self._config:
+            message = f"{self.settings_key} has a pool {name!r}: remove() it before adding another one"
+            raise UsageError(message, pool=name)
+
+        section = self._section(name, options)
+        pool = self._build(name, section, f"{self.settings_key}.{name}")
+        self._config[name] = section  # now, so that the name is taken while the pool starts
+
+        if not self._ready:
+            return pool
+
+        try:
+            await pool.start()
+        except BaseException:
+            self._config.pop(name, None)
+            await pool.close()
+            raise
+
+        # Removed, or closed with all others, while it was starting: it must not be left behind.
+        if self._config.get(name) is not section or not self._ready:
+            await pool.close()
+            message = f"{self.settings_key}: pool {name!r} was removed while it was starting"
+            raise UsageError(message, pool=name)
+
+        self._pools[name] = pool
+        return pool
+
+    async def remove(self, name: str) -> None:
+        """
+        Close a pool and forget it; blocks that use it may end before, for as long as its ``close`` waits.
+
+        Args:
+            name: The pool's name.
+
+        Raises:
+            UsageError: No pool has that name.
+        """
+        if name not in self._config:
+            raise self._unknown(name)
+
+        del self._config[name]
+
+        if (pool := self._pools.pop(name, None)) is not None:
+            await pool.close()
+
     async def initialize(self) -> None:
         """
         Start all registered pools; when one fails, the others are closed again.
@@ -207,11 +268,7 @@ class BasePoolManager(ABC, Generic[PoolT, ClientT]):
             return pool
 
         if name not in self._config:
-            known = ", ".join(repr(other) for other in self._config) or "none"
-            close = difflib.get_close_matches(name, self._config, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            message = f"{self.settings_key} has no pool {name!r} (registered: {known}){hint}"
-            raise UsageError(message, pool=name)
+            raise self._unknown(name)
 
         message = f"{type(self).__name__} is not started: await its initialize() before using pool {name!r}"
         raise NotReadyError(message, pool=name)
@@ -283,6 +340,14 @@ class BasePoolManager(ABC, Generic[PoolT, ClientT]):
     @abstractmethod
     def _build(self, name: str, section: Mapping[str, object], where: str) -> PoolT:
         """Return a pool built from its section, without I/O; ``where`` is the section's name in errors."""
+
+    def _unknown(self, name: str) -> UsageError:
+        """Return the error of a name that no pool has."""
+        known = ", ".join(repr(other) for other in self._config) or "none"
+        close = difflib.get_close_matches(name, self._config, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        message = f"{self.settings_key} has no pool {name!r} (registered: {known}){hint}"
+        return UsageError(message, pool=name)
 
     def _client(self, pool: PoolT, *, alone: bool) -> AbstractAsyncContextManager[ClientT]:
         """Return a pool's client, with the type that the pool's type variable cannot name."""

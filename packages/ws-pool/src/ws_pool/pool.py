@@ -71,6 +71,9 @@ class Pool(Generic[T]):
             most, as a part of the acquire.
         on_release: Called with each connection that is released; awaited in the background for
             ``ping_timeout`` at most, before the connection is used again.
+        setup: Called with each connection that is acquired, before its holder gets it, and awaited if
+            it can be, for ``connect_timeout`` at most: for settings that a session's reset takes back.
+            What it raises, `acquire` raises, and the connection is closed.
         on_close: Called with each connection before it is closed; awaited for ``ping_timeout`` at
             most. One that is terminated is closed meanwhile.
         is_refusal: Returns whether a connect failed because the server refuses us, as for a wrong
@@ -119,6 +122,7 @@ class Pool(Generic[T]):
         on_acquire: Callable[[T], object] | None = None,
         on_release: Callable[[T], object] | None = None,
         on_close: Callable[[T], object] | None = None,
+        setup: Callable[[T], object] | None = None,
         is_refusal: Callable[[BaseException], bool] | None = None,
         is_lost: Callable[[T], bool] | None = None,
         clock: Callable[[], float] | None = None,
@@ -132,7 +136,7 @@ class Pool(Generic[T]):
         self._ping_after = ping_after
         self._ping_timeout = ping_timeout
         self._clock = clock
-        hooks = PoolHooks(name, on_open, on_acquire, on_release, on_close)
+        hooks = PoolHooks(name, on_open, on_acquire, on_release, on_close, setup)
         options = PoolOptions(
             name=name,
             connector=connector,
@@ -147,7 +151,7 @@ class Pool(Generic[T]):
             is_lost=is_lost,
             hooks=hooks,
         )
-        self._observed = any(part is not None for part in (on_acquire, on_release, leak_threshold))
+        self._observed = any(part is not None for part in (on_acquire, on_release, setup, leak_threshold))
         self._state: PoolState[T] = PoolState(
             min_size=min_size, max_size=max_size, max_connecting=max_connecting
         )
@@ -356,6 +360,43 @@ class Pool(Generic[T]):
             An async context manager of the connection.
         """
         return LeaseContext(self, timeout)
+
+    def resize(self, *, min_size: int | None = None, max_size: int | None = None) -> None:
+        """
+        Change the bounds of a pool at run time.
+
+        Connections above a lower ``max_size`` are closed: idle ones now, those in use when they are
+        released.
+
+        Args:
+            min_size: Connections kept open; as before by default.
+            max_size: Most connections at once; as before by default.
+
+        Raises:
+            UsageError: The bounds do not fit together.
+        """
+        state = self._state
+        least = state.min_size if min_size is None else min_size
+        most = state.max_size if max_size is None else max_size
+        check_numbers(min_size=least, max_size=most, max_connecting=state.max_connecting)
+        state.min_size, state.max_size = least, most
+        self._leak_detector.resize()
+        self._warn_at = self._leak_detector.warn_at
+
+        if self._maintainer.lifecycle is Lifecycle.OPEN:
+            self._maintainer.fit()
+
+    def held_by(self, task: asyncio.Task[Any] | None) -> bool:
+        """
+        Return whether a task holds a connection of the pool.
+
+        Args:
+            task: The task.
+
+        Returns:
+            Whether it acquired one that was not released since.
+        """
+        return any(entry.holder is task for entry in self._state.leased)
 
     def expire(self) -> None:
         """Replace all connections: idle ones now, leased ones at their release."""

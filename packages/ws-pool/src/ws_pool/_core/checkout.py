@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from asyncio import get_running_loop
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from ws_pool._core.leak_detector import LeakDetector
@@ -131,9 +131,14 @@ class Checkout(Generic[T]):
         self._leak_detector.record_acquire(entry)
         pending = self._hooks.call(self._hooks.on_acquire, entry.conn)
 
-        if pending is None:
-            return
+        if pending is not None:
+            await self._finish_acquire(entry, pending)
 
+        if self._hooks.setup is not None:
+            await self._set_up(entry, self._hooks.setup)
+
+    async def _finish_acquire(self, entry: PoolEntry[T], pending: Awaitable[object]) -> None:
+        """Await what the hook on_acquire has returned."""
         good = False
 
         try:
@@ -146,6 +151,25 @@ class Checkout(Generic[T]):
         if not good:
             message = f"pool {self._name!r}: the hook on_acquire took longer than {self._connect_timeout:g} s"
             raise AcquireTimeout(message, pool=self._name)
+
+    async def _set_up(self, entry: PoolEntry[T], setup: Callable[[T], object]) -> None:
+        """Prepare a connection for its holder; one that cannot be prepared is closed."""
+        good = False
+
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                pending = setup(entry.conn)
+
+                if inspect.isawaitable(pending):
+                    await pending
+
+            good = True
+        except TimeoutError as error:
+            message = f"pool {self._name!r}: setup took longer than {self._connect_timeout:g} s"
+            raise AcquireTimeout(message, pool=self._name) from error
+        finally:
+            if not good:
+                self.take_back(entry, discard=True)
 
     def take_back(self, entry: PoolEntry[T], discard: bool = False, used: bool = True) -> None:  # noqa: FBT001, FBT002 - hot
         """Take a connection back and decide what becomes of it; ``used=False`` if its holder never had it."""
@@ -186,7 +210,7 @@ class Checkout(Generic[T]):
                 maintainer.verify_all()
 
             maintainer.terminate(entry)
-        elif maintainer.lifecycle is Lifecycle.CLOSED or state.outdated(entry, now):
+        elif maintainer.lifecycle is Lifecycle.CLOSED or state.unwanted(entry, now):
             maintainer.retire(entry)
         elif not self._is_clean(entry.conn):
             maintainer.reset(entry)

@@ -24,13 +24,20 @@ class LeakDetector(Generic[T]):
     __slots__ = ("_name", "_state", "_threshold", "quiet_until", "warn_at")
 
     def __init__(self, name: str, state: PoolState[T], leak_threshold: float | None) -> None:
-        # Nearly exhausted: two thirds are in use. A pool of one or two is always nearly exhausted
-        # or idle, so it never warns.
-        self.warn_at: int = state.max_size - (state.max_size - 1) // 3
-        self.quiet_until: float = float("-inf") if state.max_size > 2 else float("inf")
+        self.warn_at: int = 0
+        self.quiet_until: float = 0.0
         self._name = name
         self._state = state
         self._threshold = leak_threshold
+        self.resize()
+
+    def resize(self) -> None:
+        """Take the pool's size from its state."""
+        most = self._state.max_size
+        # Nearly exhausted: two thirds are in use. A pool of one or two is always nearly exhausted
+        # or idle, so it never warns.
+        self.warn_at = most - (most - 1) // 3
+        self.quiet_until = float("-inf") if most > 2 else float("inf")
 
     def record_acquire(self, entry: PoolEntry[T]) -> None:
         """Record where a connection was acquired, and warn when it was one of the last."""

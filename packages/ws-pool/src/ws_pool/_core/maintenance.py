@@ -189,6 +189,19 @@ class Maintainer(Generic[T]):
         self._close_evictable(self.timers.now())
         self.run_pending()
 
+    def fit(self) -> None:
+        """Close connections above a maximum that was lowered, or open those that are wanted now."""
+        state = self._state
+
+        while state.idle and state.size - state.closing > state.max_size:
+            self.retire(state.idle.pop(0))
+
+        if state.size - state.closing > state.max_size:
+            for entry in state.leased:
+                entry.trusted_until = float("-inf")  # at its release it is looked at, and may be closed
+
+        self.run_pending()
+
     async def drain(self, timeout: float) -> None:
         """Refuse new acquires and wait until every connection is closed, or warn about their holders."""
         self.lifecycle = Lifecycle.CLOSING
@@ -360,7 +373,7 @@ class Maintainer(Generic[T]):
         now = self.timers.now()
         entry.trusted_until = entry.expires_at  # it has just answered, whatever happened to others
 
-        if self.lifecycle is not Lifecycle.OPEN or self._state.outdated(entry, now):
+        if self.lifecycle is not Lifecycle.OPEN or self._state.unwanted(entry, now):
             self.retire(entry)
         else:
             self.hand_over(entry, now)

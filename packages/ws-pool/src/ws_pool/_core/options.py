@@ -34,7 +34,8 @@ class PoolHooks(Generic[T]):
     """
     Functions called with each connection; what they return is awaited if it can be.
 
-    A hook that raises an error is logged, and changes nothing.
+    A hook that raises an error is logged, and changes nothing; but what ``setup`` raises, the caller of
+    `acquire` gets, since a connection that is not set up would do other things than it should.
     """
 
     pool: str
@@ -42,6 +43,7 @@ class PoolHooks(Generic[T]):
     on_acquire: Callable[[T], object] | None = None
     on_release: Callable[[T], object] | None = None
     on_close: Callable[[T], object] | None = None
+    setup: Callable[[T], object] | None = None
 
     def call(self, hook: Callable[[T], object] | None, conn: T) -> Awaitable[object] | None:
         """Call a hook, if there is one, and return what is left to be awaited."""

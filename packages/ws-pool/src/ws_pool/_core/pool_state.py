@@ -170,7 +170,7 @@ class PoolState(Generic[T]):
             # of acquire. Verifying it is cheaper than opening one.
             entry = self.idle.pop()
 
-            if self.outdated(entry, now):
+            if self.unwanted(entry, now):
                 self.closing += 1
                 return NextAction.EVICT, entry
 
@@ -190,6 +190,11 @@ class PoolState(Generic[T]):
     def outdated(self, entry: PoolEntry[T], now: float) -> bool:
         """Return whether a connection is past its lifetime, or was opened before the last `expire`."""
         return now >= entry.expires_at or entry.generation != self.generation
+
+    def unwanted(self, entry: PoolEntry[T], now: float) -> bool:
+        """Return whether a connection that is in no place at the moment is outdated, or one too many."""
+        # It is one too many, after the maximum was lowered, when the others are as many as may be.
+        return self.outdated(entry, now) or self.size >= self.max_size
 
     def pop_waiter(self) -> Waiter[T] | None:
         """Return the waiter that has waited longest, out of the queue; drop those that are done."""

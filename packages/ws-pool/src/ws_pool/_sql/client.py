@@ -23,7 +23,8 @@ from ws_pool._sql.connection import Reply, SqlConnection
 from ws_pool._sql.context import SessionContext
 from ws_pool._sql.gc_pause import gc_paused
 from ws_pool._sql.iteration import RowIterator
-from ws_pool._sql.results import LARGE, Result, gather, last_id, several
+from ws_pool._sql.orm import JoinedSession
+from ws_pool._sql.results import Result, last_id, make_rows, select_large, several
 from ws_pool._sql.rows import Row
 from ws_pool._sql.schema import create_tables, drop_tables
 from ws_pool._sql.session import GONE, Session, refused
@@ -48,28 +49,38 @@ class SqlClient:
 
     __slots__ = (
         "_alone",
+        "_bound",
         "_compiler",
         "_compilers",
         "_context",
         "_outer",
         "_own",
+        "_schemas",
         "_session",
         "_task",
         "read_only",
     )
 
     def __init__(
-        self, context: SessionContext, compilers: CompilerSource, *, alone: bool, read_only: bool
+        self,
+        context: SessionContext,
+        compilers: CompilerSource,
+        *,
+        alone: bool,
+        read_only: bool,
+        schemas: Mapping[str | None, str | None] | None = None,
     ) -> None:
         self.read_only: bool = read_only
         self._context = context
         self._compilers = compilers
         self._alone = alone
+        self._schemas = schemas
         self._session: Session = GONE  # where statements run
         self._own: Session | None = None  # the same, unless it is that of an outer block's client
         self._compiler: Compiler = GONE
         self._task: asyncio.Task[Any] | None = None
         self._outer: SqlClient | None = None
+        self._bound = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of pool {self._context.name!r}>"
@@ -77,22 +88,15 @@ class SqlClient:
     async def __aenter__(self) -> Self:
         context = self._context
         task = current_task()
-        outer: SqlClient | None = None if self._alone else context.bound.get(task)
+        outer: Self | None = None if self._alone else context.bound.get(task)
 
-        # There are three cases. Inside another block of the same task, the block is that block's:
-        # all calls of a task share one connection, and so one transaction.
-        if outer is not None and outer.read_only == self.read_only:
-            return cast("Self", outer)
+        tenants = context.tenants
+
+        if outer is not None and (joined := await self._join(task, outer)) is not None:
+            return joined
 
         if self._session is not GONE:
-            message = "this client's block has begun before: call get_client() for each block"
-            raise UsageError(message)
-
-        # A reader inside a writer's block looks through: it reads over the writer's connection,
-        # since a replica would not know what the transaction has changed so far.
-        if outer is not None and self.read_only:
-            self._session, self._compiler = outer._session, outer._compiler  # noqa: SLF001 - another of the kind
-            return self
+            raise _begun_before()
 
         # Otherwise it takes a connection. That of an outer block may be here too, when that only
         # reads: its connection may be a replica's, so a writer inside of it needs its own.
@@ -101,13 +105,18 @@ class SqlClient:
         if compiler is None:
             compiler = await self._compilers.learn()
 
+        tenant = None if tenants is None else await tenants.find()
         source, lease = await context.acquire(read_only=self.read_only)
-        self._compiler = compiler
-        self._session = self._own = Session(context, source, lease, read_only=self.read_only)
+        session = Session(context, source, lease, read_only=self.read_only)
+
+        if tenant is not None:
+            await session.enter(tenant)
+
+        self._compiler = compiler if self._schemas is None else compiler.translated(self._schemas)
+        self._session = self._own = session
 
         if not self._alone:
-            self._task, self._outer = task, outer
-            context.bound[task] = self
+            self._bind_to(task, outer)
 
         return self
 
@@ -117,18 +126,17 @@ class SqlClient:
         self._session = GONE
         own, self._own = self._own, None
 
-        if own is None:  # the block was that of the client of an outer block
-            return
-
-        if not self._alone:
+        if self._bound:
+            self._bound = False
             outer, self._outer = self._outer, None
 
-            if outer is not None and outer._own is None:  # noqa: SLF001 - as above; its block has ended before
+            if outer is not None and outer._session is GONE:  # noqa: SLF001 - as above; its block has ended before
                 outer = None
 
             self._context.bound.unbind(self, self._task, outer)
 
-        own.close()
+        if own is not None:  # otherwise the session is that of the client of an outer block
+            own.close()
 
     @property
     def connection(self) -> SqlConnection:
@@ -160,6 +168,17 @@ class SqlClient:
         Leaving the block commits, an error or a cancellation rolls back.
         """
         return Transaction(self._session, isolation=isolation, read_only=read_only, savepoint=savepoint)
+
+    def orm_session(self, **options: Any) -> JoinedSession:
+        """
+        Return an ORM session inside this client's transaction, for the length of an ``async with`` block.
+
+        Its ``commit()`` is that of a savepoint: all of it is kept, or undone, with the transaction.
+        A deadlock is a `TransactionConflict`, as from the client's own statements.
+
+        ``options`` are those of SQLAlchemy's `AsyncSession`, without ``bind``.
+        """
+        return JoinedSession(self._session, self._context.dialect, self._context.join, options)
 
     def share(self) -> Self:
         """
@@ -251,7 +270,8 @@ class SqlClient:
 
         if plan.large and plan.quick:
             with gc_paused():
-                return await self._select_many(plan, sql, values, row_type, prepared=prepared)
+                kind = row_type or self._context.row_type
+                return await select_large(self._session, plan, sql, values, kind, prepared=prepared)
 
         reply = await self._send(plan, sql, values, prepared=prepared)
         return self._rows(plan, reply, row_type)
@@ -399,6 +419,42 @@ class SqlClient:
 
     # -- inside ------------------------------------------------------------------------------------
 
+    async def _join(self, task: asyncio.Task[Any] | None, outer: Self) -> Self | None:
+        """Go into the block of the same task's other client; return None when that is not possible."""
+        if self._context.tenants is not None:
+            await self._context.tenants.check_same(outer._session.tenant)
+
+        # There are three cases. Inside another block of the same task, the block is that block's:
+        # all calls of a task share one connection, and so one transaction.
+        same = self._schemas is None or self._schemas == outer._schemas
+
+        if outer.read_only == self.read_only and same:
+            return outer
+
+        if self._session is not GONE:
+            raise _begun_before()
+
+        if outer.read_only and not self.read_only:
+            return None
+
+        # A reader inside a writer's block looks through: it reads over the writer's connection,
+        # since a replica would not know what the transaction has changed so far. So does a client with
+        # other schemas, which is the task's own until its block ends.
+        self._session, self._compiler = outer._session, outer._compiler
+
+        if self._schemas is not None:
+            self._compiler = outer._compiler.translated(self._schemas)
+
+        if self.read_only == outer.read_only:
+            self._bind_to(task, outer)
+
+        return self
+
+    def _bind_to(self, task: asyncio.Task[Any] | None, outer: SqlClient | None) -> None:
+        """Be the task's client until the block ends."""
+        self._task, self._outer, self._bound = task, outer, True
+        self._context.bound[task] = self
+
     async def _bind(
         self, statement: Statement, args: Sequence[Any], params: Mapping[str, Any]
     ) -> tuple[Plan, str, Sequence[Any] | None]:
@@ -535,30 +591,9 @@ class SqlClient:
                 return await work()
 
     def _rows(self, plan: Plan, reply: Reply, row_type: type | None) -> list[Any]:
-        if not reply.rows or reply.description is None or plan.silent:
-            return []
+        return make_rows(plan, reply, row_type or self._context.row_type)
 
-        if len(reply.rows) >= LARGE:
-            plan.large = True
 
-        return plan.row_maker(reply.description).many(reply.rows, row_type or self._context.row_type)
-
-    async def _select_many(
-        self, plan: Plan, sql: str, values: Sequence[Any] | None, row_type: type | None, *, prepared: bool
-    ) -> list[Any]:
-        """Run a query that returned many rows the last time."""
-        session = self._session
-        row_type = row_type or self._context.row_type
-
-        if row_type is tuple or not session.connection.gathers:
-            reply = await session.run(
-                plan, sql, lambda to: to.run_prepared(sql, values) if prepared else to.run(sql, values)
-            )
-            rows = self._rows(plan, reply, row_type)
-        else:
-            rows = await session.run(
-                plan, sql, lambda connection: gather(connection, plan, sql, values, row_type)
-            )
-
-        plan.large = len(rows) >= LARGE
-        return rows
+def _begun_before() -> UsageError:
+    message = "this client's block has begun before: call get_client() for each block"
+    return UsageError(message)

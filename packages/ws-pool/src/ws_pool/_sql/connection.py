@@ -76,6 +76,9 @@ class SqlConnection(Protocol):
         """Run one statement and give its rows in blocks."""
         ...
 
+    def give_up(self) -> None:
+        """Let nothing more run: somebody else's exchange on it was cut short."""
+
     def terminate(self) -> object:
         """Close at once."""
 

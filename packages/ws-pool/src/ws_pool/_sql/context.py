@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from ws_pool._sql.dialect import SqlDialect
+from ws_pool._sql.connection import SqlConnection
+from ws_pool._sql.dialect import Judged, SqlDialect
 from ws_pool._sql.options import SqlOptions
+from ws_pool._sql.orm import Join
+from ws_pool._sql.tenants import Tenants
 from ws_pool.context import TaskBinding
-from ws_pool.errors import QueryTimeout
+from ws_pool.errors import QueryTimeout, UsageError
 from ws_pool.pool import Lease, Pool
 
-__all__ = ("SessionContext",)
+__all__ = ("Routing", "SessionContext", "Source")
 
 logger = logging.getLogger("ws_pool.sql")
 
@@ -22,12 +25,42 @@ Source = Pool[Any]  # Any: connections of one of the drivers
 Choose = Callable[[], Awaitable[tuple[Source, Lease[Any]]]]
 
 
+class Routing(Protocol):
+    """A client's way between the connection that it reads over and the one that writes."""
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the client has the writing connection."""
+        ...
+
+    def check(self, sql: str) -> None:
+        """Refuse a statement that is about another connection."""
+
+    def needs_writer(self, plan: Judged | None) -> bool:
+        """Return whether a statement needs the writing connection, which the client does not have."""
+        ...
+
+    async def pin(self, reader: SqlConnection) -> SqlConnection:
+        """Return the writing connection, which is taken unless the client has it."""
+        ...
+
+    def unpin(self, connection: SqlConnection, *, always: bool = False) -> SqlConnection:
+        """Return the connection to go on with; the writing one is released unless something is on it."""
+        ...
+
+
+async def _no_engine(connection: SqlConnection) -> Any:  # Any: of SQLAlchemy
+    message = "this client has no pool, and so no engine for ORM sessions"
+    raise UsageError(message)
+
+
 class SessionContext:
     """
     The part of a SQL pool that its sessions know.
 
-    ``writers`` is where the connection for a change comes from, when those of ``source`` only read;
-    ``choose`` takes a connection for a client that only reads, when there are replicas.
+    ``writers`` is where the connection for a change comes from, when those of ``source`` only read, and
+    ``route`` makes a client's way between both; ``choose`` takes a connection for a client that only
+    reads, when there are replicas; ``join`` lets SQLAlchemy work on a client's connection.
     """
 
     __slots__ = (
@@ -37,9 +70,12 @@ class SessionContext:
         "_timeout",
         "bound",
         "dialect",
+        "join",
         "name",
+        "route",
         "row_type",
         "source",
+        "tenants",
         "watched",
         "writers",
     )
@@ -52,12 +88,17 @@ class SessionContext:
         options: SqlOptions,
         *,
         writers: Source | None = None,
+        route: Callable[[], Routing] | None = None,
+        tenants: Tenants | None = None,
         choose: Choose | None = None,
     ) -> None:
         self.name: str = name
         self.dialect: SqlDialect = dialect
         self.source: Source = source
         self.writers: Source | None = writers
+        self.route: Callable[[], Routing] | None = route
+        self.tenants: Tenants | None = tenants
+        self.join: Join = _no_engine  # the pool sets its own
         self.row_type: type | None = options.row_type
         self.bound: TaskBinding[Any] = TaskBinding()  # Any: clients, which are made above
         self._choose = choose
@@ -72,6 +113,13 @@ class SessionContext:
             return await self._choose()
 
         return self.source, await self.source.acquire()
+
+    async def acquire_whole(self, *, read_only: bool) -> tuple[Source, Lease[Any]]:
+        """Take a connection on which all statements of a session can run, and return it with its pool."""
+        if read_only or self.writers is None:
+            return await self.acquire(read_only=read_only)
+
+        return self.writers, await self.writers.acquire()
 
     async def limited(self, work: Awaitable[T], sql: str) -> T:
         """Wait for a statement for ``query_timeout`` at most; cut short, its connection is of no more use."""

@@ -9,9 +9,9 @@ from typing import Protocol
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.schema import CreateIndex, ExecutableDDLElement, Table
 
-from ws_pool.errors import QueryError
+from ws_pool.errors import QueryError, WsError
 
-__all__ = ("Grammar", "SqlDialect")
+__all__ = ("Grammar", "Judged", "SqlDialect")
 
 
 class Grammar(Protocol):
@@ -30,6 +30,17 @@ class Grammar(Protocol):
         ...
 
 
+class Judged(Protocol):
+    """A statement, as far as it decides where and whether it may run: a plan."""
+
+    sql: str
+    kind: str
+    clean: bool
+    """Whether it leaves the session as it was."""
+    reading: bool
+    """Whether it changes nothing."""
+
+
 class SqlDialect(ABC):
     """How a database begins transactions, and what its statements and error numbers mean."""
 
@@ -41,6 +52,9 @@ class SqlDialect(ABC):
     text_returns_ids: bool = False
     """Whether the first column that an INSERT in text returns is its id: there is no other way to it."""
 
+    read_only_session: str | None = None
+    """What makes a whole session refuse changes, until its reset."""
+
     refuses_changes: bool = True
     """Whether the server refuses changes in a transaction that was begun as reading only."""
 
@@ -48,9 +62,13 @@ class SqlDialect(ABC):
     def begin(self, isolation: str | None, *, read_only: bool) -> Sequence[str]:
         """Return the statements that open a transaction; an unknown isolation is a `UsageError`."""
 
-    def reads_connection(self, sql: str) -> bool:
-        """Whether a query is about the last statement of its own connection."""
-        return False
+    @abstractmethod
+    def use_tenant(self, name: str, *, local: bool) -> str:
+        """Return the statement that puts a session, or only its transaction, into a database or schema."""
+
+    @abstractmethod
+    def map_error(self, error: Exception, sql: str) -> WsError:
+        """Return what an error of the driver is called here."""
 
     @abstractmethod
     def ends_transaction(self, error: QueryError) -> bool:

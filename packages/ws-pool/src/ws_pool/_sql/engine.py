@@ -16,7 +16,16 @@ from sqlalchemy.pool import NullPool
 
 from ws_pool.errors import MissingExtraError
 
-__all__ = ("learn_dialect", "make_engine")
+__all__ = (
+    "Joined",
+    "JoinedDriverConnection",
+    "JoinedSqliteConnection",
+    "PooledDriverConnection",
+    "PooledSqliteConnection",
+    "learn_dialect",
+    "make_engine",
+    "need_greenlet",
+)
 
 
 class PooledDriverConnection:
@@ -52,6 +61,20 @@ class PooledDriverConnection:
             release(discard)
 
 
+class Joined:
+    """A part of connections that SQLAlchemy uses inside a transaction which is not its own to end."""
+
+    async def commit(self) -> None:
+        """Do nothing: the client's transaction ends with the client's block."""
+
+    async def rollback(self) -> None:
+        """Do nothing, as `commit`."""
+
+
+class JoinedDriverConnection(Joined, PooledDriverConnection):
+    """A connection inside a client's transaction."""
+
+
 class PooledSqliteConnection(PooledDriverConnection):
     """
     The same for aiosqlite, whose ``close`` is a coroutine and whose ``stop`` is not.
@@ -75,6 +98,10 @@ class PooledSqliteConnection(PooledDriverConnection):
     def stop(self) -> None:
         """Release the connection, unfit for use."""
         self._return(discard=True)
+
+
+class JoinedSqliteConnection(Joined, PooledSqliteConnection):
+    """A connection inside a client's transaction."""
 
 
 class _Opening:
@@ -103,16 +130,20 @@ def make_engine(url: str, acquire: Callable[[], Awaitable[Any]], **options: Any)
 
     They are wrapped in `PooledDriverConnection`; the URL only names the dialect and driver.
     """
-    if importlib.util.find_spec("greenlet") is None:
-        message = "engine() needs greenlet: pip install 'sqlalchemy[asyncio]'"
-        raise MissingExtraError(message)
-
+    need_greenlet()
     from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - it needs greenlet, which was just checked
 
     async def creator(*_: object, **__: object) -> Any:
         return await acquire()
 
     return create_async_engine(url, async_creator=creator, poolclass=NullPool, **options)
+
+
+def need_greenlet() -> None:
+    """Raise an error when greenlet is missing."""
+    if importlib.util.find_spec("greenlet") is None:
+        message = "engine() and orm_session() need greenlet: pip install 'sqlalchemy[asyncio]'"
+        raise MissingExtraError(message)
 
 
 async def learn_dialect(engine: Any) -> Dialect:

@@ -14,6 +14,7 @@ from ws_pool._core.extras import missing
 from ws_pool._sql.atomic import Atomic
 from ws_pool._sql.verbs import SqlVerbs
 from ws_pool.base import BasePoolManager
+from ws_pool.errors import ConfigError
 
 if TYPE_CHECKING:
     from ws_pool._sql.client import SqlClient
@@ -24,7 +25,13 @@ __all__ = ("SqlPoolManager", "atomic", "sql_pool_manager")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_WINGS: Final = {"postgres": "postgres", "postgresql": "postgres", "sqlite": "sqlite"}
+_WINGS: Final = {
+    "mysql": "mysql",
+    "mariadb": "mysql",
+    "postgres": "postgres",
+    "postgresql": "postgres",
+    "sqlite": "sqlite",
+}
 """Scheme of a URL → the dialect's folder; mysql is the one that needs no scheme."""
 
 
@@ -55,17 +62,27 @@ class SqlPoolManager(SqlVerbs, BasePoolManager["SqlPool", "SqlClient"]):
         alone: bool = False,  # noqa: FBT001, FBT002 - the original's signature
         *,
         read_only: bool = False,
+        schema_translate_map: Mapping[str | None, str | None] | None = None,
     ) -> AbstractAsyncContextManager[SqlClient]:
         """Return a client of a pool for the length of a block; see `MysqlPool.get_client`."""
-        return self.get_pool(name).get_client(alone=alone, read_only=read_only)
+        return self.get_pool(name).get_client(
+            alone=alone, read_only=read_only, schema_translate_map=schema_translate_map
+        )
 
     def _client_for(self, params: dict[str, Any]) -> AbstractAsyncContextManager[SqlClient]:
         return self.get_client(params.pop("pool_name", "default"))
 
     def _build(self, name: str, section: Mapping[str, object], where: str) -> SqlPool:
         url = section.get("url")
-        scheme = url.partition(":")[0].partition("+")[0] if isinstance(url, str) else ""
-        wing = "sqlite" if "path" in section else _WINGS.get(scheme, "mysql")
+        scheme = url.partition(":")[0].partition("+")[0] if isinstance(url, str) and "://" in url else "mysql"
+        wing = "sqlite" if "path" in section else _WINGS.get(scheme)
+
+        if wing is None:
+            message = (
+                f"{where}.url must begin with mysql://, mariadb://, postgresql://, postgres:// or sqlite://, "
+                f"not {scheme}://"
+            )
+            raise ConfigError(message, setting=f"{where}.url")
 
         # By name, since a driver loads on first use, and so does SQLAlchemy.
         module = importlib.import_module(f"ws_pool._sql.{wing}.pool")

@@ -112,6 +112,18 @@ class SqlOptions:
     on_close: Hook | None = option(
         None, optional(function), "called with each connection before it is closed"
     )
+    setup: Hook | None = option(
+        None,
+        optional(function),
+        "called with each connection that is acquired, for settings that the reset takes back: "
+        '`lambda c: c.run("SET …", None)`; its error is the caller\'s',
+    )
+    tenant: Callable[[], object] | None = option(
+        None,
+        optional(function),
+        "returns, or is a coroutine function that returns, the database (PostgreSQL: the schema) that a "
+        "client works in, or None; called when its block begins, and taken back by the session's reset",
+    )
 
 
 async def current_credential(value: object) -> str:

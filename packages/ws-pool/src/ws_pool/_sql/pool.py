@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVarTuple, overload
 
@@ -17,30 +19,41 @@ from ws_pool._core.statistics import PoolStatistics
 from ws_pool._sql.atomic import Atomic
 from ws_pool._sql.client import SqlClient, Statement
 from ws_pool._sql.compile.compiler import Compiler, CompilerSource, Prepared
+from ws_pool._sql.connection import SqlConnection
 from ws_pool._sql.context import SessionContext
 from ws_pool._sql.dialect import SqlDialect
-from ws_pool._sql.engine import learn_dialect
+from ws_pool._sql.engine import JoinedDriverConnection, PooledDriverConnection, learn_dialect, make_engine
 from ws_pool._sql.options import SqlOptions
+from ws_pool._sql.tenants import Tenants
 from ws_pool._sql.verbs import SqlVerbs
 from ws_pool.context import TaskBinding
-from ws_pool.errors import NotReadyError, UnavailableError
-from ws_pool.pool import Pool
+from ws_pool.errors import NotReadyError, UnavailableError, UsageError
+from ws_pool.pool import Lease, Pool
 
-__all__ = ("SqlPool", "make_pool")
+__all__ = ("SqlPool", "make_pool", "make_tenants")
 
 Ts = TypeVarTuple("Ts")
 
+_joining: ContextVar[PooledDriverConnection] = ContextVar("ws_pool_joining")
 _PACKET = 1 << 20  # bytes that any server takes as one statement
 
 
 class SqlPool(SqlVerbs, ABC):
     """A pool of SQL connections: the part that does not depend on the database."""
 
+    _engine_url: str
+    """The URL that names SQLAlchemy's dialect and the driver."""
+
+    _joined_options: Mapping[str, Any] = {}
+    """Options of the engine that works inside the transactions of clients."""
+
     def __init__(self, context: SessionContext, options: SqlOptions) -> None:
         self.name: str = context.name
         self._context = context
         self._cache_size = options.cache_size
         self._compilers = CompilerSource(self._learn)
+        self._engines: dict[object, Any] = {}  # Any: they need greenlet to be imported
+        context.join = self._join
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -78,16 +91,29 @@ class SqlPool(SqlVerbs, ABC):
     async def close(self, *, timeout: float = 10.0) -> None:
         """Close all connections; clients in use have ``timeout`` seconds to end. May be called again."""
 
-    def get_client(self, *, alone: bool = False, read_only: bool = False) -> SqlClient:
+    def get_client(
+        self,
+        *,
+        alone: bool = False,
+        read_only: bool = False,
+        schema_translate_map: Mapping[str | None, str | None] | None = None,
+    ) -> SqlClient:
         """
         Return a client for the length of an ``async with`` block.
 
         Inside another block of the same task it is that block's client, so that all of a task's
         calls share one connection and one transaction. Child tasks get connections of their own.
         With ``alone`` it takes a connection of its own even inside another block. With ``read_only``
-        it refuses changes, and may come from a replica.
+        it refuses changes, and may come from a replica. ``schema_translate_map`` puts other schemas
+        (for MySQL: databases) in the place of those of a statement's tables, as SQLAlchemy's option.
         """
-        return SqlClient(self._context, self._compilers, alone=alone, read_only=read_only)
+        return SqlClient(
+            self._context,
+            self._compilers,
+            alone=alone,
+            read_only=read_only,
+            schemas=schema_translate_map,
+        )
 
     @overload
     def prepare(self, statement: Typed[*Ts]) -> Prepared[tuple[*Ts]]: ...
@@ -124,13 +150,25 @@ class SqlPool(SqlVerbs, ABC):
             read_only=read_only,
         )
 
-    @abstractmethod
-    def engine(self, **options: Any) -> Any:
+    def engine(self, *, read_only: bool = False, **options: Any) -> Any:
         """
-        Return a SQLAlchemy `AsyncEngine` whose sessions hold connections of this pool.
+        Return the SQLAlchemy `AsyncEngine` whose sessions hold connections of this pool.
 
-        The options are those of `create_async_engine`, without those that choose a pool.
+        It is the same one each time, and needs no disposing. With options, those of
+        `create_async_engine` without those that choose a pool, it is a new one. With ``read_only`` its
+        sessions can change nothing; they may be at a replica, or on the readers of a SQLite file.
         """
+        if options:
+            return self._new_engine(read_only=read_only, **options)
+
+        if read_only not in self._engines:
+            self._engines[read_only] = self._new_engine(read_only=read_only)
+
+        return self._engines[read_only]
+
+    @abstractmethod
+    def resize(self, *, min_size: int | None = None, max_size: int | None = None) -> None:
+        """Change the bounds of the pool at run time; see `ws_pool.pool.Pool.resize`."""
 
     @abstractmethod
     async def health(self) -> Health:
@@ -150,7 +188,7 @@ class SqlPool(SqlVerbs, ABC):
     async def _learn(self) -> Compiler:
         """Ask the server for what decides how statements are compiled, before the first one is."""
         try:
-            dialect = await learn_dialect(self.engine())
+            dialect = await learn_dialect(make_engine(self._engine_url, self._engine_connection))
         except DBAPIError as error:
             message = f"pool {self.name!r} lost its server while it was starting: {error.orig}"
             raise UnavailableError(message, pool=self.name) from error
@@ -158,9 +196,81 @@ class SqlPool(SqlVerbs, ABC):
         limit = await self._packet_limit()
         return Compiler(dialect, self._context.dialect.grammar, self._cache_size, packet_limit=limit)
 
+    @abstractmethod
+    async def _for_engine(self, source: Pool[Any], lease: Lease[Any]) -> PooledDriverConnection:
+        """Wrap a connection for an engine."""
+
+    def _for_join(self, connection: Any, give_up: Callable[[bool], None]) -> PooledDriverConnection:
+        """Wrap a client's connection for an engine that works inside the client's transaction."""
+        return JoinedDriverConnection(connection.raw, give_up)
+
+    def _new_engine(self, *, read_only: bool, **options: Any) -> Any:
+        tenants = self._context.tenants
+        acquire = partial(self._engine_connection, read_only=read_only, tenants=tenants)
+        return make_engine(self._engine_url, acquire, **options)
+
+    async def _engine_connection(
+        self, *, read_only: bool = False, tenants: Tenants | None = None
+    ) -> PooledDriverConnection:
+        """Return a connection for an engine, in the tenant of the running task."""
+        context = self._context
+        tenant = None if tenants is None else await tenants.find()
+
+        if tenant is not None and tenants is not None and tenants.per_transaction:
+            message = f"pool {self.name!r}: with prepared=False engine() knows no tenants: use atomic()"
+            raise UsageError(message, pool=self.name)
+
+        source, lease = await context.acquire_whole(read_only=read_only)
+        connection = lease.connection
+
+        try:
+            if tenant is not None and tenants is not None:
+                await tenants.enter(connection, tenant)
+
+            if read_only and (statement := context.dialect.read_only_session) is not None:
+                connection.dirty = True
+                await connection.run(statement, None)
+
+            return await self._for_engine(source, lease)
+        except BaseException:
+            source.release(lease, discard=True)
+            raise
+
+    async def _join(self, connection: SqlConnection) -> Any:
+        """Return a connection of SQLAlchemy over that of a client, which keeps it and its transaction."""
+
+        def released(discard: bool) -> None:  # noqa: FBT001 - a callback
+            if discard:
+                connection.give_up()
+
+        if "joined" not in self._engines:
+            options = dict(self._joined_options)
+            self._engines["joined"] = make_engine(self._engine_url, _joined_connection, **options)
+
+        token = _joining.set(self._for_join(connection, released))
+
+        try:
+            return await self._engines["joined"].connect()
+        finally:
+            _joining.reset(token)
+
     async def _packet_limit(self) -> int:
         """Return the longest statement in bytes that the server takes."""
         return _PACKET
+
+
+async def _joined_connection() -> PooledDriverConnection:
+    return _joining.get()
+
+
+def make_tenants(
+    name: str, dialect: SqlDialect, options: SqlOptions, *, per_transaction: bool
+) -> Tenants | None:
+    """Return what finds the tenants of a pool, if it has some."""
+    if options.tenant is None:
+        return None
+
+    return Tenants(name, dialect, options.tenant, per_transaction=per_transaction)
 
 
 def make_pool(
@@ -170,9 +280,10 @@ def make_pool(
     dialect: SqlDialect,
     *,
     is_lost: Callable[[Any], bool] | None = None,
+    kind: type[Pool[Any]] = Pool,
 ) -> Pool[Any]:
     """Return the pool of connections under a SQL pool."""
-    return Pool(
+    return kind(
         connector,
         name=name,
         min_size=options.min_size,
@@ -190,6 +301,7 @@ def make_pool(
         on_acquire=options.on_acquire,
         on_release=options.on_release,
         on_close=options.on_close,
+        setup=options.setup,
         connect_timeout=getattr(options, "connect_timeout", 5.0),
         is_refusal=dialect.is_refusal,
         is_lost=is_lost,

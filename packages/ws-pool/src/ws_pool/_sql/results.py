@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from ws_pool._sql.compile.plan import CompiledPlan, Plan
 from ws_pool._sql.connection import Reply, SqlConnection
 
-__all__ = ("BLOCK", "LARGE", "Result", "gather", "last_id", "several")
+__all__ = ("Result", "last_id", "make_rows", "select_large", "several")
+
+T = TypeVar("T")
 
 LARGE = 1_000  # rows from which a query's result is read in blocks when it runs next
 BLOCK = 1_000  # rows in a block
@@ -51,6 +53,51 @@ async def gather(
         async for reply in stream:
             rows += plan.row_maker(reply.description).many(reply.rows, row_type)
 
+    return rows
+
+
+class Runner(Protocol):
+    """The session that a query runs in."""
+
+    connection: SqlConnection
+
+    async def run(self, plan: Any, shown: str, work: Callable[[SqlConnection], Awaitable[T]]) -> T:
+        """Run a statement when it is this task's turn."""
+        ...
+
+
+def make_rows(plan: Plan, reply: Reply, row_type: type | None) -> list[Any]:
+    """Make the rows of a reply, and note on the plan when there are many."""
+    if not reply.rows or reply.description is None or plan.silent:
+        return []
+
+    if len(reply.rows) >= LARGE:
+        plan.large = True
+
+    return plan.row_maker(reply.description).many(reply.rows, row_type)
+
+
+async def select_large(
+    session: Runner,
+    plan: Plan,
+    sql: str,
+    values: Sequence[Any] | None,
+    row_type: type | None,
+    *,
+    prepared: bool,
+) -> list[Any]:
+    """Run a query that returned many rows the last time."""
+    if row_type is tuple or not session.connection.gathers:
+        reply = await session.run(
+            plan, sql, lambda to: to.run_prepared(sql, values) if prepared else to.run(sql, values)
+        )
+        rows = make_rows(plan, reply, row_type)
+    else:
+        rows = await session.run(
+            plan, sql, lambda connection: gather(connection, plan, sql, values, row_type)
+        )
+
+    plan.large = len(rows) >= LARGE
     return rows
 
 

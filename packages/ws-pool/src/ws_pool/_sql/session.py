@@ -7,28 +7,19 @@ import time
 from asyncio import current_task
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar, cast
 
 from ws_pool._sql.connection import Reply, SqlConnection
-from ws_pool._sql.context import SessionContext, Source
+from ws_pool._sql.context import Routing, SessionContext, Source
+from ws_pool._sql.dialect import Judged
 from ws_pool._sql.task_lock import TaskLock
-from ws_pool.errors import TransactionConflict, UnsupportedStatement, UsageError, WsError
+from ws_pool._sql.tenants import Tenants
+from ws_pool.errors import TransactionConflict, UsageError, WsError
 from ws_pool.pool import Lease
 
-__all__ = ("GONE", "Judged", "Session")
+__all__ = ("GONE", "Session")
 
 T = TypeVar("T")
-
-
-class Judged(Protocol):
-    """A statement, as far as it decides where and whether it may run: a plan."""
-
-    sql: str
-    kind: str
-    clean: bool
-    """Whether it leaves the session as it was."""
-    reading: bool
-    """Whether it changes nothing."""
 
 
 class Session:
@@ -42,10 +33,9 @@ class Session:
     __slots__ = (
         "_lease",
         "_lock",
-        "_reader",
+        "_routing",
         "_source",
         "_transaction_task",
-        "_writer",
         "connection",
         "context",
         "depth",
@@ -54,6 +44,7 @@ class Session:
         "read_only",
         "restricted",
         "savepoints",
+        "tenant",
     )
 
     def __init__(
@@ -72,8 +63,9 @@ class Session:
         self._lease: Lease[Any] | None = lease
         self._lock: TaskLock | None = None
         self._transaction_task: asyncio.Task[Any] | None = None
-        self._writer: Lease[Any] | None = None
-        self._reader: SqlConnection | None = None
+        # Where there is one: a client that only reads needs no writing connection.
+        self._routing: Routing | None = None if context.route is None else context.route()
+        self.tenant: str | None = None
         self.plain: bool = self._is_plain()
 
     @property
@@ -87,8 +79,8 @@ class Session:
             self.depth = 0
             self.end_transaction()
 
-        if self._writer is not None:
-            self._unpin()
+        if self._routing is not None:
+            self._routing.unpin(self.connection, always=True)
 
         lease, self._lease = self._lease, None
         self.connection = GONE
@@ -147,11 +139,7 @@ class Session:
     async def stream(self, plan: Judged) -> AsyncIterator[SqlConnection]:
         """Keep the connection of a statement, and other tasks away from it, for several exchanges."""
         async with self.turn():
-            self._check_connection(plan)
-
-            if self._writes(plan):
-                await self._pin()
-
+            await self._choose(plan)
             connection = self.guard(plan, self.connection)
 
             try:
@@ -176,10 +164,36 @@ class Session:
         if plan is not None:
             self.check(plan)
 
+            if not self.depth and self._only_in_transactions:
+                raise cast("Tenants", self.context.tenants).outside_transaction(cast("str", self.tenant))
+
             if not plan.clean:
                 connection.dirty = True
 
         return connection
+
+    @property
+    def _only_in_transactions(self) -> bool:
+        tenants = self.context.tenants
+        return self.tenant is not None and tenants is not None and tenants.per_transaction
+
+    async def enter(self, tenant: str) -> None:
+        """Put the session into a tenant's database or schema, or have its transactions begin there."""
+        self.tenant = tenant
+        self.plain = self._is_plain()
+
+        try:
+            if self.context.tenants is not None:
+                await self.context.tenants.enter(self.connection, tenant)
+        except BaseException:
+            self.close()
+            raise
+
+    def lose_transaction(self) -> None:
+        """Note that the server has ended the transaction, so that nothing runs outside of it unnoticed."""
+        if self.depth:
+            self.doomed = True
+            self.plain = False
 
     def check(self, plan: Judged) -> None:
         """Refuse changes in a block that only reads."""
@@ -206,11 +220,12 @@ class Session:
     async def begin_outermost(self, isolation: str | None, *, read_only: bool) -> None:
         """Open a transaction where none is: on the writing connection, if it may write and there is one."""
         context = self.context
+        tenants = context.tenants
         statements = context.dialect.begin(isolation, read_only=read_only or self.read_only)
         self.doomed = False
 
-        if context.writers is not None and not (read_only or self.read_only):
-            await self._pin()
+        if self._routing is not None and not (read_only or self.read_only):
+            self.connection = await self._routing.pin(self.connection)
 
         connection = self.connection
         dirty = connection.dirty
@@ -219,6 +234,9 @@ class Session:
         try:
             for statement in statements:
                 await self.control(statement)
+
+            if tenants is not None and (local := tenants.local_statement(self.tenant)) is not None:
+                await self.control(local)
         except BaseException:
             self.end_transaction()
             raise
@@ -256,66 +274,33 @@ class Session:
         self, plan: Judged | None, shown: str, work: Callable[[SqlConnection], Awaitable[T]]
     ) -> T:
         """Run a statement on the session's connection, or a change outside a transaction on a writer's."""
-        if self.context.writers is None:
+        if self._routing is None:
             return await self._observe(plan, shown, work, self.connection)
 
-        self._check_connection(plan)
-
-        if self._writes(plan):
-            await self._pin()
+        await self._choose(plan)
 
         try:
             return await self._observe(plan, shown, work, self.connection)
         finally:
             self._unpin_if_done()
 
-    def _writes(self, plan: Judged | None) -> bool:
-        """Whether a statement needs the writing connection, which the session does not have."""
-        writers = self.context.writers
-        reading = plan is None or plan.reading or self.read_only
-        return not (writers is None or reading or self._writer is not None or self._lease is None)
+    async def _choose(self, plan: Judged | None) -> None:
+        """Take the writing connection for a change, if the session does not have it."""
+        routing = self._routing
 
-    async def _pin(self) -> None:
-        """Take the writing connection, if the session does not have it."""
-        if self._writer is None and self.context.writers is not None:
-            self._writer = lease = await self.context.writers.acquire()
-            self._reader, self.connection = self.connection, lease.connection
+        if routing is None:
+            return
+
+        if plan is not None:
+            routing.check(plan.sql)
+
+        if routing.needs_writer(plan) and not self.read_only and self._lease is not None:
+            self.connection = await routing.pin(self.connection)
 
     def _unpin_if_done(self) -> None:
-        """
-        Release the writing connection, unless the block goes on with what is on it.
-
-        That is a transaction, be it one that the text BEGIN or SAVEPOINT has opened, a temporary
-        table, an attached database, or a setting: one client is one connection.
-        """
-        if self._writer is None or self.depth:
-            return
-
-        connection = self.connection
-
-        if connection.cut or not (connection.in_transaction or connection.dirty):
-            self._unpin()
-
-    def _unpin(self) -> None:
-        lease, self._writer = self._writer, None
-        self.connection, self._reader = self._reader or GONE, None
-
-        if lease is not None and self.context.writers is not None:
-            self.context.writers.release(lease)
-
-    def _check_connection(self, plan: Judged | None) -> None:
-        """Refuse a query about the last statement, which ran on the writing connection, on a reader."""
-        context = self.context
-
-        if context.writers is None or plan is None or self._writer is not None:
-            return
-
-        if context.dialect.reads_connection(plan.sql):
-            message = (
-                "the statement is about the one before it, which ran on another connection: run both inside "
-                "begin() or atomic(), or use what insert() or execute() returned"
-            )
-            raise UnsupportedStatement(message, sql=plan.sql)
+        """Release the writing connection, unless the block goes on with what is on it."""
+        if self._routing is not None and not self.depth:
+            self.connection = self._routing.unpin(self.connection)
 
     async def _observe(
         self,
@@ -340,7 +325,11 @@ class Session:
     def _is_plain(self) -> bool:
         context = self.context
         return not (
-            self.restricted or self._lock is not None or context.watched or context.writers is not None
+            self.restricted
+            or self._lock is not None
+            or context.watched
+            or context.route is not None
+            or self._only_in_transactions
         )
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from copy import copy
 from heapq import nsmallest
-from typing import Any, Generic
+from typing import Any, Generic, cast
 
 from sqlalchemy import literal, select
 from sqlalchemy import text as text_clause
@@ -32,6 +33,7 @@ __all__ = ("Compiler", "CompilerSource", "Prepared", "Statement", "plan_for")
 
 T = TypeVar("T", default=Any)  # the columns of a query, as a tuple
 Statement = ClauseElement | str
+_MOST_MAPS = 256  # of schemas, whose compilers are kept
 _PYFORMAT = re.compile(r"%\((\w+)\)s")
 
 
@@ -89,6 +91,16 @@ def plan_for(handle: Prepared[Any], compiler: Compiler, params: Mapping[str, Any
     return plan
 
 
+class _Uses:
+    """How often plans were found and made, by all compilers that share them."""
+
+    __slots__ = ("hits", "misses")
+
+    def __init__(self) -> None:
+        self.hits = 0
+        self.misses = 0
+
+
 class Compiler:
     """
     Compiles statements for one server, and remembers the plans.
@@ -103,14 +115,43 @@ class Compiler:
         self.dialect = dialect
         self.grammar = grammar
         self.packet_limit = packet_limit
-        self.hits: int = 0
-        self.misses: int = 0
-        self._size = size
-        self._plans: dict[object, Plan] = {}
         self.cached: bool = _can_cache(dialect)
+        self._size = size
+        self._plans: dict[object, Plan] = {}  # shared with all compilers of `translated`
+        self._uses = _Uses()
+        self._schemas: Mapping[str | None, str | None] = {}
+        self._schema_key: tuple[object, ...] = ()
+        self._translated: dict[object, Compiler] = {}
 
     def __len__(self) -> int:
         return len(self._plans)
+
+    @property
+    def hits(self) -> int:
+        """How often a plan was found."""
+        return self._uses.hits
+
+    @property
+    def misses(self) -> int:
+        """How often a plan had to be made."""
+        return self._uses.misses
+
+    def translated(self, schemas: Mapping[str | None, str | None]) -> Compiler:
+        """Return a compiler that puts other schemas in the place of those of tables; it shares the plans."""
+        if not schemas:
+            return self
+
+        key = tuple(sorted(schemas.items(), key=repr))
+        found = self._translated.get(key)
+
+        if found is None:
+            if len(self._translated) >= _MOST_MAPS:
+                self._translated.clear()
+
+            found = self._translated[key] = copy(self)
+            found._schemas, found._schema_key = dict(schemas), key
+
+        return found
 
     def plan(
         self, statement: Statement, params: Mapping[str, Any] | None, *, many: bool = False
@@ -138,7 +179,11 @@ class Compiler:
             statement = statement.select()
 
         if getattr(statement, "_execution_options", None):
-            self._check_options(statement)
+            schemas = cast("Any", statement)._execution_options.get("schema_translate_map")
+
+            if schemas and schemas != self._schemas:
+                own = statement.execution_options(schema_translate_map=None)  # type: ignore[attr-defined]  # as it has some
+                return self.translated(schemas).plan(own, params, many=many)
 
         cache_key = statement._generate_cache_key() if self.cached else None
         columns = () if params is None else tuple(sorted(params))
@@ -151,18 +196,18 @@ class Compiler:
         if collected:
             params = {**collected, **(params or {})}
 
-        key = (cache_key.key, columns, many)
+        key = (cache_key.key, columns, many, self._schema_key)
         plan = self._plans.get(key)
 
         if plan is None:
-            self.misses += 1
+            self._uses.misses += 1
             plan = self._compile(statement, cache_key, columns, many=many)
             self._remember(key, plan)
         else:
-            self.hits += 1
+            self._uses.hits += 1
             # A deep key is slow to hash, and once must do: so the plans keep the order of use, and the
             # dict is not reordered.
-            plan.used_at = self.hits
+            plan.used_at = self._uses.hits
 
         return plan, cache_key.bindparams, params
 
@@ -171,10 +216,16 @@ class Compiler:
     ) -> Plan:
         try:
             if cache_key is None:
-                compiled = statement.compile(dialect=self.dialect, column_keys=list(columns))
+                compiled = statement.compile(
+                    dialect=self.dialect, column_keys=list(columns), **self._schema_options()
+                )
             else:
                 compiled = statement._compiler(
-                    self.dialect, cache_key=cache_key, column_keys=list(columns), for_executemany=many
+                    self.dialect,
+                    cache_key=cache_key,
+                    column_keys=list(columns),
+                    for_executemany=many,
+                    **self._schema_options(),
                 )
         except (CompileError, ArgumentError, StatementError) as error:
             message = f"the statement cannot be compiled: {error}"
@@ -201,7 +252,7 @@ class Compiler:
         plan = self._plans.get(key)
 
         if plan is None:
-            self.misses += 1
+            self._uses.misses += 1
 
             if named:
                 element = text_clause(_PYFORMAT.sub(r":\1", sql))
@@ -212,24 +263,23 @@ class Compiler:
 
             self._remember(key, plan)
         else:
-            self.hits += 1
-            plan.used_at = self.hits
+            self._uses.hits += 1
+            plan.used_at = self._uses.hits
 
         return plan
 
     def _ddl(self, statement: ExecutableDDLElement) -> Plan:
-        sql = str(statement.compile(dialect=self.dialect))
+        sql = str(statement.compile(dialect=self.dialect, **self._schema_options()))
         return TextPlan(sql % () if self.dialect.paramstyle == "format" else sql, self.grammar)
 
-    def _check_options(self, statement: Any) -> None:
-        options = statement._execution_options
+    def _schema_options(self) -> dict[str, Any]:
+        if not self._schemas:
+            return {}
 
-        if options.get("schema_translate_map"):
-            message = "schema_translate_map is not supported by this client; engine() runs all of SQLAlchemy"
-            raise UnsupportedStatement(message)
+        return {"schema_translate_map": self._schemas, "render_schema_translate": True}
 
     def _remember(self, key: object, plan: Plan) -> None:
-        plan.used_at = self.hits
+        plan.used_at = self._uses.hits
         self._plans[key] = plan
 
         if len(self._plans) > self._size:

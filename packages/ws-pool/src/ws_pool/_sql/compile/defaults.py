@@ -76,6 +76,9 @@ def _context(dialect: Dialect, compiled: Any, rows: list[dict[str, Any]]) -> Any
             raise UnsupportedStatement(message)
 
         def _execute_scalar(self, stmt: str, type_: Any, parameters: Any = None) -> Any:
+            if schemas := getattr(compiled, "schema_translate_map", None):
+                stmt = compiled.preparer._render_schema_translates(stmt, schemas)
+
             if stmt not in self.answers:
                 raise _Needed(stmt, tuple(parameters or ()))
 

@@ -242,6 +242,10 @@ class MysqlConnection(ABC):
         """Set whether one text may hold several statements; it outlasts a reset of the session."""
         await self._commanded(_COM_SET_OPTION, b"\0\0" if allowed else b"\1\0", self.read_packet)
 
+    def give_up(self) -> None:
+        """Let nothing more run: somebody else's exchange on it was cut short."""
+        self.cut = True
+
     def terminate(self) -> None:
         """Close at once."""
         self.raw.close()

@@ -9,7 +9,8 @@ from sqlalchemy.schema import ExecutableDDLElement, Table
 
 from ws_pool._sql.dialect import SqlDialect
 from ws_pool._sql.mysql import statement_text
-from ws_pool.errors import QueryError
+from ws_pool._sql.mysql.errors import map_error
+from ws_pool.errors import QueryError, WsError
 
 __all__ = ("MysqlDialect",)
 
@@ -22,11 +23,20 @@ class MysqlDialect(SqlDialect):
     """The dialect of MySQL and MariaDB."""
 
     grammar = statement_text
+    read_only_session = "SET SESSION TRANSACTION READ ONLY"
 
     def begin(self, isolation: str | None, *, read_only: bool) -> Sequence[str]:
         """Set the isolation for the next transaction only, and begin it."""
         begin = "START TRANSACTION READ ONLY" if read_only else "BEGIN"
         return [begin] if isolation is None else [f"SET TRANSACTION ISOLATION LEVEL {isolation}", begin]
+
+    def use_tenant(self, name: str, *, local: bool) -> str:
+        """Return USE, which is for the session in any case."""
+        return f"USE `{name.replace('`', '``')}`"
+
+    def map_error(self, error: Exception, sql: str) -> WsError:
+        """Map an error of aiomysql or asyncmy."""
+        return map_error(error, sql)
 
     def ends_transaction(self, error: QueryError) -> bool:
         """Return True for a deadlock; a lock timeout ends the statement alone."""

@@ -13,11 +13,11 @@ from typing import Any, cast
 from ws_core.component import Health
 from ws_pool._core.statistics import PoolStatistics
 from ws_pool._sql.context import SessionContext, Source
-from ws_pool._sql.engine import PooledDriverConnection, make_engine
+from ws_pool._sql.engine import PooledDriverConnection
 from ws_pool._sql.mysql.connector import MysqlConnection, MysqlConnector
 from ws_pool._sql.mysql.dialect import MysqlDialect
 from ws_pool._sql.mysql.options import MysqlOptions, Server, mysql_options
-from ws_pool._sql.pool import SqlPool, make_pool
+from ws_pool._sql.pool import SqlPool, make_pool, make_tenants
 from ws_pool.errors import ConfigError, MissingExtraError, UnavailableError
 from ws_pool.pool import Lease, Pool
 
@@ -72,8 +72,11 @@ class MysqlPool(SqlPool):
             for n, entry in enumerate(options.replicas)
         ]
         self._turn = itertools.count()
+        self._engine_url = f"mysql+{server.driver}://"
         choose = self._choose if self._replicas else None
-        super().__init__(SessionContext(name, self._dialect, self._pool, options, choose=choose), options)
+        tenants = make_tenants(name, self._dialect, options, per_transaction=False)
+        context = SessionContext(name, self._dialect, self._pool, options, choose=choose, tenants=tenants)
+        super().__init__(context, options)
 
         for pool in (self._pool, *self._replicas):
             pool.bindings.append(self.bound)
@@ -114,15 +117,6 @@ class MysqlPool(SqlPool):
             for pool in pools:
                 await cast("MysqlConnector", pool.connector).stopper.aclose()
 
-    def engine(self, **options: Any) -> Any:
-        """
-        Return a SQLAlchemy `AsyncEngine` whose sessions hold connections of this pool.
-
-        The options are those of `create_async_engine`, without those that choose a pool. The engine
-        needs no disposing.
-        """
-        return make_engine(f"mysql+{self._server.driver}://", self._driver_connection, **options)
-
     async def health(self) -> Health:
         """Check that the server answers, over a connection of the pool; replicas are parts of the answer."""
         health = await self._pool.health()
@@ -140,6 +134,10 @@ class MysqlPool(SqlPool):
     def replica_statistics(self) -> tuple[PoolStatistics, ...]:
         """Return a frozen snapshot of each replica's pool."""
         return tuple(pool.statistics() for pool in self._replicas)
+
+    def resize(self, *, min_size: int | None = None, max_size: int | None = None) -> None:
+        """Change the bounds of the pool at run time, those of the primary's connections."""
+        self._pool.resize(min_size=min_size, max_size=max_size)
 
     def expire(self) -> None:
         """Replace all connections: idle ones now, those in use when they come back."""
@@ -173,19 +171,11 @@ class MysqlPool(SqlPool):
 
         return int(reply.rows[0][0]) if reply.rows else await super()._packet_limit()
 
-    async def _driver_connection(self) -> PooledDriverConnection:
-        """Return a connection for the engine."""
-        lease = await self._pool.acquire()
-        conn = lease.connection
-
-        try:
-            conn.dirty = True
-            await conn.raw.autocommit(False)
-        except BaseException:
-            self._pool.release(lease, discard=True)
-            raise
-
-        return PooledDriverConnection(conn.raw, lambda discard: self._pool.release(lease, discard=discard))
+    async def _for_engine(self, source: Source, lease: Lease[Any]) -> PooledDriverConnection:
+        connection = lease.connection
+        connection.dirty = True
+        await connection.raw.autocommit(False)
+        return PooledDriverConnection(connection.raw, lambda discard: source.release(lease, discard=discard))
 
     def _make(self, server: Server, name: str, options: MysqlOptions) -> Pool[MysqlConnection]:
         connector = MysqlConnector(server, reset_always=options.reset == "always")

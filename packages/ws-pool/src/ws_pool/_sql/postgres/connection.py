@@ -187,6 +187,10 @@ class PostgresConnection:
         if own:
             await self._control("COMMIT")
 
+    def give_up(self) -> None:
+        """Let nothing more run: somebody else's exchange on it was cut short."""
+        self.terminate()
+
     def terminate(self) -> None:
         """Close at once."""
         self.lost = True

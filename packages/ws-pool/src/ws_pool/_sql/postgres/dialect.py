@@ -11,7 +11,8 @@ from sqlalchemy.schema import Table
 
 from ws_pool._sql.dialect import SqlDialect
 from ws_pool._sql.postgres import statement_text
-from ws_pool.errors import QueryError, TransactionConflict
+from ws_pool._sql.postgres.errors import map_error
+from ws_pool.errors import QueryError, TransactionConflict, WsError
 
 __all__ = ("PostgresDialect",)
 
@@ -26,11 +27,21 @@ class PostgresDialect(SqlDialect):
 
     grammar = statement_text
     text_returns_ids = True
+    read_only_session = "SET default_transaction_read_only = on"
 
     def begin(self, isolation: str | None, *, read_only: bool) -> Sequence[str]:
         """Begin with the isolation: SET TRANSACTION outside of a transaction does nothing here."""
         level = "" if isolation is None else f" ISOLATION LEVEL {isolation}"
         return [f"BEGIN{level}{' READ ONLY' if read_only else ''}"]
+
+    def use_tenant(self, name: str, *, local: bool) -> str:
+        """Return the search path of one schema."""
+        quoted = name.replace('"', '""')
+        return f'SET {"LOCAL " if local else ""}search_path TO "{quoted}"'
+
+    def map_error(self, error: Exception, sql: str) -> WsError:
+        """Map an error of asyncpg."""
+        return map_error(error, sql)
 
     def ends_transaction(self, error: QueryError) -> bool:
         """Return True for conflicts: after any error only a rollback is possible, to a savepoint at least."""

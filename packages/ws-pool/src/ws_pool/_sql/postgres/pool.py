@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any
 
 from ws_core.component import Health
 from ws_pool._core.statistics import PoolStatistics
-from ws_pool._sql.context import SessionContext
-from ws_pool._sql.engine import PooledDriverConnection, make_engine
-from ws_pool._sql.pool import SqlPool, make_pool
+from ws_pool._sql.context import SessionContext, Source
+from ws_pool._sql.engine import Joined, PooledDriverConnection
+from ws_pool._sql.pool import SqlPool, make_pool, make_tenants
 from ws_pool._sql.postgres.connector import PostgresConnection, PostgresConnector
 from ws_pool._sql.postgres.dialect import PostgresDialect
 from ws_pool._sql.postgres.notifications import Notifications
 from ws_pool._sql.postgres.options import postgres_options
 from ws_pool.errors import MissingExtraError, UsageError
-from ws_pool.pool import Pool
+from ws_pool.pool import Lease, Pool
 
 __all__ = ("PostgresPool", "pool_of_section")
 
@@ -52,6 +53,10 @@ class PostgresPool(SqlPool):
         ```
     """
 
+    _engine_url = "postgresql+asyncpg://"
+    # The driver's own bookkeeping of transactions must not meet a transaction that it has not begun.
+    _joined_options: Mapping[str, Any] = MappingProxyType({"isolation_level": "AUTOCOMMIT"})
+
     def __init__(self, url: str | None = None, *, name: str = "default", **options: Any) -> None:
         section = options if url is None else {"url": url, **options}
         self._set_up(name, section, "PostgresPool")
@@ -64,7 +69,8 @@ class PostgresPool(SqlPool):
         self._pool: Pool[PostgresConnection] = make_pool(
             connector, name, options, dialect, is_lost=attrgetter("lost")
         )
-        super().__init__(SessionContext(name, dialect, self._pool, options), options)
+        tenants = make_tenants(name, dialect, options, per_transaction=not server.prepared)
+        super().__init__(SessionContext(name, dialect, self._pool, options, tenants=tenants), options)
 
         if importlib.util.find_spec("asyncpg") is None:
             raise MissingExtraError.for_extra(where, "ws-pool[postgres]")
@@ -86,15 +92,6 @@ class PostgresPool(SqlPool):
     async def close(self, *, timeout: float = 10.0) -> None:
         """Close all connections; clients in use have ``timeout`` seconds to end. May be called again."""
         await self._pool.close(timeout=timeout)
-
-    def engine(self, **options: Any) -> Any:
-        """
-        Return a SQLAlchemy `AsyncEngine` whose sessions hold connections of this pool.
-
-        The options are those of `create_async_engine`, without those that choose a pool. The engine
-        needs no disposing.
-        """
-        return make_engine("postgresql+asyncpg://", self._driver_connection, **options)
 
     def listen(self, *channels: str) -> Notifications:
         """
@@ -131,17 +128,20 @@ class PostgresPool(SqlPool):
         """Return a frozen snapshot of the pool."""
         return self._pool.statistics()
 
+    def resize(self, *, min_size: int | None = None, max_size: int | None = None) -> None:
+        """Change the bounds of the pool at run time."""
+        self._pool.resize(min_size=min_size, max_size=max_size)
+
     def expire(self) -> None:
         """Replace all connections: idle ones now, those in use when they come back."""
         self._pool.expire()
 
-    async def _driver_connection(self) -> _PooledConnection:
-        """Return a connection for the engine; its reset takes back what a session has set."""
-        lease = await self._pool.acquire()
+    async def _for_engine(self, source: Source, lease: Lease[Any]) -> PooledDriverConnection:
         lease.connection.dirty = True
-        return _PooledConnection(
-            lease.connection.raw, lambda discard: self._pool.release(lease, discard=discard)
-        )
+        return _PooledConnection(lease.connection.raw, lambda discard: source.release(lease, discard=discard))
+
+    def _for_join(self, connection: Any, give_up: Callable[[bool], None]) -> PooledDriverConnection:
+        return _JoinedConnection(connection.raw, give_up)
 
 
 class _PooledConnection(PooledDriverConnection):
@@ -154,6 +154,10 @@ class _PooledConnection(PooledDriverConnection):
     def terminate(self) -> None:
         """Release the connection, unfit for use."""
         self._return(discard=True)
+
+
+class _JoinedConnection(Joined, _PooledConnection):
+    """A connection inside a client's transaction."""
 
 
 def pool_of_section(name: str, section: Mapping[str, object], where: str) -> PostgresPool:

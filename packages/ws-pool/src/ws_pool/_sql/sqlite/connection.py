@@ -178,6 +178,10 @@ class SqliteConnection:
         await self._call(clear, "ROLLBACK")
         self.dirty = False
 
+    def give_up(self) -> None:
+        """Let nothing more run: somebody else's exchange on it was cut short."""
+        self.cut = True
+
     def terminate(self) -> sqlite3.Connection | None:
         """Interrupt what runs, and have the thread close the connection and end; return SQLite's."""
         connection: sqlite3.Connection | None = self.raw._connection

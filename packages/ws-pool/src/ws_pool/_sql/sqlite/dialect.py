@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from ws_pool._sql.dialect import SqlDialect
 from ws_pool._sql.sqlite import statement_text
-from ws_pool.errors import QueryError, UsageError
+from ws_pool._sql.sqlite.errors import map_error
+from ws_pool.errors import QueryError, UsageError, WsError
 
 __all__ = ("SqliteDialect",)
 
@@ -19,6 +20,7 @@ class SqliteDialect(SqlDialect):
 
     def __init__(self, *, in_memory: bool) -> None:
         self.refuses_changes = not in_memory
+        self.read_only_session = "PRAGMA query_only = ON" if in_memory else None  # readers of a file have it
         self._in_memory = in_memory
 
     def begin(self, isolation: str | None, *, read_only: bool) -> Sequence[str]:
@@ -29,9 +31,14 @@ class SqliteDialect(SqlDialect):
 
         return ["BEGIN" if read_only or self._in_memory else "BEGIN IMMEDIATE"]
 
-    def reads_connection(self, sql: str) -> bool:
-        """Recognise ``last_insert_rowid()``, ``changes()`` and ``total_changes()``."""
-        return statement_text.reads_connection(sql)
+    def use_tenant(self, name: str, *, local: bool) -> str:
+        """Raise an error: a SQLite pool has one database."""
+        message = f"a SQLite pool has one database, and no tenant {name!r}: add a pool for each tenant"
+        raise UsageError(message)
+
+    def map_error(self, error: Exception, sql: str) -> WsError:
+        """Map an error of sqlite3."""
+        return map_error(error, sql)
 
     def ends_transaction(self, error: QueryError) -> bool:
         """Return False: whether the transaction is still open, the driver knows."""

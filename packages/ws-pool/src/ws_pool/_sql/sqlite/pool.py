@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 from ws_core.component import Health
 from ws_pool._core.statistics import PoolStatistics
-from ws_pool._sql.context import SessionContext
-from ws_pool._sql.engine import PooledSqliteConnection, make_engine
+from ws_pool._sql.context import SessionContext, Source
+from ws_pool._sql.engine import JoinedSqliteConnection, PooledDriverConnection, PooledSqliteConnection
 from ws_pool._sql.pool import SqlPool, make_pool
+from ws_pool._sql.sqlite.clients import WriterPool, WriterRouting
 from ws_pool._sql.sqlite.connector import SqliteConnection, SqliteConnector
 from ws_pool._sql.sqlite.dialect import SqliteDialect
 from ws_pool._sql.sqlite.options import sqlite_options
-from ws_pool.errors import MissingExtraError
-from ws_pool.pool import Pool
+from ws_pool.errors import ConfigError, MissingExtraError, UsageError
+from ws_pool.pool import Lease, Pool
 
 __all__ = ("SqlitePool", "pool_of_section")
 
@@ -53,6 +55,8 @@ class SqlitePool(SqlPool):
         ```
     """
 
+    _engine_url = "sqlite+aiosqlite://"
+
     def __init__(self, url: str | None = None, *, name: str = "default", **options: Any) -> None:
         section = options if url is None else {"url": url, **options}
         self._set_up(name, section, "SqlitePool")
@@ -67,15 +71,21 @@ class SqlitePool(SqlPool):
             one = replace(one, ping_timeout=max(_PING_TIMEOUT, one.ping_timeout))
 
         self._writers: Pool[SqliteConnection] = make_pool(
-            SqliteConnector(file, writable=True), name, one, dialect
+            SqliteConnector(file, writable=True), name, one, dialect, kind=WriterPool
         )
         self._readers: Pool[SqliteConnection] = self._writers
 
         if not file.in_memory:
             self._readers = make_pool(SqliteConnector(file, writable=False), name, options, dialect)
 
+        if options.tenant is not None:
+            message = f"{where}.tenant: a SQLite pool has one database: add a pool for each tenant"
+            raise ConfigError(message, setting=f"{where}.tenant")
+
         writers = None if file.in_memory else self._writers
-        super().__init__(SessionContext(name, dialect, self._readers, options, writers=writers), options)
+        route = None if file.in_memory else partial(WriterRouting, self._writers)
+        context = SessionContext(name, dialect, self._readers, options, writers=writers, route=route)
+        super().__init__(context, options)
 
         for pool in {self._readers, self._writers}:
             pool.bindings.append(self.bound)
@@ -114,14 +124,6 @@ class SqlitePool(SqlPool):
         finally:
             await asyncio.gather(*(cast("SqliteConnector", pool.connector).ended() for pool in pools))
 
-    def engine(self, **options: Any) -> Any:
-        """
-        Return a SQLAlchemy `AsyncEngine` whose sessions hold this pool's writing connection, one at a time.
-
-        The options are those of `create_async_engine`, without those that choose a pool.
-        """
-        return make_engine("sqlite+aiosqlite://", self._driver_connection, **options)
-
     async def health(self) -> Health:
         """Make sure that the database can be read."""
         return await self._readers.health()
@@ -134,6 +136,16 @@ class SqlitePool(SqlPool):
         """Return a frozen snapshot of the writer."""
         return self._writers.statistics()
 
+    def resize(self, *, min_size: int | None = None, max_size: int | None = None) -> None:
+        """Change the bounds of the readers at run time; a database in memory has one connection."""
+        if self._readers is self._writers:
+            message = (
+                f"pool {self.name!r}: a database in memory has one connection, which cannot be more or less"
+            )
+            raise UsageError(message, pool=self.name)
+
+        self._readers.resize(min_size=min_size, max_size=max_size)
+
     def expire(self) -> None:
         """Replace all connections: idle ones now, those in use when they come back."""
         if self._readers is not self._writers:
@@ -142,13 +154,10 @@ class SqlitePool(SqlPool):
         if not self._file.in_memory:
             self._writers.expire()
 
-    async def _driver_connection(self) -> PooledSqliteConnection:
-        """Return the writing connection for the engine."""
-        lease = await self._writers.acquire()
+    async def _for_engine(self, source: Source, lease: Lease[Any]) -> PooledDriverConnection:
         conn = lease.connection
         conn.dirty = True
         conn.raw.isolation_level = ""  # the engine's; the reset takes it back, after a rollback
-
         cursors: list[Any] = []  # Any: of aiosqlite
 
         def release(discard: bool) -> None:  # noqa: FBT001 - a callback
@@ -156,9 +165,14 @@ class SqlitePool(SqlPool):
                 conn.cut = discard
 
             conn.foreign = cursors
-            self._writers.release(lease, discard=discard and not self._file.in_memory)
+            source.release(lease, discard=discard and not self._file.in_memory)
 
         return PooledSqliteConnection(conn.raw, release, cursors)
+
+    def _for_join(self, connection: Any, give_up: Callable[[bool], None]) -> PooledDriverConnection:
+        cursors: list[Any] = []  # Any: of aiosqlite
+        connection.foreign = cursors
+        return JoinedSqliteConnection(connection.raw, give_up, cursors)
 
 
 def pool_of_section(name: str, section: Mapping[str, object], where: str) -> SqlitePool:
