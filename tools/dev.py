@@ -53,7 +53,6 @@ DISTRIBUTIONS = (
 )
 
 BROWSER = "chromium"
-
 # program → Debian package; a program counts as there when any of its names is.
 SYSTEM_PROGRAMS = {
     ("redis-server",): "redis-server",
@@ -61,6 +60,7 @@ SYSTEM_PROGRAMS = {
     ("mariadbd", "mysqld"): "mariadb-server",
     ("postgres",): "postgresql",
     ("pgbouncer",): "pgbouncer",
+    ("promtool",): "prometheus",
     ("chromium", "chromium-browser", "google-chrome"): BROWSER,
 }
 

@@ -167,7 +167,8 @@ class TestMissingPrograms:
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
         with pytest.raises(
-            dev.Stop, match="redis-server, redis-sentinel, mariadb-server, postgresql, pgbouncer, chromium"
+            dev.Stop,
+            match="redis-server, redis-sentinel, mariadb-server, postgresql, pgbouncer, prometheus, chromium",
         ) as caught:
             dev.system_packages()
 
@@ -184,7 +185,7 @@ class TestMissingPrograms:
         dev.system_packages()
 
         installed = [line.partition(" -y ")[2] for line in log.read_text().splitlines() if " -y " in line]
-        assert installed == ["mariadb-server postgresql pgbouncer", "chromium"]
+        assert installed == ["mariadb-server postgresql pgbouncer prometheus", "chromium"]
 
     def test_without_a_browser(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -163,7 +163,8 @@ def serve(shop: Path) -> Iterator[Callable[..., Served]]:
     started: list[subprocess.Popen[str]] = []
 
     def start(arguments: str = "", app: str = "'shop:app'", **environment: str) -> Served:
-        process = launch(shop, f"from ws_web.server import run; run({app}, port=0, {arguments})", environment)
+        quiet = {"WS_ACCESS_LOG": "off", **environment}
+        process = launch(shop, f"from ws_web.server import run; run({app}, port=0, {arguments})", quiet)
         started.append(process)
         return Served(process, shop)
 

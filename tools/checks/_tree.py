@@ -28,7 +28,7 @@ TOO_LONG = 600
 
 PUBLIC_MODULES: Mapping[str, frozenset[str]] = {
     "ws_core": frozenset(
-        {"errors", "metaclass", "component", "backoff", "redaction", "metrics", "testing"}
+        {"errors", "metaclass", "component", "backoff", "redaction", "metrics", "otel", "testing"}
     ),
     "ws_logging": frozenset({"register", "intercept", "sink", "rotation", "context", "redact", "errors"}),
     "ws_tasks": frozenset(
@@ -50,6 +50,7 @@ PUBLIC_MODULES: Mapping[str, frozenset[str]] = {
         {
             "app", "conf", "global_setting", "request", "response", "exception_handlers", "middlewares", "ws",
             "health", "ops", "server", "testing", "errors", "dependencies", "idempotency", "caching", "pages",
+            "metrics",
         }
     ),
 }  # fmt: skip

@@ -20,6 +20,7 @@ __all__ = (
     "nx_27017",
     "pgbouncer",
     "postgres",
+    "promtool",
     "psql",
     "redis_server",
     "valkey_server",
@@ -53,6 +54,11 @@ def mariadb_install_db() -> Path:
 def pgbouncer() -> Path:
     """Return the path of the pooler pgbouncer."""
     return _on_path("pgbouncer", "WS_TEST_PGBOUNCER", "apt-get install -y pgbouncer")
+
+
+def promtool() -> Path:
+    """Return the path of Prometheus's checker."""
+    return _on_path("promtool", "WS_TEST_PROMTOOL", "apt-get install -y prometheus")
 
 
 def postgres() -> Path:

@@ -17,6 +17,7 @@ from datetime import date as Date  # noqa: N812 - the methods have a parameter o
 from datetime import datetime
 from typing import Any, ClassVar, Literal, TypeAlias, overload
 
+from ws_core.metrics import register
 from ws_pool._core.extras import missing
 
 try:
@@ -83,6 +84,7 @@ class MongoPool(SharedClient[Client]):
         super().__init__(name, mask_url(self._settings.url))
         self._driver = AsyncMongoClient if self._settings.driver == "pymongo" else _motor()
         self._listener = CommandMonitor(name, self._settings.max_size, time.monotonic)
+        register(self, db_system_name="mongodb")
 
         try:
             # The driver checks its URL and options when a client is made; this one connects to nothing.

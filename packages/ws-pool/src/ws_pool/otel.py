@@ -7,11 +7,11 @@ application's. Without an SDK nothing is recorded.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
-from ws_core.metrics import METRICS, Metric, Sample
+from ws_core.metrics import METRICS, collect
 from ws_pool._core import tracing
 from ws_pool._core.extras import missing
 from ws_pool._core.tracing import Operation
@@ -19,10 +19,12 @@ from ws_pool.base import BasePoolManager
 
 try:
     from opentelemetry import metrics, propagate, trace
-    from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
+    from opentelemetry.metrics import Histogram, MeterProvider
     from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider
 except ModuleNotFoundError as _error:
     raise missing(__name__, _error, "otel") from _error
+
+from ws_core.otel import MetricsObservation
 
 __all__ = ("Instrumentation", "Observable", "instrument")
 
@@ -107,10 +109,9 @@ class Instrumentation:
             for name in ("db.client.operation.duration", "http.client.request.duration")
         }
 
-        for metric in METRICS.values():
-            if metric.name.startswith("db.client.connection."):
-                self._observe(meter, metric)
-
+        self._numbers = MetricsObservation(
+            meter, lambda: collect(*pools) if (pools := list(_pools(self._sources))) else (), "db.client."
+        )
         tracing.start(self)
 
     def __enter__(self) -> Self:
@@ -123,7 +124,7 @@ class Instrumentation:
 
     def close(self) -> None:
         """Report nothing any more. May be called again."""
-        self._sources = ()
+        self._numbers.close()
         tracing.stop()
 
     def begin(self, operation: Operation) -> OpenSpan:
@@ -135,34 +136,6 @@ class Instrumentation:
 
         span = self._tracer.start_span(operation.name, kind=SpanKind.CLIENT, attributes=attributes)
         return OpenSpan(span, operation, self._durations[operation.duration])
-
-    def _observe(self, meter: metrics.Meter, metric: Metric) -> None:
-        if metric.kind == "gauge":
-            meter.create_observable_up_down_counter(
-                metric.name, [self._callback(metric, _value)], metric.unit, metric.description
-            )
-        elif metric.kind == "counter":
-            meter.create_observable_counter(
-                metric.name, [self._callback(metric, _value)], metric.unit, metric.description
-            )
-        else:  # OpenTelemetry has no observable histograms: the sum and the count are two counters
-            meter.create_observable_counter(
-                f"{metric.name}.sum", [self._callback(metric, _value)], metric.unit, metric.description
-            )
-            meter.create_observable_counter(
-                f"{metric.name}.count", [self._callback(metric, _count)], "{time}", metric.description
-            )
-
-    def _callback(
-        self, metric: Metric, read: Callable[[Sample], float]
-    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
-        def observe(_: CallbackOptions) -> Iterable[Observation]:
-            for pool in _pools(self._sources):
-                for found in getattr(pool.statistics(), "samples", tuple)():
-                    if found.metric.name == metric.name:
-                        yield Observation(read(found), dict(found.attributes))
-
-        return observe
 
 
 class OpenSpan:
@@ -214,11 +187,3 @@ def _pools(sources: Iterable[Source]) -> Iterable[Observable]:
         elif source.ready:
             for name in source.names:
                 yield source.get_pool(name)
-
-
-def _value(found: Sample) -> float:
-    return found.value
-
-
-def _count(found: Sample) -> float:
-    return found.count

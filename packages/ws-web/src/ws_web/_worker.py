@@ -13,6 +13,7 @@ from contextlib import suppress
 from ws_core.errors import WsError
 from ws_web._acceptor import Board
 from ws_web._supervisor import STARTUP_FAILED
+from ws_web._worker_group import set_parent
 from ws_web.server import load_app, serve_here
 
 __all__ = ("main",)
@@ -23,6 +24,7 @@ def main(order: str) -> int:
     given = json.loads(order)
     sys.path[:] = given["path"]
     report: int = given["report"]
+    set_parent(os.getppid())
     threading.Thread(target=_watch_parent, args=(given["parent"],), daemon=True, name="parent watch").start()
 
     try:

@@ -24,12 +24,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ws_core.component import Component
 from ws_core.errors import WsError
-from ws_web._access_log import AccessLog
 from ws_web._body_limit import DEFAULT_MAX_BODY_SIZE, BodyLimitMiddleware
 from ws_web._components import prepare, running
 from ws_web._declarations import DEADLINE, DeclaringRoutes, check_deadline
 from ws_web._error_boundary import ErrorBoundaryMiddleware, is_news
 from ws_web._importing import load
+from ws_web._observability import Observability
 from ws_web._observation import Observation, ObservationMiddleware
 from ws_web._origin import OriginMiddleware
 from ws_web.conf import Settings
@@ -44,7 +44,7 @@ from ws_web.exception_handlers import (
     websocket_validation_exception_handler,
 )
 from ws_web.health import HealthMonitor, add_health_routes
-from ws_web.middlewares import RequestIDMiddleware, get_request_id
+from ws_web.middlewares import RequestIDMiddleware
 from ws_web.request import APIRoute
 from ws_web.response import ErrResponse
 
@@ -134,7 +134,7 @@ def create_app(
 
     lifetime.wrap(app.router, has_own=own is not None)
     app.body_limit = Middleware(BodyLimitMiddleware, max_bytes=max_body_size, is_own=is_own)
-    app.observation = lifetime.observation
+    app.observation = lifetime.observability.observation
     app.router.route_class = APIRoute
     app.deadline = deadline
     app.state.settings = settings
@@ -161,6 +161,7 @@ def create_app(
     if health:
         add_health_routes(app, lifetime.monitor)
 
+    lifetime.observability.add_routes(app)
     return app
 
 
@@ -171,12 +172,8 @@ class _Lifetime:
         self._settings = settings
         self._fresh = True
         self.monitor = HealthMonitor()
-        self.observation = Observation()
         self.components: dict[str, Component] = prepare(settings)
-        self._access_log = None if settings.ACCESS_LOG == "off" else AccessLog(settings.ACCESS_LOG)
-
-        if self._access_log is not None:
-            self.observation.ends.append(self._access_log)
+        self.observability = Observability(settings)
 
     def wrap(self, router: APIRouter, *, has_own: bool) -> None:
         """Put the components around the lifespan of a router, which FastAPI has built."""
@@ -185,8 +182,7 @@ class _Lifetime:
         @asynccontextmanager
         async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any] | None]:  # Any: the application's
             async with self._started_components() as components, AsyncExitStack() as stack:
-                if self._access_log is not None:
-                    stack.enter_context(self._access_log.running(_has_access_log))
+                await stack.enter_async_context(self.observability.running())
 
                 # FastAPI drops the functions of `on_event` when there is a lifespan; here both run.
                 if has_own:
@@ -214,11 +210,6 @@ class _Lifetime:
 
         async with running(components):
             yield components
-
-
-def _has_access_log() -> bool:
-    """Return whether the present request is one of an application of ours that has an access log."""
-    return get_request_id() != "" and current_settings.current.ACCESS_LOG != "off"
 
 
 def _load_hooks(options: dict[str, Any]) -> None:  # Any: FastAPI's arguments

@@ -101,6 +101,8 @@ class Settings(BaseSettings):
     TRUSTED_PROXIES: tuple[str, ...] = default.TRUSTED_PROXIES
     ALLOWED_ORIGINS: tuple[str, ...] = default.ALLOWED_ORIGINS
     ACCESS_LOG: Literal["text", "json", "off"] = default.ACCESS_LOG
+    METRICS: bool = default.METRICS
+    METRICS_TOKEN: SecretStr = SecretStr(default.METRICS_TOKEN)
     # Any: what these hold is defined, and checked, by whom it is handed to.
     APP_CONFIG: dict[str, Any] = default.APP_CONFIG
     LOGGING_CONFIG: dict[str, Any] = default.LOGGING_CONFIG

@@ -22,6 +22,8 @@ __all__ = (
     "LISTEN_HOST",
     "LISTEN_PORT",
     "LOGGING_CONFIG",
+    "METRICS",
+    "METRICS_TOKEN",
     "MIDDLEWARES",
     "MONGO_CONFIG",
     "PROCESS_NUM",
@@ -58,6 +60,12 @@ ALLOWED_ORIGINS: tuple[str, ...] = ()
 
 ACCESS_LOG: Literal["text", "json", "off"] = "text"
 """One line for each request on the logger ``ws_web.access``: text, JSON or none; false is off."""
+
+METRICS: bool = False
+"""Whether ``/metrics`` is served; needs ``ws-web[metrics]``."""
+
+METRICS_TOKEN: str = ""
+"""The token that requests to ``/metrics`` need, as ``Authorization: Bearer``. Empty: none."""
 
 APP_CONFIG: dict[str, Any] = {}
 """Arguments for `fastapi.FastAPI`; ``on_startup`` and ``on_shutdown`` take lists of functions."""

@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
+from ws_core.metrics import Sample, register, sample
 from ws_pool._cache.guard import StoreGuard
 from ws_pool._cache.keys import KeyMaker, shorten
 from ws_pool._cache.lru import check
@@ -56,6 +57,15 @@ class CacheStatistics:
     rejected: int
     errors: int
     bypassed: int = 0
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Return the counters as samples of the metrics in `ws_core.metrics`, of all caches together."""
+        results = {"hit": self.hits, "miss": self.misses, "shared": self.shared, "bypassed": self.bypassed}
+        found = (
+            sample("wintersweet.cache.requests", count, attributes={"wintersweet.cache.result": result})
+            for result, count in results.items()
+        )
+        return (*found, sample("wintersweet.cache.errors", self.errors))
 
 
 class CachedFunction(Protocol[P, T_co]):
@@ -192,6 +202,7 @@ class ShareCache:
         self._flights = Flights()
         self._renewals: dict[tuple[int, str], asyncio.Task[None]] = {}
         self._hits = self._misses = self._refreshes = self._rejected = self._errors = self._bypassed = 0
+        register(self)
 
     def __repr__(self) -> str:
         where = "in this process" if self._local is not None else "in Redis"

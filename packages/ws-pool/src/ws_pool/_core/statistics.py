@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
 from ws_core.errors import describe
-from ws_core.metrics import Sample, sample
+from ws_core.metrics import METRICS, Sample, merge, sample
 from ws_pool._core.pool_state import PoolState
 
 __all__ = (
@@ -102,22 +102,27 @@ class HistogramBuilder:
 
 
 def time_sample(name: str, times: Histogram, attributes: Mapping[str, str]) -> Sample:
-    """Return a histogram as a sample."""
-    return sample(name, times.total, count=times.count, attributes=attributes)
+    """Return a histogram as a sample, whose edges are some of its powers of two: the buckets are exact."""
+    buckets, start = [], 0
+
+    for edge in METRICS[name].buckets:
+        end = round(edge * 1e6).bit_length()
+        buckets.append(sum(times.counts[start:end]))
+        start = end
+
+    buckets.append(sum(times.counts[start:]))
+    return sample(name, times.total, count=times.count, attributes=attributes, buckets=tuple(buckets))
 
 
 def summed(samples: Iterable[Sample], pool: str) -> tuple[Sample, ...]:
     """Return the sums of the samples of all parts of a pool, under its name."""
-    sums: dict[tuple[str, tuple[tuple[str, str], ...]], Sample] = {}
-
-    for found in samples:
-        attributes = tuple((key, pool if key == POOL_NAME else value) for key, value in found.attributes)
-        key = (found.metric.name, attributes)
-        known = sums.get(key)
-        value, count = (0, 0) if known is None else (known.value, known.count)
-        sums[key] = Sample(found.metric, value + found.value, count + found.count, attributes)
-
-    return tuple(sums.values())
+    return merge(
+        replace(
+            found,
+            attributes=tuple((key, pool if key == POOL_NAME else value) for key, value in found.attributes),
+        )
+        for found in samples
+    )
 
 
 def flat(samples: Iterable[Sample]) -> Mapping[str, float]:

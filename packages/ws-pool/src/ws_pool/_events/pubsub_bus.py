@@ -14,6 +14,7 @@ from redis import exceptions as driver
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
+from ws_core.metrics import Sample, register, sample
 from ws_pool._core.background import cancel_and_wait
 from ws_pool._events.listeners import (
     Event,
@@ -54,6 +55,22 @@ class BusStatistics:
     unknown: int
     gaps: int
     listeners: tuple[ListenerStatistics, ...]
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Return the counters as samples of the metrics in `ws_core.metrics`, with the channel's name."""
+        bus = {"messaging.system": "redis", "messaging.destination.name": self.channel}
+        lost = {"unknown": self.unknown, "gap": self.gaps}
+        return (
+            sample("messaging.client.consumed.messages", self.received, attributes=bus),
+            *(
+                sample(
+                    "wintersweet.messaging.undelivered",
+                    count,
+                    attributes={**bus, "wintersweet.reason": reason},
+                )
+                for reason, count in lost.items()
+            ),
+        )
 
 
 class RedisEventBus:
@@ -126,6 +143,7 @@ class RedisEventBus:
         self._subscribed = False
         self._alive_at = 0.0  # the last sign of life of the subscription
         self._received = self._unknown = self._gaps = 0
+        register(self)
 
     def __repr__(self) -> str:
         return f"<RedisEventBus {self._channel!r} of redis pool {self._pool.name!r}, {self._state}>"

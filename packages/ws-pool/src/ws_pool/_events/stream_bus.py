@@ -22,6 +22,7 @@ from typing import Any, Final, Self
 from redis import exceptions as driver
 from redis.asyncio import Redis
 
+from ws_core.metrics import Sample, register, sample
 from ws_pool._core.background import cancel_and_wait
 from ws_pool._events.consumer_group import ConsumerGroup
 from ws_pool._events.dispatcher import Message, OrderedDispatcher
@@ -69,6 +70,23 @@ class StreamBusStatistics:
     claimed: int
     dead: int
     waiting: int = 0
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Return the counters as samples of the metrics in `ws_core.metrics`, with the stream's name."""
+        bus = {"messaging.system": "redis", "messaging.destination.name": self.stream}
+        group = {**bus, "messaging.consumer.group.name": self.group}
+        lost = {"ignored": self.unheard, "dead": self.dead}
+        return (
+            sample("messaging.client.consumed.messages", self.delivered, attributes=group),
+            *(
+                sample(
+                    "wintersweet.messaging.undelivered",
+                    count,
+                    attributes={**bus, "wintersweet.reason": reason},
+                )
+                for reason, count in lost.items()
+            ),
+        )
 
 
 class StreamEventBus:
@@ -156,6 +174,7 @@ class StreamEventBus:
             raise UsageError(message, stream=stream)
 
         source = resolve_source(pool)
+        register(self)
         self._stream = stream
         self._group = group
         name = consumer or f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"

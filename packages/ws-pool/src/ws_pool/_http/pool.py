@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from ws_core.component import Health
+from ws_core.metrics import register
 from ws_pool._http.circuit_breaker import HostBreakers
 from ws_pool._http.client import HttpClient
 from ws_pool._http.connector import make_connector
@@ -74,6 +75,7 @@ class HttpPool:
         self._breakers = HostBreakers(name, self._options.breaker_failures, self._options.breaker_reset)
         self._transport: Transport | None = None
         self._client: HttpClient | None = None
+        register(self)
         self._closed = False
 
     def __repr__(self) -> str:

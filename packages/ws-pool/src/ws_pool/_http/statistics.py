@@ -6,7 +6,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ws_pool._core.statistics import Histogram, HistogramBuilder
+from ws_core.metrics import Sample, sample
+from ws_pool._core.statistics import Histogram, HistogramBuilder, time_sample
 
 __all__ = ("HttpStatistics", "RequestCounters")
 
@@ -37,6 +38,19 @@ class HttpStatistics:
     retries: int
     failures: int
     time: Histogram
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Return the numbers as samples of the metrics in `ws_core.metrics`, with the pool's name."""
+        pool = {"wintersweet.http.client.name": self.name}
+        state = "http.connection.state"
+        return (
+            sample("http.client.open_connections", self.connections, attributes={**pool, state: "active"}),
+            sample("http.client.open_connections", self.idle, attributes={**pool, state: "idle"}),
+            sample("http.client.active_requests", self.active, attributes=pool),
+            time_sample("wintersweet.http.client.time", self.time, pool),
+            sample("wintersweet.http.client.retries", self.retries, attributes=pool),
+            sample("wintersweet.http.client.failures", self.failures, attributes=pool),
+        )
 
     def status(self) -> Mapping[str, object]:
         """Return plain numbers and strings, for logs, status pages and `pool_status`."""

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 
 from ws_core.component import Health
+from ws_core.metrics import register
 from ws_pool._core import fork
 from ws_pool._core.background import cancel_and_wait, is_cancelled
 from ws_pool._redis.backend import Backend
@@ -69,6 +70,7 @@ class RedisPool:
         self._server: EmbeddedServer | None = None
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
+        register(self, db_system_name="redis")
 
     @classmethod
     def embedded(

@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any, cast
 
 from ws_core.component import Health
+from ws_core.metrics import register
 from ws_pool._core.statistics import PoolStatistics
 from ws_pool._sql.context import SessionContext, Source
 from ws_pool._sql.engine import PooledDriverConnection
@@ -80,6 +81,11 @@ class MysqlPool(SqlPool):
 
         for pool in (self._pool, *self._replicas):
             pool.bindings.append(self.bound)
+
+        register(self, db_system_name="mysql")
+
+        for replica in self._replicas:
+            register(replica, db_system_name="mysql")
 
         if importlib.util.find_spec(server.driver) is None:
             extra = "mysql" if server.driver == "aiomysql" else "asyncmy"

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ws_core.component import Health
+from ws_core.metrics import register
 from ws_pool._core.statistics import PoolStatistics
 from ws_pool._sql.context import SessionContext, Source
 from ws_pool._sql.engine import Joined, PooledDriverConnection
@@ -71,6 +72,7 @@ class PostgresPool(SqlPool):
         )
         tenants = make_tenants(name, dialect, options, per_transaction=not server.prepared)
         super().__init__(SessionContext(name, dialect, self._pool, options, tenants=tenants), options)
+        register(self, db_system_name="postgresql")
 
         if importlib.util.find_spec("asyncpg") is None:
             raise MissingExtraError.for_extra(where, "ws-pool[postgres]")

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, cast
 
 from ws_core.component import Health
+from ws_core.metrics import register
 from ws_pool._core.statistics import PoolStatistics
 from ws_pool._sql.context import SessionContext, Source
 from ws_pool._sql.engine import JoinedSqliteConnection, PooledDriverConnection, PooledSqliteConnection
@@ -89,6 +90,9 @@ class SqlitePool(SqlPool):
 
         for pool in {self._readers, self._writers}:
             pool.bindings.append(self.bound)
+
+        for source in (self,) if file.in_memory else (self, self._writers):
+            register(source, db_system_name="sqlite")
 
         if importlib.util.find_spec("aiosqlite") is None:
             raise MissingExtraError.for_extra(where, "ws-pool[sqlite]")

@@ -1,0 +1,68 @@
+"""What an application shows of itself, as its settings say: access log, metrics, traces, ops page."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+
+from ws_core.metrics import register, unregister
+from ws_web._access_log import AccessLog
+from ws_web._observation import Observation
+from ws_web._publishing import Publisher
+from ws_web._request_metrics import EventLoopLag, RequestMetrics
+from ws_web.conf import Settings
+from ws_web.conf import settings as current_settings
+from ws_web.middlewares import get_request_id
+
+__all__ = ("Observability",)
+
+
+class Observability:
+    """The parts that observe one application."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.observation = Observation()
+        self.publisher = Publisher()
+        self._settings = settings
+        self._access_log = None if settings.ACCESS_LOG == "off" else AccessLog(settings.ACCESS_LOG)
+        self._lag: EventLoopLag | None = None
+        self._requests: RequestMetrics | None = None
+
+        if self._access_log is not None:
+            self.observation.ends.append(self._access_log)
+
+        if settings.METRICS:
+            self._lag = EventLoopLag()
+            self._requests = RequestMetrics(self.observation)
+
+    def add_routes(self, app: FastAPI) -> None:
+        """Add the routes that the settings ask for; a missing library is an error."""
+        if self._settings.METRICS:
+            from ws_web.metrics import add_metrics_route  # noqa: PLC0415 - an extra
+
+            token = self._settings.METRICS_TOKEN.get_secret_value()
+            add_metrics_route(app, self.publisher.samples, token=token)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Observe for the length of a lifespan, inside of that of the components."""
+        async with AsyncExitStack() as stack:
+            if self._access_log is not None:
+                stack.enter_context(self._access_log.running(_has_access_log))
+
+            if self._lag is not None and self._requests is not None:
+                for source in (self._lag, self._requests):
+                    register(source)
+                    stack.callback(unregister, source)
+
+                await stack.enter_async_context(self._lag.running())
+                await stack.enter_async_context(self.publisher.running())
+
+            yield
+
+
+def _has_access_log() -> bool:
+    """Return whether the present request is one of an application of ours that has an access log."""
+    return get_request_id() != "" and current_settings.current.ACCESS_LOG != "off"
