@@ -79,6 +79,21 @@ class TestClients:
         assert (await web.get("/")).data() == "client of cache"
         assert EVENTS == ["acquired cache True", "used", "back"]
 
+    async def test_several_windows(self) -> None:
+        """All must allow a request; what a shorter one refuses does not count in a longer one."""
+        short, long = Limiter(2), Limiter(3)
+        app = create_app()
+
+        @app.get("/", dependencies=[Depends(rate_limit([short, lambda _: long]))])
+        async def endpoint() -> int:
+            return 1
+
+        async with AppClient(app) as client:
+            statuses = [(await client.get("/")).status_code for _ in range(3)]
+            assert (statuses, len(long.hits)) == ([200, 200, 429], 2)
+            short.limit = 100
+            assert [(await client.get("/")).status_code for _ in range(2)] == [200, 429]
+
     async def test_websockets_too(self) -> None:
         """The dependency works for every connection."""
         app = create_app()

@@ -17,7 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from ws_web import ErrResponse, WsChatConnectionManager, create_app
+from ws_web import ErrResponse, Settings, SettingsError, WsChatConnectionManager, create_app
 from ws_web._error_boundary import DENIAL, ErrorBoundaryMiddleware
 from ws_web.testing import AppClient, SocketClosed
 
@@ -350,3 +350,44 @@ class TestCut:
         else:
             assert (sent[0]["status"], dict(sent[0]["headers"])[b"retry-after"]) == (503, b"1")
             assert b'"code":503' in sent[1]["body"]
+
+
+class TestSecurityHeaders:
+    """Headers that every reply has."""
+
+    async def test_every_reply_has_them(self) -> None:
+        """Errors too; what a route sets itself stays."""
+        app = create_app(Settings(SECURITY_HEADERS={"Strict-Transport-Security": "max-age=60"}))
+
+        @app.get("/own")
+        async def own() -> PlainTextResponse:
+            return PlainTextResponse("", headers={"x-frame-options": "SAMEORIGIN"})
+
+        @app.get("/boom")
+        async def boom() -> None:
+            raise ValueError("inside")
+
+        async with AppClient(app) as client:
+            for path in ("/own", "/boom", "/none"):
+                reply = await client.get(path)
+                assert reply.headers["x-content-type-options"] == "nosniff"
+                assert reply.headers["referrer-policy"] == "strict-origin-when-cross-origin"
+                assert reply.headers["strict-transport-security"] == "max-age=60"
+                wanted = "SAMEORIGIN" if path == "/own" else "DENY"
+                assert reply.headers.getlist("x-frame-options") == [wanted]
+
+    async def test_one_is_left_out(self) -> None:
+        """By an empty text."""
+        app = create_app(Settings(SECURITY_HEADERS={"x-frame-options": ""}))
+
+        async with AppClient(app) as client:
+            reply = await client.get("/none")
+
+        assert "x-frame-options" not in reply.headers
+        assert reply.headers["x-content-type-options"] == "nosniff"
+
+    @pytest.mark.parametrize("headers", [{"x y": "1"}, {"x": "a\r\nb: c"}, {"x": "é"}])
+    def test_what_is_not_a_header(self, headers: dict[str, str]) -> None:
+        """It would break every reply."""
+        with pytest.raises(SettingsError, match="SECURITY_HEADERS"):
+            Settings(SECURITY_HEADERS=headers)

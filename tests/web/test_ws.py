@@ -79,7 +79,7 @@ class _StuckSocket:
         """Accept."""
         self.accepted = True
 
-    async def receive_text(self) -> None:
+    async def receive(self) -> Any:
         """Stay silent."""
         await self.never.wait()
 

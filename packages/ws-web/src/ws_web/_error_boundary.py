@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from inspect import isawaitable
+from types import MappingProxyType
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -50,10 +51,12 @@ class ErrorBoundaryMiddleware:
         *,
         handler: Callable[[HTTPConnection, Exception], StarletteResponse | Awaitable[StarletteResponse]],
         is_draining: Callable[[], bool] = lambda: False,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._app = app
         self._handler = handler
         self._is_draining = is_draining
+        self._headers = tuple((name.encode(), value.encode()) for name, value in headers.items() if value)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; other scopes than http and websocket pass unchanged."""
@@ -65,7 +68,7 @@ class ErrorBoundaryMiddleware:
             await self._app(scope, receive, send)
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reply = _Reply(scope, receive, send)
+        reply = _Reply(scope, receive, send, self._headers)
 
         try:
             await self._app(scope, receive, reply.send)
@@ -74,7 +77,8 @@ class ErrorBoundaryMiddleware:
             # request, such as a middleware with a timeout, answers it by itself.
             if not reply.begun and (self._is_draining() or "shutdown" in str(cut)):
                 logger.warning("%s %r was cut: the server stops", scope["method"], scope["path"])
-                await HTTPExceptionResponse(503, headers={"Retry-After": "1"})(scope, receive, send)
+                cut_off = HTTPExceptionResponse(503, headers={"Retry-After": "1"})
+                await cut_off(scope, receive, reply.send_with_headers)
 
             raise
         except Exception as error:
@@ -89,7 +93,7 @@ class ErrorBoundaryMiddleware:
                 log_failure(scope, error)
 
             answer = await self._reply(Request(scope, receive), error)
-            await answer(scope, receive, send)
+            await answer(scope, receive, reply.send_with_headers)
 
             if not is_reply:
                 raise
@@ -125,9 +129,12 @@ class ErrorBoundaryMiddleware:
 class _Reply:
     """The messages of a reply; errors that Starlette writes as plain text get the envelope."""
 
-    __slots__ = ("_held", "_receive", "_scope", "_send", "begun")
+    __slots__ = ("_headers", "_held", "_receive", "_scope", "_send", "begun")
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, headers: tuple[tuple[bytes, bytes], ...]
+    ) -> None:
+        self._headers = headers
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -140,16 +147,25 @@ class _Reply:
             start, self._held = self._held, None
 
             if _is_phrase(message, start["status"]):
-                await _rewritten(start)(self._scope, self._receive, self._send)
+                await _rewritten(start)(self._scope, self._receive, self.send_with_headers)
                 return
 
-            await self._send(start)
+            await self.send_with_headers(start)
         elif message["type"] == "http.response.start":
             self.begun = True
 
             if message["status"] >= _ERRORS and _is_plain_text(message):
                 self._held = message
                 return
+
+        await self.send_with_headers(message)
+
+    async def send_with_headers(self, message: Message) -> None:
+        """Pass a message on; a reply's start with the headers that every reply has."""
+        if self._headers and message["type"] == "http.response.start":
+            present = message.get("headers", ())
+            names = {name for name, _ in present}
+            message["headers"] = [*present, *(pair for pair in self._headers if pair[0] not in names)]
 
         await self._send(message)
 

@@ -371,7 +371,10 @@ class Application(DeclaringRoutes, FastAPI):
         others = [m for m in chosen if m not in ids and m not in cors]
         monitor = self.state.health
         boundary = Middleware(
-            ErrorBoundaryMiddleware, handler=self._answer_error, is_draining=lambda: monitor.draining
+            ErrorBoundaryMiddleware,
+            handler=self._answer_error,
+            is_draining=lambda: monitor.draining,
+            headers=self.state.settings.SECURITY_HEADERS,
         )
         origins = Middleware(OriginMiddleware, allowed=self.state.settings.ALLOWED_ORIGINS)
         observed = Middleware(ObservationMiddleware, observation=self.observation)

@@ -9,6 +9,7 @@ merged key by key, so one URL can be replaced without repeating the section.
 from __future__ import annotations
 
 import difflib
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -100,6 +101,7 @@ class Settings(BaseSettings):
     DRAIN_DELAY: float = Field(default=default.DRAIN_DELAY, ge=0)
     TRUSTED_PROXIES: tuple[str, ...] = default.TRUSTED_PROXIES
     ALLOWED_ORIGINS: tuple[str, ...] = default.ALLOWED_ORIGINS
+    SECURITY_HEADERS: dict[str, str] = default.SECURITY_HEADERS
     ACCESS_LOG: Literal["text", "json", "off"] = default.ACCESS_LOG
     METRICS: bool = default.METRICS
     METRICS_TOKEN: SecretStr = SecretStr(default.METRICS_TOKEN)
@@ -202,6 +204,17 @@ class Settings(BaseSettings):
             ip_network(network, strict=False)
 
         return value
+
+    @field_validator("SECURITY_HEADERS")
+    @classmethod
+    def _check_headers(cls, value: dict[str, str]) -> dict[str, str]:
+        """Keep what would break a reply out of its head; names are in lower case."""
+        for name, text in value.items():
+            if not re.fullmatch(r"[A-Za-z0-9-]+", name) or not re.fullmatch(r"[\x20-\x7e]*", text):
+                raise ValueError(f"{name!r} is not a header's name, or its value is not ASCII in one line")
+
+        # One that is set in part keeps the others; it is in capitals in the environment.
+        return {**default.SECURITY_HEADERS, **{name.lower(): text for name, text in value.items()}}
 
     @field_validator("DATABASES", "REDIS_CONFIG", "MONGO_CONFIG", "ES_CONFIG", "HTTP_CONFIG", mode="before")
     @classmethod

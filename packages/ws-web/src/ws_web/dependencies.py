@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -114,7 +114,7 @@ def client(
 
 
 def rate_limit(
-    limiter: Limiter | Callable[[Any], Limiter],
+    limiter: Limiter | Callable[[Any], Limiter] | Sequence[Limiter | Callable[[Any], Limiter]],
     *,
     key: Callable[[Any], str | None] = client_ip_of,
     cost: int = 1,
@@ -125,7 +125,8 @@ def rate_limit(
 
     Args:
         limiter: Anything with ``hit(key, cost)``, or a function that returns it for the request,
-            when it exists only once the application has started.
+            when it exists only once the application has started. Of several all must allow the request: list
+            the shortest window first, since what it refuses does not count in the longer ones.
         key: What is limited; by default the client's address. Requests without a key are one.
         cost: How much one request counts.
         code: The code in the envelope.
@@ -168,14 +169,20 @@ def rate_limit(
             assert reply.status_code == 429 and reply.headers["retry-after"] == "3"
         ```
     """
+    limiters = tuple(limiter) if isinstance(limiter, Sequence) else (limiter,)
 
     async def limit(connection: HTTPConnection) -> None:
         # A handshake is no request of ours: functions of the user get the WebSocket's connection.
         caller = Request(connection.scope) if connection.scope["type"] == "http" else connection
-        chosen: Limiter = limiter if hasattr(limiter, "hit") else limiter(caller)
-        verdict = await chosen.hit(key(caller) or "", cost)
+        limited = key(caller) or ""
 
-        if not verdict.allowed:
+        for one in limiters:
+            chosen: Limiter = one if hasattr(one, "hit") else one(caller)
+            verdict = await chosen.hit(limited, cost)
+
+            if verdict.allowed:
+                continue
+
             seconds = max(1, math.ceil(verdict.retry_after))
             raise ErrResponse(
                 code=code,

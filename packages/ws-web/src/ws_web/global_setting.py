@@ -29,6 +29,7 @@ __all__ = (
     "PROCESS_NUM",
     "REDIS_CONFIG",
     "SECRET",
+    "SECURITY_HEADERS",
     "TRUSTED_PROXIES",
 )
 
@@ -66,6 +67,13 @@ METRICS: bool = False
 
 METRICS_TOKEN: str = ""
 """The token that requests to ``/metrics`` need, as ``Authorization: Bearer``. Empty: none."""
+
+SECURITY_HEADERS: dict[str, str] = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "strict-origin-when-cross-origin",
+}
+"""Headers of every reply that does not set them itself; an empty text leaves one out."""
 
 APP_CONFIG: dict[str, Any] = {}
 """Arguments for `fastapi.FastAPI`; ``on_startup`` and ``on_shutdown`` take lists of functions."""

@@ -8,19 +8,20 @@ forgotten, and nobody else notices.
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from inspect import isawaitable
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Self
 
-from pydantic_core import to_json
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from ws_core.errors import NotReadyError, UsageError
+from ws_web._ws_handler import EventBus, MessageHandler
+from ws_web._ws_limits import Place, Places
+from ws_web._ws_messages import RECEIVE_FUNCTIONS, BadMessage, Meter, encode, pack, read, unpack
 from ws_web.errors import SocketLimitError
 
 __all__ = ("EventBus", "ManagerStatistics", "MessageHandler", "WsChatConnectionManager")
@@ -29,58 +30,11 @@ Overflow = Literal["close", "drop_newest", "drop_oldest"]
 
 # Close codes of RFC 6455 and its registry.
 NORMAL = 1000
-UNSUPPORTED_DATA = 1003
-INVALID_DATA = 1007
 INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012
 TRY_AGAIN_LATER = 1013
 
 logger: logging.Logger = logging.getLogger("ws_web.ws")
-
-
-class EventBus(Protocol):
-    """What broadcast across processes needs; ws-pool's event buses fit."""
-
-    def add_listener(self, tag: str, listener: Callable[..., Awaitable[None]], /) -> object:
-        """Call the listener for each message of the tag; may return an awaitable."""
-        ...
-
-    def remove_listener(self, tag: str, listener: Callable[..., Awaitable[None]], /) -> object:
-        """Stop calling the listener; may return an awaitable."""
-        ...
-
-    def publish(self, tag: str, /, *args: Any, **kwargs: Any) -> Awaitable[object]:  # Any: JSON values
-        """Send a message to the listeners of the tag in every process, this one included."""
-        ...
-
-
-class MessageHandler:
-    """
-    What happens in a conversation. Subclass it; static methods do as well as methods.
-
-    A raising handler ends its own conversation with close code 1011.
-    """
-
-    async def hello(self, key: Any, ws: WebSocket, count: int) -> None:  # Any: the key is the application's
-        """
-        Greet, or ask whether the peer is still there.
-
-        Args:
-            key: The name under which the socket was appended.
-            ws: The socket.
-            count: 0 after the connection was made; otherwise how many heartbeats in a row passed
-                in silence.
-        """
-
-    async def on_message(self, key: Any, ws: WebSocket, message: Any) -> None:  # Any: text, bytes or JSON
-        """
-        Take a message of the peer.
-
-        Args:
-            key: The name under which the socket was appended.
-            ws: The socket.
-            message: What the receive function of `WsChatConnectionManager.handle_message` returned.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +49,8 @@ class ManagerStatistics:
         sent: Messages that were handed to sockets so far.
         dropped: Messages dropped because a queue was full.
         evicted: Sockets closed because their peer did not read.
-        bad_frames: Frames of a wrong kind, or without the JSON that was expected.
+        bad_frames: Messages of a wrong kind or size, too many of them, or without the JSON that was expected.
+        refused: Sockets for which a limit left no room.
     """
 
     connections: int
@@ -105,6 +60,11 @@ class ManagerStatistics:
     dropped: int
     evicted: int
     bad_frames: int = 0
+    refused: int = 0
+
+
+for _public in (EventBus, MessageHandler):
+    _public.__module__ = __name__
 
 
 @dataclass(eq=False, slots=True)
@@ -116,6 +76,8 @@ class _Connection:
     handler: Any  # Any: hello and on_message are checked when it is appended
     queue: asyncio.Queue[Mapping[str, Any]]
     ended: asyncio.Future[tuple[int, str]]
+    place: Place
+    sending_since: float | None = None
     rooms: set[str] = field(default_factory=set)
     has_room: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -136,7 +98,13 @@ class WsChatConnectionManager:
         queue_size: How many messages may wait for one slow peer.
         overflow: What happens to a peer whose queue is full: ``"close"`` it with 1013, or
             ``"drop_oldest"`` or ``"drop_newest"`` message.
-        send_timeout: Seconds that handing one message to a socket may take before it is closed.
+        send_timeout: Seconds that handing one message to a socket may take before it is closed; looked at
+            four times in that time.
+        limit_per_ip: How many sockets one address may have; None for no limit.
+        limit_per_user: How many sockets one user may have, see `append`.
+        limit_per_room: How many members a room may have.
+        max_message_size: Bytes that a message of a peer may have; a larger one closes with 1009.
+        message_rate: Messages that a peer may send in a second; more close with 1008. None for no limit.
         bus: An event bus; broadcasts then reach the sockets of every process. The manager must be
             started (``async with manager``) to receive them.
         channel: The tag on the bus; managers with the same tag form one.
@@ -180,6 +148,11 @@ class WsChatConnectionManager:
         send_timeout: float = 10.0,
         bus: EventBus | None = None,
         channel: str = "ws_web.ws",
+        limit_per_ip: int | None = None,
+        limit_per_user: int | None = None,
+        limit_per_room: int | None = None,
+        max_message_size: int | None = 1024 * 1024,
+        message_rate: float | None = None,
     ) -> None:
         if overflow not in ("close", "drop_newest", "drop_oldest"):
             raise UsageError(f"overflow must be 'close', 'drop_oldest' or 'drop_newest', not {overflow!r}")
@@ -187,7 +160,13 @@ class WsChatConnectionManager:
         if queue_size < 1:
             raise UsageError(f"queue_size must be at least 1, not {queue_size}")
 
-        self._limit = limit
+        if message_rate is not None and not message_rate > 0:
+            raise UsageError(f"message_rate must be a positive number, not {message_rate!r}")
+
+        self._places = Places(limit, limit_per_ip, limit_per_user, limit_per_room)
+        self._max_message_size = max_message_size
+        self._message_rate = message_rate
+        self._sweep: asyncio.TimerHandle | None = None
         self._heartbeat_timeout = heartbeat_timeout
         self._timeout_count = timeout_count
         self._queue_size = queue_size
@@ -241,7 +220,9 @@ class WsChatConnectionManager:
             self._listening = False
             await _settle(self._bus.remove_listener(self._channel, self._on_event))
 
-    async def append(self, key: Any, ws: WebSocket, handler: Any) -> None:  # Any: see MessageHandler
+    async def append(
+        self, key: Any, ws: WebSocket, handler: Any, *, user: Any = None
+    ) -> None:  # Any: see MessageHandler
         """
         Take a socket into the conversation; a socket of the same key is closed and replaced.
 
@@ -249,20 +230,24 @@ class WsChatConnectionManager:
             key: The name to send to, such as a user id.
             ws: The socket; it is accepted by `handle_message`.
             handler: Anything with ``hello`` and ``on_message``, such as a `MessageHandler`.
+            user: Whose socket it is, for ``limit_per_user``; by default the key is the user.
 
         Raises:
-            SocketLimitError: The limit is reached.
+            SocketLimitError: A limit is reached. If you let it pass, the handshake is answered with 503.
             UsageError: The handler lacks a method.
         """
+        if not self._connections and self._sweep is not None:
+            self._sweep.cancel()  # of an earlier life, perhaps on another loop
+            self._sweep = None
+
         for name in ("hello", "on_message"):
             if not callable(getattr(handler, name, None)):
                 raise UsageError(f"the handler of WebSocket {key!r} has no method {name}")
 
         before = self._connections.get(key)
 
-        if self._limit is not None and before is None and len(self._connections) >= self._limit:
-            message = f"WebSocket {key!r} is refused: all {self._limit} places are taken"
-            raise SocketLimitError(message, key=key, limit=self._limit)
+        replaced = None if before is None else before.place
+        place = self._places.take(key, ws, key if user is None else user, replaced)
 
         if before is not None:
             self._forget(before)
@@ -270,7 +255,7 @@ class WsChatConnectionManager:
 
         ended: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
         queue: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue(self._queue_size)
-        self._connections[key] = _Connection(key, ws, handler, queue, ended)
+        self._connections[key] = _Connection(key, ws, handler, queue, ended, place)
 
     async def handle_message(self, key: Any, receive_func: str = "receive_text") -> None:  # Any: see append
         """
@@ -289,7 +274,7 @@ class WsChatConnectionManager:
             raise UsageError(f"no WebSocket {key!r} was appended: call append first")
 
         try:
-            if receive_func not in ("receive_text", "receive_bytes", "receive_json"):
+            if receive_func not in RECEIVE_FUNCTIONS:
                 raise UsageError(
                     f"receive_func must name a receive method of WebSocket, not {receive_func!r}"
                 )
@@ -317,7 +302,7 @@ class WsChatConnectionManager:
             Whether the message was queued; False when there is no such socket or no room.
         """
         connection = self._connections.get(key)
-        return connection is not None and self._enqueue(connection, _encode(message))
+        return connection is not None and self._enqueue(connection, encode(message))
 
     async def broadcast(
         self, message: object, *, room: str | None = None, exclude: Collection[Any] = ()
@@ -337,7 +322,7 @@ class WsChatConnectionManager:
         Raises:
             NotReadyError: There is a bus, but the manager was not started.
         """
-        frame = _encode(message)
+        frame = encode(message)
 
         if self._bus is None:
             return self._deliver(frame, room, exclude)
@@ -347,7 +332,7 @@ class WsChatConnectionManager:
                 "the WebSocket manager has a bus but is not started: use `async with manager`"
             )
 
-        await self._bus.publish(self._channel, _pack(frame), room=room, exclude=list(exclude))
+        await self._bus.publish(self._channel, pack(frame), room=room, exclude=list(exclude))
         return 0
 
     def join(self, key: Any, room: str) -> None:  # Any: see append
@@ -356,12 +341,14 @@ class WsChatConnectionManager:
 
         Raises:
             UsageError: There is no such socket.
+            SocketLimitError: The room is full.
         """
         connection = self._connections.get(key)
 
         if connection is None:
             raise UsageError(f"no WebSocket {key!r} can join room {room!r}: it is not connected")
 
+        self._places.check_room(key, room, self._rooms.get(room, ()), connection)
         connection.rooms.add(room)
         self._rooms[room].add(connection)
 
@@ -397,6 +384,9 @@ class WsChatConnectionManager:
             if isinstance(result, WebSocketDisconnect):
                 return result.code, ""  # a handler that sent by itself met a peer that had left
 
+            if isinstance(result, SocketLimitError):
+                return TRY_AGAIN_LATER, "the room is full"
+
             if isinstance(result, Exception):
                 logger.error(
                     "WebSocket %r failed: %s", connection.key, type(result).__name__, exc_info=result
@@ -408,8 +398,9 @@ class WsChatConnectionManager:
     async def _read(self, connection: _Connection, receive_func: str) -> None:
         """Pass messages to the handler; count silent heartbeats."""
         ws, handler, key = connection.ws, connection.handler, connection.key
-        receive = getattr(ws, receive_func)
         queue, enough = connection.queue, max(1, self._queue_size // 2)
+        clock = asyncio.get_running_loop().time
+        meter = None if self._message_rate is None else Meter(self._message_rate, clock)
         silent = 0
         await handler.hello(key, ws, silent)
 
@@ -424,7 +415,7 @@ class WsChatConnectionManager:
 
             try:
                 async with asyncio.timeout(self._heartbeat_timeout):
-                    message = await receive()
+                    event = await ws.receive()
             except TimeoutError:
                 silent += 1
 
@@ -434,18 +425,18 @@ class WsChatConnectionManager:
 
                 await handler.hello(key, ws, silent)
                 continue
-            except WebSocketDisconnect as left:
-                connection.end(left.code)
-                return
-            except KeyError:  # Starlette looks for the one kind of frame, and the peer has sent the other
-                self._refuse_frame(connection, UNSUPPORTED_DATA, "another kind of frame than expected")
-                return
-            except (ValueError, RecursionError):
-                self._refuse_frame(connection, INVALID_DATA, "no JSON, where JSON was expected")
+
+            if event["type"] == "websocket.disconnect":
+                connection.end(event.get("code") or NORMAL)
                 return
 
-            if message is None:
-                self._refuse_frame(connection, UNSUPPORTED_DATA, "another kind of frame than expected")
+            try:
+                message = read(event, receive_func, self._max_message_size)
+
+                if meter is not None:
+                    meter.count()
+            except BadMessage as bad:
+                self._refuse_message(connection, bad)
                 return
 
             silent = 0
@@ -454,24 +445,41 @@ class WsChatConnectionManager:
     async def _write(self, connection: _Connection) -> None:
         """Hand queued messages to the socket, one after the other."""
         enough = max(1, self._queue_size // 2)
+        queue, send = connection.queue, connection.ws.send
+        clock = asyncio.get_running_loop().time
 
         while True:
-            frame = await connection.queue.get()
+            event = await queue.get()
 
-            if connection.queue.qsize() < enough:
+            if queue.qsize() < enough:
                 connection.has_room.set()
 
+            # A timeout for each message would cost as much as sending it: `_sweep_slow` looks for all.
+            connection.sending_since = clock()
+
+            if self._sweep is None:
+                self._sweep_slow()
+
             try:
-                async with asyncio.timeout(self._send_timeout):
-                    await connection.ws.send({"type": "websocket.send", **frame})
-            except TimeoutError:
-                self._evict(connection)
-                return
+                await send(dict(event))
             except (WebSocketDisconnect, RuntimeError, OSError):
                 connection.end(NORMAL)  # the peer has left; the reader hears it too
                 return
 
+            connection.sending_since = None
             self._sent += 1
+
+    def _sweep_slow(self) -> None:
+        """Evict the sockets that have not taken a message for the send timeout, and look again later."""
+        loop = asyncio.get_running_loop()
+        limit = loop.time() - self._send_timeout
+
+        for connection in self._connections.values():
+            if connection.sending_since is not None and connection.sending_since <= limit:
+                self._evict(connection)
+
+        busy = bool(self._connections)
+        self._sweep = loop.call_later(self._send_timeout / 4, self._sweep_slow) if busy else None
 
     async def _hang_up(self, connection: _Connection, code: int, reason: str) -> None:
         """Close the socket, unless the peer has done so; a peer that does not read cannot delay us."""
@@ -490,7 +498,7 @@ class WsChatConnectionManager:
         self, packed: Mapping[str, str], *, room: str | None, exclude: Collection[Any]
     ) -> None:
         """Deliver a broadcast that came through the bus."""
-        self._deliver(_unpack(packed), room, exclude)
+        self._deliver(unpack(packed), room, exclude)
 
     def _deliver(self, frame: Mapping[str, Any], room: str | None, exclude: Collection[Any]) -> int:
         targets = self._connections.values() if room is None else self._rooms.get(room, ())
@@ -518,15 +526,15 @@ class WsChatConnectionManager:
         queue.put_nowait(frame)
         return True
 
-    def _refuse_frame(self, connection: _Connection, code: int, what: str) -> None:
+    def _refuse_message(self, connection: _Connection, bad: BadMessage) -> None:
         """End a conversation whose peer sends what the handler does not take; its mistake, in one line."""
         self._bad_frames += 1
-        connection.end(code, what)
+        connection.end(bad.code, bad.what)
         logger.warning(
             "WebSocket %r sent %s: closed with %d (%d bad frames so far)",
             connection.key,
-            what,
-            code,
+            bad.what,
+            bad.code,
             self._bad_frames,
         )
 
@@ -537,6 +545,8 @@ class WsChatConnectionManager:
     def _forget(self, connection: _Connection) -> None:
         if self._connections.get(connection.key) is connection:
             del self._connections[connection.key]
+
+            self._places.leave(connection.place)
 
         for room in connection.rooms:
             self._leave(connection, room)
@@ -562,33 +572,8 @@ class WsChatConnectionManager:
             dropped=self._dropped,
             evicted=self._evicted,
             bad_frames=self._bad_frames,
+            refused=self._places.refused,
         )
-
-
-def _encode(message: object) -> Mapping[str, Any]:
-    """Return the part of an ASGI send event that holds the message."""
-    if isinstance(message, str):
-        return {"text": message}
-
-    if isinstance(message, bytes | bytearray | memoryview):
-        return {"bytes": bytes(message)}
-
-    return {"text": to_json(message).decode()}
-
-
-def _pack(frame: Mapping[str, Any]) -> dict[str, str]:
-    """Make a frame fit for JSON."""
-    if "bytes" in frame:
-        return {"base64": base64.b64encode(frame["bytes"]).decode("ascii")}
-
-    return {"text": frame["text"]}
-
-
-def _unpack(packed: Mapping[str, str]) -> Mapping[str, Any]:
-    if "base64" in packed:
-        return {"bytes": base64.b64decode(packed["base64"])}
-
-    return {"text": packed["text"]}
 
 
 async def _settle(result: object) -> None:

@@ -1,0 +1,106 @@
+"""Messages of a WebSocket: what comes in is checked, what goes out is written once for all its receivers."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.types import Message
+
+__all__ = ("RECEIVE_FUNCTIONS", "BadMessage", "Meter", "encode", "pack", "read", "unpack")
+
+# Any below: messages are text, bytes or JSON.
+
+# Close codes of RFC 6455 and its registry.
+_UNSUPPORTED_DATA = 1003
+_INVALID_DATA = 1007
+_POLICY_VIOLATION = 1008
+_TOO_BIG = 1009
+
+RECEIVE_FUNCTIONS = ("receive_text", "receive_bytes", "receive_json")
+
+
+class BadMessage(Exception):
+    """A message that a conversation does not take: the close code, and what is wrong."""
+
+    def __init__(self, code: int, what: str) -> None:
+        super().__init__(what)
+        self.code = code
+        self.what = what
+
+
+def read(message: Message, receive_func: str, most_bytes: int | None) -> Any:
+    """Return the text, bytes or JSON of an ASGI message."""
+    payload = message.get("bytes" if receive_func == "receive_bytes" else "text")
+
+    if payload is None:
+        raise BadMessage(_UNSUPPORTED_DATA, "another kind of frame than expected")
+
+    if most_bytes is not None and _is_longer(payload, most_bytes):
+        raise BadMessage(_TOO_BIG, f"a message of more than {most_bytes} bytes")
+
+    if receive_func != "receive_json":
+        return payload
+
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError):
+        raise BadMessage(_INVALID_DATA, "no JSON, where JSON was expected") from None
+
+
+def _is_longer(payload: str | bytes, most_bytes: int) -> bool:
+    if len(payload) > most_bytes:
+        return True
+
+    # A character of a text is 1 to 4 bytes.
+    return isinstance(payload, str) and len(payload) * 4 > most_bytes and len(payload.encode()) > most_bytes
+
+
+class Meter:
+    """How many messages a peer may send: a token bucket for the messages of one second, at least 1."""
+
+    __slots__ = ("_at", "_clock", "_left", "_rate")
+
+    def __init__(self, rate: float, clock: Callable[[], float]) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._left = max(1.0, rate)
+        self._at = clock()
+
+    def count(self) -> None:
+        """Take one message into account, or refuse it."""
+        now = self._clock()
+        self._left = min(max(1.0, self._rate), self._left + (now - self._at) * self._rate)
+        self._at = now
+
+        if self._left < 1:
+            raise BadMessage(_POLICY_VIOLATION, f"more than {self._rate:g} messages a second")
+
+        self._left -= 1
+
+
+def encode(message: object) -> Mapping[str, Any]:
+    """Return the ASGI event that sends a message."""
+    if isinstance(message, str):
+        return {"type": "websocket.send", "text": message}
+
+    if isinstance(message, bytes | bytearray | memoryview):
+        return {"type": "websocket.send", "bytes": bytes(message)}
+
+    return {"type": "websocket.send", "text": to_json(message).decode()}
+
+
+def pack(event: Mapping[str, Any]) -> dict[str, str]:
+    """Make an event fit for JSON."""
+    if "bytes" in event:
+        return {"base64": base64.b64encode(event["bytes"]).decode("ascii")}
+
+    return {"text": event["text"]}
+
+
+def unpack(packed: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return the event that was packed."""
+    return encode(base64.b64decode(packed["base64"]) if "base64" in packed else packed["text"])
