@@ -110,15 +110,16 @@ class Web:
         (await self.httpx.get(f"{self.url}/v")).content  # type: ignore[union-attr]  # noqa: B018 - open() has run
 
 
-def callers(get: Callable[[], Awaitable[None]], count: int, requests: int) -> Callable[[], Awaitable[None]]:
-    """Make a round of some callers."""
+def callers(get: Callable[[], Awaitable[None]], count: int, requests: int) -> Callable[[], Awaitable[int]]:
+    """Make a round of some callers, which returns how many requests it made."""
 
     async def caller() -> None:
         for _ in range(requests // count):
             await get()
 
-    async def run() -> None:
+    async def run() -> int:
         await asyncio.gather(*(caller() for _ in range(count)))
+        return requests // count * count
 
     return run
 
@@ -126,17 +127,26 @@ def callers(get: Callable[[], Awaitable[None]], count: int, requests: int) -> Ca
 def suite(quick: bool) -> Suite:
     """Build the suite."""
     web = Web()
-    requests = 500 if quick else 2_000
+    requests = 200 if quick else 500
+    few = max(100, requests // 5)  # httpx takes some ten times as long
     cases = [
         Case(
             f"GET, {count} caller{'s' if count > 1 else ''}",
             operations=requests,
             candidates=tuple(
-                Candidate(name, run=callers(get, count, requests), setup=web.open, teardown=web.close)
-                for name, get in (("ws-pool", web.ours), ("aiohttp", web.raw), ("httpx", web.theirs))
+                Candidate(name, run=callers(get, count, number), setup=web.open, teardown=web.close)
+                for name, get, number in (
+                    ("ws-pool", web.ours, requests),
+                    ("aiohttp", web.raw, requests),
+                    ("httpx", web.theirs, few),
+                )
             ),
-            targets=(Target("ws-pool", peer="aiohttp", at_least=0.95),),
-            rounds=5 if quick else 25,
+            targets=(
+                Target("ws-pool", peer="aiohttp", at_most=1.05, metric="cpu"),
+                Target("ws-pool", peer="aiohttp", at_least=0.95),
+            ),
+            rounds=5 if quick else 101,
+            show="cpu",
         )
         for count in (1, 50)
     ]

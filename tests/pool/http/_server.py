@@ -20,6 +20,7 @@ class Site:
         self.hits: list[str] = []
         self.ranges: list[str | None] = []
         self.script: list[Callable[[], web.Response]] = []
+        self.handle: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
         self.gate = asyncio.Event()
         self.reached = asyncio.Event()
 
@@ -99,6 +100,11 @@ class Site:
         await response.write(BIG[start:])
         return response
 
+    async def handled(self, request: web.Request) -> web.StreamResponse:
+        """Answer with the test's own function."""
+        assert self.handle is not None
+        return await self.handle(request)
+
     async def slow(self, _: web.Request) -> web.Response:
         """Answer when the gate opens."""
         self.hits.append("slow")
@@ -134,6 +140,7 @@ async def serve(unix_socket: str | None = None) -> AsyncIterator[Site]:
     app.router.add_route("*", "/echo{tail:.*}", site.echo)
     app.router.add_route("*", "/status/{code}", site.status)
     app.router.add_route("*", "/scripted", site.scripted)
+    app.router.add_route("*", "/handled", site.handled)
     app.router.add_route("*", "/form", site.form)
     app.router.add_route("*", "/big", site.big)
     app.router.add_route("*", "/slow", site.slow)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from yarl import URL
 
 from tests.pool.http._server import Site
 from ws_pool.errors import HttpCircuitOpen, HttpConnectionError, HttpError, HttpStatusError, UnavailableError
@@ -89,9 +90,9 @@ class TestBreaker:
         """Hosts without failures are forgotten when there are too many."""
         monkeypatch.setattr("ws_pool._http.circuit_breaker._MANY_HOSTS", 2)
         pool = HttpPool(breaker_failures=5)
-        failing = pool._breakers.admit("http://a/")
+        failing = pool._breakers.admit(URL("http://a/"))
         assert failing is not None
         failing.failed(0.0)
-        pool._breakers.admit("http://b/")
-        pool._breakers.admit("http://c/")
+        pool._breakers.admit(URL("http://b/"))
+        pool._breakers.admit(URL("http://c/"))
         assert list(pool._breakers) == ["a:80", "c:80"]

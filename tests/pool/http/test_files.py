@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from aiohttp import web
 
 from tests.pool.http._server import Site
 from ws_pool._http.bodies import Form, is_replayable
-from ws_pool.errors import UsageError
+from ws_pool.errors import HttpStatusError, UsageError
 from ws_pool.http import HttpClient
 
 
@@ -81,6 +82,37 @@ class TestFiles:
 
         with pytest.raises(UsageError, match="mapping of plain fields"):
             await http.post("/form", data=b"x", files={"f": b"x"})
+
+    async def test_an_upload_is_made_again(self, http: HttpClient, site: Site, tmp_path: Path) -> None:
+        """A file is sent whole by every attempt, from where it stood, and closed by its owner only."""
+        path = tmp_path / "p"
+        path.write_bytes(b"content")
+        bodies: list[bytes] = []
+
+        async def keep(request: web.Request) -> web.Response:
+            bodies.append(await request.read())
+            return web.Response(status=503 if len(bodies) < 3 else 200)
+
+        site.handle = keep
+        assert (await http.upload("/handled", path)).ok
+        assert bodies == [b"content"] * 3
+        bodies.clear()
+
+        with path.open("rb") as file:
+            file.seek(3)
+            assert (await http.put("/handled", data=file)).ok
+            assert bodies == [b"tent"] * 3
+            assert not file.closed
+
+        reader, writer = os.pipe()
+        os.write(writer, b"once")
+        os.close(writer)
+        bodies.clear()
+
+        with os.fdopen(reader, "rb", buffering=0) as pipe, pytest.raises(HttpStatusError):
+            await http.put("/handled", data=pipe)
+
+        assert bodies == [b"once"]
 
     async def test_upload(self, http: HttpClient, tmp_path: Path) -> None:
         """A file is sent as the body."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import warnings
 from pathlib import Path
 
 import pytest
+from aiohttp import BasicAuth, ClientTimeout
+from yarl import URL
 
 from tests.pool.http._server import Site, serve
-from ws_pool.errors import HttpDecodeError, UsageError
+from ws_pool.errors import HttpDecodeError, HttpTimeout, UsageError
 from ws_pool.http import HttpClient, HttpPool
 
 
@@ -76,6 +80,31 @@ class TestRequests:
 
             with pytest.raises(UsageError, match="not a URL"):
                 await pool.client.get("http://")
+
+    async def test_types_of_the_ecosystem(self, site: Site) -> None:
+        """`yarl.URL`, `BasicAuth` and `ClientTimeout` are taken by pools and requests."""
+        with warnings.catch_warnings():  # newer versions of aiohttp have a function in its place
+            warnings.simplefilter("ignore", DeprecationWarning)
+            auth = BasicAuth("ann", "pässword")
+
+        timeout = ClientTimeout(total=20)
+
+        async with HttpPool(base_url=URL(site.url), auth=auth, timeout=timeout) as pool:
+            told = (await pool.client.get(URL("/echo?q=a%20b"))).json()
+            assert (told["query"], told["headers"]["authorization"]) == (
+                {"q": ["a b"]},
+                "Basic " + base64.b64encode("ann:pässword".encode("latin-1")).decode(),
+            )
+            told = (await pool.client.get(URL(site.url) / "echo", auth=auth, timeout=timeout)).json()
+            assert told["path"] == "/echo"
+
+            with pytest.raises(HttpTimeout):
+                await pool.client.get("/slow", timeout=ClientTimeout(total=0.01))
+
+        async with HttpPool(base_url=site.url, auth=("ann", "pw")) as pool:
+            other = site.url.replace("127.0.0.1", "localhost")
+            told = (await pool.client.get(f"{other}/echo")).json()
+            assert "authorization" not in told["headers"]
 
     async def test_encodings(self, http: HttpClient) -> None:
         """Text is read in the declared encoding; an unknown one falls back to UTF-8."""

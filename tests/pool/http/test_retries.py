@@ -11,7 +11,7 @@ from aiohttp import web
 from tests.pool.http._server import Site, serve_bytes
 from ws_pool._http.retry import retry_after, retry_delay
 from ws_pool.errors import HttpConnectionError, HttpError, HttpStatusError
-from ws_pool.http import HttpClient, HttpPool
+from ws_pool.http import HttpAttempt, HttpClient, HttpPool
 
 
 class TestRetries:
@@ -86,6 +86,47 @@ class TestRetries:
                 await pool.client.get("/scripted")
 
         assert len(site.hits) == 4
+
+    async def test_a_callback_decides(self, site: Site) -> None:
+        """`retry_if` sees every attempt that may be repeated; its None leaves the usual rules."""
+        seen: list[tuple[str, int, int | None, bytes]] = []
+
+        def judge(attempt: HttpAttempt) -> bool | None:
+            seen.append((attempt.method, attempt.number, attempt.status_code, attempt.content))
+            return {202: True, 503: False}.get(attempt.status_code or 0)
+
+        async with HttpPool(base_url=site.url, retry_wait=0, raise_for_status=False, retry_if=judge) as pool:
+            site.script = [lambda: web.Response(status=202, text="wait")] * 2
+            assert (await pool.client.post("/scripted")).json() == {"ok": True}
+            site.script = [lambda: web.Response(status=202)] * 9
+            assert (await pool.client.get("/scripted", retries=1)).status_code == 202
+            site.script = [lambda: web.Response(status=503)]
+            assert (await pool.client.get("/scripted")).status_code == 503
+            site.script = [lambda: web.Response(status=429)]
+            assert (await pool.client.get("/scripted")).status_code == 200
+
+        assert seen[:2] == [("POST", 1, 202, b"wait"), ("POST", 2, 202, b"wait")]
+        assert len(site.hits) == 3 + 2 + 1 + 2
+
+    async def test_a_callback_sees_failures(self) -> None:
+        """It may repeat what was lost, or leave it; its own error comes out, with no connection left."""
+        good = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+        async with serve_bytes(None, good, None, good) as (url, lines):
+            async with HttpPool(base_url=url, retry_wait=0, retry_if=lambda a: a.error is not None) as pool:
+                assert (await pool.client.post("/")).text == "ok"
+
+            async with HttpPool(base_url=url, retry_wait=0, retry_if=lambda _: False) as pool:
+                with pytest.raises(HttpConnectionError):
+                    await pool.client.get("/")
+
+            async with HttpPool(base_url=url, retry_if=lambda a: a.content[9] == 0) as pool:
+                with pytest.raises(IndexError):
+                    await pool.client.get("/")
+
+                assert pool.statistics().connections == 0
+
+        assert len(lines) == 4
 
     async def test_streams_are_not_repeated(self, http: HttpClient, site: Site) -> None:
         """A body that is gone cannot be sent again."""

@@ -16,10 +16,12 @@ from typing import ClassVar, Unpack
 from ws_pool._core.extras import missing
 
 try:
+    from yarl import URL
+
     from ws_pool._http.client import HttpClient
     from ws_pool._http.pool import HttpPool
     from ws_pool._http.request import RequestOptions
-    from ws_pool._http.response import HttpResponse, HttpStream
+    from ws_pool._http.response import HttpAttempt, HttpResponse, HttpStream
     from ws_pool._http.statistics import HttpStatistics
     from ws_pool._http.verbs import HttpVerbs, Verb
 except ModuleNotFoundError as _error:
@@ -38,6 +40,7 @@ from ws_pool.errors import (
 
 __all__ = (
     "HttpAddressDenied",
+    "HttpAttempt",
     "HttpCircuitOpen",
     "HttpClient",
     "HttpConnectionError",
@@ -89,7 +92,7 @@ class HttpPoolManager(BasePoolManager[HttpPool, HttpClient]):
     def _build(self, name: str, section: Mapping[str, object], where: str) -> HttpPool:
         return HttpPool(name=name, setting=where, **section)  # type: ignore[arg-type]  # checked inside
 
-    async def request(self, method: str, url: str, **options: Unpack[RequestOptions]) -> HttpResponse:
+    async def request(self, method: str, url: str | URL, **options: Unpack[RequestOptions]) -> HttpResponse:
         """Make a request over the default pool; see `HttpClient.request`."""
         return await self.get_pool().client.request(method, url, **options)
 
@@ -112,7 +115,7 @@ async def _client() -> AsyncIterator[HttpClient]:
 class _DefaultPool(HttpVerbs):
     """The methods of HTTP over the default pool."""
 
-    async def request(self, method: str, url: str, **options: Unpack[RequestOptions]) -> HttpResponse:
+    async def request(self, method: str, url: str | URL, **options: Unpack[RequestOptions]) -> HttpResponse:
         """Make a request over the default pool; see `HttpClient.request`."""
         async with _client() as client:
             return await client.request(method, url, **options)
@@ -121,7 +124,7 @@ class _DefaultPool(HttpVerbs):
 _default = _DefaultPool()
 
 
-async def request(method: str, url: str, **options: Unpack[RequestOptions]) -> HttpResponse:
+async def request(method: str, url: str | URL, **options: Unpack[RequestOptions]) -> HttpResponse:
     """Make a request over the default pool; see `HttpClient.request`."""
     return await _default.request(method, url, **options)
 
@@ -142,7 +145,7 @@ delete: Verb = _default.delete
 """Make a DELETE request over the default pool; see `HttpClient.request`."""
 
 
-async def download(url: str, path: str | Path, **options: Unpack[RequestOptions]) -> Path:
+async def download(url: str | URL, path: str | Path, **options: Unpack[RequestOptions]) -> Path:
     """Save an answer as a file over the default pool; see `HttpClient.download`."""
     async with _client() as client:
         return await client.download(url, path, **options)
@@ -150,12 +153,12 @@ async def download(url: str, path: str | Path, **options: Unpack[RequestOptions]
 
 @asynccontextmanager
 async def request_stream(
-    method: str, url: str, **options: Unpack[RequestOptions]
+    method: str, url: str | URL, **options: Unpack[RequestOptions]
 ) -> AsyncIterator[HttpStream]:
     """Read an answer piece by piece over the default pool; see `HttpClient.request_stream`."""
     async with _client() as client, client.request_stream(method, url, **options) as stream:
         yield stream
 
 
-for _public in (HttpClient, HttpPool, HttpResponse, HttpStatistics, HttpStream, RequestOptions):
+for _public in (HttpAttempt, HttpClient, HttpPool, HttpResponse, HttpStatistics, HttpStream, RequestOptions):
     _public.__module__ = __name__

@@ -1,8 +1,9 @@
-"""Request bodies that can be sent again: multipart forms are built anew for each attempt."""
+"""Request bodies that can be sent again: forms and files are built anew for each attempt."""
 
 from __future__ import annotations
 
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -11,14 +12,49 @@ from aiohttp import FormData
 
 from ws_pool.errors import UsageError
 
-__all__ = ("FileValue", "Files", "Form", "is_replayable")
+__all__ = ("FileBody", "FileValue", "Files", "Form", "Rebuilt", "is_replayable")
 
 FileContent: TypeAlias = bytes | str | Path | IO[bytes]
 FileValue: TypeAlias = FileContent | tuple[str, FileContent] | tuple[str, FileContent, str]
 Files: TypeAlias = Mapping[str, FileValue]
 
 
-class Form:
+class Rebuilt(ABC):
+    """A body that aiohttp consumes by sending it, and that is built anew for each attempt."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def replayable(self) -> bool:
+        """Whether it can be sent a second time."""
+
+    @abstractmethod
+    def build(self) -> object:
+        """Build what aiohttp takes."""
+
+
+class FileBody(Rebuilt):
+    """An open file; it is read from where it stood at first, and closed by its owner."""
+
+    def __init__(self, file: io.IOBase) -> None:
+        self._file = file
+        self._start = file.tell() if file.seekable() else None
+
+    @property
+    def replayable(self) -> bool:
+        """Whether it can be sent a second time."""
+        return self._start is not None
+
+    def build(self) -> object:
+        """Build the body, from the file's first position."""
+        if self._start is not None:
+            self._file.seek(self._start)
+
+        return _Unclosable(self._file)
+
+
+class Form(Rebuilt):
     """A multipart form: plain fields, and files as `RequestOptions` describes them."""
 
     def __init__(self, fields: Mapping[str, object] | None, files: Files) -> None:
@@ -78,7 +114,8 @@ class _Unclosable(io.BufferedIOBase):
         return True
 
     def seekable(self) -> bool:
-        return True
+        seekable: bool = self._file.seekable()
+        return seekable
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         position: int = self._file.seek(offset, whence)
@@ -91,7 +128,7 @@ class _Unclosable(io.BufferedIOBase):
 
 def is_replayable(data: object) -> bool:
     """Return whether a body can be sent a second time."""
-    if isinstance(data, Form):
+    if isinstance(data, Rebuilt):
         return data.replayable
 
     return data is None or isinstance(data, str | bytes | bytearray | memoryview | Mapping | list | tuple)

@@ -87,7 +87,7 @@ class CircuitBreaker:
 
 
 class HostBreakers:
-    """A pool's breakers, one for each host; none when ``failures`` is 0."""
+    """A pool's breakers, one for each host; not enabled when ``failures`` is 0."""
 
     __slots__ = ("_breakers", "_failures", "_pool", "_reset", "clock")
 
@@ -101,13 +101,14 @@ class HostBreakers:
     def __iter__(self) -> Iterator[str]:
         return iter(self._breakers)
 
-    def admit(self, url: str) -> CircuitBreaker | None:
-        """Return the breaker of a URL's host, or raise HttpCircuitOpen while that is left alone."""
-        if not self._failures:
-            return None
+    @property
+    def enabled(self) -> bool:
+        """Whether there are breakers at all."""
+        return self._failures > 0
 
-        parts = URL(url)
-        host = f"{parts.host}:{parts.port}"
+    def admit(self, url: URL) -> CircuitBreaker:
+        """Return the breaker of a URL's host, or raise HttpCircuitOpen while that is left alone."""
+        host = f"{url.host}:{url.port}"
         breaker = self._breakers.get(host)
 
         if breaker is None:
@@ -118,8 +119,9 @@ class HostBreakers:
             breaker = self._breakers[host] = CircuitBreaker(self._failures, self._reset)
 
         if (wait := breaker.refusal(self.clock())) is not None:
-            message = f"{mask_url(url)}: {host} failed too often, next try in {wait:.1f} s"
-            raise HttpCircuitOpen(message, pool=self._pool, url=mask_url(url), retry_after=wait)
+            shown = mask_url(str(url))
+            message = f"{shown}: {host} failed too often, next try in {wait:.1f} s"
+            raise HttpCircuitOpen(message, pool=self._pool, url=shown, retry_after=wait)
 
         return breaker
 

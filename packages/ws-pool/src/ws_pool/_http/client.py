@@ -10,6 +10,7 @@ from typing import Unpack
 
 import aiohttp
 from aiohttp import ClientResponse, ClientWebSocketResponse
+from yarl import URL
 
 from ws_core.redaction import mask_url
 from ws_pool._http.download import Download, Progress
@@ -18,7 +19,7 @@ from ws_pool._http.request import RequestOptions
 from ws_pool._http.response import HttpResponse, HttpStream, read_content, status_error
 from ws_pool._http.transport import Transport
 from ws_pool._http.verbs import HttpVerbs
-from ws_pool.errors import HttpStatusError, UsageError
+from ws_pool.errors import HttpStatusError
 
 __all__ = ("HttpClient",)
 
@@ -47,7 +48,7 @@ class HttpClient(HttpVerbs):
         base = self._transport.options.base_url
         return f"<HttpClient of pool {self._transport.name!r}: {base or 'any host'}>"
 
-    async def request(self, method: str, url: str, **options: Unpack[RequestOptions]) -> HttpResponse:
+    async def request(self, method: str, url: str | URL, **options: Unpack[RequestOptions]) -> HttpResponse:
         """
         Make a request and read the whole answer.
 
@@ -71,11 +72,14 @@ class HttpClient(HttpVerbs):
             UsageError: The URL or an option is wrong, or the pool is used from another loop.
         """
         transport = self._transport
-        transport.check()
+
+        if asyncio.get_running_loop() is not transport.loop:
+            transport.check()
+
         started = transport.counters.begin()
 
         try:
-            raw, content = await transport.send(method, self._url(url), options)
+            raw, content = await transport.send(method, transport.url(url), options)
         except BaseException:
             transport.counters.end(started, failed=True)
             raise
@@ -91,7 +95,7 @@ class HttpClient(HttpVerbs):
 
     @asynccontextmanager
     async def request_stream(
-        self, method: str, url: str, **options: Unpack[RequestOptions]
+        self, method: str, url: str | URL, **options: Unpack[RequestOptions]
     ) -> AsyncIterator[HttpStream]:
         """
         Make a request and give its answer to be read piece by piece.
@@ -113,7 +117,7 @@ class HttpClient(HttpVerbs):
         failed = True
 
         try:
-            raw, _ = await transport.send(method, self._url(url), options, _read_nothing)
+            raw, _ = await transport.send(method, transport.url(url), options, _read_nothing)
 
             async with raw:
                 if raw.status >= 400 and options.get("raise_for_status", transport.options.raise_for_status):
@@ -132,7 +136,7 @@ class HttpClient(HttpVerbs):
 
     async def download(
         self,
-        url: str,
+        url: str | URL,
         path: str | Path,
         *,
         resume: bool = False,
@@ -167,7 +171,7 @@ class HttpClient(HttpVerbs):
         """
         return await Download(
             self.request_stream,
-            self._url(url),
+            str(self._transport.url(url)),
             Path(path),
             resume,
             checksum,
@@ -177,7 +181,7 @@ class HttpClient(HttpVerbs):
         ).run()
 
     async def upload(
-        self, url: str, path: str | Path, *, method: str = "PUT", **options: Unpack[RequestOptions]
+        self, url: str | URL, path: str | Path, *, method: str = "PUT", **options: Unpack[RequestOptions]
     ) -> HttpResponse:
         """
         Send a file as the body, without reading it into memory.
@@ -202,7 +206,7 @@ class HttpClient(HttpVerbs):
     @asynccontextmanager
     async def websocket(
         self,
-        url: str,
+        url: str | URL,
         *,
         headers: Mapping[str, str] | None = None,
         protocols: tuple[str, ...] = (),
@@ -229,10 +233,10 @@ class HttpClient(HttpVerbs):
         """
         transport = self._transport
         transport.check()
-        full = self._url(url)
+        full = transport.url(url)
 
         try:
-            async with asyncio.timeout(transport.options.timeout):
+            async with asyncio.timeout(transport.session.timeout.total):
                 socket = await transport.session.ws_connect(
                     full,
                     headers=headers,
@@ -242,7 +246,7 @@ class HttpClient(HttpVerbs):
                     proxy=transport.options.proxy,
                 )
         except aiohttp.WSServerHandshakeError as error:
-            shown = mask_url(full)
+            shown = mask_url(str(full))
             message = f"GET {shown} did not become a WebSocket but was answered with {error.status}"
             raise HttpStatusError(message, method="GET", url=shown, status_code=error.status) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -250,20 +254,6 @@ class HttpClient(HttpVerbs):
 
         async with socket:
             yield socket
-
-    def _url(self, url: str) -> str:
-        """Complete a URL by the pool's base_url."""
-        base = self._transport.options.base_url
-
-        if url.startswith(("http://", "https://", "ws://", "wss://")):
-            return url
-
-        if base is None:
-            name = self._transport.name
-            message = f"http pool {name!r} has no base_url: {url!r} must be an absolute URL"
-            raise UsageError(message, pool=name)
-
-        return f"{base}{url}" if url.startswith(("/", "?")) or not url else f"{base}/{url}"
 
 
 async def _read_nothing(raw: ClientResponse) -> bytes:

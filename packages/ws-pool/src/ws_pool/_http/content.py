@@ -14,7 +14,7 @@ from aiohttp import ClientResponse
 from ws_core.redaction import mask_url
 from ws_pool.errors import HttpDecodeError, HttpError
 
-__all__ = ("ACCEPT_ENCODING", "iterate_body", "read_body")
+__all__ = ("ACCEPT_ENCODING", "iterate_body", "read_body", "received_body")
 
 ACCEPT_ENCODING: Final = "gzip, deflate"
 
@@ -24,12 +24,33 @@ _RAW_DEFLATE: Final = -15
 _PIECE: Final = 256 * 1024
 
 
+def received_body(raw: ClientResponse, limit: int | None) -> bytes | None:
+    """Return a plain body that came together with the head; None when it must be read."""
+    # Most answers are small. aiohttp would go through four coroutines to find that all is here already;
+    # that the connection was released says that nothing of the request is under way any more.
+    content = raw.content
+
+    if raw.connection is not None or not content.is_eof():
+        return None
+
+    if "content-encoding" in raw.headers or raw._body is not None:  # noqa: SLF001 - see below
+        return None
+
+    body = content.read_nowait()
+
+    if limit is not None and len(body) > limit:
+        raise _too_large(raw, limit)
+
+    raw._body = body  # noqa: SLF001 - where aiohttp's own read() leaves it for the next one
+    return body
+
+
 def read_body(raw: ClientResponse, limit: int | None) -> Coroutine[Any, Any, bytes]:
     """Read a whole body, or raise HttpError when it is larger than the limit."""
     headers = raw.headers
 
     # The usual case first: nothing to decompress, and a length that aiohttp holds the server to.
-    if "content-encoding" not in headers:
+    if "content-encoding" not in headers and raw._body is None:  # noqa: SLF001 - see _chunks
         length = headers.get("content-length")
 
         if limit is None or (length is not None and int(length) <= limit):
@@ -57,13 +78,17 @@ async def _collect(raw: ClientResponse, limit: int | None) -> bytes:
         size += len(piece)
 
         if limit is not None and size > limit:
-            url = mask_url(str(raw.url))
-            message = f"{raw.method} {url}: the body is larger than max_response_size={limit}"
-            raise HttpError(message, method=raw.method, url=url)
+            raise _too_large(raw, limit)
 
         pieces.append(piece)
 
     return b"".join(pieces)
+
+
+def _too_large(raw: ClientResponse, limit: int) -> HttpError:
+    url = mask_url(str(raw.url))
+    message = f"{raw.method} {url}: the body is larger than max_response_size={limit}"
+    return HttpError(message, method=raw.method, url=url)
 
 
 async def iterate_body(raw: ClientResponse, size: int) -> AsyncIterator[bytes]:
@@ -71,7 +96,7 @@ async def iterate_body(raw: ClientResponse, size: int) -> AsyncIterator[bytes]:
     encoding = raw.headers.get("content-encoding", "").strip().lower()
 
     if encoding in {"", "identity"}:
-        async for chunk in raw.content.iter_chunked(size):
+        async for chunk in _chunks(raw, size):
             yield chunk
 
         return
@@ -79,7 +104,7 @@ async def iterate_body(raw: ClientResponse, size: int) -> AsyncIterator[bytes]:
     try:
         decoder = _Decoder(encoding)
 
-        async for chunk in raw.content.iter_chunked(size):
+        async for chunk in _chunks(raw, size):
             for piece in decoder.decode(chunk, size):
                 yield piece
 
@@ -88,6 +113,20 @@ async def iterate_body(raw: ClientResponse, size: int) -> AsyncIterator[bytes]:
         url = mask_url(str(raw.url))
         message = f"{raw.method} {url}: the body cannot be decompressed ({encoding}): {error}"
         raise HttpDecodeError(message, method=raw.method, url=url) from error
+
+
+async def _chunks(raw: ClientResponse, size: int) -> AsyncIterator[bytes]:
+    """Yield a body as it was sent."""
+    body = raw._body  # noqa: SLF001 - a hook that has read the body has left it here
+
+    if body is not None:
+        for start in range(0, len(body), size):
+            yield body[start : start + size]
+
+        return
+
+    async for chunk in raw.content.iter_chunked(size):
+        yield chunk
 
 
 class _Decoder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import aiohttp
+from yarl import URL
 
 from ws_core.redaction import mask_url
 from ws_pool._http.address_guard import DeniedAddress
@@ -11,9 +12,9 @@ from ws_pool.errors import HttpAddressDenied, HttpConnectionError, HttpError, Ht
 __all__ = ("map_exception",)
 
 
-def map_exception(error: Exception, method: str, url: str, *, pool: str) -> WsError:
+def map_exception(error: Exception, method: str, url: str | URL, *, pool: str) -> WsError:
     """Return our error for one that aiohttp raised, to be raised from it."""
-    shown = mask_url(url)
+    shown = mask_url(str(url))
     where = f"{method} {shown}"
     context = {"method": method, "url": shown, "pool": pool}
 

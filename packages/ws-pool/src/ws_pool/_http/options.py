@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import ssl
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from aiohttp import ClientTimeout
+from yarl import URL
+
 from ws_core.redaction import mask_url
-from ws_pool._core.config import boolean, integer, number, option, optional, parse, text
+from ws_pool._core.config import boolean, function, integer, number, option, optional, parse, text
 from ws_pool._http.retry import RETRY_STATUSES
 from ws_pool.errors import ConfigError
 
-__all__ = ("HttpOptions", "http_options")
+__all__ = ("HttpOptions", "basic", "client_timeout", "http_options")
 
 
 def _base_url(value: object, where: str) -> str:
-    url = text(value, where)
+    url = text(str(value) if isinstance(value, URL) else value, where)
 
     try:
         parts = urlsplit(url)
@@ -60,11 +65,16 @@ def _statuses(value: object, where: str) -> frozenset[int]:
     )
 
 
-def _callable(value: object, where: str) -> object:
-    if callable(value):
-        return value
+def _timeout(value: object, where: str) -> object:
+    return value if isinstance(value, ClientTimeout) else number(0.001)(value, where)
 
-    raise ConfigError(f"{where} must be a function without arguments that returns headers", setting=where)
+
+def _auth(value: object, where: str) -> tuple[str, ...]:
+    # BasicAuth of aiohttp is a tuple too, with the encoding as its third item.
+    if isinstance(value, tuple | list) and len(value) in {2, 3} and all(isinstance(v, str) for v in value):
+        return tuple(value)
+
+    raise ConfigError(f"{where} must be a pair of user and password", setting=where)
 
 
 def _verify(value: object, where: str) -> bool | ssl.SSLContext:
@@ -89,10 +99,13 @@ class HttpOptions:
         None, optional(_base_url), "relative URLs are appended to it", aliases=("url",)
     )
     headers: Mapping[str, str] = option({}, _headers, "sent with every request that does not set them itself")
-    timeout: float | None = option(
+    auth: tuple[str, ...] | None = option(
+        None, optional(_auth), "user and password for basic authentication, for `base_url` only", secret=True
+    )
+    timeout: float | ClientTimeout | None = option(
         30.0,
-        optional(number(0.001)),
-        "seconds for each attempt, from the wait for a connection to the last byte",
+        optional(_timeout),
+        "seconds for each attempt, from the wait for a connection to the last byte; or a `ClientTimeout`",
     )
     connect_timeout: float | None = option(10.0, optional(number(0.001)), "seconds to open a connection")
     limit: int = option(100, integer(0), "connections at once; 0 for any number")
@@ -110,6 +123,19 @@ class HttpOptions:
         _statuses,
         "statuses after which a safe request is repeated, such as also 408, 500, 502, 504",
         shown="`{429, 503}`",
+    )
+    retry_if: Callable[[Any], bool | None] | None = option(
+        None,
+        optional(function),
+        "called with each `HttpAttempt` that may be repeated; returns whether it is, or None for these rules",
+    )
+    on_request: Callable[[Any], object] | None = option(
+        None,
+        optional(function),
+        "called with each aiohttp `ClientRequest` before it is sent, redirects included",
+    )
+    on_response: Callable[[Any], object] | None = option(
+        None, optional(function), "called with each aiohttp `ClientResponse` before its body is read"
     )
     raise_for_status: bool = option(True, boolean, "whether a status from 400 on is an error")
     max_redirects: int = option(10, integer(0), "how many redirects are followed")
@@ -142,7 +168,7 @@ class HttpOptions:
         30.0, number(0.001), "seconds that it is left alone before one request tries again"
     )
     context_headers: Callable[[], Mapping[str, str]] | None = option(
-        None, optional(_callable), "called for each request; returns its request id, `traceparent`, …"
+        None, optional(function), "called for each request; returns its request id, `traceparent`, …"
     )
     health_path: str | None = option(
         None, optional(text), "the path that `health()` requests; without it `health()` makes no request"
@@ -157,6 +183,17 @@ def http_options(given: Mapping[str, object], *, where: str) -> HttpOptions:
         message = f"{where}: unix_socket and proxy exclude each other: keep one"
         raise ConfigError(message, setting=f"{where}.proxy")
 
+    if options.auth is not None:
+        if options.base_url is None:
+            message = f"{where}.auth needs {where}.base_url: it would be sent to every host"
+            raise ConfigError(message, setting=f"{where}.base_url")
+
+        if any(name.lower() == "authorization" for name in options.headers):
+            message = f"{where}.auth and the header authorization exclude each other: keep one"
+            raise ConfigError(message, setting=f"{where}.auth")
+
+        options = replace(options, headers={**options.headers, "authorization": basic(*options.auth)})
+
     # A proxy connects on behalf of the pool, to whatever address it finds for a name.
     if options.deny_private and (options.proxy or options.unix_socket or options.trust_env):
         message = (
@@ -165,3 +202,16 @@ def http_options(given: Mapping[str, object], *, where: str) -> HttpOptions:
         raise ConfigError(message, setting=f"{where}.deny_private")
 
     return options
+
+
+def client_timeout(value: float | ClientTimeout | None, connect_timeout: float | None) -> ClientTimeout:
+    """Return aiohttp's form of a timeout in seconds."""
+    if isinstance(value, ClientTimeout):
+        return value
+
+    return ClientTimeout(total=value, sock_connect=connect_timeout)
+
+
+def basic(user: str, password: str, encoding: str = "utf-8") -> str:
+    """Encode credentials (RFC 7617)."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode(encoding)).decode()

@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
+from yarl import URL
+
 from ws_core.component import Health
 from ws_core.metrics import register
 from ws_pool._http.circuit_breaker import HostBreakers
@@ -62,7 +64,7 @@ class HttpPool:
 
     def __init__(
         self,
-        base_url: str | None = None,
+        base_url: str | URL | None = None,
         *,
         name: str = "default",
         setting: str = "HttpPool",

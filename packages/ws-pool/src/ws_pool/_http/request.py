@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import base64
+import io
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
 import aiohttp
 
-from ws_pool._http.bodies import Files, Form
+from ws_pool._http.bodies import FileBody, Files, Form
+from ws_pool._http.options import basic, client_timeout
 from ws_pool.errors import UsageError
 
 __all__ = ("RequestOptions", "aiohttp_arguments")
@@ -26,7 +27,7 @@ class RequestOptions(TypedDict, total=False):
     - ``files``: sent as a multipart form, with ``data`` as its plain fields: field names to bytes,
       text, a path, an open binary file, or a tuple (name, file, content type).
     - ``cookies``: sent with this request.
-    - ``auth``: user and password for basic authentication.
+    - ``auth``: user and password for basic authentication, or aiohttp's `BasicAuth`.
     - ``timeout``: seconds for each attempt, in place of the pool's; None for no bound; or aiohttp's
       `ClientTimeout`.
     - ``retries``: in place of the pool's.
@@ -41,7 +42,7 @@ class RequestOptions(TypedDict, total=False):
     data: Any  # whatever aiohttp takes
     files: Files | None
     cookies: Mapping[str, str] | None
-    auth: tuple[str, str] | None
+    auth: tuple[str, ...] | aiohttp.BasicAuth | None
     timeout: float | aiohttp.ClientTimeout | None
     retries: int
     idempotent: bool
@@ -63,12 +64,12 @@ def aiohttp_arguments(
         if name in _PASSED_ON:
             arguments[name] = value
         elif name == "timeout":
-            arguments[name] = _timeout(options["timeout"], connect_timeout)
+            arguments[name] = client_timeout(options["timeout"], connect_timeout)
         elif name not in _OURS:
             raise UsageError(f"{name!r} is not an option of a request", option=name)
 
     if auth := options.get("auth"):
-        arguments["headers"] = {**(arguments.get("headers") or {}), "authorization": _basic(*auth)}
+        arguments["headers"] = {**(arguments.get("headers") or {}), "authorization": basic(*auth)}
 
     if files := options.get("files"):
         fields = options.get("data")
@@ -77,19 +78,7 @@ def aiohttp_arguments(
             raise UsageError("with files, data must be a mapping of plain fields")
 
         arguments["data"] = Form(fields, files)
+    elif isinstance(data := options.get("data"), io.BufferedIOBase | io.RawIOBase):
+        arguments["data"] = FileBody(data)
 
     return arguments
-
-
-def _timeout(
-    value: float | aiohttp.ClientTimeout | None, connect_timeout: float | None
-) -> aiohttp.ClientTimeout:
-    if isinstance(value, aiohttp.ClientTimeout):
-        return value
-
-    return aiohttp.ClientTimeout(total=value, sock_connect=connect_timeout)
-
-
-def _basic(user: str, password: str) -> str:
-    """Encode credentials (RFC 7617)."""
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -13,9 +14,9 @@ from multidict import CIMultiDictProxy
 from ws_core.redaction import mask_url
 from ws_pool._http.content import iterate_body, read_body
 from ws_pool._http.errors import map_exception
-from ws_pool.errors import HttpDecodeError, HttpStatusError
+from ws_pool.errors import HttpDecodeError, HttpStatusError, WsError
 
-__all__ = ("HttpResponse", "HttpStream", "read_content", "status_error")
+__all__ = ("HttpAttempt", "HttpResponse", "HttpStream", "read_content", "status_error")
 
 
 class HttpResponse:
@@ -115,6 +116,43 @@ class HttpResponse:
         """
         if not self.ok:
             raise status_error(self)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAttempt:
+    """
+    One attempt of a request, for the option ``retry_if`` to judge.
+
+    Args:
+        method: The method of the request.
+        url: Its URL.
+        number: 1 for the first attempt.
+        raw: The answer as aiohttp has it; None when there is none.
+        content: The body; empty when a stream is asked for.
+        error: Why there is no answer; None when there is one.
+
+    Example:
+        ```python
+        from ws_pool.http import HttpAttempt, HttpPool
+
+        def not_ready(attempt: HttpAttempt) -> bool | None:
+            return True if attempt.status_code == 202 else None
+
+        pool = HttpPool(retry_if=not_ready)
+        ```
+    """
+
+    method: str
+    url: str
+    number: int
+    raw: ClientResponse | None
+    content: bytes
+    error: WsError | None
+
+    @property
+    def status_code(self) -> int | None:
+        """The status of the answer; None when there is none."""
+        return None if self.raw is None else self.raw.status
 
 
 class HttpStream:

@@ -6,23 +6,25 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp import ClientResponse, ClientSession
+from aiohttp import ClientRequest, ClientResponse, ClientSession, hdrs
 from multidict import CIMultiDict
 from yarl import URL
 
 from ws_core.redaction import mask_url
 from ws_pool._core import tracing
-from ws_pool._http.bodies import Form, is_replayable
+from ws_pool._http.bodies import Rebuilt, is_replayable
 from ws_pool._http.circuit_breaker import HostBreakers
-from ws_pool._http.content import ACCEPT_ENCODING, read_body
+from ws_pool._http.content import ACCEPT_ENCODING, read_body, received_body
 from ws_pool._http.credentials import CredentialGuard, secret_names
 from ws_pool._http.errors import map_exception
-from ws_pool._http.options import HttpOptions
+from ws_pool._http.hooks import HookFailed, Hooks
+from ws_pool._http.options import HttpOptions, client_timeout
 from ws_pool._http.request import RequestOptions, aiohttp_arguments
+from ws_pool._http.response import HttpAttempt
 from ws_pool._http.retry import IDEMPOTENT, retry_after, retry_delay
 from ws_pool._http.statistics import RequestCounters
 from ws_pool.errors import ClosedError, HttpConnectionError, UsageError, WsError
@@ -34,12 +36,24 @@ Reader: TypeAlias = Callable[[ClientResponse], Awaitable[bytes]]
 
 
 _DISCONNECTED = (aiohttp.ServerDisconnectedError, ConnectionResetError)
+_KNOWN_URLS = 256
 
 
 class Transport:
     """One session over a pool's connections. Sessions of one pool share breakers and counters."""
 
-    __slots__ = ("_breakers", "_loop", "_own_origin", "_secrets", "counters", "name", "options", "session")
+    __slots__ = (
+        "_breakers",
+        "_own_origin",
+        "_plain",
+        "_secrets",
+        "counters",
+        "loop",
+        "name",
+        "options",
+        "session",
+        "url",
+    )
 
     def __init__(
         self,
@@ -53,12 +67,17 @@ class Transport:
     ) -> None:
         self.name: str = name
         self.options: HttpOptions = options
-        self.session: aiohttp.ClientSession = _make_session(options, connector, own_cookies=own_cookies)
         self.counters: RequestCounters = counters
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._breakers = breakers
-        self._loop = asyncio.get_running_loop()
         self._own_origin = None if options.base_url is None else URL(options.base_url).origin()
         self._secrets = secret_names(options.headers)
+        self.session: aiohttp.ClientSession = _make_session(
+            options, connector, self._middlewares(), own_cookies=own_cookies
+        )
+        # The same few URLs come again and again: looking one up costs less than putting it together.
+        self.url: Callable[[str | URL], URL] = lru_cache(_KNOWN_URLS)(self._full_url)
+        self._plain: dict[str, Any] = {"max_redirects": options.max_redirects}  # Any: aiohttp's own
 
     def with_own_cookies(self) -> Transport:
         """Make a second session over the same connections, breakers and counters."""
@@ -72,37 +91,62 @@ class Transport:
         if self.session.closed:
             raise ClosedError(f"http pool {self.name!r} is closed: make a new one", pool=self.name)
 
-        if asyncio.get_running_loop() is not self._loop:
+        if asyncio.get_running_loop() is not self.loop:
             message = f"http pool {self.name!r} belongs to another event loop: make one in this loop"
             raise UsageError(message, pool=self.name)
 
-    async def send(
-        self, method: str, url: str, options: RequestOptions, read: Reader | None = None
+    async def send(  # noqa: C901 - see below
+        self, method: str, url: URL, options: RequestOptions, read: Reader | None = None
     ) -> tuple[ClientResponse, bytes]:
         """Make attempts until one counts, and return its answer or raise its failure."""
-        retries = options.get("retries", self.options.retries)
-        arguments = self._arguments(options, url)
+        # This function runs for every request; what only some of them need stands in functions of its own.
+        pool = self.options
+        plain = not options and not self._secrets and pool.context_headers is None
+        arguments = self._plain if plain else self._arguments(options, url)
         body = arguments.get("data")
-        attempt = 1
+        breakers = self._breakers if self._breakers.enabled else None
+        number = 1
 
         while True:
-            if isinstance(body, Form):
-                # aiohttp's form is consumed by sending it.
+            # aiohttp consumes forms and files by sending them.
+            if isinstance(body, Rebuilt):
                 arguments["data"] = body.build()
 
-            raw, content, failure = await self._attempt(method, url, arguments, read)
+            breaker = None if breakers is None else breakers.admit(url)
+            failure: WsError | None = None
+            raw: ClientResponse | None = None
+            content: bytes | None = None
 
-            if raw is not None and raw.status not in self.options.retry_statuses:
-                return raw, content
+            try:
+                raw = await self.session.request(method, url, **arguments)
 
-            delay = None
+                if read is not None:
+                    content = await read(raw)
+                elif (content := received_body(raw, pool.max_response_size)) is None:
+                    content = await read_body(raw, pool.max_response_size)
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                failure = map_exception(error, method, url, pool=self.name)
+                failure.__cause__ = error
+                raw = None
+            except BaseException as error:
+                # A cancelled request says nothing about the host, but it may have been the breaker's probe.
+                if breaker is not None:
+                    breaker.abandoned()
 
-            if attempt <= retries and _may_repeat(method, options, body, failure):
-                delay = self._delay(attempt, raw, failure)
+                self._reraise(error)
+                raise
 
-            if delay is None:
+            if breaker is not None and breakers is not None:
+                breakers.record(breaker, failure, None if raw is None else raw.status)
+
+            if raw is not None and raw.status not in pool.retry_statuses and pool.retry_if is None:
+                return raw, content or b""
+
+            attempt = HttpAttempt(method, str(url), number, raw, content or b"", failure)
+
+            if (delay := self._delay_after(attempt, options, body)) is None:
                 if raw is not None:
-                    return raw, content
+                    return raw, attempt.content
 
                 assert failure is not None
                 raise failure
@@ -111,12 +155,51 @@ class Transport:
                 raw.release()
 
             self.counters.retries += 1
+            number += 1
             await asyncio.sleep(delay)
-            attempt += 1
 
-    def _arguments(self, options: RequestOptions, url: str) -> dict[str, Any]:  # aiohttp's own
+    def _reraise(self, error: BaseException) -> None:
+        """Raise what an error stands for, if it is another one."""
+        if isinstance(error, HookFailed):
+            raise error.error from None
+
+        if isinstance(error, RuntimeError):  # aiohttp's, for a closed session
+            self.check()
+
+    def _full_url(self, url: str | URL) -> URL:
+        """Complete a URL by the pool's base_url."""
+        if isinstance(url, URL):
+            url = str(url)
+
+        base = self.options.base_url
+
+        try:
+            if url.startswith(("http://", "https://", "ws://", "wss://")):
+                return URL(url)
+
+            if base is not None:
+                return URL(f"{base}{url}" if url.startswith(("/", "?")) or not url else f"{base}/{url}")
+        except ValueError as error:
+            message = f"{mask_url(url)}: this is not a URL of a web server: {error}"
+            raise UsageError(message, pool=self.name) from error
+
+        message = f"http pool {self.name!r} has no base_url: {url!r} must be an absolute URL"
+        raise UsageError(message, pool=self.name)
+
+    def _middlewares(self, *guards: CredentialGuard) -> tuple[aiohttp.ClientMiddlewareType, ...]:
+        """Return what every request passes through: the credentials' guard last, behind the hooks."""
+        pool = self.options
+        hooks = () if pool.on_request is None and pool.on_response is None else (Hooks(pool),)
+
+        if not guards and self._own_origin is not None and self._secrets:
+            guards = (CredentialGuard(dict.fromkeys(self._secrets, self._own_origin)),)
+
+        return (*hooks, *guards)
+
+    def _arguments(self, options: RequestOptions, url: URL) -> dict[str, Any]:  # aiohttp's own
         """Translate options for aiohttp, with the headers of the context."""
         arguments = aiohttp_arguments(options, self.options.connect_timeout) if options else {}
+        arguments |= self._plain
 
         if (context := self.options.context_headers) is not None:
             arguments["headers"] = {**context(), **(arguments.get("headers") or {})}
@@ -125,76 +208,75 @@ class Transport:
 
         # Secret headers are kept from other origins, redirects included: those of the pool are meant
         # for its base_url, those of the request for its own URL.
-        if given or self._secrets:
-            target = URL(url).origin()
-            own = dict.fromkeys(self._secrets, self._own_origin or target)
-            arguments["middlewares"] = (CredentialGuard(own | dict.fromkeys(given, target)),)
+        if given or (self._secrets and self._own_origin is None):
+            target = url.origin()
+            own = dict.fromkeys(self._secrets, self._own_origin or target) | dict.fromkeys(given, target)
+            arguments["middlewares"] = self._middlewares(CredentialGuard(own))
 
         return arguments
 
-    def _delay(self, attempt: int, raw: ClientResponse | None, failure: WsError | None) -> float | None:
-        """Return the seconds before the next attempt; None when the server asks for too many."""
-        # A kept connection that the server has closed says nothing about how busy it is.
-        if attempt == 1 and failure is not None and isinstance(failure.__cause__, _DISCONNECTED):
-            return 0.0
+    def _delay_after(self, attempt: HttpAttempt, options: RequestOptions, body: object) -> float | None:
+        """Return the seconds before the next attempt; None when there shall be none."""
+        pool = self.options
 
-        return retry_delay(
-            attempt,
-            first=self.options.retry_wait,
-            most=self.options.retry_max_wait,
-            asked=None if raw is None else _retry_after(raw),
-            fraction=random.random(),
-        )
+        if attempt.number > options.get("retries", pool.retries) or not is_replayable(body):
+            return None
 
-    async def _attempt(
-        self, method: str, url: str, arguments: dict[str, Any], read: Reader | None
-    ) -> tuple[ClientResponse | None, bytes, WsError | None]:
-        """Make one attempt; return an answer, or why there is none."""
-        breaker = self._breakers.admit(url)
-        failure: WsError | None = None
-        raw: ClientResponse | None = None
-        content = b""
+        if isinstance(attempt.error, UsageError):
+            return None
 
         try:
-            raw = await self.session.request(
-                method, url, max_redirects=self.options.max_redirects, **arguments
-            )
-            content = await (read_body(raw, self.options.max_response_size) if read is None else read(raw))
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            failure = map_exception(error, method, url, pool=self.name)
-            failure.__cause__ = error
-            raw = None
+            again = None if pool.retry_if is None else pool.retry_if(attempt)
         except BaseException:
-            # A cancelled request says nothing about the host, but it may have been the breaker's probe.
-            if breaker is not None:
-                breaker.abandoned()
+            if attempt.raw is not None:
+                attempt.raw.close()
 
             raise
 
-        if breaker is not None:
-            self._breakers.record(breaker, failure, None if raw is None else raw.status)
+        if again is None:
+            again = _may_repeat(attempt, options, pool.retry_statuses)
 
-        return raw, content, failure
+        if not again:
+            return None
+
+        # A kept connection that the server has closed says nothing about how busy it is.
+        if attempt.number == 1 and attempt.error and isinstance(attempt.error.__cause__, _DISCONNECTED):
+            return 0.0
+
+        asked = None if attempt.raw is None else attempt.raw.headers.get("retry-after")
+        return retry_delay(
+            attempt.number,
+            first=pool.retry_wait,
+            most=pool.retry_max_wait,
+            asked=retry_after(asked, datetime.now(UTC)),
+            fraction=random.random(),
+        )
 
 
 def _make_session(
-    options: HttpOptions, connector: aiohttp.BaseConnector, *, own_cookies: bool
+    options: HttpOptions,
+    connector: aiohttp.BaseConnector,
+    middlewares: tuple[aiohttp.ClientMiddlewareType, ...],
+    *,
+    own_cookies: bool,
 ) -> ClientSession:
     keeps_cookies = options.cookies or own_cookies
-    secrets = secret_names(options.headers) if options.base_url is not None else ()
-    own = dict.fromkeys(secrets, URL(options.base_url or "").origin()) if secrets else None
-    headers = CIMultiDict({"accept-encoding": ACCEPT_ENCODING})
-    headers.update(options.headers)
+    headers = CIMultiDict(options.headers)
+
+    # aiohttp asks for more than we decompress when brotli or zstandard is installed.
+    if ClientRequest.DEFAULT_HEADERS.get(hdrs.ACCEPT_ENCODING) != ACCEPT_ENCODING:
+        headers.setdefault("accept-encoding", ACCEPT_ENCODING)
+
     session = ClientSession(
         connector=connector,
         connector_owner=not own_cookies,
         headers=headers,
         auto_decompress=False,
-        timeout=aiohttp.ClientTimeout(total=options.timeout, sock_connect=options.connect_timeout),
+        timeout=client_timeout(options.timeout, options.connect_timeout),
         cookie_jar=aiohttp.CookieJar() if keeps_cookies else aiohttp.DummyCookieJar(),
         trust_env=options.trust_env,
         proxy=options.proxy,
-        middlewares=() if own is None else (CredentialGuard(own),),  # for WebSockets, which take none
+        middlewares=middlewares,
     )
     # aiohttp repeats an idempotent request by itself when a kept connection turns out to be closed.
     # The server may have seen it all the same: repeating is for `retries` to say, and to count.
@@ -202,39 +284,29 @@ def _make_session(
     return session
 
 
-def _may_repeat(method: str, options: RequestOptions, body: object, failure: WsError | None) -> bool:
+def _may_repeat(attempt: HttpAttempt, options: RequestOptions, statuses: frozenset[int]) -> bool:
     """Decide whether an attempt may be made again."""
+    failure = attempt.error
+
     # Three cases: the request never left, so any may be repeated; it may have arrived, so only an
     # idempotent one may; the failure is not the connection's, so none may.
-    if not is_replayable(body) or isinstance(failure, UsageError):
-        return False
-
-    if failure is not None and failure.context.get("sent") is False:
+    if failure is None:
+        if attempt.status_code not in statuses:
+            return False
+    elif failure.context.get("sent") is False:
         return True
-
-    if failure is not None and not isinstance(failure, HttpConnectionError | TimeoutError):
+    elif not isinstance(failure, HttpConnectionError | TimeoutError):
         return False
 
-    return options.get("idempotent", method in IDEMPOTENT)
+    return options.get("idempotent", attempt.method in IDEMPOTENT)
 
 
-def _retry_after(raw: ClientResponse) -> float | None:
-    """Return how many seconds the server wants us to wait."""
-    return retry_after(raw.headers.get("retry-after"), datetime.now(UTC))
-
-
-def _describe(_: Transport, method: str, url: str, *__: object) -> tracing.Operation:
+def _describe(_: Transport, method: str, url: URL, *__: object) -> tracing.Operation:
     """Describe a request for a trace: its URL without secrets."""
-    attributes: dict[str, str | int] = {"http.request.method": method.upper(), "url.full": mask_url(url)}
+    attributes: dict[str, str | int] = {"http.request.method": method.upper(), "url.full": mask_url(str(url))}
 
-    try:
-        parts = urlsplit(url)
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    except ValueError:  # the request will say what is wrong with it
-        parts, port = urlsplit(""), None
-
-    if parts.hostname and port:
-        attributes |= {"server.address": parts.hostname, "server.port": port}
+    if url.host and url.port:
+        attributes |= {"server.address": url.host, "server.port": url.port}
 
     return tracing.Operation(method.upper(), attributes, "http.client.request.duration")
 

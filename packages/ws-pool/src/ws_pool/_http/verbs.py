@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeAlias, Unpack
 
+from yarl import URL
+
 from ws_pool._http.request import RequestOptions
 from ws_pool._http.response import HttpResponse
 
@@ -17,7 +19,7 @@ Answer: TypeAlias = Coroutine[Any, Any, HttpResponse]
 class Verb(Protocol):
     """A function that makes a request with one HTTP method."""
 
-    def __call__(self, url: str, /, **options: Unpack[RequestOptions]) -> Answer:
+    def __call__(self, url: str | URL, /, **options: Unpack[RequestOptions]) -> Answer:
         """Make the request."""
         ...
 
@@ -27,34 +29,34 @@ class HttpVerbs:
 
     __slots__ = ()
 
-    def request(self, method: str, url: str, **options: Unpack[RequestOptions]) -> Answer:
+    def request(self, method: str, url: str | URL, **options: Unpack[RequestOptions]) -> Answer:
         """Make a request and read the whole answer."""
         raise NotImplementedError
 
-    def get(self, url: str, **options: Unpack[RequestOptions]) -> Answer:
+    def get(self, url: str | URL, **options: Unpack[RequestOptions]) -> Answer:
         """Make a GET request; see `request`."""
         return self.request("GET", url, **options)
 
-    def head(self, url: str, **options: Unpack[RequestOptions]) -> Answer:
+    def head(self, url: str | URL, **options: Unpack[RequestOptions]) -> Answer:
         """Make a HEAD request; see `request`."""
         return self.request("HEAD", url, **options)
 
-    def options(self, url: str, **options: Unpack[RequestOptions]) -> Answer:
+    def options(self, url: str | URL, **options: Unpack[RequestOptions]) -> Answer:
         """Make an OPTIONS request; see `request`."""
         return self.request("OPTIONS", url, **options)
 
-    def post(self, url: str, **options: Unpack[RequestOptions]) -> Answer:
+    def post(self, url: str | URL, **options: Unpack[RequestOptions]) -> Answer:
         """Make a POST request; see `request`."""
         return self.request("POST", url, **options)
 
-    def put(self, url: str, **options: Unpack[RequestOptions]) -> Answer:
+    def put(self, url: str | URL, **options: Unpack[RequestOptions]) -> Answer:
         """Make a PUT request; see `request`."""
         return self.request("PUT", url, **options)
 
-    def patch(self, url: str, **options: Unpack[RequestOptions]) -> Answer:
+    def patch(self, url: str | URL, **options: Unpack[RequestOptions]) -> Answer:
         """Make a PATCH request; see `request`."""
         return self.request("PATCH", url, **options)
 
-    def delete(self, url: str, **options: Unpack[RequestOptions]) -> Answer:
+    def delete(self, url: str | URL, **options: Unpack[RequestOptions]) -> Answer:
         """Make a DELETE request; see `request`."""
         return self.request("DELETE", url, **options)
