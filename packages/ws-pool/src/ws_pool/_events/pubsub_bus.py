@@ -25,7 +25,7 @@ from ws_pool._events.listeners import (
     dump,
     load,
 )
-from ws_pool._events.source import RedisSource, cluster_of, resolve_source
+from ws_pool._events.source import RedisSource, replace_connections, resolve_source
 from ws_pool.errors import ClosedError, NotReadyError, UnavailableError, UsageError, WsError
 
 __all__ = ("BusStatistics", "RedisEventBus")
@@ -195,7 +195,7 @@ class RedisEventBus:
             **kwargs: For the listeners; JSON must be able to hold it.
 
         Returns:
-            How many buses have received it.
+            How many connections have received it; the buses on one pool share one.
 
         Raises:
             UsageError: JSON cannot hold it, or the tag is the bus's own.
@@ -279,7 +279,7 @@ class RedisEventBus:
 
         while True:
             try:
-                async with self._pubsub() as pubsub:
+                async with self._pool.redis.pubsub() as pubsub:
                     await self._subscribe(pubsub)
                     pause = 0.02
 
@@ -302,9 +302,6 @@ class RedisEventBus:
                 if not self._pool.ready:
                     _logger.info("event bus %r ends: its pool was closed", self._channel)
                     return
-
-                if (cluster := cluster_of(self._pool.redis)) is not None:
-                    cluster.topology.refresh_soon()
 
                 if not lost:
                     lost, reason = True, str(error) or type(error).__name__
@@ -335,15 +332,6 @@ class RedisEventBus:
             error = None if task.cancelled() else task.exception()
             self._first.set_exception(error or ClosedError(f"event bus {self._channel!r} was closed"))
 
-    def _pubsub(self) -> PubSub:
-        """Make a PubSub on the node that has the channel."""
-        client = self._pool.redis
-
-        if self._sharded and (cluster := cluster_of(client)) is not None:
-            return cluster.pubsub_of(self._channel)
-
-        return client.pubsub()
-
     async def _subscribe(self, pubsub: PubSub) -> None:
         """Subscribe, and wait until the server has confirmed it."""
         async with asyncio.timeout(max(_SUBSCRIBE_TIMEOUT, self._heartbeat)):
@@ -365,6 +353,7 @@ class RedisEventBus:
 
             if message is None:
                 if pinged:
+                    replace_connections(pubsub)
                     raise TimeoutError(f"the server was silent for {2 * self._heartbeat:g} s")
 
                 await pubsub.ping()

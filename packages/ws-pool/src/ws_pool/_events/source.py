@@ -7,7 +7,7 @@ from typing import Protocol, cast, runtime_checkable
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-__all__ = ("ClusterClient", "RedisSource", "cluster_of", "repeating", "resolve_source")
+__all__ = ("RedisSource", "repeating", "replace_connections", "resolve_source")
 
 
 class RedisSource(Protocol):
@@ -29,28 +29,6 @@ class RedisSource(Protocol):
         ...
 
 
-class _Topology(Protocol):
-    """Knows which node of a cluster has which slots."""
-
-    def refresh_soon(self) -> object:
-        """Look again which node has which slots."""
-        ...
-
-
-@runtime_checkable
-class ClusterClient(Protocol):
-    """What ws-pool's client of a cluster adds to redis-py's."""
-
-    @property
-    def topology(self) -> _Topology:
-        """The nodes and their slots."""
-        ...
-
-    def pubsub_of(self, channel: str) -> PubSub:
-        """Make a PubSub on the node of a sharded channel."""
-        ...
-
-
 @runtime_checkable
 class _RepeatingClient(Protocol):
     """What ws-pool's clients add to redis-py's, which repeat by themselves."""
@@ -58,6 +36,14 @@ class _RepeatingClient(Protocol):
     def with_retry(self, retry: str) -> Redis:
         """Return a client with another rule for lost connections."""
         ...
+
+
+@runtime_checkable
+class _SharingPubSub(Protocol):
+    """What ws-pool's PubSub adds to redis-py's: its connection is that of others as well."""
+
+    def replace_connections(self) -> None:
+        """Close the connections whose messages come here, so that others are opened."""
 
 
 class _ClientSource:
@@ -86,7 +72,9 @@ def repeating(client: Redis) -> Redis:
     return known.with_retry("at_least_once") if isinstance(known, _RepeatingClient) else client
 
 
-def cluster_of(client: Redis) -> ClusterClient | None:
-    """Return ws-pool's client of a cluster as one, and None for every other client."""
-    known: object = client
-    return known if isinstance(known, ClusterClient) else None
+def replace_connections(pubsub: PubSub) -> None:
+    """Have ws-pool's clients replace the connection of a PubSub, which others share, since it is silent."""
+    known: object = pubsub
+
+    if isinstance(known, _SharingPubSub):
+        known.replace_connections()

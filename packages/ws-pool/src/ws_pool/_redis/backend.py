@@ -14,11 +14,13 @@ from ws_pool._redis.client.caching import CachingRedis
 from ws_pool._redis.client.context import ClientContext
 from ws_pool._redis.client.session import DedicatedRedis
 from ws_pool._redis.client.shared import SharedRedis
+from ws_pool._redis.client.subscriptions import Subscriptions, Topic
 from ws_pool._redis.cluster.client import CachingClusterRedis, ClusterRedis
 from ws_pool._redis.cluster.topology import Topology
+from ws_pool._redis.commands.keys import hash_slot
 from ws_pool._redis.connection.endpoint import Endpoint
 from ws_pool._redis.connection.pipelined import PipelinedConnection
-from ws_pool._redis.dedicated.pool import SingleConnectionPool
+from ws_pool._redis.dedicated.pool import DedicatedConnections, SingleConnectionPool
 from ws_pool._redis.embedded import EmbeddedServer
 from ws_pool._redis.node import Node, NodeContext, static_resolver
 from ws_pool._redis.options import RedisOptions
@@ -78,6 +80,9 @@ class Backend:
         if self._failover_listener is not None:
             await self._failover_listener.close()
 
+        if self._context is not None:
+            await self._context.subscriptions.close()
+
         if self._context is not None and self._context.cancelling:
             await asyncio.wait(self._context.cancelling, timeout=timeout)
 
@@ -134,6 +139,7 @@ class Backend:
             pick=node.pick,
             shared_connections=node.shared_connections,
             dedicated=node.dedicated,
+            subscriptions=self._subscriptions_by(node),
             options=node_context.options,
             decodes=settings.decode_responses,
             command_timeout=settings.limits.command_timeout,
@@ -147,6 +153,26 @@ class Backend:
             client.use_callbacks(self._callbacks(self._protocol))
 
         return client
+
+    def _subscriptions_by(self, node: Node) -> Subscriptions:
+        """Return what subscribers share; ``node`` has all channels where there is no cluster."""
+        topology = self.topology
+
+        def route(topic: Topic) -> DedicatedConnections:
+            if topology is None:
+                return node.dedicated
+
+            if topic.kind == "s":
+                return topology.node_of(hash_slot(topic.name)).dedicated
+
+            return topology.any_node().dedicated  # channels that are not sharded are those of all nodes
+
+        return Subscriptions(
+            self.name,
+            route,
+            heartbeat=self._settings.limits.command_timeout,
+            note_loss=(lambda: None) if topology is None else topology.refresh_soon,
+        )
 
     def _client_of(self, context: ClientContext) -> SharedRedis:
         retry, cache, topology = self._settings.retry, self.cache, self.topology

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ws_pool._redis.client.cache import ClientCache
+from ws_pool._redis.client.subscriptions import Subscriptions
 from ws_pool._redis.commands.command import Command
 from ws_pool._redis.connection.encoder import CommandEncoder
 from ws_pool._redis.connection.reconnecting import ReconnectingConnection
@@ -27,6 +28,7 @@ class ClientContext:
     shared: ReconnectingConnection | None  # the only shared connection; None when there are several
     pick: Callable[..., ReconnectingConnection]  # chooses one of several for a command
     dedicated: DedicatedConnections
+    subscriptions: Subscriptions
     options: dict[str, Any]  # of redis-py's connections
     decodes: bool  # whether replies are text
     command_timeout: float  # seconds; the time that a blocking command may block is added

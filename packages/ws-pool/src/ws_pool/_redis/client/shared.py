@@ -22,6 +22,7 @@ from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 from ws_pool._redis.client.context import ClientContext
 from ws_pool._redis.client.instrumented import Uninstrumented, execute_instrumented, original_method
 from ws_pool._redis.client.pipeline import SharedPipeline
+from ws_pool._redis.client.pubsub import SharedPubSub
 from ws_pool._redis.client.round_trip import Unblocked, execute_on_dedicated
 from ws_pool._redis.client.session import DedicatedPubSub, DedicatedRedis
 from ws_pool._redis.commands.command import Command, CommandInfo, ObservedCallbacks, verb_is_enough
@@ -169,8 +170,11 @@ class SharedRedis(Redis):
         return SharedPipeline(self, self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
     def pubsub(self, **options: Any) -> PubSub:  # Any: redis-py's own signature
-        """Make a PubSub, on a dedicated connection."""
-        return DedicatedPubSub(self._context.dedicated, **options)
+        """Make a PubSub; all of a pool share a connection, but for those with a handler of pushes."""
+        if options.get("push_handler_func") is not None:
+            return DedicatedPubSub(self._context.dedicated, **options)
+
+        return SharedPubSub(self._context.subscriptions, self._context.dedicated, **options)
 
     def client(self) -> DedicatedRedis:
         """Make a client with a dedicated connection, which it acquires at its first use."""

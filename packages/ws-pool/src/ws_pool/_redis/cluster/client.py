@@ -10,14 +10,13 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 from redis import exceptions as driver
-from redis.asyncio.client import PubSub
 from redis.client import NEVER_DECODE
 
 from ws_pool._redis.client.caching import CachingRedis
 from ws_pool._redis.client.context import ClientContext
 from ws_pool._redis.client.pipeline import SharedPipeline
 from ws_pool._redis.client.round_trip import Unblocked, execute_on_dedicated
-from ws_pool._redis.client.session import DedicatedPubSub, DedicatedRedis
+from ws_pool._redis.client.session import DedicatedRedis
 from ws_pool._redis.client.shared import RETRIES, SPECIAL, SharedRedis
 from ws_pool._redis.cluster.backoff import ATTEMPTS, OutageBackoff
 from ws_pool._redis.cluster.fan_out import (
@@ -96,15 +95,6 @@ class ClusterRedis(SharedRedis):
             f"redis pool {self._context.name!r} is a cluster: it has no single session, so there is no"
             " client(); use pool.redis"
         )
-
-    def pubsub(self, **options: Any) -> PubSub:  # Any: redis-py's own signature
-        """Make a PubSub on a node; channels that are not sharded are those of the whole cluster."""
-        return DedicatedPubSub(self.topology.node_of(None).dedicated, **options)
-
-    def pubsub_of(self, channel: str) -> PubSub:
-        """Make a PubSub on the node of a sharded channel."""
-        slot = self.topology.keys.slot(Command(("SSUBSCRIBE", channel)))
-        return DedicatedPubSub(self.topology.node_of(slot).dedicated)
 
     async def scan_iter(  # type: ignore[override]  # redis-py declares the sync shape
         self, *args: Any, **options: Any

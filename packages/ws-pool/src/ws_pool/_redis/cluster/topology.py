@@ -108,6 +108,10 @@ class Topology:
 
         return node
 
+    def any_node(self) -> Node:
+        """Return a node that is connected, or any when none is."""
+        return next((node for node in self.nodes if node.pick().connected), None) or self.node_of(None)
+
     async def node_at(self, host: str, port: int, known: Node) -> Node:
         """Return the node at an address that a redirection names, after an attempt to connect to it."""
         address = (host or _host_of(known), port)
