@@ -37,7 +37,7 @@ PUBLIC_MODULES: Mapping[str, frozenset[str]] = {
     "ws_redislock": frozenset(
         {
             "mutex", "semaphore", "rwlock", "limiter", "leader", "errors",
-            "claims", "fencing", "multi", "observe", "otel", "sync",
+            "admin", "claims", "fencing", "multi", "observe", "otel", "sync",
         }
     ),
     "ws_pool": frozenset(

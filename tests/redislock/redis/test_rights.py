@@ -24,6 +24,7 @@ from ws_redislock import (
     TokenBucketLimiter,
 )
 from ws_redislock._lock.base import BaseLock
+from ws_redislock.admin import list_locks
 
 PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "redislock.md"
 ROW = re.compile(r"^\| (.+?) \| `(~wsl:.+?)` \|$", re.MULTILINE)
@@ -132,10 +133,18 @@ async def claim_in_every_way(client: Redis, server: RedisServer) -> None:
         await claims.open_runs("report")
 
 
+async def list_in_every_way(client: Redis, server: RedisServer) -> None:
+    """List a lock that another user holds."""
+    async with client, Redis.from_url(server.url) as other, MutexLock(other, "k", 60).hold() as held:
+        [lock] = await list_locks(client)
+        assert (lock.fence, list(lock.holders), lock.waiters) == (held.fence, [held.token], 0)
+
+
 USES: dict[str, Callable[[Redis, RedisServer], Awaitable[None]]] = {
     "locks of all kinds": lock_in_every_way,
     "limiters": limit_in_every_way,
     "`RunClaims`": claim_in_every_way,
+    "`list_locks`": list_in_every_way,
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from ws_redislock._concurrency import Loop, check_loop
 from ws_redislock._redis.clients import RedisSource
-from ws_redislock._redis.keys import check_name, plain, tagged
+from ws_redislock._redis.keys import PREFIX, check_name, check_prefix, plain, tagged
 from ws_redislock._redis.script_client import Reply, ScriptClient, script_client_for
 from ws_redislock._redis.scripts import load
 from ws_redislock.errors import ConfigError
@@ -35,6 +35,7 @@ class RunClaims:
             ``.redis``, or a URL.
         namespace: Keeps the run ids of several applications apart.
         timeout: Seconds to wait for Redis.
+        key_prefix: With what the keys in Redis begin; users of one run agree on it.
 
     Raises:
         ConfigError: A value that cannot work.
@@ -49,8 +50,11 @@ class RunClaims:
         ```
     """
 
-    def __init__(self, redis: RedisSource, *, namespace: str = "", timeout: float = 5.0) -> None:
+    def __init__(
+        self, redis: RedisSource, *, namespace: str = "", timeout: float = 5.0, key_prefix: str = PREFIX
+    ) -> None:
         self._source = redis
+        self._prefix = check_prefix(key_prefix)
         self._kind = "c" if namespace == "" else f"c:{plain(check_name(namespace, 'namespace'))}"
         self._timeout = _seconds("timeout", timeout)
         self._claimer = ""
@@ -214,11 +218,11 @@ class RunClaims:
         return self._scripts
 
     def _key(self, run_id: str) -> bytes:
-        return tagged(self._kind, plain(check_name(run_id, "run"))).encode()
+        return tagged(self._prefix, self._kind, plain(check_name(run_id, "run"))).encode()
 
     def _keys(self, run_id: str, task: str) -> tuple[bytes, bytes, bytes]:
         """Return the keys of a run, in one hash slot: the claim, the task's last claim, its open runs."""
-        prefix = tagged(self._kind, plain(check_name(task, "task")))
+        prefix = tagged(self._prefix, self._kind, plain(check_name(task, "task")))
         run = plain(check_name(run_id, "run"))
         return f"{prefix}run:{run}".encode(), f"{prefix}last".encode(), f"{prefix}open".encode()
 

@@ -12,6 +12,7 @@ from ws_redislock._concurrency import sleep
 from ws_redislock._lock.held import Held
 from ws_redislock._lock.hold import Hold
 from ws_redislock._redis.clients import HOPELESS, RedisSource
+from ws_redislock._redis.keys import PREFIX
 from ws_redislock.errors import LockLost, UnavailableError
 from ws_redislock.mutex import MutexLock
 from ws_redislock.observe import LockObserver
@@ -95,6 +96,7 @@ class LeaderElection:
         lease: Seconds after which a leader that died is followed by another.
         heartbeat: Seconds after which a candidate that died is passed over.
         lock_delay: Seconds for which office stays empty after a leader was lost.
+        key_prefix: With what the keys in Redis begin; users of one name agree on it.
         observer: Notified of every event, for metrics.
 
     Raises:
@@ -126,10 +128,17 @@ class LeaderElection:
         *,
         heartbeat: float = 10.0,
         lock_delay: float = 0.0,
+        key_prefix: str = PREFIX,
         observer: LockObserver | None = None,
     ) -> None:
         self._lock = LeaderLock(
-            redis, name, lease, heartbeat=heartbeat, lock_delay=lock_delay, observer=observer
+            redis,
+            name,
+            lease,
+            heartbeat=heartbeat,
+            lock_delay=lock_delay,
+            key_prefix=key_prefix,
+            observer=observer,
         )
 
     def __repr__(self) -> str:

@@ -6,6 +6,7 @@ from ws_redislock._lock.base import BaseLock
 from ws_redislock._lock.held import Held, OnLost
 from ws_redislock._lock.options import options_of
 from ws_redislock._redis.clients import RedisSource
+from ws_redislock._redis.keys import PREFIX
 from ws_redislock.observe import LockObserver
 
 __all__ = ("BaseLock", "Held", "MutexLock")
@@ -36,6 +37,7 @@ class MutexLock(BaseLock):
         fence_ttl: Seconds for which the last fence is remembered after its use; beyond them the server's
             clock keeps fences increasing.
         reentrant: Whether the task that holds the lock may acquire it again.
+        key_prefix: With what the keys in Redis begin; users of one name agree on it.
         on_lost: Called with the `Held` when the lease is lost.
         observer: Notified of every event, for metrics.
 
@@ -70,6 +72,7 @@ class MutexLock(BaseLock):
         lock_delay: float = 0.0,
         fence_ttl: float = 3600.0,
         reentrant: bool = False,
+        key_prefix: str = PREFIX,
         on_lost: OnLost | None = None,
         observer: LockObserver | None = None,
     ) -> None:
@@ -81,6 +84,7 @@ class MutexLock(BaseLock):
             lock_delay=lock_delay,
             fence_ttl=fence_ttl,
             reentrant=reentrant,
+            key_prefix=key_prefix,
             on_lost=on_lost,
             observer=observer,
         )

@@ -53,7 +53,9 @@ class BaseLock:
         self._source = redis
         self._options = options
         self._name = name
-        self._keys = queue_keys(kind, check_name(name), options.heartbeat_ms, limit, options.delay_ms)
+        self._keys = queue_keys(
+            options.key_prefix, kind, check_name(name), options.heartbeat_ms, limit, options.delay_ms
+        )
         self._protocol = AcquireProtocol(name, self._keys, options, "x" if exclusive else "s")
         self._coordinator: Coordinator | None = None
         self._owned: Any = None  # Any: the client made from a URL, of the driver's untyped make

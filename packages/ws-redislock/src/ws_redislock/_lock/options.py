@@ -7,6 +7,7 @@ import math
 import warnings
 
 from ws_redislock._lock.held import OnLost
+from ws_redislock._redis.keys import PREFIX, check_prefix
 from ws_redislock.errors import ConfigError
 from ws_redislock.observe import LockObserver
 
@@ -31,6 +32,7 @@ class LockOptions:
         "expire",
         "fence_ms",
         "heartbeat_ms",
+        "key_prefix",
         "lease_ms",
         "min_replicas",
         "observer",
@@ -48,6 +50,7 @@ class LockOptions:
         lock_delay: float = 0.0,
         fence_ttl: float = 3600.0,
         reentrant: bool = False,
+        key_prefix: str = PREFIX,
         on_lost: OnLost | None = None,
         observer: LockObserver | None = None,
     ) -> None:
@@ -68,6 +71,7 @@ class LockOptions:
         self.fence_ms: int = max(
             round(seconds("fence_ttl", fence_ttl, above=0.0) * 1000), self.lease_ms + self.delay_ms + 1000
         )
+        self.key_prefix: str = check_prefix(key_prefix)
         self.auto_renew: bool = _flag("auto_renew", auto_renew)
         self.reentrant: bool = _flag("reentrant", reentrant)
 
@@ -127,6 +131,7 @@ def _plain_options(
     lock_delay: float,
     fence_ttl: float,
     reentrant: bool,  # noqa: FBT001 - as above
+    key_prefix: str,
 ) -> LockOptions:
     """Return options without callbacks; remembered, since most locks are made with the same ones."""
     return LockOptions(
@@ -137,6 +142,7 @@ def _plain_options(
         lock_delay=lock_delay,
         fence_ttl=fence_ttl,
         reentrant=reentrant,
+        key_prefix=key_prefix,
     )
 
 
@@ -149,12 +155,13 @@ def options_of(
     lock_delay: float = 0.0,
     fence_ttl: float = 3600.0,
     reentrant: bool = False,
+    key_prefix: str = PREFIX,
     on_lost: OnLost | None = None,
     observer: LockObserver | None = None,
 ) -> LockOptions:
     """Return checked options; see `LockOptions`."""
     if on_lost is None and observer is None and type(expire) in {int, float} and expire >= 0.5:
-        plain = (expire, auto_renew, heartbeat, min_replicas, lock_delay, fence_ttl, reentrant)
+        plain = (expire, auto_renew, heartbeat, min_replicas, lock_delay, fence_ttl, reentrant, key_prefix)
 
         try:
             return _plain_options(*plain)
@@ -169,6 +176,7 @@ def options_of(
         lock_delay=lock_delay,
         fence_ttl=fence_ttl,
         reentrant=reentrant,
+        key_prefix=key_prefix,
         on_lost=on_lost,
         observer=observer,
     )

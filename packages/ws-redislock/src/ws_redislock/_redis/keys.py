@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 
 from ws_redislock.errors import ConfigError
 
-__all__ = ("LockKeys", "QueueKeys", "check_name", "plain", "queue_keys", "tagged")
+__all__ = (
+    "PREFIX",
+    "LockKeys",
+    "QueueKeys",
+    "check_name",
+    "check_prefix",
+    "escape",
+    "plain",
+    "queue_keys",
+    "tagged",
+    "unescape",
+)
+
+PREFIX = "wsl"
+"""With what all keys begin, unless their user says otherwise."""
 
 MAX_NAME_BYTES = 512
+_PREFIX = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
 _ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 
 
@@ -35,6 +51,18 @@ def check_name(name: object, what: str = "lock") -> str:
     return name
 
 
+def check_prefix(prefix: object) -> str:
+    """Check the prefix of keys: without braces, since the name alone decides about the slot of a cluster."""
+    if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
+        raise ConfigError(
+            f"key_prefix must be 1 to 64 letters, digits or any of '_.:/-', not {prefix!r}",
+            option="key_prefix",
+            value=prefix,
+        )
+
+    return plain(prefix)
+
+
 def plain(name: str) -> str:
     """
     Return the text of a name whose class says something else of itself, such as a member of an enumeration.
@@ -48,15 +76,31 @@ def plain(name: str) -> str:
     return str.__str__(name)
 
 
-def tagged(kind: str, name: str) -> str:
+def escape(name: str) -> str:
+    """Return a name without braces, which would move the hash tag."""
+    return name.translate(_ESCAPES)
+
+
+def unescape(text: str) -> str:
+    """
+    Return the name behind an escaped one.
+
+    Example:
+        >>> unescape(escape("a{b}%7D"))
+        'a{b}%7D'
+    """
+    return text.replace("%7B", "{").replace("%7D", "}").replace("%25", "%")
+
+
+def tagged(prefix: str, kind: str, name: str) -> str:
     """
     Return the prefix that all keys of a name share; a cluster keeps them in one slot.
 
     Example:
-        >>> tagged("m", "stock{7}")
+        >>> tagged("wsl", "m", "stock{7}")
         'wsl:m:{stock%7B7%7D}:'
     """
-    return f"wsl:{kind}:{{{name.translate(_ESCAPES)}}}:"
+    return f"{prefix}:{kind}:{{{escape(name)}}}:"
 
 
 class LockKeys:
@@ -64,21 +108,21 @@ class LockKeys:
     The keys of one lock, in the order in which its scripts take them.
 
     Example:
-        >>> LockKeys("m", "stock").of("x1.2")[::4]
+        >>> LockKeys("wsl", "m", "stock").of("x1.2")[::4]
         (b'wsl:m:{stock}:holders', b'wsl:m:{stock}:done:x1.2')
     """
 
     __slots__ = ("_done", "shared")
 
-    def __init__(self, kind: str, name: str) -> None:
-        prefix = tagged(kind, name).encode()
+    def __init__(self, prefix: str, kind: str, name: str) -> None:
+        start = tagged(prefix, kind, name).encode()
         self.shared: tuple[bytes, bytes, bytes, bytes] = (
-            prefix + b"holders",
-            prefix + b"queue",
-            prefix + b"alive",
-            prefix + b"fence",
+            start + b"holders",
+            start + b"queue",
+            start + b"alive",
+            start + b"fence",
         )
-        self._done = prefix + b"done:"
+        self._done = start + b"done:"
 
     def of(self, token: str) -> tuple[bytes, ...]:
         """Return the keys, with the tombstone of one acquisition as the last."""
@@ -100,6 +144,6 @@ class QueueKeys:
 
 
 @functools.lru_cache(maxsize=1024)
-def queue_keys(kind: str, name: str, heartbeat: int, limit: int, delay: int) -> QueueKeys:
+def queue_keys(prefix: str, kind: str, name: str, heartbeat: int, limit: int, delay: int) -> QueueKeys:
     """Return what is to be known of a lock; remembered for locks in use."""
-    return QueueKeys(LockKeys(kind, name), heartbeat=heartbeat, limit=limit, delay=delay)
+    return QueueKeys(LockKeys(prefix, kind, name), heartbeat=heartbeat, limit=limit, delay=delay)

@@ -25,7 +25,7 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 from ws_redislock.sync._concurrency import Loop, check_loop
 from ws_redislock._lease.lease import Clock
 from ws_redislock.sync._redis.clients import RedisSource
-from ws_redislock._redis.keys import check_name, plain, tagged
+from ws_redislock._redis.keys import PREFIX, check_name, check_prefix, plain, tagged
 from ws_redislock.sync._redis.script_client import ScriptClient, script_client_for
 from ws_redislock._redis.scripts import load
 from ws_redislock.errors import ConfigError, UnavailableError, UsageError
@@ -68,6 +68,7 @@ class RateLimiter:
         args: The script's arguments before the cost.
         most: The largest cost that can ever be allowed.
         namespace: Keeps the keys of several uses apart.
+        key_prefix: With what the keys in Redis begin; users of one key agree on it.
         on_error: What to do when Redis does not answer: allow, deny, or raise.
         timeout: Seconds to wait for Redis.
         deny_cache: For how many denied keys (and costs) the time of the next chance is kept, so
@@ -84,6 +85,7 @@ class RateLimiter:
         args: tuple[int, ...],
         most: int,
         namespace: str,
+        key_prefix: str,
         on_error: OnError,
         timeout: float,
         deny_cache: int,
@@ -97,6 +99,7 @@ class RateLimiter:
         _positive("timeout", timeout)
         self._source = redis
         self._script_name = script
+        self._prefix = check_prefix(key_prefix)
         self._kind = kind if namespace == "" else f"{kind}:{plain(check_name(namespace, 'namespace'))}"
         self._args = args
         self._most = most
@@ -188,7 +191,9 @@ class RateLimiter:
         return self._scripts
 
     def _key(self, key: str) -> bytes:
-        return _redis_key(self._kind, key if type(key) is str else plain(check_name(key, "limiter key")))
+        return _redis_key(
+            self._prefix, self._kind, key if type(key) is str else plain(check_name(key, "limiter key"))
+        )
 
     def _ask(self, key: str, cost: int) -> Verdict:
         redis_key = self._key(key)
@@ -261,6 +266,7 @@ class FrequencyLimiter(RateLimiter):
         granularity: Length of the window in seconds.
         limit: How many hits a window may hold.
         namespace: Keeps the keys of several uses apart.
+        key_prefix: With what the keys in Redis begin; users of one key agree on it.
         on_error: What to do when Redis does not answer: "open", "closed" or "raise".
         timeout: Seconds to wait for Redis.
         deny_cache: For how many denied keys to deny further hits without asking Redis.
@@ -288,6 +294,7 @@ class FrequencyLimiter(RateLimiter):
         limit: int,
         *,
         namespace: str = "",
+        key_prefix: str = PREFIX,
         on_error: OnError = "raise",
         timeout: float = 1.0,
         deny_cache: int = 0,
@@ -301,6 +308,7 @@ class FrequencyLimiter(RateLimiter):
             args=(window, limit),
             most=limit,
             namespace=namespace,
+            key_prefix=key_prefix,
             on_error=on_error,
             timeout=timeout,
             deny_cache=deny_cache,
@@ -320,6 +328,7 @@ class SlidingWindowLimiter(RateLimiter):
         window: Length of the window in seconds.
         limit: How many hits a window may hold.
         namespace: Keeps the keys of several uses apart.
+        key_prefix: With what the keys in Redis begin; users of one key agree on it.
         on_error: What to do when Redis does not answer: "open", "closed" or "raise".
         timeout: Seconds to wait for Redis.
         deny_cache: For how many denied keys to deny further hits without asking Redis.
@@ -342,6 +351,7 @@ class SlidingWindowLimiter(RateLimiter):
         limit: int,
         *,
         namespace: str = "",
+        key_prefix: str = PREFIX,
         on_error: OnError = "raise",
         timeout: float = 1.0,
         deny_cache: int = 0,
@@ -355,6 +365,7 @@ class SlidingWindowLimiter(RateLimiter):
             args=(span, limit),
             most=limit,
             namespace=namespace,
+            key_prefix=key_prefix,
             on_error=on_error,
             timeout=timeout,
             deny_cache=deny_cache,
@@ -375,6 +386,7 @@ class TokenBucketLimiter(RateLimiter):
         burst: Size of the bucket; how much may come at once after a pause.
         per: Seconds to which the rate refers.
         namespace: Keeps the keys of several uses apart.
+        key_prefix: With what the keys in Redis begin; users of one key agree on it.
         on_error: What to do when Redis does not answer: "open", "closed" or "raise".
         timeout: Seconds to wait for Redis.
         deny_cache: For how many denied keys to deny further hits without asking Redis.
@@ -398,6 +410,7 @@ class TokenBucketLimiter(RateLimiter):
         *,
         per: float = 1.0,
         namespace: str = "",
+        key_prefix: str = PREFIX,
         on_error: OnError = "raise",
         timeout: float = 1.0,
         deny_cache: int = 0,
@@ -418,6 +431,7 @@ class TokenBucketLimiter(RateLimiter):
             args=(period, tokens, burst),
             most=burst,
             namespace=namespace,
+            key_prefix=key_prefix,
             on_error=on_error,
             timeout=timeout,
             deny_cache=deny_cache,
@@ -426,8 +440,8 @@ class TokenBucketLimiter(RateLimiter):
 
 
 @functools.lru_cache(maxsize=4096)
-def _redis_key(kind: str, key: str) -> bytes:
-    return tagged(kind, check_name(key, "limiter key")).encode()
+def _redis_key(prefix: str, kind: str, key: str) -> bytes:
+    return tagged(prefix, kind, check_name(key, "limiter key")).encode()
 
 
 def _positive(name: str, value: object) -> float:

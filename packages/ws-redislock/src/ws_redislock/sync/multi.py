@@ -14,7 +14,7 @@ from ws_redislock.sync._concurrency import CancelScope
 from ws_redislock.sync._lock.held import Held, OnLost
 from ws_redislock.sync._lock.options import seconds
 from ws_redislock.sync._redis.clients import RedisSource
-from ws_redislock._redis.keys import check_name, plain
+from ws_redislock._redis.keys import PREFIX, check_name, plain
 from ws_redislock.errors import ConfigError, LockNotAcquired, UnavailableError, UsageError
 from ws_redislock.sync.mutex import MutexLock
 from ws_redislock.observe import LockObserver
@@ -39,6 +39,7 @@ class MultiLock:
         expire: The lease of each in seconds.
         auto_renew: Whether leases are renewed every third of them.
         heartbeat: Seconds after which a waiter that died is passed over.
+        key_prefix: With what the keys in Redis begin; users of one name agree on it.
         on_lost: Called with the `Held` when one of the leases is lost.
         observer: Notified of every event, for metrics.
 
@@ -67,6 +68,7 @@ class MultiLock:
         *,
         auto_renew: bool = True,
         heartbeat: float = 10.0,
+        key_prefix: str = PREFIX,
         on_lost: OnLost | None = None,
         observer: LockObserver | None = None,
     ) -> None:
@@ -83,6 +85,7 @@ class MultiLock:
                 expire,
                 auto_renew=auto_renew,
                 heartbeat=heartbeat,
+                key_prefix=key_prefix,
                 on_lost=on_lost,
                 observer=observer,
             )

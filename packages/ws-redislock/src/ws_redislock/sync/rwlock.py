@@ -7,6 +7,7 @@ from ws_redislock.sync._lock.base import BaseLock
 from ws_redislock.sync._lock.held import OnLost
 from ws_redislock.sync._lock.options import options_of
 from ws_redislock.sync._redis.clients import RedisSource
+from ws_redislock._redis.keys import PREFIX
 from ws_redislock.observe import LockObserver
 
 __all__ = ("ReadLock", "ReadWriteLock", "WriteLock")
@@ -41,6 +42,7 @@ class ReadWriteLock:
         lock_delay: Seconds for which the lock stays as it was after a holder was lost.
         fence_ttl: Seconds for which the last fence is remembered after its use; beyond them the server's
             clock keeps fences increasing.
+        key_prefix: With what the keys in Redis begin; users of one name agree on it.
         on_lost: Called with the `Held` when a lease is lost.
         observer: Notified of every event, for metrics.
 
@@ -76,6 +78,7 @@ class ReadWriteLock:
         min_replicas: int = 0,
         lock_delay: float = 0.0,
         fence_ttl: float = 3600.0,
+        key_prefix: str = PREFIX,
         on_lost: OnLost | None = None,
         observer: LockObserver | None = None,
     ) -> None:
@@ -86,6 +89,7 @@ class ReadWriteLock:
             min_replicas=min_replicas,
             lock_delay=lock_delay,
             fence_ttl=fence_ttl,
+            key_prefix=key_prefix,
             on_lost=on_lost,
             observer=observer,
         )
