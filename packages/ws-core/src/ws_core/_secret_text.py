@@ -33,6 +33,8 @@ _BRACKETS = re.compile(
     r""""(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.)*+'|[\[{(]|[\]})]|[^\[\]{}()"']++|.""", re.DOTALL
 )
 _BARE = re.compile(r"[^\s,;&\"']++")
+_SHORT: Final = 128  # characters of a text that is worth remembering
+_MOST_CLEAN: Final = 4096
 _CLOSERS: Final = ")]}>"
 _NOTHING: Final = frozenset({"", "none", "null", "nil", "true", "false", "undefined"})
 # Authorization: SCHEME CREDENTIALS; the credentials of these schemes are lists of parameters.
@@ -53,6 +55,7 @@ class TextMasker:
 
     def __init__(self, names: SecretNames) -> None:
         self._is_secret = names.matches
+        self._clean: set[str] = set()  # short texts that hold no secret
         stems = sorted({_stem(name) for name in names.words})
         self._stems = tuple(
             stem for stem in stems if not any(other in stem for other in stems if other != stem)
@@ -66,6 +69,21 @@ class TextMasker:
 
     def mask(self, text: str) -> str:
         """Return the text with its secrets masked."""
+        # The texts of log messages, and values such as names of methods and states, come again and again.
+        if text in self._clean:
+            return text
+
+        masked = self._masked(text)
+
+        if len(text) <= _SHORT and masked == text:
+            if len(self._clean) >= _MOST_CLEAN:
+                self._clean.clear()
+
+            self._clean.add(text)
+
+        return masked
+
+    def _masked(self, text: str) -> str:
         if "://" in text:
             text = _mask_urls(text)
 
