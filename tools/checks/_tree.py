@@ -30,7 +30,9 @@ PUBLIC_MODULES: Mapping[str, frozenset[str]] = {
     "ws_core": frozenset(
         {"errors", "metaclass", "component", "backoff", "redaction", "metrics", "otel", "testing"}
     ),
-    "ws_logging": frozenset({"register", "intercept", "sink", "rotation", "context", "redact", "errors"}),
+    "ws_logging": frozenset(
+        {"register", "intercept", "sink", "rotation", "context", "redact", "otel", "errors"}
+    ),
     "ws_tasks": frozenset(
         {"interface", "tasks", "scheduler", "triggers", "circular", "engine", "taskiq", "ntp", "errors"}
     ),
@@ -79,6 +81,7 @@ def tree_checks() -> list[Check]:
     return [
         Check("size", check_sizes),
         Check("exports", check_exports, cost=6),
+        Check("posix", check_posix, cost=8),
         Check("modules", check_modules),
         Check("words", check_words),
         Check("extras", check_extras),
@@ -304,6 +307,15 @@ def check_extras() -> str | None:
     if problems:
         raise Failed("\n".join(problems))
 
+    return None
+
+
+def check_posix() -> str | None:
+    """Everything imports without POSIX, and one process can log: for development on Windows."""
+    libraries = [
+        name for name in IMPORT_NAMES.values() if name and name != "wintersweet"
+    ]  # its demo is POSIX's
+    command([sys.executable, "-m", "tools.checks._without_posix", *libraries], timeout=120)
     return None
 
 

@@ -137,6 +137,14 @@ class TestSlots:
         two.close()
         assert not path.exists()
 
+    def test_without_posix(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where there is no flock, one process has a table all the same."""
+        monkeypatch.setattr(_process_table, "fcntl", None)
+        table = ProcessTable(tmp_path / "table")
+        table.heartbeat(5.0, healthy=True)
+        assert [record.pid for record in table.alive()] == [os.getpid()]
+        table.close()
+
     def test_the_dead_make_room(self, tmp_path: Path) -> None:
         """A dead process's record is taken over, and so is that of another process with its pid."""
         path = tmp_path / "table"

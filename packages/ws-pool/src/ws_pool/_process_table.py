@@ -7,7 +7,6 @@ written by their owner alone. The last process to leave removes the file.
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import stat
@@ -19,6 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ws_pool.errors import ConfigError, UnavailableError
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: one process has the table to itself
+    fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 __all__ = ("ProcessRecord", "ProcessTable", "process_start", "runtime_directory")
 
@@ -156,6 +160,10 @@ class ProcessTable:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        if fcntl is None:
+            yield
+            return
+
         fcntl.flock(self._fd, fcntl.LOCK_EX)
 
         try:
