@@ -61,6 +61,7 @@ SYSTEM_PROGRAMS = {
     ("postgres",): "postgresql",
     ("pgbouncer",): "pgbouncer",
     ("promtool",): "prometheus",
+    ("logrotate",): "logrotate",
     ("chromium", "chromium-browser", "google-chrome"): BROWSER,
 }
 

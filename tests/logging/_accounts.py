@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from ws_logging._compression import zstandard
+
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \| INFO {5}\| \w+:\w+:\d+ - m (\d+) (\w+) (\d+) x*")
 
 PROGRAM = """
@@ -85,6 +87,8 @@ def read(directory: Path) -> list[str]:
     for path in sorted(directory.iterdir()):
         if path.name.endswith(".gz"):
             lines += gzip.decompress(path.read_bytes()).decode().splitlines()
+        elif path.name.endswith(".zst"):
+            lines += zstandard().decompress(path.read_bytes()).decode().splitlines()
         elif path.suffix == ".log":
             lines += path.read_text().splitlines()
 

@@ -169,7 +169,7 @@ class TestRotatingFile:
         clock.now += 61
         assert len(file.append([b"y\n"])[2]) == 1
 
-    @pytest.mark.parametrize("compression", [None, "gz"])
+    @pytest.mark.parametrize("compression", [None, "gz", "zst"])
     def test_modes_survive(self, pair: Any, tmp_path: Path, compression: str | None) -> None:
         """The mode that an administrator has given the file is that of its successors."""
         new, _ = pair
@@ -183,28 +183,29 @@ class TestRotatingFile:
             path.stat().st_mode & 0o777 for path in tmp_path.glob("app*.log*") if path.suffix != ".lock"
         } == {0o640}
 
-    def test_what_a_killed_process_has_left(self, pair: Any, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("ending", ["gz", "zst"])
+    def test_what_a_killed_process_has_left(self, pair: Any, tmp_path: Path, ending: str) -> None:
         """Half a compressed file goes, and the one that it was made of is compressed after all."""
         new, _ = pair
         name = "app.2026-01-31_00-00-00_000000.log"
         old = time.time() - 3600
 
-        for path in (tmp_path / name, tmp_path / f"{name}.gz.part"):
+        for path in (tmp_path / name, tmp_path / f"{name}.{ending}.part"):
             path.write_bytes(b"x\n")
             os.utime(path, (old, old))
 
-        (tmp_path / "app.2026-02-01_00-00-00_000000.log.gz.part").write_bytes(b"")  # in the making
-        new(compression="gz").tidy([])
+        (tmp_path / f"app.2026-02-01_00-00-00_000000.log.{ending}.part").write_bytes(b"")  # in the making
+        new(compression=ending).tidy([])
 
         assert {path.name for path in tmp_path.iterdir()} == {
-            f"{name}.gz", "app.2026-02-01_00-00-00_000000.log.gz.part",
+            f"{name}.{ending}", f"app.2026-02-01_00-00-00_000000.log.{ending}.part",
         }  # fmt: skip
 
     def test_the_age_is_looked_at_without_a_rotation(
         self, make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A file that has grown too old is deleted by a sink that does not rotate at all."""
-        monkeypatch.setattr("ws_logging.sink.TIDY_EVERY", 0.0)
+        monkeypatch.setattr("ws_logging._queued_sink.TIDY_EVERY", 0.0)
         old = tmp_path / "app.2020-01-31_00-00-00_000000.log"
         old.write_bytes(b"x\n")
         os.utime(old, (0, 0))
@@ -222,7 +223,7 @@ class TestRotatingFile:
         file = new(rotator=LogFileRotator(4), compression="gz", retention=0)
         rotated = file.append([b"abc\n", b"def\n", b"ghi\n"])[2]
         rotated[0].unlink()
-        monkeypatch.setattr("gzip.open", lambda *_, **__: (_ for _ in ()).throw(OSError("no room")))
+        monkeypatch.setattr("gzip.GzipFile", lambda *_, **__: (_ for _ in ()).throw(OSError("no room")))
 
         with pytest.raises(OSError, match="no room"):
             file.tidy(rotated)

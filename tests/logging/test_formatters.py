@@ -19,8 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
 
+from tests.logging._records import CIRCLE, ERRORS, HUGE, TEXTS, VALUES, Broken, written
 from ws_logging import register_logger
-from ws_logging._formatters import JsonFormatter, TextFormatter
+from ws_logging._documents import JsonFormatter
+from ws_logging._formatters import TextFormatter
 from ws_logging._outputs import notice
 
 
@@ -74,12 +76,13 @@ class TestLines:
 
     def test_json(self) -> None:
         """The OpenTelemetry log data model."""
-        log = lambda: logger.bind(user="ann", trace_id="t", span_id="s", tags={1}, o=object).warning("a\nb")  # noqa: E731 - a value
+        trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+        log = lambda: logger.bind(user="ann", trace_id=trace, span_id=span, tags={1}).warning("a\nb")  # noqa: E731 - a value
         got = self.line(log, json=True)
         assert got.count("\n") == 1
         line = json.loads(got)
         assert (line["SeverityText"], line["SeverityNumber"], line["Body"]) == ("WARNING", 13, "a\nb")
-        assert (line["TraceId"], line["SpanId"]) == ("t", "s")
+        assert (line["TraceId"], line["SpanId"]) == (trace, span)
         assert line["Attributes"]["user"] == "ann"
         assert line["Attributes"]["process.pid"] == os.getpid()
         assert abs(int(line["Timestamp"]) / 1e9 - time.time()) < 60
@@ -154,55 +157,6 @@ class TestRendering:
         assert (line["Attributes"]["dropped"], line["Resource"]) == (5, {"service.name": "shop"})
 
 
-class Broken:
-    """An object of an application that raises whatever is asked of it."""
-
-    def __repr__(self) -> str:
-        raise ZeroDivisionError
-
-    __str__ = __repr__
-
-    def __hash__(self) -> int:
-        return 1
-
-
-class BrokenError(Exception):
-    """An error that cannot be shown."""
-
-    def __str__(self) -> str:
-        raise ZeroDivisionError
-
-    __repr__ = __str__
-
-
-class BrokenMapping(dict[str, object]):
-    """A mapping that raises when it is gone through."""
-
-    def items(self) -> Any:
-        """Raise."""
-        raise ZeroDivisionError
-
-
-HUGE = 1 << 20_000  # too long for Python to write in decimal; pytest must not show it either
-CIRCLE: dict[str, object] = {}
-CIRCLE["self"] = CIRCLE
-ODD = [Broken(), CIRCLE, object, BrokenMapping(a=1), Path("/x"), HUGE, -HUGE]
-TEXTS = st.text(st.characters(exclude_categories=()))  # halves of surrogate pairs included
-SCALARS = (
-    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS | st.binary() | st.datetimes()
-    | st.integers(0, 6).map(lambda number: ODD[number])  # their repr must not be asked for
-)  # fmt: skip
-KEYS = TEXTS | st.integers() | st.none() | st.tuples(st.integers()) | st.floats()
-VALUES: st.SearchStrategy[object] = st.recursive(
-    SCALARS,
-    lambda children: (
-        st.lists(children, max_size=3)
-        | st.dictionaries(KEYS, children, max_size=3)
-        | st.tuples(children, children)
-    ),
-    max_leaves=8,
-)
-ERRORS = st.builds(ValueError, TEXTS) | st.builds(BrokenError) | st.builds(KeyError, VALUES)
 LINE_ENDS = re.compile("[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")
 
 
@@ -410,20 +364,3 @@ class TestLength:
 
         for start in range(9_800, 10_000, 3):
             assert "hunter" not in written("a " * (start // 2) + url, {}, None, max_line=10_000)
-
-
-def written(message: str, fields: dict[str, Any], error: Exception | None, **options: Any) -> str:
-    """Log a message, and return what was written."""
-    stream = io.StringIO()
-    handle = register_logger("info", stream, **options)
-    target = logger.bind(**fields)
-
-    try:
-        if error is None:
-            target.info(message)
-        else:
-            target.opt(exception=error).error(message)
-    finally:
-        handle.close()
-
-    return stream.getvalue()

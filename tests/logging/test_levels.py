@@ -99,6 +99,37 @@ class TestLevels:
         assert sorted(found) == sorted(f"{name} {n}" for name, count in counts.items() for n in range(count))
 
 
+class TestDefaults:
+    """The levels that libraries have by default."""
+
+    def test_a_library_that_logs_much(self) -> None:
+        """It is raised, never lowered, and follows the level of all others."""
+        stream = io.StringIO()
+        handle = register_logger("info", stream)
+        sql = logging.getLogger("sqlalchemy.engine.Engine")
+        sql.info("select 1")
+        sql.warning("one")
+        handle.set_level("error")
+        sql.warning("not this")
+        assert handle.statistics().levels == {}
+        handle.set_level("debug")
+        sql.info("select 2")
+        assert handle.statistics().levels == {"sqlalchemy": "WARNING"}
+        handle.close()
+
+        assert [line.partition(" - ")[2] for line in stream.getvalue().splitlines()] == ["one"]
+
+    @pytest.mark.parametrize("levels", [{}, {"sqlalchemy": "info"}])
+    def test_levels_of_your_own(self, levels: dict[str, str]) -> None:
+        """They take the place of the defaults."""
+        stream = io.StringIO()
+        handle = register_logger("info", stream, levels=levels)
+        logging.getLogger("sqlalchemy.engine.Engine").info("select 1")
+        handle.close()
+
+        assert "select 1" in stream.getvalue()
+
+
 class TestCost:
     """A level of one module costs the others nothing."""
 
@@ -176,7 +207,7 @@ class TestModules:
         own.debug("no")
         handle.set_level("debug", "shop.stock")
         own.debug("yes")
-        assert handle.statistics().levels == {"shop.stock": "DEBUG"}
+        assert handle.statistics().levels == {"sqlalchemy": "WARNING", "shop.stock": "DEBUG"}
         handle.set_level("warning")
         own.debug("still")
         logging.getLogger("shop").info("no")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import re
@@ -13,6 +14,7 @@ from loguru import logger
 
 from ws_logging import LoggingConfigError, event, register_logger
 from ws_logging._components import LoggingComponent
+from ws_logging._output_options import parse_outputs
 
 
 class TestOutputs:
@@ -94,12 +96,27 @@ class TestOutputs:
             ([{"to": "stderr", "colour": 1}], r"outputs\[0\]: there is no colour; there are to, level"),
             ([{"to": "stderr", "rotation": None}], r"outputs\[0\]: rotation is for files only"),
             ([{"to": "x", "level": "loud"}], r"outputs\[0\].level: there is no log level"),
-            ([{"to": "x", "json": "yes"}], r"outputs\[0\].json: True or False"),
+            ([{"to": "x", "json": "yes"}], r"outputs\[0\].json: True, False or "),
             ([{"to": "x", "json": True, "format": "{message}"}], r"outputs\[0\].format: JSON has no other"),
             ([{"to": "x", "format": "{nothing}"}], r"outputs\[0\].format: '{nothing}' cannot be filled in"),
             ([{"to": "x", "format": "a\nb"}], r"outputs\[0\].format: one line of text"),
             ([{"to": "x", "overflow": "explode"}], r"outputs\[0\].overflow: 'block'"),
             ([{"to": "/etc/hostname/x"}], r"outputs\[0\].to: /etc/hostname is not a directory"),
+            ([{"to": "ftp://x"}], r"outputs\[0\].to: a URL such as"),
+            ([{"to": "http://"}], r"outputs\[0\].to: a URL such as"),
+            ([{"to": "http://x:99999"}], r"outputs\[0\].to: a URL such as"),
+            ([{"to": "http://[x"}], r"outputs\[0\].to: a URL such as"),
+            ([{"to": "http://x/?a=1"}], r"outputs\[0\].to: a URL such as"),
+            ([{"to": "http://me:hunter2@x"}], r"outputs\[0\].to: credentials do not belong in a URL"),
+            ([{"to": "http://x", "headers": {"a": "b\nc"}}], r"outputs\[0\].headers: a mapping of names"),
+            ([{"to": "http://x", "headers": "a: b"}], r"outputs\[0\].headers: a mapping of names"),
+            ([{"to": "http://x", "timeout": 0}], r"outputs\[0\].timeout: seconds up to 3600"),
+            ([{"to": "http://x", "overflow": "explode"}], r"outputs\[0\].overflow: 'block'"),
+            ([{"to": "http://x", "compression": "gz"}], r"outputs\[0\]: compression is for files only"),
+            ([{"to": "http://x", "json": True}], r"outputs\[0\]: json and format are not for URLs"),
+            ([{"to": "http://x", "format": "{message}"}], r"outputs\[0\]: json and format are not for URLs"),
+            ([{"to": "x", "headers": {}}], r"outputs\[0\]: headers is for URLs only"),
+            ([{"to": "stderr", "overflow": "block"}], r"outputs\[0\]: overflow is for files and URLs only"),
             ([{"to": 7}], r"outputs\[0\].to: a function or an object with write"),
         ],
     )
@@ -115,6 +132,19 @@ class TestOutputs:
 
         with pytest.raises(LoggingConfigError, match="there is no nonsense"):
             component.configure({"outputs": [{"to": "stderr", "nonsense": 1}]})
+
+
+class TestDefaults:
+    """What a file of ``outputs=`` is without further options."""
+
+    def test_a_file_fits_on_the_disk(self) -> None:
+        """It rotates and is deleted as the main one is."""
+        (options,) = parse_outputs([{"to": "x.log"}], None)
+        main = inspect.signature(register_logger).parameters
+
+        assert repr(options.rotation) == repr(main["file_rotation"].default)
+        assert options.retention == main["file_retention"].default
+        assert options.total_size == main["file_total_size"].default
 
 
 class TestFormat:

@@ -33,6 +33,11 @@ def fail(error: Exception) -> None:
     raise error
 
 
+def raise_error(text: str) -> None:
+    """Raise an error."""
+    raise ValueError(text)
+
+
 class TestOutputs:
     """Where messages go."""
 
@@ -136,6 +141,30 @@ class TestHandle:
         statistics = handle.statistics()
         assert (statistics.messages, statistics.file and statistics.file.written) == (1, 1)
 
+    @pytest.mark.parametrize("options", [{}, {"json": True}, {"format": "{level} {message} {fields}"}])
+    def test_a_further_handler_of_loguru(self, options: Any) -> None:
+        """It writes the very lines that ours writes: masked, escaped, with traceback and all fields."""
+        ours, theirs = io.StringIO(), io.StringIO()
+        handle = register_logger("info", ours, **options)
+        number = logger.add(theirs, format=handle.formatter(**options))
+
+        try:
+            raise_error("password=hunter2")
+        except ValueError:
+            logger.bind(x="{a}", token="hunter2").exception("<red>{{not}} a\nb</red> {}", "x")
+
+        logger.remove(number)
+        handle.close()
+        assert theirs.getvalue() == ours.getvalue() != ""
+        assert "hunter2" not in theirs.getvalue()
+
+    def test_a_further_handler_with_a_wrong_format(self) -> None:
+        """It is refused when the format is asked for."""
+        handle = register_logger("info", io.StringIO())
+
+        with pytest.raises(LoggingConfigError, match="cannot be filled in"):
+            handle.formatter(format="{nothing}")
+
     def test_sigterm_is_given_back(self, tmp_path: Path) -> None:
         """The handler is ours between register and close, and only if nobody else's was there."""
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -179,7 +208,9 @@ class TestMistakes:
             ({"file_name": ""}, "file_name: the name of a file"),
             ({"file_rotation": "1 day"}, "rotation"),
             ({"file_retention": "forever"}, "retention"),
-            ({"compression": "rar"}, "compression"),
+            ({"compression": "rar"}, "compression: 'gz', 'zst' or None is expected"),
+            ({"compression": ["gz"]}, "compression: 'gz', 'zst' or None is expected"),
+            ({"json": "xml"}, 'json: True, False or "otlp" is expected'),
             ({"sample": {"a": 2}}, r"sample\['a'\]: a share between 0 and 1"),
             ({"ring": -1}, "ring: a number from 0 to 1,000,000"),
             ({"ring": 10**12}, "ring: a number from 0"),

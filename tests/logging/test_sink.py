@@ -59,7 +59,7 @@ class TestWriting:
 
     def test_an_urgent_line_does_not_wait_for_more(self, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """An error is on disk at once, even if the writer would wait for a minute."""
-        monkeypatch.setattr("ws_logging.sink.GATHER", 60.0)
+        monkeypatch.setattr("ws_logging._queued_sink.GATHER", 60.0)
         sink = self.gathering(make)
         sink.put(b"urgent\n", urgent=True)
 
@@ -68,7 +68,7 @@ class TestWriting:
 
     def test_much_does_not_wait_for_more(self, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nor do 64 KiB."""
-        monkeypatch.setattr("ws_logging.sink.GATHER", 60.0)
+        monkeypatch.setattr("ws_logging._queued_sink.GATHER", 60.0)
         sink = self.gathering(make)
 
         for _ in range(70):
@@ -255,7 +255,7 @@ class TestPolicies:
             while sink._lines:
                 time.sleep(0.001)
 
-            sink._lines._max_records = 0
+            sink._lines._room = (0, 0)
             self.fill(sink, 1)
             assert balanced(sink).dropped == 1
 
@@ -377,7 +377,7 @@ class TestMistakes:
             ({"retention": -1}, "retention: a number of files"),
             ({"retention": True}, "retention: a number of files"),
             ({"retention": "10 days"}, "retention: a number of files"),
-            ({"compression": "zip"}, "compression: 'gz' or None"),
+            ({"compression": "zip"}, "compression: 'gz', 'zst' or None"),
             ({"overflow": "explode"}, "overflow: 'block'"),
             ({"max_bytes": 0}, "max_bytes: a number of bytes of at least 1"),
             ({"max_records": "x"}, "max_records: a number of messages of at least 1"),

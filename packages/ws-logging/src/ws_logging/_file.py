@@ -8,17 +8,15 @@ so that any process can decide whether a day has ended.
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
-import shutil
-import stat as stat_module
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from ws_logging._compression import SUFFIXES, compress, keep_owner
 from ws_logging.rotation import LogFileRotator
 
 try:
@@ -29,6 +27,7 @@ except ImportError:  # not a POSIX system
 __all__ = ("RotatingFile",)
 
 _MODE = 0o644
+_ENDINGS = "|".join(map(re.escape, SUFFIXES.values()))
 _REFUSED_FOR = 60.0  # seconds without another attempt to rotate after the system has refused one
 _ABANDONED_AFTER = 600.0  # seconds after which a file that nobody goes on compressing is abandoned
 
@@ -54,6 +53,7 @@ class RotatingFile:
         self.path = path
         self.rotations = 0
         self.refused: OSError | None = None  # why the last rotation did not happen
+        self.rejected = 0  # a file takes everything
         self._rotator = rotator
         self._retention = retention
         self._total_size = total_size
@@ -63,6 +63,11 @@ class RotatingFile:
         self._lock_path = path.with_name(path.name + ".lock")
         self._fd = -1
         self._lock_fd = -1
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        return str(self.path)
 
     @property
     def has_limits(self) -> bool:
@@ -129,10 +134,10 @@ class RotatingFile:
         """Compress what was rotated away, delete what is too much; raise the last failure at the end."""
         problem: OSError | None = None
 
-        if self._compression == "gz":
+        if self._compression is not None:
             for path in [*rotated, *self._abandoned()]:
                 try:
-                    _compress(path)
+                    compress(path, self._compression)
                 except (FileNotFoundError, FileExistsError):
                     continue  # deleted or moved away meanwhile, or compressed by another process
                 except OSError as error:
@@ -195,7 +200,7 @@ class RotatingFile:
 
         self.rotations += 1
         self._reopen(now)
-        _keep_owner(self._fd, stat)
+        keep_owner(self._fd, stat)
         return old
 
     def _current(self) -> os.stat_result | None:
@@ -285,7 +290,7 @@ class RotatingFile:
         name = self.path.with_name(f"{stem}.{stamp}{suffix}")
         number = 1
 
-        while os.path.lexists(name) or os.path.lexists(f"{name}.gz"):
+        while any(os.path.lexists(f"{name}{ending}") for ending in ("", *SUFFIXES.values())):
             number += 1
             name = self.path.with_name(f"{stem}.{stamp}.{number}{suffix}")
 
@@ -308,7 +313,7 @@ class RotatingFile:
 
     def _expired(self) -> list[Path]:
         """Return the rotated files that retention does not keep."""
-        found = self._rotated("(\\.gz)?")
+        found = self._rotated(f"({_ENDINGS})?")
         kept = len(found)
 
         if isinstance(self._retention, timedelta):
@@ -336,7 +341,7 @@ class RotatingFile:
         """Return the rotated files that a process which was killed has left uncompressed."""
         oldest = time.time() - _ABANDONED_AFTER
 
-        for written, _, path in self._rotated("\\.gz\\.part"):
+        for written, _, path in self._rotated(f"({_ENDINGS})\\.part"):
             if written < oldest:
                 path.unlink(missing_ok=True)
 
@@ -360,13 +365,6 @@ def _is_file_of(descriptor: int, path: Path) -> bool:
     return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
 
-def _keep_owner(descriptor: int, before: os.stat_result) -> None:
-    """Give a new file the mode and owner of the one whose place it takes, as far as that is allowed."""
-    with suppress(OSError, AttributeError):  # Windows has neither of them
-        os.fchmod(descriptor, stat_module.S_IMODE(before.st_mode))
-        os.fchown(descriptor, before.st_uid, before.st_gid)
-
-
 def _whole_lines(lines: list[bytes], written: int) -> tuple[int, int]:
     r"""
     Return how many whole lines, and how many bytes they are, are within a number of bytes.
@@ -384,23 +382,3 @@ def _whole_lines(lines: list[bytes], written: int) -> tuple[int, int]:
         count, size = count + 1, size + len(line)
 
     return count, size
-
-
-def _compress(path: Path) -> None:
-    """Replace a file by its gzip; whoever looks sees the one or the other, whole."""
-    target, part = Path(f"{path}.gz"), Path(f"{path}.gz.part")
-    stat = path.stat()
-    packed = gzip.open(part, "xb", compresslevel=6)  # noqa: SIM115 - an existing one is another process's
-
-    try:
-        with packed, path.open("rb") as source:
-            shutil.copyfileobj(source, packed, 1024 * 1024)
-            _keep_owner(packed.fileno(), stat)
-
-        os.utime(part, (stat.st_atime, stat.st_mtime))
-        part.rename(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-    path.unlink()

@@ -1,7 +1,7 @@
-"""Turn a record of loguru into one line: text for people, or JSON for machines.
+"""Turn a record of loguru into one line: what all formats share, and text for people.
 
 Text: whatever could begin a new line or hide a part of one is made visible, and the lines of a
-traceback are indented. JSON: the fields of the OpenTelemetry log data model.
+traceback are indented. `ws_logging._documents` has the formats for machines.
 
 Every record becomes a line. What cannot be rendered as it is, is rendered as well as can be, and says
 so; a line that is too long is cut, and says so as well.
@@ -10,20 +10,29 @@ so; a line that is too long is cut, and says so as well.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import SimpleNamespace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from ws_core.errors import describe
-from ws_logging._escaping import escape, escape_json, has_surrogates, safe_repr, safe_str
-from ws_logging._json import JsonEncoder, quote, repaired
+from ws_logging._escaping import escape, escape_json, safe_repr, safe_str
+from ws_logging._json import quote, repaired
 from ws_logging.context import current_fields
 from ws_logging.errors import LoggingConfigError
 from ws_logging.redact import Redactor
 
-__all__ = ("LEAST_LINE", "MAX_LINE", "JsonFormatter", "Renderer", "TextFormatter", "check_template")
+__all__ = (
+    "LEAST_LINE",
+    "MAX_LINE",
+    "Formatter",
+    "Renderer",
+    "TextFormatter",
+    "check_template",
+    "cut",
+    "pick",
+    "reason_of",
+)
 
 # Any below: loguru's record is a dictionary of many types.
 
@@ -34,12 +43,11 @@ MAX_LINE: Final = 256 * 1024
 LEAST_LINE: Final = 1024
 _WORD: Final = 4096  # characters before a cut in which its place may move to the end of a word
 _PLACES: Final = 4096  # places in the code whose texts are kept
-_SEVERITY: Final = ((50, 21), (40, 17), (30, 13), (25, 10), (20, 9), (10, 5), (0, 1))
 _COLORS: Final = ((40, "31"), (30, "33"), (25, "32"), (20, "1"), (0, "2"))
 
 
-class _Formatter:
-    """What both formats share: fields, redaction, and the last resort."""
+class Formatter:
+    """What all formats share: fields, redaction, and the last resort."""
 
     def __init__(self, redactor: Redactor | None, max_line: int) -> None:
         self._redactor = redactor
@@ -71,7 +79,7 @@ class _Formatter:
         """Return a line of the message and the reason alone."""
         line = {
             "Body": repaired(safe_str(record["message"])[:1024]),
-            "log.repaired": repaired(_reason(error)),
+            "log.repaired": repaired(reason_of(error)),
         }
         return escape_json(json.dumps(line, ensure_ascii=False)) + "\n"
 
@@ -84,20 +92,14 @@ class _Formatter:
         """Return the fields of a record: provided ones, context and its own, the latter winning."""
         provided = current_fields()
         extra: dict[str, Any] = record["extra"]
-        fields = {**provided, **extra} if provided else extra
+        return {**provided, **extra} if provided else extra
 
-        if not fields:
-            return fields
-
-        for value in fields.values():
-            if type(value) is str and len(value) > self._max_line:
-                fields = {
-                    key: cut(item, self._max_line) if type(item) is str else item
-                    for key, item in fields.items()
-                }
-                break
-
-        return fields if self._redactor is None else self._redactor.fields(fields)
+    def _safe_provided(self) -> dict[str, Any]:
+        """Return the provided fields, if nothing is wrong with them."""
+        try:
+            return current_fields()
+        except Exception:  # noqa: BLE001 - it may be what the line is repaired for
+            return {}
 
     def _trace(self, trace: str) -> str:
         return self._mask(cut(trace, self._max_line)) if trace else trace
@@ -125,7 +127,7 @@ class _Formatter:
         return place
 
 
-class TextFormatter(_Formatter):
+class TextFormatter(Formatter):
     """Render lines for people; `max_line` bounds the characters of a line, and of the traceback below it."""
 
     def __init__(
@@ -141,7 +143,7 @@ class TextFormatter(_Formatter):
         self._template = template
 
     def _render(self, record: Mapping[str, Any], trace: str) -> str:
-        fields = self._fields(record)
+        fields = self._masked(record)
         shown = (
             " ".join(f"{_key(name)}={self._show(value)}" for name, value in fields.items()) if fields else ""
         )
@@ -157,6 +159,23 @@ class TextFormatter(_Formatter):
 
         return f"{line}\n{self._indented(trace)}" if trace else f"{line}\n"
 
+    def _masked(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the fields of a record, cut and masked."""
+        fields = self._fields(record)
+
+        if not fields:
+            return fields
+
+        for value in fields.values():
+            if type(value) is str and len(value) > self._max_line:
+                fields = {
+                    key: cut(item, self._max_line) if type(item) is str else item
+                    for key, item in fields.items()
+                }
+                break
+
+        return fields if self._redactor is None else self._redactor.fields(fields)
+
     def _head(self, record: Mapping[str, Any]) -> str:
         level = record["level"]
         time = record["time"]
@@ -169,7 +188,7 @@ class TextFormatter(_Formatter):
         shown = f"{escape(level): <8}"
 
         if self._color:
-            shown = f"\x1b[{_pick(_COLORS, number)}m{shown}\x1b[0m"
+            shown = f"\x1b[{pick(_COLORS, number)}m{shown}\x1b[0m"
 
         return f"{shown} | {escape(str(name))}:{escape(str(function))}:{line}"
 
@@ -187,7 +206,7 @@ class TextFormatter(_Formatter):
 
     def _repaired(self, record: Mapping[str, Any], trace: str, error: Exception) -> str:
         message, fields = escape(self._mask(safe_str(record["message"]))), record["extra"]
-        line = f"{self._head(record)}{message} | log.repaired={quote(escape(_reason(error)))}"
+        line = f"{self._head(record)}{message} | log.repaired={quote(escape(reason_of(error)))}"
 
         for name, value in fields.items() if isinstance(fields, dict) else ():
             shown = repr(repaired(self._redactor.value(value, str(name)) if self._redactor else value))
@@ -230,166 +249,6 @@ def check_template(template: Any, where: str) -> None:
         ) from None
 
 
-class _Note(NamedTuple):
-    """What a line says about itself: an attribute, and how long its parts may be."""
-
-    text: str
-    share: int
-
-
-class JsonFormatter(_Formatter):
-    """Render JSON lines after the OpenTelemetry log data model; `max_line` bounds the bytes of a line."""
-
-    def __init__(
-        self,
-        redactor: Redactor | None,
-        *,
-        resource: Mapping[str, object] | None = None,
-        max_line: int = MAX_LINE,
-    ) -> None:
-        super().__init__(redactor, max_line)
-        self._encode = JsonEncoder(self._mask).encode
-        whole = json.dumps(repaired(dict(resource or {})), ensure_ascii=False, separators=(",", ":"))
-        self._end = f',"Resource":{whole}}}\n' if resource else "}\n"
-
-    def _render(self, record: Mapping[str, Any], trace: str) -> str:
-        line = self._compose(record, self._message(record), self._fields(record), self._trace(trace))
-        return line if self._fits(line) else self._shortened(record, trace)
-
-    def _compose(
-        self,
-        record: Mapping[str, Any],
-        message: str,
-        fields: Mapping[str, Any],
-        trace: str,
-        note: _Note | None = None,
-    ) -> str:
-        # Written by hand rather than by json.dumps of one dictionary: three times as fast, since most
-        # of a line is the same for each message of a place.
-        level, process, thread, time = record["level"], record["process"], record["thread"], record["time"]
-        encode = self._encode
-        ids, attributes = "", ""
-
-        for name, value in fields.items():
-            if name in _IDS:
-                ids += f',"{_IDS[name]}":{encode(value)}'
-            elif name not in _OWN:
-                attributes += f"{quote(name)}:{encode(value)},"
-
-        key = (record["name"], record["function"], record["line"], record["file"].path, level.name, level.no)
-        head, scope = self._place(key, _fixed)
-        line = (
-            f'{{"Timestamp":"{self._of_second(time, _epoch)}{time.microsecond:06}000",{head},'
-            f'"Body":{quote(message)},'
-            f'"Attributes":{{{attributes}{note.text if note else ""}{scope}'
-            f'"process.pid":{process.id},"thread.id":{thread.id},"thread.name":{quote(str(thread.name))}'
-            f"{self._exception(record, trace, note.share if note else self._max_line)}}},"
-            f'"InstrumentationScope":{{"Name":{quote(str(record["name"]))}}}{ids}{self._end}'
-        )
-
-        if not note and has_surrogates(line):
-            raise UnicodeError("half of a surrogate pair")  # to be written in the repaired form
-
-        return escape_json(line)
-
-    def _exception(self, record: Mapping[str, Any], trace: str, share: int) -> str:
-        error = record["exception"]
-
-        if error is None or error.type is None:
-            return f',"code.stacktrace":{quote(trace)}' if trace else ""
-
-        kind = getattr(error.type, "__qualname__", str(error.type))
-        text = self._mask(cut(safe_str(error.value), share))
-        return (
-            f',"exception.type":{quote(kind)},"exception.message":{quote(text)}'
-            f',"exception.stacktrace":{quote(trace)}'
-        )
-
-    def _fits(self, line: str) -> bool:
-        return len(line) * 4 <= self._max_line or len(line.encode()) <= self._max_line
-
-    def _shortened(self, record: Mapping[str, Any], trace: str) -> str:
-        """Return a line whose parts are cut until it fits."""
-        message, fields, trace = self._message(record), self._fields(record), self._trace(trace)
-        share = self._max_line // 2
-
-        while share > _SHORTEST:
-            kept, left_out = self._small(fields, share)
-            what = f"{left_out} fields are left out" if left_out else "a part is cut off"
-            note = _Note(f'"log.cut":{quote(what)},', share)
-            line = self._compose(record, cut(message, share), kept, cut(trace, share), note)
-
-            if self._fits(line):
-                return line
-
-            share //= 2
-
-        note = _Note('"log.cut":"all but the message is left out",', _SHORTEST)
-        return self._compose({**record, "exception": None}, cut(message, _SHORTEST), {}, "", note)
-
-    def _small(self, fields: Mapping[str, Any], share: int) -> tuple[dict[str, Any], int]:
-        """Return the fields that fit into a share of the line, and how many do not."""
-        kept: dict[str, Any] = {}
-
-        for name, value in fields.items():
-            share -= len(name) + len(self._encode(value))
-
-            if share > 0:
-                kept[name] = value
-
-        return kept, len(fields) - len(kept)
-
-    def _repaired(self, record: Mapping[str, Any], trace: str, error: Exception) -> str:
-        """Return a line of repaired parts; the redactor has had its turn, or has it once more."""
-        fields = repaired(record["extra"])
-        fields = fields if isinstance(fields, dict) else {"extra": fields}
-
-        if self._redactor is not None:
-            fields = self._redactor.fields(fields)
-
-        share = self._max_line // 4
-        message = repaired(cut(self._mask(safe_str(record["message"])), share))
-        trace = repaired(self._mask(cut(trace, share)))
-        safe = {**record, "name": repaired(str(record["name"])), "exception": _plain(record["exception"])}
-        kept, _ = self._small(fields, share)
-        note = _Note(f'"log.repaired":{quote(repaired(_reason(error)))},', share)
-        return self._compose(safe, message, kept, trace, note)
-
-
-_IDS: Final = {"trace_id": "TraceId", "span_id": "SpanId"}
-_OWN: Final = frozenset(
-    {
-        "code.function.name", "code.file.path", "code.line.number", "process.pid", "thread.id", "thread.name",
-        "exception.type", "exception.message", "exception.stacktrace", "log.repaired", "log.cut",
-    }
-)  # fmt: skip
-"""Attributes that are the record's own; a field cannot pretend to be one."""
-_SHORTEST: Final = 128
-
-
-class _PlainException:
-    """The type and text of an exception that could not be rendered."""
-
-    def __init__(self, error: Any) -> None:
-        self.type = type("_", (), {"__qualname__": repaired(str(getattr(error.type, "__qualname__", "")))})
-        self.value = repaired(safe_str(error.value))
-
-
-def _plain(error: Any) -> Any:
-    return None if error is None or error.type is None else _PlainException(error)
-
-
-def _fixed(place: tuple[Any, ...]) -> tuple[str, str]:
-    """Return the two parts of a JSON line that are the same for each message of a place."""
-    _, function, line, path, level, number = place
-    head = f'"SeverityText":{quote(level)},"SeverityNumber":{_pick(_SEVERITY, number)}'
-    scope = (
-        f'"code.function.name":{quote(str(function))},"code.file.path":{quote(str(path))},'
-        f'"code.line.number":{line},'
-    )
-    return head, scope
-
-
 def cut(text: str, limit: int) -> str:
     """
     Return a text of about ``limit`` characters at most, which says how much of it is missing.
@@ -411,7 +270,8 @@ def _key(name: str) -> str:
     return escape(name if " " not in name and "=" not in name else json.dumps(name, ensure_ascii=False))
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Return why a line is not as it should be."""
     return f"not rendered as it is: {describe(error, with_type=True)[:200]}"
 
 
@@ -419,9 +279,6 @@ def _local(time: datetime) -> str:
     return time.isoformat(" ", "seconds")[:19]  # without the offset: local time is meant
 
 
-def _epoch(time: datetime) -> str:
-    return str(math.floor(time.timestamp()))
-
-
-def _pick(table: tuple[tuple[int, Any], ...], number: int) -> Any:
+def pick(table: tuple[tuple[int, Any], ...], number: int) -> Any:
+    """Return the value of the highest level that is not above a number."""
     return next(value for limit, value in table if number >= limit)

@@ -1,4 +1,4 @@
-"""Any value as JSON: what cannot be written as it is becomes a text that says what it was."""
+"""Any value as JSON, plain or of OTLP: what cannot be written becomes a text that says what it was."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ws_logging._escaping import safe_repr, safe_str
 
-__all__ = ("JsonEncoder", "quote", "repaired")
+__all__ = ("JsonEncoder", "OtlpEncoder", "quote", "repaired")
 
 # Any below: values of the application, of any type.
 
@@ -44,6 +44,49 @@ class JsonEncoder:
             return self._mask(bytes(value).decode("utf-8", "backslashreplace"))
 
         return self._mask(safe_str(value))
+
+
+class OtlpEncoder:
+    """Encode values as AnyValue of OTLP: each says which type it is of."""
+
+    def __init__(self, mask: Callable[[str], str]) -> None:
+        self._plain = JsonEncoder(mask).encode
+
+    def encode(self, value: Any) -> str:
+        """Return a value as JSON; raises whatever `json` raises of values that it cannot write."""
+        if type(value) is int and -(2**63) <= value < 2**63:
+            return f'{{"intValue":"{value}"}}'
+
+        if type(value) is str:
+            return f'{{"stringValue":{quote(value)}}}'
+
+        return json.dumps(
+            _any_value(json.loads(self._plain(value))), ensure_ascii=False, separators=(",", ":")
+        )
+
+
+def _any_value(value: Any) -> dict[str, Any]:
+    """Return what JSON can hold as an AnyValue; null is one without a type."""
+    typed: dict[str, Any] = {}
+
+    match value:
+        case None:
+            pass
+        case bool():
+            typed["boolValue"] = value
+        case int() if -(2**63) <= value < 2**63:
+            typed["intValue"] = str(value)
+        case float():
+            typed["doubleValue"] = value
+        case list():
+            typed["arrayValue"] = {"values": [_any_value(item) for item in value]}
+        case dict():
+            pairs = [{"key": key, "value": _any_value(item)} for key, item in value.items()]
+            typed["kvlistValue"] = {"values": pairs}
+        case _:
+            typed["stringValue"] = str(value)
+
+    return typed
 
 
 def repaired(value: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from loguru import logger
@@ -28,11 +29,15 @@ _FORWARDER: Final = "ws_logging.intercept"  # logs for modules that are not thos
 class Levels:
     """The lowest level of all modules, and those of some of them with all that is below them."""
 
-    __slots__ = ("_known", "common", "lowest", "modules")
+    __slots__ = ("_known", "common", "given", "lowest", "modules", "raised")
 
-    def __init__(self, common: int, modules: Mapping[str, int]) -> None:
+    def __init__(
+        self, common: int, given: Mapping[str, int], raised: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
         self.common: int = common
-        self.modules: dict[str, int] = dict(modules)
+        self.given: dict[str, int] = dict(given)
+        self.raised = raised  # by default; they never lower the level of a module
+        self.modules = {name: level for name, level in raised.items() if level > common} | self.given
         self.lowest: int = min([common, *self.modules.values()])
         self._known: dict[str, int] = {}
 

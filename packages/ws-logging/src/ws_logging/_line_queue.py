@@ -38,22 +38,23 @@ class LineQueue:
         "_done_bytes",
         "_evicted_bytes",
         "_lines",
-        "_max_bytes",
-        "_max_records",
         "_others_appended",
         "_others_evicted",
         "_others_taken",
+        "_room",
+        "_room_for_urgent",
         "_urgent",
         "appended",
         "discarded",
         "done",
         "evicted",
         "refused",
+        "rejected",
     )
 
     def __init__(self, max_bytes: int, max_records: int) -> None:
-        self._max_bytes = max_bytes
-        self._max_records = max_records
+        self._room_for_urgent = (max_records, max_bytes)
+        self._room = (max_records * (1.0 - RESERVE), max_bytes * (1.0 - RESERVE))
         self._lines: deque[bytes] = deque()
         self._urgent: deque[tuple[int, bytes]] = deque()
         # of callers
@@ -61,7 +62,7 @@ class LineQueue:
         self._appended_bytes = self._evicted_bytes = 0
         self._others_appended = self._others_evicted = 0  # lines that are not urgent
         # of the writer
-        self.done = self._done_bytes = self._others_taken = 0
+        self.done = self.rejected = self._done_bytes = self._others_taken = 0
         # of whoever stops it
         self.discarded = self._discarded_bytes = 0
 
@@ -87,17 +88,19 @@ class LineQueue:
     @property
     def dropped(self) -> int:
         """How many lines will never be written."""
-        return self.refused + self.evicted + self.discarded
+        return self.refused + self.evicted + self.discarded + self.rejected
 
     def has_room(self, size: int, *, urgent: bool) -> bool:
         """Return whether a line may be appended; one longer than the whole queue only when nothing waits."""
-        records = self.waiting
+        # `waiting` and `waiting_bytes`, without their calls: this is done for each message.
+        records = self.appended - self.done - self.evicted - self.discarded
 
-        if records == 0:
+        if records <= 0:
             return True
 
-        share = 1.0 if urgent else 1.0 - RESERVE
-        return records < self._max_records * share and self.waiting_bytes + size <= self._max_bytes * share
+        most_records, most_bytes = self._room_for_urgent if urgent else self._room
+        taken = self._appended_bytes - self._done_bytes - self._evicted_bytes - self._discarded_bytes
+        return records < most_records and taken + size <= most_bytes
 
     def append(self, line: bytes, *, urgent: bool = False) -> None:
         """Append a line; the counters first, so that the writer can never be ahead of them."""
@@ -154,9 +157,10 @@ class LineQueue:
     def _urgent_is_next(self) -> bool:
         return self._urgent[0][0] <= self._others_taken + self._others_evicted
 
-    def written(self, lines: list[bytes]) -> None:
-        """Count lines that are on disk, for the writer."""
+    def written(self, lines: list[bytes], rejected: int = 0) -> None:
+        """Count lines that the writer is done with; some of them may have been rejected for good."""
         self._done_bytes += sum(map(len, lines))
+        self.rejected += rejected
         self.done += len(lines)
 
     def discard(self) -> int:

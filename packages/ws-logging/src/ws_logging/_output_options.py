@@ -7,18 +7,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from ws_logging._formatters import check_template
 from ws_logging._sink_options import Overflow
 from ws_logging._sink_options import check as check_sink
 from ws_logging.errors import LoggingConfigError
+from ws_logging.otel import check_url
 from ws_logging.rotation import LogFileRotator
 
-__all__ = ("OutputOptions", "check_format", "parse_outputs")
+__all__ = (
+    "DEFAULT_RETENTION",
+    "DEFAULT_ROTATION",
+    "DEFAULT_TOTAL_SIZE",
+    "Json",
+    "OutputOptions",
+    "check_format",
+    "parse_outputs",
+)
 
 # Any below: what is checked may be of any type.
 
+Json = bool | Literal["otlp"]
+DEFAULT_ROTATION: Final = LogFileRotator(500 * 1024 * 1024, "00:00")
+DEFAULT_RETENTION: Final = 255
+DEFAULT_TOTAL_SIZE: Final = 2 * 1024**3
 _STREAMS: Final = ("stderr", "stdout")
 
 
@@ -28,29 +41,41 @@ class OutputOptions:
 
     to: Any
     level: Any = 0
-    json: bool = False
+    json: Json = False
     format: str | None = None
-    rotation: LogFileRotator | None = None
-    retention: int | timedelta | None = None
-    total_size: int | None = 2 * 1024**3
+    rotation: LogFileRotator | None = DEFAULT_ROTATION
+    retention: int | timedelta | None = DEFAULT_RETENTION
+    total_size: int | None = DEFAULT_TOTAL_SIZE
     compression: str | None = None
     overflow: Overflow = "block"
+    headers: Mapping[str, str] | None = None
+    timeout: float = 5.0
     where: str = field(default="", compare=False)
 
     @property
     def path(self) -> Path | None:
         """The file, if it is one."""
-        return Path(self.to) if isinstance(self.to, str | os.PathLike) and self.to not in _STREAMS else None
+        is_file = isinstance(self.to, str | os.PathLike) and self.to not in _STREAMS and self.url is None
+        return Path(self.to) if is_file else None
+
+    @property
+    def url(self) -> str | None:
+        """The URL of a collector, if it is one."""
+        return self.to if isinstance(self.to, str) and "://" in self.to else None
 
 
-_FILE_ONLY: Final = ("rotation", "retention", "total_size", "compression", "overflow")
+_ONLY: Final = {
+    "files": ("rotation", "retention", "total_size", "compression"),
+    "URLs": ("headers", "timeout"),
+    "files and URLs": ("overflow",),
+}
 _KEYS: Final = tuple(one.name for one in fields(OutputOptions) if one.name != "where")
 
 
 def check_format(template: Any, *, json: Any, where: str = "") -> None:
     """Refuse a format of lines that cannot be filled in, or stands beside JSON."""
-    if not isinstance(json, bool):
-        raise LoggingConfigError(f"{where}json: True or False is expected, not {json!r}")
+    if not isinstance(json, bool) and json != "otlp":
+        raise LoggingConfigError(f'{where}json: True, False or "otlp" is expected, not {json!r}')
 
     if template is not None:
         if json:
@@ -78,7 +103,9 @@ def _parse(entry: Any, where: str, file_path: Any) -> OutputOptions:
         raise LoggingConfigError(f"{where}: there is no {', '.join(unknown)}; there are {', '.join(_KEYS)}")
 
     if not entry.get("to"):
-        message = f'{where}.to: "stderr", "stdout", a file, a function or an object with write is expected'
+        message = (
+            f'{where}.to: "stderr", "stdout", a file, a URL, a function or an object with write is expected'
+        )
         raise LoggingConfigError(message)
 
     values = dict(entry)
@@ -89,18 +116,35 @@ def _parse(entry: Any, where: str, file_path: Any) -> OutputOptions:
     options = OutputOptions(**values, where=where)
 
     check_format(options.format, json=options.json, where=f"{where}.")
-    path = options.path
+    _check_kind(options, values)
 
-    if path is None:
-        if given := [name for name in _FILE_ONLY if name in values]:
-            raise LoggingConfigError(f"{where}: {', '.join(given)} is for files only")
+    if options.url is not None:
+        if "json" in values or options.format is not None:
+            raise LoggingConfigError(
+                f"{where}: json and format are not for URLs; what is sent is always OTLP"
+            )
 
-        return options
+        values["json"] = "otlp"
+    elif options.path is not None:
+        values["to"] = Path(file_path) / options.path if file_path else options.path
+
+    return OutputOptions(**values, where=where)
+
+
+def _check_kind(options: OutputOptions, given: Mapping[str, Any]) -> None:
+    """Check the options that only outputs of some kind have."""
+    where = options.where
+    allowed = {"files": options.path is not None, "URLs": options.url is not None}
+    allowed["files and URLs"] = any(allowed.values())
+
+    for kind, names in _ONLY.items():
+        if not allowed[kind] and (wrong := [name for name in names if name in given]):
+            raise LoggingConfigError(f"{where}: {', '.join(wrong)} is for {kind} only")
 
     try:
-        check_sink(**{name: getattr(options, name) for name in _FILE_ONLY})
+        check_sink(**{name: getattr(options, name) for name in (*_ONLY["files"], *_ONLY["files and URLs"])})
+
+        if options.url is not None:
+            check_url(options.url, options.headers, options.timeout)
     except LoggingConfigError as error:
         raise LoggingConfigError(f"{where}.{error}") from None
-
-    values["to"] = Path(file_path) / path if file_path else path
-    return OutputOptions(**values, where=where)

@@ -1,4 +1,4 @@
-"""Where rendered lines go: a file, a stream, a function, a handler of standard logging."""
+"""Where rendered lines go: a file, a collector, a stream, a function, a handler of standard logging."""
 
 from __future__ import annotations
 
@@ -13,20 +13,34 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, Final
 
+from ws_logging._documents import JsonFormatter, OtlpFormatter
 from ws_logging._exit_hooks import renew_in_children
-from ws_logging._formatters import JsonFormatter, Renderer, TextFormatter
+from ws_logging._formatters import MAX_LINE, Formatter, Renderer, TextFormatter
 from ws_logging._levels import level_number
-from ws_logging._output_options import OutputOptions
+from ws_logging._output_options import Json, OutputOptions
+from ws_logging._queued_sink import URGENT
+from ws_logging.otel import OtlpSink
 from ws_logging.redact import Redactor
-from ws_logging.sink import URGENT, QueuedFileSink
+from ws_logging.sink import QueuedFileSink
 
-__all__ = ("Output", "RecentLines", "build", "notice", "to_file", "to_handler", "to_stream")
+__all__ = (
+    "Output",
+    "RecentLines",
+    "Renderers",
+    "Sink",
+    "build",
+    "notice",
+    "to_file",
+    "to_handler",
+    "to_stream",
+)
 
 # Any below: loguru's records, and handlers of any kind.
 
 RECENT_BYTES: Final = 16 * 1024 * 1024  # characters that the recent lines may take up
 
 Write = Callable[[str, Any], None]
+Sink = QueuedFileSink | OtlpSink
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,34 +84,54 @@ class RecentLines:
             return list(self._lines)[-count:] if count > 0 else []
 
 
-def build(
-    options: Iterable[OutputOptions],
-    redactor: Redactor | None,
-    resource: Mapping[str, object],
-    max_line: int,
-) -> tuple[list[Output], list[QueuedFileSink]]:
+class Renderers:
+    """One renderer for all outputs of a format: a line is rendered once."""
+
+    def __init__(
+        self, redactor: Redactor | None, resource: Mapping[str, object], max_line: int = MAX_LINE
+    ) -> None:
+        self._redactor = redactor
+        self._resource = resource
+        self._max_line = max_line
+        self._known: dict[object, Formatter] = {}
+
+    def get(self, json: Json, template: str | None, *, color: bool = False) -> Formatter:
+        """Return the renderer of a format, the same for the same one."""
+        key = (json, template, color)
+
+        if key not in self._known:
+            if json:
+                kind = OtlpFormatter if json == "otlp" else JsonFormatter
+                one: Formatter = kind(self._redactor, resource=self._resource, max_line=self._max_line)
+            else:
+                one = TextFormatter(self._redactor, color=color, template=template, max_line=self._max_line)
+
+            self._known[key] = one
+
+        return self._known[key]
+
+    @property
+    def repaired(self) -> int:
+        """How many lines could not be rendered as they were."""
+        return sum(one.repaired for one in list(self._known.values()))
+
+
+def build(options: Iterable[OutputOptions], renderers: Renderers) -> tuple[list[Output], list[Sink]]:
     """Make outputs and the sinks of their files; when one cannot be made, none is left open."""
     outputs: list[Output] = []
-    sinks: list[QueuedFileSink] = []
-    renderers: dict[object, Renderer] = {}  # one for all outputs of a format: a line is rendered once
+    sinks: list[Sink] = []
 
     try:
         for one in options:
-            color = isinstance(one.to, str) and one.path is None and not one.json and _is_terminal(one.to)
-            render = renderers.get((one.json, one.format, color))
+            is_stream = isinstance(one.to, str) and one.path is None and one.url is None
+            color = is_stream and not one.json and _is_terminal(one.to)
+            render = renderers.get(one.json, one.format, color=color)
 
-            if render is None:
-                render = renderers[one.json, one.format, color] = (
-                    JsonFormatter(redactor, resource=resource, max_line=max_line)
-                    if one.json
-                    else TextFormatter(redactor, color=color, template=one.format, max_line=max_line)
-                )
-
-            if one.path is not None:
+            if one.path is not None or one.url is not None:
                 sinks.append(_sink(one, render))
                 write = to_file(sinks[-1])
             else:
-                write = to_stream(one.to) if isinstance(one.to, str) else to_handler(one.to)
+                write = to_stream(one.to) if is_stream else to_handler(one.to)
 
             outputs.append(Output(write, render, level_number(one.level)))
     except BaseException:
@@ -109,7 +143,18 @@ def build(
     return outputs, sinks
 
 
-def _sink(one: OutputOptions, render: Renderer) -> QueuedFileSink:
+def _sink(one: OutputOptions, render: Formatter) -> Sink:
+    if one.url is not None:
+        assert isinstance(render, OtlpFormatter)
+        return OtlpSink(
+            one.url,
+            render,
+            headers=one.headers,
+            timeout=one.timeout,
+            overflow=one.overflow,
+            notice=notice(render),
+        )
+
     assert one.path is not None
     return QueuedFileSink(
         one.path,
@@ -127,7 +172,7 @@ def _is_terminal(name: str) -> bool:
     return stream is not None and bool(stream.isatty())
 
 
-def to_file(sink: QueuedFileSink) -> Write:
+def to_file(sink: Sink) -> Write:
     """Return an output that queues lines for a file."""
     put = sink.put
 
@@ -197,7 +242,7 @@ def notice(render: Renderer) -> Callable[[int], str]:
             "function": "put",
             "level": SimpleNamespace(name="WARNING", no=30),
             "line": 0,
-            "message": f"{count} log messages were dropped, because the queue was full or the disk failed",
+            "message": f"{count} log messages were dropped: the queue was full, or they could not be written",
             "name": "ws_logging.sink",
             "process": SimpleNamespace(id=os.getpid()),
             "thread": SimpleNamespace(id=threading.get_ident(), name="log writer"),

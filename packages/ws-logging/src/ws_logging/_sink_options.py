@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from ws_logging._compression import check_compression
 from ws_logging.errors import LoggingConfigError
 from ws_logging.rotation import LogFileRotator
 
@@ -29,8 +30,7 @@ def check(**options: Any) -> None:
         message = f"retention: a number of files, a timedelta or None is expected, not {retention!r}"
         raise LoggingConfigError(message)
 
-    if options.get("compression") not in (None, "gz"):
-        raise LoggingConfigError(f"compression: 'gz' or None is expected, not {options['compression']!r}")
+    check_compression(options.get("compression"))
 
     if (overflow := options.get("overflow", "block")) not in ("block", "drop_newest", "drop_oldest"):
         message = f"overflow: 'block', 'drop_newest' or 'drop_oldest' is expected, not {overflow!r}"

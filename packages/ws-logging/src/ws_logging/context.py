@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Final
 
 from loguru import logger
 
@@ -12,6 +14,8 @@ __all__ = ("current_fields", "event", "log_context", "provide", "withdraw")
 Provider = Callable[[], object]
 
 _providers: dict[str, Provider] = {}
+_TRACE: Final = "opentelemetry.trace"
+_NOTHING: Final[dict[str, object]] = {}
 
 
 def log_context(**fields: object) -> AbstractContextManager[None]:
@@ -74,5 +78,20 @@ def withdraw(name: str) -> None:
 
 
 def current_fields() -> dict[str, object]:
-    """Return the provided fields that have a value now."""
-    return {name: value for name, provider in _providers.items() if (value := provider())}
+    """Return the provided fields that have a value now, and the ids of OpenTelemetry's current span."""
+    if not _providers and _TRACE not in sys.modules:
+        return _NOTHING
+
+    fields = {name: value for name, provider in _providers.items() if (value := provider())}
+    return fields | _span_ids()
+
+
+def _span_ids() -> dict[str, object]:
+    """Return the ids of the current span; only an application that has loaded OpenTelemetry has one."""
+    get_span = getattr(sys.modules.get(_TRACE), "get_current_span", None)  # None while it is being imported
+
+    if get_span is None:
+        return {}
+
+    span = get_span().get_span_context()
+    return {"trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}"} if span.is_valid else {}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from loguru import logger
 
@@ -19,15 +19,23 @@ from ws_logging._exit_hooks import renew_in_children
 from ws_logging._formatters import MAX_LINE
 from ws_logging._levels import Levels, level_name, level_number, of_name
 from ws_logging._loguru import TraceFormatter, set_threshold
-from ws_logging._output_options import OutputOptions, parse_outputs
-from ws_logging._outputs import Output, RecentLines, build
+from ws_logging._output_options import (
+    DEFAULT_RETENTION,
+    DEFAULT_ROTATION,
+    DEFAULT_TOTAL_SIZE,
+    Json,
+    OutputOptions,
+    check_format,
+    parse_outputs,
+)
+from ws_logging._outputs import Output, RecentLines, Renderers, Sink, build
+from ws_logging._queued_sink import URGENT, SinkStatistics, complain
 from ws_logging._sink_options import Overflow
 from ws_logging._validation import check, resource_of
 from ws_logging.errors import LoggingConfigError
 from ws_logging.intercept import LogInterceptor
 from ws_logging.redact import Redactor
 from ws_logging.rotation import LogFileRotator
-from ws_logging.sink import URGENT, QueuedFileSink, SinkStatistics, complain
 
 __all__ = ("LoggerHandle", "LoggerStatistics", "register_logger")
 
@@ -46,7 +54,7 @@ class LoggerStatistics:
         levels: The levels of modules that have one of their own.
         repaired: Lines that could not be rendered as they were, and are marked ``log.repaired``.
         failures: How often an output raised an error; files are not among them.
-        files: The accounts of all files, by path.
+        files: The accounts of all files and collectors, by path or URL.
     """
 
     level: str
@@ -63,18 +71,18 @@ def register_logger(
     handler: Any = None,
     file_path: str | os.PathLike[str] | None = None,
     file_name: str = "app.{time}.log",
-    file_rotation: LogFileRotator | None = LogFileRotator(500 * 1024 * 1024, "00:00"),  # noqa: B008 - immutable
-    file_retention: int | timedelta | None = 255,
+    file_rotation: LogFileRotator | None = DEFAULT_ROTATION,
+    file_retention: int | timedelta | None = DEFAULT_RETENTION,
     debug: bool = False,  # noqa: FBT001, FBT002 - as in the first version of the library
     *,
-    json: bool = False,
+    json: Json = False,
     compression: str | None = None,
     levels: Mapping[str, str | int] | None = None,
     redact: Iterable[str] | None = (),
     sample: Mapping[str, float] | None = None,
     ring: int = 1000,
     intercept: bool = True,
-    file_total_size: int | None = 2 * 1024**3,
+    file_total_size: int | None = DEFAULT_TOTAL_SIZE,
     overflow: Overflow = "block",
     service: str | Mapping[str, object] | None = None,
     max_line: int = MAX_LINE,
@@ -97,12 +105,15 @@ def register_logger(
         file_retention: How many rotated files to keep (int), or how long (timedelta).
         debug: Log to stderr too, and show values in tracebacks. Never in production: values may
             be secret.
-        json: Write JSON lines after the OpenTelemetry log data model instead of text.
+        json: Write JSON lines after the OpenTelemetry log data model instead of text; ``"otlp"`` writes
+            lines of OTLP, which collectors read from files.
         file_total_size: How many bytes the live file and the rotated ones may take up together; by
             default 2 GiB, None for any number. The oldest are deleted first.
         overflow: What happens when the disk is too slow, see `QueuedFileSink`.
-        compression: ``"gz"`` compresses rotated files.
-        levels: Other lowest levels by logger or module, such as ``{"sqlalchemy": "warning"}``.
+        compression: ``"gz"`` or ``"zst"`` compresses rotated files; the latter needs Python 3.14 or
+            ``ws-logging[zstd]``.
+        levels: Other lowest levels by logger or module. By default those of libraries that log much
+            are raised: ``{"sqlalchemy": "warning"}``; ``{}`` for none.
         redact: Further names of fields whose values are masked, beside those of
             `ws_core.redaction`; None masks nothing at all.
         sample: The share of messages below ERROR to keep, by logger or module: ``{"noisy": 0.1}``.
@@ -114,8 +125,9 @@ def register_logger(
         format: Another format of lines of text, such as ``"{time:%H:%M} {level} {message} {fields}"``; there
             are also ``name function line process thread``. Every part is escaped.
         outputs: Further outputs, each with a format and a level of its own: mappings with ``to``
-            (``"stderr"``, ``"stdout"``, a file, or as for ``handler``), and if wanted ``level``, ``json`` or
-            ``format``, and for files ``rotation retention total_size compression overflow``.
+            (``"stderr"``, ``"stdout"``, a file, the URL of a collector that takes OTLP by HTTP, or as for
+            ``handler``), and if wanted ``level``, ``json`` or ``format``, for files ``rotation retention
+            total_size compression overflow``, and for URLs ``headers timeout overflow``.
 
     Returns:
         The handle to change the level, look at the accounts, and close.
@@ -176,9 +188,15 @@ def register_logger(
         options.append(OutputOptions(to="stderr", json=json, format=format))
 
     redactor = None if redact is None else Redactor(redact)
-    wanted, sinks = build(options, redactor, resource_of(service), max_line)
+    renderers = Renderers(redactor, resource_of(service), max_line)
+    wanted, sinks = build(options, renderers)
     handle = LoggerHandle(
-        levels=Levels(level_number(level), {name: level_number(one) for name, one in (levels or {}).items()}),
+        levels=Levels(
+            level_number(level),
+            {name: level_number(one) for name, one in (levels or {}).items()},
+            _QUIET if levels is None else {},
+        ),
+        renderers=renderers,
         sample=sample or {},
         outputs=wanted,
         sinks=sinks,
@@ -203,6 +221,7 @@ def register_logger(
 
 
 _current: LoggerHandle | None = None
+_QUIET: Final = {"sqlalchemy": 30}  # it logs each statement at INFO
 
 
 class LoggerHandle:
@@ -212,15 +231,17 @@ class LoggerHandle:
         self,
         *,
         levels: Levels,
+        renderers: Renderers,
         sample: Mapping[str, float],
         outputs: list[Output],
-        sinks: list[QueuedFileSink],
-        main: QueuedFileSink | None,
+        sinks: list[Sink],
+        main: Sink | None,
         ring: int,
         debug: bool,
         interceptor: LogInterceptor | None,
     ) -> None:
         self._levels = levels
+        self._renderers = renderers
         self._sample = dict(sample)
         self._outputs = outputs
         self._sinks = sinks
@@ -293,7 +314,7 @@ class LoggerHandle:
             if self._closed or self._number is None:
                 return
 
-            modules = dict(self._levels.modules)
+            modules = dict(self._levels.given)
             common = self._levels.common
 
             if module is None:
@@ -303,7 +324,7 @@ class LoggerHandle:
             else:
                 modules[module] = number
 
-            self._levels = Levels(common, modules)
+            self._levels = Levels(common, modules, self._levels.raised)
             set_threshold(self._number, self._levels.threshold())
             self._intercept()
 
@@ -319,6 +340,43 @@ class LoggerHandle:
         """
         deadline = time.monotonic() + timeout
         return all(sink.drain(max(0.0, deadline - time.monotonic())) for sink in self._sinks)
+
+    def formatter(self, *, json: Json = False, format: str | None = None) -> Callable[[Any], str]:  # noqa: A002 - as above
+        r"""
+        Return a ``format`` for a further ``logger.add``, with the same masking, escaping and fields.
+
+        Args:
+            json: As for `register_logger`.
+            format: As for `register_logger`.
+
+        Raises:
+            LoggingConfigError: The format cannot be filled in.
+
+        Example:
+            >>> import io
+            >>> from ws_logging import logger, register_logger
+            >>> mine, handle = io.StringIO(), register_logger("info", io.StringIO())
+            >>> number = logger.add(mine, format=handle.formatter(format="{level} {message}"))
+            >>> logger.info("token=hunter2")
+            >>> logger.remove(number)
+            >>> handle.close()
+            >>> mine.getvalue()
+            'INFO token=***\n'
+        """
+        check_format(format, json=json)
+        render = self._renderers.get(json, format)
+
+        def fill(record: Any) -> str:
+            # loguru formats what is returned here with the record, and a line may hold braces.
+            record["_line"] = render(record, self._trace(record))
+            return "{_line}"
+
+        return fill
+
+    def _trace(self, record: Any) -> str:
+        """Return the traceback of a record, or ""."""
+        assert self._traces is not None
+        return self._traces.format(record)
 
     def tail(self, count: int = 100) -> list[str]:
         """
@@ -363,8 +421,7 @@ class LoggerHandle:
         if number < self._levels.of(name) or (self._sample and not self._is_sampled(name or "", number)):
             return False
 
-        assert self._traces is not None
-        trace = "" if record["exception"] is None and "trace" not in record else self._traces.format(record)
+        trace = "" if record["exception"] is None and "trace" not in record else self._trace(record)
         line, rendered = "", None
         self._messages += 1
 
@@ -408,13 +465,12 @@ class LoggerHandle:
 
     def statistics(self) -> LoggerStatistics:
         """Return a snapshot."""
-        formatters = {id(one.render): one.render for one in self._outputs}.values()
         return LoggerStatistics(
             level=level_name(self._levels.common),
             messages=self._messages,
             file=None if self._main is None else self._main.statistics(),
             files={str(sink.path): sink.statistics() for sink in self._sinks},
             levels={name: level_name(number) for name, number in self._levels.modules.items()},
-            repaired=sum(getattr(one, "repaired", 0) for one in formatters),
+            repaired=self._renderers.repaired,
             failures=self._failures,
         )
