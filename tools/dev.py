@@ -42,15 +42,8 @@ UV = "uv>=0.9,<1"
 HATCH = "hatch>=1.18,<2"
 
 DISTRIBUTIONS = (
-    "ws-core",
-    "ws-logging",
-    "ws-tasks",
-    "ws-redislock",
-    "ws-pool",
-    "ws-web",
-    "ws-all",
-    "wintersweet",
-)
+    "ws-core", "ws-logging", "ws-tasks", "ws-redislock", "ws-pool", "ws-web", "ws-all", "wintersweet",
+)  # fmt: skip
 
 BROWSER = "chromium"
 # program → Debian package; a program counts as there when any of its names is.
