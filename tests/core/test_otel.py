@@ -52,7 +52,8 @@ def points(reader: InMemoryMetricReader) -> dict[str, Any]:
     """Return the unit, the attributes and the value by name."""
     data = reader.get_metrics_data()
     found = [m for r in data.resource_metrics for s in r.scope_metrics for m in s.metrics] if data else []
-    return {m.name: (m.unit, dict(p.attributes), p.value) for m in found for p in m.data.data_points}
+    points: list[tuple[Any, Any]] = [(m, point) for m in found for point in m.data.data_points]
+    return {m.name: (m.unit, dict(point.attributes), point.value) for m, point in points}
 
 
 def test_numbers(reader: InMemoryMetricReader, provider: MeterProvider) -> None:

@@ -20,6 +20,7 @@ from urllib.parse import quote
 from starlette.requests import HTTPConnection
 
 from ws_web._observation import Exchange
+from ws_web._trace_context import get_trace_id
 from ws_web.request import client_ip_of
 
 __all__ = ("AccessLog",)
@@ -78,7 +79,8 @@ class AccessLog:
 
         if self._as_json:
             fields = _fields(exchange, method, route, target, client)
-            text = json.dumps({**fields, "request_id": request_id})
+            trace = {"trace_id": trace_id} if (trace_id := get_trace_id()) else {}
+            text = json.dumps({**fields, "request_id": request_id, **trace})
         else:
             taken = f"{(exchange.ended - exchange.began) * 1000:.1f}ms"
             text = f"{method} {target} {exchange.status} {taken} {exchange.size}B {client} {request_id}"

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from ws_core.component import ENTRY_POINT_GROUP, KNOWN_SECTIONS, Component, discover
 from ws_core.errors import ConfigError, MissingExtraError, WsError
 from ws_web._negotiation import get_request_id
+from ws_web._trace_context import get_span_id, get_trace_id
 from ws_web.conf import Settings
 
 __all__ = ("prepare", "running", "used_sections")
@@ -45,8 +46,10 @@ def prepare(settings: Settings) -> dict[str, Component]:
         component.configure(sections[name])
         tell = getattr(component, "add_context", None)
 
-        if callable(tell):  # a logging component: every line carries the id of the request
+        if callable(tell):  # a logging component: every line carries the ids of the request
             tell("request_id", get_request_id)
+            tell("trace_id", get_trace_id)
+            tell("span_id", get_span_id)
 
     return found
 

@@ -43,7 +43,7 @@ def get_request_id() -> str:
 
 @contextmanager
 def _with_id(request_id: str) -> Iterator[None]:
-    token = current_scope.set({ID_KEY: request_id})
+    token = current_scope.set({**current_scope.get(), ID_KEY: request_id})
 
     try:
         yield

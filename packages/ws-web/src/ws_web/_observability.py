@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from ws_core.metrics import register, unregister
 from ws_web._access_log import AccessLog
+from ws_web._instrumentation import instrumented
 from ws_web._observation import Observation
 from ws_web._publishing import Publisher
 from ws_web._request_metrics import EventLoopLag, RequestMetrics
@@ -45,12 +47,25 @@ class Observability:
             token = self._settings.METRICS_TOKEN.get_secret_value()
             add_metrics_route(app, self.publisher.samples, token=token)
 
+    def server_spans(self) -> list[Middleware]:
+        """Return the middleware that makes a span for each request, unless FastAPI does."""
+        if not self._settings.OTEL:
+            return []
+
+        import ws_core.otel  # noqa: PLC0415, F401 - an extra: it says what to install
+        from ws_web._server_span import ServerSpanMiddleware, is_needed  # noqa: PLC0415 - the same
+
+        return [Middleware(ServerSpanMiddleware)] if is_needed() else []
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Observe for the length of a lifespan, inside of that of the components."""
         async with AsyncExitStack() as stack:
             if self._access_log is not None:
                 stack.enter_context(self._access_log.running(_has_access_log))
+
+            if self._settings.OTEL:
+                stack.enter_context(instrumented())
 
             if self._lag is not None and self._requests is not None:
                 for source in (self._lag, self._requests):

@@ -124,6 +124,7 @@ class ObservationMiddleware:
     def _begin(self, scope: Scope) -> Exchange:
         exchange = Exchange(scope, self._clock())
         scope["ws_web.app"] = scope.get("app")
+        scope["ws_web.exchange"] = exchange
         self._in_flight.add(exchange)
 
         for begin in self._begins:

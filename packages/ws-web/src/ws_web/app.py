@@ -135,6 +135,7 @@ def create_app(
     lifetime.wrap(app.router, has_own=own is not None)
     app.body_limit = Middleware(BodyLimitMiddleware, max_bytes=max_body_size, is_own=is_own)
     app.observation = lifetime.observability.observation
+    app.server_spans = lifetime.observability.server_spans()
     app.router.route_class = APIRoute
     app.deadline = deadline
     app.state.settings = settings
@@ -318,6 +319,7 @@ class Application(DeclaringRoutes, FastAPI):
 
     body_limit: Middleware
     observation: Observation
+    server_spans: Sequence[Middleware] = ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection with this application's settings in use."""
@@ -378,7 +380,7 @@ class Application(DeclaringRoutes, FastAPI):
         )
         origins = Middleware(OriginMiddleware, allowed=self.state.settings.ALLOWED_ORIGINS)
         observed = Middleware(ObservationMiddleware, observation=self.observation)
-        return [ids[0], observed, *cors, boundary, origins, self.body_limit, *others]
+        return [*self.server_spans, ids[0], observed, *cors, boundary, origins, self.body_limit, *others]
 
     async def _answer_error(self, connection: HTTPConnection, error: Exception) -> Any:  # Any: a reply
         """Return the reply for what nobody inside has answered."""

@@ -104,6 +104,7 @@ class Settings(BaseSettings):
     SECURITY_HEADERS: dict[str, str] = default.SECURITY_HEADERS
     ACCESS_LOG: Literal["text", "json", "off"] = default.ACCESS_LOG
     METRICS: bool = default.METRICS
+    OTEL: bool = default.OTEL
     METRICS_TOKEN: SecretStr = SecretStr(default.METRICS_TOKEN)
     # Any: what these hold is defined, and checked, by whom it is handed to.
     APP_CONFIG: dict[str, Any] = default.APP_CONFIG

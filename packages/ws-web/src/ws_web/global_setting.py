@@ -26,6 +26,7 @@ __all__ = (
     "METRICS_TOKEN",
     "MIDDLEWARES",
     "MONGO_CONFIG",
+    "OTEL",
     "PROCESS_NUM",
     "REDIS_CONFIG",
     "SECRET",
@@ -64,6 +65,9 @@ ACCESS_LOG: Literal["text", "json", "off"] = "text"
 
 METRICS: bool = False
 """Whether ``/metrics`` is served; needs ``ws-web[metrics]``."""
+
+OTEL: bool = False
+"""Whether all libraries report spans and metrics to OpenTelemetry; needs ``ws-web[otel]`` and your SDK."""
 
 METRICS_TOKEN: str = ""
 """The token that requests to ``/metrics`` need, as ``Authorization: Bearer``. Empty: none."""

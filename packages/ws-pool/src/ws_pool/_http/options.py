@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from aiohttp import ClientTimeout
 from yarl import URL
 
+from ws_core.context import capture
 from ws_core.redaction import mask_url
 from ws_pool._core.config import boolean, function, integer, number, option, optional, parse, text
 from ws_pool._http.retry import RETRY_STATUSES
@@ -168,7 +169,11 @@ class HttpOptions:
         30.0, number(0.001), "seconds that it is left alone before one request tries again"
     )
     context_headers: Callable[[], Mapping[str, str]] | None = option(
-        None, optional(function), "called for each request; returns its request id, `traceparent`, …"
+        capture,
+        optional(function),
+        "called for each request; returns its request id, `traceparent`, …: by default what "
+        "`ws_core.context` carries; None for none",
+        shown="`ws_core.context.capture`",
     )
     health_path: str | None = option(
         None, optional(text), "the path that `health()` requests; without it `health()` makes no request"

@@ -201,8 +201,8 @@ class Transport:
         arguments = aiohttp_arguments(options, self.options.connect_timeout) if options else {}
         arguments |= self._plain
 
-        if (context := self.options.context_headers) is not None:
-            arguments["headers"] = {**context(), **(arguments.get("headers") or {})}
+        if (read := self.options.context_headers) is not None and (context := read()):
+            arguments["headers"] = {**context, **(arguments.get("headers") or {})}
 
         given = secret_names(headers) if (headers := arguments.get("headers")) else ()
 
