@@ -20,6 +20,7 @@ from ws_tasks.errors import RunTimeout as RunTimeout
 from ws_tasks.errors import ScheduleError as ScheduleError
 from ws_tasks.interface import Guard as Guard
 from ws_tasks.interface import Run as Run
+from ws_tasks.interface import RunStore as RunStore
 from ws_tasks.interface import TaskEvent as TaskEvent
 from ws_tasks.interface import TaskInterface as TaskInterface
 from ws_tasks.interface import TaskStatistics as TaskStatistics
@@ -47,6 +48,7 @@ __all__ = (
     "NotStartedError",
     "OnceTask",
     "Run",
+    "RunStore",
     "RunTimeout",
     "ScheduleError",
     "Scheduler",

@@ -33,6 +33,7 @@ async def execute_guarded(host: RunHost, instance: Instance) -> None:
     instance.claiming = False
 
     if claim is None:
+        instance.claimed_elsewhere = True
         return
 
     if instance.purpose == "take_over":

@@ -31,8 +31,9 @@ __all__ = (
 _NO_HEADERS: Mapping[str, str] = {}
 
 State = Literal["new", "running", "paused", "stopped"]
-Purpose = Literal["run", "take_over", "adopt"]
-"""A run that is due; one that another process may have left; the search for such runs at the start."""
+Purpose = Literal["run", "take_over", "adopt", "catch_up"]
+"""A run that is due; one that another process may have left; the search for such runs at the start; the
+search for those that were missed while no process was there."""
 
 current_instance: ContextVar[Instance] = ContextVar("ws_tasks_current_run")
 """The run that the running code is part of."""
@@ -132,15 +133,24 @@ class Watched:
     """
     A run that another process has claimed, and that is made here when that process is gone.
 
-    Without a nominal time it stands for the search for such runs, which is to be repeated.
+    Without a nominal time it stands for the search for such runs, which is to be repeated; so does one
+    for the purpose of catching up, for the search for runs that were missed.
     """
 
-    __slots__ = ("repeat", "task", "ticket", "timestamp")
+    __slots__ = ("purpose", "repeat", "task", "ticket", "timestamp")
 
-    def __init__(self, task: ManagedTask, timestamp: float | None, repeat: int = 1) -> None:
+    def __init__(
+        self,
+        task: ManagedTask,
+        timestamp: float | None,
+        repeat: int = 1,
+        *,
+        purpose: Purpose = "take_over",
+    ) -> None:
         self.task: ManagedTask = task
         self.timestamp: float | None = timestamp
         self.repeat: int = repeat
+        self.purpose: Purpose = "adopt" if timestamp is None else purpose
         self.ticket: int = 0  # its place in the timer's heap
 
 
@@ -152,6 +162,7 @@ class Instance:
         "attempt",
         "cancel_called",
         "cancelled",
+        "claimed_elsewhere",
         "claiming",
         "ended",
         "failure",
@@ -175,7 +186,9 @@ class Instance:
         self.timestamp: float = timestamp  # the nominal time, in seconds since the epoch
         self.purpose: Purpose = purpose
         self.repeat: int = repeat
-        self.claiming: bool = task.options.guard is not None  # the guard has not answered yet
+        # Whether the guard, or the store of last runs, has not answered yet.
+        self.claiming: bool = task.options.guard is not None or purpose == "catch_up"
+        self.claimed_elsewhere: bool = False
         self.settling: bool = False  # the function has returned, and that is being reported to the guard
         self.superseded: bool = False  # a newer run has cancelled this one
         self.fence: int | None = None

@@ -9,9 +9,10 @@ from typing import Literal, TypeAlias, TypedDict
 
 from ws_tasks._validation import check_seconds, check_whole
 from ws_tasks.errors import ScheduleError
-from ws_tasks.interface import Guard, LeaseGuard, Run
+from ws_tasks.interface import Guard, LeaseGuard, Run, RunStore
 
 __all__ = (
+    "CatchUp",
     "Coalesce",
     "ErrorHandler",
     "Options",
@@ -23,6 +24,7 @@ __all__ = (
 
 Overlap = Literal["skip", "queue", "cancel_previous"]
 Coalesce = Literal["latest", "all"]
+CatchUp = Literal["latest", "all"]
 ErrorHandler: TypeAlias = Callable[[BaseException, Run], Awaitable[None] | None]
 
 
@@ -59,6 +61,10 @@ class TaskOptions(TypedDict, total=False):
             stopped, 30; the claim is renewed three times as often.
         at_least_once: Whether that happens. By default it does with a `LeaseGuard`, such as
             ws-redislock's. With False a run is never begun twice, and lost with its process.
+        catch_up: What to make up for at the start of what was missed while no process was there: the
+            ``"latest"`` run, ``"all"`` (``max_queued`` at most, the oldest first), or nothing, None. It
+            needs a ``run_store`` and a ``name``; intervals then have the nominal times of guarded ones.
+        run_store: Where the last run is noted; see `RunStore`.
     """
 
     tag: str
@@ -80,6 +86,8 @@ class TaskOptions(TypedDict, total=False):
     guard_ttl: float
     claim_ttl: float
     at_least_once: bool | None
+    catch_up: CatchUp | None
+    run_store: RunStore | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +110,8 @@ class Options:
     guard_ttl: float = 3600.0
     claim_ttl: float = 30.0
     at_least_once: bool | None = None
+    catch_up: CatchUp | None = None
+    run_store: RunStore | None = None
 
     @property
     def leased(self) -> bool:
@@ -168,6 +178,15 @@ def _check_rules(options: Options) -> None:
     if options.coalesce == "all" and options.overlap != "queue":
         # All missed runs are due at the same moment: without a queue all but one would be skipped.
         raise ScheduleError('coalesce="all" needs overlap="queue": missed runs are all due at once')
+
+    if options.catch_up is not None:
+        _one_of("catch_up", options.catch_up, ("latest", "all"))
+
+    if (options.catch_up is None) != (options.run_store is None):
+        raise ScheduleError("catch_up and run_store need each other: give both", option="catch_up")
+
+    if options.catch_up == "all" and options.overlap != "queue":
+        raise ScheduleError('catch_up="all" needs overlap="queue": missed runs are all due at once')
 
     if options.overlap == "cancel_previous" and options.max_instances != 1:
         raise ScheduleError('overlap="cancel_previous" allows max_instances=1 only')

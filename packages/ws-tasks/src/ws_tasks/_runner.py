@@ -9,6 +9,7 @@ from collections import deque
 import anyio
 import anyio.abc
 
+from ws_tasks._catch_up import missed_runs, note_run
 from ws_tasks._event_loop import asyncio_loop
 from ws_tasks._guarded import execute_guarded
 from ws_tasks._instance import Instance, ManagedTask, RunHost, Watched
@@ -36,7 +37,7 @@ class Runner:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._group: anyio.abc.TaskGroup | None = None
         self._idle: anyio.Event | None = None
-        self._watched: dict[ManagedTask, set[tuple[float | None, int]]] = {}
+        self._watched: dict[ManagedTask, set[tuple[float | None, int, str]]] = {}
 
     def __len__(self) -> int:
         return len(self._instances)
@@ -71,7 +72,7 @@ class Runner:
         if options.overlap == "cancel_previous":
             self.drop_queue(task)
 
-            for previous in task.active:
+            for previous in (found for found in task.active if found.purpose != "catch_up"):
                 previous.superseded = True
                 previous.interrupt()
         elif (options.overlap == "skip" and not waits_for_guard) or len(task.queue) >= options.max_queued:
@@ -87,11 +88,15 @@ class Runner:
         """Search for runs of a task that were claimed and left when no process was there."""
         self.begin(Instance(task, self._host.clock.time(), "adopt"))
 
+    def catch_up(self, task: ManagedTask, started: float) -> None:
+        """Search for runs of a task that were missed before it was started."""
+        self.begin(Instance(task, started, "catch_up"))
+
     def watch(self, watched: Watched) -> bool:
         """Remember a run that another process has claimed; return whether it is a new one."""
         known = self._watched.setdefault(watched.task, set())
         before = len(known)
-        known.add((watched.timestamp, watched.repeat))
+        known.add((watched.timestamp, watched.repeat, watched.purpose))
         return len(known) > before
 
     def watches(self, task: ManagedTask) -> bool:
@@ -100,7 +105,7 @@ class Runner:
 
     def look_again(self, watched: Watched) -> None:
         """Take over a run that another process has claimed, if its claim has ended."""
-        task, key = watched.task, (watched.timestamp, watched.repeat)
+        task, key = watched.task, (watched.timestamp, watched.repeat, watched.purpose)
         known = self._watched.get(task)
 
         if known is None or key not in known:
@@ -113,6 +118,10 @@ class Runner:
 
         if watched.timestamp is None:
             self.adopt(task)
+            return
+
+        if watched.purpose == "catch_up":
+            self.catch_up(task, watched.timestamp)
             return
 
         instance = Instance(task, watched.timestamp, "take_over", watched.repeat)
@@ -182,7 +191,6 @@ class Runner:
     async def _supervise(self, instance: Instance) -> None:
         clock = self._host.clock
         task = instance.task
-        execution = execute if task.options.guard is None else execute_guarded
         began = clock.monotonic()
 
         if instance.purpose == "run":
@@ -193,10 +201,10 @@ class Runner:
         try:
             if instance.scope is not None:
                 with instance.scope:
-                    await execution(self._host, instance)
+                    await self._execute(instance)
                     completed = True
             elif not instance.cancel_called:
-                await execution(self._host, instance)
+                await self._execute(instance)
                 completed = True
         except asyncio.CancelledError:
             if not instance.cancel_called:
@@ -206,6 +214,24 @@ class Runner:
                 task.last_duration = clock.monotonic() - began
 
             self._ended(instance, completed=completed)
+
+    async def _execute(self, instance: Instance) -> None:
+        options = instance.task.options
+
+        if instance.purpose == "catch_up":
+            for timestamp in await missed_runs(self._host, instance):
+                self.launch(instance.task, timestamp)
+
+            return
+
+        if options.guard is None:
+            await execute(self._host, instance)
+        else:
+            await execute_guarded(self._host, instance)
+
+        # A run that another process makes is noted by that one.
+        if options.run_store is not None and instance.purpose == "run" and not instance.claimed_elsewhere:
+            await note_run(self._host, instance)
 
     def _ended(self, instance: Instance, *, completed: bool) -> None:
         task = instance.task

@@ -74,6 +74,12 @@ class ScheduledTask(TaskInterface):
             message = f"task {self.name!r} has a guard, so it needs a name that is the same in every process"
             raise ScheduleError(f'{message}: name="…"', task=self.name, option="name")
 
+        if self.options.catch_up is not None and not self._name:
+            message = (
+                f"task {self.name!r} is to catch up, so it needs a name that is the same after a restart"
+            )
+            raise ScheduleError(f'{message}: name="…"', task=self.name, option="name")
+
         if self.options.overlap == "cancel_previous" and not self.is_async:
             message = f'task {self.name!r}: overlap="cancel_previous" needs an async function'
             raise ScheduleError(f"{message}: a thread cannot be interrupted", task=self.name)

@@ -14,6 +14,7 @@ __all__ = (
     "LeaseGuard",
     "Run",
     "RunClaim",
+    "RunStore",
     "TaskEvent",
     "TaskInterface",
     "TaskStatistics",
@@ -34,6 +35,8 @@ EventKind = Literal[
     "repeated",  # the clock was set back: a run is made for a nominal time that had one
     "cancelled",  # a run was cancelled by shutdown, stop(cancel=True) or cancel_previous
     "clock_step",  # the wall clock was set
+    "caught_up",  # runs were missed while no process was there; detail says how many are made now
+    "store_failed",  # the store of last runs raised; detail says what becomes of it
     "broken",  # the task's trigger failed; the task has ended
 ]
 
@@ -198,6 +201,22 @@ class LeaseGuard(Guard, Protocol):
 
     async def open_runs(self, task: str) -> list[str]:
         """List the ids of the task's runs that were claimed and are not done."""
+        ...
+
+
+class RunStore(Protocol):
+    """
+    Where the last run of each task is noted, for those missed while no process was there.
+
+    `ws_tasks.stores` has one for Redis and one for SQL.
+    """
+
+    async def last_run(self, task: str) -> float | None:
+        """Return the nominal time of a task's last run in seconds since the epoch, None without any."""
+        ...
+
+    async def note_run(self, task: str, nominal: float) -> None:
+        """Note a run, unless a later one is noted."""
         ...
 
 

@@ -292,6 +292,9 @@ class Scheduler:
             # Another one after each start: what the task did before is not what it does now.
             self._claimers[task.name] = task, secrets.token_hex(8)
 
+        if task.options.catch_up is not None:
+            self.runs.catch_up(task, self.clock.time())  # first: a task with nothing else to do would end
+
         self.timer.schedule(task, nominal)
 
         if task.options.leased:

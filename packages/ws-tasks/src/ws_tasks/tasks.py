@@ -75,7 +75,7 @@ class IntervalTask(ScheduledTask):
         self._immediate = immediate
 
     def _make_trigger(self, clock: Clock) -> Trigger:
-        if self.options.guard is not None:
+        if self.options.guard is not None or self.options.catch_up is not None:
             return IntervalTrigger(self.interval, wall=True)
 
         origin = clock.monotonic()
@@ -182,8 +182,9 @@ class OnceTask(ScheduledTask):
         if isinstance(when, datetime):
             zoned = when if when.tzinfo is not None else when.replace(tzinfo=resolve_zone(tz))
             self._seconds = zoned.timestamp()
-        elif options.get("guard") is not None:
-            raise ScheduleError(f"when={when!r} is another time in each process: a guard needs a date")
+        elif options.get("guard") is not None or options.get("catch_up") is not None:
+            message = f"when={when!r} is another time in each process"
+            raise ScheduleError(f"{message}: a guard needs a date, and so does catch_up")
         else:
             seconds = when.total_seconds() if isinstance(when, timedelta) else when
             self._seconds = check_seconds("when", seconds, zero=True)
@@ -197,7 +198,8 @@ class OnceTask(ScheduledTask):
         return OnceTrigger(clock.monotonic() + self._seconds)
 
     def _first(self, trigger: Trigger, now: float) -> float | None:
-        return trigger.after(-math.inf)
+        # A date that has passed is looked up in the store, whether it had its run.
+        return trigger.after(-math.inf if self.options.catch_up is None else now)
 
 
 def current_run() -> Run:
