@@ -11,9 +11,15 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import loguru
 import pytest
 
+import ws_core
+import ws_logging
 from ws_logging._compression import zstandard
+
+# For other versions of Python; what is imported there is pure Python.
+_LIBRARIES = [str(Path(found.__file__ or "").parents[1]) for found in (loguru, ws_core, ws_logging)]
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \| INFO {5}\| \w+:\w+:\d+ - m (\d+) (\w+) (\d+) x*")
 
@@ -45,21 +51,27 @@ def say(word):
 """
 
 
-def launch(directory: Path, code: str) -> subprocess.Popen[str]:
+def launch(directory: Path, code: str, *, python: str = sys.executable) -> subprocess.Popen[str]:
     """Start a program that logs into a directory."""
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM + code, str(directory)],
+        [python, "-c", PROGRAM + code, str(directory)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},  # forking with threads is what some of them are about
+        env={
+            **os.environ,
+            "PYTHONWARNINGS": "ignore",  # forking with threads is what some of them are about
+            **({} if python == sys.executable else {"PYTHONPATH": os.pathsep.join(_LIBRARIES)}),
+        },
     )
 
 
-def finish(process: subprocess.Popen[str], code: int = 0, timeout: float = 120) -> tuple[str, str]:
-    """Wait for the end of a program, and check its exit code."""
-    out, err = process.communicate(timeout=timeout)
+def finish(
+    process: subprocess.Popen[str], code: int = 0, timeout: float = 120, answer: str | None = None
+) -> tuple[str, str]:
+    """Wait for the end of a program, which may read an answer, and check its exit code."""
+    out, err = process.communicate(answer, timeout=timeout)
     assert process.returncode == code, (process.returncode, out, err)
     return out, err
 

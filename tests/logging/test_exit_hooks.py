@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -280,6 +281,29 @@ class TestForks:
             f"assert [child.exitcode for child in started] == [{-15 if 'raise' in ending else 0}] * 2\n"
         )
         run(tmp_path, program)
+        found = {thread: numbers for (_, thread), numbers in accounts(tmp_path).items()}
+        assert found == {"child0": list(range(500)), "child1": list(range(500))}
+
+    @pytest.mark.parametrize("version", ["3.14", "3.15"])
+    def test_the_default_of_newer_pythons(self, tmp_path: Path, version: str) -> None:
+        """Since 3.14 multiprocessing starts children by forkserver; nothing of theirs is lost."""
+        python = shutil.which(f"python{version}")
+
+        if python is None or subprocess.run([python, "-c", ""], check=False).returncode:
+            pytest.skip(f"Python {version} is not installed")
+
+        (tmp_path / "children.py").write_text(
+            PROGRAM + "def child(number):\n    start()\n    work(f'child{number}', 500)\n"
+        )
+        program = (
+            "sys.path.insert(0, str(directory))\nimport children\nstart()\n"
+            "assert multiprocessing.get_start_method() == 'forkserver'\n"
+            "started = [multiprocessing.Process(target=children.child, args=(n,)) for n in range(2)]\n"
+            "for child in started: child.start()\n"
+            "for child in started: child.join()\n"
+            "assert [child.exitcode for child in started] == [0] * 2\n"
+        )
+        finish(launch(tmp_path, program, python=python))
         found = {thread: numbers for (_, thread), numbers in accounts(tmp_path).items()}
         assert found == {"child0": list(range(500)), "child1": list(range(500))}
 

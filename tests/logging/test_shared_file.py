@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,34 @@ class TestProcesses:
         assert len(rotated) > 10
         assert all(path.name.endswith(f".log.{compression}" if compression else ".log") for path in rotated)
         assert all(path.stat().st_size <= 60_000 for path in rotated)
+
+    @pytest.mark.parametrize("compression", ["gz", "zst"])
+    def test_everything_at_once(self, tmp_path: Path, compression: str) -> None:
+        """Eight processes, full files, days that end, compression, retention, a stranger who renames."""
+        program = (
+            "rotator = LogFileRotator(40_000, '00:00:00')\n"
+            "handle = start(file_rotation=rotator, file_retention=500, file_total_size=2**30,\n"
+            f"    compression={compression!r})\n"
+            # The clocks differ: some are before midnight, others after it.
+            "handle._sinks[0]._file._clock = lambda: time.time() + (os.getpid() % 2) * 86_400\n"
+            "for thread in threads(2, 500): thread.join()\n"
+        )
+        processes = [launch(tmp_path, program) for _ in range(8)]
+        moved = 0
+
+        while any(process.poll() is None for process in processes):
+            time.sleep(0.02)
+
+            with suppress(FileNotFoundError):
+                (tmp_path / "app.log").rename(tmp_path / f"moved.{moved}.log")
+                moved += 1
+
+        for process in processes:
+            finish(process)
+
+        check(tmp_path, writers=16, each=500)
+        assert moved > 3
+        assert len(list(tmp_path.glob(f"app.*.log.{compression}"))) > 3
 
     def test_retention(self, tmp_path: Path) -> None:
         """As many rotated files as were asked for, and the newest ones."""
@@ -118,6 +148,43 @@ class TestDisk:
         )
         run(tmp_path, program)
         check(tmp_path, writers=1, each=2000)
+        check_order(tmp_path)
+
+    def test_a_tiny_disk(self, tmp_path: Path) -> None:
+        """A file system that is full in the middle of a batch; when it is made larger, nothing is lost."""
+        place = tmp_path / "disk"
+        place.mkdir()
+        words = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+
+        if subprocess.run(words, check=False, capture_output=True, timeout=60).returncode:
+            pytest.skip("needs the right to mount a file system")
+
+        try:
+            program = (
+                "directory = directory / 'disk'\nhandle = start()\nwork('a', 3000)\n"
+                "assert not handle.flush(0.5)\n"
+                "assert handle.statistics().file.failing\nsay('full')\nsys.stdin.readline()\n"
+                "assert handle.flush(30)\n"
+            )
+            process = launch(tmp_path, program)
+            until(process, "full")
+            subprocess.run(["mount", "-o", "remount,size=10m", str(place)], check=True, timeout=60)
+            err = finish(process, answer="\n")[1]
+            assert "No space left" in err
+            check(place, writers=1, each=3000)
+            check_order(place)
+        finally:
+            subprocess.run(["umount", str(place)], check=True, timeout=60)
+
+    def test_interrupted_writes(self, tmp_path: Path) -> None:
+        """Signals that arrive all the time cost nothing of a batch."""
+        program = (
+            "signal.signal(signal.SIGALRM, lambda *_: None)\n"
+            "signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)\n"
+            "start()\nwork('a', 3000)\nsignal.setitimer(signal.ITIMER_REAL, 0)\n"
+        )
+        run(tmp_path, program)
+        check(tmp_path, writers=1, each=3000)
         check_order(tmp_path)
 
     def test_a_disk_that_never_heals(self, tmp_path: Path) -> None:

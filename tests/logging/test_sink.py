@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from loguru import logger
@@ -326,6 +327,17 @@ class TestPolicies:
         with hold(sink.path):
             self.fill(sink, 20)
             assert balanced(sink).dropped == 11
+
+    def test_never_in_a_loop_of_trio(self, make: Any, hold: Any) -> None:
+        """Trio's thread runs an event loop as well."""
+        sink = make(max_records=10, block_timeout=600.0)
+
+        async def fill() -> None:
+            self.fill(sink, 20)
+
+        with hold(sink.path):
+            trio.run(fill)
+            assert balanced(sink).dropped > 0
 
     def test_bytes_count_too(self, make: Any, hold: Any) -> None:
         """Whichever limit is reached first."""
