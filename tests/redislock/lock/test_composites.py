@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import builtins
 import sqlite3
-import sys
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from ws_redislock import (
-    CountingObserver,
     LeaderElection,
     LockLost,
     LockNotAcquired,
@@ -21,7 +18,7 @@ from ws_redislock import (
     RunClaims,
     Term,
 )
-from ws_redislock.errors import ConfigError, MissingExtraError, UnavailableError, UsageError
+from ws_redislock.errors import ConfigError, UnavailableError, UsageError
 from ws_redislock.fencing import check_written, guarded_update
 
 
@@ -287,135 +284,3 @@ class TestFencing:
         """An update that sets nothing is a mistake."""
         with pytest.raises(ConfigError, match="at least one column"):
             guarded_update("stock", [], key="id")
-
-
-class TestObservers:
-    """Metrics and traces."""
-
-    async def test_counts(self, redis: Redis):
-        """Every event is counted, and waiting and holding are timed."""
-        observer = CountingObserver()
-        one = MutexLock(redis, "k", 60, observer=observer)
-        two = MutexLock(redis, "k", 60, observer=observer)
-        await one.acquire()
-        assert not await two.acquire(0.01)
-        await one.release()
-        numbers = observer.statistics()
-        assert {
-            name: numbers[name] for name in ("acquired", "contended", "not_acquired", "released", "lost")
-        } == {
-            "acquired": 1,
-            "contended": 1,
-            "not_acquired": 1,
-            "released": 1,
-            "lost": 0,
-        }
-        assert numbers["wait_seconds"] >= 0.01
-        assert numbers["hold_seconds"] > 0
-
-    async def test_a_failing_callback_harms_nobody(self, redis: Redis, caplog: pytest.LogCaptureFixture):
-        """What an on_lost callback raises is logged; a coroutine function runs in a task."""
-        seen = asyncio.Event()
-
-        async def slow(_held: object) -> None:
-            seen.set()
-            raise ZeroDivisionError
-
-        def quick(_held: object) -> None:
-            raise ZeroDivisionError
-
-        for callback in (slow, quick):
-            lock = MutexLock(redis, callback.__name__, 60, on_lost=callback)
-            await lock.acquire()
-            lock.current()._lose("for the test")
-            await lock.aclose()
-
-        await seen.wait()
-        await asyncio.sleep(0)
-        assert [record.levelname for record in caplog.records].count("ERROR") == 2
-
-    def test_opentelemetry_missing(self, monkeypatch: pytest.MonkeyPatch):
-        """Without OpenTelemetry the observer says what to install."""
-        real = builtins.__import__
-
-        def refuse(name: str, *args: object, **kwargs: object) -> object:
-            if name.startswith("opentelemetry"):
-                raise ImportError(name)
-
-            return real(name, *args, **kwargs)  # type: ignore[arg-type]
-
-        from ws_redislock.otel import OpenTelemetryObserver
-
-        monkeypatch.setattr(builtins, "__import__", refuse)
-
-        with pytest.raises(MissingExtraError, match="opentelemetry-api"):
-            OpenTelemetryObserver()
-
-    def test_opentelemetry(self, monkeypatch: pytest.MonkeyPatch):
-        """Waits, holds and losses become metrics, and spans of their length."""
-        events: list[tuple[object, ...]] = []
-
-        class Instrument:
-            def __init__(self, name: str) -> None:
-                self.name = name
-
-            def add(self, amount: int, attributes: dict[str, str]) -> None:
-                events.append((self.name, amount, attributes))
-
-            record = add
-
-        class Meter:
-            def create_histogram(self, name: str, **_options: object) -> Instrument:
-                return Instrument(name)
-
-            create_counter = create_histogram
-
-        class Span:
-            def __init__(self, start: int) -> None:
-                self.start = start
-
-            def end(self, at: int) -> None:
-                events.append(("span", round((at - self.start) / 1e9, 3)))
-
-        class Tracer:
-            def start_span(self, name: str, *, start_time: int, attributes: object) -> Span:
-                events.append((f"span of {name}", attributes))
-                return Span(start_time)
-
-        class Metrics:
-            @staticmethod
-            def get_meter(_name: str, **_options: object) -> Meter:
-                return Meter()
-
-        class Trace:
-            @staticmethod
-            def get_tracer(_name: str, **_options: object) -> Tracer:
-                return Tracer()
-
-        class Package:
-            metrics, trace = Metrics, Trace
-
-        from ws_redislock.otel import OpenTelemetryObserver
-
-        monkeypatch.setitem(sys.modules, "opentelemetry", Package)
-        observer = OpenTelemetryObserver()
-        observer.contended("k")
-        observer.acquired("k", 0.25)
-        observer.not_acquired("k", 0.0001)
-        observer.released("k", 2.0)
-        observer.lost("k", "gone")
-        OpenTelemetryObserver(names=False).contended("k")
-        assert events == [
-            ("lock.contended", 1, {"lock.name": "k"}),
-            ("lock.wait", 0.25, {"lock.name": "k"}),
-            ("span of lock.wait", {"lock.name": "k", "lock.acquired": True}),
-            ("span", 0.25),
-            ("lock.not_acquired", 1, {"lock.name": "k"}),
-            ("lock.hold", 2.0, {"lock.name": "k"}),
-            ("span of lock.hold", {"lock.name": "k"}),
-            ("span", 2.0),
-            ("lock.lost", 1, {"lock.name": "k", "lock.reason": "gone"}),
-            ("span of lock.lost", {"lock.name": "k", "lock.reason": "gone"}),
-            ("span", 0.0),
-            ("lock.contended", 1, {}),
-        ]

@@ -276,7 +276,7 @@ class TestHold:
             await body()
 
         assert [held.lost for held in lost] == [True]
-        assert observer.statistics()["lost"] == 1
+        assert observer.statistics().lost == 1
 
     async def test_an_outer_cancel_is_never_swallowed(self, redis: Redis):
         """When the task is cancelled as well, the cancellation comes out, not LockLost."""

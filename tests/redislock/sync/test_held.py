@@ -61,7 +61,7 @@ class TestHeld:
         held._lose("first")
         held._lose("second")
         assert "first" in str(held._loss())
-        assert observer.statistics()["lost"] == 1
+        assert observer.statistics().lost == 1
         assert not lock.release()
 
     def test_several_threads_wait_for_the_loss(self, client: Redis, pool: ThreadPoolExecutor):

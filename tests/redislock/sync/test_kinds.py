@@ -200,7 +200,7 @@ class TestOthers:
         assert not two.acquire(0.01)
         assert one.release()
         numbers = observer.statistics()
-        assert (numbers["acquired"], numbers["contended"], numbers["not_acquired"]) == (1, 1, 1)
+        assert (numbers.acquired, numbers.contended, numbers.not_acquired) == (1, 1, 1)
 
     def test_several_names(self, client: Redis):
         """What several names report of themselves, and when they are lost."""

@@ -164,7 +164,7 @@ class TestMutexLock:
             body()
 
         assert lost.wait(1)
-        assert observer.statistics()["lost"] == 1
+        assert observer.statistics().lost == 1
 
     def test_a_deadline_without_renewal(self, client: Redis):
         """A lease that is not renewed ends, and is lost."""

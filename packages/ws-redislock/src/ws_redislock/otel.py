@@ -1,6 +1,7 @@
 """Locks in OpenTelemetry: metrics, and spans of waits and holds that took long enough to matter.
 
-Needs ``opentelemetry-api``, which is imported only when an observer is made.
+Needs the extra ``ws-redislock[otel]``, which is OpenTelemetry's API only and is imported when an observer
+is made; the SDK and its exporters are the application's.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ws_core.metrics import METRICS
 from ws_redislock.errors import MissingExtraError
 
 __all__ = ("OpenTelemetryObserver",)
@@ -18,19 +20,29 @@ class OpenTelemetryObserver:
     """
     A `ws_redislock.observe.LockObserver` that reports to OpenTelemetry.
 
-    It records the histograms ``lock.wait`` and ``lock.hold`` (seconds) and the counters
-    ``lock.contended``, ``lock.not_acquired`` and ``lock.lost``, each with the attribute
-    ``lock.name``; a span ``lock.wait`` or ``lock.hold`` for whatever took at least `span_from`
-    seconds; and a span without length, ``lock.lost``, at the moment at which a lease is lost.
+    It records the metrics of locks in `ws_core.metrics`: the histograms ``wintersweet.lock.wait`` and
+    ``wintersweet.lock.hold`` (seconds) and the counters ``wintersweet.lock.contended``,
+    ``wintersweet.lock.not_acquired`` and ``wintersweet.lock.lost``. A span ``lock.wait`` or ``lock.hold``
+    stands for whatever took at least `span_from` seconds, and one without length, ``lock.lost``, at the
+    moment at which a lease is lost.
 
     Args:
-        names: Whether to record lock names; leave them out when there are many.
+        names: Whether spans have the lock's name; metrics never have it, since there may be many.
         span_from: Seconds from which a wait or a hold gets a span of its own.
         meter_provider: A provider of meters, or None for the global one.
         tracer_provider: A provider of tracers, or None for the global one.
 
     Raises:
         MissingExtraError: OpenTelemetry is not installed.
+
+    Example:
+        ```python no-run
+        # needs opentelemetry-api
+        from ws_redislock.observe import observe
+        from ws_redislock.otel import OpenTelemetryObserver
+
+        observe(OpenTelemetryObserver())  # of all locks of this process
+        ```
     """
 
     def __init__(
@@ -44,46 +56,41 @@ class OpenTelemetryObserver:
         try:
             from opentelemetry import metrics, trace  # noqa: PLC0415 - optional
         except ImportError:
-            raise MissingExtraError.for_extra("OpenTelemetryObserver", "opentelemetry-api") from None
+            raise MissingExtraError.for_extra("OpenTelemetryObserver", "ws-redislock[otel]") from None
 
         meter = metrics.get_meter("ws_redislock", meter_provider=meter_provider)
         self._tracer = trace.get_tracer("ws_redislock", tracer_provider=tracer_provider)
         self._names = names
         self._span_from = span_from
-        self._wait = meter.create_histogram(
-            "lock.wait", unit="s", description="Time until a lock was acquired"
-        )
-        self._hold = meter.create_histogram(
-            "lock.hold", unit="s", description="Time for which a lock was held"
-        )
-        self._contended = meter.create_counter("lock.contended", description="Acquisitions that had to wait")
-        self._not_acquired = meter.create_counter("lock.not_acquired", description="Acquisitions in vain")
-        self._lost = meter.create_counter("lock.lost", description="Leases that ended before the release")
+        self._wait = _histogram(meter, "wintersweet.lock.wait")
+        self._hold = _histogram(meter, "wintersweet.lock.hold")
+        self._contended = _counter(meter, "wintersweet.lock.contended")
+        self._not_acquired = _counter(meter, "wintersweet.lock.not_acquired")
+        self._lost = _counter(meter, "wintersweet.lock.lost")
 
     def contended(self, name: str) -> None:
         """Count a contended acquisition."""
-        self._contended.add(1, self._attributes(name))
+        self._contended.add(1)
 
     def acquired(self, name: str, waited: float) -> None:
         """Record the waiting time."""
-        self._wait.record(waited, self._attributes(name))
+        self._wait.record(waited)
         self._span("lock.wait", waited, {**self._attributes(name), "lock.acquired": True})
 
     def not_acquired(self, name: str, waited: float) -> None:
         """Count an acquisition in vain."""
-        self._not_acquired.add(1, self._attributes(name))
+        self._not_acquired.add(1)
         self._span("lock.wait", waited, {**self._attributes(name), "lock.acquired": False})
 
     def released(self, name: str, held: float) -> None:
         """Record the time for which the lock was held."""
-        self._hold.record(held, self._attributes(name))
+        self._hold.record(held)
         self._span("lock.hold", held, self._attributes(name))
 
     def lost(self, name: str, reason: str) -> None:
         """Count a loss, with its reason."""
-        attributes = {**self._attributes(name), "lock.reason": reason}
-        self._lost.add(1, attributes)
-        self._span("lock.lost", 0.0, attributes, always=True)
+        self._lost.add(1)
+        self._span("lock.lost", 0.0, {**self._attributes(name), "lock.reason": reason}, always=True)
 
     def _attributes(self, name: str) -> dict[str, str]:
         return {"lock.name": name} if self._names else {}
@@ -95,3 +102,16 @@ class OpenTelemetryObserver:
             end = time.time_ns()
             span = self._tracer.start_span(kind, start_time=end - int(seconds * 1e9), attributes=attributes)
             span.end(end)
+
+
+def _histogram(meter: Any, name: str) -> Any:  # Any: as above
+    """Create a histogram of the table of metrics."""
+    metric = METRICS[name]
+    return meter.create_histogram(
+        name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=metric.buckets
+    )
+
+
+def _counter(meter: Any, name: str) -> Any:  # Any: as above
+    """Create a counter of the table of metrics."""
+    return meter.create_counter(name, METRICS[name].unit, METRICS[name].description)

@@ -23,7 +23,7 @@ from ws_redislock._lock.status import LockStatus
 from ws_redislock._redis.clients import TRANSIENT, CommandClient, RedisSource, refuse, resolve
 from ws_redislock._redis.keys import check_name, queue_keys
 from ws_redislock.errors import ConfigError, UnavailableError, UsageError
-from ws_redislock.observe import notify
+from ws_redislock.observe import notify, observers_of
 
 __all__ = ("BaseLock",)
 
@@ -248,8 +248,8 @@ class BaseLock:
             self._protocol.undo_late(coordinator, held)
             return False
 
-        if self._options.observer is not None:
-            notify(self._options.observer.released, self._name, boot_time() - held.since)
+        if notified := observers_of(self._options.observer):
+            notify(notified, "released", self._name, boot_time() - held.since)
 
         return await self._protocol.release(coordinator, held, left)
 

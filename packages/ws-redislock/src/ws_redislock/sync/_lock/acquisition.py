@@ -20,7 +20,7 @@ from ws_redislock._redis.keys import QueueKeys
 from ws_redislock.sync._redis.script_client import Reply
 from ws_redislock._redis.scripts import load
 from ws_redislock.errors import UnavailableError, WsError
-from ws_redislock.observe import notify
+from ws_redislock.observe import notify, observers_of
 
 __all__ = ("AcquireProtocol",)
 
@@ -65,7 +65,6 @@ class AcquireProtocol:
         """Acquire the lock within so many seconds; return None when it was not free in time."""
         self._silent = False
         began = coordinator.time()
-        observer = self._options.observer
         waiter = coordinator.new_waiter(self._kind)
         waiter.lease_ms = 0 if self._options.min_replicas else self._options.lease_ms
 
@@ -96,9 +95,9 @@ class AcquireProtocol:
         finally:
             coordinator.remove_waiter(waiter)
 
-        if observer is not None:
+        if notified := observers_of(self._options.observer):
             waited = coordinator.time() - began
-            notify(observer.not_acquired if held is None else observer.acquired, self._name, waited)
+            notify(notified, "not_acquired" if held is None else "acquired", self._name, waited)
 
         return held
 
@@ -207,10 +206,10 @@ class AcquireProtocol:
             if state == REFUSED:
                 raise UnavailableError(f"lock {self._name!r}: the server gave up this acquisition; try again")
 
-            if first and self._options.observer is not None:
-                notify(self._options.observer.contended, self._name)
+            if first:
+                notify(observers_of(self._options.observer), "contended", self._name)
+                first = False
 
-            first = False
             # The subscription must stand before we rely on wake-ups. One that began only after our ENTER was
             # sent may have missed the release, so that the lock is looked at once more.
             missed = coordinator.enqueue(waiter, self._keys, reply[1] / 1000, until, sent_at)

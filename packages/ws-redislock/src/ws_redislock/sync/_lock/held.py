@@ -13,7 +13,7 @@ from ws_redislock.sync._concurrency import CancelScope
 from ws_redislock._lease.lease import Lease, boot_time
 from ws_redislock.sync._lock.renewal import RenewalWatchdog
 from ws_redislock.errors import LockLost
-from ws_redislock.observe import LockObserver, notify
+from ws_redislock.observe import LockObserver, notify, observers_of
 
 __all__ = ("Held", "OnLost")
 
@@ -191,8 +191,7 @@ class Held:
         for scope in self._scopes:
             scope.cancel(f"lock {self.name!r} was lost: {reason}")
 
-        if self._observer is not None:
-            notify(self._observer.lost, self.name, reason)
+        notify(observers_of(self._observer), "lost", self.name, reason)
 
         if self._on_lost is not None:
             self._coordinator.call_back(self._on_lost, self)
