@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from fastapi import APIRouter as FastAPIRouter
 from fastapi import FastAPI
+from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from ws_web import APIRouter, Request, Settings, SettingsError, create_app
-from ws_web._body_limit import BodyLimitMiddleware
+from ws_web._error_boundary import ErrorBoundaryMiddleware
 from ws_web.testing import AppClient
 
 
@@ -188,4 +189,6 @@ class TestTaskGroups:
             return {}
 
         with pytest.raises(ExceptionGroup, match="two"):
-            await BodyLimitMiddleware(fails, max_bytes=10)({"type": "http", "headers": []}, nothing, nothing)
+            boundary = ErrorBoundaryMiddleware(fails, handler=lambda *_: PlainTextResponse("", 500))
+            scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+            await boundary(scope, nothing, nothing)

@@ -26,7 +26,7 @@ PLACE = ROOT / ".dev" / "conformance"
 # What the chosen tests import; telemetry, benchmarks and release scripts are not about routes.
 NEEDS = (
     "a2wsgi", "anyio[trio]", "dirty-equals", "email-validator", "flask<4", "httpx", "httpx2",
-    "inline-snapshot", "itsdangerous", "jinja2", "orjson", "passlib", "pwdlib[argon2]",
+    "inline-snapshot", "itsdangerous", "jinja2", "opentelemetry-sdk", "orjson", "passlib", "pwdlib[argon2]",
     "pydantic-extra-types", "pydantic-settings", "pyjwt", "pytest>=9.0,<9.2", "pytest-timeout",
     "pytest-xdist", "python-multipart", "pyyaml", "sqlmodel", "strawberry-graphql<1", "ujson", "uvicorn",
 )  # fmt: skip

@@ -104,17 +104,17 @@ class _DataField:
 
     def validate(self, value: Any, *args: Any, **options: Any) -> tuple[Any, list[Any]]:
         """Validate as FastAPI does; rows are objects, unless the declared type wants tuples."""
-        plain = plain_rows(value, deep=self._deep)
-
         if self._field is None:
-            return plain, []
+            return plain_rows(value), []
 
-        result = self._field.validate(plain, *args, **options)
+        # Where any value fits, a row would fit as the tuple that it is.
+        first = plain_rows(value) if self._deep else value
+        result = self._field.validate(first, *args, **options)
 
         if result[1]:
-            other = value if plain is not value else plain_rows(value)
+            other = value if first is not value else plain_rows(value)
 
-            if other is not plain:
+            if other is not first:
                 again = self._field.validate(other, *args, **options)
                 return again if not again[1] else result  # type: ignore[no-any-return]  # FastAPI's own
 
@@ -134,8 +134,9 @@ class _DataField:
             except PydanticSerializationError:  # half of a surrogate pair: it can be written as an escape
                 data = dump(self._field.serialize(value, **options))
 
-        # An endpoint whose type is not declared may have built the envelope by itself.
-        return data if isinstance(value, Envelope) else success(data)
+        # An endpoint that declares no type, or any, may have built the envelope by itself. The look costs a
+        # microsecond, so where the type is known it is left out.
+        return data if self._deep and isinstance(value, Envelope) else success(data)
 
 
 def _enveloping(cls: Any) -> Callable[..., StarletteResponse]:

@@ -15,7 +15,9 @@ from starlette.responses import Response as StarletteResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
+from ws_web._body_limit import TOO_LARGE, Body, BodyLimit
 from ws_web._negotiation import ID_KEY
+from ws_web._origin import Origins
 from ws_web.response import HTTPExceptionResponse, Response, phrase
 
 __all__ = ("DENIAL", "ErrorBoundaryMiddleware", "is_logged", "is_news", "log_failure")
@@ -24,6 +26,8 @@ DENIAL = "websocket.http.response"
 """ASGI's extension for answering a handshake."""
 
 _ERRORS = 400  # the least status of an error
+_BAD_REQUEST = 400
+_TOO_LARGE = 413
 _POLICY_VIOLATION = 1008
 _INTERNAL_ERROR = 1011
 
@@ -43,6 +47,9 @@ class ErrorBoundaryMiddleware:
     the server cancels because it stops is answered with 503. Errors that Starlette writes as
     plain text, such as those of a mounted application, get the envelope. A WebSocket is closed with 1011; a
     handshake that is refused or fails is answered with the reply.
+
+    Two more things are done here, since each further layer costs every request: bodies are limited, and
+    WebSockets of foreign pages are refused.
     """
 
     def __init__(
@@ -52,11 +59,15 @@ class ErrorBoundaryMiddleware:
         handler: Callable[[HTTPConnection, Exception], StarletteResponse | Awaitable[StarletteResponse]],
         is_draining: Callable[[], bool] = lambda: False,
         headers: Mapping[str, str] = MappingProxyType({}),
+        limit: BodyLimit | None = None,
+        origins: Origins | None = None,
     ) -> None:
         self._app = app
         self._handler = handler
         self._is_draining = is_draining
-        self._headers = tuple((name.encode(), value.encode()) for name, value in headers.items() if value)
+        self._headers = _Headers(headers)
+        self._limit = BodyLimit(None) if limit is None else limit
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; other scopes than http and websocket pass unchanged."""
@@ -68,10 +79,11 @@ class ErrorBoundaryMiddleware:
             await self._app(scope, receive, send)
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reply = _Reply(scope, receive, send, self._headers)
+        body = self._limit.of(scope, receive)
+        reply = _Reply(scope, body, send, self._headers)
 
         try:
-            await self._app(scope, receive, reply.send)
+            await self._app(scope, body.receive, reply.send)
         except asyncio.CancelledError as cut:
             # Servers cancel what is not done when their time to stop is over. Whatever else cancels a
             # request, such as a middleware with a timeout, answers it by itself.
@@ -82,6 +94,9 @@ class ErrorBoundaryMiddleware:
 
             raise
         except Exception as error:
+            if body.refused and isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+                error = error.exceptions[0]
+
             if reply.begun:
                 # Half a reply is out: the server must break the connection off.
                 log_failure(scope, error, " after the reply had begun")
@@ -99,6 +114,9 @@ class ErrorBoundaryMiddleware:
                 raise
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._origins is not None and not await self._origins.admit(scope, receive, send):
+            return
+
         handshake = _Handshake(scope, receive, send)
 
         try:
@@ -126,46 +144,87 @@ class ErrorBoundaryMiddleware:
         return await reply if isawaitable(reply) else reply
 
 
+class _Headers:
+    """Headers that every reply has."""
+
+    __slots__ = ("_names", "_pairs")
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._pairs = [(name.encode(), value.encode()) for name, value in headers.items() if value]
+        self._names = frozenset(name for name, _ in self._pairs)
+
+    def add_to(self, start: Message) -> None:
+        """Add those that a reply does not set itself."""
+        present = start.get("headers", ())
+        names = [name for name, _ in present]
+
+        if self._names.isdisjoint(names):
+            start["headers"] = [*present, *self._pairs]
+        else:
+            start["headers"] = [*present, *(pair for pair in self._pairs if pair[0] not in names)]
+
+
 class _Reply:
-    """The messages of a reply; errors that Starlette writes as plain text get the envelope."""
+    """The messages of a reply; errors that Starlette or FastAPI writes as plain text get the envelope."""
 
-    __slots__ = ("_headers", "_held", "_receive", "_scope", "_send", "begun")
+    __slots__ = ("_body", "_headers", "_held", "_is_over", "_scope", "_send", "begun")
 
-    def __init__(
-        self, scope: Scope, receive: Receive, send: Send, headers: tuple[tuple[bytes, bytes], ...]
-    ) -> None:
+    def __init__(self, scope: Scope, body: Body, send: Send, headers: _Headers) -> None:
         self._headers = headers
         self._scope = scope
-        self._receive = receive
+        self._body = body
         self._send = send
         self._held: Message | None = None
+        self._is_over = False
         self.begun = False
 
     async def send(self, message: Message) -> None:
         """Pass a message on; the start of an error in plain text waits for the text, which decides."""
-        if self._held is not None:
+        if message["type"] == "http.response.start":
+            self.begun = True
+
+            if message["status"] >= _ERRORS and await self._takes_over(message):
+                return
+
+            self._headers.add_to(message)
+        elif self._is_over:
+            return
+        elif self._held is not None:
             start, self._held = self._held, None
 
             if _is_phrase(message, start["status"]):
-                await _rewritten(start)(self._scope, self._receive, self.send_with_headers)
+                await self._answer(_rewritten(start))
                 return
 
-            await self.send_with_headers(start)
-        elif message["type"] == "http.response.start":
-            self.begun = True
+            self._headers.add_to(start)
+            await self._send(start)
 
-            if message["status"] >= _ERRORS and _is_plain_text(message):
-                self._held = message
-                return
+        await self._send(message)
 
-        await self.send_with_headers(message)
+    async def _takes_over(self, start: Message) -> bool:
+        """Return whether an error is not, or not yet, sent as it is."""
+        status = start["status"]
+        is_plain = _is_plain_text(start)
+
+        # FastAPI answers for the limits of routes and routers in plain text. And it says that a body could
+        # not be parsed when a middleware has put our refusal into an exception group.
+        if (status == _TOO_LARGE and is_plain) or (self._body.refused and status == _BAD_REQUEST):
+            await self._answer(HTTPExceptionResponse(_TOO_LARGE, TOO_LARGE))
+            return True
+
+        if is_plain:
+            self._held = start
+
+        return is_plain
+
+    async def _answer(self, reply: StarletteResponse) -> None:
+        self._is_over = True
+        await reply(self._scope, self._body.receive, self.send_with_headers)
 
     async def send_with_headers(self, message: Message) -> None:
         """Pass a message on; a reply's start with the headers that every reply has."""
-        if self._headers and message["type"] == "http.response.start":
-            present = message.get("headers", ())
-            names = {name for name, _ in present}
-            message["headers"] = [*present, *(pair for pair in self._headers if pair[0] not in names)]
+        if message["type"] == "http.response.start":
+            self._headers.add_to(message)
 
         await self._send(message)
 

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,7 +19,7 @@ MAX_DEPTH = 200
 """How deeply a JSON body may be nested. Encoders stop at 255 levels: deeper data could not be sent back."""
 
 _MARK = "__json_object__"
-_SCALARS = frozenset({str, int, float, bool, type(None)})
+_CONTAINERS = frozenset({dict, list, tuple})
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _NOT_BRACKETS = bytes(char for char in range(256) if char not in b"[]{}")
 _STEPS = bytes(1 if char in b"[{" else 255 if char in b"]}" else 0 for char in range(256))
@@ -60,34 +61,29 @@ def dump(content: object) -> bytes:
         return json.dumps(plain, separators=(",", ":"), allow_nan=False).encode()
 
 
-def plain_rows(content: Any, *, deep: bool = True) -> Any:  # Any: any value is returned as it came
-    """
-    Return the content with its rows as dictionaries; the same object when there are none.
-
-    Without ``deep`` the elements of lists are not searched, only looked at: a list of rows is found, a
-    list of dictionaries with rows is not.
-    """
+def plain_rows(content: Any) -> Any:  # Any: any value is returned as it came
+    """Return the content with its rows as dictionaries; the same object when there are none."""
     kind = type(content)
 
-    if hasattr(kind, _MARK):
-        return content.__json_object__()
-
     if kind is list or kind is tuple:
-        kinds = set(map(type, content))
+        if any(map(_may_hold_rows, set(map(type, content)))):
+            return kind([plain_rows(item) for item in content])
 
-        if not any(map(_may_hold_rows, kinds)) or (not deep and not any(hasattr(k, _MARK) for k in kinds)):
-            return content
+        return content
 
-        return kind([plain_rows(item) for item in content])
+    if kind is dict:
+        if any(map(_may_hold_rows, set(map(type, content.values())))):
+            return {key: plain_rows(value) for key, value in content.items()}
 
-    if kind is dict and any(map(_may_hold_rows, set(map(type, content.values())))):
-        return {key: plain_rows(value, deep=deep) for key, value in content.items()}
+        return content
 
-    return content
+    return content.__json_object__() if _may_hold_rows(kind) else content  # type: ignore[arg-type]  # a type has a hash
 
 
+@lru_cache(maxsize=1024)
 def _may_hold_rows(kind: type) -> bool:
-    return kind is dict or kind is list or kind is tuple or (kind not in _SCALARS and hasattr(kind, _MARK))
+    """Return whether values of a type may be rows or hold some; to look the marker up costs a microsecond."""
+    return kind in _CONTAINERS or hasattr(kind, _MARK)
 
 
 def _finite(content: Any) -> Any:  # Any: plain JSON values

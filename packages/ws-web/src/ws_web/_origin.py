@@ -6,11 +6,11 @@ import logging
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from ws_web.response import HTTPExceptionResponse
 
-__all__ = ("OriginMiddleware", "is_allowed")
+__all__ = ("Origins", "is_allowed")
 
 _DENIAL = "websocket.http.response"
 _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
@@ -42,28 +42,22 @@ def is_allowed(origin: str, host: str, allowed: Collection[str]) -> bool:
         return False
 
 
-class OriginMiddleware:
-    """Refuse, before they are accepted, WebSockets from pages of hosts that are neither ours nor allowed."""
+class Origins:
+    """The hosts whose pages may open WebSockets: our own, and those that are allowed."""
 
-    def __init__(self, app: ASGIApp, *, allowed: Collection[str]) -> None:
-        self._app = app
+    def __init__(self, allowed: Collection[str]) -> None:
         self._allowed = frozenset(origin.rstrip("/") for origin in allowed)
         self._refused: set[str] = set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection; other scopes than websocket pass unchanged."""
-        if scope["type"] == "websocket":
-            headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-            origin, host = headers.get(b"origin"), headers.get(b"host", "")
+    async def admit(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Return whether a WebSocket may go on to its route; if not, it is refused."""
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        origin, host = headers.get(b"origin"), headers.get(b"host", "")
 
-            # Programs that are not browsers send none, and carry no cookies of others.
-            if origin is not None and not is_allowed(origin, host, self._allowed):
-                await self._refuse(origin, host, scope, receive, send)
-                return
+        # Programs that are not browsers send none, and carry no cookies of others.
+        if origin is None or is_allowed(origin, host, self._allowed):
+            return True
 
-        await self._app(scope, receive, send)
-
-    async def _refuse(self, origin: str, host: str, scope: Scope, receive: Receive, send: Send) -> None:
         if origin not in self._refused and len(self._refused) < _MOST_REMEMBERED:
             self._refused.add(origin)
             logger.warning(
@@ -77,3 +71,5 @@ class OriginMiddleware:
             await HTTPExceptionResponse(403, "Origin not allowed")(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008, "reason": "origin not allowed"})
+
+        return False

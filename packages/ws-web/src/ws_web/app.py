@@ -24,15 +24,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ws_core.component import Component
 from ws_core.errors import WsError
-from ws_web._body_limit import DEFAULT_MAX_BODY_SIZE, BodyLimitMiddleware
+from ws_web._body_limit import DEFAULT_MAX_BODY_SIZE, BodyLimit
 from ws_web._components import prepare, running
 from ws_web._declarations import DEADLINE, DeclaringRoutes, check_deadline
 from ws_web._error_boundary import ErrorBoundaryMiddleware, is_news
 from ws_web._importing import load
 from ws_web._observability import Observability
 from ws_web._observation import Observation, ObservationMiddleware
-from ws_web._origin import OriginMiddleware
-from ws_web.conf import Settings
+from ws_web._origin import Origins
+from ws_web.conf import SETTINGS_OF_APPLICATION, Settings
 from ws_web.conf import settings as current_settings
 from ws_web.errors import SettingsError, SocketLimitError
 from ws_web.exception_handlers import (
@@ -133,7 +133,8 @@ def create_app(
         raise SettingsError(message) from None
 
     lifetime.wrap(app.router, has_own=own is not None)
-    app.body_limit = Middleware(BodyLimitMiddleware, max_bytes=max_body_size, is_own=is_own)
+    app.body_limit = BodyLimit(max_body_size, is_own=is_own)
+    app.settings = settings
     app.observation = lifetime.observability.observation
     app.server_spans = lifetime.observability.server_spans()
     app.router.route_class = APIRoute
@@ -317,22 +318,27 @@ class Application(DeclaringRoutes, FastAPI):
 
     deadline: float | None = None
 
-    body_limit: Middleware
+    body_limit: BodyLimit
+    settings: Settings
     observation: Observation
     server_spans: Sequence[Middleware] = ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection with this application's settings in use."""
-        with current_settings.of_application(self.state.settings):
-            await self._serve(scope, receive, send)
+        token = SETTINGS_OF_APPLICATION.set(self.settings)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            if self.deadline is not None:
-                scope[DEADLINE] = self.deadline
+        if self.deadline is not None:
+            scope[DEADLINE] = self.deadline
 
-            await super().__call__(scope, receive, send)
-            return
+        try:
+            await super().__call__(
+                scope, receive, send if scope["type"] != "lifespan" else self._saying_clearly(send)
+            )
+        finally:
+            SETTINGS_OF_APPLICATION.reset(token)
+
+    def _saying_clearly(self, send: Send) -> Send:
+        """Return a `send` that says in one line why a lifespan has failed."""
 
         async def send_clearly(message: Message) -> None:
             # Starlette sends the failure while it handles the exception, with the traceback as text.
@@ -343,7 +349,7 @@ class Application(DeclaringRoutes, FastAPI):
 
             await send(message)
 
-        await super().__call__(scope, receive, send_clearly)
+        return send_clearly
 
     def add_middleware(
         self, middleware_class: Any, *args: Any, **options: Any
@@ -376,11 +382,12 @@ class Application(DeclaringRoutes, FastAPI):
             ErrorBoundaryMiddleware,
             handler=self._answer_error,
             is_draining=lambda: monitor.draining,
-            headers=self.state.settings.SECURITY_HEADERS,
+            headers=self.settings.SECURITY_HEADERS,
+            limit=self.body_limit,
+            origins=Origins(self.settings.ALLOWED_ORIGINS),
         )
-        origins = Middleware(OriginMiddleware, allowed=self.state.settings.ALLOWED_ORIGINS)
         observed = Middleware(ObservationMiddleware, observation=self.observation)
-        return [*self.server_spans, ids[0], observed, *cors, boundary, origins, self.body_limit, *others]
+        return [*self.server_spans, ids[0], observed, *cors, boundary, *others]
 
     async def _answer_error(self, connection: HTTPConnection, error: Exception) -> Any:  # Any: a reply
         """Return the reply for what nobody inside has answered."""

@@ -48,7 +48,8 @@ __all__ = ("LazySettings", "Setting", "Settings", "settings")
 # How alike two names must be to be taken for a typing error.
 _CLOSE = 0.84
 
-_of_application: ContextVar[Settings | None] = ContextVar("ws_web_settings", default=None)
+SETTINGS_OF_APPLICATION: ContextVar[Settings | None] = ContextVar("ws_web_settings", default=None)
+"""The settings of the application whose request is being served."""
 _trace: ContextVar[dict[str, Mapping[str, Any]] | None] = ContextVar("ws_web_settings_trace", default=None)
 
 
@@ -415,7 +416,7 @@ class LazySettings:
     @property
     def current(self) -> Settings:
         """Return the settings in use here, loading them at the first call."""
-        chosen = self._overridden or _of_application.get()
+        chosen = self._overridden or SETTINGS_OF_APPLICATION.get()
 
         if chosen is not None:
             return chosen
@@ -438,16 +439,6 @@ class LazySettings:
         with self._lock:
             if self._current is None:
                 object.__setattr__(self, "_current", value)
-
-    @contextmanager
-    def of_application(self, value: Settings) -> Iterator[None]:
-        """Have an application's settings in use within this block, in the present context."""
-        token = _of_application.set(value)
-
-        try:
-            yield
-        finally:
-            _of_application.reset(token)
 
     def use(self, value: Settings | None) -> None:
         """Make these the settings in use, or with None load them anew at the next use."""
