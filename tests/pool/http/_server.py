@@ -200,19 +200,32 @@ async def serve_raw(handle: Handler) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def serve_bytes(*answers: bytes | None) -> AsyncIterator[tuple[str, list[str]]]:
-    """Answer the n-th connection's request with given bytes, and close; None closes without an answer."""
+async def serve_bytes(
+    *answers: bytes | None, heads: list[str] | None = None, hold: bool = False
+) -> AsyncIterator[tuple[str, list[str]]]:
+    """
+    Answer the n-th connection's request with given bytes, and close; None closes without an answer.
+
+    ``heads`` collects the requests' heads; with ``hold`` it is the client that closes.
+    """
     lines: list[str] = []
     left = list(answers)
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         lines.append(head.split(b"\r\n")[0].decode())
+
+        if heads is not None:
+            heads.append(head.decode())
+
         answer = left.pop(0) if left else None
 
         if answer is not None:
             writer.write(answer)
             await writer.drain()
+
+        if hold:
+            await reader.read()
 
     async with serve_raw(handle) as url:
         yield url, lines

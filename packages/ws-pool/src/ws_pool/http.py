@@ -19,9 +19,11 @@ try:
     from yarl import URL
 
     from ws_pool._http.client import HttpClient
+    from ws_pool._http.mock import HttpMock, HttpMockCall
     from ws_pool._http.pool import HttpPool
     from ws_pool._http.request import RequestOptions
     from ws_pool._http.response import HttpAttempt, HttpResponse, HttpStream
+    from ws_pool._http.sse import ServerSentEvent
     from ws_pool._http.statistics import HttpStatistics
     from ws_pool._http.verbs import HttpVerbs, Verb
 except ModuleNotFoundError as _error:
@@ -46,6 +48,8 @@ __all__ = (
     "HttpConnectionError",
     "HttpDecodeError",
     "HttpError",
+    "HttpMock",
+    "HttpMockCall",
     "HttpPool",
     "HttpPoolManager",
     "HttpResponse",
@@ -54,6 +58,7 @@ __all__ = (
     "HttpStream",
     "HttpTimeout",
     "RequestOptions",
+    "ServerSentEvent",
     "delete",
     "download",
     "get",
@@ -160,5 +165,16 @@ async def request_stream(
         yield stream
 
 
-for _public in (HttpAttempt, HttpClient, HttpPool, HttpResponse, HttpStatistics, HttpStream, RequestOptions):
+for _public in (
+    HttpAttempt,
+    HttpClient,
+    HttpMock,
+    HttpMockCall,
+    HttpPool,
+    HttpResponse,
+    HttpStatistics,
+    HttpStream,
+    RequestOptions,
+    ServerSentEvent,
+):
     _public.__module__ = __name__

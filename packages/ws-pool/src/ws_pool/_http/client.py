@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Unpack
 
@@ -17,6 +17,7 @@ from ws_pool._http.download import Download, Progress
 from ws_pool._http.errors import map_exception
 from ws_pool._http.request import RequestOptions
 from ws_pool._http.response import HttpResponse, HttpStream, read_content, status_error
+from ws_pool._http.sse import EventSource, ServerSentEvent
 from ws_pool._http.transport import Transport
 from ws_pool._http.verbs import HttpVerbs
 from ws_pool.errors import HttpStatusError
@@ -202,6 +203,54 @@ class HttpClient(HttpVerbs):
         with await asyncio.to_thread(Path(path).open, "rb") as file:
             options["data"] = file
             return await self.request(method, url, **options)
+
+    @asynccontextmanager
+    async def sse(
+        self,
+        url: str | URL,
+        *,
+        method: str = "GET",
+        last_event_id: str = "",
+        reconnect: bool = False,
+        max_event: int = 1024 * 1024,
+        **options: Unpack[RequestOptions],
+    ) -> AsyncIterator[AsyncIterator[ServerSentEvent]]:
+        """
+        Read server-sent events.
+
+        The request is made when the first event is asked for. The timeout is that of each read, so that
+        a server which sends nothing at all, no comment either, is found out.
+
+        Args:
+            url: See `request`.
+            method: GET, or POST for a server that wants a body.
+            last_event_id: The id of the last event of an earlier stream, to go on from there.
+            reconnect: Whether to go on after the end of a connection, with the last id, as browsers do:
+                after 3 s, or as long as the server's ``retry`` says, until it answers 204.
+            max_event: Most characters of an event's data.
+            **options: See `RequestOptions`.
+
+        Yields:
+            The events, to be iterated over.
+
+        Raises:
+            HttpDecodeError: The answer is not a stream of events.
+            HttpError: See `request`; the connection was lost, without ``reconnect``; an event is larger
+                than ``max_event``.
+        """
+        source = EventSource(
+            self.request_stream,
+            method,
+            str(self._transport.url(url)),
+            last_event_id,
+            reconnect,
+            max_event,
+            self._transport.options,
+            options,
+        )
+
+        async with aclosing(source.events()) as events:
+            yield events
 
     @asynccontextmanager
     async def websocket(

@@ -8,18 +8,23 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 
 from ws_pool._http.address_guard import guarded_socket
+from ws_pool._http.mock import HttpMock
 from ws_pool._http.options import HttpOptions
 
 if TYPE_CHECKING:
+    from aiohttp import ClientRequest, ClientTimeout
+    from aiohttp.client_proto import ResponseHandler
     from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
-__all__ = ("make_connector",)
+__all__ = ("PoolConnector", "make_connector")
 
 
-class _CleanConnections(aiohttp.BaseConnector):
-    """Drops an idle connection on which something came since its last answer."""
+class PoolConnector(aiohttp.BaseConnector):
+    """Drops an idle connection on which something came since its last answer; may connect to a mock."""
+
+    _mock: HttpMock | None = None
 
     def _get(self, key: ConnectionKey, traces: list[Trace]) -> Coroutine[Any, Any, Connection | None]:
         # aiohttp looks at this when a connection is released, but not when it is used again: an answer
@@ -31,16 +36,39 @@ class _CleanConnections(aiohttp.BaseConnector):
 
         return super()._get(key, traces)
 
+    async def _create_connection(
+        self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
+    ) -> ResponseHandler:
+        if self._mock is not None:
+            return await self._mock.connect(self._factory)
 
-class _TCPConnector(_CleanConnections, aiohttp.TCPConnector):
+        return await super()._create_connection(req, traces, timeout)
+
+    def use_mock(self, mock: HttpMock | None) -> None:
+        """Connect to a mock from now on, or to the network again."""
+        # Connections of the one must not be used again for the other.
+        for kept in self._conns.values():
+            for protocol, _ in kept:
+                protocol.close()
+
+        self._conns.clear()
+        self._mock = mock
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there are requests in flight, or a mock."""
+        return bool(self._acquired) or self._mock is not None
+
+
+class _TCPConnector(PoolConnector, aiohttp.TCPConnector):
     pass
 
 
-class _UnixConnector(_CleanConnections, aiohttp.UnixConnector):
+class _UnixConnector(PoolConnector, aiohttp.UnixConnector):
     pass
 
 
-def make_connector(options: HttpOptions) -> aiohttp.BaseConnector:
+def make_connector(options: HttpOptions) -> PoolConnector:
     """Make the connections of a pool."""
     if options.unix_socket is not None:
         return _UnixConnector(

@@ -13,7 +13,8 @@ from ws_core.component import Health
 from ws_core.metrics import register
 from ws_pool._http.circuit_breaker import HostBreakers
 from ws_pool._http.client import HttpClient
-from ws_pool._http.connector import make_connector
+from ws_pool._http.connector import PoolConnector, make_connector
+from ws_pool._http.mock import Answers, HttpMock
 from ws_pool._http.options import HttpOptions, http_options
 from ws_pool._http.statistics import HttpStatistics, RequestCounters
 from ws_pool._http.transport import Transport
@@ -75,6 +76,7 @@ class HttpPool:
         self._options: HttpOptions = http_options(given, where=setting)
         self._counters = RequestCounters()
         self._breakers = HostBreakers(name, self._options.breaker_failures, self._options.breaker_reset)
+        self._connector: PoolConnector | None = None
         self._transport: Transport | None = None
         self._client: HttpClient | None = None
         register(self)
@@ -109,8 +111,10 @@ class HttpPool:
             raise UsageError(f"http pool {self._name!r} is open already", pool=self._name)
 
         self._closed = False
-        connector = make_connector(self._options)
-        self._transport = Transport(self._name, self._options, connector, self._counters, self._breakers)
+        self._connector = make_connector(self._options)
+        self._transport = Transport(
+            self._name, self._options, self._connector, self._counters, self._breakers
+        )
         self._client = HttpClient(self._transport)
 
     async def close(self) -> None:
@@ -187,6 +191,55 @@ class HttpPool:
             failures=counters.failures,
             time=counters.times.snapshot(),
         )
+
+    @asynccontextmanager
+    async def mock(self, answers: Answers) -> AsyncIterator[HttpMock]:
+        """
+        Let a test answer the requests of a block: nothing reaches the network.
+
+        The requests are made by the pool's own code, with its retries, timeouts and hooks; only the
+        connections lead to the test.
+
+        Args:
+            answers: A function, or a coroutine function, of the request (aiohttp's
+                ``web.BaseRequest``); or a mapping of ``"GET /path"`` or ``"GET host/path"`` to such
+                functions or to answers. An answer is an ``aiohttp.web`` response, a status, text, bytes,
+                or a dict or list as JSON. What a function raises is raised where the request was made.
+
+        Yields:
+            The mock; its ``calls`` are the requests so far.
+
+        Raises:
+            UsageError: Requests are in flight, or there is a mock already. In the block: a request
+                without an answer.
+
+        Example:
+            ```python
+            from ws_pool.http import HttpPool
+
+            async with HttpPool("https://bank.example") as pool:
+                async with pool.mock({"GET /accounts/7": {"id": 7}, "POST /transfers": 503}) as mock:
+                    account = (await pool.client.get("/accounts/7")).json()
+                    assert account == {"id": 7}
+                    assert mock.calls[0].headers["host"] == "bank.example"
+            ```
+        """
+        self._open_transport().check()
+        assert self._connector is not None
+        connector = self._connector
+
+        if connector.is_busy:
+            message = f"http pool {self._name!r} is in use, or mocked already: mock it before its requests"
+            raise UsageError(message, pool=self._name)
+
+        mock = HttpMock(self._name, answers)
+        connector.use_mock(mock)
+
+        try:
+            yield mock
+        finally:
+            connector.use_mock(None)
+            await mock.close()
 
     def _open_transport(self) -> Transport:
         """Return the transport, or raise why there is none."""
