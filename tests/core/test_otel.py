@@ -22,13 +22,14 @@ class Counts:
 
     def samples(self) -> list[Sample]:
         """Return a gauge, a counter, times, and what others record."""
-        times, requests = TimeRecorder("wintersweet.lock.wait"), TimeRecorder("http.server.request.duration")
+        times, requests = TimeRecorder("wintersweet.event_loop.lag"), TimeRecorder("http.server.request.duration")
         times.record(0.25)
         times.record(0.5)
         requests.record(1.0, "GET")
         return [
             sample("wintersweet.task.running", 3, attributes={"wintersweet.task.name": "report"}),
-            sample("wintersweet.lock.lost", 2),
+            sample("wintersweet.cache.errors", 2),
+            sample("wintersweet.lock.lost", 1),
             *times.samples(),
             *requests.samples(),
         ]
@@ -61,9 +62,9 @@ def test_numbers(reader: InMemoryMetricReader, provider: MeterProvider) -> None:
     observation = observe(Counts(), meter_provider=provider)
     expected = {
         "wintersweet.task.running": ("{run}", {"wintersweet.task.name": "report"}, 3),
-        "wintersweet.lock.lost": ("{lock}", {}, 2),
-        "wintersweet.lock.wait.sum": ("s", {}, 0.75),
-        "wintersweet.lock.wait.count": ("{time}", {}, 2),
+        "wintersweet.cache.errors": ("{error}", {}, 2),
+        "wintersweet.event_loop.lag.sum": ("s", {}, 0.75),
+        "wintersweet.event_loop.lag.count": ("{time}", {}, 2),
     }
     assert points(reader) == expected
     observation.close()

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from ws_core.errors import MissingExtraError
 from ws_core.metrics import METRICS
 from ws_redislock import LockLost, MutexLock
-from ws_redislock.otel import OpenTelemetryObserver
+from ws_redislock.otel import OpenTelemetryObserver, instrument
 
 
 class Telemetry:
@@ -76,6 +76,23 @@ class TestOpenTelemetryObserver:
         assert vain.end_time is not None
         assert vain.end_time - vain.start_time >= 50_000_000
         assert "the server" in str((lost.attributes or {})["lock.reason"])
+
+    async def test_of_all_locks(self, redis7: Redis):
+        """`instrument` reports locks that know nothing of it, until it is ended."""
+        exporter = InMemorySpanExporter()
+        tracers = TracerProvider()
+        tracers.add_span_processor(SimpleSpanProcessor(exporter))
+        stop = instrument(tracer_provider=tracers, meter_provider=MeterProvider(), span_from=0.0)
+
+        async with MutexLock(redis7, "k", 60).hold():
+            pass
+
+        stop()
+
+        async with MutexLock(redis7, "k", 60).hold():
+            pass
+
+        assert [span.name for span in exporter.get_finished_spans()] == ["lock.wait", "lock.hold"]
 
     def test_metrics(self):
         """They have the names, units and buckets of the table, and no names of locks."""

@@ -20,8 +20,8 @@ except ModuleNotFoundError as _error:
 
 __all__ = ("MetricsObservation", "observe")
 
-# Recorded one by one, as histograms, by whoever traces these operations: ws_pool.otel, and FastAPI.
-_RECORDED: Final = ("db.client.operation.", "http.client.request.", "http.server.")
+# Recorded one by one, as histograms, by whoever traces these: ws_pool.otel, ws_redislock.otel, and FastAPI.
+_RECORDED: Final = ("db.client.operation.", "http.client.request.", "http.server.", "wintersweet.lock.")
 
 
 def observe(

@@ -7,13 +7,52 @@ is made; the SDK and its exporters are the application's.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ws_core.metrics import METRICS
 from ws_redislock.errors import MissingExtraError
+from ws_redislock.observe import observe
 
-__all__ = ("OpenTelemetryObserver",)
+__all__ = ("OpenTelemetryObserver", "instrument")
+
+
+def instrument(
+    *,
+    names: bool = True,
+    span_from: float = 0.001,
+    meter_provider: Any = None,  # Any: OpenTelemetry is not needed to read this module
+    tracer_provider: Any = None,  # Any: the same
+) -> Callable[[], None]:
+    """
+    Report all locks of this process to OpenTelemetry; ws-web's setting ``OTEL`` does so by itself.
+
+    Args:
+        names: Whether spans have the lock's name.
+        span_from: Seconds from which a wait or a hold gets a span of its own.
+        meter_provider: A provider of meters, or None for the global one.
+        tracer_provider: A provider of tracers, or None for the global one.
+
+    Returns:
+        A function that ends it.
+
+    Raises:
+        MissingExtraError: OpenTelemetry is not installed.
+
+    Example:
+        ```python no-run
+        # needs opentelemetry-api
+        from ws_redislock.otel import instrument
+
+        stop = instrument()
+        stop()
+        ```
+    """
+    return observe(
+        OpenTelemetryObserver(
+            names=names, span_from=span_from, meter_provider=meter_provider, tracer_provider=tracer_provider
+        )
+    )
 
 
 class OpenTelemetryObserver:
@@ -34,15 +73,6 @@ class OpenTelemetryObserver:
 
     Raises:
         MissingExtraError: OpenTelemetry is not installed.
-
-    Example:
-        ```python no-run
-        # needs opentelemetry-api
-        from ws_redislock.observe import observe
-        from ws_redislock.otel import OpenTelemetryObserver
-
-        observe(OpenTelemetryObserver())  # of all locks of this process
-        ```
     """
 
     def __init__(
@@ -50,8 +80,8 @@ class OpenTelemetryObserver:
         *,
         names: bool = True,
         span_from: float = 0.001,
-        meter_provider: Any = None,  # Any: OpenTelemetry is not needed to read this module
-        tracer_provider: Any = None,  # Any: the same
+        meter_provider: Any = None,  # Any: as above
+        tracer_provider: Any = None,  # Any: as above
     ) -> None:
         try:
             from opentelemetry import metrics, trace  # noqa: PLC0415 - optional
