@@ -22,7 +22,8 @@ class Counts:
 
     def samples(self) -> list[Sample]:
         """Return a gauge, a counter, times, and what others record."""
-        times, requests = TimeRecorder("wintersweet.event_loop.lag"), TimeRecorder("http.server.request.duration")
+        times = TimeRecorder("wintersweet.event_loop.lag")
+        requests = TimeRecorder("http.server.request.duration")
         times.record(0.25)
         times.record(0.5)
         requests.record(1.0, "GET")

@@ -53,6 +53,17 @@ class TestMutex:
         async with MutexLock(pools[1], "test-key", 60) as other:
             assert await other.acquire()
 
+    async def test_on_a_manager(self, any_redis_url: str) -> None:
+        """A manager stands for its default pool, and may be started after the lock was made."""
+        manager = RedisPoolManager()
+        manager.register({"default": {"url": any_redis_url}})
+        lock = MutexLock(manager, "test-key", 60)
+
+        async with manager:
+            assert await lock.acquire()
+            assert not await MutexLock(manager.get_pool(), "test-key", 60).acquire()
+            assert await lock.release()
+
     async def test_a_counter_that_is_not_atomic(self, pools: list[RedisPool]) -> None:
         """Fifty tasks on two pools read, wait and write under the lock, and no step is lost."""
 

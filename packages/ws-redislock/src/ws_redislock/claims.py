@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ws_redislock._concurrency import Loop, check_loop
-from ws_redislock._redis.clients import RedisSource
+from ws_redislock._redis.clients import RedisSource, check_source
 from ws_redislock._redis.keys import PREFIX, check_name, check_prefix, plain, tagged
 from ws_redislock._redis.script_client import Reply, ScriptClient, script_client_for
 from ws_redislock._redis.scripts import load
@@ -31,8 +31,8 @@ class RunClaims:
     its end, so that another process takes over soon when the claimer dies.
 
     Args:
-        redis: A client of redis-py (or of a cluster), a pool with such a client as
-            ``.redis``, or a URL.
+        redis: A client of redis-py (or of a cluster), a pool with such a client as ``.redis``, a manager
+            of pools or the name of one, or a URL.
         namespace: Keeps the run ids of several applications apart.
         timeout: Seconds to wait for Redis.
         key_prefix: With what the keys in Redis begin; users of one run agree on it.
@@ -53,6 +53,7 @@ class RunClaims:
     def __init__(
         self, redis: RedisSource, *, namespace: str = "", timeout: float = 5.0, key_prefix: str = PREFIX
     ) -> None:
+        check_source(redis)
         self._source = redis
         self._prefix = check_prefix(key_prefix)
         self._kind = "c" if namespace == "" else f"c:{plain(check_name(namespace, 'namespace'))}"

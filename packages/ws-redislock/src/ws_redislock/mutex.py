@@ -25,8 +25,8 @@ class MutexLock(BaseLock):
     Use one object per acquisition. Objects are cheap; all on one client share heartbeats and wake-ups.
 
     Args:
-        redis: A client of redis-py (or of a cluster), a pool with such a client as
-            ``.redis``, or a URL; a client made from a URL is closed with the lock.
+        redis: A client of redis-py (or of a cluster), a pool with such a client as ``.redis``, a manager
+            of pools or the name of one, or a URL; a client made from a URL is closed with the lock.
         name: The lock's name, 1 to 512 bytes of UTF-8.
         expire: The lease in seconds; what a crashed holder costs the next one at most.
         auto_renew: Whether the lease is renewed every third of it. If not, it ends at `expire`.

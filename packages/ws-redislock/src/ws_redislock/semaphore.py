@@ -21,8 +21,8 @@ class Semaphore(BaseLock):
     ends, and the others keep theirs. All users of a name must agree on the number of permits.
 
     Args:
-        redis: A client of redis-py (or of a cluster), a pool with such a client as
-            ``.redis``, or a URL; a client made from a URL is closed with the semaphore.
+        redis: A client of redis-py (or of a cluster), a pool with such a client as ``.redis``, a manager
+            of pools or the name of one, or a URL; a client made from a URL is closed with the semaphore.
         name: The semaphore's name, 1 to 512 bytes of UTF-8.
         permits: How many may hold it at a time.
         expire: The lease of a permit in seconds.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import inspect
 from typing import Any, Protocol, TypeAlias, cast
 
 from redis import exceptions
@@ -9,7 +11,17 @@ from redis import exceptions
 from ws_core.errors import UnavailableError, UsageError
 from ws_redislock._concurrency import FOREIGN, FOREIGN_REASON, NATIVE, client_from_url
 
-__all__ = ("HOPELESS", "TRANSIENT", "ClientHolder", "CommandClient", "RedisSource", "refuse", "resolve")
+__all__ = (
+    "HOPELESS",
+    "TRANSIENT",
+    "ClientHolder",
+    "CommandClient",
+    "PoolManager",
+    "RedisSource",
+    "check_source",
+    "refuse",
+    "resolve",
+)
 
 TRANSIENT = (
     exceptions.ConnectionError,
@@ -40,7 +52,11 @@ _REMEDIES: tuple[tuple[tuple[str, ...], type[Exception] | None, str], ...] = (
 )
 """Errors about the server's state: how they begin, redis-py's class for them, and the remedy."""
 
-_accepted: set[type] = set()  # to ask once per class: the driver's classes are slow to compare
+SCHEMES = ("redis", "rediss", "unix")
+
+_accepted: set[type] = set()  # classes of clients, to ask once per class: the driver's are slow to compare
+_holders: set[type] = set()  # the same of pools
+_managers: list[PoolManager] = []  # the one that ws-pool publishes, once a pool was named
 
 
 class CommandClient(Protocol):
@@ -60,32 +76,91 @@ class ClientHolder(Protocol):
         ...
 
 
-RedisSource: TypeAlias = "str | CommandClient | ClientHolder"
-"""A URL, a client, or a pool that holds one."""
+class PoolManager(Protocol):
+    """A set of such pools by name, as ws-pool's ``RedisPoolManager``."""
+
+    def get_pool(self, name: str = "default") -> ClientHolder:
+        """Return a pool."""
+        ...
+
+
+RedisSource: TypeAlias = "str | CommandClient | ClientHolder | PoolManager"
+"""A URL, the name of a pool of ws-pool, a client, a pool that holds one, or a manager with a default pool."""
+
+
+def check_source(source: RedisSource) -> None:
+    """Refuse what cannot be a source, without I/O; what it stands for is found at the first use."""
+    kind = type(source)
+
+    if kind in _accepted or kind in _holders:
+        return
+
+    if isinstance(source, str):
+        scheme, found, _ = source.partition("://")
+
+        if not found:
+            _manager(source)
+        elif scheme not in SCHEMES:
+            raise UsageError(f"a Redis URL begins with {', '.join(SCHEMES)}, not {scheme!r}")
+    elif inspect.getattr_static(source, "redis", None) is not None:
+        _holders.add(kind)  # not asked for its client yet: a pool that is not started has none
+    elif not hasattr(source, "get_pool"):
+        _check_client(source)
 
 
 def resolve(source: RedisSource) -> tuple[CommandClient, bool]:
     """Return the client of a source, and whether it was made here (from a URL) and must be closed."""
-    known: Any = source  # Any: what the set says, the type checker cannot see
+    client: Any = source  # Any: what the checks say, the type checker cannot see
 
     if type(source) in _accepted:
-        return known, False
+        return client, False
+
+    check_source(source)
 
     if isinstance(source, str):
-        return cast("CommandClient", client_from_url(source)), True
+        if "://" in source:
+            return cast("CommandClient", client_from_url(source)), True
 
-    client = source if hasattr(source, "execute_command") else getattr(source, "redis", None)
+        client = _manager(source).get_pool(source).redis
+    elif type(source) in _holders:
+        client = client.redis
+    elif not hasattr(source, "execute_command"):
+        client = client.get_pool().redis
 
-    if client is None or not hasattr(client, "execute_command"):
+    _check_client(client)
+    return client, False
+
+
+def _check_client(client: Any) -> None:  # Any: whatever the user passed
+    """Refuse what is not a client of this kind of program."""
+    if type(client) in _accepted:
+        return
+
+    if not hasattr(client, "execute_command"):
         raise UsageError(
-            f"{type(source).__name__!r} is not a Redis client: pass a {NATIVE}, a RedisPool or a URL"
+            f"{type(client).__name__!r} is not a Redis client: pass a {NATIVE}, a RedisPool, a manager, "
+            f"the name of a pool or a URL"
         )
 
-    if type(client) not in _accepted and isinstance(client, FOREIGN):
+    if isinstance(client, FOREIGN):
         raise UsageError(f"{type(client).__name__!r} {FOREIGN_REASON}")
 
     _accepted.add(type(client))
-    return cast("CommandClient", client), False
+
+
+def _manager(name: str) -> PoolManager:
+    """Return the manager of named pools, which an installed ws-pool publishes; it knows this name only."""
+    if not _managers:
+        published = importlib.metadata.entry_points(group="wintersweet.redis", name="pools")
+        _managers.extend(entry.load() for entry in published)
+
+    if not _managers:
+        raise UsageError(
+            f"{name!r} is not a URL ({'://, '.join(SCHEMES)}://), and a pool of that name needs ws-pool: "
+            f"pip install 'ws-pool[redis]'"
+        )
+
+    return _managers[0]
 
 
 def refuse(error: exceptions.ResponseError, script: str, what: tuple[str, str]) -> None:

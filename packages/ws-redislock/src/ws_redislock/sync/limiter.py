@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 from ws_redislock.sync._concurrency import Loop, check_loop
 from ws_redislock._lease.lease import Clock
-from ws_redislock.sync._redis.clients import RedisSource
+from ws_redislock.sync._redis.clients import RedisSource, check_source
 from ws_redislock._redis.keys import PREFIX, check_name, check_prefix, plain, tagged
 from ws_redislock.sync._redis.script_client import ScriptClient, script_client_for
 from ws_redislock._redis.scripts import load
@@ -62,7 +62,7 @@ class RateLimiter:
     What the three limiters share.
 
     Args:
-        redis: A client of redis-py, a pool that holds one, or a URL.
+        redis: A client of redis-py, a pool that holds one, a manager of pools or the name of one, or a URL.
         script: Name of the limiter's script.
         kind: Prefix of its keys, with what must not be mixed up.
         args: The script's arguments before the cost.
@@ -97,6 +97,7 @@ class RateLimiter:
         _count("deny_cache", deny_cache, least=0)
 
         _positive("timeout", timeout)
+        check_source(redis)
         self._source = redis
         self._script_name = script
         self._prefix = check_prefix(key_prefix)
@@ -262,7 +263,7 @@ class FrequencyLimiter(RateLimiter):
     back at most a sixteenth of the window later than with an exact log.
 
     Args:
-        redis: A client of redis-py, a pool that holds one, or a URL.
+        redis: A client of redis-py, a pool that holds one, a manager of pools or the name of one, or a URL.
         granularity: Length of the window in seconds.
         limit: How many hits a window may hold.
         namespace: Keeps the keys of several uses apart.
@@ -324,7 +325,7 @@ class SlidingWindowLimiter(RateLimiter):
     with them: entries that left the window are found by halving, and dropped in one piece.
 
     Args:
-        redis: A client of redis-py, a pool that holds one, or a URL.
+        redis: A client of redis-py, a pool that holds one, a manager of pools or the name of one, or a URL.
         window: Length of the window in seconds.
         limit: How many hits a window may hold.
         namespace: Keeps the keys of several uses apart.
@@ -381,7 +382,7 @@ class TokenBucketLimiter(RateLimiter):
     rate from one per hour to hundreds of thousands per second drifts.
 
     Args:
-        redis: A client of redis-py, a pool that holds one, or a URL.
+        redis: A client of redis-py, a pool that holds one, a manager of pools or the name of one, or a URL.
         rate: Tokens per `per` seconds.
         burst: Size of the bucket; how much may come at once after a pause.
         per: Seconds to which the rate refers.

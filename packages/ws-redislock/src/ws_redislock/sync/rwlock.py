@@ -32,8 +32,8 @@ class ReadWriteLock:
     in which they came. Where writers never cease, readers wait for ever.
 
     Args:
-        redis: A client of redis-py (or of a cluster), a pool with such a client as
-            ``.redis``, or a URL.
+        redis: A client of redis-py (or of a cluster), a pool with such a client as ``.redis``, a manager
+            of pools or the name of one, or a URL.
         name: The lock's name, 1 to 512 bytes of UTF-8.
         expire: The lease of every holder in seconds.
         auto_renew: Whether leases are renewed every third of them.

@@ -21,7 +21,7 @@ from ws_redislock.sync._lock.held import Held
 from ws_redislock.sync._lock.hold import Hold
 from ws_redislock.sync._lock.options import LockOptions, seconds
 from ws_redislock.sync._lock.status import LockStatus
-from ws_redislock.sync._redis.clients import TRANSIENT, CommandClient, RedisSource, refuse, resolve
+from ws_redislock.sync._redis.clients import TRANSIENT, CommandClient, RedisSource, check_source, refuse, resolve
 from ws_redislock._redis.keys import check_name, queue_keys
 from ws_redislock.errors import ConfigError, UnavailableError, UsageError
 from ws_redislock.observe import notify, observers_of
@@ -51,6 +51,7 @@ class BaseLock:
         exclusive: bool,
         limit: int,
     ) -> None:
+        check_source(redis)
         self._source = redis
         self._options = options
         self._name = name
