@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import ResponseError
 
 from ws_pool._redis.client.cache import ClientCache
 from ws_pool._redis.client.caching import CachingRedis
 from ws_pool._redis.client.context import ClientContext
+from ws_pool._redis.client.prefixed import PrefixedCachingRedis, PrefixedRedis
 from ws_pool._redis.client.session import DedicatedRedis
 from ws_pool._redis.client.shared import SharedRedis
 from ws_pool._redis.client.subscriptions import Subscriptions, Topic
-from ws_pool._redis.cluster.client import CachingClusterRedis, ClusterRedis
+from ws_pool._redis.cluster.client import (
+    CachingClusterRedis,
+    ClusterRedis,
+    PrefixedCachingClusterRedis,
+    PrefixedClusterRedis,
+)
 from ws_pool._redis.cluster.topology import Topology
+from ws_pool._redis.commands.command import Command
+from ws_pool._redis.commands.key_specs import KeyPositions
 from ws_pool._redis.commands.keys import hash_slot
+from ws_pool._redis.commands.prefix import KeyPrefix
 from ws_pool._redis.connection.endpoint import Endpoint
 from ws_pool._redis.connection.pipelined import PipelinedConnection
 from ws_pool._redis.dedicated.pool import DedicatedConnections, SingleConnectionPool
@@ -26,9 +36,24 @@ from ws_pool._redis.node import Node, NodeContext, static_resolver
 from ws_pool._redis.options import RedisOptions
 from ws_pool._redis.sentinel import FailoverListener, MasterResolver
 from ws_pool._redis.statistics import RedisStatistics
+from ws_pool.errors import ConfigError
 from ws_pool.pool import Lease
 
 __all__ = ("Backend",)
+
+# By whether there is a cache, and whether there is a prefix.
+_CLIENTS: Final = {
+    (False, False): SharedRedis,
+    (True, False): CachingRedis,
+    (False, True): PrefixedRedis,
+    (True, True): PrefixedCachingRedis,
+}
+_CLUSTER_CLIENTS: Final = {
+    (False, False): ClusterRedis,
+    (True, False): CachingClusterRedis,
+    (False, True): PrefixedClusterRedis,
+    (True, True): PrefixedCachingClusterRedis,
+}
 
 
 class Backend:
@@ -47,6 +72,7 @@ class Backend:
         self._resolver: MasterResolver | None = None
         self._failover_listener: FailoverListener | None = None
         self._master: tuple[str, int] | None = None
+        self._prefix: KeyPrefix | None = None
         self._context: ClientContext | None = None
 
         if settings.cache:
@@ -67,6 +93,9 @@ class Backend:
             await self.topology.start()
         elif self.node is not None:
             await self.node.start()
+
+        if self._settings.prefix:
+            self._prefix = await self._make_prefix()
 
         self.client = self._connected()
 
@@ -145,6 +174,7 @@ class Backend:
             command_timeout=settings.limits.command_timeout,
             follow_master=bool(settings.sentinels),
             cache=self.cache,
+            prefix=self._prefix,
         )
 
         client = self._client_of(self._context)
@@ -175,12 +205,34 @@ class Backend:
         )
 
     def _client_of(self, context: ClientContext) -> SharedRedis:
-        retry, cache, topology = self._settings.retry, self.cache, self.topology
+        retry, topology = self._settings.retry, self.topology
+        kind = (self.cache is not None, self._prefix is not None)
 
         if topology is None:
-            return (SharedRedis if cache is None else CachingRedis)(context, retry=retry)
+            return _CLIENTS[kind](context, retry=retry)
 
-        return (ClusterRedis if cache is None else CachingClusterRedis)(context, topology, retry=retry)
+        return _CLUSTER_CLIENTS[kind](context, topology, retry=retry)
+
+    async def _make_prefix(self) -> KeyPrefix:
+        """Make the prefix of keys, with what the server knows about its commands."""
+        node = self.node if self.topology is None else self.topology.node_of(None)
+        assert node is not None
+        options = self._settings
+
+        try:
+            positions = KeyPositions(await node.request(("COMMAND",)))
+        except ResponseError as error:
+            message = f"redis pool {self.name!r}: prefix needs the command COMMAND: {error}"
+            raise ConfigError(message, setting="prefix") from error
+
+        if positions.of(Command(("GET", "key"))) != [1]:
+            message = (
+                f"redis pool {self.name!r}: prefix needs a server whose COMMAND has key specifications:"
+                " Redis 7 or Valkey"
+            )
+            raise ConfigError(message, setting="prefix")
+
+        return KeyPrefix(options.prefix, positions, self._node_context.encoder.encode)
 
     def _on_push(self, message: list[Any]) -> None:
         """Drop the replies whose keys have changed, as the server reports."""

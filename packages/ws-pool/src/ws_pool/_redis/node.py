@@ -141,7 +141,7 @@ class Node:
 
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(timeout, _UNBLOCK_TIMEOUT)):
-                await self.dedicated.unblock_all(self._request)
+                await self.dedicated.unblock_all(self.request)
 
         await asyncio.gather(*(shared.close(timeout=timeout) for shared in self.shared_connections))
 
@@ -149,7 +149,8 @@ class Node:
             await self.dedicated.close()
             await self.pool.close(timeout=timeout)
 
-    async def _request(self, words: Sequence[Any]) -> Any:  # Any: a reply
+    async def request(self, words: Sequence[Any]) -> Any:  # Any: a reply
+        """Execute a command over a shared connection."""
         future = asyncio.get_running_loop().create_future()
         self.pick().submit(future, self._context.encoder.pack(words))
         return await future

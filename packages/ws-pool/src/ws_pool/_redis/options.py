@@ -176,6 +176,7 @@ class RedisOptions:
     leak_threshold: float | None = option(
         None, optional(_seconds), "seconds of one lease after which a warning shows where it was acquired"
     )
+    prefix: str = option("", text, "put before all keys and channels, and taken off in replies; see below")
     retry: Literal["safe", "at_least_once"] = option("safe", choice("safe", "at_least_once"), "see below")
     sentinels: tuple[tuple[str, int], ...] = option(
         (), partial(_nodes, port_else=26379), "see below; with `service`"

@@ -87,7 +87,8 @@ class CommandSender:
             )
             return PubSub(pool)
 
-        pubsub = client.pubsub()
+        # The scripts publish to channels as they are: a pool's prefix of keys and channels must not come in.
+        pubsub = getattr(client, "unprefixed", client).pubsub()
 
         if self._small or not self._has_room():
             pubsub.connection_pool = SpareConnections(self._pool)

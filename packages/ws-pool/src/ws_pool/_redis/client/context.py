@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from ws_pool._redis.client.cache import ClientCache
 from ws_pool._redis.client.subscriptions import Subscriptions
 from ws_pool._redis.commands.command import Command
+from ws_pool._redis.commands.prefix import KeyPrefix
 from ws_pool._redis.connection.encoder import CommandEncoder
 from ws_pool._redis.connection.reconnecting import ReconnectingConnection
 from ws_pool._redis.dedicated.pool import DedicatedConnections
@@ -35,6 +36,7 @@ class ClientContext:
     follow_master: bool = False  # whether a READONLY error means that the master has moved
     shared_connections: Sequence[ReconnectingConnection] = ()
     cache: ClientCache | None = None
+    prefix: KeyPrefix | None = None
     cancelling: set[asyncio.Task[None]] = field(default_factory=set)  # cancelled blocking commands
 
     def lost(self, command: Command, reason: str) -> MaybeExecuted:
@@ -64,6 +66,11 @@ class BatchSender(Protocol):
     @property
     def decodes(self) -> bool:
         """Whether replies are text."""
+        ...
+
+    @property
+    def key_prefix(self) -> KeyPrefix | None:
+        """The prefix of keys."""
         ...
 
     async def send_batch(self, commands: Sequence[Command], /) -> list[Any]:

@@ -13,10 +13,11 @@ from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 from ws_pool._redis.client.context import BatchSender
 from ws_pool._redis.client.instrumented import STAND_IN
 from ws_pool._redis.commands.command import Command
+from ws_pool._redis.commands.prefix import KeyPrefix
 from ws_pool._redis.commands.table import Route
 from ws_pool.errors import WsError
 
-__all__ = ("MAX_SHARED", "SharedPipeline")
+__all__ = ("MAX_SHARED", "PrefixedPipeline", "SharedPipeline")
 
 MAX_SHARED: Final = 2_000
 """A pipeline of more commands runs on a dedicated connection, so that others need not wait for it."""
@@ -26,7 +27,20 @@ _MULTI, _EXEC = Command(("MULTI",)), Command(("EXEC",))
 _Entry = tuple[tuple[str | bytes, ...], Mapping[str, Any]]  # Any: redis-py's own types
 
 
-class SharedPipeline(Pipeline):
+class PrefixedPipeline(Pipeline):
+    """redis-py's pipeline, with the prefix of its pool before all keys."""
+
+    prefix: KeyPrefix | None = None
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
+        """Execute at once while keys are watched, else queue the command."""
+        if self.prefix is not None:
+            args = tuple(self.prefix.apply(args))
+
+        return super().execute_command(*args, **options)
+
+
+class SharedPipeline(PrefixedPipeline):
     """
     A pipeline that shares its connection, unless it watches keys or is very long.
 
@@ -37,6 +51,7 @@ class SharedPipeline(Pipeline):
     def __init__(self, client: BatchSender, *args: Any) -> None:
         super().__init__(*args)
         self._client = client
+        self.prefix = client.key_prefix
         self._commands: list[Command] = []
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:

@@ -12,6 +12,7 @@ from redis.asyncio.client import PubSub
 from redis.asyncio.connection import ConnectionPool
 
 from ws_pool._redis.client.subscriptions import Kind, Mailbox, Subscriptions, Topic
+from ws_pool._redis.commands.prefix import KeyPrefix
 
 __all__ = ("SharedPubSub",)
 
@@ -50,11 +51,16 @@ class SharedPubSub(PubSub, _Sharded):  # type: ignore[misc]  # redis-py 8's sign
     """
 
     def __init__(
-        self, subscriptions: Subscriptions, pool: ConnectionPool, **options: Any
-    ) -> None:  # Any: redis-py's own signature
+        self,
+        subscriptions: Subscriptions,
+        pool: ConnectionPool,
+        prefix: KeyPrefix | None,
+        **options: Any,  # Any: redis-py's own signature
+    ) -> None:
         super().__init__(pool, **options)
         self.shard_channels = getattr(self, "shard_channels", {})
         self._subscriptions = subscriptions
+        self._prefix = prefix
         self._mailbox = Mailbox()
         self._loop = asyncio.get_running_loop()
 
@@ -93,6 +99,10 @@ class SharedPubSub(PubSub, _Sharded):  # type: ignore[misc]  # redis-py 8's sign
         """Subscribe, unsubscribe or ping."""
         await self.connect()
         name = str(args[0]).upper()
+
+        if self._prefix is not None:
+            args = tuple(self._prefix.subscription(args))
+
         names = [self._encoded(arg) for arg in args[1:]]
 
         if name == "PING":
@@ -124,5 +134,8 @@ class SharedPubSub(PubSub, _Sharded):  # type: ignore[misc]  # redis-py 8's sign
         return bytes(self.encoder.encode(name))
 
     def _decoded(self, response: Sequence[Any]) -> list[Any]:
+        if self._prefix is not None:
+            response = self._prefix.strip_message(response)
+
         decode = self.encoder.decode
         return [decode(part) if isinstance(part, bytes) else part for part in response]

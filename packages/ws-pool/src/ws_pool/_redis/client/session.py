@@ -8,13 +8,15 @@ from collections.abc import MutableMapping, Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.asyncio.client import Monitor, PubSub
+from redis.asyncio.client import Monitor, Pipeline, PubSub
 from redis.asyncio.connection import AbstractConnection
 
 from ws_pool._redis.client.context import ClientContext
 from ws_pool._redis.client.instrumented import execute_instrumented, original_method
+from ws_pool._redis.client.pipeline import PrefixedPipeline
 from ws_pool._redis.client.round_trip import CANCEL_TIMEOUT, cancel_in_background, round_trip
 from ws_pool._redis.commands.command import Command
+from ws_pool._redis.commands.prefix import KeyPrefix
 from ws_pool._redis.commands.table import Route
 from ws_pool._redis.dedicated.connection import lost_session, state_of
 from ws_pool._redis.dedicated.pool import DedicatedConnections, SingleConnectionPool
@@ -56,6 +58,9 @@ class DedicatedRedis(Redis):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
         """Execute a command on this client's connection; errors as of `SharedRedis.execute_command`."""
+        if self._context.prefix is not None:
+            args = tuple(self._context.prefix.apply(args))
+
         if Redis.execute_command is not self._method:
             return await execute_instrumented(self.connection_pool, self._execute, args, options)
 
@@ -85,7 +90,13 @@ class DedicatedRedis(Redis):
 
     def pubsub(self, **options: Any) -> PubSub:  # Any: redis-py's own signature
         """Make a PubSub, on another dedicated connection: a subscribed one can do nothing else."""
-        return DedicatedPubSub(self._context.dedicated, **options)
+        return DedicatedPubSub(self._context.dedicated, self._context.prefix, **options)
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        """Make redis-py's own pipeline on this client's connection."""
+        pipeline = PrefixedPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        pipeline.prefix = self._context.prefix
+        return pipeline
 
     def monitor(self) -> Monitor:
         """Make a Monitor, on another dedicated connection: a monitoring one can do nothing else."""
@@ -119,10 +130,22 @@ class DedicatedPubSub(PubSub):
     """A PubSub whose connection is released even when it was never closed."""
 
     def __init__(
-        self, dedicated: DedicatedConnections, **options: Any
+        self, dedicated: DedicatedConnections, prefix: KeyPrefix | None, **options: Any
     ) -> None:  # Any: redis-py's own signature
         super().__init__(dedicated, **options)
         self._dedicated = dedicated
+        self._prefix = prefix
+
+    async def execute_command(self, *args: Any) -> Any:  # Any: redis-py's own signature
+        """Subscribe, unsubscribe or ping."""
+        return await super().execute_command(
+            *(args if self._prefix is None else self._prefix.subscription(args))
+        )
+
+    async def parse_response(self, block: bool = True, timeout: float = 0) -> Any:  # Any: as of redis-py
+        """Return the next response."""
+        response = await super().parse_response(block, timeout)
+        return response if self._prefix is None else self._prefix.strip_message(response)
 
     def __del__(self) -> None:
         """Warn that the connection was not released, and let the loop release it."""

@@ -26,6 +26,7 @@ from ws_pool._redis.client.pubsub import SharedPubSub
 from ws_pool._redis.client.round_trip import Unblocked, execute_on_dedicated
 from ws_pool._redis.client.session import DedicatedPubSub, DedicatedRedis
 from ws_pool._redis.commands.command import Command, CommandInfo, ObservedCallbacks, verb_is_enough
+from ws_pool._redis.commands.prefix import KeyPrefix
 from ws_pool._redis.commands.retry import RetryPolicy, checked_retry, retry_of
 from ws_pool._redis.commands.table import Route
 from ws_pool._redis.connection.replies import BatchReply
@@ -47,6 +48,8 @@ class SharedRedis(Redis):
     Made by `ws_pool.redis.RedisPool`.
     """
 
+    applies_prefix = True
+
     def __init__(self, context: ClientContext, *, retry: RetryPolicy = "safe") -> None:
         super().__init__(connection_pool=context.dedicated)
         self._context = context
@@ -66,6 +69,16 @@ class SharedRedis(Redis):
     def decodes(self) -> bool:
         """Whether replies are text."""
         return self._context.decodes
+
+    @property
+    def key_prefix(self) -> KeyPrefix | None:
+        """The prefix of keys and channels; None for none."""
+        return self._context.prefix if self.applies_prefix else None
+
+    @property
+    def unprefixed(self) -> SharedRedis:
+        """The same client without the pool's ``prefix``."""
+        return self
 
     def use_callbacks(self, callbacks: MutableMapping[Any, Any]) -> None:
         """Use other response callbacks, such as those of another protocol version."""
@@ -172,9 +185,10 @@ class SharedRedis(Redis):
     def pubsub(self, **options: Any) -> PubSub:  # Any: redis-py's own signature
         """Make a PubSub; all of a pool share a connection, but for those with a handler of pushes."""
         if options.get("push_handler_func") is not None:
-            return DedicatedPubSub(self._context.dedicated, **options)
+            return DedicatedPubSub(self._context.dedicated, self.key_prefix, **options)
 
-        return SharedPubSub(self._context.subscriptions, self._context.dedicated, **options)
+        context = self._context
+        return SharedPubSub(context.subscriptions, context.dedicated, self.key_prefix, **options)
 
     def client(self) -> DedicatedRedis:
         """Make a client with a dedicated connection, which it acquires at its first use."""
@@ -244,6 +258,7 @@ class SharedRedis(Redis):
         """Let those who have wrapped redis-py's method see the command."""
         plain = copy(self)
         plain._base, plain._method = Uninstrumented, Uninstrumented.execute_command
+        plain.applies_prefix = False  # it has been applied
         return await execute_instrumented(self.connection_pool, plain.execute_command, args, options)
 
     async def _execute_parsed(self, info: CommandInfo, args: Sequence[Any], options: dict[str, Any]) -> Any:

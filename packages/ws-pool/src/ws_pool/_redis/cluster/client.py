@@ -7,6 +7,7 @@ import inspect
 from asyncio import get_running_loop
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
+from copy import copy
 from typing import Any, Final
 
 from redis import exceptions as driver
@@ -15,6 +16,7 @@ from redis.client import NEVER_DECODE
 from ws_pool._redis.client.caching import CachingRedis
 from ws_pool._redis.client.context import ClientContext
 from ws_pool._redis.client.pipeline import SharedPipeline
+from ws_pool._redis.client.prefixed import Prefixed
 from ws_pool._redis.client.round_trip import Unblocked, execute_on_dedicated
 from ws_pool._redis.client.session import DedicatedRedis
 from ws_pool._redis.client.shared import RETRIES, SPECIAL, SharedRedis
@@ -40,7 +42,13 @@ from ws_pool._redis.errors import ConnectionLost, MaybeExecuted, UnavailableErro
 from ws_pool._redis.node import Node
 from ws_pool.errors import ClosedError, UsageError, WsError
 
-__all__ = ("CachingClusterRedis", "ClusterPipeline", "ClusterRedis")
+__all__ = (
+    "CachingClusterRedis",
+    "ClusterPipeline",
+    "ClusterRedis",
+    "PrefixedCachingClusterRedis",
+    "PrefixedClusterRedis",
+)
 
 _REDIRECTED: Final = (driver.MovedError, driver.AskError)
 _UNSETTLED: Final = (driver.TryAgainError, driver.ClusterDownError, UnavailableError)
@@ -61,6 +69,7 @@ class ClusterRedis(SharedRedis):
         super().__init__(context, retry=retry)
         self.topology = topology
         self._simple = topology.keys.simple - SPREAD
+        self._node: Node | None = None  # all commands go there, of a copy for `scan_iter`
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
         """Execute a command where its key lives; errors as of `SharedRedis.execute_command`."""
@@ -101,7 +110,8 @@ class ClusterRedis(SharedRedis):
     ) -> AsyncIterator[Any]:
         """Iterate over the keys of all masters; the arguments are redis-py's."""
         for node in self.topology.nodes:
-            single = _NodeRedis(self, node)
+            single = copy(self)
+            single._node = node
 
             async for key in super(ClusterRedis, single).scan_iter(*args, **options):
                 yield key
@@ -191,6 +201,9 @@ class ClusterRedis(SharedRedis):
     ) -> Any:
         """Send a command to the nodes that it concerns, and merge their replies when there are several."""
         policy = retry or self._retry_policy
+
+        if self._node is not None:
+            return await self._follow(command, data, policy, node=self._node, raw=raw)
 
         if command.name in SPLIT:
             return await self._split(command, data, policy, raw=raw)
@@ -469,20 +482,6 @@ class ClusterRedis(SharedRedis):
         return None
 
 
-class _NodeRedis(ClusterRedis):
-    """The same client, kept to one node."""
-
-    def __init__(self, client: ClusterRedis, node: Node) -> None:
-        super().__init__(client._context, client.topology)
-        self.use_callbacks(client.response_callbacks)
-        self._node = node
-
-    async def _send(
-        self, command: Command, data: bytes, *, raw: bool = False, retry: RetryPolicy | None = None
-    ) -> Any:
-        return await self._follow(command, data, retry or self._retry_policy, node=self._node, raw=raw)
-
-
 class ClusterPipeline(SharedPipeline):
     """A pipeline whose WATCH uses a dedicated connection to the node of the watched key."""
 
@@ -525,3 +524,11 @@ class CachingClusterRedis(CachingRedis, ClusterRedis):  # type: ignore[misc]  # 
 
     def _connections(self) -> Sequence[PipelinedConnection]:
         return [shared.connection for node in self.topology.nodes for shared in node.shared_connections]
+
+
+class PrefixedClusterRedis(Prefixed, ClusterRedis):  # type: ignore[misc]  # as redis-py's mixins clash
+    """A shared client of a cluster with a key prefix."""
+
+
+class PrefixedCachingClusterRedis(Prefixed, CachingClusterRedis):  # type: ignore[misc]  # the same
+    """A shared client of a cluster with a key prefix and a cache."""
