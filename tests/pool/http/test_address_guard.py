@@ -2,14 +2,49 @@
 
 from __future__ import annotations
 
+import socket
+from typing import Any
+
 import pytest
 from aiohttp import web
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from tests.pool.http._server import Site
 from ws_pool._http.address_guard import DeniedAddress, is_public
 from ws_pool._http.errors import _denied
-from ws_pool.errors import ConfigError, HttpAddressDenied
+from ws_pool.errors import ConfigError, HttpAddressDenied, HttpConnectionError, UsageError
 from ws_pool.http import HttpPool
+
+INSIDE = "127.0.0.1"  # where the test's server is
+PUBLIC = "127.0.0.2"
+
+
+class Rebinding(AbstractResolver):
+    """A resolver whose answer changes after the first look-up, as that of a server which attacks."""
+
+    def __init__(self, *answers: list[str]) -> None:
+        self.answers = list(answers)
+        self.lookups = 0
+
+    async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_INET) -> list[ResolveResult]:
+        """Return the present answer."""
+        self.lookups += 1
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return [
+            ResolveResult(hostname=host, host=found, port=port, family=socket.AF_INET, proto=0, flags=0)
+            for found in answer
+        ]
+
+    async def close(self) -> None:
+        """Close nothing."""
+
+
+def use(pool: HttpPool, resolver: Rebinding) -> None:
+    """Let a pool look names up here, each time anew."""
+    connector: Any = pool._connector
+    connector._resolver = resolver
+    connector._use_dns_cache = False
 
 
 class TestGuard:
@@ -35,6 +70,64 @@ class TestGuard:
                 await pool.client.get(f"{site.url}/scripted")
 
         assert site.hits == ["GET"]
+
+    async def test_a_name_whose_address_changes(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The address that is checked is the one that is connected to, whatever the next look-up says."""
+        port = URL(site.url).port
+        resolver = Rebinding([PUBLIC], [INSIDE])
+        url = f"http://rebind.example:{port}/echo"
+        monkeypatch.setattr("ws_pool._http.address_guard.is_public", lambda address: address != INSIDE)
+
+        # What a guard does that looks the name up by itself, and then makes the request: it gets inside.
+        assert [host["host"] for host in await resolver.resolve("rebind.example")] == [PUBLIC]
+
+        async with HttpPool(retries=0) as pool:
+            use(pool, resolver)
+            assert (await pool.client.get(url)).ok
+            assert len(site.hits) == 1
+
+        resolver = Rebinding([PUBLIC], [INSIDE])
+
+        async with HttpPool(deny_private=True, retries=5, retry_wait=0) as pool:
+            use(pool, resolver)
+
+            with pytest.raises(HttpConnectionError):  # nobody listens at the public address
+                await pool.client.get(url, retries=0)
+
+            with pytest.raises(HttpAddressDenied):
+                await pool.client.get(url)
+
+            with pytest.raises(HttpAddressDenied):
+                async with pool.client.websocket(url):
+                    pass
+
+        assert len(site.hits) == 1
+        assert resolver.lookups >= 3
+
+    async def test_a_name_with_two_addresses(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        """When the public address does not answer, the private one beside it is not tried."""
+        monkeypatch.setattr("ws_pool._http.address_guard.is_public", lambda address: address != INSIDE)
+        port = URL(site.url).port
+
+        for answer in ([PUBLIC, INSIDE], [INSIDE, PUBLIC], [INSIDE]):
+            async with HttpPool(deny_private=True, retries=0) as pool:
+                use(pool, Rebinding(answer))
+
+                with pytest.raises((HttpConnectionError, HttpAddressDenied)):
+                    await pool.client.get(f"http://rebind.example:{port}/echo")
+
+        assert site.hits == []
+
+    @pytest.mark.parametrize(
+        "host", ["127.1", "2130706433", "0x7f000001", "0177.0.0.1", "[::ffff:127.0.0.1]", "127.0.0.1."]
+    )
+    async def test_disguises(self, site: Site, host: str) -> None:
+        """Other spellings of an address inside lead nowhere."""
+        async with HttpPool(deny_private=True, retries=0) as pool:
+            with pytest.raises((HttpConnectionError, HttpAddressDenied, UsageError)):
+                await pool.client.get(f"http://{host}:{URL(site.url).port}/echo")
+
+        assert site.hits == []
 
     async def test_a_proxy_of_the_environment(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         """A proxy variable does not lead around the guard: it is not used, and cannot be asked for."""

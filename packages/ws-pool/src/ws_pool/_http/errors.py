@@ -23,7 +23,10 @@ def map_exception(error: Exception, method: str, url: str | URL, *, pool: str) -
         what = "complete answer" if connected else "connection"
         return HttpTimeout(f"{where}: no {what} in time", **context, sent=connected)
 
-    if isinstance(error, aiohttp.InvalidURL):
+    # Where a server redirects to is its fault, not the caller's.
+    redirected = isinstance(error, aiohttp.RedirectClientError)
+
+    if isinstance(error, aiohttp.InvalidURL) and not redirected:
         return UsageError(f"{where}: this is not a URL of a web server: {error}", **context)
 
     if isinstance(error, aiohttp.ClientConnectorError):
@@ -36,8 +39,13 @@ def map_exception(error: Exception, method: str, url: str | URL, *, pool: str) -
         reason = str(error) or type(error).__name__
         return HttpConnectionError(f"{where}: the connection was lost: {reason}", **context, sent=True)
 
-    reason = "too many redirects" if isinstance(error, aiohttp.TooManyRedirects) else str(error)
-    return HttpError(f"{where}: {reason or type(error).__name__}", **context)
+    if isinstance(error, aiohttp.TooManyRedirects):
+        reason = "too many redirects"
+    else:
+        what = "a redirect to what is not a URL of a web server: " if redirected else ""
+        reason = what + (str(error) or type(error).__name__)
+
+    return HttpError(f"{where}: {reason}", **context)
 
 
 def _denied(error: BaseException) -> DeniedAddress | None:
