@@ -106,6 +106,26 @@ class TestSale:
         assert (summary["sold"], summary["oversold"], summary["errors"]) == (0, 0, 0)
 
 
+class TestEngine:
+    """Chores as jobs on a Redis stream."""
+
+    def test_taskiq(self, backends: Backends, tmp_path: Path) -> None:
+        """Unpaid orders are released by jobs, each second once, by either worker; the sale is right."""
+        state = tmp_path / "state"
+        outcome = wintersweet(
+            *("demo", "--engine", "taskiq", "--workers", "2", "--load", "600", "--stock", "200", "--exit"),
+            *("--quiet", "--state-dir", str(state)),
+            env={**backends, "WS_LOGGING_CONFIG__level": "debug", **_log(state)},
+        )
+        summary = outcome.json()
+        assert outcome.status == 0, outcome.err
+        assert (summary["sold"], summary["oversold"], summary["errors"]) == (200, 0, 0)
+
+
+def _log(state: Path) -> dict[str, str]:
+    return {"WS_LOGGING_CONFIG__file_path": str(state), "WS_LOGGING_CONFIG__file_name": "demo.log"}
+
+
 class TestKill:
     """A worker that dies in the middle of the sale."""
 

@@ -18,7 +18,7 @@ from wintersweet._gone import GONE
 from ws_web import settings
 from ws_web.testing import AppClient
 
-PATHS = {module: names for module, names in NAMES.items() if not module.startswith("asyncs.ntp")}
+PATHS = NAMES
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 HELPERS: dict[str, tuple[object, ...]] = {
     "ip2int": ("10.0.0.1",),

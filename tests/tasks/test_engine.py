@@ -416,6 +416,23 @@ class TestSchedules:
         assert seen == 2
 
 
+def test_made_before_the_loop() -> None:
+    """An engine may be made where no loop runs, such as in a module."""
+
+    @task("made")
+    async def made() -> int:
+        return 1
+
+    engine = LocalEngine([made])
+
+    async def main() -> None:
+        async with engine:
+            assert await (await made.enqueue()).result(timeout=10) == 1
+
+    anyio.run(main)
+    assert list(engine.tasks) == ["made"]
+
+
 class TestEnd:
     @staticmethod
     @on_both_loops

@@ -6,6 +6,7 @@ that ``--help`` is quick. `main` turns every `WsError` into one message on stder
 
 from __future__ import annotations
 
+import enum
 import importlib.metadata
 import sys
 from pathlib import Path
@@ -35,6 +36,13 @@ Target = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]
+
+
+class Engine(enum.StrEnum):
+    """What runs the demo's chores."""
+
+    LOCAL = "local"
+    TASKIQ = "taskiq"
 
 
 def main() -> None:
@@ -90,6 +98,9 @@ def demo(
         Path | None,
         typer.Option(help="Keep the log and the embedded database there.", show_default=False),
     ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="Where chores run: in a scheduler, or as jobs on a Redis stream.")
+    ] = Engine.LOCAL,
     quiet: Annotated[
         bool,
         typer.Option(
@@ -116,6 +127,7 @@ def demo(
         exit=exit_after,
         quiet=quiet,
         state_dir=state_dir,
+        engine=engine.value,
     )
     raise typer.Exit(run(options))
 
@@ -149,6 +161,56 @@ def run(
     from wintersweet._cli.run import serve  # noqa: PLC0415 - only this command needs it
 
     raise typer.Exit(serve(target, host=host, port=port, workers=workers, reload=reload))
+
+
+@app.command()
+def worker(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE[:ENGINE]",
+            help="The module of the tasks, with their TaskiqEngine.",
+            show_default=False,
+        ),
+    ],
+    *,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Jobs at once. Default: the broker's.", show_default=False)
+    ] = None,
+    drain_timeout: Annotated[float, typer.Option(min=0, help="Seconds for jobs to end after SIGTERM.")] = 30,
+    schedules: Annotated[bool, typer.Option("--schedules", help="Follow the tasks' schedules too.")] = False,
+) -> None:
+    """Run jobs until SIGTERM or Ctrl-C, with the pools of the settings."""
+    from wintersweet._cli.worker import work  # noqa: PLC0415 - only this command needs it
+
+    raise typer.Exit(work(target, concurrency=concurrency, drain_timeout=drain_timeout, schedules=schedules))
+
+
+@app.command()
+def tasks(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE[:ENGINE]", help="The module of the tasks, or its engine.", show_default=False
+        ),
+    ],
+    *,
+    run_now: Annotated[
+        str | None, typer.Option("--run", metavar="TASK", help="Run one now.", show_default=False)
+    ] = None,
+    arguments: Annotated[
+        str, typer.Option("--args", metavar="JSON", help="Its arguments: a list, or an object.")
+    ] = "[]",
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for its result.")] = 60,
+    as_json: AsJson = False,
+) -> None:
+    """List tasks with their next runs and last results, or run one now."""
+    from wintersweet._cli.tasks import run_one, show  # noqa: PLC0415 - only this command needs it
+
+    if run_now is None:
+        show(target, as_json=as_json)
+    else:
+        raise typer.Exit(run_one(target, run_now, arguments, timeout=timeout))
 
 
 @app.command()

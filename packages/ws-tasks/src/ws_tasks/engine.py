@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -128,6 +128,7 @@ class LocalEngine:
         self._queue = JobQueue(self._scheduler.runs.begin, concurrency, max_queued)
         self._unique: dict[str, LocalJob] = {}  # the jobs of unique tasks that have not ended
         self._delayed: dict[LocalJob, OnceTask] = {}
+        self._open = False
 
         for definition in tasks:
             self._bind(definition)
@@ -141,6 +142,7 @@ class LocalEngine:
 
         await self._scheduler.__aenter__()
         current_engine.set(self)
+        self._open = True
 
         for definition, job_task in self._known.values():
             self._scheduler.add(job_task)
@@ -163,8 +165,14 @@ class LocalEngine:
         finally:
             self._drop_delayed()
             current_engine.set(None)
+            self._open = False
             await self._scheduler.close(0.0)
             await self._scheduler.__aexit__(kind, error, trace)
+
+    @property
+    def tasks(self) -> Mapping[str, TaskDefinition[Any, Any]]:
+        """The tasks by name."""
+        return {name: definition for name, (definition, _) in self._known.items()}
 
     def check(self, definition: TaskDefinition[Any, Any]) -> None:
         """Refuse two tasks of one name; all else this engine can do."""
@@ -270,7 +278,7 @@ class LocalEngine:
             job_task = JobTask(definition.func, (), options)
             self._known[definition.name] = (definition, job_task)
 
-            if current_engine.get(None) is self:
+            if self._open:
                 self._scheduler.add(job_task)
 
     def _follow(self, definition: TaskDefinition[Any, Any], job_task: JobTask) -> None:

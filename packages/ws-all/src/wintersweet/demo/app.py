@@ -197,9 +197,11 @@ def _view(order: Order) -> OrderView:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Run what the shop needs beside the pools, which `create_app` has started by now."""
-    sale = app.state.sale = Sale(redis_pool_manager.get_pool())
+    redis = redis_pool_manager.get_pool()
+    sale = app.state.sale = Sale(redis)
+    chores = Chores(sale.shop, sale.board, lambda: sale.sales)
 
-    async with sale.board, Chores(sale.shop, sale.board, lambda: sale.sales).running():
+    async with sale.board, chores.running(redis, os.environ.get("WINTERSWEET_DEMO_ENGINE", "local")):
         yield
 
 

@@ -39,6 +39,7 @@ class Options:
     exit: bool = False
     quiet: bool = False
     state_dir: Path | None = None
+    engine: str = "local"
 
 
 def run(options: Options) -> int:
@@ -112,10 +113,11 @@ async def _demo(options: Options) -> int:
         url = _url(options.host, sock.getsockname()[1])
         found = await stack.enter_async_context(backends(options.state_dir))
         await open_sale(options.stock)
+        env = {**found.env, "WINTERSWEET_DEMO_ENGINE": options.engine}
         supervisor = await stack.enter_async_context(
             Supervisor(
                 WorkerCommand(
-                    os.environ.get("WINTERSWEET_DEMO_APP", _APP), {"timeout_graceful_shutdown": 5}, found.env
+                    os.environ.get("WINTERSWEET_DEMO_APP", _APP), {"timeout_graceful_shutdown": 5}, env
                 ),
                 sock,
                 options.workers,
