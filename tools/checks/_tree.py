@@ -28,7 +28,10 @@ TOO_LONG = 600
 
 PUBLIC_MODULES: Mapping[str, frozenset[str]] = {
     "ws_core": frozenset(
-        {"errors", "metaclass", "component", "backoff", "redaction", "metrics", "otel", "testing"}
+        {
+            "errors", "metaclass", "component", "backoff", "redaction", "metrics",
+            "inspection", "otel", "testing",
+        }
     ),
     "ws_logging": frozenset(
         {"register", "intercept", "sink", "rotation", "context", "redact", "otel", "errors"}

@@ -12,9 +12,10 @@ import pytest
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
+from ws_core.inspection import published
 from ws_core.metrics import collect
 from ws_redislock import CountingObserver, MutexLock, sync
-from ws_redislock.observe import LockObserver, observe
+from ws_redislock.observe import HeldLocks, LockObserver, observe
 
 
 @pytest.fixture
@@ -184,3 +185,22 @@ class TestCallback:
         await seen.wait()
         await asyncio.sleep(0)
         assert [record.levelname for record in caplog.records].count("ERROR") == 2
+
+
+class TestHeld:
+    """Which locks a process holds, for whoever inspects it."""
+
+    def test_until_they_are_released_or_lost(self) -> None:
+        """Each holder of a semaphore counts; an end without a beginning does nothing."""
+        held = HeldLocks()
+
+        for name in ("stock", "slots", "slots", "orders"):
+            held.acquired(name, 0.0)
+
+        held.released("slots", 0.1)
+        held.lost("orders", "expired")
+        held.released("never", 0.1)
+        assert sorted(str(row["name"]) for row in held.inspect()) == ["slots", "stock"]
+        assert all(isinstance(row["seconds"], float) for row in held.inspect())
+        assert held in published("locks")
+        assert held.statistics().acquired == 4

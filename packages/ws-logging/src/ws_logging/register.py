@@ -15,6 +15,7 @@ from typing import Any, Final
 from loguru import logger
 
 from ws_core.errors import describe
+from ws_core.metrics import Sample, register, sample
 from ws_logging._exit_hooks import renew_in_children
 from ws_logging._formatters import MAX_LINE
 from ws_logging._levels import Levels, level_name, level_number, of_name
@@ -64,6 +65,15 @@ class LoggerStatistics:
     repaired: int = 0
     failures: int = 0
     files: Mapping[str, SinkStatistics] = field(default_factory=dict)
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Return the accounts of all files as samples of the metrics in `ws_core.metrics`."""
+        files, state = self.files.values(), "wintersweet.log.state"
+        return (
+            sample("wintersweet.log.lines", sum(one.written for one in files), attributes={state: "written"}),
+            sample("wintersweet.log.lines", sum(one.dropped for one in files), attributes={state: "dropped"}),
+            sample("wintersweet.log.pending", sum(one.pending for one in files)),
+        )
 
 
 def register_logger(
@@ -257,6 +267,7 @@ class LoggerHandle:
         self._lock = threading.RLock()
         self._closed = False
         renew_in_children(self)
+        register(self)
 
     def after_fork(self) -> None:
         """Replace the lock in a forked child; called by the interpreter."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from ws_core.inspection import publish, when_watched
 from ws_core.metrics import Sample, TimeRecorder, register, sample
 
 __all__ = ("CountingObserver", "LockObserver", "LockStatistics", "observe")
@@ -186,3 +188,49 @@ class CountingObserver:
                 hold_seconds=sum(time.value for time in holds),
                 _times=(*waits, *holds),
             )
+
+
+class HeldLocks(CountingObserver):
+    """A `CountingObserver` that also knows which locks this process holds; not those it held before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: dict[str, list[float]] = {}
+        publish("locks", self)
+
+    def acquired(self, name: str, waited: float) -> None:
+        """Count an acquisition, and note that the lock is held."""
+        super().acquired(name, waited)
+
+        with self._mutex:
+            self._held.setdefault(name, []).append(time.monotonic())
+
+    def released(self, name: str, held: float) -> None:
+        """Count a release."""
+        super().released(name, held)
+        self._forget(name)
+
+    def lost(self, name: str, reason: str) -> None:
+        """Count a loss."""
+        super().lost(name, reason)
+        self._forget(name)
+
+    def inspect(self) -> list[dict[str, object]]:
+        """Return the locks that are held, and for how many seconds already."""
+        now = time.monotonic()
+
+        with self._mutex:
+            held = [(name, since) for name, times in self._held.items() for since in times]
+
+        return [{"name": name, "seconds": now - since} for name, since in held]
+
+    def _forget(self, name: str) -> None:
+        """Note that a lock is not held any more: of several holders of a semaphore, the first."""
+        with self._mutex:
+            times = self._held.pop(name, [])[1:]
+
+            if times:
+                self._held[name] = times
+
+
+when_watched(lambda: observe(HeldLocks()))

@@ -23,6 +23,7 @@ from ws_core.errors import ClosedError, UsageError
 from ws_tasks._clock import Clock, SystemClock
 from ws_tasks._event_loop import asyncio_loop, loop_marker, running_loop
 from ws_tasks._instance import Instance, ManagedTask, Watched
+from ws_tasks._report import Report
 from ws_tasks._runner import Runner
 from ws_tasks._threads import ThreadPool
 from ws_tasks._timer import Timer
@@ -121,6 +122,7 @@ class Scheduler:
         self.pool: ThreadPool = ThreadPool(max_threads)
         self._on_event = on_event
         self._tasks: dict[ManagedTask, SchedulableTask] = {}
+        self._report = Report(self._tasks)
         self._claimers: dict[str, tuple[ManagedTask, str]] = {}  # guarded tasks by name
         self.runs: Runner = Runner(self)
         self.timer: Timer = Timer(self)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+from ws_core import inspection
+from ws_core.component import Component
 from ws_core.metrics import register, unregister
 from ws_web._access_log import AccessLog
 from ws_web._instrumentation import instrumented
@@ -18,13 +21,16 @@ from ws_web.conf import Settings
 from ws_web.conf import settings as current_settings
 from ws_web.middlewares import get_request_id
 
+if TYPE_CHECKING:
+    from ws_web.ops._page import Ops
+
 __all__ = ("Observability",)
 
 
 class Observability:
     """The parts that observe one application."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, components: Mapping[str, Component]) -> None:
         self.observation = Observation()
         self.publisher = Publisher()
         self._settings = settings
@@ -35,9 +41,11 @@ class Observability:
         if self._access_log is not None:
             self.observation.ends.append(self._access_log)
 
-        if settings.METRICS:
+        if settings.METRICS or settings.OPS:
             self._lag = EventLoopLag()
             self._requests = RequestMetrics(self.observation)
+
+        self._ops = self._make_ops(components) if settings.OPS else None
 
     def add_routes(self, app: FastAPI) -> None:
         """Add the routes that the settings ask for; a missing library is an error."""
@@ -46,6 +54,15 @@ class Observability:
 
             token = self._settings.METRICS_TOKEN.get_secret_value()
             add_metrics_route(app, self.publisher.samples, token=token)
+
+        if self._ops is not None:
+            self._ops.add_routes(app, self._settings)
+
+    def _make_ops(self, components: Mapping[str, Component]) -> Ops:
+        from ws_web.ops._page import Ops  # noqa: PLC0415 - needed only where it is on
+
+        assert self._lag is not None
+        return Ops(self.publisher, self.observation, components, self._lag)
 
     def server_spans(self) -> list[Middleware]:
         """Return the middleware that makes a span for each request, unless FastAPI does."""
@@ -67,12 +84,19 @@ class Observability:
             if self._settings.OTEL:
                 stack.enter_context(instrumented())
 
+            if self._requests is not None:
+                inspection.watch()
+
             if self._lag is not None and self._requests is not None:
                 for source in (self._lag, self._requests):
                     register(source)
                     stack.callback(unregister, source)
 
                 await stack.enter_async_context(self._lag.running())
+
+                if self._ops is not None:
+                    await stack.enter_async_context(self._ops.running())
+
                 await stack.enter_async_context(self.publisher.running())
 
             yield

@@ -175,7 +175,7 @@ class _Lifetime:
         self._fresh = True
         self.monitor = HealthMonitor()
         self.components: dict[str, Component] = prepare(settings)
-        self.observability = Observability(settings)
+        self.observability = Observability(settings, self.components)
 
     def wrap(self, router: APIRouter, *, has_own: bool) -> None:
         """Put the components around the lifespan of a router, which FastAPI has built."""

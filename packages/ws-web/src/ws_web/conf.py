@@ -105,6 +105,8 @@ class Settings(BaseSettings):
     SECURITY_HEADERS: dict[str, str] = default.SECURITY_HEADERS
     ACCESS_LOG: Literal["text", "json", "off"] = default.ACCESS_LOG
     METRICS: bool = default.METRICS
+    OPS: bool = default.OPS
+    OPS_TOKEN: SecretStr = SecretStr(default.OPS_TOKEN)
     OTEL: bool = default.OTEL
     METRICS_TOKEN: SecretStr = SecretStr(default.METRICS_TOKEN)
     # Any: what these hold is defined, and checked, by whom it is handed to.

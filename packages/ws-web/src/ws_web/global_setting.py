@@ -26,6 +26,8 @@ __all__ = (
     "METRICS_TOKEN",
     "MIDDLEWARES",
     "MONGO_CONFIG",
+    "OPS",
+    "OPS_TOKEN",
     "OTEL",
     "PROCESS_NUM",
     "REDIS_CONFIG",
@@ -65,6 +67,12 @@ ACCESS_LOG: Literal["text", "json", "off"] = "text"
 
 METRICS: bool = False
 """Whether ``/metrics`` is served; needs ``ws-web[metrics]``."""
+
+OPS: bool = False
+"""Whether the ops page ``/_ops`` is served."""
+
+OPS_TOKEN: str = ""
+"""The token of the ops page. Empty: only programs on this machine may read it, and nobody may act."""
 
 OTEL: bool = False
 """Whether all libraries report spans and metrics to OpenTelemetry; needs ``ws-web[otel]`` and your SDK."""

@@ -17,7 +17,21 @@ from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-__all__ = ("Operation", "Point", "Span", "Tracer", "background", "point", "start", "statement", "stop")
+from ws_core.inspection import when_watched
+from ws_pool._core.slow_operations import SlowOperations
+
+__all__ = (
+    "Operation",
+    "Point",
+    "Span",
+    "Tracer",
+    "background",
+    "point",
+    "start",
+    "statement",
+    "stop",
+    "watch",
+)
 
 # Any: a point's method has whatever arguments and result the wing has given it.
 Method = Callable[..., Any]
@@ -75,6 +89,12 @@ class _State:
     originals: list[tuple[Point, Method]] = field(default_factory=list)
     busy: set[int] = field(default_factory=set)  # ids of exclusive objects whose operation is under way
     tracer: Tracer | None = None
+    watcher: Tracer | None = None  # beside the tracer
+
+    @property
+    def tracers(self) -> tuple[Tracer, ...]:
+        """Whoever is to be notified."""
+        return tuple(one for one in (self.tracer, self.watcher) if one is not None)
 
 
 _state: Final = _State()
@@ -93,26 +113,72 @@ def point(owner: type, method: str, describe: Callable[..., Operation], **option
     declared = Point(owner, method, describe, **options)
     _state.points.append(declared)
 
-    if _state.tracer is not None:  # the wing was imported after `start`
-        _install(declared, _state.tracer)
+    if _state.tracers:  # the wing was imported after `start`
+        _install(declared, _combined(_state.tracers))
 
 
 def start(tracer: Tracer) -> None:
     """Report all operations of this process to a tracer, in place of an earlier one."""
-    stop()
     _state.tracer = tracer
-
-    for declared in _state.points:
-        _install(declared, tracer)
+    _install_all()
 
 
 def stop() -> None:
-    """Report nothing any more."""
+    """Report nothing to a tracer any more."""
     _state.tracer = None
+    _install_all()
 
+
+def watch(watcher: Tracer | None) -> None:
+    """Report all operations to a watcher as well, or to none any more."""
+    _state.watcher = watcher
+    _install_all()
+
+
+def _install_all() -> None:
+    """Put traced methods in the places of the classes' own, or these back."""
     while _state.originals:
         declared, original = _state.originals.pop()
         setattr(declared.owner, declared.method, original)
+
+    if _state.tracers:
+        tracer = _combined(_state.tracers)
+
+        for declared in _state.points:
+            _install(declared, tracer)
+
+
+def _combined(tracers: tuple[Tracer, ...]) -> Tracer:
+    return tracers[0] if len(tracers) == 1 else _Several(tracers)
+
+
+class _Several:
+    """Several tracers as one."""
+
+    def __init__(self, tracers: tuple[Tracer, ...]) -> None:
+        self._tracers = tracers
+
+    def begin(self, operation: Operation) -> Span:
+        """Begin an operation in each."""
+        return _Spans([tracer.begin(operation) for tracer in self._tracers])
+
+
+class _Spans:
+    """The same operation, as several tracers see it."""
+
+    __slots__ = ("_spans",)
+
+    def __init__(self, spans: list[Span]) -> None:
+        self._spans = spans
+
+    def headers(self) -> Mapping[str, str]:
+        """Return the headers of all."""
+        return {name: value for span in self._spans for name, value in span.headers().items()}
+
+    def end(self, error: BaseException | None, attributes: Mapping[str, str | int]) -> None:
+        """End it in each."""
+        for span in self._spans:
+            span.end(error, attributes)
 
 
 def _install(declared: Point, tracer: Tracer) -> None:
@@ -200,3 +266,6 @@ def statement(system: str, sql: str, *, literal: bool) -> Operation:
     found = _VERB.match(sql)
     verb = found[1].upper() if found else "SQL"
     return Operation(verb, {"db.system.name": system, "db.operation.name": verb, "db.query.text": shown})
+
+
+when_watched(lambda: watch(SlowOperations()))

@@ -1,0 +1,98 @@
+"""What a scheduler shows of its tasks: for metrics, and for whoever inspects the process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from ws_core.inspection import publish
+from ws_core.metrics import Sample, register, sample
+from ws_tasks.interface import TaskStatistics
+
+__all__ = ("Report",)
+
+_NAME = "wintersweet.task.name"
+
+
+class Task(Protocol):
+    """A task, as far as it is shown."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """What it does."""
+        ...
+
+    def run_now(self) -> object:
+        """Make a run."""
+        ...
+
+    def statistics(self) -> TaskStatistics:
+        """Return its counters."""
+        ...
+
+
+class Report:
+    """The tasks of a scheduler; it is its own snapshot."""
+
+    def __init__(self, tasks: Mapping[Any, Task]) -> None:  # Any: of the scheduler
+        self._tasks = tasks
+        register(self)
+        publish("tasks", self)
+
+    def statistics(self) -> Report:
+        """Return the counters up to now."""
+        return self
+
+    def samples(self) -> Iterable[Sample]:
+        """Return them as samples of the metrics in `ws_core.metrics`."""
+        for task in list(self._tasks.values()):
+            found, name = task.statistics(), {_NAME: task.name}
+            outcomes = {
+                "succeeded": found.succeeded,
+                "failed": found.failed,
+                "cancelled": found.cancelled,
+                "claimed_elsewhere": found.claimed_elsewhere,
+            }
+            yield sample("wintersweet.task.running", found.running, attributes=name)
+            yield sample("wintersweet.task.queued", found.queued, attributes=name)
+
+            for outcome, count in outcomes.items():
+                labels = {**name, "wintersweet.task.outcome": outcome}
+                yield sample("wintersweet.task.runs", count, attributes=labels)
+
+            for reason, count in found.skipped.items():
+                labels = {**name, "wintersweet.reason": reason}
+                yield sample("wintersweet.task.misfires", count, attributes=labels)
+
+    def inspect(self) -> Sequence[Mapping[str, object]]:
+        """Return the tasks with their next runs and last errors."""
+        return [_row(task) for task in list(self._tasks.values())]
+
+    def act(self, action: str, name: str) -> bool:
+        """Make a run of a task now."""
+        for task in list(self._tasks.values()):
+            if action == "run" and task.name == name:
+                task.run_now()
+                return True
+
+        return False
+
+
+def _row(task: Task) -> Mapping[str, object]:
+    found = task.statistics()
+    return {
+        "name": task.name,
+        "state": task.state,
+        "next_run": None if found.next_run_time is None else found.next_run_time.isoformat(),
+        "running": found.running,
+        "queued": found.queued,
+        "succeeded": found.succeeded,
+        "failed": found.failed,
+        "last_duration": found.last_duration,
+        "last_error": found.last_error,
+    }

@@ -1,0 +1,238 @@
+"""The routes of the ops page."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import lru_cache, partial
+from importlib import resources
+from typing import Any, Final
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+
+from ws_core import inspection
+from ws_core.metrics import Sample
+from ws_web._publishing import Publisher
+from ws_web.conf import Settings
+from ws_web.ops._access import has_token, may_act, may_read, why_not_act
+from ws_web.ops._logs import LEVELS, Logs
+from ws_web.ops._state import shown_settings
+
+__all__ = ("Actions", "add_ops_routes")
+
+# Any below: JSON values.
+
+_EVERY: Final = 1.0  # seconds between two events
+_LONGEST: Final = 200  # characters of a name in an action
+_FILES: Final = {
+    "page.html": "text/html; charset=utf-8",
+    "page.js": "text/javascript; charset=utf-8",
+    "page.css": "text/css; charset=utf-8",
+    "uplot.js": "text/javascript; charset=utf-8",
+    "uplot.css": "text/css; charset=utf-8",
+}
+_HEADERS: Final = {
+    "cache-control": "no-store",
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self';"
+        " img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Actions:
+    """What can be done from the page: in this worker, and, by notes, in all of them."""
+
+    def __init__(self, publisher: Publisher, logs: Logs) -> None:
+        self._publisher = publisher
+        self._logs = logs
+        self._known: dict[str, str] = {}
+        publisher.on_tick.append(self.follow)
+
+    def set_level(self, module: str, level: str) -> None:
+        """Change a log level in every worker, within a second."""
+        self._logs.set_level(module, level)
+
+        if (group := self._publisher.group) is not None:
+            notes = group.receive("levels") or {}
+            group.send("levels", {**notes, module: level})
+
+    def run(self, name: str) -> bool:
+        """Run a task now, in this worker; return whether there is one of this name."""
+        return any(
+            isinstance(item, inspection.Actor) and item.act("run", name)
+            for item in inspection.published("tasks")
+        )
+
+    def follow(self) -> None:
+        """Do what another worker was asked to do."""
+        group = self._publisher.group
+        notes: dict[str, str] = (group.receive("levels") if group is not None else None) or {}
+
+        for module, level in notes.items():
+            if self._known.get(module) != level:
+                self._known[module] = level
+                self._logs.set_level(module, level)
+
+
+def add_ops_routes(app: FastAPI, settings: Settings, publisher: Publisher, actions: Actions) -> None:
+    """
+    Add the page and what it reads to an application; they are not part of its OpenAPI.
+
+    Args:
+        app: The application.
+        settings: Its settings: OPS_TOKEN, and those that are shown.
+        publisher: Reads what all workers are doing.
+        actions: What can be done.
+    """
+    routes = _Routes(settings, publisher, actions)
+    readers: dict[str, Endpoint] = {
+        "state": routes.state,
+        "events": routes.events,
+        "settings": routes.settings,
+    }
+    actors: dict[str, Endpoint] = {"level": routes.level, "run": routes.run}
+    token = routes.token
+    declared: list[tuple[str, str, Endpoint]] = [
+        ("GET", "/_ops", _page),
+        *(("GET", f"/_ops/{name}", partial(_read_by, endpoint, token)) for name, endpoint in readers.items()),
+        *(
+            ("POST", f"/_ops/{name}", partial(_acted_by, endpoint, token))
+            for name, endpoint in actors.items()
+        ),
+        ("GET", "/_ops/{name}", _file),
+    ]
+
+    for method, path, endpoint in declared:
+        app.add_route(path, partial(_quietly, endpoint), methods=[method], include_in_schema=False)
+
+
+class _Routes:
+    """What needs to be allowed."""
+
+    def __init__(self, settings: Settings, publisher: Publisher, actions: Actions) -> None:
+        self.token = settings.OPS_TOKEN.get_secret_value()
+        self._settings = settings
+        self._publisher = publisher
+        self._actions = actions
+
+    async def state(self, request: Request) -> Response:
+        """Return the state of all workers."""
+        return JSONResponse(await _state(self._publisher, acts=has_token(request, self.token)))
+
+    async def settings(self, _: Request) -> Response:
+        """Return the settings."""
+        return JSONResponse(shown_settings(self._settings))
+
+    async def events(self, request: Request) -> Response:
+        """Return the state of all workers once a second."""
+        acts = has_token(request, self.token)
+        return StreamingResponse(_events(self._publisher, acts=acts), media_type="text/event-stream")
+
+    async def level(self, request: Request) -> Response:
+        """Change a log level."""
+        module, chosen = await _texts(request, "module", "level")
+
+        if chosen not in LEVELS:
+            raise ValueError(f"level must be one of {', '.join(LEVELS)}")
+
+        self._actions.set_level(module, chosen)
+        return JSONResponse({"ok": True})
+
+    async def run(self, request: Request) -> Response:
+        """Run a task now."""
+        (name,) = await _texts(request, "name")
+
+        if not self._actions.run(name):
+            return JSONResponse({"error": "this worker has no task of this name: try again"}, 404)
+
+        return JSONResponse({"ok": True})
+
+
+async def _page(_: Request) -> Response:
+    return RedirectResponse("_ops/page.html", 307)
+
+
+async def _file(request: Request) -> Response:
+    name = request.path_params["name"]
+
+    if name not in _FILES:
+        return JSONResponse({"error": "there is no such file"}, 404)
+
+    return Response(_read(name), media_type=_FILES[name])
+
+
+async def _quietly(endpoint: Endpoint, request: Request) -> Response:
+    """Keep the page out of the access log, and out of caches and other sites' frames."""
+    request.scope["ws_web.quiet"] = True
+    response = await endpoint(request)
+    response.headers.update(_HEADERS)
+    return response
+
+
+async def _read_by(endpoint: Endpoint, token: str, request: Request) -> Response:
+    if not may_read(request, token):
+        return JSONResponse({"error": "the token is missing or wrong"}, 401, {"www-authenticate": "Bearer"})
+
+    return await endpoint(request)
+
+
+async def _acted_by(endpoint: Endpoint, token: str, request: Request) -> Response:
+    if not may_act(request, token):
+        return JSONResponse({"error": why_not_act(token)}, 403)
+
+    try:
+        return await endpoint(request)
+    except ValueError as error:
+        return JSONResponse({"error": str(error)}, 422)
+
+
+async def _texts(request: Request, *names: str) -> list[str]:
+    """Return short texts of a JSON object; anything else is a ValueError."""
+    given = json.loads(await request.body())
+
+    if not isinstance(given, dict) or not all(isinstance(given.get(name), str) for name in names):
+        raise ValueError(f"send a JSON object with the texts {', '.join(names)}")
+
+    if any(len(given[name]) > _LONGEST or not given[name].isprintable() for name in names):
+        raise ValueError(f"a text has at most {_LONGEST} printable characters")
+
+    return [given[name] for name in names]
+
+
+async def _state(publisher: Publisher, *, acts: bool) -> dict[str, Any]:
+    samples, workers = await publisher.read()
+    states = [worker["state"] for worker in workers if worker["state"]]
+    return {"acts": acts, "workers": states, "metrics": [_row(sample) for sample in samples]}
+
+
+def _row(sample: Sample) -> dict[str, Any]:
+    return {
+        "name": sample.metric.name,
+        "kind": sample.metric.kind,
+        "value": sample.value,
+        "count": sample.count,
+        "labels": dict(sample.attributes),
+        "edges": sample.metric.buckets,
+        "buckets": sample.buckets,
+    }
+
+
+async def _events(publisher: Publisher, *, acts: bool) -> AsyncIterator[str]:
+    """Send the state as Server-Sent Events until the reader goes."""
+    while True:
+        yield f"data: {json.dumps(await _state(publisher, acts=acts))}\n\n"
+        await asyncio.sleep(_EVERY)
+
+
+@lru_cache
+def _read(name: str) -> bytes:
+    return (resources.files("ws_web.ops") / "static" / name).read_bytes()
