@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from ws_core.metrics import METRICS
-from ws_pool import MysqlPool, SqlitePool, SqlPoolManager
+from ws_pool import MysqlPool, PostgresPool, SqlitePool, SqlPoolManager
 from ws_pool._core import tracing
 from ws_pool._redis.client.shared import SharedRedis
 from ws_pool._sql.sqlite.connection import SqliteConnection
@@ -79,13 +79,16 @@ def texts(spans: list[ReadableSpan]) -> list[Any]:
 class TestSql:
     """Statements."""
 
-    @pytest.fixture(params=["aiomysql", "asyncmy", "sqlite"])
-    def pool(self, request: pytest.FixtureRequest, mysql_url: str, tmp_path: Path) -> Any:
+    @pytest.fixture(params=["aiomysql", "asyncmy", "sqlite", "postgres"])
+    def pool(self, request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         """A pool of each driver, not started."""
         if request.param == "sqlite":
             return SqlitePool(f"sqlite:///{tmp_path}/x.db")
 
-        return MysqlPool(mysql_url, driver=request.param)
+        if request.param == "postgres":
+            return PostgresPool(request.getfixturevalue("postgres_url"))
+
+        return MysqlPool(request.getfixturevalue("mysql_url"), driver=request.param)
 
     async def test_each_statement_is_one_span_without_values(self, pool: Any, telemetry: Telemetry):
         """Parameters are not shown, and neither are the literals of a text without parameters."""
@@ -114,7 +117,8 @@ class TestSql:
         assert sum(text.startswith("SELECT name") for text in found) == 15
         assert sum(text.startswith("SELECT * FROM traced") for text in found) == 1
         assert {span.name for span in spans} >= {"INSERT", "SELECT"}
-        assert {(span.attributes or {})["db.system.name"] for span in spans} in ({"mysql"}, {"sqlite"})
+        systems = {(span.attributes or {})["db.system.name"] for span in spans}
+        assert systems in ({"mysql"}, {"sqlite"}, {"postgresql"})
 
     async def test_the_work_of_the_pool_itself_is_not_traced(self, pool: Any, telemetry: Telemetry):
         """What a pool sends to set a session up belongs to no request: there are no spans of it."""

@@ -19,9 +19,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.engine import base
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.elements import (
+    ReleaseSavepointClause,
+    RollbackToSavepointClause,
+    SavepointClause,
+)
 from sqlalchemy.util.concurrency import await_
 
 from ws_pool._sql.client import SqlClient
@@ -30,12 +36,20 @@ from ws_pool._sql.context import SessionContext
 from ws_pool._sql.mysql.connection import AiomysqlConnection, AsyncmyConnection
 from ws_pool._sql.mysql.dialect import MysqlDialect
 from ws_pool._sql.options import SqlOptions
+from ws_pool._sql.postgres.connection import PostgresConnection
+from ws_pool._sql.postgres.dialect import PostgresDialect
 from ws_pool._sql.session import Session
 from ws_pool._sql.sqlite.connection import SqliteConnection
 from ws_pool._sql.sqlite.dialect import SqliteDialect
 
 OUT = Path(os.environ["CONFORMANCE_OUT"])
-DRIVERS = ("aiomysql", "asyncmy", "aiosqlite")
+DRIVERS = ("aiomysql", "asyncmy", "aiosqlite", "asyncpg")
+CONTROL = (
+    SavepointClause,
+    RollbackToSavepointClause,
+    ReleaseSavepointClause,
+)  # of the tests' own transactions
+NOT_COMPARED = (ExecutableDDLElement, *CONTROL)
 UNTESTED = ("schema_translate_map", "stream_results")  # options that make it another statement
 
 Answer = tuple[str, Any]  # Any: a comparable answer, or an error
@@ -71,6 +85,9 @@ def client_over(connection: Any) -> SqlClient:
     if dialect.driver == "aiosqlite":
         kind: Any = SqliteDialect(in_memory=True)
         ours = SqliteConnection(raw, writable=True)
+    elif dialect.driver == "asyncpg":
+        kind = PostgresDialect()
+        ours = PostgresConnection(raw, importlib.import_module("asyncpg"))
     else:
         kind = MysqlDialect()
         make: Any = AiomysqlConnection if dialect.driver == "aiomysql" else AsyncmyConnection
@@ -92,7 +109,7 @@ def client_over(connection: Any) -> SqlClient:
 
 def _compared(self: Any, statement: Any, parameters: Any = None, *args: Any, **options: Any) -> Any:
     """Stand in the place of `Connection.execute`."""
-    usual = isinstance(statement, ClauseElement) and not isinstance(statement, ExecutableDDLElement)
+    usual = isinstance(statement, ClauseElement) and not isinstance(statement, NOT_COMPARED)
 
     if _state.comparing or not usual or self.closed or self.dialect.driver not in DRIVERS:
         return _execute(self, statement, parameters, *args, **options)
@@ -103,10 +120,18 @@ def _compared(self: Any, statement: Any, parameters: Any = None, *args: Any, **o
         _counts["not compared: options"] += 1
         return _execute(self, statement, parameters, *args, **options)
 
+    # Without a transaction there are no savepoints to compare in.
+    if self.dialect.driver == "asyncpg" and self.connection.dbapi_connection.autocommit:
+        _counts["not compared: options"] += 1
+        return _execute(self, statement, parameters, *args, **options)
+
     _state.comparing = True
+
+    sequences = _sequences(self)
 
     try:
         theirs = _in_savepoint(self, lambda: _theirs(_execute(self, statement, parameters, *args, **options)))
+        _set_sequences(self, sequences)
         many = isinstance(parameters, list | tuple) and len(parameters) > 1
         one = parameters[0] if isinstance(parameters, list | tuple) and parameters else parameters or {}
         mine = _in_savepoint(self, lambda: await_(_ours(self, statement, parameters if many else one)))
@@ -116,10 +141,28 @@ def _compared(self: Any, statement: Any, parameters: Any = None, *args: Any, **o
             for verb in ("handle", "handle again", "iterate", "dict", "count"):
                 again = _in_savepoint(self, lambda verb=verb: await_(_query(self, verb, statement, one)))
                 _compare(verb, statement, _expected(verb, theirs), again)
+
+        _set_sequences(self, sequences)
     finally:
         _state.comparing = False
 
     return _execute(self, statement, parameters, *args, **options)
+
+
+def _sequences(connection: Any) -> list[Any]:
+    """Return the states of PostgreSQL's sequences, which no savepoint takes back."""
+    if connection.dialect.name != "postgresql":
+        return []
+
+    query = "SELECT format('%I.%I', schemaname, sequencename), COALESCE(last_value, start_value), "
+    query += "last_value IS NOT NULL FROM pg_sequences"
+    return list(_execute(connection, text(query)).fetchall())
+
+
+def _set_sequences(connection: Any, sequences: list[Any]) -> None:
+    for name, value, called in sequences:
+        query = text("SELECT setval(CAST(:name AS text)::regclass, :value, :called)")
+        _execute(connection, query, {"name": name, "value": value, "called": called})
 
 
 def _in_savepoint(connection: Any, run: Any) -> Answer:

@@ -1,10 +1,11 @@
 """SQLAlchemy's own test suite, statement by statement through its engine and through our client.
 
-    python -m tools.conformance.sqlalchemy_suite aiosqlite [TEST FILES]
+    python -m tools.conformance.sqlalchemy_suite [DRIVERS] [TEST FILES] [--soak]
 
 Downloads the source distribution of the installed version into ``.dev/``, runs the tests that execute
 statements with the plugin beside this file, and prints what differs by class. A class of
-``sqlalchemy_differences.json`` has its reason there; any other is a failure.
+``sqlalchemy_differences.json`` has its reason there; any other is a failure, and so is a class that
+nothing belongs to any more. Without ``--soak`` a part of the suite runs, over one driver of each database.
 """
 
 from __future__ import annotations
@@ -16,128 +17,160 @@ import subprocess
 import sys
 import tarfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from tools.servers import MariaDBServer
+from tools.servers import MariaDBServer, PostgresServer
 
 ROOT = Path(__file__).resolve().parents[2]
+PLACE = ROOT / ".dev" / "conformance"
 KNOWN = Path(__file__).with_name("sqlalchemy_differences.json")
-TESTS = (
-    "test/sql/test_query.py", "test/sql/test_resultset.py", "test/sql/test_returning.py",
-    "test/sql/test_insert_exec.py", "test/sql/test_functions.py", "test/sql/test_defaults.py",
-    "test/sql/test_delete.py", "test/sql/test_update.py", "test/sql/test_types.py",
-    "test/dialect/test_suite.py",
+FIELDS = ("driver", "kind", "test", "statement", "theirs", "ours")
+SOME = (
+    "test/sql/test_query.py", "test/sql/test_returning.py", "test/sql/test_insert_exec.py",
+    "test/sql/test_functions.py",
+)  # fmt: skip
+ALL = (
+    *SOME, "test/sql/test_resultset.py", "test/sql/test_defaults.py", "test/sql/test_delete.py",
+    "test/sql/test_update.py", "test/sql/test_types.py", "test/dialect/test_suite.py",
 )  # fmt: skip
 OF_DIALECT = {
     "mysql": ("test_query.py", "test_on_duplicate.py", "test_for_update.py", "test_types.py"),
     "sqlite": ("test_on_conflict.py", "test_types.py"),
+    "postgresql": ("test_query.py", "test_on_conflict.py", "test_types.py", "test_async_pg_py3k.py"),
 }
+DIALECTS = {"aiosqlite": "sqlite", "aiomysql": "mysql", "asyncmy": "mysql", "asyncpg": "postgresql"}
+USUAL = ("aiosqlite", "asyncmy", "asyncpg")
 
 
 def source() -> Path:
     """Return the unpacked source distribution of the installed SQLAlchemy."""
     name = f"sqlalchemy-{version('sqlalchemy')}"
-    place = ROOT / ".dev" / "conformance"
 
-    if not (place / name).is_dir():
-        place.mkdir(parents=True, exist_ok=True)
+    if not (PLACE / name).is_dir():
+        PLACE.mkdir(parents=True, exist_ok=True)
         wanted = f"SQLAlchemy=={version('sqlalchemy')}"
-        command = ["pip", "download", "--no-deps", "--no-binary", "SQLAlchemy", "-d", str(place), wanted]
+        command = ["pip", "download", "--no-deps", "--no-binary", "SQLAlchemy", "-d", str(PLACE), wanted]
         subprocess.run(command, check=True)
 
-        with tarfile.open(place / f"{name}.tar.gz") as archive:
-            archive.extractall(place, filter="data")
+        with tarfile.open(PLACE / f"{name}.tar.gz") as archive:
+            archive.extractall(PLACE, filter="data")
 
-    return place / name
+    return PLACE / name
 
 
-def run(driver: str, uri: str, tests: tuple[str, ...]) -> list[dict[str, str]]:
-    """Run tests over a driver; print the figures, and return the differences."""
-    out = ROOT / ".dev" / "conformance" / f"{driver}.jsonl"
+@contextmanager
+def database(driver: str) -> Iterator[str]:
+    """Start the server of a driver, with the schemas that the tests need; yield its URL."""
+    if DIALECTS[driver] == "sqlite":
+        yield "sqlite+aiosqlite:///:memory:"
+        return
+
+    server = PostgresServer() if driver == "asyncpg" else MariaDBServer()
+    server.start()
+
+    try:
+        if isinstance(server, PostgresServer):
+            for statement in (
+                "CREATE SCHEMA test_schema", "CREATE SCHEMA test_schema_2",
+                "CREATE EXTENSION hstore", "CREATE EXTENSION citext",
+            ):  # fmt: skip
+                server.execute(statement, database="test")
+
+            yield server.url.replace("postgresql://", f"postgresql+{driver}://", 1)
+        else:
+            server.execute("CREATE DATABASE test_schema")
+            server.execute("CREATE DATABASE test_schema_2")
+            yield server.url.replace("mysql://", f"mysql+{driver}://", 1) + "?charset=utf8mb4"
+    finally:
+        server.stop()
+
+
+def run(driver: str, uri: str, tests: tuple[str, ...]) -> tuple[Counter[str], list[dict[str, str]]]:
+    """Run tests over a driver; return how many answers were compared, by kind, and the differences."""
+    out = PLACE / f"{driver}.jsonl"
     out.unlink(missing_ok=True)
     paths = [str(ROOT), *(str(path) for path in sorted(ROOT.glob("packages/*/src")))]
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-p",
-            "tools.conformance.sqlalchemy_plugin",
-            "-n0",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "--tb=no",
-            "--maxfail=100000",
-            "--dburi",
-            uri,
-            *tests,
-        ],
+    options = ["-n0", "-q", "-p", "no:cacheprovider", "--tb=no", "--maxfail=100000"]
+    plugin = ["-p", "tools.conformance.sqlalchemy_plugin"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", *plugin, *options, "--dburi", uri, *tests],
         cwd=source(),
         env={**os.environ, "CONFORMANCE_OUT": str(out), "PYTHONPATH": os.pathsep.join(paths)},
-        check=False,
-    )  # fmt: skip - whether their tests pass is not the question
-    counts: dict[str, int] = json.loads(out.with_suffix(".counts").read_text())
-    print(f"\n{driver}, SQLAlchemy {version('sqlalchemy')}: {sum(counts.values())} answers compared")
+        capture_output=True,
+        text=True,
+        check=False,  # whether their tests pass is not the question
+    )
+    print(f"\n{driver}: {(ran.stdout.splitlines() or [ran.stderr])[-1]}")
+    counts: Counter[str] = Counter(json.loads(out.with_suffix(".counts").read_text()))
+    lines = out.read_text().splitlines() if out.exists() else []
+    return counts, [{"driver": driver, **json.loads(line)} for line in lines]
 
-    for kind, count in sorted(counts.items()):
-        print(f"  {count:7d} {kind}")
 
-    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-
-
-def unknown(differences: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Print the known differences by their reason, and return the others."""
-    known = json.loads(KNOWN.read_text())
+def sort_out(
+    differences: list[dict[str, str]], known: list[dict[str, str]]
+) -> tuple[Counter[str], list[dict[str, str]]]:
+    """Count the known differences by their reason, and return the others."""
     reasons: Counter[str] = Counter()
     others = []
 
     for found in differences:
         for entry in known:
-            fields = ("kind", "test", "statement", "theirs", "ours")
-
-            if all(re.search(entry[field], found[field], re.DOTALL) for field in fields if field in entry):
+            if all(re.search(entry[field], found[field], re.DOTALL) for field in FIELDS if field in entry):
                 reasons[entry["reason"]] += 1
                 break
         else:
             others.append(found)
 
-    for reason, count in reasons.most_common():
-        print(f"  {count:7d} known: {reason}")
-
-    return others
+    return reasons, others
 
 
 def main(arguments: list[str]) -> int:
-    """Run the suite over the drivers that are named, all by default."""
-    drivers = [name for name in arguments if not name.startswith("test/")]
+    """Run the suite over the drivers that are named; return 1 when something has no reason."""
+    soak = "--soak" in arguments
+    named = [name for name in arguments if name in DIALECTS]
     chosen = tuple(name for name in arguments if name.startswith("test/"))
+    known: list[dict[str, str]] = json.loads(KNOWN.read_text())
+    reasons: Counter[str] = Counter()
     failed = 0
 
-    for driver in drivers or ("aiosqlite", "aiomysql", "asyncmy"):
-        dialect = "sqlite" if driver == "aiosqlite" else "mysql"
-        tests = chosen or (*TESTS, *(f"test/dialect/{dialect}/{name}" for name in OF_DIALECT[dialect]))
+    for driver in named or (tuple(DIALECTS) if soak else USUAL):
+        dialect = DIALECTS[driver]
+        of_dialect = tuple(f"test/dialect/{dialect}/{name}" for name in OF_DIALECT[dialect])
+        tests = chosen or ((*ALL, *of_dialect) if soak else SOME)
 
-        if driver == "aiosqlite":
-            others = unknown(run(driver, "sqlite+aiosqlite:///:memory:", tests))
-        else:
-            server = MariaDBServer()
-            server.start()
+        with database(driver) as uri:
+            counts, differences = run(driver, uri, tests)
 
-            try:
-                server.execute("CREATE DATABASE test_schema")
-                server.execute("CREATE DATABASE test_schema_2")
-                uri = server.url.replace("mysql://", f"mysql+{driver}://", 1) + "?charset=utf8mb4"
-                others = unknown(run(driver, uri, tests))
-            finally:
-                server.stop()
+        equal = sum(count for kind, count in counts.items() if kind.startswith("equal"))
+        found, others = sort_out(differences, known)
+        reasons += found
+        failed += len(others)
+        print(
+            f"\n{driver}, SQLAlchemy {version('sqlalchemy')}: {equal:,} of {counts.total():,} answers equal"
+        )
 
-        for found in others[:20]:
-            print(json.dumps(found, indent=2))
+        for kind, count in sorted(counts.items()):
+            print(f"  {count:7d} {kind}")
+
+        for reason, count in found.most_common():
+            print(f"  {count:7d} known: {reason}")
+
+        for one in others[:20]:
+            print(json.dumps(one, indent=2))
 
         print(f"  {len(others):7d} unknown")
-        failed += len(others)
+
+        if not counts:
+            print("  no statement was compared")
+            failed += 1
+
+    if soak and not named and not chosen:
+        for reason in sorted({entry["reason"] for entry in known} - set(reasons)):
+            print(f"nothing differs any more for this reason: {reason}")
+            failed += 1
 
     return 1 if failed else 0
 

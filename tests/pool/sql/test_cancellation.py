@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Column, Integer, MetaData, Table, text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from ws_pool import MysqlPool, PostgresPool, SqlitePool
+from ws_pool._sql.client import SqlClient
 from ws_pool._sql.pool import SqlPool
 from ws_pool.errors import UnavailableError
 
 BACKENDS = ("aiomysql", "asyncmy", "sqlite", "memory", "postgres")
 USERS = 8
-ROUNDS = 40  # of each user; most of them are cancelled
+ROUNDS, SOAK_ROUNDS = 40, 800  # of each user; most of them are cancelled
+HALF = Table("half", MetaData(), Column("token", Integer), Column("part", Integer))
+RUNNING = {
+    "mysql": "SELECT COUNT(*) FROM information_schema.processlist "
+    "WHERE command = 'Query' AND id <> CONNECTION_ID() AND db = DATABASE()",
+    "postgresql": "SELECT COUNT(*) FROM pg_stat_activity WHERE state <> 'idle' AND pid <> pg_backend_pid() "
+    "AND backend_type = 'client backend' AND datname = current_database()",
+}
 NUMBERS = (
     "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 50) "
     "SELECT x + CAST(:token AS DECIMAL) FROM n"
@@ -46,6 +56,7 @@ class Users:
         self.answered = 0
         self.cancelled = 0
         self.committed: set[int] = set()
+        self.handle = pool.prepare(text("SELECT CAST(:token AS DECIMAL) AS token"))
 
     async def ask(self, token: int) -> None:
         """Ask for something that nobody else asks for."""
@@ -65,6 +76,57 @@ class Users:
 
         self.answered += 1
 
+    async def prepared(self, token: int) -> None:
+        """Ask with a handle, on a client of the task's own and on one that two tasks share."""
+        async with self.pool.get_client(alone=True) as client:
+            client.share()
+            both = [client.find(self.handle, token=number) for number in (token, token + 1)]
+            rows = await asyncio.gather(*both)
+            assert [int(row.token) for row in rows if row is not None] == [token, token + 1]
+
+        self.answered += 1
+
+    async def leave(self, token: int) -> None:
+        """Leave an iteration early, and go on with the transaction that it was in."""
+        async with self.pool.atomic() as client:
+            async for row in client.iterate(NUMBERS, token=token, size=5, row_type=tuple):
+                assert row[0] == token + 1
+                break
+
+            assert (await client.find(self.handle, token=token))[0] == token
+
+        self.answered += 1
+
+    async def session(self, token: int) -> None:
+        """Write two rows or none in a session of the engine."""
+        async with AsyncSession(self.pool.engine()) as session:
+            found = await session.execute(text("SELECT CAST(:token AS DECIMAL)"), {"token": token})
+            assert found.scalar() == token
+
+            for part in (1, 2):
+                await session.execute(HALF.insert(), {"token": token, "part": part})
+
+            await session.commit()
+
+        self.committed.add(token)
+
+    async def joined(self, token: int) -> None:
+        """Write one row with a client, and one with an ORM session in its transaction."""
+        async with self.pool.atomic() as client, client.orm_session() as session:
+            await client.insert(HALF, token=token, part=1)
+            await session.execute(HALF.insert(), {"token": token, "part": 2})
+            found = await session.execute(
+                text("SELECT COUNT(*) FROM half WHERE token = :token"), {"token": token}
+            )
+            assert found.scalar() == 2
+
+        self.committed.add(token)
+
+    async def many(self, token: int) -> None:
+        """Insert two rows with one call."""
+        await self.pool.insert_many(HALF, [{"token": token, "part": part} for part in (1, 2)])
+        self.committed.add(token)
+
     async def write(self, token: int) -> None:
         """Write two rows or none, the second of them in a savepoint."""
         async with self.pool.atomic() as client:
@@ -75,15 +137,18 @@ class Users:
 
         self.committed.add(token)
 
-    async def user(self) -> None:
+    async def user(self, rounds: int) -> None:
         """Do one thing after the other; each may be cancelled, some of them twice."""
         rng = self.rng
+        kinds = (
+            self.ask, self.read, self.write, self.prepared, self.leave, self.session, self.joined, self.many,
+        )  # fmt: skip
 
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             self.tokens += 1000
-            work = rng.choice((self.ask, self.read, self.write))
+            work = rng.choice(kinds)
             task = asyncio.create_task(work(self.tokens))
-            turns = rng.randint(0, 60)
+            turns = rng.randint(0, rng.choice((10, 60, 400)))
 
             for _ in range(turns):
                 await asyncio.sleep(0)
@@ -106,17 +171,19 @@ class Users:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("seed", range(3))
 async def test_cancelled_users_leave_no_trace(
-    backend: str, seed: int, request: pytest.FixtureRequest, tmp_path: Path
+    backend: str, seed: int, request: pytest.FixtureRequest, tmp_path: Path, soak: bool
 ):
     """Whoever was not cancelled has his own answers; blocks are whole; every connection is back."""
+    rounds = SOAK_ROUNDS if soak else ROUNDS
+
     async with make(backend, request, tmp_path) as pool:
         await pool.execute("CREATE TABLE half (token INTEGER, part INTEGER)")
         users = Users(pool, seed)
 
-        async with asyncio.timeout(120):
-            await asyncio.gather(*(users.user() for _ in range(USERS)))
+        async with asyncio.timeout(120 if rounds == ROUNDS else 1200):
+            await asyncio.gather(*(users.user(rounds) for _ in range(USERS)))
 
-        assert users.cancelled > USERS * ROUNDS / 10
+        assert users.cancelled > (10_000 / 3 if soak else USERS * rounds / 10)  # of three seeds
         assert users.answered > 0
         rows = await pool.select("SELECT token, COUNT(*) AS parts FROM half GROUP BY token")
         assert {row.parts for row in rows} <= {2}
@@ -130,6 +197,45 @@ async def test_cancelled_users_leave_no_trace(
 
         if backend == "memory":
             assert pool.statistics().opened == 1
+
+        if (running := RUNNING.get(pool.engine().dialect.name)) is not None:
+            async with asyncio.timeout(10):  # the server may be told, and not have stopped yet
+                while (await pool.find(running))[0]:
+                    await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_a_begin_or_commit_that_was_cancelled_swallows_nothing(
+    backend: str, request: pytest.FixtureRequest, tmp_path: Path
+):
+    """What comes next is kept, on the same client and on the next one, whatever the server did before."""
+    async with make(backend, request, tmp_path) as pool:
+        await pool.execute("CREATE TABLE half (token INTEGER, part INTEGER)")
+        pool.resize(max_size=1) if backend != "memory" else None
+        kept = 0
+
+        async def begin(client: SqlClient) -> None:
+            async with client.begin():
+                pass
+
+        for turns in range(25):
+            async with pool.get_client() as client:
+                beginning = asyncio.create_task(begin(client))
+
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+
+                beginning.cancel()
+                await asyncio.wait({beginning})
+
+                with suppress(UnavailableError):  # of MySQL and SQLite: the connection was cut short
+                    await client.insert(HALF, token=turns, part=1)
+                    kept += 1
+
+            await pool.insert(HALF, token=turns, part=2)
+            kept += 1
+
+        assert await pool.count(HALF) == kept
 
 
 async def test_a_connection_taken_for_sound_would_mix_replies_up(

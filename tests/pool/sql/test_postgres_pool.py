@@ -166,3 +166,27 @@ class TestEngine:
 
         assert await pool.count(ITEM) == 3
         assert pool.statistics().leased == 0
+
+
+async def test_a_reset_ends_a_transaction_whose_begin_was_cancelled(postgres_url: str):
+    """The driver learns of it during the reset; what comes after it is kept."""
+    async with PostgresPool(postgres_url, max_size=1) as pool:
+        await pool.execute("CREATE TABLE kept (n int)")
+
+        for turns in range(12):
+            lease = await pool._pool.acquire()
+            lease.connection.dirty = True
+            beginning = asyncio.create_task(lease.connection.raw.execute("BEGIN"))
+
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+            beginning.cancel()
+            await asyncio.wait({beginning})
+            pool._pool.release(lease)
+
+            async with pool.get_client() as client:
+                assert not client.connection.in_transaction, turns
+                await client.execute("INSERT INTO kept VALUES (1)")
+
+        assert await pool.count("SELECT * FROM kept") == 12

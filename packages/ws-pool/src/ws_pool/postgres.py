@@ -9,6 +9,7 @@ try:
     from ws_pool._sql.compile.compiler import Prepared
     from ws_pool._sql.connection import SqlConnection
     from ws_pool._sql.manager import SqlPoolManager, sql_pool_manager
+    from ws_pool._sql.postgres.clients import PostgresClient
     from ws_pool._sql.postgres.notifications import Notification, NotificationGap, Notifications
     from ws_pool._sql.postgres.pool import PostgresPool
     from ws_pool._sql.rows import Row
@@ -19,6 +20,7 @@ __all__ = (
     "Notification",
     "NotificationGap",
     "Notifications",
+    "PostgresClient",
     "PostgresPool",
     "PostgresPoolManager",
     "Prepared",
@@ -33,5 +35,5 @@ __all__ = (
 
 PostgresPoolManager = SqlPoolManager
 
-for _public in (Notification, NotificationGap, Notifications, PostgresPool):
+for _public in (Notification, NotificationGap, Notifications, PostgresClient, PostgresPool):
     _public.__module__ = __name__

@@ -243,8 +243,7 @@ class SqlClient:
         """
         session = self._session
 
-        # The usual case of a service: a handle, nothing to refuse or observe. It goes straight to
-        # the connection, without the calls that all other statements make.
+        # The usual case of a service, a handle and nothing to refuse, goes straight to the connection.
         if session.plain and type(statement) is Prepared and not args:
             plan = plan_for(statement, self._compiler, params)
 
@@ -476,6 +475,9 @@ class SqlClient:
         element = statement.statement if isinstance(statement, Prepared) else statement
         plan, binds, _ = self._compiler.plan(element, first, many=True)
 
+        if plan.returning:  # it runs once per row, and SQLAlchemy's text for many may be made for many groups
+            plan, binds, _ = self._compiler.plan(element, first)
+
         if self.read_only and not plan.reading:
             raise refused(plan, "client", "take one")
 
@@ -558,8 +560,7 @@ class SqlClient:
 
         values = [plan.arrange(row)[1] or () for row in named]
 
-        # The drivers' ways of many executions keep no rows, and an INSERT of many groups returns them in
-        # no promised order: so a RETURNING runs once per row, and its rows are in that order.
+        # The drivers' ways of many executions keep no rows, and an INSERT of many groups promises no order.
         if plan.returning:
             return await self._whole(lambda: self._run_each(plan, values, row_type))
 

@@ -104,6 +104,6 @@ def trace_statements(owner: type, system: str) -> None:
     def describe(_: object, sql: str, values: object = None, *__: object) -> tracing.Operation:
         return tracing.statement(system, sql, literal=values is None)
 
-    for method in ("run", "run_prepared", "run_many", "stream"):
+    for method in ("run", "run_prepared", "run_many", "stream", "load_records", "load_file", "dump"):
         if method in owner.__dict__:
             tracing.point(owner, method, describe, exclusive=method != "stream")

@@ -44,6 +44,8 @@ class SqlPool(SqlVerbs, ABC):
     _engine_url: str
     """The URL that names SQLAlchemy's dialect and the driver."""
 
+    _client_type: type[SqlClient] = SqlClient
+
     _joined_options: Mapping[str, Any] = {}
     """Options of the engine that works inside the transactions of clients."""
 
@@ -107,7 +109,7 @@ class SqlPool(SqlVerbs, ABC):
         it refuses changes, and may come from a replica. ``schema_translate_map`` puts other schemas
         (for MySQL: databases) in the place of those of a statement's tables, as SQLAlchemy's option.
         """
-        return SqlClient(
+        return self._client_type(
             self._context,
             self._compilers,
             alone=alone,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from operator import attrgetter
@@ -19,10 +18,14 @@ from ws_pool._sql.mysql.connector import MysqlConnection, MysqlConnector
 from ws_pool._sql.mysql.dialect import MysqlDialect
 from ws_pool._sql.mysql.options import MysqlOptions, Server, mysql_options
 from ws_pool._sql.pool import SqlPool, make_pool, make_tenants
-from ws_pool.errors import ConfigError, MissingExtraError, UnavailableError
+from ws_pool._sql.replicas import Replicas, replica_options
+from ws_pool.errors import MissingExtraError
 from ws_pool.pool import Lease, Pool
 
 __all__ = ("MysqlPool", "pool_of_section")
+
+# What a replica has as its primary, unless it says otherwise.
+_INHERITED = ("user", "password", "charset", "sql_mode", "init_command", "ssl", "db", "driver")
 
 
 class MysqlPool(SqlPool):
@@ -64,22 +67,22 @@ class MysqlPool(SqlPool):
         server = self._server = options.server()
         self._dialect = MysqlDialect()
         self._pool = self._make(server, name, options)
-        self._replicas = [
-            self._make(
-                _replica(entry, section, f"{where}.replicas[{n}]"),
-                f"{name}/replica{n}",
-                replace(options, min_size=0),  # a replica may be down at the start
-            )
-            for n, entry in enumerate(options.replicas)
-        ]
-        self._turn = itertools.count()
+        replicas = []
+
+        for n, entry in enumerate(options.replicas):
+            place = f"{where}.replicas[{n}]"
+            own = replica_options(entry, section, place, _INHERITED)
+            least = replace(options, min_size=0)  # a replica may be down at the start
+            replicas.append(self._make(mysql_options(own, place).server(), f"{name}/replica{n}", least))
+
+        self._replicas = Replicas(self._pool, replicas)
         self._engine_url = f"mysql+{server.driver}://"
-        choose = self._choose if self._replicas else None
+        choose = self._replicas.choose if self._replicas else None
         tenants = make_tenants(name, self._dialect, options, per_transaction=False)
         context = SessionContext(name, self._dialect, self._pool, options, choose=choose, tenants=tenants)
         super().__init__(context, options)
 
-        for pool in (self._pool, *self._replicas):
+        for pool in self._replicas.pools:
             pool.bindings.append(self.bound)
 
         register(self, db_system_name="mysql")
@@ -103,8 +106,7 @@ class MysqlPool(SqlPool):
         await self._pool.start()
 
         try:
-            for replica in self._replicas:
-                await replica.start()
+            await self._replicas.start()
 
             if self._pool.statistics().min_size:
                 await self._compilers.learn()
@@ -114,7 +116,7 @@ class MysqlPool(SqlPool):
 
     async def close(self, *, timeout: float = 10.0) -> None:
         """Close all connections; clients in use have ``timeout`` seconds to end. May be called again."""
-        pools = (self._pool, *self._replicas)
+        pools = self._replicas.pools
 
         try:
             # Together, so that a cancellation reaches each.
@@ -125,13 +127,7 @@ class MysqlPool(SqlPool):
 
     async def health(self) -> Health:
         """Check that the server answers, over a connection of the pool; replicas are parts of the answer."""
-        health = await self._pool.health()
-
-        if not self._replicas:
-            return health
-
-        parts = {pool.name: await pool.health() for pool in self._replicas}
-        return Health(ok=health.ok, detail=health.detail, latency=health.latency, parts=parts)
+        return await self._replicas.health()
 
     def statistics(self) -> PoolStatistics:
         """Return a frozen snapshot of the pool; those of replicas are in `replica_statistics`."""
@@ -139,7 +135,7 @@ class MysqlPool(SqlPool):
 
     def replica_statistics(self) -> tuple[PoolStatistics, ...]:
         """Return a frozen snapshot of each replica's pool."""
-        return tuple(pool.statistics() for pool in self._replicas)
+        return self._replicas.statistics()
 
     def resize(self, *, min_size: int | None = None, max_size: int | None = None) -> None:
         """Change the bounds of the pool at run time, those of the primary's connections."""
@@ -147,29 +143,8 @@ class MysqlPool(SqlPool):
 
     def expire(self) -> None:
         """Replace all connections: idle ones now, those in use when they come back."""
-        for pool in (self._pool, *self._replicas):
+        for pool in self._replicas.pools:
             pool.expire()
-
-    async def _choose(self) -> tuple[Source, Lease[Any]]:
-        """Take a connection to read over: a replica's, or the primary's."""
-        # Replicas that are up take turns. One that has no connection free is passed over, and the
-        # primary takes its place; when that has none either, wait for one of those that are up.
-        healthy = self._healthy()
-        free = [pool for pool in healthy if not pool.full]
-
-        for pool in free or (healthy if self._pool.full else ()):
-            try:
-                return pool, await pool.acquire()
-            except UnavailableError:
-                continue
-
-        return self._pool, await self._pool.acquire()
-
-    def _healthy(self) -> list[Source]:
-        """Return the replicas that are up, beginning with another one each time."""
-        up = [pool for pool in self._replicas if not pool.down]
-        turn = next(self._turn) % len(up) if up else 0
-        return [*up[turn:], *up[:turn]]
 
     async def _packet_limit(self) -> int:
         async with self._pool.lease() as connection:
@@ -194,17 +169,3 @@ def pool_of_section(name: str, section: Mapping[str, object], where: str) -> Mys
     pool = MysqlPool.__new__(MysqlPool)
     pool._set_up(name, section, where)
     return pool
-
-
-def _replica(entry: object, primary: Mapping[str, object], where: str) -> Server:
-    """Read the options of a replica; those that it leaves out are as the primary's."""
-    if isinstance(entry, str):
-        entry = {"url": entry}
-
-    if not isinstance(entry, Mapping):
-        message = f"{where} must be a URL or a mapping of options, not a value of type {type(entry).__name__}"
-        raise ConfigError(message, setting=where)
-
-    own = ("user", "password", "charset", "sql_mode", "init_command", "ssl", "db", "driver")
-    inherited = {key: primary[key] for key in own if key in primary and "url" not in entry}
-    return mysql_options({**inherited, **entry}, where).server()

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, ClassVar
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, ClassVar, NamedTuple
 
-from ws_pool._sql.connection import Reply, busy
+from ws_pool._sql.connection import Reply, busy, trace_statements
 from ws_pool._sql.postgres.errors import map_error
 from ws_pool.errors import QueryError, UnavailableError
 
 __all__ = ("PostgresConnection",)
 
-_CONTROL = frozenset({"BEGIN", "COMMI", "ROLLB", "SAVEP", "RELEA"})  # first letters of transaction control
+_CONTROL = frozenset(
+    {"BEGIN", "START", "COMMI", "ROLLB", "SAVEP", "RELEA"}
+)  # first letters of transaction control
 _ROLLED_BACK = "ROLLBACK"
+_INNER = ("SAVEPOINT", "RELEASE", "ROLLBACK TO")  # as transactions write them
+_COPY_FROM = 200  # rows; from here on COPY is faster than one prepared INSERT with many sets of values
+_IDENTIFIER = r'(?:"(?:[^"]|"")+"|[A-Za-z_][\w$]*)'
+_INSERT = re.compile(
+    rf"INSERT\ INTO\ (?P<table>(?:{_IDENTIFIER}\.)?{_IDENTIFIER})\ "
+    rf"\((?P<columns>{_IDENTIFIER}(?:,\ {_IDENTIFIER})*)\)\ "
+    r"VALUES\ \((?P<values>[^()]*(?:\(\d+(?:,\ \d+)?\)[^()]*)*)\)",
+    re.VERBOSE,
+)
+_CAST = re.compile(r"::[A-Za-z][\w ]*(?:\(\d+(?:, \d+)?\))?(?:\[\])*(?: WITH(?:OUT)? TIME ZONE)?")
+_COPIES = """
+SELECT c.relkind IN ('r', 'p') AND NOT c.relrowsecurity AND NOT c.relhasrules AND NOT EXISTS (
+    SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attidentity = 'a'
+) FROM pg_class c WHERE c.oid = to_regclass($1)
+"""
 
 
 class PostgresConnection:
@@ -103,6 +122,9 @@ class PostgresConnection:
                 (rows, status, _), statement = await raw._do_execute(sql, execute, None)
         except self._driver_errors as error:
             raise self._map(error, sql) from error
+        except BaseException:
+            self.dirty = True  # what it has done, only the server knows
+            raise
 
         description = self._describe(statement)
         tag = status.decode() if status else ""
@@ -137,11 +159,71 @@ class PostgresConnection:
         await self._ready()
 
         try:
+            target = _copy_target(sql) if len(values) >= _COPY_FROM else None
+
+            if target is not None and await self._copies(target.table):
+                status = await self.raw.copy_records_to_table(
+                    target.name, schema_name=target.schema, columns=target.columns, records=values
+                )
+                return _count(status)
+
             await self.raw.executemany(sql, values)
         except self._driver_errors as error:
             raise self._map(error, sql) from error
 
         return len(values)
+
+    async def load_records(
+        self,
+        sql: str,
+        name: str,
+        schema: str | None,
+        records: Iterable[Sequence[Any]],
+        columns: Sequence[str] | None,
+    ) -> int:
+        """Load rows with COPY, and return how many; ``sql`` is what errors show."""
+        await self._ready()
+
+        try:
+            status = await self.raw.copy_records_to_table(
+                name, schema_name=schema, columns=columns, records=records
+            )
+        except self._driver_errors as error:
+            raise self._map(error, sql) from error
+
+        return _count(status)
+
+    async def load_file(
+        self,
+        sql: str,
+        name: str,
+        schema: str | None,
+        source: Any,
+        columns: Sequence[str] | None,
+        options: Mapping[str, Any],
+    ) -> int:
+        """Load a file with COPY, and return how many rows; ``sql`` is what errors show."""
+        await self._ready()
+
+        try:
+            status = await self.raw.copy_to_table(
+                name, schema_name=schema, columns=columns, source=source, **options
+            )
+        except self._driver_errors as error:
+            raise self._map(error, sql) from error
+
+        return _count(status)
+
+    async def dump(self, sql: str, values: Sequence[Any], output: Any, options: Mapping[str, Any]) -> int:
+        """Write the rows of a query with COPY, and return how many."""
+        await self._ready()
+
+        try:
+            status = await self.raw.copy_from_query(sql, *values, output=output, **options)
+        except self._driver_errors as error:
+            raise self._map(error, sql) from error
+
+        return _count(status)
 
     def batches(
         self,
@@ -202,6 +284,15 @@ class PostgresConnection:
         self._left = None
         self.dirty = False
 
+    async def _copies(self, table: str) -> bool:
+        """
+        Return whether COPY does to a table what INSERT does.
+
+        It overrides identities that are always generated, skips rules, and refuses views and tables with
+        row-level security.
+        """
+        return bool(await self.raw.fetchval(_COPIES, table))
+
     async def _ready(self) -> None:
         """Refuse what comes in the middle of a stream, and end the transaction of one that was left."""
         if self._streaming:
@@ -219,6 +310,15 @@ class PostgresConnection:
             status = await self.raw.execute(sql)
         except self._driver_errors as error:
             raise self._map(error, sql) from error
+        except BaseException:
+            # Whether a BEGIN or COMMIT that was cancelled has happened, the driver does not know before the
+            # server has answered. A transaction that nobody knows of would swallow what comes next.
+            self.dirty = True
+
+            if not sql.startswith(_INNER):
+                self._left = "ROLLBACK"
+
+            raise
 
         # After an error inside of a transaction the server answers ROLLBACK to COMMIT, as if that were
         # a success: the caller must know that nothing was kept.
@@ -255,6 +355,45 @@ class PostgresConnection:
         return map_error(error, sql)
 
 
+class _Target(NamedTuple):
+    table: str  # as it is written
+    schema: str | None
+    name: str
+    columns: list[str]
+
+
+@lru_cache(maxsize=512)
+def _copy_target(sql: str) -> _Target | None:
+    """Return where an INSERT of nothing but its parameters, in their order, inserts; otherwise None."""
+    found = _INSERT.fullmatch(sql)
+
+    if found is None:
+        return None
+
+    columns = [_plain_name(column) for column in re.findall(_IDENTIFIER, found["columns"])]
+    values = re.split(r"\s*,\s*", _CAST.sub("", found["values"]).strip())
+
+    if values != [f"${n}" for n in range(1, len(columns) + 1)]:
+        return None
+
+    parts = [_plain_name(part) for part in re.findall(_IDENTIFIER, found["table"])]
+    return _Target(found["table"], parts[0] if len(parts) > 1 else None, parts[-1], columns)
+
+
+def _plain_name(identifier: str) -> str:
+    if identifier.startswith('"'):
+        return identifier[1:-1].replace('""', '"')
+
+    return identifier.lower()
+
+
+def _count(status: str) -> int:
+    return int(status.rpartition(" ")[2])
+
+
 def _column(attribute: Any) -> tuple[Any, ...]:
     """Return the description of a column as the DB-API has it; its type is the number of the server's."""
     return (attribute.name, attribute.type.oid, None, None, None, None, None)
+
+
+trace_statements(PostgresConnection, "postgresql")

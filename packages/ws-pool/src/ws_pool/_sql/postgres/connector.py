@@ -47,11 +47,18 @@ class PostgresConnector:
         """
         raw = conn.raw
 
-        if raw.is_in_transaction():  # asyncpg's own reset would log an error
-            await raw.execute("ROLLBACK")
+        # Twice when a BEGIN was cancelled: that a transaction is open is known after the first exchange, and
+        # what was reset inside of it would come back with its end.
+        while True:
+            if raw.is_in_transaction():  # asyncpg's own reset would log an error
+                await raw.execute("ROLLBACK")
 
-        await raw.reset()
-        await raw.execute(_RESET)
+            await raw.reset()
+            await raw.execute(_RESET)
+
+            if not raw.is_in_transaction():
+                break
+
         conn.forget()
 
     async def close(self, conn: PostgresConnection) -> None:

@@ -110,6 +110,13 @@ class PostgresOptions(SqlOptions, Server):
         "`postgresql://user:password@host:5432/db`, with options in its query; keys beside it win",
     )
 
+    replicas: tuple[object, ...] = option(
+        (),
+        sequence,
+        "URLs or mappings; clients taken with `read_only=True` go to healthy replicas in turn, and to "
+        "the primary while those are full",
+    )
+
     def server(self) -> Server:
         """Return the part that says how to reach the server."""
         return Server(**{entry.name: getattr(self, entry.name) for entry in fields(Server)})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from ws_core.component import Health
 from ws_core.metrics import register
@@ -14,14 +16,21 @@ from ws_pool._core.statistics import PoolStatistics
 from ws_pool._sql.context import SessionContext, Source
 from ws_pool._sql.engine import Joined, PooledDriverConnection
 from ws_pool._sql.pool import SqlPool, make_pool, make_tenants
+from ws_pool._sql.postgres.clients import PostgresClient
 from ws_pool._sql.postgres.connector import PostgresConnection, PostgresConnector
 from ws_pool._sql.postgres.dialect import PostgresDialect
 from ws_pool._sql.postgres.notifications import Notifications
-from ws_pool._sql.postgres.options import postgres_options
+from ws_pool._sql.postgres.options import PostgresOptions, Server, postgres_options
+from ws_pool._sql.replicas import Replicas, replica_options
 from ws_pool.errors import MissingExtraError, UsageError
 from ws_pool.pool import Lease, Pool
 
 __all__ = ("PostgresPool", "pool_of_section")
+
+# What a replica has as its primary, unless it says otherwise.
+_INHERITED = (
+    "user", "password", "db", "passfile", "ssl", "sslmode", "application_name", "server_settings", "prepared",
+)  # fmt: skip
 
 
 class PostgresPool(SqlPool):
@@ -34,7 +43,8 @@ class PostgresPool(SqlPool):
     - where: ``host hosts port user password db passfile ssl`` (also ``sslmode``)
       ``target_session_attrs connect_timeout``;
     - the session: ``application_name server_settings prepared statement_cache_size``;
-    - the pool's and client's options of `MysqlPool`.
+    - the pool's and client's options of `MysqlPool`;
+    - copies to read from: ``replicas``, a list of URLs or mappings.
 
     Statements in text have their values by name (``:name``) or by position (``$1``). The id of
     ``insert()`` comes by RETURNING: of a table by itself, in text when the statement says so. After an
@@ -55,6 +65,7 @@ class PostgresPool(SqlPool):
     """
 
     _engine_url = "postgresql+asyncpg://"
+    _client_type = PostgresClient
     # The driver's own bookkeeping of transactions must not meet a transaction that it has not begun.
     _joined_options: Mapping[str, Any] = MappingProxyType({"isolation_level": "AUTOCOMMIT"})
 
@@ -66,13 +77,30 @@ class PostgresPool(SqlPool):
         options = postgres_options(section, where)
         server = self._server = options.server()
         dialect = PostgresDialect()
-        connector = PostgresConnector(server, reset_always=options.reset == "always")
-        self._pool: Pool[PostgresConnection] = make_pool(
-            connector, name, options, dialect, is_lost=attrgetter("lost")
-        )
+        self._pool = self._make(server, name, options, dialect)
+        replicas = []
+
+        for n, entry in enumerate(options.replicas):
+            place = f"{where}.replicas[{n}]"
+            own = replica_options(entry, section, place, _INHERITED)
+            least = replace(options, min_size=0)  # a replica may be down at the start
+            replicas.append(
+                self._make(postgres_options(own, place).server(), f"{name}/replica{n}", least, dialect)
+            )
+
+        self._replicas = Replicas(self._pool, replicas)
+        choose = self._replicas.choose if self._replicas else None
         tenants = make_tenants(name, dialect, options, per_transaction=not server.prepared)
-        super().__init__(SessionContext(name, dialect, self._pool, options, tenants=tenants), options)
+        context = SessionContext(name, dialect, self._pool, options, choose=choose, tenants=tenants)
+        super().__init__(context, options)
+
+        for pool in self._replicas.pools:
+            pool.bindings.append(self.bound)
+
         register(self, db_system_name="postgresql")
+
+        for replica in self._replicas:
+            register(replica, db_system_name="postgresql")
 
         if importlib.util.find_spec("asyncpg") is None:
             raise MissingExtraError.for_extra(where, "ws-pool[postgres]")
@@ -81,10 +109,16 @@ class PostgresPool(SqlPool):
         return f"<PostgresPool {self.name!r} of {self._server}>"
 
     async def start(self) -> None:
-        """Connect ``min_size`` connections; the server must answer, or nothing is left behind."""
+        """
+        Connect ``min_size`` connections; the server must answer, or nothing is left behind.
+
+        A replica that is down keeps nothing from starting.
+        """
         await self._pool.start()
 
         try:
+            await self._replicas.start()
+
             if self._pool.statistics().min_size:
                 await self._compilers.learn()
         except BaseException:
@@ -93,7 +127,21 @@ class PostgresPool(SqlPool):
 
     async def close(self, *, timeout: float = 10.0) -> None:
         """Close all connections; clients in use have ``timeout`` seconds to end. May be called again."""
-        await self._pool.close(timeout=timeout)
+        # Together, so that a cancellation reaches each.
+        await asyncio.gather(*(pool.close(timeout=timeout) for pool in self._replicas.pools))
+
+    def get_client(
+        self,
+        *,
+        alone: bool = False,
+        read_only: bool = False,
+        schema_translate_map: Mapping[str | None, str | None] | None = None,
+    ) -> PostgresClient:
+        """Return a client for the length of an ``async with`` block; see `MysqlPool.get_client`."""
+        client = super().get_client(
+            alone=alone, read_only=read_only, schema_translate_map=schema_translate_map
+        )
+        return cast("PostgresClient", client)
 
     def listen(self, *channels: str) -> Notifications:
         """
@@ -123,12 +171,16 @@ class PostgresPool(SqlPool):
         return Notifications(self.name, self._server, channels)
 
     async def health(self) -> Health:
-        """Check over a connection of the pool that the server answers."""
-        return await self._pool.health()
+        """Check that the server answers, over a connection of the pool; replicas are parts of the answer."""
+        return await self._replicas.health()
 
     def statistics(self) -> PoolStatistics:
-        """Return a frozen snapshot of the pool."""
+        """Return a frozen snapshot of the pool; those of replicas are in `replica_statistics`."""
         return self._pool.statistics()
+
+    def replica_statistics(self) -> tuple[PoolStatistics, ...]:
+        """Return a frozen snapshot of each replica's pool."""
+        return self._replicas.statistics()
 
     def resize(self, *, min_size: int | None = None, max_size: int | None = None) -> None:
         """Change the bounds of the pool at run time."""
@@ -136,7 +188,15 @@ class PostgresPool(SqlPool):
 
     def expire(self) -> None:
         """Replace all connections: idle ones now, those in use when they come back."""
-        self._pool.expire()
+        for pool in self._replicas.pools:
+            pool.expire()
+
+    def _make(
+        self, server: Server, name: str, options: PostgresOptions, dialect: PostgresDialect
+    ) -> Pool[PostgresConnection]:
+        connector = PostgresConnector(server, reset_always=options.reset == "always")
+        options = replace(options, connect_timeout=server.connect_timeout)
+        return make_pool(connector, name, options, dialect, is_lost=attrgetter("lost"))
 
     async def _for_engine(self, source: Source, lease: Lease[Any]) -> PooledDriverConnection:
         lease.connection.dirty = True

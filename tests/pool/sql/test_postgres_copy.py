@@ -1,0 +1,258 @@
+"""COPY: as a verb of the client, and as the way of ``insert_many``; replicas to read from."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import io
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import JSON, Column, DateTime, Enum, Integer, MetaData, Numeric, String, Table, select
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from tests.servers import StartServer
+from tools.servers import PostgresServer
+from ws_pool import PostgresPool
+from ws_pool._sql.postgres.connection import PostgresConnection, _copy_target
+from ws_pool.errors import IntegrityViolation, QueryError, UnavailableError, UsageError
+
+ITEM = Table(
+    "Odd item",
+    MetaData(),
+    Column("id", Integer, primary_key=True),
+    Column("Name", String(30), nullable=False),
+    Column("price", Numeric(10, 2)),
+    Column("made", DateTime(timezone=True)),
+    Column("tags", ARRAY(String)),
+    Column("more", JSON),
+    Column("kind", Enum("a", "b", name="item_kind")),
+    Column("state", String(10), server_default="new"),
+)
+WHEN = dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.UTC)
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    """Make rows with values of all types."""
+    return [
+        {
+            "id": n,
+            "Name": f"n\t{n}",
+            "price": Decimal(n) / 4,
+            "made": WHEN,
+            "tags": ["x", None, "y"],
+            "more": {"n": n} if n % 2 else None,
+            "kind": "ab"[n % 2],
+        }
+        for n in range(1, count + 1)
+    ]
+
+
+@pytest.fixture
+async def pool(postgres_url: str) -> AsyncIterator[PostgresPool]:
+    """A pool with an empty table."""
+    async with PostgresPool(postgres_url) as made:
+        await made.create_all(ITEM.metadata)
+        yield made
+
+
+class Calls:
+    """Counts the copies of a connection."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.copies = 0
+        real = PostgresConnection._copies
+
+        async def copies(connection: PostgresConnection, table: str) -> bool:
+            found = await real(connection, table)
+            self.copies += found
+            return found
+
+        monkeypatch.setattr(PostgresConnection, "_copies", copies)
+
+
+class TestInsertMany:
+    """Many rows go by COPY, where that does the same."""
+
+    async def test_rows_are_those_of_an_insert(self, pool: PostgresPool, monkeypatch: pytest.MonkeyPatch):
+        """Types, defaults of the server, names that need quotes."""
+        calls = Calls(monkeypatch)
+        assert await pool.insert_many(ITEM, rows(300)) == 300
+        assert calls.copies == 1
+        copied = await pool.select(select(ITEM).order_by(ITEM.c.id))
+        await pool.execute(ITEM.delete())
+        assert await pool.insert_many(ITEM, rows(150)) == 150
+        assert await pool.insert_many(ITEM, rows(300)[150:]) == 150
+        assert calls.copies == 1
+        assert copied == await pool.select(select(ITEM).order_by(ITEM.c.id))
+        assert copied[0].state == "new"
+
+    async def test_a_row_that_fails_leaves_none(self, pool: PostgresPool, monkeypatch: pytest.MonkeyPatch):
+        """The error is that of an insert, and the pool is sound."""
+        calls = Calls(monkeypatch)
+
+        with pytest.raises(IntegrityViolation):
+            await pool.insert_many(ITEM, [*rows(300), rows(1)[0]])
+
+        assert calls.copies == 1
+        assert await pool.count(ITEM) == 0
+        await pool.insert_many(ITEM, rows(2))
+
+    @pytest.mark.parametrize(
+        "table",
+        [
+            "CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY, n int)",
+            "CREATE TABLE base (id int, n int); CREATE VIEW t AS SELECT * FROM base",
+            "CREATE TABLE t (id int, n int); CREATE RULE r AS ON INSERT TO t DO INSTEAD NOTHING",
+        ],
+    )
+    async def test_where_copy_does_something_else_rows_are_inserted(
+        self, table: str, pool: PostgresPool, monkeypatch: pytest.MonkeyPatch
+    ):
+        """An identity that is always generated is an error as for INSERT; views and rules work."""
+        calls = Calls(monkeypatch)
+        target = Table("t", MetaData(), Column("id", Integer), Column("n", Integer))
+
+        for statement in table.split("; "):
+            await pool.execute(statement)
+
+        many = [{"id": n, "n": n} for n in range(300)]
+
+        if "ALWAYS" in table:
+            with pytest.raises(QueryError, match="GENERATED ALWAYS"):
+                await pool.insert_many(target, many)
+        else:
+            await pool.insert_many(target, many)
+            assert await pool.count(target) == (0 if "RULE" in table else 300)
+
+        assert calls.copies == 0
+
+    def test_only_an_insert_of_nothing_but_its_values_is_a_copy(self):
+        """Its columns and values are read from its text."""
+        found = _copy_target('INSERT INTO s."My t" (id, "a""b") VALUES ($1::INTEGER, $2::NUMERIC(10, 2))')
+        assert found is not None
+        assert (found.schema, found.name, found.columns) == ("s", "My t", ["id", 'a"b'])
+        assert found.table == 's."My t"'
+
+        for sql in (
+            "INSERT INTO t (a, b) VALUES ($2, $1)",
+            "INSERT INTO t (a, b) VALUES ($1, now())",
+            "INSERT INTO t (a, b) VALUES ($1, lower($2))",
+            "INSERT INTO t (a) VALUES ($1) RETURNING a",
+            "INSERT INTO t (a) VALUES ($1 + 1)",
+            "INSERT INTO t DEFAULT VALUES",
+        ):
+            assert _copy_target(sql) is None, sql
+
+
+class TestCopy:
+    """``copy_from`` and ``copy_to``."""
+
+    async def test_rows_go_in_and_out(self, pool: PostgresPool, tmp_path: Path):
+        """As sequences, mappings and files; whole or not at all."""
+        async with pool.get_client() as client:
+            assert await client.copy_from(ITEM, [(1, "one"), (2, "two")], columns=["id", "Name"]) == 2
+            assert await client.copy_from("Odd item", [{"id": 3, "Name": "three"}]) == 1
+            path = tmp_path / "items.csv"
+            query = select(ITEM.c.id, ITEM.c.Name).where(ITEM.c.id > 1).order_by(ITEM.c.id)
+            assert await client.copy_to(query, path, format="csv", options={"header": True}) == 2
+            assert path.read_text() == "id,Name\n2,two\n3,three\n"
+            await client.delete(ITEM.delete().where(ITEM.c.id > 1))
+            names = ["id", "Name"]
+            assert await client.copy_from(ITEM, path, columns=names, format="csv", header=True) == 2
+            out = io.BytesIO()
+            assert await client.copy_to(ITEM, out, format="binary") == 3
+            await client.delete(ITEM.delete())
+            out.seek(0)
+            assert await client.copy_from(ITEM, out, format="binary") == 3
+            chunks: list[bytes] = []
+
+            async def take(data: bytes) -> None:
+                chunks.append(data)
+
+            assert await client.copy_to('SELECT "Name" FROM "Odd item" WHERE id = :n', take, n=2) == 1
+            assert b"".join(chunks) == b"two\n"
+
+    async def test_what_fails_changes_nothing(self, pool: PostgresPool):
+        """A wrong row, a broken source, a client that only reads; the connection goes on."""
+
+        async def broken() -> AsyncIterator[bytes]:
+            yield b"5,five\n"
+            raise KeyError("broken")
+
+        async with pool.get_client() as client:
+            with pytest.raises(IntegrityViolation):
+                await client.copy_from(ITEM, [(1, "a"), (1, "b")], columns=["id", "Name"])
+
+            with pytest.raises(UsageError, match="row 1 has other keys"):
+                await client.copy_from(ITEM, [{"id": 1, "Name": "a"}, {"id": 2}])
+
+            with pytest.raises(UsageError, match="say its format"):
+                await client.copy_from(ITEM, [], delimiter=",")
+
+            with pytest.raises(KeyError):
+                await client.copy_from(ITEM, broken(), columns=["id", "Name"], format="csv")
+
+            with pytest.raises(QueryError):
+                await client.copy_to("SELECT * FROM nowhere", io.BytesIO())
+
+            assert await client.count(ITEM) == 0
+
+        async with pool.get_client(read_only=True) as reading:
+            with pytest.raises(UsageError, match="only reads"):
+                await reading.copy_from(ITEM, [(1, "a")], columns=["id", "Name"])
+
+            assert await reading.copy_to(ITEM, io.BytesIO()) == 0
+
+    async def test_a_cancelled_copy_keeps_nothing(self, pool: PostgresPool):
+        """The server is not left at it, and the next statement works."""
+        begun = asyncio.Event()
+
+        async def endless() -> AsyncIterator[bytes]:
+            yield b"5,five\n"
+            begun.set()
+            await asyncio.Event().wait()
+
+        async def load() -> None:
+            async with pool.get_client() as client:
+                await client.copy_from(ITEM, endless(), columns=["id", "Name"], format="csv")
+
+        loading = asyncio.create_task(load())
+        await begun.wait()
+        loading.cancel()
+        await asyncio.wait({loading})
+        assert loading.cancelled()
+        assert await pool.count(ITEM) == 0
+        assert pool.statistics().leased == 0
+
+
+class TestReplicas:
+    """Clients that only read."""
+
+    async def test_they_go_to_replicas_that_are_up(self, postgres_url: str, start_server: StartServer):
+        """They take turns; the primary serves when none is up, and one that is down stops no start."""
+        server = start_server(PostgresServer)
+        down = "postgresql://postgres@127.0.0.1:1/test"
+
+        async with PostgresPool(postgres_url, name="shop", replicas=[server.url, {"url": down}]) as pool:
+            port = "SELECT current_setting('port') AS port"
+            primary = (await pool.find(port)).port
+
+            async with pool.get_client(read_only=True) as client:
+                assert (await client.find(port)).port == str(server.port) != primary
+
+            assert list((await pool.health()).parts) == ["shop/replica0", "shop/replica1"]
+            assert len(pool.replica_statistics()) == 2
+            server.kill()
+
+            async with asyncio.timeout(20):
+                while True:
+                    try:
+                        async with pool.get_client(read_only=True) as client:
+                            assert (await client.find(port)).port == primary
+                            break
+                    except UnavailableError:  # its processes end a little later than it does
+                        await asyncio.sleep(0.05)
