@@ -1,4 +1,4 @@
-"""One trace from a request over SQL, Redis, and a request that is made for it to another service."""
+"""One trace from a request over SQL, Redis, a job, and a request that is made to another service."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from ws_pool import HttpPool, RedisPool, SqlitePool
 from ws_pool.otel import instrument
 from ws_tasks import LocalEngine, task
+from ws_tasks.otel import instrument as instrument_tasks
 from ws_web import Settings, create_app
 from ws_web._trace_context import get_trace_id
 from ws_web.testing import AppClient
@@ -105,13 +106,24 @@ async def test_one_trace_id(redis_url: str, provider: TracerProvider, exporter: 
         shop(redis_url, telemetry={"tracer_provider": provider}) as (app, service),
         AppClient(app) as client,
     ):
+        stop = instrument_tasks(tracer_provider=provider)
+
         with instrument(tracer_provider=provider):
             reply = await client.get("/buy/1", headers={"traceparent": PARENT, "x-request-id": "order-7"})
+
+        stop()
 
     spans = exporter.get_finished_spans()
     assert reply.data() == TRACE
     assert {f"{span.context.trace_id:032x}" for span in spans} == {TRACE}
-    assert {span.name for span in spans} >= {"GET /buy/{item}", "SELECT", "PING", "GET"}
+    assert {span.name for span in spans} >= {
+        "GET /buy/{item}",
+        "SELECT",
+        "PING",
+        "GET",
+        "send note",
+        "process note",
+    }
     (sent,) = service.headers
     (outgoing,) = [span for span in spans if span.name == "GET"]
     assert sent["traceparent"] == f"00-{TRACE}-{outgoing.context.span_id:016x}-01"

@@ -1,6 +1,6 @@
 """The ops page ``/_ops``: what all workers of a service on this machine are doing, live.
 
-It is off unless the setting OPS is on. Whoever has OPS_TOKEN may read and act; without it, only
+It is off unless the setting OPS is on. With OPS_TOKEN a client may read and act; without it, only
 programs on the same machine may read, and nobody may act.
 """
 
