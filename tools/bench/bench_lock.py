@@ -114,6 +114,32 @@ class Subject:
         await asyncio.gather(*(work(number) for number in range(waiters)))
         return Round(operations=sum(counts), metrics=_shares(counts))
 
+    async def compete(self, tasks: int, turns: int) -> Round:
+        """Let many tasks acquire within 5 s and release, again and again, with nothing in between."""
+        counts = [0] * tasks
+        left = turns
+
+        async def work(number: int) -> None:
+            nonlocal left
+
+            while left > 0:
+                lock = self.lock("compete")
+
+                if await lock.acquire(timeout=5):
+                    left -= 1
+                    counts[number] += 1
+                    await lock.release()
+
+        await asyncio.gather(*(work(number) for number in range(tasks)))
+        return Round(operations=sum(counts), metrics=_shares(counts))
+
+    async def server_time(self, waiters: int) -> Round:
+        """Measure what the server spends on a hand-off among so many waiters, by its own clock."""
+        await self.here.config_resetstat()
+        done = await self.contend(waiters, 4 * waiters + 200)
+        spent = (await self.here.info("commandstats"))["cmdstat_evalsha"]["usec"]
+        return Round(operations=done.operations, metrics={"server_us": spent / done.operations})
+
     async def alone(self, count: int) -> None:
         """Acquire and release without contention."""
         for _ in range(count):
@@ -188,6 +214,25 @@ class RedisPy(Subject):
                     counts[number] += 1
 
         await asyncio.gather(*(work(number) for number in range(waiters)))
+        return Round(operations=sum(counts), metrics=_shares(counts))
+
+    async def compete(self, tasks: int, turns: int) -> Round:
+        """Let many tasks acquire within 5 s and release, again and again, with nothing in between."""
+        counts = [0] * tasks
+        left = turns
+
+        async def work(number: int) -> None:
+            nonlocal left
+
+            while left > 0:
+                lock = self.here.lock("rp:compete", timeout=60, blocking_timeout=5)
+
+                if await lock.acquire():
+                    left -= 1
+                    counts[number] += 1
+                    await lock.release()
+
+        await asyncio.gather(*(work(number) for number in range(tasks)))
         return Round(operations=sum(counts), metrics=_shares(counts))
 
     async def alone(self, count: int) -> None:
@@ -300,6 +345,32 @@ def suite(quick: bool) -> Suite:
                 ),
                 rounds=7,
                 warmup=1,
+            ),
+            Case(
+                "100 tasks that acquire within 5 s again and again",
+                candidates=(
+                    candidate("ws-redislock", plain, lambda: plain.compete(100, turns)),
+                    candidate("redis-py Lock", redis_py, lambda: redis_py.compete(100, turns)),
+                ),
+                targets=(
+                    Target("ws-redislock", peer="redis-py Lock", at_least=1.0),
+                    Target("ws-redislock", at_most=2, metric="unfairness"),
+                ),
+                rounds=7,
+                warmup=1,
+            ),
+            Case(
+                "server time per hand-off",
+                candidates=(
+                    candidate("among 10 waiters", plain, lambda: plain.server_time(10)),
+                    candidate("among 1,000 waiters", plain, lambda: plain.server_time(1_000)),
+                ),
+                targets=(
+                    Target("among 1,000 waiters", peer="among 10 waiters", at_most=2, metric="server_us"),
+                ),
+                rounds=3,
+                warmup=1,
+                show="server_us",
             ),
             Case(
                 "acquire and release, uncontended",

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from tests.redislock._helpers import broken, until_waiting
 from tools.servers import RedisServer
 from ws_redislock import MutexLock
-from ws_redislock._coordination.coordinator import coordinator_for
+from ws_redislock._coordination.coordinator import Coordinator, QueueWatch, coordinator_for
 from ws_redislock._redis.connection import CommandSender
 from ws_redislock._redis.scripts import load
 
@@ -150,6 +150,37 @@ class TestHundredWaiters:
             "release",
             "release",
         ]  # the release hands over
+
+    async def looks(self, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> int:
+        """Return how often a hundred workers look at their lock while it is handed over 600 times."""
+        looks = 0
+        beat = Coordinator._beat_round
+
+        async def count(self: Coordinator, queues: list[QueueWatch]) -> None:
+            nonlocal looks
+            looks += 1
+            await beat(self, queues)
+
+        monkeypatch.setattr(Coordinator, "_beat_round", count)
+
+        async def work() -> None:
+            for _ in range(6):
+                async with MutexLock(redis, "k", 60, heartbeat=600).hold():
+                    await asyncio.sleep(0)
+
+        await asyncio.gather(*(work() for _ in range(WAITERS)))
+        return looks
+
+    async def test_nobody_polls(self, redis: Redis, monkeypatch: pytest.MonkeyPatch):
+        """While a lock goes from hand to hand, its waiters do not look at it."""
+        assert await self.looks(redis, monkeypatch) <= 2
+
+    async def test_polling_is_seen(self, redis7: Redis, monkeypatch: pytest.MonkeyPatch):
+        """The control: a script that lets them look again at once is seen to."""
+        with broken(
+            "return first[2] and (tonumber(first[2]) + delay - now) or LOST_HINT", "return 0", "enter", "beat"
+        ):
+            assert await self.looks(redis7, monkeypatch) > 2
 
     async def test_a_waiter_sends_nothing_while_it_waits(self, redis: Redis):
         """Between two heartbeats a hundred waiters cost the server no call at all."""
