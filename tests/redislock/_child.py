@@ -151,7 +151,7 @@ async def limit(url: str, kind: str, cost: str) -> None:
         for limiter in (
             FrequencyLimiter(client, 60, 3),
             SlidingWindowLimiter(client, 60, 3),
-            TokenBucketLimiter(client, 0.05, 3),
+            TokenBucketLimiter(client, 0.001, 3),
         ):
             say("allowed", *[int((await limiter.hit("k", int(cost))).allowed) for _ in range(2)])
 

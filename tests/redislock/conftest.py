@@ -36,6 +36,13 @@ def client(redis_url: str) -> Iterator[blocking.Redis]:
 
 
 @pytest.fixture
+def any_client(any_redis: RedisServer) -> Iterator[blocking.Redis]:
+    """Give a blocking client of Redis, then of Valkey."""
+    with blocking.Redis.from_url(any_redis.url) as client:
+        yield client
+
+
+@pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
     """Give threads."""
     with ThreadPoolExecutor(4) as pool:

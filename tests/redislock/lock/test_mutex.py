@@ -9,17 +9,11 @@ import weakref
 import pytest
 from redis.asyncio import Redis
 
-from tests.redislock._helpers import open_to_all
+from tests.redislock._helpers import open_to_all, until_waiting
 from tools.servers import RedisServer
 from ws_redislock import Held, LockLost, LockNotAcquired, MutexLock
 from ws_redislock.errors import ConfigError, UsageError
 from ws_redislock.observe import CountingObserver
-
-
-async def until_waiting(lock: MutexLock, count: int = 1) -> None:
-    """Let others go on until so many wait for a lock."""
-    while await lock.waiters() < count:
-        await asyncio.sleep(0)
 
 
 class TestAcquire:

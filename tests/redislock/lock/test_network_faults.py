@@ -75,12 +75,16 @@ class TestLostReplies:
 
     async def test_of_renew(self, through: Redis, proxy: FaultProxy, redis: Redis, then: Then):
         """The watchdog tries again, and the lease goes on."""
-        lock = MutexLock(through, "k", 0.9)
+        lock = MutexLock(through, "k", 3.0)
 
         async with lock.hold() as held:
+            deadline = held._lease.deadline
             lost = proxy.drop_reply(1, match="EVALSHA", then=then)
             await lost.wait()
-            await asyncio.sleep(1.0)
+
+            while held._lease.deadline == deadline:
+                await asyncio.sleep(0.01)
+
             held.check()
 
     async def test_of_the_enter_that_queues(

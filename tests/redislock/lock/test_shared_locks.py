@@ -7,23 +7,20 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from tests.redislock._helpers import open_to_all
+from tests.redislock._helpers import open_to_all, until_waiting
 from ws_redislock import LockLost, ReadWriteLock, Semaphore
-from ws_redislock._lock.base import BaseLock
 from ws_redislock.errors import ConfigError
-
-
-async def until_waiting(lock: BaseLock, count: int = 1) -> None:
-    """Let others go on until so many wait for a lock."""
-    while await lock.waiters() < count:
-        await asyncio.sleep(0)
 
 
 class TestSemaphore:
     """A number of permits."""
 
-    async def crowd(self, redis: Redis) -> tuple[int, int]:
-        """Let forty tasks take one of three permits; return how many had one at a time, and in the end."""
+    async def crowd(self, redis: Redis, together: int) -> tuple[int, int]:
+        """
+        Let forty tasks take one of three permits; return how many had one at a time, and in the end.
+
+        The first ones keep theirs until so many have one together.
+        """
         inside = most = done = 0
 
         async def work() -> None:
@@ -31,22 +28,26 @@ class TestSemaphore:
             async with Semaphore(redis, "s", 3, 60).hold():
                 inside += 1
                 most = max(most, inside)
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)
+
+                while most < together:
+                    await asyncio.sleep(0)
+
                 inside -= 1
                 done += 1
 
-        await asyncio.gather(*(work() for _ in range(40)))
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(work() for _ in range(40)))
+
         return most, done
 
     async def test_never_more_than_its_permits(self, redis: Redis):
         """However many tasks want a permit, only so many have one at a time, and all get theirs."""
-        assert await self.crowd(redis) == (3, 40)
+        assert await self.crowd(redis, 3) == (3, 40)
 
     async def test_permits_without_end_are_seen(self, redis7: Redis):
         """The control: when everybody may enter, more have one."""
         with open_to_all():
-            most, done = await self.crowd(redis7)
+            most, done = await self.crowd(redis7, 4)
 
         assert most > 3
         assert done == 40

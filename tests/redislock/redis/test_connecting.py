@@ -58,15 +58,15 @@ class TestConnecting:
         self, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
     ):
         """Each attempt that was too short is followed by a longer one; success begins anew."""
-        monkeypatch.setattr(connection, "CONNECTING", 0.1)
+        monkeypatch.setattr(connection, "CONNECTING", 0.3)
 
         async with unanswered(any_redis) as (proxy, client):
             scripts = coordinator_for(client).scripts
             wire = scripts._sender._shared
             assert wire is not None
-            wire._timeout_now = 0.1
+            wire._timeout_now = 0.3
 
-            for budget in (0.2, 0.4):
+            for budget in (0.6, 1.2):
                 proxy.drop_reply(1, match="HELLO", then="silence")
 
                 with pytest.raises(TimeoutError):
@@ -75,7 +75,7 @@ class TestConnecting:
                 assert wire._timeout_now == budget
 
             assert await wire.call(("PING",), 5.0) == b"PONG"
-            assert wire._timeout_now == 0.1
+            assert wire._timeout_now == 0.3
 
     async def test_the_subscription_begins_anew(
         self, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch

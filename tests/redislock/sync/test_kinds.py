@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from threading import Event
+import time
+from functools import partial
 
 import pytest
 from redis import Redis, RedisCluster
 
+from tests.redislock._threads import until
 from tests.servers import StartServer
 from tools.servers import RedisServer, SentinelServers
 from ws_redislock.errors import ConfigError, LockLost, LockNotAcquired, UnavailableError, UsageError
@@ -28,25 +29,18 @@ from ws_redislock.sync._concurrency import Timers, current_loop
 from ws_redislock.sync.limiter import OnError
 
 
-@pytest.fixture
-def client(any_redis: RedisServer) -> Iterator[Redis]:
-    """Give a blocking client of Redis, then of Valkey."""
-    with Redis.from_url(any_redis.url) as client:
-        yield client
-
-
 class TestOthers:
     """The other kinds, once each: their logic is the same text."""
 
-    def test_semaphore(self, client: Redis):
+    def test_semaphore(self, any_client: Redis):
         """Two of three get a permit."""
-        locks = [Semaphore(client, "s", 2, 60) for _ in range(3)]
+        locks = [Semaphore(any_client, "s", 2, 60) for _ in range(3)]
         assert [lock.acquire() for lock in locks] == [True, True, False]
         assert [lock.release() for lock in locks] == [True, True, False]
 
-    def test_read_write_lock(self, client: Redis):
+    def test_read_write_lock(self, any_client: Redis):
         """Readers share, a writer does not."""
-        lock = ReadWriteLock(client, "rw", 60)
+        lock = ReadWriteLock(any_client, "rw", 60)
 
         with lock.read().hold(), lock.read().hold():
             assert not lock.write().acquire()
@@ -54,19 +48,19 @@ class TestOthers:
         with lock.write().hold():
             assert not lock.read().acquire()
 
-    def test_multi_lock(self, client: Redis):
+    def test_multi_lock(self, any_client: Redis):
         """All names or none."""
-        with MultiLock(client, ["b", "a"], 60) as lock, lock.hold() as fences:
+        with MultiLock(any_client, ["b", "a"], 60) as lock, lock.hold() as fences:
             assert list(fences) == ["a", "b"]
             lock.check()
-            assert not MultiLock(client, ["b", "c"], 60).acquire()
-            assert MutexLock(client, "c", 60).owner() is None
+            assert not MultiLock(any_client, ["b", "c"], 60).acquire()
+            assert MutexLock(any_client, "c", 60).owner() is None
 
-    def test_election(self, client: Redis):
+    def test_election(self, any_client: Redis):
         """A lost term is followed by the next."""
         fences = []
 
-        with LeaderElection(client, "l", lease=60) as election:
+        with LeaderElection(any_client, "l", lease=60) as election:
             for term in election:
                 fences.append(term.fence)
 
@@ -80,21 +74,25 @@ class TestOthers:
 
         assert fences == sorted(set(fences))
 
-    def test_limiters_and_claims(self, client: Redis):
+    def test_limiters_and_claims(self, any_client: Redis):
         """They count as their twins do."""
-        assert [FrequencyLimiter(client, 60, 2).is_limited("k") for _ in range(3)] == [False, False, True]
-        assert [TokenBucketLimiter(client, 1, 2).hit("k").allowed for _ in range(3)] == [True, True, False]
+        assert [FrequencyLimiter(any_client, 60, 2).is_limited("k") for _ in range(3)] == [False, False, True]
+        assert [TokenBucketLimiter(any_client, 1, 2).hit("k").allowed for _ in range(3)] == [
+            True,
+            True,
+            False,
+        ]
 
-        with RunClaims(client) as claims:
+        with RunClaims(any_client) as claims:
             assert claims.claim("run", 60)
             assert not claims.claim("run", 60)
             claims.give_back("run")
             assert claims.claim("run", 60)
 
         with pytest.raises(ConfigError):
-            Semaphore(client, "s", 0)
+            Semaphore(any_client, "s", 0)
 
-    def test_limiter_options(self, client: Redis):
+    def test_limiter_options(self, any_client: Redis):
         """Policies, the memory of denials, peeking and wrong numbers work as in the twin."""
         policies: tuple[tuple[OnError, bool], ...] = (("open", True), ("closed", False))
 
@@ -104,10 +102,10 @@ class TestOthers:
                 assert (verdict.allowed, verdict.degraded) == (allowed, True)
 
         now = 100.0
-        limiter = TokenBucketLimiter(client, 0.01, 1, deny_cache=1, clock=lambda: now)
+        limiter = TokenBucketLimiter(any_client, 0.01, 1, deny_cache=1, clock=lambda: now)
         assert limiter.hit("k").allowed
         denied = limiter.hit("k")
-        client.flushall()
+        any_client.flushall()
         assert not limiter.hit("k").allowed
         now += denied.retry_after
         assert limiter.hit("k").allowed
@@ -118,28 +116,28 @@ class TestOthers:
         assert list(limiter._denied) == [("other", 1)]
         limiter.reset("other")
         assert limiter.peek("other").allowed
-        assert SlidingWindowLimiter(client, 60, 2, namespace="x").hit("k").remaining == 1
+        assert SlidingWindowLimiter(any_client, 60, 2, namespace="x").hit("k").remaining == 1
 
         with pytest.raises(UsageError, match="can never"):
             limiter.hit("k", 2)
 
         for wrong in ({"on_error": "maybe"}, {"deny_cache": -1}, {"timeout": 0}):
             with pytest.raises(ConfigError):
-                FrequencyLimiter(client, 60, 3, **wrong)
+                FrequencyLimiter(any_client, 60, 3, **wrong)
 
         for numbers in ((0, 3), (1e-9, 3), (60, 0)):
             with pytest.raises(ConfigError):
-                FrequencyLimiter(client, *numbers)
+                FrequencyLimiter(any_client, *numbers)
 
         with pytest.raises(ConfigError):
-            TokenBucketLimiter(client, 0.333333333333, 10**9)
+            TokenBucketLimiter(any_client, 0.333333333333, 10**9)
 
         with pytest.raises(ConfigError):
-            TokenBucketLimiter(client, 1e-9, 3)
+            TokenBucketLimiter(any_client, 1e-9, 3)
 
-    def test_misuse(self, client: Redis):
+    def test_misuse(self, any_client: Redis):
         """Wrong use is refused in threads as well."""
-        lock = MutexLock(client, "k", 60)
+        lock = MutexLock(any_client, "k", 60)
 
         with pytest.raises(UsageError, match="acquire it first"):
             lock.check()
@@ -156,32 +154,32 @@ class TestOthers:
                 lock.acquire()
 
         with pytest.raises(ConfigError, match="min_replicas"):
-            MutexLock(client, "k", 60, min_replicas=-1)
+            MutexLock(any_client, "k", 60, min_replicas=-1)
 
         with pytest.raises(ConfigError, match="expire"):
-            MutexLock(client, "k", 0)
+            MutexLock(any_client, "k", 0)
 
         with pytest.raises(ConfigError, match="expire"):
-            MutexLock(client, "k", "60")  # type: ignore[arg-type]
+            MutexLock(any_client, "k", "60")  # type: ignore[arg-type]
 
         with pytest.warns(RuntimeWarning, match="expire"):
-            MutexLock(client, "k", 0.4)
+            MutexLock(any_client, "k", 0.4)
 
         with pytest.raises(ConfigError):
-            MultiLock(client, [])
+            MultiLock(any_client, [])
 
         with pytest.raises(ConfigError):
-            MultiLock(client, "abc")
+            MultiLock(any_client, "abc")
 
         with pytest.raises(ConfigError, match="ttl"):
-            RunClaims(client).claim("run", 0)
+            RunClaims(any_client).claim("run", 0)
 
         with RunClaims("redis://127.0.0.1:1/0", timeout=0.05) as claims, pytest.raises(UnavailableError):
             claims.claim("run", 1)
 
-    def test_a_forked_process(self, client: Redis, monkeypatch: pytest.MonkeyPatch):
+    def test_a_forked_process(self, any_client: Redis, monkeypatch: pytest.MonkeyPatch):
         """A lock that was used before a fork is refused in the child, whose tokens would be the same."""
-        lock = MutexLock(client, "k", 60)
+        lock = MutexLock(any_client, "k", 60)
         assert lock.acquire()
 
         with monkeypatch.context() as child:
@@ -192,34 +190,34 @@ class TestOthers:
 
         assert lock.release()
 
-    def test_observers(self, client: Redis):
+    def test_observers(self, any_client: Redis):
         """Every event is counted."""
         observer = CountingObserver()
-        one, two = (MutexLock(client, "k", 60, observer=observer) for _ in range(2))
+        one, two = (MutexLock(any_client, "k", 60, observer=observer) for _ in range(2))
         assert one.acquire()
         assert not two.acquire(0.01)
         assert one.release()
         numbers = observer.statistics()
         assert (numbers.acquired, numbers.contended, numbers.not_acquired) == (1, 1, 1)
 
-    def test_several_names(self, client: Redis):
+    def test_several_names(self, any_client: Redis):
         """What several names report of themselves, and when they are lost."""
-        lock = MultiLock(client, ["b", "a"], 60)
+        lock = MultiLock(any_client, ["b", "a"], 60)
         assert repr(lock) == "<MultiLock 'a', 'b'>"
         assert lock.names == ("a", "b")
 
         with pytest.raises(LockLost), lock.hold():
-            client.flushall()
+            any_client.flushall()
 
-        with MutexLock(client, "b", 60).hold(), pytest.raises(LockNotAcquired):
+        with MutexLock(any_client, "b", 60).hold(), pytest.raises(LockNotAcquired):
             lock.hold(0).__enter__()
 
         assert not lock.release()
         assert not lock.locked
 
-    def test_elections(self, client: Redis):
+    def test_elections(self, any_client: Redis):
         """What an election reports itself; an error in a term comes out."""
-        election = LeaderElection(client, "l", lease=60)
+        election = LeaderElection(any_client, "l", lease=60)
         assert repr(election) == "<LeaderElection 'l'>"
         assert election.leader() is None
         term = next(election)
@@ -230,9 +228,9 @@ class TestOthers:
         with pytest.raises(ZeroDivisionError), term:
             raise error
 
-        assert ReadWriteLock(client, "rw").name == "rw"
-        assert repr(ReadWriteLock(client, "rw")) == "<ReadWriteLock 'rw'>"
-        assert Semaphore(client, "s", 2).permits == 2
+        assert ReadWriteLock(any_client, "rw").name == "rw"
+        assert repr(ReadWriteLock(any_client, "rw")) == "<ReadWriteLock 'rw'>"
+        assert Semaphore(any_client, "s", 2).permits == 2
 
     def test_a_release_without_an_answer(self, start_server: StartServer):
         """A release that is not answered says so; a block that ends then does not raise."""
@@ -281,12 +279,12 @@ class TestTimers:
 
     def test_fires_in_order(self):
         """Timers fire when they are due, whatever the order in which they were set."""
-        fired: list[int] = []
-        done = Event()
+        fired: list[float] = []
         timers = Timers(current_loop())
-        timers.call_later(0.06, done.set)
-        timers.call_later(0.03, lambda: fired.append(2))
-        timers.call_later(0.01, lambda: fired.append(1))
-        timers.cancel(timers.call_later(0.02, lambda: fired.append(9)))
-        assert done.wait(5)
-        assert fired == [1, 2]
+        timers.cancel(timers.call_later(0.02, partial(fired.append, 0.0)))
+
+        for seconds in (0.06, 0.03, 0.01):
+            timers.call_later(seconds, partial(fired.append, time.monotonic() + seconds))
+
+        until(lambda: len(fired) == 3)
+        assert fired == sorted(fired)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Thread
 
@@ -24,26 +23,19 @@ from ws_redislock.sync import (
 from ws_redislock.sync._coordination.wakeups import WakeupSubscription
 
 
-@pytest.fixture
-def client(any_redis: RedisServer) -> Iterator[Redis]:
-    """Give a blocking client of Redis, then of Valkey."""
-    with Redis.from_url(any_redis.url) as client:
-        yield client
-
-
 class TestMutexLock:
     """The mutex."""
 
-    def test_acquire_and_release(self, client: Redis):
+    def test_acquire_and_release(self, any_client: Redis):
         """It excludes, is released at the end of its block, and reports its state."""
-        with MutexLock(client, "k", 60) as one:
+        with MutexLock(any_client, "k", 60) as one:
             assert one.acquire()
             assert one.locked
             one.check()
             assert one.renew()
             assert 59 < one.remaining < 60
             assert one.owner() == one.current().token
-            two = MutexLock(client, "k", 60)
+            two = MutexLock(any_client, "k", 60)
             assert not two.acquire()
             assert not two.acquire(0.02)
             assert not two.wait(0.02)
@@ -53,7 +45,7 @@ class TestMutexLock:
         assert two.release()
         assert not two.exists()
 
-    def count(self, client: Redis) -> int:
+    def count(self, any_client: Redis) -> int:
         """Read a counter, leave it alone and write it back, eighty times in sixteen threads; return it."""
         count = 0
 
@@ -61,7 +53,7 @@ class TestMutexLock:
             nonlocal count
 
             for _ in range(5):
-                with MutexLock(client, "k", 60).hold():
+                with MutexLock(any_client, "k", 60).hold():
                     seen = count
                     time.sleep(0.001)
                     count = seen + 1
@@ -71,22 +63,22 @@ class TestMutexLock:
 
         return count
 
-    def test_excludes_threads(self, client: Redis):
+    def test_excludes_threads(self, any_client: Redis):
         """A counter that is read, left alone and written back ends up exact."""
-        assert self.count(client) == 80
+        assert self.count(any_client) == 80
 
-    def test_a_lock_that_excludes_nobody_is_seen(self, client: Redis):
+    def test_a_lock_that_excludes_nobody_is_seen(self, any_client: Redis):
         """The control: when everybody may enter, counts are lost."""
         with open_to_all():
-            assert self.count(client) < 80
+            assert self.count(any_client) < 80
 
     @pytest.mark.parametrize("apart", [False, True])
-    def test_the_release_wakes_the_next(self, client: Redis, any_redis: RedisServer, *, apart: bool):
+    def test_the_release_wakes_the_next(self, any_client: Redis, any_redis: RedisServer, *, apart: bool):
         """A waiter is woken by its own coordinator or through the server."""
         with Redis.from_url(any_redis.url) as other:
-            first = MutexLock(client, "k", 60)
+            first = MutexLock(any_client, "k", 60)
             first.acquire()
-            second = MutexLock(other if apart else client, "k", 60, heartbeat=30)
+            second = MutexLock(other if apart else any_client, "k", 60, heartbeat=30)
             thread = Thread(target=second.acquire, args=(None,))
             thread.start()
             waiting_for(first)
@@ -96,13 +88,13 @@ class TestMutexLock:
             second.release()
 
     def test_without_wake_ups_it_looks_by_itself(
-        self, client: Redis, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+        self, any_client: Redis, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
     ):
         """When all messages are lost the heartbeat finds the lock free."""
         monkeypatch.setattr(WakeupSubscription, "_take", lambda *_arguments: None)
 
         with Redis.from_url(any_redis.url) as other:
-            first = MutexLock(client, "k", 60)
+            first = MutexLock(any_client, "k", 60)
             first.acquire()
             second = MutexLock(other, "k", 60, heartbeat=0.6)
             thread = Thread(target=second.acquire, args=(None,))
@@ -112,23 +104,23 @@ class TestMutexLock:
             thread.join(5)
             assert second.release()
 
-    def test_the_subscriber_is_killed(self, client: Redis, any_redis: RedisServer):
+    def test_the_subscriber_is_killed(self, any_client: Redis, any_redis: RedisServer):
         """After CLIENT KILL the coordinator subscribes again, and all its waiters look."""
         with Redis.from_url(any_redis.url) as other:
-            first = MutexLock(client, "k", 60)
+            first = MutexLock(any_client, "k", 60)
             first.acquire()
             second = MutexLock(other, "k", 60, heartbeat=30)
             thread = Thread(target=second.acquire, args=(None,))
             thread.start()
             waiting_for(first)
-            until(lambda: client.client_kill_filter(_type="pubsub") > 0)
+            until(lambda: any_client.client_kill_filter(_type="pubsub") > 0)
             first.release()
             thread.join(5)
             assert second.release()
 
-    def test_the_watchdog_renews(self, client: Redis):
+    def test_the_watchdog_renews(self, any_client: Redis):
         """A lock is held for longer than its lease while its thread works."""
-        with MutexLock(client, "k", 0.5).hold() as held:
+        with MutexLock(any_client, "k", 0.5).hold() as held:
             time.sleep(0.8)
             held.check()
 
@@ -147,15 +139,15 @@ class TestMutexLock:
             assert not lock.release()
             server.resume()
 
-    def test_the_loss_is_told(self, client: Redis):
+    def test_the_loss_is_told(self, any_client: Redis):
         """When the server forgets the lock, the holder finds out, at the block's end at the latest."""
         lost = Event()
         observer = CountingObserver()
-        lock = MutexLock(client, "k", 0.6, on_lost=lambda _held: lost.set(), observer=observer)
+        lock = MutexLock(any_client, "k", 0.6, on_lost=lambda _held: lost.set(), observer=observer)
 
         def body() -> None:
             with lock.hold() as held:
-                client.flushall()
+                any_client.flushall()
                 held.wait_lost()
                 assert held.lost
                 held.wait_lost()
@@ -166,9 +158,9 @@ class TestMutexLock:
         assert lost.wait(1)
         assert observer.statistics().lost == 1
 
-    def test_a_deadline_without_renewal(self, client: Redis):
+    def test_a_deadline_without_renewal(self, any_client: Redis):
         """A lease that is not renewed ends, and is lost."""
-        lock = MutexLock(client, "k", 0.5, auto_renew=False)
+        lock = MutexLock(any_client, "k", 0.5, auto_renew=False)
         lock.acquire()
         lock.current().wait_lost()
 
@@ -177,32 +169,32 @@ class TestMutexLock:
 
         assert not lock.release()
 
-    def test_force_release(self, client: Redis):
+    def test_force_release(self, any_client: Redis):
         """The dispossessed holder of the same coordinator is notified at once."""
-        lock = MutexLock(client, "k", 60, on_lost=lambda _held: 1 / 0)  # type: ignore[arg-type]
+        lock = MutexLock(any_client, "k", 60, on_lost=lambda _held: 1 / 0)  # type: ignore[arg-type]
         lock.acquire()
         held = lock.current()
-        assert MutexLock(client, "k", 60).force_release()
+        assert MutexLock(any_client, "k", 60).force_release()
         until(lambda: held.lost)
         assert not lock.release()
 
-    def test_reentrant(self, client: Redis):
+    def test_reentrant(self, any_client: Redis):
         """The same thread may acquire again, another may not."""
-        one, two = (MutexLock(client, "k", 60, reentrant=True) for _ in range(2))
+        one, two = (MutexLock(any_client, "k", 60, reentrant=True) for _ in range(2))
         assert one.acquire()
         assert two.acquire()
 
         with ThreadPoolExecutor(1) as pool:
-            assert not pool.submit(MutexLock(client, "k", 60, reentrant=True).acquire).result()
+            assert not pool.submit(MutexLock(any_client, "k", 60, reentrant=True).acquire).result()
 
         assert two.release()
         assert one.exists()
         assert one.release()
         assert not one.exists()
 
-    def test_decorates(self, client: Redis):
+    def test_decorates(self, any_client: Redis):
         """A wrapped function runs under the lock."""
-        lock = MutexLock(client, "k", 60)
+        lock = MutexLock(any_client, "k", 60)
 
         @lock.wrap(timeout=5)
         def work() -> bool:
@@ -211,16 +203,16 @@ class TestMutexLock:
         assert work()
         assert not lock.exists()
 
-    def test_hold_not_acquired(self, client: Redis):
+    def test_hold_not_acquired(self, any_client: Redis):
         """A lock that is not free in time is an error for a block."""
-        with MutexLock(client, "k", 60).hold(), pytest.raises(LockNotAcquired):
-            MutexLock(client, "k", 60).hold(timeout=0).__enter__()
+        with MutexLock(any_client, "k", 60).hold(), pytest.raises(LockNotAcquired):
+            MutexLock(any_client, "k", 60).hold(timeout=0).__enter__()
 
-    def test_a_script_that_the_server_forgot(self, client: Redis):
+    def test_a_script_that_the_server_forgot(self, any_client: Redis):
         """NOSCRIPT is answered by sending the text."""
-        client.script_flush()
+        any_client.script_flush()
 
-        with MutexLock(client, "k", 60).hold():
+        with MutexLock(any_client, "k", 60).hold():
             pass
 
     def test_owns_the_client_of_a_url(self, any_redis: RedisServer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import Any
@@ -15,13 +15,6 @@ from redis.client import PubSub
 from ws_redislock.sync import MutexLock
 from ws_redislock.sync._coordination import wakeups
 from ws_redislock.sync._coordination.wakeups import WakeupSubscription
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[Redis]:
-    """Give a blocking client."""
-    with Redis.from_url(redis_url) as client:
-        yield client
 
 
 def wait_beside(client: Redis, condition: Callable[[], object]) -> None:
