@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.checks import _pages, _static, _suites, _tree, _wheels
+from tools.checks import _conformance, _pages, _static, _suites, _tree, _wheels
 from tools.checks.__main__ import run_all, select
 from tools.checks._model import Check, Failed, command
 
@@ -215,3 +215,22 @@ class TestSuites:
             assert (
                 command([path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).strip() == version
             )
+
+
+class TestConformance:
+    def test_the_page(self) -> None:
+        """A suite's figures replace those before, and the date changes with them."""
+        page = _conformance.written(_conformance.HEAD, "a", "1 passed", "2026-01-01")
+        page = _conformance.written(page, "b", "1 passed", "2026-01-02")
+        assert _conformance.written(page, "a", "1 passed", "2026-02-02") == page
+        changed = _conformance.written(page, "a", "2 passed", "2026-02-02")
+        assert changed == page.replace("2026-01-01", "2026-02-02").replace("1 passed", "2 passed", 1)
+
+    def test_a_suite_that_fails(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """Its differences are shown, and the page stays as it was."""
+        monkeypatch.setattr(_conformance, "PAGE", tmp_path / "page.md")
+
+        with pytest.raises(Failed, match="No module named"):
+            _conformance.run_suite("nothing")
+
+        assert not (tmp_path / "page.md").exists()

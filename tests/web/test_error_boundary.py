@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import pytest
-from fastapi import FastAPI, Query, WebSocket
+from fastapi import BackgroundTasks, FastAPI, Query, WebSocket
 from fastapi.responses import StreamingResponse
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -40,6 +40,29 @@ class TestErrorBoundary:
         async with AppClient(app) as client:
             with pytest.raises(ValueError, match="boom"):
                 await client.get("/")
+
+    async def test_its_handler_is_called_all_the_same(self) -> None:
+        """It may report errors; a background task that fails is one."""
+        app = create_app()
+        reported: list[str] = []
+
+        @app.exception_handler(Exception)
+        async def report(request: Any, error: Exception) -> JSONResponse:
+            reported.append(str(error))
+            return JSONResponse({}, 500)
+
+        @app.get("/")
+        async def endpoint(tasks: BackgroundTasks) -> int:
+            def fail() -> None:
+                raise ValueError("boom")
+
+            tasks.add_task(fail)
+            return 1
+
+        async with AppClient(app) as client:
+            assert (await client.get("/")).data() == 1
+
+        assert reported == ["boom"]
 
     async def test_a_failing_websocket_is_closed_with_1011(self) -> None:
         """The peer learns that the fault is not its own."""

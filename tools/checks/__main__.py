@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+from tools.checks._conformance import conformance_checks
 from tools.checks._house import house_checks
 from tools.checks._model import Check, Failed
 from tools.checks._pages import page_checks
@@ -39,6 +40,7 @@ def all_checks() -> list[Check]:
         *house_checks(),
         *page_checks(),
         *wheel_checks(),
+        *conformance_checks(),
         *suite_checks(),
     ]
 

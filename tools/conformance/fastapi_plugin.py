@@ -16,12 +16,12 @@ import fastapi.openapi.utils
 from pydantic_core import from_json, to_json
 
 import ws_web
+from tools.conformance._envelopes import FIELDS, refused_with
+from ws_web._declarations import DeclaringRoutes
 from ws_web.app import Application, create_app
 from ws_web.conf import Settings
 
 # Any below: documents and replies of FastAPI's tests.
-
-FIELDS = {"code", "data", "msg", "request_id", "extra"}
 
 _Real = fastapi.FastAPI
 _get_openapi = fastapi.openapi.utils.get_openapi
@@ -40,7 +40,7 @@ class _Substitute(type):
         return isinstance(instance, _Real) if cls is FastAPI else super().__instancecheck__(instance)
 
 
-class FastAPI(_Real, metaclass=_Substitute):
+class FastAPI(DeclaringRoutes, _Real, metaclass=_Substitute):
     """What FastAPI's tests get when they import FastAPI."""
 
 
@@ -86,6 +86,10 @@ class Bare:
         if kind == "http.response.body" and self._start is not None:
             start, self._start = self._start, None
             body = bytes(message.get("body", b""))
+
+            if kind != message["type"] and (closed := refused_with(body)) is not None:
+                await self._send(closed)
+                return
 
             if body:  # a middleware may send it as the first of two parts, the second of which is empty
                 body = bare(start["status"], body)

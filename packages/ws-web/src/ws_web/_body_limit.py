@@ -56,7 +56,8 @@ class Body:
         limit = self._scope.get(_STARLETTES, self._scope[_OURS])
 
         if self._announced is None:
-            sent = next((value for name, value in self._scope["headers"] if name == b"content-length"), b"")
+            headers = self._scope.get("headers", ())
+            sent = next((value for name, value in headers if name == b"content-length"), b"")
             self._announced = int(sent) if sent.isdigit() else 0
 
         if limit is not None and self._announced > limit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any, Protocol, TypeVar
 
+import fastapi
 from starlette.requests import Request
 from starlette.responses import Response as StarletteResponse
 
@@ -118,6 +120,7 @@ def _method(name: str) -> Any:
         return decorate_declaring
 
     declare.__name__ = name
+    declare.__signature__ = _signature(name)  # type: ignore[attr-defined]  # for editors, and whoever inspects
     declare.__doc__ = f"""
         Declare a route as FastAPI's ``{name}`` does, with its errors and limits.
 
@@ -132,6 +135,18 @@ def _method(name: str) -> Any:
             **options: FastAPI's own.
         """
     return declare
+
+
+def _signature(name: str) -> inspect.Signature:
+    """Return the signature of FastAPI's method with the declarations at its end."""
+    theirs = inspect.signature(getattr(fastapi.APIRouter, name))
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    more = [
+        inspect.Parameter("errors", keyword, default=(), annotation=Sequence[Declared]),
+        inspect.Parameter("deadline", keyword, default=..., annotation=float | EllipsisType | None),
+        inspect.Parameter("cancel_on_disconnect", keyword, default=False, annotation=bool),
+    ]
+    return theirs.replace(parameters=[*theirs.parameters.values(), *more])
 
 
 class DeclaringRoutes:

@@ -98,8 +98,10 @@ class ErrorBoundaryMiddleware:
                 error = error.exceptions[0]
 
             if reply.begun:
-                # Half a reply is out: the server must break the connection off.
+                # Half a reply is out: the server must break the connection off. The handler is called, since
+                # it may report errors; its reply cannot be sent.
                 log_failure(scope, error, " after the reply had begun")
+                await self._reply(Request(scope, receive), error)
                 raise
 
             is_reply = isinstance(error, HTTPException)

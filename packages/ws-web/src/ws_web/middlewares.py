@@ -109,7 +109,7 @@ class RequestIDMiddleware:
     @staticmethod
     def _accept(scope: Scope) -> str | None:
         """Return the client's id if it sent exactly one and it is harmless."""
-        sent = [value for name, value in scope["headers"] if name == _RAW_ID_HEADER]
+        sent = [value for name, value in scope.get("headers", ()) if name == _RAW_ID_HEADER]
 
         if len(sent) == 1 and _ACCEPTED_ID.fullmatch(sent[0]):
             accepted: bytes = sent[0]
