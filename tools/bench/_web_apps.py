@@ -39,7 +39,7 @@ ONE = Item(id=1, name="lamp", price=9.5, tags=["a", "b"])
 MANY = [Item(id=number, name=f"lamp {number}", price=1.5, tags=["a", "b"]) for number in range(100)]
 
 
-def _routes(app: Any) -> Any:
+def _routes(app: FastAPI) -> FastAPI:
     @app.get("/one")
     async def one() -> Item:
         return ONE

@@ -252,6 +252,10 @@ class _Handshake:
         """Pass a message on; after an end that we have sent, nothing."""
         kind = message["type"]
 
+        if kind == "websocket.send" and not self._is_over:
+            await self._send(message)
+            return
+
         if self._is_over:
             return
 

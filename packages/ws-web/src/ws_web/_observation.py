@@ -159,7 +159,10 @@ def _note_socket(exchange: Exchange, message: Message) -> None:
     if kind == "websocket.accept":
         exchange.status = 101
     elif kind == "websocket.send":
-        exchange.size += len(message.get("bytes") or (message.get("text") or "").encode())
+        text = message.get("text")
+        exchange.size += len(
+            (message.get("bytes") or b"") if not text else text if text.isascii() else text.encode()
+        )
     elif kind == "websocket.close" and not exchange.status:
         exchange.status = 403  # what a server answers to a handshake that is refused so
     elif kind == "websocket.http.response.start":

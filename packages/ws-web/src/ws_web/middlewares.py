@@ -86,11 +86,14 @@ class RequestIDMiddleware:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] in _HEADER_MESSAGES:
+                own = (_RAW_ID_HEADER, request_id.encode("ascii")), (_RAW_TIMESTAMP_HEADER, b"%d" % clock())
+                headers = message.get("headers", ())
+
                 # Header names of ASGI messages are in lower case; some applications forget it.
-                headers = [pair for pair in message.get("headers", ()) if pair[0].lower() not in _OUR_HEADERS]
-                headers.append((_RAW_ID_HEADER, request_id.encode("ascii")))
-                headers.append((_RAW_TIMESTAMP_HEADER, b"%d" % clock()))
-                message["headers"] = headers
+                if not _OUR_HEADERS.isdisjoint([name.lower() for name, _ in headers]):
+                    headers = [pair for pair in headers if pair[0].lower() not in _OUR_HEADERS]
+
+                message["headers"] = [*headers, *own]
 
             await send(message)
 
@@ -109,7 +112,7 @@ class RequestIDMiddleware:
     @staticmethod
     def _accept(scope: Scope) -> str | None:
         """Return the client's id if it sent exactly one and it is harmless."""
-        sent = [value for name, value in scope.get("headers", ()) if name == _RAW_ID_HEADER]
+        sent = [pair[1] for pair in scope.get("headers", ()) if pair[0] == _RAW_ID_HEADER]
 
         if len(sent) == 1 and _ACCEPTED_ID.fullmatch(sent[0]):
             accepted: bytes = sent[0]

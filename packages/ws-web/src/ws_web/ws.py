@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from inspect import isawaitable
@@ -74,12 +74,13 @@ class _Connection:
     key: Any  # Any: the application's own
     ws: WebSocket
     handler: Any  # Any: hello and on_message are checked when it is appended
-    queue: asyncio.Queue[Mapping[str, Any]]
+    queue: deque[Mapping[str, Any]]
     ended: asyncio.Future[tuple[int, str]]
     place: Place
     sending_since: float | None = None
     rooms: set[str] = field(default_factory=set)
     has_room: asyncio.Event = field(default_factory=asyncio.Event)
+    news: asyncio.Future[None] | None = None
 
     def end(self, code: int, reason: str = "") -> None:
         """Ask the conversation to end; only the first request counts."""
@@ -254,8 +255,7 @@ class WsChatConnectionManager:
             before.end(NORMAL, "replaced by a newer connection")
 
         ended: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
-        queue: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue(self._queue_size)
-        self._connections[key] = _Connection(key, ws, handler, queue, ended, place)
+        self._connections[key] = _Connection(key, ws, handler, deque(), ended, place)
 
     async def handle_message(self, key: Any, receive_func: str = "receive_text") -> None:  # Any: see append
         """
@@ -409,7 +409,7 @@ class WsChatConnectionManager:
             # messages never fill its queue. The pause lets the writers work, of other sockets too.
             await asyncio.sleep(0)
 
-            if queue.qsize() >= enough:
+            if len(queue) >= enough:
                 connection.has_room.clear()
                 await connection.has_room.wait()
 
@@ -446,16 +446,21 @@ class WsChatConnectionManager:
         """Hand queued messages to the socket, one after the other."""
         enough = max(1, self._queue_size // 2)
         queue, send = connection.queue, connection.ws.send
-        clock = asyncio.get_running_loop().time
+        loop = asyncio.get_running_loop()
 
         while True:
-            event = await queue.get()
+            # A plain future: asyncio.Queue would cost half as much as to send a message.
+            while not queue:
+                connection.news = loop.create_future()
+                await connection.news
 
-            if queue.qsize() < enough:
+            event = queue.popleft()
+
+            if len(queue) < enough:
                 connection.has_room.set()
 
             # A timeout for each message would cost as much as sending it: `_sweep_slow` looks for all.
-            connection.sending_since = clock()
+            connection.sending_since = loop.time()
 
             if self._sweep is None:
                 self._sweep_slow()
@@ -511,7 +516,7 @@ class WsChatConnectionManager:
 
         queue = connection.queue
 
-        if queue.full():
+        if len(queue) >= self._queue_size:
             if self._overflow == "close":
                 self._evict(connection)
                 return False
@@ -521,9 +526,16 @@ class WsChatConnectionManager:
             if self._overflow == "drop_newest":
                 return False
 
-            queue.get_nowait()
+            queue.popleft()
 
-        queue.put_nowait(frame)
+        queue.append(frame)
+
+        if connection.news is not None:
+            if not connection.news.done():
+                connection.news.set_result(None)
+
+            connection.news = None
+
         return True
 
     def _refuse_message(self, connection: _Connection, bad: BadMessage) -> None:
@@ -567,7 +579,7 @@ class WsChatConnectionManager:
         return ManagerStatistics(
             connections=len(self._connections),
             rooms=len(self._rooms),
-            queued=sum(connection.queue.qsize() for connection in self._connections.values()),
+            queued=sum(len(connection.queue) for connection in self._connections.values()),
             sent=self._sent,
             dropped=self._dropped,
             evicted=self._evicted,
