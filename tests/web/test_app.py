@@ -188,7 +188,7 @@ class TestComponents:
         monkeypatch.setattr("ws_web._components.discover", lambda _: components)
         app = create_app(Settings(LOGGING_CONFIG={"level": "info"}, B_SECTION={"default": {"x": 1}}))
         assert list(app.state.components) == ["LOGGING_CONFIG", "B_SECTION"]
-        assert told == {"request_id": get_request_id}
+        assert told["request_id"] is get_request_id
 
 
 class TestLifespan:
