@@ -203,7 +203,7 @@ class TestTrouble:
         sink = OtlpSink(collector.url, OtlpFormatter(None))
 
         for line in documents(10):
-            sink._lines.append(line)
+            sink._lines.offer(line)
 
         sink.stop()  # all of them in one request
         found = sink.statistics()

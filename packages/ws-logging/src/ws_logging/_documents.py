@@ -29,6 +29,7 @@ _IDS: Final = {
     "trace_id": re.compile("(?!0{32})[0-9a-f]{32}", re.ASCII),
     "span_id": re.compile("(?!0{16})[0-9a-f]{16}", re.ASCII),
 }
+_NO_IDS: Final[dict[str, str]] = {}
 _OWN: Final = frozenset(
     {
         "code.function.name", "code.file.path", "code.line.number", "code.stacktrace", "process.pid",
@@ -110,7 +111,7 @@ class DocumentFormatter(Formatter):
         self, fields: Mapping[Any, Any], room: float = math.inf
     ) -> tuple[str, dict[str, str], int]:
         """Mask and write fields; return them, the ids among them, and how many there was no room for."""
-        text, ids, left_out = "", {}, 0
+        text, ids, left_out = "", _NO_IDS, 0
 
         for name, value in fields.items():
             field = self._names.get(name) if type(name) is str else None
@@ -121,7 +122,7 @@ class DocumentFormatter(Formatter):
 
             if type(value) is str and not field.is_secret:
                 if field.id_pattern is not None and field.id_pattern.fullmatch(value):
-                    ids[name] = value
+                    ids = {**ids, name: value}
                     continue
 
                 short = value if len(value) <= self._max_line else cut(value, self._max_line)

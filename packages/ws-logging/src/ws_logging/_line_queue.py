@@ -24,7 +24,8 @@ class LineQueue:
 
     Example:
         >>> lines = LineQueue(max_bytes=100, max_records=10)
-        >>> lines.append(b"one")
+        >>> lines.offer(b"one")
+        True
         >>> lines.take(1000), lines.waiting
         ([b'one'], 1)
         >>> lines.written([b"one"])
@@ -33,7 +34,6 @@ class LineQueue:
     """
 
     __slots__ = (
-        "_appended_bytes",
         "_discarded_bytes",
         "_done_bytes",
         "_evicted_bytes",
@@ -45,6 +45,7 @@ class LineQueue:
         "_room_for_urgent",
         "_urgent",
         "appended",
+        "appended_bytes",
         "discarded",
         "done",
         "evicted",
@@ -59,7 +60,7 @@ class LineQueue:
         self._urgent: deque[tuple[int, bytes]] = deque()
         # of callers
         self.appended = self.refused = self.evicted = 0
-        self._appended_bytes = self._evicted_bytes = 0
+        self.appended_bytes = self._evicted_bytes = 0
         self._others_appended = self._others_evicted = 0  # lines that are not urgent
         # of the writer
         self.done = self.rejected = self._done_bytes = self._others_taken = 0
@@ -83,35 +84,42 @@ class LineQueue:
     def waiting_bytes(self) -> int:
         """How many bytes wait to be written."""
         gone = self._done_bytes + self._evicted_bytes + self._discarded_bytes
-        return max(0, self._appended_bytes - gone)
+        return max(0, self.appended_bytes - gone)
 
     @property
     def dropped(self) -> int:
         """How many lines will never be written."""
         return self.refused + self.evicted + self.discarded + self.rejected
 
-    def has_room(self, size: int, *, urgent: bool) -> bool:
-        """Return whether a line may be appended; one longer than the whole queue only when nothing waits."""
+    def offer(self, line: bytes, *, urgent: bool = False, force: bool = False) -> bool:
+        """
+        Append a line if there is room for it, or by force.
+
+        A line that is longer than the whole queue has room when nothing waits.
+        """
+        size = len(line)
+
         # `waiting` and `waiting_bytes`, without their calls: this is done for each message.
         records = self.appended - self.done - self.evicted - self.discarded
 
-        if records <= 0:
-            return True
+        if records > 0 and not force:
+            most_records, most_bytes = self._room_for_urgent if urgent else self._room
+            taken = self.appended_bytes - self._done_bytes - self._evicted_bytes - self._discarded_bytes
 
-        most_records, most_bytes = self._room_for_urgent if urgent else self._room
-        taken = self._appended_bytes - self._done_bytes - self._evicted_bytes - self._discarded_bytes
-        return records < most_records and taken + size <= most_bytes
+            if records >= most_records or taken + size > most_bytes:
+                return False
 
-    def append(self, line: bytes, *, urgent: bool = False) -> None:
-        """Append a line; the counters first, so that the writer can never be ahead of them."""
+        # The counters first, so that the writer can never be ahead of them.
         self.appended += 1
-        self._appended_bytes += len(line)
+        self.appended_bytes += size
 
         if urgent:
             self._urgent.append((self._others_appended, line))
         else:
             self._others_appended += 1
             self._lines.append(line)
+
+        return True
 
     def evict(self, *, urgent: bool = False) -> bool:
         """Drop the oldest line that waits, an urgent one only for another; return whether there was one."""

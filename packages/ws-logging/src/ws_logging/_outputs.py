@@ -72,11 +72,13 @@ class RecentLines:
     def add(self, line: str) -> None:
         """Add a line, and forget the oldest ones when there are too many."""
         with self._lock:
-            self._lines.append(line)
-            self._size += len(line)
+            lines, size = self._lines, self._size + len(line)
+            lines.append(line)
 
-            while self._lines and (len(self._lines) > self._most or self._size > RECENT_BYTES):
-                self._size -= len(self._lines.popleft())
+            while len(lines) > self._most or size > RECENT_BYTES:
+                size -= len(lines.popleft())
+
+            self._size = size
 
     def latest(self, count: int) -> list[str]:
         """Return the latest lines, oldest first."""

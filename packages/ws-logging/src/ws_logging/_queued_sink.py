@@ -28,7 +28,7 @@ from ws_logging._sink_options import Overflow
 __all__ = ("URGENT", "Destination", "QueuedSink", "SinkStatistics", "complain")
 
 BATCH: Final = 256 * 1024  # bytes written at once, at most
-EARLY: Final = 64 * 1024  # bytes waiting from which the writer does not wait for more
+EARLY: Final = 192 * 1024  # bytes waiting from which the writer does not wait for more
 GATHER: Final = 0.02  # seconds that the writer waits for more
 URGENT: Final = 40  # loguru's level number of ERROR: written at once, and dropped last
 FIRST_BACKOFF: Final = 0.05  # seconds before the first attempt after the disk failed, then doubling
@@ -107,6 +107,7 @@ class QueuedSink:
     _tidying: threading.Thread | None
     _sleeping: bool  # the writer waits for a first line
     _gathering: bool  # the writer has lines and waits a moment for more
+    _enough: int  # bytes that were ever appended when it need not wait for more
     _hurry: bool  # an urgent line has come
     _gave_up: bool  # a caller has waited in vain, and the writer has not moved since
     _stopping: bool
@@ -147,14 +148,16 @@ class QueuedSink:
 
     def put(self, line: bytes, *, urgent: bool = False) -> None:
         """Take an encoded line with its end; an urgent one is written at once, and dropped last."""
+        lines = self._lines
+
         if not self._try_put(line, urgent=urgent) and not self._wait_for_room(line, urgent=urgent):
             return
 
         if self._worker is None:
             self._start()
 
-        # Most callers find the writer at work, which looks again before it sleeps.
-        if urgent or self._sleeping or self._gathering:
+        # Most callers find the writer at work, which looks again before it sleeps, or waiting for more.
+        if urgent or self._sleeping or (self._gathering and lines.appended_bytes > self._enough):
             self._call_writer(urgent=urgent)
 
     def _try_put(self, line: bytes, *, urgent: bool, evict: bool = False) -> bool:
@@ -166,16 +169,11 @@ class QueuedSink:
                 self._write_now(line)
                 return True
 
-            if not lines.has_room(len(line), urgent=urgent):
-                evict = evict or self._overflow == "drop_oldest"
+            while not lines.offer(line, urgent=urgent):
+                if not ((evict or self._overflow == "drop_oldest") and lines.evict(urgent=urgent)):
+                    return False  # all that waits is in the writer's hands, or more important
 
-                while not lines.has_room(len(line), urgent=urgent):
-                    if not (evict and lines.evict(urgent=urgent)):
-                        return False  # all that waits is in the writer's hands, or more important
-
-            lines.append(line, urgent=urgent)
-
-            if self._has_stopped():  # by a signal handler that interrupted this very call
+            if self._stopping and self._has_stopped():  # by a signal handler that interrupted this very call
                 self._sweep(time.monotonic() + self._stop_timeout)
 
             return True
@@ -261,11 +259,11 @@ class QueuedSink:
         return self._overflow == "block" and not self._gave_up and not _in_event_loop()
 
     def _call_writer(self, *, urgent: bool) -> None:
-        """Wake the writer if it sleeps, or if it waits for more and has waited long enough."""
+        """Wake the writer if it sleeps, or waits for more."""
         if urgent:
             self._hurry = True
 
-        if self._sleeping or (self._gathering and (urgent or self._lines.waiting_bytes > EARLY)):
+        if self._sleeping or self._gathering:
             self._sleeping = self._gathering = False
             self._wake.put(None)
 
@@ -283,7 +281,7 @@ class QueuedSink:
 
     def _write_now(self, line: bytes) -> None:
         """Write without the writer, after `stop`."""
-        self._lines.append(line)
+        self._lines.offer(line, force=True)
         self._sweep(time.monotonic() + 1.0)
 
     def _sweep(self, deadline: float) -> None:
@@ -396,6 +394,7 @@ class QueuedSink:
             return
 
         if not (self._hurry or self._has_stopped()) and self._lines.waiting_bytes < EARLY:
+            self._enough = self._lines.appended_bytes - self._lines.waiting_bytes + EARLY
             self._gathering = True
             self._nap(GATHER)
             self._gathering = False
@@ -452,6 +451,7 @@ class QueuedSink:
         self._worker = self._tidying = None
         self._sleeping = self._gathering = self._hurry = self._gave_up = False
         self._stopping = self._stopped = False
+        self._enough = 0
         self._reported = self._errors = 0
         # A file that grows too old does so without a rotation.
         self._tidy_at = float("-inf") if self._destination.has_limits else float("inf")
