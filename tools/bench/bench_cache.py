@@ -18,7 +18,8 @@ from ws_pool.redis import RedisPool
 ABOUT = """\
 A hit: a call of a cached coroutine function with one argument, whose result, a small dictionary, is
 there. On Redis all use JSON where they can (cashews uses its own pickle) and their own ways to Redis:
-ours a `RedisPool`, theirs redis-py's pool. "50 callers" are tasks with 50 different keys."""
+ours a `RedisPool`, theirs redis-py's pool. "50 callers" are tasks with 50 different keys. "tracked" is ours
+over `RedisPool(cache=1000)`: replies stay in the process until the server reports a change."""
 
 VALUE = {"name": "lamp", "price": 1999, "stock": 7}
 
@@ -47,7 +48,10 @@ class Subjects:
         self._pool = RedisPool(url=self._server.url)
         await self._pool.start()
         self.local["ws-pool"] = ShareCache("local", ttl=600)(value)
-        self.remote["ws-pool"] = ShareCache("remote", ttl=600, redis=self._pool)(value)
+        self.remote["ws-pool"] = ShareCache("remote", ttl=600, redis=self._pool, redis_timeout=5)(value)
+        self._tracking = RedisPool(url=self._server.url, cache=1000)
+        await self._tracking.start()
+        self.remote["tracked"] = ShareCache("remote", ttl=600, redis=self._tracking, redis_timeout=5)(value)
         memory, redis = cashews.Cache(), cashews.Cache()
         memory.setup("mem://")
         redis.setup(self._server.url, client_side=False)
@@ -68,6 +72,7 @@ class Subjects:
         if self._opened:
             self._opened = False
             await self._pool.close()
+            await self._tracking.close()
 
             for cache in self._cashews:
                 await cache.close()
@@ -94,11 +99,17 @@ def suite(quick: bool) -> Suite:
     subjects = Subjects()
     cases = []
 
-    for title, where, callers, calls, least in (
-        ("hit in memory", "local", 1, 5_000, 1),
-        ("hit on Redis, 1 caller", "remote", 1, 500, 2),
-        ("hit on Redis, 50 callers", "remote", 50, 2_000, 2),
+    for title, where, callers, calls, least, tracked in (
+        ("hit in memory", "local", 1, 5_000, 1, None),
+        ("hit on Redis, 1 caller", "remote", 1, 500, 2, 5),
+        ("hit on Redis, 50 callers", "remote", 50, 2_000, 4, None),
     ):
+        targets = [Target("ws-pool", peer=peer, at_least=least) for peer in ("cashews", "aiocache")]
+
+        if tracked is not None:
+            targets.append(Target("tracked", peer="aiocache", at_least=tracked))
+
+        names = ("ws-pool", *(("tracked",) if where == "remote" else ()), "cashews", "aiocache")
         amount = calls // 5 if quick else calls
         cases.append(
             Case(
@@ -111,12 +122,9 @@ def suite(quick: bool) -> Suite:
                         setup=subjects.open,
                         teardown=subjects.close,
                     )
-                    for name in ("ws-pool", "cashews", "aiocache")
+                    for name in names
                 ),
-                targets=(
-                    Target("ws-pool", peer="cashews", at_least=least),
-                    Target("ws-pool", peer="aiocache", at_least=least),
-                ),
+                targets=targets,
                 rounds=5 if quick else 15,
             )
         )

@@ -19,7 +19,7 @@ from tests.clock import Clock
 from tests.faults import FaultProxy
 from tests.pool.cache._support import Runs
 from tools.servers import RedisServer
-from ws_pool._cache.guard import StoreGuard
+from ws_pool._cache.guard import Budget, StoreGuard
 from ws_pool.cache import ShareCache
 from ws_pool.redis import RedisPool
 
@@ -144,6 +144,81 @@ class TestStoreGuard:
 
         await self.fail(guard, TimeoutError())
         assert not guard.admit()
+
+
+class TestBudget:
+    """One timeout for many operations."""
+
+    async def test_those_that_take_too_long(self) -> None:
+        """Each is ended after its own time, whenever it began; the others are not."""
+        budget = Budget(0.05, asyncio.get_running_loop())
+
+        async def operation(seconds: float) -> float:
+            await asyncio.sleep(seconds)
+            return seconds
+
+        async def begin(after: float, seconds: float) -> float:
+            await asyncio.sleep(after)
+            return await budget.run(operation(seconds))
+
+        found = await asyncio.gather(
+            *(begin(number * 0.01, 60 if number % 2 else 0) for number in range(8)), return_exceptions=True
+        )
+        assert [type(one) for one in found] == [int, TimeoutError] * 4
+        assert await budget.run(operation(0)) == 0
+        assert [task for task in asyncio.all_tasks() if task.cancelling()] == []
+
+    async def test_a_cancellation_goes_first(self) -> None:
+        """A task that somebody else cancels as well is cancelled, not timed out."""
+        budget = Budget(0.01, asyncio.get_running_loop())
+
+        async def operation() -> None:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                task.cancel()
+                raise
+
+        task = asyncio.create_task(budget.run(operation()))
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    async def test_cancelled_by_somebody_else_alone(self) -> None:
+        """The cancellation passes."""
+        budget = Budget(60, asyncio.get_running_loop())
+        task = asyncio.create_task(budget.run(asyncio.sleep(60)))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    async def test_an_operation_that_swallows_it(self) -> None:
+        """Its result counts, and nothing of the timeout is left on the task."""
+        budget = Budget(0.01, asyncio.get_running_loop())
+
+        async def operation() -> int:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+            return 1
+
+        assert await budget.run(operation()) == 1
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+        await asyncio.sleep(0)
+
+    def test_another_loop(self) -> None:
+        """Each loop has a budget of its own, and a closed one is forgotten."""
+        guard = StoreGuard(5)
+
+        async def operation() -> int:
+            return 1
+
+        for _ in range(3):
+            assert asyncio.run(guard.run(operation)) == 1  # type: ignore[arg-type]  # it is a coroutine
+
+        assert len(guard._budgets) == 1
 
 
 class TestLocks:

@@ -424,7 +424,7 @@ class ShareCache:
             return None
 
         try:
-            found = await self._guard.run(lambda: self._store.get(self.tag, key))
+            found = await self._guard.run(self._store.get, self.tag, key)
         except Exception as error:  # noqa: BLE001 - a cache that is down must not stop the function
             self._failed("read", error)
             return None
@@ -437,7 +437,7 @@ class ShareCache:
     async def _put(self, key: str, found: Found, keep: float) -> bool:
         """Store a value; return False when it was invalidated or stored meanwhile."""
         try:
-            stored = await self._guard.run(lambda: self._store.put(self.tag, key, found, keep))
+            stored = await self._guard.run(self._store.put, self.tag, key, found, keep)
         except Exception as error:  # noqa: BLE001 - a cache that is down must not stop the function
             self._failed("write", error)
             return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Protocol, cast
@@ -137,11 +138,12 @@ class RedisStore:
     hash slot of a cluster.
     """
 
-    __slots__ = ("_client", "_codec", "_prefix")
+    __slots__ = ("_client", "_loads", "_prefix")
 
     def __init__(self, client: Callable[[], RedisLike], codec: Codec, prefix: str) -> None:
         self._client = client
-        self._codec = codec
+        # The module `json` would look for the encoding first: it is always UTF-8 here.
+        self._loads = _load_json if codec is json else codec.loads
         self._prefix = prefix
 
     async def get(self, tag: str, key: str) -> Found | Missing:
@@ -156,17 +158,19 @@ class RedisStore:
         if raw is None:
             return Missing(("", current))
 
-        head, _, payload = _bytes(raw).partition(b"\n")
-        fields = head.decode(errors="replace").split(" ")
+        head, _, payload = (raw if isinstance(raw, bytes) else raw.encode()).partition(b"\n")
+        fields = head.split(b" ")
 
-        if len(fields) != 5 or fields[0] != "ws1" or fields[2] != current:
-            return Missing((fields[1] if len(fields) > 1 else "", current))
+        if len(fields) != 5 or fields[0] != b"ws1" or fields[2] != current.encode():
+            return Missing((fields[1].decode(errors="replace") if len(fields) > 1 else "", current))
+
+        mark = (fields[1].decode(errors="replace"), current)
 
         # An entry of an older deployment, with another codec, is replaced like one that is not there.
         try:
-            return Found(self._codec.loads(payload), float(fields[3]), float(fields[4]), (fields[1], current))
+            return Found(self._loads(payload), float(fields[3]), float(fields[4]), mark)
         except Exception as error:  # noqa: BLE001 - the codec is foreign code
-            return Missing((fields[1], current), error)
+            return Missing(mark, error)
 
     async def put(self, tag: str, key: str, found: Found, keep: float) -> bool:
         """Store a value, unless it was invalidated or stored since its mark was given."""
@@ -217,5 +221,5 @@ def _text(value: bytes | str | None) -> str | None:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _bytes(value: bytes | str) -> bytes:
-    return value.encode() if isinstance(value, str) else value
+def _load_json(data: bytes) -> Any:  # whatever was cached
+    return json.loads(data.decode("utf-8", "surrogatepass"))
