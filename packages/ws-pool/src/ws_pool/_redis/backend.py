@@ -34,6 +34,7 @@ from ws_pool._redis.dedicated.pool import DedicatedConnections, SingleConnection
 from ws_pool._redis.embedded import EmbeddedServer
 from ws_pool._redis.node import Node, NodeContext, static_resolver
 from ws_pool._redis.options import RedisOptions
+from ws_pool._redis.replicas import Replicas
 from ws_pool._redis.sentinel import FailoverListener, MasterResolver
 from ws_pool._redis.statistics import RedisStatistics
 from ws_pool.errors import ConfigError
@@ -73,6 +74,7 @@ class Backend:
         self._failover_listener: FailoverListener | None = None
         self._master: tuple[str, int] | None = None
         self._prefix: KeyPrefix | None = None
+        self._replicas: Replicas | None = None
         self._context: ClientContext | None = None
 
         if settings.cache:
@@ -87,6 +89,9 @@ class Backend:
         else:
             self.node = Node(node_context, self._make_resolver())
 
+            if settings.read_from != "master":
+                self._replicas = Replicas(node_context, self.node, settings.endpoint)
+
     async def start(self) -> SharedRedis:
         """Connect, and make the shared client."""
         if self.topology is not None:
@@ -100,7 +105,12 @@ class Backend:
         self.client = self._connected()
 
         if self._resolver is not None:
-            self._failover_listener = FailoverListener(self._resolver, self.follow_master)
+            replicas = self._replicas
+            self._failover_listener = FailoverListener(
+                self._resolver,
+                self.follow_master,
+                on_replicas=None if replicas is None else replicas.update,
+            )
 
         return self.client
 
@@ -117,6 +127,9 @@ class Backend:
 
         if self.topology is not None:
             await self.topology.close(timeout=timeout)
+
+        if self._replicas is not None:
+            await self._replicas.close(timeout=timeout)
 
         if self.node is not None:
             await self.node.close(timeout=timeout)
@@ -175,6 +188,7 @@ class Backend:
             follow_master=bool(settings.sentinels),
             cache=self.cache,
             prefix=self._prefix,
+            pick_reader=None if self._replicas is None else self._replicas.pick,
         )
 
         client = self._client_of(self._context)
@@ -211,7 +225,7 @@ class Backend:
         if topology is None:
             return _CLIENTS[kind](context, retry=retry)
 
-        return _CLUSTER_CLIENTS[kind](context, topology, retry=retry)
+        return _CLUSTER_CLIENTS[kind](context, topology, retry=retry, read_from=self._settings.read_from)
 
     async def _make_prefix(self) -> KeyPrefix:
         """Make the prefix of keys, with what the server knows about its commands."""
@@ -280,9 +294,13 @@ class Backend:
         """Return a frozen snapshot."""
         node, topology = self.node, self.topology
         nodes = topology.nodes if topology is not None else () if node is None else (node,)
+        replicas = () if self._replicas is None else self._replicas.nodes
+        replicas = replicas if topology is None else topology.replicas
         return RedisStatistics(
             name=self.name,
-            shared=tuple(shared.statistics() for node in nodes for shared in node.shared_connections),
+            shared=tuple(
+                shared.statistics() for node in (*nodes, *replicas) for shared in node.shared_connections
+            ),
             leased=tuple(node.pool.statistics() for node in nodes),
             cache=None if self.cache is None else self.cache.statistics(),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,10 +17,10 @@ from ws_pool._redis.connection.pipelined import PipelinedConnection
 from ws_pool._redis.connection.reconnecting import ReconnectingConnection
 from ws_pool._redis.dedicated.connection import connection_options
 from ws_pool._redis.dedicated.pool import Connector, DedicatedConnections
-from ws_pool._redis.options import RedisOptions
+from ws_pool._redis.options import ReadFrom, RedisOptions
 from ws_pool.pool import Pool
 
-__all__ = ("Node", "NodeContext", "static_resolver")
+__all__ = ("Balancer", "Node", "NodeContext", "static_resolver")
 
 _SPREAD: Final = 0x9E3779B1  # addresses of tasks differ in few bits: Knuth's multiplier spreads them
 _UNBLOCK_TIMEOUT: Final = 1.0  # seconds to unblock commands before a pool is closed
@@ -60,6 +61,31 @@ class NodeContext:
         self.encoder = CommandEncoder(
             redis_encoder.encode, fast=codec in {"utf-8", "utf8"} and settings.encoding_errors == "strict"
         )
+
+
+class Balancer:
+    """Chooses the server for a command that only reads, by redis-py's strategies."""
+
+    def __init__(self, strategy: ReadFrom) -> None:
+        self.strategy = strategy
+        self._turn = 0
+        self._random = random.Random()
+
+    def choose(self, master: Node, replicas: Sequence[Node]) -> Node:
+        """Return a server that is connected; the master when no replica is."""
+        found = [node for node in replicas if node.pick().connected]
+
+        if not found or self.strategy == "master":
+            return master
+
+        if self.strategy == "random_replica":
+            return self._random.choice(found)
+
+        if self.strategy == "round_robin":
+            found.append(master)
+
+        self._turn += 1
+        return found[self._turn % len(found)]
 
 
 class Node:

@@ -30,8 +30,9 @@ from ws_pool._redis.connection.endpoint import Credentials, Endpoint
 from ws_pool._redis.connection.queue import Limits
 from ws_pool.errors import ConfigError
 
-__all__ = ("RedisOptions", "redis_options")
+__all__ = ("ReadFrom", "RedisOptions", "redis_options")
 
+ReadFrom = Literal["master", "round_robin", "round_robin_replicas", "random_replica"]
 _SCHEMES: Final = ("redis", "rediss", "valkey", "valkeys", "unix")
 _LIMITS: Final = Limits()
 
@@ -188,6 +189,11 @@ class RedisOptions:
     seeds: tuple[tuple[str, int], ...] = option(
         (), partial(_nodes, port_else=6379), "nodes of the cluster to ask first"
     )
+    read_from: ReadFrom = option(
+        "master",
+        choice("master", "round_robin", "round_robin_replicas", "random_replica"),
+        "which servers execute commands that only read, with Sentinel or a cluster; see below",
+    )
     cache: int = option(0, integer(0), "most replies kept in this process; 0 for none")
     cache_ttl: float = option(60.0, _seconds, "seconds that a reply is kept at most")
 
@@ -303,6 +309,19 @@ def _check_together(options: RedisOptions, section: Mapping[str, object], where:
 
     if options.cluster and options.db:
         raise ConfigError(f"{where}.db must be 0: a cluster has one database", setting=f"{where}.db")
+
+    if options.read_from != "master":
+        if not (options.cluster or options.sentinels):
+            raise ConfigError(
+                f"{where}.read_from needs {where}.cluster or {where}.sentinels", setting=f"{where}.read_from"
+            )
+
+        if options.cache:
+            raise ConfigError(
+                f"{where}.read_from and {where}.cache exclude each other: a replica may report a change"
+                " after the master has replied",
+                setting=f"{where}.read_from",
+            )
 
     if options.cache and options.protocol == 2:
         raise ConfigError(f"{where}.cache needs RESP3: leave {where}.protocol out", setting=f"{where}.cache")

@@ -90,6 +90,24 @@ class MasterResolver:
         message = f"no Sentinel knows the master of {self._service!r} ({'; '.join(failures)})"
         raise UnavailableError(message, service=self._service)
 
+    async def replicas(self) -> list[tuple[str, int]]:
+        """Return where the replicas are that a Sentinel takes for healthy."""
+        reply: Any = await request_once(
+            self._sentinel_endpoint.at(*self._sentinels[0]),
+            self._encoder,
+            "SENTINEL",
+            "REPLICAS",
+            self._service,
+            timeout=self._timeout,
+        )
+        found = [dict(zip(entry[::2], entry[1::2], strict=False)) for entry in reply]
+        down = {b"s_down", b"o_down", b"disconnected"}
+        return [
+            (replica[b"ip"].decode(), int(replica[b"port"]))
+            for replica in found
+            if down.isdisjoint(replica[b"flags"].split(b","))
+        ]
+
     async def _request(self, host: str, port: int) -> tuple[str, int] | None:
         reply: Any = await request_once(
             self._sentinel_endpoint.at(host, port),
@@ -106,10 +124,16 @@ class FailoverListener:
     """Subscribes to a Sentinel, so that a fail-over is noticed even while the old master still answers."""
 
     def __init__(
-        self, resolver: MasterResolver, on_switch: Callable[[str, int], None], *, heartbeat: float = 5.0
+        self,
+        resolver: MasterResolver,
+        on_switch: Callable[[str, int], None],
+        *,
+        on_replicas: Callable[[Sequence[tuple[str, int]]], None] | None = None,
+        heartbeat: float = 5.0,
     ) -> None:
         self._resolver = resolver
         self._on_switch = on_switch
+        self._on_replicas = on_replicas
         self._heartbeat = heartbeat
         self._task = asyncio.get_running_loop().create_task(self._run(), name="ws-pool sentinel listener")
 
@@ -157,3 +181,6 @@ class FailoverListener:
     async def _check_master(self) -> None:
         endpoint = await self._resolver()
         self._on_switch(endpoint.host, endpoint.port)
+
+        if self._on_replicas is not None:
+            self._on_replicas(await self._resolver.replicas())

@@ -37,6 +37,7 @@ class ClientContext:
     shared_connections: Sequence[ReconnectingConnection] = ()
     cache: ClientCache | None = None
     prefix: KeyPrefix | None = None
+    pick_reader: Callable[..., ReconnectingConnection] | None = None  # where replicas may be read from
     cancelling: set[asyncio.Task[None]] = field(default_factory=set)  # cancelled blocking commands
 
     def lost(self, command: Command, reason: str) -> MaybeExecuted:

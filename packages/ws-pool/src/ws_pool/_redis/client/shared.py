@@ -36,6 +36,8 @@ from ws_pool.errors import UsageError
 __all__ = ("RETRIES", "SPECIAL", "ClientContext", "DedicatedRedis", "RetryPolicy", "SharedRedis")
 
 
+_BEHIND: Final = (driver.BusyLoadingError, driver.MasterDownError)  # of a replica without data to return
+_FAILED: Final = (ConnectionLost, driver.ReadOnlyError, *_BEHIND)
 RETRIES: Final = 3
 _MAX_INFOS: Final = 2_000
 SPECIAL: Final = frozenset({NEVER_DECODE, EMPTY_RESPONSE, "retry"})
@@ -54,7 +56,8 @@ class SharedRedis(Redis):
         super().__init__(connection_pool=context.dedicated)
         self._context = context
         self._retry_policy: RetryPolicy = checked_retry(retry)
-        self._shared = context.shared
+        self._shared = context.shared if context.pick_reader is None else None
+        self._pick = context.pick_reader or context.pick
         self._loop = context.loop
         self._create_future = context.loop.create_future
         self._infos: dict[Any, CommandInfo] = {}
@@ -100,6 +103,14 @@ class SharedRedis(Redis):
         client.use_callbacks(self.response_callbacks)
         return client
 
+    def reading_from_master(self) -> Self:
+        """Return a client on the same connections that also reads from masters only."""
+        client = copy(self)
+        client._shared, client._pick = self._context.shared, self._context.pick
+        client._infos = {}
+        client.use_callbacks(self.response_callbacks)
+        return client
+
     # The hot path of every command is one function on purpose: each further call, and each local name
     # that is looked up twice, shows in the figures of tools/bench. Any: redis-py's own signature.
     async def execute_command(self, *args: Any, **options: Any) -> Any:  # noqa: C901, PLR0912 - see above
@@ -127,7 +138,7 @@ class SharedRedis(Redis):
         if get_running_loop() is not self._loop:
             self._refuse_loop()
 
-        shared = self._shared or self._context.pick(args)
+        shared = self._shared or self._pick(args)
         connection = shared.connection
         free = len(connection.pending) < connection.limit
 
@@ -149,7 +160,7 @@ class SharedRedis(Redis):
 
         try:
             reply = await future
-        except (ConnectionLost, driver.ReadOnlyError) as error:
+        except _FAILED as error:
             del future  # it holds the error, whose traceback holds all that is in here
             reply = await self._recover(error, Command(args), data)
         except asyncio.CancelledError:
@@ -330,13 +341,13 @@ class SharedRedis(Redis):
         self, command: Command, data: bytes, *, raw: bool = False, retry: RetryPolicy | None = None
     ) -> Any:
         """Send a packed command and return its reply; repeat it after a loss when that is safe."""
-        shared = self._shared or self._context.pick(command.args)
+        shared = self._shared or self._pick(command.args)
         future = self._create_future()
         shared.submit(future, data, raw=raw)
 
         try:
             return await future
-        except (ConnectionLost, driver.ReadOnlyError) as error:
+        except _FAILED as error:
             return await self._recover(error, command, data, raw=raw, retry=retry)
         except asyncio.CancelledError:
             shared.note_cancelled(command.args)
@@ -356,18 +367,24 @@ class SharedRedis(Redis):
         """Repeat a command after its connection was lost, or its master has moved, if that is safe."""
         attempts = 0
         policy = retry or self._retry_policy
+        pick = self._pick
 
         while True:
             attempts += 1
 
             if isinstance(error, ConnectionLost):
                 self._check_retry(error, attempts, command, policy, read_only=command.read_only)
+            elif isinstance(error, _BEHIND):
+                if pick is self._context.pick:
+                    raise error
+
+                pick = self._context.pick  # the master has it
             elif not self._context.follow_master or attempts > RETRIES:
                 raise error
 
-            shared = self._shared or self._context.pick(command.args)
+            shared = self._shared or pick(command.args)
 
-            if not isinstance(error, ConnectionLost):
+            if isinstance(error, driver.ReadOnlyError):
                 shared.drop("the server is not a master any more")
 
             future = self._create_future()
@@ -375,7 +392,7 @@ class SharedRedis(Redis):
 
             try:
                 return await future
-            except (ConnectionLost, driver.ReadOnlyError) as again:
+            except _FAILED as again:
                 error = again
             except asyncio.CancelledError:
                 shared.note_cancelled(command.args)

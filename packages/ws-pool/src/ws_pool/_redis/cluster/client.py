@@ -8,7 +8,7 @@ from asyncio import get_running_loop
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from copy import copy
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from redis import exceptions as driver
 from redis.client import NEVER_DECODE
@@ -35,11 +35,12 @@ from ws_pool._redis.cluster.topology import Topology
 from ws_pool._redis.commands.command import Command
 from ws_pool._redis.commands.keys import hash_slot
 from ws_pool._redis.commands.retry import RetryPolicy, retry_of
-from ws_pool._redis.commands.table import Route
+from ws_pool._redis.commands.table import REPLICA_READS, Route
 from ws_pool._redis.connection.pipelined import PipelinedConnection
 from ws_pool._redis.connection.replies import BatchReply
 from ws_pool._redis.errors import ConnectionLost, MaybeExecuted, UnavailableError
 from ws_pool._redis.node import Node
+from ws_pool._redis.options import ReadFrom
 from ws_pool.errors import ClosedError, UsageError, WsError
 
 __all__ = (
@@ -52,6 +53,9 @@ __all__ = (
 
 _REDIRECTED: Final = (driver.MovedError, driver.AskError)
 _UNSETTLED: Final = (driver.TryAgainError, driver.ClusterDownError, UnavailableError)
+_BEHIND: Final = (driver.BusyLoadingError, driver.MasterDownError)
+"""What a replica replies that has no data yet, or none that it may return."""
+
 _FAILED: Final = (ConnectionLost, *_REDIRECTED, *_UNSETTLED)
 
 
@@ -65,10 +69,18 @@ class ClusterRedis(SharedRedis):
     A command of several parts raises only when all of them have ended.
     """
 
-    def __init__(self, context: ClientContext, topology: Topology, *, retry: RetryPolicy = "safe") -> None:
+    def __init__(
+        self,
+        context: ClientContext,
+        topology: Topology,
+        *,
+        retry: RetryPolicy = "safe",
+        read_from: ReadFrom = "master",
+    ) -> None:
         super().__init__(context, retry=retry)
         self.topology = topology
         self._simple = topology.keys.simple - SPREAD
+        self.read_from: ReadFrom = read_from
         self._node: Node | None = None  # all commands go there, of a copy for `scan_iter`
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
@@ -97,6 +109,12 @@ class ClusterRedis(SharedRedis):
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> SharedPipeline:
         """Make a pipeline; one with a transaction, or with WATCH, must keep to one slot."""
         return ClusterPipeline(self, self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+    def reading_from_master(self) -> Self:
+        """Return a client on the same connections that also reads from masters only."""
+        client = super().reading_from_master()
+        client.read_from = "master"
+        return client
 
     def client(self) -> DedicatedRedis:
         """Refuse: a cluster has no single session."""
@@ -178,6 +196,10 @@ class ClusterRedis(SharedRedis):
         key = encoder.encode(args[1])
         slot = hash_slot(key if isinstance(key, bytes) else bytes(key))
         node = await self._node_of(slot)
+
+        if self.read_from != "master" and args[0] in REPLICA_READS:
+            node = self.topology.reader_of(slot, self.read_from)
+
         shared = node.shared or node.pick(args)
         future = self._create_future()
         data = encoder.pack(args)
@@ -185,7 +207,13 @@ class ClusterRedis(SharedRedis):
         try:
             shared.submit(future, data)
             reply = await future
-        except _FAILED as error:
+        except (*_FAILED, driver.BusyLoadingError) as error:
+            if self._is_behind(error, node):
+                return await self._follow(Command(args), data, self._retry_policy, behind=True)
+
+            if isinstance(error, driver.BusyLoadingError):
+                raise
+
             return await self._follow(Command(args), data, self._retry_policy, failed=(error, node))
         except asyncio.CancelledError:
             shared.note_cancelled(args)
@@ -276,6 +304,7 @@ class ClusterRedis(SharedRedis):
         node: Node | None = None,
         raw: bool = False,
         failed: tuple[Exception, Node] | None = None,
+        behind: bool = False,
     ) -> Any:
         """Send a command, and follow its key to other nodes; ``failed`` was the first attempt."""
         # Three kinds of failures, each with its own bound:
@@ -297,7 +326,8 @@ class ClusterRedis(SharedRedis):
                     (error, target), failed = failed, None
                     raise error
 
-                target = target or topology.node_of(slot)
+                again = losses or redirects or behind
+                target = target or self._reader_of(slot, command.name, again=bool(again))
                 reply = await self._send_once(target, command, data, asking=asking, raw=raw)
             except (*_REDIRECTED, ClosedError) as error:
                 redirects += 1
@@ -311,8 +341,15 @@ class ClusterRedis(SharedRedis):
 
                 target = await self._redirected(error, target)
                 asking = target is not None
-            except (ConnectionLost, *_UNSETTLED) as error:
+            except (ConnectionLost, *_UNSETTLED, driver.BusyLoadingError) as error:
+                was_behind, behind = behind, self._is_behind(error, target)
                 asking, target = False, node
+
+                if behind and not was_behind:
+                    continue
+
+                if isinstance(error, driver.BusyLoadingError):
+                    raise
 
                 if isinstance(error, ConnectionLost):
                     losses += 1
@@ -324,6 +361,16 @@ class ClusterRedis(SharedRedis):
             else:
                 topology.served(slot)
                 return reply
+
+    def _reader_of(self, slot: int | None, name: str, *, again: bool) -> Node:
+        """Return the node for a command: after a failure, and for what does more than read, the master."""
+        return self.topology.reader_of(
+            slot, "master" if again or name not in REPLICA_READS else self.read_from
+        )
+
+    def _is_behind(self, error: Exception, node: Node | None) -> bool:
+        """Return whether an error is that of a replica which has no data to return."""
+        return isinstance(error, _BEHIND) and node is not None and node not in self.topology.nodes
 
     async def _send_once(self, node: Node, command: Command, data: bytes, *, asking: bool, raw: bool) -> Any:
         shared = node.shared or node.pick(command.args)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from redis.exceptions import RedisError
@@ -21,13 +22,17 @@ from ws_pool._redis.connection.one_shot import request_once
 from ws_pool._redis.connection.pipelined import PipelinedConnection
 from ws_pool._redis.connection.reconnecting import ReconnectingConnection
 from ws_pool._redis.errors import ConnectionLost, UnavailableError
-from ws_pool._redis.node import Node, NodeContext, static_resolver
+from ws_pool._redis.node import Balancer, Node, NodeContext, static_resolver
+from ws_pool._redis.options import ReadFrom
 from ws_pool.errors import WsError
 
-__all__ = ("Topology",)
+__all__ = ("POLL_INTERVAL", "Topology")
 
 _logger: Final = logging.getLogger("ws_pool.redis")
 _PAUSES: Final = (0.05, 1.0)  # seconds between two refreshes while a node is unreachable
+POLL_INTERVAL: Final = 5.0
+"""Seconds between two looks for replicas, when commands may read from them."""
+
 _FAILURES: Final = (RedisError, WsError, ConnectionLost, OSError, TimeoutError)
 
 Address = tuple[str, int]
@@ -43,6 +48,10 @@ class Topology:
         context.on_down = self._lost
         self._nodes: dict[Address, Node] = {}
         self._owner: list[Address | None] = [None] * SLOTS
+        self._balancer = Balancer(context.settings.read_from)
+        self._replicas: dict[Address, Node] = {}
+        self._replicas_of: dict[Address, list[Address]] = {}
+        self._polling: asyncio.Task[None] | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._given_up: set[int | None] = set()
@@ -55,6 +64,11 @@ class Topology:
     def nodes(self) -> tuple[Node, ...]:
         """All masters."""
         return tuple(self._nodes.values())
+
+    @property
+    def replicas(self) -> tuple[Node, ...]:
+        """All replicas, when commands may read from them."""
+        return tuple(self._replicas.values())
 
     @property
     def closed(self) -> bool:
@@ -89,12 +103,17 @@ class Topology:
         )  # the seed may have another address in the cluster
         self.keys = KeySpecs(commands, self._context.encoder.encode)
 
+        if self._balancer.strategy != "master":
+            self._polling = asyncio.get_running_loop().create_task(
+                self._poll(), name="ws-pool cluster replicas"
+            )
+
     async def close(self, *, timeout: float) -> None:
         """Close all nodes."""
         self._closed = True
-        tasks = (self._watching, self._refreshing, *self._opening.values())
+        tasks = (self._polling, self._watching, self._refreshing, *self._opening.values())
         await cancel_and_wait(*(task for task in tasks if task is not None))
-        nodes, self._nodes = self.nodes, {}
+        nodes, self._nodes = [*self.nodes, *self._replicas.values()], {}
         await asyncio.gather(*(node.close(timeout=timeout) for node in nodes), *self._leaving)
 
     def node_of(self, slot: int | None) -> Node:
@@ -107,6 +126,16 @@ class Topology:
             raise UnavailableError(f"redis pool {self._context.name!r} does not know {what} of its cluster")
 
         return node
+
+    def reader_of(self, slot: int | None, strategy: ReadFrom) -> Node:
+        """Return the node to read from: the master of a slot, or one of its replicas."""
+        master = self.node_of(slot)
+
+        if strategy == "master" or slot is None or master.key is None:
+            return master
+
+        known = [self._replicas.get(address) for address in self._replicas_of.get(master.key, ())]
+        return self._balancer.choose(master, [node for node in known if node is not None])
 
     def any_node(self) -> Node:
         """Return a node that is connected, or any when none is."""
@@ -180,6 +209,12 @@ class Topology:
             await asyncio.sleep(backoff.delay(attempt, *_PAUSES))
             await asyncio.wait([self.refresh_soon()])
 
+    async def _poll(self) -> None:
+        """Refresh the topology from time to time: nothing else reports replicas that come and go."""
+        while True:
+            await asyncio.sleep(POLL_INTERVAL)
+            await asyncio.wait([self.refresh_soon()])
+
     async def _refresh(self) -> None:
         """Refresh from the first connected node that answers, or else from a seed."""
         limit = self._context.settings.limits.connect_timeout
@@ -213,9 +248,12 @@ class Topology:
         """Take over which node serves which slots, and connect to new nodes."""
         owner: list[Address | None] = [None] * SLOTS
 
-        for first, last, master, *_ in ranges:
-            host = _text(master[0]) if master[0] else source
-            owner[first : last + 1] = [(host, int(master[1]))] * (last + 1 - first)
+        replicas: dict[Address, list[Address]] = {}
+
+        for first, last, *nodes in ranges:
+            addresses = [(_text(node[0]) if node[0] else source, int(node[1])) for node in nodes]
+            owner[first : last + 1] = [addresses[0]] * (last + 1 - first)
+            replicas[addresses[0]] = addresses[1:]
 
         wanted = {address for address in owner if address is not None}
 
@@ -228,6 +266,24 @@ class Topology:
 
         for address in self._nodes.keys() - wanted:
             self._leave(self._nodes.pop(address))
+
+        if self._balancer.strategy != "master":
+            self._learn_replicas(replicas)
+
+    def _learn_replicas(self, replicas: dict[Address, list[Address]]) -> None:
+        """Take over which nodes are replicas; they are connected to in the background."""
+        self._replicas_of = replicas
+        wanted = {address for addresses in replicas.values() for address in addresses}
+
+        for address in self._replicas.keys() - wanted:
+            self._leave(self._replicas.pop(address))
+
+        for address in wanted - self._replicas.keys():
+            endpoint = replace(self._seeds[0].at(*address), reads_only=True)
+            node = self._replicas[address] = Node(self._context, static_resolver(endpoint), key=address)
+
+            for shared in node.shared_connections:
+                shared.start_soon()
 
     async def _connect(self, node: Node) -> None:
         """Connect now, or in the background when the node is down: another may soon take its slots."""

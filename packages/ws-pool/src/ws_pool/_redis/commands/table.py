@@ -14,6 +14,7 @@ __all__ = (
     "CONTAINERS",
     "MAY_BLOCK",
     "READ_ONLY",
+    "REPLICA_READS",
     "SESSION",
     "TIMEOUT_FIRST",
     "TIMEOUT_LAST",
@@ -121,6 +122,11 @@ READ_ONLY: Final = _words(
     "XINFO GROUPS",
     "XINFO STREAM",
 }
+
+REPLICA_READS: Final = frozenset(name for name in READ_ONLY if " " not in name) - _words(
+    "SCAN HSCAN SSCAN ZSCAN KEYS RANDOMKEY DBSIZE PING ECHO TIME INFO LASTSAVE ROLE LOLWUT COMMAND"
+)
+"""Reads of keys that a replica may execute: not SCANs, whose cursors are those of one server."""
 
 TIMEOUT_LAST: Final = _words("BLPOP BRPOP BRPOPLPUSH BLMOVE BZPOPMIN BZPOPMAX")
 TIMEOUT_FIRST: Final = _words("BLMPOP BZMPOP")

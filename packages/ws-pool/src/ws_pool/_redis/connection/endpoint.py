@@ -39,6 +39,7 @@ class Endpoint:
     client_name: str | None = None  # shown in CLIENT LIST
     protocol: int = 3  # the RESP version to ask for
     tracking: bool = False  # whether the server shall report changes of keys that were read
+    reads_only: bool = False  # whether to read from a replica of a cluster, which refuses it otherwise
     role: str | None = None  # what the server must be ("master"), or None for anything
 
     def __str__(self) -> str:
@@ -116,6 +117,9 @@ async def _handshake(endpoint: Endpoint, connection: PipelinedConnection, encode
 
     if endpoint.tracking:
         commands.append(("CLIENT", "TRACKING", "ON"))
+
+    if endpoint.reads_only:
+        commands.append(("READONLY",))
 
     if endpoint.role:
         commands.append(("ROLE",))
