@@ -10,6 +10,7 @@ from starlette.background import BackgroundTask
 
 from tests.web._support import get, only, refuse
 from ws_web import (
+    APIRouter,
     ErrResponse,
     HTTP400Response,
     HTTP404Response,
@@ -17,7 +18,9 @@ from ws_web import (
     HTTP500Response,
     HTTPExceptionResponse,
     Response,
+    create_app,
 )
+from ws_web.testing import AppClient
 
 
 class TestResponse:
@@ -110,3 +113,30 @@ class TestResponse:
             raise ErrResponse(code=7)
 
         assert (await get(only(endpoint))).status_code == 200
+
+    async def test_a_default_response_class(self) -> None:
+        """One that is a response of ours puts the envelope around plain data, once and with its own texts."""
+
+        class Mine(Response):
+            def build_msg(self) -> str:
+                return "fine"
+
+        router = APIRouter(default_response_class=Mine)
+
+        @router.get("/plain")
+        async def plain() -> list[int]:
+            return [1, 2]
+
+        @router.get("/own", response_class=Response)
+        async def own() -> Any:
+            return {"a": 1}
+
+        app = create_app()
+        app.include_router(router)
+        client = AppClient(app)
+        reply = (await client.get("/plain")).envelope()
+        assert (reply["data"], reply["msg"]) == ([1, 2], "fine")
+        reply = (await client.get("/own")).envelope()
+        assert (reply["data"], reply["msg"]) == ({"a": 1}, "Success")
+        schema = app.openapi()["paths"]["/plain"]["get"]["responses"]["200"]["content"]["application/json"]
+        assert "Envelope" in schema["schema"]["$ref"]

@@ -62,10 +62,13 @@ def enveloped(route: Any) -> Iterator[None]:
         return
 
     field, response_class = route.response_field, route.response_class
-    route.response_field = _DataField(field)
 
     # FastAPI sends the bytes of the field as they are unless a class was chosen; a chosen one renders them.
-    if not isinstance(response_class, DefaultPlaceholder):
+    # One of ours puts the envelope around the data itself, with its own texts.
+    if isinstance(response_class, DefaultPlaceholder):
+        route.response_field = _DataField(field)
+    elif not issubclass(response_class, Response):
+        route.response_field = _DataField(field)
         route.response_class = _enveloping(response_class)
 
     try:
