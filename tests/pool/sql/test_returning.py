@@ -83,6 +83,10 @@ async def test_columns_beside_the_defaults(pool: SqlPool) -> None:
     result = await pool.execute(adding, {"name": "a"})
     assert [row.name for row in result.rows] == ["a"]
     assert result.last_id == 1
+
+
+async def test_defaults_alone(pool: SqlPool) -> None:
+    """``return_defaults()`` returns no rows: SQLAlchemy keeps them for its ORM."""
     assert (await pool.execute(insert(ITEM).return_defaults(), {"name": "b"})).rows == []
 
 

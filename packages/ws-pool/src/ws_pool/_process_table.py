@@ -160,16 +160,14 @@ class ProcessTable:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        if fcntl is None:
-            yield
-            return
-
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        if fcntl is not None:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
 
         try:
             yield
         finally:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            if fcntl is not None:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def _unmap(self) -> None:
         self._map.close()
