@@ -10,7 +10,7 @@ from sqlalchemy import Column, Integer, MetaData, String, Table
 from wintersweet.asyncs.cache import CacheWrap, ShareCache
 from wintersweet.asyncs.pool.mysql import atomic, mysql_pool_manager
 from wintersweet.asyncs.pool.redis import RedisEventBus, redis_pool_manager
-from wintersweet.asyncs.task import CrontabTask, IntervalTask
+from wintersweet.asyncs.task.tasks import CrontabTask, IntervalTask
 from wintersweet.asyncs.tools.circular import AsyncCircularForSecond
 from wintersweet.framework.conf import settings
 from wintersweet.framework.fastapi.app import create_app
@@ -79,7 +79,7 @@ async def find_all(request: Request):
     )
 
 
-@atomic("default")
+@atomic("default")  # type: ignore[untyped-decorator]  # users had no types
 async def move(giver: int, taker: int, amount: int):
     """Move money in one transaction."""
     async with mysql_pool_manager.get_client() as client:
@@ -108,7 +108,7 @@ async def move_money(giver: int, taker: int, amount: int):
 @router.get("/limited")
 async def limited(key: str):
     """Two in ten seconds."""
-    limiter = redis_pool_manager.allocate_limiter(10, 2)
+    limiter = redis_pool_manager.allocate_limiter(granularity=10, limit=2)
     return await limiter.is_limited(key)
 
 
@@ -168,9 +168,8 @@ class Beats:
 
     async def start(self):
         """Begin."""
-        Beats.bus = redis_pool_manager.allocate_event_bus("legacy")
+        Beats.bus = redis_pool_manager.allocate_event_bus(channel_name="legacy")
         Beats.bus.add_listener("moved", moved)
-        await Beats.bus.start()
         await (mysql_pool_manager.get_pool()).create_all(metadata)
 
         for task in self.tasks:

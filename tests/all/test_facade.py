@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import os
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,15 +102,15 @@ class TestPaths:
         with pytest.raises(UsageError, match="too late"):
             install_uvloop()
 
-    def test_the_managers_are_the_libraries_own(self) -> None:
+    def test_the_managers_have_the_libraries_pools(self) -> None:
         """There is one set of pools, whichever name it is used by."""
         from wintersweet.asyncs.pool.mysql import mysql_pool_manager
         from wintersweet.asyncs.pool.redis import redis_pool_manager
         from ws_pool import sql_pool_manager
         from ws_pool.redis import redis_pool_manager as own
 
-        assert mysql_pool_manager is sql_pool_manager
-        assert redis_pool_manager is own
+        assert mysql_pool_manager.library is sql_pool_manager
+        assert redis_pool_manager.library is own
 
 
 class TestHttp:
@@ -139,10 +140,14 @@ class TestHttp:
 
         assert (await http.head(url)).status_code == 200
         assert (await http.request("GET", url)).text == "GET /lamp"
-        assert (await http.download(url, tmp_path / "lamp")).read_text() == "GET /lamp"
+        saved = await http.download(url, tmp_path / "lamp")
+        assert (tmp_path / "lamp").read_text() == "GET /lamp"
+        assert (os.fspath(saved), repr(saved)) == (str(tmp_path / "lamp"), "<DownloadResponse [200]>")
+        (tmp_path / "sent").write_bytes(b"lamp")
+        assert (await http.request_stream(url, tmp_path / "sent", method="PUT")).text == "PUT /lamp"
 
-        async with http.request_stream("GET", url) as stream:
-            assert await stream.read() == b"GET /lamp"
+        with pytest.raises(ValueError, match="sends GET, not POST"):
+            await http.download(url, tmp_path / "lamp", method="POST")
 
     async def test_pools_that_are_not_started(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where pools are set, they are used, or the error says why they cannot be."""

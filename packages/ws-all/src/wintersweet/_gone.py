@@ -18,11 +18,6 @@ GONE: Final[Mapping[str, Mapping[str, str]]] = {
         "DEFAULT_SSL_CONTEXT": f"certificates are verified by default; {_POOL_OPTIONS} (verify=)",
         "get_session_args": _POOL_OPTIONS,
     },
-    "asyncs.http.response": {
-        "BaseResponse": "every response is a HTTPResponse",
-        "DownloadResponse": "download() returns the path of the file",
-        "http_response_partial": "request() returns a HTTPResponse that is read already",
-    },
     "asyncs.task.tasks": {
         "AsyncIOSchedulerManager": "use ws_tasks.Scheduler, or tag= of a task",
         "BaseAsyncIOScheduler": "use ws_tasks.Scheduler",

@@ -10,10 +10,22 @@ Addresses (`ip2int`, `int2ip`), points in time (`time2stamp`, `stamp2time`, `tim
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import functools
+import hashlib
 import importlib
 import inspect
 import ipaddress
+import itertools
+import math
+import os
+import random
 import re
+import sys
+import textwrap
+import time
+import traceback
+import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast, overload
 
@@ -150,8 +162,8 @@ def package_task(
 
 
 def package_task(
-    func: Callable[P, object], *args: P.args, **kwargs: P.kwargs
-) -> Callable[[], Coroutine[Any, Any, Any]]:  # Any: the overloads say it
+    func: Callable[..., object], *args: Any, **kwargs: Any
+) -> Callable[..., Coroutine[Any, Any, Any]]:  # Any: the overloads say it
     """
     Make one kind of callable out of functions and coroutine functions.
 
@@ -161,8 +173,8 @@ def package_task(
         **kwargs: For the function.
 
     Returns:
-        A coroutine function without arguments, to be called as often as wanted. A plain function
-        runs in the event loop's thread, so it should be short.
+        A coroutine function, to be called as often as wanted; its own arguments come after those
+        given here. A plain function runs in the event loop's thread, so it should be short.
 
     Example:
         ```python
@@ -174,8 +186,8 @@ def package_task(
         ```
     """
 
-    async def packaged() -> object:
-        result = func(*args, **kwargs)
+    async def packaged(*more: Any, **options: Any) -> object:  # Any: whatever the function takes
+        result = func(*args, *more, **{**kwargs, **options})
         return await result if inspect.isawaitable(result) else result
 
     return packaged
@@ -241,6 +253,21 @@ class Utils:
     """
 
     log: Logger = logger
+
+    # Modules that services of 1.x reached by this name.
+    os: Final = os
+    sys: Final = sys
+    math: Final = math
+    uuid: Final = uuid
+    time: Final = time
+    random: Final = random
+    hashlib: Final = hashlib
+    asyncio: Final = asyncio
+    datetime: Final = dt
+    textwrap: Final = textwrap
+    traceback: Final = traceback
+    itertools: Final = itertools
+    functools: Final = functools
 
     ip2int: Final = staticmethod(ip2int)
     int2ip: Final = staticmethod(int2ip)

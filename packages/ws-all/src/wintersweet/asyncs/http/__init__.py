@@ -1,20 +1,20 @@
-"""Requests over the default HTTP pool: `ws_pool.http`."""
+"""Requests over the default HTTP pool: `ws_pool.http`, with the arguments of 1.x."""
 
 from collections.abc import Callable
 from typing import NoReturn
 
 from wintersweet._gone import explain as _explain
-from ws_pool.http import delete as delete
-from ws_pool.http import download as download
-from ws_pool.http import get as get
-from ws_pool.http import head as head
+from wintersweet.asyncs.http.api import delete as delete
+from wintersweet.asyncs.http.api import download as download
+from wintersweet.asyncs.http.api import get as get
+from wintersweet.asyncs.http.api import head as head
+from wintersweet.asyncs.http.api import options as options
+from wintersweet.asyncs.http.api import patch as patch
+from wintersweet.asyncs.http.api import post as post
+from wintersweet.asyncs.http.api import put as put
+from wintersweet.asyncs.http.api import request as request
+from wintersweet.asyncs.http.api import request_stream as request_stream
 from ws_pool.http import http_pool_manager as http_pool_manager
-from ws_pool.http import options as options
-from ws_pool.http import patch as patch
-from ws_pool.http import post as post
-from ws_pool.http import put as put
-from ws_pool.http import request as request
-from ws_pool.http import request_stream as request_stream
 
 __all__ = (
     "delete",

@@ -1,10 +1,10 @@
-"""Named pools and the health of all worker processes: `ws_pool`, `ws_pool.health`."""
+"""Named pools and the health of all worker processes as in 1.x, over `ws_pool`."""
 
-from ws_pool.health import HealthChecker as HealthChecker
-from ws_pool.health import ProcessHealthChecker as ProcessHealthChecker
-from ws_pool.mongo import mongo_pool_manager as mongo_pool_manager
-from ws_pool.mysql import mysql_pool_manager as mysql_pool_manager
-from ws_pool.redis import redis_pool_manager as redis_pool_manager
+from wintersweet.asyncs.pool.health import HealthChecker as HealthChecker
+from wintersweet.asyncs.pool.health import ProcessHealthChecker as ProcessHealthChecker
+from wintersweet.asyncs.pool.mongo import mongo_pool_manager as mongo_pool_manager
+from wintersweet.asyncs.pool.mysql import mysql_pool_manager as mysql_pool_manager
+from wintersweet.asyncs.pool.redis import redis_pool_manager as redis_pool_manager
 
 __all__ = (
     "HealthChecker",

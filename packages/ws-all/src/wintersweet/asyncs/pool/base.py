@@ -1,5 +1,84 @@
-"""The manager that all pools share: `ws_pool.base`."""
+"""The managers of `ws_pool` with the methods and keyword arguments of 1.x."""
 
-from ws_pool.base import BasePoolManager as BasePoolManager
+from __future__ import annotations
+
+from collections.abc import Awaitable, Generator, Mapping
+from typing import Any, ClassVar, Self
+
+from wintersweet._eager import begin
+from ws_core.metaclass import SafeSingleton
+from ws_pool.base import BasePoolManager as LibraryManager
 
 __all__ = ("BasePoolManager",)
+
+# Any below: a manager of any kind of pool.
+
+
+class BasePoolManager(SafeSingleton):
+    """
+    All pools of one kind by name: one object, whatever its class was called for.
+
+    Its pools are those of the library's manager, which `create_app` starts from the settings. What
+    1.x did not have is the library's: attributes that are missing here are looked up there.
+
+    Example:
+        ```python no-run
+        # needs a MySQL server
+        from wintersweet.asyncs.pool.mysql import mysql_pool_manager
+
+        mysql_pool_manager.register({"default": {"host": "localhost", "user": "root", "db": "test"}})
+        await mysql_pool_manager
+        ```
+    """
+
+    library: ClassVar[LibraryManager[Any, Any]]
+    """The manager whose pools these are."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.library, name)
+
+    def __repr__(self) -> str:
+        return repr(self.library)
+
+    def __str__(self) -> str:
+        return str(self.library)
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        yield from self.initialize().__await__()
+        return self
+
+    @property
+    def ready(self) -> bool:
+        """Whether the pools are started."""
+        return self.library.ready
+
+    def register(self, config: Mapping[str, object]) -> None:
+        """Take the options of all pools by name; see `ws_pool.base.BasePoolManager.register`."""
+        self.library.register(config)
+
+    async def initialize(self) -> None:
+        """Start all pools; a second call does nothing."""
+        await self.library.initialize()
+
+    def get_pool(self, pool_name: str = "default") -> Any:
+        """Return a started pool by its name."""
+        return self.library.get_pool(pool_name)
+
+    def get_client(self, pool_name: str = "default", alone: bool = False) -> Any:  # noqa: FBT001, FBT002 - as in 1.x
+        """Return a client for the length of a block."""
+        return self.get_pool(pool_name).get_context_manager_client(alone)
+
+    def pool_status(self, pool_name: str = "default") -> str:
+        """Describe a pool in one line of text; ``statistics()`` of the pool has the numbers."""
+        return str(self.library.pool_status(pool_name))
+
+    async def check_health(self) -> bool:
+        """Check that the servers of all pools answer; without pools there is nothing to be ill."""
+        return True if not self.library.names else await self.library.check_health()
+
+    def close(self) -> Awaitable[None]:
+        """Close all pools. It begins at once; await it to wait for the end."""
+        return begin(self._close(), f"closing {type(self).__name__}")
+
+    async def _close(self) -> None:
+        await self.library.close()

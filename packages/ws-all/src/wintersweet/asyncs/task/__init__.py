@@ -1,9 +1,9 @@
-"""Interval, crontab and one-shot tasks: `ws_tasks`."""
+"""Interval, crontab and one-shot tasks: `ws_tasks`, with the arguments of 1.x."""
 
-from ws_tasks import CrontabTask as CrontabTask
-from ws_tasks import IntervalTask as IntervalTask
-from ws_tasks import OnceTask as OnceTask
-from ws_tasks import TaskInterface as TaskInterface
+from wintersweet.asyncs.task.tasks import CrontabTask as CrontabTask
+from wintersweet.asyncs.task.tasks import IntervalTask as IntervalTask
+from wintersweet.asyncs.task.tasks import OnceTask as OnceTask
+from wintersweet.asyncs.task.tasks import TaskInterface as TaskInterface
 
 __all__ = (
     "CrontabTask",
