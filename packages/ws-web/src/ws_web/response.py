@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import Enum
 from http import HTTPStatus
 from json.encoder import encode_basestring_ascii
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import fastapi
 from pydantic import BaseModel, Field
@@ -40,6 +40,9 @@ T = TypeVar("T")
 
 SUCCESS = "Success"
 UNKNOWN = "Unknown Error"
+
+# The default of `status_code`, not the same as a 200 that was given; FastAPI's OpenAPI needs a number there.
+_BY_CODE: Final = type("_ByCode", (int,), {})(200)
 
 
 class Envelope(BaseModel, Generic[T]):
@@ -116,7 +119,7 @@ class Response(JSONResponse):
         self,
         content: object = None,
         code: int | str | Enum = 0,
-        status_code: int | None = None,
+        status_code: int | None = _BY_CODE,
         extra: object = None,
         *,
         msg: str | None = None,
@@ -130,7 +133,7 @@ class Response(JSONResponse):
         self.extra = extra
         self._msg = msg
 
-        if status_code is None:
+        if status_code is None or status_code is _BY_CODE:
             status_code = code.status_code if isinstance(code, ErrorCode) else 200
 
         super().__init__(content, status_code, headers, media_type, background)
