@@ -130,7 +130,11 @@ def test(arguments: list[str]) -> int:
     system_packages()
     python = developer_environment()
     selected = [word for word in arguments if word != "--soak"]
-    spread = [] if selected else ["-n", str(min(2 * (os.cpu_count() or 1), 8)), "--dist", "loadfile"]
+    spread = (
+        []
+        if selected
+        else ["-n", str(min(2 * (os.cpu_count() or 1), 8)), "--dist", "loadfile", "--durations=40"]
+    )
     command = [str(python), "-m", "pytest", *spread, *arguments]
     listen_to_interrupts()
     say(shlex.join(["pytest", *spread, *arguments]))

@@ -216,7 +216,7 @@ class TestBudget:
             return 1
 
         for _ in range(3):
-            assert asyncio.run(guard.run(operation)) == 1  # type: ignore[arg-type]  # it is a coroutine
+            assert asyncio.run(guard.run(operation)) == 1
 
         assert len(guard._budgets) == 1
 
