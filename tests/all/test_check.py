@@ -151,13 +151,17 @@ class TestCheck:
         assert [(one["name"], one["ok"]) for one in answer["reached"]] == [("REDIS_CONFIG", False)]
         assert "no.sock" in answer["reached"][0]["detail"]
 
-    def test_on_real_servers(self, tmp_path: Path, mysql_url: str, redis_url: str) -> None:
-        """The command line prints one JSON document on stdout."""
+    @pytest.mark.parametrize("database", ["mysql_url", "postgres_url"])
+    def test_on_real_servers(
+        self, database: str, request: pytest.FixtureRequest, tmp_path: Path, redis_url: str
+    ) -> None:
+        """The command line prints one JSON document on stdout, whichever database the URL names."""
+        url = request.getfixturevalue(database)
         outcome = wintersweet(
             "check",
             "--json",
             cwd=tmp_path,
-            env={"WS_DATABASES__default__url": mysql_url, "WS_REDIS_CONFIG__default__url": redis_url},
+            env={"WS_DATABASES__default__url": url, "WS_REDIS_CONFIG__default__url": redis_url},
         )
         reached = outcome.json()["reached"]
 

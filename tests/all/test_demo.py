@@ -21,14 +21,14 @@ pytestmark = pytest.mark.timeout(600)
 Backends = Mapping[str, str]
 
 
-@pytest.fixture(params=["embedded", "servers"])
+@pytest.fixture(params=["embedded", "mysql_url", "postgres_url"])
 def backends(request: pytest.FixtureRequest) -> Backends:
-    """Give the environment of embedded backends, then that of MariaDB and Redis."""
+    """Give the environment of embedded backends, then those of a server of each database and Redis."""
     if request.param == "embedded":
         return {}
 
     return {
-        "WS_DATABASES__default__url": request.getfixturevalue("mysql_url"),
+        "WS_DATABASES__default__url": request.getfixturevalue(request.param),
         "WS_REDIS_CONFIG__default__url": request.getfixturevalue("redis_url"),
     }
 

@@ -190,3 +190,10 @@ async def test_a_reset_ends_a_transaction_whose_begin_was_cancelled(postgres_url
                 await client.execute("INSERT INTO kept VALUES (1)")
 
         assert await pool.count("SELECT * FROM kept") == 12
+
+
+async def test_a_new_connection_is_healthy(postgres_url: str):
+    """Its first exchange may be the ping, and the first of all connections may be that of a replica."""
+    async with PostgresPool(postgres_url, min_size=0) as pool:
+        health = await pool.health()
+        assert health.ok, health.detail

@@ -37,7 +37,8 @@ class PostgresConnector:
 
     async def ping(self, conn: PostgresConnection) -> None:
         """Make sure that the server answers."""
-        await conn.raw.execute(";")
+        # Not ";" alone: asyncpg cannot read the reply to that on a new connection.
+        await conn.raw.execute("SELECT 1")
 
     async def reset(self, conn: PostgresConnection) -> None:
         """

@@ -171,7 +171,7 @@ class Notifications:
     async def _answers(self) -> bool:
         try:
             async with asyncio.timeout(_PING_EVERY):
-                await self._raw.execute(";")
+                await self._raw.execute("SELECT 1")
         except Exception:  # noqa: BLE001 - whatever it is, another connection is needed
             return False
 
