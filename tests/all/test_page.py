@@ -55,6 +55,15 @@ async def test_the_page_shows_the_sale_live(tmp_path: Path) -> None:
             await page.until(f"{FEED} === 6")
             assert "guest-" in await page.look("document.querySelector('#feed .what').textContent")
 
+            # The ops page, of both workers: pools, tasks, and locks are there without doing.
+            await page.command("Page.navigate", url=f"{demo.url}/_ops")
+            await page.until("document.querySelectorAll('#workers tbody tr').length === 2")
+            await page.until("document.querySelectorAll('#pools tbody tr').length >= 2")
+            await page.until("document.querySelectorAll('#tasks tbody tr').length >= 2")
+            await page.until("document.getElementById('lines').textContent.length > 0")
+            await page.command("Page.navigate", url=demo.url)
+            await page.until(f"{FEED} === 6")
+
             # On a telephone nothing is cut off, in both themes.
             for theme in ("light", "dark"):
                 await page.command(

@@ -230,7 +230,7 @@ class TestServerSpan:
         ]
         assert spans == [
             ("GET /items/{item}", "/items/{item}", None),
-            ("GET /items/{item}", "/items/{item}", "ZeroDivisionError"),
+            ("GET /items/{item}", "/items/{item}", "500"),
             ("GET", None, None),
         ]
 

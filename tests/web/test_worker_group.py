@@ -180,6 +180,15 @@ class TestPublisher:
 
         assert [one["state"] for one in workers] == ["busy"]
 
+    async def test_readers_at_once(self, group: WorkerGroup) -> None:
+        """Each of many that read at the same time gets the numbers; none finds half a file."""
+        publisher = Publisher(lambda: "busy")
+
+        async with publisher.running():
+            found = await asyncio.gather(*(publisher.read() for _ in range(50)))
+
+        assert [[one["state"] for one in workers] for _, workers in found] == [["busy"]] * 50
+
     async def test_a_full_disk(
         self, group: WorkerGroup, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:

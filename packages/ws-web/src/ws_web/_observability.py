@@ -70,9 +70,13 @@ class Observability:
             return []
 
         import ws_core.otel  # noqa: PLC0415, F401 - an extra: it says what to install
-        from ws_web._server_span import ServerSpanMiddleware, is_needed  # noqa: PLC0415 - the same
+        from ws_web import _server_span  # noqa: PLC0415 - the same
 
-        return [Middleware(ServerSpanMiddleware)] if is_needed() else []
+        if not _server_span.is_needed():
+            return []
+
+        self.observation.ends.append(_server_span.describe)
+        return [Middleware(_server_span.ServerSpanMiddleware)]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

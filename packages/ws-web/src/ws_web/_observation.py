@@ -121,13 +121,9 @@ class ObservationMiddleware:
             if not exchange.ended:
                 self._end(exchange)
 
-            # Each holds the other: left so, all that a request used would wait for the garbage collector.
-            scope.pop("ws_web.exchange", None)
-
     def _begin(self, scope: Scope) -> Exchange:
         exchange = Exchange(scope, self._clock())
         scope["ws_web.app"] = scope.get("app")
-        scope["ws_web.exchange"] = exchange
         self._in_flight.add(exchange)
 
         for begin in self._begins:

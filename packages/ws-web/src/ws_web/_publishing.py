@@ -27,11 +27,13 @@ class Publisher:
         self.state = state
         self.on_tick: list[Callable[[], object]] = []
         self.group: WorkerGroup | None = None
+        self._publishing = asyncio.Lock()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Publish at once, each second, and at the end."""
         self.group = WorkerGroup.of_this_process()
+        self._publishing = asyncio.Lock()  # a new lifespan may run on a new loop
 
         if self.group is None:  # the only process: whoever asks, asks this one
             yield
@@ -75,4 +77,6 @@ class Publisher:
                 act()
 
     async def _publish(self, group: WorkerGroup) -> None:
-        await asyncio.to_thread(group.publish, collect(), self.state())
+        # One after the other: an older snapshot must not come after a newer one.
+        async with self._publishing:
+            await asyncio.to_thread(group.publish, collect(), self.state())

@@ -14,7 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ws_web._observation import Exchange
 
-__all__ = ("ServerSpanMiddleware", "is_needed")
+__all__ = ("ServerSpanMiddleware", "describe", "is_needed")
+
+_SPAN = "ws_web.span"  # of the scope
 
 
 def is_needed() -> bool:
@@ -45,10 +47,8 @@ class ServerSpanMiddleware:
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
-            try:
-                await self._app(scope, receive, send)
-            finally:
-                _describe(span, scope.get("ws_web.exchange"))
+            scope[_SPAN] = span
+            await self._app(scope, receive, send)
 
 
 def _first_attributes(scope: Scope) -> dict[str, Any]:  # Any: OpenTelemetry's values
@@ -63,9 +63,11 @@ def _first_attributes(scope: Scope) -> dict[str, Any]:  # Any: OpenTelemetry's v
     return attributes
 
 
-def _describe(span: trace.Span, exchange: Exchange | None) -> None:
-    """Add what only the end shows."""
-    if exchange is None:
+def describe(exchange: Exchange) -> None:
+    """Add to the span of an exchange what only its end shows."""
+    span: trace.Span | None = exchange.scope.pop(_SPAN, None)
+
+    if span is None:
         return
 
     span.set_attribute("http.response.status_code", exchange.status)
@@ -74,7 +76,6 @@ def _describe(span: trace.Span, exchange: Exchange | None) -> None:
         span.set_attribute("http.route", route)
         span.update_name(f"{exchange.method} {route}")
 
-    if exchange.error is not None or exchange.status >= 500:
-        error = exchange.error
-        span.set_attribute("error.type", str(exchange.status) if error is None else type(error).__qualname__)
+    if exchange.status >= 500:
+        span.set_attribute("error.type", str(exchange.status))
         span.set_status(StatusCode.ERROR)

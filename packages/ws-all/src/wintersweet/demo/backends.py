@@ -68,6 +68,10 @@ async def backends(directory: Path | None) -> AsyncIterator[Backends]:
             env["WS_LOGGING_CONFIG__json"] = "true"
             env["WS_LOGGING_CONFIG__level"] = "info"
 
+        for name in ("OPS", "METRICS"):
+            if name not in settings.model_fields_set:
+                env[f"WS_{name}"] = "true"
+
         # All that is wrong in the settings is told now, before anything is started.
         create_app(
             settings.replace(

@@ -38,7 +38,7 @@ function table(id, heads, lines) {
 
 const headers = () => (token ? { authorization: `Bearer ${token}` } : {});
 const seconds = (value) => value >= 1 ? `${value.toFixed(1)} s` : `${(value * 1000).toFixed(1)} ms`;
-const moment = (value) => value ? new Date(typeof value === "number" ? value * 1000 : value).toLocaleTimeString() : "";
+const moment = (value) => value ? new Date(typeof value === "number" ? value * 1000 : value).toLocaleTimeString([], { hour12: false }) : "";
 
 function bars(edges, counts) {
   const made = element("span", undefined, { className: "bars" });
@@ -99,6 +99,7 @@ function draw(state) {
   drawRoutes(metrics.filter((metric) => metric.name === name));
   drawPools(metrics);
   drawTasks(workers);
+  drawMessages(metrics);
   table("locks", ["lock", "#held for", "process"], workers.flatMap((worker) => worker.locks.map((lock) =>
     [lock.name, seconds(lock.seconds), worker.pid])));
   table("slow", ["when", "#took", "what", "process"], workers.flatMap((worker) => [
@@ -141,6 +142,22 @@ function drawPools(metrics) {
       value(pool, "max"), value(pool, "pending_requests"), value(pool, "timeouts", "wintersweet.http.client.failures"),
       waits ? bars(waits.edges, waits.buckets) : "", uses ? bars(uses.edges, uses.buckets) : ""];
   }));
+}
+
+function drawMessages(metrics) {
+  const places = new Map();
+  for (const metric of metrics) {
+    if (metric.name !== "messaging.client.consumed.messages" && metric.name !== "wintersweet.messaging.undelivered") continue;
+    const key = metric.labels["messaging.destination.name"];
+    const place = places.get(key) || { delivered: 0, dead: 0, other: [] };
+    const reason = metric.labels["wintersweet.reason"];
+    if (!reason) place.delivered += metric.value;
+    else if (reason === "dead") place.dead += metric.value;
+    else if (metric.value) place.other.push(`${reason}: ${metric.value}`);
+    places.set(key, place);
+  }
+  table("messages", ["stream or channel", "#delivered", "#dead letters", "not delivered"], [...places].sort()
+    .map(([key, place]) => [key, place.delivered, place.dead, place.other.join(", ")]));
 }
 
 function drawTasks(workers) {
