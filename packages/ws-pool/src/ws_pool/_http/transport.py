@@ -47,6 +47,7 @@ class Transport:
         "_own_origin",
         "_plain",
         "_secrets",
+        "_unbound",
         "counters",
         "loop",
         "name",
@@ -72,6 +73,7 @@ class Transport:
         self._breakers = breakers
         self._own_origin = None if options.base_url is None else URL(options.base_url).origin()
         self._secrets = secret_names(options.headers)
+        self._unbound = bool(self._secrets) and self._own_origin is None  # each request's origin is theirs
         self.session: aiohttp.ClientSession = _make_session(
             options, connector, self._middlewares(), own_cookies=own_cookies
         )
@@ -101,8 +103,9 @@ class Transport:
         """Make attempts until one counts, and return its answer or raise its failure."""
         # This function runs for every request; what only some of them need stands in functions of its own.
         pool = self.options
-        plain = not options and not self._secrets and pool.context_headers is None
-        arguments = self._plain if plain else self._arguments(options, url)
+        context = None if pool.context_headers is None else pool.context_headers()
+        plain = not (options or context or self._unbound)
+        arguments = self._plain if plain else self._arguments(options, url, context or {})
         body = arguments.get("data")
         breakers = self._breakers if self._breakers.enabled else None
         number = 1
@@ -196,19 +199,21 @@ class Transport:
 
         return (*hooks, *guards)
 
-    def _arguments(self, options: RequestOptions, url: URL) -> dict[str, Any]:  # aiohttp's own
+    def _arguments(
+        self, options: RequestOptions, url: URL, context: Mapping[str, str]
+    ) -> dict[str, Any]:  # aiohttp's own
         """Translate options for aiohttp, with the headers of the context."""
         arguments = aiohttp_arguments(options, self.options.connect_timeout) if options else {}
         arguments |= self._plain
 
-        if (read := self.options.context_headers) is not None and (context := read()):
+        if context:
             arguments["headers"] = {**context, **(arguments.get("headers") or {})}
 
         given = secret_names(headers) if (headers := arguments.get("headers")) else ()
 
         # Secret headers are kept from other origins, redirects included: those of the pool are meant
         # for its base_url, those of the request for its own URL.
-        if given or (self._secrets and self._own_origin is None):
+        if given or self._unbound:
             target = url.origin()
             own = dict.fromkeys(self._secrets, self._own_origin or target) | dict.fromkeys(given, target)
             arguments["middlewares"] = self._middlewares(CredentialGuard(own))
