@@ -11,11 +11,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import date as Date  # noqa: N812 - the methods have a parameter of that name
 from datetime import datetime
-from typing import Any, ClassVar, Literal, TypeAlias, overload
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, overload
 
 from ws_core.metrics import register
 from ws_pool._core.extras import missing
@@ -36,11 +36,13 @@ from ws_core.redaction import mask_url
 from ws_pool._core.shared_client import SharedClient
 from ws_pool._mongo.monitoring import CommandMonitor, MongoStatistics
 from ws_pool._mongo.options import MongoOptions, mongo_options
+from ws_pool._mongo.transactions import run_transaction
 from ws_pool.base import BasePoolManager
 from ws_pool.errors import ConfigError, MissingExtraError, UnavailableError, UsageError
 
 __all__ = ("MongoPool", "MongoPoolManager", "MongoStatistics", "convert_mongo_id", "mongo_pool_manager")
 
+ResultT = TypeVar("ResultT")
 Document: TypeAlias = dict[str, Any]  # documents hold anything
 Client: TypeAlias = AsyncMongoClient[Document]
 Collection: TypeAlias = AsyncCollection[Document]
@@ -150,7 +152,8 @@ class MongoPool(SharedClient[Client]):
         """
         Run a block in a transaction: committed at its end, aborted when it raises or is cancelled.
 
-        Pass the session to each operation: ``await items.insert_one(item, session=session)``.
+        Pass the session to each operation: ``await items.insert_one(item, session=session)``. A block
+        cannot be run again: where transactions may conflict, use `with_transaction`.
 
         Args:
             **options: See the driver's ``start_transaction``: read_concern, write_concern, ….
@@ -163,6 +166,45 @@ class MongoPool(SharedClient[Client]):
 
         async with session, await _later(session.start_transaction(**options)):
             yield session
+
+    async def with_transaction(
+        self, function: Callable[[AsyncClientSession], Awaitable[ResultT]], **options: Any
+    ) -> ResultT:  # Any: the driver's options
+        """
+        Run a function in a transaction, and again when the server calls the failure a transient one.
+
+        Two transactions that write the same document conflict, and one of them fails; so do all at a
+        fail-over. The driver repeats the function, with a growing wait, for up to 120 s, or the pool's
+        ``timeout``; a commit whose answer was lost is repeated alone. The function must therefore have
+        no other effects than those of its session.
+
+        Args:
+            function: A coroutine function of the session; it passes the session to each operation.
+            **options: See the driver's ``with_transaction``: read_concern, write_concern, ….
+
+        Returns:
+            What the function has returned in the transaction that was committed.
+
+        Raises:
+            Exception: What the function raised; nothing was written.
+            PyMongoError: The transaction cannot be committed.
+
+        Example:
+            ```python no-run
+            # needs a MongoDB replica set
+            async def sell(session):
+                await items.update_one({"_id": 7}, {"$inc": {"stock": -1}}, session=session)
+                await sales.insert_one({"item": 7}, session=session)
+
+            await pool.with_transaction(sell)
+            ```
+        """
+        async with await _later(self.client.start_session()) as session:
+            if self._settings.driver == "motor":
+                return await run_transaction(session, function, options)
+
+            result: ResultT = await session.with_transaction(function, **options)
+            return result
 
     async def health(self) -> Health:
         """Ping a server."""
