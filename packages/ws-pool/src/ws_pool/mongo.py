@@ -8,6 +8,7 @@ transaction in one block, and numbers about the connections. This module needs t
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 import time
@@ -250,7 +251,12 @@ class MongoPool(SharedClient[Client]):
             raise UnavailableError(message, pool=self._name) from error
 
     async def _end(self, client: Client) -> None:
-        await _later(client.close())
+        if self._settings.driver == "motor":
+            # Motor's close ends the server's sessions too, and waits for the answer in the event loop.
+            close: Any = client.close  # Any: a plain function there
+            await asyncio.to_thread(close)
+        else:
+            await client.close()
 
 
 class MongoPoolManager(BasePoolManager[MongoPool, Client]):
