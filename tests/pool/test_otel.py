@@ -22,6 +22,7 @@ from ws_pool._core import tracing
 from ws_pool._redis.client.shared import SharedRedis
 from ws_pool._sql.sqlite.connection import SqliteConnection
 from ws_pool.errors import IntegrityViolation
+from ws_pool.events import RedisEventBus, StreamEventBus
 from ws_pool.http import HttpPool
 from ws_pool.otel import instrument
 from ws_pool.redis import RedisPool
@@ -320,3 +321,89 @@ class TestOff:
 
         assert "error.type" not in (left.attributes or {})
         assert (cut.attributes or {})["error.type"] == "CancelledError"
+
+
+class TestEvents:
+    """The trace of who publishes goes on where listeners are called."""
+
+    @pytest.mark.parametrize("kind", [RedisEventBus, StreamEventBus])
+    async def test_an_event_carries_its_trace(self, redis_url: str, telemetry: Telemetry, kind: Any):
+        """A span for the event that is published, one for each call, and what a listener does within it."""
+        heard = asyncio.Event()
+
+        async with RedisPool(redis_url) as pool:
+
+            async def listen(number: int) -> None:
+                await pool.redis.set("heard", number)
+                heard.set()
+
+            names = ("shop",) if kind is RedisEventBus else ("shop", "group")
+
+            async with kind(pool, *names) as bus:
+                bus.add_listener("sale", listen)
+                tracer = telemetry.tracers.get_tracer("test")
+
+                with telemetry.instrument():
+                    with tracer.start_as_current_span("request") as request:
+                        await bus.publish("sale", 1)
+
+                    await heard.wait()
+                    await bus.close()
+
+        spans = {span.name: span for span in telemetry.spans()}
+        sent, processed, inner = spans["send shop"], spans["process shop"], spans["SET"]
+        trace_id = request.get_span_context().trace_id
+        assert {span.context.trace_id for span in (sent, processed, inner) if span.context} == {trace_id}
+        assert (sent.kind, processed.kind) == (trace.SpanKind.PRODUCER, trace.SpanKind.CONSUMER)
+        assert sent.context is not None
+        assert processed.context is not None
+        assert processed.parent is not None
+        assert inner.parent is not None
+        assert processed.parent.span_id == sent.context.span_id
+        assert inner.parent.span_id == processed.context.span_id
+        assert dict(processed.attributes or {}) == {
+            "messaging.system": "redis",
+            "messaging.destination.name": "shop",
+            "messaging.operation.type": "process",
+            "wintersweet.event.tag": "sale",
+        }
+
+    async def test_a_listener_that_fails_marks_its_span(self, redis_url: str, telemetry: Telemetry):
+        """The type of its error is recorded, and the next event has a context of its own."""
+        heard = asyncio.Event()
+
+        async def fail(*, last: bool) -> None:
+            if last:
+                heard.set()
+
+            raise ValueError("secret")
+
+        async with RedisPool(redis_url) as pool, RedisEventBus(pool, "shop") as bus:
+            bus.add_listener("sale", fail)
+
+            with telemetry.instrument():
+                await bus.publish("sale", last=False)
+                await bus.publish("sale", last=True)
+                await heard.wait()
+                await bus.close()
+
+        spans = [span for span in telemetry.spans() if span.name == "process shop"]
+        assert [(span.attributes or {}).get("error.type") for span in spans] == ["ValueError"] * 2
+        assert len({span.context.trace_id for span in spans if span.context}) == 2
+
+    async def test_an_event_without_a_trace(self, redis_url: str, telemetry: Telemetry):
+        """What was published by a process without traces begins one at its listener."""
+        heard = asyncio.Event()
+
+        async def listen() -> None:
+            heard.set()
+
+        async with RedisPool(redis_url) as pool, RedisEventBus(pool, "shop") as bus:
+            bus.add_listener("sale", listen)
+
+            with telemetry.instrument():
+                await pool.redis.publish("shop", '{"tag": "sale", "args": [], "kwargs": {}}')
+                await heard.wait()
+                await bus.close()
+
+        assert next(span for span in telemetry.spans() if span.name == "process shop").parent is None

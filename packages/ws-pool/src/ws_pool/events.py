@@ -12,6 +12,7 @@ try:
     from ws_pool._events.listeners import ListenerStatistics
     from ws_pool._events.pubsub_bus import BusStatistics, RedisEventBus
     from ws_pool._events.stream_bus import StreamBusStatistics, StreamEventBus
+    from ws_pool._events.tracing import trace_events
 except ModuleNotFoundError as _error:
     raise missing(__name__, _error, "redis") from _error
 
@@ -19,3 +20,5 @@ __all__ = ("BusStatistics", "ListenerStatistics", "RedisEventBus", "StreamBusSta
 
 for _public in (BusStatistics, ListenerStatistics, RedisEventBus, StreamBusStatistics, StreamEventBus):
     _public.__module__ = __name__
+
+trace_events()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import Token
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -18,7 +19,7 @@ from ws_pool._core.tracing import Operation
 from ws_pool.base import BasePoolManager
 
 try:
-    from opentelemetry import metrics, propagate, trace
+    from opentelemetry import context, metrics, propagate, trace
     from opentelemetry.metrics import Histogram, MeterProvider
     from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider
 except ModuleNotFoundError as _error:
@@ -52,7 +53,8 @@ def instrument(
     Report the operations of all pools of this process, and the numbers of the given ones.
 
     Spans: each SQL statement, Redis command or pipeline, and HTTP request, which carries the trace to
-    its server (``traceparent``). Values, keys and arguments are never recorded. Metrics: those of
+    its server (``traceparent``), each event that is published, which carries the trace in its message, and
+    each call of a listener. Values, keys and arguments are never recorded. Metrics: those of
     `ws_core.metrics` for database connections and for the durations of operations.
 
     Args:
@@ -134,17 +136,29 @@ class Instrumentation:
         if not self._query_text:
             attributes = {key: value for key, value in attributes.items() if key != "db.query.text"}
 
-        span = self._tracer.start_span(operation.name, kind=SpanKind.CLIENT, attributes=attributes)
-        return OpenSpan(span, operation, self._durations[operation.duration])
+        parent = None if operation.parent is None else propagate.extract(operation.parent)
+        span = self._tracer.start_span(
+            operation.name, context=parent, kind=SpanKind[operation.kind.upper()], attributes=attributes
+        )
+        # What a listener does belongs to the span of its event; all else has no operations within it.
+        token = None if parent is None else context.attach(trace.set_span_in_context(span, parent))
+        return OpenSpan(span, operation, self._durations.get(operation.duration), token)
 
 
 class OpenSpan:
     """A span that is not ended yet."""
 
-    __slots__ = ("_began", "_duration", "_operation", "_span")
+    __slots__ = ("_began", "_duration", "_operation", "_span", "_token")
 
-    def __init__(self, span: trace.Span, operation: Operation, duration: Histogram) -> None:
+    def __init__(
+        self,
+        span: trace.Span,
+        operation: Operation,
+        duration: Histogram | None,
+        token: Token[context.Context] | None,
+    ) -> None:
         self._span = span
+        self._token = token
         self._operation = operation
         self._duration = duration
         self._began = time.perf_counter()
@@ -175,6 +189,13 @@ class OpenSpan:
             self._span.set_status(Status(StatusCode.ERROR, str(found["error.type"])))
 
         self._span.end()
+
+        if self._token is not None:
+            context.detach(self._token)
+
+        if self._duration is None:
+            return
+
         known = METRICS[self._operation.duration].attributes
         measured = {key: value for key, value in found.items() if key in known}
         self._duration.record(time.perf_counter() - self._began, measured)

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from ws_core.inspection import when_watched
 from ws_pool._core.slow_operations import SlowOperations
@@ -39,11 +39,18 @@ Method = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a call does: its name and its attributes, in OpenTelemetry's words."""
+    """
+    What a call does: its name and its attributes, in OpenTelemetry's words.
+
+    ``duration`` is the metric that has its time, or empty for none. ``parent`` are the headers that came
+    with a message; what is done for the message then belongs to the operation.
+    """
 
     name: str
     attributes: Mapping[str, str | int]
     duration: str = "db.client.operation.duration"
+    kind: Literal["client", "producer", "consumer"] = "client"
+    parent: Mapping[str, str] | None = None
 
 
 class Span(Protocol):

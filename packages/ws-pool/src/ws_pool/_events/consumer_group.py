@@ -73,6 +73,11 @@ class ConsumerGroup:
         self._repeating: Redis | None = None
         self.consumer = consumer
 
+    @property
+    def stream(self) -> str:
+        """The stream's key."""
+        return self._stream
+
     async def publish(self, event: Event) -> str:
         """Add an event to the stream, if need be twice, and return its id."""
         text = dump(event)

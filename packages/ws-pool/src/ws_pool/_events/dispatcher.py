@@ -112,6 +112,15 @@ class OrderedDispatcher:
 
         self._measure()
 
+    async def call(self, listener: Listener, event: Event) -> None:
+        """Call a listener, which may be traced."""
+        await listener(*event.args, **event.kwargs)
+
+    @property
+    def stream(self) -> str:
+        """The stream's key."""
+        return self._stream
+
     def _free(self) -> int:
         waiting = sum(len(self._queues[tag]) for tag in self._failing)
         taken = len(self.in_hand)
@@ -221,11 +230,11 @@ class OrderedDispatcher:
         limit = self._listener_timeout
 
         if limit is None:
-            await listener(*event.args, **event.kwargs)
+            await self.call(listener, event)
             return
 
         async def call() -> None:
-            await listener(*event.args, **event.kwargs)
+            await self.call(listener, event)
 
         task = asyncio.get_running_loop().create_task(call(), name=f"ws-pool listener {event.tag}")
 

@@ -33,14 +33,18 @@ class Event:
     tag: str
     args: Sequence[Any]  # Any: whatever JSON can hold
     kwargs: Mapping[str, Any]
+    trace: Mapping[str, str] | None = None  # the headers of the trace that it belongs to
 
 
 def dump(event: Event) -> str:
     """Write an event as JSON, or raise UsageError when it holds something that JSON can't."""
     try:
-        return json.dumps(
-            {"tag": event.tag, "args": list(event.args), "kwargs": dict(event.kwargs)}, separators=(",", ":")
-        )
+        fields: dict[str, Any] = {"tag": event.tag, "args": list(event.args), "kwargs": dict(event.kwargs)}
+
+        if event.trace:
+            fields["trace"] = dict(event.trace)
+
+        return json.dumps(fields, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         message = f"an event {event.tag!r} holds what JSON cannot: {error}"
         raise UsageError(message, tag=event.tag) from error
@@ -50,8 +54,9 @@ def load(text: str | bytes) -> Event | None:
     """Read an event; None when the text is not one of ours."""
     try:
         data = json.loads(text)
-        return Event(str(data["tag"]), list(data["args"]), dict(data["kwargs"]))
-    except (ValueError, TypeError, KeyError, RecursionError):
+        trace = {str(name): str(value) for name, value in dict(data.get("trace") or {}).items()}
+        return Event(str(data["tag"]), list(data["args"]), dict(data["kwargs"]), trace or None)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 
@@ -80,8 +85,11 @@ class ListenerStatistics:
 class ListenerTask:
     """One listener with its queue and its task."""
 
-    def __init__(self, tag: str, listener: Listener, *, size: int, policy: OverflowPolicy) -> None:
+    def __init__(
+        self, tag: str, listener: Listener, *, size: int, policy: OverflowPolicy, channel: str = ""
+    ) -> None:
         self.tag = tag
+        self.channel = channel
         self.listener = listener
         self._size = size
         self._policy = policy
@@ -141,7 +149,7 @@ class ListenerTask:
                 event = self._queue.popleft()
 
                 try:
-                    await self.listener(*event.args, **event.kwargs)
+                    await self.call(event)
                 except (Exception, asyncio.CancelledError) as error:
                     # A listener may raise CancelledError of its own: that is a failure like others.
                     if is_cancelled(error):
@@ -160,6 +168,10 @@ class ListenerTask:
             self._wake.clear()
             await self._wake.wait()
 
+    async def call(self, event: Event) -> None:
+        """Call the listener, which may be traced."""
+        await self.listener(*event.args, **event.kwargs)
+
     def statistics(self) -> ListenerStatistics:
         """Return a frozen snapshot."""
         return ListenerStatistics(
@@ -170,8 +182,9 @@ class ListenerTask:
 class Listeners:
     """The listeners of a bus by tag, each with a queue of ``size`` events."""
 
-    def __init__(self, *, size: int, policy: OverflowPolicy) -> None:
+    def __init__(self, *, size: int, policy: OverflowPolicy, channel: str = "") -> None:
         self._size = size
+        self._channel = channel
         self._policy: OverflowPolicy = policy
         self._listeners: dict[str, list[Listener]] = {}
         self._tasks: dict[str, list[ListenerTask]] = {}
@@ -235,7 +248,7 @@ class Listeners:
         return len(tasks)
 
     def _start(self, tag: str, listener: Listener) -> None:
-        task = ListenerTask(tag, listener, size=self._size, policy=self._policy)
+        task = ListenerTask(tag, listener, size=self._size, policy=self._policy, channel=self._channel)
         self._tasks.setdefault(tag, []).append(task)
 
     def statistics(self) -> tuple[ListenerStatistics, ...]:

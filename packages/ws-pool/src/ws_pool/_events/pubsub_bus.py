@@ -136,7 +136,7 @@ class RedisEventBus:
         self._channel = channel
         self._heartbeat = heartbeat
         self._sharded = sharded
-        self._listeners = Listeners(size=queue_size, policy=overflow)
+        self._listeners = Listeners(size=queue_size, policy=overflow, channel=channel)
         self._task: asyncio.Task[None] | None = None
         self._first: asyncio.Future[None] | None = None
         self._state = "new"
@@ -156,6 +156,11 @@ class RedisEventBus:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    @property
+    def channel(self) -> str:
+        """Its channel."""
+        return self._channel
 
     @property
     def subscribed(self) -> bool:
@@ -212,7 +217,11 @@ class RedisEventBus:
             message = f"event bus {self._channel!r} is {self._state}: enter it with `async with` to publish"
             raise error(message, channel=self._channel)
 
-        text = dump(Event(tag, args, kwargs))
+        return await self._send(Event(tag, args, kwargs))
+
+    async def _send(self, event: Event) -> int:
+        """Publish an event, which may be traced."""
+        text = dump(event)
         command = "SPUBLISH" if self._sharded else "PUBLISH"
         return int(await self._pool.redis.execute_command(command, self._channel, text))
 
