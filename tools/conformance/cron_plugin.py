@@ -46,7 +46,7 @@ def _seconds(moment: datetime) -> float:
 
 
 def _zone(moment: Any) -> Any:
-    """Return a zone by its name where it has one: pytz's objects are no zones of the standard library."""
+    """Return a zone by its name where it has one: the standard library does not take pytz's objects."""
     return getattr(moment, "zone", None) or getattr(moment, "key", None) or moment
 
 
