@@ -12,7 +12,7 @@ from ws_redislock._concurrency import Job, sleep, wait_jobs
 from ws_redislock._coordination.coordinator import Coordinator, Waiter
 from ws_redislock._lease.lease import Lease, boot_time
 from ws_redislock._lock.held import Held
-from ws_redislock._lock.options import BUDGET, LockOptions
+from ws_redislock._lock.options import BUDGET, RELEASED_MS, LockOptions
 from ws_redislock._lock.renewal import RenewalWatchdog
 from ws_redislock._redis.clients import HOPELESS, TRANSIENT, refuse
 from ws_redislock._redis.keys import QueueKeys
@@ -26,9 +26,6 @@ __all__ = ("AcquireProtocol",)
 _log = logging.getLogger("ws_redislock")
 
 HELD, HANDED_OVER, REFUSED = 1, 2, -1
-RELEASED_MS = 10_000
-"""For how long the server remembers that an acquisition was released."""
-
 ABANDONED_MS = 60_000
 """For how long the server refuses the late ENTER of an acquisition that was given up."""
 
@@ -107,7 +104,9 @@ class AcquireProtocol:
         args: tuple[str | int, ...] = (held.token, self._keys.limit, self._options.delay_ms, remember)
         following = coordinator.first_waiter(self._keys)
         # tasks only:
-        simple = following is None and self._keys.limit == 1 and self._options.delay_ms == 0
+        simple = (
+            following is None and not held.uncertain and self._keys.limit == 1 and self._options.delay_ms == 0
+        )
         # end
 
         # Our first waiter may be the first of all: then the RELEASE hands the lock over, in one round trip.
@@ -123,7 +122,7 @@ class AcquireProtocol:
                 what=("lock", self._name),
                 budget=max(1.0, min(BUDGET, left)),
                 # tasks only:
-                fast=("R", held.token, remember) if simple else None,
+                fast=(self._options.common, "R" + held.token) if simple else None,
                 # end
             )
         except BaseException:
@@ -281,9 +280,7 @@ class AcquireProtocol:
             what=("lock", self._name),
             budget=budget,
             # tasks only:
-            fast=None
-            if coordinator.contended(self._keys)
-            else ("E", token, self._options.lease_ms, self._options.delay_ms, self._options.fence_ms),
+            fast=None if coordinator.contended(self._keys) else (self._options.common, "E" + token),
             # end
             doubt=waiter.mark_uncertain,
         )

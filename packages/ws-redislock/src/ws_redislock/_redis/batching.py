@@ -25,8 +25,8 @@ _log = logging.getLogger("ws_redislock")
 Argument: TypeAlias = "str | bytes | int"
 Send: TypeAlias = "Callable[[tuple[Argument, ...], float], Awaitable[Any]]"  # Any: a script's reply
 
-Fast: TypeAlias = tuple[str, str, int, int, int] | tuple[str, str, int]
-"""Kind ("E" or "R"), token, and three numbers or one; see ``fast.lua``."""
+Fast: TypeAlias = tuple[tuple[int, int, int, int], str]
+"""What all calls of a batch have in common, and "E" or "R" with the token; see ``fast.lua``."""
 
 BATCH_FROM = 6
 """Calls in flight from which further ones are sent together."""
@@ -113,33 +113,37 @@ class Batch(ABC, Generic[Call, Answer]):
         """Take one call's answer out of the reply."""
 
 
-class FastBatch(Batch[tuple[Sequence[bytes], Fast], tuple[float, list[Any]]]):
+class FastBatch(Batch[tuple[Sequence[bytes], str], tuple[float, list[Any]]]):
     """
-    ENTERs and RELEASEs of locks without other users.
+    ENTERs and RELEASEs of locks without other users, all with the same options.
 
     An answer is the time before the call was sent, and the reply that the script for it alone
     would have given. Any: as the replies of those.
     """
 
-    __slots__ = ()
+    __slots__ = ("_common",)
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, common: tuple[int, int, int, int]) -> None:
         super().__init__(send, load("fast"))
+        self._common = common
 
     def _command(
-        self, calls: list[tuple[Sequence[bytes], Fast]]
+        self, calls: list[tuple[Sequence[bytes], str]]
     ) -> tuple[Sequence[bytes], Sequence[Argument]]:
         keys: list[bytes] = []
-        args: list[Argument] = []
+        args: list[Argument] = list(self._common)
 
-        for of_lock, fast in calls:
-            keys += (of_lock[0], of_lock[1], of_lock[3], of_lock[4])
-            args += fast
+        for of_lock, call in calls:
+            keys += (of_lock[0], of_lock[1], of_lock[4])
+            args.append(call)
+
+            if call[0] == "E":
+                keys.append(of_lock[3])
 
         return keys, args
 
     def _answer(
-        self, call: tuple[Sequence[bytes], Fast], reply: Sequence[int], index: int, sent_at: float
+        self, call: tuple[Sequence[bytes], str], reply: Sequence[int], index: int, sent_at: float
     ) -> tuple[float, list[Any]] | None:
         done = reply[index]
 

@@ -30,6 +30,11 @@ from ws_redislock._redis.scripts import Script
 
 __all__ = ("Reply", "ScriptClient", "script_client_for")
 
+# tasks only:
+FEW_BATCHES = 64
+"""Options of locks for which batches are kept; there are many when each lock has a lease of its own."""
+
+# end
 Reply: TypeAlias = list[Any]  # Any: integers, and tokens as str or bytes, as the client decodes
 Argument: TypeAlias = str | bytes | int
 
@@ -62,7 +67,7 @@ class ScriptClient:
         self.cluster: bool = self._sender.cluster
         # tasks only:
         self._calling = 0
-        self._locks = FastBatch(self._sender.send)
+        self._locks: dict[tuple[int, int, int, int], FastBatch] = {}
         self._hits: dict[tuple[str, tuple[int, ...]], HitBatch] = {}
         # end
 
@@ -113,7 +118,16 @@ class ScriptClient:
         try:
             # tasks only:
             if fast is not None and self._calling > BATCH_FROM and not self.cluster:
-                done = await self._locks.add((keys, fast), min(attempt, budget))
+                common, entry = fast
+                batch = self._locks.get(common)
+
+                if batch is None:
+                    if len(self._locks) >= FEW_BATCHES:
+                        self._locks.clear()  # a batch with calls in it goes on
+
+                    batch = self._locks[common] = FastBatch(self._sender.send, common)
+
+                done = await batch.add((keys, entry), min(attempt, budget))
 
                 if done is not None:
                     return done

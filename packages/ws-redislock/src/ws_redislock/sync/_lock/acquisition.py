@@ -13,7 +13,7 @@ from ws_redislock.sync._concurrency import Job, sleep, wait_jobs
 from ws_redislock.sync._coordination.coordinator import Coordinator, Waiter
 from ws_redislock._lease.lease import Lease, boot_time
 from ws_redislock.sync._lock.held import Held
-from ws_redislock.sync._lock.options import BUDGET, LockOptions
+from ws_redislock.sync._lock.options import BUDGET, RELEASED_MS, LockOptions
 from ws_redislock.sync._lock.renewal import RenewalWatchdog
 from ws_redislock.sync._redis.clients import HOPELESS, TRANSIENT, refuse
 from ws_redislock._redis.keys import QueueKeys
@@ -27,9 +27,6 @@ __all__ = ("AcquireProtocol",)
 _log = logging.getLogger("ws_redislock")
 
 HELD, HANDED_OVER, REFUSED = 1, 2, -1
-RELEASED_MS = 10_000
-"""For how long the server remembers that an acquisition was released."""
-
 ABANDONED_MS = 60_000
 """For how long the server refuses the late ENTER of an acquisition that was given up."""
 

@@ -12,10 +12,13 @@ from ws_redislock._redis.keys import PREFIX, check_prefix
 from ws_redislock.errors import ConfigError
 from ws_redislock.observe import LockObserver
 
-__all__ = ("BUDGET", "LockOptions", "options_of", "seconds")
+__all__ = ("BUDGET", "RELEASED_MS", "LockOptions", "options_of", "seconds")
 
 BUDGET = 5.0
 """Seconds for which one command is tried again when Redis does not answer."""
+
+RELEASED_MS = 10_000
+"""For how long the server remembers that an acquisition was released."""
 
 SHORTEST = 0.01
 """Seconds below which a lease is over before its reply is there."""
@@ -29,6 +32,7 @@ class LockOptions:
 
     __slots__ = (
         "auto_renew",
+        "common",
         "delay_ms",
         "expire",
         "fence_ms",
@@ -72,6 +76,8 @@ class LockOptions:
         self.fence_ms: int = max(
             round(seconds("fence_ttl", fence_ttl, above=0.0) * 1000), self.lease_ms + self.delay_ms + 1000
         )
+        # What batches of such locks share; see ``fast.lua``.
+        self.common: tuple[int, int, int, int] = (self.lease_ms, self.delay_ms, self.fence_ms, RELEASED_MS)
         self.key_prefix: str = check_prefix(key_prefix)
         self.auto_renew: bool = _flag("auto_renew", auto_renew)
         self.reentrant: bool = _flag("reentrant", reentrant)
