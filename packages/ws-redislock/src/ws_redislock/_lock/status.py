@@ -55,6 +55,8 @@ class LockStatus:
             if until is not None and coordinator.time() >= until:
                 return False
 
+            # The caller has no place in the queue, so that nothing wakes it up: look more and more rarely,
+            # and when the first lease can end.
             looks += 1
             step = min(delay(looks, 0.01, 1.0, jitter=0.0), max(0.001, int(reply[0]) / 1000))
             await sleep(step if until is None else min(step, max(0.0, until - coordinator.time())))

@@ -97,7 +97,7 @@ class Batch(ABC, Generic[Call, Answer]):
         finally:
             for index, (call, future) in enumerate(calls):
                 if future.done():
-                    continue
+                    continue  # its caller was cancelled, and undoes whatever the call has done
 
                 if failure is not None:
                     future.set_exception(failure)

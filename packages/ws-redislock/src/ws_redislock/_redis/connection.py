@@ -73,6 +73,8 @@ class CommandSender:
     @property
     def pipelines(self) -> bool:
         """Whether commands that go together are best sent as a pipeline of the client."""
+        # What is written to the shared connection in one turn of the loop goes together anyway; a cluster's
+        # commands go to different nodes.
         return not self.cluster and (self._shared is None or self._small)
 
     def subscription(self) -> Any:  # Any: the driver's PubSub is untyped, a cluster's is another class
@@ -97,6 +99,8 @@ class CommandSender:
 
     def send(self, command: tuple[Argument, ...], within: float) -> Awaitable[Any]:  # Any: any reply
         """Send a command and return its reply, within so many seconds."""
+        # A small pool is used for the time of a call only, so that the application is not left without; when
+        # it has no connection to spare, the shared connection is made beside it.
         if self._shared is None or (self._small and self._has_room()):
             return self._bounded(command, within)
 

@@ -3,6 +3,9 @@
 All scripts of this package may be repeated, so a lost reply is answered by sending the script
 again. Each attempt has its own timeout; the driver's retry policy, made for other commands, is
 left out of it where the client is a plain client of redis-py.
+
+What stands between ``tasks only`` and ``end``, here and elsewhere, has no use for threads: the generator of
+the twin (tools/generate_sync_locks.py) leaves it out.
 """
 
 from __future__ import annotations
@@ -110,6 +113,8 @@ class ScriptClient:
         attempt was not answered, because it may still arrive. Returns the time just before the answered
         attempt was sent, and its reply.
         """
+        # The first attempt is written out, although `once` does nearly the same: nearly all calls have no
+        # other one, and this one needs no coroutine of its own.
         # tasks only:
         self._calling += 1
         # end
@@ -259,6 +264,8 @@ class ScriptClient:
         Returns the time before it was sent, the reply, and the number of replicas that confirmed.
         """
         sent_at = boot_time()
+
+        # EVAL, not EVALSHA: a script that the server has forgotten would be sent again after the WAIT for it.
         reply, count = await self._sender.send_all(
             [
                 ("EVAL", script.text, len(keys), *keys, *args),

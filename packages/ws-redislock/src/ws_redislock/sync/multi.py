@@ -197,6 +197,7 @@ class MultiLock:
 
     def close(self) -> None:
         """Release what is held, and wait for what goes on in the background."""
+        # The first one closes the client of its own that all work on, so that it comes last.
         first, *others = self._locks
 
         try:
