@@ -137,13 +137,49 @@ class TestSlots:
         two.close()
         assert not path.exists()
 
-    def test_without_posix(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where there is no flock, one process has a table all the same."""
+    async def test_without_posix(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where processes cannot share a file, a checker speaks for one, without a file and signals."""
         monkeypatch.setattr(_process_table, "fcntl", None)
-        table = ProcessTable(tmp_path / "table")
-        table.heartbeat(5.0, healthy=True)
-        assert [record.pid for record in table.alive()] == [os.getpid()]
-        table.close()
+        monkeypatch.delattr(os, "geteuid")
+        monkeypatch.setattr(os, "kill", _forbidden)
+
+        with pytest.raises(ConfigError, match="cannot share their health on this system: give 1"):
+            ProcessHealthChecker(2)
+
+        async with ProcessHealthChecker(1, directory=tmp_path) as checker:
+            assert checker.health, checker.detail
+            assert checker._path is None
+
+        assert checker.detail == "not checked yet"
+
+    def test_abandoned_tables(self, tmp_path: Path) -> None:
+        """Files of services that were killed whole are removed; those of others are left alone."""
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+        living = ProcessTable(tmp_path / "t-living")
+        dead, locked, elsewhere = (ProcessTable(tmp_path / f"t-{n}") for n in ("dead", "locked", "other"))
+
+        for table in (dead, locked, elsewhere):
+            _process_table._RECORD.pack_into(table._map, table._offset, ended.pid, 5, 1.0, 1)
+
+        _process_table._HEAD.pack_into(elsewhere._map, 0, _process_table._MAGIC, 7)  # of another container
+        (tmp_path / "t-link").symlink_to(tmp_path / "t-dead")
+        (tmp_path / "t-short").write_text("x")
+        (tmp_path / "t-foreign").write_bytes(bytes(_process_table._SIZE))
+        (tmp_path / "t-folder").mkdir()
+        (tmp_path / "u-dead").write_bytes((tmp_path / "t-dead").read_bytes())
+
+        with locked._locked():
+            _process_table.remove_abandoned(tmp_path, "t-")
+
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "t-folder", "t-foreign", "t-link", "t-living", "t-locked", "t-other", "t-short", "u-dead",
+        ]  # fmt: skip
+
+        for table in (dead, locked, elsewhere):
+            table.close_inherited()
+
+        living.close()
 
     def test_the_dead_make_room(self, tmp_path: Path) -> None:
         """A dead process's record is taken over, and so is that of another process with its pid."""
@@ -340,6 +376,19 @@ class TestProcessHealthChecker:
         assert one.ask() == "1 of 2 workers are healthy"
         start("shop", 2)
         assert one.ask() == "healthy"
+
+    def test_a_service_that_was_killed_whole(self, start: Any, tmp_path: Path) -> None:
+        """Its file is gone when any service of this user has started; those of living ones stay."""
+        bank = start("bank", 1)
+
+        for worker in [start("shop", 2), start("shop", 2)]:
+            worker.end(signal.SIGKILL)
+
+        assert len(list(tmp_path.iterdir())) == 2
+        start("mail", 1)
+        names = sorted(path.name.rpartition("-")[2] for path in tmp_path.iterdir())
+        assert names == ["bank", "mail"]
+        assert bank.ask() == "healthy"
 
     def test_services_do_not_meet(self, start: Any) -> None:
         """Workers of another service do not count."""

@@ -2,7 +2,8 @@
 
 A record belongs to a process, known by its pid and the moment it started, so that neither a dead
 process nor another one with its pid counts as alive. Records are claimed under a file lock and
-written by their owner alone. The last process to leave removes the file.
+written by their owner alone. The last process to leave removes the file; where none could, because all
+were killed, the next service of this user does.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import stat
 import struct
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,17 +22,25 @@ from ws_pool.errors import ConfigError, UnavailableError
 
 try:
     import fcntl
-except ImportError:  # not a POSIX system: one process has the table to itself
+except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
-__all__ = ("ProcessRecord", "ProcessTable", "process_start", "runtime_directory")
+__all__ = (
+    "ProcessRecord",
+    "ProcessTable",
+    "can_share",
+    "process_start",
+    "remove_abandoned",
+    "runtime_directory",
+)
 
 _MAGIC = b"wsslots1"
+_HEAD = struct.Struct("@8sQ")  # magic, number of the pid namespace
 _RECORD = struct.Struct("@QQdQ")  # pid, start of the process, last beat, 1 when healthy
 _HEARTBEAT = struct.Struct("@dQ")
 _HEARTBEAT_AT = 16
 _CAPACITY = 127
-_SIZE = _RECORD.size * (_CAPACITY + 1)  # the first one holds the magic
+_SIZE = _RECORD.size * (_CAPACITY + 1)  # the first one is the head
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +64,7 @@ class ProcessTable:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd, self._map = -1, mmap.mmap(-1, 1)
-        self._open()
-
-        try:
-            with self._locked():
-                self._offset = self._claim()
-        except BaseException:
-            self._unmap()
-            raise
+        self._offset = self._open()
 
     def heartbeat(self, now: float, *, healthy: bool) -> None:
         """Report that this process is alive."""
@@ -91,9 +93,7 @@ class ProcessTable:
         self._unmap()
 
     def _entries(self) -> Iterator[tuple[int, int, float, int]]:
-        for number in range(1, _CAPACITY + 1):
-            pid, start, heartbeat, healthy = _RECORD.unpack_from(self._map, number * _RECORD.size)
-            yield pid, start, heartbeat, healthy
+        return _entries(self._map)
 
     def _claim(self) -> int:
         """Take the first record that is free or whose process is dead."""
@@ -107,8 +107,8 @@ class ProcessTable:
         message = f"{self.path}: all {_CAPACITY} records are taken by living processes"
         raise UnavailableError(message, path=str(self.path))
 
-    def _open(self) -> None:
-        """Open and map the file under its lock."""
+    def _open(self) -> int:
+        """Open and map the file, and claim a record of it, all under its lock."""
         # Between opening and locking, the last process to leave may have removed the file. A lock on
         # a removed file excludes nobody who opens its successor: try again until both are the same.
         while True:
@@ -125,8 +125,10 @@ class ProcessTable:
                     if self._is_current():
                         self._map.close()
                         self._map = self._mapped()
-                        return
+                        # Under the same lock, because a file without a living process may be removed.
+                        return self._claim()
             except BaseException:
+                self._map.close()
                 os.close(self._fd)
                 raise
 
@@ -151,7 +153,7 @@ class ProcessTable:
 
         if status.st_size == 0:
             os.ftruncate(self._fd, _SIZE)
-            os.pwrite(self._fd, _MAGIC, 0)
+            os.pwrite(self._fd, _HEAD.pack(_MAGIC, _pid_namespace()), 0)
         elif status.st_size != _SIZE or os.pread(self._fd, len(_MAGIC), 0) != _MAGIC:
             message = f"{self.path} holds something else: remove it, or choose another name"
             raise ConfigError(message, path=str(self.path))
@@ -160,18 +162,67 @@ class ProcessTable:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        if fcntl is not None:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
 
         try:
             yield
         finally:
-            if fcntl is not None:
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def _unmap(self) -> None:
         self._map.close()
         os.close(self._fd)
+
+
+def can_share() -> bool:
+    """Return whether processes can share a table on this system."""
+    return fcntl is not None
+
+
+def remove_abandoned(directory: Path, prefix: str) -> None:
+    """Remove the tables of services whose processes were all killed."""
+    for path in directory.glob(f"{prefix}*"):
+        # Whatever is odd about a file: it is not ours to remove.
+        with suppress(OSError, struct.error):
+            _remove_if_abandoned(path)
+
+
+def _remove_if_abandoned(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    try:
+        status = os.fstat(fd)
+
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_size != _SIZE:
+            return
+
+        # Whoever holds the lock is alive. One who has opened the file and waits for it finds that it
+        # was removed, and makes another.
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        data = os.pread(fd, _SIZE, 0)
+
+        # Processes of another container that shares the directory only look dead from here.
+        if _HEAD.unpack_from(data) != (_MAGIC, _pid_namespace()) or not _pid_namespace():
+            return
+
+        if not any(pid and process_start(pid) == start for pid, start, _, _ in _entries(data)):
+            path.unlink()
+    finally:
+        os.close(fd)
+
+
+def _entries(data: bytes | mmap.mmap) -> Iterator[tuple[int, int, float, int]]:
+    for number in range(1, _CAPACITY + 1):
+        pid, start, heartbeat, healthy = _RECORD.unpack_from(data, number * _RECORD.size)
+        yield pid, start, heartbeat, healthy
+
+
+def _pid_namespace() -> int:
+    """Return the number of the namespace that pids of this process mean something in; 0 when unknown."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return 0
 
 
 def runtime_directory() -> Path:
@@ -185,6 +236,10 @@ def process_start(pid: int) -> int | None:
 
     On a system without ``/proc`` it is 0 for every living process.
     """
+    # Elsewhere the signal 0, which asks whether a process lives, is an interrupt.
+    if not can_share():
+        return 0
+
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -20,7 +20,7 @@ from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 from ws_core.component import Health
 from ws_core.errors import describe
-from ws_pool._process_table import ProcessTable, process_start, runtime_directory
+from ws_pool._process_table import ProcessTable, can_share, process_start, remove_abandoned, runtime_directory
 from ws_pool.errors import ConfigError, UsageError
 
 __all__ = ("Check", "HealthChecker", "ProcessHealthChecker")
@@ -188,7 +188,9 @@ class ProcessHealthChecker(HealthChecker):
 
     Each worker runs one. The node is healthy while ``process_num`` of them have reported so recently.
     They share a small file in the runtime directory; a worker that is killed counts no longer at
-    once, and one that takes its place counts when it has started.
+    once, and one that takes its place counts when it has started. The file goes with the last worker, or,
+    when all were killed, with the next start of any service of this user. On systems without POSIX's
+    locks it speaks for one process, without a file.
 
     Args:
         process_num: How many workers must be healthy.
@@ -235,7 +237,14 @@ class ProcessHealthChecker(HealthChecker):
 
         self.name: str = _derived_name() if name is None else name
         self._process_num = process_num
-        self._path = Path(directory or runtime_directory()) / f"ws-health-{os.geteuid()}-{self.name}"
+        self._path: Path | None = None
+
+        if can_share():
+            self._path = Path(directory or runtime_directory()) / f"{_prefix()}{self.name}"
+        elif process_num != 1:
+            message = f"process_num={process_num}: processes cannot share their health on this system: give 1"
+            raise ConfigError(message, process_num=process_num)
+
         self._table: ProcessTable | None = None
         self._pid = 0
 
@@ -247,6 +256,9 @@ class ProcessHealthChecker(HealthChecker):
     @property
     def detail(self) -> str:
         """Why `health` is false; empty when it is true."""
+        if self._path is None:
+            return super().detail
+
         table = self._table
 
         if table is None or self._pid != os.getpid():
@@ -283,10 +295,15 @@ class ProcessHealthChecker(HealthChecker):
             (table.close if self._pid == os.getpid() else table.close_inherited)()
 
     async def _round(self) -> None:
+        if self._path is None:
+            await super()._round()
+            return
+
         if self._pid != os.getpid():
             if self._table is not None:
                 self._table.close_inherited()
 
+            remove_abandoned(self._path.parent, _prefix())
             self._table = ProcessTable(self._path)
             self._pid = os.getpid()
 
@@ -298,6 +315,11 @@ class ProcessHealthChecker(HealthChecker):
 def _name(check: Check) -> str:
     name = getattr(check, "name", None) or getattr(check, "__qualname__", None)
     return name if isinstance(name, str) else type(check).__name__
+
+
+def _prefix() -> str:
+    """Return what the names of all tables of this user begin with."""
+    return f"ws-health-{os.geteuid()}-"
 
 
 def _derived_name() -> str:
