@@ -14,8 +14,6 @@ __all__ = ("conformance_checks", "written")
 
 PAGE = ROOT / "docs" / "conformance.md"
 SUITES = ROOT / "tools" / "conformance"
-PARTS = {"sqlalchemy": ("aiosqlite",)}
-"""Arguments of suites of which only a part is run here, since the whole takes too long."""
 LINES = 40  # of a suite's output, at most, that are its figures
 COSTS = {"fastapi": 200, "sqlalchemy": 120, "starlette": 20}
 HEAD = """# Conformance
@@ -40,7 +38,7 @@ def conformance_checks() -> list[Check]:
 
 def run_suite(name: str) -> str | None:
     """Each test of a peer that passes on the peer passes on ours, or is named with its reason."""
-    words = [sys.executable, "-m", f"tools.conformance.{name}_suite", *PARTS.get(name, ())]
+    words = [sys.executable, "-m", f"tools.conformance.{name}_suite"]
     said = command(words, timeout=900)
     figures = said.rpartition("figures:\n")[2].strip().splitlines()[-LINES:]
 

@@ -264,7 +264,6 @@ class SqlClient:
                 return self._rows(plan, reply, row_type)
 
         plan, sql, values = await self._bind(statement, args, params)
-
         prepared = isinstance(statement, Prepared)
 
         if plan.large and plan.quick:
@@ -304,12 +303,13 @@ class SqlClient:
         The query is run as it is: add a LIMIT to one that finds many. ``args`` is one mapping, or
         values by position; ``params`` are parameters by name.
         """
+        if type(statement) is Prepared and not args:  # of few rows, as a rule, and select() is short for it
+            rows = await self.select(statement, row_type=row_type, **params)
+            return rows[0] if rows else None
+
         plan, reply = await self._run(statement, args, params)
-
-        if not reply.rows:
-            return None
-
-        return self._rows(plan, Reply(reply.rows[:1], reply.description, 1, 0), row_type)[0]
+        first = Reply(reply.rows[:1] if reply.rows else None, reply.description, 1, 0)
+        return next(iter(self._rows(plan, first, row_type)), None)
 
     async def count(self, statement: Statement | Table, *args: Any, **params: Any) -> int:
         """
