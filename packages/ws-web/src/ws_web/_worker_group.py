@@ -8,7 +8,6 @@ a group does not exist, and nothing is written.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import multiprocessing
 import os
@@ -22,6 +21,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from ws_core.metrics import METRICS, Sample, merge
+
+if sys.platform != "win32":  # there, no server has several workers
+    import fcntl
 
 __all__ = ("WorkerGroup", "set_parent")
 
@@ -127,7 +129,9 @@ class WorkerGroup:
         self._directory.mkdir(mode=0o700, exist_ok=True)
 
         with (self._directory / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            if sys.platform != "win32":
+                fcntl.flock(file, fcntl.LOCK_EX)
+
             yield
 
 
