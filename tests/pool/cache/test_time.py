@@ -35,7 +35,7 @@ class TestTime:
         """Every key in Redis that holds a value has a time to live."""
         async with Redis.from_url(redis_url) as client:
 
-            @ShareCache("e2", ttl=100, jitter=0, stale=50, redis=client)
+            @ShareCache("e2", ttl=100, jitter=0, stale=50, redis=client, redis_timeout=30)
             async def f() -> int:
                 return 1
 
