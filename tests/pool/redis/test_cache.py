@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from tests.faults import FaultProxy
 from tools.servers import ClusterServers, RedisServer
 from ws_pool._redis.client.cache import ClientCache, fresh
+from ws_pool._redis.client.caching import CachingRedis
 from ws_pool._redis.client.pipeline import MAX_SHARED
 from ws_pool._redis.statistics import CacheStatistics
+from ws_pool.errors import ConfigError, UsageError
 from ws_pool.redis import RedisPool
 
 
@@ -385,3 +388,81 @@ class TestKeys:
             async with pool.redis.pipeline() as pipe:
                 await pipe.watch("a")
                 assert await pipe.get("a") == "1"
+
+
+class TestModes:
+    """Which reads are kept."""
+
+    async def hits(self, pool: RedisPool, client: Any, *reads: tuple[Any, ...]) -> int:
+        """Do each read twice, and count the replies that came from the cache."""
+        before = pool.statistics().cache
+        assert before is not None
+
+        for read in reads:
+            await client.execute_command(*read)
+            await client.execute_command(*read)
+
+        after = pool.statistics().cache
+        assert after is not None
+        return after.hits - before.hits
+
+    async def test_opt_in(self, any_redis_url: str) -> None:
+        """Only clients of `caching()` keep replies; all of them see foreign changes."""
+        async with (
+            RedisPool(any_redis_url, cache=10, cache_mode="opt_in") as pool,
+            RedisPool(any_redis_url) as other,
+        ):
+            assert isinstance(pool.redis, CachingRedis)
+            assert await self.hits(pool, pool.redis, ("GET", "k")) == 0
+            client = pool.redis.caching()
+            assert await self.hits(pool, client, ("GET", "k"), ("HGETALL", "h")) == 2
+            await other.redis.set("k", "new")
+
+            while await client.get("k") != b"new":
+                pass
+
+            assert await self.hits(pool, pool.redis.caching(ttl=0), ("GET", "k")) == 0
+            await pool.redis.set("k", "own")
+            assert await client.get("k") == b"own"
+
+            with pytest.raises(UsageError, match="ttl"):
+                pool.redis.caching(ttl=-1)
+
+    def test_a_shorter_time(self) -> None:
+        """A reply of `caching(ttl)` is kept no longer than that, and never longer than `cache_ttl`."""
+        now = 0.0
+        cache = ClientCache(10, ttl=60, clock=lambda: now)
+        cache.keep(("GET", "a"), cache.begin((b"a",)), b"1", ttl=5)
+        cache.keep(("GET", "b"), cache.begin((b"b",)), b"1", ttl=500)
+        now = 5.0
+        assert [cache.find(("GET", key))[0] for key in "ab"] == [False, True]
+        now = 60.0
+        assert cache.find(("GET", "b")) == (False, None)
+
+    async def test_broadcast(self, any_redis_url: str) -> None:
+        """Keys below the prefixes are kept, of which every change is reported; others never are."""
+        options: dict[str, Any] = {"cache": 10, "cache_mode": "broadcast", "cache_prefixes": ["a:", "b:"]}
+
+        async with RedisPool(any_redis_url, **options) as pool, RedisPool(any_redis_url) as other:
+            reads = [("GET", "a:1"), ("MGET", "a:1", "b:1")]
+            assert await self.hits(pool, pool.redis, *reads) == 2
+            assert await self.hits(pool, pool.redis, ("GET", "c:1"), ("MGET", "a:1", "c:1")) == 0
+            await other.redis.set("a:1", "new")
+
+            while await pool.redis.get("a:1") != b"new":
+                pass
+
+            assert (await pool.redis.mget("a:1", "b:1"))[0] == b"new"
+
+        async with RedisPool(any_redis_url, prefix="p:", cache=10, cache_mode="broadcast") as pool:
+            assert await self.hits(pool, pool.redis, ("GET", "c:1")) == 1
+            assert await self.hits(pool, pool.redis.unprefixed, ("GET", "c:1")) == 0
+
+    @pytest.mark.parametrize(
+        "options",
+        [{"cache_mode": "opt_in"}, {"cache": 5, "cache_prefixes": ["a"]}, {"cache": 5, "cache_mode": "some"}],
+    )
+    def test_what_does_not_fit(self, options: dict[str, Any]) -> None:
+        """The error names the option."""
+        with pytest.raises(ConfigError, match="cache_"):
+            RedisPool(**options)

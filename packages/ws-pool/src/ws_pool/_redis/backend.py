@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ResponseError
 
-from ws_pool._redis.client.cache import ClientCache
+from ws_pool._redis.client.cache import CachePolicy, ClientCache
 from ws_pool._redis.client.caching import CachingRedis
 from ws_pool._redis.client.context import ClientContext
 from ws_pool._redis.client.prefixed import PrefixedCachingRedis, PrefixedRedis
@@ -187,6 +187,12 @@ class Backend:
             command_timeout=settings.limits.command_timeout,
             follow_master=bool(settings.sentinels),
             cache=self.cache,
+            cache_policy=None
+            if self.cache is None
+            else CachePolicy(
+                settings.cache_mode != "opt_in",
+                tuple(bytes(node_context.encoder.encode(begin)) for begin in settings.endpoint.broadcast),
+            ),
             prefix=self._prefix,
             pick_reader=None if self._replicas is None else self._replicas.pick,
         )

@@ -32,6 +32,7 @@ from ws_pool.errors import ConfigError
 
 __all__ = ("ReadFrom", "RedisOptions", "redis_options")
 
+CacheMode = Literal["all", "opt_in", "broadcast"]
 ReadFrom = Literal["master", "round_robin", "round_robin_replicas", "random_replica"]
 _SCHEMES: Final = ("redis", "rediss", "valkey", "valkeys", "unix")
 _LIMITS: Final = Limits()
@@ -90,6 +91,10 @@ def _nodes(value: object, where: str, *, port_else: int) -> object:
         raise ConfigError(f"{where} is empty: name at least one", setting=where)
 
     return tuple(nodes)
+
+
+def _texts(value: object, where: str) -> object:
+    return tuple(text(item, f"{where}[{index}]") for index, item in enumerate(sequence(value, where)))
 
 
 _seconds = number(0.001)
@@ -195,6 +200,12 @@ class RedisOptions:
         "which servers execute commands that only read, with Sentinel or a cluster; see below",
     )
     cache: int = option(0, integer(0), "most replies kept in this process; 0 for none")
+    cache_mode: CacheMode = option(
+        "all", choice("all", "opt_in", "broadcast"), "which reads are cached; see below"
+    )
+    cache_prefixes: tuple[str, ...] = option(
+        (), _texts, "beginnings of the keys that are cached, with `broadcast`; all keys by default", shown="–"
+    )
     cache_ttl: float = option(60.0, _seconds, "seconds that a reply is kept at most")
 
     names_node: bool = False  # not an option: whether host, port or path were given
@@ -219,6 +230,11 @@ class RedisOptions:
             client_name=self.client_name,
             protocol=3 if self.cache else _installed_protocol() if self.protocol is None else self.protocol,
             tracking=bool(self.cache),
+            broadcast=(
+                tuple(self.prefix + prefix for prefix in self.cache_prefixes or ("",))
+                if self.cache_mode == "broadcast"
+                else ()
+            ),
             role="master" if self.sentinels else None,
         )
 
@@ -310,6 +326,14 @@ def _check_together(options: RedisOptions, section: Mapping[str, object], where:
     if options.cluster and options.db:
         raise ConfigError(f"{where}.db must be 0: a cluster has one database", setting=f"{where}.db")
 
+    _check_reads(options, where)
+
+    if options.cache and options.protocol == 2:
+        raise ConfigError(f"{where}.cache needs RESP3: leave {where}.protocol out", setting=f"{where}.cache")
+
+
+def _check_reads(options: RedisOptions, where: str) -> None:
+    """Refuse what does not fit where replies come from: replicas, or the cache."""
     if options.read_from != "master":
         if not (options.cluster or options.sentinels):
             raise ConfigError(
@@ -323,8 +347,12 @@ def _check_together(options: RedisOptions, section: Mapping[str, object], where:
                 setting=f"{where}.read_from",
             )
 
-    if options.cache and options.protocol == 2:
-        raise ConfigError(f"{where}.cache needs RESP3: leave {where}.protocol out", setting=f"{where}.cache")
+    if options.cache_mode != "all" and not options.cache:
+        raise ConfigError(f"{where}.cache_mode needs {where}.cache", setting=f"{where}.cache_mode")
+
+    if options.cache_prefixes and options.cache_mode != "broadcast":
+        message = f'{where}.cache_prefixes needs {where}.cache_mode="broadcast"'
+        raise ConfigError(message, setting=f"{where}.cache_prefixes")
 
 
 def _installed_protocol() -> int:

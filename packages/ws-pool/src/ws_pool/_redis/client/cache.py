@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ws_pool._redis.statistics import CacheStatistics
 
-__all__ = ("ClientCache", "fresh")
+__all__ = ("CachePolicy", "ClientCache", "fresh")
 
 Key = bytes
 Call = tuple[Any, ...]  # Any: a command as it was called, with the types of its arguments
+
+
+class CachePolicy(NamedTuple):
+    """What is kept."""
+
+    by_default: bool  # reads of the pool's own client; else those of `CachingRedis.caching` only
+    prefixes: tuple[bytes, ...]  # beginnings of keys whose changes are reported; empty for all that are read
 
 
 class _Read:
@@ -81,15 +88,15 @@ class ClientCache:
                 if not reads:
                     del self._reads[key]
 
-    def keep(self, call: Call, read: _Read, reply: Any) -> None:
-        """Keep a reply, unless a key has changed since the read was sent."""
+    def keep(self, call: Call, read: _Read, reply: Any, *, ttl: float | None = None) -> None:
+        """Keep a reply for at most ``ttl`` seconds, unless a key has changed since the read was sent."""
         self.end(read)
 
         if not read.valid:
             return
 
         self._drop(call)
-        self._replies[call] = (fresh(reply), self._clock() + self._ttl, read.keys)
+        self._replies[call] = (fresh(reply), self._clock() + min(self._ttl, ttl or self._ttl), read.keys)
 
         for key in read.keys:
             self._by_key[key].add(call)

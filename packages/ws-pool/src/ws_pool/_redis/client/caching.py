@@ -11,12 +11,15 @@ import asyncio
 import inspect
 from asyncio import get_running_loop
 from collections.abc import Sequence
-from typing import Any, Final
+from copy import copy
+from typing import Any, Final, Self
 
-from ws_pool._redis.client.cache import ClientCache
+from ws_pool._redis.client.cache import CachePolicy, ClientCache
+from ws_pool._redis.client.context import ClientContext
 from ws_pool._redis.client.shared import SPECIAL, SharedRedis
 from ws_pool._redis.commands.command import Command
 from ws_pool._redis.connection.pipelined import PipelinedConnection
+from ws_pool.errors import UsageError
 
 __all__ = ("CachingRedis",)
 
@@ -37,12 +40,39 @@ _MANY_KEYS: Final = frozenset({"EXISTS", "MGET"})
 class CachingRedis(SharedRedis):
     """A shared client that answers reads from a cache when it can."""
 
+    def __init__(self, context: ClientContext, *args: Any, **options: Any) -> None:  # Any: of the base
+        super().__init__(context, *args, **options)
+        self._ttl: float | None = None
+        self._caches: bool = self._policy.by_default
+
     @property
     def cache(self) -> ClientCache:
         """The pool's cache."""
         cache = self._context.cache
         assert cache is not None
         return cache
+
+    @property
+    def _policy(self) -> CachePolicy:
+        policy = self._context.cache_policy
+        assert policy is not None
+        return policy
+
+    def caching(self, ttl: float | None = None) -> Self:
+        """
+        Return a client on the same connections that keeps replies for at most ``ttl`` seconds.
+
+        None stands for the pool's ``cache_ttl``. With ``cache_mode="opt_in"`` only such clients cache. With
+        a ttl of 0 the client always queries the server.
+        """
+        if ttl is not None and ttl < 0:
+            raise UsageError(f"caching() needs ttl >= 0, or None, not {ttl}", pool=self._context.name)
+
+        client = copy(self)
+        client._ttl, client._caches = ttl, ttl != 0
+        client._infos = {}
+        client.use_callbacks(self.response_callbacks)
+        return client
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
         """Answer from the cache, or execute the command; errors as of `SharedRedis.execute_command`."""
@@ -52,6 +82,9 @@ class CachingRedis(SharedRedis):
         options.pop("keys", None)
 
         if args[0] not in CACHED or not SPECIAL.isdisjoint(options) or len(args) < 2:
+            return await self._execute_uncached(args, options)
+
+        if not self._may_keep(args):
             return await self._execute_uncached(args, options)
 
         call = tuple(bytes(arg) if isinstance(arg, bytearray | memoryview) else arg for arg in args)
@@ -74,7 +107,7 @@ class CachingRedis(SharedRedis):
                 self.cache.end(read)
                 raise
 
-            self.cache.keep((*call, *map(type, call)), read, reply)
+            self.cache.keep((*call, *map(type, call)), read, reply, ttl=self._ttl)
 
         info = self._infos.get(args[0]) or self._learn(args)
 
@@ -83,6 +116,17 @@ class CachingRedis(SharedRedis):
 
         result = info.callback(reply, **options)
         return await result if info.may_await and inspect.isawaitable(result) else result
+
+    def _may_keep(self, args: Sequence[Any]) -> bool:
+        """Return whether the reply of a read may be kept: its changes must be reported."""
+        prefixes = self._policy.prefixes
+
+        if not self._caches or not prefixes:
+            return self._caches
+
+        encode = self._context.encoder.encode
+        keys = args[1:] if args[0] in _MANY_KEYS else args[1:2]
+        return all(bytes(encode(key)).startswith(prefixes) for key in keys)
 
     async def send_batch(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands as one piece, and drop cached replies that they may change."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ws_pool._redis.client.cache import ClientCache
+from ws_pool._redis.client.cache import CachePolicy, ClientCache
 from ws_pool._redis.client.subscriptions import Subscriptions
 from ws_pool._redis.commands.command import Command
 from ws_pool._redis.commands.prefix import KeyPrefix
@@ -36,6 +36,7 @@ class ClientContext:
     follow_master: bool = False  # whether a READONLY error means that the master has moved
     shared_connections: Sequence[ReconnectingConnection] = ()
     cache: ClientCache | None = None
+    cache_policy: CachePolicy | None = None
     prefix: KeyPrefix | None = None
     pick_reader: Callable[..., ReconnectingConnection] | None = None  # where replicas may be read from
     cancelling: set[asyncio.Task[None]] = field(default_factory=set)  # cancelled blocking commands

@@ -39,6 +39,7 @@ class Endpoint:
     client_name: str | None = None  # shown in CLIENT LIST
     protocol: int = 3  # the RESP version to ask for
     tracking: bool = False  # whether the server shall report changes of keys that were read
+    broadcast: tuple[str, ...] = ()  # report changes of all keys that begin so, instead of those read
     reads_only: bool = False  # whether to read from a replica of a cluster, which refuses it otherwise
     role: str | None = None  # what the server must be ("master"), or None for anything
 
@@ -116,7 +117,8 @@ async def _handshake(endpoint: Endpoint, connection: PipelinedConnection, encode
         commands.append(("CLIENT", "SETNAME", endpoint.client_name))
 
     if endpoint.tracking:
-        commands.append(("CLIENT", "TRACKING", "ON"))
+        prefixes = [word for prefix in endpoint.broadcast if prefix for word in ("PREFIX", prefix)]
+        commands.append(("CLIENT", "TRACKING", "ON", *(("BCAST", *prefixes) if endpoint.broadcast else ())))
 
     if endpoint.reads_only:
         commands.append(("READONLY",))
