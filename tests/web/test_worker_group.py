@@ -16,7 +16,7 @@ import pytest
 from ws_core.metrics import Sample, TimeRecorder, sample
 from ws_web import _worker_group
 from ws_web._publishing import Publisher
-from ws_web._worker_group import WorkerGroup, set_parent
+from ws_web._worker_group import WorkerGroup, forget_workers, set_parent
 
 
 @pytest.fixture
@@ -150,6 +150,13 @@ class TestMembers:
         others.mkdir()
         WorkerGroup.of_this_process()
         assert (old.exists(), others.exists(), group._directory.exists()) == (False, True, True)
+
+    def test_a_parent_removes_what_its_workers_have_left(self, group: WorkerGroup) -> None:
+        """When they have all ended; again it does nothing."""
+        group.publish(counted(1))
+        forget_workers()
+        forget_workers()
+        assert not group._directory.exists()
 
     @pytest.mark.parametrize("how", ["file", "open", "link"])
     def test_somebody_was_first(self, how: str, group: WorkerGroup) -> None:

@@ -23,6 +23,7 @@ from typing import Any, Self
 
 from ws_core.errors import UnavailableError, UsageError
 from ws_web._acceptor import Board
+from ws_web._worker_group import forget_workers
 
 __all__ = ("STARTUP_FAILED", "Supervisor", "WorkerCommand", "check_options", "restart_delay")
 
@@ -274,6 +275,8 @@ class Supervisor:
         if self._board is not None:
             self._board.close()
             self._board = None
+
+        forget_workers()
 
     async def _keep(self, place: _Place, first: asyncio.Future[None]) -> None:
         """Run one worker after another in a place, until the supervisor stops or has failed."""

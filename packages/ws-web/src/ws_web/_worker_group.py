@@ -25,7 +25,7 @@ from ws_core.metrics import METRICS, Sample, merge
 if sys.platform != "win32":  # there, no server has several workers
     import fcntl
 
-__all__ = ("WorkerGroup", "set_parent")
+__all__ = ("WorkerGroup", "forget_workers", "set_parent")
 
 # Any below: JSON values.
 
@@ -39,6 +39,15 @@ _parents: list[int] = []
 def set_parent(pid: int) -> None:
     """Note which process has started this one, where that cannot be recognised."""
     _parents[:] = [pid]
+
+
+def forget_workers() -> None:
+    """Remove what the workers that this process has started have left; they have all ended."""
+    shutil.rmtree(_directory_of(os.getpid()), ignore_errors=True)
+
+
+def _directory_of(parent: int) -> Path:
+    return Path(tempfile.gettempdir()) / f"{_PREFIX}{os.getuid()}-{_identity(parent)}"
 
 
 class WorkerGroup:
@@ -56,8 +65,7 @@ class WorkerGroup:
         if parent is None:
             return None
 
-        base = Path(tempfile.gettempdir())
-        directory = base / f"{_PREFIX}{os.getuid()}-{_identity(parent)}"
+        directory = _directory_of(parent)
 
         with suppress(FileExistsError):
             directory.mkdir(mode=0o700)
@@ -68,7 +76,7 @@ class WorkerGroup:
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
             return None
 
-        _sweep(base)
+        _sweep(directory.parent)
         return cls(directory)
 
     def publish(self, samples: Iterable[Sample], state: object = None) -> None:
