@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import re
 import signal
@@ -12,6 +13,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
+from ws_logging import logger
+from ws_web import Settings, create_app
+from ws_web.testing import AppClient
 
 MESSAGES = 20_000
 
@@ -68,3 +73,28 @@ def test_sigterm_with_messages_queued(tmp_path: Path, workers: int) -> None:
     lines = (tmp_path / "logs" / "app.log").read_text().splitlines()
     found = [line.rpartition(" - m ")[2] for line in lines if " - m " in line]
     assert found == [f"{number} | request_id=r-1" for number in range(MESSAGES)]
+
+
+@pytest.mark.parametrize("form", [True, "otlp"])
+async def test_the_trace_of_a_request(tmp_path: Path, form: bool | str) -> None:
+    """Each line that a request has logged carries its trace and its id, by loguru and by standard logging."""
+    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    configuration = {"file_path": str(tmp_path), "file_name": "app.log", "json": form}
+    app = create_app(Settings(LOGGING_CONFIG=configuration))
+
+    @app.get("/log")
+    async def log() -> int:
+        logger.info("by loguru")
+        logging.getLogger("shop").info("by standard logging")
+        return 1
+
+    async with AppClient(app) as client:
+        headers = {"traceparent": f"00-{trace}-{span}-01", "x-request-id": "r-1"}
+        assert (await client.get("/log", headers=headers)).status_code == 200
+
+    lines = [line for line in (tmp_path / "app.log").read_text().splitlines() if '"by ' in line]
+    assert len(lines) == 2
+
+    for line in lines:
+        assert f'"{"TraceId" if form is True else "traceId"}":"{trace}"' in line
+        assert "r-1" in line
