@@ -10,6 +10,7 @@ import fastapi
 import pytest
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute as PlainRoute
+from fastapi.routing import request_response
 
 from ws_core.errors import UsageError
 from ws_web import APIRouter, ErrorCode, Request, create_app
@@ -255,3 +256,23 @@ class TestClientsThatGo:
 
         names = {task.get_name() for task in asyncio.all_tasks()}
         assert "watch for the client's end" not in names
+
+
+async def test_a_handler_that_is_built_anew() -> None:
+    """Add-ons change a route and have its handler built again: the envelope stays one."""
+    app = create_app()
+
+    @app.get("/items")
+    async def items() -> list[int]:
+        return [1]
+
+    route: Any = app.routes[-1]
+    route.app = request_response(route.get_route_handler())
+
+    async with AppClient(app) as client:
+        assert (await client.get("/items")).data() == [1]
+
+    schema = app.openapi()["paths"]["/items"]["get"]["responses"]["200"]["content"]["application/json"][
+        "schema"
+    ]
+    assert schema["$ref"].endswith("Envelope_list_int__")

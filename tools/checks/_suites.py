@@ -37,7 +37,7 @@ def suite_checks() -> list[Check]:
         checks.append(Check(f"isolated:{name}", partial(run_isolated, name, newest, pythons), cost=cost * 2))
         checks.append(Check(f"oldest:{name}", partial(run_oldest, name, oldest, pythons), cost=cost))
 
-    return checks
+    return [*checks, Check("addons", run_addons, cost=120)]
 
 
 def choose(versions: Sequence[str]) -> tuple[str, str]:
@@ -136,6 +136,12 @@ def run_oldest(name: str, version: str, pythons: Mapping[str, Path]) -> str | No
     """Run one distribution's tests alone, with the oldest dependencies that it declares."""
     python = _environment(name, version, pythons, oldest=True)
     return f"py{version}, {_run_tests([python, '-m'], name, {})}"
+
+
+def run_addons() -> str | None:
+    """Popular add-ons of FastAPI work on ours, and schemathesis finds no failure."""
+    python = dev.hatch_environment("addons")
+    return _run_tests([python, "-m"], "addons", {"PYTHONWARNINGS": "default"})
 
 
 def _run_tests(prefix: Sequence[str | Path], name: str, variables: Mapping[str, str]) -> str:

@@ -63,6 +63,9 @@ def enveloped(route: Any) -> Iterator[None]:
 
     field, response_class = route.response_field, route.response_class
 
+    if isinstance(field, _Documented):  # an add-on has the handler of a finished route built anew
+        route.response_field = field = field.data_field
+
     # FastAPI sends the bytes of the field as they are unless a class was chosen; a chosen one renders them.
     # One of ours puts the envelope around the data itself, with its own texts.
     if isinstance(response_class, DefaultPlaceholder):
@@ -161,9 +164,10 @@ def _enveloping(cls: Any) -> Callable[..., StarletteResponse]:
 class _Documented:
     """The field of ``Envelope[T]`` for OpenAPI, built when it is read: most processes never need it."""
 
-    def __init__(self, data: Any, name: str) -> None:
+    def __init__(self, data: Any, name: str, data_field: Any = None) -> None:
         self._data = data
         self._name = name
+        self.data_field = data_field
 
     def __getattr__(self, attribute: str) -> Any:
         if attribute.startswith("__"):
@@ -201,7 +205,7 @@ def _documented(route: Any, field: Any) -> _Documented | None:
         if _is_response(declared) and not issubclass(declared, Response):
             return None
 
-    return _Documented(Any if field is None else route.response_model, f"Response_{route.unique_id}")
+    return _Documented(Any if field is None else route.response_model, f"Response_{route.unique_id}", field)
 
 
 def _can_be_invalid(route: Any) -> bool:

@@ -23,7 +23,7 @@ from starlette.responses import Response as StarletteResponse
 
 from ws_core.errors import ConfigError, NotReadyError
 from ws_web._kept_reply import KeptReply
-from ws_web.response import HTTPExceptionResponse
+from ws_web.response import HTTPExceptionResponse, Response
 
 __all__ = ("Claim", "IdempotencyStore", "MemoryStore", "RedisStore", "SqlStore", "idempotent")
 
@@ -375,7 +375,7 @@ class _Rules:
                 return
 
             if held.fingerprint != mine.fingerprint:
-                raise _Answered(HTTPExceptionResponse(422, "Idempotency-Key was used for another request"))
+                raise _Answered(_invalid("Idempotency-Key was used for another request"))
 
             if held.reply is not None:
                 raise _Answered(_again(held.reply))
@@ -436,6 +436,12 @@ class _Rules:
                 request.url.path,
                 self.timeout,
             )
+
+
+def _invalid(message: str) -> Response:
+    """Return a 422 as the document of the route describes them: with a list of problems."""
+    problem = {"loc": ["header", "Idempotency-Key"], "msg": message, "type": "idempotency_key_reused"}
+    return Response([problem], 422, 422, msg=message)
 
 
 def _again(kept: str) -> StarletteResponse:

@@ -226,4 +226,6 @@ def _decode(cursor: str) -> Any:
     except (ValueError, TypeError, KeyError, RecursionError, UnicodeError, OverflowError):
         pass
 
-    raise ErrResponse(code=422, status_code=422, msg="The cursor is not one of this list")
+    message = "The cursor is not one of this list"
+    problem = {"loc": ["query", "cursor"], "msg": message, "type": "cursor"}
+    raise ErrResponse([problem], 422, 422, msg=message)
