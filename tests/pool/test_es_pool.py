@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import importlib
 import os
 from collections.abc import AsyncIterator, Mapping
@@ -130,6 +131,13 @@ class TestUse:
         async with ElasticsearchPool(url=cluster.url, user="me", password="pass") as pool:
             assert cluster.headers["authorization"] == "Basic bWU6cGFzcw=="
             assert "pass" not in repr(pool)
+
+        async with ElasticsearchPool(url=cluster.url, user="änn", password="ü"):
+            sent = cluster.headers["authorization"].removeprefix("Basic ")
+            assert base64.b64decode(sent).decode() == "änn:ü"
+
+        with pytest.raises(ConfigError, match="must be valid text"):
+            ElasticsearchPool(url=cluster.url, user="\ud800")
 
         async with ElasticsearchPool(url=cluster.url, api_key="key"):
             assert cluster.headers["authorization"] == "ApiKey key"

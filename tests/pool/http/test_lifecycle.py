@@ -134,6 +134,8 @@ class TestOptions:
             ({"retry_statuses": "429"}, "statuses from 400 to 599"),
             ({"deny_private": True, "trust_env": True}, "cannot see behind"),
             ({"context_headers": {}}, "HttpPool.context_headers must be a function"),
+            ({"headers": {"Content-Length": "5"}}, "each request's body decides that"),
+            ({"verify": "\ud800"}, "cannot read certificates"),
             ({"retry_if": 5}, "HttpPool.retry_if"),
             ({"on_request": "sign"}, "HttpPool.on_request"),
             ({"auth": "ann:secret", "base_url": "http://x"}, "HttpPool.auth must be a pair"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import warnings
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import BasicAuth, ClientTimeout
@@ -105,6 +107,46 @@ class TestRequests:
             other = site.url.replace("127.0.0.1", "localhost")
             told = (await pool.client.get(f"{other}/echo")).json()
             assert "authorization" not in told["headers"]
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"headers": "x"},
+            {"headers": ["a"]},
+            {"headers": {"Content-Length": "5"}, "data": b"four"},
+            {"headers": {"transfer-encoding": "chunked"}},
+            {"params": 5},
+            {"cookies": "x"},
+            {"cookies": {"ä": "b"}},
+            {"files": ["a"]},
+            {"auth": "ann:pw"},
+            {"auth": ("ann",)},
+            {"timeout": "x"},
+            {"timeout": float("inf")},
+            {"data": 5},
+            {"data": "\ud800"},
+            {"json": object()},
+            {"headers": {"a": "b\r\nc: d"}},
+        ],
+    )
+    async def test_wrong_values(self, http: HttpClient, site: Site, options: dict[str, Any]) -> None:
+        """A value that cannot be sent is a UsageError, before anything is."""
+        with pytest.raises(UsageError):
+            await http.post("/echo", **options)
+
+        assert site.hits == []
+
+    async def test_a_stream_may_have_a_length(self, http: HttpClient) -> None:
+        """The length of an iterator's body is known to the caller only."""
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"four"
+
+        told = (await http.post("/echo", data=body(), headers={"content-length": "4"})).json()
+        assert (told["body"], told["headers"]["content-length"]) == ("four", "4")
+
+        with pytest.raises(UsageError, match=r"a URL must be text or a yarl\.URL"):
+            await http.get(5)  # type: ignore[arg-type]
 
     async def test_encodings(self, http: HttpClient) -> None:
         """Text is read in the declared encoding; an unknown one falls back to UTF-8."""

@@ -7,6 +7,7 @@ checked options and a start that says why the cluster cannot be used. This modul
 
 from __future__ import annotations
 
+import base64
 import ssl
 import time
 from collections.abc import Mapping, Sequence
@@ -59,7 +60,7 @@ def _certificates(value: object, where: str) -> str:
 
     try:
         ssl.create_default_context(cafile=path)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"{where}: cannot read certificates from {path!r}: {error}", setting=where
         ) from error
@@ -183,6 +184,12 @@ class ElasticsearchPool(SharedClient[AsyncElasticsearch]):
             message = f"{setting}.api_key and {setting}.user exclude each other: keep one"
             raise ConfigError(message, setting=f"{setting}.api_key")
 
+        try:
+            self._headers = _authorization(checked.user, checked.password)
+        except UnicodeEncodeError as error:
+            message = f"{setting}.user and {setting}.password must be valid text: {error.reason}"
+            raise ConfigError(message, setting=f"{setting}.user") from None
+
         super().__init__(name, ", ".join(mask_url(host) for host in checked.url))
         self._version = ""
 
@@ -227,7 +234,7 @@ class ElasticsearchPool(SharedClient[AsyncElasticsearch]):
         return AsyncElasticsearch(
             list(options.url),
             node_class=_node_class(),
-            basic_auth=None if options.user is None else (options.user, options.password or ""),
+            headers=self._headers,
             api_key=options.api_key,
             connections_per_node=options.connections,
             request_timeout=options.timeout,
@@ -294,6 +301,14 @@ es_pool_manager: ElasticsearchPoolManager = ElasticsearchPoolManager()
 
 es_manager = es_pool_manager
 """The same object under the original's name."""
+
+
+def _authorization(user: str | None, password: str | None) -> dict[str, str]:
+    """Return the headers with credentials, in UTF-8: the client's own way takes ASCII only."""
+    if user is None:
+        return {}
+
+    return {"authorization": "Basic " + base64.b64encode(f"{user}:{password or ''}".encode()).decode()}
 
 
 def _node_class() -> type[AiohttpHttpNode]:

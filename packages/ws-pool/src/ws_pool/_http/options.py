@@ -19,7 +19,11 @@ from ws_pool._core.config import boolean, function, integer, number, option, opt
 from ws_pool._http.retry import RETRY_STATUSES
 from ws_pool.errors import ConfigError
 
-__all__ = ("HttpOptions", "basic", "client_timeout", "http_options")
+__all__ = ("FRAMING", "HttpOptions", "basic", "client_timeout", "http_options")
+
+
+FRAMING = frozenset({"content-length", "transfer-encoding"})
+"""Headers that say where a body ends."""
 
 
 def _base_url(value: object, where: str) -> str:
@@ -49,6 +53,9 @@ def _headers(value: object, where: str) -> Mapping[str, str]:
 
         if any(ord(char) < 32 or ord(char) == 127 for char in key + item) or not key:
             raise ConfigError(f"{where}.{key!r}: a header must not hold control characters", setting=where)
+
+        if key.lower() in FRAMING:
+            raise ConfigError(f"{where}.{key}: each request's body decides that: leave it out", setting=where)
 
     return dict(value)
 
@@ -85,7 +92,7 @@ def _verify(value: object, where: str) -> bool | ssl.SSLContext:
     if isinstance(value, str | Path) and str(value).strip().lower() not in {"true", "false", "1", "0"}:
         try:
             return ssl.create_default_context(cafile=str(value))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             message = f"{where}: cannot read certificates from {str(value)!r}: {error}"
             raise ConfigError(message, setting=where) from error
 

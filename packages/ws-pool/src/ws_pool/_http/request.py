@@ -8,8 +8,8 @@ from typing import Any, TypedDict
 
 import aiohttp
 
-from ws_pool._http.bodies import FileBody, Files, Form
-from ws_pool._http.options import basic, client_timeout
+from ws_pool._http.bodies import FileBody, Files, Form, is_replayable
+from ws_pool._http.options import FRAMING, basic, client_timeout
 from ws_pool.errors import UsageError
 
 __all__ = ("RequestOptions", "aiohttp_arguments")
@@ -68,17 +68,47 @@ def aiohttp_arguments(
         elif name not in _OURS:
             raise UsageError(f"{name!r} is not an option of a request", option=name)
 
-    if auth := options.get("auth"):
-        arguments["headers"] = {**(arguments.get("headers") or {}), "authorization": basic(*auth)}
+    arguments |= _body(options)
 
-    if files := options.get("files"):
-        fields = options.get("data")
-
-        if fields is not None and not isinstance(fields, Mapping):
-            raise UsageError("with files, data must be a mapping of plain fields")
-
-        arguments["data"] = Form(fields, files)
-    elif isinstance(data := options.get("data"), io.BufferedIOBase | io.RawIOBase):
-        arguments["data"] = FileBody(data)
+    if (headers := _headers(options, arguments.get("data"))) is not None:
+        arguments["headers"] = headers
 
     return arguments
+
+
+def _headers(options: RequestOptions, body: object) -> Mapping[str, str] | None:
+    """Return the headers of a request, with those that its other options make."""
+    headers = options.get("headers")
+
+    if headers is not None and not isinstance(headers, Mapping):
+        raise UsageError(f"headers must map names to values, not {type(headers).__name__}")
+
+    # A length that is not the body's makes the server wait for the rest of it.
+    if headers and is_replayable(body) and not FRAMING.isdisjoint(str(name).lower() for name in headers):
+        raise UsageError("the body's length is known: leave content-length and transfer-encoding out")
+
+    auth: object = options.get("auth")
+
+    if auth is None:
+        return headers
+
+    if not isinstance(auth, tuple | list) or len(auth) not in {2, 3}:
+        raise UsageError("auth must be a pair of user and password, or aiohttp's BasicAuth")
+
+    return {**(headers or {}), "authorization": basic(*auth)}
+
+
+def _body(options: RequestOptions) -> dict[str, object]:
+    """Return the argument for a body that can be sent again."""
+    data, files = options.get("data"), options.get("files")
+
+    if files:
+        if not isinstance(files, Mapping):
+            raise UsageError(f"files must map names of fields to files, not {type(files).__name__}")
+
+        if data is not None and not isinstance(data, Mapping):
+            raise UsageError("with files, data must be a mapping of plain fields")
+
+        return {"data": Form(data, files)}
+
+    return {"data": FileBody(data)} if isinstance(data, io.BufferedIOBase | io.RawIOBase) else {}

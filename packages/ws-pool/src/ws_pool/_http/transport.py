@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from http.cookies import CookieError
 from typing import Any, TypeAlias
 
 import aiohttp
@@ -136,7 +137,7 @@ class Transport:
                 if breaker is not None:
                     breaker.abandoned()
 
-                self._reraise(error)
+                self._reraise(error, method, url)
                 raise
 
             if breaker is not None and breakers is not None:
@@ -161,18 +162,29 @@ class Transport:
             number += 1
             await asyncio.sleep(delay)
 
-    def _reraise(self, error: BaseException) -> None:
+    def _reraise(self, error: BaseException, method: str, url: URL) -> None:
         """Raise what an error stands for, if it is another one."""
+        # What aiohttp raises for an argument that it cannot use.
+        refused = isinstance(error, TypeError | ValueError | ArithmeticError | CookieError)
+
+        if refused and not isinstance(error, WsError):
+            message = f"{method} {mask_url(str(url))}: the request cannot be made: {error}"
+            raise UsageError(message, pool=self.name) from error
+
         if isinstance(error, HookFailed):
             raise error.error from None
 
         if isinstance(error, RuntimeError):  # aiohttp's, for a closed session
             self.check()
 
-    def _full_url(self, url: str | URL) -> URL:
+    def _full_url(self, url: object) -> URL:
         """Complete a URL by the pool's base_url."""
         if isinstance(url, URL):
             url = str(url)
+
+        if not isinstance(url, str):
+            message = f"a URL must be text or a yarl.URL, not {type(url).__name__}"
+            raise UsageError(message, pool=self.name)
 
         base = self.options.base_url
 
