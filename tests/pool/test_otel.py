@@ -329,13 +329,13 @@ class TestEvents:
     @pytest.mark.parametrize("kind", [RedisEventBus, StreamEventBus])
     async def test_an_event_carries_its_trace(self, redis_url: str, telemetry: Telemetry, kind: Any):
         """A span for the event that is published, one for each call, and what a listener does within it."""
-        heard = asyncio.Event()
+        received = asyncio.Event()
 
         async with RedisPool(redis_url) as pool:
 
             async def listen(number: int) -> None:
-                await pool.redis.set("heard", number)
-                heard.set()
+                await pool.redis.set("sold", number)
+                received.set()
 
             names = ("shop",) if kind is RedisEventBus else ("shop", "group")
 
@@ -347,7 +347,7 @@ class TestEvents:
                     with tracer.start_as_current_span("request") as request:
                         await bus.publish("sale", 1)
 
-                    await heard.wait()
+                    await received.wait()
                     await bus.close()
 
         spans = {span.name: span for span in telemetry.spans()}
@@ -370,11 +370,11 @@ class TestEvents:
 
     async def test_a_listener_that_fails_marks_its_span(self, redis_url: str, telemetry: Telemetry):
         """The type of its error is recorded, and the next event has a context of its own."""
-        heard = asyncio.Event()
+        received = asyncio.Event()
 
         async def fail(*, last: bool) -> None:
             if last:
-                heard.set()
+                received.set()
 
             raise ValueError("secret")
 
@@ -384,7 +384,7 @@ class TestEvents:
             with telemetry.instrument():
                 await bus.publish("sale", last=False)
                 await bus.publish("sale", last=True)
-                await heard.wait()
+                await received.wait()
                 await bus.close()
 
         spans = [span for span in telemetry.spans() if span.name == "process shop"]
@@ -393,17 +393,17 @@ class TestEvents:
 
     async def test_an_event_without_a_trace(self, redis_url: str, telemetry: Telemetry):
         """What was published by a process without traces begins one at its listener."""
-        heard = asyncio.Event()
+        received = asyncio.Event()
 
         async def listen() -> None:
-            heard.set()
+            received.set()
 
         async with RedisPool(redis_url) as pool, RedisEventBus(pool, "shop") as bus:
             bus.add_listener("sale", listen)
 
             with telemetry.instrument():
                 await pool.redis.publish("shop", '{"tag": "sale", "args": [], "kwargs": {}}')
-                await heard.wait()
+                await received.wait()
                 await bus.close()
 
         assert next(span for span in telemetry.spans() if span.name == "process shop").parent is None

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.faults import FaultProxy
+from tests.servers import StartServer
 from tools.servers import RedisServer
 from ws_pool._redis.embedded import EmbeddedServer
-from ws_pool.errors import ClosedError
+from ws_pool.errors import ClosedError, UnavailableError
 from ws_pool.redis import RedisPool
 
 
@@ -143,3 +144,63 @@ class TestClosing:
 
             async with RedisPool(url=pool.url) as other:
                 assert await other.redis.get("k") == b"1"
+
+
+class TestWaiting:
+    """A pool may start while its server does not serve yet."""
+
+    async def test_a_server_that_comes_later(self, start_server: StartServer) -> None:
+        """With ``wait`` the start is tried again until the server is there; without, it fails."""
+        server = start_server(RedisServer)
+        server.kill()
+        pool = RedisPool(server.url)
+
+        with pytest.raises(UnavailableError):
+            await pool.start()
+
+        starting = asyncio.create_task(pool.start(wait=30))
+        await asyncio.sleep(0.1)
+        assert not starting.done()
+        await asyncio.to_thread(server.restart)
+        await starting
+        assert await pool.redis.ping()
+        await pool.close()
+
+    async def test_a_server_that_loads(self, start_server: StartServer) -> None:
+        """A server that is loading its data is waited for."""
+        server = start_server(RedisServer)
+        server.command("DEBUG", "POPULATE", 20_000)
+        server.command("SAVE")
+        server.command("CONFIG", "SET", "key-load-delay", 20, "loading-process-events-interval-bytes", 1024)
+        loading = asyncio.create_task(asyncio.to_thread(server.command, "DEBUG", "RELOAD", "NOSAVE"))
+        pool = RedisPool(server.url)
+
+        async with asyncio.timeout(30):
+            while int(str(server.info("persistence")["loading"])) == 0:
+                await asyncio.sleep(0.01)
+
+            await pool.start(wait=30)
+
+        assert await pool.redis.dbsize() == 20_000
+        await pool.close()
+        await loading
+
+    async def test_time_is_up(self, start_server: StartServer) -> None:
+        """The last error is raised when the time is up, and the pool may be started again."""
+        server = start_server(RedisServer)
+        server.kill()
+        pool = RedisPool(server.url)
+
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match="cannot reach"):
+                await pool.start(wait=0.2)
+
+        await pool.close()
+
+    async def test_a_refused_login_is_not_waited_for(self, start_server: StartServer) -> None:
+        """A wrong password does not become right."""
+        server = start_server(RedisServer, config={"requirepass": "secret"})
+
+        async with asyncio.timeout(20):
+            with pytest.raises(UnavailableError, match=r"WRONGPASS|password"):
+                await RedisPool(f"redis://:wrong@{server.host}:{server.port}").start(wait=60)

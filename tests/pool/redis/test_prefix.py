@@ -326,10 +326,10 @@ class TestPool:
 
     async def test_buses(self, any_redis_url: str) -> None:
         """Event buses live below the prefix of their pool."""
-        heard: list[object] = []
+        received: list[object] = []
 
         async def listen(value: object) -> None:
-            heard.append(value)
+            received.append(value)
 
         async with (
             RedisPool(any_redis_url, prefix=PREFIX, decode_responses=True) as pool,
@@ -341,10 +341,10 @@ class TestPool:
             await bus.publish("t", 1)
             await stream.publish("t", 2)
 
-            while len(heard) < 2:
+            while len(received) < 2:
                 await pool.redis.ping()
 
-            assert sorted(map(str, heard)) == ["1", "2"]
+            assert sorted(map(str, received)) == ["1", "2"]
             assert await pool.redis.unprefixed.keys() == [f"{PREFIX}stream"]
 
     async def test_a_server_that_hides_its_commands(self, start_server: StartServer) -> None:

@@ -194,6 +194,7 @@ class Backend:
                 tuple(bytes(node_context.encoder.encode(begin)) for begin in settings.endpoint.broadcast),
             ),
             prefix=self._prefix,
+            on_command=settings.on_command,
             pick_reader=None if self._replicas is None else self._replicas.pick,
         )
 

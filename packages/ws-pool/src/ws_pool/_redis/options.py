@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import ssl
 import string
 from collections.abc import Callable, Mapping
@@ -56,6 +57,14 @@ def _credentials(value: object, where: str) -> object:
     raise ConfigError(
         f"{where} must be callable: it returns the password, or user and password", setting=where
     )
+
+
+def _hook(value: object, where: str) -> object:
+    if callable(value) and not inspect.iscoroutinefunction(value):
+        return value
+
+    message = f"{where} must be a plain function of a command's name, its seconds and its error"
+    raise ConfigError(message, setting=where)
 
 
 def _encoding(value: object, where: str) -> object:
@@ -183,6 +192,9 @@ class RedisOptions:
         None, optional(_seconds), "seconds of one lease after which a warning shows where it was acquired"
     )
     prefix: str = option("", text, "put before all keys and channels, and taken off in replies; see below")
+    on_command: Callable[[str, float, BaseException | None], object] | None = option(
+        None, optional(_hook), "called at the end of each command with its name, its seconds and its error"
+    )
     retry: Literal["safe", "at_least_once"] = option("safe", choice("safe", "at_least_once"), "see below")
     sentinels: tuple[tuple[str, int], ...] = option(
         (), partial(_nodes, port_else=26379), "see below; with `service`"

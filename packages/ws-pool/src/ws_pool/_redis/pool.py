@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import AuthenticationError
 
+from ws_core import backoff
 from ws_core.component import Health
 from ws_core.metrics import register
 from ws_pool._core import fork
@@ -25,10 +28,12 @@ from ws_pool._redis.embedded import EmbeddedServer
 from ws_pool._redis.options import RedisOptions, redis_options
 from ws_pool._redis.statistics import RedisStatistics
 from ws_pool._redis.tracing import trace_commands
-from ws_pool.errors import ClosedError, NotReadyError, UsageError
+from ws_pool.errors import ClosedError, NotReadyError, UnavailableError, UsageError
 from ws_pool.pool import Lease
 
 __all__ = ("DedicatedContext", "RedisPool", "SharedContext")
+
+_PAUSES: Final = (0.05, 1.0)  # seconds between two attempts to start
 
 
 class RedisPool:
@@ -161,9 +166,13 @@ class RedisPool:
 
         return client
 
-    async def start(self) -> None:
+    async def start(self, *, wait: float = 0.0) -> None:
         """
         Connect.
+
+        Args:
+            wait: Seconds to try again while the server is away, or loads its data. A refused login is an
+                error at once.
 
         Raises:
             UnavailableError: The server can't be reached, or refused the handshake.
@@ -177,7 +186,7 @@ class RedisPool:
         self._state = "starting"
         fork.register(self)
         self._loop = asyncio.get_running_loop()
-        self._opening = self._loop.create_task(self._open(), name=f"ws-pool redis {self._name} start")
+        self._opening = self._loop.create_task(self._open(wait), name=f"ws-pool redis {self._name} start")
 
         try:
             await self._opening
@@ -262,20 +271,38 @@ class RedisPool:
 
     # Inside -----------------------------------------------------------------------------------
 
-    async def _open(self) -> None:
+    async def _open(self, wait: float) -> None:
         """Connect, in a task that close() can cancel."""
         try:
             if self._server is not None:
                 await self._server.start()
 
-            self._backend = Backend(self._name, self._settings, self._server)
-            self._client = await self._backend.start()
+            self._client = await self._connect(wait)
         except BaseException:
             await self._shut(timeout=0)
             self._state = "new" if self._state == "starting" else self._state
             raise
 
         self._state = "open"
+
+    async def _connect(self, wait: float) -> SharedRedis:
+        time = asyncio.get_running_loop().time
+        deadline = time() + wait
+
+        for attempt in itertools.count(1):
+            self._backend = Backend(self._name, self._settings, self._server)
+
+            try:
+                return await self._backend.start()
+            except UnavailableError as error:
+                if time() >= deadline or isinstance(error.__cause__, AuthenticationError):
+                    raise
+
+                await self._backend.close(timeout=0)
+
+            await asyncio.sleep(min(backoff.delay(attempt, *_PAUSES), max(0.0, deadline - time())))
+
+        raise AssertionError("unreachable")
 
     async def _close(self, timeout: float) -> None:
         self._client = None

@@ -38,6 +38,7 @@ class ClientContext:
     cache: ClientCache | None = None
     cache_policy: CachePolicy | None = None
     prefix: KeyPrefix | None = None
+    on_command: Callable[[str, float, BaseException | None], object] | None = None
     pick_reader: Callable[..., ReconnectingConnection] | None = None  # where replicas may be read from
     cancelling: set[asyncio.Task[None]] = field(default_factory=set)  # cancelled blocking commands
 
@@ -68,6 +69,11 @@ class BatchSender(Protocol):
     @property
     def decodes(self) -> bool:
         """Whether replies are text."""
+        ...
+
+    @property
+    def on_command(self) -> Callable[[str, float, BaseException | None], object] | None:
+        """The pool's hook."""
         ...
 
     @property

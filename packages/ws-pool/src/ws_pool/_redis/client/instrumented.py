@@ -7,6 +7,8 @@ a command goes through it once, on a stand-in whose connection leads back to our
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from types import FunctionType
 from typing import Any, Final
@@ -14,7 +16,9 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.asyncio.connection import ConnectionPool
 
-__all__ = ("STAND_IN", "Uninstrumented", "execute_instrumented", "original_method")
+__all__ = ("STAND_IN", "Uninstrumented", "execute_instrumented", "observed", "original_method")
+
+_logger: Final = logging.getLogger("ws_pool.redis")
 
 
 class _Retry:
@@ -54,6 +58,30 @@ class Uninstrumented:
     @staticmethod
     def execute_command() -> None:
         """Mark the method; it is compared, and never called."""
+
+
+async def observed(
+    hook: Callable[[str, float, BaseException | None], object] | None,
+    name: str,
+    execution: Awaitable[Any],
+) -> Any:
+    """Execute a command or pipeline, and notify the pool's ``on_command`` of its end."""
+    if hook is None:
+        return await execution
+
+    began = time.perf_counter()
+    error: BaseException | None = None
+
+    try:
+        return await execution
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        try:
+            hook(name, time.perf_counter() - began, error)
+        except Exception:  # a hook that fails is not the command's failure
+            _logger.exception("on_command has failed over %s", name)
 
 
 async def execute_instrumented(

@@ -11,7 +11,7 @@ from redis.asyncio.client import Pipeline
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 
 from ws_pool._redis.client.context import BatchSender
-from ws_pool._redis.client.instrumented import STAND_IN
+from ws_pool._redis.client.instrumented import STAND_IN, observed
 from ws_pool._redis.commands.command import Command
 from ws_pool._redis.commands.prefix import KeyPrefix
 from ws_pool._redis.commands.table import Route
@@ -56,6 +56,12 @@ class SharedPipeline(PrefixedPipeline):
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Send all commands and return their parsed replies; errors as of `SharedRedis.execute_command`."""
+        replies: list[Any] = await observed(
+            self._client.on_command, "PIPELINE", self._execute_all(raise_on_error)
+        )
+        return replies
+
+    async def _execute_all(self, raise_on_error: bool) -> list[Any]:
         stack = self.command_stack
         commands = [Command(args) for args, _ in stack]
 

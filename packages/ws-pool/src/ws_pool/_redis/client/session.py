@@ -12,7 +12,7 @@ from redis.asyncio.client import Monitor, Pipeline, PubSub
 from redis.asyncio.connection import AbstractConnection
 
 from ws_pool._redis.client.context import ClientContext
-from ws_pool._redis.client.instrumented import execute_instrumented, original_method
+from ws_pool._redis.client.instrumented import execute_instrumented, observed, original_method
 from ws_pool._redis.client.pipeline import PrefixedPipeline
 from ws_pool._redis.client.round_trip import CANCEL_TIMEOUT, cancel_in_background, round_trip
 from ws_pool._redis.commands.command import Command
@@ -53,7 +53,7 @@ class DedicatedRedis(Redis):
         )
         self._context = context
         self.response_callbacks = callbacks
-        self._method = original_method()
+        self._method = original_method() if context.on_command is None else None
         self._queueing = False  # between MULTI and EXEC, where nothing blocks
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
@@ -62,7 +62,8 @@ class DedicatedRedis(Redis):
             args = tuple(self._context.prefix.apply(args))
 
         if Redis.execute_command is not self._method:
-            return await execute_instrumented(self.connection_pool, self._execute, args, options)
+            execution = execute_instrumented(self.connection_pool, self._execute, args, options)
+            return await observed(self._context.on_command, Command(args).name, execution)
 
         return await self._execute(*args, **options)
 

@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import itertools
 from asyncio import get_running_loop
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from copy import copy
 from typing import Any, Final, Self
 
@@ -20,7 +20,7 @@ from redis.asyncio.client import PubSub
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 
 from ws_pool._redis.client.context import ClientContext
-from ws_pool._redis.client.instrumented import Uninstrumented, execute_instrumented, original_method
+from ws_pool._redis.client.instrumented import Uninstrumented, execute_instrumented, observed, original_method
 from ws_pool._redis.client.pipeline import SharedPipeline
 from ws_pool._redis.client.pubsub import SharedPubSub
 from ws_pool._redis.client.round_trip import Unblocked, execute_on_dedicated
@@ -62,7 +62,8 @@ class SharedRedis(Redis):
         self._create_future = context.loop.create_future
         self._infos: dict[Any, CommandInfo] = {}
         self._base: Any = Redis  # where tracing libraries put their wrapper in the place of this method:
-        self._method = original_method()
+        # With a hook every command takes the slower way, that of commands which others trace.
+        self._method = original_method() if context.on_command is None else None
         self.use_callbacks(self.response_callbacks)
 
     def __repr__(self) -> str:
@@ -270,7 +271,13 @@ class SharedRedis(Redis):
         plain = copy(self)
         plain._base, plain._method = Uninstrumented, Uninstrumented.execute_command
         plain.applies_prefix = False  # it has been applied
-        return await execute_instrumented(self.connection_pool, plain.execute_command, args, options)
+        execution = execute_instrumented(self.connection_pool, plain.execute_command, args, options)
+        return await observed(self._context.on_command, Command(args).name, execution)
+
+    @property
+    def on_command(self) -> Callable[[str, float, BaseException | None], object] | None:
+        """The pool's hook."""
+        return self._context.on_command
 
     async def _execute_parsed(self, info: CommandInfo, args: Sequence[Any], options: dict[str, Any]) -> Any:
         """Execute a command that blocks, changes the session or has subcommands."""
