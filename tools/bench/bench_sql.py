@@ -270,7 +270,7 @@ def suite(quick: bool) -> Suite:
     calls, rounds = (500, 5) if quick else (3_000, 15)
     cases = []
 
-    for driver, anew, prepared, raw in (("aiomysql", 2.5, 4.0, 0.95), ("asyncmy", 3.0, 7.0, 0.85)):
+    for driver, anew, prepared, raw in (("aiomysql", 3.5, 6.0, 1.5), ("asyncmy", 3.0, 8.0, 0.85)):
         on = Subjects(driver)
         alchemy, plain = f"SQLAlchemy AsyncEngine, {driver}", f"{driver}.Pool, text"
         cached = (

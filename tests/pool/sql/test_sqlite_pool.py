@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -187,3 +188,19 @@ async def test_what_cannot_be_opened_or_asked_for_is_told(tmp_path: Path):
         async with pool.get_client(read_only=True) as client:
             with pytest.raises(UsageError, match="only reads"):
                 await client.execute("CREATE TABLE x (a)")
+
+
+@pytest.mark.parametrize("level", [logging.NOTSET, logging.DEBUG])
+async def test_the_drivers_debug_lines_are_quiet_unless_asked_for(
+    level: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    """They show the values of every statement to whoever sets the root logger to DEBUG."""
+    monkeypatch.setattr(logging.getLogger("aiosqlite"), "level", level)
+
+    with caplog.at_level(logging.DEBUG):
+        async with SqlitePool("sqlite:///:memory:") as pool:
+            await pool.select("SELECT :secret AS s", secret="hunter2")
+
+    logging.getLogger("aiosqlite").setLevel(level)
+    lines = [record for record in caplog.records if record.name == "aiosqlite"]
+    assert bool(lines) is (level == logging.DEBUG)

@@ -6,6 +6,7 @@ What they do in between is `ws_pool._sql.sqlite.connection`'s.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import time
 from contextlib import suppress
@@ -34,6 +35,11 @@ class SqliteConnector:
         import aiosqlite  # noqa: PLC0415 - drivers load on first use
 
         file = self.file
+        drivers_log = logging.getLogger("aiosqlite")
+
+        if drivers_log.level == logging.NOTSET:  # it logs two lines with all values for each statement
+            drivers_log.setLevel(logging.INFO)
+
         raw: Any = aiosqlite.connect(
             file.path,
             isolation_level=None,
