@@ -14,7 +14,7 @@ from ws_web import Settings, create_app
 from ws_web.caching import RedisCache, cached
 from ws_web.dependencies import client
 from ws_web.pages import CursorParams, OffsetParams, Page, by_cursor, by_offset, paginate, paginate_after
-from ws_web.testing import AppClient
+from ws_web.testing import AppClient, rolled_back
 
 ITEMS = sa.Table("page_items", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
 
@@ -76,3 +76,34 @@ async def test_replies_in_redis(any_redis_url: str) -> None:
             assert [(await web.get("/items")).data() for _ in range(3)] == [1, 1, 1]
             await store.invalidate("items")
             assert [(await web.get("/items")).data() for _ in range(3)] == [2, 2, 2]
+
+
+async def test_a_test_that_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Requests share one transaction, which is rolled back; their own are savepoints in it."""
+    app = create_app(Settings(DATABASES={"default": {"url": f"sqlite:///{tmp_path / 'rolled.db'}"}}))
+
+    @app.post("/items/{number}")
+    async def add(sql: Sql, number: int) -> int:
+        async with sql.begin():
+            await sql.insert(ITEMS, {"id": number})
+
+        return number
+
+    @app.get("/items")
+    async def items(sql: Sql) -> int:
+        found: int = await sql.count(sa.select(ITEMS))
+        return found
+
+    async with AppClient(app) as web:
+        pools: Any = app.state.components["DATABASES"]
+
+        async with pools.manager.get_client() as sql:
+            await sql.create_all(ITEMS.metadata)
+
+        for _ in range(2):
+            async with rolled_back(app) as sql:
+                await sql.insert(ITEMS, {"id": 1})
+                assert (await web.post("/items/2")).data() == 2
+                assert (await web.get("/items")).data() == 2
+
+            assert (await web.get("/items")).data() == 0

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from types import SimpleNamespace
+from typing import Annotated, Any
 
 import pytest
-from fastapi import FastAPI, WebSocket
+from fastapi import Depends, FastAPI, WebSocket
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from ws_web import create_app
-from ws_web.testing import AppClient, SocketClosed
+from ws_web.dependencies import client
+from ws_web.testing import AppClient, SocketClosed, override, rolled_back
 
 
 async def mirror(scope: Scope, receive: Receive, send: Send) -> None:
@@ -137,3 +139,91 @@ class TestSockets:
             await socket.close(4002)
 
         assert seen[0]["code"] == 4002
+
+
+def first() -> str:
+    """A dependency."""
+    return "first"
+
+
+def second() -> str:
+    """Another one."""
+    return "second"
+
+
+class TestOverride:
+    """Dependencies that are replaced for a while."""
+
+    async def test_it_is_undone(self) -> None:
+        """After an error too, and what was replaced before stays so."""
+        app = create_app()
+
+        @app.get("/")
+        async def endpoint(a: Annotated[str, Depends(first)], b: Annotated[str, Depends(second)]) -> str:
+            return f"{a} {b}"
+
+        app.dependency_overrides[first] = lambda: "1"
+
+        async with AppClient(app) as web:
+            with pytest.raises(KeyError), override(app, {second: lambda: "2"}):
+                assert (await web.get("/")).data() == "1 2"
+                raise KeyError
+
+            assert (await web.get("/")).data() == "1 second"
+
+
+class Pools:
+    """A manager of two pools whose clients note what is done."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    @asynccontextmanager
+    async def get_client(self, name: str = "default", *, alone: bool = False) -> AsyncIterator[Any]:
+        """Return a client."""
+        self.events.append(f"client of {name}")
+
+        @asynccontextmanager
+        async def begin() -> AsyncIterator[None]:
+            try:
+                yield
+            except BaseException as error:
+                self.events.append(f"rolled back: {type(error).__name__}")
+                raise
+
+        yield SimpleNamespace(begin=begin, name=name)
+
+
+class TestRolledBack:
+    """One transaction for a test; tests/integration use a database."""
+
+    async def test_one_client_for_all_requests(self) -> None:
+        """Of the pool that is named; the others are used as always, and all is as before in the end."""
+        pools = Pools()
+        app = create_app()
+        before = app.state.components = {"DATABASES": pools}
+
+        @app.get("/")
+        async def endpoint(
+            one: Annotated[Any, Depends(client("DATABASES"))],
+            other: Annotated[Any, Depends(client("DATABASES", "other"))],
+        ) -> list[str]:
+            return [one.name, other.name]
+
+        async with AppClient(app) as web:
+            async with rolled_back(app) as sql:
+                assert sql.name == "default"
+                assert (await web.get("/")).data() == ["default", "other"]
+
+            with pytest.raises(KeyError):
+                async with rolled_back(app):
+                    raise KeyError
+
+        assert pools.events == [
+            "client of default",
+            "client of other",
+            "rolled back: _RolledBack",
+            "client of default",
+            "rolled back: KeyError",
+        ]
+        assert app.state.components is before
