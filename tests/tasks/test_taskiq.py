@@ -440,6 +440,30 @@ class TestTopologies:
                     result = await found.broker.results.get_result(f"j{number}")
                     assert result.return_value == number * number
 
+    async def test_all_of_it_on_a_cluster(self, cluster_servers: ClusterServers) -> None:
+        """Results, chains, cancellation and states, too."""
+        cluster_servers.flush()
+
+        async with RedisCluster.from_url(cluster_servers.url) as client:
+            found = work.engine_of(client, "features")
+
+            async with found, run_worker(found):
+                jobs = [await work.square.enqueue(number) for number in range(20)]
+                assert [await job.result(timeout=60) for job in jobs] == [number**2 for number in range(20)]
+                chain = await work.square.bind(2).then(work.square).then(work.square).enqueue()
+                assert await chain.result(timeout=60) == 256
+                later = await work.square.enqueue_in(60, 1)
+                assert await later.status() == "delayed"
+                assert await later.cancel()
+                running = await work.slow.enqueue(1, 30)
+
+                async with asyncio.timeout(30):
+                    while await running.status() != "running":
+                        await asyncio.sleep(0.05)
+
+                assert await running.cancel()
+                assert await running.status() == "cancelled"
+
     async def test_sentinel_failover(self, start_server: StartServer) -> None:
         """When the master dies, workers and enqueuers go on with the replica."""
         servers = start_server(SentinelServers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import logging
@@ -18,7 +19,7 @@ from ws_core.backoff import delay
 from ws_core.errors import UnavailableError, describe
 from ws_tasks._deliveries import Deliveries
 from ws_tasks._remote_jobs import CurrentMessage, WorkerCall, messages
-from ws_tasks._results import RedisResults, client_of
+from ws_tasks._results import CONNECTIONS, RedisResults, client_of
 from ws_tasks._streams import PRIORITIES, TRANSIENT, Added, StreamQueue
 from ws_tasks._validation import check_seconds, check_whole
 from ws_tasks.errors import JobCancelled, JobFailed, ScheduleError
@@ -70,6 +71,10 @@ class RedisStreamsBroker(AsyncBroker):
     ) -> None:
         super().__init__()
         self._client, self._owned = client_of(redis)
+        # A client of somebody else's may have any number of connections, or share one.
+        self._turns: contextlib.AbstractAsyncContextManager[None] = (
+            asyncio.Semaphore(CONNECTIONS) if self._owned else contextlib.nullcontext()
+        )
         self.queue: str = queue
         self.lease: float = check_seconds("lease", lease)
         self.max_deliveries: int = check_whole("max_deliveries", max_deliveries, 1)
@@ -247,14 +252,17 @@ class RedisStreamsBroker(AsyncBroker):
         """Make a request until Redis answers, for the enqueue timeout at most."""
         failures = 0
 
-        with anyio.move_on_after(self._enqueue_timeout):
-            while True:
-                try:
-                    return await call()
-                except TRANSIENT as error:
-                    failures += 1
-                    logger.debug("%s yet: %s", what, describe(error))
-                    await asyncio.sleep(delay(failures, 0.05, 1.0))
+        # The time for a connection, which thousands of callers may share, does not count: it says
+        # nothing of Redis.
+        async with self._turns:
+            with anyio.move_on_after(self._enqueue_timeout):
+                while True:
+                    try:
+                        return await call()
+                    except TRANSIENT as error:
+                        failures += 1
+                        logger.debug("%s yet: %s", what, describe(error))
+                        await asyncio.sleep(delay(failures, 0.05, 1.0))
 
         message = f"{what} within {self._enqueue_timeout:g} s: Redis did not answer"
         raise UnavailableError(message, queue=self.queue)

@@ -65,6 +65,8 @@ class Deliveries:
         self._alone: Key | None = None
         self._unknown: set[str] = set()
         self._changed = asyncio.Event()
+        self._ended: list[tuple[Delivery, asyncio.Future[None]]] = []  # not acknowledged yet
+        self._acknowledging: asyncio.Task[None] | None = None
         self._keepers: list[asyncio.Task[None]] = []
         self._fetching: asyncio.Task[None] | None = None
 
@@ -94,6 +96,13 @@ class Deliveries:
         """Hand back everything that is not done."""
         keepers, self._keepers = self._keepers, []
         await cancel_and_wait(keepers)
+
+        if (acknowledging := self._acknowledging) is not None:
+            await asyncio.wait([acknowledging], timeout=_HAND_BACK)
+            await cancel_and_wait([acknowledging])
+
+        for _, waiter in self._ended:
+            waiter.cancel()
 
         if keepers:
             with contextlib.suppress(*TRANSIENT), anyio.move_on_after(_HAND_BACK):
@@ -198,7 +207,7 @@ class Deliveries:
 
         for delivery, message in cancelled:
             await self._on_cancelled(message)
-            await self._stream.done(delivery)
+            await self._stream.done([delivery])
 
         for grave in graves:
             await self._bury(*grave)
@@ -246,20 +255,46 @@ class Deliveries:
 
     async def done(self, delivery: Delivery) -> None:
         """Acknowledge a message, however long Redis is away."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._ended.append((delivery, waiter))
+
+        # Jobs that end while a request is on its way share the next one.
+        if self._acknowledging is None:
+            self._acknowledging = loop.create_task(self._acknowledge())
+
+        await asyncio.shield(waiter)
+
+    async def _acknowledge(self) -> None:
         failures = 0
 
-        while True:
-            try:
-                # When it was acknowledged before, that may be this very request, whose reply was lost.
-                # A job that was run twice is noticed by its second result.
-                await self._stream.done(delivery)
-                break
-            except TRANSIENT as error:
-                failures += 1
-                logger.warning("message %s is not acknowledged yet: %s", delivery.id, describe(error))
-                await asyncio.sleep(delay(failures, 0.1, 2.0))
+        try:
+            while self._ended:
+                batch = [*self._ended]
+                refused: Exception | None = None
 
-        self._drop(delivery.key)
+                try:
+                    # When it was acknowledged before, that may be this very request, whose reply was
+                    # lost. A job that was run twice is noticed by its second result.
+                    await self._stream.done([delivery for delivery, _ in batch])
+                except TRANSIENT as error:
+                    failures += 1
+                    logger.warning("%d messages are not acknowledged yet: %s", len(batch), describe(error))
+                    await asyncio.sleep(delay(failures, 0.1, 2.0))
+                    continue
+                except Exception as error:  # noqa: BLE001 - for those that wait, who report it
+                    refused = error
+
+                failures = 0
+                del self._ended[: len(batch)]  # what has ended meanwhile stands behind the batch
+
+                for delivery, waiter in batch:
+                    self._drop(delivery.key)
+
+                    if not waiter.done():
+                        _resolve(waiter, refused)
+        finally:
+            self._acknowledging = None
 
     def _drop(self, key: Key) -> None:
         self._in_hand.pop(key, None)
@@ -327,6 +362,13 @@ class Deliveries:
     async def _move_due(self) -> float:
         following = await self._stream.move_due()
         return _MOST_SLEEP if following is None else max(0.01, min(following, _MOST_SLEEP))
+
+
+def _resolve(waiter: asyncio.Future[None], error: Exception | None) -> None:
+    if error is None:
+        waiter.set_result(None)
+    else:
+        waiter.set_exception(error)
 
 
 async def cancel_and_wait(tasks: list[asyncio.Task[None]]) -> None:

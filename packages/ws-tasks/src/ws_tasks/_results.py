@@ -20,18 +20,19 @@ from ws_tasks._streams import TRANSIENT, run_script
 from ws_tasks._validation import check_seconds
 from ws_tasks.errors import JobCancelled, JobFailed
 
-__all__ = ("RedisResults", "client_of")
+__all__ = ("CONNECTIONS", "RedisResults", "client_of")
 
 logger = logging.getLogger("ws_tasks")
 
-_CONNECTIONS = 32
+CONNECTIONS = 32
+"""Of a client that is made from a URL."""
 
 
 def client_of(source: Any) -> tuple[Any, bool]:  # Any: redis-py's clients are untyped
     """Return the client of a URL, a client, or a pool with such a client as ``.redis``."""
     if isinstance(source, str):
         # Callers wait for one of so many connections; the driver's plain pool raises instead.
-        pool = redis.asyncio.BlockingConnectionPool.from_url(source, max_connections=_CONNECTIONS)
+        pool = redis.asyncio.BlockingConnectionPool.from_url(source, max_connections=CONNECTIONS)
         return redis.asyncio.Redis.from_pool(pool), True
 
     return getattr(source, "redis", source), False

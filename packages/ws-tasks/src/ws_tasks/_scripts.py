@@ -177,15 +177,18 @@ return found
 DONE = _script(
     "done",
     """
-local stream, live, unique, group, id, job = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3]
-local done = redis.call('XACK', stream, group, id)
-redis.call('XDEL', stream, id)
-local state, key = read(live, job)
-if state == 'running' or state == 'cancelled' then
-  redis.call('HDEL', live, job)
-  release(unique, key, job)
+local stream, live, unique, group = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
+for i = 2, #ARGV, 2 do
+  local id, job = ARGV[i], ARGV[i + 1]
+  redis.call('XACK', stream, group, id)
+  redis.call('XDEL', stream, id)
+  local state, key = read(live, job)
+  if state == 'running' or state == 'cancelled' then
+    redis.call('HDEL', live, job)
+    release(unique, key, job)
+  end
 end
-return done
+return 1
 """,
 )
 

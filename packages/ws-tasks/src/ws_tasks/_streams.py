@@ -191,10 +191,11 @@ class StreamQueue:
         keys = (delivery.stream,)
         return int(await self._run(_scripts.RECOUNT, keys, _GROUP, self.consumer, delivery.id, number)) == 1
 
-    async def done(self, delivery: Delivery) -> bool:
-        """Acknowledge and delete a message; return False when that was done before."""
-        keys = (delivery.stream, self.live, self.unique)
-        return int(await self._run(_scripts.DONE, keys, _GROUP, delivery.id, delivery.job)) == 1
+    async def done(self, deliveries: Iterable[Delivery]) -> None:
+        """Acknowledge and delete messages; doing so again changes nothing."""
+        for stream, batch in _batches(deliveries):
+            ids = itertools.chain.from_iterable((delivery.id, delivery.job) for delivery in batch)
+            await self._run(_scripts.DONE, (stream, self.live, self.unique), _GROUP, *ids)
 
     async def bury(self, delivery: Delivery, reason: str) -> None:
         """Move a message to the dead letters."""
