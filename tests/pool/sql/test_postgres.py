@@ -7,7 +7,6 @@ import datetime as dt
 import decimal
 import ipaddress
 import uuid
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +17,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from tests.pool.sql._postgres import ITEM
 from tests.servers import StartServer
 from tools.servers import PostgresServer
 from ws_pool import PostgresPool
@@ -31,24 +31,6 @@ from ws_pool.errors import (
     UnavailableError,
     UnsupportedStatement,
 )
-
-METADATA = MetaData()
-ITEM = Table(
-    "item",
-    METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("name", String(50), nullable=False, unique=True),
-    Column("stock", Integer, default=5),
-)
-
-
-@pytest.fixture
-async def pool(postgres_url: str) -> AsyncIterator[PostgresPool]:
-    """Give a pool with three items."""
-    async with PostgresPool(postgres_url, max_size=10) as made:
-        await made.create_all(METADATA)
-        await made.insert_many(ITEM, [{"name": f"n{n}", "stock": 100} for n in (1, 2, 3)])
-        yield made
 
 
 async def active(pool: SqlPool, pattern: str) -> int:

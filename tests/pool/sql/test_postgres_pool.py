@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, select
+from sqlalchemy import func, insert, select
 
+from tests.pool.sql._postgres import ITEM, METADATA
 from tests.servers import StartServer
 from tools.servers import PgbouncerServer, PostgresServer
 from ws_pool import PostgresPool, SqlPoolManager
@@ -16,24 +16,6 @@ from ws_pool.errors import (
     ConfigError,
     QueryError,
 )
-
-METADATA = MetaData()
-ITEM = Table(
-    "item",
-    METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("name", String(50), nullable=False, unique=True),
-    Column("stock", Integer, default=5),
-)
-
-
-@pytest.fixture
-async def pool(postgres_url: str) -> AsyncIterator[PostgresPool]:
-    """Give a pool with three items."""
-    async with PostgresPool(postgres_url, max_size=10) as made:
-        await made.create_all(METADATA)
-        await made.insert_many(ITEM, [{"name": f"n{n}", "stock": 100} for n in (1, 2, 3)])
-        yield made
 
 
 class TestPgbouncer:
