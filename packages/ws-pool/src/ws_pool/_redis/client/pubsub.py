@@ -50,6 +50,8 @@ class SharedPubSub(PubSub, _Sharded):  # type: ignore[misc]  # redis-py 8's sign
     `MAX_UNREAD` messages were not read.
     """
 
+    PUBLISH_MESSAGE_TYPES = ("message", "pmessage", "smessage")  # redis-py 7 does not know the last one
+
     def __init__(
         self,
         subscriptions: Subscriptions,
