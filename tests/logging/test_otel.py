@@ -55,7 +55,7 @@ class TestSending:
     def test_every_record_once(self, collector: Collector) -> None:
         """Records of several threads arrive in requests of many, each thread's in order."""
         handle = register_logger(
-            "info", outputs=[{"to": collector.url, "headers": {"Authorization": "Bearer abc"}}]
+            "info", outputs=[{"to": collector.url, "timeout": 60, "headers": {"Authorization": "Bearer abc"}}]
         )
 
         def work(name: str) -> None:
@@ -84,7 +84,11 @@ class TestSending:
     def test_beside_a_file(self, collector: Collector, tmp_path: Path) -> None:
         """The same lines stand in a file of OTLP."""
         handle = register_logger(
-            "info", file_path=tmp_path, json="otlp", service="shop", outputs=[{"to": collector.url}]
+            "info",
+            file_path=tmp_path,
+            json="otlp",
+            service="shop",
+            outputs=[{"to": collector.url, "timeout": 60}],
         )
         logger.info("one")
         handle.close()
@@ -98,7 +102,7 @@ class TestSending:
 
     def test_a_connection_that_was_closed_meanwhile(self, collector: Collector) -> None:
         """The next request opens another one; the record is neither lost nor counted as trouble."""
-        handle = register_logger("info", outputs=[{"to": collector.url}])
+        handle = register_logger("info", outputs=[{"to": collector.url, "timeout": 60}])
         logger.info("one")
         assert handle.flush(30)
         collector.disconnect()
@@ -110,7 +114,7 @@ class TestSending:
 
     def test_logging_of_the_sink_itself(self, collector: Collector) -> None:
         """Sending logs nothing, at any level: there would be no end to it."""
-        handle = register_logger("trace", outputs=[{"to": collector.url}])
+        handle = register_logger("trace", outputs=[{"to": collector.url, "timeout": 60}])
         logger.trace("one")
         assert handle.flush(30)
         handle.close()
@@ -119,7 +123,7 @@ class TestSending:
 
     def test_after_the_end(self, collector: Collector) -> None:
         """A record that comes after the sink was stopped is sent by its caller."""
-        sink = OtlpSink(collector.url + "/v1/logs", OtlpFormatter(None))
+        sink = OtlpSink(collector.url + "/v1/logs", OtlpFormatter(None), timeout=60)
         sink.stop()
         sink.put(
             sink._endpoint._head + b'{"logRecords":[{"body":{"stringValue":"late"}}]}' + sink._endpoint._tail
@@ -157,7 +161,7 @@ class TestTrouble:
         """Busy, failing, an expired token, no answer at all: it is sent until it is taken."""
         answers = iter([status, status])
         collector.answer = lambda _: next(answers, 200)
-        handle = register_logger("info", outputs=[{"to": collector.url}])
+        handle = register_logger("info", outputs=[{"to": collector.url, "timeout": 60}])
         logger.info("one")
         assert handle.flush(30)
 
@@ -169,7 +173,7 @@ class TestTrouble:
     def test_a_record_that_is_refused(self, collector: Collector, capfd: pytest.CaptureFixture[str]) -> None:
         """It is dropped and counted, those beside it arrive, and the log says so."""
         collector.answer = lambda bodies: 400 if any("bad" in body for body in bodies) else 200
-        handle = register_logger("info", outputs=[{"to": collector.url}])
+        handle = register_logger("info", outputs=[{"to": collector.url, "timeout": 60}])
 
         for number in range(50):
             logger.info("bad {}" if number in (17, 40) else "good {}", number)
@@ -200,7 +204,7 @@ class TestTrouble:
         """What the collector says it has not kept is counted as dropped."""
         answers = iter([(200, reply)])
         collector.answer = lambda _: next(answers, 200)
-        sink = OtlpSink(collector.url, OtlpFormatter(None))
+        sink = OtlpSink(collector.url, OtlpFormatter(None), timeout=60)
 
         for line in documents(10):
             sink._lines.offer(line)
@@ -213,7 +217,7 @@ class TestTrouble:
         """What was taken of a divided batch is not sent a second time."""
         answers = iter([400, 200, 503])
         collector.answer = lambda _: next(answers, 200)
-        sink = OtlpSink(collector.url, OtlpFormatter(None))
+        sink = OtlpSink(collector.url, OtlpFormatter(None), timeout=60)
         lines = documents(4)
         done, error, _ = sink._endpoint.append(lines)
         assert (done, str(error)) == (2, "HTTP 503 '{}'")
@@ -225,7 +229,7 @@ class TestTrouble:
         """Only its beginning is read, and the connection is not used again."""
         monkeypatch.setattr("ws_logging.otel._LONGEST_REPLY", 10)
         collector.answer = lambda _: (200, {"x": "y" * 1000})
-        handle = register_logger("info", outputs=[{"to": collector.url}])
+        handle = register_logger("info", outputs=[{"to": collector.url, "timeout": 60}])
 
         for number in range(3):
             logger.info("{}", number)
@@ -238,7 +242,10 @@ class TestTrouble:
 class TestEnds:
     """Processes that end while records wait."""
 
-    PROGRAM = "handle = register_logger('info', outputs=[{'to': URL}])\nwork('a', 2000)\nsay('queued')\n"
+    PROGRAM = (
+        "handle = register_logger('info', outputs=[{'to': URL, 'timeout': 60}])\n"
+        "work('a', 2000)\nsay('queued')\n"
+    )
 
     @pytest.mark.parametrize("ending", ["", "sys.exit(0)", "raise SystemExit(0)"])
     def test_return(self, collector: Collector, tmp_path: Path, ending: str) -> None:
@@ -280,7 +287,7 @@ class TestEnds:
     def test_a_forked_child(self, collector: Collector, tmp_path: Path) -> None:
         """It has a connection of its own."""
         program = (
-            f"handle = register_logger('info', outputs=[{{'to': {collector.url!r}}}])\n"
+            f"handle = register_logger('info', outputs=[{{'to': {collector.url!r}, 'timeout': 60}}])\n"
             "work('parent', 5)\nassert handle.flush(30)\n"
             "if (child := os.fork()) == 0:\n"
             "    work('child', 5)\n    os._exit(0 if handle.flush(30) else 1)\n"
