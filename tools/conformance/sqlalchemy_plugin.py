@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -237,7 +238,7 @@ def _compare(verb: str, statement: Any, theirs: Answer, mine: Answer) -> None:
         if theirs[0] != mine[0]:
             kind = "ours fails" if mine[0] == "error" else "theirs fails"
     elif verb:
-        kind = "equal" if repr(theirs[1]) == repr(mine[1]) else "rows"
+        kind = "equal" if _shown(theirs[1]) == _shown(mine[1]) else "rows"
     else:
         kind = _difference(theirs[1], mine[1])
 
@@ -258,14 +259,19 @@ def _compare(verb: str, statement: Any, theirs: Answer, mine: Answer) -> None:
 
 
 def _difference(theirs: Any, mine: Any) -> str:
-    if repr(theirs[0]) != repr(mine[0]):
-        same = sorted(map(repr, theirs[0])) == sorted(map(repr, mine[0]))
+    if _shown(theirs[0]) != _shown(mine[0]):
+        same = sorted(map(_shown, theirs[0])) == sorted(map(_shown, mine[0]))
         return "order" if same else "rows"
 
     if mine[1] is not None and theirs[1] is not None and mine[1] != theirs[1]:
         return "keys"
 
     return "rowcount" if theirs[2] is not None and theirs[2] >= 0 and theirs[2] != mine[2] else "equal"
+
+
+def _shown(value: Any) -> str:
+    """Return the repr, without the addresses of objects that were unpickled."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _text(statement: Any) -> str:
