@@ -30,14 +30,17 @@ PUBLIC_MODULES: Mapping[str, frozenset[str]] = {
     "ws_core": frozenset(
         {
             "errors", "metaclass", "component", "backoff", "redaction", "metrics",
-            "inspection", "otel", "testing",
+            "inspection", "otel", "testing", "context",
         }
     ),
     "ws_logging": frozenset(
         {"register", "intercept", "sink", "rotation", "context", "redact", "otel", "errors"}
     ),
     "ws_tasks": frozenset(
-        {"interface", "tasks", "scheduler", "triggers", "circular", "engine", "taskiq", "ntp", "errors"}
+        {
+            "interface", "tasks", "scheduler", "triggers", "circular", "engine", "taskiq", "ntp", "errors",
+            "observe", "otel", "stores",
+        }
     ),
     "ws_redislock": frozenset(
         {

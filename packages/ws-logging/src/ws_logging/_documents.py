@@ -308,7 +308,7 @@ class OtlpFormatter(DocumentFormatter):
             for name, value in repaired(dict(resource or {})).items()
         )
         self._head = f'{{"resourceLogs":[{{"resource":{{"attributes":[{about}]}},"scopeLogs":['
-        self.head = escape_json(self._head).encode()
+        self.head: bytes = escape_json(self._head).encode()
 
     def _document(
         self, record: Mapping[str, Any], place: _Place, body: str, attributes: str, ids: Mapping[str, str]

@@ -55,7 +55,7 @@ class Formatter:
         self._max_line = max_line
         self._places: dict[tuple[Any, ...], Any] = {}
         self._second: tuple[tuple[Any, ...], str] = ((), "")
-        self.repaired = 0
+        self.repaired: int = 0
 
     def __call__(self, record: Mapping[str, Any], trace: str) -> str:
         """Return the line of a record."""

@@ -36,8 +36,10 @@ class Levels:
     ) -> None:
         self.common: int = common
         self.given: dict[str, int] = dict(given)
-        self.raised = raised  # by default; they never lower the level of a module
-        self.modules = {name: level for name, level in raised.items() if level > common} | self.given
+        self.raised: Mapping[str, int] = raised  # by default; they never lower the level of a module
+        self.modules: dict[str, int] = {
+            name: level for name, level in raised.items() if level > common
+        } | self.given
         self.lowest: int = min([common, *self.modules.values()])
         self._known: dict[str, int] = {}
 

@@ -132,9 +132,9 @@ class WorkerCall(Instance):
         super().__init__(task, SystemClock().time())
         self._args = args
         self._kwargs = kwargs
-        self.job = job
-        self.last = last  # the last job of the chain that this one is a step of
-        self.headers = headers or {}
+        self.job: str = job
+        self.last: str = last  # the last job of the chain that this one is a step of
+        self.headers: Mapping[str, str] = headers or {}
 
     def call(self) -> Any:  # whatever the function returns
         """Call the function with the job's own arguments."""

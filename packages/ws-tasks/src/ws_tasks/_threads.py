@@ -51,7 +51,7 @@ class ThreadPool:
     __slots__ = ("_generation", "_idle", "_limiter", "total")
 
     def __init__(self, total: int) -> None:
-        self.total = total
+        self.total: int = total
         self._limiter: anyio.CapacityLimiter | None = None
         self._idle: deque[tuple[float, _Inbox]] = deque()
         self._generation = 0  # threads of an earlier one end when their function returns

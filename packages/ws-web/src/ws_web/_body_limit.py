@@ -48,7 +48,7 @@ class Body:
         self._receive = receive
         self._seen = 0
         self._announced: int | None = None
-        self.refused = False
+        self.refused: bool = False
 
     async def receive(self) -> Message:
         """Return the next message; a body beyond the limit is refused instead."""

@@ -362,11 +362,13 @@ class Application(DeclaringRoutes, FastAPI):
         """Put the request id outermost, then CORS, then the error boundary, then all others."""
         chosen, handlers, debug = self.user_middleware, self.exception_handlers, self.debug
         _check_cors(chosen)
-        self.user_middleware = self._arrange(chosen)
+        self.user_middleware: list[Middleware] = self._arrange(chosen)
         # The boundary answers failures; Starlette's outermost handler, which has no reply to give any more,
         # must not call the application's handler a second time.
-        self.exception_handlers = {k: v for k, v in handlers.items() if k not in (500, Exception)}
-        self.debug = False
+        self.exception_handlers: dict[Any, Any] = {
+            k: v for k, v in handlers.items() if k not in (500, Exception)
+        }
+        self.debug: bool = False
 
         try:
             return super().build_middleware_stack()

@@ -24,7 +24,7 @@ __all__ = ("CacheStore", "MemoryCache", "RedisCache", "cached")
 _MISS = "ws_web.cache_miss"  # of the scope
 _CREDENTIALS = ("authorization", "cookie", "x-api-key", "x-auth-token", "proxy-authorization")
 
-logger = logging.getLogger("ws_web")
+logger: logging.Logger = logging.getLogger("ws_web")
 
 Handler = Callable[[Request], Awaitable[StarletteResponse]]
 

@@ -34,7 +34,7 @@ _TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _CLAIM = "ws_web.idempotency"  # of the scope
 _STREAMED = ""  # is kept for a reply that cannot be
 
-logger = logging.getLogger("ws_web")
+logger: logging.Logger = logging.getLogger("ws_web")
 
 Handler = Callable[[Request], Awaitable[StarletteResponse]]
 

@@ -21,7 +21,10 @@ class MongoPoolManager(BasePoolManager):
 
     library: ClassVar[LibraryManager[Any, Any]] = library_manager
 
-    convert_mongo_id = staticmethod(convert_mongo_id)
+    @staticmethod
+    def convert_mongo_id(mongo_id: Any) -> Any:
+        """Turn the text of an id into an ObjectId; see `ws_pool.mongo.convert_mongo_id`."""
+        return convert_mongo_id(mongo_id)
 
     def get_client(self, pool_name: str = "default", alone: bool = False) -> Any:  # noqa: FBT001, FBT002
         """Return PyMongo's client, which all tasks share."""

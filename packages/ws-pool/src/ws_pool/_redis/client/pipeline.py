@@ -51,7 +51,7 @@ class SharedPipeline(PrefixedPipeline):
     def __init__(self, client: BatchSender, *args: Any) -> None:
         super().__init__(*args)
         self._client = client
-        self.prefix = client.key_prefix
+        self.prefix: KeyPrefix | None = client.key_prefix
         self._commands: list[Command] = []
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
