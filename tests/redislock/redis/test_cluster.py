@@ -88,7 +88,7 @@ class TestCluster:
 
     async def test_keys_without_a_tag_do_not(self, servers: ClusterServers, monkeypatch: pytest.MonkeyPatch):
         """The control: without the hash tag the client, and then the server, finds more than one slot."""
-        monkeypatch.setattr("ws_redislock._redis.keys.tagged", lambda kind, name: f"wsl:{kind}:{name}:")
+        monkeypatch.setattr("ws_redislock._redis.keys.tagged", lambda *parts: f"{':'.join(parts)}:")
 
         async with RedisCluster.from_url(servers.url) as client:
             lock = MutexLock(client, "a name that no other test uses", 60)
