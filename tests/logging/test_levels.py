@@ -120,8 +120,11 @@ class TestDefaults:
         assert [line.partition(" - ")[2] for line in stream.getvalue().splitlines()] == ["one"]
 
     @pytest.mark.parametrize("levels", [{}, {"sqlalchemy": "info"}])
-    def test_levels_of_your_own(self, levels: dict[str, str]) -> None:
+    def test_levels_of_your_own(self, levels: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
         """They take the place of the defaults."""
+        # SQLAlchemy sets the level of its own logger when it is imported, which another test may have done.
+        monkeypatch.setattr(logging.getLogger("sqlalchemy"), "level", logging.NOTSET)
+        logging.getLogger("sqlalchemy").manager._clear_cache()
         stream = io.StringIO()
         handle = register_logger("info", stream, levels=levels)
         logging.getLogger("sqlalchemy.engine.Engine").info("select 1")

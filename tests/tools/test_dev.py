@@ -168,7 +168,7 @@ class TestMissingPrograms:
 
         with pytest.raises(
             dev.Stop,
-            match="redis-server, redis-sentinel, mariadb-server, postgresql, pgbouncer, prometheus, chromium",
+            match="redis-server, redis-sentinel, mariadb-server, postgresql, pgbouncer, prometheus, logro",
         ) as caught:
             dev.system_packages()
 
@@ -185,7 +185,7 @@ class TestMissingPrograms:
         dev.system_packages()
 
         installed = [line.partition(" -y ")[2] for line in log.read_text().splitlines() if " -y " in line]
-        assert installed == ["mariadb-server postgresql pgbouncer prometheus", "chromium"]
+        assert installed == ["mariadb-server postgresql pgbouncer prometheus logrotate", "chromium"]
 
     def test_without_a_browser(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]

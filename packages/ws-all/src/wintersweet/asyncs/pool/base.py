@@ -47,6 +47,13 @@ class BasePoolManager(SafeSingleton):
         yield from self.initialize().__await__()
         return self
 
+    async def __aenter__(self) -> Self:
+        await self.initialize()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self._close()
+
     @property
     def ready(self) -> bool:
         """Whether the pools are started."""
