@@ -124,7 +124,7 @@ class TestDefaults:
         """They take the place of the defaults."""
         # SQLAlchemy sets the level of its own logger when it is imported, which another test may have done.
         monkeypatch.setattr(logging.getLogger("sqlalchemy"), "level", logging.NOTSET)
-        logging.getLogger("sqlalchemy").manager._clear_cache()
+        logging.getLogger("sqlalchemy").manager._clear_cache()  # type: ignore[attr-defined]  # the standard library's own
         stream = io.StringIO()
         handle = register_logger("info", stream, levels=levels)
         logging.getLogger("sqlalchemy.engine.Engine").info("select 1")
