@@ -260,7 +260,7 @@ class TestReads:
             assert pool._backend is not None
             assert pool._backend.node is not None
             down, up = pool._backend.node.shared_connections
-            monkeypatch.setattr(pool.redis._context, "pick", lambda _: up)
+            monkeypatch.setattr(pool.redis, "_pick", lambda _: up)
             monkeypatch.setattr(down, "_reconnect", lambda: None)
             down.drop("test")
             await pool.redis.set("k", "v")

@@ -21,7 +21,13 @@ def gets(server: RedisServer) -> int:
 
 def calls(server: RedisServer, command: str) -> int:
     """Count the calls of a command that a server has executed."""
-    statistics: Any = server.info("commandstats").get(f"cmdstat_{command}", "calls=0,")
+    try:
+        found = server.info("commandstats")
+    except ConnectionResetError:
+        # Sentinels end all connections of a server that is back when they tell it who its master is.
+        found = server.info("commandstats")
+
+    statistics: Any = found.get(f"cmdstat_{command}", "calls=0,")
     text = str(statistics["calls"]) if isinstance(statistics, dict) else str(statistics)
     return int(text.removeprefix("calls=").split(",")[0])
 
