@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import weakref
 from datetime import UTC, datetime
 from typing import Any
 
@@ -51,6 +52,7 @@ class Sqlite:
 
     def __init__(self) -> None:
         self.connection = sqlite3.connect(":memory:")
+        weakref.finalize(self, self.connection.close)
         self.race: tuple[str, float] | None = None
 
     async def select(self, statement: str, /, **params: Any) -> list[Any]:
