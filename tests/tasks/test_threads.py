@@ -197,3 +197,28 @@ print("end of the program")
                 await s.add(task).run_now()
 
         assert ["which never runs" in text for text in seen] == [True, True]
+
+
+def test_a_loop_that_is_closed_before_it_reads_a_result() -> None:
+    """The thread ends, though nobody answers it; the fixture that counts threads would see it."""
+    loop = asyncio.new_event_loop()
+    pool = ThreadPool(1)
+    gate, entered = threading.Event(), threading.Event()
+
+    def work() -> None:
+        entered.set()
+        gate.wait()
+
+    task = loop.create_task(pool.run(work))
+
+    while not entered.is_set():
+        loop.run_until_complete(asyncio.sleep(0.001))
+
+    task.cancel()
+    loop.run_until_complete(asyncio.wait([task]))
+    gate.set()
+
+    while not loop._ready:  # type: ignore[attr-defined]  # what waits to be read
+        time.sleep(0.001)
+
+    loop.close()

@@ -229,7 +229,8 @@ class StreamQueue:
         state = _text(await self._run(_scripts.CANCEL, (self.live, self.unique), job_id))
 
         if state:
-            await self._client.publish(self.cancels, job_id)
+            # Clusters of redis-py 7 have no method for it.
+            await self._client.execute_command("PUBLISH", self.cancels, job_id)
 
         return state
 

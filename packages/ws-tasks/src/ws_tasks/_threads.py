@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import anyio
@@ -98,7 +98,9 @@ class ThreadPool:
         return inbox
 
     def _work(self, inbox: _Inbox, generation: int) -> None:
-        while (call := inbox.get()) is not None:
+        call = inbox.get()
+
+        while call is not None:
             value, error = None, None
 
             with claim_worker_thread(call.backend, call.loop):
@@ -111,12 +113,15 @@ class ThreadPool:
                 finally:
                     del threadlocals.current_cancel_scope
 
+            loop, read = call.loop, threading.Event()
+
             try:
-                call.loop.call_soon_threadsafe(self._done, inbox, generation, call.future, value, error)
+                loop.call_soon_threadsafe(self._done, inbox, generation, call.future, value, error, read)
             except RuntimeError:
                 return  # the loop is closed: nobody waits
 
             del call, value, error
+            call = _next(inbox, loop, read)
 
     def _done(
         self,
@@ -125,8 +130,11 @@ class ThreadPool:
         future: asyncio.Future[Any],
         value: object,
         error: BaseException | None,
+        read: threading.Event,
     ) -> None:
         """Hand over what a function has returned or raised, in the loop."""
+        read.set()
+
         if generation == self._generation:
             self._idle.append((time.monotonic(), inbox))
         else:
@@ -141,3 +149,14 @@ class ThreadPool:
             future.set_exception(RuntimeError(f"the function raised {error!r}"))
         else:
             future.set_exception(error)
+
+
+def _next(inbox: _Inbox, loop: asyncio.AbstractEventLoop, read: threading.Event) -> _Call | None:
+    """Wait for the next call; None when there will be none."""
+    while True:
+        try:
+            return inbox.get(timeout=None if read.is_set() else 1.0)
+        except Empty:
+            # A loop that was closed before it read the result sends nothing any more.
+            if loop.is_closed():
+                return None
