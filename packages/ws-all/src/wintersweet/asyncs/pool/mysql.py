@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, Final
@@ -61,7 +62,7 @@ class ResultProxy:
 
     async def fetchmany(self, size: int = 1) -> list[Any]:
         """Return the next rows, at most ``size``."""
-        return [row for row, _ in zip(self._left, range(size), strict=False)]
+        return list(itertools.islice(self._left, size))
 
     async def fetchall(self) -> list[Any]:
         """Return all rows that are left."""
@@ -292,7 +293,7 @@ class MysqlPool:
             return self._wrapped(client, None), None
 
         mine = self._wrapped(client, block)
-        return mine, mine.close
+        return mine, mine._close  # noqa: SLF001 - a client of this module
 
     def _wrapped(self, client: SqlClient, block: Any) -> MysqlClient:
         """Return the one client of 1.x for a client of the library, so that nested blocks have the same."""
