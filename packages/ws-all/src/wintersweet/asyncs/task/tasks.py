@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Self
 
 import ws_tasks
 from wintersweet._gone import explain as _explain
@@ -27,7 +27,25 @@ def _split(func: Callable[..., Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     return {**ours, "kwargs": {**ours.get("kwargs", {}), **own}}
 
 
-class IntervalTask(ws_tasks.IntervalTask):
+class _StartAndStop:
+    """What 1.x returned from ``start`` and ``stop``; mixed into the library's tasks."""
+
+    __slots__ = ()
+
+    def start(self, scheduler: ws_tasks.Scheduler | None = None) -> Self:
+        """Start; a task that runs is left alone. Returns the task."""
+        if not self.running:  # type: ignore[attr-defined]  # the library's, as below
+            super().start(scheduler)  # type: ignore[misc]
+
+        return self
+
+    def stop(self, *, cancel: bool = False) -> bool:
+        """Stop; True when that is done. To wait for a run under way, use the task of `ws_tasks`."""
+        super().stop(cancel=cancel)  # type: ignore[misc]
+        return True
+
+
+class IntervalTask(_StartAndStop, ws_tasks.IntervalTask):  # type: ignore[misc]  # other results than the library's
     """
     Runs a function every ``interval`` seconds; what follows the tag is the function's.
 
@@ -48,20 +66,8 @@ class IntervalTask(ws_tasks.IntervalTask):
     ) -> None:
         super().__init__(interval, func, *args, immediate=immediate, tag=tag, **_split(func, kwargs))
 
-    def start(self, scheduler: ws_tasks.Scheduler | None = None) -> IntervalTask:  # type: ignore[override]
-        """Start; a task that runs is left alone. Returns the task."""
-        if not self.running:
-            super().start(scheduler)
 
-        return self
-
-    def stop(self, *, cancel: bool = False) -> bool:  # type: ignore[override]
-        """Stop; True when that is done. To wait for a run under way, use the task of `ws_tasks`."""
-        super().stop(cancel=cancel)
-        return True
-
-
-class CrontabTask(ws_tasks.CrontabTask):
+class CrontabTask(_StartAndStop, ws_tasks.CrontabTask):  # type: ignore[misc]  # as above
     """Runs a function at the times of a crontab; what follows the tag is the function's, as above."""
 
     __slots__ = ()
@@ -76,18 +82,6 @@ class CrontabTask(ws_tasks.CrontabTask):
         **kwargs: Any,
     ) -> None:
         super().__init__(crontab, func, *args, tz=tz, tag=tag, **_split(func, kwargs))
-
-    def start(self, scheduler: ws_tasks.Scheduler | None = None) -> CrontabTask:  # type: ignore[override]
-        """Start; a task that runs is left alone. Returns the task."""
-        if not self.running:
-            super().start(scheduler)
-
-        return self
-
-    def stop(self, *, cancel: bool = False) -> bool:  # type: ignore[override]
-        """Stop; True when that is done. To wait for a run under way, use the task of `ws_tasks`."""
-        super().stop(cancel=cancel)
-        return True
 
 
 __getattr__: Callable[[str], NoReturn] = _explain(__name__)
