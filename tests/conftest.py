@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -75,6 +76,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def soak(request: pytest.FixtureRequest) -> bool:
     """Whether long runs were asked for, for tests that only choose a larger count then."""
     return bool(request.config.getoption("--soak"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _garbage_belongs_to_its_module() -> Iterator[None]:
+    """Collect what a module's tests forgot to close, so that no later test is blamed for it."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

@@ -64,10 +64,12 @@ class Telemetry:
 
 @pytest.fixture
 def telemetry() -> Iterator[Telemetry]:
-    """An SDK, shut down afterwards."""
+    """An SDK, shut down afterwards; what an operations page of another test watches is off meanwhile."""
+    earlier = tracing.watch(None)
     made = Telemetry()
     yield made
     tracing.stop()
+    tracing.watch(earlier)
     made.tracers.shutdown()
     made.meters.shutdown()
 

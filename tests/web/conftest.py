@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,12 +28,14 @@ def no_settings_of_the_developer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
     """Install a distribution that publishes components: a module's text, and its entry points."""
     monkeypatch.syspath_prepend(str(tmp_path))
+    names = []
 
     def install(source: str, entry_points: str) -> None:
-        name = f"published_{len(list(tmp_path.glob('*.dist-info')))}_{tmp_path.name.replace('-', '_')}"
+        name = f"published_{len(names)}_{tmp_path.name.replace('-', '_')}"
+        names.append(name)
         (tmp_path / f"{name}.py").write_text(textwrap.dedent(source))
         info = tmp_path / f"{name}-1.0.dist-info"
         info.mkdir()
@@ -40,4 +43,7 @@ def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
         listed = textwrap.dedent(entry_points).format(module=name)
         (info / "entry_points.txt").write_text(f"[wintersweet.components]\n{listed}\n")
 
-    return install
+    yield install
+
+    for name in names:
+        sys.modules.pop(name, None)

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 import urllib.request
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -119,14 +118,6 @@ class TestWorkers:
         assert survivor in both(served)
         assert served.stop() == 0
         assert len((served.place / "closed").read_text().split()) == 2
-
-    def test_connections_are_spread_evenly(self, serve: Any) -> None:
-        """The kernel decides by the connection's ports; neither worker gets more than three quarters."""
-        served = serve("workers=2")
-        both(served)
-        counts = Counter(served.get("/pid")["data"] for _ in range(200))
-        assert len(counts) == 2
-        assert max(counts.values()) < 150, "a fair coin gets there once in 10**13 times"
 
     def test_two_parents_do_not_share_a_port(self, serve: Any, shop: Path) -> None:
         """Workers share their port with each other, not with those of a second server."""

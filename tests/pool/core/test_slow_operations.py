@@ -17,9 +17,8 @@ from ws_pool._core.tracing import Operation
 @pytest.fixture
 def slow() -> Iterator[SlowOperations]:
     """What keeps every operation, however fast."""
-    before = tracing._state.watcher
     found = SlowOperations(limit=0.0)
-    tracing.watch(found)
+    before = tracing.watch(found)
     yield found
     tracing.watch(before)
 

@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 
 from aiohttp import web
@@ -42,6 +43,8 @@ def servers() -> Iterator[dict[str, str]]:
 def _http() -> Iterator[int]:
     """Serve what the requests of the behaviours ask for, in a thread."""
     loop = asyncio.new_event_loop()
+    # Uploads are written by threads of the loop, which live as long as the server does: they bear its name.
+    loop.set_default_executor(ThreadPoolExecutor(1, "ws-servers-http"))
     app = web.Application()
     app.router.add_route("*", "/echo", _echo)
     app.router.add_post("/form", _form)
@@ -63,6 +66,7 @@ def _http() -> Iterator[int]:
         yield asyncio.run_coroutine_threadsafe(start(), loop).result(10)
     finally:
         asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(loop.shutdown_default_executor(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

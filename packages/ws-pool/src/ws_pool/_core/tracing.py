@@ -136,10 +136,11 @@ def stop() -> None:
     _install_all()
 
 
-def watch(watcher: Tracer | None) -> None:
-    """Report all operations to a watcher as well, or to none any more."""
-    _state.watcher = watcher
+def watch(watcher: Tracer | None) -> Tracer | None:
+    """Report all operations to a watcher as well, or to none any more; return the one before."""
+    earlier, _state.watcher = _state.watcher, watcher
     _install_all()
+    return earlier
 
 
 def _install_all() -> None:
