@@ -271,10 +271,15 @@ class TestLocks:
                 task = asyncio.current_task()
                 assert task is not None
                 self.task = task
-                self.handle = asyncio.get_running_loop().call_later(0.05, task.cancel)
+                self.losing = asyncio.create_task(self.lose())
+
+            async def lose(self) -> None:
+                await runs.begun.wait()
+                self.task.cancel()
 
             async def __aexit__(self, kind: object, error: object, trace: object) -> None:
                 assert kind is asyncio.CancelledError
+                await self.losing
                 self.task.uncancel()
                 runs.gate = None
                 raise LookupError("lost")

@@ -434,7 +434,7 @@ class TestCancelling:
         ):
             waiting = asyncio.ensure_future(client.blpop("queue", timeout=0))
             await until_blocked(pool, 1)
-            pushing = asyncio.create_task(asyncio.to_thread(push_and_sleep, server, 1.5))
+            pushing = asyncio.create_task(asyncio.to_thread(push_and_sleep, server, 4.0))
             await asyncio.sleep(0.2)
             waiting.cancel()
             began = asyncio.get_running_loop().time()
@@ -442,7 +442,7 @@ class TestCancelling:
             with pytest.raises(asyncio.CancelledError):
                 await waiting
 
-            assert asyncio.get_running_loop().time() - began < 1
+            assert asyncio.get_running_loop().time() - began < 3
             await pushing
 
             async with asyncio.timeout(20):

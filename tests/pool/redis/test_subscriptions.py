@@ -259,7 +259,7 @@ class TestFailures:
             url = f"redis://{proxy.host}:{proxy.port}"
 
             async with (
-                RedisPool(url, decode_responses=True, command_timeout=0.3) as pool,
+                RedisPool(url, decode_responses=True, command_timeout=1.0) as pool,
                 pool.redis.pubsub() as pubsub,
             ):
                 await confirmed(pubsub, "c")

@@ -69,7 +69,7 @@ async def test_a_statement_that_takes_too_long(mysql_url: str, tmp_path: Path) -
     """A QueryTimeout stops it too, before the block ends; a handle and an iteration as well."""
     for backend in MYSQL:
         async with (
-            make_pool(backend, mysql_url, tmp_path, query_timeout=0.3) as pool,
+            make_pool(backend, mysql_url, tmp_path, query_timeout=1.5) as pool,
             make_pool(backend, mysql_url, tmp_path) as watching,
         ):
             handle = pool.prepare("SELECT SLEEP(:n) AS mine")

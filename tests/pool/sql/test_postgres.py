@@ -371,7 +371,7 @@ class TestCancellation:
 
     async def test_query_timeout(self, postgres_url: str) -> None:
         """A statement over the pool's limit raises, and is stopped on the server."""
-        async with PostgresPool(postgres_url, query_timeout=0.2, max_size=2) as pool:
+        async with PostgresPool(postgres_url, query_timeout=1.5, max_size=2) as pool:
             with pytest.raises(QueryTimeout):
                 await pool.execute("SELECT pg_sleep(30)")
 

@@ -148,7 +148,7 @@ async def test_a_commit_without_an_answer_is_told_apart(driver: str, mysql_url: 
     async with FaultProxy(host, int(port), protocol="mysql") as proxy:
         url = proxy.url(mysql_url).replace("mysql://", f"mysql+{driver}://", 1)
 
-        async with MysqlPool(url, max_size=1, query_timeout=0.3) as pool:
+        async with MysqlPool(url, max_size=1, query_timeout=1.5) as pool:
             await pool.execute("CREATE TABLE note (a INTEGER)")
 
             with pytest.raises(CommitUnknown, match="no answer to COMMIT"):
@@ -167,7 +167,7 @@ async def test_a_transaction_begins_in_time(driver: str, mysql_url: str):
     async with FaultProxy(host, int(port), protocol="mysql") as proxy:
         url = proxy.url(mysql_url).replace("mysql://", f"mysql+{driver}://", 1)
 
-        async with MysqlPool(url, max_size=1, query_timeout=0.3) as pool, asyncio.timeout(10):
+        async with MysqlPool(url, max_size=1, query_timeout=1.5) as pool, asyncio.timeout(10):
             async with pool.get_client() as client:
                 proxy.black_hole()
 

@@ -226,7 +226,7 @@ async def test_a_write_of_sqlite_ends_in_time_too(tmp_path: Path):
     """query_timeout holds for a change outside of a transaction, which runs on the writer."""
     endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 1e9)"
 
-    async with SqlitePool(path=str(tmp_path / "slow.db"), query_timeout=0.3) as pool:
+    async with SqlitePool(path=str(tmp_path / "slow.db"), query_timeout=1.5) as pool:
         await pool.create_all(TABLE.metadata)
 
         with pytest.raises(QueryTimeout):
