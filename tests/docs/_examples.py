@@ -3,7 +3,8 @@
 In Markdown and in docstrings, a fenced block marked ``python`` is an example that runs by itself, in
 a namespace of its own; ``await``, ``async with`` and ``async for`` may stand outside of functions, as
 in a notebook. A block that starts with ``>>>``, fenced or bare in a docstring, is a doctest. A block
-marked ``python no-run`` is not run; the text around it says why.
+marked ``python no-run`` is not run; the text around it says why. One with ``title="path"`` is a file of a
+project, which tests/all/test_tutorial.py builds as its reader does.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ def markdown_examples(path: Path, text: str | None = None, *, first_line: int = 
     for found in _FENCE.finditer(text):
         language, *marks = found["info"].split() or [""]
 
-        if language in {"python", "py", "pycon"} and "no-run" not in marks:
+        placed = any(mark.startswith("title=") for mark in marks)
+
+        if language in {"python", "py", "pycon"} and "no-run" not in marks and not placed:
             line = first_line + text.count("\n", 0, found.start("body"))
             yield Example(path=path, line=line, code=textwrap.dedent(found["body"]))
 

@@ -124,15 +124,16 @@ class TestRunner:
         run_example(example, {REDIS: "redis://[::1]:1/0"})
 
     def test_blocks_are_found(self) -> None:
-        """Indented blocks and dialogues are found with their lines; other languages and no-run are not."""
+        """Indented blocks and dialogues are found; other languages, no-run and files are not."""
         text = (
             "# Title\n\n```python\na = 1\n```\n\n- item\n\n    ```python\n    b = 2\n    ```\n\n"
-            "```python no-run\nc\n```\n\n```sh\nls\n```\n\n```pycon\n>>> 1\n1\n```\n"
+            '```python no-run\nc\n```\n\n```python title="a.py"\nd\n```\n\n'
+            "```sh\nls\n```\n\n```pycon\n>>> 1\n1\n```\n"
         )
 
         found = [(example.line, example.code) for example in markdown_examples(self.page, text)]
 
-        assert found == [(4, "a = 1\n"), (10, "b = 2\n"), (22, ">>> 1\n1\n")]
+        assert found == [(4, "a = 1\n"), (10, "b = 2\n"), (26, ">>> 1\n1\n")]
 
     def test_line_numbers_are_those_of_the_page(self) -> None:
         """A traceback points at the line of the page."""
