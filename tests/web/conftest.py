@@ -31,7 +31,7 @@ def no_settings_of_the_developer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
     """Install a distribution that publishes components: a module's text, and its entry points."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    names = []
+    names: list[str] = []
 
     def install(source: str, entry_points: str) -> None:
         name = f"published_{len(names)}_{tmp_path.name.replace('-', '_')}"

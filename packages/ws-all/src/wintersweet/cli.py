@@ -214,11 +214,17 @@ def tasks(
 
 
 @app.command()
-def check(*, as_json: AsJson = False) -> None:
+def check(
+    *,
+    deploy: Annotated[
+        bool, typer.Option("--deploy", help="Find settings that should not reach production, too.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show the settings with their sources, and try to reach every server they name."""
     from wintersweet._cli.check import check_all  # noqa: PLC0415 - only this command needs it
 
-    raise typer.Exit(check_all(as_json=as_json))
+    raise typer.Exit(check_all(deploy=deploy, as_json=as_json))
 
 
 @app.command()

@@ -1,4 +1,7 @@
-"""``wintersweet check``: the settings with their sources, and whether every server can be reached."""
+"""``wintersweet check``: the settings with their sources, and whether every server can be reached.
+
+With ``--deploy`` also what should not reach production: `wintersweet._cli.deploy`.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,13 @@ import asyncio
 import json
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from rich.table import Table
 
+from wintersweet._cli.deploy import Mistake, find_mistakes, find_scarcity
 from wintersweet._cli.output import stdout
 from wintersweet._cli.project import use
 from ws_core.component import Component, Health
@@ -32,8 +38,8 @@ class Reached:
     detail: str
 
 
-def check_all(*, as_json: bool = False) -> int:
-    """Print the settings and the state of every pool."""
+def check_all(*, deploy: bool = False, as_json: bool = False) -> int:
+    """Print the settings, the state of every pool, and mistakes; return 1 for any failure or mistake."""
     use()
     # What a pool warns of is in the table, as the detail of its failure.
     logging.getLogger("ws_pool").addHandler(logging.NullHandler())
@@ -43,15 +49,18 @@ def check_all(*, as_json: bool = False) -> int:
     # Given a factory, the runner leaves the thread's current loop alone, which may be somebody else's.
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         reached = runner.run(reach(components))
+        scarce = runner.run(find_scarcity(settings, components)) if deploy else []
 
     described = settings.describe()
+    mistakes = [*find_mistakes(settings, Path.cwd()), *scarce] if deploy else None
 
     if as_json:
-        _print_json(described, reached)
+        _print_json(described, reached, mistakes)
     else:
         _print_tables(described, reached)
+        _print_mistakes(mistakes)
 
-    return int(not all(one.ok for one in reached))
+    return int(bool(mistakes) or not all(one.ok for one in reached))
 
 
 async def reach(components: dict[str, Component]) -> list[Reached]:
@@ -93,14 +102,17 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 2)
 
 
-def _print_json(described: dict[str, Setting], reached: list[Reached]) -> None:
+def _print_json(
+    described: dict[str, Setting], reached: list[Reached], mistakes: Sequence[Mistake] | None
+) -> None:
     answer = {
-        "ok": all(one.ok for one in reached),
+        "ok": not mistakes and all(one.ok for one in reached),
         "settings": {name: {"value": one.value, "source": one.source} for name, one in described.items()},
         "reached": [
             {"name": one.name, "ok": one.ok, "milliseconds": one.milliseconds, "detail": one.detail}
             for one in reached
         ],
+        **({} if mistakes is None else {"mistakes": [asdict(one) for one in mistakes]}),
     }
     print(json.dumps(answer, default=str))  # noqa: T201 - the result
 
@@ -136,6 +148,28 @@ def _print_tables(described: dict[str, Setting], reached: list[Reached]) -> None
             "" if part.milliseconds is None else f"{part.milliseconds} ms",
             _plain(part.detail),
         )
+
+    console.print(table)
+
+
+def _print_mistakes(mistakes: Sequence[Mistake] | None) -> None:
+    if mistakes is None:
+        return
+
+    console = stdout()
+    console.print()
+
+    if not mistakes:
+        console.print("Ready for production: no mistake found.")
+        return
+
+    table = Table(title="Not for production", title_justify="left", box=None, header_style="bold")
+
+    for column in ("Name", "Problem", "Remedy"):
+        table.add_column(column, overflow="fold")
+
+    for one in mistakes:
+        table.add_row(one.setting, _plain(one.problem), _plain(one.remedy))
 
     console.print(table)
 
