@@ -7,10 +7,12 @@ import itertools
 from typing import Any
 
 import pytest
+from redis.credentials import UsernamePasswordCredentialProvider
 
 from tests.servers import StartServer
 from tools.servers import RedisServer
 from ws_core.backoff import delay
+from ws_pool._redis.connection.credentials import CredentialSource
 from ws_pool._redis.connection.encoder import CommandEncoder
 from ws_pool._redis.connection.endpoint import Endpoint, resolve_credentials
 from ws_pool._redis.connection.queue import Limits
@@ -183,11 +185,21 @@ class TestReconnectingConnection:
         async def later() -> str:
             return "p"
 
-        for credentials, expected in (
-            (None, ("u", "q")),
+        provider = UsernamePasswordCredentialProvider
+        given: list[tuple[Any, tuple[str, ...]]] = [
             (lambda: "p", ("u", "p")),
             (later, ("u", "p")),
             (lambda: ("v", "p"), ("v", "p")),
-        ):
-            endpoint = Endpoint(username="u", password="q", credentials=credentials)
-            assert await resolve_credentials(endpoint) == expected
+            (provider("v", "p"), ("v", "p")),
+            (provider(password="p"), ("u", "p")),
+        ]
+
+        for credentials, expected in given:
+            endpoint = Endpoint(credentials=CredentialSource(credentials, "u"))
+            login = await resolve_credentials(endpoint)
+            assert login.words == expected
+            assert "p" not in repr(login).removeprefix("<Login of ")
+
+        assert (await resolve_credentials(Endpoint(username="u", password="q"))).words == ("u", "q")
+        assert (await resolve_credentials(Endpoint(password="q"))).words == ("q",)
+        assert (await resolve_credentials(Endpoint())).words == ()

@@ -34,10 +34,11 @@ from ws_pool._redis.dedicated.pool import DedicatedConnections, SingleConnection
 from ws_pool._redis.embedded import EmbeddedServer
 from ws_pool._redis.node import Node, NodeContext, static_resolver
 from ws_pool._redis.options import RedisOptions
+from ws_pool._redis.reauthentication import Reauthenticator
 from ws_pool._redis.replicas import Replicas
 from ws_pool._redis.sentinel import FailoverListener, MasterResolver
 from ws_pool._redis.statistics import RedisStatistics
-from ws_pool.errors import ConfigError
+from ws_pool.errors import ConfigError, UsageError
 from ws_pool.pool import Lease
 
 __all__ = ("Backend",)
@@ -76,6 +77,16 @@ class Backend:
         self._prefix: KeyPrefix | None = None
         self._replicas: Replicas | None = None
         self._context: ClientContext | None = None
+        self._reauthenticator: Reauthenticator | None = None
+
+        if (source := settings.endpoint.credentials) is not None:
+            self._reauthenticator = Reauthenticator(
+                name,
+                source,
+                settings.reauth_interval,
+                nodes=lambda: self._nodes,
+                log_in_subscribers=self._log_in_subscribers,
+            )
 
         if settings.cache:
             cache = self.cache = ClientCache(
@@ -119,6 +130,9 @@ class Backend:
         if self._failover_listener is not None:
             await self._failover_listener.close()
 
+        if self._reauthenticator is not None:
+            await self._reauthenticator.close()
+
         if self._context is not None:
             await self._context.subscriptions.close()
 
@@ -154,6 +168,14 @@ class Backend:
         assert self.node is not None
         self.node.dedicated.release_lease(lease)
 
+    async def reauthenticate(self) -> None:
+        """Log all connections in with what the credentials are now."""
+        if self._reauthenticator is None:
+            message = f"redis pool {self.name!r} has a fixed password: give it credentials= to change them"
+            raise UsageError(message, pool=self.name)
+
+        await self._reauthenticator.reauthenticate()
+
     def follow_master(self, host: str, port: int) -> None:
         """Move to the master that a Sentinel names, if it is another."""
         before, self._master = self._master, (host, port)
@@ -167,6 +189,25 @@ class Backend:
             self.node.dedicated.follow_master(host, port)
 
     # Inside -----------------------------------------------------------------------------------
+
+    def _log_in_subscribers(self) -> None:
+        if self._context is not None:
+            self._context.subscriptions.log_in()
+
+    @property
+    def _masters(self) -> tuple[Node, ...]:
+        if self.topology is not None:
+            return self.topology.nodes
+
+        return () if self.node is None else (self.node,)
+
+    @property
+    def _nodes(self) -> tuple[Node, ...]:
+        """All nodes: masters, then replicas."""
+        if self.topology is not None:
+            return (*self.topology.nodes, *self.topology.replicas)
+
+        return (*self._masters, *(() if self._replicas is None else self._replicas.nodes))
 
     def _connected(self) -> SharedRedis:
         """Make the shared client; all nodes are connected."""
@@ -287,6 +328,9 @@ class Backend:
 
     def _on_up(self, connection: PipelinedConnection) -> None:
         """Use the response callbacks of the protocol version that the server has agreed to."""
+        if self._reauthenticator is not None:
+            self._reauthenticator.check(connection)
+
         if connection.protocol != self._protocol:
             self._protocol = connection.protocol
 
@@ -299,15 +343,9 @@ class Backend:
 
     def statistics(self) -> RedisStatistics:
         """Return a frozen snapshot."""
-        node, topology = self.node, self.topology
-        nodes = topology.nodes if topology is not None else () if node is None else (node,)
-        replicas = () if self._replicas is None else self._replicas.nodes
-        replicas = replicas if topology is None else topology.replicas
         return RedisStatistics(
             name=self.name,
-            shared=tuple(
-                shared.statistics() for node in (*nodes, *replicas) for shared in node.shared_connections
-            ),
-            leased=tuple(node.pool.statistics() for node in nodes),
+            shared=tuple(shared.statistics() for node in self._nodes for shared in node.shared_connections),
+            leased=tuple(node.pool.statistics() for node in self._masters),
             cache=None if self.cache is None else self.cache.statistics(),
         )

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis import utils
+from redis.credentials import CredentialProvider
 
 from ws_pool._core.config import (
     boolean,
@@ -27,7 +28,8 @@ from ws_pool._core.config import (
     text_or_callable,
     url_port,
 )
-from ws_pool._redis.connection.endpoint import Credentials, Endpoint
+from ws_pool._redis.connection.credentials import Credentials, CredentialSource
+from ws_pool._redis.connection.endpoint import Endpoint
 from ws_pool._redis.connection.queue import Limits
 from ws_pool.errors import ConfigError
 
@@ -51,12 +53,14 @@ def _address(value: object, where: str) -> object:
 
 
 def _credentials(value: object, where: str) -> object:
-    if callable(value):
+    if callable(value) or isinstance(value, CredentialProvider):
         return value
 
-    raise ConfigError(
-        f"{where} must be callable: it returns the password, or user and password", setting=where
+    message = (
+        f"{where} must be callable, or a CredentialProvider of redis-py:"
+        " it returns the password, or user and password"
     )
+    raise ConfigError(message, setting=where)
 
 
 def _hook(value: object, where: str) -> object:
@@ -130,8 +134,15 @@ class RedisOptions:
     credentials: Credentials | None = option(
         None,
         optional(_credentials),
-        "a callable, also async, that returns the password, or user and password, for each new connection",
+        "a callable, also async, that returns the password, or user and password, for each new connection; "
+        "or a `CredentialProvider` of redis-py",
         secret=True,
+        aliases=("credential_provider",),
+    )
+    reauth_interval: float | None = option(
+        None,
+        optional(_seconds),
+        "seconds after which `credentials` are called again, and live connections log in with them",
     )
     ssl: Any = option(None, optional(_ssl), "true, or an `SSLContext`", shown="false")  # Any: one of these
     ssl_ca_certs: str | None = option(None, optional(text), "a file of certificates to trust")
@@ -230,6 +241,8 @@ class RedisOptions:
         if callable(password):
             password, credentials = None, cast("Credentials", password)
 
+        source = None if credentials is None else CredentialSource(credentials, self.username)
+
         return Endpoint(
             host=self.host,
             port=self.port,
@@ -237,7 +250,7 @@ class RedisOptions:
             db=self.db,
             username=self.username,
             password=password,
-            credentials=credentials,
+            credentials=source,
             tls=self.ssl,
             client_name=self.client_name,
             protocol=3 if self.cache else _installed_protocol() if self.protocol is None else self.protocol,
@@ -337,6 +350,16 @@ def _check_together(options: RedisOptions, section: Mapping[str, object], where:
 
     if options.cluster and options.db:
         raise ConfigError(f"{where}.db must be 0: a cluster has one database", setting=f"{where}.db")
+
+    if options.reauth_interval and not (options.credentials or callable(options.password)):
+        raise ConfigError(
+            f"{where}.reauth_interval needs {where}.credentials", setting=f"{where}.reauth_interval"
+        )
+
+    if options.credentials is not None and options.password is not None:
+        raise ConfigError(
+            f"{where}.credentials and {where}.password exclude each other", setting=f"{where}.credentials"
+        )
 
     _check_reads(options, where)
 

@@ -262,6 +262,21 @@ class RedisPool:
 
         return Health(ok=True, latency=time.perf_counter() - began)
 
+    async def reauthenticate(self) -> None:
+        """
+        Request the credentials, and log all live connections in with them.
+
+        No command is lost: shared connections log in between two commands, sessions when their present
+        command has ended, and a blocked command is repeated on another connection.
+
+        Raises:
+            UnavailableError: The server has refused them; connections go on with what they have.
+            UsageError: The pool has no ``credentials``, but a fixed password.
+            NotReadyError: The pool was not started.
+            ClosedError: The pool was closed.
+        """
+        await self._started_backend().reauthenticate()
+
     def statistics(self) -> RedisStatistics:
         """Return a frozen snapshot of the pool."""
         if self._backend is None:

@@ -36,12 +36,13 @@ _WRITE: Final = Command(("PUBLISH", "ws-pool:wait", ""))
 
 
 class Unblocked(Exception):
-    """A blocking command was ended at a server that is not the master any more: it was not executed."""
+    """A blocking command was ended by the server, or for us: it was not executed."""
 
-    def __init__(self, error: driver.ResponseError, seconds: float) -> None:
+    def __init__(self, error: driver.ResponseError, seconds: float, *, for_us: bool) -> None:
         super().__init__(str(error))
         self.error = error
         self.seconds = seconds  # since it was sent
+        self.for_us = for_us  # because its connection leaves a server, or has to log in again
 
 
 async def execute_on_dedicated(
@@ -82,7 +83,7 @@ async def execute_on_dedicated(
                 message = f"redis pool {context.name!r} was closed: {command.name} was not executed"
                 raise ClosedError(message, pool=context.name) from None
 
-            raise Unblocked(error, context.loop.time() - began) from None
+            raise Unblocked(error, context.loop.time() - began, for_us=state.moving) from None
 
         raise
     except asyncio.CancelledError:
@@ -196,7 +197,7 @@ async def _round_trip_blocking(
 
 
 def _was_unblocked(error: driver.ResponseError, *, moving: bool) -> bool:
-    """Return whether a blocked command was ended because its server is not the master any more."""
+    """Return whether a blocked command was ended: for us, or because its server is a replica now."""
     text = str(error)
     return text.startswith("UNBLOCKED") and (moving or "instance state changed" in text)
 

@@ -54,7 +54,6 @@ class DedicatedRedis(Redis):
         self._context = context
         self.response_callbacks = callbacks
         self._method = original_method() if context.on_command is None else None
-        self._queueing = False  # between MULTI and EXEC, where nothing blocks
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
         """Execute a command on this client's connection; errors as of `SharedRedis.execute_command`."""
@@ -73,11 +72,15 @@ class DedicatedRedis(Redis):
             assert self.connection is not None
 
             async with self._single_conn_lock:
-                state_of(self.connection).exclusive = True
+                state, timeout = state_of(self.connection), self._context.command_timeout
+                state.exclusive, state.session_lock = True, self._single_conn_lock
 
-                await state_of(self.connection).wait_for_cancellation(self._context.command_timeout)
+                await state.wait_for_cancellation(timeout)
 
-                if not self.connection.is_connected or state_of(self.connection).is_cancelling:
+                if not state.is_cancelling:
+                    await state.refresh_login(timeout)
+
+                if not self.connection.is_connected or state.is_cancelling:
                     raise lost_session()
 
                 return await self._round_trip(self.connection, args, options)
@@ -107,7 +110,7 @@ class DedicatedRedis(Redis):
         self, connection: AbstractConnection, args: Sequence[Any], options: dict[str, Any]
     ) -> Any:
         command, state = Command(args), state_of(connection)
-        self._queueing = _QUEUEING.get(command.name, self._queueing)
+        state.queueing = _QUEUEING.get(command.name, state.queueing)  # nothing blocks in between
 
         if command.route is Route.SESSION:
             state.session_changed = True
@@ -117,7 +120,7 @@ class DedicatedRedis(Redis):
         except asyncio.CancelledError:
             state.clean = False
 
-            if command.route is Route.BLOCKING and connection.is_connected and not self._queueing:
+            if command.route is Route.BLOCKING and connection.is_connected and not state.queueing:
                 # It goes on in the background when the server is busy; the next command waits for it.
                 cancel_in_background(self._context, self._context.pick(args), connection, command)
                 await state.wait_for_cancellation(CANCEL_TIMEOUT)

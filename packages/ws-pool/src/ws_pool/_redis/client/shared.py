@@ -328,7 +328,7 @@ class SharedRedis(Redis):
                     self, self._context, dedicated, shared, command, dict(options)
                 )
             except Unblocked as unblocked:
-                if not self._context.follow_master:
+                if not (unblocked.for_us or self._context.follow_master):
                     raise unblocked.error from None
 
                 command = command.shortened(unblocked.seconds)

@@ -19,6 +19,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from ws_core import backoff
 from ws_pool._core.background import cancel_and_wait
+from ws_pool._redis.dedicated.connection import state_of
 from ws_pool._redis.dedicated.pool import DedicatedConnections
 from ws_pool.errors import ClosedError, WsError
 
@@ -177,6 +178,17 @@ class _Link:
         words = (message,) if message else ()
         self._send(_Request(_PING, None, mailbox, message), "PING", *words)
 
+    def log_in(self) -> None:
+        """Log in again when the credentials have changed; not in RESP2, where a subscriber may not."""
+        if self._connection is None or self._connection.protocol not in {3, "3"}:
+            return
+
+        state = state_of(self._connection)
+
+        if state.credentials and (login := state.credentials.newer_than(state.login)):
+            self._send(_Request(b"AUTH", None), "AUTH", *login.words)
+            state.login = login
+
     def drop(self) -> None:
         """Close the connection."""
         if not self.closed:
@@ -243,7 +255,7 @@ class _Link:
                     disconnect_on_error=False,
                     push_request=True,
                 )
-            except driver.ResponseError as error:
+            except (driver.ResponseError, driver.AuthenticationError) as error:
                 self._refused(error)
                 continue
 
@@ -257,7 +269,7 @@ class _Link:
                 return  # nobody has subscribed after all
 
     def _take(self, response: Any) -> None:
-        if not isinstance(response, list):  # RESP3's reply to PING
+        if not isinstance(response, list):  # RESP3's reply to PING, or to AUTH
             response = [b"pong", b"" if response == b"PONG" else response]
 
         word = bytes(response[0])
@@ -289,11 +301,13 @@ class _Link:
                 request.confirmed = True
                 self._owner._confirmed(request.topic)
 
-    def _refused(self, error: driver.ResponseError) -> None:
+    def _refused(self, error: driver.RedisError) -> None:
         """Pass an error on: that of the command whose reply is due."""
         request = self._due.popleft()
 
-        if request.topic is not None and self.active.get(request.topic) is request:
+        if request.name == b"AUTH":
+            _logger.warning("subscriptions keep their login, the new one was refused: %s", error)
+        elif request.topic is not None and self.active.get(request.topic) is request:
             del self.active[request.topic]
 
             if isinstance(error, driver.MovedError | driver.ClusterDownError):
@@ -377,6 +391,12 @@ class Subscriptions:
 
             self._leave(mailbox, topic)
             mailbox.put_end(topic)
+
+    def log_in(self) -> None:
+        """Log all connections in again whose credentials have changed."""
+        for link in self._links.values():
+            with contextlib.suppress(*_LOST):  # it is about to be replaced
+                link.log_in()
 
     async def ping(self, mailbox: Mailbox, message: bytes) -> None:
         """Ask a server whose messages the mailbox has, whether it answers; its reply comes there."""

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from redis.exceptions import RedisError, ResponseError
 
+from ws_pool._redis.connection.credentials import CredentialSource, Login
 from ws_pool._redis.connection.encoder import CommandEncoder
 from ws_pool._redis.connection.pipelined import PipelinedConnection
 
-__all__ = ("Credentials", "Endpoint", "connect", "resolve_credentials")
-
-Credentials = Callable[[], "tuple[str, str] | str | Awaitable[tuple[str, str] | str]"]
+__all__ = ("Endpoint", "connect", "resolve_credentials")
 
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 
@@ -34,7 +32,7 @@ class Endpoint:
     db: int = 0
     username: str | None = None  # None for the default user
     password: str | None = field(default=None, repr=False)
-    credentials: Credentials | None = field(default=None, repr=False)  # called for each connection
+    credentials: CredentialSource | None = field(default=None, repr=False)  # used for each connection
     tls: ssl.SSLContext | None = None
     client_name: str | None = None  # shown in CLIENT LIST
     protocol: int = 3  # the RESP version to ask for
@@ -64,19 +62,12 @@ class Endpoint:
         return f"{scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}/{self.db}"
 
 
-async def resolve_credentials(endpoint: Endpoint) -> tuple[str | None, str | None]:
-    """Return user and password, None for what is not set; ``credentials`` are called when there are any."""
+async def resolve_credentials(endpoint: Endpoint) -> Login:
+    """Return what to log in with."""
     if endpoint.credentials is None:
-        return endpoint.username, endpoint.password
+        return Login(endpoint.username, endpoint.password)
 
-    given = endpoint.credentials()
-    value = await given if inspect.isawaitable(given) else given
-
-    if isinstance(value, str):
-        return endpoint.username, value
-
-    username, password = value
-    return username, password
+    return await endpoint.credentials.request()
 
 
 async def connect(
@@ -135,13 +126,13 @@ async def _handshake(endpoint: Endpoint, connection: PipelinedConnection, encode
 
 async def _log_in(endpoint: Endpoint, connection: PipelinedConnection, encoder: CommandEncoder) -> None:
     """Agree on the protocol version and log in; a server without HELLO speaks RESP2."""
-    username, password = await resolve_credentials(endpoint)
+    login = connection.login = await resolve_credentials(endpoint)
 
     if endpoint.protocol == 3:
-        login = () if password is None else ("AUTH", username or "default", password)
+        words = () if login.password is None else ("AUTH", login.username or "default", login.password)
 
         try:
-            await _send(connection, encoder, [("HELLO", "3", *login)])
+            await _send(connection, encoder, [("HELLO", "3", *words)])
         except ResponseError as error:
             if not _refuses_hello(error):
                 raise
@@ -149,8 +140,8 @@ async def _log_in(endpoint: Endpoint, connection: PipelinedConnection, encoder: 
             connection.protocol = 3
             return
 
-    if password is not None:
-        await _send(connection, encoder, [("AUTH", username, password) if username else ("AUTH", password)])
+    if login.words:
+        await _send(connection, encoder, [("AUTH", *login.words)])
 
 
 async def _send(

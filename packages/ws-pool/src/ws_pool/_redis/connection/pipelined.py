@@ -19,6 +19,7 @@ import hiredis
 from redis.asyncio.connection import DefaultParser
 from redis.exceptions import InvalidResponse
 
+from ws_pool._redis.connection.credentials import Login
 from ws_pool._redis.connection.queue import HEAVY, Limits
 from ws_pool._redis.connection.replies import PendingReply
 from ws_pool._redis.connection.stall import StallDetector, unacknowledged
@@ -63,6 +64,7 @@ class PipelinedConnection(asyncio.BufferedProtocol):
         self.answered: int = 0
         self.closed: bool = False
         self.protocol = 2  # the RESP version, set by the handshake
+        self.login: Login | None = None  # set by the handshake, and when the credentials have changed
         self.tracking = False  # whether the server pushes names of keys
 
         self._owner = owner

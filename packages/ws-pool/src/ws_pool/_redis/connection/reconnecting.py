@@ -17,6 +17,7 @@ from ws_core import backoff
 from ws_pool._core.background import cancel_and_wait
 from ws_pool._core.statistics import HistogramBuilder
 from ws_pool._redis.connection.cancelled import CancelledKeys
+from ws_pool._redis.connection.credentials import Login
 from ws_pool._redis.connection.encoder import CommandEncoder
 from ws_pool._redis.connection.endpoint import Endpoint, connect
 from ws_pool._redis.connection.pipelined import PipelinedConnection
@@ -196,6 +197,25 @@ class ReconnectingConnection:
         """Close the present connection, so that another is opened."""
         if self._up:
             self.connection.kill(reason)
+
+    async def log_in(self, login: Login) -> None:
+        """Log the present connection in again, between the commands in flight; raise when that is refused."""
+        connection = self.connection
+
+        if not self._up or (connection.login is not None and connection.login.number >= login.number):
+            return  # it will log in with the handshake, or has done so
+
+        before, connection.login = connection.login, login
+        reply: asyncio.Future[Any] = self._loop.create_future()
+        connection.send(reply, self._encoder.pack(("AUTH", *login.words)))
+
+        try:
+            await reply
+        except ConnectionLost:
+            pass  # the next one logs in by itself
+        except BaseException:
+            connection.login = before
+            raise
 
     def return_queued(self, reason: str) -> None:
         """Fail all queued commands as unsent, so that their senders try another node."""

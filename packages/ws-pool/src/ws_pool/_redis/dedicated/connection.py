@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, cast
@@ -16,7 +17,8 @@ from redis.credentials import CredentialProvider
 
 from ws_pool._redis.commands.command import Command
 from ws_pool._redis.commands.table import Route
-from ws_pool._redis.connection.endpoint import Endpoint, resolve_credentials
+from ws_pool._redis.connection.credentials import CredentialSource, Login
+from ws_pool._redis.connection.endpoint import Endpoint
 from ws_pool._redis.errors import UnavailableError
 from ws_pool.errors import WsError
 
@@ -30,6 +32,7 @@ __all__ = (
 )
 
 
+_logger: Final = logging.getLogger("ws_pool.redis")
 _WATCHED: Final = frozenset({"WATCH", "UNWATCH", "MULTI", "EXEC", "DISCARD"})
 
 
@@ -45,6 +48,10 @@ class ConnectionState:
     blocking = False  # a blocking command is in flight
     moving = False  # it is about to leave a server that is not the master any more
     resolve: Callable[[], Awaitable[Endpoint]] | None = None  # where redis-py shall connect to again
+    credentials: CredentialSource | None = None  # None when they are fixed
+    login: Login | None = None  # set by the handshake, and when the credentials have changed
+    queueing = False  # between MULTI and EXEC, where every command is queued
+    session_lock: asyncio.Lock | None = None  # held by whoever uses the session that is on it
 
     def refuse_to_connect(self) -> None:
         """Raise when redis-py must not open this connection again."""
@@ -64,6 +71,14 @@ class ConnectionState:
         if self.cancelling is not None:
             await asyncio.wait([self.cancelling], timeout=timeout)
 
+    @property
+    def needs_login(self) -> bool:
+        """Whether the credentials have changed since it has logged in."""
+        return self.credentials is not None and self.credentials.newer_than(self.login) is not None
+
+    async def refresh_login(self, timeout: float) -> None:
+        """Log in again when the credentials have changed since; a refused login leaves things as they are."""
+
     def note_command(self, args: Sequence[Any]) -> None:
         """Note whether a command changes the session, whoever sends it."""
         self.session_changed |= Command(args).route is Route.SESSION
@@ -81,6 +96,27 @@ class _TrackedConnection(ConnectionState, AbstractConnection):
             self.note_command(args)
 
         await super().send_command(*args, **options)
+
+    async def refresh_login(self, timeout: float) -> None:
+        login = None if self.credentials is None or self.queueing else self.credentials.newer_than(self.login)
+
+        if login is None or not self.is_connected:
+            return
+
+        try:
+            async with asyncio.timeout(timeout):
+                # Not by our own send_command: to redis-py it is no other session than before.
+                await super().send_command("AUTH", *login.words, check_health=False)
+                await self.read_response(
+                    disconnect_on_error=False
+                )  # a refusal is a ConnectionError to redis-py
+        except (driver.AuthenticationError, driver.ResponseError) as error:
+            _logger.warning("a redis connection keeps its login, the new one was refused: %s", error)
+        except BaseException:
+            await self.disconnect(nowait=True)  # the reply may still come
+            raise
+        else:
+            self.login = login
 
     async def send_packed_command(
         self, command: bytes | str | Iterable[bytes], check_health: bool = True
@@ -146,17 +182,19 @@ class _UnixConnection(_TrackedConnection, UnixDomainSocketConnection):
 
 
 class _Credentials(CredentialProvider):
-    """Calls an endpoint's credentials, as the shared connection does."""
+    """Requests credentials for one connection, as the shared connection does."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
+    connection: ConnectionState  # set once it exists
+
+    def __init__(self, source: CredentialSource) -> None:
+        self._source = source
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
         raise NotImplementedError  # only the async way is used
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        username, password = await resolve_credentials(self._endpoint)
-        return (username, password or "") if username else (password or "",)
+        login = self.connection.login = await self._source.request()
+        return cast("tuple[str] | tuple[str, str]", login.words)
 
 
 def connection_options(
@@ -186,22 +224,31 @@ def make_connection(endpoint: Endpoint, options: dict[str, Any], *, timeout: flo
     """Build a connection, not connected yet."""
     common: dict[str, Any] = {**options, "db": endpoint.db, "client_name": endpoint.client_name}
 
-    if endpoint.credentials is not None:
-        common["credential_provider"] = _Credentials(endpoint)
+    credentials = None if endpoint.credentials is None else _Credentials(endpoint.credentials)
+
+    if credentials is not None:
+        common["credential_provider"] = credentials
     else:
         common |= {"username": endpoint.username, "password": endpoint.password}
 
-    if endpoint.path is not None:
-        return _UnixConnection(path=endpoint.path, socket_connect_timeout=timeout, **common)
+    connection: _TcpConnection | _UnixConnection
 
-    connection = _TcpConnection(
-        host=endpoint.host,
-        port=endpoint.port,
-        socket_connect_timeout=timeout,
-        socket_keepalive=True,
-        **common,
-    )
-    connection.tls = endpoint.tls
+    if endpoint.path is not None:
+        connection = _UnixConnection(path=endpoint.path, socket_connect_timeout=timeout, **common)
+    else:
+        connection = _TcpConnection(
+            host=endpoint.host,
+            port=endpoint.port,
+            socket_connect_timeout=timeout,
+            socket_keepalive=True,
+            **common,
+        )
+        connection.tls = endpoint.tls
+
+    if credentials is not None:
+        credentials.connection = connection
+        connection.credentials = endpoint.credentials
+
     return connection
 
 

@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import secrets
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from redis import exceptions as driver
@@ -21,14 +21,21 @@ from ws_core import backoff
 from ws_pool import errors
 from ws_pool._core.background import cancel_and_wait
 from ws_pool._redis.connection.endpoint import Endpoint
-from ws_pool._redis.dedicated.connection import address_of, lost_session, make_connection, state_of
-from ws_pool._redis.errors import AcquireTimeout, UnavailableError
-from ws_pool.errors import ClosedError, NotReadyError, UsageError
+from ws_pool._redis.dedicated.connection import (
+    ConnectionState,
+    address_of,
+    lost_session,
+    make_connection,
+    state_of,
+)
+from ws_pool._redis.errors import AcquireTimeout, ConnectionLost, UnavailableError
+from ws_pool.errors import ClosedError, NotReadyError, UsageError, WsError
 from ws_pool.pool import Lease, Pool
 
 __all__ = ("Connector", "DedicatedConnections", "SingleConnectionPool")
 
 _PAUSES: Final = (0.02, 0.2)  # seconds between two attempts to acquire in an outage
+_UNBLOCKS: Final = 10
 _LEAVE_TIMEOUT: Final = 0.4  # seconds for what is in flight on a server that is not the master any more
 
 
@@ -40,7 +47,7 @@ class Connector:
     ) -> None:  # Any: an async callable
         self._resolve = resolve
         self._options = options
-        self._timeout = timeout
+        self.timeout = timeout
         self._endpoint: Endpoint | None = None
 
     def __str__(self) -> str:
@@ -50,7 +57,7 @@ class Connector:
         """Open a connection and do its handshake."""
         endpoint: Endpoint = await self._resolve()
         self._endpoint = endpoint
-        connection = make_connection(endpoint, self._options, timeout=self._timeout)
+        connection = make_connection(endpoint, self._options, timeout=self.timeout)
 
         try:
             await connection.connect()
@@ -157,7 +164,7 @@ class DedicatedConnections(ConnectionPool):
         # Leases of sessions are held by their blocks alone: the generic pool finds those that were dropped.
         self._sessions: weakref.WeakSet[Lease[AbstractConnection]] = weakref.WeakSet()
         self._master: tuple[str, int] | None = None  # None as long as no Sentinel has named one
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
         self.closed: bool = False
 
     def __repr__(self) -> str:
@@ -194,7 +201,11 @@ class DedicatedConnections(ConnectionPool):
                 connection, state = lease.connection, state_of(lease.connection)
 
                 if attempt > 1 or not self._is_elsewhere(connection):
-                    state.clean = state.exclusive = state.moving = False
+                    if not await self._refresh_login(lease):
+                        continue
+
+                    state.clean = state.exclusive = state.moving = state.queueing = False
+                    state.session_lock = None
                     self._loop = asyncio.get_running_loop()
                     self._sessions.add(lease)
                     return lease
@@ -204,6 +215,19 @@ class DedicatedConnections(ConnectionPool):
             await asyncio.sleep(backoff.delay(attempt, *_PAUSES))
 
         raise AssertionError("unreachable")
+
+    async def _refresh_login(self, lease: Lease[AbstractConnection]) -> bool:
+        """Log an idle connection in again if need be; return whether it can be used."""
+        try:
+            await state_of(lease.connection).refresh_login(self._connector.timeout)
+        except (driver.RedisError, OSError, TimeoutError):
+            self._pool.release(lease, discard=True)  # it was lost meanwhile
+            return False
+        except BaseException:
+            self._pool.release(lease, discard=True)
+            raise
+
+        return True
 
     async def get_connection(self, *_: object, **__: object) -> AbstractConnection:
         """Acquire a connection for redis-py; see `acquire`."""
@@ -241,9 +265,56 @@ class DedicatedConnections(ConnectionPool):
 
             if self._is_elsewhere(connection) and not state.moving:
                 state.moving = True
-                task = asyncio.get_running_loop().create_task(self._leave(connection, lease))
-                self._leaving.add(task)
-                task.add_done_callback(self._leaving.discard)
+                self._spawn(self._leave(connection, lease))
+
+    async def refresh_logins(self, request: Callable[[Sequence[Any]], Awaitable[Any]]) -> None:
+        """Log connections in use in again, whose credentials have changed; ``request`` sends a command."""
+        # Three cases, and idle connections are a fourth: they log in when they are next acquired. A session
+        # does so between two of its commands. A blocked command is unblocked and repeated on a connection
+        # that has logged in, because its own reads nothing before the command ends. All others are released
+        # soon, but for subscribers that share no connection: see `Subscriptions.log_in` for the others.
+        states = [*map(state_of, self._in_use), *(state_of(lease.connection) for lease in self._sessions)]
+        stale = [state for state in states if state.needs_login and not state.moving]
+        waits: list[Awaitable[None]] = [
+            self._unblock_for_login(state, request) for state in stale if state.blocking
+        ]
+
+        for state in stale:
+            if (lock := state.session_lock) is not None:
+                is_free = not lock.locked()  # else it may take for ever, and its holder may be our caller
+                task = self._spawn(self._refresh_session(state, lock))
+
+                if is_free:
+                    waits.append(asyncio.shield(task))
+
+        await asyncio.gather(*waits)
+
+    async def _refresh_session(self, state: ConnectionState, lock: asyncio.Lock) -> None:
+        async with lock:
+            with contextlib.suppress(driver.RedisError, OSError, TimeoutError):  # its user will notice
+                await state.refresh_login(self._connector.timeout)
+
+    @staticmethod
+    async def _unblock_for_login(
+        state: ConnectionState, request: Callable[[Sequence[Any]], Awaitable[Any]]
+    ) -> None:
+        for attempt in range(1, _UNBLOCKS + 1):  # the command may not have arrived yet
+            if not (state.blocking and state.client_id and state.needs_login) or state.is_cancelling:
+                return
+
+            state.moving, unblocked = True, False
+
+            try:
+                unblocked = bool(await request(("CLIENT", "UNBLOCK", state.client_id, "ERROR")))
+            except (driver.RedisError, ConnectionLost, WsError):
+                return  # forbidden, or the server is away: it ends with its old login
+            finally:
+                state.moving = unblocked
+
+            if unblocked:
+                return
+
+            await asyncio.sleep(backoff.delay(attempt, *_PAUSES))
 
     async def _leave(self, connection: AbstractConnection, lease: Lease[AbstractConnection]) -> None:
         """Make a connection in use leave its server, which may be alive."""
@@ -272,6 +343,12 @@ class DedicatedConnections(ConnectionPool):
         """Return whether a connection leads to a server that is not the master."""
         return self._master is not None and address_of(connection) not in {None, self._master}
 
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
     async def unblock_all(self, request: Callable[[Sequence[Any]], Awaitable[Any]]) -> None:
         """Refuse new users, and unblock the commands in flight, which may wait for ever."""
         self.closed = True
@@ -290,7 +367,7 @@ class DedicatedConnections(ConnectionPool):
 
     async def close(self) -> None:
         """Close the connections of subscribers, which nothing else would release."""
-        await cancel_and_wait(*self._leaving)
+        await cancel_and_wait(*self._background)
         self.drop_subscribers()
 
     def drop_subscribers(self) -> None:
@@ -332,9 +409,10 @@ class SingleConnectionPool(ConnectionPool):
     def __init__(self, connection: AbstractConnection, *, timeout: float = 5.0, **options: Any) -> None:
         super().__init__(connection_class=Connection, **options)
         self._timeout = timeout
-        state_of(connection).exclusive = True
         self._connection = connection
         self._turn = asyncio.Lock()
+        state_of(connection).exclusive = True
+        state_of(connection).session_lock = self._turn
         self._holder: asyncio.Task[Any] | None = None
 
     def __del__(self) -> None:
@@ -352,6 +430,9 @@ class SingleConnectionPool(ConnectionPool):
 
         try:
             await state.wait_for_cancellation(self._timeout)
+
+            if not state.is_cancelling:
+                await state.refresh_login(self._timeout)
         except BaseException:
             self._turn.release()
             raise
