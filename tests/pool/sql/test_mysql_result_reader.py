@@ -204,15 +204,20 @@ def test_an_error_is_raised_wherever_it_comes():
         b"\x01",
         packets(*table([[b"1", b"a", None]]))[:-3],
         packets(*table([[b"1", b"a" * 400_000, None]]))[:1000],
-        packets(b"\xfbfile"),
         packets(b"\0\0\0\x02\0\0\0", b"\0\0\0\x02\0\0\0"),
         b"\x07\0\0\x09\0\0\0\x02\0\0\0",
     ],
 )
 def test_nonsense_is_a_lost_connection(data: bytes):
-    """An early end, a request for a file, a reply too many and packets out of order are never results."""
+    """An early end, a reply too many and packets out of order are never results."""
     with pytest.raises(LostError):
         read(data, [])
+
+
+def test_a_request_for_a_file_is_refused():
+    """A server may name any file; the reader sends none."""
+    with pytest.raises(RuntimeError, match="LOAD_LOCAL is refused"):
+        read(packets(b"\xfb/etc/passwd"), [])
 
 
 def test_statements_of_any_size_are_sent_and_a_closed_connection_says_so():

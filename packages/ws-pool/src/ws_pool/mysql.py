@@ -9,12 +9,14 @@ try:
     from ws_pool._sql.compile.compiler import Prepared
     from ws_pool._sql.connection import SqlConnection
     from ws_pool._sql.manager import SqlPoolManager, sql_pool_manager
+    from ws_pool._sql.mysql.clients import MysqlClient
     from ws_pool._sql.mysql.pool import MysqlPool
     from ws_pool._sql.rows import Row
 except ModuleNotFoundError as _error:
     raise missing(__name__, _error, "mysql", "asyncmy") from _error
 
 __all__ = (
+    "MysqlClient",
     "MysqlPool",
     "MysqlPoolManager",
     "Prepared",
@@ -31,5 +33,5 @@ __all__ = (
 MysqlPoolManager = SqlPoolManager
 mysql_pool_manager: SqlPoolManager = sql_pool_manager
 
-for _public in (MysqlPool, Prepared, Result, Row, SqlClient, SqlPoolManager):
+for _public in (MysqlClient, MysqlPool, Prepared, Result, Row, SqlClient, SqlPoolManager):
     _public.__module__ = __name__

@@ -16,6 +16,7 @@ to use. Values from environment variables are strings, so numbers and switches a
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -268,6 +269,15 @@ def function(value: object, where: str) -> object:
         return value
 
     raise _wrong(where, value, "a function")
+
+
+def observer(value: object, where: str) -> object:
+    """Accept a function that is called at the end of an operation; nobody would await a coroutine."""
+    if callable(value) and not inspect.iscoroutinefunction(value):
+        return value
+
+    message = f"{where} must be a plain function of the operation, its seconds and its error"
+    raise ConfigError(message, setting=where)
 
 
 def sequence(value: object, where: str) -> list[object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import ssl
 import string
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from ws_pool._core.config import (
     choice,
     integer,
     number,
+    observer,
     option,
     optional,
     parse_given,
@@ -60,14 +60,6 @@ def _credentials(value: object, where: str) -> object:
         f"{where} must be callable, or a CredentialProvider of redis-py:"
         " it returns the password, or user and password"
     )
-    raise ConfigError(message, setting=where)
-
-
-def _hook(value: object, where: str) -> object:
-    if callable(value) and not inspect.iscoroutinefunction(value):
-        return value
-
-    message = f"{where} must be a plain function of a command's name, its seconds and its error"
     raise ConfigError(message, setting=where)
 
 
@@ -204,7 +196,7 @@ class RedisOptions:
     )
     prefix: str = option("", text, "put before all keys and channels, and taken off in replies; see below")
     on_command: Callable[[str, float, BaseException | None], object] | None = option(
-        None, optional(_hook), "called at the end of each command with its name, its seconds and its error"
+        None, optional(observer), "called at the end of each command with its name, its seconds and its error"
     )
     retry: Literal["safe", "at_least_once"] = option("safe", choice("safe", "at_least_once"), "see below")
     sentinels: tuple[tuple[str, int], ...] = option(

@@ -15,7 +15,7 @@ from sqlalchemy.sql.selectable import TypedReturnsRows as Typed
 
 from ws_pool._sql.bulk_insert import insert_in_batches
 from ws_pool._sql.compile.compiler import Compiler, CompilerSource, Prepared, plan_for
-from ws_pool._sql.compile.counting import counting
+from ws_pool._sql.compile.counting import countable, counted
 from ws_pool._sql.compile.defaults import fill_in
 from ws_pool._sql.compile.parameters import Statement, bind_parameters
 from ws_pool._sql.compile.plan import CompiledPlan, Plan
@@ -307,7 +307,8 @@ class SqlClient:
             rows = await self.select(statement, row_type=row_type, **params)
             return rows[0] if rows else None
 
-        plan, reply = await self._run(statement, args, params)
+        plan, sql, values = await self._bind(statement, args, params)
+        reply = await self._send(plan, sql, values, prepared=isinstance(statement, Prepared))
         first = Reply(reply.rows[:1] if reply.rows else None, reply.description, 1, 0)
         return next(iter(self._rows(plan, first, row_type)), None)
 
@@ -317,19 +318,18 @@ class SqlClient:
 
         ``args`` is one mapping, or values by position; ``params`` are parameters by name.
         """
+        query = countable(statement)
+        plan, sql, values = await self._bind(query, args, params)
+        text = sql if isinstance(statement, Table) else counted(sql)
+
         try:
-            _, reply = await self._run(counting(statement), args, params)
+            reply = await self._send(plan, text, values, prepared=False)
         except QueryError as error:
             if isinstance(statement, Table) or not self._context.dialect.is_duplicate_column(error):
                 raise
 
             # The server refuses a query with two columns of one name inside another: count as they come.
-            total = 0
-
-            async for _ in self.iterate(statement, *args, row_type=tuple, **params):
-                total += 1
-
-            return total
+            return sum([1 async for _ in self.iterate(query, *args, row_type=tuple, **params)])
 
         return int(reply.rows[0][0]) if reply.rows else 0
 
@@ -484,12 +484,6 @@ class SqlClient:
         self._session.check(plan)
         return plan, binds
 
-    async def _run(
-        self, statement: Statement, args: Sequence[Any], params: Mapping[str, Any]
-    ) -> tuple[Plan, Reply]:
-        plan, sql, values = await self._bind(statement, args, params)
-        return plan, await self._send(plan, sql, values, prepared=isinstance(statement, Prepared))
-
     async def _send(self, plan: Plan, sql: str, values: Sequence[Any] | None, *, prepared: bool) -> Reply:
         session = self._session
         prepared = prepared and plan.quick
@@ -531,16 +525,21 @@ class SqlClient:
                 async with aclosing(stream):
                     while True:
                         start = time.monotonic()
-                        reply = await context.limited(anext(stream, None), sql)
-                        spent += time.monotonic() - start
+
+                        try:
+                            reply = await context.limited(anext(stream, None), sql)
+                        finally:
+                            spent += time.monotonic() - start
 
                         if reply is None:
                             break
 
                         yield plan.row_maker(reply.description).many(reply.rows, make)
-            finally:
-                if context.watched:
-                    context.log(sql, spent)
+            except BaseException as error:
+                context.report(sql, spent, None if isinstance(error, GeneratorExit) else error)
+                raise
+
+            context.report(sql, spent, None)
 
     async def _run_many(
         self, statement: Statement, rows: Sequence[Mapping[str, Any]], row_type: type | None

@@ -66,6 +66,7 @@ class SessionContext:
     __slots__ = (
         "_choose",
         "_echo",
+        "_hook",
         "_slow",
         "_timeout",
         "bound",
@@ -105,7 +106,10 @@ class SessionContext:
         self._echo = options.echo
         self._slow: float | None = options.slow_query
         self._timeout: float | None = options.query_timeout
-        self.watched: bool = self._echo or self._slow is not None or self._timeout is not None
+        self._hook = options.on_statement
+        self.watched: bool = self._echo or any(
+            option is not None for option in (self._slow, self._timeout, self._hook)
+        )
 
     async def acquire(self, *, read_only: bool) -> tuple[Source, Lease[Any]]:
         """Take a connection, and return it with the pool that it goes back to."""
@@ -138,10 +142,16 @@ class SessionContext:
             message = f"pool {self.name!r}: a statement took longer than query_timeout, {self._timeout:g} s"
             raise QueryTimeout(message, pool=self.name, sql=sql) from None
 
-    def log(self, sql: str, seconds: float) -> None:
-        """Log a statement that was run, when the options ask for it. Values never get here."""
+    def report(self, sql: str, seconds: float, error: BaseException | None) -> None:
+        """Report a statement that has ended to whoever the options name. Values never get here."""
         if self._echo:
             logger.info("pool %r: %.1f ms: %s", self.name, seconds * 1e3, sql)
 
         if self._slow is not None and seconds >= self._slow:
             logger.warning("pool %r: slow query, %.3f s: %s", self.name, seconds, sql)
+
+        if self._hook is not None:
+            try:
+                self._hook(sql, seconds, error)
+            except Exception:  # a hook that fails is not the statement's failure
+                logger.exception("pool %r: on_statement has failed over %s", self.name, sql)

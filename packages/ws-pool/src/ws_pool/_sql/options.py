@@ -14,6 +14,7 @@ from ws_pool._core.config import (
     function,
     integer,
     number,
+    observer,
     option,
     optional,
     parse_given,
@@ -111,6 +112,12 @@ class SqlOptions:
     on_release: Hook | None = option(None, optional(function), "called with each connection that is released")
     on_close: Hook | None = option(
         None, optional(function), "called with each connection before it is closed"
+    )
+    on_statement: Callable[[str, float, BaseException | None], object] | None = option(
+        None,
+        optional(observer),
+        "called at the end of each statement of a client with its text, without values, its seconds and "
+        "its error",
     )
     setup: Hook | None = option(
         None,

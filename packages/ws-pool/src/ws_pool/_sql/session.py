@@ -314,13 +314,20 @@ class Session:
         start = time.monotonic() if context.watched else 0.0
 
         try:
-            return await context.limited(work(connection), shown)
-        except TransactionConflict as error:
-            self.note_conflict(connection, error)
-            raise
-        finally:
+            result = await context.limited(work(connection), shown)
+        except BaseException as error:
+            if isinstance(error, TransactionConflict):
+                self.note_conflict(connection, error)
+
             if context.watched:
-                context.log(shown, time.monotonic() - start)
+                context.report(shown, time.monotonic() - start, error)
+
+            raise
+
+        if context.watched:
+            context.report(shown, time.monotonic() - start, None)
+
+        return result
 
     def _is_plain(self) -> bool:
         context = self.context

@@ -12,21 +12,30 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 from uuid import UUID
 
 from ws_pool._sql.connection import Reply, busy, cut_short, trace_statements
 from ws_pool._sql.mysql.batches import batches, split_values
 from ws_pool._sql.mysql.binary import read_as_text, same_as_text
 from ws_pool._sql.mysql.errors import ends_connection, map_error
-from ws_pool._sql.mysql.result_reader import ResultReader
+from ws_pool._sql.mysql.result_reader import ResultReader, read_number
 from ws_pool.errors import TransactionConflict, UnavailableError, UnsupportedStatement
 
 __all__ = ("AiomysqlConnection", "AsyncmyConnection", "MysqlConnection")
 
 _WRITABLE = (str, float, Decimal, dt.date, dt.time, dt.timedelta)
-_COM_SET_OPTION = 0x1B
+_COM_QUERY, _COM_SET_OPTION = 0x03, 0x1B
+_WANTS_FILE = 0xFB  # the first byte of a reply
 _IN_TRANSACTION, _AUTOCOMMIT = 1, 2  # server status flags
+
+
+class Loaded(NamedTuple):
+    """What became of a file: rows, how many warnings, and the first of these."""
+
+    rows: int
+    warnings: int
+    shown: str
 
 
 class MysqlConnection(ABC):
@@ -35,10 +44,12 @@ class MysqlConnection(ABC):
     __slots__ = (
         "cut",
         "dirty",
+        "drain",
         "driver_error",
         "encoding",
         "in_exchange",
         "left",
+        "local_infile",
         "lost",
         "port",
         "raw",
@@ -57,11 +68,14 @@ class MysqlConnection(ABC):
     read_packet: Callable[[], Awaitable[Any]]
     """Reads one packet; an error packet is raised."""
 
+    drain: Callable[[], Awaitable[None]]
+    """Waits until what was written has left, but for a little."""
+
     def __init__(
         self, raw: Any, driver_error: type[Exception], encoding: str, transport: Any
     ) -> None:  # Any: the drivers are not typed
         self.raw = raw
-        self.driver_error = driver_error
+        self.driver_error = driver_error, RuntimeError  # which they raise when a server asks for a file
         self.port = _port(transport)  # now: after a cancellation the driver may have closed it
         self.encoding = encoding
         self.dirty = False
@@ -69,6 +83,7 @@ class MysqlConnection(ABC):
         self.streaming = False
         self.left: Any = None  # the driver's result of an iteration that was left early
         self.cut = False
+        self.local_infile = False
         self.stop: Callable[[MysqlConnection], None] | None = None  # stops on the server what was cut short
         self.lost = False  # by the server or the network, not by a user who went away
 
@@ -234,6 +249,60 @@ class MysqlConnection(ABC):
                 self.streaming = False
                 self.cut = True
 
+    async def load_file(self, sql: str, values: Sequence[Any] | None, chunks: AsyncIterator[bytes]) -> Loaded:
+        """Run a LOAD DATA LOCAL INFILE, and send the chunks, whatever file the server asks for."""
+        if self.in_exchange or self.cut or self.streaming:
+            await self._make_ready()
+
+        query = self.encode(sql, values)
+        self.in_exchange = True
+        failure: Exception | None = None
+
+        try:
+            await self._begin_file(query, sql)
+            failure = await self._send_file(chunks)
+            reply = (await self.read_packet()).get_all_data()
+        except self.driver_error as error:
+            raise self._failed(error, sql) from (failure or error)
+        except BaseException as error:
+            self._cut_short(error, sql)
+            raise
+
+        self.in_exchange = False
+        rows, at = read_number(reply, 1)
+        _, at = read_number(reply, at)
+        self.raw.server_status = reply[at] | reply[at + 1] << 8
+        warnings = reply[at + 2] | reply[at + 3] << 8
+
+        if failure is not None:
+            raise failure
+
+        found = (await self.run("SHOW WARNINGS LIMIT 3", None)).rows if warnings else ()
+        return Loaded(rows, warnings, "; ".join(f"({number}) {text}" for _, number, text in found or ()))
+
+    async def _begin_file(self, query: bytes, sql: str) -> None:
+        """Send a statement to which the server must answer that it wants a file."""
+        await self.raw._execute_command(_COM_QUERY, query)
+        reply = (await self.read_packet()).get_all_data()
+
+        if reply[0] != _WANTS_FILE:
+            message = "the server does not ask for a file: this is not a LOAD DATA LOCAL INFILE"
+            raise UnsupportedStatement(message, sql=sql)
+
+    async def _send_file(self, chunks: AsyncIterator[bytes]) -> Exception | None:
+        """Send a file; an error of its source is returned, since the server waits for the end of it."""
+        failure = None
+
+        try:
+            async for chunk in chunks:
+                self.raw.write_packet(chunk)
+                await self.drain()
+        except Exception as error:  # noqa: BLE001 - it is raised when the connection is ready for it
+            failure = error
+
+        self.raw.write_packet(b"")  # the end; a lost connection is found by reading the answer
+        return failure
+
     async def command(self, code: int) -> None:
         """Send a command without arguments, and read its OK."""
         await self._commanded(code, b"", self.raw._read_ok_packet)
@@ -348,6 +417,7 @@ class AiomysqlConnection(MysqlConnection):
     def __init__(self, raw: Any, driver: Any) -> None:
         super().__init__(raw, driver.Error, raw.encoding, raw._writer)
         self.read_packet = raw._read_packet
+        self.drain = raw._writer.drain
         reader = ResultReader(
             raw,
             lost=lambda text: driver.OperationalError(2013, text),
@@ -388,6 +458,7 @@ class AsyncmyConnection(MysqlConnection):
     def __init__(self, raw: Any, driver: Any) -> None:
         super().__init__(raw, driver.Connection.Error, raw._encoding, raw._transport)
         self.read_packet = raw.read_packet
+        self.drain = raw._proto.drain
         self.send = self._send
         self._cursor = raw.cursor()
         self._text_only: set[str] = set()

@@ -21,6 +21,7 @@ __all__ = ("MysqlConnection", "MysqlConnector")
 _PREPARED = 64  # statements that asyncmy keeps prepared on the server, per connection
 _COM_PING = 0x0E
 _COM_RESET_CONNECTION = 0x1F
+_LOCAL_FILES = 0x80  # client flag
 _FOUND_ROWS = 2  # client flag: an UPDATE counts the rows it matched, as SQLAlchemy's engine does
 _AUTOCOMMIT = 2  # server status
 _TLS, _DEPRECATE_EOF = 0x800, 0x1000000  # server capabilities
@@ -42,6 +43,7 @@ class MysqlConnector:
         """Connect, authenticate, and set the session up."""
         conn = await self._connect()
         conn.stop = self._stop
+        conn.local_infile = self.server.local_infile
         return conn
 
     def _stop(self, conn: MysqlConnection) -> None:
@@ -61,7 +63,8 @@ class MysqlConnector:
             "unix_socket": server.unix_socket,
             "charset": server.charset,
             "autocommit": server.autocommit,
-            "client_flag": _FOUND_ROWS,
+            # Not the drivers' own option: with it they send whatever file the server names, at any time.
+            "client_flag": _FOUND_ROWS | (_LOCAL_FILES if server.local_infile else 0),
             "ssl": server.ssl,
             "init_command": server.init_command,
             "connect_timeout": max(1.0, server.connect_timeout),

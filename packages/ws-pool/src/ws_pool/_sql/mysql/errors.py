@@ -13,6 +13,9 @@ _LOST = frozenset({0, 1053, 1927, 2003, 2006, 2013, 2014, 2055, 4031})
 # max_allowed_packet), a broken one, a shutdown, a KILL.
 _LAST = frozenset({1053, 1080, 1152, 1153, 1156, 1157, 1158, 1159, 1160, 1161, 1184, 1927, 4031})
 
+# LOAD DATA LOCAL INFILE is not allowed, by the client or by the server.
+_NO_LOCAL_FILES = frozenset({1148, 3948, 4166})
+
 # Running the whole transaction again may help.
 _CONFLICT = frozenset({1205, 1213, 1020, 3572, 1637})
 
@@ -33,6 +36,13 @@ def map_error(error: Exception, sql: str) -> WsError:
 
     if kind == "IntegrityError":
         return IntegrityViolation(f"({number}) {text}", errno=number, sql=sql)
+
+    if number in _NO_LOCAL_FILES:
+        text += "; load_data() and the option local_infile send files, if the server's local_infile is ON"
+
+    # The drivers refuse it, whenever a server asks: it may name any file of the client's machine.
+    if kind == "RuntimeError" and "LOAD_LOCAL" in text:
+        text = "the server asks for a file of this machine: only load_data() sends one, and only its own"
 
     return QueryError(f"({number}) {text}" if number else text, errno=number, sql=sql)
 

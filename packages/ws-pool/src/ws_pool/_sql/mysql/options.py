@@ -97,6 +97,9 @@ class Server:
         None, anything, "true, an `SSLContext`, or a mapping with `ca cert key check_hostname verify`"
     )
     connect_timeout: float = option(5.0, number(0.001), "seconds to open a connection")
+    local_infile: bool = option(
+        False, boolean, "allow `load_data()`; no file is sent but the one that is given to it"
+    )
 
     def __str__(self) -> str:
         place = self.unix_socket or f"{self.host}:{self.port}"

@@ -14,6 +14,7 @@ from ws_core.metrics import register
 from ws_pool._core.statistics import PoolStatistics
 from ws_pool._sql.context import SessionContext, Source
 from ws_pool._sql.engine import PooledDriverConnection
+from ws_pool._sql.mysql.clients import MysqlClient
 from ws_pool._sql.mysql.connector import MysqlConnection, MysqlConnector
 from ws_pool._sql.mysql.dialect import MysqlDialect
 from ws_pool._sql.mysql.options import MysqlOptions, Server, mysql_options
@@ -37,7 +38,7 @@ class MysqlPool(SqlPool):
     the URL:
 
     - where: ``host port user password db unix_socket driver ssl connect_timeout``; user and
-      password may be callables, called for each new connection;
+      password may be callables, called for each new connection; ``local_infile`` allows `load_data`;
     - the session: ``charset sql_mode init_command autocommit``;
     - the pool: ``min_size max_size`` (also ``minsize maxsize``) ``acquire_timeout max_connecting
       max_lifetime`` (also ``pool_recycle``) ``max_idle ping_after ping_timeout leak_threshold`` and
@@ -57,6 +58,8 @@ class MysqlPool(SqlPool):
                 print(await client.find("SELECT :a + 1 AS b", a=1))
         ```
     """
+
+    _client_type = MysqlClient
 
     def __init__(self, url: str | None = None, *, name: str = "default", **options: Any) -> None:
         section = options if url is None else {"url": url, **options}
@@ -124,6 +127,27 @@ class MysqlPool(SqlPool):
         finally:
             for pool in pools:
                 await cast("MysqlConnector", pool.connector).stopper.aclose()
+
+    def get_client(
+        self,
+        *,
+        alone: bool = False,
+        read_only: bool = False,
+        schema_translate_map: Mapping[str | None, str | None] | None = None,
+    ) -> MysqlClient:
+        """
+        Return a client for the length of an ``async with`` block.
+
+        Inside another block of the same task it is that block's client, so that all of a task's
+        calls share one connection and one transaction. Child tasks get connections of their own.
+        With ``alone`` it takes a connection of its own even inside another block. With ``read_only``
+        it refuses changes, and may come from a replica. ``schema_translate_map`` puts other databases
+        in the place of those of a statement's tables, as SQLAlchemy's option.
+        """
+        client = super().get_client(
+            alone=alone, read_only=read_only, schema_translate_map=schema_translate_map
+        )
+        return cast("MysqlClient", client)
 
     async def health(self) -> Health:
         """Check that the server answers, over a connection of the pool; replicas are parts of the answer."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ws_pool._sql.connection import Reply
 
-__all__ = ("ResultReader",)
+__all__ = ("ResultReader", "read_number")
 
 Decoder = Callable[[bytes], Any]  # Any: a column's value
 
@@ -183,17 +183,18 @@ class ResultReader:
         kind = data[4]
 
         if kind == 0:
-            affected, pos = _number(data, 5)
-            last_id, pos = _number(data, pos)
+            affected, pos = read_number(data, 5)
+            last_id, pos = read_number(data, pos)
             return Reply(None, None, affected, last_id), end, data[pos] | data[pos + 1] << 8
 
         if kind == 0xFF:
             self._fail(data[4:end])
 
         if kind == 0xFB:
-            raise self._lost("the server asks for a file, which is never sent")
+            message = "LOAD_LOCAL is refused"  # as asyncmy says it
+            raise RuntimeError(message)
 
-        count, _ = _number(data, 4)
+        count, _ = read_number(data, 4)
         pos = end
 
         for _ in range(count):
@@ -221,13 +222,13 @@ class ResultReader:
             at = pos + 4
 
             for _ in range(4):  # catalog, schema, table, original table
-                length, at = _number(data, at)
+                length, at = read_number(data, at)
                 at += length
 
-            length, at = _number(data, at)
+            length, at = read_number(data, at)
             name = data[at : at + length].decode(self._raw.encoding)
             at += length
-            length, at = _number(data, at)  # original name
+            length, at = read_number(data, at)  # original name
             at += length + 1
             charset = data[at] | data[at + 1] << 8
             kind = data[at + 6]
@@ -296,7 +297,7 @@ def _end(data: bytes, pos: int) -> int:
     return end
 
 
-def _number(data: bytes, pos: int) -> tuple[int, int]:
+def read_number(data: bytes, pos: int) -> tuple[int, int]:
     """Read a length-encoded integer, and give the position behind it."""
     first = data[pos]
 

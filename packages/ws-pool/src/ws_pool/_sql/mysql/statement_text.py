@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-__all__ = ("leaves_clean", "reads_only", "verb")
+__all__ = ("bare", "leaves_clean", "reads_only", "verb")
 
 _PLAIN = frozenset(
     {"select", "insert", "update", "delete", "replace", "values", "with", "explain", "show", "("}
@@ -94,7 +94,7 @@ def verb(sql: str) -> str:
         >>> verb("/* hint */ Select 1")
         'select'
     """
-    found = _FIRST.search(_bare(sql))
+    found = _FIRST.search(bare(sql))
     return found.group().lower() if found else ""
 
 
@@ -107,7 +107,7 @@ def leaves_clean(sql: str) -> bool:
         >>> leaves_clean("SELECT count(*) FROM t WHERE a = %s"), leaves_clean("SELECT get_lock('a', 1)")
         (True, False)
     """
-    text = _bare(sql)
+    text = bare(sql)
 
     if _CONTROL.fullmatch(text):
         return True
@@ -122,7 +122,7 @@ def leaves_clean(sql: str) -> bool:
 def reads_only(sql: str) -> bool:
     """Whether a statement surely changes nothing; False when in doubt."""
     first = verb(sql)
-    text = _bare(sql)
+    text = bare(sql)
 
     if first not in _READING or _has_several(text) or _WRITING.search(text):
         return False
@@ -130,7 +130,7 @@ def reads_only(sql: str) -> bool:
     return not (first in _MAY_HOLD_DML and _DML.search(text))
 
 
-def _bare(sql: str) -> str:
+def bare(sql: str) -> str:
     """Take comments and the contents of strings away; names in backquotes stay."""
     return _SKIP.sub(_reduced, sql)
 
