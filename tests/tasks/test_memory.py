@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import tracemalloc
-import warnings
 from itertools import pairwise
 
 import pytest
@@ -58,11 +57,6 @@ async def run(rounds: int) -> tuple[int, int]:
 
 async def test_memory_is_flat() -> None:
     """After tens of thousands of fires with failures no more is allocated than before."""
-    # What tests before this one have left to the collector is theirs, also its warnings.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-
     fires, growth = await run(ROUNDS)
     assert fires >= 60 * TASKS
     assert growth < NOISE

@@ -175,6 +175,93 @@ class TestRemoteJobs:
                 assert await client.xlen(stream) == 0
 
 
+class TestWorkerEnd:
+    async def test_what_is_not_done_in_time(self, redis_url: str, gate: Gate) -> None:
+        """A job that outlasts the drain timeout is cancelled and run anew elsewhere: it has not failed."""
+        blocked, _ = tasks_of(gate)
+        broker = RedisStreamsBroker(redis_url, queue="jobs", lease=1.0)
+
+        async with TaskiqEngine([blocked], broker=broker) as found:
+            async with run_worker(found, drain_timeout=0.1):
+                job = await blocked.enqueue()
+                await gate.until(lambda: gate.seen == ["blocked"])
+
+            assert gate.seen == ["blocked", "interrupted"]
+            assert await job.status() == "queued"
+            gate.open.set()
+
+            async with run_worker(found):
+                assert await job.result(timeout=20) == "opened"
+
+            assert broker.statistics() == {"doubled": 0, "dead": 0}
+            assert gate.seen == ["blocked", "interrupted", "blocked"]
+
+    async def test_a_job_that_goes_on(
+        self, redis_url: str, gate: Gate, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A function of taskiq's own goes on after its worker: what it returns then is not the result."""
+        broker = RedisStreamsBroker(redis_url, queue="jobs", lease=1.0)
+
+        @broker.task
+        async def plain() -> int:
+            gate.seen.append(1)
+            await gate.open.wait()
+            return len(gate.seen)
+
+        async with run_worker(TaskiqEngine([], broker=broker), drain_timeout=0.1):
+            sent = await plain.kiq()
+            await gate.until(lambda: gate.seen == [1])
+
+        gate.open.set()
+        await gate.until(lambda: "its result is not saved" in caplog.text)
+
+        async with run_worker(TaskiqEngine([], broker=broker)):
+            assert (await sent.wait_result(timeout=20)).return_value == 2
+
+
+class BrokenSubscriptions:
+    """A client whose first subscriptions break when they are read, and that notes all of them."""
+
+    def __init__(self, client: Redis, broken: int) -> None:
+        self._client, self._broken = client, broken
+        self.made: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def pubsub(self) -> Any:
+        """Make a subscription."""
+        made = self._client.pubsub()
+        self.made.append(made)
+
+        if len(self.made) <= self._broken:
+
+            async def fail(**_: object) -> None:
+                raise exceptions.ConnectionError("the connection was lost")
+
+            made.get_message = fail  # type: ignore[assignment]
+
+        return made
+
+
+class TestSubscriptions:
+    async def test_none_keeps_a_connection(self, redis_url: str, gate: Gate) -> None:
+        """A subscription that broke releases its connection, before the next one takes another."""
+        _, note = tasks_of(gate)
+
+        async with Redis.from_url(redis_url) as client:
+            broken = BrokenSubscriptions(client, 3)
+
+            async with TaskiqEngine([note], broker=RedisStreamsBroker(broken, queue="jobs")) as found:
+                await gate.until(lambda: len(broken.made) == 4)
+                assert [made.connection for made in broken.made[:3]] == [None] * 3
+
+                async with run_worker(found):
+                    assert await (await note.enqueue(1)).result(timeout=20) == 1
+
+            assert all(made.connection is None for made in broken.made)
+
+
 @contextmanager
 def _nothing() -> Iterator[None]:
     yield

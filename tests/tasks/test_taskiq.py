@@ -482,7 +482,9 @@ class TestTopologies:
             await asyncio.to_thread(servers.failover)
             assert await (await work.square.enqueue(4)).result(timeout=60) == 16
 
-        await client.aclose()
+        # Closing the client of a master does not close those that asked the Sentinels for it.
+        for each in (client, *sentinel.sentinels):
+            await each.aclose()
 
 
 def _message(job_id: str, number: int) -> bytes:

@@ -19,9 +19,9 @@ PLACE = ROOT / ".dev" / "bench-peers"
 PROGRAM = Path(__file__).with_name("_job_worker.py")
 # arq and SAQ want older versions of redis-py than ours: each peer has an environment of its own.
 NEEDS = {
-    "taskiq": "taskiq-redis>=1.2,<1.3",
-    "arq": "arq>=0.28,<0.29",
-    "saq": "saq[redis]>=0.26,<0.27 typing-extensions",
+    "taskiq": ("taskiq-redis>=1.2,<1.3",),
+    "arq": ("arq>=0.28,<0.29",),
+    "saq": ("saq[redis]>=0.26,<0.27", "typing-extensions"),
 }
 TIMEOUT = 120.0
 WORKERS = 2

@@ -31,6 +31,7 @@ logger = logging.getLogger("ws_tasks")
 T = TypeVar("T")
 
 _NOTE = 1.0  # seconds between two notes of how jobs have ended
+_CLEAN_UP = 5.0  # seconds for cancelled jobs at a worker's end
 _NEVER = 3600.0  # seconds of sleep for what this client cannot do
 
 
@@ -202,7 +203,8 @@ class RedisStreamsBroker(AsyncBroker):
             await self._deliveries.stop()
 
     async def shutdown(self) -> None:
-        """Hand back what is not done, and close an own client."""
+        """Cancel and hand back what is not done, and close an own client."""
+        await self._hand_back_running()
         await self._deliveries.close()
         await super().shutdown()
 
@@ -222,6 +224,11 @@ class RedisStreamsBroker(AsyncBroker):
     def ended(self, call: WorkerCall, error: BaseException | None) -> None:
         """Note how a job has ended."""
         self._running.discard(call)
+        call.finish()
+
+        if call.handed_back:
+            return
+
         detail = "" if error is None else describe(error, with_type=True)
         outcome = {"at": time.time(), "ok": error is None, "detail": detail, "job": call.job}
         self._outcomes[call.task.name] = json.dumps(outcome)
@@ -247,6 +254,24 @@ class RedisStreamsBroker(AsyncBroker):
                 await asyncio.sleep(delay(failures, 0.1, 2.0))
             else:
                 return
+
+    async def _hand_back_running(self) -> None:
+        """Cancel the jobs that run here, which are another worker's then: they have no result here."""
+        left = [*self._running]
+        self._deliveries.keep({call.job for call in left})
+
+        for call in left:
+            logger.warning(
+                "job %s of task %r was not done in time: it is cancelled and handed back",
+                call.job,
+                call.task.name,
+            )
+            call.handed_back = True
+            call.interrupt()
+
+        with anyio.move_on_after(_CLEAN_UP):
+            for call in left:
+                await call.wait()
 
     async def _request(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
         """Make a request until Redis answers, for the enqueue timeout at most."""

@@ -67,6 +67,7 @@ class Deliveries:
         self._changed = asyncio.Event()
         self._ended: list[tuple[Delivery, asyncio.Future[None]]] = []  # not acknowledged yet
         self._acknowledging: asyncio.Task[None] | None = None
+        self._kept: set[str] = set()
         self._keepers: list[asyncio.Task[None]] = []
         self._fetching: asyncio.Task[None] | None = None
 
@@ -108,6 +109,13 @@ class Deliveries:
             with contextlib.suppress(*TRANSIENT), anyio.move_on_after(_HAND_BACK):
                 await self._stream.hand_back([*self._in_hand.values()])
                 await self._stream.leave()
+
+        self._in_hand.clear()
+        self._kept.clear()
+
+    def keep(self, jobs: set[str]) -> None:
+        """Acknowledge jobs no more, whatever becomes of them here: they will be handed back."""
+        self._kept |= jobs
 
     async def next(self) -> Delivery:
         """Return the next message to run."""
@@ -254,7 +262,10 @@ class Deliveries:
         await self._stream.bury(delivery, reason)
 
     async def done(self, delivery: Delivery) -> None:
-        """Acknowledge a message, however long Redis is away."""
+        """Acknowledge a message, however long Redis is away; one that was handed back is left alone."""
+        if delivery.key not in self._in_hand or delivery.job in self._kept:
+            return
+
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         self._ended.append((delivery, waiter))

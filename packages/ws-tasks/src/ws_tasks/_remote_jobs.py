@@ -117,7 +117,7 @@ class WorkerHost:
 class WorkerCall(Instance):
     """One job in a worker."""
 
-    __slots__ = ("_args", "_kwargs", "job", "last")
+    __slots__ = ("_args", "_kwargs", "handed_back", "job", "last")
 
     def __init__(
         self,
@@ -135,6 +135,7 @@ class WorkerCall(Instance):
         self.job: str = job
         self.last: str = last  # the last job of the chain that this one is a step of
         self.headers: Mapping[str, str] = headers or {}
+        self.handed_back: bool = False  # interrupted at the worker's end: it has no result here
 
     def call(self) -> Any:  # whatever the function returns
         """Call the function with the job's own arguments."""

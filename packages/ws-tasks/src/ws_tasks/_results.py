@@ -53,15 +53,27 @@ class RedisResults(AsyncResultBackend[Any]):
     def __init__(self, redis: Any, *, ttl: float = 3600.0) -> None:  # Any: as in client_of
         self._client, self._owned = client_of(redis)
         self._ttl = check_seconds("result_ttl", ttl)
+        self._closed = False
         self.doubled: int = 0
 
+    async def startup(self) -> None:
+        """Take results, again after a shutdown."""
+        self._closed = False
+
     async def shutdown(self) -> None:
-        """Close an own client."""
+        """Take no more results, and close an own client."""
+        self._closed = True
+
         if self._owned:
             await self._client.aclose()
 
     async def set_result(self, task_id: str, result: TaskiqResult[Any]) -> None:
         """Save a result, however long Redis is away: the message is acknowledged afterwards only."""
+        if self._closed:
+            # Of a job that went on when its worker had ended: it was handed back, and is another's.
+            logger.warning("job %s has ended after its worker: its result is not saved", task_id)
+            return
+
         standing = await self._save(task_id, _content(result), result.labels)
 
         if standing is not None and not standing.get("cancelled") and "cancelled" not in _content(result):

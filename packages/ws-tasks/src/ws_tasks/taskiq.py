@@ -22,6 +22,7 @@ from typing import Any, Self, cast
 import anyio
 from anyio.lowlevel import checkpoint
 from taskiq import TaskiqMessage, TaskiqResult
+from taskiq.exceptions import NoResultError
 from taskiq.receiver import Receiver
 
 from ws_core.backoff import delay
@@ -104,7 +105,6 @@ class TaskiqEngine:
         self._name = ""
         self._waiting: dict[str, asyncio.Event] = {}
         self._listener: asyncio.Task[None] | None = None
-        self._pubsub: Any = None  # redis-py's PubSub is untyped
 
         for definition in tasks:
             self.check(definition)
@@ -128,9 +128,6 @@ class TaskiqEngine:
 
         if self._listener is not None:
             await cancel_and_wait([self._listener])
-
-        if self._pubsub is not None:
-            await self._pubsub.aclose()
 
         await self.broker.shutdown()
 
@@ -282,6 +279,9 @@ class TaskiqEngine:
             )
             error = await self._run_call(call)
 
+            if call.handed_back:
+                raise NoResultError
+
             if error is None and labels.get("chain"):
                 await self._continue(message, call.value)
             elif error is not None:
@@ -307,7 +307,9 @@ class TaskiqEngine:
 
                 await execute(self._host, call)
 
-            if call.scope.cancelled_caught:
+            if call.handed_back:
+                pass  # another worker begins it anew
+            elif call.scope.cancelled_caught:
                 call.task.counters.cancelled += 1
                 message = f"job {call.job} of task {call.task.name!r} was cancelled while it ran"
                 failure = JobCancelled(message, task=call.task.name, job=call.job)
@@ -341,21 +343,24 @@ class TaskiqEngine:
         failures = 0
 
         while True:
+            pubsub, channel = self.broker.results.subscribe(self._name)
+
+            if pubsub is None:
+                return  # an older client of clusters: results are looked for now and then
+
             try:
-                self._pubsub, channel = self.broker.results.subscribe(self._name)
+                await pubsub.subscribe(channel)
 
-                if self._pubsub is None:
-                    return  # an older client of clusters: results are looked for now and then
-
-                await self._pubsub.subscribe(channel)
-
-                async for message in messages(self._pubsub):
+                async for message in messages(pubsub):
                     failures = 0
                     self._wake(message)
             except TRANSIENT as error:
                 failures += 1
                 logger.debug("ends of jobs are not announced for now: %s", describe(error))
-                await asyncio.sleep(delay(failures, 0.1, 2.0))
+            finally:
+                await pubsub.aclose()  # its connection is one of the client's
+
+            await asyncio.sleep(delay(failures, 0.1, 2.0))
 
     def _wake(self, job_id: str) -> None:
         if (event := self._waiting.get(job_id)) is not None:
@@ -398,7 +403,8 @@ async def run_worker(
     Run jobs in this process for the length of a block.
 
     At its end no more jobs begin; those under way have ``drain_timeout`` seconds, and what is left
-    is handed back. Jobs may enqueue others: the engine is opened when it is not open yet.
+    is cancelled and handed back: another worker begins it anew. Jobs may enqueue others: the engine
+    is opened when it is not open yet.
 
     Args:
         engine: The engine whose tasks to run.
