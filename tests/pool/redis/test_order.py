@@ -67,7 +67,7 @@ async def test_a_cancelled_write_is_not_overtaken(redis_server: RedisServer, wri
 
     async with (
         FaultProxy(redis_server.host, redis_server.port) as proxy,
-        RedisPool(url=proxy.url(redis_server.url), shared_connections=3) as pool,
+        RedisPool(url=proxy.url(redis_server.url), shared_connections=8) as pool,
     ):
         proxy.delay(0.001, jitter=0.01)
         assert await overtaken(pool, write) == 0
@@ -80,7 +80,7 @@ async def test_otherwise_it_would_be(redis_server: RedisServer, monkeypatch: pyt
 
     async with (
         FaultProxy(redis_server.host, redis_server.port) as proxy,
-        RedisPool(url=proxy.url(redis_server.url), shared_connections=3) as pool,
+        RedisPool(url=proxy.url(redis_server.url), shared_connections=8) as pool,
     ):
         proxy.delay(0.001, jitter=0.01)
 
@@ -166,9 +166,12 @@ async def test_what_was_answered_is_forgotten() -> None:
     for command in other:
         assert not cancelled_keys.cover(connection, [command])
 
+    cancelled_keys.add(connection, [("GET", "only read"), ("HGETALL", "only read")])
+    assert not cancelled_keys.cover(connection, [("SET", "only read", 1)])
+
     for number in range(2_000):
         connection.answered += 1
-        cancelled_keys.add(connection, [("GET", f"k:{number}")])
+        cancelled_keys.add(connection, [("SET", f"k:{number}", 1)])
 
     assert len(cancelled_keys._last) <= 1_001
     assert not cancelled_keys.cover(connection, [("GET", "k")])

@@ -13,6 +13,7 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 
 from ws_pool._redis.connection.encoder import CommandEncoder
 from ws_pool._redis.connection.endpoint import Endpoint
+from ws_pool._redis.connection.groups import ConnectionGroups
 from ws_pool._redis.connection.pipelined import PipelinedConnection
 from ws_pool._redis.connection.reconnecting import ReconnectingConnection
 from ws_pool._redis.dedicated.connection import connection_options
@@ -109,6 +110,7 @@ class Node:
             )
             for _ in range(settings.shared_connections)
         )
+        self._groups = ConnectionGroups(self.shared_connections)
         self._closed = False
         self._context = context
         self._connector = Connector(resolve, context.options, timeout=settings.limits.connect_timeout)
@@ -129,13 +131,15 @@ class Node:
         return f"<Node {self.shared_connections[0].endpoint or self.key}>"
 
     def pick(self, *commands: Sequence[Any]) -> ReconnectingConnection:
-        """Choose a shared connection: by task, or that of a cancelled command with the same key."""
-        shared_connections = self.shared_connections
+        """Choose a shared connection: by what commands do and by task, or that of a cancelled command."""
+        shared_connections: Sequence[ReconnectingConnection] = self.shared_connections
 
         if commands and len(shared_connections) > 1:
             for shared in shared_connections:
                 if shared.must_follow(*commands):
                     return shared
+
+            shared_connections = self._groups.choose(commands)
 
         return shared_connections[(id(asyncio.current_task()) * _SPREAD >> 24) % len(shared_connections)]
 

@@ -162,8 +162,7 @@ class RedisOptions:
     shared_connections: int = option(
         1,
         integer(1, 64),
-        "more than one helps with large values; a task keeps to one of them, and what follows a "
-        "cancelled command of the same key to that command's",
+        "with two, reads don't wait behind writes; with three, neither waits behind large values; see below",
     )
     min_size: int = option(0, integer(0), "dedicated connections kept open", aliases=("minsize",))
     max_size: int = option(50, integer(1), "most dedicated connections", aliases=("maxsize",))

@@ -32,7 +32,12 @@ class CancelledKeys:
         self._end = 0  # the same, for all keys
 
     def add(self, connection: PipelinedConnection, commands: Sequence[Sequence[Any]]) -> None:
-        """Note that commands were cancelled."""
+        """Note that commands were cancelled; those that only read may be overtaken, for nobody sees that."""
+        commands = [args for args in commands if not Command(args).read_only]
+
+        if not commands:
+            return
+
         if connection is not self._connection or connection.answered >= self._end:
             self._connection, self._last = connection, {}
 
