@@ -5,11 +5,13 @@
 Downloads the source distribution of the installed version into ``.dev/``, runs the tests that execute
 statements with the plugin beside this file, and prints what differs by class. A class of
 ``sqlalchemy_differences.json`` has its reason there; any other is a failure, and so is a class that
-nothing belongs to any more. Without ``--soak`` a part of the suite runs, over one driver of each database.
+nothing belongs to any more. Without ``--soak`` a part of the suite runs, over one driver of each database;
+with it the figures are written to ``docs/conformance.md``, which takes about five minutes for each driver.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import re
@@ -22,6 +24,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from tools.checks._conformance import PAGE, written
 from tools.servers import MariaDBServer, PostgresServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,6 +128,27 @@ def sort_out(
     return reasons, others
 
 
+def figures_of(
+    driver: str, counts: Counter[str], differences: list[dict[str, str]], known: list[dict[str, str]]
+) -> tuple[list[str], Counter[str], list[dict[str, str]]]:
+    """Return the figures of a run, its known differences by their reason, and the others."""
+    compared = {kind: count for kind, count in counts.items() if not kind.startswith("not compared")}
+    equal = sum(count for kind, count in compared.items() if kind.startswith("equal"))
+    found, others = sort_out(differences, known)
+    first = f"SQLAlchemy {version('sqlalchemy')}, its own tests over {driver}: {equal:,} of "
+    first += f"{sum(compared.values()):,} answers equal, {len(others)} without a reason"
+    more = [f"  known: {count} times: {reason}" for reason, count in found.most_common()]
+    return [first, *more], found, others
+
+
+def write_page(driver: str, lines: list[str]) -> None:
+    """Put the figures of a whole suite on the page."""
+    title = f"sqlalchemy, the whole suite, {driver}"
+    today = dt.datetime.now(dt.UTC).date()
+    text = written(PAGE.read_text(encoding="utf-8"), title, "\n".join(lines), str(today))
+    PAGE.write_text(text, encoding="utf-8")
+
+
 def main(arguments: list[str]) -> int:
     """Run the suite over the drivers that are named, and print the figures; return 1 if one has no reason."""
     soak = "--soak" in arguments
@@ -143,16 +167,13 @@ def main(arguments: list[str]) -> int:
         with database(driver) as uri:
             counts, differences = run(driver, uri, tests)
 
-        compared = {kind: count for kind, count in counts.items() if not kind.startswith("not compared")}
-        equal = sum(count for kind, count in compared.items() if kind.startswith("equal"))
-        found, others = sort_out(differences, known)
+        lines, found, others = figures_of(driver, counts, differences, known)
+        figures += lines
         reasons += found
-        failed += len(others) + (not compared)
-        figures.append(f"SQLAlchemy {version('sqlalchemy')}, its own tests over {driver}: ")
-        figures[-1] += (
-            f"{equal:,} of {sum(compared.values()):,} answers equal, {len(others)} without a reason"
-        )
-        figures += [f"  known: {count} times: {reason}" for reason, count in found.most_common()]
+        failed += len(others) + (not counts)
+
+        if soak and not chosen:
+            write_page(driver, lines)
 
         for one in others[:20]:
             print(json.dumps(one, indent=2))

@@ -222,6 +222,25 @@ class TestWatching:
         with pytest.raises(AttributeError):
             found.size = 3  # type: ignore[misc]
 
+    def test_a_connection_that_is_being_reset_is_counted(self):
+        """Neither idle nor in use, it exists: a pool that looks empty is not about to open another one."""
+
+        async def scenario() -> None:
+            connector = FakeConnector()
+            connector.delay = lambda: 0.02
+
+            async with make_pool(connector, max_size=2) as pool:
+                async with pool.lease() as connection:
+                    connection.dirty = True
+
+                inside = pool.statistics()
+                assert (inside.size, inside.idle, inside.leased, inside.connecting) == (1, 0, 0, 0)
+                await asyncio.sleep(1)
+                after = pool.statistics()
+                assert (after.size, after.idle, after.opened, connector.resets) == (1, 1, 1, 1)
+
+        run_virtual(scenario())
+
     def test_health_asks_the_server(self):
         """Health is the answer to a ping, with the time it took or the reason it failed."""
 

@@ -397,6 +397,7 @@ class TestErrors:
             )
             first, second = results
             assert isinstance(second, ConnectionBusy)
+            assert "two tasks use one connection" in str(second)
             assert [tuple(row) for row in first] == [(1,)]
             shared = client.share()
             assert shared is client.share()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import sqlite
 
+from tests.pool.sql.backends import BACKENDS, make_pool
 from ws_pool import MysqlPool
 from ws_pool._sql.compile.compiler import Compiler
 from ws_pool._sql.mysql.connector import MysqlConnection
@@ -58,6 +61,33 @@ async def test_keys_that_the_server_computes_are_asked_for_first(driver: str, my
         assert await pool.select(select(COUNTED).order_by(COUNTED.c.id)) == [(40, 1), (41, 2), (42, 3)]
         assert await pool.update(update(KEYED).where(KEYED.c.id == "key")) == 1
         assert (await pool.select(select(KEYED)))[0].n == 9
+
+
+ASKING = Table(
+    "asking",
+    MetaData(),
+    Column("id", Integer, primary_key=True),
+    Column("n", Integer, default=lambda context: context.connection.scalar(text("SELECT 1"))),
+)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_a_default_that_runs_statements_itself_is_refused(backend: str, mysql_url: str, tmp_path: Path):
+    """It would run them in SQLAlchemy's connection, which there is none of: nothing is inserted."""
+    async with make_pool(backend, mysql_url, tmp_path) as pool:
+        await pool.create_all(ASKING.metadata)
+        inserts: list[Callable[[], Awaitable[object]]] = [
+            lambda: pool.insert(ASKING, id=1),
+            lambda: pool.execute(ASKING.insert(), [{"id": 1}, {"id": 2}]),
+            lambda: pool.insert_many(ASKING, [{"id": 1}, {"id": 2}]),
+        ]
+
+        for run in inserts:
+            with pytest.raises(UnsupportedStatement, match=r"context\.connection.*use engine\(\)"):
+                await run()
+
+        assert await pool.count(ASKING) == 0
+        assert await pool.insert(ASKING, id=1, n=5) == 1
 
 
 def test_a_compiler_falls_back_to_the_public_compile():

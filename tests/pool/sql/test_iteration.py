@@ -87,7 +87,7 @@ class TestLeaving:
                 seen += 1
 
                 if seen == 15:
-                    with pytest.raises(ConnectionBusy):
+                    with pytest.raises(ConnectionBusy, match="an iteration"):
                         await client.find("SELECT 1 AS one")
 
             assert seen == MANY
@@ -99,7 +99,7 @@ class TestLeaving:
                 async for _ in rows:
                     break
 
-                with pytest.raises(ConnectionBusy):
+                with pytest.raises(ConnectionBusy, match="an iteration"):
                     await client.find("SELECT 1 AS one")
 
             assert await client.find("SELECT 1 AS one") == (1,)
@@ -136,7 +136,7 @@ class TestLeaving:
             await pool.create_all(ITEM.metadata)
             await pool.insert_many(ITEM, [{"name": "x"}] * 100)
 
-            with pytest.raises(ConnectionBusy):
+            with pytest.raises(ConnectionBusy, match="an iteration"):
                 async with pool.atomic() as client:
                     async for _ in client.iterate(select(ITEM), size=10):
                         break

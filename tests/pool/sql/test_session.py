@@ -175,6 +175,10 @@ class TestParameters:
                 with pytest.raises(UsageError, match="has no parameter or column 'nope'; it has: "):
                     await use()
 
+            for change in (insert(TABLE), update(TABLE).where(TABLE.c.id == bindparam("key"))):
+                with pytest.raises(UsageError, match=r"it has: id, (key, )?word$"):
+                    await client.execute(change, nope=5)
+
         assert await pool.select(select(TABLE)) == [(1, "zero")]
 
     async def test_values_without_a_form_cost_no_connection(self, mysql: MysqlPool):

@@ -83,12 +83,19 @@ class SqlConnection(Protocol):
         """Close at once."""
 
 
-def busy() -> ConnectionBusy:
-    """Say that two tasks use one connection at the same time."""
-    message = (
-        "two tasks use one connection at the same time: take a client in each task, "
-        "or share() this one so that they wait for each other"
-    )
+def busy(*, iterating: bool = False) -> ConnectionBusy:
+    """Return the error of two statements on one connection at the same time, of which one is an iteration."""
+    if iterating:
+        message = (
+            "an iteration over this connection has not ended: leave its loop or call its aclose() before the "
+            "next statement, or take another client with get_client(alone=True)"
+        )
+    else:
+        message = (
+            "two tasks use one connection at the same time: take a client in each task, "
+            "or share() this one so that they wait for each other"
+        )
+
     return ConnectionBusy(message)
 
 

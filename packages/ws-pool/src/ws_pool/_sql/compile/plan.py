@@ -241,7 +241,10 @@ class CompiledPlan(Plan):
         unknown = sorted(set(names) - self._known)
 
         if unknown:
-            known = ", ".join(sorted(key for key in self._known if not key.startswith("%("))) or "none"
+            table = getattr(self._compiled.statement, "table", None)
+            columns = table.c.keys() if self.kind in {"insert", "update"} and table is not None else ()
+            own = {key for key in self._known if not key.startswith("%(")}
+            known = ", ".join(sorted(own.union(columns))) or "none"
             message = (
                 f"the statement has no parameter or column {', '.join(map(repr, unknown))}; it has: {known}"
             )

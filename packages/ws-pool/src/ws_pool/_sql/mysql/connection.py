@@ -354,7 +354,7 @@ class MysqlConnection(ABC):
     async def _make_ready(self) -> None:
         """Refuse a connection that is at work or cut short; read the rest of an iteration that was left."""
         if self.cut or self.in_exchange or self.left is None:
-            raise cut_short() if self.cut else busy()
+            raise cut_short() if self.cut else busy(iterating=self.streaming)
 
         result, self.left = self.left, None
         self.in_exchange = True

@@ -296,7 +296,7 @@ class PostgresConnection:
     async def _ready(self) -> None:
         """Refuse what comes in the middle of a stream, and end the transaction of one that was left."""
         if self._streaming:
-            raise busy()
+            raise busy(iterating=True)
 
         if self._left is not None:
             control, self._left = self._left, None

@@ -223,7 +223,7 @@ class SqliteConnection:
             raise cut_short()
 
         if self.in_exchange or (self.cursor is not None and not streaming):
-            raise busy()
+            raise busy(iterating=self.cursor is not None)
 
         connection = self.raw._connection
 
