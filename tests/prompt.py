@@ -81,7 +81,12 @@ class Reader:
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        # After a failure: a server that may stop in order ends its processes in other groups too.
         for process in self._running.values():
+            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait(TIMEOUT)
+
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 
