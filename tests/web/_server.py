@@ -68,6 +68,16 @@ async def slow() -> str:
     return "done"
 
 
+@app.get("/unread")
+async def unread() -> str:
+    (HERE / "unread").touch()
+
+    while not (HERE / "go").exists():
+        await asyncio.sleep(0.01)
+
+    return "for nobody"
+
+
 @app.get("/stuck")
 async def stuck() -> None:
     (HERE / "stuck").touch()
@@ -173,12 +183,15 @@ def serve(shop: Path) -> Iterator[Callable[..., Served]]:
 
 
 SERVERS = {
-    "run": "from ws_web.server import run; run('shop:app', port=0, workers={workers}, access_log=True)",
+    "run": "from ws_web.server import run; run('shop:{app}', port=0, workers={workers}, access_log=True)",
     "uvicorn": "import runpy;"
-    " sys.argv[1:] = 'shop:app --port 0 --workers {workers}'.split();"
+    " sys.argv[1:] = 'shop:{app} --port 0 --workers {workers}'.split();"
+    " runpy.run_module('uvicorn', run_name='__main__')",
+    "factory": "import runpy;"
+    " sys.argv[1:] = 'shop:{app} --factory --port 0 --workers {workers}'.split();"
     " runpy.run_module('uvicorn', run_name='__main__')",
     "gunicorn": (
-        "import runpy; sys.argv[1:] = 'shop:app -b 127.0.0.1:0 -w {workers} --access-logfile -"
+        "import runpy; sys.argv[1:] = 'shop:{app} -b 127.0.0.1:0 -w {workers} --access-logfile -"
         " -k uvicorn_worker.UvicornWorker'.split(); runpy.run_module('gunicorn', run_name='__main__')"
     ),
 }
@@ -190,8 +203,8 @@ def deploy(shop: Path) -> Iterator[Callable[..., Served]]:
     """Start servers of any kind, and end those that a test leaves."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(server: str, *, workers: int = 1, **environment: str) -> Served:
-        run = SERVERS[server].format(workers=workers)
+    def start(server: str, *, workers: int = 1, app: str = "app", **environment: str) -> Served:
+        run = SERVERS[server].format(workers=workers, app=app)
         code = f"import os, sys; os.dup2(2, 1); sys.path.insert(0, '.'); {run}"
         started.append(launch(shop, code, {"PYTHONPATH": ".", "PYTHONUNBUFFERED": "1", **environment}))
         return Served(started[-1], shop)

@@ -6,7 +6,11 @@ import asyncio
 import io
 import json
 import logging
+import os
 import re
+import socket
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -91,6 +95,51 @@ class TestLine:
             "http.response.body.size": size,
             "client.address": "127.0.0.1",
         }
+
+    async def test_records_are_as_those_of_logging(self, lines: Lines) -> None:
+        """They have every field, of this process and thread, and the time of their request."""
+        app = shop_app()
+        before = logging.makeLogRecord({})
+
+        async with AppClient(app) as client:
+            for _ in range(2):
+                await client.get("/items/3")
+
+            elsewhere = threading.Thread(
+                target=lambda: asyncio.run(ask(app, path="/items/4")), name="elsewhere"
+            )
+            elsewhere.start()
+            await asyncio.to_thread(elsewhere.join)
+
+        after = logging.makeLogRecord({})
+        assert [line.threadName for line in lines] == ["MainThread", "MainThread", "elsewhere"]
+
+        for line in lines:
+            assert vars(before).keys() <= vars(line).keys()
+            assert (line.process, line.levelname, line.filename) == (os.getpid(), "INFO", "_access_log.py")
+            assert before.created <= line.created <= after.created
+            assert before.relativeCreated <= line.relativeCreated <= after.relativeCreated + 1
+            assert line.msecs == int((line.created - int(line.created)) * 1000)
+            assert getattr(line, "taskName", None) != ""
+
+    async def test_the_factory_of_the_user_makes_the_records(self, lines: Lines) -> None:
+        """One that adds fields, for example."""
+        factory = logging.getLogRecordFactory()
+
+        def with_shop(*args: Any, **kwargs: Any) -> logging.LogRecord:
+            record = factory(*args, **kwargs)
+            record.shop = "lamps"
+            return record
+
+        logging.setLogRecordFactory(with_shop)
+
+        try:
+            async with AppClient(shop_app()) as client:
+                await client.get("/items/3")
+        finally:
+            logging.setLogRecordFactory(factory)
+
+        assert vars(lines[0])["shop"] == "lamps"
 
     async def test_failures(self, lines: Lines) -> None:
         """What fails has its status, and what fits no route its path."""
@@ -357,6 +406,22 @@ class TestServers:
         assert len(re.findall(r"GET /pid", said)) == 2, said
         assert "/livez" not in said
         assert "HTTP/1.1" not in said
+
+    @pytest.mark.parametrize("server", ["run", "uvicorn", "gunicorn"])
+    def test_a_client_that_left_unnoticed(self, server: str, deploy: Callable[..., Served]) -> None:
+        """The handler of a GET reads nothing and is not notified, but the server knows."""
+        served = deploy(server)
+
+        with socket.create_connection(("127.0.0.1", served.port), 60) as client:
+            client.sendall(b"GET /unread HTTP/1.1\r\nhost: shop\r\n\r\n")
+
+            while not (served.place / "unread").exists():
+                time.sleep(0.01)
+
+        served.get("/pid")  # answered by the loop after it has seen the end of the first connection
+        (served.place / "go").touch()
+        served.wait_for("GET /unread 499 ")
+        served.stop()
 
     @pytest.mark.parametrize("server", ["uvicorn", "gunicorn"])
     def test_off(self, server: str, deploy: Callable[..., Served]) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from ws_web import RequestIDMiddleware, create_app, get_request_id
 from ws_web._error_boundary import ErrorBoundaryMiddleware
+from ws_web.middlewares import accepted_id
 from ws_web.testing import AppClient, Reply
 
 
@@ -70,8 +74,21 @@ class TestRequestID:
     @given(st.binary(max_size=200))
     def test_no_bytes_get_through(self, sent: Any) -> None:
         """Whatever is sent, the id in use is harmless."""
-        accepted = RequestIDMiddleware._accept({"headers": [(b"x-request-id", sent)]})
+        accepted = accepted_id({"headers": [(b"x-request-id", sent)]})
         assert accepted is None or (accepted.isascii() and len(accepted) <= 128 and accepted.isprintable())
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+    def test_forked_workers_have_ids_of_their_own(self) -> None:
+        """A worker does not give out what its parent had in stock."""
+        code = (
+            "import os; from ws_web.middlewares import new_id; new_id(); child = os.fork();"
+            "print(*(new_id() for _ in range(300)), flush=True); child and os.waitpid(child, 0)"
+        )
+        ids = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
+        assert len(ids) == len(set(ids)) == 600
+        assert {len(one) for one in ids} == {32}
 
     async def test_duplicates_get_a_new_one(self) -> None:
         """Two ids are none."""

@@ -17,12 +17,31 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.web._server import both, fails, launch, serve, shop
+from tests.web._server import Served, both, deploy, fails, launch, serve, shop
 from ws_core.errors import ConfigError, MissingExtraError
 from ws_web import server
 from ws_web.server import bind, load_app
 
-__all__ = ("serve", "shop")
+__all__ = ("deploy", "serve", "shop")
+
+
+FACTORY = """
+import os
+from ws_web import create_app, settings
+
+def create():
+    app = create_app()
+
+    @app.get("/name")
+    async def name() -> list[str]:
+        return [settings.SHOP_NAME, app.title]
+
+    @app.get("/pid")
+    async def pid() -> int:
+        return os.getpid()
+
+    return app
+"""
 
 
 class TestOneProcess:
@@ -64,6 +83,24 @@ class TestOneProcess:
         """A function without parameters makes the application; an object is served as it is."""
         assert serve(app="'shop:create'").get("/pid")["code"] == 0
         assert serve(app="__import__('shop').app").get("/pid")["code"] == 0
+
+    @pytest.mark.parametrize("server", ["run", "factory"])
+    def test_factories_have_the_settings(
+        self, server: str, shop: Path, deploy: Callable[..., Served]
+    ) -> None:
+        """In each worker, of ours and of ``uvicorn --factory``, with the settings of the project."""
+        (shop / "shop.py").write_text(FACTORY)
+        (shop / "project.py").write_text('SHOP_NAME = "lamps"\n')
+        served = deploy(
+            server,
+            workers=2,
+            app="create",
+            WINTERSWEET_SETTINGS_MODULE="project",
+            WS_APP_CONFIG__title="Shop",
+        )
+        both(served)
+        assert served.get("/name")["data"] == ["lamps", "Shop"]
+        served.stop()
 
     async def test_websockets(self, serve: Any) -> None:
         """A conversation over a real connection; a peer that is cut off hurts nobody."""

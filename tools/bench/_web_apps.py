@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -75,17 +78,27 @@ def enveloped() -> Any:
     return app
 
 
-def _created(*, log: bool, envelope: bool) -> Any:
-    app = create_app(Settings(ACCESS_LOG="text" if log else "off"), health=False)
+def _created(*, log: bool = False, handler: bool = False, envelope: bool = False) -> Any:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if not handler:
+            yield
+            return
+
+        own = logging.FileHandler("/dev/null")
+        logging.root.addHandler(own)
+
+        try:
+            yield
+        finally:
+            logging.root.removeHandler(own)
+            own.close()
+
+    settings = Settings(ACCESS_LOG="text" if log else "off")
+    app = create_app(settings, health=False, lifespan=lifespan)
 
     if not envelope:
         app.router.route_class = fastapi.routing.APIRoute
-
-    if log:  # a handler that writes, but not to a terminal
-        logger = logging.getLogger("ws_web.access")
-        logger.propagate = False
-        logger.setLevel(logging.INFO)
-        logger.addHandler(logging.FileHandler("/dev/null"))
 
     return _routes(app)
 
@@ -125,15 +138,18 @@ def managed() -> Any:
 APPS: dict[str, Callable[[], Any]] = {
     "plain": plain,
     "enveloped": enveloped,
-    "stack": lambda: _created(log=False, envelope=False),
-    "stack and log": lambda: _created(log=True, envelope=False),
-    "both": lambda: _created(log=False, envelope=True),
+    "stack": _created,
+    "stack and log": lambda: _created(log=True),
+    "stack and handler": lambda: _created(log=True, handler=True),
+    "both": lambda: _created(envelope=True),
     "naive": naive,
     "managed": managed,
 }
 
 
 def _serve(name: str, pipe: Connection) -> None:
+    # For the access log, to the end.
+    sys.stderr = Path(os.devnull).open("w", buffering=1, encoding="utf-8")  # noqa: SIM115
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     pipe.send(listener.getsockname()[1])
     uvicorn.Server(uvicorn.Config(APPS[name](), access_log=False, log_level="warning")).run([listener])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+from pathlib import Path
 from typing import Any
 
 from tools.bench._web_apps import APPS, Served
@@ -14,7 +16,8 @@ CPU time, ours against the same route on plain FastAPI. In process the applicati
 server calls it, so that nothing else is in the figures; through uvicorn (uvloop, httptools) it is
 the CPU of the server's thread, with 8 connections that each send one request after the other.
 "Enveloped" is our route class on a plain FastAPI, "stack" the default middlewares with routes of
-FastAPI, "both" is what `create_app` returns."""
+FastAPI, "both" is what `create_app` returns. The access log writes each line to stderr, which is
+/dev/null here; "a handler of logging" is a `FileHandler` that the application has configured."""
 
 HEADERS = [(b"host", b"shop.example"), (b"user-agent", b"bench"), (b"accept", b"*/*")]
 REQUEST = "GET {} HTTP/1.1\r\nhost: shop.example\r\nuser-agent: bench\r\naccept: */*\r\n\r\n"
@@ -31,6 +34,7 @@ ROWS = (
     ("enveloped, 100 items", "enveloped", "/many", 1.02),
     ("default stack, access log off", "stack", "/one", 1.15),
     ("default stack, access log on", "stack and log", "/one", 1.25),
+    ("default stack, access log to a handler of logging", "stack and handler", "/one", None),
     ("both, 1 item", "both", "/one", 1.20),
     ("ok_raw", "enveloped", "/raw", 1.08),
 )
@@ -43,13 +47,25 @@ class InProcess:
         self._app = APPS[name]()
         self._path = path
         self._count = count
+        self._lifespan = self._app.router.lifespan_context(self._app)
+        self._stderr = Path(os.devnull).open("w", buffering=1, encoding="utf-8")  # noqa: SIM115 - see close
+
+    async def open(self) -> None:
+        """Start it."""
+        await self._lifespan.__aenter__()
+
+    async def close(self) -> None:
+        """Stop it."""
+        await self._lifespan.__aexit__(None, None, None)
+        self._stderr.close()
 
     async def run(self) -> None:
         """Call it for each request."""
         app, path = self._app, self._path
 
-        for _ in range(self._count):
-            await app(_scope(path), _receive, _send)
+        with contextlib.redirect_stderr(self._stderr):
+            for _ in range(self._count):
+                await app(_scope(path), _receive, _send)
 
 
 def _scope(path: str) -> dict[str, Any]:
@@ -165,12 +181,13 @@ def _cases(*, quick: bool) -> list[Case]:
     for title, name, path, most in ROWS:
         count = (100 if path == "/many" else 400) * (1 if quick else 3)
         pair = ("ws-web", name), ("FastAPI", "plain")
-        direct = [Candidate(shown, InProcess(app, path, count).run) for shown, app in pair]
-        target = Target("ws-web", "FastAPI", at_most=most, metric="cpu")
-        cases.append(Case(f"{title}, in process", direct, count, [target], show="cpu"))
+        near = [(shown, InProcess(app, path, count)) for shown, app in pair]
+        direct = [Candidate(shown, one.run, setup=one.open, teardown=one.close) for shown, one in near]
+        targets = [] if most is None else [Target("ws-web", "FastAPI", at_most=most, metric="cpu")]
+        cases.append(Case(f"{title}, in process", direct, count, targets, show="cpu"))
         far = [(shown, Through(app, path, count)) for shown, app in pair]
         served = [Candidate(shown, one.run, setup=one.open, teardown=one.close) for shown, one in far]
-        cases.append(Case(f"{title}, uvicorn", served, count, [target], loop="uvloop", show="cpu"))
+        cases.append(Case(f"{title}, uvicorn", served, count, targets, loop="uvloop", show="cpu"))
 
     managers = ("ws-web", Broadcast("managed")), ("Starlette, a loop", Broadcast("naive"))
     candidates = [Candidate(shown, one.run, setup=one.open, teardown=one.close) for shown, one in managers]

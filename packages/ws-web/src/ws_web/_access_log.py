@@ -6,15 +6,18 @@ conventions as ``extra``. While nobody has configured logging, they are written 
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import logging
+import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import quote
 
 from starlette.requests import HTTPConnection
@@ -38,6 +41,8 @@ class AccessLog:
         self._as_json = form == "json"
         self._stderr = _StderrHandler()
         self._own: list[logging.Handler] = [self._stderr]
+        self._blank: dict[str, Any] = {}  # Any: a record's fields
+        self._made_in = (0, 0)
 
     @contextmanager
     def running(self, is_logged_here: Callable[[], bool]) -> Iterator[None]:
@@ -92,10 +97,38 @@ class AccessLog:
         if logging.root.handlers:  # somebody has configured logging meanwhile: one line is enough
             logger.removeHandler(self._stderr)
 
-        # Made here, since the logger would walk the stack for a place that is always this one.
-        record = logging.LogRecord(logger.name, logging.INFO, __file__, 0, text, None, None, "access")
+        record = self._record(text)
         record.__dict__.update(_fields(exchange, method, route, target, client))
         logger.handle(record)
+
+    def _record(self, text: str) -> logging.LogRecord:
+        """Return a record; the logger itself would walk the stack for a place that is always this one."""
+        factory = logging.getLogRecordFactory()
+
+        if factory is not logging.LogRecord:
+            return factory(logger.name, logging.INFO, __file__, 0, text, None, None, "access")
+
+        here = os.getpid(), threading.get_ident()
+
+        # Names of module, thread and process are found once: that is most of what a record costs.
+        if self._made_in != here:
+            blank = logging.LogRecord(logger.name, logging.INFO, __file__, 0, "", None, None, "access")
+            self._blank = dict(vars(blank))
+            self._made_in = here
+
+        record = logging.LogRecord.__new__(logging.LogRecord)
+        fields = record.__dict__
+        fields.update(self._blank)
+        fields["msg"] = text
+        fields["created"] = now = time.time()
+        fields["msecs"] = now % 1 * 1000 // 1
+        fields["relativeCreated"] += (now - self._blank["created"]) * 1000
+
+        if "taskName" in fields:  # of Python 3.12 and newer
+            task = asyncio.current_task()
+            fields["taskName"] = task.get_name() if task is not None else None
+
+        return record
 
     def _is_alone(self) -> bool:
         """Return whether our own handler is the only one, so that no record is needed."""

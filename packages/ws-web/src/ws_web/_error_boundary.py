@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from inspect import isawaitable
-from types import MappingProxyType
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -58,43 +57,42 @@ class ErrorBoundaryMiddleware:
         *,
         handler: Callable[[HTTPConnection, Exception], StarletteResponse | Awaitable[StarletteResponse]],
         is_draining: Callable[[], bool] = lambda: False,
-        headers: Mapping[str, str] = MappingProxyType({}),
         limit: BodyLimit | None = None,
         origins: Origins | None = None,
     ) -> None:
         self._app = app
         self._handler = handler
         self._is_draining = is_draining
-        self._headers = _Headers(headers)
         self._limit = BodyLimit(None) if limit is None else limit
         self._origins = origins
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one connection; other scopes than http and websocket pass unchanged."""
+        # No coroutine of its own: each costs every request.
         if scope["type"] == "http":
-            await self._serve_http(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await self._serve_websocket(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+            return self._serve_http(scope, receive, send)
+
+        if scope["type"] == "websocket":
+            return self._serve_websocket(scope, receive, send)
+
+        return self._app(scope, receive, send)
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = self._limit.of(scope, receive)
-        reply = _Reply(scope, body, send, self._headers)
+        reply = _Reply(scope, self._limit.of(scope, receive), send)
 
         try:
-            await self._app(scope, body.receive, reply.send)
+            await self._app(scope, reply.body.receive, reply.send)
         except asyncio.CancelledError as cut:
             # Servers cancel what is not done when their time to stop is over. Whatever else cancels a
             # request, such as a middleware with a timeout, answers it by itself.
             if not reply.begun and (self._is_draining() or "shutdown" in str(cut)):
                 logger.warning("%s %r was cut: the server stops", scope["method"], scope["path"])
                 cut_off = HTTPExceptionResponse(503, headers={"Retry-After": "1"})
-                await cut_off(scope, receive, reply.send_with_headers)
+                await cut_off(scope, receive, send)
 
             raise
         except Exception as error:
-            if body.refused and isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+            if reply.body.refused and isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
                 error = error.exceptions[0]
 
             if reply.begun:
@@ -110,7 +108,7 @@ class ErrorBoundaryMiddleware:
                 log_failure(scope, error)
 
             answer = await self._reply(Request(scope, receive), error)
-            await answer(scope, receive, reply.send_with_headers)
+            await answer(scope, receive, send)
 
             if not is_reply:
                 raise
@@ -146,35 +144,14 @@ class ErrorBoundaryMiddleware:
         return await reply if isawaitable(reply) else reply
 
 
-class _Headers:
-    """Headers that every reply has."""
-
-    __slots__ = ("_names", "_pairs")
-
-    def __init__(self, headers: Mapping[str, str]) -> None:
-        self._pairs = [(name.encode(), value.encode()) for name, value in headers.items() if value]
-        self._names = frozenset(name for name, _ in self._pairs)
-
-    def add_to(self, start: Message) -> None:
-        """Add those that a reply does not set itself."""
-        present = start.get("headers", ())
-        names = [name for name, _ in present]
-
-        if self._names.isdisjoint(names):
-            start["headers"] = [*present, *self._pairs]
-        else:
-            start["headers"] = [*present, *(pair for pair in self._pairs if pair[0] not in names)]
-
-
 class _Reply:
     """The messages of a reply; errors that Starlette or FastAPI writes as plain text get the envelope."""
 
-    __slots__ = ("_body", "_headers", "_held", "_is_over", "_scope", "_send", "begun")
+    __slots__ = ("_held", "_is_over", "_scope", "_send", "begun", "body")
 
-    def __init__(self, scope: Scope, body: Body, send: Send, headers: _Headers) -> None:
-        self._headers = headers
+    def __init__(self, scope: Scope, body: Body, send: Send) -> None:
+        self.body = body
         self._scope = scope
-        self._body = body
         self._send = send
         self._held: Message | None = None
         self._is_over = False
@@ -187,8 +164,6 @@ class _Reply:
 
             if message["status"] >= _ERRORS and await self._takes_over(message):
                 return
-
-            self._headers.add_to(message)
         elif self._is_over:
             return
         elif self._held is not None:
@@ -198,7 +173,6 @@ class _Reply:
                 await self._answer(_rewritten(start))
                 return
 
-            self._headers.add_to(start)
             await self._send(start)
 
         await self._send(message)
@@ -210,7 +184,7 @@ class _Reply:
 
         # FastAPI answers for the limits of routes and routers in plain text. And it says that a body could
         # not be parsed when a middleware has put our refusal into an exception group.
-        if (status == _TOO_LARGE and is_plain) or (self._body.refused and status == _BAD_REQUEST):
+        if (status == _TOO_LARGE and is_plain) or (self.body.refused and status == _BAD_REQUEST):
             await self._answer(HTTPExceptionResponse(_TOO_LARGE, TOO_LARGE))
             return True
 
@@ -221,14 +195,7 @@ class _Reply:
 
     async def _answer(self, reply: StarletteResponse) -> None:
         self._is_over = True
-        await reply(self._scope, self._body.receive, self.send_with_headers)
-
-    async def send_with_headers(self, message: Message) -> None:
-        """Pass a message on; a reply's start with the headers that every reply has."""
-        if message["type"] == "http.response.start":
-            self._headers.add_to(message)
-
-        await self._send(message)
+        await reply(self._scope, self.body.receive, self._send)
 
 
 class _Handshake:

@@ -1,13 +1,16 @@
-"""One look at each request and WebSocket, for the access log, metrics, traces and the ops page."""
+"""The outermost layer: each request and WebSocket gets its id, and is measured for log, metrics and ops."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ws_web._negotiation import ID_KEY, current_scope
 from ws_web._route_template import route_template
+from ws_web.middlewares import ReplyHeaders, accepted_id, new_id
 
 __all__ = ("CLIENT_LEFT", "Exchange", "Observation", "ObservationMiddleware")
 
@@ -15,17 +18,32 @@ CLIENT_LEFT = 499
 """The status, in log and metrics, of a request whose client went away before the reply began."""
 
 _KINDS = ("http", "websocket")
+_SOCKET_STARTS = ("websocket.accept", "websocket.http.response.start")
 _LEFT = ("http.disconnect", "websocket.disconnect")
 
 
 class Exchange:
     """A request, or a WebSocket, from its first to its last byte."""
 
-    __slots__ = ("began", "client_left", "ended", "error", "scope", "size", "status")
+    __slots__ = (
+        "_layer",
+        "_receive",
+        "_send",
+        "began",
+        "client_left",
+        "ended",
+        "error",
+        "scope",
+        "size",
+        "status",
+    )
 
-    def __init__(self, scope: Scope, began: float) -> None:
+    def __init__(self, layer: ObservationMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
+        self._layer = layer
+        self._receive = receive
+        self._send = send
         self.scope = scope
-        self.began = began
+        self.began = layer.clock()
         self.ended = 0.0
         self.size = 0
         self.status = 0
@@ -48,6 +66,44 @@ class Exchange:
         """Whether it is about the service itself, such as a probe: not for the log."""
         return "ws_web.quiet" in self.scope
 
+    async def receive(self) -> Message:
+        """Pass a message of the client on."""
+        message = await self._receive()
+
+        # Servers report the end of the connection also after a complete reply.
+        if message["type"] in _LEFT and not self.ended:
+            self.client_left = True
+
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass a message of the application on; a reply's start with the headers that every reply has."""
+        kind = message["type"]
+
+        if kind == "http.response.body":
+            self.size += len(message.get("body", b""))
+            await self._send(message)
+
+            if not message.get("more_body", False):
+                self._layer.end(self)
+
+            return
+
+        if kind == "http.response.start":
+            self.status = CLIENT_LEFT if self.client_left or self._is_unread() else message["status"]
+            self._layer.headers.add_to(message, self.scope[ID_KEY])
+        else:
+            _note_socket(self, message)
+
+            if kind in _SOCKET_STARTS:
+                self._layer.headers.add_to(message, self.scope[ID_KEY])
+
+        await self._send(message)
+
+    def _is_unread(self) -> bool:
+        """Return whether the client has left, although the application has not asked: uvicorn notes it."""
+        return getattr(getattr(self._receive, "__self__", None), "disconnected", False)
+
 
 class Observation:
     """What is called when an exchange begins and ends, and the exchanges that are under way."""
@@ -60,10 +116,11 @@ class Observation:
 
 class ObservationMiddleware:
     """
-    Measure each request and WebSocket once, and pass it on when it begins and when it ends.
+    Give each request and WebSocket its id, measure it once, and pass it on when it begins and when it ends.
 
     An exchange ends with the last byte of its reply; background tasks that follow are not a part of it.
-    What mounted applications of ours answer is observed once, by the outermost.
+    What mounted applications of ours answer is observed once, by the outermost. Id and measures are one
+    layer, since each layer costs every request; a `RequestIDMiddleware` around it chooses the id.
     """
 
     def __init__(
@@ -71,13 +128,15 @@ class ObservationMiddleware:
         app: ASGIApp,
         *,
         observation: Observation,
+        headers: Mapping[str, str] = MappingProxyType({}),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._app = app
         self._begins = observation.begins
         self._ends = observation.ends
         self._in_flight = observation.in_flight
-        self._clock = clock
+        self.headers = ReplyHeaders(defaults=headers)
+        self.clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; other scopes than http and websocket pass unchanged."""
@@ -85,57 +144,34 @@ class ObservationMiddleware:
             await self._app(scope, receive, send)
             return
 
-        exchange = self._begin(scope)
+        if ID_KEY not in scope:
+            scope[ID_KEY] = accepted_id(scope) or new_id()
 
-        async def observed_receive() -> Message:
-            message = await receive()
-
-            # Servers report the end of the connection also after a complete reply.
-            if message["type"] in _LEFT and not exchange.ended:
-                exchange.client_left = True
-
-            return message
-
-        async def observed_send(message: Message) -> None:
-            kind = message["type"]
-
-            if kind == "http.response.start":
-                exchange.status = CLIENT_LEFT if exchange.client_left else message["status"]
-                await send(message)
-            elif kind == "http.response.body":
-                exchange.size += len(message.get("body", b""))
-                await send(message)
-
-                if not message.get("more_body", False):
-                    self._end(exchange)
-            else:
-                _note_socket(exchange, message)
-                await send(message)
+        scope["ws_web.app"] = scope.get("app")
+        exchange = Exchange(self, scope, receive, send)
+        self._in_flight.add(exchange)
+        token = current_scope.set(scope)
 
         try:
-            await self._app(scope, observed_receive, observed_send)
+            for begin in self._begins:
+                begin(exchange)
+
+            await self._app(scope, exchange.receive, exchange.send)
         except BaseException as error:
             exchange.error = error
             raise
         finally:
             if not exchange.ended:
-                self._end(exchange)
+                self.end(exchange)
 
-    def _begin(self, scope: Scope) -> Exchange:
-        exchange = Exchange(scope, self._clock())
-        scope["ws_web.app"] = scope.get("app")
-        self._in_flight.add(exchange)
+            current_scope.reset(token)
 
-        for begin in self._begins:
-            begin(exchange)
-
-        return exchange
-
-    def _end(self, exchange: Exchange) -> None:
+    def end(self, exchange: Exchange) -> None:
+        """Report an exchange to all who want to know."""
         if exchange.ended:  # an application sent a second last part
             return
 
-        exchange.ended = self._clock()
+        exchange.ended = self.clock()
         self._in_flight.discard(exchange)
 
         if not exchange.status:

@@ -376,7 +376,7 @@ class Application(DeclaringRoutes, FastAPI):
             self.user_middleware, self.exception_handlers, self.debug = chosen, handlers, debug
 
     def _arrange(self, chosen: Sequence[Middleware]) -> list[Middleware]:
-        ids = [m for m in chosen if _is_a(m, RequestIDMiddleware)] or [Middleware(RequestIDMiddleware)]
+        ids = [m for m in chosen if _is_a(m, RequestIDMiddleware)]
         cors = [m for m in chosen if _is_a(m, CORSMiddleware)]
         others = [m for m in chosen if m not in ids and m not in cors]
         monitor = self.state.health
@@ -384,12 +384,12 @@ class Application(DeclaringRoutes, FastAPI):
             ErrorBoundaryMiddleware,
             handler=self._answer_error,
             is_draining=lambda: monitor.draining,
-            headers=self.settings.SECURITY_HEADERS,
             limit=self.body_limit,
             origins=Origins(self.settings.ALLOWED_ORIGINS),
         )
-        observed = Middleware(ObservationMiddleware, observation=self.observation)
-        return [*self.server_spans, ids[0], observed, *cors, boundary, *others]
+        headers = self.settings.SECURITY_HEADERS
+        observed = Middleware(ObservationMiddleware, observation=self.observation, headers=headers)
+        return [*self.server_spans, *ids[:1], observed, *cors, boundary, *others]
 
     async def _answer_error(self, connection: HTTPConnection, error: Exception) -> Any:  # Any: a reply
         """Return the reply for what nobody inside has answered."""
