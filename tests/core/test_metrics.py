@@ -104,6 +104,7 @@ FIXED = {
     "wintersweet.lock.lost": ("counter", "{lock}", ()),
     "wintersweet.task.runs": ("counter", "{run}", ("wintersweet.task.name", "wintersweet.task.outcome")),
     "wintersweet.task.misfires": ("counter", "{run}", ("wintersweet.task.name", "wintersweet.reason")),
+    "wintersweet.task.lateness": ("histogram", "s", ("wintersweet.task.name",)),
     "wintersweet.task.running": ("gauge", "{run}", ("wintersweet.task.name",)),
     "wintersweet.task.queued": ("gauge", "{run}", ("wintersweet.task.name",)),
     "wintersweet.log.lines": ("counter", "{line}", ("wintersweet.log.state",)),

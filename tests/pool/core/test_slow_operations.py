@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ws_core.inspection import published
+from ws_core.metrics import collect
 from ws_pool import SqlitePool
 from ws_pool._core import tracing
 from ws_pool._core.slow_operations import SlowOperations
@@ -42,6 +43,35 @@ async def test_a_failure(slow: SlowOperations) -> None:
             await pool.select("SELECT * FROM nothing")
 
     assert slow.inspect()[0]["error"]
+
+
+async def test_times_are_metrics(slow: SlowOperations) -> None:
+    """By system, operation and error, in bounded words, whether fast or slow."""
+    async with SqlitePool("sqlite:///:memory:") as pool:
+        await pool.select("SELECT 1 AS one")
+        await pool.select("SELECT 2 AS one")
+
+        with pytest.raises(Exception, match="nothing"):
+            await pool.select("SELECT * FROM nothing")
+
+    slow.end(
+        Operation("GET", {"http.request.method": "GET"}, "http.client.request.duration"),
+        0.2,
+        None,
+        {"http.response.status_code": 503},
+    )
+    slow.end(Operation("publish", {}, ""), 0.2, None)  # has no time of its own
+    found = {
+        (one.metric.name, attributes.get("error.type", "")): (one.count, attributes)
+        for one in collect(slow)
+        if (attributes := dict(one.attributes))
+    }
+    count, attributes = found.pop(("db.client.operation.duration", ""))
+    assert (count, attributes["db.system.name"], attributes["db.operation.name"]) == (2, "sqlite", "SELECT")
+    assert found.pop(("http.client.request.duration", "503"))[0] == 1
+    [((name, error), (failures, _))] = found.items()
+    assert (name, failures) == ("db.client.operation.duration", 1)
+    assert error.isidentifier()
 
 
 def test_fast_ones_are_not_kept() -> None:

@@ -221,6 +221,14 @@ METRICS: Final = _table(
             "Nominal times without a run, by reason.",
             (_TASK, "wintersweet.reason"),
         ),
+        Metric(
+            "wintersweet.task.lateness",
+            "histogram",
+            "s",
+            "Time by which runs began late; sum and count only.",
+            (_TASK,),
+            _LAGS,
+        ),
         Metric("wintersweet.task.running", "gauge", "{run}", "Runs that are under way.", (_TASK,)),
         Metric("wintersweet.task.queued", "gauge", "{run}", "Runs that wait for an earlier one.", (_TASK,)),
         # The rest of the house.

@@ -189,6 +189,39 @@ class RedisStreamsBroker(AsyncBroker):
         """Count what waits: jobs by priority (with those in hand), delayed ones, dead letters."""
         return await self._request("the queue was not counted", self._stream.depth)
 
+    async def dead_letters(self, count: int = 100) -> list[dict[str, Any]]:
+        """
+        Return the newest dead letters, the newest first.
+
+        Args:
+            count: How many at most.
+
+        Returns:
+            Of each ``at`` (Unix time), ``job`` and ``task`` (empty when the data cannot be read),
+            ``reason``, ``deliveries`` and ``data``.
+        """
+        found = await self._request(
+            "the dead letters were not read",
+            lambda: self._stream.dead_letters(check_whole("count", count, 1)),
+        )
+        return [self._dead_letter(id_, fields) for id_, fields in found]
+
+    def _dead_letter(self, id_: str, fields: dict[str, bytes]) -> dict[str, Any]:
+        try:
+            message = self.formatter.loads(message=fields["data"])
+            job, task = message.task_id, message.task_name
+        except Exception:  # noqa: BLE001 - data of anybody; that it cannot be read may be why it is here
+            job = task = ""
+
+        return {
+            "at": int(id_.partition("-")[0]) / 1000,
+            "job": job,
+            "task": task,
+            "reason": fields["reason"].decode(errors="replace"),
+            "deliveries": int(fields["deliveries"]),
+            "data": fields["data"],
+        }
+
     async def listen(self) -> AsyncGenerator[AckableMessage, None]:
         """Yield messages to run, until the generator is closed."""
         self._deliveries.start()

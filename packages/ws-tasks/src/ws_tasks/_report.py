@@ -37,12 +37,12 @@ class Task(Protocol):
 
 
 class Report:
-    """The tasks of a scheduler; it is its own snapshot."""
+    """Tasks and their counters; it is its own snapshot."""
 
-    def __init__(self, tasks: Mapping[Any, Task]) -> None:  # Any: of the scheduler
+    def __init__(self, tasks: Mapping[Any, Task], kind: str = "tasks") -> None:  # Any: of the scheduler
         self._tasks = tasks
         register(self)
-        publish("tasks", self)
+        publish(kind, self)
 
     def statistics(self) -> Report:
         """Return the counters up to now."""
@@ -60,6 +60,9 @@ class Report:
             }
             yield sample("wintersweet.task.running", found.running, attributes=name)
             yield sample("wintersweet.task.queued", found.queued, attributes=name)
+
+            # Without buckets: a service may have a hundred thousand tasks.
+            yield sample("wintersweet.task.lateness", found.lateness, count=found.started, attributes=name)
 
             for outcome, count in outcomes.items():
                 labels = {**name, "wintersweet.task.outcome": outcome}

@@ -262,6 +262,14 @@ class StreamQueue:
         found["dead"] = int(await self._client.xlen(self.dead))
         return found
 
+    async def dead_letters(self, count: int) -> list[tuple[str, dict[str, bytes]]]:
+        """Return ids and fields of the newest dead letters, the newest first."""
+        found = await self._client.xrevrange(self.dead, count=count)
+        return [
+            (_text(id_), {_text(name): _bytes(value) for name, value in fields.items()})
+            for id_, fields in found
+        ]
+
     async def _run(self, script: Script, keys: Sequence[str], *args: object) -> Any:  # Any: a script's reply
         return await run_script(self._client, script, keys, *args)
 

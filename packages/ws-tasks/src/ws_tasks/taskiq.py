@@ -30,6 +30,7 @@ from ws_core.errors import UsageError, describe
 from ws_tasks._broker import RedisStreamsBroker
 from ws_tasks._definitions import current_engine
 from ws_tasks._deliveries import cancel_and_wait
+from ws_tasks._job_report import JobReport
 from ws_tasks._jobs import JobTask
 from ws_tasks._options import TaskOptions
 from ws_tasks._remote_jobs import POLL, RemoteJob, WorkerCall, WorkerHost, current_message, messages
@@ -104,7 +105,8 @@ class TaskiqEngine:
         self._scheduler = Scheduler(name="engine", on_event=on_event)
         self._name = ""
         self._waiting: dict[str, asyncio.Event] = {}
-        self._listener: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
+        self._report: JobReport | None = None
 
         for definition in tasks:
             self.check(definition)
@@ -126,8 +128,10 @@ class TaskiqEngine:
         self._host.pool.close()
         await self._scheduler.__aexit__(kind, error, trace)
 
-        if self._listener is not None:
-            await cancel_and_wait([self._listener])
+        await cancel_and_wait(self._background)
+
+        if self._report is not None:
+            self._report.close()
 
         await self.broker.shutdown()
 
@@ -142,7 +146,13 @@ class TaskiqEngine:
             raise UsageError("an engine is open in this loop already: a loop has one engine")
 
         self._name = secrets.token_hex(8)
-        self._listener = asyncio.get_running_loop().create_task(self._listen())
+        self._report = report = JobReport(
+            {name: task for name, (_, task) in self._known.items()}, self.broker
+        )
+        self._background = [
+            asyncio.create_task(self._listen(), name="ends of jobs"),
+            asyncio.create_task(report.follow(), name="report of jobs"),
+        ]
         await self._scheduler.__aenter__()
         current_engine.set(self)
 
@@ -297,6 +307,7 @@ class TaskiqEngine:
         failure: JobFailed | JobCancelled | None = None
         self.broker.begun(call)
         call.task.started += 1
+        call.task.active += (call,)
         began = time.monotonic()
 
         try:
@@ -316,6 +327,7 @@ class TaskiqEngine:
             elif call.failure is not None:
                 failure = JobFailed.of(call.failure)
         finally:
+            call.task.active = tuple(other for other in call.task.active if other is not call)
             call.task.last_duration = time.monotonic() - began
             self.broker.ended(call, failure)
 

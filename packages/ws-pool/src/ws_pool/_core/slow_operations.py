@@ -1,18 +1,21 @@
-"""The slowest statements and commands of this process, while somebody watches it."""
+"""The times of statements, commands and requests, and the slowest of them, while somebody watches."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from ws_core.inspection import publish
+from ws_core.metrics import METRICS, Sample, TimeRecorder, register
 
 __all__ = ("SlowOperations",)
 
 _SLOW: Final = 0.1  # seconds
 _KEPT: Final = 50
+_DURATIONS: Final = ("db.client.operation.duration", "http.client.request.duration")
 
 
 class Operation(Protocol):
@@ -28,25 +31,51 @@ class Operation(Protocol):
         """More of it, in OpenTelemetry's words."""
         ...
 
+    @property
+    def duration(self) -> str:
+        """The metric that has its time, or empty for none."""
+        ...
+
 
 class SlowOperations:
-    """Keeps operations that took longer than a tenth of a second, without their values."""
+    """
+    Counts the times of all operations, and keeps those that took longer than a tenth of a second.
+
+    It keeps no values of statements, and is its own snapshot.
+    """
 
     def __init__(self, *, limit: float = _SLOW) -> None:
         self._limit = limit
         self._kept: deque[Mapping[str, object]] = deque(maxlen=_KEPT)
+        self._times = {name: TimeRecorder(name) for name in _DURATIONS}
         publish("slow statements", self)
+        register(self)
 
     def begin(self, operation: Operation) -> _Timed:
         """Begin an operation."""
         return _Timed(self, operation)
 
-    def end(self, operation: Operation, seconds: float, error: BaseException | None) -> None:
-        """Keep an operation that was slow."""
+    def end(
+        self,
+        operation: Operation,
+        seconds: float,
+        error: BaseException | None,
+        learned: Mapping[str, str | int] = MappingProxyType({}),
+    ) -> None:
+        """Count an operation, and keep it if it was slow."""
+        attributes = operation.attributes
+
+        if (times := self._times.get(operation.duration)) is not None:
+            status = learned.get("http.response.status_code", 0)
+            failed = type(error).__qualname__ if error is not None else ""
+            found = {**attributes, **learned, "error.type": failed or (status if int(status) >= 400 else "")}
+            times.record(
+                seconds, *(str(found.get(name, "")) for name in METRICS[operation.duration].attributes)
+            )
+
         if seconds < self._limit:
             return
 
-        attributes = operation.attributes
         self._kept.append(
             {
                 "at": time.time() - seconds,
@@ -56,6 +85,14 @@ class SlowOperations:
                 "error": "" if error is None else type(error).__name__,
             }
         )
+
+    def statistics(self) -> SlowOperations:
+        """Return the times up to now."""
+        return self
+
+    def samples(self) -> Iterable[Sample]:
+        """Return them as samples."""
+        return [found for times in self._times.values() for found in times.samples()]
 
     def inspect(self) -> Sequence[Mapping[str, object]]:
         """Return them, newest first."""
@@ -78,4 +115,4 @@ class _Timed:
 
     def end(self, error: BaseException | None, attributes: Mapping[str, str | int]) -> None:
         """End the operation."""
-        self._owner.end(self._operation, time.perf_counter() - self._began, error)
+        self._owner.end(self._operation, time.perf_counter() - self._began, error, attributes)
