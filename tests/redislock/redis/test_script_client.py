@@ -401,14 +401,9 @@ class TestTimers:
         chance = random.Random(7)
         delays = [number / 100 for number in range(12)]
         chance.shuffle(delays)
-        loop = asyncio.get_running_loop()
-        due: dict[float, float] = {}
-        kept = []
-
-        for delay in delays:
-            due[delay] = loop.time() + delay  # a busy machine makes some of these calls late
-            kept.append(timers.call_later(delay, functools.partial(fired.append, delay)))
-
+        kept = [timers.call_later(delay, functools.partial(fired.append, delay)) for delay in delays]
+        whens = {timer: when for when, _, timer in timers._heap}  # a busy machine makes some calls late
+        due = {delay: whens[timer] for delay, timer in zip(delays, kept, strict=True)}
         dropped = [timers.call_later(60, fired.clear) for _ in range(300)]
         timers.call_later(0.13, done.set)
 

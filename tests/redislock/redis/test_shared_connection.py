@@ -85,8 +85,8 @@ class TestOwnClients:
         for holding in (
             MutexLock(server.url, "a", 60).hold(0),
             ReadWriteLock(server.url, "a", 60).read().hold(0),
-            several.hold(0.01),
-            several.hold(0.01),
+            several.hold(2.0 if fails else 30.0),
+            several.hold(2.0 if fails else 30.0),
         ):
             if fails:
                 with pytest.raises(LockNotAcquired):

@@ -174,7 +174,15 @@ class RedisEventBus:
         Args:
             tag: What kind of event.
             coro: An async function; it gets what was given to `publish` after the tag.
+
+        Raises:
+            ClosedError: The bus was closed: nothing would reach it.
         """
+        if self._state == "closed":
+            raise ClosedError(
+                f"event bus {self._channel!r} was closed: make a new one", channel=self._channel
+            )
+
         self._listeners.add(tag, coro)
 
     def remove_listener(self, tag: str, coro: Listener) -> bool:

@@ -240,7 +240,13 @@ class StreamEventBus:
             tag: What kind of event.
             coro: An async function; it gets what was given to `publish` after the tag. When it raises
                 it is called again; when it returns the event is done.
+
+        Raises:
+            ClosedError: The bus was closed: nothing would reach it.
         """
+        if self._state == "closed":
+            raise ClosedError(f"event bus {self._stream!r} was closed: make a new one", stream=self._stream)
+
         listeners = self._listeners.setdefault(tag, [])
 
         if coro not in listeners:
