@@ -43,7 +43,7 @@ class TestMultiLock:
         async with MutexLock(redis, "b", 60).hold():
             lock = MultiLock(redis, ["a", "b", "c"], 60)
             assert not await lock.acquire()
-            assert not await lock.acquire(timeout=0.02)
+            assert not await lock.acquire(timeout=0.5)
             assert await MutexLock(redis, "a", 60).owner() is None
 
             with pytest.raises(LockNotAcquired):

@@ -35,7 +35,7 @@ class TestAcquire:
         one, two = MutexLock(redis, "k", 60), MutexLock(redis, "k", 60)
         assert await one.acquire()
         assert not await two.acquire()
-        assert not await two.acquire(timeout=0.01)
+        assert not await two.acquire(timeout=0.5)
         assert await one.release()
         assert await two.acquire(timeout=0)
         assert await two.release()
@@ -51,7 +51,7 @@ class TestAcquire:
         one, two = MutexLock(redis, "k", 60), MutexLock(redis, "k", 60)
         await one.acquire()
         assert not await two.acquire(0)
-        assert not await two.acquire(0.02)
+        assert not await two.acquire(0.5)
         assert await one.waiters() == 0
         await one.release()
 

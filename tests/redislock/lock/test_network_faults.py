@@ -6,12 +6,14 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Literal
 
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
+import ws_redislock
 from tests.faults import FaultProxy
 from tests.redislock._helpers import broken, lag, until_waiting
 from tests.servers import StartServer
@@ -39,12 +41,10 @@ async def proxy(any_redis: RedisServer) -> AsyncIterator[FaultProxy]:
 async def through(proxy: FaultProxy, any_redis: RedisServer) -> AsyncIterator[Redis]:
     """Give a client that goes through the proxy, with all scripts known to the server."""
     client = Redis.from_url(proxy.url(any_redis.url))
-    lock, other = MutexLock(client, "warm", 60), MutexLock(client, "warm", 60)
-    await lock.acquire()
-    await lock.renew()
-    await other.acquire(0.01)
-    await lock.release()
-    await client.flushall()
+
+    for file in (Path(ws_redislock.__file__).parent / "_scripts").glob("*.lua"):
+        await client.script_load(file.read_text(encoding="utf-8"))
+
     yield client
     proxy.heal()
     await client.aclose()

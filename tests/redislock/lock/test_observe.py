@@ -43,7 +43,7 @@ class TestCountingObserver:
         one = MutexLock(redis, "k", 60, observer=observer)
         two = MutexLock(redis, "k", 60, observer=observer)
         await one.acquire()
-        assert not await two.acquire(0.01)
+        assert not await two.acquire(0.5)
         await one.release()
         numbers = observer.statistics()
         assert (numbers.acquired, numbers.contended, numbers.not_acquired) == (1, 1, 1)

@@ -158,7 +158,7 @@ class TestFailingObserver:
 
         with caplog.at_level(logging.ERROR, logger="ws_redislock"):
             assert await one.acquire()
-            assert not await two.acquire(0.01)
+            assert not await two.acquire(0.5)
             assert await one.release()
 
             async def body() -> None:

@@ -58,7 +58,7 @@ class TestOpenTelemetryObserver:
 
         with tracer.start_as_current_span("request") as request:
             assert await one.acquire()
-            assert not await two.acquire(0.05)
+            assert not await two.acquire(0.5)
             assert await one.release()
             assert await one.acquire()
             assert await two.force_release()

@@ -174,12 +174,12 @@ class TestAcquiring:
         caplog: pytest.LogCaptureFixture,
     ):
         """A waiter without a deadline gets the lock after the outage, one with a deadline an error."""
-        monkeypatch.setattr(acquisition, "BUDGET", 0.1)
         server = start_server(RedisServer)
 
         with Redis.from_url(server.url) as client:
             held = MutexLock(client, "held", 60)
             assert held.acquire()
+            monkeypatch.setattr(acquisition, "BUDGET", 0.1)
             server.kill()
 
             with pytest.raises(UnavailableError, match="RENEW"):

@@ -195,7 +195,7 @@ class TestOthers:
         observer = CountingObserver()
         one, two = (MutexLock(any_client, "k", 60, observer=observer) for _ in range(2))
         assert one.acquire()
-        assert not two.acquire(0.01)
+        assert not two.acquire(0.5)
         assert one.release()
         numbers = observer.statistics()
         assert (numbers.acquired, numbers.contended, numbers.not_acquired) == (1, 1, 1)
