@@ -53,6 +53,7 @@ def check_refused(outcome: Outcome, *parts: str, status: int = 2) -> None:
         assert part in outcome.said
 
 
+@pytest.mark.deployment
 class TestDemo:
     """``wintersweet demo`` cannot start."""
 

@@ -16,7 +16,7 @@ from tests.all._demo import Demo, alive
 from tests.all._support import running, until, wintersweet
 from wintersweet.demo.backends import _state
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.deployment, pytest.mark.timeout(600)]
 
 Backends = Mapping[str, str]
 

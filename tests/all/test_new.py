@@ -16,6 +16,8 @@ from wintersweet._cli import new
 from wintersweet._cli.new import check_name
 from ws_core.errors import ConfigError
 
+pytestmark = pytest.mark.deployment
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:

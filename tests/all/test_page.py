@@ -12,6 +12,7 @@ from tests.all._demo import Demo
 from tests.all._support import TIMEOUT, running
 
 pytestmark = [
+    pytest.mark.deployment,
     pytest.mark.timeout(600),
     pytest.mark.browser,
     pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on this machine"),

@@ -15,6 +15,8 @@ import pytest
 from tests.all._support import running, until
 from wintersweet._cli.reload import Reloader, changed, snapshot
 
+pytestmark = pytest.mark.deployment
+
 APP = """
 from ws_web import create_app
 

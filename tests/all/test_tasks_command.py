@@ -10,7 +10,7 @@ import pytest
 
 from tests.all._support import running, until, wintersweet
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.deployment, pytest.mark.timeout(300)]
 
 MODULE = """
 import asyncio, os

@@ -22,6 +22,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytestmark = pytest.mark.deployment
+
 Hold = Callable[[Path], AbstractContextManager[None]]
 
 MESSAGES = 20_000

@@ -208,6 +208,7 @@ class TestSignals:
             check(tmp_path, writers=1, each=20000)
 
 
+@pytest.mark.deployment
 class TestForks:
     """Children have a log of their own, and nothing of their parent's."""
 

@@ -113,6 +113,7 @@ async def queue_is_empty(url: str) -> bool:
     return False
 
 
+@pytest.mark.deployment
 class TestKilledWorker:
     @SERVERS
     async def test_each_job_is_done(
@@ -187,6 +188,7 @@ class TestLongJobs:
         assert found.runs("slow") == Counter(range(12))
 
 
+@pytest.mark.deployment
 class TestPoison:
     @SERVERS
     async def test_ends_in_the_dead_letters(
@@ -244,6 +246,7 @@ async def _restart(found: Workers) -> None:
             found.start()
 
 
+@pytest.mark.deployment
 class TestDeployments:
     async def test_an_old_worker_leaves_new_tasks_alone(
         self, redis_url: str, workers: Callable[[str], Workers]

@@ -25,6 +25,8 @@ from ws_web._request_metrics import EventLoopLag
 from ws_web.metrics import exposition, prometheus_name
 from ws_web.testing import AppClient
 
+pytestmark = pytest.mark.deployment
+
 __all__ = ("deploy", "shop")  # fixtures
 
 Values = dict[tuple[str, tuple[tuple[str, str], ...]], float]

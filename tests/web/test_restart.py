@@ -16,6 +16,8 @@ import pytest
 
 from tests.web._server import Served, both, serve, shop
 
+pytestmark = pytest.mark.deployment
+
 __all__ = ("serve", "shop")
 
 

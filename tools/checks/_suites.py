@@ -2,7 +2,8 @@
 
 Two runs for each distribution. With the newest dependencies, on the newest Python, and with coverage: the
 distribution's own tests must reach 95 % of its branches. With the oldest dependencies that it declares, on
-another Python. The developers' environment, in which ``dev.py test`` runs, is a third.
+another Python, and without whole deployments. The developers' environment, in which ``dev.py test`` runs, is
+a third.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def run_isolated(name: str, version: str, pythons: Mapping[str, Path]) -> str | 
 def run_oldest(name: str, version: str, pythons: Mapping[str, Path]) -> str | None:
     """Run one distribution's tests alone, with the oldest dependencies that it declares."""
     python = _environment(name, version, pythons, oldest=True)
-    return f"py{version}, {_run_tests([python, '-m'], name, {})}"
+    return f"py{version}, {_run_tests([python, '-m'], name, {}, '-m', 'not deployment')}"
 
 
 def run_addons() -> str | None:
@@ -144,11 +145,11 @@ def run_addons() -> str | None:
     return _run_tests([python, "-m"], "addons", {"PYTHONWARNINGS": "default"})
 
 
-def _run_tests(prefix: Sequence[str | Path], name: str, variables: Mapping[str, str]) -> str:
+def _run_tests(prefix: Sequence[str | Path], name: str, variables: Mapping[str, str], *options: str) -> str:
     """Run the tests of one distribution, and return what pytest said last."""
     # Most tests wait for servers, so a worker more than the cores of the machine costs nothing.
     words = [*prefix, "pytest", f"tests/{name}", "-q", "-p", "no:cacheprovider", "--tb=short", "--maxfail=20"]
-    words += ["-n", "2", "--dist", "loadfile"]
+    words += ["-n", "2", "--dist", "loadfile", *options]
     # What hangs is ended by pytest-timeout, long before.
     output = command(words, environment=variables, timeout=3600)
     closing = re.findall(r"^.*\d+ (?:passed|failed|skipped).* in [\d.]+s.*$", output, re.MULTILINE)

@@ -17,6 +17,8 @@ from ws_pool._redis.commands.keys import hash_slot
 from ws_pool.errors import UnavailableError
 from ws_pool.redis import RedisPool
 
+pytestmark = pytest.mark.deployment
+
 
 @pytest.fixture(params=[False, True], ids=["redis", "valkey"])
 def servers(start_server: StartServer, request: pytest.FixtureRequest) -> SentinelServers:

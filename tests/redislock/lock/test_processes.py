@@ -9,6 +9,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from redis.asyncio import Redis
 
 from tests.redislock._helpers import broken, child, lag, says, until_waiting
@@ -17,6 +18,9 @@ from ws_redislock import MutexLock
 from ws_redislock.fencing import guarded_update
 
 PROCESSES, ROUNDS = 100, 3
+
+
+pytestmark = pytest.mark.deployment
 
 
 class TestExclusion:
