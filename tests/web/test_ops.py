@@ -389,6 +389,7 @@ def load(served: Served) -> Iterator[None]:
 
 
 @pytest.mark.browser
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on this machine")
 async def test_in_a_browser(deploy: Callable[..., Served], tmp_path: Path) -> None:
     """Live under load with two workers; the token, an action, phone, dark, keyboard; nothing complains."""
