@@ -8,10 +8,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import asyncmy.connection
 import pytest
 from sqlalchemy import text
 
 from tests.pool.sql.backends import MYSQL, make_pool
+from ws_pool import MysqlPool
 from ws_pool._sql.mysql import binary
 from ws_pool._sql.mysql.connection import AsyncmyConnection
 from ws_pool._sql.pool import SqlPool
@@ -137,3 +139,43 @@ def test_where_a_parameter_is_not_a_literal() -> None:
     assert not binary.same_as_text("SELECT a FROM t LIMIT %s", (-1,))
     assert not binary.same_as_text("SELECT %s", (2**64,))
     assert not binary.same_as_text("SELECT %s", ("\ud800",))
+
+
+async def test_the_driver_keeps_its_short_ways(mysql_url: str) -> None:
+    """It has them for connections of its own class alone, and not for those of a subclass."""
+    pool = MysqlPool(mysql_url.replace("mysql://", "mysql+asyncmy://", 1))
+
+    async with pool, pool.get_client() as client:
+        assert type(client.raw) is asyncmy.connection.Connection
+        assert "_get_server_information" not in vars(client.raw)
+
+
+async def test_what_is_known_of_a_statement_is_bounded(
+    mysql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is about the very columns that it returns: others are looked at anew."""
+    monkeypatch.setattr("ws_pool._sql.mysql.connection._REMEMBERED", 2)
+
+    async with MysqlPool(mysql_url.replace("mysql://", "mysql+asyncmy://", 1), max_size=1) as pool:
+        await pool.execute("CREATE TABLE turned (id INT PRIMARY KEY, v INT)")
+        await pool.execute("INSERT INTO turned VALUES (1, 2)")
+        turned = pool.prepare("SELECT * FROM turned WHERE id = :id")
+
+        for handle in [
+            turned,
+            *(pool.prepare(f"SELECT id + {n} AS a FROM turned WHERE id = :id") for n in range(5)),
+        ]:
+            for _ in range(3):
+                assert await pool.find(handle, id=1) is not None
+
+        assert await pool.find(turned, id=1) == (1, 2)
+        await pool.execute("ALTER TABLE turned MODIFY v FLOAT")
+        await pool.execute("UPDATE turned SET v = 0.1")
+        assert await pool.find(turned, id=1) == (1, 0.1)
+        await pool.execute("UPDATE turned SET v = NULL")
+        await pool.execute("ALTER TABLE turned MODIFY v DATE NULL")
+
+        for value in ("2026-01-02", None, "2026-01-03"):
+            await pool.execute("UPDATE turned SET v = :v", v=value)
+            row = await pool.find(turned, id=1)
+            assert row == (1, None if value is None else dt.date.fromisoformat(value))

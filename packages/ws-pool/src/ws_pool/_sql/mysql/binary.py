@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-__all__ = ("read_as_text", "same_as_text")
+__all__ = ("has_dates", "read_as_text", "same_as_text")
 
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1  # what has a form in the binary protocol
 _LONG = 1 << 20  # characters or bytes: longer values gain nothing
@@ -67,6 +67,11 @@ def read_as_text(rows: Sequence[Sequence[Any]], description: Sequence[Sequence[A
 
     dates = [n for n, kind in enumerate(kinds) if kind in _DATES]
     return not dates or all(row[n] is not None for row in rows for n in dates)
+
+
+def has_dates(description: Sequence[Sequence[Any]]) -> bool:
+    """Whether the values of a result decide as well whether it is what text would have returned."""
+    return any(column[1] in _DATES for column in description)
 
 
 @lru_cache(maxsize=2048)

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from ws_pool._sql.connection import Reply, busy, cut_short, trace_statements
 from ws_pool._sql.mysql.batches import batches, split_values
-from ws_pool._sql.mysql.binary import read_as_text, same_as_text
+from ws_pool._sql.mysql.binary import has_dates, read_as_text, same_as_text
 from ws_pool._sql.mysql.errors import ends_connection, map_error
 from ws_pool._sql.mysql.result_reader import ResultReader, read_number
 from ws_pool.errors import TransactionConflict, UnavailableError, UnsupportedStatement
@@ -27,6 +27,7 @@ __all__ = ("AiomysqlConnection", "AsyncmyConnection", "MysqlConnection")
 _WRITABLE = (str, float, Decimal, dt.date, dt.time, dt.timedelta)
 _COM_QUERY, _COM_SET_OPTION = 0x03, 0x1B
 _WANTS_FILE = 0xFB  # the first byte of a reply
+_REMEMBERED = 1_000  # statements
 _IN_TRANSACTION, _AUTOCOMMIT = 1, 2  # server status flags
 
 
@@ -451,7 +452,7 @@ class AiomysqlConnection(MysqlConnection):
 class AsyncmyConnection(MysqlConnection):
     """A connection of asyncmy, which reads results itself, and has prepared statements on the server."""
 
-    __slots__ = ("_cursor", "_text_only")
+    __slots__ = ("_as_text", "_cursor", "_text_only")
 
     gathers: ClassVar[bool] = True  # it parses the rows that have come in one go
 
@@ -462,6 +463,7 @@ class AsyncmyConnection(MysqlConnection):
         self.send = self._send
         self._cursor = raw.cursor()
         self._text_only: set[str] = set()
+        self._as_text: dict[str, Any] = {}  # by statement the columns whose values never differ from text
 
     async def run_prepared(self, sql: str, values: Sequence[Any] | None) -> Reply:
         """
@@ -494,15 +496,24 @@ class AsyncmyConnection(MysqlConnection):
         if description is not None:
             self._note_transaction()
 
-        if description is None or not read_as_text(rows, description):
-            self._text_only.add(sql)  # it only reads: once more, as text, is safe
-            return await self.run(sql, values)
+        # The driver keeps one description for as long as a statement returns the same columns.
+        if self._as_text.get(sql) is not description or description is None:
+            if description is None or not read_as_text(rows, description):
+                self._text_only.add(sql)  # it only reads: once more, as text, is safe
+                return await self.run(sql, values)
+
+            if not has_dates(description):
+                if len(self._as_text) >= _REMEMBERED:
+                    self._as_text.clear()
+
+                self._as_text[sql] = description
 
         return Reply(rows, description, len(rows), 0)
 
     def forget_prepared(self) -> None:
         """Forget the prepared statements, which a reset has ended on the server."""
         self.raw._stmt_cache.clear()
+        self._as_text.clear()
 
     @property
     def connected(self) -> bool:

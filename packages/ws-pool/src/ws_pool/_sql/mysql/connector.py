@@ -135,7 +135,19 @@ class MysqlConnector:
 
     async def _open_asyncmy(self, options: dict[str, Any]) -> MysqlConnection:
         driver: Any = importlib.import_module("asyncmy.connection")  # not before it is needed
-        raw = _asyncmy_class(driver)(database=self.server.db, stmt_cache_size=_PREPARED, **options)
+        # Of the driver's own class: a subclass loses its short ways to write and to read.
+        raw = driver.Connection(database=self.server.db, stmt_cache_size=_PREPARED, **options)
+        handshake = raw._get_server_information
+
+        async def without_deprecate_eof() -> None:
+            await handshake()
+
+            # With this capability asyncmy 0.2 takes a row that begins with a value of 16 MiB or more for
+            # the end of the result: it drops the row, and reads the rest as the next statement's.
+            raw.server_capabilities &= ~_DEPRECATE_EOF
+            del raw._get_server_information  # once: the cycle of references ends
+
+        raw._get_server_information = without_deprecate_eof
 
         try:
             await raw.connect()
@@ -169,22 +181,6 @@ def _aiomysql_class(driver: Any, *, strict: bool) -> Any:  # Any: the driver is 
                 )
 
             await super()._request_authentication()
-
-    return Connection
-
-
-@lru_cache(maxsize=1)
-def _asyncmy_class(driver: Any) -> Any:  # Any: the driver is not typed
-    """Make a class of connections that read rows of any length."""
-    base: Any = driver.Connection
-
-    class Connection(base):  # type: ignore[misc]  # the driver is not typed
-        async def _get_server_information(self) -> None:
-            await super()._get_server_information()
-
-            # With this capability asyncmy 0.2 takes a row that begins with a value of 16 MiB or more for
-            # the end of the result: it drops the row, and reads the rest as the next statement's.
-            self.server_capabilities &= ~_DEPRECATE_EOF
 
     return Connection
 
