@@ -21,7 +21,9 @@ from tests.tasks._jobs import Gate, tasks_of
 from ws_tasks import JobCancelled, JobFailed, _scripts, task
 from ws_tasks.taskiq import RedisResults, RedisStreamsBroker, TaskiqEngine, run_worker
 
-NAMES = {found.sha: found.name for found in vars(_scripts).values() if isinstance(found, _scripts.Script)}
+SCRIPTS = [found for found in vars(_scripts).values() if isinstance(found, _scripts.Script)]
+NAMES = {found.sha: found.name for found in SCRIPTS}
+TEXTS = {found.name: found.text for found in SCRIPTS}
 
 
 @pytest.fixture
@@ -62,6 +64,8 @@ class TestDoubles:
         _, note = tasks_of(gate)
 
         async with Redis.from_url(redis_url) as client:
+            # Known to the server: the three jobs may be acknowledged by one request.
+            await client.script_load(TEXTS[script])
             cut = CutReplies(client, script)
             broker = RedisStreamsBroker(cut, queue="jobs", lease=1.0)
 
