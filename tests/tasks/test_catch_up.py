@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import weakref
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+
+pytest.importorskip("taskiq", reason="an extra: ws-tasks[taskiq]")
+
 from redis.asyncio import Redis
 
 from tests.tasks._support import (
@@ -21,8 +25,19 @@ from tests.tasks._support import (
     settle,
 )
 from ws_core.errors import ConfigError
-from ws_tasks import CrontabTask, IntervalTask, OnceTask, RunStore, ScheduleError, Scheduler
+from ws_tasks import (
+    CrontabTask,
+    IntervalTask,
+    LocalEngine,
+    OnceTask,
+    RunStore,
+    ScheduleError,
+    Scheduler,
+    current_run,
+    task,
+)
 from ws_tasks.stores import RedisRunStore, SqlRunStore
+from ws_tasks.taskiq import RedisStreamsBroker, TaskiqEngine, run_worker
 
 
 class MemoryStore:
@@ -271,6 +286,72 @@ def anyio_event() -> Any:
     import anyio
 
     return anyio.Event()
+
+
+class TestEngines:
+    @pytest.mark.parametrize(("catch_up", "made"), [("latest", 1), ("all", 3)])
+    async def test_a_schedule(self, catch_up: Any, made: int) -> None:
+        """Jobs of a schedule that was missed while no process was there are made at the next start."""
+        clock, store = VirtualClock(), MemoryStore()
+        seen: list[float] = []
+
+        @task("bill", schedule="0 * * * *", catch_up=catch_up)
+        async def bill() -> None:
+            seen.append(clock.time())
+
+        async with LocalEngine([bill], run_store=store, clock=clock):
+            await settle()
+
+        assert seen == []
+        clock.stall(3 * 3600)
+
+        async with LocalEngine([bill], run_store=store, clock=clock):
+            await clock.advance(1)
+            assert len(seen) == made
+
+        async with LocalEngine([bill], run_store=store, clock=clock):
+            await clock.advance(1)
+            assert len(seen) == made
+
+    async def test_between_processes(self, redis_url: str) -> None:
+        """A job that was missed is enqueued for the workers, once."""
+        seen: list[str] = []
+
+        @task("tidy", schedule=3600, catch_up="latest")
+        async def tidy() -> None:
+            seen.append(current_run().name)
+
+        async with Redis.from_url(redis_url) as client:
+            store = RedisRunStore(client)
+            await store.note_run("schedule of tidy", datetime.now(UTC).timestamp() - 10_000)
+
+            for _ in range(2):
+                broker = RedisStreamsBroker(redis_url, queue="jobs")
+
+                async with TaskiqEngine([tidy], broker=broker, run_store=store) as engine, run_worker(engine):
+                    async with asyncio.timeout(20):
+                        while not seen:
+                            await asyncio.sleep(0.01)
+
+                    await asyncio.sleep(0.3)
+
+        assert seen == ["tidy"]
+
+    async def test_bad_input(self) -> None:
+        """It needs a schedule, and an engine with a store."""
+        for options in ({"catch_up": "latest"}, {"catch_up": "some", "schedule": 5}):
+            with pytest.raises(ScheduleError, match="with a schedule"):
+                task("x", **options)
+
+        @task("x", schedule=5, catch_up="latest")
+        async def x() -> None:
+            pass
+
+        with pytest.raises(ScheduleError, match="run_store"):
+            LocalEngine([x])
+
+        with pytest.raises(ScheduleError, match="run_store"):
+            TaskiqEngine([x], broker=RedisStreamsBroker("redis://127.0.0.1:1/0"))
 
 
 class TestStores:

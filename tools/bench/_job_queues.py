@@ -17,11 +17,12 @@ __all__ = ("JobQueue",)
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = ROOT / ".dev" / "bench-peers"
 PROGRAM = Path(__file__).with_name("_job_worker.py")
-# arq and SAQ want older versions of redis-py than ours: each peer has an environment of its own.
+# arq and SAQ want older versions of redis-py than ours: each peer has an environment of its own. All
+# have hiredis, which ours and arq come with.
 NEEDS = {
-    "taskiq": ("taskiq-redis>=1.2,<1.3",),
+    "taskiq": ("taskiq-redis>=1.2,<1.3", "hiredis>=3,<4"),
     "arq": ("arq>=0.28,<0.29",),
-    "saq": ("saq[redis]>=0.26,<0.27", "typing-extensions"),
+    "saq": ("saq[redis]>=0.26,<0.27", "typing-extensions", "hiredis>=3,<4"),
 }
 TIMEOUT = 120.0
 WORKERS = 2

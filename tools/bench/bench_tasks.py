@@ -26,7 +26,8 @@ scheduler. "30 days" is deciding what to do about a minutely crontab whose proce
 APScheduler walks through all 43,200 missed minutes, and blocks the loop meanwhile. "100,000 tasks"
 has the share of a core, the 99th percentile of lateness and the memory after each has fired. "empty
 jobs" goes from one enqueuing process through Redis to two worker processes, 100 at once in each; ours,
-arq and SAQ save results, taskiq-redis with its defaults does not, nor does it delete what is done."""
+arq and SAQ save results, taskiq-redis with its defaults does not, nor does it delete what is done. All
+of them parse replies with hiredis."""
 
 TASKS = 3_000
 MANY = 100_000

@@ -19,7 +19,8 @@ from ws_core.backoff import delay
 from ws_core.errors import UnavailableError, describe
 from ws_tasks._deliveries import Deliveries
 from ws_tasks._remote_jobs import CurrentMessage, WorkerCall, messages
-from ws_tasks._results import CONNECTIONS, RedisResults, client_of
+from ws_tasks._requests import MOST
+from ws_tasks._results import RedisResults, requests_of
 from ws_tasks._streams import PRIORITIES, TRANSIENT, Added, StreamQueue
 from ws_tasks._validation import check_seconds, check_whole
 from ws_tasks.errors import JobCancelled, JobFailed, ScheduleError
@@ -61,7 +62,7 @@ class RedisStreamsBroker(AsyncBroker):
 
     def __init__(
         self,
-        redis: Any,  # as in client_of
+        redis: Any,  # as in requests_of
         *,
         queue: str = "default",
         lease: float = 5.0,
@@ -71,17 +72,18 @@ class RedisStreamsBroker(AsyncBroker):
         enqueue_timeout: float = 10.0,
     ) -> None:
         super().__init__()
-        self._client, self._owned = client_of(redis)
+        requests, self._owned = requests_of(redis)
+        self._client = requests.client
         # A client of somebody else's may have any number of connections, or share one.
         self._turns: contextlib.AbstractAsyncContextManager[None] = (
-            asyncio.Semaphore(CONNECTIONS) if self._owned else contextlib.nullcontext()
+            asyncio.Semaphore(MOST) if self._owned else contextlib.nullcontext()
         )
         self.queue: str = queue
         self.lease: float = check_seconds("lease", lease)
         self.max_deliveries: int = check_whole("max_deliveries", max_deliveries, 1)
         self._enqueue_timeout = check_seconds("enqueue_timeout", enqueue_timeout)
-        self._stream = StreamQueue(self._client, queue, self.lease)
-        self.results: RedisResults = RedisResults(self._client, ttl=result_ttl)
+        self._stream = StreamQueue(requests, queue, self.lease)
+        self.results: RedisResults = RedisResults(requests, ttl=result_ttl)
         self.with_result_backend(self.results)
         self.add_middlewares(CurrentMessage())
         self._running: set[WorkerCall] = set()
@@ -310,8 +312,8 @@ class RedisStreamsBroker(AsyncBroker):
         """Make a request until Redis answers, for the enqueue timeout at most."""
         failures = 0
 
-        # The time for a connection, which thousands of callers may share, does not count: it says
-        # nothing of Redis.
+        # The time until a request is sent, of thousands that are made at once, does not count: it
+        # says nothing of Redis.
         async with self._turns:
             with anyio.move_on_after(self._enqueue_timeout):
                 while True:

@@ -14,7 +14,7 @@ import anyio
 from anyio.lowlevel import RunVar
 
 from ws_core.errors import UsageError
-from ws_tasks._options import check_exceptions
+from ws_tasks._options import CatchUp, check_exceptions
 from ws_tasks._validation import check_function, check_seconds, check_whole
 from ws_tasks.errors import ScheduleError
 from ws_tasks.triggers import CronTrigger
@@ -131,6 +131,7 @@ class Declaration:
         result_ttl: Seconds for which results are kept by an engine that keeps them.
         tags: Names of groups.
         tz: The time zone of the expression.
+        catch_up: What of a schedule is made up for at the start.
     """
 
     name: str
@@ -143,6 +144,7 @@ class Declaration:
     result_ttl: float | None = None
     tags: tuple[str, ...] = ()
     tz: str | None = None
+    catch_up: CatchUp | None = None
 
 
 class TaskDefinition(Generic[P, T]):
@@ -457,6 +459,7 @@ def task(
     result_ttl: float | None = None,
     tags: Iterable[str] = (),
     tz: str | None = None,
+    catch_up: CatchUp | None = None,
 ) -> Declare:
     """
     Declare a function as a task that an engine can run.
@@ -476,6 +479,8 @@ def task(
         result_ttl: Seconds for which results are kept; None for the engine's own number.
         tags: Names of groups, for those who list tasks.
         tz: The time zone of a crontab expression; see `CrontabTask`.
+        catch_up: What to make up for of a schedule that was missed while no process was there: the
+            ``"latest"`` job or ``"all"`` of them. Its engine needs a ``run_store``.
 
     Returns:
         A decorator that makes a `TaskDefinition`.
@@ -503,6 +508,10 @@ def task(
     elif schedule is not None:
         check_seconds("schedule", schedule)
 
+    if catch_up is not None and (catch_up not in {"latest", "all"} or schedule is None):
+        message = f'catch_up={catch_up!r} is wrong: use "latest" or "all", with a schedule'
+        raise ScheduleError(message, option="catch_up")
+
     def declare(func: Callable[P, Any]) -> TaskDefinition[P, Any]:
         check_function(func, name)
 
@@ -514,7 +523,17 @@ def task(
                 raise ScheduleError(message, task=name) from error
 
         declaration = Declaration(
-            name, timeout, retries, retry_on, schedule, priority, unique, result_ttl, tuple(tags), tz
+            name,
+            timeout,
+            retries,
+            retry_on,
+            schedule,
+            priority,
+            unique,
+            result_ttl,
+            tuple(tags),
+            tz,
+            catch_up,
         )
         return TaskDefinition(func, declaration)
 

@@ -15,27 +15,27 @@ from taskiq import AsyncResultBackend, TaskiqResult
 from ws_core.backoff import delay
 from ws_core.errors import UsageError, describe
 from ws_tasks._definitions import JobStatus
+from ws_tasks._requests import Requests
 from ws_tasks._scripts import SAVE
-from ws_tasks._streams import TRANSIENT, run_script
+from ws_tasks._streams import TRANSIENT
 from ws_tasks._validation import check_seconds
 from ws_tasks.errors import JobCancelled, JobFailed
 
-__all__ = ("CONNECTIONS", "RedisResults", "client_of")
+__all__ = ("RedisResults", "requests_of")
 
 logger = logging.getLogger("ws_tasks")
 
-CONNECTIONS = 32
-"""Of a client that is made from a URL."""
+_CONNECTIONS = 32  # of a client that is made from a URL
 
 
-def client_of(source: Any) -> tuple[Any, bool]:  # Any: redis-py's clients are untyped
-    """Return the client of a URL, a client, or a pool with such a client as ``.redis``."""
+def requests_of(source: Any) -> tuple[Requests, bool]:  # Any: redis-py's clients are untyped
+    """Return what sends to a URL, or through a client, or a pool with such a client as ``.redis``."""
     if isinstance(source, str):
         # Callers wait for one of so many connections; the driver's plain pool raises instead.
-        pool = redis.asyncio.BlockingConnectionPool.from_url(source, max_connections=CONNECTIONS)
-        return redis.asyncio.Redis.from_pool(pool), True
+        pool = redis.asyncio.BlockingConnectionPool.from_url(source, max_connections=_CONNECTIONS)
+        return Requests(redis.asyncio.Redis.from_pool(pool)), True
 
-    return getattr(source, "redis", source), False
+    return Requests.of(getattr(source, "redis", source)), False
 
 
 class RedisResults(AsyncResultBackend[Any]):
@@ -50,8 +50,9 @@ class RedisResults(AsyncResultBackend[Any]):
         ttl: Seconds for which a result is kept, unless the job's task says otherwise.
     """
 
-    def __init__(self, redis: Any, *, ttl: float = 3600.0) -> None:  # Any: as in client_of
-        self._client, self._owned = client_of(redis)
+    def __init__(self, redis: Any, *, ttl: float = 3600.0) -> None:  # Any: as in requests_of
+        self._requests, self._owned = requests_of(redis)
+        self._client = self._requests.client
         self._ttl = check_seconds("result_ttl", ttl)
         self._closed = False
         self.doubled: int = 0
@@ -100,7 +101,7 @@ class RedisResults(AsyncResultBackend[Any]):
 
     async def find(self, task_id: str) -> tuple[JobStatus, TaskiqResult[Any]] | None:
         """Return how a job has ended, and its result, if it has."""
-        text = await self._client.get(_key(task_id))
+        text = await self._requests.get(_key(task_id))
         return None if text is None else _decode(task_id, json.loads(text))
 
     def subscribe(self, name: str) -> Any:  # Any: redis-py's PubSub is untyped
@@ -120,7 +121,7 @@ class RedisResults(AsyncResultBackend[Any]):
 
         while True:
             try:
-                found = await run_script(self._client, SAVE, (_key(task_id),), text, kept, channel, task_id)
+                found = await self._requests.run(SAVE, (_key(task_id),), text, kept, channel, task_id)
             except TRANSIENT as error:
                 failures += 1
                 logger.warning("the result of job %s is not saved yet: %s", task_id, describe(error))

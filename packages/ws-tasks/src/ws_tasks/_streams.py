@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 from redis import exceptions
 
 from ws_tasks import _scripts
+from ws_tasks._requests import Requests
 from ws_tasks._scripts import Script
 
-__all__ = ("PRIORITIES", "TRANSIENT", "Added", "Delivery", "StreamQueue", "run_script")
+__all__ = ("PRIORITIES", "TRANSIENT", "Added", "Delivery", "StreamQueue")
 
 TRANSIENT = (
     exceptions.ConnectionError,
@@ -64,7 +65,8 @@ class StreamQueue:
     """One queue: its streams, the jobs that are due later, and the dead letters."""
 
     def __init__(self, client: Any, name: str, lease: float) -> None:  # Any: redis-py's clients are untyped
-        self._client = client
+        self._requests = Requests.of(client)
+        self._client = self._requests.client
         self._prefix = f"wst:{{{name}}}:"
         self._lease = round(lease * 1000)
         self.consumer: str = secrets.token_hex(8)
@@ -271,15 +273,7 @@ class StreamQueue:
         ]
 
     async def _run(self, script: Script, keys: Sequence[str], *args: object) -> Any:  # Any: a script's reply
-        return await run_script(self._client, script, keys, *args)
-
-
-async def run_script(client: Any, script: Script, keys: Sequence[str], *args: object) -> Any:  # Any: as above
-    """Run a script by its digest; a server that does not know it yet is sent the text."""
-    try:
-        return await client.evalsha(script.sha, len(keys), *keys, *args)
-    except exceptions.NoScriptError:
-        return await client.eval(script.text, len(keys), *keys, *args)
+        return await self._requests.run(script, keys, *args)
 
 
 def _batches(deliveries: Iterable[Delivery]) -> list[tuple[str, list[Delivery]]]:

@@ -12,7 +12,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import anyio
 
@@ -35,12 +35,13 @@ from ws_tasks._definitions import (
 from ws_tasks._instance import current_instance
 from ws_tasks._jobs import JobQueue, JobTask, LocalJob
 from ws_tasks._options import TaskOptions
+from ws_tasks._schedules import check_schedule, schedule_of
 from ws_tasks._validation import check_seconds, check_whole
 from ws_tasks.errors import ScheduleError
-from ws_tasks.interface import Guard, TaskEvent
+from ws_tasks.interface import Guard, RunStore, TaskEvent
 from ws_tasks.observe import enqueuing
 from ws_tasks.scheduler import Scheduler
-from ws_tasks.tasks import CrontabTask, IntervalTask, OnceTask
+from ws_tasks.tasks import OnceTask
 
 __all__ = (
     "Call",
@@ -85,6 +86,7 @@ class LocalEngine:
         drain_timeout: Seconds to wait for jobs at the end.
         guard: Decides which of several processes makes a scheduled run; see `Guard`. The claim is
             kept while the job is queued and runs.
+        run_store: Notes the last run of scheduled tasks with ``catch_up``; see `RunStore`.
         on_event: Called with each `TaskEvent`.
         clock: The time; only tests need another.
 
@@ -114,6 +116,7 @@ class LocalEngine:
         max_queued: int = 10_000,
         drain_timeout: float = 10.0,
         guard: Guard | None = None,
+        run_store: RunStore | None = None,
         on_event: Callable[[TaskEvent], object] | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -121,6 +124,7 @@ class LocalEngine:
         check_whole("max_queued", max_queued, 1)
         self._drain_timeout = check_seconds("drain_timeout", drain_timeout, zero=True)
         self._guard = guard
+        self._run_store = run_store
         self._scheduler = Scheduler(
             name="engine", drain_timeout=drain_timeout, on_event=on_event, clock=clock
         )
@@ -175,11 +179,13 @@ class LocalEngine:
         return {name: definition for name, (definition, _) in self._known.items()}
 
     def check(self, definition: TaskDefinition[Any, Any]) -> None:
-        """Refuse two tasks of one name; all else this engine can do."""
+        """Refuse two tasks of one name, and a schedule whose missed runs nobody would know."""
         known = self._known.get(definition.name)
 
         if known is not None and known[0] is not definition:
             raise ScheduleError(f"two tasks are named {definition.name!r}: rename one", task=definition.name)
+
+        check_schedule(definition, self._run_store)
 
     async def submit(self, call: Call[Any], *, delay: float = 0.0) -> Job[Any]:
         """
@@ -283,13 +289,14 @@ class LocalEngine:
 
     def _follow(self, definition: TaskDefinition[Any, Any], job_task: JobTask) -> None:
         """Enqueue a task whenever its schedule says so."""
-        guarded = self._guard is not None
+        # The claim, or the note that the run was made, stands for the job, not for its place in a queue
+        # that dies with the process.
+        held = self._guard is not None or definition.declaration.catch_up is not None
 
         async def due() -> None:
             job = await self._submit(definition.bind())
 
-            if guarded:
-                # The claim stands for the job, not for its place in a queue that dies with the process.
+            if held:
                 await job.wait()
 
                 if job.cancelled:
@@ -298,17 +305,12 @@ class LocalEngine:
                     current_instance.get().interrupt()
                     await anyio.sleep_forever()
 
-        options: TaskOptions = {
-            "name": f"schedule of {definition.name}",
-            "tag": _SCHEDULE,
-            "guard": self._guard,
-            "max_instances": _MANY if guarded else 1,  # the jobs are bounded, the waiting for them is not
-        }
-        schedule = definition.declaration.schedule
-
-        if isinstance(schedule, str):
-            job_task.schedule = CrontabTask(schedule, due, tz=definition.declaration.tz, **options)
-        else:
-            job_task.schedule = IntervalTask(cast("float", schedule), due, **options)
-
+        job_task.schedule = schedule_of(
+            definition,
+            due,
+            guard=self._guard,
+            run_store=self._run_store,
+            tag=_SCHEDULE,
+            max_instances=_MANY if held else 1,  # the jobs are bounded, the waiting for them is not
+        )
         self._scheduler.add(job_task.schedule)

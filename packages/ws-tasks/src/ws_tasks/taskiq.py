@@ -36,14 +36,15 @@ from ws_tasks._options import TaskOptions
 from ws_tasks._remote_jobs import POLL, RemoteJob, WorkerCall, WorkerHost, current_message, messages
 from ws_tasks._results import RedisResults
 from ws_tasks._run import execute
+from ws_tasks._schedules import check_schedule, schedule_of
 from ws_tasks._streams import TRANSIENT
 from ws_tasks._validation import check_whole
 from ws_tasks.engine import Call, Job, JobStatus, TaskDefinition
 from ws_tasks.errors import JobCancelled, JobFailed, ScheduleError
-from ws_tasks.interface import Guard, TaskEvent, TaskStatistics
+from ws_tasks.interface import Guard, RunStore, TaskEvent, TaskStatistics
 from ws_tasks.observe import enqueuing
 from ws_tasks.scheduler import Scheduler
-from ws_tasks.tasks import CrontabTask, IntervalTask, current_run
+from ws_tasks.tasks import current_run
 
 __all__ = ("RedisResults", "RedisStreamsBroker", "TaskiqEngine", "run_worker")
 
@@ -66,6 +67,7 @@ class TaskiqEngine:
         broker: The broker.
         schedules: Whether to follow the schedules of the tasks here.
         guard: Decides which of several processes enqueues a scheduled job; see `Guard`.
+        run_store: Notes when scheduled tasks with ``catch_up`` were enqueued last; see `RunStore`.
         on_event: Called with each `TaskEvent`.
 
     Raises:
@@ -95,10 +97,12 @@ class TaskiqEngine:
         broker: RedisStreamsBroker,
         schedules: bool = True,
         guard: Guard | None = None,
+        run_store: RunStore | None = None,
         on_event: Callable[[TaskEvent], object] | None = None,
     ) -> None:
         self.broker = broker
         self._guard = guard
+        self._run_store = run_store
         self._schedules = schedules
         self._known: dict[str, tuple[TaskDefinition[Any, Any], JobTask]] = {}
         self._host = WorkerHost(on_event)
@@ -162,11 +166,13 @@ class TaskiqEngine:
                     self._follow(definition, job_task)
 
     def check(self, definition: TaskDefinition[Any, Any]) -> None:
-        """Refuse two tasks of one name."""
+        """Refuse two tasks of one name, and a schedule whose missed runs nobody would know."""
         known = self._known.get(definition.name)
 
         if known is not None and known[0] is not definition:
             raise ScheduleError(f"two tasks are named {definition.name!r}: rename one", task=definition.name)
+
+        check_schedule(definition, self._run_store)
 
     async def submit(self, call: Call[Any], *, delay: float = 0.0) -> Job[Any]:
         """
@@ -266,14 +272,7 @@ class TaskiqEngine:
         async def due() -> None:
             await self._enqueue(definition.bind(), current_run().id, keep=3600.0)
 
-        schedule, tz = definition.declaration.schedule, definition.declaration.tz
-        options: TaskOptions = {"name": f"schedule of {definition.name}", "guard": self._guard}
-
-        if isinstance(schedule, str):
-            job_task.schedule = CrontabTask(schedule, due, tz=tz, **options)
-        else:
-            job_task.schedule = IntervalTask(cast("float", schedule), due, **options)
-
+        job_task.schedule = schedule_of(definition, due, guard=self._guard, run_store=self._run_store)
         self._scheduler.add(job_task.schedule)
 
     def _runner(self, job_task: JobTask) -> Callable[..., Awaitable[Any]]:
