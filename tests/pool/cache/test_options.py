@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,6 +15,7 @@ from tests.pool.cache._support import Runs
 from ws_pool._cache.keys import KeyMaker, shorten
 from ws_pool.cache import ShareCache
 from ws_pool.errors import ConfigError, UsageError
+from ws_pool.redis import RedisPool
 
 
 class Colour(Enum):
@@ -102,7 +102,8 @@ class TestOptions:
     def test_repr(self) -> None:
         """The representation shows where results are kept."""
         assert repr(ShareCache("t", ttl=5)) == "<ShareCache 't' in this process, ttl 5 s>"
-        assert repr(ShareCache("t", redis=json)) == "<ShareCache 't' in Redis, ttl 60 s>"
+        pool = RedisPool(url="redis://127.0.0.1:1")
+        assert repr(ShareCache("t", redis=pool)) == "<ShareCache 't' in Redis, ttl 60 s>"
 
     async def test_maxsize(self) -> None:
         """Without Redis the least recently used results go first."""

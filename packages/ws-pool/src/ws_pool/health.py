@@ -20,6 +20,7 @@ from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 from ws_core.component import Health
 from ws_core.errors import describe
+from ws_pool._core.config import function, number, sequence
 from ws_pool._process_table import ProcessTable, can_share, process_start, remove_abandoned, runtime_directory
 from ws_pool.errors import ConfigError, UsageError
 
@@ -76,13 +77,22 @@ class HealthChecker:
         checks: list[Check] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if not 0 < interval < timeout < float("inf"):
+        for option, seconds in (("interval", interval), ("timeout", timeout)):
+            number()(seconds, option)
+
+        if not 0 < interval < timeout:
             message = f"interval={interval!r}, timeout={timeout!r}: give 0 < interval < timeout, in seconds"
             raise ConfigError(message, interval=interval, timeout=timeout)
 
         self._interval = interval
         self._timeout = timeout
+        for found in [] if checks is None else sequence(checks, "checks"):
+            if not isinstance(found, HasHealth) and not callable(found):
+                message = f"checks has {found!r:.100}: give pools, or coroutine functions"
+                raise ConfigError(message, setting="checks")
+
         self._checks: list[Check] = list(checks or ())
+        function(clock, "clock")
         self._clock = clock
         self._last: Health | None = None
         self._at = 0.0
@@ -228,12 +238,15 @@ class ProcessHealthChecker(HealthChecker):
     ) -> None:
         super().__init__(interval, timeout, checks=checks, clock=clock)
 
-        if process_num not in range(1, 65):
+        if isinstance(process_num, bool) or process_num not in range(1, 65):
             message = f"process_num={process_num!r} is wrong: give a whole number from 1 to 64"
             raise ConfigError(message, process_num=process_num)
 
-        if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        if name is not None and not _is_name(name):
             raise ConfigError(f"name={name!r} is wrong: use letters, digits, '.', '_' and '-'", name=name)
+
+        if directory is not None and not isinstance(directory, str | Path):
+            raise ConfigError(f"directory={directory!r:.100} is wrong: give a path", directory=directory)
 
         self.name: str = _derived_name() if name is None else name
         self._process_num = process_num
@@ -320,6 +333,10 @@ def _name(check: Check) -> str:
 def _prefix() -> str:
     """Return what the names of all tables of this user begin with."""
     return f"ws-health-{os.geteuid()}-"
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value))
 
 
 def _derived_name() -> str:

@@ -22,6 +22,7 @@ from ws_core.component import Health
 from ws_core.errors import describe
 from ws_pool._core import fork
 from ws_pool._core.checkout import Checkout
+from ws_pool._core.config import pool_name
 from ws_pool._core.connector import Connector
 from ws_pool._core.leak_detector import LeakDetector
 from ws_pool._core.lease import Lease, LeaseContext
@@ -128,7 +129,7 @@ class Pool(Generic[T]):
         clock: Callable[[], float] | None = None,
     ) -> None:
         check_numbers(min_size=min_size, max_size=max_size, max_connecting=max_connecting)
-        self.name = name
+        self.name: str = pool_name(name, type(self).__name__)
         self._connector = connector
         self._is_alive = connector.is_alive
         self._is_clean = connector.is_clean

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, MutableMapping
@@ -52,6 +53,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
     ) -> None:
         check("maximum", maximum, more_than=0)
         check("ttl", ttl)
+        check_function("clock", clock)
         self._items: _Lru[K, V] | _Ttl[K, V] = _Ttl(maximum, ttl, clock) if ttl else _Lru(maximum)
         self._mutex = threading.RLock()
 
@@ -108,9 +110,24 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
             self._items.clear()
 
 
+def check_function(name: str, value: object) -> None:
+    """Raise ConfigError unless an option is a function."""
+    if not callable(value):
+        raise ConfigError(f"{name}={value!r:.100} is wrong: give a function", option=name)
+
+
+def check_name(name: str, value: object) -> None:
+    """Raise ConfigError unless an option can be a part of a key."""
+    if not isinstance(value, str) or not value or "{" in value or "}" in value:
+        raise ConfigError(f"{name}={value!r:.100} is wrong: give a name without braces", option=name)
+
+
 def check(name: str, value: object, *, more_than: float | None = None, at_most: float = math.inf) -> None:
     """Raise ConfigError unless an option is a finite number within bounds; by default, 0 or more."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    # Compared: math.isfinite() raises for a whole number that no float can hold.
+    most = sys.float_info.max
+
+    if isinstance(value, int | float) and not isinstance(value, bool) and -most <= value <= most:
         enough = value >= 0 if more_than is None else value > more_than
 
         if enough and value <= at_most:

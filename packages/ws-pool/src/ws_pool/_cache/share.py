@@ -18,7 +18,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast, o
 from ws_core.metrics import Sample, register, sample
 from ws_pool._cache.guard import StoreGuard
 from ws_pool._cache.keys import KeyMaker, shorten
-from ws_pool._cache.lru import check
+from ws_pool._cache.lru import check, check_function, check_name
 from ws_pool._cache.single_flight import Flight, Flights
 from ws_pool._cache.stores import Codec, Found, LocalStore, Missing, RedisStore, resolve_redis
 from ws_pool.errors import ConfigError, UsageError
@@ -175,8 +175,18 @@ class ShareCache:
         redis_timeout: float = 0.05,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if not tag or "{" in tag or "}" in tag:
-            raise ConfigError(f"tag={tag!r} is wrong: give a name without braces", option="tag")
+        for option, text in (("tag", tag), ("prefix", prefix)):
+            check_name(option, text)
+
+        for option, function in (("key", key), ("condition", condition), ("lock", lock), ("clock", clock)):
+            if function is not None or option == "clock":
+                check_function(option, function)
+
+        if not isinstance(cache_none, bool):
+            raise ConfigError(f"cache_none={cache_none!r} is wrong: give True or False", option="cache_none")
+
+        if codec is not None and not all(callable(getattr(codec, part, 0)) for part in ("dumps", "loads")):
+            raise ConfigError(f"codec={codec!r} is wrong: it needs dumps() and loads()", option="codec")
 
         check("ttl", ttl, more_than=0)
         check("jitter", jitter, at_most=1)

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Protocol, cast
 
 from cachetools import LRUCache as _Lru
 
+from ws_pool.errors import ConfigError
+
 __all__ = ("Codec", "Found", "LocalStore", "Missing", "RedisLike", "RedisStore", "resolve_redis")
 
 
@@ -213,6 +215,9 @@ def resolve_redis(source: object) -> Callable[[], RedisLike]:
 
     if callable(source) and not hasattr(source, "mget"):
         return cast("Callable[[], RedisLike]", source)
+
+    if not hasattr(source, "mget"):
+        raise ConfigError(f"redis={source!r} is wrong: give a pool, a client or a function", option="redis")
 
     return lambda: cast("RedisLike", source)
 

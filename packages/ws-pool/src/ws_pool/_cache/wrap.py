@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
 from ws_pool._cache.keys import KeyMaker
-from ws_pool._cache.lru import NOTHING, LRUCache, check
+from ws_pool._cache.lru import NOTHING, LRUCache, check, check_function
 from ws_pool._cache.single_flight import Flight, Flights
 
 __all__ = ("CacheWrap",)
@@ -47,6 +47,10 @@ class CacheWrap:
     ) -> None:
         check("maxsize", maxsize, more_than=0)
         check("ttl", ttl)
+
+        if key is not None:
+            check_function("key", key)
+
         self._maxsize = maxsize
         self._ttl = ttl
         self._key = key

@@ -184,6 +184,14 @@ def text(value: object, where: str) -> str:
     raise _wrong(where, value, "a string")
 
 
+def pool_name(value: object, where: str) -> str:
+    """Accept the name of a pool, which stands in errors, logs and statistics."""
+    if isinstance(value, str) and value:
+        return value
+
+    raise _wrong(f"{where}.name", value, "a string that is not empty")
+
+
 def text_or_callable(value: object, where: str) -> object:
     """Accept a string, or a callable that returns one each time it is needed."""
     if isinstance(value, str) or callable(value):
@@ -212,7 +220,7 @@ def integer(minimum: int | None = None, maximum: int | None = None) -> Check:
     """Return a check for whole numbers."""
 
     def check(value: object, where: str) -> int:
-        if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
+        if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,40}\s*", value):
             value = int(value)
 
         if isinstance(value, bool) or not isinstance(value, int):
@@ -235,7 +243,7 @@ def number(minimum: float | None = None, maximum: float | None = None) -> Check:
         if isinstance(value, str | int | float) and not isinstance(value, bool):
             try:
                 result = float(value)
-            except ValueError:
+            except (ValueError, OverflowError):
                 result = math.nan
 
         low = minimum is not None and result < minimum

@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import ClassVar, Generic, Self, TypeVar
 
+from ws_pool._core.config import pool_name
 from ws_pool.errors import ClosedError, NotReadyError, UsageError
 
 __all__ = ("SharedClient",)
@@ -28,7 +29,7 @@ class SharedClient(ABC, Generic[ClientT]):
     _kind: ClassVar[str]
 
     def __init__(self, name: str, shown: str) -> None:
-        self._name = name
+        self._name = pool_name(name, type(self).__name__)
         self._shown = shown
         self._client: ClientT | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -11,6 +11,7 @@ from yarl import URL
 
 from ws_core.component import Health
 from ws_core.metrics import register
+from ws_pool._core.config import pool_name
 from ws_pool._http.circuit_breaker import HostBreakers
 from ws_pool._http.client import HttpClient
 from ws_pool._http.connector import PoolConnector, make_connector
@@ -72,7 +73,7 @@ class HttpPool:
         **options: object,
     ) -> None:
         given = dict(options) if base_url is None else {"base_url": base_url, **options}
-        self._name = name
+        self._name = pool_name(name, setting)
         self._options: HttpOptions = http_options(given, where=setting)
         self._counters = RequestCounters()
         self._breakers = HostBreakers(name, self._options.breaker_failures, self._options.breaker_reset)

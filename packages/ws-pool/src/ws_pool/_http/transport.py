@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from http.cookies import CookieError
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import aiohttp
 from aiohttp import ClientRequest, ClientResponse, ClientSession, hdrs
@@ -28,7 +28,7 @@ from ws_pool._http.request import RequestOptions, aiohttp_arguments
 from ws_pool._http.response import HttpAttempt
 from ws_pool._http.retry import IDEMPOTENT, retry_after, retry_delay
 from ws_pool._http.statistics import RequestCounters
-from ws_pool.errors import ClosedError, HttpConnectionError, UsageError, WsError
+from ws_pool.errors import ClosedError, ConfigError, HttpConnectionError, UsageError, WsError
 
 __all__ = ("Reader", "Transport")
 
@@ -219,6 +219,12 @@ class Transport:
         arguments |= self._plain
 
         if context:
+            if not isinstance(cast("object", context), Mapping):
+                message = (
+                    f"http pool {self.name!r}: context_headers() returned {context!r:.50}, not a mapping"
+                )
+                raise ConfigError(message, pool=self.name)
+
             arguments["headers"] = {**context, **(arguments.get("headers") or {})}
 
         given = secret_names(headers) if (headers := arguments.get("headers")) else ()

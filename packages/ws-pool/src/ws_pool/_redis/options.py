@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import ssl
 import string
 from collections.abc import Callable, Mapping
@@ -68,7 +69,7 @@ def _encoding(value: object, where: str) -> object:
 
     try:
         keeps_ascii = string.printable.encode(name) == string.printable.encode("ascii")
-    except (LookupError, UnicodeError):
+    except (LookupError, ValueError):
         keeps_ascii = False
 
     if keeps_ascii:
@@ -79,6 +80,18 @@ def _encoding(value: object, where: str) -> object:
         " commands and replies hold words of Redis, which are ASCII"
     )
     raise ConfigError(message, setting=where)
+
+
+def _encoding_errors(value: object, where: str) -> str:
+    name = text(value, where)
+
+    try:
+        codecs.lookup_error(name)
+    except (LookupError, ValueError):
+        message = f"{where} must be a way of `str.encode`, such as 'strict' or 'replace', not {name!r}"
+        raise ConfigError(message, setting=where) from None
+
+    return name
 
 
 def _ssl(value: object, where: str) -> object:
@@ -150,7 +163,7 @@ class RedisOptions:
         "of text; given alone it decodes replies, as in wintersweet 1",
         shown="utf-8",
     )
-    encoding_errors: str = option("strict", text, "as of `str.encode`")
+    encoding_errors: str = option("strict", _encoding_errors, "as of `str.encode`")
     decode_responses: bool = option(None, optional(boolean), "whether replies are text", shown="false")
     protocol: int | None = option(
         None,

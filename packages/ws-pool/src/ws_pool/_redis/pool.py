@@ -21,6 +21,7 @@ from ws_core.component import Health
 from ws_core.metrics import register
 from ws_pool._core import fork
 from ws_pool._core.background import cancel_and_wait, is_cancelled
+from ws_pool._core.config import pool_name
 from ws_pool._redis.backend import Backend
 from ws_pool._redis.client.session import DedicatedRedis
 from ws_pool._redis.client.shared import SharedRedis
@@ -66,7 +67,7 @@ class RedisPool:
         self, url: str | None = None, *, name: str = "default", setting: str = "RedisPool", **options: object
     ) -> None:
         given = dict(options) if url is None else {"url": url, **options}
-        self._name = name
+        self._name = pool_name(name, setting)
         self._settings: RedisOptions = redis_options(given, where=setting)
         self._state = "new"
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -34,8 +34,8 @@ def _ssl(value: object, where: str) -> object:
     if value is None or isinstance(value, tls.SSLContext):
         return value
 
-    if isinstance(value, bool) or value in {"true", "false"}:
-        return "verify-full" if value in {True, "true"} else "disable"
+    if isinstance(value, bool) or value in ("true", "false"):
+        return "verify-full" if value in (True, "true") else "disable"
 
     if value in _SSL_MODES:
         return value

@@ -1,0 +1,92 @@
+"""Every option of every pool, cache and health check refuses what it cannot use, at construction."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ws_core.errors import ConfigError
+from ws_pool.cache import CacheWrap, LRUCache, ShareCache
+from ws_pool.es import ElasticsearchPool
+from ws_pool.health import HealthChecker, ProcessHealthChecker
+from ws_pool.http import HttpPool
+from ws_pool.mongo import MongoPool
+from ws_pool.mysql import MysqlPool
+from ws_pool.postgres import PostgresPool
+from ws_pool.redis import RedisPool
+from ws_pool.sqlite import SqlitePool
+
+MADE: list[tuple[Callable[..., Any], dict[str, object], str]] = [
+    (HttpPool, {}, "ws_pool._http.options"),
+    (MongoPool, {"url": "mongodb://127.0.0.1:1/x"}, "ws_pool._mongo.options"),
+    (ElasticsearchPool, {"url": "http://127.0.0.1:1"}, "ws_pool.es"),
+    (RedisPool, {"url": "redis://127.0.0.1:1"}, "ws_pool._redis.options"),
+    (MysqlPool, {"url": "mysql://u@127.0.0.1:1/x"}, "ws_pool._sql.mysql.options"),
+    (SqlitePool, {"url": "sqlite:///:memory:"}, "ws_pool._sql.sqlite.options"),
+    (PostgresPool, {"url": "postgresql://u@127.0.0.1:1/x"}, "ws_pool._sql.postgres.options"),
+    (ShareCache, {"tag": "prices"}, ""),
+    (CacheWrap, {}, ""),
+    (LRUCache, {}, ""),
+    (HealthChecker, {}, ""),
+    (ProcessHealthChecker, {}, ""),
+]
+
+WRONG = object()  # fits no option
+VALUES: list[object] = [
+    *(WRONG, [WRONG], {1: 2}, {"a": [1]}, (1, 2), {1}, -1, 0, True, int),
+    *(float("nan"), float("inf"), 10**400, "9" * 5000, "no\n\0", "", b"\xff", None),
+]
+
+
+def names_of(cls: Callable[..., Any], module: str) -> list[str]:
+    """Return the options of a class: its parameters, and the fields of its table of options."""
+    names = {
+        found.name
+        for found in inspect.signature(cls).parameters.values()
+        if found.kind in {found.POSITIONAL_OR_KEYWORD, found.KEYWORD_ONLY}
+    }
+
+    if module:
+        for declared in vars(importlib.import_module(module)).values():
+            if inspect.isclass(declared) and dataclasses.is_dataclass(declared):
+                names |= {found.name for found in dataclasses.fields(declared)}
+
+    return sorted(names - {"setting"})  # the prefix of messages, not an option
+
+
+@pytest.mark.parametrize(("cls", "given", "module"), MADE, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_wrong_value_is_an_error_that_says_so(
+    cls: Callable[..., Any], given: dict[str, object], module: str
+) -> None:
+    """A value of any type is taken or a ConfigError, never a raw error; an object is what no option takes."""
+    raw: list[str] = []
+    taken: list[str] = []
+
+    for name in names_of(cls, module):
+        for value in VALUES:
+            try:
+                cls(**{**given, name: value})
+            except ConfigError:
+                continue
+            except Exception as error:  # noqa: BLE001 - all are collected
+                raw.append(f"{name}={value!r:.20}: {error!r:.80}")
+            else:
+                if value is WRONG:
+                    taken.append(name)
+
+    assert (raw, taken) == ([], [])
+
+
+async def test_headers_of_the_context() -> None:
+    """A function that returns no headers is named, and not an error from within aiohttp."""
+    async with HttpPool(context_headers=lambda: 3) as pool:
+        with pytest.raises(ConfigError, match="context_headers"):
+            await pool.client.get("http://127.0.0.1:1/")
+
+    with pytest.raises(ConfigError):
+        HttpPool(context_headers=3)
