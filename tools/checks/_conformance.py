@@ -22,7 +22,8 @@ Where a part of ours promises to behave as a library that people know, that libr
 come with its source distribution, and are run with our object in the place of theirs: `python3 tools/dev.py
 check conformance`, or one suite, such as `check conformance:fastapi`. What differs is named with its reason
 in `tools/conformance`; a difference without a reason fails the check, and so does a reason without a
-difference. The figures below are written by the check.
+difference. The figures below are written by the check, those of whole suites by `python -m
+tools.conformance.sqlalchemy_suite --soak`.
 """
 
 _lock = threading.Lock()
