@@ -22,7 +22,7 @@ from typing import Self
 
 __all__ = ("Block", "Reader", "blocks", "matches")
 
-TIMEOUT = 150.0
+TIMEOUT = 300.0
 """Seconds that only a failure takes."""
 
 _FENCE = re.compile(r"^```(?P<info>[^`\n]+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)

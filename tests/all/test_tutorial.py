@@ -22,7 +22,7 @@ SERVERS = {
     "mysql://root@localhost:3306/test": "mysql_url",
 }
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1500)
 
 
 def follow(page: Path, place: Path, urls: Mapping[str, str] | None = None) -> None:
