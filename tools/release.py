@@ -38,8 +38,8 @@ BUDGETS: Mapping[str, tuple[float, int]] = {
     "ws-redislock": (250, 5),
     "ws-pool": (80, 2),
     "ws-web": (900, 20),
-    "ws-all": (1500, 70),
-    "wintersweet": (1500, 70),
+    "ws-all": (1500, 75),
+    "wintersweet": (1500, 75),
 }
 
 
