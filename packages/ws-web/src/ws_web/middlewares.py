@@ -31,7 +31,9 @@ _HEADER_MESSAGES = frozenset({"http.response.start", "websocket.accept", "websoc
 _AT_ONCE = 256
 _DIGITS = 32
 _new_ids: list[str] = []
-os.register_at_fork(after_in_child=_new_ids.clear)  # a forked worker must not give out its parent's
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_ids.clear)  # a forked worker must not give out its parent's
 
 
 def new_id() -> str:
