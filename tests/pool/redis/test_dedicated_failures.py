@@ -187,7 +187,7 @@ class TestLoggingInAgain:
                 await alone.get("k")
 
     async def test_a_shared_connection_that_is_lost(self, server: RedisServer) -> None:
-        """The next one logs in by itself: that is no refusal."""
+        """The next one logs in by itself: that is not a refusal."""
         async with FaultProxy(*server.address) as proxy, self.pool(proxy) as pool:
             lost = proxy.drop_reply(match="AUTH")
             await pool.reauthenticate()
