@@ -28,7 +28,7 @@ class TestOnePool:
 
     async def test_many_limiters_and_locks(self, any_redis: RedisServer):
         """However many limiters, claims and coordinators there are, the pool keeps its connections."""
-        pool = ConnectionPool.from_url(any_redis.url, max_connections=10)
+        pool = ConnectionPool.from_url(any_redis.url, max_connections=10, client_name="these")
 
         async with Redis.from_pool(pool) as client:
             for number in range(15):
@@ -42,7 +42,9 @@ class TestOnePool:
                 gc.collect()
 
             assert await client.ping()
-            assert len(await client.client_list()) <= 2
+            # Of this test: connections of others may still be about to close.
+            ours = [entry for entry in await client.client_list() if entry["name"] == "these"]
+            assert 1 <= len(ours) <= 2
 
     async def test_lives_as_long_as_its_connection(self, redis: Redis, monkeypatch: pytest.MonkeyPatch):
         """A wire that nobody uses is found again while it has a connection, and then is forgotten."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from redis import Redis, RedisCluster
+from redis.exceptions import ResponseError
 
 from tests.redislock._threads import until
 from ws_redislock.errors import ConfigError, UnavailableError
@@ -34,6 +35,25 @@ class TestListLocks:
             assert list_locks(client, "other*") == []
 
         assert list_locks(client) == []
+
+    def test_what_is_none(self, client: Redis, redis_url: str):
+        """Keys that look like those of a lock, and what a holder has left behind, are passed over."""
+        client.zadd("wsl:m:{left}:holders", {"x1": 1})
+        client.set("wsl:z:{other}:holders", 1)
+        client.set("wsl:m:{other}:hints", 1)
+
+        with (
+            Redis.from_url(redis_url, decode_responses=True) as text,
+            MutexLock(text, "k", 60).hold() as held,
+        ):
+            assert [(found.name, list(found.holders)) for found in list_locks(text)] == [("k", [held.token])]
+
+    def test_a_key_of_another_type(self, client: Redis):
+        """A mistake in the data stays the error that it is."""
+        client.set("wsl:m:{k}:holders", "rubbish")
+
+        with pytest.raises(ResponseError, match="WRONGTYPE"):
+            list_locks(client)
 
     def test_in_a_cluster(self, cluster_url: str):
         """Locks are found on all nodes."""

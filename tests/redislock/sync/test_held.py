@@ -17,6 +17,7 @@ from ws_redislock.sync import (
     CountingObserver,
     MutexLock,
 )
+from ws_redislock.sync._concurrency import Job
 from ws_redislock.sync._coordination.coordinator import QueueWatch, Waiter, coordinator_for
 from ws_redislock.sync._lock import held as held_module
 from ws_redislock.sync._lock.held import Held
@@ -167,9 +168,102 @@ class TestWatch:
         assert lock.locked
         assert lock.release()
 
+    def test_a_look_during_a_renewal(self, lock: MutexLock):
+        """The renewal may have been answered before the lock was taken: another follows it."""
+        watch = watch_of(lock)
+        watch._job = Job()
+        watch.look()
+        assert [watch._again] == [True]
+        watch._finish()
+        assert [watch._again] == [False]
+        until(lambda: watch._job is None)
+        assert lock.locked
+
+    def test_only_one_renewal_at_a_time(self, lock: MutexLock):
+        """A renewal that is due while one is in flight begins no other."""
+        watch = watch_of(lock)
+        in_flight = watch._job = Job()
+        watch._clock = lambda: boot_time() + 25
+        watch._decide()
+        assert watch._job is in_flight
+        watch._clock = boot_time
+        watch._keep()  # nothing is due any more: it ends
+        assert watch._job is None
+
+    def test_lost_once(self, lock: MutexLock):
+        """The first reason stays; a lock that has ended is neither lost nor looked at."""
+        watch = watch_of(lock)
+        watch._lose("first")
+        watch._lose("second")
+        assert lock.current().lost
+        assert "first" in str(lock.current()._loss())
+        watch._job = Job()
+        watch._finish()
+        assert watch._job is None
+
+    def test_ended_while_it_was_renewed(self, lock: MutexLock, monkeypatch: pytest.MonkeyPatch):
+        """A renewal that is answered after the end of its lease changes nothing."""
+        watch = watch_of(lock)
+
+        def answer(*_arguments: object) -> list[int]:
+            watch._lease.end()
+            return [1]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ScriptClient, "once", answer)
+            assert not watch.renew()
+
+        assert not lock.current().lost
+
 
 class TestCoordinator:
     """What the locks of one client share."""
+
+    def test_one_round_at_a_time(self, client: Redis, monkeypatch: pytest.MonkeyPatch):
+        """A queue that is due during a round joins the next one, and a round that breaks off ends."""
+        coordinator = coordinator_for(client)
+        queue = QueueWatch(coordinator, MutexLock(client, "k")._keys)
+        coordinator._beating = True
+        coordinator.beat_soon(queue)
+        assert coordinator._due == [queue]
+        assert not coordinator._jobs
+        assert coordinator._take_due() == []
+
+        def stop() -> list[QueueWatch]:
+            raise SystemExit
+
+        with monkeypatch.context() as patch:
+            patch.setattr(coordinator, "_take_due", stop)
+            coordinator._beating = True
+
+            with pytest.raises(SystemExit):
+                coordinator._beat()
+
+        assert not coordinator._beating
+
+    def test_no_answer_at_all(self, client: Redis, monkeypatch: pytest.MonkeyPatch):
+        """Queues with waiters look again before long, those without do not."""
+        monkeypatch.setattr(ScriptClient, "many", unreachable)
+        coordinator = coordinator_for(client)
+        waiting, left = (QueueWatch(coordinator, MutexLock(client, name)._keys) for name in ("k", "l"))
+        waiting.waiters["x1"] = Waiter("x1")
+        coordinator._beat_round([waiting, left])
+        assert waiting.timer is not None
+        assert left.timer is None
+        waiting.stop()
+
+    def test_looks_between_heartbeats(self, client: Redis):
+        """They name no waiter; those behind a token that nobody has are nobody's."""
+        coordinator = coordinator_for(client)
+        lock = MutexLock(client, "k")
+        queue = QueueWatch(coordinator, lock._keys)
+        queue.waiters["x1"] = Waiter("x1")
+        assert coordinator._beat_call(queue)[2][-1] == "x1"
+        assert coordinator._beat_call(queue)[2][-1] != "x1"
+        assert not coordinator.contended(lock._keys)
+        coordinator.grant("unknown", 0.0, 1)
+        coordinator.wake([b"unknown", "unknown"])
+        coordinator.remove_waiter(queue.waiters["x1"])
 
     def test_a_heartbeat_for_nobody(self, client: Redis, monkeypatch: pytest.MonkeyPatch):
         """A queue without waiters sends nothing."""
