@@ -24,6 +24,12 @@ check conformance`, or one suite, such as `check conformance:fastapi`. What diff
 in `tools/conformance`; a difference without a reason fails the check, and so does a reason without a
 difference. The figures below are written by the check, those of whole suites by `python -m
 tools.conformance.sqlalchemy_suite --soak`.
+
+For crontabs these are the tests of cronsim and croniter: each time that they compute is computed by the
+trigger of `CrontabTask` too. The parser of Debian's cron is not run, since it comes with no package of
+PyPI. What follows its rules (which jobs follow elapsed time, fixed times that a change of the clock skips
+or repeats, days given by both fields, `N-N/S`) is checked by tests of ours, `tests/tasks/test_triggers.py`
+and `test_cron.py`, on the days of real changes in nine time zones.
 """
 
 _lock = threading.Lock()
