@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aiohttp import ClientTimeout
 
 from ws_core.errors import ConfigError
 from ws_pool.cache import CacheWrap, LRUCache, ShareCache
@@ -80,6 +81,25 @@ def test_a_wrong_value_is_an_error_that_says_so(
                     taken.append(name)
 
     assert (raw, taken) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("cls", "given", "said"),
+    [
+        (HttpPool, {"auth": ("a", "b", "nonsense"), "base_url": "http://x"}, "cannot be encoded"),
+        (HttpPool, {"auth": ("a", "\u20ac", "latin-1"), "base_url": "http://x"}, "cannot be encoded"),
+        (HttpPool, {"auth": ("a:b", "c"), "base_url": "http://x"}, "without a colon"),
+        (HttpPool, {"auth": ("a", "b"), "base_url": "http://u:p@x"}, "exclude each other"),
+        (HttpPool, {"headers": {"\u00e9": "c"}}, "name of a header"),
+        (HttpPool, {"headers": {"a b": "c"}}, "name of a header"),
+        (HttpPool, {"timeout": ClientTimeout(total=3), "connect_timeout": 5}, "say it there"),
+        (MongoPool, {"url": "mongodb://h/x", "db": "a.b"}, "name of a database"),
+    ],
+)
+def test_options_that_do_not_fit(cls: Callable[..., Any], given: dict[str, Any], said: str) -> None:
+    """Combinations that would fail, or be ignored, at the first request are refused too."""
+    with pytest.raises(ConfigError, match=said):
+        cls(**given)
 
 
 async def test_headers_of_the_context() -> None:

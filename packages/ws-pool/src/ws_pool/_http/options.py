@@ -51,6 +51,9 @@ def _headers(value: object, where: str) -> Mapping[str, str]:
         if not isinstance(key, str) or not isinstance(item, str):
             raise ConfigError(f"{where}.{key}: a header's name and value must be strings", setting=where)
 
+        if not key.isascii() or any(char in key for char in ' "(),/:;<=>?@[\\]{}'):
+            raise ConfigError(f"{where}.{key!r} is not the name of a header", setting=where)
+
         if any(ord(char) < 32 or ord(char) == 127 for char in key + item) or not key:
             raise ConfigError(f"{where}.{key!r}: a header must not hold control characters", setting=where)
 
@@ -79,10 +82,14 @@ def _timeout(value: object, where: str) -> object:
 
 def _auth(value: object, where: str) -> tuple[str, ...]:
     # BasicAuth of aiohttp is a tuple too, with the encoding as its third item.
-    if isinstance(value, tuple | list) and len(value) in {2, 3} and all(isinstance(v, str) for v in value):
-        return tuple(value)
+    if not isinstance(value, tuple | list) or len(value) not in {2, 3}:
+        raise ConfigError(f"{where} must be a pair of user and password", setting=where)
 
-    raise ConfigError(f"{where} must be a pair of user and password", setting=where)
+    # Behind a colon the password begins (RFC 7617).
+    if not all(isinstance(item, str) for item in value) or ":" in value[0]:
+        raise ConfigError(f"{where} must be texts, the user without a colon", setting=where)
+
+    return tuple(value)
 
 
 def _verify(value: object, where: str) -> bool | ssl.SSLContext:
@@ -191,6 +198,10 @@ def http_options(given: Mapping[str, object], *, where: str) -> HttpOptions:
     """Return the checked options of an HTTP pool."""
     options = parse(HttpOptions, given, where)
 
+    if isinstance(options.timeout, ClientTimeout) and "connect_timeout" in given:
+        message = f"{where}.connect_timeout is a part of {where}.timeout, a ClientTimeout: say it there"
+        raise ConfigError(message, setting=f"{where}.connect_timeout")
+
     if options.unix_socket is not None and options.proxy is not None:
         message = f"{where}: unix_socket and proxy exclude each other: keep one"
         raise ConfigError(message, setting=f"{where}.proxy")
@@ -204,7 +215,17 @@ def http_options(given: Mapping[str, object], *, where: str) -> HttpOptions:
             message = f"{where}.auth and the header authorization exclude each other: keep one"
             raise ConfigError(message, setting=f"{where}.auth")
 
-        options = replace(options, headers={**options.headers, "authorization": basic(*options.auth)})
+        if "@" in options.base_url:
+            message = f"{where}.auth and the credentials in {where}.base_url exclude each other: keep one"
+            raise ConfigError(message, setting=f"{where}.auth")
+
+        try:
+            value = basic(*options.auth)
+        except (LookupError, ValueError) as error:
+            message = f"{where}.auth cannot be encoded: {type(error).__name__}"
+            raise ConfigError(message, setting=f"{where}.auth") from None
+
+        options = replace(options, headers={**options.headers, "authorization": value})
 
     # A proxy connects on behalf of the pool, to whatever address it finds for a name.
     if options.deny_private and (options.proxy or options.unix_socket or options.trust_env):

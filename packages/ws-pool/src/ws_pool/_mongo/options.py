@@ -12,6 +12,15 @@ from ws_pool.errors import ConfigError
 __all__ = ("MongoOptions", "mongo_options")
 
 
+def _database(value: object, where: str) -> str:
+    name = text(value, where)
+
+    if not name or any(char in name for char in '/\\. "$\0'):
+        raise ConfigError(f"{where}={name!r} cannot be the name of a database", setting=where)
+
+    return name
+
+
 @dataclass(frozen=True, slots=True)
 class MongoOptions:
     """How to reach a deployment; once checked, ``url`` has all of ``host port user password``."""
@@ -27,7 +36,7 @@ class MongoOptions:
     port: int | None = option(None, integer(1, 65535), "with `host`", shown="27017")
     user: str | None = option(None, optional(text), "with `host`", aliases=("username",))
     password: str | None = option(None, optional(text), "with `host`", secret=True)
-    db: str | None = option(None, optional(text), "the default database, in place of the URL's")
+    db: str | None = option(None, optional(_database), "the default database, in place of the URL's")
     min_size: int = option(
         0, integer(0), "connections kept open to each server", aliases=("minsize", "min_pool_size")
     )
