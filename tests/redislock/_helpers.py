@@ -10,6 +10,9 @@ import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
+
+from redis import RedisCluster
 
 from ws_redislock._lock.base import BaseLock
 from ws_redislock._redis.scripts import load
@@ -64,6 +67,16 @@ def broken(part: str, by: str, *scripts: str) -> Iterator[None]:
         for script, text, sha in before:
             object.__setattr__(script, "text", text)
             object.__setattr__(script, "sha", sha)
+
+
+@contextlib.contextmanager
+def cluster_client(url: str, **options: Any) -> Iterator[RedisCluster]:
+    """Open a cluster's client for threads; its own ``close`` leaves the connections to nodes open."""
+    with RedisCluster.from_url(url, **options) as client:
+        try:
+            yield client
+        finally:
+            client.disconnect_connection_pools()
 
 
 @contextlib.contextmanager

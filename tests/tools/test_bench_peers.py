@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # The queues that `_job_worker` runs are installed apart, see `_job_queues`.
 MODULES = sorted(set((ROOT / "tools/bench").glob("*.py")) - {ROOT / "tools/bench/_job_worker.py"})
 OTHER_NAMES = {
+    "asgi_correlation_id": "asgi-correlation-id",
     "glide": "valkey-glide",
     "pydantic": "fastapi",
     "starlette": "fastapi",

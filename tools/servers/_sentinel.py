@@ -231,8 +231,10 @@ class SentinelServers:
         wait_until(self._settled, "the Sentinels see all servers as well", timeout=timeout)
 
     def _watch(self, sentinel: SentinelServer, master: RedisServer) -> None:
-        # By default Sentinels look at replicas every 10 s and speak to each other every 2 s.
-        sentinel.command("SENTINEL", "DEBUG", "info-period", 200, "publish-period", 200)
+        # By default Sentinels look at replicas every 10 s and speak to each other every 2 s. One that has not
+        # heard of a fail-over within four times the latter makes the new master a replica again (sentinel.c,
+        # "convert-to-slave"): a stall of a busy machine must be shorter than that.
+        sentinel.command("SENTINEL", "DEBUG", "info-period", 200, "publish-period", 1000)
         sentinel.command("SENTINEL", "MONITOR", self.name, master.host, master.port, self._quorum)
         settings: dict[str, str | int] = {
             "down-after-milliseconds": max(1, round(self._down_after * 1000)),

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.cluster import RedisCluster
 from redis.exceptions import ResponseError
 from redis.retry import Retry
 
+from tests.redislock._helpers import cluster_client
 from tests.redislock._threads import until
 from tests.servers import StartServer
 from tools.servers import RedisServer
@@ -66,7 +66,7 @@ class TestBadInput:
     def test_replicas_of_a_cluster(self, cluster_url: str):
         """A cluster cannot wait for replicas on the connection of a script."""
         with (
-            RedisCluster.from_url(cluster_url) as client,
+            cluster_client(cluster_url) as client,
             pytest.raises(UsageError, match="not a cluster"),
         ):
             MutexLock(client, "k", min_replicas=1).acquire()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from redis import Redis, RedisCluster
+from redis import Redis
 from redis.exceptions import ResponseError
 
+from tests.redislock._helpers import cluster_client
 from tests.redislock._threads import until
 from ws_redislock.errors import ConfigError, UnavailableError
 from ws_redislock.sync import FrequencyLimiter, LeaderElection, MutexLock, ReadWriteLock, RunClaims, Semaphore
@@ -57,7 +58,7 @@ class TestListLocks:
 
     def test_in_a_cluster(self, cluster_url: str):
         """Locks are found on all nodes."""
-        with RedisCluster.from_url(cluster_url) as client:
+        with cluster_client(cluster_url) as client:
             locks = [MutexLock(client, f"k{number}", 60) for number in range(12)]
             assert all(lock.acquire() for lock in locks)
             assert {lock.name for lock in list_locks(client)} == {lock.name for lock in locks}

@@ -9,6 +9,7 @@ from threading import Event, Thread
 import pytest
 from redis import RedisCluster, exceptions
 
+from tests.redislock._helpers import cluster_client
 from tests.redislock._threads import until, waiting_for
 from tools.servers import ClusterServers
 from ws_redislock.errors import UnavailableError
@@ -19,7 +20,7 @@ from ws_redislock.sync._concurrency import Nodes
 @pytest.fixture
 def client(cluster_url: str) -> Iterator[RedisCluster]:
     """Give a client whose sockets wait for ever."""
-    with RedisCluster.from_url(cluster_url, socket_timeout=None) as client:
+    with cluster_client(cluster_url, socket_timeout=None) as client:
         yield client
 
 

@@ -7,8 +7,9 @@ import time
 from functools import partial
 
 import pytest
-from redis import Redis, RedisCluster
+from redis import Redis
 
+from tests.redislock._helpers import cluster_client
 from tests.redislock._threads import until
 from tests.servers import StartServer
 from tools.servers import RedisServer, SentinelServers
@@ -248,7 +249,7 @@ class TestOthers:
 
     def test_cluster(self, cluster_url: str):
         """A cluster's client does as well."""
-        with RedisCluster.from_url(cluster_url) as client:
+        with cluster_client(cluster_url) as client:
             for number in range(6):
                 with MutexLock(client, f"k{number}", 60).hold():
                     assert not MutexLock(client, f"k{number}", 60).acquire()
