@@ -80,9 +80,10 @@ class TestRequestID:
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
     def test_forked_workers_have_ids_of_their_own(self) -> None:
         """A worker does not give out what its parent had in stock."""
+        # One prints after the other: what is longer than PIPE_BUF could be torn.
         code = (
             "import os; from ws_web.middlewares import new_id; new_id(); child = os.fork();"
-            "print(*(new_id() for _ in range(300)), flush=True); child and os.waitpid(child, 0)"
+            "ids = [new_id() for _ in range(300)]; child and os.waitpid(child, 0); print(*ids)"
         )
         ids = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
