@@ -27,6 +27,17 @@ def take_two(a: object, b: object = 1) -> None:
     """Take one or two arguments."""
 
 
+class Methods:
+    """Functions that are given their object, or class, first."""
+
+    def take_one(self, a: int) -> None:
+        """Take one argument."""
+
+    @classmethod
+    def take_two(cls, a: int, b: int = 2) -> None:
+        """Take one argument or two."""
+
+
 def take_named(*, a: object) -> None:
     """Take an argument by name."""
 
@@ -294,6 +305,9 @@ class TestControl:
             (functools.partial(take_one, 1), (2,), {}),
             (checkpoint, (1,), {}),
             (Calls(VirtualClock()), (1,), {}),
+            (Methods().take_one, (), {}),
+            (Methods().take_one, (1, 2), {}),
+            (Methods.take_two, (1, 2, 3), {}),
         ],
     )
     def test_wrong_arguments(self, func: Any, args: tuple[int, ...], kwargs: dict[str, int]) -> None:
@@ -312,6 +326,8 @@ class TestControl:
             return wrapper
 
         IntervalTask(10, take_two, 1)
+        IntervalTask(10, Methods().take_one, 1)
+        IntervalTask(10, Methods.take_two, 1)
         IntervalTask(10, take_all, 1, 2, kwargs={"c": 3})
         IntervalTask(10, take_named, kwargs={"a": 3})
         IntervalTask(10, add(take_one))

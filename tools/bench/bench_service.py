@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ import psutil
 
 from tools.bench._service_apps import ITEM
 from tools.bench.harness import Candidate, Case, Round, Suite, Target, main
-from tools.servers import MariaDBServer, RedisServer
+from tools.servers import MariaDBServer, PortReservation, RedisServer
 
 ABOUT = """\
 Each side is one process of `uvicorn` with uvloop and httptools, as its command line starts it, without an
@@ -85,17 +84,15 @@ class Service:
             raise RuntimeError("bench service needs wrk: apt-get install wrk")
 
         self._servers.enter()
-        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        listener.set_inheritable(True)
-        self._url = f"http://127.0.0.1:{listener.getsockname()[1]}/item/"
-        words = ["--factory", f"tools.bench._service_apps:{self._factory}", "--fd", str(listener.fileno())]
+        # Not a socket by --fd: uvicorn takes that for one of Unix, and Nagle's algorithm stays on.
+        self._port = PortReservation()
+        self._url = f"http://127.0.0.1:{self._port.port}/item/"
+        words = ["--factory", f"tools.bench._service_apps:{self._factory}", "--port", str(self._port.port)]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "uvicorn", *words, "--no-access-log", "--log-level", "warning"],
             env=os.environ | self._environment(),
-            pass_fds=[listener.fileno()],
             stdout=subprocess.DEVNULL,
         )
-        listener.close()
         self._measured = psutil.Process(self._process.pid)
         self._wait()
         self._start_cpu = self._cpu()
@@ -123,6 +120,7 @@ class Service:
         """Stop it."""
         self._process.terminate()
         await asyncio.to_thread(self._process.wait)
+        self._port.release()
         await asyncio.to_thread(self._servers.leave)
 
     def run(self) -> Round:

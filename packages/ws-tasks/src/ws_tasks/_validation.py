@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any
 
 from ws_tasks.errors import ScheduleError
@@ -73,12 +73,15 @@ def check_arguments(
     task: str | None,
 ) -> None:
     """Refuse arguments that do not fit the function."""
-    if type(func) is FunctionType and not kwargs:
-        # The usual case, at a fiftieth of the cost of a signature: 100,000 tasks are checked.
-        code, most = func.__code__, func.__code__.co_argcount
-        least = most - len(func.__defaults__ or ())
+    # The usual cases, at a fiftieth of the cost of a signature: 100,000 tasks are checked.
+    plain = func.__func__ if type(func) is MethodType else func
 
-        if not code.co_flags & _VARIABLE and not code.co_kwonlyargcount and least <= len(args) <= most:
+    if type(plain) is FunctionType and not kwargs:
+        code, most = plain.__code__, plain.__code__.co_argcount
+        least = most - len(plain.__defaults__ or ())
+        count = len(args) + (plain is not func)  # a method is given its object first
+
+        if not code.co_flags & _VARIABLE and not code.co_kwonlyargcount and least <= count <= most:
             return
 
     try:
