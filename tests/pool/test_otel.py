@@ -21,7 +21,7 @@ from ws_pool import MysqlPool, PostgresPool, SqlitePool, SqlPoolManager
 from ws_pool._core import tracing
 from ws_pool._redis.client.shared import SharedRedis
 from ws_pool._sql.sqlite.connection import SqliteConnection
-from ws_pool.errors import IntegrityViolation
+from ws_pool.errors import IntegrityViolation, UsageError
 from ws_pool.events import RedisEventBus, StreamEventBus
 from ws_pool.http import HttpPool
 from ws_pool.otel import instrument
@@ -247,6 +247,14 @@ class TestHttp:
         assert (good.attributes or {})["http.response.status_code"] == 200
         assert (bad.attributes or {})["error.type"] == "404"
         assert bad.status.status_code is trace.StatusCode.ERROR
+
+    async def test_wrong_headers_are_refused_as_without_it(self, telemetry: Telemetry):
+        """A value that cannot be sent is a UsageError, whether the request is traced or not."""
+        async with HttpPool("http://127.0.0.1:1") as pool:
+            wrong: Any  # what a user's mistake may be
+            for wrong in ("x", ["a"]):
+                with telemetry.instrument(), pytest.raises(UsageError):
+                    await pool.client.get("/", headers=wrong)
 
 
 class TestMetrics:

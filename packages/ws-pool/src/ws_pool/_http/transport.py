@@ -337,7 +337,12 @@ def _describe(_: Transport, method: str, url: URL, *__: object) -> tracing.Opera
 def _with_headers(args: tuple[Any, ...], headers: Mapping[str, str]) -> tuple[Any, ...]:
     """Return the arguments of `Transport.send` with headers that the request does not set itself."""
     method, url, options, *rest = args
-    return (method, url, {**options, "headers": {**headers, **(options.get("headers") or {})}}, *rest)
+    given = options.get("headers") or {}
+
+    if not isinstance(given, Mapping):
+        return args  # refused where requests are checked, as without a tracer
+
+    return (method, url, {**options, "headers": {**headers, **given}}, *rest)
 
 
 tracing.point(
