@@ -49,6 +49,14 @@ PLANTED: dict[str, tuple[dict[str, Any], str]] = {
         {"DATABASES": {"default": {"url": "mysql://root:root@db.example/x"}}},
         "DATABASES.default.url",
     ),
+    "usual password beside the URL": (
+        {"REDIS_CONFIG": {"default": {"host": "cache.example", "password": "Redis"}}},
+        "REDIS_CONFIG.default.password",
+    ),
+    "one of several hosts": (
+        {"MONGO_CONFIG": {"default": {"url": "mongodb://localhost:1,db.example:2/x"}}},
+        "MONGO_CONFIG.default.url",
+    ),
     "embedded": ({"REDIS_CONFIG": {"default": {"url": "embedded"}}}, "REDIS_CONFIG.default.url"),
     "level": ({"LOGGING_CONFIG": {"level": "debug"}}, "LOGGING_CONFIG.level"),
     "diagnosis": ({"LOGGING_CONFIG": {"debug": True}}, "LOGGING_CONFIG.debug"),
@@ -72,6 +80,27 @@ def test_each_planted_mistake_is_found(planted: str, tmp_path: Path) -> None:
     assert found.remedy
 
 
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"REDIS_CONFIG": {"default": {"url": "redis://cache.example", "password": "sLdH5gJ8"}}},
+        {"REDIS_CONFIG": {"default": {"url": "redis://cache.example", "credentials": lambda: "sLdH5gJ8"}}},
+        {"REDIS_CONFIG": {"default": {"url": "redis://cache.example", "password": lambda: "sLdH5gJ8"}}},
+        {
+            "ES_CONFIG": {
+                "default": {"url": ["https://a.example", "https://b.example"], "api_key": "sLdH5gJ8"}
+            }
+        },
+        {"MONGO_CONFIG": {"default": {"url": "mongodb://ann:sLdH5gJ8@a.example:1,b.example:2/x"}}},
+        {"DATABASES": {"default": {"url": "sqlite:///shop.db"}}},
+        {"DATABASES": {"default": {"url": "mysql://ann@[::1]:3306/x"}}},
+    ],
+)
+def test_other_ways_to_log_in_are_fine(sections: dict[str, Any], tmp_path: Path) -> None:
+    """A password beside the URL, a callable, an API key, and servers of this machine."""
+    assert find_mistakes(Settings(**{**GOOD, **sections}), tmp_path) == []
+
+
 def test_a_file_that_others_can_read(tmp_path: Path) -> None:
     """The mode of .env is looked at, not its content."""
     (tmp_path / ".env").touch(0o644)
@@ -89,20 +118,23 @@ def test_a_secret_in_the_file_of_settings(tmp_path: Path) -> None:
     assert "hunter2" not in outcome.out + outcome.err
 
 
-@pytest.mark.parametrize("database", ["mysql_url", "postgres_url"])
+@pytest.mark.parametrize(("database", "much"), [("mysql_url", 150), ("postgres_url", 60)])
 def test_more_connections_than_the_server_allows(
-    database: str, request: pytest.FixtureRequest, tmp_path: Path
+    database: str, much: int, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """Workers times the pool's size are held against the real server's limit; fewer are fine."""
+    """Workers times the sizes of all pools of a server are held against the limit of the real one."""
     url = request.getfixturevalue(database)
+    both = ["DATABASES.a.max_size, DATABASES.b.max_size"]
 
-    for size, found in ((2000, ["DATABASES.default.max_size"]), (2, [])):
-        variables = {
-            "WS_DATABASES__default__url": url,
-            "WS_DATABASES__default__max_size": str(size),
-            "WS_DATABASES__default__min_size": "1",
-            "WS_PROCESS_NUM": "2",
-        }
+    # The test servers allow 500 and 200: one of the pools alone would fit.
+    for size, found in ((much, both), (2, [])):
+        variables = {"WS_PROCESS_NUM": "2"}
+
+        for name in "ab":
+            variables[f"WS_DATABASES__{name}__url"] = url
+            variables[f"WS_DATABASES__{name}__min_size"] = "0"
+            variables[f"WS_DATABASES__{name}__max_size"] = str(size)
+
         outcome = wintersweet("check", "--deploy", "--json", cwd=tmp_path, env=variables)
         assert [one["setting"] for one in outcome.json()["mistakes"]] == found
         assert outcome.status == bool(found)

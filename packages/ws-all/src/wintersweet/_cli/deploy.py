@@ -9,11 +9,12 @@ import contextlib
 import ipaddress
 import os
 import stat
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from ws_core.component import Component
 from ws_core.errors import WsError
@@ -22,13 +23,21 @@ from ws_web.conf import Settings
 
 __all__ = ("Mistake", "find_mistakes", "find_scarcity")
 
-_SHORTEST_SECRET = 32  # characters; NIST SP 800-132 and RFC 7518 ask for keys of 128 and 256 bits
+_SHORTEST_SECRET = 32  # characters; RFC 7518, 3.2: a key of HS256 has at least 256 bits
 _SHORTEST_TOKEN = 16
 _USUAL = frozenset(
     {"", "admin", "changeme", "example", "password", "postgres", "redis", "root", "secret", "test"}
 )
+_ANY_ORIGIN = (".*", "https?://.*")
 _SECTIONS = ("DATABASES", "REDIS_CONFIG", "MONGO_CONFIG", "ES_CONFIG")
 _KEPT_FREE = 3  # connections of a server for its administrators
+_OTHER_LOGINS = ("api_key", "credential_provider", "credentials", "passfile")
+# Which server it is, since pools may share one, and how many connections it allows.
+_LIMITS = {
+    "MysqlPool": "SELECT CONCAT(@@hostname, ':', @@port), @@max_connections",
+    "PostgresPool": "SELECT concat(inet_server_addr(), ':', inet_server_port()),"
+    " current_setting('max_connections')",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,36 +65,32 @@ def find_mistakes(settings: Settings, directory: Path) -> list[Mistake]:
 async def find_scarcity(settings: Settings, components: Mapping[str, Component]) -> list[Mistake]:
     """Return the SQL pools that, over all workers, may open more connections than their server allows."""
     manager: BasePoolManager[Any, Any] | None = getattr(components.get("DATABASES"), "manager", None)
-
-    if manager is None:
-        return []
-
-    found: list[Mistake] = []
+    allowed: dict[str, int] = {}  # by server
+    wanted: defaultdict[str, dict[str, int]] = defaultdict(dict)  # by server and pool
 
     # A server that cannot be reached has a row of its own in the table of servers.
     with contextlib.suppress(WsError):
-        async with manager:
-            for name in manager.names:
-                pool = manager.get_pool(name)
-                most = pool.statistics().max_size * settings.PROCESS_NUM
-                allowed = await _allowed(pool, str(settings.DATABASES[name].get("url")))
+        if manager is not None:
+            async with manager:
+                for name in manager.names:
+                    pool = manager.get_pool(name)
 
-                if allowed is not None and most > allowed - _KEPT_FREE:
-                    workers = f"{settings.PROCESS_NUM} workers" if settings.PROCESS_NUM > 1 else "1 worker"
-                    problem = f"{workers} may open {most} connections, and the server allows {allowed}"
-                    remedy = "lower its max_size, or raise the server's limit"
-                    found.append(Mistake(f"DATABASES.{name}.max_size", problem, remedy))
+                    # SQLite has no server, and no limit.
+                    if (sql := _LIMITS.get(type(pool).__name__)) is not None:
+                        server, limit = await pool.find(sql)
+                        allowed[server] = int(limit)
+                        wanted[server][name] = pool.statistics().max_size * settings.PROCESS_NUM
 
-    return found
-
-
-async def _allowed(pool: Any, url: str) -> int | None:  # Any: an SQL pool of any dialect
-    """Return how many connections a pool's server allows; None for SQLite, which has no server."""
-    if url.startswith("sqlite"):
-        return None
-
-    sql = "SHOW max_connections" if url.startswith("postgres") else "SELECT @@max_connections"
-    return int((await pool.find(sql))[0])
+    return [
+        Mistake(
+            ", ".join(f"DATABASES.{name}.max_size" for name in pools),
+            f"{settings.PROCESS_NUM} worker(s) may open {sum(pools.values())} connections,"
+            f" and the server allows {allowed[server]}",
+            "lower it, or raise the server's limit",
+        )
+        for server, pools in wanted.items()
+        if sum(pools.values()) > allowed[server] - _KEPT_FREE
+    ]
 
 
 def _application(settings: Settings) -> Iterator[Mistake]:
@@ -132,10 +137,7 @@ def _browsers(settings: Settings) -> Iterator[Mistake]:
         options = entry.get("options", {}) if isinstance(entry, Mapping) else {}
         name = f"MIDDLEWARES.{number}"
 
-        if "*" in options.get("allow_origins", ()) or options.get("allow_origin_regex") in {
-            ".*",
-            "https?://.*",
-        }:
+        if "*" in options.get("allow_origins", ()) or options.get("allow_origin_regex") in _ANY_ORIGIN:
             yield Mistake(name, "pages of any origin may read replies (CORS)", "name your origins")
 
         if "*" in options.get("allowed_hosts", ()):
@@ -149,23 +151,41 @@ def _browsers(settings: Settings) -> Iterator[Mistake]:
 def _servers(settings: Settings) -> Iterator[Mistake]:
     for section in _SECTIONS:
         for pool, options in getattr(settings, section).items():
-            yield from _server(settings, f"{section}.{pool}.url", str(options.get("url")))
+            name, given = f"{section}.{pool}", options.get("url") or ""
+            urls = [given] if isinstance(given, str) else list(given)
+
+            if any(url == "embedded" for url in urls):
+                yield Mistake(f"{name}.url", "the embedded server is for development", "name a server")
+
+            for url in urls:
+                parts = urlsplit(url)
+
+                if parts.scheme.startswith("sqlite") and parts.path.strip("/") in {"", ":memory:"}:
+                    if settings.PROCESS_NUM > 1:
+                        problem = "each worker has a database of its own in memory"
+                        yield Mistake(f"{name}.url", problem, "name a file or a server")
+                elif not any(options.get(way) for way in _OTHER_LOGINS):
+                    yield from _login(name, options, parts)
 
 
-def _server(settings: Settings, name: str, url: str) -> Iterator[Mistake]:
-    parts = urlsplit(url)
+def _login(name: str, options: Mapping[str, Any], parts: SplitResult) -> Iterator[Mistake]:
+    """Look at how one pool logs in to servers of other machines."""
+    user, _, hosts = parts.netloc.rpartition("@")
+    addresses = [urlsplit(f"//{host}").hostname or "" for host in hosts.split(",")]  # MongoDB has several
+    given = options.get("host")
+    far = [host for host in ([given] if given else addresses) if host and not _is_local(host)]
+    password = options.get("password")
+    where = f"{name}.url" if password is None else f"{name}.password"
 
-    if parts.scheme.startswith("sqlite"):
-        if settings.PROCESS_NUM > 1 and parts.path.strip("/") in {"", ":memory:"}:
-            yield Mistake(name, "each worker has a database of its own in memory", "name a file or a server")
-    elif url == "embedded":
-        yield Mistake(name, "the embedded server is for development", "name a server")
-    elif parts.hostname and not _is_local(parts.hostname):
-        password = unquote(parts.password or "")
+    if not far or callable(password):
+        return
 
-        if password.lower() in {*_USUAL, unquote(parts.username or "").lower()}:
-            what = "there is a usual password" if password else "there is no password"
-            yield Mistake(name, f"{what} for {parts.hostname}", "give the server's user one that is random")
+    password = unquote(user.partition(":")[2]) if password is None else str(password)
+    names = {unquote(user.partition(":")[0]), options.get("user"), options.get("username")}
+
+    if password.lower() in _USUAL or password in names:
+        what = "there is a usual password" if password else "there is no password"
+        yield Mistake(where, f"{what} for {far[0]}", "give the server's user one that is random")
 
 
 def _sources(settings: Settings) -> Iterator[Mistake]:
