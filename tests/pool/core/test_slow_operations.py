@@ -13,6 +13,7 @@ from ws_pool import SqlitePool
 from ws_pool._core import tracing
 from ws_pool._core.slow_operations import SlowOperations
 from ws_pool._core.tracing import Operation
+from ws_pool.redis import RedisPool
 
 
 @pytest.fixture
@@ -80,6 +81,19 @@ def test_fast_ones_are_not_kept() -> None:
     slow.end(Operation("PING", {}), 0.09, None)
     slow.end(Operation("PING", {}), 0.11, None)
     assert [one["text"] for one in slow.inspect()] == ["PING"]
+
+
+async def test_a_blocking_command_is_not_slow(slow: SlowOperations, redis_url: str) -> None:
+    """It waits for something to come, and does not crowd out what is slow; its time is counted."""
+    async with RedisPool(url=redis_url) as pool:
+        await pool.redis.blpop("{t}none", timeout=0.01)
+        await pool.redis.xread({"{t}stream": "$"}, block=10)
+        await pool.redis.xread({"{t}stream": "0"})  # does not wait
+        await pool.redis.get("{t}none")
+
+    assert [one["text"] for one in slow.inspect()] == ["GET", "XREAD"]
+    counted = {dict(found.attributes)["db.operation.name"]: found.count for found in slow.samples()}
+    assert counted == {"BLPOP": 1, "XREAD": 2, "GET": 1}
 
 
 class Tracer:

@@ -36,6 +36,11 @@ class Operation(Protocol):
         """The metric that has its time, or empty for none."""
         ...
 
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for something to come, which is not slow."""
+        ...
+
 
 class SlowOperations:
     """
@@ -73,7 +78,7 @@ class SlowOperations:
                 seconds, *(str(found.get(name, "")) for name in METRICS[operation.duration].attributes)
             )
 
-        if seconds < self._limit:
+        if seconds < self._limit or operation.waits:
             return
 
         self._kept.append(

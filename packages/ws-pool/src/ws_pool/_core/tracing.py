@@ -43,7 +43,8 @@ class Operation:
     What a call does: its name and its attributes, in OpenTelemetry's words.
 
     ``duration`` is the metric that has its time, or empty for none. ``parent`` are the headers that came
-    with a message; what is done for the message then belongs to the operation.
+    with a message; what is done for the message then belongs to the operation. ``waits``: its time is that
+    until something comes, as of a blocking command, and says nothing of the server.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Operation:
     duration: str = "db.client.operation.duration"
     kind: Literal["client", "producer", "consumer"] = "client"
     parent: Mapping[str, str] | None = None
+    waits: bool = False
 
 
 class Span(Protocol):

@@ -10,6 +10,7 @@ from ws_pool._redis.client.session import DedicatedRedis
 from ws_pool._redis.client.shared import SharedRedis
 from ws_pool._redis.cluster.client import ClusterPipeline, ClusterRedis
 from ws_pool._redis.commands.command import Command
+from ws_pool._redis.commands.table import Route
 
 __all__ = ("trace_commands",)
 
@@ -26,8 +27,10 @@ def trace_commands() -> None:
 
 def _command(_: object, *args: Any, **__: Any) -> tracing.Operation:
     """Describe a command by its name: its keys and values are the users' own."""
-    name = Command(args).name if args else "COMMAND"
-    return tracing.Operation(name, {"db.system.name": "redis", "db.operation.name": name})
+    command = Command(args) if args else None
+    name = "COMMAND" if command is None else command.name
+    attributes = {"db.system.name": "redis", "db.operation.name": name}
+    return tracing.Operation(name, attributes, waits=command is not None and command.route is Route.BLOCKING)
 
 
 def _pipeline(pipeline: Any, *_: Any, **__: Any) -> tracing.Operation:
