@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ws_pool import MysqlPool, SqlitePool
+import pytest
+
+from ws_pool import MysqlPool, PostgresPool, SqlitePool
 from ws_pool._sql.pool import SqlPool
 
 BACKENDS = ("aiomysql", "asyncmy", "sqlite", "memory")
@@ -21,3 +23,14 @@ def make_pool(backend: str, mysql_url: str, directory: Path, **options: Any) -> 
         return SqlitePool(f"sqlite:///{directory / 'client.db'}", **options)
 
     return MysqlPool(mysql_url.replace("mysql://", f"mysql+{backend}://", 1), **options)
+
+
+def make_requested(request: pytest.FixtureRequest, directory: Path, **options: Any) -> SqlPool:
+    """Make the pool that a fixture's parameter names, "postgres" too; only the server it needs is started."""
+    backend: str = request.param
+
+    if backend == "postgres":
+        return PostgresPool(request.getfixturevalue("postgres_url"), **options)
+
+    url = "" if backend in {"sqlite", "memory"} else request.getfixturevalue("mysql_url")
+    return make_pool(backend, url, directory, **options)

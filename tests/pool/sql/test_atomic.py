@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, bindparam, func, select, update
 
-from ws_pool import MysqlPool, PostgresPool, SqlitePool, SqlPoolManager, atomic, sql_pool_manager
+from tests.pool.sql.backends import make_requested
+from ws_pool import MysqlPool, SqlitePool, SqlPoolManager, atomic, sql_pool_manager
 from ws_pool._sql.pool import SqlPool
 from ws_pool.errors import ConfigError, QueryError, TransactionConflict, UsageError, WsError
 
@@ -34,17 +35,7 @@ ADD = (
 @pytest.fixture(params=BACKENDS)
 async def pool(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SqlPool]:
     """A pool with ten accounts of 100 each."""
-    made: SqlPool
-
-    if request.param == "sqlite":
-        made = SqlitePool(f"sqlite:///{tmp_path / 'atomic.db'}")
-    elif request.param == "postgres":
-        made = PostgresPool(request.getfixturevalue("postgres_url"), max_size=10)
-    else:
-        url = request.getfixturevalue("mysql_url").replace("mysql://", f"mysql+{request.param}://", 1)
-        made = MysqlPool(url, maxsize=10)
-
-    async with made as pool:
+    async with make_requested(request, tmp_path, max_size=10) as pool:
         await pool.create_all(METADATA)
         await pool.insert_many(ACCOUNT, [{"id": n, "owner": f"o{n}", "balance": 100} for n in range(1, 11)])
         yield pool

@@ -10,8 +10,7 @@ import pytest
 from sqlalchemy import ForeignKey, String, bindparam, func, insert, literal, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, joinedload, mapped_column, relationship
 
-from tests.pool.sql.backends import BACKENDS, make_pool
-from ws_pool import PostgresPool
+from tests.pool.sql.backends import BACKENDS, make_requested
 from ws_pool._sql.compile.counting import countable
 from ws_pool._sql.pool import SqlPool
 from ws_pool.errors import QueryError, UsageError
@@ -41,16 +40,7 @@ class Line(Base):
 @pytest.fixture(params=(*BACKENDS, "postgres"))
 async def pool(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SqlPool]:
     """A pool of each kind with three orders and five lines."""
-    kind = request.param
-    made: SqlPool
-
-    if kind == "postgres":
-        made = PostgresPool(request.getfixturevalue("postgres_url"))
-    else:
-        url = "" if kind in {"sqlite", "memory"} else request.getfixturevalue("mysql_url")
-        made = make_pool(kind, url, tmp_path)
-
-    async with made:
+    async with make_requested(request, tmp_path) as made:
         await made.create_all(Base.metadata)
         await made.insert_many(insert(Order), [{"id": n, "name": f"50 % of {n}"} for n in (1, 2, 3)])
         await made.insert_many(insert(Line), [{"id": n, "order": 1 + n % 2} for n in range(1, 6)])

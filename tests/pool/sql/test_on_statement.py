@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, bindparam, select
 
-from tests.pool.sql.backends import BACKENDS, make_pool
-from ws_pool import PostgresPool, SqlitePool
+from tests.pool.sql.backends import BACKENDS, make_pool, make_requested
+from ws_pool import SqlitePool
 from ws_pool._sql.pool import SqlPool
 from ws_pool.errors import ConfigError, IntegrityViolation, QueryError, QueryTimeout
 
@@ -45,16 +45,7 @@ def calls() -> Calls:
 @pytest.fixture(params=(*BACKENDS, "postgres"))
 async def pool(request: pytest.FixtureRequest, tmp_path: Path, calls: Calls) -> AsyncIterator[SqlPool]:
     """A pool of each kind with three rows."""
-    kind = request.param
-    made: SqlPool
-
-    if kind == "postgres":
-        made = PostgresPool(request.getfixturevalue("postgres_url"), on_statement=calls)
-    else:
-        url = "" if kind in {"sqlite", "memory"} else request.getfixturevalue("mysql_url")
-        made = make_pool(kind, url, tmp_path, on_statement=calls)
-
-    async with made:
+    async with make_requested(request, tmp_path, on_statement=calls) as made:
         await made.create_all(THING.metadata)
         await made.insert_many(THING, [{"id": n, "name": f"secret{n}"} for n in (1, 2, 3)])
         calls.take()

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from tests.pool.sql.backends import BACKENDS, make_pool
+from tests.pool.sql.backends import BACKENDS, make_pool, make_requested
 from ws_pool import PostgresPool, SqlitePool
 from ws_pool._sql.pool import SqlPool
 from ws_pool.errors import TransactionConflict, UsageError
@@ -40,16 +40,7 @@ class Item(Base):
 @pytest.fixture(params=(*BACKENDS, "postgres"))
 async def pool(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SqlPool]:
     """A pool of each kind with an empty table."""
-    kind = request.param
-    made: SqlPool
-
-    if kind == "postgres":
-        made = PostgresPool(request.getfixturevalue("postgres_url"))
-    else:
-        url = "" if kind in {"sqlite", "memory"} else request.getfixturevalue("mysql_url")
-        made = make_pool(kind, url, tmp_path)
-
-    async with made:
+    async with make_requested(request, tmp_path) as made:
         await made.create_all(Base.metadata)
         yield made
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Sequence, String, Table, bindparam, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tests.pool.sql.backends import MYSQL, make_pool
+from tests.pool.sql.backends import MYSQL, make_pool, make_requested
 from ws_pool import PostgresPool, SqlitePool, SqlPoolManager
 from ws_pool._sql.pool import SqlPool
 from ws_pool.errors import ConfigError, UsageError
@@ -25,16 +25,7 @@ ONE, TWO = "ws_one", "ws_two"
 @pytest.fixture(params=KINDS)
 async def pool(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SqlPool]:
     """A pool of one connection; its own database and those of two tenants have a table of one row."""
-    made: SqlPool
-
-    if request.param == "postgres":
-        made = PostgresPool(request.getfixturevalue("postgres_url"), max_size=1, tenant=TENANT.get)
-    else:
-        made = make_pool(
-            request.param, request.getfixturevalue("mysql_url"), tmp_path, max_size=1, tenant=TENANT.get
-        )
-
-    async with made as pool:
+    async with make_requested(request, tmp_path, max_size=1, tenant=TENANT.get) as pool:
         await pool.create_all(NOTE.metadata)
         await pool.insert(NOTE, what="own")
 
