@@ -2,8 +2,8 @@
 
 Two runs for each distribution. With the newest dependencies, on the newest Python, and with coverage: the
 distribution's own tests must reach 95 % of its branches. With the oldest dependencies that it declares, on
-another Python, and without whole deployments. The developers' environment, in which ``dev.py test`` runs, is
-a third.
+another Python, and without whole deployments and outages: what counts there is the API. The developers'
+environment, in which ``dev.py test`` runs, is a third.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def run_isolated(name: str, version: str, pythons: Mapping[str, Path]) -> str | 
 def run_oldest(name: str, version: str, pythons: Mapping[str, Path]) -> str | None:
     """Run one distribution's tests alone, with the oldest dependencies that it declares."""
     python = _environment(name, version, pythons, oldest=True)
-    return f"py{version}, {_run_tests([python, '-m'], name, {}, '-m', 'not deployment')}"
+    return f"py{version}, {_run_tests([python, '-m'], name, {}, '-m', 'not deployment and not outage')}"
 
 
 def run_addons() -> str | None:

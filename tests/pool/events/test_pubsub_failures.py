@@ -17,6 +17,8 @@ from ws_pool.errors import AcquireTimeout, ClosedError, UnavailableError
 from ws_pool.events import RedisEventBus, StreamEventBus
 from ws_pool.redis import RedisPool
 
+pytestmark = pytest.mark.outage
+
 
 @pytest.fixture
 async def proxy(redis_server: RedisServer) -> AsyncIterator[FaultProxy]:

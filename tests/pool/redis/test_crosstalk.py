@@ -16,6 +16,8 @@ from ws_pool._redis.connection.pipelined import PipelinedConnection
 from ws_pool.errors import WsError
 from ws_pool.redis import RedisPool
 
+pytestmark = pytest.mark.outage
+
 TASKS = 200
 
 

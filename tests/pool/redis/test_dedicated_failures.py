@@ -23,6 +23,8 @@ from ws_pool._redis.node import static_resolver
 from ws_pool.errors import ClosedError, UnavailableError, UsageError
 from ws_pool.redis import RedisPool
 
+pytestmark = pytest.mark.outage
+
 OPTIONS = connection_options(encoding="utf-8", errors="strict", decode_responses=False, protocol=None)
 
 

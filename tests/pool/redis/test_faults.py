@@ -23,6 +23,8 @@ from ws_pool.errors import (
 )
 from ws_pool.redis import RedisPool
 
+pytestmark = pytest.mark.outage
+
 
 class TestLostConnections:
     """Commands in flight, unsent ones, and those that come during an outage."""
@@ -141,7 +143,7 @@ class TestLostConnections:
             with pytest.raises(UnavailableError):
                 await pool.redis.set("k", 1)
 
-            assert asyncio.get_running_loop().time() - began < 0.1
+            assert asyncio.get_running_loop().time() - began < 1.0
             assert not (await pool.health()).ok
             await asyncio.to_thread(server.restart)
             began = asyncio.get_running_loop().time()

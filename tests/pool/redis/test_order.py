@@ -17,6 +17,8 @@ from ws_pool._redis.connection.queue import Limits
 from ws_pool._redis.connection.reconnecting import ReconnectingConnection
 from ws_pool.redis import RedisPool
 
+pytestmark = pytest.mark.outage
+
 Write = Callable[[RedisPool, str, int], Coroutine[Any, Any, object]]
 
 

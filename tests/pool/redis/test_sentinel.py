@@ -17,6 +17,8 @@ from ws_pool._redis.sentinel import FailoverListener, MasterResolver
 from ws_pool.errors import MaybeExecuted, UnavailableError
 from ws_pool.redis import RedisPool
 
+pytestmark = pytest.mark.outage
+
 
 @pytest.mark.parametrize("valkey", [False, True], ids=["redis", "valkey"])
 async def test_a_fail_over_under_load(start_server: StartServer, *, valkey: bool) -> None:

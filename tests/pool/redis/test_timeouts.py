@@ -20,6 +20,8 @@ from ws_pool._redis.connection.queue import CommandQueue
 from ws_pool.errors import AcquireTimeout, ClosedError, UnavailableError, WsError
 from ws_pool.redis import RedisPool
 
+pytestmark = pytest.mark.outage
+
 
 async def count(pool: RedisPool, number: int, *, transaction: bool) -> list[object]:
     """Send a pipeline."""

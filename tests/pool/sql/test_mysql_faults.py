@@ -18,6 +18,8 @@ from ws_pool import MysqlPool, atomic
 from ws_pool._sql.mysql.connection import MysqlConnection
 from ws_pool.errors import AcquireTimeout, CommitUnknown, UnavailableError, WsError
 
+pytestmark = pytest.mark.outage
+
 DRIVERS = ("aiomysql", "asyncmy")
 TABLE = Table("fault", MetaData(), Column("id", Integer, primary_key=True), Column("word", String(20)))
 
@@ -75,7 +77,7 @@ class TestServer:
             with pytest.raises(UnavailableError, match=r"'default' cannot connect to mysql://root@127.0.0.1"):
                 await pool.select("SELECT 1")
 
-            assert time.monotonic() - start < 1.0
+            assert time.monotonic() - start < 3.0
             assert not (await pool.health()).ok
             assert pool.statistics().down
             await asyncio.to_thread(server.restart)
@@ -239,7 +241,7 @@ class TestNetwork:
                 assert not waiting.done()
 
             start = time.monotonic()
-            assert await waiting - start < 1.0
+            assert await waiting - start < 3.0
             proxy.heal()
 
     async def test_cancelled_statements_never_give_their_reply_to_another(self, driver: str, mysql_url: str):

@@ -18,6 +18,8 @@ from ws_pool._sql.mysql.connector import MysqlConnector
 from ws_pool._sql.pool import SqlPool
 from ws_pool.errors import QueryTimeout
 
+pytestmark = pytest.mark.outage
+
 RUNNING = (
     "SELECT COUNT(*) AS n FROM information_schema.PROCESSLIST WHERE COMMAND = 'Query' AND INFO LIKE :what "
     "AND ID <> CONNECTION_ID()"

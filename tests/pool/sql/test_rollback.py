@@ -15,6 +15,8 @@ from ws_pool._sql.client import SqlClient
 from ws_pool._sql.pool import SqlPool
 from ws_pool.errors import CommitUnknown, QueryError, QueryTimeout, UnavailableError, WsError
 
+pytestmark = pytest.mark.outage
+
 BACKENDS = ("aiomysql", "asyncmy", "sqlite", "memory")
 MANY = "SELECT a FROM note"
 

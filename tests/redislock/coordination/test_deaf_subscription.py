@@ -16,6 +16,8 @@ from ws_redislock import MutexLock, sync
 from ws_redislock._coordination import wakeups
 from ws_redislock.sync._coordination import wakeups as sync_listen
 
+pytestmark = pytest.mark.outage
+
 
 async def hand_over(
     any_redis: RedisServer, proxy: FaultProxy, wait: Callable[[], asyncio.Future[bool]]

@@ -15,6 +15,8 @@ from tools.servers import RedisServer
 from ws_redislock import MutexLock, ReadWriteLock, Semaphore
 from ws_redislock.errors import UnavailableError
 
+pytestmark = pytest.mark.outage
+
 
 async def script_calls(redis: Redis) -> int:
     """Return how many scripts the server has run since its statistics were reset."""

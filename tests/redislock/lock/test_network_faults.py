@@ -27,6 +27,8 @@ from ws_redislock._lock.renewal import RenewalWatchdog
 from ws_redislock._redis.scripts import load
 from ws_redislock.errors import UnavailableError
 
+pytestmark = pytest.mark.outage
+
 Then = Literal["close", "cut", "silence"]
 
 

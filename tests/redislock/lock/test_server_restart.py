@@ -14,6 +14,8 @@ from tools.servers import RedisServer, SentinelServers, ValkeyServer
 from ws_redislock import LockLost, MutexLock
 from ws_redislock.errors import UnavailableError
 
+pytestmark = pytest.mark.outage
+
 
 class TestRestart:
     """SIGKILL and restart without persistence."""

@@ -19,6 +19,8 @@ from ws_redislock._lease.lease import boot_time
 from ws_redislock._lock import acquisition
 from ws_redislock.errors import UnavailableError
 
+pytestmark = pytest.mark.outage
+
 
 @pytest.fixture
 async def server(start_server: StartServer) -> RedisServer:
@@ -75,6 +77,12 @@ class TestSilence:
         """A waiter whose time is over returns, and does not wait for the queue to be left."""
         first, second = MutexLock(client, "k", 60), MutexLock(client, "k", 60)
         await first.acquire()
+
+        # A waiter whose subscription began after its ENTER asks again, and the pause could catch that ENTER.
+        async with MutexLock(client, "warm", 60).hold():
+            assert not await MutexLock(client, "warm", 60).acquire(0.5)
+            assert coordinator_for(client)._wakeups._ready.is_set()
+
         waiting = asyncio.create_task(second.acquire(1.0))
 
         while not await first.waiters():
@@ -117,7 +125,7 @@ class TestSilence:
             asyncio.gather(*(lock.acquire(0.1) for lock in locks), return_exceptions=True),
             asyncio.gather(*(limiter.hit(f"k{number}") for number in range(30))),
         )
-        assert time.monotonic() - began < 0.9
+        assert time.monotonic() - began < 3.0
         assert {type(outcome) for outcome in outcomes} == {UnavailableError}
         assert all(verdict.degraded for verdict in verdicts)
         server.resume()

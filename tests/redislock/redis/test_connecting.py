@@ -22,6 +22,8 @@ from ws_redislock._redis.connection import CommandSender
 from ws_redislock._redis.script_client import ScriptClient
 from ws_redislock._redis.scripts import load
 
+pytestmark = pytest.mark.outage
+
 
 @contextlib.asynccontextmanager
 async def unanswered(server: RedisServer) -> AsyncIterator[tuple[FaultProxy, Redis]]:
