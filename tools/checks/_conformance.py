@@ -23,7 +23,7 @@ come with its source distribution, and are run with our object in the place of t
 check conformance`, or one suite, such as `check conformance:fastapi`. What differs is named with its reason
 in `tools/conformance`; a difference without a reason fails the check, and so does a reason without a
 difference. The figures below are written by the check, those of whole suites by `python -m
-tools.conformance.sqlalchemy_suite --soak`.
+tools.conformance.sqlalchemy_suite --soak`, and with `--oldest` for the oldest SQLAlchemy that ws-pool allows.
 
 For crontabs these are the tests of cronsim and croniter: each time that they compute is computed by the
 trigger of `CrontabTask` too. The parser of Debian's cron is not run, since it comes with no package of

@@ -7,17 +7,15 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
-import venv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from tools.conformance._sources import ROOT, interpreter, source
+
 __all__ = ("Peer", "run")
 
-ROOT = Path(__file__).resolve().parents[2]
-PLACE = ROOT / ".dev" / "conformance"
 # What the tests of both import; benchmarks and release scripts are not about routes.
 NEEDS = (
     "a2wsgi", "anyio[trio]", "dirty-equals", "email-validator", "flask<4", "httpx", "httpx2",
@@ -43,19 +41,6 @@ class Peer:
         """The installed version."""
         return version(self.name)
 
-    def source(self) -> Path:
-        """Return the unpacked source distribution of the installed version."""
-        place = PLACE / f"{self.name}-{self.version}"
-
-        if not place.is_dir():
-            command = [python(), "-m", "pip", "download", "-q", "--no-deps", "--no-binary", self.name]
-            subprocess.run([*command, "-d", str(PLACE), f"{self.name}=={self.version}"], check=True)
-
-            with tarfile.open(PLACE / f"{self.name}-{self.version}.tar.gz") as archive:
-                archive.extractall(PLACE, filter="data")
-
-        return place
-
     def failures(self, tests: Sequence[str], *options: str) -> tuple[set[str], str]:
         """Run tests, and return the ids of those that fail, with pytest's last line."""
         paths = [ROOT, ROOT / "packages/ws-core/src", ROOT / "packages/ws-web/src"]
@@ -63,7 +48,7 @@ class Peer:
         pytest = [python(), "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "-o", "addopts="]
         ran = subprocess.run(
             [*pytest, "--tb=no", *self.options, *options, *ignored, *tests],
-            cwd=self.source(),
+            cwd=source(self.name, self.version),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
             capture_output=True,
             text=True,
@@ -80,18 +65,8 @@ class Peer:
 
 def python() -> str:
     """Return the interpreter of an environment that has what the tests need."""
-    place = PLACE / "fastapi-env"
-    interpreter = place / "bin" / "python"
-    wanted = [f"{name}=={version(name)}" for name in ("fastapi", "starlette")] + list(NEEDS)
-    ready = place / "ready"
-
-    if not ready.exists() or ready.read_text() != "\n".join(wanted):
-        PLACE.mkdir(parents=True, exist_ok=True)
-        venv.create(place, with_pip=True, clear=True)
-        subprocess.run([interpreter, "-m", "pip", "install", "-q", *wanted], check=True)
-        ready.write_text("\n".join(wanted))
-
-    return str(interpreter)
+    ours = [f"{name}=={version(name)}" for name in ("fastapi", "starlette")]
+    return interpreter("fastapi", [*ours, *NEEDS])
 
 
 def run(peer: Peer, arguments: Sequence[str]) -> int:

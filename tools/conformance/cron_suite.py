@@ -14,17 +14,15 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
-import venv
 from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-ROOT = Path(__file__).resolve().parents[2]
+from tools.conformance._sources import PLACE, ROOT, interpreter, source
+
 KNOWN = Path(__file__).with_name("cron_differences.json")
-PLACE = ROOT / ".dev" / "conformance"
 # The last cronsim with a source distribution; its tests run on the version that we use.
 SOURCES: Final = {"cronsim": "2.6", "croniter": "7.0.0"}
 TESTS: Final = {
@@ -38,38 +36,16 @@ NEEDS: Final = ("pytest>=9.0,<9.2", "pytz", "python-dateutil", "tzlocal", "anyio
 
 def python() -> str:
     """Return the interpreter of an environment that has what the tests need."""
-    place = PLACE / "cron-env"
-    interpreter = place / "bin" / "python"
-
-    if not (place / "ready").exists():
-        PLACE.mkdir(parents=True, exist_ok=True)
-        venv.create(place, with_pip=True, clear=True)
-        wanted = [f"cronsim=={version('cronsim')}", f"croniter=={SOURCES['croniter']}", *NEEDS]
-        subprocess.run([interpreter, "-m", "pip", "install", "-q", *wanted], check=True)
-        (place / "ready").touch()
-
-    return str(interpreter)
-
-
-def source(name: str) -> Path:
-    """Return an unpacked source distribution."""
-    place = PLACE / f"{name}-{SOURCES[name]}"
-
-    if not place.is_dir():
-        command = [python(), "-m", "pip", "download", "-q", "--no-deps", "--no-binary", name]
-        subprocess.run([*command, "-d", str(PLACE), f"{name}=={SOURCES[name]}"], check=True)
-
-        with tarfile.open(PLACE / f"{name}-{SOURCES[name]}.tar.gz") as archive:
-            archive.extractall(PLACE, filter="data")
-
-    return place
+    versions = {"cronsim": version("cronsim"), "croniter": SOURCES["croniter"]}
+    return interpreter("cron", [*(f"{name}=={number}" for name, number in versions.items()), *NEEDS])
 
 
 def answers(name: str) -> dict[str, tuple[Any, Any]]:  # Any: JSON
     """Run the tests of a library, and return both answers to each question."""
     written = PLACE / f"{name}-answers.json"
     written.unlink(missing_ok=True)
-    paths = [ROOT, ROOT / "packages/ws-core/src", ROOT / "packages/ws-tasks/src", source(name) / "src"]
+    theirs = source(name, SOURCES[name])
+    paths = [ROOT, ROOT / "packages/ws-core/src", ROOT / "packages/ws-tasks/src", theirs / "src"]
     pytest = [
         python(),
         "-m",
@@ -85,7 +61,7 @@ def answers(name: str) -> dict[str, tuple[Any, Any]]:  # Any: JSON
     ]
     subprocess.run(
         [*pytest, "-p", "tools.conformance.cron_plugin", *TESTS[name]],
-        cwd=source(name),
+        cwd=theirs,
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join(map(str, paths)),

@@ -15,18 +15,15 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
-import venv
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from tools.conformance._sources import ROOT, interpreter, source
 from tools.servers import RedisServer
 
-ROOT = Path(__file__).resolve().parents[2]
 KNOWN = Path(__file__).with_name("redis_exceptions.json")
-PLACE = ROOT / ".dev" / "conformance"
 NEEDS = ("cachetools", "numpy", "packaging", "pytest>=9,<9.3", "pytest-asyncio", "pytest-timeout")
 CHOSEN = tuple(
     f"tests/test_asyncio/test_{name}.py"
@@ -48,35 +45,9 @@ class Run:
     line: str  # pytest's last one
 
 
-def source() -> Path:
-    """Return the unpacked source distribution of the installed redis-py."""
-    wanted = version("redis")
-    place = PLACE / f"redis-{wanted}"
-
-    if not place.is_dir():
-        PLACE.mkdir(parents=True, exist_ok=True)
-        command = [python(), "-m", "pip", "download", "-q", "--no-deps", "--no-binary", "redis"]
-        subprocess.run([*command, "-d", str(PLACE), f"redis=={wanted}"], check=True)
-
-        with tarfile.open(PLACE / f"redis-{wanted}.tar.gz") as archive:
-            archive.extractall(PLACE, filter="data")
-
-    return place
-
-
 def python() -> str:
     """Return the interpreter of an environment that has what the tests need."""
-    place = PLACE / "redis-env"
-    interpreter = place / "bin" / "python"
-    wanted = f"redis=={version('redis')} hiredis=={version('hiredis')}"
-    ready = place / "ready"
-
-    if not ready.exists() or ready.read_text() != wanted:
-        venv.create(place, with_pip=True, clear=True)
-        subprocess.run([interpreter, "-m", "pip", "install", "-q", *wanted.split(), *NEEDS], check=True)
-        ready.write_text(wanted)
-
-    return str(interpreter)
+    return interpreter("redis", [*(f"{name}=={version(name)}" for name in ("redis", "hiredis")), *NEEDS])
 
 
 def failures(url: str, protocol: int, client: str, tests: list[str]) -> tuple[set[str], str]:
@@ -88,7 +59,7 @@ def failures(url: str, protocol: int, client: str, tests: list[str]) -> tuple[se
             *(*pytest, "-p", "tools.conformance.redis_plugin", "--disable-warnings"),
             *(f"--redis-url={url}", f"--protocol={protocol}", *tests),
         ],
-        cwd=source(),
+        cwd=source("redis", version("redis")),
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
@@ -119,7 +90,6 @@ def run(protocol: int, tests: list[str]) -> Run:
 def main(arguments: list[str]) -> int:
     """Run the tests that are named, all by default; return how many differences have no reason."""
     tests = arguments or list(CHOSEN)
-    source()
     known: dict[str, str] = json.loads(KNOWN.read_text())
 
     with ThreadPoolExecutor(len(PROTOCOLS)) as threads:

@@ -29,7 +29,7 @@ from sqlalchemy.sql.elements import (
     RollbackToSavepointClause,
     SavepointClause,
 )
-from sqlalchemy.util.concurrency import await_
+from sqlalchemy.util.concurrency import await_only as await_  # its name in 2.0 too
 
 from ws_pool._sql.client import SqlClient
 from ws_pool._sql.compile.compiler import Compiler, CompilerSource, Prepared

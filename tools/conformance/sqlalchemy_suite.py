@@ -1,12 +1,13 @@
 """SQLAlchemy's own test suite, statement by statement through its engine and through our client.
 
-    python -m tools.conformance.sqlalchemy_suite [DRIVERS] [TEST FILES] [--soak]
+    python -m tools.conformance.sqlalchemy_suite [DRIVERS] [TEST FILES] [--soak] [--oldest]
 
 Downloads the source distribution of the installed version into ``.dev/``, runs the tests that execute
 statements with the plugin beside this file, and prints what differs by class. A class of
 ``sqlalchemy_differences.json`` has its reason there; any other is a failure, and so is a class that
 nothing belongs to any more. Without ``--soak`` a part of the suite runs, over one driver of each database;
 with it the figures are written to ``docs/conformance.md``, which takes about five minutes for each driver.
+With ``--oldest`` all of that runs in an environment with the oldest SQLAlchemy that ws-pool allows.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,10 +26,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tools.checks._conformance import PAGE, written
+from tools.conformance._sources import PLACE, ROOT, interpreter, source
 from tools.servers import MariaDBServer, PostgresServer
 
-ROOT = Path(__file__).resolve().parents[2]
-PLACE = ROOT / ".dev" / "conformance"
 KNOWN = Path(__file__).with_name("sqlalchemy_differences.json")
 FIELDS = ("driver", "kind", "test", "statement", "theirs", "ours")
 SOME = ("test/sql/test_query.py", "test/sql/test_functions.py")
@@ -43,23 +43,8 @@ OF_DIALECT = {
     "postgresql": ("test_query.py", "test_on_conflict.py", "test_types.py", "test_async_pg*.py"),
 }
 DIALECTS = {"aiosqlite": "sqlite", "aiomysql": "mysql", "asyncmy": "mysql", "asyncpg": "postgresql"}
+NEEDS = ("cryptography", "pytest-xdist", "pytest-timeout")  # besides the drivers, SQLAlchemy and pytest
 USUAL = ("aiosqlite", "asyncmy", "asyncpg")
-
-
-def source() -> Path:
-    """Return the unpacked source distribution of the installed SQLAlchemy."""
-    name = f"sqlalchemy-{version('sqlalchemy')}"
-
-    if not (PLACE / name).is_dir():
-        PLACE.mkdir(parents=True, exist_ok=True)
-        wanted = f"SQLAlchemy=={version('sqlalchemy')}"
-        command = ["pip", "download", "--no-deps", "--no-binary", "SQLAlchemy", "-d", str(PLACE), wanted]
-        subprocess.run(command, check=True)
-
-        with tarfile.open(PLACE / f"{name}.tar.gz") as archive:
-            archive.extractall(PLACE, filter="data")
-
-    return PLACE / name
 
 
 @contextmanager
@@ -91,14 +76,14 @@ def database(driver: str) -> Iterator[str]:
 
 def run(driver: str, uri: str, tests: tuple[str, ...]) -> tuple[Counter[str], list[dict[str, str]]]:
     """Run tests over a driver; return how many answers were compared, by kind, and the differences."""
-    out = PLACE / f"{driver}.jsonl"
+    out = PLACE / f"{driver}-{version('sqlalchemy')}.jsonl"
     out.unlink(missing_ok=True)
     paths = [str(ROOT), *(str(path) for path in sorted(ROOT.glob("packages/*/src")))]
     options = ["-n0", "-q", "-p", "no:cacheprovider", "--tb=no", "--maxfail=100000"]
     plugin = ["-p", "tools.conformance.sqlalchemy_plugin"]
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", *plugin, *options, "--dburi", uri, *tests],
-        cwd=source(),
+        cwd=source("SQLAlchemy", version("sqlalchemy")),
         env={**os.environ, "CONFORMANCE_OUT": str(out), "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
@@ -147,9 +132,32 @@ def figures_of(
     return [first, *more], found, others
 
 
+def oldest() -> str:
+    """Return the oldest SQLAlchemy that ws-pool allows."""
+    project = tomllib.loads((ROOT / "packages/ws-pool/pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needs = project["optional-dependencies"]["mysql"]
+    return next(str(found[1]) for need in needs if (found := re.match(r"sqlalchemy\S*?>=([\d.]+)", need)))
+
+
+def run_oldest(arguments: list[str]) -> int:
+    """Run all of this in an environment with the oldest SQLAlchemy, and else what is installed here."""
+    others = (*DIALECTS, "greenlet", "pymysql", "redis", "pytest")
+    wanted = [f"sqlalchemy[asyncio]=={oldest()}", *(f"{name}=={version(name)}" for name in others), *NEEDS]
+    python = interpreter("sqlalchemy-oldest", wanted)
+    paths = [ROOT, *ROOT.glob("packages/*/src")]
+    ran = subprocess.run(
+        [python, "-m", "tools.conformance.sqlalchemy_suite", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
+        check=False,  # it has printed why
+    )
+    return ran.returncode
+
+
 def write_page(driver: str, lines: list[str]) -> None:
     """Put the figures of a whole suite on the page."""
-    title = f"sqlalchemy, the whole suite, {driver}"
+    which = "the oldest version, " if version("sqlalchemy") == oldest() else ""
+    title = f"sqlalchemy, {which}the whole suite, {driver}"
     today = dt.datetime.now(dt.UTC).date()
     text = written(PAGE.read_text(encoding="utf-8"), title, "\n".join(lines), str(today))
     PAGE.write_text(text, encoding="utf-8")
@@ -158,6 +166,11 @@ def write_page(driver: str, lines: list[str]) -> None:
 def main(arguments: list[str]) -> int:
     """Run the suite over the drivers that are named, and print the figures; return 1 if one has no reason."""
     soak = "--soak" in arguments
+
+    if "--oldest" in arguments:
+        return run_oldest([argument for argument in arguments if argument != "--oldest"])
+
+    theirs = source("SQLAlchemy", version("sqlalchemy"))
     named = [name for name in arguments if name in DIALECTS]
     chosen = tuple(name for name in arguments if name.startswith("test/"))
     known: list[dict[str, str]] = json.loads(KNOWN.read_text())
@@ -169,9 +182,9 @@ def main(arguments: list[str]) -> int:
         dialect = DIALECTS[driver]
         # Some files have another name in SQLAlchemy 2.0.
         of_dialect = tuple(
-            str(path.relative_to(source()))
+            str(path.relative_to(theirs))
             for name in OF_DIALECT[dialect]
-            for path in sorted(source().glob(f"test/dialect/{dialect}/{name}"))
+            for path in sorted(theirs.glob(f"test/dialect/{dialect}/{name}"))
         )
         tests = chosen or ((*ALL, *of_dialect) if soak else SOME)
 
