@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Protocol, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -128,9 +130,17 @@ def sentinel_url(sentinel_servers: SentinelServers) -> str:
 
 
 @pytest.fixture
-def mysql_url(mariadb_server: MariaDBServer) -> Iterator[str]:
-    """Give the URL of a database made for the test."""
+def mysql_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Give the URL of a database made for the test, at the server of WS_TEST_MYSQL_URL if that is set."""
     database = f"test_{next(_numbers)}"
+
+    if outside := os.environ.get("WS_TEST_MYSQL_URL"):
+        with _database_at(outside, database) as url:
+            yield url
+
+        return
+
+    mariadb_server: MariaDBServer = request.getfixturevalue("mariadb_server")
     mariadb_server.execute(f"CREATE DATABASE {database}")
     yield mariadb_server.database_url(database)
 
@@ -167,6 +177,31 @@ def start_server() -> Iterator[StartServer]:
             return server
 
         yield start
+
+
+@contextlib.contextmanager
+def _database_at(url: str, database: str) -> Iterator[str]:
+    """Make a database at a server that is not ours, and drop it at the end."""
+    import pymysql
+
+    parts = urlsplit(url)
+    name = f"{database}_{os.getpid()}"  # other workers have numbers of their own
+    connection = pymysql.connect(
+        host=parts.hostname or "localhost",
+        port=parts.port or 3306,
+        user=unquote(parts.username or "root"),
+        password=unquote(parts.password or ""),
+        autocommit=True,
+    )
+
+    with connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+
+        try:
+            yield parts._replace(path=f"/{name}").geturl()
+        finally:
+            cursor.execute("SET SESSION lock_wait_timeout = 10")
+            cursor.execute(f"DROP DATABASE {name}")
 
 
 def _drop(server: MariaDBServer, database: str) -> None:

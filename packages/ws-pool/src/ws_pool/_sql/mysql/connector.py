@@ -12,9 +12,10 @@ from operator import attrgetter
 from typing import Any
 
 from ws_pool._sql.mysql.connection import AiomysqlConnection, AsyncmyConnection, MysqlConnection
-from ws_pool._sql.mysql.options import Server
+from ws_pool._sql.mysql.options import EXTRAS, Server
 from ws_pool._sql.mysql.stopper import StatementStopper, Victim
 from ws_pool._sql.options import current_credential
+from ws_pool.errors import MissingExtraError
 
 __all__ = ("MysqlConnection", "MysqlConnector")
 
@@ -59,7 +60,7 @@ class MysqlConnector:
             "host": server.host,
             "port": server.port,
             "user": await current_credential(server.user) or None,
-            "password": await current_credential(server.password) or "",
+            "password": _sent(await current_credential(server.password) or "", server.charset),
             "unix_socket": server.unix_socket,
             "charset": server.charset,
             "autocommit": server.autocommit,
@@ -71,7 +72,17 @@ class MysqlConnector:
             "sql_mode": None if server.sql_mode is None else f"'{server.sql_mode}'",
         }
 
-        conn = await (self._open_asyncmy if server.driver == "asyncmy" else self._open_aiomysql)(options)
+        try:
+            conn = await (self._open_asyncmy if server.driver == "asyncmy" else self._open_aiomysql)(options)
+        except RuntimeError as error:
+            if "cryptography" not in str(error):
+                raise
+
+            message = (
+                "the server asks for an encrypted password (caching_sha2_password or sha256_password), which "
+                f"needs cryptography: pip install 'ws-pool[{EXTRAS[server.driver]}]', or connect with ssl"
+            )
+            raise MissingExtraError(message, requirement="cryptography") from error
 
         try:
             await conn.allow_several(False)  # so that the judgement of a text's first statement is one of all
@@ -183,6 +194,16 @@ def _aiomysql_class(driver: Any, *, strict: bool) -> Any:  # Any: the driver is 
             await super()._request_authentication()
 
     return Connection
+
+
+def _sent(password: str, charset: str) -> str:
+    """
+    Return a password that a driver sends as the bytes that it has in the connection's character set.
+
+    Both drivers write passwords in latin1, whatever the connection's character set is. The server knows
+    the bytes that it was given with CREATE USER, which are UTF-8 nearly everywhere.
+    """
+    return password if charset == "latin1" else password.encode().decode("latin1")
 
 
 def _never(conn: MysqlConnection) -> bool:

@@ -10,7 +10,7 @@ from sqlalchemy.schema import ExecutableDDLElement, Table
 from ws_pool._sql.dialect import SqlDialect
 from ws_pool._sql.mysql import statement_text
 from ws_pool._sql.mysql.errors import map_error
-from ws_pool.errors import QueryError, WsError
+from ws_pool.errors import ConfigError, QueryError, WsError
 
 __all__ = ("MysqlDialect",)
 
@@ -43,8 +43,8 @@ class MysqlDialect(SqlDialect):
         return error.errno == _DEADLOCK
 
     def is_refusal(self, error: BaseException) -> bool:
-        """Recognise a wrong user, password or database."""
-        return bool(error.args) and error.args[0] in _REFUSED
+        """Recognise a wrong user, password or database, and a login that needs another library."""
+        return isinstance(error, ConfigError) or (bool(error.args) and error.args[0] in _REFUSED)
 
     def is_duplicate_column(self, error: QueryError) -> bool:
         """Recognise "Duplicate column name"."""

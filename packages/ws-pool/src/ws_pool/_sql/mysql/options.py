@@ -28,7 +28,10 @@ from ws_pool._core.config import (
 from ws_pool._sql.options import SqlOptions, parse_options
 from ws_pool.errors import ConfigError
 
-__all__ = ("MysqlOptions", "Server", "from_url", "mysql_options")
+__all__ = ("EXTRAS", "MysqlOptions", "Server", "from_url", "mysql_options")
+
+EXTRAS = {"aiomysql": "mysql", "asyncmy": "asyncmy"}
+"""Driver → the extra of ws-pool that it comes with."""
 
 Password = str | Callable[[], str | Awaitable[str]]
 
@@ -80,7 +83,12 @@ class Server:
         "the login name, or a callable, also async, that returns it for each new connection",
         aliases=("username",),
     )
-    password: Password | None = option(None, optional(text_or_callable), "as `user`", secret=True)
+    password: Password | None = option(
+        None,
+        optional(text_or_callable),
+        "as `user`; sent in UTF-8, in latin1 only with that `charset`",
+        secret=True,
+    )
     db: str | None = option(None, optional(text), "the default database", aliases=("database",))
     unix_socket: str | None = option(None, optional(text), "path of a socket, instead of host and port")
     driver: str = option("aiomysql", choice("aiomysql", "asyncmy"), "or in the URL: `mysql+asyncmy://`")

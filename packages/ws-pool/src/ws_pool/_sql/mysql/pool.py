@@ -17,7 +17,7 @@ from ws_pool._sql.engine import PooledDriverConnection
 from ws_pool._sql.mysql.clients import MysqlClient
 from ws_pool._sql.mysql.connector import MysqlConnection, MysqlConnector
 from ws_pool._sql.mysql.dialect import MysqlDialect
-from ws_pool._sql.mysql.options import MysqlOptions, Server, mysql_options
+from ws_pool._sql.mysql.options import EXTRAS, MysqlOptions, Server, mysql_options
 from ws_pool._sql.pool import SqlPool, make_pool, make_tenants
 from ws_pool._sql.replicas import Replicas, replica_options
 from ws_pool.errors import MissingExtraError
@@ -94,8 +94,7 @@ class MysqlPool(SqlPool):
             register(replica, db_system_name="mysql")
 
         if importlib.util.find_spec(server.driver) is None:
-            extra = "mysql" if server.driver == "aiomysql" else "asyncmy"
-            raise MissingExtraError.for_extra(where, f"ws-pool[{extra}]")
+            raise MissingExtraError.for_extra(where, f"ws-pool[{EXTRAS[server.driver]}]")
 
     def __repr__(self) -> str:
         return f"<MysqlPool {self.name!r} of {self._server}>"
