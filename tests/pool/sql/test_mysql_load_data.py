@@ -124,15 +124,15 @@ class TestWhole:
             await client.execute("INSERT INTO thing VALUES (1, 'one')")
 
             with pytest.raises(QueryError, match="warnings"):
-                await client.load_data(LOAD, b"2,b\n1,again\n")  # type: ignore[attr-defined]
+                await client.load_data(LOAD, b"2,b\n1,again\n")
 
-            assert await client.load_data(LOAD, b"3,c\n") == 1  # type: ignore[attr-defined]
+            assert await client.load_data(LOAD, b"3,c\n") == 1
 
         assert await things(pool) == [(1, "one"), (3, "c")]
 
         with pytest.raises(LookupError):
             async with pool.atomic() as client:
-                await client.load_data(LOAD, b"4,d\n")  # type: ignore[attr-defined]
+                await client.load_data(LOAD, b"4,d\n")
                 raise LookupError
 
         assert await things(pool) == [(1, "one"), (3, "c")]

@@ -7,7 +7,9 @@ from typing import Any, assert_type
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from ws_pool import Row, SqlitePool, atomic, sql_pool_manager
+from ws_pool import MysqlPool, PostgresPool, Row, SqlitePool, atomic, sql_pool_manager
+from ws_pool.mysql import MysqlClient, SqlClient
+from ws_pool.postgres import PostgresClient
 
 
 class Base(DeclarativeBase):
@@ -47,3 +49,36 @@ async def shop(pool: SqlitePool) -> list[str]:
     async with atomic(pool) as client:
         first = await client.find(columns)
         return [] if first is None else [first.name, *first._asdict()]
+
+
+async def load(mysql: MysqlPool, postgres: PostgresPool, sqlite: SqlitePool, file: bytes) -> int:
+    """Use what the clients of one database alone have, in transactions too."""
+    async with atomic(mysql) as client:
+        assert_type(client, MysqlClient)
+        loaded = await client.load_data("LOAD DATA LOCAL INFILE 'x' INTO TABLE item", file)
+
+    async with mysql.atomic() as client, mysql.get_client() as same:
+        assert_type(client, MysqlClient)
+        assert_type(same, MysqlClient)
+
+    async with postgres.atomic() as other, atomic(postgres, read_only=True) as reader:
+        assert_type(reader, PostgresClient)
+        loaded += await other.copy_from("item", [(1, "book", 2.5)])
+
+    async with sqlite.atomic() as third, atomic("default") as fourth:
+        assert_type(third, SqlClient)
+        assert_type(fourth, SqlClient)
+
+    return loaded
+
+
+@atomic
+async def rename(number: int, name: str) -> bool:
+    """Keep the types of a decorated function."""
+    return number > len(name)
+
+
+async def call(mysql: MysqlPool) -> None:
+    """Call decorated functions."""
+    assert_type(await rename(1, name="x"), bool)
+    assert_type(await mysql.atomic(retry_deadlocks=3)(rename)(1, name="x"), bool)

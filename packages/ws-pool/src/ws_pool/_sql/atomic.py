@@ -7,7 +7,7 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
 from ws_core.backoff import delay
 from ws_pool.context import TaskBinding
@@ -23,24 +23,25 @@ logger = logging.getLogger("ws_pool.sql")
 
 P = ParamSpec("P")
 R = TypeVar("R")
+ClientT_co = TypeVar("ClientT_co", bound="SqlClient", covariant=True)
 
 _FIRST_BACKOFF, _MAX_BACKOFF = 0.02, 1.0  # seconds, of which a random share is waited
 
 
-class AtomicPool(Protocol):
+class AtomicPool(Protocol[ClientT_co]):
     """What `Atomic` needs of a pool."""
 
     @property
-    def bound(self) -> TaskBinding[SqlClient]:
+    def bound(self) -> TaskBinding[Any]:  # Any: clients; a dict of them is of one type only
         """Which client is which task's."""
         ...
 
-    def get_client(self) -> SqlClient:
+    def get_client(self) -> ClientT_co:
         """Return the running task's client, or a new one."""
         ...
 
 
-class Atomic:
+class Atomic(Generic[ClientT_co]):
     """
     An async context manager that returns the client, and a decorator for coroutine functions.
 
@@ -49,7 +50,7 @@ class Atomic:
 
     def __init__(
         self,
-        find: Callable[[], AtomicPool],
+        find: Callable[[], AtomicPool[ClientT_co]],
         *,
         savepoint: bool = True,
         isolation: str | None = None,
@@ -92,7 +93,7 @@ class Atomic:
 
         return run
 
-    async def __aenter__(self) -> SqlClient:
+    async def __aenter__(self) -> ClientT_co:
         if self._retries:
             message = "a block cannot be run again: use retry_deadlocks with atomic as a decorator"
             raise UsageError(message)
@@ -123,7 +124,7 @@ class Atomic:
         finally:
             await block.__aexit__(kind, error, trace)
 
-    def _once(self) -> Atomic:
+    def _once(self) -> Atomic[ClientT_co]:
         return Atomic(
             self._find, savepoint=self._savepoint, isolation=self._isolation, read_only=self._read_only
         )

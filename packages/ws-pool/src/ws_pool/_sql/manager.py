@@ -18,7 +18,7 @@ from ws_pool.errors import ConfigError
 
 if TYPE_CHECKING:
     from ws_pool._sql.client import SqlClient
-    from ws_pool._sql.pool import SqlPool
+    from ws_pool._sql.pool import ClientT_co, SqlPool
 
 __all__ = ("SqlPoolManager", "atomic", "sql_pool_manager")
 
@@ -100,14 +100,26 @@ def atomic(pool: Callable[P, Awaitable[R]], /) -> Callable[P, Coroutine[Any, Any
 
 @overload
 def atomic(
-    pool: str | SqlPool = "default",
+    pool: str = "default",
     /,
     *,
     savepoint: bool = True,
     isolation: str | None = None,
     retry_deadlocks: int = 0,
     read_only: bool = False,
-) -> Atomic: ...
+) -> Atomic[SqlClient]: ...
+
+
+@overload
+def atomic(
+    pool: SqlPool[ClientT_co],
+    /,
+    *,
+    savepoint: bool = True,
+    isolation: str | None = None,
+    retry_deadlocks: int = 0,
+    read_only: bool = False,
+) -> Atomic[ClientT_co]: ...
 
 
 def atomic(
@@ -118,7 +130,7 @@ def atomic(
     isolation: str | None = None,
     retry_deadlocks: int = 0,
     read_only: bool = False,
-) -> Atomic | Callable[P, Coroutine[Any, Any, R]]:
+) -> Atomic[Any] | Callable[P, Coroutine[Any, Any, R]]:
     """
     Run a block or a coroutine function in a transaction.
 

@@ -8,11 +8,12 @@ from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVarTuple, overload
+from typing import Any, Generic, Self, TypeVarTuple, cast, overload
 
 from sqlalchemy import text as text_clause
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.selectable import TypedReturnsRows as Typed
+from typing_extensions import TypeVar  # SQLAlchemy needs it too; with Python 3.13 it is in typing
 
 from ws_core.component import Health
 from ws_pool._core.statistics import PoolStatistics
@@ -33,12 +34,13 @@ from ws_pool.pool import Lease, Pool
 __all__ = ("SqlPool", "make_pool", "make_tenants")
 
 Ts = TypeVarTuple("Ts")
+ClientT_co = TypeVar("ClientT_co", bound=SqlClient, default=SqlClient, covariant=True)
 
 _joining: ContextVar[PooledDriverConnection] = ContextVar("ws_pool_joining")
 _PACKET = 1 << 20  # bytes that any server takes as one statement
 
 
-class SqlPool(SqlVerbs, ABC):
+class SqlPool(SqlVerbs, ABC, Generic[ClientT_co]):
     """A pool of SQL connections: the part that does not depend on the database."""
 
     _engine_url: str
@@ -81,7 +83,7 @@ class SqlPool(SqlVerbs, ABC):
         return self._context.row_type
 
     @property
-    def bound(self) -> TaskBinding[SqlClient]:
+    def bound(self) -> TaskBinding[Any]:  # Any: clients; a dict of them is of one type only
         """Which client is which task's."""
         return self._context.bound
 
@@ -99,7 +101,7 @@ class SqlPool(SqlVerbs, ABC):
         alone: bool = False,
         read_only: bool = False,
         schema_translate_map: Mapping[str | None, str | None] | None = None,
-    ) -> SqlClient:
+    ) -> ClientT_co:
         """
         Return a client for the length of an ``async with`` block.
 
@@ -109,13 +111,14 @@ class SqlPool(SqlVerbs, ABC):
         it refuses changes, and may come from a replica. ``schema_translate_map`` puts other schemas
         (for MySQL: databases) in the place of those of a statement's tables, as SQLAlchemy's option.
         """
-        return self._client_type(
+        client = self._client_type(
             self._context,
             self._compilers,
             alone=alone,
             read_only=read_only,
             schemas=schema_translate_map,
         )
+        return cast("ClientT_co", client)
 
     @overload
     def prepare(self, statement: Typed[*Ts]) -> Prepared[tuple[*Ts]]: ...
@@ -142,7 +145,7 @@ class SqlPool(SqlVerbs, ABC):
         isolation: str | None = None,
         retry_deadlocks: int = 0,
         read_only: bool = False,
-    ) -> Atomic:
+    ) -> Atomic[ClientT_co]:
         """Run a block or a function in a transaction: the options are those of `ws_pool.atomic`."""
         return Atomic(
             lambda: self,

@@ -29,7 +29,7 @@ __all__ = ("MysqlPool", "pool_of_section")
 _INHERITED = ("user", "password", "charset", "sql_mode", "init_command", "ssl", "db", "driver")
 
 
-class MysqlPool(SqlPool):
+class MysqlPool(SqlPool[MysqlClient]):
     """
     A pool of connections to MySQL or MariaDB.
 
@@ -126,27 +126,6 @@ class MysqlPool(SqlPool):
         finally:
             for pool in pools:
                 await cast("MysqlConnector", pool.connector).stopper.aclose()
-
-    def get_client(
-        self,
-        *,
-        alone: bool = False,
-        read_only: bool = False,
-        schema_translate_map: Mapping[str | None, str | None] | None = None,
-    ) -> MysqlClient:
-        """
-        Return a client for the length of an ``async with`` block.
-
-        Inside another block of the same task it is that block's client, so that all of a task's
-        calls share one connection and one transaction. Child tasks get connections of their own.
-        With ``alone`` it takes a connection of its own even inside another block. With ``read_only``
-        it refuses changes, and may come from a replica. ``schema_translate_map`` puts other databases
-        in the place of those of a statement's tables, as SQLAlchemy's option.
-        """
-        client = super().get_client(
-            alone=alone, read_only=read_only, schema_translate_map=schema_translate_map
-        )
-        return cast("MysqlClient", client)
 
     async def health(self) -> Health:
         """Check that the server answers, over a connection of the pool; replicas are parts of the answer."""

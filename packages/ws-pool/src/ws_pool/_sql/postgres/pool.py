@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 from ws_core.component import Health
 from ws_core.metrics import register
@@ -33,7 +33,7 @@ _INHERITED = (
 )  # fmt: skip
 
 
-class PostgresPool(SqlPool):
+class PostgresPool(SqlPool[PostgresClient]):
     """
     A pool of connections to PostgreSQL, over asyncpg.
 
@@ -129,19 +129,6 @@ class PostgresPool(SqlPool):
         """Close all connections; clients in use have ``timeout`` seconds to end. May be called again."""
         # Together, so that a cancellation reaches each.
         await asyncio.gather(*(pool.close(timeout=timeout) for pool in self._replicas.pools))
-
-    def get_client(
-        self,
-        *,
-        alone: bool = False,
-        read_only: bool = False,
-        schema_translate_map: Mapping[str | None, str | None] | None = None,
-    ) -> PostgresClient:
-        """Return a client for the length of an ``async with`` block; see `MysqlPool.get_client`."""
-        client = super().get_client(
-            alone=alone, read_only=read_only, schema_translate_map=schema_translate_map
-        )
-        return cast("PostgresClient", client)
 
     def listen(self, *channels: str) -> Notifications:
         """
