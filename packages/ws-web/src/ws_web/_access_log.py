@@ -21,6 +21,7 @@ from typing import Any, Final, Literal
 from urllib.parse import quote
 
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from ws_web._observation import Exchange
 from ws_web._trace_context import get_trace_id
@@ -37,8 +38,9 @@ logger: Final = logging.getLogger("ws_web.access")
 class AccessLog:
     """Write a line when an exchange ends."""
 
-    def __init__(self, form: Literal["text", "json"]) -> None:
+    def __init__(self, form: Literal["text", "json"], *, behind_proxies: bool = False) -> None:
         self._as_json = form == "json"
+        self._client = _proxied if behind_proxies else _connected
         self._stderr = _StderrHandler()
         self._own: list[logging.Handler] = [self._stderr]
         self._blank: dict[str, Any] = {}  # Any: a record's fields
@@ -79,7 +81,7 @@ class AccessLog:
         route = exchange.route
         target = route or quote(scope["path"][:_LONGEST], safe="/:@", errors="replace")
         method = _shown(exchange.method)
-        client = _shown(_client(exchange))
+        client = _shown(self._client(exchange.scope))
         request_id = scope.get("ws_web.request_id", "")
 
         if self._as_json:
@@ -151,16 +153,15 @@ def _fields(
     }
 
 
-def _client(exchange: Exchange) -> str:
-    """Return the client's address, which the server or a trusted proxy has reported."""
-    scope = exchange.scope
-
-    # Without trusted proxies, which is most often the case, it is the other end of the connection.
-    if getattr(getattr(scope["ws_web.app"], "state", None), "trusted_proxies", ()):
-        return client_ip_of(HTTPConnection({**scope, "app": scope["ws_web.app"]})) or "-"
-
+def _connected(scope: Scope) -> str:
+    """Return the address of the other end of the connection."""
     client = scope.get("client")
     return client[0] if client else "-"
+
+
+def _proxied(scope: Scope) -> str:
+    """Return the client's address, which a trusted proxy may have reported."""
+    return client_ip_of(HTTPConnection({**scope, "app": scope["ws_web.app"]})) or "-"
 
 
 @functools.lru_cache(maxsize=4096)

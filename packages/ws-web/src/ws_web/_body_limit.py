@@ -25,13 +25,11 @@ class BodyLimit:
         self._max_bytes = max_bytes
         self._is_own = is_own
 
-    def of(self, scope: Scope, receive: Receive) -> Body:
-        """Return the body of a request that begins."""
+    def apply(self, scope: Scope) -> None:
+        """Limit the body of a request that begins."""
         # An application that sets no limit of its own has that of the one it is mounted in.
         if self._is_own or _OURS not in scope:
             scope[_OURS] = self._max_bytes
-
-        return Body(scope, receive)
 
 
 class Body:

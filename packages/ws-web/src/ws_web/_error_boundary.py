@@ -78,10 +78,11 @@ class ErrorBoundaryMiddleware:
         return self._app(scope, receive, send)
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reply = _Reply(scope, self._limit.of(scope, receive), send)
+        self._limit.apply(scope)
+        reply = _Reply(scope, receive, send)
 
         try:
-            await self._app(scope, reply.body.receive, reply.send)
+            await self._app(scope, reply.receive, reply.send)
         except asyncio.CancelledError as cut:
             # Servers cancel what is not done when their time to stop is over. Whatever else cancels a
             # request, such as a middleware with a timeout, answers it by itself.
@@ -92,7 +93,7 @@ class ErrorBoundaryMiddleware:
 
             raise
         except Exception as error:
-            if reply.body.refused and isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+            if reply.refused and isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
                 error = error.exceptions[0]
 
             if reply.begun:
@@ -144,25 +145,34 @@ class ErrorBoundaryMiddleware:
         return await reply if isawaitable(reply) else reply
 
 
-class _Reply:
-    """The messages of a reply; errors that Starlette or FastAPI writes as plain text get the envelope."""
+class _Reply(Body):
+    """The body of a request, and its reply: errors that are written as plain text get the envelope."""
 
-    __slots__ = ("_held", "_is_over", "_scope", "_send", "begun", "body")
+    __slots__ = ("_held", "_is_over", "_send", "begun")
 
-    def __init__(self, scope: Scope, body: Body, send: Send) -> None:
-        self.body = body
-        self._scope = scope
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(scope, receive)
         self._send = send
         self._held: Message | None = None
         self._is_over = False
         self.begun = False
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         """Pass a message on; the start of an error in plain text waits for the text, which decides."""
+        # A coroutine of its own only for errors: each costs every request.
         if message["type"] == "http.response.start":
             self.begun = True
 
-            if message["status"] >= _ERRORS and await self._takes_over(message):
+            if message["status"] < _ERRORS:
+                return self._send(message)
+        elif not self._is_over and self._held is None:
+            return self._send(message)
+
+        return self._send_error(message)
+
+    async def _send_error(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            if await self._takes_over(message):
                 return
         elif self._is_over:
             return
@@ -184,7 +194,7 @@ class _Reply:
 
         # FastAPI answers for the limits of routes and routers in plain text. And it says that a body could
         # not be parsed when a middleware has put our refusal into an exception group.
-        if (status == _TOO_LARGE and is_plain) or (self.body.refused and status == _BAD_REQUEST):
+        if (status == _TOO_LARGE and is_plain) or (self.refused and status == _BAD_REQUEST):
             await self._answer(HTTPExceptionResponse(_TOO_LARGE, TOO_LARGE))
             return True
 
@@ -195,7 +205,7 @@ class _Reply:
 
     async def _answer(self, reply: StarletteResponse) -> None:
         self._is_over = True
-        await reply(self._scope, self.body.receive, self._send)
+        await reply(self._scope, self.receive, self._send)
 
 
 class _Handshake:

@@ -34,7 +34,11 @@ class Observability:
         self.observation = Observation()
         self.publisher = Publisher()
         self._settings = settings
-        self._access_log = None if settings.ACCESS_LOG == "off" else AccessLog(settings.ACCESS_LOG)
+        self._access_log = (
+            None
+            if settings.ACCESS_LOG == "off"
+            else AccessLog(settings.ACCESS_LOG, behind_proxies=bool(settings.TRUSTED_PROXIES))
+        )
         self._lag: EventLoopLag | None = None
         self._requests: RequestMetrics | None = None
 
@@ -62,7 +66,8 @@ class Observability:
         from ws_web.ops._page import Ops  # noqa: PLC0415 - needed only where it is on
 
         assert self._lag is not None
-        return Ops(self.publisher, self.observation, components, self._lag)
+        assert self._requests is not None
+        return Ops(self.publisher, self._requests.in_flight, components, self._lag)
 
     def server_spans(self) -> list[Middleware]:
         """Return the middleware that makes a span for each request, unless FastAPI does."""

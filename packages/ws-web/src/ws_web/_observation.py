@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -76,18 +76,14 @@ class Exchange:
 
         return message
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         """Pass a message of the application on; a reply's start with the headers that every reply has."""
+        # A coroutine of its own only where something follows: each costs every request.
         kind = message["type"]
 
         if kind == "http.response.body":
             self.size += len(message.get("body", b""))
-            await self._send(message)
-
-            if not message.get("more_body", False):
-                self._layer.end(self)
-
-            return
+            return self._send(message) if message.get("more_body", False) else self._send_last(message)
 
         if kind == "http.response.start":
             self.status = CLIENT_LEFT if self.client_left or self._is_unread() else message["status"]
@@ -98,7 +94,11 @@ class Exchange:
             if kind in _SOCKET_STARTS:
                 self._layer.headers.add_to(message, self.scope[ID_KEY])
 
+        return self._send(message)
+
+    async def _send_last(self, message: Message) -> None:
         await self._send(message)
+        self._layer.end(self)
 
     def _is_unread(self) -> bool:
         """Return whether the client has left, although the application has not asked: uvicorn notes it."""
@@ -106,12 +106,18 @@ class Exchange:
 
 
 class Observation:
-    """What is called when an exchange begins and ends, and the exchanges that are under way."""
+    """What is called when an exchange begins and ends."""
 
     def __init__(self) -> None:
         self.begins: list[Callable[[Exchange], None]] = []
         self.ends: list[Callable[[Exchange], None]] = []
-        self.in_flight: set[Exchange] = set()
+
+    def track(self) -> set[Exchange]:
+        """Return a set that always holds the exchanges under way."""
+        in_flight: set[Exchange] = set()
+        self.begins.append(in_flight.add)
+        self.ends.append(in_flight.discard)
+        return in_flight
 
 
 class ObservationMiddleware:
@@ -134,7 +140,6 @@ class ObservationMiddleware:
         self._app = app
         self._begins = observation.begins
         self._ends = observation.ends
-        self._in_flight = observation.in_flight
         self.headers = ReplyHeaders(defaults=headers)
         self.clock = clock
 
@@ -149,7 +154,6 @@ class ObservationMiddleware:
 
         scope["ws_web.app"] = scope.get("app")
         exchange = Exchange(self, scope, receive, send)
-        self._in_flight.add(exchange)
         token = current_scope.set(scope)
 
         try:
@@ -172,7 +176,6 @@ class ObservationMiddleware:
             return
 
         exchange.ended = self.clock()
-        self._in_flight.discard(exchange)
 
         if not exchange.status:
             exchange.status = CLIENT_LEFT if exchange.client_left else 500

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
@@ -23,7 +23,7 @@ class RequestMetrics:
     """Counts the requests of one application; it is its own snapshot."""
 
     def __init__(self, observation: Observation) -> None:
-        self._in_flight = observation.in_flight
+        self.in_flight: Collection[Exchange] = observation.track()
         self._times = TimeRecorder("http.server.request.duration")
         observation.ends.append(self._end)
 
@@ -50,7 +50,7 @@ class RequestMetrics:
 
     def samples(self) -> Iterable[Sample]:
         """Return them as samples."""
-        exchanges = list(self._in_flight)
+        exchanges = list(self.in_flight)
         active = Counter(
             (_method(exchange), exchange.scope.get("scheme", "http"))
             for exchange in exchanges

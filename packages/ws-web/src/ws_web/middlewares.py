@@ -48,13 +48,16 @@ def new_id() -> str:
 
 def accepted_id(scope: Scope) -> str | None:
     """Return the client's id if it sent exactly one and it is harmless."""
-    sent = [value for name, value in scope.get("headers", ()) if name == _RAW_ID_HEADER]
+    sent: bytes | None = None
 
-    if len(sent) == 1 and _ACCEPTED_ID.fullmatch(sent[0]):
-        accepted: bytes = sent[0]
-        return accepted.decode("ascii")
+    for name, value in scope.get("headers", ()):
+        if name == _RAW_ID_HEADER:
+            if sent is not None:
+                return None
 
-    return None
+            sent = value
+
+    return sent.decode("ascii") if sent is not None and _ACCEPTED_ID.fullmatch(sent) else None
 
 
 class ReplyHeaders:
@@ -70,29 +73,31 @@ class ReplyHeaders:
         self._names = _OUR_HEADERS.union(name for name, _ in self._defaults)
         self._clock = clock
         self._second = -1
-        self._timestamp = b""
+        self._timestamp = (_RAW_TIMESTAMP_HEADER, b"")
 
     def add_to(self, message: Message, request_id: str) -> None:
         """Add them to the start of a reply; an accepted WebSocket gets id and time only."""
         second = int(self._clock())
 
         if second != self._second:
-            self._timestamp = b"%d" % second
+            self._timestamp = (_RAW_TIMESTAMP_HEADER, b"%d" % second)
             self._second = second
 
         headers = message.get("headers", ())
         defaults = self._defaults if message["type"] == "http.response.start" else ()
-        # Header names of ASGI messages are in lower case; some applications forget it.
-        unusual = [name.lower() for name, _ in headers if name not in _USUAL_HEADERS]
 
-        if unusual and not self._names.isdisjoint(unusual):
-            headers = [pair for pair in headers if pair[0].lower() not in _OUR_HEADERS]
-            defaults = [pair for pair in defaults if pair[0] not in unusual]
+        for name, _ in headers:
+            # Header names of ASGI messages are in lower case; some applications forget it.
+            if name not in _USUAL_HEADERS and name.lower() in self._names:
+                given = {name.lower() for name, _ in headers}
+                headers = [pair for pair in headers if pair[0].lower() not in _OUR_HEADERS]
+                defaults = [pair for pair in defaults if pair[0] not in given]
+                break
 
         message["headers"] = [
             *headers,
             (_RAW_ID_HEADER, request_id.encode("ascii")),
-            (_RAW_TIMESTAMP_HEADER, self._timestamp),
+            self._timestamp,
             *defaults,
         ]
 

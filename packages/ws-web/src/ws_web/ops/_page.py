@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
 from ws_core.component import Component
-from ws_web._observation import Observation
+from ws_web._observation import Exchange
 from ws_web._publishing import Publisher
 from ws_web._request_metrics import EventLoopLag
 from ws_web.conf import Settings
@@ -26,7 +26,7 @@ class Ops:
     def __init__(
         self,
         publisher: Publisher,
-        observation: Observation,
+        in_flight: Collection[Exchange],
         components: Mapping[str, Component],
         lag: EventLoopLag,
     ) -> None:
@@ -34,7 +34,7 @@ class Ops:
         self._watchdog = Watchdog()
         self._publisher = publisher
         self._actions = Actions(publisher, self._logs)
-        publisher.state = WorkerState(observation, components, lag, self._watchdog, self._logs)
+        publisher.state = WorkerState(in_flight, components, lag, self._watchdog, self._logs)
 
     def add_routes(self, app: FastAPI, settings: Settings) -> None:
         """Add the page to an application."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from ws_core import inspection
 from ws_core.component import Component
 from ws_core.redaction import mask, mask_text
-from ws_web._observation import Observation
+from ws_web._observation import Exchange
 from ws_web._request_metrics import EventLoopLag
 from ws_web.conf import Settings
 from ws_web.ops._logs import Logs
@@ -30,7 +30,7 @@ class WorkerState:
 
     def __init__(
         self,
-        observation: Observation,
+        in_flight: Collection[Exchange],
         components: Mapping[str, Component],
         lag: EventLoopLag,
         watchdog: Watchdog,
@@ -38,7 +38,7 @@ class WorkerState:
         *,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._observation = observation
+        self._in_flight = in_flight
         self._components = components
         self._lag = lag
         self._watchdog = watchdog
@@ -63,7 +63,7 @@ class WorkerState:
 
     def _requests(self) -> list[dict[str, Any]]:
         now = self._clock()
-        exchanges = sorted(self._observation.in_flight, key=lambda exchange: exchange.began)
+        exchanges = sorted(self._in_flight, key=lambda exchange: exchange.began)
         return [
             {
                 "method": exchange.method,
