@@ -266,6 +266,34 @@ class TestSubscriptions:
             assert all(made.connection is None for made in broken.made)
 
 
+class TestAgain:
+    def test_in_one_loop_after_another(self, redis_url: str) -> None:
+        """An engine of a module, whose broker has a manager, serves where each test has a loop and a pool."""
+
+        class Manager:
+            """Stands for ws-pool's: the default pool is another one after a restart."""
+
+            redis: Redis
+
+            def get_pool(self) -> Manager:
+                """Return the default pool."""
+                return self
+
+        @task("twice")
+        def twice(number: int) -> int:
+            return number * 2
+
+        manager = Manager()
+        broker = RedisStreamsBroker(manager, queue="again", lease=1.0)
+        engine = TaskiqEngine([twice], broker=broker)
+
+        async def work(number: int) -> int:
+            async with Redis.from_url(redis_url) as manager.redis, engine, run_worker(engine):
+                return await (await twice.enqueue(number)).result(timeout=20)
+
+        assert [asyncio.run(work(number)) for number in range(3)] == [0, 2, 4]
+
+
 @contextmanager
 def _nothing() -> Iterator[None]:
     yield

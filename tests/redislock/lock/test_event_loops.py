@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -56,3 +57,25 @@ class TestAnotherLoop:
         assert await claims.claim("k", 60)
         await refused(lambda: limiter.hit("k"))
         await refused(lambda: claims.claim("other", 60))
+
+
+class TestAfterALoop:
+    """Where each test has a loop of its own, what stands in a module is used in one after the other."""
+
+    def test_of_a_limiter(self, redis_url: str):
+        """Its hits of an earlier loop, which is closed, are counted; it takes its pool's new client."""
+
+        class Manager:
+            redis: Redis
+
+            def get_pool(self, name: str = "default") -> Manager:
+                return self
+
+        manager = Manager()
+        limiter = FrequencyLimiter(manager, 60, 2, namespace=secrets.token_hex(8))
+
+        async def hit() -> bool:
+            async with Redis.from_url(redis_url) as manager.redis:
+                return (await limiter.hit("k")).allowed
+
+        assert [asyncio.run(hit()) for _ in range(3)] == [True, True, False]

@@ -33,6 +33,7 @@ __all__ = (
     "current_loop",
     "current_task",
     "gather",
+    "is_closed",
     "run_callback",
     "sleep",
     "start",
@@ -132,6 +133,11 @@ def check_loop(loop: Loop | None, what: str) -> None:
     """Refuse use from another event loop than that of the first use: it would hang there."""
     if asyncio.get_running_loop() is not loop:
         raise UsageError(f"{what} belongs to another event loop, where it was used first: make one per loop")
+
+
+def is_closed(loop: Loop | None) -> bool:
+    """Whether an event loop has ended, such as that of an earlier test; then its clients have too."""
+    return loop is not None and loop.is_closed()
 
 
 def current_task() -> asyncio.Task[Any] | None:  # Any: a task's result does not matter

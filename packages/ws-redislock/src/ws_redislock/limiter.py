@@ -21,7 +21,7 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
-from ws_redislock._concurrency import Loop, check_loop
+from ws_redislock._concurrency import Loop, check_loop, is_closed
 from ws_redislock._lease.lease import Clock
 from ws_redislock._redis.clients import RedisSource, check_source
 from ws_redislock._redis.keys import PREFIX, check_name, check_prefix, plain, tagged
@@ -183,7 +183,8 @@ class RateLimiter:
             await client.aclose()
 
     def _bind(self) -> ScriptClient:
-        if self._scripts is None:
+        # Limiters stand in modules, and so outlive the loops where each test has one of its own.
+        if self._scripts is None or is_closed(self._loop):
             self._scripts, self._loop, self._owned = script_client_for(self._source)
         else:
             check_loop(self._loop, "limiter")

@@ -47,7 +47,8 @@ class RedisStreamsBroker(AsyncBroker):
     label ``priority`` is high, normal or low.
 
     Args:
-        redis: A ``redis.asyncio`` client, a pool with such a client as ``.redis``, or a URL.
+        redis: A ``redis.asyncio`` client, a pool with such a client as ``.redis``, a manager of
+            pools, or a URL.
         queue: Names the queue.
         lease: Seconds without a sign of life after which a message is another worker's.
         max_deliveries: How often a message is delivered; after that it is a dead letter. The last

@@ -74,6 +74,7 @@ class Deliveries:
     def start(self) -> None:
         """Begin to fetch and to keep messages."""
         loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()  # the one of a worker before may belong to another loop
 
         if not self._keepers:
             self._keepers = [

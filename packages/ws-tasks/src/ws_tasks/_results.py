@@ -29,13 +29,28 @@ _CONNECTIONS = 32  # of a client that is made from a URL
 
 
 def requests_of(source: Any) -> tuple[Requests, bool]:  # Any: redis-py's clients are untyped
-    """Return what sends to a URL, or through a client, or a pool with such a client as ``.redis``."""
+    """Return what sends to a URL, or through a client, or that of a pool or of a manager's default pool."""
     if isinstance(source, str):
         # Callers wait for one of so many connections; the driver's plain pool raises instead.
         pool = redis.asyncio.BlockingConnectionPool.from_url(source, max_connections=_CONNECTIONS)
         return Requests(redis.asyncio.Redis.from_pool(pool)), True
 
+    if hasattr(source, "get_pool"):
+        return Requests(_ManagersClient(source)), False
+
     return Requests.of(getattr(source, "redis", source)), False
+
+
+class _ManagersClient:
+    """The client of a manager's default pool, looked up at each use: the pools may be started later."""
+
+    __slots__ = ("_manager",)
+
+    def __init__(self, manager: Any) -> None:  # Any: ws-pool is not known here
+        self._manager = manager
+
+    def __getattr__(self, name: str) -> Any:  # Any: a method of the client
+        return getattr(self._manager.get_pool().redis, name)
 
 
 class RedisResults(AsyncResultBackend[Any]):
@@ -46,7 +61,8 @@ class RedisResults(AsyncResultBackend[Any]):
     logged, or of one that was cancelled while it ran.
 
     Args:
-        redis: A ``redis.asyncio`` client, a pool with such a client as ``.redis``, or a URL.
+        redis: A ``redis.asyncio`` client, a pool with such a client as ``.redis``, a manager of
+            pools, or a URL.
         ttl: Seconds for which a result is kept, unless the job's task says otherwise.
     """
 

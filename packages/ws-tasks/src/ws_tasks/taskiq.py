@@ -105,8 +105,9 @@ class TaskiqEngine:
         self._run_store = run_store
         self._schedules = schedules
         self._known: dict[str, tuple[TaskDefinition[Any, Any], JobTask]] = {}
+        self._on_event = on_event
         self._host = WorkerHost(on_event)
-        self._scheduler = Scheduler(name="engine", on_event=on_event)
+        self._scheduler: Scheduler | None = None
         self._name = ""
         self._waiting: dict[str, asyncio.Event] = {}
         self._background: list[asyncio.Task[None]] = []
@@ -130,7 +131,9 @@ class TaskiqEngine:
     ) -> None:
         current_engine.set(None)
         self._host.pool.close()
-        await self._scheduler.__aexit__(kind, error, trace)
+
+        if self._scheduler is not None:
+            await self._scheduler.__aexit__(kind, error, trace)
 
         await cancel_and_wait(self._background)
 
@@ -157,7 +160,9 @@ class TaskiqEngine:
             asyncio.create_task(self._listen(), name="ends of jobs"),
             asyncio.create_task(report.follow(), name="report of jobs"),
         ]
-        await self._scheduler.__aenter__()
+        # Anew: an engine of a module is opened again where each test starts the application.
+        self._host = WorkerHost(self._on_event)
+        self._scheduler = await Scheduler(name="engine", on_event=self._on_event).__aenter__()
         current_engine.set(self)
 
         if schedules:
@@ -273,6 +278,7 @@ class TaskiqEngine:
             await self._enqueue(definition.bind(), current_run().id, keep=3600.0)
 
         job_task.schedule = schedule_of(definition, due, guard=self._guard, run_store=self._run_store)
+        assert self._scheduler is not None
         self._scheduler.add(job_task.schedule)
 
     def _runner(self, job_task: JobTask) -> Callable[..., Awaitable[Any]]:

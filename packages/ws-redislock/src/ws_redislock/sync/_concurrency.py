@@ -47,6 +47,7 @@ __all__ = (
     "current_loop",
     "current_task",
     "gather",
+    "is_closed",
     "raise_if_cancelled",
     "run_callback",
     "sleep",
@@ -222,6 +223,11 @@ def check_loop(loop: Loop | None, what: str) -> None:
     """Allow use from any thread, but not from a forked process: it would repeat this one's tokens."""
     if current_loop() is not loop:
         raise UsageError(f"{what} was used before the process was forked: make one per process")
+
+
+def is_closed(loop: Loop | None) -> bool:
+    """Return False: the loop of a process lasts as long as the process."""
+    return False
 
 
 class Timers:
