@@ -21,7 +21,7 @@ from wintersweet.demo import backends, command
 from wintersweet.demo.chores import Chores
 from wintersweet.demo.live import Board
 from wintersweet.demo.load import Crowd
-from wintersweet.demo.rush import _or_failure
+from wintersweet.demo.rush import or_failure
 from wintersweet.demo.shop import Released, Shop
 from ws_core.errors import ConfigError, UnavailableError
 from ws_pool.redis import RedisPool
@@ -131,7 +131,7 @@ async def test_no_shop_ends_the_rush(sock: socket.socket) -> None:
         raise AssertionError
 
     with pytest.raises(UnavailableError, match="no worker can start"):
-        await _or_failure(Crowd(post, [1], 3), supervisor)
+        await or_failure(Crowd(post, [1], 3), supervisor)
 
     assert gone.is_set()
 

@@ -124,7 +124,7 @@ class TestCrowd:
             "buyer-0 got no definite answer from /api/buy; the last was status 422: no such thing"
         )
 
-    async def test_an_expired_order_is_an_error(self) -> None:
+    async def test_an_expired_order_is_counted(self) -> None:
         """A buyer who could not pay in time has bought nothing."""
         shop = FakeShop(10)
 
@@ -133,7 +133,8 @@ class TestCrowd:
 
         tally = await crowd(late, [1, 2], 1).run()
 
-        assert (tally.errors, tally.orders) == (1, set())
+        assert (tally.expired, tally.errors, tally.orders) == (1, 0, set())
+        assert tally.complaint == "buyer-0 could not pay for order 1: too late"
 
     async def test_retries_end(self) -> None:
         """A shop that never answers is an error after a minute of the clock, not a hang."""

@@ -28,7 +28,7 @@ class TestUrl:
         """Where the settings say how to log, no place of a log is shown."""
         shown = io.StringIO()
         console = Console(file=shown, width=200)
-        found = Backends(Path("/state"), ("MySQL", "Redis"), {})
+        found = Backends(Path("/state"), ("MySQL", "Redis"), {}, {}, None)
 
         with bind("127.0.0.1", 0) as sock:
             command._show_start(

@@ -52,7 +52,9 @@ class TestSupervisor:
         async with Supervisor(Program(READY + "time.sleep(60)", {}), sock, 2) as supervisor:
             pids = supervisor.pids
             assert len(pids) == 2
+            assert supervisor.serving == 2
 
+        assert supervisor.serving == 0
         assert not any(psutil.pid_exists(pid) for pid in pids)
         assert supervisor.pids == []
 

@@ -195,7 +195,6 @@ class PostgresServer(Server):
             "port": self.port,
             "listen_addresses": self.host,
             "unix_socket_directories": str(self.folder),
-            "synchronous_commit": "off",
             "fsync": "off",
             "max_connections": 200,
             "shared_buffers": "64MB",

@@ -101,6 +101,24 @@ def demo(
     engine: Annotated[
         Engine, typer.Option(help="Where chores run: in a scheduler, or as jobs on a Redis stream.")
     ] = Engine.LOCAL,
+    chaos: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Kill workers, servers and connections for so long, while buyers buy.",
+        ),
+    ] = 0,
+    restart_redis: Annotated[
+        str | None,
+        typer.Option(metavar="COMMAND", help="With --chaos: kills and restarts Redis.", show_default=False),
+    ] = None,
+    restart_database: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND", help="With --chaos: kills and restarts the database.", show_default=False
+        ),
+    ] = None,
     quiet: Annotated[
         bool,
         typer.Option(
@@ -113,8 +131,14 @@ def demo(
 
     Runs on SQLite and an embedded Valkey, or on the servers that the environment names:
     WS_DATABASES__default__url=mysql://… and WS_REDIS_CONFIG__default__url=redis://…
-    With --load, one JSON line on stdout sums the sale up; everything else goes to stderr.
+    With --load or --chaos, one JSON line on stdout sums the sale up; everything else goes to stderr.
     """
+    if chaos and load:
+        raise UsageError("--chaos sends buyers of its own: leave --load out")
+
+    if not chaos and (restart_redis or restart_database):
+        raise UsageError("--restart-redis and --restart-database say how --chaos SECONDS restarts a server")
+
     from wintersweet.demo.command import Options, run  # noqa: PLC0415 - only this command needs it
 
     options = Options(
@@ -128,6 +152,9 @@ def demo(
         quiet=quiet,
         state_dir=state_dir,
         engine=engine.value,
+        chaos=chaos,
+        restart_redis=restart_redis,
+        restart_database=restart_database,
     )
     raise typer.Exit(run(options))
 

@@ -215,6 +215,11 @@ class Supervisor:
         """The process ids of the workers that are running."""
         return sorted(worker.process.pid for worker in self._running)
 
+    @property
+    def serving(self) -> int:
+        """How many of them have started, and accept requests."""
+        return sum(worker.is_ready for worker in self._running)
+
     async def start(self) -> None:
         """
         Start the workers and wait until each place has one that serves.

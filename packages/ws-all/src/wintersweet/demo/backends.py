@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
+import random
 import shutil
+import signal
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
 
 from ws_core.errors import ConfigError
 from ws_pool.mysql import sql_pool_manager
@@ -31,20 +37,25 @@ class Backends:
         state: Directory of the log and the embedded database.
         names: What the data is in, for people: ``("SQLite", "embedded Valkey")``.
         env: Environment variables that name them for the workers.
+        redis: Options of a pool on the Redis of the workers.
+        restart_redis: Kills the embedded Valkey and starts it again; None for a server of somebody else's.
     """
 
     state: Path
     names: tuple[str, str]
     env: Mapping[str, str]
+    redis: Mapping[str, object]
+    restart_redis: Callable[[], Awaitable[None]] | None
 
 
 @asynccontextmanager
-async def backends(directory: Path | None) -> AsyncIterator[Backends]:
+async def backends(directory: Path | None, *, durable: bool = False) -> AsyncIterator[Backends]:
     """
     Start what must be started, and connect this process to the database.
 
     Args:
         directory: Where to keep the state, or None for a temporary directory that is removed at the end.
+        durable: The embedded Valkey keeps its data when it is killed.
 
     Raises:
         ConfigError: The settings are wrong, or the directory cannot be written.
@@ -80,12 +91,18 @@ async def backends(directory: Path | None) -> AsyncIterator[Backends]:
             )
         )
 
-        async with _redis(redis) as url:
-            if redis is None:
-                env["WS_REDIS_CONFIG__default__url"] = url
+        async with sql_pool_manager:
+            name = _sql_name(databases)
 
-            async with sql_pool_manager:
-                yield Backends(state, (_sql_name(databases), "Redis" if redis else "embedded Valkey"), env)
+            if redis is not None:
+                yield Backends(state, (name, "Redis"), env, settings.REDIS_CONFIG["default"], None)
+                return
+
+            async with _EmbeddedRedis(state, durable=durable) as server:
+                env["WS_REDIS_CONFIG__default__url"] = server.url
+                yield Backends(
+                    state, (name, "embedded Valkey"), env, {"url": server.url}, server.kill_and_start
+                )
 
 
 def _default(settings: Settings, section: str) -> str | None:
@@ -106,7 +123,8 @@ def _default(settings: Settings, section: str) -> str | None:
 
 
 def _sql_name(databases: Mapping[str, Mapping[str, object]]) -> str:
-    return "SQLite" if str(databases["default"].get("url", "")).startswith("sqlite") else "MySQL"
+    scheme = str(databases["default"].get("url", "")).partition(":")[0].partition("+")[0]
+    return {"sqlite": "SQLite", "postgresql": "PostgreSQL", "postgres": "PostgreSQL"}.get(scheme, "MySQL")
 
 
 @contextmanager
@@ -163,12 +181,49 @@ def _sweep(parent: Path) -> None:
                 shutil.rmtree(path.parent, ignore_errors=True)
 
 
-@asynccontextmanager
-async def _redis(url: str | None) -> AsyncIterator[str]:
-    """Give the URL of Redis, and start a server of our own when there is none."""
-    if url is not None:
-        yield url
-        return
+class _EmbeddedRedis:
+    """A Valkey of the demo's own; killed, it comes back under the same URL."""
 
-    async with RedisPool.embedded() as pool:
-        yield pool.url
+    def __init__(self, state: Path, *, durable: bool) -> None:
+        self._data = state / "valkey" if durable else None
+        self._link = state / "valkey.sock"  # to the socket of the present server
+        self._pool: RedisPool | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._data is not None:
+            shutil.rmtree(self._data, ignore_errors=True)  # a former sale's
+
+        await self._start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            await self._pool.close()
+
+        self._link.unlink(missing_ok=True)
+
+    @property
+    def url(self) -> str:
+        """Where it is, whichever server serves there now."""
+        return f"unix://{self._link}"
+
+    async def kill_and_start(self) -> None:
+        """End the server by SIGKILL, and start another one on its data after up to a second and a half."""
+        assert self._pool is not None
+        server = await self._pool.redis.info("server")
+        os.kill(int(server["process_id"]), signal.SIGKILL)
+        pool, self._pool = self._pool, None
+        await pool.close()
+        await asyncio.sleep(random.uniform(0.2, 1.5))
+        await self._start()
+
+    async def _start(self) -> None:
+        pool = RedisPool.embedded(self._data)
+        await pool.start()
+        self._pool = pool
+        draft = self._link.with_suffix(".new")
+        draft.unlink(missing_ok=True)
+        draft.symlink_to(urlsplit(pool.url).path)
+        draft.replace(self._link)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import case, func, select
+from sqlalchemy import case, func, select, update
 
 from wintersweet.demo.tables import CATALOGUE, PAID, RELEASED, RESERVED, items, metadata, orders, split_stock
 from ws_pool.mysql import sql_pool_manager
 
-__all__ = ("Totals", "count", "latest", "open_sale", "paid_orders")
+__all__ = ("Totals", "count", "deliver", "latest", "open_sale", "paid_orders")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,25 @@ async def open_sale(stock: int) -> None:
         await sql.drop_all(metadata)
         await sql.create_all(metadata)
         await sql.insert_many(items, shelf)
+
+
+async def deliver(stock: int) -> None:
+    """
+    Put more pieces on the shelf; repeated, it delivers once.
+
+    Args:
+        stock: Pieces in the whole sale from now on, those already sold included.
+    """
+    totals = await count()
+
+    for article, pieces in zip(CATALOGUE, split_stock(stock), strict=True):
+        before = totals.stocks[article.id]
+
+        if pieces > before:
+            more = items.c.id == article.id, items.c.stock == before
+            await sql_pool_manager.update(
+                update(items).where(*more).values(stock=pieces, available=items.c.available + pieces - before)
+            )
 
 
 async def count() -> Totals:

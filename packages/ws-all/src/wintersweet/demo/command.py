@@ -36,6 +36,9 @@ class Options:
     load: int = 0
     stock: int = 500
     at_once: int = 64
+    chaos: float = 0.0
+    restart_redis: str | None = None
+    restart_database: str | None = None
     exit: bool = False
     quiet: bool = False
     state_dir: Path | None = None
@@ -108,12 +111,20 @@ async def _demo(options: Options) -> int:
         # The rest takes a while to load: a port that is taken is told before.
         from wintersweet.demo.backends import backends  # noqa: PLC0415 - see above
         from wintersweet.demo.books import open_sale  # noqa: PLC0415 - see above
+        from wintersweet.demo.chaos import chaos  # noqa: PLC0415 - see above
+        from wintersweet.demo.faults import REDIS_NAME, check_commands, faults  # noqa: PLC0415 - see above
         from wintersweet.demo.rush import rush  # noqa: PLC0415 - see above
 
         url = _url(options.host, sock.getsockname()[1])
-        found = await stack.enter_async_context(backends(options.state_dir))
+        found = await stack.enter_async_context(backends(options.state_dir, durable=options.chaos > 0))
+        commands = options.restart_redis, options.restart_database
+        check_commands(found, *commands)
         await open_sale(options.stock)
         env = {**found.env, "WINTERSWEET_DEMO_ENGINE": options.engine}
+
+        if options.chaos and "client_name" not in found.redis:
+            env["WS_REDIS_CONFIG__default__client_name"] = REDIS_NAME
+
         supervisor = await stack.enter_async_context(
             Supervisor(
                 WorkerCommand(
@@ -131,6 +142,18 @@ async def _demo(options: Options) -> int:
             summary = await rush(url, supervisor, console, buyers=options.load, at_once=options.at_once)
             print(json.dumps(asdict(summary)), flush=True)  # noqa: T201 - the result, on stdout
             status = int(summary.oversold > 0 or summary.errors > 0)
+
+        if options.chaos:
+            outcome = await chaos(
+                url,
+                supervisor,
+                console,
+                faults(supervisor, found, *commands),
+                seconds=options.chaos,
+                at_once=options.at_once,
+            )
+            print(json.dumps(asdict(outcome)), flush=True)  # noqa: T201 - the result, on stdout
+            status = int(not outcome.is_right)
 
         if not options.exit:
             await supervisor.failed.wait()

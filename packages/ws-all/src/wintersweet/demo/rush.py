@@ -16,7 +16,10 @@ from wintersweet.demo.tables import CATALOGUE
 from ws_pool.http import HttpError, HttpPool
 from ws_web.server import Supervisor
 
-__all__ = ("Summary", "rush")
+__all__ = ("DEADLINE", "Summary", "or_failure", "rush", "shop_door", "sum_up")
+
+DEADLINE = 15.0
+"""Seconds in which the shop must answer a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +28,8 @@ class Summary:
     The JSON line. ``sold`` and ``oversold`` are counted from the database.
 
     ``errors`` counts buyers without a definite answer, orders in which the buyers and the database
-    disagree, and pieces that the books lost. Latencies reach from a buyer's first attempt to the
-    definite answer.
+    disagree, and pieces that the books lost; ``expired`` counts orders that were not paid in time.
+    Latencies reach from a buyer's first attempt to the definite answer.
     """
 
     buyers: int
@@ -34,6 +37,7 @@ class Summary:
     sold: int
     oversold: int
     errors: int
+    expired: int
     p50_ms: float
     p99_ms: float
     rps: float
@@ -71,7 +75,7 @@ async def rush(url: str, supervisor: Supervisor, console: Console, *, buyers: in
     with Progress(*columns, console=console, transient=False) as progress:
         bar = progress.add_task("buyers", total=buyers, note="")
 
-        async with _shop_door(url, at_once) as post:
+        async with shop_door(url, at_once) as post:
             crowd = Crowd(
                 post,
                 [article.id for article in CATALOGUE],
@@ -81,12 +85,15 @@ async def rush(url: str, supervisor: Supervisor, console: Console, *, buyers: in
                     bar, completed=crowd.tally.done, note=f"{len(crowd.tally.orders)} sold"
                 ),
             )
-            tally = await _or_failure(crowd, supervisor)
+            tally = await or_failure(crowd, supervisor)
 
-    return await _sum_up(buyers, tally, supervisor)
+    if tally.complaint:
+        console.print(f"✗ {tally.complaint}", style="red", markup=False)
+
+    return await sum_up(tally, supervisor)
 
 
-async def _or_failure(crowd: Crowd, supervisor: Supervisor) -> Tally:
+async def or_failure(crowd: Crowd, supervisor: Supervisor) -> Tally:
     """Wait for the buyers, but not when there is no shop any more."""
     buying = asyncio.ensure_future(crowd.run())
     failing = asyncio.ensure_future(supervisor.failed.wait())
@@ -106,10 +113,10 @@ async def _or_failure(crowd: Crowd, supervisor: Supervisor) -> Tally:
 
 
 @asynccontextmanager
-async def _shop_door(url: str, at_once: int) -> AsyncIterator[Post]:
+async def shop_door(url: str, at_once: int) -> AsyncIterator[Post]:
     """Give what sends one request to the shop."""
     async with (
-        HttpPool(base_url=url, limit=at_once, timeout=15.0, retries=0, raise_for_status=False) as pool,
+        HttpPool(base_url=url, limit=at_once, timeout=DEADLINE, retries=0, raise_for_status=False) as pool,
         pool.get_client() as http,
     ):
 
@@ -125,16 +132,18 @@ async def _shop_door(url: str, at_once: int) -> AsyncIterator[Post]:
         yield post
 
 
-async def _sum_up(buyers: int, tally: Tally, supervisor: Supervisor) -> Summary:
+async def sum_up(tally: Tally, supervisor: Supervisor) -> Summary:
+    """Count the sale from the database, and compare it with what the buyers saw."""
     totals = await count()
     disagreed = tally.orders ^ await paid_orders(BUYERS)
 
     return Summary(
-        buyers=buyers,
+        buyers=tally.done,
         stock=totals.stock,
         sold=totals.sold,
         oversold=totals.oversold,
         errors=tally.errors + len(disagreed) + totals.drift,
+        expired=tally.expired,
         p50_ms=round(percentile(tally.latencies, 0.50) * 1000, 2),
         p99_ms=round(percentile(tally.latencies, 0.99) * 1000, 2),
         rps=round(tally.requests / tally.seconds, 1) if tally.seconds else 0.0,
