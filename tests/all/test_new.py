@@ -4,57 +4,74 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.all._support import environment, running, until, wintersweet
+from tests.all._support import TIMEOUT, environment, running, until, wintersweet
 from wintersweet._cli import new
-from wintersweet._cli.new import check_name
+from wintersweet._cli import template as template_module
+from wintersweet._cli.new import check_name, check_parts
 from ws_core.errors import ConfigError
 
 pytestmark = pytest.mark.deployment
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+# What each is made with; `check scaffold` looks at the files of more.
+PROJECTS = {"meadow": "", "flower-shop": "ws,tasks,auth,postgres"}
+
+
+@pytest.fixture(scope="module", params=PROJECTS)
+def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a new project."""
     parent = tmp_path_factory.mktemp("new")
-    outcome = wintersweet("new", "flower-shop", cwd=parent)
+    outcome = wintersweet("new", request.param, "--with", PROJECTS[request.param], cwd=parent)
     assert (outcome.status, outcome.out) == (0, "")
-    assert "cd flower-shop && wintersweet run" in outcome.said
+    assert f"cd {request.param}" in outcome.said
 
-    return parent / "flower-shop"
+    return parent / str(request.param)
+
+
+@pytest.fixture
+def servers(project: Path, request: pytest.FixtureRequest) -> dict[str, str]:
+    """Give the environment that names the servers of a project that needs some, with its tables."""
+    if not PROJECTS[project.name]:
+        return {}
+
+    return {
+        "WS_DATABASES__default__url": request.getfixturevalue("postgres_url"),
+        "WS_REDIS_CONFIG__default__url": request.getfixturevalue("redis_url"),
+    }
 
 
 class TestProject:
     """What the command has written."""
 
     def test_no_placeholder_is_left(self, project: Path) -> None:
-        """Every name was filled in, in the files and in their names."""
+        """Every name was filled in, in the files and in their names, and nothing is of parts left out."""
         files = [path for path in project.rglob("*") if path.is_file()]
+        package = project.name.replace("-", "_")
+        parts = {path.stem for path in (project / package).iterdir()} & {"auth", "live", "jobs"}
 
-        assert project / "flower_shop" / "app.py" in files
-        assert not [path for path in files if "{{" in path.read_text() or path.suffix == ".tmpl"]
+        assert project / package / "app.py" in files
+        assert parts == ({"auth", "live", "jobs"} if PROJECTS[project.name] else set())
+        assert not [
+            path
+            for path in files
+            if re.search(r"(?<!\$)\{\{|\{%|NAME|PACKAGE", path.read_text() + path.name)
+            or path.suffix == ".tmpl"
+        ]
 
     def test_its_tests_pass(self, project: Path) -> None:
-        """The tests of the project pass, with nothing but pytest, warnings being errors."""
+        """The tests of the project pass, with nothing but pytest and no servers, warnings being errors."""
+        options = ["-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:asyncio"]
         done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "pytest",
-                "-q",
-                "-W",
-                "error",
-                "-p",
-                "no:cacheprovider",
-                "-p",
-                "no:asyncio",
-            ],
+            [sys.executable, "-m", "pytest", *options],
             cwd=project,
             env=environment(),
             capture_output=True,
@@ -63,11 +80,27 @@ class TestProject:
         )
 
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "4 passed" in done.stdout
+        assert ("11 passed" if PROJECTS[project.name] else "4 passed") in done.stdout
 
-    def test_it_runs(self, project: Path) -> None:
-        """The server serves what the application routes, and ends cleanly on SIGTERM."""
-        with running("run", "--port", "0", cwd=project) as process:
+    def test_its_readme_names_what_is_there(self, project: Path) -> None:
+        """Each file that it names exists."""
+        named = re.findall(r"^\| (`.*?`) \|", (project / "README.md").read_text(), re.MULTILINE)
+        paths = [path for cell in named for path in re.findall(r"`([^`]+)`", cell)]
+
+        assert len(paths) >= 8
+        assert not [path for path in paths if not (project / path).exists()]
+
+    def test_it_runs(self, project: Path, servers: dict[str, str]) -> None:
+        """Its revision makes its tables, all of them; the server serves them, and ends cleanly."""
+        assert wintersweet("db", "upgrade", cwd=project, env=servers).status == 0
+        # What Alembic would change now, it writes into the next revision: nothing.
+        made = wintersweet("db", "revision", "-m", "nothing", "--rev-id", "0002", cwd=project, env=servers)
+        assert made.status == 0, made.err
+        path = project / "migrations" / "versions" / "0002_nothing.py"
+        assert path.read_text().count("    pass\n") == 2
+        path.unlink()
+
+        with running("run", "--port", "0", cwd=project, env=servers) as process:
             assert process.stderr is not None
             stderr = process.stderr
             urls = until(lambda: re.findall(r"http://127\.0\.0\.1:\d+", stderr.readline()))
@@ -76,7 +109,7 @@ class TestProject:
                 assert json.load(reply)["data"] == []
 
             process.terminate()
-            assert process.wait(20) == 0
+            assert process.wait(TIMEOUT) == 0
 
     def test_its_routes_are_listed(self, project: Path) -> None:
         """The routes of the project's application are found without naming it."""
@@ -90,17 +123,57 @@ class TestProject:
             ("GET", "/readyz"),
         } <= paths
 
-    def test_its_settings_are_checked(self, project: Path) -> None:
-        """The settings module is the source, and the database can be reached."""
-        checked = wintersweet("check", "--json", cwd=project)
+    def test_its_settings_are_checked(self, project: Path, servers: dict[str, str]) -> None:
+        """The settings module is the source unless the environment is, and the servers can be reached."""
+        checked = wintersweet("check", "--json", cwd=project, env=servers)
         answer = checked.json()
+        source = answer["settings"]["DATABASES.default.url"]["source"]
 
         assert (checked.status, answer["ok"]) == (0, True)
-        assert answer["settings"]["DATABASES.default.url"] == {
-            "value": "sqlite:///flower_shop.db",
-            "source": "module",
+        assert source == ("environment" if servers else "module")
+        assert {one["name"] for one in answer["reached"]} >= {"LOGGING_CONFIG", "DATABASES.default"}
+
+
+class TestParts:
+    """What a project can be made with."""
+
+    @pytest.mark.parametrize("parts", ["kafka", "redis,kafka", "redis postgres"])
+    def test_an_unknown_part(self, tmp_path: Path, parts: str) -> None:
+        """The parts that there are are listed, and nothing is written."""
+        outcome = wintersweet("new", "shop", "--with", parts, cwd=tmp_path)
+
+        assert (outcome.status, outcome.out) == (2, "")
+        assert "choose from redis, mysql, postgres, ws, tasks, auth" in outcome.said
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        ("given", "found"),
+        [
+            ("", []),
+            ("auth", ["auth", "redis"]),
+            ("redis, ws ,redis", ["redis", "ws"]),
+            ("postgres,mysql", ["postgres", "mysql"]),
+        ],
+    )
+    def test_what_is_read(self, given: str, found: list[str]) -> None:
+        """Each part once, with the Redis that it needs."""
+        assert check_parts(given) == found
+
+    def test_of_two_databases_the_first_is_the_default(self, tmp_path: Path) -> None:
+        """The other one is a pool of its own name, in the settings and in the compose file."""
+        made = new.create("shop", tmp_path, ["mysql", "postgres"])
+        settings = runpy.run_path(str(made / "shop" / "settings.py"))
+        compose = yaml.safe_load((made / "compose.yaml").read_text())
+
+        assert settings["DATABASES"] == {
+            "default": {"url": "mysql://app:app@localhost:3306/shop"},
+            "postgres": {"url": "postgresql://app:app@localhost:5432/shop"},
         }
-        assert [one["name"] for one in answer["reached"]] == ["LOGGING_CONFIG", "DATABASES.default"]
+        assert compose["services"]["web"]["environment"] == {
+            "WS_PROCESS_NUM": "2",
+            "WS_DATABASES__default__url": "mysql://app:${MYSQL_PASSWORD:-app}@mysql/shop",
+            "WS_DATABASES__postgres__url": "postgresql://app:${POSTGRES_PASSWORD:-app}@postgres/shop",
+        }
 
 
 class TestNames:
@@ -142,7 +215,7 @@ class TestTemplate:
         (package / "__pycache__").mkdir(parents=True)
         (package / "__pycache__" / "app.pyc").write_bytes(b"\xff")
         (package / "app.py.tmpl").write_text("NAME = '{{ name }}'\n")
-        monkeypatch.setattr(new, "files", lambda _: tmp_path)
+        monkeypatch.setattr(template_module, "files", lambda _: tmp_path)
         made = new.create("my-shop", tmp_path)
 
         assert [path.relative_to(made) for path in made.rglob("*") if path.is_file()] == [
@@ -157,7 +230,7 @@ class TestTemplate:
         template = tmp_path / "template"
         template.mkdir()
         (template / "dead.tmpl").symlink_to(tmp_path / "nowhere")
-        monkeypatch.setattr(new, "files", lambda _: tmp_path)
+        monkeypatch.setattr(template_module, "files", lambda _: tmp_path)
 
         with pytest.raises(ConfigError, match=r"dead\.tmpl: No such file .*; nothing was left behind"):
             new.create("shop", tmp_path)

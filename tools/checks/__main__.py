@@ -14,6 +14,7 @@ from tools.checks._conformance import conformance_checks
 from tools.checks._house import house_checks
 from tools.checks._model import Check, Failed
 from tools.checks._pages import page_checks
+from tools.checks._scaffold import scaffold_checks
 from tools.checks._static import static_checks
 from tools.checks._suites import suite_checks
 from tools.checks._tree import tree_checks
@@ -39,6 +40,7 @@ def all_checks() -> list[Check]:
         *tree_checks(),
         *house_checks(),
         *page_checks(),
+        *scaffold_checks(),
         *wheel_checks(),
         *conformance_checks(),
         *suite_checks(),

@@ -27,6 +27,10 @@ app: typer.Typer = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+db: typer.Typer = typer.Typer(no_args_is_help=True, help="Change the tables with Alembic, over the pools.")
+app.add_typer(db, name="db")
+
+Pool = Annotated[str, typer.Option("--pool", metavar="NAME", help="Which pool of DATABASES.")]
 Target = Annotated[
     str | None,
     typer.Argument(
@@ -162,11 +166,22 @@ def demo(
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(help="Name of the project, such as shop; also its directory.")],
+    *,
+    parts: Annotated[
+        str,
+        typer.Option(
+            "--with",
+            metavar="PARTS",
+            help="Some of redis, mysql, postgres, ws, tasks, auth, with commas between;"
+            " the last three bring redis. Without a database it is SQLite.",
+            show_default=False,
+        ),
+    ] = "",
 ) -> None:
     """Create a project that runs, and passes its own tests, at once."""
-    from wintersweet._cli.new import create  # noqa: PLC0415 - only this command needs it
+    from wintersweet._cli.new import check_parts, create  # noqa: PLC0415 - only this command needs it
 
-    create(name, Path.cwd())
+    create(name, Path.cwd(), check_parts(parts))
 
 
 @app.command()
@@ -260,3 +275,70 @@ def routes(target: Target = None, *, as_json: AsJson = False) -> None:
     from wintersweet._cli.routes import show  # noqa: PLC0415 - only this command needs it
 
     show(target, as_json=as_json)
+
+
+@db.command("init")
+def db_init(
+    *,
+    metadata: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:NAME",
+            help="The MetaData of the tables. Default: tables:metadata in the project's package.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Write the directory migrations, in which revisions will be."""
+    from wintersweet._cli.migrations import init  # noqa: PLC0415 - only this command needs it
+
+    init(metadata)
+
+
+@db.command("revision")
+def db_revision(
+    *,
+    message: Annotated[str, typer.Option("--message", "-m", help="What it changes.")],
+    empty: Annotated[bool, typer.Option("--empty", help="Compare nothing: for changes by hand.")] = False,
+    identifier: Annotated[
+        str | None, typer.Option("--rev-id", metavar="ID", help="Its name, such as 0002.", show_default=False)
+    ] = None,
+    pool: Pool = "default",
+) -> None:
+    """Write the next revision: what the tables in the code have, and those in the database have not."""
+    from wintersweet._cli.migrations import revision  # noqa: PLC0415 - only this command needs it
+
+    revision(message, empty=empty, identifier=identifier, pool=pool)
+
+
+@db.command("upgrade")
+def db_upgrade(
+    revision: Annotated[str, typer.Argument(help="How far; +1 is one step.")] = "head",
+    *,
+    pool: Pool = "default",
+) -> None:
+    """Run the revisions that the database does not have yet."""
+    from wintersweet._cli.migrations import upgrade  # noqa: PLC0415 - only this command needs it
+
+    upgrade(revision, pool=pool)
+
+
+# "-1" is a revision here, not an option.
+@db.command("downgrade", context_settings={"ignore_unknown_options": True})
+def db_downgrade(
+    revision: Annotated[str, typer.Argument(help="How far; -1 is one step, base is all of them.")],
+    *,
+    pool: Pool = "default",
+) -> None:
+    """Undo revisions, the last one first."""
+    from wintersweet._cli.migrations import downgrade  # noqa: PLC0415 - only this command needs it
+
+    downgrade(revision, pool=pool)
+
+
+@db.command("current")
+def db_current(*, pool: Pool = "default") -> None:
+    """Print the revision of the database; nothing is printed before the first."""
+    from wintersweet._cli.migrations import current  # noqa: PLC0415 - only this command needs it
+
+    current(pool=pool)

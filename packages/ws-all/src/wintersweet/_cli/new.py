@@ -6,16 +6,23 @@ import keyword
 import re
 import shutil
 import sys
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from wintersweet._cli.output import stderr
+from wintersweet._cli.template import template, write
 from ws_core.errors import ConfigError
 
-__all__ = ("check_name", "create")
+__all__ = ("PARTS", "check_name", "check_parts", "create")
+
+PARTS = ("redis", "mysql", "postgres", "ws", "tasks", "auth")
+"""What a project may be made with."""
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
+_NEED_REDIS = frozenset({"ws", "tasks", "auth"})
+_SCHEMES = {"mysql": "mysql", "postgres": "postgresql"}
+_PORTS = {"mysql": 3306, "postgres": 5432}
 _TAKEN = frozenset({"wintersweet", "tests", "test"})
 
 
@@ -46,13 +53,31 @@ def check_name(name: str) -> str:
     return package
 
 
-def create(name: str, parent: Path) -> Path:
+def check_parts(wanted: str) -> list[str]:
+    """
+    Read a list of parts; those that need Redis bring it along.
+
+    Example:
+        >>> check_parts("ws, postgres")
+        ['ws', 'postgres', 'redis']
+    """
+    parts = [word for word in wanted.replace(" ", "").split(",") if word]
+
+    if unknown := [part for part in parts if part not in PARTS]:
+        message = f"there is no part {unknown[0]!r}: choose from {', '.join(PARTS)}, such as --with redis,ws"
+        raise ConfigError(message, part=unknown[0])
+
+    return list(dict.fromkeys([*parts, *(["redis"] if _NEED_REDIS & set(parts) else [])]))
+
+
+def create(name: str, parent: Path, parts: Sequence[str] = ()) -> Path:
     """
     Write a new project.
 
     Args:
         name: The project's name, also its directory's.
         parent: Where to put the directory.
+        parts: Some of `PARTS`. Of two databases the first one is the default pool.
 
     Returns:
         The project's directory.
@@ -71,8 +96,10 @@ def create(name: str, parent: Path) -> Path:
         message = f"cannot create {target}: {error.strerror}; run this in a directory that you may write into"
         raise ConfigError(message, name=name) from error
 
+    names = _names(name, package, parts)
+
     try:
-        _copy(files("wintersweet.scaffold") / "template", target, name, package)
+        write(template(), target, names)
     except OSError as error:
         shutil.rmtree(target, ignore_errors=True)
         raise ConfigError(
@@ -80,24 +107,38 @@ def create(name: str, parent: Path) -> Path:
         ) from error
 
     console = stderr()
-    console.print(f"[green]✓[/] created [bold]{name}[/]")
-    console.print(f"  cd {name} && wintersweet run", markup=False)
-    console.print(f"  cd {name} && python -m pytest", markup=False)
+    console.print(f"[green]✓[/] created [bold]{name}[/]; its README.md says what is in it")
+    console.print(f"  cd {name}", markup=False)
+    console.print("  python -m pytest", markup=False)
+
+    if backends := names["backends"]:
+        servers = " ".join(backends)
+        console.print(f"  docker compose up --wait {servers}   # or name yours in .env", markup=False)
+
+    console.print("  wintersweet db upgrade && wintersweet run", markup=False)
 
     return target
 
 
-def _copy(source: Traversable, target: Path, name: str, package: str) -> None:
-    for entry in source.iterdir():
-        if entry.name in {"__pycache__", ".pytest_cache"}:
-            continue
+def _names(name: str, package: str, parts: Sequence[str]) -> dict[str, Any]:  # Any: as the templates use it
+    """Return what the files of the template refer to."""
+    kinds = [part for part in parts if part in _SCHEMES]
+    servers = dict(zip(["default", *kinds[1:]], kinds, strict=False))  # by pool
 
-        # A template is no package: its files end in ".tmpl", so that no tool takes them for code.
-        place = target / entry.name.replace("PACKAGE", package).removesuffix(".tmpl")
+    def urls(login: Callable[[str], str], file: str) -> dict[str, str]:
+        named = {pool: f"{_SCHEMES[kind]}://app:{login(kind)}/{package}" for pool, kind in servers.items()}
+        return named or {"default": f"sqlite:///{file}"}
 
-        if entry.is_dir():
-            place.mkdir()
-            _copy(entry, place, name, package)
-        else:
-            text = entry.read_text("utf-8")
-            place.write_text(text.replace("{{ package }}", package).replace("{{ name }}", name), "utf-8")
+    return {
+        **{part: part in parts for part in PARTS},
+        "name": name,
+        "package": package,
+        "settings": f"{package}.settings",
+        "tables": f"{package}.tables",
+        "metadata": "metadata",
+        "servers": servers,
+        "backends": [*servers.values(), *(["redis"] if "redis" in parts else [])],
+        "urls": urls(lambda kind: f"app@localhost:{_PORTS[kind]}", f"{package}.db"),
+        # Between containers the servers have names, and passwords come from .env.
+        "compose_urls": urls(lambda kind: f"${{{kind.upper()}_PASSWORD:-app}}@{kind}", f"/data/{package}.db"),
+    }
