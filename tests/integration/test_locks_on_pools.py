@@ -8,9 +8,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import pytest
 
-from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer
+from ws_core.testing import FaultProxy
 from ws_pool.cache import ShareCache
 from ws_pool.redis import RedisPool, RedisPoolManager
 from ws_redislock import (

@@ -16,9 +16,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from tests.clock import Clock
-from tests.faults import FaultProxy
 from tests.pool.cache._support import Runs
 from tools.servers import RedisServer
+from ws_core.testing import FaultProxy
 from ws_pool._cache.guard import Budget, StoreGuard
 from ws_pool.cache import ShareCache
 from ws_pool.redis import RedisPool

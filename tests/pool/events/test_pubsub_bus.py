@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer, ValkeyServer
+from ws_core.testing import FaultProxy
 from ws_pool.errors import ClosedError, NotReadyError, UnavailableError, UsageError
 from ws_pool.events import RedisEventBus
 from ws_pool.redis import RedisPool

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer
+from ws_core.testing import FaultProxy
 from ws_pool._events import pubsub_bus
 from ws_pool.errors import AcquireTimeout, ClosedError, UnavailableError
 from ws_pool.events import RedisEventBus, StreamEventBus

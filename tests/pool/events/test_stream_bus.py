@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer, ValkeyServer
+from ws_core.testing import FaultProxy
 from ws_pool._events.consumer_group import entries_of, order_of, payload_of
 from ws_pool.errors import ClosedError, UnavailableError, UsageError, WsError
 from ws_pool.events import StreamEventBus

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer
+from ws_core.testing import FaultProxy
 from ws_pool._redis.client import round_trip
 from ws_pool._redis.commands.command import Command
 from ws_pool._redis.dedicated.blocking import cancel_blocking, undo_of

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults import FaultProxy
 from tools.servers import ClusterServers, RedisServer
+from ws_core.testing import FaultProxy
 from ws_pool._redis.client.cache import ClientCache, fresh
 from ws_pool._redis.client.caching import CachingRedis
 from ws_pool._redis.client.pipeline import MAX_SHARED

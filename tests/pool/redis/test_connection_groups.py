@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults import FaultProxy
 from tools.servers import ClusterServers, RedisServer
+from ws_core.testing import FaultProxy
 from ws_pool._redis.connection.groups import LARGE, ConnectionGroups
 from ws_pool.redis import RedisPool
 

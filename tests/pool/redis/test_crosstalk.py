@@ -8,9 +8,9 @@ from collections import Counter
 
 import pytest
 
-from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer, ValkeyServer
+from ws_core.testing import FaultProxy
 from ws_pool._redis.connection import pipelined
 from ws_pool._redis.connection.pipelined import PipelinedConnection
 from ws_pool.errors import WsError

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from redis import exceptions as driver
 
-from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer, ValkeyServer
+from ws_core.testing import FaultProxy
 from ws_pool._redis.connection.credentials import CredentialSource, Login
 from ws_pool._redis.connection.encoder import CommandEncoder
 from ws_pool._redis.connection.endpoint import Endpoint

@@ -10,9 +10,9 @@ import psutil
 import pytest
 import redis.exceptions
 
-from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer, ValkeyServer
+from ws_core.testing import FaultProxy
 from ws_pool.errors import (
     AcquireTimeout,
     ClosedError,

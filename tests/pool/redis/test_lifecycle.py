@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer
+from ws_core.testing import FaultProxy
 from ws_pool._redis.embedded import EmbeddedServer
 from ws_pool.errors import ClosedError, UnavailableError
 from ws_pool.redis import RedisPool

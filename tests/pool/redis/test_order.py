@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults import FaultProxy
 from tools.servers import ClusterServers, RedisServer
+from ws_core.testing import FaultProxy
 from ws_pool._redis.commands.command import Command
 from ws_pool._redis.connection.cancelled import CancelledKeys
 from ws_pool._redis.connection.pipelined import PipelinedConnection

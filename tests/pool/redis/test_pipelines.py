@@ -6,8 +6,8 @@ import pytest
 from redis import exceptions as driver
 from redis.exceptions import ExecAbortError, ResponseError
 
-from tests.faults import FaultProxy
 from tools.servers import RedisServer
+from ws_core.testing import FaultProxy
 from ws_pool.errors import (
     MaybeExecuted,
 )

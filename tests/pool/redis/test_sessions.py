@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 import redis.exceptions
 
-from tests.faults import FaultProxy
 from tools.servers import ClusterServers, RedisServer
+from ws_core.testing import FaultProxy
 from ws_pool.errors import MaybeExecuted, UnavailableError, UsageError
 from ws_pool.redis import RedisPool
 

@@ -11,9 +11,9 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
-from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import ClusterServers, RedisServer
+from ws_core.testing import FaultProxy
 from ws_pool._redis.client import subscriptions
 from ws_pool._redis.client.pubsub import SharedPubSub
 from ws_pool._redis.commands.keys import hash_slot

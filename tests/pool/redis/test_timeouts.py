@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 import pytest
 from redis import exceptions as driver
 
-from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer, ValkeyServer
+from ws_core.testing import FaultProxy
 from ws_pool._redis.client.pipeline import MAX_SHARED
 from ws_pool._redis.connection.queue import CommandQueue
 from ws_pool.errors import AcquireTimeout, ClosedError, UnavailableError, WsError

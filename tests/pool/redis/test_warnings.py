@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults import FaultProxy
 from tools.servers import RedisServer
+from ws_core.testing import FaultProxy
 from ws_pool._redis.connection.queue import QueuePressure
 from ws_pool.errors import UsageError
 from ws_pool.redis import RedisPool

@@ -13,8 +13,7 @@ import pytest
 from sqlalchemy import Column, DateTime, Integer, MetaData, String, Table, bindparam, func, select, text
 from sqlalchemy.types import Boolean
 
-from tests.faults import FaultProxy
-from ws_core.testing import run_virtual
+from ws_core.testing import FaultProxy, run_virtual
 from ws_pool import MysqlPool, SqlitePool
 from ws_pool._sql.gc_pause import gc_paused
 from ws_pool.errors import QueryError, QueryTimeout, UnavailableError

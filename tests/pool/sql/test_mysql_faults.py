@@ -11,9 +11,9 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, select
 
-from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import MariaDBServer
+from ws_core.testing import FaultProxy
 from ws_pool import MysqlPool, atomic
 from ws_pool._sql.mysql.connection import MysqlConnection
 from ws_pool.errors import AcquireTimeout, CommitUnknown, UnavailableError, WsError

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.faults import FaultProxy
 from tests.pool.sql.backends import MYSQL, make_pool
+from ws_core.testing import FaultProxy
 from ws_pool import MysqlPool
 from ws_pool._sql.mysql.connector import MysqlConnector
 from ws_pool._sql.pool import SqlPool

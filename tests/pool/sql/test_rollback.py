@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults import FaultProxy
+from ws_core.testing import FaultProxy
 from ws_pool import MysqlPool, SqlitePool
 from ws_pool._sql.client import SqlClient
 from ws_pool._sql.pool import SqlPool

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.faults import FaultProxy
+from ws_core.testing import FaultProxy
 from ws_pool.errors import UnavailableError
 from ws_pool.mysql import MysqlPool
 

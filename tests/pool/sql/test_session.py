@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, bindparam, insert, select, text, update
 
-from tests.faults import FaultProxy
+from ws_core.testing import FaultProxy
 from ws_pool import MysqlPool, SqlitePool
 from ws_pool._sql.client import SqlClient
 from ws_pool._sql.pool import SqlPool

@@ -9,9 +9,9 @@ import pytest
 import redis as blocking
 from redis.asyncio import Redis
 
-from tests.faults import FaultProxy
 from tests.redislock._helpers import until_waiting
 from tools.servers import RedisServer
+from ws_core.testing import FaultProxy
 from ws_redislock import MutexLock, sync
 from ws_redislock._coordination import wakeups
 from ws_redislock.sync._coordination import wakeups as sync_listen

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from tests.faults import FaultProxy
 from tests.redislock._helpers import broken, until_waiting
 from tools.servers import RedisServer
+from ws_core.testing import FaultProxy
 from ws_redislock import MutexLock, ReadWriteLock, Semaphore
 from ws_redislock.errors import UnavailableError
 

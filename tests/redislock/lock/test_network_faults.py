@@ -14,10 +14,10 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
 import ws_redislock
-from tests.faults import FaultProxy
 from tests.redislock._helpers import broken, lag, until_waiting
 from tests.servers import StartServer
 from tools.servers import RedisServer
+from ws_core.testing import FaultProxy
 from ws_redislock import LockLost, MutexLock
 from ws_redislock._coordination.coordinator import Coordinator, Waiter
 from ws_redislock._coordination.wakeups import WakeupSubscription

@@ -10,9 +10,9 @@ import pytest
 import redis as blocking
 from redis.asyncio import Redis
 
-from tests.faults import FaultProxy
 from tests.servers import StartServer
 from tools.servers import RedisServer
+from ws_core.testing import FaultProxy
 from ws_redislock import FrequencyLimiter, LeaderElection, MutexLock, Semaphore, sync
 from ws_redislock._coordination.coordinator import coordinator_for
 from ws_redislock._lease.lease import boot_time

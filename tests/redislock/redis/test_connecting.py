@@ -11,9 +11,9 @@ import pytest
 from redis import exceptions
 from redis.asyncio import Redis
 
-from tests.faults import FaultProxy
 from tests.redislock._helpers import until_waiting
 from tools.servers import RedisServer
+from ws_core.testing import FaultProxy
 from ws_redislock import MutexLock
 from ws_redislock._coordination import wakeups
 from ws_redislock._coordination.coordinator import coordinator_for

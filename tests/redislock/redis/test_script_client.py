@@ -16,10 +16,10 @@ from redis._parsers import _AsyncRESP2Parser, _AsyncRESP3Parser
 from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Redis
 from redis.asyncio.connection import DefaultParser
 
-from tests.faults import FaultProxy
 from tests.redislock._helpers import until_waiting
 from tests.servers import StartServer
 from tools.servers import RedisServer
+from ws_core.testing import FaultProxy
 from ws_redislock import FrequencyLimiter, MutexLock
 from ws_redislock._coordination.coordinator import coordinator_for
 from ws_redislock._lease.timers import Timers

@@ -11,12 +11,26 @@ runs one test that way, `run_virtual` one coroutine::
         assert virtual_clock()() == 3600
 
 `cancel_at_every_await` runs a coroutine again and again and cancels it at its first await, at its
-second, and so on. Nothing here is for production.
+second, and so on.
+
+`FaultProxy` stands between a client and a real server, and does to their connections what networks do,
+at a moment that a test chooses::
+
+    async with FaultProxy("127.0.0.1", 6379) as proxy:
+        client = connect(proxy.host, proxy.port)
+        lost = proxy.drop_reply(2)      # the server acts on the second request; its reply is lost
+        ...
+        proxy.black_hole()
+        ...
+        proxy.heal()
+
+Nothing here is for production.
 """
 
 from __future__ import annotations
 
 from ws_core._cancelling import cancel_at_every_await, leftover_tasks
+from ws_core._fault_proxy import FaultProxy, Side, Then
 from ws_core._virtual import (
     StuckError,
     VirtualClock,
@@ -28,7 +42,10 @@ from ws_core._virtual import (
 )
 
 __all__ = (
+    "FaultProxy",
+    "Side",
     "StuckError",
+    "Then",
     "VirtualClock",
     "VirtualLoop",
     "cancel_at_every_await",
@@ -39,5 +56,5 @@ __all__ = (
     "virtual_time",
 )
 
-for _public in (StuckError, VirtualClock, VirtualLoop):
+for _public in (FaultProxy, StuckError, VirtualClock, VirtualLoop):
     _public.__module__ = __name__

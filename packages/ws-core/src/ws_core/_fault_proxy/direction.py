@@ -14,20 +14,12 @@ _STEP = 0.01  # seconds
 
 @dataclass(slots=True)
 class Weather:
-    """
-    What happens to bytes of one direction.
+    """What happens to bytes of one direction."""
 
-    Args:
-        delay: Seconds that each piece is late; order is kept, and pieces don't wait for each other.
-        jitter: Seconds up to which a random delay is added.
-        rate: Bytes per second of each connection, or None for no limit.
-        clear: Not set while pieces are held.
-    """
-
-    delay: float = 0.0
-    jitter: float = 0.0
-    rate: float | None = None
-    clear: asyncio.Event = field(default_factory=asyncio.Event)
+    delay: float = 0.0  # seconds that each piece is late; order is kept, and pieces don't wait for each other
+    jitter: float = 0.0  # seconds up to which a random delay is added
+    rate: float | None = None  # bytes per second of each connection, or None for no limit
+    clear: asyncio.Event = field(default_factory=asyncio.Event)  # not set while pieces are held
 
     def __post_init__(self) -> None:
         self.clear.set()
@@ -94,7 +86,7 @@ class Direction:
         loop = asyncio.get_running_loop()
 
         # Healing lets what is on its way arrive at once, so the wait looks again in steps.
-        while not self._weather.calm and (wait := due - loop.time()) > 0:
+        while not self._weather.calm and (wait := due - loop.time()) > 0:  # noqa: ASYNC110 - a clock, too
             await asyncio.sleep(min(wait, _STEP))
 
         await self._weather.clear.wait()

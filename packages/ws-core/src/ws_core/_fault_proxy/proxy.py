@@ -8,15 +8,14 @@ import socket
 from typing import Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
-from tests.faults._dialects import DIALECTS
-from tests.faults._direction import Direction, Weather
-from tests.faults._faults import Armed, Fault, Loses, Then
-from tests.faults._proxied import Counters, ProxiedConnection
-from tools.servers import PortReservation
+from ws_core._fault_proxy.dialects import DIALECTS
+from ws_core._fault_proxy.direction import Direction, Weather
+from ws_core._fault_proxy.faults import Armed, Fault, Loses, Then
+from ws_core._fault_proxy.proxied import Counters, ProxiedConnection
 
-__all__ = ("FaultProxy", "Protocol", "Side")
+__all__ = ("FaultProxy", "Side", "WireProtocol")
 
-Protocol = Literal["resp", "mysql", "raw"]
+WireProtocol = Literal["resp", "mysql", "raw"]
 Side = Literal["server", "client", "both"]
 
 
@@ -46,7 +45,7 @@ class FaultProxy:
     """
 
     def __init__(
-        self, host: str, port: int | None = None, *, protocol: Protocol = "resp", seed: int = 0
+        self, host: str, port: int | None = None, *, protocol: WireProtocol = "resp", seed: int = 0
     ) -> None:
         self._target = host, port
         self._dialect = DIALECTS[protocol]
@@ -57,10 +56,10 @@ class FaultProxy:
         self._connections: dict[ProxiedConnection, asyncio.Task[None]] = {}
         self._black_hole = False
         self._listener: socket.socket | None = None
-        self._reservation: PortReservation | None = None
-        self.host = "127.0.0.1"
-        self.port = 0
-        self.counters = Counters()
+        self._anchor: socket.socket | None = None  # keeps the port while nobody listens
+        self.host: str = "127.0.0.1"
+        self.port: int = 0
+        self.counters: Counters = Counters()
 
     def __repr__(self) -> str:
         return f"<FaultProxy {self.host}:{self.port} {self.counters}>"
@@ -105,8 +104,12 @@ class FaultProxy:
 
     async def start(self) -> None:
         """Choose a port and listen."""
-        self._reservation = PortReservation()
-        self.port = self._reservation.port
+        self._anchor = socket.socket()
+        # Bound and never listening: another socket with this option may listen on the port, nobody else
+        # can be given it, and a connection to it is refused as long as nobody listens.
+        self._anchor.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._anchor.bind((self.host, 0))
+        self.port = self._anchor.getsockname()[1]
         self._listen()
 
     async def close(self) -> None:
@@ -120,8 +123,9 @@ class FaultProxy:
         if tasks:
             await asyncio.wait(tasks)
 
-        if self._reservation is not None:
-            self._reservation.release()
+        if self._anchor is not None:
+            self._anchor.close()
+            self._anchor = None
 
     def delay(self, seconds: float, *, jitter: float = 0.0, to: Side = "both") -> None:
         """

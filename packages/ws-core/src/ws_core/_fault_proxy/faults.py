@@ -20,22 +20,13 @@ arrive, a reset (RST), silence until `FaultProxy.heal`, or nothing, as if the by
 
 @dataclass(slots=True, eq=False)
 class Fault:
-    """
-    A fault that hits the n-th request from when it was armed.
+    """A fault that hits the n-th request from when it was armed."""
 
-    Args:
-        left: Matching requests until it hits, the one that it hits included.
-        match: The name of the requests that count, in upper case, or None for all.
-        loses: What it loses.
-        then: What becomes of the connection.
-        happened: Set when it has hit.
-    """
-
-    left: int
-    match: str | None
-    loses: Loses
-    then: Then
-    happened: asyncio.Event = field(default_factory=asyncio.Event)
+    left: int  # matching requests until it hits, the one that it hits included
+    match: str | None  # the name of the requests that count, in upper case, or None for all
+    loses: Loses  # what it loses
+    then: Then  # what becomes of the connection
+    happened: asyncio.Event = field(default_factory=asyncio.Event)  # set when it has hit
 
 
 class Armed:

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from tests.faults._dialects import Dialect, ReplyPiece, RequestPiece
-from tests.faults._direction import Direction
-from tests.faults._faults import Armed, Fault
+from ws_core._fault_proxy.dialects import Dialect, ReplyPiece, RequestPiece
+from ws_core._fault_proxy.direction import Direction
+from ws_core._fault_proxy.faults import Armed, Fault
 
 __all__ = ("Connect", "Counters", "ProxiedConnection")
 
@@ -42,17 +42,7 @@ class _State(enum.Enum):
 
 
 class ProxiedConnection:
-    """
-    A client's connection and the one that the proxy opens for it.
-
-    Args:
-        client: The client's accepted connection.
-        dialect: Splits this connection's streams.
-        directions: Towards the server, and towards the client.
-        armed: The faults that wait for a request.
-        counters: The proxy's.
-        silent: Begin inside a black hole.
-    """
+    """A client's connection and the one that the proxy opens for it."""
 
     def __init__(
         self,

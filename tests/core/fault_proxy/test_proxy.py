@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.connection import Connection
 
-from tests.faults import FaultProxy, Then
-from tests.faults._proxied import _reset
 from tests.servers import StartServer
 from tools.servers import MariaDBServer, RedisServer, connect_mysql, query, wait_until
+from ws_core._fault_proxy.proxied import _reset
+from ws_core.testing import FaultProxy, Then
 
 encode = Connection().pack_command
 

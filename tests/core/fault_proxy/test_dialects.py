@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.faults._dialects import Dialect, MysqlDialect, RawDialect, RespDialect
+from ws_core._fault_proxy.dialects import Dialect, MysqlDialect, RawDialect, RespDialect
 
 
 def command(*args: bytes) -> bytes:

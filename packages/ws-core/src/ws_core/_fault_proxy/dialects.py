@@ -14,32 +14,19 @@ __all__ = ("DIALECTS", "Dialect", "MysqlDialect", "RawDialect", "ReplyPiece", "R
 
 @dataclass(frozen=True, slots=True)
 class RequestPiece:
-    """
-    Bytes from the client.
+    """Bytes from the client."""
 
-    Args:
-        data: The bytes, to be forwarded as they are.
-        name: The command in upper case when a request begins here, else None.
-        answered: Whether the server answers the request that begins here.
-    """
-
-    data: bytes
-    name: str | None = None
-    answered: bool = True
+    data: bytes  # the bytes, to be forwarded as they are
+    name: str | None = None  # the command in upper case when a request begins here, else None
+    answered: bool = True  # whether the server answers the request that begins here
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyPiece:
-    """
-    Bytes from the server.
+    """Bytes from the server."""
 
-    Args:
-        data: The bytes, to be forwarded as they are.
-        begins: Whether the reply to the oldest unanswered request begins here.
-    """
-
-    data: bytes
-    begins: bool = False
+    data: bytes  # the bytes, to be forwarded as they are
+    begins: bool = False  # whether the reply to the oldest unanswered request begins here
 
 
 class Dialect(Protocol):
