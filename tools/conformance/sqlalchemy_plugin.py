@@ -66,6 +66,14 @@ _execute = base.Connection.execute
 def pytest_configure() -> None:
     """Put ours in the way of every statement."""
     base.Connection.execute = _compared  # type: ignore[method-assign]
+    driver: Any = importlib.import_module("asyncmy.connection").Connection
+    handshake = driver._get_server_information
+
+    async def without_deprecate_eof(connection: Any) -> None:
+        await handshake(connection)
+        connection.server_capabilities &= ~0x1000000  # as our connector opens them
+
+    driver._get_server_information = without_deprecate_eof
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 from uuid import UUID
 
 from ws_pool._sql.connection import Reply, busy, cut_short, trace_statements
+from ws_pool._sql.mysql.asyncmy_reader import AsyncmyReader, note_transaction
 from ws_pool._sql.mysql.batches import batches, split_values
 from ws_pool._sql.mysql.binary import has_dates, read_as_text, same_as_text
 from ws_pool._sql.mysql.errors import ends_connection, map_error
@@ -28,7 +29,7 @@ _WRITABLE = (str, float, Decimal, dt.date, dt.time, dt.timedelta)
 _COM_QUERY, _COM_SET_OPTION = 0x03, 0x1B
 _WANTS_FILE = 0xFB  # the first byte of a reply
 _REMEMBERED = 1_000  # statements
-_IN_TRANSACTION, _AUTOCOMMIT = 1, 2  # server status flags
+_IN_TRANSACTION = 1  # server status
 
 
 class Loaded(NamedTuple):
@@ -382,7 +383,7 @@ class MysqlConnection(ABC):
         if result.server_status:
             raw.server_status = result.server_status
         elif result.description is not None:
-            self._note_transaction()
+            note_transaction(self.raw)
 
         # Unread, an error in one of them would be raised by the next statement, or end the connection.
         while raw._result.has_next:
@@ -395,11 +396,6 @@ class MysqlConnection(ABC):
         # A COMMIT that is under way is better left alone: it may be done, and is not known to be.
         if self.stop is not None and isinstance(error, asyncio.CancelledError) and sql != "COMMIT":
             self.stop(self)
-
-    def _note_transaction(self) -> None:
-        """Note that without autocommit a query has begun one: the drivers skip the status behind rows."""
-        if not self.raw.server_status & (_AUTOCOMMIT | _IN_TRANSACTION):
-            self.raw.server_status |= _IN_TRANSACTION
 
     def _failed(self, error: Exception, sql: str) -> Exception:
         """Note an error of the driver, and translate it."""
@@ -460,7 +456,7 @@ class AsyncmyConnection(MysqlConnection):
         super().__init__(raw, driver.Connection.Error, raw._encoding, raw._transport)
         self.read_packet = raw.read_packet
         self.drain = raw._proto.drain
-        self.send = self._send
+        self.send = AsyncmyReader(raw).query
         self._cursor = raw.cursor()
         self._text_only: set[str] = set()
         self._as_text: dict[str, Any] = {}  # by statement the columns whose values never differ from text
@@ -494,7 +490,7 @@ class AsyncmyConnection(MysqlConnection):
         rows, description = cursor._rows, cursor.description  # as they are: fetchall() would copy them
 
         if description is not None:
-            self._note_transaction()
+            note_transaction(self.raw)
 
         # The driver keeps one description for as long as a statement returns the same columns.
         if self._as_text.get(sql) is not description or description is None:
@@ -526,30 +522,6 @@ class AsyncmyConnection(MysqlConnection):
         raw = self.raw
         bad = self.dirty or self.cut or self.in_exchange or self.streaming
         return not (bad or raw.server_status & _IN_TRANSACTION or raw._stream_broken)
-
-    async def _send(self, query: bytes) -> Reply:
-        """Send a statement, and read all of its results."""
-        raw = self.raw
-        await raw.query(query)
-        result = raw._result
-        reply = Reply(result.rows, result.description, result.affected_rows, result.insert_id)
-
-        if result.description is None:
-            raw.server_status = result.server_status  # the driver keeps the one before when this is 0
-        else:
-            self._note_transaction()
-
-        while raw._result.has_next:
-            await raw.next_result()
-            result = raw._result
-            following = Reply(result.rows, result.description, result.affected_rows, result.insert_id)
-
-            if reply.rows is None:
-                reply = following
-            elif following.rows is not None:
-                reply.more.append(following)
-
-        return reply
 
 
 def _port(transport: Any) -> int:
