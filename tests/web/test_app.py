@@ -393,7 +393,9 @@ class TestConfiguration:
         with pytest.raises(SettingsError, match="lets every site act as your users"):
             create_app(middleware=[Middleware(CORSMiddleware, **options)])
 
-    @pytest.mark.parametrize("pattern", [".*", "https?://.*", r"https?://[^/]+", "^.+$"])
+    @pytest.mark.parametrize(
+        "pattern", [".*", "https?://.*", r"https?://[^/]+", "^.+$", "^https://.*$", "null|https://a"]
+    )
     def test_cors_is_checked_wherever_it_is_added(self, pattern: str) -> None:
         """By `add_middleware`, in the list itself, and for patterns that every site fits."""
         app = create_app()
@@ -409,6 +411,24 @@ class TestConfiguration:
         )
 
         with pytest.raises(SettingsError, match="allow_origin_regex"):
+            app.build_middleware_stack()
+
+    @pytest.mark.parametrize("origins", [["*"], ["null"], ["https://shop.example", "null"]])
+    def test_cors_is_checked_in_every_form(self, origins: list[str]) -> None:
+        """With positional arguments, for the origin of sandboxed frames, and in a mounted application."""
+        app = create_app()
+
+        with pytest.raises(SettingsError, match="lets every site act as your users"):
+            app.add_middleware(CORSMiddleware, origins, allow_credentials=True)
+
+        with pytest.raises(SettingsError, match="lets every site act as your users"):
+            app.add_middleware(CORSMiddleware, origins, ("GET",), (), True)
+
+        inner = FastAPI()
+        inner.add_middleware(CORSMiddleware, allow_origins=origins, allow_credentials=True)
+        app.mount("/inner", inner)
+
+        with pytest.raises(SettingsError, match="lets every site act as your users"):
             app.build_middleware_stack()
 
     @pytest.mark.parametrize("pattern", [r"https://.*\.shop\.example", "https://(a|b)\\.example"])

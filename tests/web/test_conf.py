@@ -229,7 +229,15 @@ class TestMistakes:
 
     @pytest.mark.parametrize(
         ("name", "meant"),
-        [("LISTEN_PROT", "LISTEN_PORT"), ("DATABASE", "DATABASES"), ("listen_port", "LISTEN_PORT")],
+        [
+            ("LISTEN_PROT", "LISTEN_PORT"),
+            ("DATABASE", "DATABASES"),
+            ("listen_port", "LISTEN_PORT"),
+            ("DEBGU", "DEBUG"),
+            ("OPSS", "OPS"),
+            ("OTL", "OTEL"),
+            ("DEBUT", "DEBUG"),
+        ],
     )
     def test_a_typing_error_gets_a_proposal(self, name: str, meant: str) -> None:
         """An unknown name near a known one is refused."""
@@ -389,6 +397,7 @@ class TestLikelyNames:
             ("WS_DATABASES_DEFAULT_URL", "WS_DATABASES__DEFAULT__URL"),
             ("WS_DATABASES_default__url", "WS_DATABASES__default__url"),
             ("WS_REDIS_CONFIG_default__url", "WS_REDIS_CONFIG__default__url"),
+            ("WS_REDIS__default__url", "WS_REDIS_CONFIG__default__url"),
             ("WS_Debug", "WS_DEBUG"),
             ("WS_databases__default__url", "WS_DATABASES__default__url"),
             ("WS_DATABASES____url", "WS_DATABASES__url"),
@@ -403,7 +412,9 @@ class TestLikelyNames:
         ):
             Settings()
 
-    @pytest.mark.parametrize("name", ["WS_GATEWAY_PORT", "WS_TIMEZONE", "WS_TEST_MYSQL_URL", "WS_x", "OTHER"])
+    @pytest.mark.parametrize(
+        "name", ["WS_GATEWAY_PORT", "WS_TIMEZONE", "WS_TEST_MYSQL_URL", "WS_SHOP__x", "WS_x", "OTHER"]
+    )
     def test_names_of_others_are_not(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         """Platforms and other libraries have names that begin like ours."""
         monkeypatch.setenv(name, "tcp://10.0.0.1:80")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from inspect import isawaitable
 
 from starlette.applications import Starlette
@@ -17,6 +18,7 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 from ws_web._body_limit import TOO_LARGE, Body, BodyLimit
 from ws_web._negotiation import ID_KEY
 from ws_web._origin import Origins
+from ws_web._ws_messages import BadMessage, bad_message, escape
 from ws_web.response import HTTPExceptionResponse, Response, phrase
 
 __all__ = ("DENIAL", "ErrorBoundaryMiddleware", "is_logged", "is_news", "log_failure")
@@ -30,7 +32,11 @@ _TOO_LARGE = 413
 _POLICY_VIOLATION = 1008
 _INTERNAL_ERROR = 1011
 
+_UNANSWERED = "ASGI callable returned without completing handshake."  # uvicorn's words
+
 logger: logging.Logger = logging.getLogger("ws_web")
+
+_handshake_is_answered: ContextVar[bool] = ContextVar("ws_web_handshake_is_answered", default=False)
 
 
 class ErrorBoundaryMiddleware:
@@ -65,6 +71,7 @@ class ErrorBoundaryMiddleware:
         self._is_draining = is_draining
         self._limit = BodyLimit(None) if limit is None else limit
         self._origins = origins
+        self._bad_messages = 0
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one connection; other scopes than http and websocket pass unchanged."""
@@ -115,6 +122,8 @@ class ErrorBoundaryMiddleware:
                 raise
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        _handshake_is_answered.set(True)
+
         if self._origins is not None and not await self._origins.admit(scope, receive, send):
             return
 
@@ -126,6 +135,10 @@ class ErrorBoundaryMiddleware:
             _mark(left)  # the handler met a peer that has left: nothing failed, and there is nobody to close
             raise
         except Exception as error:
+            if (bad := bad_message(error)) is not None and handshake.state is WebSocketState.CONNECTED:
+                await self._refuse_message(scope, bad, send)
+                return
+
             is_reply = isinstance(error, HTTPException)
 
             if not is_reply:
@@ -135,10 +148,25 @@ class ErrorBoundaryMiddleware:
                 reply = await self._reply(HTTPConnection(scope), error)
                 await reply(scope, receive, send)
             elif handshake.state is not WebSocketState.DISCONNECTED:
-                await _close_quietly(send)
+                await _close_quietly(send, _INTERNAL_ERROR)
 
             if not is_reply:
                 raise
+        else:
+            _handshake_is_answered.set(handshake.state is not WebSocketState.CONNECTING)
+
+    async def _refuse_message(self, scope: Scope, bad: BadMessage, send: Send) -> None:
+        """End a conversation whose peer sent what its handler does not read; its mistake, in one line."""
+        self._bad_messages += 1
+        logger.warning(
+            "WEBSOCKET %r was sent %s: closed with %d (%d bad messages so far)",
+            scope["path"],
+            bad.what,
+            bad.code,
+            self._bad_messages,
+            extra={"request_id": scope.get(ID_KEY, "")},
+        )
+        await _close_quietly(send, bad.code, bad.what)
 
     async def _reply(self, connection: HTTPConnection, error: Exception) -> StarletteResponse:
         reply = self._handler(connection, error)
@@ -230,7 +258,11 @@ class _Handshake:
         kind = message["type"]
 
         if kind == "websocket.send" and not self._is_over:
-            await self._send(message)
+            try:
+                await self._send(message)
+            except UnicodeEncodeError:
+                await self._send({**message, "text": escape(message["text"])})
+
             return
 
         if self._is_over:
@@ -286,10 +318,10 @@ def _rewritten(start: Message) -> Response:
     return reply
 
 
-async def _close_quietly(send: Send) -> None:
+async def _close_quietly(send: Send, code: int, reason: str = "") -> None:
     """Close a WebSocket whose handler failed; the peer may be gone already."""
     try:
-        await send({"type": "websocket.close", "code": _INTERNAL_ERROR, "reason": ""})
+        await send({"type": "websocket.close", "code": code, "reason": reason})
     except (RuntimeError, OSError):
         logger.debug("the WebSocket was closed by the peer before its handler failed")
 
@@ -323,5 +355,12 @@ def is_logged(error: BaseException | None) -> bool:
 
 
 def is_news(record: logging.LogRecord) -> bool:
-    """Drop a server's line about an exception that the boundary has logged; a filter for its logger."""
+    """
+    Drop a server's lines about exceptions that the boundary has logged, and handshakes that it has answered.
+
+    A filter for the server's logger. uvicorn takes an answer to a handshake for none.
+    """
+    if record.msg == _UNANSWERED:
+        return not _handshake_is_answered.get()
+
     return not (record.exc_info and is_logged(record.exc_info[1]))

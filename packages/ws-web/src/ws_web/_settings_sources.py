@@ -34,6 +34,7 @@ __all__ = (
     "SecretsDirSource",
     "Source",
     "TomlSource",
+    "is_one_edit_away",
     "likely_name",
     "nest",
     "overlay",
@@ -98,7 +99,8 @@ def likely_name(name: str, prefix: str, fields: Mapping[str, FieldInfo]) -> str 
     Return what a name in the environment was probably meant to be, or None when nothing is wrong with it.
 
     Names of others are left alone: container platforms add names such as ``WS_GATEWAY_PORT`` by themselves.
-    Only a name that begins with that of a section, or differs from one in its case, is taken for a mistake.
+    A name is taken for a mistake when it begins with that of a section, differs from one in its case, or is
+    nested below a beginning of one, as in ``WS_REDIS__default__url``.
     """
     if not name.startswith(prefix):
         return None
@@ -111,12 +113,31 @@ def likely_name(name: str, prefix: str, fields: Mapping[str, FieldInfo]) -> str 
     if key.upper() in fields:
         return DELIMITER.join([prefix + key.upper(), *path])
 
-    for section, field in fields.items():
-        if get_origin(field.annotation) is dict and key.upper().startswith(f"{section}_"):
+    for section in (name for name, field in fields.items() if get_origin(field.annotation) is dict):
+        if key.upper().startswith(f"{section}_"):
             rest = [key[len(section) + 1 :].replace("_", DELIMITER, 1), *path]
             return DELIMITER.join([prefix + section, *rest])
 
+        if path and key and section.startswith(f"{key.upper()}_"):
+            return DELIMITER.join([prefix + section, *path])
+
     return None
+
+
+def is_one_edit_away(one: str, other: str) -> bool:
+    """
+    Return whether two words differ by one letter too much, too little or wrong, or two that changed places.
+
+    Example:
+        >>> is_one_edit_away("DEBGU", "DEBUG"), is_one_edit_away("OP", "OPS"), is_one_edit_away("AB", "ABCD")
+        (True, True, False)
+    """
+    shared = next(
+        (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
+    left, right = one[shared:], other[shared:]
+    swapped = left[:2] == right[1::-1] and left[2:] == right[2:]
+    return swapped or left[1:] == right[1:] or left[1:] == right or left == right[1:]
 
 
 def _whole(raw: str) -> Any:

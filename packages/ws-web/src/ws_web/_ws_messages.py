@@ -5,12 +5,25 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping
+from traceback import walk_tb
 from typing import Any
 
-from pydantic_core import to_json
 from starlette.types import Message
+from starlette.websockets import WebSocket
 
-__all__ = ("RECEIVE_FUNCTIONS", "BadMessage", "Meter", "encode", "pack", "read", "unpack")
+from ws_web import _json
+
+__all__ = (
+    "RECEIVE_FUNCTIONS",
+    "BadMessage",
+    "Meter",
+    "bad_message",
+    "encode",
+    "escape",
+    "pack",
+    "read",
+    "unpack",
+)
 
 # Any below: messages are text, bytes or JSON.
 
@@ -27,9 +40,14 @@ class BadMessage(Exception):
     """A message that a conversation does not take: the close code, and what is wrong."""
 
     def __init__(self, code: int, what: str) -> None:
-        super().__init__(what)
+        super().__init__(code, what)
         self.code = code
         self.what = what
+
+
+_WRONG_FRAME = BadMessage(_UNSUPPORTED_DATA, "another kind of frame than expected")
+_NO_JSON = BadMessage(_INVALID_DATA, "no JSON, where JSON was expected")
+_RECEIVING = {getattr(WebSocket, name).__code__ for name in RECEIVE_FUNCTIONS}
 
 
 def read(message: Message, receive_func: str, most_bytes: int | None) -> Any:
@@ -37,7 +55,7 @@ def read(message: Message, receive_func: str, most_bytes: int | None) -> Any:
     payload = message.get("bytes" if receive_func == "receive_bytes" else "text")
 
     if payload is None:
-        raise BadMessage(_UNSUPPORTED_DATA, "another kind of frame than expected")
+        raise BadMessage(*_WRONG_FRAME.args)
 
     if most_bytes is not None and _is_longer(payload, most_bytes):
         raise BadMessage(_TOO_BIG, f"a message of more than {most_bytes} bytes")
@@ -48,7 +66,23 @@ def read(message: Message, receive_func: str, most_bytes: int | None) -> Any:
     try:
         return json.loads(payload)
     except (ValueError, RecursionError):
-        raise BadMessage(_INVALID_DATA, "no JSON, where JSON was expected") from None
+        raise BadMessage(*_NO_JSON.args) from None
+
+
+def bad_message(error: BaseException) -> BadMessage | None:
+    """Return what a peer has sent wrong when that made one of Starlette's receiving methods fail."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+
+    if not isinstance(error, KeyError | ValueError | RecursionError):
+        return None
+
+    codes = {frame.f_code for frame, _ in walk_tb(error.__traceback__)}
+
+    if codes.isdisjoint(_RECEIVING):
+        return None
+
+    return _WRONG_FRAME if isinstance(error, KeyError) else _NO_JSON
 
 
 def _is_longer(payload: str | bytes, most_bytes: int) -> bool:
@@ -85,12 +119,23 @@ class Meter:
 def encode(message: object) -> Mapping[str, Any]:
     """Return the ASGI event that sends a message."""
     if isinstance(message, str):
-        return {"type": "websocket.send", "text": message}
+        return {"type": "websocket.send", "text": escape(message)}
 
     if isinstance(message, bytes | bytearray | memoryview):
         return {"type": "websocket.send", "bytes": bytes(message)}
 
-    return {"type": "websocket.send", "text": to_json(message).decode()}
+    return {"type": "websocket.send", "text": _json.encode(message).decode()}
+
+
+def escape(text: str) -> str:
+    r"""
+    Return a text that can be sent: halves of surrogate pairs, which a peer can send in JSON, as escapes.
+
+    Example:
+        >>> escape('{"name": "\ud83d"}')
+        '{"name": "\\ud83d"}'
+    """
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def pack(event: Mapping[str, Any]) -> dict[str, str]:

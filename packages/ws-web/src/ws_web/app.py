@@ -6,7 +6,7 @@ import inspect
 import logging
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from types import MappingProxyType
 from typing import Any
@@ -15,11 +15,13 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.routing import APIRouter
 from starlette._utils import is_async_callable
+from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
+from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ws_core.component import Component
@@ -290,18 +292,24 @@ def _handler(entry: object) -> tuple[Any, Any]:  # Any: Starlette's own types ar
 
 
 def _check_cors(middlewares: Sequence[Middleware]) -> None:
-    """Refuse to let every site act with the credentials of our users."""
+    """Refuse to let foreign sites act with the credentials of our users."""
     for middleware in middlewares:
         if not _is_a(middleware, CORSMiddleware):
             continue
 
-        options: Mapping[str, Any] = middleware.kwargs  # Any: the middleware's own
+        given = zip(_CORS_OPTIONS, middleware.args, strict=False)
+        options: Mapping[str, Any] = {**dict(given), **middleware.kwargs}  # Any: the middleware's own
         pattern = options.get("allow_origin_regex")
-        every = "*" in options.get("allow_origins", ())
-        every = every or (pattern is not None and all(re.fullmatch(pattern, site) for site in _FOREIGN_SITES))
+        # Any page can have the origin null, from a frame of its own that is sandboxed.
+        open_to = [name for name in ("*", "null") if name in options.get("allow_origins", ())]
+        named = f"allow_origins={open_to!r}"
 
-        if every and options.get("allow_credentials"):
-            named = "allow_origins=['*']" if pattern is None else f"allow_origin_regex={pattern!r}"
+        if pattern is not None and any(re.fullmatch(pattern, site) for site in _FOREIGN_SITES):
+            named = f"allow_origin_regex={pattern!r}"
+        elif not open_to:
+            continue
+
+        if options.get("allow_credentials"):
             message = (
                 f"CORS with {named} and allow_credentials=True lets every site act as your users: "
                 "list the origins, or leave credentials out"
@@ -309,8 +317,10 @@ def _check_cors(middlewares: Sequence[Middleware]) -> None:
             raise SettingsError(message)
 
 
-# No application means these; a pattern that fits all of them fits every site.
-_FOREIGN_SITES = ("https://evil.invalid", "http://a.b.c.invalid:1", "https://xn--0.invalid")
+_CORS_OPTIONS = tuple(inspect.signature(CORSMiddleware).parameters)[1:]
+
+# No application means these; a pattern that fits one of them fits sites of anybody.
+_FOREIGN_SITES = ("https://evil.invalid", "http://a.b.c.invalid:1", "https://xn--0.invalid", "null")
 
 
 class Application(DeclaringRoutes, FastAPI):
@@ -361,7 +371,10 @@ class Application(DeclaringRoutes, FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """Put the request id outermost, then CORS, then the error boundary, then all others."""
         chosen, handlers, debug = self.user_middleware, self.exception_handlers, self.debug
-        _check_cors(chosen)
+
+        for inner in _mounted(self):
+            _check_cors(inner.user_middleware)
+
         self.user_middleware: list[Middleware] = self._arrange(chosen)
         # The boundary answers failures; Starlette's outermost handler, which has no reply to give any more,
         # must not call the application's handler a second time.
@@ -404,6 +417,15 @@ class Application(DeclaringRoutes, FastAPI):
             return await handler(connection, error)
 
         return await run_in_threadpool(handler, connection, error)
+
+
+def _mounted(app: Starlette) -> Iterator[Starlette]:
+    """Yield an application and those that are mounted in it."""
+    yield app
+
+    for route in getattr(app.router, "routes", ()):  # somebody may have put another application there
+        if isinstance(route, Mount) and isinstance(route.app, Starlette):
+            yield from _mounted(route.app)
 
 
 def _is_a(middleware: Middleware, cls: type) -> bool:

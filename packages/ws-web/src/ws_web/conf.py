@@ -39,6 +39,7 @@ from ws_web._settings_sources import (
     SecretsDirSource,
     Source,
     TomlSource,
+    is_one_edit_away,
     overlay,
 )
 from ws_web.errors import SettingsError
@@ -181,7 +182,9 @@ class Settings(BaseSettings):
                 known[name] = value
                 continue
 
-            meant = difflib.get_close_matches(name.upper(), cls.model_fields, n=1, cutoff=_CLOSE)
+            # One slip in a short name changes too much of it to be found by likeness.
+            edited = [field for field in cls.model_fields if is_one_edit_away(name.upper(), field)]
+            meant = edited or difflib.get_close_matches(name.upper(), cls.model_fields, n=1, cutoff=_CLOSE)
 
             if meant:
                 problems.append(f"there is no setting {name}{_from(name)}: did you mean {meant[0]}?")
