@@ -10,9 +10,10 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.all._support import running, until
+from tests.all._support import TIMEOUT, running, until
 from wintersweet._cli.reload import Reloader, changed, snapshot
 
 pytestmark = pytest.mark.deployment
@@ -29,6 +30,21 @@ def create():
         return "WORD"
 
     return app
+"""
+
+KILLED = """
+import contextlib, os, pathlib
+from ws_web import create_app
+
+@contextlib.asynccontextmanager
+async def lifespan(app):
+    pathlib.Path("new").write_text(str(os.getpid()))
+    os.rename("new", "begun")
+    yield
+    pathlib.Path("ended").touch()
+
+def create():
+    return create_app(lifespan=lifespan)
 """
 
 
@@ -56,6 +72,17 @@ class TestReload:
 
             process.send_signal(signal.SIGINT)
             assert process.wait(30) == 130
+
+    def test_a_killed_parent(self, tmp_path: Path) -> None:
+        """SIGKILL leaves no server behind: its lifespan ends in order, and the process with it."""
+        (tmp_path / "words.py").write_text(KILLED)
+
+        with running("run", "words:create", "--reload", "--port", "0", cwd=tmp_path) as process:
+            pid = int(until(lambda: (tmp_path / "begun").exists() and (tmp_path / "begun").read_text()))
+            server = psutil.Process(pid)
+            process.kill()
+            server.wait(TIMEOUT)
+            assert (tmp_path / "ended").exists()
 
     def test_what_counts_as_a_change(self, tmp_path: Path) -> None:
         """New, changed and removed sources count; environments, hidden directories and dead links do not."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-__all__ = ("Reloader", "changed", "snapshot")
+__all__ = ("Reloader", "changed", "end_with_parent", "snapshot")
 
 _LOOK = 0.4
 """Seconds between two looks at the files."""
+_PARENT = "WINTERSWEET_RELOADER"
+"""Environment variable of a child: the descriptor of a pipe whose other end the parent holds."""
 _SUFFIXES = frozenset({".py", ".toml", ".env", ".html", ".js", ".css"})
 _SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages"})
 
@@ -54,6 +57,20 @@ def _sources(directory: Path) -> Iterator[Path]:
             yield path
 
 
+def end_with_parent() -> None:
+    """End in order when the reloader that has started this process dies, also by SIGKILL."""
+    if (descriptor := os.environ.pop(_PARENT, None)) is not None:
+        threading.Thread(target=_watch_parent, args=(int(descriptor),), daemon=True, name="reloader").start()
+
+
+def _watch_parent(descriptor: int) -> None:
+    """Wait until the other end of the pipe is closed, which only the parent's death does."""
+    while os.read(descriptor, 1):
+        pass
+
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 class Reloader:
     """
     Keep one child process and start it anew at each change.
@@ -77,6 +94,7 @@ class Reloader:
         self._grace = grace
         self._told: int | None = None
         self._wake = threading.Event()
+        self._pipe: int | None = None  # our end; the kernel closes it when this process dies
 
     def run(self) -> int:
         """Serve until SIGINT or SIGTERM; return the exit status."""
@@ -108,16 +126,28 @@ class Reloader:
         self._wake.set()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self._command, process_group=0)  # noqa: S603 - our own program
-
-    def _end(self, child: subprocess.Popen[bytes]) -> None:
-        if child.poll() is not None:
-            return
-
-        child.terminate()
+        childs_end, self._pipe = os.pipe()
 
         try:
-            child.wait(self._grace)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+            return subprocess.Popen(  # noqa: S603 - our own program
+                self._command,
+                process_group=0,
+                pass_fds=(childs_end,),
+                env={**os.environ, _PARENT: str(childs_end)},
+            )
+        finally:
+            os.close(childs_end)
+
+    def _end(self, child: subprocess.Popen[bytes]) -> None:
+        if child.poll() is None:
+            child.terminate()
+
+            try:
+                child.wait(self._grace)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from wintersweet._cli.output import stderr
 from wintersweet._cli.project import load, use
-from wintersweet._cli.reload import Reloader
+from wintersweet._cli.reload import Reloader, end_with_parent
 from ws_core.errors import UsageError
 
 __all__ = ("serve",)
@@ -26,6 +26,7 @@ def serve(
     if reload and (workers or 1) > 1:
         raise UsageError(f"--reload serves from one process: leave out --workers {workers}")
 
+    end_with_parent()
     project = use()
 
     if reload:
