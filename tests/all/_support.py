@@ -72,12 +72,14 @@ def running(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     unprivileged: bool = False,
+    stdin: int | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
     """Run a command for the length of a block, and kill what it leaves behind."""
     process = subprocess.Popen(
         [*(UNPRIVILEGED if unprivileged and os.geteuid() == 0 else ()), *WINTERSWEET, *arguments],
         cwd=cwd,
         env=environment(**(env or {})),
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -216,6 +216,20 @@ class TestRoutes:
 
         assert re.search(r"GET +/word +table_app\.word +Say a word\.", capsys.readouterr().out)
 
+    def test_at_80_columns(
+        self, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The user's own routes come first, and no word is broken; a name is put as it is."""
+        monkeypatch.setenv("COLUMNS", "80")
+        (place / "narrow_app.py").write_text(APP.replace("Say a word.", "Say [bold]" + 20 * " a word" + "."))
+        routes.show("narrow_app:create")
+        lines = capsys.readouterr().out.splitlines()
+
+        assert max(map(len, lines)) <= 80
+        assert re.match(r" GET +/word +narrow_app\.word *$", lines[2])
+        assert re.match(r" +Say \[bold\]( a word)+ *$", lines[3])
+        assert re.match(r" GET +/livez +ws_web\.health\.livez *$", lines[-3])
+
     def test_a_route_of_another_kind(self) -> None:
         """What has neither a path nor an endpoint, such as a host of its own, is passed over."""
         from starlette.applications import Starlette

@@ -38,6 +38,19 @@ class TestMain:
         assert (outcome.status, outcome.err) == (0, "")
         assert re.fullmatch(r"wintersweet \d+\.\d+\S*\n", outcome.out)
 
+    def test_completion(self, tmp_path: Path) -> None:
+        """A shell is given the commands that begin as typed."""
+        env = {"_WINTERSWEET_COMPLETE": "complete_bash", "COMP_WORDS": "wintersweet r", "COMP_CWORD": "1"}
+        done = subprocess.run(
+            [Path(sys.executable).with_name("wintersweet")],
+            env=environment(**env),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert done.stdout.split() == ["run", "routes"]
+
     def test_an_interrupt(self) -> None:
         """Ctrl-C where a command has no way out of its own is the shell's status for it, and no traceback."""
         code = (

@@ -60,6 +60,15 @@ def main() -> None:
         sys.exit(2 if isinstance(error, ConfigError | UsageError) else 1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        from wintersweet._cli.output import fail  # noqa: PLC0415 - as above
+        from wintersweet._cli.user_code import describe_failure  # noqa: PLC0415 - as above
+
+        if (failure := describe_failure(error, Path.cwd())) is None:
+            raise  # a fault of ours, with all its lines
+
+        fail(f"this project's code failed:\n{failure}")
+        sys.exit(1)
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
@@ -275,6 +284,34 @@ def routes(target: Target = None, *, as_json: AsJson = False) -> None:
     from wintersweet._cli.routes import show  # noqa: PLC0415 - only this command needs it
 
     show(target, as_json=as_json)
+
+
+@app.command()
+def openapi(
+    target: Target = None,
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write it there.", show_default=False),
+    ] = None,
+) -> None:
+    """Print the OpenAPI document of an application, as JSON."""
+    from wintersweet._cli.application import export  # noqa: PLC0415 - only this command needs it
+
+    export(target, output)
+
+
+@app.command()
+def shell(
+    *,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Without IPython, also where it is installed.")
+    ] = False,
+) -> None:
+    """Open a prompt with the settings and the started pools, where await works."""
+    from wintersweet._cli.shell import open_shell  # noqa: PLC0415 - only this command needs it
+
+    raise typer.Exit(open_shell(plain=plain))
 
 
 @db.command("init")

@@ -8,15 +8,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import fastapi.routing
-from fastapi import FastAPI
+from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
+from wintersweet._cli.application import build
 from wintersweet._cli.output import stdout
-from wintersweet._cli.project import load, use
-from ws_core.errors import ConfigError
 
 __all__ = ("Line", "lines", "show")
+
+_FRAMEWORK = ("fastapi.", "starlette.", "ws_web.")
+_WIDE = 120
+"""Columns from which the endpoint and what it is for stand beside each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,30 +35,36 @@ class Line:
 
 def show(target: str | None, *, as_json: bool = False) -> None:
     """Print the routes."""
-    name, thing = load(target, use())
-    app = thing if isinstance(thing, FastAPI) else thing()
-
-    if not isinstance(app, FastAPI):
-        raise ConfigError(f"{name} returns a {type(app).__name__}, not a FastAPI application")
-
+    name, app = build(target)
     found = list(lines(app.routes))
-    console = stdout()
 
     if as_json:
         print(json.dumps({"app": name, "routes": [asdict(line) for line in found]}))  # noqa: T201 - the result
         return
 
-    table = Table(title=f"{app.title} · {name}", title_justify="left", box=None, header_style="bold")
+    console = stdout()
+    console.print(_table(f"{app.title} · {name}", found, console))
 
-    for column in ("Methods", "Path", "Endpoint"):
-        table.add_column(column, overflow="fold", no_wrap=True)
 
-    table.add_column("Summary")
+def _table(title: str, found: Sequence[Line], console: Console) -> Table:
+    """Return the routes as a table: the user's own first, each kind in the order of matching."""
+    table = Table(title=escape(title), title_justify="left", box=None, header_style="bold")
+    table.add_column("Methods", no_wrap=True)
+    table.add_column("Path", overflow="fold")
+    table.add_column("Endpoint", overflow="fold")
+    is_wide = console.width >= _WIDE
 
-    for line in found:
-        table.add_row(line.methods, line.path, line.endpoint, line.summary)
+    if is_wide:
+        table.add_column("Summary")
 
-    console.print(table)
+    for line in sorted(found, key=lambda line: line.endpoint.startswith(_FRAMEWORK)):
+        style = "dim" if line.endpoint.startswith(_FRAMEWORK) else ""
+        endpoint, summary = escape(line.endpoint), escape(line.summary)
+        below = f"{endpoint}\n[dim]{summary}[/]" if summary else endpoint
+        cells = (endpoint, summary) if is_wide else (below,)
+        table.add_row(line.methods, escape(line.path), *cells, style=style)
+
+    return table
 
 
 def lines(routes: Sequence[BaseRoute]) -> Iterator[Line]:
