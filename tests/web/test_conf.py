@@ -211,6 +211,11 @@ class TestNames:
         """A driver must get '123456', not a number."""
         assert nest([(f"WS_A__{name}", "123456")], prefix="WS_") == {"A": {name: "123456"}}
 
+    def test_a_list_of_a_secret_name_is_a_list(self) -> None:
+        """A pair of a user and a password is a pair, also from the environment."""
+        pair = nest([("WS_A__auth", '["ann", "hunter2"]')], prefix="WS_")
+        assert pair == {"A": {"auth": ["ann", "hunter2"]}}
+
     def test_overlay_does_not_change_its_arguments(self) -> None:
         """Merging makes new dictionaries."""
         base, above = {"a": {"x": 1}}, {"a": {"y": 2}}
@@ -359,6 +364,10 @@ class TestMasking:
             SECRET="hunter2",
             DATABASES={"default": {"url": "mysql://u:hunter2@db/x", "password": "hunter2"}},
             API_KEYS=["https://u:hunter2@x?token=hunter2"],
+            HTTP_CONFIG={"default": {"base_url": "http://x", "auth": ("ann", "hunter2")}},
+            JWT_KEY="hunter2",
+            SMTP_PASS="hunter2",
+            STRIPE={"signing_key": "hunter2"},
         )
         shown = f"{settings!r} {settings} {settings.describe()}"
         assert "hunter2" not in shown

@@ -7,31 +7,44 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-__all__ = ("SECRET_NAMES", "SecretNames")
+__all__ = ("AMBIGUOUS", "SECRET_NAMES", "SecretNames")
 
 SECRET_NAMES: Final = frozenset(
     {
         "access_key",
         "account_key",
+        "admin_key",
+        "aes_key",
         "api_key",
+        "app_key",
+        "auth",
         "auth_key",
         "authorization",
         "basic_auth",
+        "bearer",
         "bearer_auth",
         "client_key",
+        "conn_str",
         "connection_string",
         "cookie",
         "cookies",
         "credential",
         "credentials",
+        "creds",
         "cvc",
         "cvv",
+        "deploy_key",
         "dsn",
         "encryption_key",
+        "fernet_key",
+        "hmac_key",
         "http_auth",
         "jwt",
+        "jwt_key",
+        "license_key",
         "master_key",
         "otp",
+        "pass",
         "passphrase",
         "passwd",
         "password",
@@ -40,15 +53,28 @@ SECRET_NAMES: Final = frozenset(
         "pwd",
         "secret",
         "secret_key",
+        "secret_key_base",
         "secrets",
+        "service_key",
+        "session_key",
         "shared_key",
+        "sig",
+        "signature",
         "signing_key",
+        "ssh_key",
+        "storage_key",
+        "stripe_key",
         "token",
+        "token_key",
+        "webhook_key",
         "x_amz_signature",
         "x_goog_signature",
     }
 )
 """Names whose values are masked, in lower case with underscores; a name that ends with one is secret too."""
+
+AMBIGUOUS: Final = frozenset({"auth", "bearer", "pass", "sig", "signature"})
+"""Names that are words, too: in a text their values are masked behind ``=``, and behind names in quotes."""
 
 # These end a name also without a boundary before them ("dbpassword", "csrftoken"). The short ones
 # do not: too many words end with them.

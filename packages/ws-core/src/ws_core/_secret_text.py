@@ -8,10 +8,10 @@ at again.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from ws_core._secret_names import SecretNames
+from ws_core._secret_names import AMBIGUOUS, SecretNames
 
 __all__ = ("MASK", "TextMasker", "mask_userinfo")
 
@@ -27,7 +27,7 @@ _NAME_CHARACTERS = re.compile(r"[\w.\-]*")
 _QUOTE = re.compile(r"[bBuUrRfF]{0,2}(\\{0,15})([\"'])")
 _QUOTED: Final = {
     '"': re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL),
-    "'": re.compile(r"(?:[^'\\]++|\\.)*+", re.DOTALL),
+    "'": re.compile(r"(?:[^'\\]++|\\.|'')*+", re.DOTALL),  # SQL writes a quote as two
 }
 _BRACKETS = re.compile(
     r""""(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.)*+'|[\[{(]|[\]})]|[^\[\]{}()"']++|.""", re.DOTALL
@@ -48,13 +48,23 @@ _JWT = re.compile(r"\beyJ[\w\-]{8,}+\.[\w\-]++\.[\w\-]*+")
 _KEY = re.compile(
     r"(-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----)(.*?)(-----END [A-Z ]{0,32}PRIVATE KEY-----|\Z)", re.DOTALL
 )
+# IDENTIFIED BY 'x', PASSWORD('x') and PASSWORD 'x' in statements of SQL.
+_STATEMENT = re.compile(
+    r"\b((?:identified\s{1,8}(?:with\s{1,8}\S{1,64}\s{1,8})?(?:by|as)|password)"
+    r"(?:\s{1,8}|\s{0,8}\(\s{0,8}))(?=['\"])",
+    re.IGNORECASE,
+)
+_OPTION = re.compile(r"(?<![\w-])--?([A-Za-z][\w\-]{1,63})[ \t]{1,8}(?![-\s])")
+_ELEMENT = re.compile(r"<([\w:.\-]{1,64})(?:\s[^<>]{0,256})?>(?=[^<\s])")
+_CONTENT = re.compile(r"[^<]++")
 
 
 class TextMasker:
     """Masks secrets in texts, for one set of names."""
 
-    def __init__(self, names: SecretNames) -> None:
+    def __init__(self, names: SecretNames, ambiguous: frozenset[str] = AMBIGUOUS) -> None:
         self._is_secret = names.matches
+        self._is_clear = SecretNames(names.words - ambiguous).matches
         self._clean: set[str] = set()  # short texts that hold no secret
         stems = sorted({_stem(name) for name in names.words})
         self._stems = tuple(
@@ -64,7 +74,7 @@ class TextMasker:
         # the "," of a pair. All repetitions are bounded.
         self._heads = re.compile(
             rf"(?P<name>(?:{_alternatives(names.words)})[\w\-]{{0,14}})"
-            r"(?P<close>[\\\"'\])]{0,16})(?P<gap>[ \t]{0,8})(?:[=:]{1,2}>?|(?P<pair>,))\s{0,8}"
+            r"(?P<close>[\\\"'\])]{0,16})(?P<gap>[ \t]{0,8})(?P<sign>[=:]{1,2}>?|%3d|(?P<pair>,))\s{0,8}"
         )
 
     def mask(self, text: str) -> str:
@@ -87,21 +97,25 @@ class TextMasker:
         if "://" in text:
             text = _mask_urls(text)
 
+        if "PRIVATE KEY-----" in text:
+            text = _KEY.sub(rf"\1{MASK}\3", text)
+
         lower = text.lower()
 
         for stem in self._stems:
             if stem in lower:
                 text = self._mask_named(text, lower)
+                text = self._mask_formats(text, lower)
                 break
+
+        if "password" in lower or "identified" in lower:
+            text = _mask_after(text, _STATEMENT, lambda _: True, _quoted_at)
 
         if "bearer" in lower:
             text = _BEARER.sub(rf"\1{MASK}", text)
 
         if "eyJ" in text:
             text = _JWT.sub(MASK, text)
-
-        if "PRIVATE KEY-----" in text:
-            text = _KEY.sub(rf"\1{MASK}\3", text)
 
         return text
 
@@ -120,7 +134,10 @@ class TextMasker:
             matched = _NAME_CHARACTERS.match(before)
             before = matched[0][::-1] if matched else ""
 
-            if not self._is_secret(before + text[start:end]):
+            name = before + text[start:end]
+            is_prose = head["sign"][0] == ":" and not head["close"]
+
+            if not self._is_secret(name) or (is_prose and not self._is_clear(name)):
                 # What follows may be a name itself: level=token: x
                 at = head.start() + 1
                 continue
@@ -132,6 +149,53 @@ class TextMasker:
                 done = at = span[1]
 
         return "".join((*parts, text[done:])) if parts else text
+
+    def _mask_formats(self, text: str, lower: str) -> str:
+        """Mask what has another form than that of a name, a sign and a value: options, XML."""
+        if "--" in text or " -" in text:
+            text = _mask_after(text, _OPTION, self._is_clear, _bare_at)
+
+        if "</" in text:
+            text = _mask_after(text, _ELEMENT, self._is_secret, _content_at)
+
+        return text
+
+
+def _mask_after(
+    text: str,
+    head: re.Pattern[str],
+    is_secret: Callable[[str], bool],
+    value_at: Callable[[str, int], tuple[int, int] | None],
+) -> str:
+    """Mask the value behind each head whose first group is the name of a secret."""
+    parts: list[str] = []
+    done = 0
+
+    for match in head.finditer(text):
+        if (
+            match.start() >= done
+            and is_secret(match[1])
+            and (span := value_at(text, match.end())) is not None
+        ):
+            parts += (text[done : span[0]], MASK)
+            done = span[1]
+
+    return "".join((*parts, text[done:])) if parts else text
+
+
+def _quoted_at(text: str, at: int) -> tuple[int, int] | None:
+    quote = _QUOTE.match(text, at)
+    return _quoted(text, quote) if quote is not None else None
+
+
+def _bare_at(text: str, at: int) -> tuple[int, int] | None:
+    match = _BARE.match(text, at)
+    return match.span() if match is not None else _quoted_at(text, at)
+
+
+def _content_at(text: str, at: int) -> tuple[int, int] | None:
+    match = _CONTENT.match(text, at)
+    return match.span() if match is not None else None
 
 
 _ASCII_LOWER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
@@ -175,7 +239,12 @@ def _value(text: str, at: int, name: str) -> tuple[int, int] | None:
         return None
 
     value = match[0].rstrip(_CLOSERS)
-    return None if value.lower() in _NOTHING else (at, at + len(value))
+
+    # The inside of a private key is masked by now.
+    if value.lower() in _NOTHING or value.startswith("-----BEGIN"):
+        return None
+
+    return at, at + len(value)
 
 
 def _quoted(text: str, quote: re.Match[str]) -> tuple[int, int] | None:

@@ -2,8 +2,9 @@
 
 A value is masked when its name ends with a secret name (``DB_PASSWORD``, ``accessToken``,
 ``X-Auth-Token``), in mappings, dataclasses, lists of headers and in text (``password=x``,
-``"token": "x"``, ``Authorization: Bearer x``). Passwords in URLs, bearer tokens, JSON Web Tokens and
-private keys are masked wherever they stand.
+``"token": "x"``, ``Authorization: Bearer x``, ``--password x``, ``<password>x</password>``,
+``IDENTIFIED BY 'x'``). Passwords in URLs, bearer tokens, JSON Web Tokens and private keys are masked
+wherever they stand.
 
 What has no name and no such form is not found: ``the password is hunter2``, a key as a positional
 argument, card numbers, names of people. Time is linear in the length of the text.
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
-from ws_core._secret_names import SECRET_NAMES, SecretNames
+from ws_core._secret_names import AMBIGUOUS, SECRET_NAMES, SecretNames
 from ws_core._secret_text import MASK, TextMasker, mask_userinfo
 from ws_core._secret_values import ValueMasker
 from ws_core.errors import ConfigError
@@ -45,8 +46,9 @@ class Redactor:
     __slots__ = ("_names", "_text", "_values")
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        self._names = SecretNames(SECRET_NAMES | _checked(names))
-        self._text = TextMasker(self._names)
+        given = _checked(names)
+        self._names = SecretNames(SECRET_NAMES | given)
+        self._text = TextMasker(self._names, AMBIGUOUS - given)
         self._values = ValueMasker(self._names, self._text)
 
     def is_secret_name(self, name: str) -> bool:

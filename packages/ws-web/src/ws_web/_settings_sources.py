@@ -153,7 +153,9 @@ def _whole(raw: str) -> Any:
 
 def _leaf(name: str, raw: str) -> Any:
     """Return the value of a nested name, which no field describes: a JSON literal, else the text."""
-    if name.lower() in _TEXT_NAMES or is_secret_name(name) or not _LITERAL.fullmatch(raw):
+    is_text = name.lower() in _TEXT_NAMES or (is_secret_name(name) and raw[:1] not in ("[", "{"))
+
+    if is_text or not _LITERAL.fullmatch(raw):
         return raw
 
     try:
