@@ -146,6 +146,12 @@ class TestDemo:
         [
             ("aiomysql", "WS_DATABASES__default__url", "mysql://root@localhost/x", "ws-pool[mysql]"),
             ("asyncmy", "WS_DATABASES__default__url", "mysql+asyncmy://root@localhost/x", "ws-pool[asyncmy]"),
+            (
+                "psycopg",
+                "WS_DATABASES__default__url",
+                "postgresql+psycopg://root@localhost/x",
+                "ws-pool[psycopg]",
+            ),
             ("elasticsearch", "WS_ES_CONFIG__default__url", "http://localhost:9200", "ws-pool[es]"),
         ],
     )

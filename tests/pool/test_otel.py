@@ -82,14 +82,14 @@ def texts(spans: list[ReadableSpan]) -> list[Any]:
 class TestSql:
     """Statements."""
 
-    @pytest.fixture(params=["aiomysql", "asyncmy", "sqlite", "postgres"])
+    @pytest.fixture(params=["aiomysql", "asyncmy", "sqlite", "asyncpg", "psycopg"])
     def pool(self, request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         """A pool of each driver, not started."""
         if request.param == "sqlite":
             return SqlitePool(f"sqlite:///{tmp_path}/x.db")
 
-        if request.param == "postgres":
-            return PostgresPool(request.getfixturevalue("postgres_url"))
+        if request.param in {"asyncpg", "psycopg"}:
+            return PostgresPool(request.getfixturevalue("postgres_url"), driver=request.param)
 
         return MysqlPool(request.getfixturevalue("mysql_url"), driver=request.param)
 

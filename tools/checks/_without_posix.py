@@ -36,8 +36,8 @@ OF_SIGNAL = (
 DEPENDENCIES = (
     "asyncio", "multiprocessing.util", "subprocess",
     "aiohttp", "aiomysql", "aiosqlite", "anyio", "asyncmy", "asyncpg", "elasticsearch", "fastapi", "loguru",
-    "motor.motor_asyncio", "opentelemetry.trace", "pymongo", "redis.asyncio", "sqlalchemy.ext.asyncio",
-    "taskiq", "uvicorn",
+    "motor.motor_asyncio", "opentelemetry.trace", "psycopg", "pymongo", "redis.asyncio",
+    "sqlalchemy.ext.asyncio", "taskiq", "uvicorn",
 )  # fmt: skip
 
 

@@ -10,10 +10,12 @@ What differs is appended to the file that ``CONFORMANCE_OUT`` names, a JSON obje
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import os
 import re
+import weakref
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,14 +39,15 @@ from ws_pool._sql.context import SessionContext
 from ws_pool._sql.mysql.connection import AiomysqlConnection, AsyncmyConnection
 from ws_pool._sql.mysql.dialect import MysqlDialect
 from ws_pool._sql.options import SqlOptions
-from ws_pool._sql.postgres.connection import PostgresConnection
+from ws_pool._sql.postgres.asyncpg_connection import AsyncpgConnection
 from ws_pool._sql.postgres.dialect import PostgresDialect
+from ws_pool._sql.postgres.psycopg_connection import PsycopgConnection
 from ws_pool._sql.session import Session
 from ws_pool._sql.sqlite.connection import SqliteConnection
 from ws_pool._sql.sqlite.dialect import SqliteDialect
 
 OUT = Path(os.environ["CONFORMANCE_OUT"])
-DRIVERS = ("aiomysql", "asyncmy", "aiosqlite", "asyncpg")
+DRIVERS = ("aiomysql", "asyncmy", "aiosqlite", "asyncpg", "psycopg")
 CONTROL = (
     SavepointClause,
     RollbackToSavepointClause,
@@ -98,14 +101,17 @@ def client_over(connection: Any) -> SqlClient:
         ours = SqliteConnection(raw, writable=True)
     elif dialect.driver == "asyncpg":
         kind = PostgresDialect()
-        ours = PostgresConnection(raw, importlib.import_module("asyncpg"))
+        ours = AsyncpgConnection(raw, importlib.import_module("asyncpg"))
+    elif dialect.driver == "psycopg":
+        kind = PostgresDialect()
+        ours = PsycopgConnection(raw)
     else:
         kind = MysqlDialect()
         make: Any = AiomysqlConnection if dialect.driver == "aiomysql" else AsyncmyConnection
         ours = make(raw, importlib.import_module(f"{dialect.driver}.connection"))
 
     if id(dialect) not in _compilers:
-        _compilers[id(dialect)] = dialect, Compiler(dialect, kind.grammar)
+        _compilers[id(dialect)] = dialect, Compiler(_for_ours(dialect), kind.grammar)
 
     pool: Any = SimpleNamespace(ping_timeout=1.0, release=lambda _lease: None)
     lease: Any = SimpleNamespace(connection=ours)
@@ -116,6 +122,18 @@ def client_over(connection: Any) -> SqlClient:
     client._session = client._own = Session(context, pool, lease, read_only=False)
     client._session.depth = 1  # their transaction is open
     return client
+
+
+def _for_ours(dialect: Any) -> Any:
+    """Return the dialect as our client has it: over psycopg, values have numbers in the place of names."""
+    if dialect.driver != "psycopg":
+        return dialect
+
+    own = copy.copy(dialect)
+    own.paramstyle, own.positional = "numeric_dollar", True
+    own.identifier_preparer = own.preparer(own)
+    own._type_memos = weakref.WeakKeyDictionary()
+    return own
 
 
 def _compared(self: Any, statement: Any, parameters: Any = None, *args: Any, **options: Any) -> Any:
@@ -132,15 +150,14 @@ def _compared(self: Any, statement: Any, parameters: Any = None, *args: Any, **o
         return _execute(self, statement, parameters, *args, **options)
 
     # Without a transaction there are no savepoints to compare in.
-    if self.dialect.driver == "asyncpg" and self.connection.dbapi_connection.autocommit:
+    if self.dialect.name == "postgresql" and self.connection.dbapi_connection.autocommit:
         _counts["not compared: options"] += 1
         return _execute(self, statement, parameters, *args, **options)
 
     _state.comparing = True
 
-    sequences = _sequences(self)
-
     try:
+        sequences = _sequences(self)
         theirs = _in_savepoint(self, lambda: _theirs(_execute(self, statement, parameters, *args, **options)))
         _set_sequences(self, sequences)
         many = isinstance(parameters, list | tuple) and len(parameters) > 1
@@ -249,6 +266,9 @@ def _compare(verb: str, statement: Any, theirs: Answer, mine: Answer) -> None:
             kind = "ours fails" if mine[0] == "error" else "theirs fails"
     elif verb:
         kind = "equal" if _shown(theirs[1]) == _shown(mine[1]) else "rows"
+
+        if kind == "rows" and verb != "count" and _sorted(theirs[1]) == _sorted(mine[1]):
+            kind = "order"
     else:
         kind = _difference(theirs[1], mine[1])
 
@@ -283,7 +303,7 @@ def _length(answer: Answer, verb: str) -> int:
 
 def _difference(theirs: Any, mine: Any) -> str:
     if _shown(theirs[0]) != _shown(mine[0]):
-        if sorted(map(_shown, theirs[0])) == sorted(map(_shown, mine[0])):
+        if _sorted(theirs[0]) == _sorted(mine[0]):
             return "order"
 
         return "numbers" if _goes_on(theirs[0], mine[0]) else "rows"
@@ -292,6 +312,10 @@ def _difference(theirs: Any, mine: Any) -> str:
         return "keys"
 
     return "rowcount" if theirs[2] is not None and theirs[2] >= 0 and theirs[2] != mine[2] else "equal"
+
+
+def _sorted(rows: Any) -> list[str]:
+    return sorted(map(_shown, rows))
 
 
 def _goes_on(theirs: Any, mine: Any) -> bool:

@@ -42,7 +42,10 @@ OF_DIALECT = {
     "sqlite": ("test_on_conflict.py", "test_types.py"),
     "postgresql": ("test_query.py", "test_on_conflict.py", "test_types.py", "test_async_pg*.py"),
 }
-DIALECTS = {"aiosqlite": "sqlite", "aiomysql": "mysql", "asyncmy": "mysql", "asyncpg": "postgresql"}
+DIALECTS = {
+    "aiosqlite": "sqlite", "aiomysql": "mysql", "asyncmy": "mysql", "asyncpg": "postgresql",
+    "psycopg": "postgresql",
+}  # fmt: skip
 NEEDS = ("cryptography", "pytest-xdist", "pytest-timeout")  # besides the drivers, SQLAlchemy and pytest
 USUAL = ("aiosqlite", "asyncmy", "asyncpg")
 
@@ -54,7 +57,7 @@ def database(driver: str) -> Iterator[str]:
         yield "sqlite+aiosqlite:///:memory:"
         return
 
-    server = PostgresServer() if driver == "asyncpg" else MariaDBServer()
+    server = PostgresServer() if DIALECTS[driver] == "postgresql" else MariaDBServer()
     server.start()
 
     try:
@@ -65,7 +68,8 @@ def database(driver: str) -> Iterator[str]:
             ):  # fmt: skip
                 server.execute(statement, database="test")
 
-            yield server.url.replace("postgresql://", f"postgresql+{driver}://", 1)
+            name = "psycopg_async" if driver == "psycopg" else driver  # its URL alone is that of both kinds
+            yield server.url.replace("postgresql://", f"postgresql+{name}://", 1)
         else:
             server.execute("CREATE DATABASE test_schema")
             server.execute("CREATE DATABASE test_schema_2")
@@ -141,7 +145,7 @@ def oldest() -> str:
 
 def run_oldest(arguments: list[str]) -> int:
     """Run all of this in an environment with the oldest SQLAlchemy, and else what is installed here."""
-    others = (*DIALECTS, "greenlet", "pymysql", "redis", "pytest")
+    others = (*DIALECTS, "psycopg-binary", "greenlet", "pymysql", "redis", "pytest")
     wanted = [f"sqlalchemy[asyncio]=={oldest()}", *(f"{name}=={version(name)}" for name in others), *NEEDS]
     python = interpreter("sqlalchemy-oldest", wanted)
     paths = [ROOT, *ROOT.glob("packages/*/src")]

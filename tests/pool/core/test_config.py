@@ -275,6 +275,8 @@ class TestComponents:
         [
             ({"a": "sqlite:///x"}, "ws-pool[sqlite]"),
             ({"a": {"url": "mysql+asyncmy://x"}}, "ws-pool[asyncmy]"),
+            ({"a": {"url": "postgresql://x"}}, "ws-pool[postgres]"),
+            ({"a": "postgresql+psycopg://x"}, "ws-pool[psycopg]"),
             ({"a": {"host": "x"}}, "ws-pool[mysql]"),
         ],
     )
@@ -315,7 +317,8 @@ class TestImport:
         """`import ws_pool` loads neither a driver nor SQLAlchemy; a name loads its own module only."""
         code = (
             "import sys, ws_pool; ws_pool.Pool; dir(ws_pool)\n"
-            "drivers = {'sqlalchemy', 'aiomysql', 'asyncmy', 'aiosqlite', 'redis', 'aiohttp', 'pymongo'}\n"
+            "drivers = {'sqlalchemy', 'aiomysql', 'asyncmy', 'asyncpg', 'psycopg', 'aiosqlite'}\n"
+            "drivers |= {'redis', 'aiohttp', 'pymongo'}\n"
             "assert not drivers & set(sys.modules)\n"
             "ws_pool.SqlitePool; assert 'aiosqlite' not in sys.modules and 'sqlalchemy' in sys.modules"
         )

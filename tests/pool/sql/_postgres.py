@@ -1,4 +1,4 @@
-"""The table of the tests of PostgreSQL."""
+"""The table of the tests of PostgreSQL, and URLs that name a driver."""
 
 from __future__ import annotations
 
@@ -12,3 +12,8 @@ ITEM = Table(
     Column("name", String(50), nullable=False, unique=True),
     Column("stock", Integer, default=5),
 )
+
+
+def over(driver: str, url: str) -> str:
+    """Return a URL that names the driver."""
+    return url.replace("postgresql://", f"postgresql+{driver}://", 1)

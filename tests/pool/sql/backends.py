@@ -12,6 +12,7 @@ from ws_pool._sql.pool import SqlPool
 
 BACKENDS = ("aiomysql", "asyncmy", "sqlite", "memory")
 MYSQL = ("aiomysql", "asyncmy")
+POSTGRES = ("asyncpg", "psycopg")
 
 
 def make_pool(backend: str, mysql_url: str, directory: Path, **options: Any) -> SqlPool:
@@ -26,11 +27,11 @@ def make_pool(backend: str, mysql_url: str, directory: Path, **options: Any) -> 
 
 
 def make_requested(request: pytest.FixtureRequest, directory: Path, **options: Any) -> SqlPool:
-    """Make the pool that a fixture's parameter names, "postgres" too; only the server it needs is started."""
+    """Make the pool that a fixture's parameter names; only the server that it needs is started."""
     backend: str = request.param
 
-    if backend == "postgres":
-        return PostgresPool(request.getfixturevalue("postgres_url"), **options)
+    if backend in POSTGRES:
+        return PostgresPool(request.getfixturevalue("postgres_url"), driver=backend, **options)
 
     url = "" if backend in {"sqlite", "memory"} else request.getfixturevalue("mysql_url")
     return make_pool(backend, url, directory, **options)

@@ -6,14 +6,27 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.pool.sql._postgres import ITEM, METADATA
+from tests.pool.sql._postgres import ITEM, METADATA, over
+from tests.pool.sql.backends import POSTGRES
 from ws_pool import PostgresPool
 
 
+@pytest.fixture(params=POSTGRES)
+def driver(request: pytest.FixtureRequest) -> str:
+    """Name each driver of PostgreSQL."""
+    return str(request.param)
+
+
 @pytest.fixture
-async def pool(postgres_url: str) -> AsyncIterator[PostgresPool]:
-    """Give a pool with three items."""
-    async with PostgresPool(postgres_url, max_size=10) as made:
+def driver_url(driver: str, postgres_url: str) -> str:
+    """Give the URL of a database made for the test, for each driver."""
+    return over(driver, postgres_url)
+
+
+@pytest.fixture
+async def pool(driver_url: str) -> AsyncIterator[PostgresPool]:
+    """Give a pool with three items, over each driver."""
+    async with PostgresPool(driver_url, max_size=10) as made:
         await made.create_all(METADATA)
         await made.insert_many(ITEM, [{"name": f"n{n}", "stock": 100} for n in (1, 2, 3)])
         yield made

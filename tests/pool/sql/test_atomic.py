@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, bindparam, func, select, update
 
-from tests.pool.sql.backends import make_requested
+from tests.pool.sql.backends import POSTGRES, make_requested
 from ws_pool import MysqlPool, SqlitePool, SqlPoolManager, atomic, sql_pool_manager
 from ws_pool._sql.pool import SqlPool
 from ws_pool.errors import ConfigError, QueryError, TransactionConflict, UsageError, WsError
@@ -24,7 +24,7 @@ ACCOUNT = Table(
     Column("owner", String(20), nullable=False, unique=True),
     Column("balance", Integer, nullable=False),
 )
-BACKENDS = ("aiomysql", "asyncmy", "sqlite", "postgres")
+BACKENDS = ("aiomysql", "asyncmy", "sqlite", *POSTGRES)
 ADD = (
     update(ACCOUNT)
     .where(ACCOUNT.c.id == bindparam("which"))

@@ -11,12 +11,13 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tests.pool.sql.backends import POSTGRES
 from ws_pool import MysqlPool, PostgresPool, SqlitePool
 from ws_pool._sql.client import SqlClient
 from ws_pool._sql.pool import SqlPool
 from ws_pool.errors import UnavailableError
 
-BACKENDS = ("aiomysql", "asyncmy", "sqlite", "memory", "postgres")
+BACKENDS = ("aiomysql", "asyncmy", "sqlite", "memory", "asyncpg", "psycopg")
 USERS = 8
 ROUNDS, SOAK_ROUNDS = 40, 800  # of each user; most of them are cancelled
 HALF = Table("half", MetaData(), Column("token", Integer), Column("part", Integer))
@@ -40,8 +41,8 @@ def make(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> SqlPoo
     if backend == "sqlite":
         return SqlitePool(path=str(tmp_path / "x.db"), max_size=3)
 
-    if backend == "postgres":
-        return PostgresPool(request.getfixturevalue("postgres_url"), max_size=3)
+    if backend in POSTGRES:
+        return PostgresPool(request.getfixturevalue("postgres_url"), driver=backend, max_size=3)
 
     return MysqlPool(request.getfixturevalue("mysql_url"), driver=backend, max_size=3)
 

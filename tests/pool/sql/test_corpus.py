@@ -11,12 +11,14 @@ from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from tests.pool.sql._postgres import over
+from tests.pool.sql.backends import POSTGRES
 from tests.pool.sql.corpus import KEYED, METADATA, ORDER, ORDERS, PEOPLE, USER, Sample, samples
 from ws_pool import MysqlPool, PostgresPool, SqlClient, SqlitePool
 from ws_pool._sql.pool import SqlPool
 from ws_pool.errors import WsError
 
-BACKENDS = ("aiomysql", "asyncmy", "sqlite", "postgres")
+BACKENDS = ("aiomysql", "asyncmy", "sqlite", *POSTGRES)
 
 
 @pytest.fixture(autouse=True)
@@ -156,7 +158,7 @@ async def prepared_differences(pool: SqlPool, sample: Sample, other: dict[str, A
     return wrong
 
 
-KINDS: dict[str, Any] = {"sqlite": SqlitePool, "postgres": PostgresPool}
+KINDS: dict[str, Any] = {"sqlite": SqlitePool, **dict.fromkeys(POSTGRES, PostgresPool)}
 
 
 def urls(backend: str, request: pytest.FixtureRequest, directory: Path) -> tuple[str, str]:
@@ -165,9 +167,9 @@ def urls(backend: str, request: pytest.FixtureRequest, directory: Path) -> tuple
         path = directory / "corpus.db"
         return f"sqlite:///{path}", f"sqlite+aiosqlite:///{path}"
 
-    if backend == "postgres":
-        url = request.getfixturevalue("postgres_url")
-        return url, url.replace("postgresql://", "postgresql+asyncpg://", 1)
+    if backend in POSTGRES:
+        url = over(backend, request.getfixturevalue("postgres_url"))
+        return url, url
 
     url = request.getfixturevalue("mysql_url").replace("mysql://", f"mysql+{backend}://", 1)
     return url, url

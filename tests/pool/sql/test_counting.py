@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import ForeignKey, String, bindparam, func, insert, literal, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, joinedload, mapped_column, relationship
 
-from tests.pool.sql.backends import BACKENDS, make_requested
+from tests.pool.sql.backends import BACKENDS, POSTGRES, make_requested
 from ws_pool._sql.compile.counting import countable
 from ws_pool._sql.pool import SqlPool
 from ws_pool.errors import QueryError, UsageError
@@ -37,7 +37,7 @@ class Line(Base):
     order: Mapped[int] = mapped_column(ForeignKey(Order.id))
 
 
-@pytest.fixture(params=(*BACKENDS, "postgres"))
+@pytest.fixture(params=(*BACKENDS, *POSTGRES))
 async def pool(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SqlPool]:
     """A pool of each kind with three orders and five lines."""
     async with make_requested(request, tmp_path) as made:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, bindparam, select
 
-from tests.pool.sql.backends import BACKENDS, make_pool, make_requested
+from tests.pool.sql.backends import BACKENDS, POSTGRES, make_pool, make_requested
 from ws_pool import SqlitePool
 from ws_pool._sql.pool import SqlPool
 from ws_pool.errors import ConfigError, IntegrityViolation, QueryError, QueryTimeout
@@ -42,7 +42,7 @@ def calls() -> Calls:
     return Calls()
 
 
-@pytest.fixture(params=(*BACKENDS, "postgres"))
+@pytest.fixture(params=(*BACKENDS, *POSTGRES))
 async def pool(request: pytest.FixtureRequest, tmp_path: Path, calls: Calls) -> AsyncIterator[SqlPool]:
     """A pool of each kind with three rows."""
     async with make_requested(request, tmp_path, on_statement=calls) as made:

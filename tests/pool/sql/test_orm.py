@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from tests.pool.sql.backends import BACKENDS, make_pool, make_requested
+from tests.pool.sql.backends import BACKENDS, POSTGRES, make_pool, make_requested
 from ws_pool import PostgresPool, SqlitePool
 from ws_pool._sql.pool import SqlPool
 from ws_pool.errors import TransactionConflict, UsageError
@@ -37,7 +37,7 @@ class Item(Base):
     name: Mapped[str] = mapped_column(String(30))
 
 
-@pytest.fixture(params=(*BACKENDS, "postgres"))
+@pytest.fixture(params=(*BACKENDS, *POSTGRES))
 async def pool(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SqlPool]:
     """A pool of each kind with an empty table."""
     async with make_requested(request, tmp_path) as made:
@@ -133,13 +133,13 @@ class TestJoined:
                 await client.orm_session().__aenter__()
 
 
-@pytest.mark.parametrize("driver", ["aiomysql", "asyncmy", "postgres"])
+@pytest.mark.parametrize("driver", ["aiomysql", "asyncmy", *POSTGRES])
 async def test_a_deadlock_in_a_session_is_run_again(
     driver: str, request: pytest.FixtureRequest, tmp_path: Path
 ):
     """Two transactions that lock two rows crosswise both happen, with retry_deadlocks."""
-    if driver == "postgres":
-        made: SqlPool = PostgresPool(request.getfixturevalue("postgres_url"))
+    if driver in POSTGRES:
+        made: SqlPool = PostgresPool(request.getfixturevalue("postgres_url"), driver=driver)
     else:
         made = make_pool(driver, request.getfixturevalue("mysql_url"), tmp_path)
 

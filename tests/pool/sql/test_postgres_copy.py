@@ -52,9 +52,9 @@ def rows(count: int) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-async def pool(postgres_url: str) -> AsyncIterator[PostgresPool]:
+async def pool(driver_url: str) -> AsyncIterator[PostgresPool]:
     """A pool with an empty table."""
-    async with PostgresPool(postgres_url) as made:
+    async with PostgresPool(driver_url) as made:
         await made.create_all(ITEM.metadata)
         yield made
 
@@ -232,12 +232,12 @@ class TestCopy:
 class TestReplicas:
     """Clients that only read."""
 
-    async def test_they_go_to_replicas_that_are_up(self, postgres_url: str, start_server: StartServer):
+    async def test_they_go_to_replicas_that_are_up(self, driver_url: str, start_server: StartServer):
         """They take turns; the primary serves when none is up, and one that is down stops no start."""
         server = start_server(PostgresServer)
         down = "postgresql://postgres@127.0.0.1:1/test"
 
-        async with PostgresPool(postgres_url, name="shop", replicas=[server.url, {"url": down}]) as pool:
+        async with PostgresPool(driver_url, name="shop", replicas=[server.url, {"url": down}]) as pool:
             port = "SELECT current_setting('port') AS port"
             primary = (await pool.find(port)).port
 

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from tests.pool.sql._postgres import over
 from tests.servers import StartServer
 from tools.servers import PostgresServer
 from ws_pool import PostgresPool
@@ -19,9 +20,9 @@ async def sender(pool: PostgresPool) -> int:
     return int((await pool.find("SELECT pg_backend_pid() AS pid")).pid)
 
 
-async def test_messages_come_in_order(postgres_url: str) -> None:
+async def test_messages_come_in_order(driver_url: str) -> None:
     """Messages of all channels come in the order of their commits, with payload and sender."""
-    async with PostgresPool(postgres_url) as pool, pool.listen("a", "Big B") as notes:
+    async with PostgresPool(driver_url) as pool, pool.listen("a", "Big B") as notes:
         for n in range(100):
             await pool.execute("SELECT pg_notify($1, $2)", "a" if n % 2 else "Big B", str(n))
 
@@ -31,11 +32,11 @@ async def test_messages_come_in_order(postgres_url: str) -> None:
     assert {note.channel for note in found if isinstance(note, Notification)} == {"a", "Big B"}
 
 
-async def test_a_restart_of_the_server(start_server: StartServer) -> None:
+async def test_a_restart_of_the_server(driver: str, start_server: StartServer) -> None:
     """After a kill and restart the gap is reported with its length, and nothing is lost after it."""
     server = await asyncio.to_thread(start_server, PostgresServer)
 
-    async with PostgresPool(server.url) as pool, pool.listen("news") as notes:
+    async with PostgresPool(over(driver, server.url)) as pool, pool.listen("news") as notes:
         await pool.execute("NOTIFY news, 'before'")
         assert (await anext(notes)) == Notification("news", "before", pid=await sender(pool))
         await asyncio.to_thread(server.kill)
@@ -51,12 +52,17 @@ async def test_a_restart_of_the_server(start_server: StartServer) -> None:
     assert [note.payload for note in after if isinstance(note, Notification)] == [str(n) for n in range(20)]
 
 
-async def test_a_server_that_stands_still(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_stands_still(
+    driver: str, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A connection over which nothing comes any more is given up, and the gap reported."""
     monkeypatch.setattr(notifications, "_PING_EVERY", 0.3)
     server = await asyncio.to_thread(start_server, PostgresServer)
 
-    async with PostgresPool(server.url, connect_timeout=1) as pool, pool.listen("news") as notes:
+    async with (
+        PostgresPool(over(driver, server.url), connect_timeout=1) as pool,
+        pool.listen("news") as notes,
+    ):
         await asyncio.to_thread(server.pause)
         waiting = asyncio.ensure_future(anext(notes))
         await asyncio.sleep(1)
@@ -64,11 +70,11 @@ async def test_a_server_that_stands_still(start_server: StartServer, monkeypatch
         assert isinstance(await waiting, NotificationGap)
 
 
-async def test_a_late_reader(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_late_reader(driver_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages that a late reader makes impossible to keep are counted, behind those that were kept."""
     monkeypatch.setattr(notifications, "_MOST", 10)
 
-    async with PostgresPool(postgres_url) as pool, pool.listen("news") as notes:
+    async with PostgresPool(driver_url) as pool, pool.listen("news") as notes:
         await pool.execute("SELECT pg_notify('news', n::text) FROM generate_series(1, 25) n")
         await pool.execute("SELECT 1")
 
@@ -87,9 +93,9 @@ async def test_a_late_reader(postgres_url: str, monkeypatch: pytest.MonkeyPatch)
     assert found[10] == NotificationGap(0.0, dropped=15)
 
 
-async def test_misuse(postgres_url: str, postgres_server: PostgresServer) -> None:
+async def test_misuse(driver: str, driver_url: str, postgres_server: PostgresServer) -> None:
     """No channel, an ended block and a server that is not there are errors that say so."""
-    pool = PostgresPool(postgres_url)
+    pool = PostgresPool(driver_url)
 
     with pytest.raises(UsageError, match="needs the name of a channel"):
         pool.listen()
@@ -101,7 +107,7 @@ async def test_misuse(postgres_url: str, postgres_server: PostgresServer) -> Non
         await anext(notes)
 
     with pytest.raises(UnavailableError, match="cannot reach"):
-        async with PostgresPool("postgresql://postgres@127.0.0.1:1/test").listen("a"):
+        async with PostgresPool(over(driver, "postgresql://postgres@127.0.0.1:1/test")).listen("a"):
             pass
 
     assert postgres_server.running

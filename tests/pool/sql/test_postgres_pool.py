@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Any
 
 import pytest
 from sqlalchemy import func, insert, select
 
-from tests.pool.sql._postgres import ITEM, METADATA
+from tests.pool.sql._postgres import ITEM, METADATA, over
 from tests.servers import StartServer
 from tools.servers import PgbouncerServer, PostgresServer
 from ws_pool import PostgresPool, SqlPoolManager
@@ -22,11 +23,11 @@ class TestPgbouncer:
     """A pooler in transaction mode between."""
 
     async def test_without_prepared_statements(
-        self, postgres_server: PostgresServer, postgres_url: str, start_server: StartServer
+        self, postgres_server: PostgresServer, driver: str, driver_url: str, start_server: StartServer
     ) -> None:
         """With prepared=False everything works over a few shared connections."""
         pooler = await asyncio.to_thread(start_server, PgbouncerServer, server=postgres_server)
-        url = pooler.database_url(postgres_url.rpartition("/")[2])
+        url = over(driver, pooler.database_url(driver_url.rpartition("/")[2]))
 
         async with PostgresPool(url, prepared=False, max_size=8) as pool:
             await pool.create_all(METADATA)
@@ -41,24 +42,25 @@ class TestPgbouncer:
             assert await pool.count(ITEM) == 50
 
     async def test_with_prepared_statements(
-        self, postgres_server: PostgresServer, postgres_url: str, start_server: StartServer
+        self, postgres_server: PostgresServer, driver: str, driver_url: str, start_server: StartServer
     ) -> None:
         """With prepared statements, which such a pooler mixes up, the error names the option."""
         pooler = await asyncio.to_thread(start_server, PgbouncerServer, server=postgres_server)
-        url = pooler.database_url(postgres_url.rpartition("/")[2])
+        url = over(driver, pooler.database_url(driver_url.rpartition("/")[2]))
 
         async with (
             PostgresPool(url, max_size=8) as pool,
             pool.get_client(alone=True) as first,
             pool.get_client(alone=True) as second,
         ):
-            await first.find("SELECT 1 AS n")
+            one, two = pool.prepare("SELECT 1 AS n"), pool.prepare("SELECT 2 AS n")
+            await first.select(one)
 
-            async with second.begin():  # takes the server's connection that has the statement
-                await second.find("SELECT 2 AS n")
-
-                with pytest.raises(QueryError, match="prepared=False"):
-                    await first.find("SELECT 1 AS n")
+            # Either the second finds the first's name taken, or the first finds its statement gone.
+            with pytest.raises(QueryError, match="prepared=False"):
+                async with second.begin():  # takes the server's connection that has the statement
+                    await second.select(two)
+                    await first.select(one)
 
 
 class TestOptions:
@@ -93,6 +95,9 @@ class TestOptions:
             ({"url": "mysql://h/d"}, r"url must begin with postgresql://, not 'mysql://h/d'"),
             ({"ssl": "maybe"}, "ssl must be one of disable, allow"),
             ({"port": 0}, "port must be"),
+            ({"driver": "psycopg2"}, "driver must be one of 'asyncpg', 'psycopg'"),
+            ({"url": "postgresql+psycopg2://h/d"}, "driver must be one of 'asyncpg', 'psycopg'"),
+            ({"driver": "psycopg", "ssl": ssl.create_default_context()}, "ssl cannot be an SSLContext"),
             ({"server_settings": "x"}, "server_settings must be a mapping"),
             ({"passwort": "x"}, "passwort"),
             ({"url": "postgresql://a:1,b:2/d"}, "several hosts must have one port"),
@@ -103,20 +108,24 @@ class TestOptions:
         with pytest.raises(ConfigError, match=message):
             PostgresPool(**options)
 
-    async def test_a_unix_socket(self, postgres_server: PostgresServer) -> None:
+    async def test_a_unix_socket(self, postgres_server: PostgresServer, driver: str) -> None:
         """The folder of a socket is a host."""
         async with PostgresPool(
-            host=postgres_server.unix_folder, port=postgres_server.port, user="postgres", db="test"
+            host=postgres_server.unix_folder,
+            port=postgres_server.port,
+            user="postgres",
+            db="test",
+            driver=driver,
         ) as pool:
             assert (await pool.find("SELECT inet_client_addr() AS a")).a is None
 
-    async def test_a_user_from_a_function(self, postgres_server: PostgresServer) -> None:
+    async def test_a_user_from_a_function(self, postgres_server: PostgresServer, driver: str) -> None:
         """User and password may be functions, called for each connection."""
 
         async def user() -> str:
             return "postgres"
 
-        async with PostgresPool(postgres_server.url, user=user, password=lambda: "x") as pool:
+        async with PostgresPool(over(driver, postgres_server.url), user=user, password=lambda: "x") as pool:
             assert (await pool.find("SELECT current_user AS u")).u == "postgres"
 
 
@@ -150,9 +159,9 @@ class TestEngine:
         assert pool.statistics().leased == 0
 
 
-async def test_a_reset_ends_a_transaction_whose_begin_was_cancelled(postgres_url: str):
+async def test_a_reset_ends_a_transaction_whose_begin_was_cancelled(driver_url: str):
     """The driver learns of it during the reset; what comes after it is kept."""
-    async with PostgresPool(postgres_url, max_size=1) as pool:
+    async with PostgresPool(driver_url, max_size=1) as pool:
         await pool.execute("CREATE TABLE kept (n int)")
 
         for turns in range(12):
@@ -174,8 +183,8 @@ async def test_a_reset_ends_a_transaction_whose_begin_was_cancelled(postgres_url
         assert await pool.count("SELECT * FROM kept") == 12
 
 
-async def test_a_new_connection_is_healthy(postgres_url: str):
+async def test_a_new_connection_is_healthy(driver_url: str):
     """Its first exchange may be the ping, and the first of all connections may be that of a replica."""
-    async with PostgresPool(postgres_url, min_size=0) as pool:
+    async with PostgresPool(driver_url, min_size=0) as pool:
         health = await pool.health()
         assert health.ok, health.detail

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ws_pool._sql.postgres.statement_text import leaves_clean, reads_only, verb
+from ws_pool._sql.postgres.statement_text import fill, has_cursor, leaves_clean, reads_only, verb
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,33 @@ def test_reading(sql: str) -> None:
 def test_writing(sql: str) -> None:
     """Locks, tables made by a query, changes inside of one, and unknown functions count as changes."""
     assert not reads_only(sql)
+
+
+@pytest.mark.parametrize(
+    ("sql", "declared"),
+    [
+        ("SELECT f(1)", True),
+        ("(SELECT 1) UNION (SELECT 2)", True),
+        ("TABLE t", True),
+        ("WITH x AS (SELECT 'delete') SELECT * FROM x", True),
+        ("WITH x AS (DELETE FROM t RETURNING *) SELECT * FROM x", False),
+        ("INSERT INTO t VALUES (1) RETURNING a", False),
+        ("SELECT * INTO t FROM u", False),
+        ("SHOW a", False),
+    ],
+)
+def test_cursors(sql: str, declared: bool) -> None:
+    """A cursor is declared for queries that change nothing."""
+    assert has_cursor(sql) is declared
+
+
+def test_values_are_filled_in() -> None:
+    """In the places of values: not in strings, names, comments, or bodies between dollars."""
+    sql = """SELECT $1, $10, a$1, '$1', "$1", E'\\'$1', $b$ $1 $b$ /* /* $1 */ $1 */ -- $1\n, $2"""
+    literals = [f"<{n}>" for n in range(1, 11)]
+    expected = sql.replace("SELECT $1, $10,", "SELECT <1>, <10>,").replace("\n, $2", "\n, <2>")
+    assert fill(sql, literals) == expected
+    assert fill(sql, []) == sql
 
 
 @given(st.text(alphabet="aA1 '\"$;-/*\\\n(),E", max_size=60))

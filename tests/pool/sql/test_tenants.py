@@ -11,14 +11,14 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Sequence, String, Table, bindparam, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tests.pool.sql.backends import MYSQL, make_pool, make_requested
+from tests.pool.sql.backends import MYSQL, POSTGRES, make_pool, make_requested
 from ws_pool import PostgresPool, SqlitePool, SqlPoolManager
 from ws_pool._sql.pool import SqlPool
 from ws_pool.errors import ConfigError, UsageError
 
 NOTE = Table("note", MetaData(), Column("id", Integer, primary_key=True), Column("what", String(30)))
 TENANT: ContextVar[str | None] = ContextVar("tenant", default=None)
-KINDS = (*MYSQL, "postgres")
+KINDS = (*MYSQL, *POSTGRES)
 ONE, TWO = "ws_one", "ws_two"
 
 
@@ -40,7 +40,7 @@ async def pool(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
             yield pool
         finally:
             for tenant in (ONE, TWO):
-                cascade = " CASCADE" if request.param == "postgres" else ""
+                cascade = " CASCADE" if request.param in POSTGRES else ""
                 await pool.execute(f"DROP SCHEMA {tenant}{cascade}")
 
 

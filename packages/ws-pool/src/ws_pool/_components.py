@@ -125,6 +125,8 @@ def _sql_extra(section: object) -> str:
 
             if str(url).startswith("sqlite"):
                 driver, extra = "aiosqlite", "ws-pool[sqlite]"
+            elif str(url).startswith("postgres") and "+psycopg:" in str(url):
+                driver, extra = "psycopg", "ws-pool[psycopg]"
             elif str(url).startswith("postgres"):
                 driver, extra = "asyncpg", "ws-pool[postgres]"
             elif "asyncmy" in str(url):

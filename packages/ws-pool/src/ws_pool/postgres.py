@@ -1,4 +1,4 @@
-"""PostgreSQL: `PostgresPool`, over asyncpg."""
+"""PostgreSQL: `PostgresPool`, over asyncpg or psycopg."""
 
 from __future__ import annotations
 

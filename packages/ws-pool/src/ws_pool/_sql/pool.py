@@ -48,6 +48,12 @@ class SqlPool(SqlVerbs, ABC, Generic[ClientT_co]):
 
     _client_type: type[SqlClient] = SqlClient
 
+    _engine_options: Mapping[str, Any] = {}
+    """Options of every engine."""
+
+    _learn_options: Mapping[str, Any] = {}
+    """Options of the engine whose dialect the client compiles for."""
+
     _joined_options: Mapping[str, Any] = {}
     """Options of the engine that works inside the transactions of clients."""
 
@@ -193,7 +199,9 @@ class SqlPool(SqlVerbs, ABC, Generic[ClientT_co]):
     async def _learn(self) -> Compiler:
         """Ask the server for what decides how statements are compiled, before the first one is."""
         try:
-            dialect = await learn_dialect(make_engine(self._engine_url, self._engine_connection))
+            dialect = await learn_dialect(
+                make_engine(self._engine_url, self._engine_connection, **self._learn_options)
+            )
         except DBAPIError as error:
             message = f"pool {self.name!r} lost its server while it was starting: {error.orig}"
             raise UnavailableError(message, pool=self.name) from error
@@ -212,7 +220,7 @@ class SqlPool(SqlVerbs, ABC, Generic[ClientT_co]):
     def _new_engine(self, *, read_only: bool, **options: Any) -> Any:
         tenants = self._context.tenants
         acquire = partial(self._engine_connection, read_only=read_only, tenants=tenants)
-        return make_engine(self._engine_url, acquire, **options)
+        return make_engine(self._engine_url, acquire, **{**self._engine_options, **options})
 
     async def _engine_connection(
         self, *, read_only: bool = False, tenants: Tenants | None = None
@@ -249,7 +257,7 @@ class SqlPool(SqlVerbs, ABC, Generic[ClientT_co]):
                 connection.give_up()
 
         if "joined" not in self._engines:
-            options = dict(self._joined_options)
+            options = {**self._engine_options, **self._joined_options}
             self._engines["joined"] = make_engine(self._engine_url, _joined_connection, **options)
 
         token = _joining.set(self._for_join(connection, released))

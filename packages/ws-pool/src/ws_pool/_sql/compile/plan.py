@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, cast
 
 from sqlalchemy.engine.interfaces import Dialect
@@ -22,6 +23,7 @@ __all__ = ("CompiledPlan", "Plan", "RowMaker", "Source", "TextPlan")
 _DML = frozenset({"insert", "update", "delete", "replace", "with"})
 _RETURNING = re.compile(r"\breturning\b", re.IGNORECASE)
 _MANY = 500  # rows; from here on the collector is kept out
+_AS_TUPLE = itemgetter(slice(None))  # of a driver's record; iterating over one takes longer than a slice
 
 Processor = Callable[[Any], Any]  # Any: values of columns are whatever their types make of them
 Values = list[Any]
@@ -63,7 +65,12 @@ class RowMaker:
         with gc_paused():
             return self._make(rows, make)
 
-    def _make(self, rows: Iterable[tuple[Any, ...]], make: Maker) -> list[Any]:
+    def _make(self, driver_rows: Sequence[tuple[Any, ...]], make: Maker) -> list[Any]:
+        rows: Iterable[tuple[Any, ...]] = driver_rows
+
+        if driver_rows and type(driver_rows[0]) is not tuple:
+            rows = map(_AS_TUPLE, driver_rows)
+
         if not self.processors:
             return list(map(make, rows))
 

@@ -1,21 +1,23 @@
-"""Statements over one connection of asyncpg."""
+"""Statements over one connection to PostgreSQL: what does not depend on the driver."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ws_pool._sql.connection import Reply, busy, trace_statements
-from ws_pool._sql.postgres.errors import map_error
-from ws_pool.errors import QueryError, UnavailableError
+from ws_pool.errors import QueryError
 
-__all__ = ("PostgresConnection",)
+__all__ = ("CONTROL", "Listener", "PostgresConnection", "Receive", "count_of")
 
-_CONTROL = frozenset(
-    {"BEGIN", "START", "COMMI", "ROLLB", "SAVEP", "RELEA"}
-)  # first letters of transaction control
+Receive = Callable[[str, str, int], None]
+"""Takes a message of NOTIFY: its channel, its payload, and the process that sent it."""
+
+# First letters of transaction control.
+CONTROL = frozenset({"BEGIN", "START", "COMMI", "ROLLB", "SAVEP", "RELEA"})
 _ROLLED_BACK = "ROLLBACK"
 _INNER = ("SAVEPOINT", "RELEASE", "ROLLBACK TO")  # as transactions write them
 _COPY_FROM = 200  # rows; from here on COPY is faster than one prepared INSERT with many sets of values
@@ -34,145 +36,73 @@ SELECT c.relkind IN ('r', 'p') AND NOT c.relrowsecurity AND NOT c.relhasrules AN
 """
 
 
-class PostgresConnection:
+class PostgresConnection(ABC):
     """
-    One connection; asyncpg's own is ``raw``.
+    One connection; the driver's own is ``raw``.
 
-    A cancelled statement is asyncpg's to end: it sends a CancelRequest over another connection, and
-    the next exchange waits until the server has let go. So a connection is never cut short here.
+    A cancelled statement is stopped by a CancelRequest over another connection, and the next exchange
+    waits until the server has let go. So a connection is never cut short here.
     """
 
-    __slots__ = (
-        "_descriptions",
-        "_driver_errors",
-        "_left",
-        "_out_of_step",
-        "_streaming",
-        "dirty",
-        "lost",
-        "raw",
-    )
+    __slots__ = ("_left", "_streaming", "dirty", "lost", "raw")
 
     gathers: ClassVar[bool] = False
     cut: ClassVar[bool] = False
 
-    def __init__(self, raw: Any, driver: Any) -> None:  # Any: what it takes of asyncpg is not public
+    def __init__(self, raw: Any) -> None:  # Any: what it takes of the drivers is not public
         self.raw = raw
         self.dirty = False
         self.lost = False
-        self._driver_errors: tuple[type[Exception], ...] = (
-            driver.PostgresError,
-            driver.InterfaceError,
-            driver.InternalClientError,
-            OSError,
-            # Values that do not fit their column, such as text for a number.
-            TypeError,
-            ValueError,
-            OverflowError,
-        )
-        # The protocol is in a state that no statement of ours leaves behind: the server's last word, such as
-        # its own end, has come, and the end of the connection has not.
-        self._out_of_step: type[Exception] = driver.InternalClientError
         self._streaming = False  # a query's rows are being fetched
         self._left: str | None = None  # how to end the transaction of a stream whose reader has gone
-        # asyncpg keeps a statement prepared, and with it this: its columns do not change.
-        self._descriptions: dict[Any, list[tuple[Any, ...]]] = {}
 
     def __repr__(self) -> str:
-        return f"<PostgresConnection {id(self):#x}>"
+        return f"<{type(self).__name__} {id(self):#x}>"
 
     @property
+    @abstractmethod
     def in_transaction(self) -> bool:
         """Whether a transaction is open, be it one that has failed; that of a stream left early is not."""
-        return bool(self._left is None and not self.raw.is_closed() and self.raw.is_in_transaction())
 
     @property
+    @abstractmethod
     def alive(self) -> bool:
         """Whether the connection can be used."""
-        return not self.lost and not self.raw.is_closed()
 
     @property
+    @abstractmethod
     def clean(self) -> bool:
         """Whether the session is as it was at the beginning."""
-        return not self.dirty and not self.raw.is_in_transaction()
 
+    @abstractmethod
     async def run(self, sql: str, values: Sequence[Any] | None) -> Reply:
         """Run one statement; its values are ``$1``, ``$2`` and so on."""
-        if values is None and sql[:5].upper() in _CONTROL:
-            return await self._control(sql)
 
-        await self._ready()
-        raw: Any = self.raw
-        arguments = values or ()
-
-        def execute(statement: Any, timeout: float | None) -> Any:
-            return raw._protocol.bind_execute(
-                state=statement,
-                args=arguments,
-                portal_name="",
-                limit=0,
-                return_extra=True,
-                timeout=timeout,
-            )
-
-        try:
-            with raw._stmt_exclusive_section:
-                # What `fetch` does, beside which it keeps the statement, for the columns of no rows,
-                # and the command tag, for the number of rows.
-                (rows, status, _), statement = await raw._do_execute(sql, execute, None)
-        except self._driver_errors as error:
-            raise self._map(error, sql) from error
-        except BaseException:
-            self.dirty = True  # what it has done, only the server knows
-            raise
-
-        description = self._describe(statement)
-        tag = status.decode() if status else ""
-        count = tag.rpartition(" ")[2]
-        rowcount = int(count) if count.isdigit() else 0
-
-        # An INSERT's id is the first thing that it returns, be it for SQLAlchemy's own sake.
-        last_id = rows[0][0] if rows and tag.startswith("INSERT") else 0
-        return Reply(
-            rows if description else None,
-            description or None,
-            rowcount,
-            last_id if isinstance(last_id, int) else 0,
-        )
-
+    @abstractmethod
     async def run_prepared(self, sql: str, values: Sequence[Any] | None) -> Reply:
-        """Run a query that will be run again and again; asyncpg keeps it prepared anyway."""
-        return await self.run(sql, values)
+        """Run a query that will be run again and again."""
 
-    async def run_many(self, sql: str, values: Sequence[Sequence[Any]]) -> int:
+    @abstractmethod
+    async def ping(self) -> None:
+        """Make sure that the server answers; the driver's own errors are raised."""
+
+    @abstractmethod
+    async def make_new(self) -> None:
         """
-        Run one statement once per row of values, inside the transaction that is open.
+        Make the session as new: settings, temporary tables, locks, cursors and transactions end.
 
-        The driver's own way to do that, which sends all rows at once, reports no numbers of rows. An
-        INSERT without ON CONFLICT inserts each row or fails, so its number is known.
+        A statement that was cancelled is waited for first, until the server has let go of it.
         """
-        plain = sql[:6].upper() == "INSERT" and "CONFLICT" not in sql.upper() and "SELECT" not in sql.upper()
 
-        if not plain:
-            return sum([(await self.run(sql, row)).rowcount for row in values])
+    @abstractmethod
+    async def close(self) -> None:
+        """Say goodbye and close."""
 
-        await self._ready()
+    @abstractmethod
+    def terminate(self) -> None:
+        """Close at once."""
 
-        try:
-            target = _copy_target(sql) if len(values) >= _COPY_FROM else None
-
-            if target is not None and await self._copies(target.table):
-                status = await self.raw.copy_records_to_table(
-                    target.name, schema_name=target.schema, columns=target.columns, records=values
-                )
-                return _count(status)
-
-            await self.raw.executemany(sql, values)
-        except self._driver_errors as error:
-            raise self._map(error, sql) from error
-
-        return len(values)
-
+    @abstractmethod
     async def load_records(
         self,
         sql: str,
@@ -182,17 +112,8 @@ class PostgresConnection:
         columns: Sequence[str] | None,
     ) -> int:
         """Load rows with COPY, and return how many; ``sql`` is what errors show."""
-        await self._ready()
 
-        try:
-            status = await self.raw.copy_records_to_table(
-                name, schema_name=schema, columns=columns, records=records
-            )
-        except self._driver_errors as error:
-            raise self._map(error, sql) from error
-
-        return _count(status)
-
+    @abstractmethod
     async def load_file(
         self,
         sql: str,
@@ -203,27 +124,59 @@ class PostgresConnection:
         options: Mapping[str, Any],
     ) -> int:
         """Load a file with COPY, and return how many rows; ``sql`` is what errors show."""
-        await self._ready()
 
-        try:
-            status = await self.raw.copy_to_table(
-                name, schema_name=schema, columns=columns, source=source, **options
-            )
-        except self._driver_errors as error:
-            raise self._map(error, sql) from error
-
-        return _count(status)
-
+    @abstractmethod
     async def dump(self, sql: str, values: Sequence[Any], output: Any, options: Mapping[str, Any]) -> int:
         """Write the rows of a query with COPY, and return how many."""
+
+    @abstractmethod
+    async def _command(self, sql: str) -> str:
+        """Run text without values, and return its command tag; the driver's own errors are raised."""
+
+    @abstractmethod
+    async def _run_each(self, sql: str, values: Sequence[Sequence[Any]]) -> None:
+        """Run one statement once per row of values, without a wait in between."""
+
+    @abstractmethod
+    async def _open_cursor(
+        self, sql: str, values: Sequence[Any], size: int
+    ) -> Callable[[], Awaitable[Reply]]:
+        """Run a query, and return what fetches its next rows; the driver's own errors are raised."""
+
+    @abstractmethod
+    def _map(self, error: Exception, sql: str) -> Exception:
+        """Map an error of the driver, and note when it means that the connection was lost."""
+
+    @property
+    @abstractmethod
+    def _driver_errors(self) -> tuple[type[Exception], ...]:
+        """What the driver raises for a statement that fails, and for values that do not fit."""
+
+    async def run_many(self, sql: str, values: Sequence[Sequence[Any]]) -> int:
+        """
+        Run one statement once per row of values, inside the transaction that is open.
+
+        The drivers' own way to do that, which sends all rows at once, reports no numbers of rows. An
+        INSERT without ON CONFLICT inserts each row or fails, so its number is known.
+        """
+        plain = sql[:6].upper() == "INSERT" and "CONFLICT" not in sql.upper() and "SELECT" not in sql.upper()
+
+        if not plain:
+            return sum([(await self.run(sql, row)).rowcount for row in values])
+
+        target = _copy_target(sql) if len(values) >= _COPY_FROM else None
+
+        if target is not None and await self._copies(target.table):
+            return await self.load_records(sql, target.name, target.schema, values, target.columns)
+
         await self._ready()
 
         try:
-            status = await self.raw.copy_from_query(sql, *values, output=output, **options)
+            await self._run_each(sql, values)
         except self._driver_errors as error:
             raise self._map(error, sql) from error
 
-        return _count(status)
+        return len(values)
 
     def batches(
         self,
@@ -232,7 +185,7 @@ class PostgresConnection:
         most_rows: int,
         most_bytes: int,
     ) -> None:
-        """Return None: the driver sends all rows to one prepared statement, without a wait in between."""
+        """Return None: the drivers send all rows to one prepared statement, without a wait in between."""
         return
 
     async def stream(self, sql: str, values: Sequence[Any] | None, size: int) -> AsyncIterator[Reply]:
@@ -246,12 +199,10 @@ class PostgresConnection:
         self._streaming = True
 
         try:
-            statement = await self.raw.prepare(sql)
-            description = [_column(attribute) for attribute in statement.get_attributes()]
-            cursor = await statement.cursor(*(values or ()))
+            fetch = await self._open_cursor(sql, values or (), size)
 
-            while rows := await cursor.fetch(size):
-                yield Reply(rows, description, len(rows), 0)
+            while (reply := await fetch()).rows:
+                yield reply
         except GeneratorExit:
             # Left early, and nothing can be awaited here: the next statement, or the reset, ends the
             # transaction. What a statement with RETURNING has changed is kept, as outside of a stream.
@@ -273,14 +224,8 @@ class PostgresConnection:
         """Let nothing more run: somebody else's exchange on it was cut short."""
         self.terminate()
 
-    def terminate(self) -> None:
-        """Close at once."""
-        self.lost = True
-        self.raw.terminate()
-
     def forget(self) -> None:
-        """Note that the session was made as new; columns may be others with another search path."""
-        self._descriptions.clear()
+        """Note that the session was made as new."""
         self._left = None
         self.dirty = False
 
@@ -291,7 +236,8 @@ class PostgresConnection:
         It overrides identities that are always generated, skips rules, and refuses views and tables with
         row-level security.
         """
-        return bool(await self.raw.fetchval(_COPIES, table))
+        reply = await self.run(_COPIES, [table])
+        return bool(reply.rows and reply.rows[0][0])
 
     async def _ready(self) -> None:
         """Refuse what comes in the middle of a stream, and end the transaction of one that was left."""
@@ -307,7 +253,7 @@ class PostgresConnection:
             await self._ready()
 
         try:
-            status = await self.raw.execute(sql)
+            status = await self._command(sql)
         except self._driver_errors as error:
             raise self._map(error, sql) from error
         except BaseException:
@@ -331,28 +277,15 @@ class PostgresConnection:
 
         return Reply(None, None, 0, 0)
 
-    def _describe(self, statement: Any) -> list[tuple[Any, ...]]:
-        description = self._descriptions.get(statement)
 
-        if description is None:
-            description = [_column(attribute) for attribute in statement._get_attributes() or ()]
+class Listener(Protocol):
+    """A connection that listens to channels; made by a driver's ``open_listener``."""
 
-            if statement.name:  # kept prepared: it comes again
-                if len(self._descriptions) >= 1_000:
-                    self._descriptions.clear()
+    async def watch(self, every: float, seen: Callable[[], None]) -> None:
+        """Receive until the connection is lost, and call ``seen`` when it has answered, every few seconds."""
 
-                self._descriptions[statement] = description
-
-        return description
-
-    def _map(self, error: Exception, sql: str) -> Exception:
-        if self.raw.is_closed() or isinstance(error, self._out_of_step):
-            self.lost = True
-
-        if isinstance(error, self._out_of_step):
-            return UnavailableError(f"the connection to the server was lost: {error}", sql=sql)
-
-        return map_error(error, sql)
+    def terminate(self) -> None:
+        """Close at once."""
 
 
 class _Target(NamedTuple):
@@ -387,13 +320,10 @@ def _plain_name(identifier: str) -> str:
     return identifier.lower()
 
 
-def _count(status: str) -> int:
-    return int(status.rpartition(" ")[2])
-
-
-def _column(attribute: Any) -> tuple[Any, ...]:
-    """Return the description of a column as the DB-API has it; its type is the number of the server's."""
-    return (attribute.name, attribute.type.oid, None, None, None, None, None)
+def count_of(tag: str) -> int:
+    """Return the number of rows at the end of a command tag, 0 when there is none."""
+    count = tag.rpartition(" ")[2]
+    return int(count) if count.isdigit() else 0
 
 
 trace_statements(PostgresConnection, "postgresql")

@@ -1,4 +1,4 @@
-"""Errors of asyncpg become ours, by the server's SQLSTATE."""
+"""Errors of the drivers become ours, by the server's SQLSTATE."""
 
 from __future__ import annotations
 
@@ -31,17 +31,20 @@ _ARGUMENT = re.compile(
 )  # behind it stands the value
 
 
-def map_error(error: Exception, sql: str) -> WsError:  # noqa: PLR0911 - one for each kind of error
-    """Map an error of asyncpg; ``sql`` is the statement without values."""
+def map_error(  # noqa: PLR0911 - one for each kind of error
+    error: Exception, sql: str, *, lost: bool = False
+) -> WsError:
+    """Map an error of a driver; ``sql`` is the statement without values."""
     state: str | None = getattr(error, "sqlstate", None)
-    text = _text(error)
+    diagnosis = getattr(error, "diag", error)  # psycopg has beside the error what asyncpg has in it
+    text = _text(error, diagnosis)
 
     if state is None:
-        # Without a SQLSTATE it is asyncpg's own: a connection that is closed, busy, or a wrong argument.
+        # Without a SQLSTATE it is the driver's own: a connection that is closed, busy, or a wrong argument.
         if "another operation is in progress" in text:
             return busy()
 
-        if "closed" in text or isinstance(error, OSError):
+        if lost or "closed" in text or isinstance(error, OSError):
             return UnavailableError(f"the connection to the server was lost: {text}", sql=sql)
 
         return QueryError(text, sql=sql)
@@ -56,7 +59,7 @@ def map_error(error: Exception, sql: str) -> WsError:  # noqa: PLR0911 - one for
         return TransactionConflict(message, **context)
 
     if state.startswith(_INTEGRITY):
-        return IntegrityViolation(message, constraint=getattr(error, "constraint_name", None), **context)
+        return IntegrityViolation(message, constraint=getattr(diagnosis, "constraint_name", None), **context)
 
     if state == CANCELLED:
         return QueryTimeout(f"the server cancelled the statement: {message}", **context)
@@ -70,8 +73,9 @@ def map_error(error: Exception, sql: str) -> WsError:  # noqa: PLR0911 - one for
     return QueryError(message, **context)
 
 
-def _text(error: Exception) -> str:
+def _text(error: Exception, diagnosis: object) -> str:
     """Return the server's message with its detail, which names the row or the key; values stay out of it."""
-    text = _ARGUMENT.sub(r"\1", str(error))
-    detail: str | None = getattr(error, "detail", None)
+    primary: str | None = getattr(diagnosis, "message_primary", None)
+    text = _ARGUMENT.sub(r"\1", primary or str(error))
+    detail: str | None = getattr(diagnosis, "message_detail", None) or getattr(error, "detail", None)
     return text if not detail or detail in text else f"{text} ({detail})"

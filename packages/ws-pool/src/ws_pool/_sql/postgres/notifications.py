@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import logging
 import time
 from collections import deque
-from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from ws_core.backoff import delay
 from ws_core.errors import describe
-from ws_pool._sql.postgres.connector import connect
-from ws_pool._sql.postgres.errors import map_error
+from ws_pool._sql.postgres.connection import Listener
+from ws_pool._sql.postgres.connector import module_of
 from ws_pool._sql.postgres.options import Server
 from ws_pool.errors import ClosedError, UnavailableError
 
@@ -74,8 +72,7 @@ class Notifications:
         self._channels = channels
         self._items: deque[Notification | NotificationGap] = deque()
         self._arrived = asyncio.Event()
-        self._lost = asyncio.Event()
-        self._raw: Any = None  # Any: asyncpg is loaded on use
+        self._listener: Listener | None = None
         self._task: asyncio.Task[None] | None = None
         self._alive_at = 0.0
         self._dropped = 0
@@ -123,59 +120,31 @@ class Notifications:
             task.cancel()
             await asyncio.wait({task})
 
-        raw, self._raw = self._raw, None
+        listener, self._listener = self._listener, None
 
-        if raw is not None:
-            raw.terminate()
+        if listener is not None:
+            listener.terminate()
 
     async def _listen(self) -> None:
         """Connect, and subscribe to all channels."""
-        driver: Any = importlib.import_module("asyncpg")
-        self._lost.clear()
-
-        try:
-            raw = await connect(self._server, driver)
-        except driver.PostgresError as error:
-            raise map_error(error, "LISTEN") from error
-
-        try:
-            raw.add_termination_listener(lambda _: self._lost.set())
-
-            for channel in self._channels:
-                await raw.add_listener(channel, self._receive)
-        except BaseException:
-            raw.terminate()
-            raise
-
-        self._raw = raw
-        self._alive_at = time.monotonic()
+        self._listener = await module_of(self._server).open_listener(
+            self._server, self._channels, self._receive
+        )
+        self._note_life()
 
     async def _keep_listening(self) -> None:
         """Notice when the connection is lost, and open another until the block ends."""
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_PING_EVERY):
-                    await self._lost.wait()
-
-            if not self._lost.is_set() and await self._answers():
-                self._alive_at = time.monotonic()
-                continue
-
+        while self._listener is not None:
+            await self._listener.watch(_PING_EVERY, self._note_life)
             lost_at = self._alive_at
-            self._raw.terminate()
+            self._listener.terminate()
             logger.warning("pool %r: lost the connection that listens: connecting again", self._name)
             await self._connect_again()
             self._items.append(NotificationGap(time.monotonic() - lost_at))
             self._arrived.set()
 
-    async def _answers(self) -> bool:
-        try:
-            async with asyncio.timeout(_PING_EVERY):
-                await self._raw.execute("SELECT 1")
-        except Exception:  # noqa: BLE001 - whatever it is, another connection is needed
-            return False
-
-        return True
+    def _note_life(self) -> None:
+        self._alive_at = time.monotonic()
 
     async def _connect_again(self) -> None:
         attempt = 0
@@ -191,8 +160,8 @@ class Notifications:
             else:
                 return
 
-    def _receive(self, _: object, pid: int, channel: str, payload: str) -> None:
-        self._alive_at = time.monotonic()
+    def _receive(self, channel: str, payload: str, pid: int) -> None:
+        self._note_life()
 
         # Messages that come while the queue is full are counted, and reported behind those in it.
         if len(self._items) >= _MOST or self._dropped:

@@ -71,6 +71,7 @@ class Server:
     )
     password: Any = option(None, optional(text_or_callable), "as `user`", secret=True)
     db: str | None = option(None, optional(text), "the database", aliases=("database", "dbname"))
+    driver: str = option("asyncpg", choice("asyncpg", "psycopg"), "or in the URL: `postgresql+psycopg://`")
     passfile: str | None = option(None, optional(text), "a file of passwords, by default `~/.pgpass`")
     ssl: Any = option(  # Any: a mode or an SSLContext
         None,
@@ -124,14 +125,24 @@ class PostgresOptions(SqlOptions, Server):
 
 def postgres_options(section: Mapping[str, object], where: str) -> PostgresOptions:
     """Return the checked options of a PostgreSQL pool; keys beside the URL win over its parts."""
-    return parse_options(PostgresOptions, section, where, from_url)
+    options = parse_options(PostgresOptions, section, where, from_url)
+
+    if options.driver == "psycopg" and isinstance(options.ssl, tls.SSLContext):
+        message = (
+            f"{where}.ssl cannot be an SSLContext with psycopg: name a mode, one of {', '.join(_SSL_MODES)}"
+        )
+        raise ConfigError(message, setting=f"{where}.ssl")
+
+    return options
 
 
 def from_url(url: str, where: str) -> dict[str, object]:
     """Return the parts of a URL as options by name, unchecked; several hosts stand in a row."""
     scheme, separator, rest = url.partition("://")
 
-    if not separator or scheme.partition("+")[0] not in _SCHEMES:
+    scheme, _, driver = scheme.partition("+")
+
+    if not separator or scheme not in _SCHEMES:
         message = f"{where} must begin with postgresql://, not {mask_url(url)!r}"
         raise ConfigError(message, setting=where)
 
@@ -153,6 +164,7 @@ def from_url(url: str, where: str) -> dict[str, object]:
 
     parts = url_parts(url, where)
     found: dict[str, object | None] = {
+        "driver": driver or None,
         "host": None if hosts else (parts.hostname and unquote(parts.hostname)),
         "hosts": hosts or None,
         "port": _port(parts, where),

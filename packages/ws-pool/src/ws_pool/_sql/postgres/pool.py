@@ -1,8 +1,9 @@
-"""`PostgresPool`: connections of asyncpg to one PostgreSQL server."""
+"""`PostgresPool`: one primary server and the replicas that it may read from."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,7 +18,8 @@ from ws_pool._sql.context import SessionContext, Source
 from ws_pool._sql.engine import Joined, PooledDriverConnection
 from ws_pool._sql.pool import SqlPool, make_pool, make_tenants
 from ws_pool._sql.postgres.clients import PostgresClient
-from ws_pool._sql.postgres.connector import PostgresConnection, PostgresConnector
+from ws_pool._sql.postgres.connection import PostgresConnection
+from ws_pool._sql.postgres.connector import PostgresConnector
 from ws_pool._sql.postgres.dialect import PostgresDialect
 from ws_pool._sql.postgres.notifications import Notifications
 from ws_pool._sql.postgres.options import PostgresOptions, Server, postgres_options
@@ -30,17 +32,19 @@ __all__ = ("PostgresPool", "pool_of_section")
 # What a replica has as its primary, unless it says otherwise.
 _INHERITED = (
     "user", "password", "db", "passfile", "ssl", "sslmode", "application_name", "server_settings", "prepared",
+    "driver",
 )  # fmt: skip
 
 
 class PostgresPool(SqlPool[PostgresClient]):
     """
-    A pool of connections to PostgreSQL, over asyncpg.
+    A pool of connections to PostgreSQL.
 
-    ``url`` is as ``postgresql://user:password@host:5432/db``. ``name`` is the name in errors, logs
-    and statistics. The options, beside or instead of the URL:
+    ``url`` is as ``postgresql://user:password@host:5432/db``; ``postgresql+psycopg://`` takes psycopg 3
+    in the place of asyncpg. ``name`` is the name in errors, logs and statistics. The options, beside or
+    instead of the URL:
 
-    - where: ``host hosts port user password db passfile ssl`` (also ``sslmode``)
+    - where: ``host hosts port user password db driver passfile ssl`` (also ``sslmode``)
       ``target_session_attrs connect_timeout``;
     - the session: ``application_name server_settings prepared statement_cache_size``;
     - the pool's and client's options of `MysqlPool`;
@@ -51,8 +55,8 @@ class PostgresPool(SqlPool[PostgresClient]):
     error inside a transaction only a rollback is possible, to the end of the inner ``atomic`` block at
     least; the COMMIT of such a transaction is an error.
 
-    A wrong option is a `ConfigError` that names it; `MissingExtraError` means that asyncpg is not
-    installed.
+    A wrong option is a `ConfigError` that names it, a driver that is not installed a
+    `MissingExtraError`.
 
     Example:
         ```python
@@ -64,7 +68,6 @@ class PostgresPool(SqlPool[PostgresClient]):
         ```
     """
 
-    _engine_url = "postgresql+asyncpg://"
     _client_type = PostgresClient
     # The driver's own bookkeeping of transactions must not meet a transaction that it has not begun.
     _joined_options: Mapping[str, Any] = MappingProxyType({"isolation_level": "AUTOCOMMIT"})
@@ -93,6 +96,12 @@ class PostgresPool(SqlPool[PostgresClient]):
         tenants = make_tenants(name, dialect, options, per_transaction=not server.prepared)
         context = SessionContext(name, dialect, self._pool, options, choose=choose, tenants=tenants)
         super().__init__(context, options)
+        self._engine_url = f"postgresql+{server.driver}://"
+
+        if server.driver == "psycopg":
+            # Its own types of hstore would have to be registered on each connection; values go by number.
+            self._engine_options = {"use_native_hstore": False}
+            self._learn_options = {"use_native_hstore": False, "paramstyle": "numeric_dollar"}
 
         for pool in self._replicas.pools:
             pool.bindings.append(self.bound)
@@ -102,8 +111,9 @@ class PostgresPool(SqlPool[PostgresClient]):
         for replica in self._replicas:
             register(replica, db_system_name="postgresql")
 
-        if importlib.util.find_spec("asyncpg") is None:
-            raise MissingExtraError.for_extra(where, "ws-pool[postgres]")
+        if importlib.util.find_spec(server.driver) is None:
+            extra = "postgres" if server.driver == "asyncpg" else "psycopg"
+            raise MissingExtraError.for_extra(where, f"ws-pool[{extra}]")
 
     def __repr__(self) -> str:
         return f"<PostgresPool {self.name!r} of {self._server}>"
@@ -186,11 +196,21 @@ class PostgresPool(SqlPool[PostgresClient]):
         return make_pool(connector, name, options, dialect, is_lost=attrgetter("lost"))
 
     async def _for_engine(self, source: Source, lease: Lease[Any]) -> PooledDriverConnection:
-        lease.connection.dirty = True
-        return _PooledConnection(lease.connection.raw, lambda discard: source.release(lease, discard=discard))
+        connection = lease.connection
+        connection.dirty = True
+
+        def give_back(discard: bool) -> None:  # noqa: FBT001 - a callback
+            source.release(lease, discard=discard)
+
+        if self._server.driver == "asyncpg":
+            return _PooledConnection(connection.raw, give_back)
+
+        await connection.raw.set_autocommit(False)
+        return _PooledPsycopgConnection(connection.raw, give_back)
 
     def _for_join(self, connection: Any, give_up: Callable[[bool], None]) -> PooledDriverConnection:
-        return _JoinedConnection(connection.raw, give_up)
+        kind = _JoinedConnection if self._server.driver == "asyncpg" else _JoinedPsycopgConnection
+        return kind(connection.raw, give_up)
 
 
 class _PooledConnection(PooledDriverConnection):
@@ -207,6 +227,25 @@ class _PooledConnection(PooledDriverConnection):
 
 class _JoinedConnection(Joined, _PooledConnection):
     """A connection inside a client's transaction."""
+
+
+class _PooledPsycopgConnection(_PooledConnection):
+    """The same for psycopg; the engine writes values by name, as its users do in text."""
+
+    def cursor(self, name: str = "") -> Any:
+        """Open a cursor, with a name one on the server."""
+        driver: Any = importlib.import_module("psycopg")
+        return driver.AsyncServerCursor(self._raw, name) if name else driver.AsyncCursor(self._raw)
+
+
+class _JoinedPsycopgConnection(Joined, _PooledPsycopgConnection):
+    """A connection inside a client's transaction, whose modes are not the engine's to change."""
+
+    async def set_autocommit(self, value: object) -> None:
+        """Do nothing."""
+
+    async def set_isolation_level(self, value: object) -> None:
+        """Do nothing."""
 
 
 def pool_of_section(name: str, section: Mapping[str, object], where: str) -> PostgresPool:

@@ -8,9 +8,10 @@ what is a string, a name and a comment.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
-__all__ = ("leaves_clean", "reads_only", "verb")
+__all__ = ("fill", "has_cursor", "leaves_clean", "reads_only", "verb")
 
 _PLAIN = frozenset(
     {"select", "insert", "update", "delete", "merge", "values", "with", "explain", "show", "("}
@@ -41,6 +42,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _PUNCTUATION = re.compile(r"[;()]")
+_PLACEHOLDER = re.compile(r"(?<![\w$])\$(\d+)")
 _NEST = re.compile(r"/\*|\*/")
 _FIRST = re.compile(r"[A-Za-z]+|\(")
 _NAME = r'(?:"(?:[^"]|"")*"|[\w$]+)'
@@ -146,6 +148,54 @@ def reads_only(sql: str) -> bool:
     return not _DML.search(text) and all(
         name.lower() in _KNOWN - {"nextval"} or _is_column_list(text, start) for name, start in _calls(text)
     )
+
+
+@lru_cache(maxsize=2048)
+def has_cursor(sql: str) -> bool:
+    """
+    Whether a cursor can be declared for a statement: for queries that change nothing themselves.
+
+    Example:
+        >>> has_cursor("SELECT f(1)"), has_cursor("INSERT INTO t VALUES (1) RETURNING id")
+        (True, False)
+    """
+    text = _bare(sql)
+    first = verb(sql)
+
+    if first not in {"select", "values", "with", "table", "("} or _makes_table(text):
+        return False
+
+    return first != "with" or not _DML.search(text)
+
+
+def fill(sql: str, literals: Sequence[str]) -> str:
+    """
+    Write values, as literals, into the places of ``$1`` and so on.
+
+    Example:
+        >>> fill("SELECT $1, '$1' -- $1", ["7"])
+        "SELECT 7, '$1' -- $1"
+    """
+    if not literals:
+        return sql
+
+    parts: list[str] = []
+    at = 0
+
+    while found := _TOKEN.search(sql, at):
+        parts.append(_PLACEHOLDER.sub(lambda place: literals[int(place[1]) - 1], sql[at : found.start()]))
+        at = found.end()
+
+        if found["open"] is not None:
+            at = _comment_end(sql, at)
+        elif found["dollar"] is not None:
+            end = sql.find(found["dollar"], at)
+            at = len(sql) if end < 0 else end + len(found["dollar"])
+
+        parts.append(sql[found.start() : at])
+
+    parts.append(_PLACEHOLDER.sub(lambda place: literals[int(place[1]) - 1], sql[at:]))
+    return "".join(parts)
 
 
 def _makes_table(text: str) -> bool:

@@ -1,0 +1,350 @@
+"""Statements over one connection of asyncpg."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from ws_pool._sql.connection import Reply, trace_statements
+from ws_pool._sql.options import current_credential
+from ws_pool._sql.postgres.connection import CONTROL, PostgresConnection, Receive, count_of
+from ws_pool._sql.postgres.errors import map_error
+from ws_pool._sql.postgres.options import Server
+from ws_pool.errors import UnavailableError
+
+__all__ = ("AsyncpgConnection", "open_connection", "open_driver_connection", "open_listener")
+
+# What asyncpg's own reset leaves: temporary tables, sequences' last values, and another role.
+_RESET = "SET SESSION AUTHORIZATION DEFAULT; DISCARD SEQUENCES; DISCARD TEMP"
+_CLOSE = 2.0  # seconds that the server has to answer a goodbye
+
+
+class AsyncpgConnection(PostgresConnection):
+    """One connection of asyncpg, whose own part it is to stop a cancelled statement on the server."""
+
+    __slots__ = ("_descriptions", "_errors", "_out_of_step")
+
+    def __init__(self, raw: Any, driver: Any) -> None:  # Any: what it takes of asyncpg is not public
+        super().__init__(raw)
+        self._errors: tuple[type[Exception], ...] = (
+            driver.PostgresError,
+            driver.InterfaceError,
+            driver.InternalClientError,
+            OSError,
+            # Values that do not fit their column, such as text for a number.
+            TypeError,
+            ValueError,
+            OverflowError,
+        )
+        # The protocol is in a state that no statement of ours leaves behind: the server's last word, such as
+        # its own end, has come, and the end of the connection has not.
+        self._out_of_step: type[Exception] = driver.InternalClientError
+        # asyncpg keeps a statement prepared, and with it this: its columns do not change.
+        self._descriptions: dict[Any, list[tuple[Any, ...]]] = {}
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open, be it one that has failed; that of a stream left early is not."""
+        return bool(self._left is None and not self.raw.is_closed() and self.raw.is_in_transaction())
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection can be used."""
+        return not self.lost and not self.raw.is_closed()
+
+    @property
+    def clean(self) -> bool:
+        """Whether the session is as it was at the beginning."""
+        return not self.dirty and not self.raw.is_closed() and not self.raw.is_in_transaction()
+
+    async def run(self, sql: str, values: Sequence[Any] | None) -> Reply:
+        """Run one statement; its values are ``$1``, ``$2`` and so on."""
+        if values is None and sql[:5].upper() in CONTROL:
+            return await self._control(sql)
+
+        await self._ready()
+        raw: Any = self.raw
+        arguments = values or ()
+
+        def execute(statement: Any, timeout: float | None) -> Any:
+            return raw._protocol.bind_execute(
+                state=statement,
+                args=arguments,
+                portal_name="",
+                limit=0,
+                return_extra=True,
+                timeout=timeout,
+            )
+
+        try:
+            with raw._stmt_exclusive_section:
+                # What `fetch` does, beside which it keeps the statement, for the columns of no rows,
+                # and the command tag, for the number of rows.
+                (rows, status, _), statement = await raw._do_execute(sql, execute, None)
+        except self._driver_errors as error:
+            raise self._map(error, sql) from error
+        except BaseException:
+            self.dirty = True  # what it has done, only the server knows
+            raise
+
+        description = self._describe(statement)
+        tag = status.decode() if status else ""
+
+        # An INSERT's id is the first thing that it returns, be it for SQLAlchemy's own sake.
+        last_id = rows[0][0] if rows and tag.startswith("INSERT") else 0
+        return Reply(
+            rows if description else None,
+            description or None,
+            count_of(tag),
+            last_id if isinstance(last_id, int) else 0,
+        )
+
+    async def run_prepared(self, sql: str, values: Sequence[Any] | None) -> Reply:
+        """Run a query that will be run again and again; asyncpg keeps it prepared anyway."""
+        return await self.run(sql, values)
+
+    async def ping(self) -> None:
+        """Make sure that the server answers."""
+        # Not ";" alone: asyncpg cannot read the reply to that on a new connection.
+        await self.raw.execute("SELECT 1")
+
+    async def make_new(self) -> None:
+        """Make the session as new, when the server has let go of a statement that was cancelled."""
+        raw = self.raw
+
+        # Twice when a BEGIN was cancelled: that a transaction is open is known after the first exchange, and
+        # what was reset inside of it would come back with its end.
+        while True:
+            if raw.is_in_transaction():  # asyncpg's own reset would log an error
+                await raw.execute("ROLLBACK")
+
+            await raw.reset()
+            await raw.execute(_RESET)
+
+            if not raw.is_in_transaction():
+                break
+
+        self.forget()
+
+    async def close(self) -> None:
+        """Say goodbye and close."""
+        await self.raw.close(timeout=_CLOSE)
+
+    def terminate(self) -> None:
+        """Close at once."""
+        self.lost = True
+        self.raw.terminate()
+
+    def forget(self) -> None:
+        """Note that the session was made as new; columns may be others with another search path."""
+        self._descriptions.clear()
+        super().forget()
+
+    async def load_records(
+        self,
+        sql: str,
+        name: str,
+        schema: str | None,
+        records: Iterable[Sequence[Any]],
+        columns: Sequence[str] | None,
+    ) -> int:
+        """Load rows with COPY, and return how many; ``sql`` is what errors show."""
+        await self._ready()
+
+        try:
+            status = await self.raw.copy_records_to_table(
+                name, schema_name=schema, columns=columns, records=records
+            )
+        except self._driver_errors as error:
+            raise self._map(error, sql) from error
+
+        return count_of(status)
+
+    async def load_file(
+        self,
+        sql: str,
+        name: str,
+        schema: str | None,
+        source: Any,
+        columns: Sequence[str] | None,
+        options: Mapping[str, Any],
+    ) -> int:
+        """Load a file with COPY, and return how many rows; ``sql`` is what errors show."""
+        await self._ready()
+
+        try:
+            status = await self.raw.copy_to_table(
+                name, schema_name=schema, columns=columns, source=source, **options
+            )
+        except self._driver_errors as error:
+            raise self._map(error, sql) from error
+
+        return count_of(status)
+
+    async def dump(self, sql: str, values: Sequence[Any], output: Any, options: Mapping[str, Any]) -> int:
+        """Write the rows of a query with COPY, and return how many."""
+        await self._ready()
+
+        try:
+            status = await self.raw.copy_from_query(sql, *values, output=output, **options)
+        except self._driver_errors as error:
+            raise self._map(error, sql) from error
+
+        return count_of(status)
+
+    async def _command(self, sql: str) -> str:
+        return str(await self.raw.execute(sql))
+
+    async def _run_each(self, sql: str, values: Sequence[Sequence[Any]]) -> None:
+        await self.raw.executemany(sql, values)
+
+    async def _open_cursor(
+        self, sql: str, values: Sequence[Any], size: int
+    ) -> Callable[[], Awaitable[Reply]]:
+        statement = await self.raw.prepare(sql)
+        description = [_column(attribute) for attribute in statement.get_attributes()]
+        cursor = await statement.cursor(*values)
+
+        async def fetch() -> Reply:
+            rows = await cursor.fetch(size)
+            return Reply(rows, description, len(rows), 0)
+
+        return fetch
+
+    @property
+    def _driver_errors(self) -> tuple[type[Exception], ...]:
+        return self._errors
+
+    def _describe(self, statement: Any) -> list[tuple[Any, ...]]:
+        description = self._descriptions.get(statement)
+
+        if description is None:
+            description = [_column(attribute) for attribute in statement._get_attributes() or ()]
+
+            if statement.name:  # kept prepared: it comes again
+                if len(self._descriptions) >= 1_000:
+                    self._descriptions.clear()
+
+                self._descriptions[statement] = description
+
+        return description
+
+    def _map(self, error: Exception, sql: str) -> Exception:
+        if self.raw.is_closed() or isinstance(error, self._out_of_step):
+            self.lost = True
+
+        if isinstance(error, self._out_of_step):
+            return UnavailableError(f"the connection to the server was lost: {error}", sql=sql)
+
+        return map_error(error, sql)
+
+
+def _column(attribute: Any) -> tuple[Any, ...]:
+    """Return the description of a column as the DB-API has it; its type is the number of the server's."""
+    return (attribute.name, attribute.type.oid, None, None, None, None, None)
+
+
+class _Listener:
+    """A connection that listens."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+        self._lost = asyncio.Event()
+        raw.add_termination_listener(lambda _: self._lost.set())
+
+    async def watch(self, every: float, seen: Callable[[], None]) -> None:
+        """Receive until the connection is lost; it has to answer every few seconds."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(every):
+                    await self._lost.wait()
+                    return
+
+            try:
+                async with asyncio.timeout(every):
+                    await self._raw.execute("SELECT 1")
+            except Exception:  # noqa: BLE001 - whatever it is, another connection is needed
+                return
+
+            seen()
+
+    def terminate(self) -> None:
+        """Close at once."""
+        self._raw.terminate()
+
+
+async def open_listener(server: Server, channels: Sequence[str], receive: Receive) -> _Listener:
+    """Connect, and listen to channels."""
+    driver: Any = importlib.import_module("asyncpg")
+
+    def take(_: object, pid: int, channel: str, payload: str) -> None:
+        receive(channel, payload, pid)
+
+    try:
+        raw = await open_driver_connection(server, driver)
+    except driver.PostgresError as error:
+        raise map_error(error, "LISTEN") from error
+
+    try:
+        for channel in channels:
+            await raw.add_listener(channel, take)
+    except BaseException:
+        raw.terminate()
+        raise
+
+    return _Listener(raw)
+
+
+async def open_connection(server: Server) -> AsyncpgConnection:
+    """Connect, authenticate, and set the session up."""
+    driver: Any = importlib.import_module("asyncpg")  # not before it is needed
+    return AsyncpgConnection(await open_driver_connection(server, driver), driver)
+
+
+async def open_driver_connection(server: Server, driver: Any) -> Any:  # Any: asyncpg is loaded on use
+    """Open a connection of asyncpg, which reads and writes JSON as SQLAlchemy's engine has it."""
+    raw = await driver.connect(
+        host=list(server.hosts) or server.host,
+        port=server.port,
+        user=await current_credential(server.user) or None,
+        password=server.password,
+        database=server.db,
+        ssl=server.ssl,
+        passfile=server.passfile,
+        timeout=server.connect_timeout,
+        server_settings={"application_name": server.application_name, **server.server_settings},
+        target_session_attrs=server.target_session_attrs,
+        # Without, each statement is parsed anew and unnamed, which a pooler in transaction mode needs.
+        statement_cache_size=server.statement_cache_size if server.prepared else 0,
+    )
+
+    try:
+        for name, prefix in (("json", b""), ("jsonb", b"\x01")):
+            await raw.set_type_codec(
+                name,
+                schema="pg_catalog",
+                format="binary",
+                encoder=_encoder(prefix),
+                decoder=_decoder(len(prefix)),
+            )
+    except BaseException:
+        raw.terminate()
+        raise
+
+    return raw
+
+
+def _encoder(prefix: bytes) -> Callable[[str], bytes]:
+    """Return what writes JSON that SQLAlchemy's type has made text; jsonb begins with its version."""
+    return lambda value: prefix + value.encode()
+
+
+def _decoder(length: int) -> Callable[[bytes], Any]:
+    return lambda value: json.loads(value[length:])
+
+
+trace_statements(AsyncpgConnection, "postgresql")

@@ -1,0 +1,145 @@
+"""PostgreSQL over each driver: what the drivers leave to us, and what differs between them."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from contextlib import suppress
+
+import pytest
+from sqlalchemy import insert, select
+
+from tests.pool.sql._postgres import ITEM, over
+from tests.pool.sql.test_postgres import active
+from tools.servers import PostgresServer
+from ws_pool import PostgresPool
+from ws_pool.errors import QueryError, UnavailableError, UsageError
+
+
+async def test_a_handle_whose_columns_change(pool: PostgresPool) -> None:
+    """A statement kept prepared is prepared anew after another connection's ALTER TABLE."""
+    handle = pool.prepare("SELECT * FROM item WHERE id = :id")
+
+    async with pool.get_client(alone=True) as reader, pool.get_client(alone=True) as other:
+        assert (await reader.select(handle, id=1))[0].keys() == ("id", "name", "stock")
+        await other.execute("ALTER TABLE item ADD COLUMN more text DEFAULT 'x'")
+        assert (await reader.select(handle, id=1))[0].more == "x"
+        await other.execute("ALTER TABLE item DROP COLUMN more")
+
+        with suppress(QueryError):  # inside a transaction it may be an error, and never other columns
+            async with reader.begin():
+                assert (await reader.select(handle, id=1))[0].keys() == ("id", "name", "stock")
+
+
+async def test_an_iteration_over_changed_rows(pool: PostgresPool) -> None:
+    """The rows of RETURNING come in blocks, and what was changed is kept."""
+    statement = insert(ITEM).from_select(["name"], select(ITEM.c.name + "x")).returning(ITEM.c.name)
+
+    async with pool.get_client() as client:
+        found = [row.name async for row in client.iterate(statement, size=2)]
+
+    assert sorted(found) == ["n1x", "n2x", "n3x"]
+    assert await pool.count(ITEM) == 6
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SHOW server_version",
+        "VALUES (1), (2)",
+        "WITH n AS (SELECT 1 AS a) SELECT a FROM n",
+        "EXPLAIN SELECT 1",
+    ],
+)
+async def test_iterations_over_other_statements(pool: PostgresPool, sql: str) -> None:
+    """What has rows can be iterated over."""
+    async with pool.get_client() as client:
+        assert [tuple(row) async for row in client.iterate(sql, size=1)] == [
+            tuple(row) for row in await client.select(sql)
+        ]
+
+
+async def test_an_idle_connection_that_the_server_has_ended(pool: PostgresPool, driver_url: str) -> None:
+    """It is not used again: the next call sees no error."""
+    async with PostgresPool(driver_url, max_size=1) as victims:
+        pid = (await victims.find("SELECT pg_backend_pid() AS pid")).pid
+        await pool.execute("SELECT pg_terminate_backend(:pid)", pid=pid)
+
+        while (await pool.find("SELECT count(*) AS n FROM pg_stat_activity WHERE pid = :pid", pid=pid)).n:
+            await asyncio.sleep(0.01)
+
+        await asyncio.sleep(0.2)  # its last words are on the way
+        assert (await victims.find("SELECT pg_backend_pid() AS pid")).pid != pid
+
+
+async def test_closing_ends_what_still_runs(pool: PostgresPool, driver_url: str) -> None:
+    """A statement under way when its pool is closed is an error, and ends on the server."""
+    users = PostgresPool(driver_url)
+    await users.start()
+    running = asyncio.create_task(users.execute("SELECT pg_sleep(60)"))
+
+    while not await active(pool, "SELECT pg_sleep(60)%"):
+        await asyncio.sleep(0.01)
+
+    await users.close(timeout=0)
+
+    with pytest.raises(UnavailableError):
+        await running
+
+
+async def test_a_wrong_user(postgres_server: PostgresServer, driver: str) -> None:
+    """The server's refusal is in the error of the start, which does not wait for another server."""
+    url = postgres_server.url.replace("postgres@", "nobody_there@")
+
+    with pytest.raises(UnavailableError, match='role "nobody_there" does not exist'):
+        await PostgresPool(over(driver, url)).start()
+
+
+class TestCopies:
+    """COPY of files."""
+
+    async def test_values_of_the_query(self, pool: PostgresPool) -> None:
+        """They are written into the query, where a value may be, and nowhere else."""
+        out = io.BytesIO()
+
+        async with pool.get_client() as client:
+            sql = "SELECT :words, name /* $1 */ FROM item WHERE stock > :least AND name <> '$x$' ORDER BY id"
+            assert await client.copy_to(sql, out, words="it's $2", least=5, format="csv") == 3
+
+        assert out.getvalue() == b"it's $2,n1\nit's $2,n2\nit's $2,n3\n"
+
+    async def test_options(self, pool: PostgresPool) -> None:
+        """Texts, switches and lists of columns; what COPY does not have is an error."""
+        out = io.BytesIO()
+
+        async with pool.get_client() as client:
+            given = {"header": True, "delimiter": ";", "force_quote": ["name"]}
+            await client.copy_to(
+                "SELECT id, name FROM item ORDER BY id LIMIT 1", out, format="csv", options=given
+            )
+            assert out.getvalue() == b'id;name\n1;"n1"\n'
+
+            with pytest.raises((QueryError, UsageError)):
+                await client.copy_to(ITEM, out, format="csv", options={"nonsense": True})
+
+            with pytest.raises((QueryError, UsageError)):
+                await client.copy_to(ITEM, out, format="csv", options={"header) x (": True})
+
+            assert await client.count(ITEM) == 3
+
+
+async def test_the_engine_writes_as_its_users_do(postgres_url: str) -> None:
+    """Over psycopg values have names in text; a session's isolation and savepoints are SQLAlchemy's."""
+    async with PostgresPool(over("psycopg", postgres_url), max_size=1) as pool:
+        async with pool.engine().connect() as connection:
+            found = await connection.exec_driver_sql("SELECT %(n)s::int + 1, '%%'", {"n": 1})
+            assert found.one() == (2, "%")
+
+        async with pool.engine().connect() as plain:
+            serial = await plain.execution_options(isolation_level="SERIALIZABLE")
+            assert (await serial.exec_driver_sql("SHOW transaction_isolation")).scalar() == "serializable"
+
+        async with pool.get_client() as client, client.begin():
+            assert (await client.find("SHOW transaction_isolation", row_type=tuple)) == ("read committed",)
+
+        assert pool.statistics().opened == 1
