@@ -356,13 +356,14 @@ class TestLikeFastAPI:
 
     @pytest.mark.parametrize("typed", [False, True])
     async def test_an_envelope_is_not_wrapped_twice(self, *, typed: bool) -> None:
-        """An endpoint may build its envelope."""
+        """An endpoint may build its envelope, which has the request's id then."""
 
         async def endpoint() -> Any:
             return Envelope[int](data=1, extra="mine")
 
         endpoint.__annotations__["return"] = Envelope[int] if typed else Any
-        assert (await get(only(endpoint))).json()["data"] == 1
+        reply = await get(only(endpoint))
+        assert (reply.json()["data"], reply.json()["request_id"]) == (1, reply.headers["x-request-id"])
 
     async def test_ready_json(self) -> None:
         """Bytes are JSON that is ready to be sent."""

@@ -58,7 +58,9 @@ class Envelope(BaseModel, Generic[T]):
     code: int | str = Field(default=0, description="0 for success, otherwise what failed.")
     data: T
     msg: str = Field(default=SUCCESS, description="One line for people.")
-    request_id: str = Field(default="", description="The id of this request, as in the header x-request-id.")
+    request_id: str = Field(
+        default_factory=get_request_id, description="The id of this request, as in the header x-request-id."
+    )
     # Any: the application decides what it adds
     extra: Any = Field(default=None, description="Whatever the application adds beside the data.")
 
