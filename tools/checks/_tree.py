@@ -51,7 +51,7 @@ PUBLIC_MODULES: Mapping[str, frozenset[str]] = {
     "ws_pool": frozenset(
         {
             "base", "context", "pool", "mysql", "postgres", "sqlite", "redis", "mongo", "http", "es",
-            "health", "events", "cache", "errors", "otel",
+            "health", "events", "cache", "errors", "otel", "testing",
         }
     ),
     "ws_web": frozenset(

@@ -29,6 +29,7 @@ __all__ = (
     "collect",
     "merge",
     "register",
+    "registered",
     "sample",
     "unregister",
 )
@@ -146,6 +147,12 @@ def unregister(source: Source) -> None:
     """
     with _lock:
         _sources.pop(source, None)
+
+
+def registered() -> tuple[Source, ...]:
+    """Return the objects whose numbers are exported."""
+    with _lock:
+        return tuple(_sources)
 
 
 def collect(*sources: Source) -> tuple[Sample, ...]:

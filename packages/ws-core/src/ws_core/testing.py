@@ -24,6 +24,7 @@ at a moment that a test chooses::
         ...
         proxy.heal()
 
+`no_leaks` fails a block that leaves tasks, threads, processes, files, connections or pools behind.
 Nothing here is for production.
 """
 
@@ -31,6 +32,7 @@ from __future__ import annotations
 
 from ws_core._cancelling import cancel_at_every_await, leftover_tasks
 from ws_core._fault_proxy import FaultProxy, Side, Then
+from ws_core._leaks import LeakError, no_leaks
 from ws_core._virtual import (
     StuckError,
     VirtualClock,
@@ -43,6 +45,7 @@ from ws_core._virtual import (
 
 __all__ = (
     "FaultProxy",
+    "LeakError",
     "Side",
     "StuckError",
     "Then",
@@ -50,11 +53,12 @@ __all__ = (
     "VirtualLoop",
     "cancel_at_every_await",
     "leftover_tasks",
+    "no_leaks",
     "run_virtual",
     "settle",
     "virtual_clock",
     "virtual_time",
 )
 
-for _public in (FaultProxy, StuckError, VirtualClock, VirtualLoop):
+for _public in (FaultProxy, LeakError, no_leaks, StuckError, VirtualClock, VirtualLoop):
     _public.__module__ = __name__
