@@ -58,14 +58,12 @@ class TestOpenapi:
 class TestFailures:
     """An error of the project's code is shown by its own lines: no line of ours, none of a library."""
 
-    @pytest.mark.parametrize("command", ["run", "routes"])
     @pytest.mark.parametrize(
-        ("code", "shown"),
+        ("command", "code", "shown"),
         [
-            (SYNTAX, 'File "app.py", line 1 def create(:'),
-            (DEEP, 'File "app.py", line 4, in create return parse()'),
+            ("run", SYNTAX, 'File "app.py", line 1 def create(:'),
+            ("routes", DEEP, 'File "app.py", line 4, in create return parse()'),
         ],
-        ids=["syntax", "deep"],
     )
     def test_lines(self, tmp_path: Path, command: str, code: str, shown: str) -> None:
         """Whether it cannot be read, or fails when it is called; the status is 1."""

@@ -7,10 +7,12 @@ that ``--help`` is quick. `main` turns every `WsError` into one message on stder
 from __future__ import annotations
 
 import enum
+import functools
 import importlib.metadata
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 
@@ -30,6 +32,8 @@ app: typer.Typer = typer.Typer(
 db: typer.Typer = typer.Typer(no_args_is_help=True, help="Change the tables with Alembic, over the pools.")
 app.add_typer(db, name="db")
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Pool = Annotated[str, typer.Option("--pool", metavar="NAME", help="Which pool of DATABASES.")]
 Target = Annotated[
     str | None,
@@ -47,6 +51,22 @@ class Engine(enum.StrEnum):
 
     LOCAL = "local"
     TASKIQ = "taskiq"
+
+
+def in_project(function: Callable[P, T]) -> Callable[P, T]:
+    """Run a command in the project of this directory, with its servers for development."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        from wintersweet._cli.embedded import embedded_servers  # noqa: PLC0415 - not for --help
+        from wintersweet._cli.project import use  # noqa: PLC0415 - the same
+
+        use()
+
+        with embedded_servers(Path.cwd()):
+            return function(*args, **kwargs)
+
+    return run
 
 
 def main() -> None:
@@ -194,6 +214,7 @@ def new(
 
 
 @app.command()
+@in_project
 def run(
     target: Target = None,
     *,
@@ -215,6 +236,7 @@ def run(
 
 
 @app.command()
+@in_project
 def worker(
     target: Annotated[
         str,
@@ -238,6 +260,7 @@ def worker(
 
 
 @app.command()
+@in_project
 def tasks(
     target: Annotated[
         str,
@@ -265,6 +288,7 @@ def tasks(
 
 
 @app.command()
+@in_project
 def check(
     *,
     deploy: Annotated[
@@ -279,6 +303,7 @@ def check(
 
 
 @app.command()
+@in_project
 def routes(target: Target = None, *, as_json: AsJson = False) -> None:
     """List the routes of an application."""
     from wintersweet._cli.routes import show  # noqa: PLC0415 - only this command needs it
@@ -287,6 +312,7 @@ def routes(target: Target = None, *, as_json: AsJson = False) -> None:
 
 
 @app.command()
+@in_project
 def openapi(
     target: Target = None,
     *,
@@ -302,6 +328,7 @@ def openapi(
 
 
 @app.command()
+@in_project
 def shell(
     *,
     plain: Annotated[
@@ -333,6 +360,7 @@ def db_init(
 
 
 @db.command("revision")
+@in_project
 def db_revision(
     *,
     message: Annotated[str, typer.Option("--message", "-m", help="What it changes.")],
@@ -349,6 +377,7 @@ def db_revision(
 
 
 @db.command("upgrade")
+@in_project
 def db_upgrade(
     revision: Annotated[str, typer.Argument(help="How far; +1 is one step.")] = "head",
     *,
@@ -362,6 +391,7 @@ def db_upgrade(
 
 # "-1" is a revision here, not an option.
 @db.command("downgrade", context_settings={"ignore_unknown_options": True})
+@in_project
 def db_downgrade(
     revision: Annotated[str, typer.Argument(help="How far; -1 is one step, base is all of them.")],
     *,
@@ -374,6 +404,7 @@ def db_downgrade(
 
 
 @db.command("current")
+@in_project
 def db_current(*, pool: Pool = "default") -> None:
     """Print the revision of the database; nothing is printed before the first."""
     from wintersweet._cli.migrations import current  # noqa: PLC0415 - only this command needs it

@@ -96,6 +96,7 @@ class Settings(BaseSettings):
     )
 
     DEBUG: bool = default.DEBUG
+    EMBEDDED_SERVERS: bool = default.EMBEDDED_SERVERS
     SECRET: SecretStr = SecretStr(default.SECRET)
     LISTEN_HOST: str = default.LISTEN_HOST
     LISTEN_PORT: int = Field(default=default.LISTEN_PORT, ge=0, le=65535)

