@@ -190,6 +190,8 @@ class TestBlocks:
             async with atomic(pool, read_only=True) as client:
                 await client.update(ADD, which=1, much=1)
 
+        assert await balance(pool, 1) == 102
+
         with pytest.raises(UsageError, match="no isolation level"):
             async with atomic(pool, isolation="CHAOS"):
                 pass

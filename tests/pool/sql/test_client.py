@@ -209,6 +209,11 @@ class TestVerbs:
             await client.execute(CreateTable(ITEM))
             assert await client.count(ITEM) == 0
 
+        await pool.drop_all(METADATA)
+
+        with pytest.raises(QueryError):
+            await pool.count(ITEM)
+
 
 class TestParameters:
     """The ways to give values."""

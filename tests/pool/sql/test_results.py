@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from tests.pool.sql.backends import MYSQL, make_pool
+from tests.pool.sql.backends import BACKENDS, MYSQL, make_pool
+from ws_pool.errors import UsageError
 
 
 @pytest.mark.parametrize("driver", MYSQL)
@@ -52,3 +53,26 @@ async def test_a_handle_follows_the_database_of_its_session(driver: str, mysql_u
             assert [row.name for row in await pool.select(handle, {"not": ""})] == ["here"]
         finally:
             await pool.execute(f"DROP DATABASE {other}")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_columns_of_one_name_are_not_lost_in_dicts(backend: str, mysql_url: str, tmp_path: Path):
+    """A dict holds each name once, so it is refused; rows and tuples have all columns."""
+    query = "SELECT 1 AS id, 2 AS name, 3 AS id"
+
+    async with make_pool(backend, mysql_url, tmp_path) as pool, pool.get_client() as client:
+        for _ in range(2):
+            with pytest.raises(UsageError, match="several columns id: give them labels for dicts"):
+                await client.select(query, row_type=dict)
+
+            with pytest.raises(UsageError, match="several columns id"):
+                await client.find(query, row_type=dict)
+
+            with pytest.raises(UsageError, match="several columns id"):
+                async for _row in client.iterate(query, row_type=dict):
+                    pytest.fail("it yielded a row")
+
+            assert await client.select(query, row_type=tuple) == [(1, 2, 3)]
+            assert tuple(await client.find(query) or ()) == (1, 2, 3)
+
+        assert await client.select(f"{query} WHERE 1 = 0", row_type=dict) == []

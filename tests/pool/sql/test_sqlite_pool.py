@@ -13,7 +13,13 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, func, select, t
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from ws_pool import SqlitePool
-from ws_pool.errors import QueryError, TransactionConflict, UnavailableError, UsageError
+from ws_pool.errors import (
+    QueryError,
+    TransactionConflict,
+    UnavailableError,
+    UnsupportedStatement,
+    UsageError,
+)
 
 METADATA = MetaData()
 NOTE = Table("note", METADATA, Column("id", Integer, primary_key=True), Column("text", String(50)))
@@ -38,6 +44,25 @@ async def test_the_database_is_set_up_for_production(pool: SqlitePool, tmp_path:
     async with pool.get_client() as client:
         with pytest.raises(QueryError, match="readonly"):
             await client.connection.run("INSERT INTO note (text) VALUES ('x')", None)
+
+
+async def test_nan_is_refused(pool: SqlitePool):
+    """SQLite would store NULL for it without a word; infinity is kept."""
+    nan, infinity = float("nan"), float("inf")
+
+    async with pool.get_client() as client:
+        with pytest.raises(UnsupportedStatement, match="NaN has no form in SQLite"):
+            await client.insert("INSERT INTO note (text) VALUES (:n)", n=nan)
+
+        with pytest.raises(UnsupportedStatement, match="NaN"):
+            await client.execute("INSERT INTO note (text) VALUES (:n)", [{"n": 1.5}, {"n": nan}])
+
+        with pytest.raises(UnsupportedStatement, match="NaN"):
+            async for _row in client.iterate("SELECT :n AS n", n=nan):
+                pytest.fail("it yielded a row")
+
+        assert await client.count(NOTE) == 0
+        assert await client.find("SELECT :n AS n", n=infinity) == (infinity,)
 
 
 async def test_readers_do_not_wait_for_the_writer(pool: SqlitePool):

@@ -27,9 +27,9 @@ from ws_pool._sql.orm import JoinedSession
 from ws_pool._sql.results import Result, last_id, make_rows, select_large, several
 from ws_pool._sql.rows import Row
 from ws_pool._sql.schema import create_tables, drop_tables
-from ws_pool._sql.session import GONE, Session, refused
+from ws_pool._sql.session import GONE, Session, begun_before, refused
 from ws_pool._sql.transaction import Transaction
-from ws_pool.errors import QueryError, TransactionConflict, UnsupportedStatement, UsageError
+from ws_pool.errors import QueryError, UnsupportedStatement
 
 __all__ = ("Result", "SqlClient", "Statement")
 
@@ -96,7 +96,7 @@ class SqlClient:
             return joined
 
         if self._session is not GONE:
-            raise _begun_before()
+            raise begun_before()
 
         # Otherwise it takes a connection. That of an outer block may be here too, when that only
         # reads: its connection may be a replica's, so a writer inside of it needs its own.
@@ -257,8 +257,8 @@ class SqlClient:
 
                 try:
                     reply = await connection.run_prepared(plan.sql, plan.values(statement.binds, params))
-                except TransactionConflict as error:
-                    session.note_conflict(connection, error)
+                except QueryError as error:
+                    session.note_error(connection, error)
                     raise
 
                 return self._rows(plan, reply, row_type)
@@ -431,7 +431,7 @@ class SqlClient:
             return outer
 
         if self._session is not GONE:
-            raise _begun_before()
+            raise begun_before()
 
         if outer.read_only and not self.read_only:
             return None
@@ -462,6 +462,9 @@ class SqlClient:
 
         if self.read_only and not plan.reading:
             raise refused(plan, "client", "take one")
+
+        if plan.ends:
+            self._session.check_control(plan)
 
         if sql is None:
             compiled = cast("CompiledPlan", plan)
@@ -499,10 +502,13 @@ class SqlClient:
             connection.dirty = True
 
         try:
-            return await (connection.run_prepared(sql, values) if prepared else connection.run(sql, values))
-        except TransactionConflict as error:
-            session.note_conflict(connection, error)
+            reply = await (connection.run_prepared(sql, values) if prepared else connection.run(sql, values))
+        except QueryError as error:
+            session.note_error(connection, error)
             raise
+
+        session.check_transaction(plan, connection)
+        return reply
 
     async def _iterate(
         self,
@@ -592,8 +598,3 @@ class SqlClient:
 
     def _rows(self, plan: Plan, reply: Reply, row_type: type | None) -> list[Any]:
         return make_rows(plan, reply, row_type or self._context.row_type)
-
-
-def _begun_before() -> UsageError:
-    message = "this client's block has begun before: call get_client() for each block"
-    return UsageError(message)

@@ -29,6 +29,10 @@ class Grammar(Protocol):
         """Whether the statement surely changes nothing."""
         ...
 
+    def ends_transaction(self, sql: str) -> bool:
+        """Whether the statement ends the open transaction, or begins another one."""
+        ...
+
 
 class Judged(Protocol):
     """A statement, as far as it decides where and whether it may run: a plan."""
@@ -39,6 +43,8 @@ class Judged(Protocol):
     """Whether it leaves the session as it was."""
     reading: bool
     """Whether it changes nothing."""
+    ends: bool
+    """Whether it ends the open transaction."""
 
 
 class SqlDialect(ABC):

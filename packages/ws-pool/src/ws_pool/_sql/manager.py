@@ -40,8 +40,8 @@ class SqlPoolManager(SqlVerbs, BasePoolManager["SqlPool", "SqlClient"]):
     The pools of DATABASES.
 
     A pool is a `SqlitePool` when its URL begins with ``sqlite``, a `PostgresPool` when it begins with
-    ``postgresql`` or ``postgres``, and a `MysqlPool` otherwise. Each
-    verb of the client is here too, with ``pool_name=`` (``"default"``) beside its parameters.
+    ``postgresql`` or ``postgres``, and a `MysqlPool` otherwise. The client's verbs for one
+    statement are here too, with ``pool_name=`` (``"default"``) beside their parameters.
 
     Example:
         ```python

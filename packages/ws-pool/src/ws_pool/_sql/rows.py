@@ -82,11 +82,7 @@ class Row(_Values[T_co]):
     def __json_object__(self) -> dict[str, Any]:
         """Return what JSON shows of the row: an object with the columns' names, never a list."""
         if len(self._index) < len(self._fields):
-            names = sorted({name for name in self._fields if self._index[name] < 0})
-            message = (
-                f"the result has several columns {', '.join(names)}: give them labels to send them as JSON"
-            )
-            raise UsageError(message, columns=names)
+            raise _repeated(type(self), "to send them as JSON")
 
         return dict(zip(self._fields, self, strict=True))
 
@@ -121,9 +117,20 @@ def row_class(names: tuple[str, ...]) -> type[Row[Any]]:
     return type("Row", (Row,), members)
 
 
-def dict_maker(names: tuple[str, ...]) -> Callable[[Iterable[Any]], dict[str, Any]]:
-    """Make a function that turns values into a dict."""
+def dict_maker(cls: type[Row[Any]]) -> Callable[[Iterable[Any]], dict[str, Any]]:
+    """Make a function that turns values into a dict, unless it would lose one of two columns of a name."""
+    names = cls._fields
+
+    if len(cls._index) < len(names):
+        raise _repeated(cls, "for dicts")
+
     return lambda values: dict(zip(names, values, strict=True))
+
+
+def _repeated(cls: type[Row[Any]], purpose: str) -> UsageError:
+    names = sorted({name for name in cls._fields if cls._index[name] < 0})
+    message = f"the result has several columns {', '.join(names)}: give them labels {purpose}"
+    return UsageError(message, columns=names)
 
 
 def _rebuild(names: tuple[str, ...], values: Sequence[Any]) -> Row[Any]:

@@ -14,10 +14,10 @@ from ws_pool._sql.context import Routing, SessionContext, Source
 from ws_pool._sql.dialect import Judged
 from ws_pool._sql.task_lock import TaskLock
 from ws_pool._sql.tenants import Tenants
-from ws_pool.errors import TransactionConflict, UsageError, WsError
+from ws_pool.errors import QueryError, TransactionConflict, UsageError, WsError
 from ws_pool.pool import Lease
 
-__all__ = ("GONE", "Session")
+__all__ = ("GONE", "Session", "begun_before", "refused")
 
 T = TypeVar("T")
 
@@ -31,6 +31,7 @@ class Session:
     """
 
     __slots__ = (
+        "_confirmed",
         "_lease",
         "_lock",
         "_routing",
@@ -40,6 +41,7 @@ class Session:
         "context",
         "depth",
         "doomed",
+        "ended_by",
         "plain",
         "read_only",
         "restricted",
@@ -54,11 +56,11 @@ class Session:
         self.connection: SqlConnection = lease.connection
         self.read_only = read_only
         self.restricted: bool = False  # by a block that only reads, inside a transaction that may write
-        self.doomed: bool = (
-            False  # the server has rolled the transaction back, and its block does not know yet
-        )
+        self.doomed: bool = False  # the server has ended the transaction, and its block does not know yet
+        self.ended_by: Judged | None = None  # the statement that did it, unless it was a conflict
         self.depth: int = 0
         self.savepoints: int = 0
+        self._confirmed = False  # whether the server, or a proxy before it, says that a transaction is open
         self._source = source
         self._lease: Lease[Any] | None = lease
         self._lock: TaskLock | None = None
@@ -144,9 +146,11 @@ class Session:
 
             try:
                 yield connection
-            except TransactionConflict as error:
-                self.note_conflict(connection, error)
+            except QueryError as error:
+                self.note_error(connection, error)
                 raise
+            else:
+                self.check_transaction(plan, connection)
             finally:
                 self._unpin_if_done()
 
@@ -158,8 +162,7 @@ class Session:
         left behind.
         """
         if self.doomed and self.depth:
-            message = "the server has rolled this transaction back because of a conflict: run it again"
-            raise TransactionConflict(message)
+            raise self.doom()
 
         if plan is not None:
             self.check(plan)
@@ -200,11 +203,42 @@ class Session:
         if self.restricted and not plan.reading:
             raise refused(plan, "block", "make it one")
 
-    def note_conflict(self, connection: SqlConnection, error: TransactionConflict) -> None:
+    def check_control(self, plan: Judged) -> None:
+        """Refuse what would end the transaction of a block, so that nothing of it runs outside."""
+        if self.depth:
+            message = (
+                f"{plan.kind.upper()} would end the transaction of this begin() or atomic() block, which "
+                "could not be undone any more: run it outside of the block, whose end commits or rolls back"
+            )
+            raise UsageError(message, sql=plan.sql)
+
+    def check_transaction(self, plan: Judged, connection: SqlConnection) -> None:
+        """Report a statement that has ended the transaction all the same, as a procedure may."""
+        if self.depth and self._confirmed and not (plan.reading or self.doomed or connection.in_transaction):
+            self.lose_transaction()
+            self.ended_by = plan
+            raise self.doom()
+
+    def doom(self) -> WsError:
+        """Return the error of what was about to run, or to be committed, when the transaction has ended."""
+        if self.ended_by is None:
+            message = "the server has rolled this transaction back because of a conflict: run it again"
+            return TransactionConflict(message)
+
+        message = (
+            f"{self.ended_by.kind.upper()} has ended the transaction of this begin() or atomic() block: the "
+            "server has committed or undone what ran before it, and nothing more runs in the block"
+        )
+        return UsageError(message, sql=self.ended_by.sql)
+
+    def note_error(self, connection: SqlConnection, error: QueryError) -> None:
         """Remember that the server has rolled back, so that nothing runs outside of it unnoticed."""
-        # A deadlock ends the transaction whatever the server's status says of it; of other conflicts
-        # (a lock timeout) the status decides: MySQL has rolled back the statement alone, or all.
-        if self.depth and (self.context.dialect.ends_transaction(error) or not connection.in_transaction):
+        # A deadlock ends the transaction whatever the server's status says of it; of other errors
+        # (a lock timeout, SQLite's OR ROLLBACK) the status decides: the statement was undone alone, or all.
+        conflict = isinstance(error, TransactionConflict)
+        ended = not connection.in_transaction and (conflict or self._confirmed)
+
+        if self.depth and (ended or (conflict and self.context.dialect.ends_transaction(error))):
             self.doomed = True
             self.plain = False
 
@@ -222,7 +256,7 @@ class Session:
         context = self.context
         tenants = context.tenants
         statements = context.dialect.begin(isolation, read_only=read_only or self.read_only)
-        self.doomed = False
+        self.doomed, self.ended_by = False, None
 
         if self._routing is not None and not (read_only or self.read_only):
             self.connection = await self._routing.pin(self.connection)
@@ -242,6 +276,7 @@ class Session:
             raise
 
         connection.dirty = dirty
+        self._confirmed = connection.in_transaction
         self._transaction_task = current_task()
 
         if read_only and not context.dialect.refuses_changes:
@@ -264,6 +299,7 @@ class Session:
     def end_transaction(self) -> None:
         """Note the end of the outermost transaction; the writing connection goes back."""
         self.doomed = self.restricted = False
+        self.ended_by = None
         self._transaction_task = None
         self.plain = self._is_plain()
         self._unpin_if_done()
@@ -294,7 +330,9 @@ class Session:
         if plan is not None:
             routing.check(plan.sql)
 
-        if routing.needs_writer(plan) and not self.read_only and self._lease is not None:
+        # Not inside of a transaction, which has the writing connection from its beginning, or only reads:
+        # a change would be made outside of it.
+        if not (self.depth or self.read_only) and routing.needs_writer(plan) and self._lease is not None:
             self.connection = await routing.pin(self.connection)
 
     def _unpin_if_done(self) -> None:
@@ -316,8 +354,8 @@ class Session:
         try:
             result = await context.limited(work(connection), shown)
         except BaseException as error:
-            if isinstance(error, TransactionConflict):
-                self.note_conflict(connection, error)
+            if isinstance(error, QueryError):
+                self.note_error(connection, error)
 
             if context.watched:
                 context.report(shown, time.monotonic() - start, error)
@@ -326,6 +364,9 @@ class Session:
 
         if context.watched:
             context.report(shown, time.monotonic() - start, None)
+
+        if plan is not None:
+            self.check_transaction(plan, connection)
 
         return result
 
@@ -345,6 +386,12 @@ def refused(plan: Judged, what: str, remedy: str) -> UsageError:
     kind = plan.kind.upper() or "the statement"
     message = f"this {what} only reads, and {kind} may change data: {remedy} without read_only"
     return UsageError(message, sql=plan.sql)
+
+
+def begun_before() -> UsageError:
+    """Return the error of a client whose block is entered twice."""
+    message = "this client's block has begun before: call get_client() for each block"
+    return UsageError(message)
 
 
 class _Gone:

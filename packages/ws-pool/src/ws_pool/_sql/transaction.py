@@ -12,7 +12,6 @@ from ws_pool.errors import (
     CommitUnknown,
     ConnectionBusy,
     QueryTimeout,
-    TransactionConflict,
     UnavailableError,
     UsageError,
     WsError,
@@ -35,6 +34,10 @@ class TransactionHost(Protocol):
     @property
     def rollback_timeout(self) -> float:
         """Seconds that a rollback may take when its block has failed."""
+        ...
+
+    def doom(self) -> WsError:
+        """Return the error of what was about to run, or to be committed, when the transaction has ended."""
         ...
 
     def turn(self) -> AbstractAsyncContextManager[object]:
@@ -135,11 +138,9 @@ class Transaction:
 
             try:
                 if host.doomed:
+                    error = host.doom()
                     await self._undo()
-                    message = (
-                        "the server has rolled this transaction back because of a conflict: run it again"
-                    )
-                    raise TransactionConflict(message)
+                    raise error
 
                 if host.depth == 0:
                     await self._commit_outermost()
@@ -219,7 +220,8 @@ class Transaction:
 
         try:
             if host.depth == 0:
-                await host.control("ROLLBACK", always=True)
+                if host.connection.in_transaction or not host.doomed:  # SQLite refuses a ROLLBACK of nothing
+                    await host.control("ROLLBACK", always=True)
             elif self._name is not None and not host.doomed:
                 await host.control(f"ROLLBACK TO SAVEPOINT {self._name}")
         except ConnectionBusy:  # an iteration was left early, or another task is at work on it

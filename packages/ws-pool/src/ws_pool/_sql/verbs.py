@@ -112,3 +112,8 @@ class SqlVerbs(ABC):
         """Create the tables of a metadata that do not exist; see `SqlClient.create_all`."""
         async with self._client_for(options) as client:
             await client.create_all(metadata, **options)
+
+    async def drop_all(self, metadata: MetaData, **options: Any) -> None:
+        """Drop the tables of a metadata that exist; see `SqlClient.drop_all`."""
+        async with self._client_for(options) as client:
+            await client.drop_all(metadata, **options)

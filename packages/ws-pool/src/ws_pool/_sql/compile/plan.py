@@ -57,7 +57,7 @@ class RowMaker:
         elif row_type is tuple:
             make = tuple
         else:
-            make = dict_maker(self.names)
+            make = dict_maker(self.cls)
 
         if len(rows) < _MANY:
             return self._make(rows, make)
@@ -93,6 +93,7 @@ class Plan:
 
     __slots__ = (
         "clean",
+        "ends",
         "hides_id",
         "kind",
         "large",
@@ -111,6 +112,7 @@ class Plan:
         self.clean: bool = grammar.leaves_clean(sql)
         self.reading: bool = grammar.reads_only(sql)
         self.quick: bool = self.clean and self.reading
+        self.ends: bool = grammar.ends_transaction(sql)
         self.maker: RowMaker | None = None
         self.large: bool = False  # whether it gave many rows when it ran last
         self.returning: bool = kind in _DML and _RETURNING.search(sql) is not None  # or the word is a name

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-__all__ = ("bare", "leaves_clean", "reads_only", "verb")
+__all__ = ("bare", "ends_transaction", "leaves_clean", "reads_only", "verb")
 
 _PLAIN = frozenset(
     {"select", "insert", "update", "delete", "replace", "values", "with", "explain", "show", "("}
@@ -29,6 +29,16 @@ _CONTROL = re.compile(
       | rollback (?:\s+work)? (?:\s+ to (?:\s+savepoint)? \s+ [A-Za-z_0-9]+)?
       | (?: release \s+ )? savepoint \s+ [A-Za-z_0-9]+
     ) \s* ;? \s*""",
+    re.VERBOSE | re.IGNORECASE,
+)
+
+# What ends the open transaction: its control, and what the server commits by itself before it runs. See
+# https://dev.mysql.com/doc/refman/8.4/en/implicit-commit.html; temporary tables are not among it.
+_ENDING = re.compile(
+    r"""\s* (?: begin | start \s+ transaction | commit | rollback (?!(?:\s+work)?\s+to\b)
+      | alter | rename | truncate | grant | revoke | lock \s+ tables?
+      | create \s+ (?!(?:or\s+replace\s+)?temporary\b) | drop \s+ (?!temporary\b)
+    ) (?:\b|(?<=\s))""",
     re.VERBOSE | re.IGNORECASE,
 )
 
@@ -128,6 +138,18 @@ def reads_only(sql: str) -> bool:
         return False
 
     return not (first in _MAY_HOLD_DML and _DML.search(text))
+
+
+@lru_cache(maxsize=2048)
+def ends_transaction(sql: str) -> bool:
+    """
+    Whether a statement ends or begins a transaction, or commits the open one by itself, as far as that shows.
+
+    Example:
+        >>> ends_transaction("CREATE TABLE t (a INT)"), ends_transaction("CREATE TEMPORARY TABLE t (a INT)")
+        (True, False)
+    """
+    return bool(_ENDING.match(bare(sql)))
 
 
 def bare(sql: str) -> str:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-__all__ = ("fill", "has_cursor", "leaves_clean", "reads_only", "verb")
+__all__ = ("ends_transaction", "fill", "has_cursor", "leaves_clean", "reads_only", "verb")
 
 _PLAIN = frozenset(
     {"select", "insert", "update", "delete", "merge", "values", "with", "explain", "show", "("}
@@ -30,6 +30,12 @@ _CONTROL = re.compile(
       | (?: release \s+ )? savepoint \s+ [A-Za-z_0-9]+
     ) \s* ;? \s*""",
     re.VERBOSE | re.IGNORECASE,
+)
+
+_ENDING = re.compile(
+    r"\s*(?:begin|start\s+transaction|commit|end|abort|prepare\s+transaction"
+    r"|rollback(?!(?:\s+(?:work|transaction))?\s+to))\b",
+    re.IGNORECASE,
 )
 
 # Strings (E'' with backslashes, others without), quoted names, bodies between dollars, comments.
@@ -148,6 +154,18 @@ def reads_only(sql: str) -> bool:
     return not _DML.search(text) and all(
         name.lower() in _KNOWN - {"nextval"} or _is_column_list(text, start) for name, start in _calls(text)
     )
+
+
+@lru_cache(maxsize=2048)
+def ends_transaction(sql: str) -> bool:
+    """
+    Whether a statement ends or begins a transaction; a savepoint's do not.
+
+    Example:
+        >>> ends_transaction("ABORT"), ends_transaction("ROLLBACK TO SAVEPOINT here")
+        (True, False)
+    """
+    return bool(_ENDING.match(_bare(sql)))
 
 
 @lru_cache(maxsize=2048)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -75,6 +76,9 @@ class SqliteConnection:
 
     async def run(self, sql: str, values: Sequence[Any] | None) -> Reply:
         """Run one statement."""
+        if values:
+            _refuse_nan(values, sql)
+
         if _PRAGMA.match(sql):
             self.dirty = self.spoiled = True
 
@@ -105,6 +109,8 @@ class SqliteConnection:
 
     async def run_many(self, sql: str, values: Sequence[Sequence[Any]]) -> int:
         """Run one statement once per row of values, inside the transaction that is open."""
+        for row in values:
+            _refuse_nan(row, sql)
 
         def work(connection: sqlite3.Connection) -> int:
             return max(connection.executemany(sql, values).rowcount, 0)
@@ -123,6 +129,7 @@ class SqliteConnection:
 
     async def stream(self, sql: str, values: Sequence[Any] | None, size: int) -> AsyncIterator[Reply]:
         """Run one statement, and yield its rows in blocks of up to ``size``."""
+        _refuse_nan(values or (), sql)
 
         def begin(connection: sqlite3.Connection) -> sqlite3.Cursor:
             # Noted here, in the thread: whoever waited may be gone, and a query that nobody closes
@@ -252,6 +259,14 @@ class SqliteConnection:
 
         self.in_exchange = False
         return result
+
+
+def _refuse_nan(values: Sequence[Any], sql: str) -> None:
+    """Refuse NaN: SQLite would store NULL for it."""
+    for value in values:
+        if type(value) is float and math.isnan(value):
+            message = "NaN has no form in SQLite, which would store NULL: use None, or a text"
+            raise UnsupportedStatement(message, sql=sql)
 
 
 trace_statements(SqliteConnection, "sqlite")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-__all__ = ("leaves_clean", "reads_connection", "reads_only", "verb")
+__all__ = ("ends_transaction", "leaves_clean", "reads_connection", "reads_only", "verb")
 
 _READING = frozenset({"select", "values", "explain", "with", "("})
 _DML = re.compile(r"\b(?:insert|update|delete|replace)\b(?!\s*\()", re.IGNORECASE)
@@ -22,6 +22,7 @@ _SKIP = re.compile(
 )
 _FIRST = re.compile(r"[A-Za-z]+|\(")
 _KEPT = re.compile(r"\b(?:temp|temporary|attach|detach|pragma|load_extension)\b", re.IGNORECASE)
+_CONTROL = re.compile(r"\s*(?:begin|commit|end|rollback(?!(?:\s+transaction)?\s+to))\b", re.IGNORECASE)
 _CONNECTION = re.compile(r"\b(?:last_insert_rowid|changes|total_changes)\s*\(", re.IGNORECASE)
 
 
@@ -55,6 +56,18 @@ def reads_only(sql: str) -> bool:
     """Whether a statement surely changes nothing; False when in doubt."""
     text = _bare(sql)
     return verb(sql) in _READING and not _DML.search(text) and ";" not in text.strip().rstrip(";")
+
+
+@lru_cache(maxsize=2048)
+def ends_transaction(sql: str) -> bool:
+    """
+    Whether a statement ends or begins a transaction; a savepoint's do not.
+
+    Example:
+        >>> ends_transaction("END TRANSACTION"), ends_transaction("ROLLBACK TO here")
+        (True, False)
+    """
+    return bool(_CONTROL.match(_bare(sql)))
 
 
 @lru_cache(maxsize=2048)
