@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientTimeout
 
-from ws_core.errors import ConfigError
+from ws_core.errors import ConfigError, UsageError
 from ws_pool.cache import CacheWrap, LRUCache, ShareCache
 from ws_pool.es import ElasticsearchPool
 from ws_pool.health import HealthChecker, ProcessHealthChecker
@@ -100,6 +100,51 @@ def test_options_that_do_not_fit(cls: Callable[..., Any], given: dict[str, Any],
     """Combinations that would fail, or be ignored, at the first request are refused too."""
     with pytest.raises(ConfigError, match=said):
         cls(**given)
+
+
+@pytest.mark.parametrize(
+    ("cls", "url"),
+    [
+        *(
+            (cls, url)
+            for cls in (MysqlPool, PostgresPool)
+            for url in ("{0}:/u:{1}@h/d", "{0}:u:{1}@h", " {0}://u:{1}@h")
+        ),
+        *(
+            (cls, url)
+            for cls in (RedisPool, HttpPool)
+            for url in ("{0}:/u:{1}@h", "{0}:u:{1}@h", "{0}//u:{1}@h")
+        ),
+        *((cls, url) for cls in (ElasticsearchPool, SqlitePool) for url in ("{0}:/u:{1}@h", "u:{1}@h")),
+    ],
+)
+def test_urls_without_slashes(cls: Callable[..., Any], url: str) -> None:
+    """They are no URLs of localhost, and the message does not show their password."""
+    scheme = {MysqlPool: "mysql", PostgresPool: "postgresql", RedisPool: "redis", SqlitePool: "sqlite"}
+    name = "base_url" if cls is HttpPool else "url"
+
+    with pytest.raises(ConfigError, match=rf"\.{name}.*\*\*\*@h") as refused:
+        cls(**{name: url.format(scheme.get(cls, "http"), "hunter2")})
+
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["sqlite:x.db", "sqlite:/x.db"])
+def test_files_without_slashes(url: str) -> None:
+    """They are not another file."""
+    with pytest.raises(ConfigError, match="must be sqlite:///path"):
+        SqlitePool(url=url)
+
+
+async def test_credentials_in_a_base_url() -> None:
+    """Neither the pool nor its client, nor the error of another URL shows them."""
+    async with HttpPool(base_url="http://ann:hunter2@127.0.0.1:1") as pool:
+        shown = f"{pool!r} {pool.client!r}"
+        assert shown.count("http://ann:***@127.0.0.1:1") == 2
+
+    async with HttpPool() as pool:
+        with pytest.raises(UsageError, match=r"'htp://ann:\*\*\*@h/' must be an absolute URL"):
+            await pool.client.get("htp://ann:hunter2@h/")
 
 
 async def test_headers_of_the_context() -> None:

@@ -159,13 +159,21 @@ def mask_url(url: str) -> str:
     """
     Return a URL with its password and the secret values of its query masked.
 
-    Unlike `mask_text`, takes all of the text for one URL, whatever its password is made of.
+    Unlike `mask_text`, takes all of the text for one URL, whatever its password is made of, and also when
+    its ``://`` is missing.
 
     Example:
         >>> mask_url("mysql://bob:hunter2@db/shop?charset=utf8mb4")
         'mysql://bob:***@db/shop?charset=utf8mb4'
         >>> mask_url("mysql://bob:two words/@db/shop")
         'mysql://bob:***@db/shop'
+        >>> mask_url("mysql:/bob:hunter2@db/shop")
+        'mysql:***@db/shop'
     """
     scheme, separator, rest = url.partition("://")
-    return mask_text(f"{scheme}://{mask_userinfo(scheme, rest)}" if separator else url)
+
+    if separator:
+        return mask_text(f"{scheme}://{mask_userinfo(scheme, rest)}")
+
+    begin, colon, rest = url.partition(":")
+    return mask_text(f"{begin}:{MASK}{rest[at:]}" if colon and (at := rest.rfind("@")) >= 0 else url)

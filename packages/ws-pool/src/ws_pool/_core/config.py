@@ -156,15 +156,21 @@ def check_sizes(
 
 
 def url_parts(url: str, where: str) -> SplitResult:
-    """Split a URL; the error of one that cannot be split shows neither its password nor its query."""
+    """
+    Split a URL; without ``//`` behind the colon it has no scheme.
+
+    The error of one that cannot be split shows neither its password nor its query.
+    """
     try:
-        return urlsplit(url)
+        parts = urlsplit(url)
     except ValueError:
         shown = re.sub(r"//.*@", "//***@", url.partition("?")[0], flags=re.DOTALL)
         message = (
             f"{where}: {shown!r} is not a URL; special characters in a password are written as %5B for ["
         )
         raise ConfigError(message, setting=where) from None
+
+    return parts if url[len(parts.scheme) :].startswith("://") else parts._replace(scheme="")
 
 
 def url_port(url: str, where: str) -> int | None:

@@ -47,7 +47,7 @@ class HttpClient(HttpVerbs):
 
     def __repr__(self) -> str:
         base = self._transport.options.base_url
-        return f"<HttpClient of pool {self._transport.name!r}: {base or 'any host'}>"
+        return f"<HttpClient of pool {self._transport.name!r}: {mask_url(base or 'any host')}>"
 
     async def request(self, method: str, url: str | URL, **options: Unpack[RequestOptions]) -> HttpResponse:
         """

@@ -11,6 +11,7 @@ from yarl import URL
 
 from ws_core.component import Health
 from ws_core.metrics import register
+from ws_core.redaction import mask_url
 from ws_pool._core.config import pool_name
 from ws_pool._http.circuit_breaker import HostBreakers
 from ws_pool._http.client import HttpClient
@@ -85,7 +86,7 @@ class HttpPool:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "new" if self._transport is None else "ready"
-        return f"<HttpPool {self._name!r} {state}: {self._options.base_url or 'any host'}>"
+        return f"<HttpPool {self._name!r} {state}: {mask_url(self._options.base_url or 'any host')}>"
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -198,7 +198,7 @@ class Transport:
             message = f"{mask_url(url)}: this is not a URL of a web server: {error}"
             raise UsageError(message, pool=self.name) from error
 
-        message = f"http pool {self.name!r} has no base_url: {url!r} must be an absolute URL"
+        message = f"http pool {self.name!r} has no base_url: {mask_url(url)!r} must be an absolute URL"
         raise UsageError(message, pool=self.name)
 
     def _middlewares(self, *guards: CredentialGuard) -> tuple[aiohttp.ClientMiddlewareType, ...]:

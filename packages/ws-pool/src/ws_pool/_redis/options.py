@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Final, Literal, cast
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from redis import utils
 from redis.credentials import CredentialProvider
 
+from ws_core.redaction import mask_url
 from ws_pool._core.config import (
     boolean,
     check_sizes,
@@ -27,6 +28,7 @@ from ws_pool._core.config import (
     sequence,
     text,
     text_or_callable,
+    url_parts,
     url_port,
 )
 from ws_pool._redis.connection.credentials import Credentials, CredentialSource
@@ -400,11 +402,11 @@ def _installed_protocol() -> int:
 
 
 def _from_url(url: str, where: str) -> dict[str, object]:
-    parts = urlsplit(url)
+    parts = url_parts(url, where)
 
     if parts.scheme not in _SCHEMES:
         schemes = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
-        raise ConfigError(f"{where} must begin with one of {schemes}, not {parts.scheme!r}", setting=where)
+        raise ConfigError(f"{where} must begin with one of {schemes}, not {mask_url(url)!r}", setting=where)
 
     found: dict[str, object] = dict(parse_qsl(parts.query, keep_blank_values=True))
     port = url_port(url, where)
