@@ -119,12 +119,17 @@ def test_options_that_do_not_fit(cls: Callable[..., Any], given: dict[str, Any],
     ],
 )
 def test_urls_without_slashes(cls: Callable[..., Any], url: str) -> None:
-    """They are no URLs of localhost, and the message does not show their password."""
-    scheme = {MysqlPool: "mysql", PostgresPool: "postgresql", RedisPool: "redis", SqlitePool: "sqlite"}
+    """They are refused, not taken for localhost, and the message does not show their password."""
+    scheme = {
+        "MysqlPool": "mysql",
+        "PostgresPool": "postgresql",
+        "RedisPool": "redis",
+        "SqlitePool": "sqlite",
+    }
     name = "base_url" if cls is HttpPool else "url"
 
     with pytest.raises(ConfigError, match=rf"\.{name}.*\*\*\*@h") as refused:
-        cls(**{name: url.format(scheme.get(cls, "http"), "hunter2")})
+        cls(**{name: url.format(scheme.get(cls.__name__, "http"), "hunter2")})
 
     assert "hunter2" not in str(refused.value)
 
