@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON, Column, DateTime, Enum, Integer, MetaData, Numeric, String, Table, select
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import JSON, Column, DateTime, Enum, Integer, MetaData, Numeric, String, Table, insert, select
+from sqlalchemy.dialects.postgresql import ARRAY, MACADDR
 
 from tests.servers import StartServer
 from tools.servers import PostgresServer
@@ -66,8 +66,8 @@ class Calls:
         self.copies = 0
         real = PostgresConnection._copies
 
-        async def copies(connection: PostgresConnection, table: str) -> bool:
-            found = await real(connection, table)
+        async def copies(connection: PostgresConnection, table: str, columns: Sequence[str]) -> bool:
+            found = await real(connection, table, columns)
             self.copies += found
             return found
 
@@ -129,6 +129,27 @@ class TestInsertMany:
             assert await pool.count(target) == (0 if "RULE" in table else 300)
 
         assert calls.copies == 0
+
+    async def test_types_that_a_driver_cannot_copy(self, pool: PostgresPool, driver: str):
+        """Their rows are inserted; a COPY of them over asyncpg is an error that names the remedy."""
+        table = Table("kinds", MetaData(), Column("id", Integer), Column("mac", MACADDR))
+        address = "08:00:2b:01:02:03"
+        await pool.execute("CREATE TABLE kinds (id int, mac macaddr)")
+        await pool.insert_many(insert(table), [{"id": n, "mac": address} for n in range(300)])
+        found = await pool.select(select(table.c.mac).distinct())
+        assert [row.mac for row in found] == [address]
+
+        async with pool.get_client() as client:
+            if driver == "asyncpg":
+                with pytest.raises(QueryError, match="format='text'"):
+                    await client.copy_from("kinds", [(1, address)], columns=["id", "mac"])
+            else:
+                assert await client.copy_from("kinds", [(1, address)], columns=["id", "mac"]) == 1
+
+            source = io.BytesIO(b"1\t08:00:2b:01:02:03\n")
+            assert await client.copy_from("kinds", source, columns=["id", "mac"], format="text") == 1
+
+        assert pool.statistics().opened == 1
 
     def test_only_an_insert_of_nothing_but_its_values_is_a_copy(self):
         """Its columns and values are read from its text."""

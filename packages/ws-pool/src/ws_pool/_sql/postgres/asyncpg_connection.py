@@ -14,12 +14,31 @@ from ws_pool._sql.options import current_credential
 from ws_pool._sql.postgres.connection import CONTROL, PostgresConnection, Receive, count_of
 from ws_pool._sql.postgres.errors import map_error
 from ws_pool._sql.postgres.options import Server
-from ws_pool.errors import UnavailableError
+from ws_pool.errors import QueryError, UnavailableError
 
 __all__ = ("AsyncpgConnection", "open_connection", "open_driver_connection", "open_listener")
 
 # What asyncpg's own reset leaves: temporary tables, sequences' last values, and another role.
 _RESET = "SET SESSION AUTHORIZATION DEFAULT; DISCARD SEQUENCES; DISCARD TEMP"
+# The types that asyncpg can send in COPY's binary form, also in arrays and domains; enums are others.
+_BINARY = """
+SELECT NOT EXISTS (
+    SELECT FROM pg_attribute a
+    JOIN pg_type t ON t.oid = a.atttypid
+    JOIN pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
+    JOIN pg_type e ON e.oid = CASE WHEN b.typcategory = 'A' THEN b.typelem ELSE b.oid END
+    WHERE a.attrelid = to_regclass($1) AND a.attname = ANY ($2) AND e.typtype <> 'e' AND NOT (
+        e.typnamespace = 'pg_catalog'::regnamespace AND e.typname IN (
+            'bool', 'int2', 'int4', 'int8', 'float4', 'float8', 'numeric', 'text', 'varchar', 'bpchar',
+            'name', 'bytea', 'date', 'time', 'timetz', 'timestamp', 'timestamptz', 'interval', 'uuid',
+            'json', 'jsonb', 'inet', 'cidr', 'bit', 'varbit', 'int4range', 'int8range', 'numrange',
+            'tsrange', 'tstzrange', 'daterange', 'int4multirange', 'int8multirange', 'nummultirange',
+            'tsmultirange', 'tstzmultirange', 'datemultirange'
+        )
+    )
+)
+"""
+_NOT_BINARY = "no binary format encoder"
 _CLOSE = 2.0  # seconds that the server has to answer a goodbye
 
 
@@ -196,6 +215,14 @@ class AsyncpgConnection(PostgresConnection):
 
         return count_of(status)
 
+    async def _copies(self, table: str, columns: Sequence[str]) -> bool:
+        """Return whether COPY, whose binary form not all types have here, does what INSERT does."""
+        if not await super()._copies(table, columns):
+            return False
+
+        reply = await self.run(_BINARY, [table, columns])
+        return bool(reply.rows and reply.rows[0][0])
+
     async def _command(self, sql: str) -> str:
         return str(await self.raw.execute(sql))
 
@@ -234,6 +261,12 @@ class AsyncpgConnection(PostgresConnection):
         return description
 
     def _map(self, error: Exception, sql: str) -> Exception:
+        if _NOT_BINARY in str(error):
+            message = (
+                f"asyncpg cannot copy such rows: {error}; use insert_many(), or a file with format='text'"
+            )
+            return QueryError(message, sql=sql)
+
         if self.raw.is_closed() or isinstance(error, self._out_of_step):
             self.lost = True
 

@@ -166,7 +166,7 @@ class PostgresConnection(ABC):
 
         target = _copy_target(sql) if len(values) >= _COPY_FROM else None
 
-        if target is not None and await self._copies(target.table):
+        if target is not None and await self._copies(target.table, target.columns):
             return await self.load_records(sql, target.name, target.schema, values, target.columns)
 
         await self._ready()
@@ -229,9 +229,9 @@ class PostgresConnection(ABC):
         self._left = None
         self.dirty = False
 
-    async def _copies(self, table: str) -> bool:
+    async def _copies(self, table: str, columns: Sequence[str]) -> bool:
         """
-        Return whether COPY does to a table what INSERT does.
+        Return whether COPY does to some columns of a table what INSERT does.
 
         It overrides identities that are always generated, skips rules, and refuses views and tables with
         row-level security.
