@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from tests.all._support import wintersweet
 from wintersweet._cli import check, project, routes
 from ws_core.component import Health
 from ws_core.errors import ConfigError, UnavailableError
-from ws_web import create_app
+from ws_web import Settings, create_app
 from ws_web import settings as current_settings
 
 APP = """
@@ -175,6 +176,17 @@ class TestCheck:
 
 class TestRoutes:
     """The routes of an application."""
+
+    def test_names_of_endpoints(self) -> None:
+        """A partial function has the name of its function; the ops page those of its own."""
+
+        def home(word: str) -> str:
+            return word
+
+        app = create_app(Settings(OPS=True))
+        app.add_api_route("/home", functools.partial(home, "here"))
+        found = {line.path: line.endpoint.rpartition(".")[2] for line in routes.lines(app.routes)}
+        assert (found["/home"], found["/_ops/state"], found["/_ops/level"]) == ("home", "state", "level")
 
     def test_kinds_of_routes(self) -> None:
         """Routes, included routers, sockets and mounts are listed, in order."""

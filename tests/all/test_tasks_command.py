@@ -40,6 +40,11 @@ async def tick() -> None:
 @task("often", schedule=5.0)
 def often() -> None: ...
 """
+POOLED = """
+from ws_pool.redis import redis_pool_manager
+broker = RedisStreamsBroker(redis_pool_manager, queue="pooled", lease=1.0)
+engine = TaskiqEngine([double], broker=broker)
+"""
 REMOTE = """
 broker = RedisStreamsBroker(os.environ["URL"], queue="commands", lease=1.0, concurrency=3)
 engine = TaskiqEngine([double, fails, slow, tick, often], broker=broker)
@@ -51,6 +56,7 @@ def project(tmp_path: Path) -> Path:
     """Make a project with a module of tasks without engine, one with, and one with too many."""
     (tmp_path / "plain.py").write_text(MODULE)
     (tmp_path / "jobs.py").write_text(MODULE + REMOTE)
+    (tmp_path / "pooled.py").write_text(MODULE + POOLED)
     (tmp_path / "local.py").write_text(MODULE + "engine = LocalEngine([double])")
     (tmp_path / "several.py").write_text(MODULE + "a = LocalEngine([double])\nb = LocalEngine([tick])")
     (tmp_path / "broken.py").write_text("import nonsense_that_is_missing")
@@ -71,6 +77,20 @@ class TestTasks:
         ran = wintersweet("tasks", "plain", "--run", "fails", cwd=project)
         assert (ran.status, ran.out) == (1, "")
         assert "no [luck]" in ran.said
+
+    def test_on_a_pool_of_the_settings(self, project: Path, redis_url: str) -> None:
+        """A broker on the manager of pools works in each command, which starts the pools of the settings."""
+        env = {"WS_REDIS_CONFIG__default__url": redis_url}
+
+        with running("worker", "pooled", cwd=project, env=env) as worker:
+            assert worker.stderr is not None
+            assert "queue 'pooled'" in worker.stderr.readline()
+            options = ("tasks", "pooled", "--run", "double", "--args", "[21]")
+            assert wintersweet(*options, cwd=project, env=env).out == "42\n"
+
+        found = wintersweet("tasks", "pooled", "--json", cwd=project, env=env)
+        assert found.status == 0, found.err
+        assert set(found.json()["queue"]) == {"high", "normal", "low", "delayed", "dead"}
 
     def test_with_workers(self, project: Path, redis_url: str) -> None:
         """A worker runs what `tasks --run` enqueues, until SIGTERM; the last results are listed."""

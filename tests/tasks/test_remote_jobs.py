@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from taskiq import SimpleRetryMiddleware, TaskiqResult
 from taskiq.exceptions import SendTaskError
 
 from tests.tasks._jobs import Gate, tasks_of
+from ws_core.errors import ConfigError
 from ws_tasks import JobCancelled, JobFailed, _scripts, task
+from ws_tasks.stores import RedisRunStore
 from ws_tasks.taskiq import RedisResults, RedisStreamsBroker, TaskiqEngine, run_worker
 
 SCRIPTS = [found for found in vars(_scripts).values() if isinstance(found, _scripts.Script)]
@@ -297,3 +300,61 @@ class TestAgain:
 @contextmanager
 def _nothing() -> Iterator[None]:
     yield
+
+
+class Manager:
+    """A manager of one pool; as much of ws-pool's as is used."""
+
+    def __init__(self) -> None:
+        self.pool: Any = None
+
+    def get_pool(self) -> Any:
+        """Return the pool, which is there when it is started."""
+        if self.pool is None:
+            raise LookupError("not started")
+
+        return self.pool
+
+
+class TestModules:
+    """An engine and its broker in a module, as the worker's command imports them."""
+
+    def test_one_event_loop_after_another(self, redis_url: str) -> None:
+        """They are opened by each test of an application, in a loop of its own, over a pool of its own."""
+
+        @task("double", timeout=60)
+        async def double(number: int) -> int:
+            return number * 2
+
+        manager = Manager()
+        broker = RedisStreamsBroker(manager, queue="modules", lease=5, concurrency=2)
+        engine = TaskiqEngine([double], broker=broker)
+        store = RedisRunStore(manager, key="modules")
+
+        async def live(number: int) -> None:
+            async with Redis.from_url(redis_url) as client:
+                manager.pool = SimpleNamespace(redis=client)
+
+                async with engine, run_worker(engine):
+                    jobs = [await double.enqueue(number + offset) for offset in range(5)]
+                    results = [await job.result(timeout=60) for job in jobs]
+                    assert results == [2 * (number + offset) for offset in range(5)]
+
+                await store.note_run("task", number)
+                assert await store.last_run("task") == number
+
+        for number in (1, 2, 3):
+            asyncio.run(live(number))
+
+        assert engine.statistics()["double"].succeeded == 15
+
+    async def test_a_pool_that_is_not_started(self) -> None:
+        """The error is the manager's own, at the first use."""
+        with pytest.raises(LookupError, match="not started"):
+            await RedisResults(Manager()).find("job")
+
+    def test_a_source_that_is_none(self) -> None:
+        """It is refused when the broker is made."""
+        for make in (RedisStreamsBroker, RedisRunStore):
+            with pytest.raises(ConfigError, match="a pool, a manager of pools"):
+                make(object())

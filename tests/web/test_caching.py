@@ -31,10 +31,24 @@ class Redis:
         self.values[name] = value.encode()
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "manager"])
 def store(request: pytest.FixtureRequest) -> CacheStore:
     """Each kind of store."""
-    return MemoryCache() if request.param == "memory" else RedisCache(Redis())
+    if request.param == "memory":
+        return MemoryCache()
+
+    return RedisCache(Redis() if request.param == "redis" else Pool())
+
+
+class Pool:
+    """A pool with a client, and its manager."""
+
+    def __init__(self) -> None:
+        self.redis = Redis()
+
+    def get_pool(self) -> Pool:
+        """Return the pool."""
+        return self
 
 
 class Shop:

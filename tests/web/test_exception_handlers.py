@@ -10,6 +10,7 @@ from fastapi import BackgroundTasks, HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
+from ws_core.errors import UsageError
 from ws_web import (
     RequestIDMiddleware,
     Response,
@@ -192,3 +193,26 @@ class TestErrors:
 
         async with AppClient(app) as client:
             assert (await client.get("/livez")).headers["x-request-id"] == "n-1"
+
+
+@pytest.mark.parametrize("declared", [None, int, Any])
+@pytest.mark.parametrize("plain", [False, True])
+async def test_a_forgotten_await(declared: Any, *, plain: bool) -> None:
+    """A route that returns a call that nobody awaits: the error says so, and names the function."""
+
+    async def find_lamp() -> int:
+        raise AssertionError
+
+    async def endpoint() -> Any:
+        return find_lamp()
+
+    def plain_endpoint() -> Any:
+        return find_lamp()
+
+    app = create_app()
+    app.get("/", response_model=declared)(plain_endpoint if plain else endpoint)
+
+    async with AppClient(app) as client:
+        failure = (await client.get("/")).failure
+        assert isinstance(failure, UsageError)
+        assert "find_lamp(…) without awaiting it: write `await`" in str(failure)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, FastAPI, WebSocket
+from fastapi import Depends, FastAPI, File, Form, UploadFile, WebSocket
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
@@ -38,6 +38,25 @@ class TestRequests:
         assert "'host': 'shop'" in reply.text
         assert reply.text.endswith("b'x'")
 
+    async def test_forms(self) -> None:
+        """Fields alone, and with files."""
+        app = create_app()
+
+        @app.post("/form")
+        async def form(name: Annotated[str, Form()]) -> str:
+            return name
+
+        @app.post("/plan")
+        async def plan(name: Annotated[str, Form()], plan: Annotated[UploadFile, File()]) -> list[Any]:
+            return [name, plan.filename, plan.content_type, len(await plan.read())]
+
+        async with AppClient(app) as client:
+            assert (await client.post("/form", data={"name": "a & b"})).data() == "a & b"
+            files = {"plan": ("a.png", b"\r\n--pixels", "image/png")}
+            reply = await client.post("/plan", data={"name": "red"}, files=files)
+            assert reply.data() == ["red", "a.png", "image/png", 10]
+            assert (await client.post("/plan", files=files)).status_code == 422
+
     async def test_errors_come_out(self) -> None:
         """A test wants to see them."""
 
@@ -50,6 +69,25 @@ class TestRequests:
 
 class TestAssertions:
     """The envelope's checks fail when they should."""
+
+    async def test_the_cause_of_a_failure(self) -> None:
+        """A test that expects data sees the error of the application, and not its reply alone."""
+        app = create_app()
+
+        @app.get("/")
+        async def failing() -> None:
+            raise LookupError("no lamp")
+
+        async with AppClient(app) as client:
+            reply = await client.get("/")
+            assert reply.status_code == 500
+            assert isinstance(reply.failure, LookupError)
+
+            with pytest.raises(AssertionError, match="code 500") as caught:
+                reply.data()
+
+            assert caught.value.__cause__ is reply.failure
+            assert (await client.get("/nowhere")).failure is None
 
     @pytest.mark.parametrize("body", ["[1]", '{"code": 0}', '"text"'])
     async def test_no_envelope(self, body: Any) -> None:

@@ -30,7 +30,7 @@ PUBLIC_MODULES: Mapping[str, frozenset[str]] = {
     "ws_core": frozenset(
         {
             "errors", "metaclass", "component", "backoff", "redaction", "metrics",
-            "inspection", "otel", "testing", "context",
+            "inspection", "sources", "otel", "testing", "context",
         }
     ),
     "ws_logging": frozenset(

@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.clock import Clock
 from tests.pool.cache._support import Runs, turns
-from ws_pool._cache.stores import resolve_redis
+from ws_core.sources import client_getter
 from ws_pool.cache import ShareCache
 
 
@@ -223,4 +223,4 @@ class TestRedis:
                 return Pool()
 
         for source in (client, Pool(), Manager(), lambda: client):
-            assert resolve_redis(source)() is client
+            assert client_getter(source, "mget")() is client

@@ -31,6 +31,7 @@ from ws_pool.errors import (
     MissingExtraError,
     NotReadyError,
     QueryError,
+    UnavailableError,
     UsageError,
 )
 
@@ -240,6 +241,11 @@ class TestManager:
         await manager
         await manager.close()
 
+    def test_without_pools(self):
+        """Where nothing is registered, the error says what to do."""
+        with pytest.raises(UsageError, match="DATABASES has no pools, so none is named 'default': set it"):
+            SqlPoolManager().get_pool()
+
     def test_the_base_builds_nothing_by_itself(self):
         """A manager without a kind of pools cannot be made."""
         with pytest.raises(TypeError, match="abstract"):
@@ -267,6 +273,57 @@ class TestComponents:
         await component.start()
         assert (await component.health()).ok
         assert component.status()["default"]["size"] == 1  # type: ignore[index]
+        await component.close()
+        the_manager._config = {}
+
+    async def test_one_application_at_a_time(self, tmp_path: Path):
+        """A second one is refused while the first runs: it would answer from the pools of the first."""
+        first, second = _components.sql(), _components.sql()
+        urls = [f"sqlite:///{tmp_path / name}" for name in ("first.db", "second.db")]
+        first.configure({"default": urls[0]})
+        second.configure({"default": urls[1]})  # an application that is made, and not started
+        await first.start()
+
+        try:
+            row = (await the_manager.select("PRAGMA database_list"))[0]
+            assert row.file.endswith("first.db")
+
+            with pytest.raises(UsageError, match="pools of another application are running in this process"):
+                await second.start()
+
+            await second.close()  # as a lifespan whose start has failed
+            assert (await first.health()).ok
+        finally:
+            await first.close()
+
+        await second.start()
+
+        try:
+            row = (await the_manager.select("PRAGMA database_list"))[0]
+            assert row.file.endswith("second.db")
+        finally:
+            await second.close()
+
+        # A manager that its user has started is taken over when it has the same pools.
+        await the_manager.initialize()
+
+        with pytest.raises(UsageError, match="pools of another application"):
+            await first.start()
+
+        await second.start()
+        await second.close()
+        assert not the_manager.ready
+        the_manager._config = {}
+
+    async def test_a_start_that_fails_can_be_repeated(self, tmp_path: Path):
+        """The failed application does not count as running."""
+        component = _components.sql()
+        component.configure({"default": f"sqlite:///{tmp_path / 'none' / 'x.db'}"})
+
+        for _ in range(2):
+            with pytest.raises(UnavailableError):
+                await component.start()
+
         await component.close()
         the_manager._config = {}
 

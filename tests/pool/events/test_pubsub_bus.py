@@ -293,11 +293,9 @@ class TestOutages:
             await asyncio.to_thread(server.kill)
             bus = RedisEventBus(pool, "c")
 
-            with pytest.raises((UnavailableError, OSError)):
-                await bus.start()
-
-            with pytest.raises(ClosedError):
-                await bus.start()
+            for _ in range(2):
+                with pytest.raises((UnavailableError, OSError)):
+                    await bus.start()
 
 
 class TestUse:
@@ -326,7 +324,7 @@ class TestUse:
                 await bus.publish("tag", 1)
 
             async with bus:
-                with pytest.raises(UsageError, match="started before"):
+                with pytest.raises(UsageError, match="started already"):
                     await bus.start()
 
                 with pytest.raises(UsageError, match="JSON"):

@@ -184,7 +184,7 @@ class TestUse:
 
     @pytest.mark.parametrize("kind", [RedisEventBus, StreamEventBus])
     async def test_listeners_of_a_closed_bus(self, redis_url: str, kind: Any) -> None:
-        """A listener that nothing can reach is refused; one that comes twice is there once."""
+        """A listener waits for the next start; one that comes twice is there once."""
 
         async def listener() -> None: ...
 
@@ -198,7 +198,6 @@ class TestUse:
                 assert not bus.remove_listener("tag", listener)
                 bus.add_listener("tag", listener)
 
-            with pytest.raises(ClosedError, match="was closed: make a new one"):
-                bus.add_listener("tag", listener)
-
+            assert bus.remove_listener("tag", listener)
+            bus.add_listener("tag", listener)
             await bus.close()

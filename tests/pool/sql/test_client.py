@@ -371,10 +371,10 @@ class TestErrors:
                     await other.__aenter__()
 
         for use in (client.select("SELECT 1"), client.insert(ITEM, name="x")):
-            with pytest.raises(UsageError, match="block has ended"):
+            with pytest.raises(UsageError, match="outside of its block"):
                 await use
 
-        with pytest.raises(UsageError, match="block has ended"):
+        with pytest.raises(UsageError, match="outside of its block"):
             _ = client.raw
 
         with pytest.raises(UsageError):

@@ -7,6 +7,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +19,7 @@ from redis.asyncio import Redis
 from tests.redislock._helpers import child, says
 from tests.servers import StartServer
 from tools.servers import RedisServer
-from ws_redislock import FrequencyLimiter, SlidingWindowLimiter, TokenBucketLimiter
+from ws_redislock import FrequencyLimiter, RunClaims, SlidingWindowLimiter, TokenBucketLimiter
 from ws_redislock._redis.scripts import load
 from ws_redislock.errors import ConfigError, UnavailableError, UsageError
 from ws_redislock.limiter import OnError, RateLimiter, _rate
@@ -501,3 +503,55 @@ class TestErrors:
         """So are wrong options."""
         with pytest.raises(ConfigError):
             FrequencyLimiter("redis://localhost:6379/0", 60, 3, **options)  # type: ignore[arg-type]
+
+
+class Restarted:
+    """A manager whose pool is another one after each start; as much of ws-pool's as is used."""
+
+    def __init__(self) -> None:
+        self.pool = SimpleNamespace(redis=None)
+
+    def get_pool(self, name: str = "default") -> Any:
+        """Return the present pool."""
+        return self.pool
+
+
+class TestManagers:
+    """Limiters and claims of a module, over a manager whose pools are started anew."""
+
+    def test_in_one_event_loop_after_another(self, redis_server: RedisServer) -> None:
+        """Each test of an application starts the pools in its own loop: the client is looked up again."""
+        manager = Restarted()
+        limiter = FrequencyLimiter(manager, 600, 3, namespace="restarted", deny_cache=10)
+        claims = RunClaims(manager, namespace="restarted")
+
+        async def live() -> tuple[bool, bool]:
+            async with Redis.from_url(redis_server.url) as client:
+                manager.pool = SimpleNamespace(redis=client)
+                return (await limiter.hit("key")).allowed, await claims.claim("run", 600)
+
+        assert [asyncio.run(live()) for _ in range(4)] == [
+            (True, True),
+            (True, False),
+            (True, False),
+            (False, False),
+        ]
+
+    async def test_another_pool_in_the_same_loop(self, start_server: StartServer) -> None:
+        """What was known of the first server, such as who is denied there, does not hold on the second."""
+        manager = Restarted()
+        limiter = FrequencyLimiter(manager, 600, 1, deny_cache=10)
+
+        for _ in range(2):
+            async with Redis.from_url(start_server(RedisServer).url) as client:
+                manager.pool = SimpleNamespace(redis=client)
+                assert [(await limiter.hit("key")).allowed for _ in range(3)] == [True, False, False]
+
+    async def test_a_client_belongs_to_its_loop(self, redis_server: RedisServer) -> None:
+        """A limiter on a client is refused in another event loop: it would hang there."""
+        async with Redis.from_url(redis_server.url) as client:
+            limiter = FrequencyLimiter(client, 600, 3, namespace="one loop")
+            await limiter.hit("key")
+
+            with pytest.raises(UsageError, match="belongs to another event loop"):
+                await asyncio.to_thread(asyncio.run, limiter.hit("key"))

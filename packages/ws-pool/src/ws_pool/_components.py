@@ -9,15 +9,17 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, Final
 
 from ws_core.component import Health
 from ws_pool.base import BasePoolManager
-from ws_pool.errors import ConfigError, MissingExtraError, NotReadyError
+from ws_pool.errors import ConfigError, MissingExtraError, NotReadyError, UsageError
 
 __all__ = ("PoolComponent", "es", "http", "mongo", "redis", "sql")
 
 Manager = BasePoolManager[Any, Any]  # Any: a component treats all pools alike
+
+_running: Final[dict[str, PoolComponent]] = {}  # by target: the components whose pools are started
 
 
 class PoolComponent:
@@ -35,6 +37,7 @@ class PoolComponent:
         self._target = target
         self._extra = extra
         self._manager: Manager | None = None
+        self._section: Mapping[str, object] = {}
 
     def __repr__(self) -> str:
         return f"<PoolComponent {self.name!r} for {self.settings_key}>"
@@ -63,16 +66,44 @@ class PoolComponent:
         except ImportError as error:
             raise MissingExtraError.for_extra(self.settings_key, self._extra(section)) from error
 
-        self._manager = manager
+        self._manager, self._section = manager, section
 
     async def start(self) -> None:
-        """Start all pools; when one fails, the others are closed again."""
-        await self.manager.initialize()
+        """
+        Start all pools; when one fails, the others are closed again.
+
+        A manager is that of the process. A second application at the same time would answer from the pools of
+        the first, and close them at its end: that is a `UsageError`.
+        """
+        manager = self.manager
+
+        if self._target in _running or (manager.ready and not manager.has(self._section)):
+            message = (
+                f"{self.settings_key}: the pools of another application are running in this process: end that"
+                " application first, or run each in a process of its own"
+            )
+            raise UsageError(message, setting=self.settings_key)
+
+        if not manager.ready:
+            manager.register(self._section)  # another application may have registered its own since
+
+        _running[self._target] = self
+
+        try:
+            await manager.initialize()
+        except BaseException:
+            del _running[self._target]
+            raise
 
     async def close(self) -> None:
         """Close all pools; may be called again, and before the start."""
-        if self._manager is not None:
-            await self._manager.close()
+        if _running.get(self._target) is not self:
+            return
+
+        try:
+            await self.manager.close()
+        finally:
+            del _running[self._target]
 
     async def health(self) -> Health:
         """Check all pools."""

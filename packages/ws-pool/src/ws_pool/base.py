@@ -163,6 +163,18 @@ class BasePoolManager(ABC, Generic[PoolT, ClientT]):
 
         self._config = sections
 
+    def has(self, config: Mapping[str, object]) -> bool:
+        """
+        Return whether this is the configuration that was registered.
+
+        Args:
+            config: As of `register`.
+
+        Returns:
+            Whether the names and all of their options are the same.
+        """
+        return self._config == {name: self._section(name, value) for name, value in config.items()}
+
     async def add(self, name: str, options: Mapping[str, object] | str) -> PoolT:
         """
         Register one more pool, such as that of a new tenant, and start it if the manager is started.
@@ -343,7 +355,11 @@ class BasePoolManager(ABC, Generic[PoolT, ClientT]):
 
     def _unknown(self, name: str) -> UsageError:
         """Return the error of a name that no pool has."""
-        known = ", ".join(repr(other) for other in self._config) or "none"
+        if not self._config:
+            missing = f"{self.settings_key} has no pools, so none is named {name!r}"
+            return UsageError(f"{missing}: set it in the settings, or call register()", pool=name)
+
+        known = ", ".join(repr(other) for other in self._config)
         close = difflib.get_close_matches(name, self._config, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         message = f"{self.settings_key} has no pool {name!r} (registered: {known}){hint}"

@@ -63,7 +63,7 @@ class RedisStreamsBroker(AsyncBroker):
 
     def __init__(
         self,
-        redis: Any,  # as in requests_of
+        redis: object,
         *,
         queue: str = "default",
         lease: float = 5.0,
@@ -74,7 +74,7 @@ class RedisStreamsBroker(AsyncBroker):
     ) -> None:
         super().__init__()
         requests, self._owned = requests_of(redis)
-        self._client = requests.client
+        self._requests = requests
         # A client of somebody else's may have any number of connections, or share one.
         self._turns: contextlib.AbstractAsyncContextManager[None] = (
             asyncio.Semaphore(MOST) if self._owned else contextlib.nullcontext()
@@ -245,7 +245,7 @@ class RedisStreamsBroker(AsyncBroker):
         await super().shutdown()
 
         if self._owned:
-            await self._client.aclose()
+            await self._requests.client.aclose()
 
     def statistics(self) -> dict[str, int]:
         """Count the jobs that were run twice, and the dead letters, as far as this worker saw them."""
@@ -350,10 +350,12 @@ class RedisStreamsBroker(AsyncBroker):
 
     async def _follow_cancels(self) -> float:
         """Cancel jobs as soon as that is announced; renewing leases finds what is missed here."""
-        if not hasattr(self._client, "pubsub"):
+        client = self._requests.client
+
+        if not hasattr(client, "pubsub"):
             return _NEVER
 
-        pubsub = self._client.pubsub()
+        pubsub = client.pubsub()
 
         try:
             await pubsub.subscribe(self._stream.cancels)

@@ -72,7 +72,7 @@ class Deliveries:
         self._fetching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to fetch and to keep messages."""
+        """Begin to fetch and to keep messages; the event loop may be another one than before."""
         loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()  # the one of a worker before may belong to another loop
 
@@ -100,11 +100,14 @@ class Deliveries:
         await cancel_and_wait(keepers)
 
         if (acknowledging := self._acknowledging) is not None:
+            self._acknowledging = None
             await asyncio.wait([acknowledging], timeout=_HAND_BACK)
             await cancel_and_wait([acknowledging])
 
         for _, waiter in self._ended:
             waiter.cancel()
+
+        self._ended.clear()
 
         if keepers:
             with contextlib.suppress(*TRANSIENT), anyio.move_on_after(_HAND_BACK):

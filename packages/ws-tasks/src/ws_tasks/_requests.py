@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 from redis import exceptions
 from redis.asyncio import Redis
 
+from ws_core.sources import client_getter
 from ws_tasks._scripts import Script
 
 __all__ = ("MOST", "Requests")
@@ -40,31 +41,38 @@ class Requests:
     clients of clusters route by keys, and others, such as ws-pool's, send together by themselves.
     """
 
-    def __init__(self, client: Any) -> None:  # Any: redis-py's clients are untyped
-        self.client: Any = client
-        self._together = type(client) is Redis
+    def __init__(self, source: object) -> None:
+        self._get_client = client_getter(source, "evalsha")
         self._waiting: deque[_Request] = deque()
         self._batch: list[_Request] = []  # on its way
         self._sender: asyncio.Task[None] | None = None
 
     @classmethod
-    def of(cls, client: Any) -> Self:  # Any: as above
-        """Return what sends through a client, which may be that already."""
-        return client if isinstance(client, cls) else cls(client)
+    def of(cls, source: object) -> Self:
+        """Return what sends through the client of a source, which may be that already."""
+        return source if isinstance(source, cls) else cls(source)
+
+    @property
+    def client(self) -> Any:  # Any: redis-py's clients are untyped
+        """The client, which a pool has when it is started."""
+        return self._get_client()
 
     async def run(self, script: Script, keys: Sequence[str], *args: object) -> Any:  # Any: a script's reply
         """Run a script by its digest; a server that does not know it yet is sent the text."""
-        if self._together:
+        client = self.client
+
+        if type(client) is Redis:
             return await self._send("EVALSHA", script.sha, len(keys), *keys, *args, script=script)
 
         try:
-            return await self.client.evalsha(script.sha, len(keys), *keys, *args)
+            return await client.evalsha(script.sha, len(keys), *keys, *args)
         except exceptions.NoScriptError:
-            return await self.client.eval(script.text, len(keys), *keys, *args)
+            return await client.eval(script.text, len(keys), *keys, *args)
 
     async def get(self, key: str) -> Any:  # Any: bytes or text, as the client decodes
         """Return the value of a key."""
-        return await (self._send("GET", key) if self._together else self.client.get(key))
+        client = self.client
+        return await (self._send("GET", key) if type(client) is Redis else client.get(key))
 
     async def _send(self, *command: object, script: Script | None = None) -> Any:
         loop = asyncio.get_running_loop()

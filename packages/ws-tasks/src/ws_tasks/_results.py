@@ -28,29 +28,14 @@ logger = logging.getLogger("ws_tasks")
 _CONNECTIONS = 32  # of a client that is made from a URL
 
 
-def requests_of(source: Any) -> tuple[Requests, bool]:  # Any: redis-py's clients are untyped
-    """Return what sends to a URL, or through a client, or that of a pool or of a manager's default pool."""
+def requests_of(source: object) -> tuple[Requests, bool]:
+    """Return what sends to a URL, or through a client, that of a pool, or of a manager's default pool."""
     if isinstance(source, str):
         # Callers wait for one of so many connections; the driver's plain pool raises instead.
         pool = redis.asyncio.BlockingConnectionPool.from_url(source, max_connections=_CONNECTIONS)
         return Requests(redis.asyncio.Redis.from_pool(pool)), True
 
-    if hasattr(source, "get_pool"):
-        return Requests(_ManagersClient(source)), False
-
-    return Requests.of(getattr(source, "redis", source)), False
-
-
-class _ManagersClient:
-    """The client of a manager's default pool, looked up at each use: the pools may be started later."""
-
-    __slots__ = ("_manager",)
-
-    def __init__(self, manager: Any) -> None:  # Any: ws-pool is not known here
-        self._manager = manager
-
-    def __getattr__(self, name: str) -> Any:  # Any: a method of the client
-        return getattr(self._manager.get_pool().redis, name)
+    return Requests.of(source), False
 
 
 class RedisResults(AsyncResultBackend[Any]):
@@ -66,12 +51,15 @@ class RedisResults(AsyncResultBackend[Any]):
         ttl: Seconds for which a result is kept, unless the job's task says otherwise.
     """
 
-    def __init__(self, redis: Any, *, ttl: float = 3600.0) -> None:  # Any: as in requests_of
+    def __init__(self, redis: object, *, ttl: float = 3600.0) -> None:
         self._requests, self._owned = requests_of(redis)
-        self._client = self._requests.client
         self._ttl = check_seconds("result_ttl", ttl)
         self._closed = False
         self.doubled: int = 0
+
+    @property
+    def _client(self) -> Any:  # Any: redis-py's clients are untyped
+        return self._requests.client
 
     async def startup(self) -> None:
         """Take results, again after a shutdown."""

@@ -64,9 +64,8 @@ class Added(NamedTuple):
 class StreamQueue:
     """One queue: its streams, the jobs that are due later, and the dead letters."""
 
-    def __init__(self, client: Any, name: str, lease: float) -> None:  # Any: redis-py's clients are untyped
-        self._requests = Requests.of(client)
-        self._client = self._requests.client
+    def __init__(self, source: object, name: str, lease: float) -> None:
+        self._requests = Requests.of(source)
         self._prefix = f"wst:{{{name}}}:"
         self._lease = round(lease * 1000)
         self.consumer: str = secrets.token_hex(8)
@@ -79,6 +78,10 @@ class StreamQueue:
         self.outcomes: str = f"{self._prefix}outcomes"
         self.cancels: str = f"{self._prefix}cancel"  # the channel on which cancelled jobs are announced
         self._cursors = dict.fromkeys(self.streams, "0-0")
+
+    @property
+    def _client(self) -> Any:  # Any: redis-py's clients are untyped
+        return self._requests.client
 
     async def ensure_group(self) -> None:
         """Create the streams and their groups, which read from the very first message."""

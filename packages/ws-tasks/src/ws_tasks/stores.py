@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from ws_core.errors import ConfigError
+from ws_core.sources import client_getter
 
 __all__ = ("RedisRunStore", "SqlRunStore")
 
@@ -20,7 +21,7 @@ class RedisRunStore:
     Notes last runs in a sorted set of Redis (6.2 or newer).
 
     Args:
-        redis: A ``redis.asyncio`` client, or a pool with such a client as ``.redis``.
+        redis: A ``redis.asyncio`` client, a pool with such a client as ``.redis``, or a manager of pools.
         key: The sorted set.
 
     Example:
@@ -37,18 +38,18 @@ class RedisRunStore:
         ```
     """
 
-    def __init__(self, redis: Any, *, key: str = "wst:runs") -> None:  # Any: redis-py's clients are untyped
-        self._redis = getattr(redis, "redis", redis)
+    def __init__(self, redis: object, *, key: str = "wst:runs") -> None:
+        self._client = client_getter(redis, "zscore", "zadd")
         self._key = key
 
     async def last_run(self, task: str) -> float | None:
         """Return the nominal time of a task's last run, in seconds since the epoch."""
-        found = await self._redis.zscore(self._key, task)
+        found = await self._client().zscore(self._key, task)
         return None if found is None else float(found)
 
     async def note_run(self, task: str, nominal: float) -> None:
         """Note a run, unless a later one is noted."""
-        await self._redis.zadd(self._key, {task: nominal}, gt=True)
+        await self._client().zadd(self._key, {task: nominal}, gt=True)
 
 
 class SqlClient(Protocol):

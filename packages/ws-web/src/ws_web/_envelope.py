@@ -24,6 +24,7 @@ from pydantic_core import PydanticSerializationError
 from starlette.responses import JSONResponse
 from starlette.responses import Response as StarletteResponse
 
+from ws_core.errors import UsageError
 from ws_web._json import dump, plain_rows
 from ws_web.response import Envelope, Problem, Response, success
 
@@ -112,6 +113,9 @@ class _DataField:
 
     def validate(self, value: Any, *args: Any, **options: Any) -> tuple[Any, list[Any]]:
         """Validate as FastAPI does; rows are objects, unless the declared type wants tuples."""
+        if type(value) is types.CoroutineType:
+            raise _not_awaited(value)
+
         if self._field is None:
             return plain_rows(value), []
 
@@ -156,6 +160,14 @@ class _DataField:
         # An endpoint that declares no type, or any, may have built the envelope by itself. The look costs a
         # microsecond, so where the type is known it is left out.
         return data if self._deep and isinstance(value, Envelope) else success(data)
+
+
+def _not_awaited(coroutine: Any) -> UsageError:
+    """Return the error of an endpoint that returned a call without having awaited it."""
+    name = coroutine.__qualname__
+    coroutine.close()  # or Python warns of it as well
+    remedy = "write `await`, in a route that is `async def`"
+    return UsageError(f"the route returned {name}(…) without awaiting it: {remedy}")
 
 
 def _enveloping(cls: Any) -> Callable[..., StarletteResponse]:

@@ -10,11 +10,12 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response as StarletteResponse
 
+from ws_core.sources import client_getter
 from ws_web._kept_reply import KeptReply
 
 __all__ = ("CacheStore", "MemoryCache", "RedisCache", "cached")
@@ -97,32 +98,33 @@ class RedisCache:
     Keep replies in Redis, for all processes.
 
     Args:
-        redis: A client of ``redis.asyncio``, or one that has its ``get``, ``set`` and ``incr``.
+        redis: A client of ``redis.asyncio`` or one that has its ``get`` and ``set``, a pool with such a
+            client as ``.redis``, or a manager of pools, which may be started later.
         prefix: What the names of the keys begin with.
     """
 
-    def __init__(self, redis: Any, *, prefix: str = "ws_web:cache:") -> None:
-        self._redis = redis
+    def __init__(self, redis: object, *, prefix: str = "ws_web:cache:") -> None:
+        self._client = client_getter(redis, "get", "set")
         self._prefix = prefix
 
     async def get(self, key: str) -> str | None:
         """Return what is kept under a key."""
-        return _text(await self._redis.get(f"{self._prefix}{key}"))
+        return _text(await self._client().get(f"{self._prefix}{key}"))
 
     async def set(self, key: str, value: str, ttl: float) -> None:
         """Keep something for so many seconds."""
-        await self._redis.set(f"{self._prefix}{key}", value, px=max(1, round(ttl * 1000)))
+        await self._client().set(f"{self._prefix}{key}", value, px=max(1, round(ttl * 1000)))
 
     async def versions(self, tags: Sequence[str]) -> str:
         """Return a text that changes when one of the tags is invalidated."""
-        found = await asyncio.gather(*(self._redis.get(f"{self._prefix}tag:{tag}") for tag in tags))
+        found = await asyncio.gather(*(self._client().get(f"{self._prefix}tag:{tag}") for tag in tags))
         return ",".join(_text(version) or "0" for version in found)
 
     async def invalidate(self, *tags: str) -> None:
         """Let all that was kept with one of the tags be forgotten."""
         # A version that is lost, with all of Redis or by eviction, must not come again: it is not a count.
         for tag in tags:
-            await self._redis.set(f"{self._prefix}tag:{tag}", uuid.uuid4().hex)
+            await self._client().set(f"{self._prefix}tag:{tag}", uuid.uuid4().hex)
 
 
 def cached(

@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response as StarletteResponse
 
 from ws_core.errors import ConfigError, NotReadyError
+from ws_core.sources import client_getter
 from ws_web._kept_reply import KeptReply
 from ws_web.response import HTTPExceptionResponse, Response
 
@@ -112,12 +113,13 @@ class RedisStore:
     Keep keys in Redis.
 
     Args:
-        redis: A client of ``redis.asyncio``, or one that has its ``eval``.
+        redis: A client of ``redis.asyncio`` or one that has its ``eval``, a pool with such a client as
+            ``.redis``, or a manager of pools, which may be started later.
         prefix: What the names of the keys begin with.
     """
 
-    def __init__(self, redis: Any, *, prefix: str = "ws_web:idempotency:") -> None:
-        self._redis = redis
+    def __init__(self, redis: object, *, prefix: str = "ws_web:idempotency:") -> None:
+        self._client = client_getter(redis, "eval")
         self._prefix = prefix
 
     async def claim(self, key: str, claim: Claim, timeout: float) -> Claim:
@@ -135,7 +137,7 @@ class RedisStore:
         await self._eval(_REDIS_RELEASE, key, claim.token)
 
     async def _eval(self, script: str, key: str, *args: object) -> Any:
-        return await self._redis.eval(script, 1, f"{self._prefix}{key}", *args)
+        return await self._client().eval(script, 1, f"{self._prefix}{key}", *args)
 
 
 _REDIS_CLAIM = """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -37,11 +38,13 @@ class Reply:
         status_code: The HTTP status.
         headers: The headers, by name in any case.
         content: The body.
+        failure: The error of the application that was answered by a status of 500.
     """
 
     status_code: int
     headers: Headers
     content: bytes
+    failure: Exception | None = field(default=None, repr=False, compare=False)
 
     @property
     def text(self) -> str:
@@ -76,7 +79,10 @@ class Reply:
             AssertionError: The reply is not an envelope, or its code is not 0.
         """
         body = self.envelope()
-        assert body["code"] == 0, f"code {body['code']}: {body['msg']}"
+
+        if body["code"] != 0:
+            raise AssertionError(f"code {body['code']}: {body['msg']}") from self.failure
+
         return body["data"]
 
     def error(self) -> dict[str, Any]:
@@ -256,6 +262,8 @@ class AppClient:
         params: Mapping[str, object] | None = None,
         json: object = None,
         content: bytes | str = b"",
+        data: Mapping[str, str] | None = None,
+        files: Mapping[str, tuple[str, bytes, str]] | None = None,
     ) -> Reply:
         """
         Send a request and return the reply once the application has finished it.
@@ -267,6 +275,8 @@ class AppClient:
             params: Query parameters.
             json: A value to send as JSON; None sends no JSON.
             content: The body, if it is not JSON.
+            data: Fields of a form.
+            files: Files of a form: of each, its name, content and content type.
 
         Raises:
             Exception: Whatever the application lets out.
@@ -277,6 +287,12 @@ class AppClient:
         if json is not None:
             body = _dump(json)
             items.append(("content-type", "application/json"))
+        elif files is not None:
+            body, kind = _multipart(data or {}, files)
+            items.append(("content-type", kind))
+        elif data is not None:
+            body = urlencode(data).encode()
+            items.append(("content-type", "application/x-www-form-urlencoded"))
 
         exchange = _Exchange(body)
         scope = self._scope("http", url, items, params)
@@ -285,13 +301,17 @@ class AppClient:
         if body:
             scope["headers"].append((b"content-length", str(len(body)).encode()))
 
+        failure: Exception | None = None
+
         try:
             await self._app(scope, exchange.receive, exchange.send)
         except Exception as error:
             if self._raise or not exchange.done.is_set() or not is_logged(error):
                 raise  # what the application has answered and logged is in the reply
 
-        return Reply(exchange.status, Headers(raw=exchange.headers), b"".join(exchange.chunks))
+            failure = error
+
+        return Reply(exchange.status, Headers(raw=exchange.headers), b"".join(exchange.chunks), failure)
 
     async def get(self, url: str, **options: Any) -> Reply:
         """Send a GET request; options as for `request`."""
@@ -517,6 +537,21 @@ class _Lifespan:
 
 def _items(headers: HeaderItems) -> list[tuple[str, str]]:
     return list(headers.items()) if isinstance(headers, Mapping) else list(headers)
+
+
+def _multipart(data: Mapping[str, str], files: Mapping[str, tuple[str, bytes, str]]) -> tuple[bytes, str]:
+    """Return a form with files, and its content type."""
+    boundary = secrets.token_hex(16)
+    parts = [(f'name="{name}"', value.encode()) for name, value in data.items()]
+
+    for name, (file_name, content, kind) in files.items():
+        parts.append((f'name="{name}"; filename="{file_name}"\r\ncontent-type: {kind}', content))
+
+    body = b"".join(
+        f"--{boundary}\r\ncontent-disposition: form-data; {head}\r\n\r\n".encode() + content + b"\r\n"
+        for head, content in parts
+    )
+    return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
 
 
 def _dump(value: object) -> bytes:

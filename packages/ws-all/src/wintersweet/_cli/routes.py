@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -90,6 +91,9 @@ def lines(routes: Sequence[BaseRoute]) -> Iterator[Line]:
 
 
 def _endpoint(function: object) -> str:
+    while isinstance(function, functools.partial) and not hasattr(function, "__qualname__"):
+        function = function.func
+
     # A function that was made inside another one is known by its own name alone.
     name = getattr(function, "__qualname__", type(function).__name__).rpartition("<locals>.")[2]
 

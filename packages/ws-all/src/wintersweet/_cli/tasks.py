@@ -116,10 +116,13 @@ async def _run_one(
 
 
 async def _ask(engine: TaskiqEngine) -> tuple[Mapping[str, Mapping[str, Any]], Mapping[str, int]]:
-    try:
-        return await engine.broker.outcomes(), await engine.broker.depth()
-    finally:
-        await engine.broker.shutdown()
+    app = create_app(Settings())
+
+    async with app.router.lifespan_context(app):  # the broker may be on a pool of the settings
+        try:
+            return await engine.broker.outcomes(), await engine.broker.depth()
+        finally:
+            await engine.broker.shutdown()
 
 
 def _describe(definition: TaskDefinition[Any, Any], last: Mapping[str, Any] | None) -> dict[str, Any]:

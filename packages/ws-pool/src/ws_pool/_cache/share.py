@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
 from ws_core.metrics import Sample, register, sample
+from ws_core.sources import client_getter
 from ws_pool._cache.guard import StoreGuard
 from ws_pool._cache.keys import KeyMaker, shorten
 from ws_pool._cache.lru import check, check_function, check_name
 from ws_pool._cache.single_flight import Flight, Flights
-from ws_pool._cache.stores import Codec, Found, LocalStore, Missing, RedisStore, resolve_redis
+from ws_pool._cache.stores import Codec, Found, LocalStore, Missing, RedisStore
 from ws_pool.errors import ConfigError, UsageError
 
 __all__ = ("CacheStatistics", "CachedFunction", "ShareCache")
@@ -205,7 +206,9 @@ class ShareCache:
         self._clock = clock
         self._local = LocalStore(maxsize, clock) if redis is None else None
         self._store: LocalStore | RedisStore = (
-            RedisStore(resolve_redis(redis), self._codec, prefix) if self._local is None else self._local
+            RedisStore(client_getter(redis, "mget"), self._codec, prefix)
+            if self._local is None
+            else self._local
         )
         self._guard = StoreGuard(None if self._local is not None else redis_timeout)
         self._budget = redis_timeout

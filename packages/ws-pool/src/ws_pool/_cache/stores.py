@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 from cachetools import LRUCache as _Lru
 
-from ws_pool.errors import ConfigError
-
-__all__ = ("Codec", "Found", "LocalStore", "Missing", "RedisLike", "RedisStore", "resolve_redis")
+__all__ = ("Codec", "Found", "LocalStore", "Missing", "RedisLike", "RedisStore")
 
 
 class Found(NamedTuple):
@@ -200,26 +198,6 @@ class RedisStore:
 
     def _names(self, tag: str, key: str) -> tuple[str, str]:
         return f"{self._prefix}:{{{tag}}}:k:{key}", f"{self._prefix}:{{{tag}}}:v"
-
-
-def resolve_redis(source: object) -> Callable[[], RedisLike]:
-    """Return a function that returns the client of a client, a pool, a manager or a function."""
-    # Called for each operation, because a pool may not be started yet, or be started again.
-    if hasattr(source, "get_pool"):
-        manager = cast("Any", source)  # a RedisPoolManager, by its shape
-        return lambda: cast("RedisLike", manager.get_pool().redis)
-
-    if hasattr(type(source), "redis"):
-        pool = cast("Any", source)  # a RedisPool, by its shape
-        return lambda: cast("RedisLike", pool.redis)
-
-    if callable(source) and not hasattr(source, "mget"):
-        return cast("Callable[[], RedisLike]", source)
-
-    if not hasattr(source, "mget"):
-        raise ConfigError(f"redis={source!r} is wrong: give a pool, a client or a function", option="redis")
-
-    return lambda: cast("RedisLike", source)
 
 
 def _text(value: bytes | str | None) -> str | None:

@@ -74,12 +74,14 @@ class OrderedDispatcher:
         self._queues: dict[str, deque[Message]] = {}
         self._failing: set[str] = set()
         self._workers: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Event()
-        self._room.set()
-        self._idle = asyncio.Event()
-        self._idle.set()
         self.in_hand: dict[str, Message] = {}
         self.delivered = self.unheard = self.retried = self.overdue = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Make ready for an event loop, which may be another one than before."""
+        self._room, self._idle = asyncio.Event(), asyncio.Event()
+        self._measure()
 
     async def room(self) -> int:
         """Wait until more messages may be taken, and return how many."""

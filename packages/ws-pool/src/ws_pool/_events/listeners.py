@@ -230,6 +230,7 @@ class Listeners:
         self._running = False
         tasks = [*(task for group in self._tasks.values() for task in group), *self._leaving]
         self._tasks.clear()
+        self._leaving = []
 
         try:
             with contextlib.suppress(TimeoutError):

@@ -25,7 +25,7 @@ from ws_pool._events.listeners import (
     dump,
     load,
 )
-from ws_pool._events.source import RedisSource, replace_connections, resolve_source
+from ws_pool._events.source import RedisManager, RedisSource, replace_connections, resolve_source
 from ws_pool.errors import ClosedError, NotReadyError, UnavailableError, UsageError, WsError
 
 __all__ = ("BusStatistics", "RedisEventBus")
@@ -82,7 +82,8 @@ class RedisEventBus:
     Use `StreamEventBus` where nothing may be lost.
 
     Args:
-        pool: A `RedisPool`, or a client of ``redis.asyncio``.
+        pool: A `RedisPool`; its manager, which stands for its default pool and may be started later; or a
+            client of ``redis.asyncio``.
         channel: The channel.
         queue_size: Most events in the queue of one listener.
         overflow: What to drop when there are more.
@@ -114,7 +115,7 @@ class RedisEventBus:
 
     def __init__(
         self,
-        pool: RedisSource | Redis,
+        pool: RedisSource | RedisManager | Redis,
         channel: str,
         *,
         queue_size: int = 1_000,
@@ -169,20 +170,12 @@ class RedisEventBus:
 
     def add_listener(self, tag: str, coro: Listener) -> None:
         """
-        Listen to a tag, from now on.
+        Listen to a tag, from now on, or from the start of the bus on.
 
         Args:
             tag: What kind of event.
             coro: An async function; it gets what was given to `publish` after the tag.
-
-        Raises:
-            ClosedError: The bus was closed: nothing would reach it.
         """
-        if self._state == "closed":
-            raise ClosedError(
-                f"event bus {self._channel!r} was closed: make a new one", channel=self._channel
-            )
-
         self._listeners.add(tag, coro)
 
     def remove_listener(self, tag: str, coro: Listener) -> bool:
@@ -235,17 +228,15 @@ class RedisEventBus:
 
     async def start(self) -> None:
         """
-        Subscribe; when it returns, events arrive.
+        Subscribe; when it returns, events arrive. A bus that was closed starts anew, with its listeners.
 
         Raises:
             UnavailableError: The server cannot be reached.
-            UsageError: The bus was started before.
+            NotReadyError: The manager of its pool is not started.
+            UsageError: The bus is started already.
         """
-        if self._state != "new":
-            error = ClosedError if self._state == "closed" else UsageError
-            raise error(
-                f"event bus {self._channel!r} was started before: make a new one", channel=self._channel
-            )
+        if self._state == "open":
+            raise UsageError(f"event bus {self._channel!r} is started already", channel=self._channel)
 
         self._state = "open"
         self._listeners.start()

@@ -1,13 +1,17 @@
-"""What a bus works on: ws-pool's `RedisPool`, or any client of `redis.asyncio`."""
+"""What a bus works on: ws-pool's `RedisPool`, its manager, or any client of `redis.asyncio`."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Protocol, cast, runtime_checkable
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-__all__ = ("RedisSource", "repeating", "replace_connections", "resolve_source")
+from ws_core.redaction import mask_text
+from ws_pool.errors import UsageError
+
+__all__ = ("RedisManager", "RedisSource", "repeating", "replace_connections", "resolve_source")
 
 
 class RedisSource(Protocol):
@@ -26,6 +30,20 @@ class RedisSource(Protocol):
     @property
     def redis(self) -> Redis:
         """The client that all tasks share."""
+        ...
+
+
+@runtime_checkable
+class RedisManager(Protocol):
+    """Named pools; `RedisPoolManager` is one."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the pools are started."""
+        ...
+
+    def get_pool(self, name: str = "default", /) -> RedisSource:
+        """Return a started pool."""
         ...
 
 
@@ -58,12 +76,39 @@ class _ClientSource:
         self.redis = client
 
 
-def resolve_source(pool_or_client: object) -> RedisSource:
-    """Return a pool as it is, and a client as a pool."""
-    if hasattr(pool_or_client, "execute_command"):
-        return _ClientSource(cast("Redis", pool_or_client))
+class _ManagerSource:
+    """The default pool of a manager, which may be started later, and again."""
 
-    return cast("RedisSource", pool_or_client)
+    __slots__ = ("_manager",)
+
+    name = "default"
+
+    def __init__(self, manager: RedisManager) -> None:
+        self._manager = manager
+
+    @property
+    def ready(self) -> bool:
+        return self._manager.ready
+
+    @property
+    def redis(self) -> Redis:
+        return self._manager.get_pool().redis
+
+
+def resolve_source(source: object) -> RedisSource:
+    """Return a pool as it is, and a client or a manager as a pool."""
+    if isinstance(source, RedisManager):
+        return _ManagerSource(source)
+
+    if hasattr(source, "execute_command"):
+        return _ClientSource(cast("Redis", source))
+
+    # Not asked for its client yet: a pool that is not started has none.
+    if inspect.getattr_static(source, "redis", None) is None:
+        given = mask_text(repr(source))
+        raise UsageError(f"an event bus needs a RedisPool, a manager of pools or a Redis client, not {given}")
+
+    return cast("RedisSource", source)
 
 
 def repeating(client: Redis) -> Redis:

@@ -27,7 +27,7 @@ from ws_pool._core.background import cancel_and_wait
 from ws_pool._events.consumer_group import ConsumerGroup
 from ws_pool._events.dispatcher import Message, OrderedDispatcher
 from ws_pool._events.listeners import Event, Listener
-from ws_pool._events.source import RedisSource, resolve_source
+from ws_pool._events.source import RedisManager, RedisSource, resolve_source
 from ws_pool._events.waiting import WaitingEvents
 from ws_pool.errors import ClosedError, UsageError, WsError
 
@@ -102,7 +102,8 @@ class StreamEventBus:
     letter. Tags that a group does not need are named in ``ignore``.
 
     Args:
-        pool: A `RedisPool`, or a client of ``redis.asyncio``.
+        pool: A `RedisPool`; its manager, which stands for its default pool and may be started later; or a
+            client of ``redis.asyncio``.
         stream: The stream's key.
         group: The consumer group; services that must each see all events use different ones.
         consumer: This consumer's name, unique within the group; made up by default.
@@ -140,7 +141,7 @@ class StreamEventBus:
 
     def __init__(
         self,
-        pool: RedisSource | Redis,
+        pool: RedisSource | RedisManager | Redis,
         stream: str,
         group: str,
         *,
@@ -240,13 +241,7 @@ class StreamEventBus:
             tag: What kind of event.
             coro: An async function; it gets what was given to `publish` after the tag. When it raises
                 it is called again; when it returns the event is done.
-
-        Raises:
-            ClosedError: The bus was closed: nothing would reach it.
         """
-        if self._state == "closed":
-            raise ClosedError(f"event bus {self._stream!r} was closed: make a new one", stream=self._stream)
-
         listeners = self._listeners.setdefault(tag, [])
 
         if coro not in listeners:
@@ -296,18 +291,16 @@ class StreamEventBus:
 
     async def start(self) -> None:
         """
-        Create the group when it is missing, and begin to deliver.
+        Create the group when it is missing, and begin to deliver. A bus that was closed starts anew.
 
         Raises:
             UnavailableError: The server cannot be reached.
-            UsageError: The bus was started before.
-            ClosedError: The bus was closed, if only meanwhile.
+            NotReadyError: The manager of its pool is not started.
+            UsageError: The bus is started already, or is closing.
+            ClosedError: The bus was closed meanwhile.
         """
-        if self._state != "new":
-            error = ClosedError if self._state == "closed" else UsageError
-            raise error(
-                f"stream bus {self._stream!r} was started before: make a new one", stream=self._stream
-            )
+        if self._state not in {"new", "closed"}:
+            raise UsageError(f"stream bus {self._stream!r} is {self._state} already", stream=self._stream)
 
         self._state = "starting"
 
@@ -321,6 +314,9 @@ class StreamEventBus:
             raise ClosedError(f"stream bus {self._stream!r} was closed meanwhile", stream=self._stream)
 
         self._state = "open"
+        self._look_back = self._restarted = True
+        self._dispatcher.restart()
+        self._without_listener.restart()
         loop = asyncio.get_running_loop()
         jobs: list[Callable[[], Awaitable[None]]] = [
             self._read,
@@ -343,26 +339,24 @@ class StreamEventBus:
         Args:
             drain: Seconds in which listeners may finish what is in hand.
         """
+        if self._state == "closing":
+            return
+
         if self._state != "open":
             self._state = "closed"
             return
 
-        self._state = "closed"
-        reader, *others = self._tasks
-        reader.cancel()
+        self._state = "closing"
 
         try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(drain):
-                    await self._dispatcher.drained()
-        finally:
-            await cancel_and_wait(reader, *others)
-            await self._dispatcher.stop()
+            await self._stop(drain)
 
-        if not self._named:  # a made-up name is never used again
-            with contextlib.suppress(*_LOST):
-                async with asyncio.timeout(_LEAVE_TIMEOUT):
-                    await self._member.leave()
+            if not self._named:  # no other process has a made-up name
+                with contextlib.suppress(*_LOST):
+                    async with asyncio.timeout(_LEAVE_TIMEOUT):
+                        await self._member.leave()
+        finally:
+            self._state = "closed"
 
     def statistics(self) -> StreamBusStatistics:
         """Return a frozen snapshot of the bus."""
@@ -379,6 +373,18 @@ class StreamEventBus:
             dead=self._dead + self._without_listener.expired,
             waiting=self._without_listener.left,
         )
+
+    async def _stop(self, drain: float) -> None:
+        reader, *others = self._tasks
+        reader.cancel()
+
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(drain):
+                    await self._dispatcher.drained()
+        finally:
+            await cancel_and_wait(reader, *others)
+            await self._dispatcher.stop()
 
     async def _repeat(self, job: Callable[[], Awaitable[None]]) -> None:
         """Run a job over and over, through outages and the loss of the group."""

@@ -41,12 +41,16 @@ class WaitingEvents:
         self._expire_after = expire_after
         self._check_every = check_every
         self._new_tags: set[str] = set()
-        self._new_tag = asyncio.Event()
-        self._taking = asyncio.Lock()
-        self._next_expiry = 0.0
         self._reported: set[str] = set()
         self.left: int = 0
         self.expired: int = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Make ready for an event loop, which may be another one than before, with another clock."""
+        self._new_tag = asyncio.Event()
+        self._taking = asyncio.Lock()
+        self._next_expiry = 0.0
 
     def ignores(self, tag: str) -> bool:
         """Return whether a tag's events are acknowledged where they have no listener."""

@@ -398,7 +398,7 @@ class _Gone:
     """Stands for the session or connection of a client whose block has not begun, or has ended."""
 
     def __getattr__(self, name: str) -> Any:
-        message = "this client's block has ended: take a new client with get_client()"
+        message = "this client is outside of its block: take one by `async with pool.get_client() as client:`"
         raise UsageError(message)
 
     def __setattr__(self, name: str, value: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
+from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, cast
 
 from redis import exceptions
@@ -106,6 +107,18 @@ def check_source(source: RedisSource) -> None:
         _holders.add(kind)  # not asked for its client yet: a pool that is not started has none
     elif not hasattr(source, "get_pool"):
         _check_client(source)
+
+
+def client_lookup(source: RedisSource) -> Callable[[], object] | None:
+    """Return a function that looks up the client of a manager's pool; None for other sources."""
+    if isinstance(source, str):
+        return None if "://" in source else lambda: _manager(source).get_pool(source).redis
+
+    if not hasattr(source, "get_pool"):
+        return None
+
+    manager = cast("PoolManager", source)
+    return lambda: manager.get_pool().redis
 
 
 def resolve(source: RedisSource) -> tuple[CommandClient, bool]:

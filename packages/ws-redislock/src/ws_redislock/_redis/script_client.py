@@ -31,7 +31,7 @@ from ws_redislock._redis.clients import HOPELESS, TRANSIENT, CommandClient, Redi
 from ws_redislock._redis.connection import CommandSender
 from ws_redislock._redis.scripts import Script
 
-__all__ = ("Reply", "ScriptClient", "script_client_for")
+__all__ = ("Reply", "ScriptClient", "is_outdated", "script_client_for")
 
 # tasks only:
 FEW_BATCHES = 64
@@ -46,6 +46,12 @@ def script_client_for(source: RedisSource) -> tuple[ScriptClient, Loop, CommandC
     """Return a script client, the loop it belongs to, and the client if it must be closed by its user."""
     client, owned = resolve(source)
     return ScriptClient(client), current_loop(), client if owned else None
+
+
+def is_outdated(scripts: ScriptClient, loop: Loop | None, lookup: Callable[[], object] | None) -> bool:
+    """Return whether the manager that was looked up has another pool by now, or is used in another loop."""
+    # As of an object of a module, for which each test starts the pools anew, in an event loop of its own.
+    return lookup is not None and (current_loop() is not loop or lookup() is not scripts.client)
 
 
 class ScriptClient:

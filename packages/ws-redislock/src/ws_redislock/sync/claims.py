@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from ws_redislock.sync._concurrency import Loop, check_loop
-from ws_redislock.sync._redis.clients import RedisSource, check_source
+from ws_redislock.sync._redis.clients import RedisSource, check_source, client_lookup
 from ws_redislock._redis.keys import PREFIX, check_name, check_prefix, plain, tagged
-from ws_redislock.sync._redis.script_client import Reply, ScriptClient, script_client_for
+from ws_redislock.sync._redis.script_client import Reply, ScriptClient, is_outdated, script_client_for
 from ws_redislock._redis.scripts import load
 from ws_redislock.errors import ConfigError
 
@@ -62,6 +62,7 @@ class RunClaims:
         self._claimer = ""
         self._serial = itertools.count(1)
         self._unanswered: dict[str, str] = {}
+        self._lookup = client_lookup(redis)
         self._scripts: ScriptClient | None = None
         self._loop: Loop | None = None
         self._owned: Any = None  # Any: the client made from a URL, of the driver's untyped make
@@ -209,7 +210,7 @@ class RunClaims:
         return reply
 
     def _bind(self) -> ScriptClient:
-        if self._scripts is None:
+        if self._scripts is None or is_outdated(self._scripts, self._loop, self._lookup):
             self._scripts, self._loop, self._owned = script_client_for(self._source)
             # Not earlier: workers forked from one parent would otherwise be one and the same claimer.
             self._claimer = f"{secrets.token_hex(8)}."

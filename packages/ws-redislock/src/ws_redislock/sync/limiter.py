@@ -24,9 +24,9 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 from ws_redislock.sync._concurrency import Loop, check_loop, is_closed
 from ws_redislock._lease.lease import Clock
-from ws_redislock.sync._redis.clients import RedisSource, check_source
+from ws_redislock.sync._redis.clients import RedisSource, check_source, client_lookup
 from ws_redislock._redis.keys import PREFIX, check_name, check_prefix, plain, tagged
-from ws_redislock.sync._redis.script_client import ScriptClient, script_client_for
+from ws_redislock.sync._redis.script_client import ScriptClient, is_outdated, script_client_for
 from ws_redislock._redis.scripts import load
 from ws_redislock.errors import ConfigError, UnavailableError, UsageError
 
@@ -109,6 +109,7 @@ class RateLimiter:
         self._cache_size = deny_cache
         self._denied: OrderedDict[tuple[str, int], tuple[float, Verdict]] = OrderedDict()
         self._clock = clock
+        self._lookup = client_lookup(redis)
         self._scripts: ScriptClient | None = None
         self._loop: Loop | None = None
         self._owned: Any = None  # Any: the client made from a URL, of the driver's untyped make
@@ -185,8 +186,13 @@ class RateLimiter:
 
     def _bind(self) -> ScriptClient:
         # Limiters stand in modules, and so outlive the loops where each test has one of its own.
-        if self._scripts is None or is_closed(self._loop):
+        if (
+            self._scripts is None
+            or is_closed(self._loop)
+            or is_outdated(self._scripts, self._loop, self._lookup)
+        ):
             self._scripts, self._loop, self._owned = script_client_for(self._source)
+            self._denied.clear()
         else:
             check_loop(self._loop, "limiter")
 
@@ -207,10 +213,10 @@ class RateLimiter:
                 cost=cost,
             )
 
+        scripts = self._bind()  # before the look at what is known, which another pool's start makes void
+
         if self._denied and (known := self._known_denial(key, cost)) is not None:
             return known
-
-        scripts = self._bind()
 
         try:
             reply = scripts.hit(

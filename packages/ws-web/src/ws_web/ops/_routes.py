@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import lru_cache, partial
+from functools import lru_cache, partial, update_wrapper
 from importlib import resources
 from typing import Any, Final
 
@@ -112,7 +112,17 @@ def add_ops_routes(app: FastAPI, settings: Settings, publisher: Publisher, actio
     ]
 
     for method, path, endpoint in declared:
-        app.add_route(path, partial(_quietly, endpoint), methods=[method], include_in_schema=False)
+        app.add_route(path, _quiet(endpoint), methods=[method], include_in_schema=False)
+
+
+def _quiet(endpoint: Endpoint) -> Endpoint:
+    """Return an endpoint around which `_quietly` stands, under the name of the innermost one."""
+    named: Any = endpoint
+
+    while isinstance(named, partial):
+        named = named.args[0]
+
+    return update_wrapper(partial(_quietly, endpoint), named)
 
 
 class _Routes:

@@ -28,7 +28,7 @@ from ws_redislock.sync._redis.clients import HOPELESS, TRANSIENT, CommandClient,
 from ws_redislock.sync._concurrency import CommandSender
 from ws_redislock._redis.scripts import Script
 
-__all__ = ("Reply", "ScriptClient", "script_client_for")
+__all__ = ("Reply", "ScriptClient", "is_outdated", "script_client_for")
 
 Reply: TypeAlias = list[Any]  # Any: integers, and tokens as str or bytes, as the client decodes
 Argument: TypeAlias = str | bytes | int
@@ -38,6 +38,12 @@ def script_client_for(source: RedisSource) -> tuple[ScriptClient, Loop, CommandC
     """Return a script client, the loop it belongs to, and the client if it must be closed by its user."""
     client, owned = resolve(source)
     return ScriptClient(client), current_loop(), client if owned else None
+
+
+def is_outdated(scripts: ScriptClient, loop: Loop | None, lookup: Callable[[], object] | None) -> bool:
+    """Return whether the manager that was looked up has another pool by now, or is used in another loop."""
+    # As of an object of a module, for which each test starts the pools anew, in an event loop of its own.
+    return lookup is not None and (current_loop() is not loop or lookup() is not scripts.client)
 
 
 class ScriptClient:
