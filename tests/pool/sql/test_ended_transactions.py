@@ -89,6 +89,42 @@ class TestControl:
                 await client.execute(end)
                 assert await client.count(ITEM) == left
 
+    async def test_many_rows_are_a_part_of_it(self, pool: SqlPool) -> None:
+        """What needs several statements begins no transaction of its own in one that was begun as text."""
+        async with pool.get_client() as client:
+            for end, left in (("ROLLBACK", 0), ("COMMIT", 5)):
+                await client.execute("BEGIN")
+                await client.insert(ITEM, v=1)
+                assert await client.insert_many(ITEM, [{"v": 2}, {"v": 3}]) == 2
+                assert (await client.execute(ITEM.insert(), [{"v": 4}, {"v": 5}])).rowcount == 2
+                await client.execute(end)
+                assert await client.count(ITEM) == left
+
+            assert await client.insert_many(ITEM, [{"v": 6}]) == 1
+
+        assert await pool.count(ITEM) == 6
+
+    async def test_no_block_begins_in_the_middle_of_it(self, pool: SqlPool) -> None:
+        """It would commit what was begun as text, or be a part of it, silently."""
+        async with pool.get_client() as client:
+            await client.execute("BEGIN")
+            await client.insert(ITEM, v=1)
+
+            with pytest.raises(UsageError, match="begun as text is open"):
+                async with client.begin():
+                    pytest.fail("it has begun")
+
+            with pytest.raises(UsageError, match="begun as text is open"):
+                async with pool.atomic():
+                    pytest.fail("it has begun")
+
+            await client.execute("ROLLBACK")
+
+            async with client.begin():
+                await client.insert(ITEM, v=2)
+
+        assert [row.v for row in await pool.select(ITEM.select())] == [2]
+
     async def test_the_twin_that_is_not_refused_leaves_half_a_block(self, pool: SqlPool) -> None:
         """The broken twin: straight on the connection, the block's end undoes nothing."""
 

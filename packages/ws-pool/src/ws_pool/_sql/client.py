@@ -590,7 +590,7 @@ class SqlClient:
         async with (
             session.turn()
         ):  # first: the transaction that is open now may be another task's, ending soon
-            if session.depth:
+            if session.depth or session.by_text:
                 return await work()
 
             async with self.begin():

@@ -37,6 +37,7 @@ class Session:
         "_routing",
         "_source",
         "_transaction_task",
+        "by_text",
         "connection",
         "context",
         "depth",
@@ -58,6 +59,7 @@ class Session:
         self.restricted: bool = False  # by a block that only reads, inside a transaction that may write
         self.doomed: bool = False  # the server has ended the transaction, and its block does not know yet
         self.ended_by: Judged | None = None  # the statement that did it, unless it was a conflict
+        self.by_text: bool = False  # whether a transaction is open that was begun as text, by no block
         self.depth: int = 0
         self.savepoints: int = 0
         self._confirmed = False  # whether the server, or a proxy before it, says that a transaction is open
@@ -214,6 +216,9 @@ class Session:
 
     def check_transaction(self, plan: Judged, connection: SqlConnection) -> None:
         """Report a statement that has ended the transaction all the same, as a procedure may."""
+        if plan.ends:  # which is not run in a block
+            self.by_text = connection.in_transaction
+
         if self.depth and self._confirmed and not (plan.reading or self.doomed or connection.in_transaction):
             self.lose_transaction()
             self.ended_by = plan
@@ -255,6 +260,11 @@ class Session:
         """Open a transaction where none is: on the writing connection, if it may write and there is one."""
         context = self.context
         tenants = context.tenants
+
+        if self.by_text and self.connection.in_transaction:  # MySQL would commit it
+            message = "a transaction that was begun as text is open on this client: end it before this block"
+            raise UsageError(message)
+
         statements = context.dialect.begin(isolation, read_only=read_only or self.read_only)
         self.doomed, self.ended_by = False, None
 
