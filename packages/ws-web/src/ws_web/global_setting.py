@@ -46,7 +46,7 @@ EMBEDDED_SERVERS: bool = True
 """With DEBUG, the command line ``wintersweet`` starts what a wheel brings for pools that name no server."""
 
 SECRET: str = ""
-"""The application's own signing secret; `settings.SECRET.get_secret_value()` is its text. For your own use."""
+"""The application's own signing secret, for your use; `settings.SECRET.get_secret_value()` is its text."""
 
 LISTEN_HOST: str = "127.0.0.1"
 """The address that `ws_web.server.run` listens on."""
