@@ -31,7 +31,7 @@ ONLY_LOOP = ("_redis.batching",)
 CUT = re.compile(r"^ *# tasks only:\n.*?^ *# end\n", re.MULTILINE | re.DOTALL)
 """Lines that the twin leaves out: calls of threads never go together."""
 
-PURE = ("_lease.lease", "_redis.keys", "_redis.scripts", "errors", "fencing", "observe", "otel")
+PURE = ("_lease.lease", "_redis.keys", "_redis.scripts", "_redis.url", "errors", "fencing", "observe", "otel")
 """Modules without concurrency, which both use."""
 
 HEADER = "# Written by tools/generate_sync_locks.py from ws_redislock/{source}; do not edit.\n"

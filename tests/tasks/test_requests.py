@@ -15,9 +15,11 @@ from redis.asyncio import Redis
 
 from tests.servers import StartServer
 from tools.servers import RedisServer
+from ws_core.errors import ConfigError
 from ws_tasks import _requests
 from ws_tasks._requests import Requests
 from ws_tasks._scripts import Script
+from ws_tasks.taskiq import RedisResults, RedisStreamsBroker
 
 ECHO = Script("echo", "if ARGV[1] == 'bad' then return redis.error_reply('bad') end return ARGV[1]")
 
@@ -149,3 +151,23 @@ class TestFailures:
             await client.aclose()
 
         asyncio.run(leave())
+
+
+@pytest.mark.parametrize(
+    ("url", "part"),
+    [
+        ("redis:/u:hunter2@h", "'redis:***@h' is wrong: "),
+        ("http://u:hunter2@h", "'http://u:***@h' is wrong: "),
+        ("redis://u:hunter2@h/jobs", "it is written as redis://host:port/database"),
+        ("redis://u:hunter2@h:port/0", "is wrong: Port could not be cast"),
+        ("redis://u:hunter2@h?nope=1", "is wrong: got an unexpected keyword argument 'nope'"),
+    ],
+)
+def test_wrong_urls(url: str, part: str) -> None:
+    """They are refused when the broker is made, and not shown with their password."""
+    for make in (RedisStreamsBroker, RedisResults):
+        with pytest.raises(ConfigError) as refused:
+            make(url)
+
+        assert part in str(refused.value)
+        assert "hunter2" not in str(refused.value)

@@ -117,7 +117,7 @@ class TestWrongOnes:
         [
             (None, "'NoneType' is not a Redis client"),
             (5, "'int' is not a Redis client"),
-            ("http://127.0.0.1:1", "begins with redis, rediss, unix, not 'http'"),
+            ("http://127.0.0.1:1", "begins with redis://, rediss://, unix://, not 'http://127.0.0.1:1'"),
             ("jobs", "'jobs' is not a URL"),
             ("", "'' is not a URL"),
             (blocking.Redis(), "blocks the event loop"),

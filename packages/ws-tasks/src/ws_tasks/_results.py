@@ -8,12 +8,14 @@ import logging
 import math
 import secrets
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis.asyncio
 from taskiq import AsyncResultBackend, TaskiqResult
 
 from ws_core.backoff import delay
-from ws_core.errors import UsageError, describe
+from ws_core.errors import ConfigError, UsageError, describe
+from ws_core.redaction import mask_url
 from ws_tasks._definitions import JobStatus
 from ws_tasks._requests import Requests
 from ws_tasks._scripts import SAVE
@@ -31,11 +33,28 @@ _CONNECTIONS = 32  # of a client that is made from a URL
 def requests_of(source: object) -> tuple[Requests, bool]:
     """Return what sends to a URL, or through a client, that of a pool, or of a manager's default pool."""
     if isinstance(source, str):
-        # Callers wait for one of so many connections; the driver's plain pool raises instead.
-        pool = redis.asyncio.BlockingConnectionPool.from_url(source, max_connections=_CONNECTIONS)
-        return Requests(redis.asyncio.Redis.from_pool(pool)), True
+        return Requests(redis.asyncio.Redis.from_pool(_pool_of(source))), True
 
     return Requests.of(source), False
+
+
+def _pool_of(url: str) -> redis.asyncio.BlockingConnectionPool:
+    """Return the connections to a URL, or refuse it: redis-py takes a database that is not a number for 0."""
+    try:
+        parts = urlsplit(url)
+        database = "" if parts.scheme == "unix" else parts.path.strip("/")
+        # Callers wait for one of so many connections; the driver's plain pool raises instead.
+        pool = redis.asyncio.BlockingConnectionPool.from_url(url, max_connections=_CONNECTIONS)
+        pool.make_connection()  # which checks the options, and does not connect
+    except (ValueError, TypeError) as error:
+        reason = str(error).rpartition("__init__() ")[2]
+        raise ConfigError(f"the Redis URL {mask_url(url)!r} is wrong: {reason}") from None
+
+    if "://" not in url or (database and not database.isdigit()):
+        form = "redis://host:port/database, where the database is a number"
+        raise ConfigError(f"the Redis URL {mask_url(url)!r} is wrong: it is written as {form}")
+
+    return pool
 
 
 class RedisResults(AsyncResultBackend[Any]):

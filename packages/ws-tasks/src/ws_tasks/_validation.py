@@ -27,7 +27,10 @@ def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
     if type(value) is int and 0 < value < _MOST_KEPT:
         return _KEPT.setdefault(value, float(value))  # one object for all tasks with this number
 
-    number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    except OverflowError:
+        number = math.inf
 
     if math.isfinite(number) and (number > 0 or (zero and number == 0)):
         return number

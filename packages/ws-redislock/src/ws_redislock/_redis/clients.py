@@ -11,6 +11,7 @@ from redis import exceptions
 
 from ws_core.errors import UnavailableError, UsageError
 from ws_redislock._concurrency import FOREIGN, FOREIGN_REASON, NATIVE, client_from_url
+from ws_redislock._redis.url import SCHEMES, check_url, is_url
 
 __all__ = (
     "HOPELESS",
@@ -52,8 +53,6 @@ _REMEDIES: tuple[tuple[tuple[str, ...], type[Exception] | None, str], ...] = (
     (("BUSY", "LOADING", "MISCONF", "NOREPLICAS"), None, "wait until the server is ready"),
 )
 """Errors about the server's state: how they begin, redis-py's class for them, and the remedy."""
-
-SCHEMES = ("redis", "rediss", "unix")
 
 _accepted: set[type] = set()  # classes of clients, to ask once per class: the driver's are slow to compare
 _holders: set[type] = set()  # the same of pools
@@ -97,12 +96,10 @@ def check_source(source: RedisSource) -> None:
         return
 
     if isinstance(source, str):
-        scheme, found, _ = source.partition("://")
-
-        if not found:
+        if is_url(source):
+            check_url(source)
+        else:
             _manager(source)
-        elif scheme not in SCHEMES:
-            raise UsageError(f"a Redis URL begins with {', '.join(SCHEMES)}, not {scheme!r}")
     elif inspect.getattr_static(source, "redis", None) is not None:
         _holders.add(kind)  # not asked for its client yet: a pool that is not started has none
     elif not hasattr(source, "get_pool"):
@@ -131,7 +128,7 @@ def resolve(source: RedisSource) -> tuple[CommandClient, bool]:
     check_source(source)
 
     if isinstance(source, str):
-        if "://" in source:
+        if is_url(source):
             return cast("CommandClient", client_from_url(source)), True
 
         client = _manager(source).get_pool(source).redis
