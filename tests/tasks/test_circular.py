@@ -152,6 +152,7 @@ class TestForFrame:
         lambda: AsyncCircularForSecond(1, -1),
         lambda: AsyncCircularForTimeout(-1),
         lambda: AsyncCircularForTimeout(1, float("nan")),
+        lambda: AsyncCircularForTimeout(10**400),
         lambda: AsyncCircularForFrame(1, 0),
         lambda: AsyncCircularForFrame(1, pause=-1),
     ],
