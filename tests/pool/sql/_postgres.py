@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Column, Integer, MetaData, String, Table
 
+QUICK = {"deadlock_timeout": "50ms"}  # by default the server looks for deadlocks after a second
 METADATA = MetaData()
 ITEM = Table(
     "item",

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.pool.sql._postgres import QUICK
 from ws_pool import MysqlPool, PostgresPool, SqlitePool
 from ws_pool._sql.pool import SqlPool
 
@@ -31,7 +32,8 @@ def make_requested(request: pytest.FixtureRequest, directory: Path, **options: A
     backend: str = request.param
 
     if backend in POSTGRES:
-        return PostgresPool(request.getfixturevalue("postgres_url"), driver=backend, **options)
+        url = request.getfixturevalue("postgres_url")
+        return PostgresPool(url, driver=backend, server_settings=QUICK, **options)
 
     url = "" if backend in {"sqlite", "memory"} else request.getfixturevalue("mysql_url")
     return make_pool(backend, url, directory, **options)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.pool.sql._postgres import ITEM, METADATA, over
+from tests.pool.sql._postgres import ITEM, METADATA, QUICK, over
 from tests.pool.sql.backends import POSTGRES
 from ws_pool import PostgresPool
 
@@ -26,7 +26,7 @@ def driver_url(driver: str, postgres_url: str) -> str:
 @pytest.fixture
 async def pool(driver_url: str) -> AsyncIterator[PostgresPool]:
     """Give a pool with three items, over each driver."""
-    async with PostgresPool(driver_url, max_size=10) as made:
+    async with PostgresPool(driver_url, max_size=10, server_settings=QUICK) as made:
         await made.create_all(METADATA)
         await made.insert_many(ITEM, [{"name": f"n{n}", "stock": 100} for n in (1, 2, 3)])
         yield made
