@@ -92,6 +92,9 @@ class TestWrong:
             ({**GOOD, "replicas": "x"}, r"DATABASES\.default\.replicas must be a list"),
             ({**GOOD, "replicas": [5]}, r"DATABASES\.default\.replicas\[0\] must be a URL or a mapping"),
             ({**GOOD, "replicas": [{"hots": "x"}]}, r"DATABASES\.default\.replicas\[0\]\.hots .*'host'"),
+            ({"url": "localhost/shop"}, r"or sqlite://, not 'localhost/shop'"),
+            ({"url": "me:hunter2@db/shop"}, r"or sqlite://, not '"),
+            ({"url": "sqlite:shop.db"}, r"or sqlite://, not 'sqlite:shop\.db'"),
             ({"url": "oracle://x"}, r"DATABASES\.default\.url must begin with mysql://"),
             (
                 {"url": "mysql://me:hunter2@db:99999/x"},

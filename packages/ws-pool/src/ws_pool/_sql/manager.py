@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
+from ws_core.redaction import mask_url
 from ws_pool._core.extras import missing
 from ws_pool._sql.atomic import Atomic
 from ws_pool._sql.verbs import SqlVerbs
@@ -74,13 +75,18 @@ class SqlPoolManager(SqlVerbs, BasePoolManager["SqlPool", "SqlClient"]):
 
     def _build(self, name: str, section: Mapping[str, object], where: str) -> SqlPool:
         url = section.get("url")
-        scheme = url.partition(":")[0].partition("+")[0] if isinstance(url, str) and "://" in url else "mysql"
+        scheme, is_url = "mysql", True
+
+        if isinstance(url, str):
+            scheme, is_url = url.partition(":")[0].partition("+")[0], "://" in url
+
         wing = "sqlite" if "path" in section else _WINGS.get(scheme)
 
-        if wing is None:
+        if wing is None or not is_url:
+            given = f"{scheme}://" if is_url else repr(mask_url(str(url)))
             message = (
                 f"{where}.url must begin with mysql://, mariadb://, postgresql://, postgres:// or sqlite://, "
-                f"not {scheme}://"
+                f"not {given}"
             )
             raise ConfigError(message, setting=f"{where}.url")
 
