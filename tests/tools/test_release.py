@@ -91,6 +91,37 @@ class TestPrepare:
 
         assert (packages / "ws-core" / "pyproject.toml").read_text() == before
 
+    def test_dry_run(self, packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It checks what a release would write, or has written before, and writes nothing."""
+        given: list[tuple[list[str], dict[str, str]]] = []
+
+        def verify(names: list[str], changelogs: dict[str, str]) -> int:
+            given.append((names, changelogs))
+            return 1
+
+        monkeypatch.setattr(release, "verify", verify)
+        (packages / "ws-core" / "CHANGELOG.md").write_text(LOG.partition("\n## [0.1.0]")[0])
+        before = {path: path.read_text() for path in packages.rglob("*.*")}
+
+        assert release.main(["--dry-run"]) == 1
+        assert {path: path.read_text() for path in packages.rglob("*.*")} == before
+        ((names, changelogs),) = given
+        assert names == ["ws-core", "ws-pool"]
+        assert changelogs["ws-pool"] == LOG
+        assert release.release_notes(changelogs["ws-core"], "0.1.0") == "- a new thing"
+
+    def test_dry_run_refused(self, packages: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """An unknown name, and a changelog without a word for users, are refused; so is no command at all."""
+        (packages / "ws-core" / "CHANGELOG.md").write_text("# Changelog\n\n## [Unreleased]\n")
+
+        assert release.main(["--dry-run", "ws-nothing"]) == 1
+        assert "no distribution 'ws-nothing'" in capsys.readouterr().err
+        assert release.main(["--dry-run", "ws-core"]) == 1
+        assert "nothing under" in capsys.readouterr().err
+
+        with pytest.raises(SystemExit):
+            release.main([])
+
 
 class TestInterface:
     @pytest.mark.parametrize(
