@@ -111,7 +111,7 @@ class TestPrepare:
         assert release.release_notes(changelogs["ws-core"], "0.1.0") == "- a new thing"
 
     def test_dry_run_refused(self, packages: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        """An unknown name, and a changelog without a word for users, are refused; so is no command at all."""
+        """An unknown name, and a changelog without a word for users, are refused; a command is needed."""
         (packages / "ws-core" / "CHANGELOG.md").write_text("# Changelog\n\n## [Unreleased]\n")
 
         assert release.main(["--dry-run", "ws-nothing"]) == 1
