@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -48,7 +49,14 @@ class Chores:
     def inspect(self) -> list[dict[str, object]]:
         """Show one, which carries a secret."""
         return [
-            {"name": "sweep", "state": "running", "last_error": None, "password": SECRET, "when": Path("x")}
+            {
+                "name": "sweep",
+                "state": "running",
+                "last_error": None,
+                "password": SECRET,
+                "when": Path("x"),
+                "rate": math.nan,
+            }
         ]
 
     def act(self, action: str, name: str) -> bool:
@@ -254,7 +262,7 @@ class TestState:
         assert request.pop("age") >= 0
         assert request == {"method": "GET", "route": "/wait/{item}", "id": "r-1"}
         (row,) = [row for row in worker["tasks"] if row["name"] == "sweep"]
-        assert (row["password"], row["when"]) == ("***", "x")
+        assert (row["password"], row["when"], row["rate"]) == ("***", "x", None)
         assert any("test_ops password=***" in line for line in worker["log"])
         assert SECRET not in json.dumps(state)
         assert {"http.server.active_requests", "wintersweet.websocket.connections"} <= {
@@ -262,7 +270,8 @@ class TestState:
         }
 
     async def test_events(self) -> None:
-        """The same comes once a second as an event."""
+        """The same comes once a second as an event, which a browser can read."""
+        publish("tasks", chores := Chores())
         app = ops()
         sent: list[bytes] = []
         enough = asyncio.Event()
@@ -289,6 +298,8 @@ class TestState:
 
         events = [json.loads(part.removeprefix(b"data: ")) for part in sent if part]
         assert [event["workers"][0]["pid"] for event in events] == [os.getpid()] * 2
+        assert b"NaN" not in b"".join(sent)
+        assert chores.ran == []
 
     async def test_settings(self) -> None:
         """Each with its source, and masked."""

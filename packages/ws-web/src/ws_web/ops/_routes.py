@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 
 from ws_core import inspection
 from ws_core.metrics import Sample
+from ws_web._json import dump
 from ws_web._publishing import Publisher
 from ws_web.conf import Settings
 from ws_web.ops._access import has_token, may_act, may_read, why_not_act
@@ -136,11 +137,11 @@ class _Routes:
 
     async def state(self, request: Request) -> Response:
         """Return the state of all workers."""
-        return JSONResponse(await _state(self._publisher, acts=has_token(request, self.token)))
+        return _json(await _state(self._publisher, acts=has_token(request, self.token)))
 
     async def settings(self, _: Request) -> Response:
         """Return the settings."""
-        return JSONResponse(shown_settings(self._settings))
+        return _json(shown_settings(self._settings))
 
     async def events(self, request: Request) -> Response:
         """Return the state of all workers once a second."""
@@ -201,7 +202,7 @@ async def _acted_by(endpoint: Endpoint, token: str, request: Request) -> Respons
 
     try:
         return await endpoint(request)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return JSONResponse({"error": str(error)}, 422)
 
 
@@ -216,6 +217,11 @@ async def _texts(request: Request, *names: str) -> list[str]:
         raise ValueError(f"a text has at most {_LONGEST} printable characters")
 
     return [given[name] for name in names]
+
+
+def _json(value: object) -> Response:
+    """Return a reply whose numbers may be NaN, which JSON does not have."""
+    return Response(dump(value), media_type="application/json")
 
 
 async def _state(publisher: Publisher, *, acts: bool) -> dict[str, Any]:
@@ -239,7 +245,7 @@ def _row(sample: Sample) -> dict[str, Any]:
 async def _events(publisher: Publisher, *, acts: bool) -> AsyncIterator[str]:
     """Send the state as Server-Sent Events until the reader goes."""
     while True:
-        yield f"data: {json.dumps(await _state(publisher, acts=acts))}\n\n"
+        yield f"data: {dump(await _state(publisher, acts=acts)).decode()}\n\n"
         await asyncio.sleep(_EVERY)
 
 
