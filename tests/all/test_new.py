@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -123,15 +124,25 @@ class TestProject:
             ("GET", "/readyz"),
         } <= paths
 
-    def test_its_settings_are_checked(self, project: Path, servers: dict[str, str]) -> None:
-        """The settings module is the source unless the environment is, and the servers can be reached."""
-        checked = wintersweet("check", "--json", cwd=project, env=servers)
+    def test_its_example_of_an_environment(self, project: Path) -> None:
+        """As .env it turns DEBUG on, under which the servers come from wheels; the settings say so."""
+        shutil.copy(project / ".env.example", project / ".env")
+        checked = wintersweet("check", "--json", cwd=project)
+        (project / ".env").unlink()
         answer = checked.json()
-        source = answer["settings"]["DATABASES.default.url"]["source"]
+        reached = {one["name"]: one["detail"] for one in answer["reached"]}
+        reached.pop("LOGGING_CONFIG")
 
         assert (checked.status, answer["ok"]) == (0, True)
-        assert source == ("environment" if servers else "module")
-        assert {one["name"] for one in answer["reached"]} >= {"LOGGING_CONFIG", "DATABASES.default"}
+        assert answer["settings"]["DEBUG"] == {"value": True, "source": ".env"}
+        assert reached == (
+            {
+                "DATABASES.default": "embedded PostgreSQL, in .wintersweet/postgres-default",
+                "REDIS_CONFIG.default": "embedded Valkey, in .wintersweet/valkey-default",
+            }
+            if PROJECTS[project.name]
+            else {"DATABASES.default": ""}
+        )
 
 
 class TestParts:
