@@ -155,6 +155,34 @@ def test_rows_are_read_from_any_chunks(
     assert reply.rowcount == len(rows)
 
 
+def test_one_reader_reads_results_of_all_kinds_in_any_order():
+    """Columns that were described before are recognised; an OK of any length is not taken for them."""
+    raw = Raw(b"", [])
+    reader = ResultReader(
+        raw,
+        lost=LostError,
+        fail=raise_mysql_exception,
+        converters=decoders,
+        text_types=frozenset({TEXT, BLOB, 254}),
+    )
+    one = packets(number(1), column("n", LONG), eof(), string(b"5"), eof())
+    longer = packets(number(1), column("n", LONG), eof(), string(b"5"), string(b"6"), eof())
+    other = packets(number(1), column("m", LONG), eof(), string(b"7"), eof())
+    done = [packets(b"\0\3\0" + b"\2\0\0\0" + bytes(size - 7)) for size in (7, 256, 65_536)]
+
+    for data, name, wanted in (
+        *((ok, None, None) for ok in done),
+        *((one, "n", [(5,)]), (one, "n", [(5,)]), (longer, "n", [(5,), (6,)]), (other, "m", [(7,)])),
+        *((one, "n", [(5,)]), (done[1], None, None), (other, "m", [(7,)]), (other, "m", [(7,)])),
+    ):
+        for cuts in ([], [4], [len(data) - 1], list(range(len(data)))[:300]):
+            raw._reader = Reader(data, cuts)
+            reply = asyncio.run(reader.query(b"x"))
+            assert reply.rows == wanted
+            assert (reply.description or ((None,),))[0][0] == name
+            assert reply.rowcount == (3 if wanted is None else len(wanted))
+
+
 def test_every_single_cut_is_harmless():
     """A reply with several results is read from two chunks, cut anywhere, and byte by byte."""
     rows: list[list[bytes | None]] = [[b"1", b"a" * 260, None], [b"2", None, b"\0"]]

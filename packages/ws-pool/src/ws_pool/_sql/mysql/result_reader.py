@@ -41,7 +41,7 @@ class Incomplete(Exception):
 class ResultReader:
     """Runs statements over a connection of aiomysql, and reads their results."""
 
-    __slots__ = ("_converters", "_fail", "_known", "_lost", "_raw", "_text_types")
+    __slots__ = ("_converters", "_fail", "_known", "_last", "_lost", "_raw", "_text_types")
 
     def __init__(
         self,
@@ -58,6 +58,7 @@ class ResultReader:
         self._converters = converters
         self._text_types = text_types
         self._known: dict[bytes, Columns] = {}
+        self._last = bytes(4), Columns((), ())  # what no result begins with: packets of one count from 1
 
     async def query(self, payload: bytes) -> Reply:
         """Run a statement, and read all of its results; the reply is the first that has rows."""
@@ -179,6 +180,11 @@ class ResultReader:
 
     def _head(self, data: bytes) -> tuple[Reply | Columns, int, int]:
         """Read an OK packet, or a description of columns."""
+        key, columns = self._last
+
+        if data.startswith(key):  # the same columns as before, as a rule: no need to look for their end
+            return columns, _end(data, len(key)), 0
+
         end = _end(data, 0)
         kind = data[4]
 
@@ -201,17 +207,18 @@ class ResultReader:
             pos = _end(data, pos)
 
         key = data[:pos]
-        columns = self._known.get(key)
+        known = self._known.get(key)
 
-        if columns is None:
-            columns = self._describe(data, end, count)
+        if known is None:
+            known = self._describe(data, end, count)
 
             if len(self._known) >= _KNOWN:
                 self._known.clear()
 
-            self._known[key] = columns
+            self._known[key] = known
 
-        return columns, _end(data, pos), 0
+        self._last = key, known
+        return known, _end(data, pos), 0
 
     def _describe(self, data: bytes, pos: int, count: int) -> Columns:
         description = []
