@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from sqlalchemy import insert, select
 
 from tests.pool.sql._postgres import ITEM, over
+from tests.pool.sql.test_mysql_servers import CERTIFICATE
 from tests.pool.sql.test_postgres import active
+from tests.servers import StartServer
 from tools.servers import PostgresServer
 from ws_pool import PostgresPool
 from ws_pool.errors import QueryError, UnavailableError, UsageError
@@ -143,3 +147,40 @@ async def test_the_engine_writes_as_its_users_do(postgres_url: str) -> None:
             assert (await client.find("SHOW transaction_isolation", row_type=tuple)) == ("read committed",)
 
         assert pool.statistics().opened == 1
+
+
+def encrypt(server: PostgresServer) -> None:
+    """Have a server offer TLS."""
+    data = Path(str(server.execute("SHOW data_directory")[0][0]))
+    key = data / "server.key"
+    key.write_bytes(CERTIFICATE.read_bytes())
+    key.chmod(0o600)
+    os.chown(key, data.stat().st_uid, data.stat().st_gid)
+    server.execute("ALTER SYSTEM SET ssl_cert_file = 'server.key'", "ALTER SYSTEM SET ssl = on")
+    server.execute("SELECT pg_reload_conf()")
+
+
+async def test_tls(start_server: StartServer, driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The modes of libpq: encrypted or not, and with verify-full not without certificates to trust."""
+    server = await asyncio.to_thread(start_server, PostgresServer)
+    encrypt(server)
+
+    while server.execute("SHOW ssl") != [("on",)]:
+        await asyncio.sleep(0.05)
+
+    monkeypatch.setenv("PGSSLROOTCERT", str(CERTIFICATE))
+    found = {}
+
+    for mode in ("disable", "require", "verify-full"):
+        options = {"host": "localhost", "port": server.port, "user": "postgres", "db": "test"}
+
+        async with PostgresPool(**options, driver=driver, sslmode=mode) as pool:
+            row = await pool.find("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+            found[mode] = row.ssl
+
+    assert found == {"disable": False, "require": True, "verify-full": True}
+
+    monkeypatch.setenv("PGSSLROOTCERT", "/nowhere")
+
+    with pytest.raises(UnavailableError, match="root certificate file|No such file"):
+        await PostgresPool(over(driver, server.url), sslmode="verify-full").start()
