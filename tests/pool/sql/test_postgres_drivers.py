@@ -172,9 +172,9 @@ async def test_tls(start_server: StartServer, driver: str, monkeypatch: pytest.M
     found = {}
 
     for mode in ("disable", "require", "verify-full"):
-        options = {"host": "localhost", "port": server.port, "user": "postgres", "db": "test"}
+        url = over(driver, server.url).replace(f"@{server.host}:", "@localhost:")
 
-        async with PostgresPool(**options, driver=driver, sslmode=mode) as pool:
+        async with PostgresPool(url, sslmode=mode) as pool:
             row = await pool.find("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
             found[mode] = row.ssl
 
@@ -182,5 +182,5 @@ async def test_tls(start_server: StartServer, driver: str, monkeypatch: pytest.M
 
     monkeypatch.setenv("PGSSLROOTCERT", "/nowhere")
 
-    with pytest.raises(UnavailableError, match="root certificate file|No such file"):
+    with pytest.raises(UnavailableError, match=r"root certificate file|No such file"):
         await PostgresPool(over(driver, server.url), sslmode="verify-full").start()
