@@ -8,6 +8,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from tests.all._planted_shop import FAULTS
 from tests.all._support import environment
 
@@ -172,6 +174,7 @@ def test_no_service(ws_service):
 """
 
 
+@pytest.mark.deployment
 def test_fixtures_and_markers(tmp_path: Path) -> None:
     """Each does what it says, in two workers of pytest-xdist, and only for those who ask."""
     (tmp_path / "served.py").write_text(SERVICE)

@@ -53,7 +53,7 @@ class Service:
         workers: int = 1,
         env: Mapping[str, str] | None = None,
         directory: str | Path | None = None,
-        timeout: float = 60.0,
+        timeout: float = 120.0,
     ) -> None:
         self.url: str = ""
         self._target = target
