@@ -13,6 +13,8 @@ import pytest
 from tests.all._planted_shop import FAULTS
 from tests.all._support import environment
 
+pytestmark = pytest.mark.timeout(600)
+
 ROOT = Path(__file__).resolve().parents[2]
 Results = dict[str, str]
 
@@ -29,7 +31,7 @@ def run_pytest(directory: Path, *arguments: str, env: Mapping[str, str] | None =
         env=environment(PYTHONPATH=str(directory), **(env or {})),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=500,
         check=False,
     )
     cases = ET.parse(report).iter("testcase") if report.exists() else ()
