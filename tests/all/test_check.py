@@ -201,7 +201,7 @@ class TestRoutes:
             """Return it. And more."""
             return number
 
-        app = create_app(health=False, docs_url=None, redoc_url=None, openapi_url=None)
+        app = create_app(Settings(), health=False, docs_url=None, redoc_url=None, openapi_url=None)
         app.include_router(router, prefix="/v1")
 
         @app.websocket("/live")
