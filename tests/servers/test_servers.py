@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import asyncpg  # type: ignore[import-untyped]
 import pytest
 
 from tests.servers import StartServer
@@ -19,6 +20,7 @@ from tools.servers import (
     MissingBinary,
     MongoServer,
     PortReservation,
+    PostgresServer,
     RedisConnection,
     RedisServer,
     SentinelServers,
@@ -158,6 +160,28 @@ class TestRedis:
             first, second = connection("EXEC")
             assert "wrong kind of value" in str(first)
             assert second is None
+
+
+class TestPostgres:
+    """`PostgresServer`."""
+
+    async def test_it_starts_again_after_a_kill(self, start_server: StartServer) -> None:
+        """Its backends have ended by then, paused ones too: a new postmaster refuses to start beside them."""
+        server = start_server(PostgresServer)
+
+        for number in range(10):
+            connections = [await asyncpg.connect(server.url) for _ in range(6)]
+
+            if number % 3 == 0:
+                server.pause()
+
+            server.kill()
+            server.restart()
+
+            for connection in connections:
+                connection.terminate()
+
+        assert server.execute("SELECT 1") == [("1",)]
 
 
 class TestMariaDB:

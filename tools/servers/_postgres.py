@@ -7,6 +7,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -59,6 +60,17 @@ def psql(url: str, statement: str, *, timeout: float = 30.0) -> list[tuple[str |
 def become_nobody() -> list[str]:
     """Return the options of setpriv for a server that refuses to run as root."""
     return [f"--reuid={_user()}", f"--regid={_user()}", "--clear-groups"] if os.geteuid() == 0 else []
+
+
+def _is_backend(pid: int) -> bool:
+    """Return whether a process is still one of PostgreSQL, and not a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+    name, _, rest = stat.rpartition(")")
+    return name.endswith("(postgres") and not rest.startswith(" Z")
 
 
 class PostgresServer(Server):
@@ -131,6 +143,19 @@ class PostgresServer(Server):
 
         return rows
 
+    def kill(self) -> None:
+        """End the postmaster by SIGKILL, and wait for its backends to end: until then none can be started."""
+        backends = self._backends()
+        super().kill()
+        deadline = time.monotonic() + self.stop_timeout
+
+        for backend in backends:
+            while _is_backend(backend) and time.monotonic() < deadline:
+                with suppress(ProcessLookupError):
+                    os.kill(backend, signal.SIGCONT)  # it may have been paused
+
+                time.sleep(0.005)
+
     def pause(self) -> None:
         """Stop the postmaster and all of its backends: connections stay open, and nothing answers."""
         super().pause()
@@ -142,11 +167,13 @@ class PostgresServer(Server):
         super().resume()
 
     def _signal_backends(self, number: signal.Signals) -> None:
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-
-        for child in children:
+        for child in self._backends():
             with suppress(ProcessLookupError):
-                os.kill(int(child), number)
+                os.kill(child, number)
+
+    def _backends(self) -> list[int]:
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(child) for child in children.split()]
 
     def _privileges(self) -> list[str]:
         return become_nobody()
