@@ -20,7 +20,7 @@ PASSWORD = "two words/ü"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    """A server that asks the user ``ann`` for a password."""
+    """A server on which the user ``ann`` needs a password."""
     with PostgresServer() as server:
         server.execute(f"CREATE ROLE ann LOGIN PASSWORD '{PASSWORD}'")
         rules = Path(server.unix_folder, "data", "pg_hba.conf")
