@@ -186,7 +186,8 @@ class _EmbeddedRedis:
 
     def __init__(self, state: Path, *, durable: bool) -> None:
         self._data = state / "valkey" if durable else None
-        self._link = state / "valkey.sock"  # to the socket of the present server
+        self._folder: Path | None = None
+        self._link = Path()  # to the socket of the present server
         self._pool: RedisPool | None = None
 
     async def __aenter__(self) -> Self:
@@ -202,7 +203,8 @@ class _EmbeddedRedis:
         if self._pool is not None:
             await self._pool.close()
 
-        self._link.unlink(missing_ok=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
     def url(self) -> str:
@@ -223,7 +225,15 @@ class _EmbeddedRedis:
         pool = RedisPool.embedded(self._data)
         await pool.start()
         self._pool = pool
+        socket = Path(urlsplit(pool.url).path)
+
+        if self._folder is None:
+            # Beside the folder of the first server, whose path is short enough for a socket.
+            self._folder = socket.parent.with_name(f"{socket.parent.name}-link")
+            self._folder.mkdir(0o700)
+            self._link = self._folder / "s"
+
         draft = self._link.with_suffix(".new")
         draft.unlink(missing_ok=True)
-        draft.symlink_to(urlsplit(pool.url).path)
+        draft.symlink_to(socket)
         draft.replace(self._link)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib.util
 import logging
+import os
 import shutil
 import subprocess
 import tempfile
@@ -30,6 +31,9 @@ wait "$server"
 kill "$watch" 2>/dev/null
 rm -rf -- "$folder"
 """
+
+_SOCKET = "valkey.sock"
+_LONGEST_PATH = 100  # bytes: systems take a few more, 104 to 108
 
 
 class EmbeddedServer:
@@ -59,7 +63,7 @@ class EmbeddedServer:
         if self._folder is None:
             raise UnavailableError("the embedded server is not started")
 
-        return self._folder / "valkey.sock"
+        return self._folder / _SOCKET
 
     @property
     def url(self) -> str:
@@ -69,7 +73,7 @@ class EmbeddedServer:
     async def start(self) -> None:
         """Start it and wait until it serves."""
         binary = _binary()
-        self._folder = Path(tempfile.mkdtemp(prefix="ws-valkey-"))
+        self._folder = _make_folder()
         data = self._folder if self._data is None else self._data
         data.mkdir(parents=True, exist_ok=True)
         config = {
@@ -149,6 +153,17 @@ class EmbeddedServer:
         self._words.seek(0)
         words = self._words.read()[-1000:].decode(errors="replace").strip()
         return UnavailableError(f"the embedded Valkey server {what}: {words or 'it has said nothing'}")
+
+
+def _make_folder() -> Path:
+    """Make a folder for a socket, whose path must be short: not below a TMPDIR that is deep in a project."""
+    folder = Path(tempfile.mkdtemp(prefix="ws-valkey-"))
+
+    if len(os.fsencode(folder / _SOCKET)) > _LONGEST_PATH:
+        folder.rmdir()
+        folder = Path(tempfile.mkdtemp(prefix="ws-valkey-", dir="/tmp"))
+
+    return folder
 
 
 def _binary() -> Path:
