@@ -119,6 +119,28 @@ class TestErrorBoundary:
 
         assert (sent[0]["type"], sent[0]["status"]) == ("websocket.http.response.start", 500)
 
+    async def test_a_failure_comes_before_the_end(self) -> None:
+        """A request that ends while its failure is answered is still that failure."""
+        closing = asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "websocket.accept"})
+            raise ValueError("boom")
+
+        async def send(message: Any) -> None:
+            if message["type"] == "websocket.close":
+                closing.set()
+                await asyncio.sleep(3600)
+
+        nothing: Any = None
+        boundary = ErrorBoundaryMiddleware(app, handler=nothing)
+        task = asyncio.ensure_future(boundary({"type": "websocket", "path": "/"}, nothing, send))
+        await closing.wait()
+        task.cancel()
+
+        with pytest.raises(ValueError, match="boom"):
+            await task
+
     async def test_a_peer_that_is_gone_does_not_matter(self) -> None:
         """Closing fails quietly."""
 

@@ -144,16 +144,27 @@ class ErrorBoundaryMiddleware:
             if not is_reply:
                 log_failure(scope, error)
 
-            if handshake.can_be_answered:
-                reply = await self._reply(HTTPConnection(scope), error)
-                await reply(scope, receive, send)
-            elif handshake.state is not WebSocketState.DISCONNECTED:
-                await _close_quietly(send, _INTERNAL_ERROR)
+            try:
+                await self._answer_socket(handshake, error)
+            except asyncio.CancelledError:
+                # The failure came first: it is what servers and test clients are told.
+                if is_reply:
+                    raise
 
             if not is_reply:
                 raise
         else:
             _handshake_is_answered.set(handshake.state is not WebSocketState.CONNECTING)
+
+    async def _answer_socket(self, handshake: _Handshake, error: Exception) -> None:
+        """Answer the handshake of a handler that failed, or close its conversation."""
+        scope, send = handshake.scope, handshake.to_server
+
+        if handshake.can_be_answered:
+            reply = await self._reply(HTTPConnection(scope), error)
+            await reply(scope, handshake.receive, send)
+        elif handshake.state is not WebSocketState.DISCONNECTED:
+            await _close_quietly(send, _INTERNAL_ERROR)
 
     async def _refuse_message(self, scope: Scope, bad: BadMessage, send: Send) -> None:
         """End a conversation whose peer sent what its handler does not read; its mistake, in one line."""
@@ -239,19 +250,19 @@ class _Reply(Body):
 class _Handshake:
     """The messages of an application to a WebSocket; refusals become replies as HTTP has them."""
 
-    __slots__ = ("_is_over", "_receive", "_scope", "_send", "state")
+    __slots__ = ("_is_over", "receive", "scope", "state", "to_server")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._scope = scope
-        self._receive = receive
-        self._send = send
+        self.scope = scope
+        self.receive = receive
+        self.to_server = send
         self._is_over = False
         self.state = WebSocketState.CONNECTING
 
     @property
     def can_be_answered(self) -> bool:
         """Whether the peer still waits for the reply to its handshake, and the server can send one."""
-        return self.state is WebSocketState.CONNECTING and DENIAL in self._scope.get("extensions", ())
+        return self.state is WebSocketState.CONNECTING and DENIAL in self.scope.get("extensions", ())
 
     async def send(self, message: Message) -> None:
         """Pass a message on; after an end that we have sent, nothing."""
@@ -259,9 +270,9 @@ class _Handshake:
 
         if kind == "websocket.send" and not self._is_over:
             try:
-                await self._send(message)
+                await self.to_server(message)
             except UnicodeEncodeError:
-                await self._send({**message, "text": escape(message["text"])})
+                await self.to_server({**message, "text": escape(message["text"])})
 
             return
 
@@ -284,20 +295,20 @@ class _Handshake:
         elif kind in ("websocket.close", f"{DENIAL}.start"):
             self.state = WebSocketState.DISCONNECTED
 
-        await self._send(message)
+        await self.to_server(message)
 
     async def _refuse(self, message: Message) -> None:
         """Answer a handshake that the application closes before it accepts: 404 without a route, or 403."""
         self._is_over = True
         self.state = WebSocketState.DISCONNECTED
-        is_unknown = isinstance(self._scope.get("endpoint"), Starlette | None)
+        is_unknown = isinstance(self.scope.get("endpoint"), Starlette | None)
         reply = Response(
             code=404 if is_unknown else 403,
             status_code=404 if is_unknown else 403,
             msg=message.get("reason") or None,
             extra={"close_code": message.get("code", 1000)},
         )
-        await reply(self._scope, self._receive, self._send)
+        await reply(self.scope, self.receive, self.to_server)
 
 
 def _is_plain_text(start: Message) -> bool:
