@@ -18,6 +18,11 @@ from ws_web import Settings, create_app
 from ws_web._ws_messages import bad_message, encode
 from ws_web.testing import AppClient
 
+HANDSHAKE = (
+    "connection: upgrade", "upgrade: websocket", "sec-websocket-version: 13",
+    "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+)  # fmt: skip
+
 
 class Row(tuple[object, ...]):
     """A row, such as those of a database."""
@@ -184,10 +189,20 @@ class TestRefusedHandshakes:
         self, url: str, path: str, origin: Any, status: int, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Its error is not logged: anybody could fill the log."""
-        with pytest.raises(InvalidStatus) as refused:
-            await connect(url + path, origin=origin)
-
-        assert refused.value.response.status_code == status
+        # By hand: with uvicorn 0.35 the answer has its length twice, which the client of websockets refuses.
+        place = url.removeprefix("ws://")
+        host, port = place.split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        lines = [
+            f"GET {path} HTTP/1.1",
+            f"host: {place}",
+            *HANDSHAKE,
+            *([f"origin: {origin}"] if origin else []),
+        ]
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        assert int((await reader.readline()).split()[1]) == status
+        writer.close()
+        await writer.wait_closed()
         assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
     async def test_silence_is_logged(self, url: str, caplog: pytest.LogCaptureFixture) -> None:
