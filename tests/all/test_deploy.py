@@ -28,6 +28,7 @@ GOOD: dict[str, Any] = {
     },
 }
 CORS = "starlette.middleware.cors.CORSMiddleware"
+HOSTS = "starlette.middleware.trustedhost.TrustedHostMiddleware"
 PLANTED: dict[str, tuple[dict[str, Any], str]] = {
     "debug": ({"DEBUG": True}, "DEBUG"),
     "tracebacks": ({"APP_CONFIG": {"debug": True}}, "APP_CONFIG.debug"),
@@ -39,6 +40,7 @@ PLANTED: dict[str, tuple[dict[str, Any], str]] = {
     "open metrics": ({"METRICS_TOKEN": ""}, "METRICS_TOKEN"),
     "origins": ({"ALLOWED_ORIGINS": ("*",)}, "ALLOWED_ORIGINS"),
     "cors": ({"MIDDLEWARES": ({"cls": CORS, "options": {"allow_origins": ["*"]}},)}, "MIDDLEWARES.0"),
+    "hosts": ({"MIDDLEWARES": ({"cls": HOSTS, "options": {"allowed_hosts": ["*"]}},)}, "MIDDLEWARES.0"),
     "no header": ({"SECURITY_HEADERS": {"x-frame-options": ""}}, "SECURITY_HEADERS.x-frame-options"),
     "memory": ({"DATABASES": {"default": {"url": "sqlite:///:memory:"}}}, "DATABASES.default.url"),
     "no password": (

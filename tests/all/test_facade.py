@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -111,6 +112,26 @@ class TestPaths:
 
         assert mysql_pool_manager.library is sql_pool_manager
         assert redis_pool_manager.library is own
+
+
+class TestHelpers:
+    """Small helpers of 1.x."""
+
+    def test_safestr(self) -> None:
+        """Texts are escaped, in mappings too; other values become text."""
+        from wintersweet.asyncs.pool.mysql import MysqlClient
+
+        assert MysqlClient.safestr({"a": "o'x", "b": 5}) == {"a": "o\\'x", "b": "5"}
+
+    @pytest.mark.parametrize("options", [{}, {"buffer_size": 10, "buffer_block": True}])
+    def test_a_file_that_a_thread_writes(self, tmp_path: Path, options: dict[str, Any]) -> None:
+        """It takes the arguments of 1.x."""
+        from wintersweet.utils.logging import QueuedFileSink
+
+        sink = QueuedFileSink(tmp_path / "x.log", **options)
+        sink.write("hello\n")
+        sink.stop()
+        assert "hello" in (tmp_path / "x.log").read_text()
 
 
 class TestHttp:

@@ -186,8 +186,7 @@ class _EmbeddedRedis:
 
     def __init__(self, state: Path, *, durable: bool) -> None:
         self._data = state / "valkey" if durable else None
-        self._folder: Path | None = None
-        self._link = Path()  # to the socket of the present server
+        self._link: Path | None = None  # to the socket of the present server
         self._pool: RedisPool | None = None
 
     async def __aenter__(self) -> Self:
@@ -203,8 +202,8 @@ class _EmbeddedRedis:
         if self._pool is not None:
             await self._pool.close()
 
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        assert self._link is not None
+        shutil.rmtree(self._link.parent, ignore_errors=True)
 
     @property
     def url(self) -> str:
@@ -227,11 +226,10 @@ class _EmbeddedRedis:
         self._pool = pool
         socket = Path(urlsplit(pool.url).path)
 
-        if self._folder is None:
+        if self._link is None:
             # Beside the folder of the first server, whose path is short enough for a socket.
-            self._folder = socket.parent.with_name(f"{socket.parent.name}-link")
-            self._folder.mkdir(0o700)
-            self._link = self._folder / "s"
+            self._link = socket.parent.with_name(f"{socket.parent.name}-link") / "s"
+            self._link.parent.mkdir(0o700)
 
         draft = self._link.with_suffix(".new")
         draft.unlink(missing_ok=True)
