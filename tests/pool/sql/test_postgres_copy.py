@@ -277,3 +277,57 @@ class TestReplicas:
                             break
                     except UnavailableError:  # its processes end a little later than it does
                         await asyncio.sleep(0.05)
+
+
+SKIPS = """
+CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN IF new.n % 2 = 1 THEN RETURN NULL; END IF; RETURN new; END $$
+"""
+NUMBERS = Table("number", MetaData(), Column("n", Integer))
+
+
+class TestRowsLeftOut:
+    """Rows that the server leaves out are not counted, however few or many are inserted at once."""
+
+    @pytest.mark.parametrize("count", [2, 11, 300])
+    @pytest.mark.parametrize(
+        "made",
+        [
+            [
+                "CREATE TABLE number (n int)",
+                "CREATE TRIGGER t BEFORE INSERT ON number FOR ROW EXECUTE FUNCTION skip()",
+            ],
+            [
+                "CREATE TABLE number (n int) PARTITION BY RANGE (n)",
+                "CREATE TABLE part PARTITION OF number FOR VALUES FROM (0) TO (1000)",
+                "CREATE TRIGGER t BEFORE INSERT ON part FOR ROW EXECUTE FUNCTION skip()",
+            ],
+            [
+                "CREATE TABLE number (n int)",
+                "CREATE RULE r AS ON INSERT TO number WHERE new.n % 2 = 1 DO INSTEAD NOTHING",
+            ],
+        ],
+        ids=["trigger", "trigger of a partition", "rule"],
+    )
+    async def test_they_are_not_counted(self, driver_url: str, made: list[str], count: int) -> None:
+        """By triggers, also of a partition, and by rules."""
+        async with PostgresPool(driver_url, max_size=1) as pool:
+            for statement in (SKIPS, *made):
+                await pool.execute(statement)
+
+            values = [{"n": n} for n in range(count)]
+            said = (
+                await pool.insert_many(NUMBERS, values),
+                (await pool.execute(insert(NUMBERS), values)).rowcount,
+            )
+            kept = await pool.count(select(NUMBERS))
+            assert kept == 2 * ((count + 1) // 2)
+            assert said == (kept // 2, kept // 2)
+
+    async def test_a_view(self, driver_url: str) -> None:
+        """Its INSTEAD OF trigger decides."""
+        async with PostgresPool(driver_url, max_size=1) as pool:
+            await pool.execute(SKIPS)
+            await pool.execute("CREATE VIEW number AS SELECT 1 AS n")
+            await pool.execute("CREATE TRIGGER t INSTEAD OF INSERT ON number FOR ROW EXECUTE FUNCTION skip()")
+            assert await pool.insert_many(NUMBERS, [{"n": n} for n in range(5)]) == 3

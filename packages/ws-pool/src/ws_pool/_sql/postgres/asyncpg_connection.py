@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from ws_pool._sql.connection import Reply, trace_statements
 from ws_pool._sql.options import current_credential
-from ws_pool._sql.postgres.connection import CONTROL, PostgresConnection, Receive, count_of
+from ws_pool._sql.postgres.connection import CONTROL, IDENTIFIER, PostgresConnection, Receive, count_of
 from ws_pool._sql.postgres.errors import map_error
 from ws_pool._sql.postgres.options import Server
 from ws_pool.errors import QueryError, UnavailableError
@@ -20,6 +21,14 @@ __all__ = ("AsyncpgConnection", "open_connection", "open_driver_connection", "op
 
 # What asyncpg's own reset leaves: temporary tables, sequences' last values, and another role.
 _RESET = "SET SESSION AUTHORIZATION DEFAULT; DISCARD SEQUENCES; DISCARD TEMP"
+_TABLE = re.compile(rf"INSERT INTO ((?:{IDENTIFIER}\.)?{IDENTIFIER}) ")
+_INSERTS_EACH = """
+SELECT c.relkind IN ('r', 'p') AND NOT c.relhasrules AND NOT EXISTS (
+    SELECT FROM pg_trigger t
+    WHERE (t.tgrelid = c.oid OR t.tgrelid IN (SELECT relid FROM pg_partition_tree(c.oid)))
+    AND t.tgtype & 7 = 7  -- before, for each row, on INSERT
+) FROM pg_class c WHERE c.oid = to_regclass($1)
+"""
 # The types that asyncpg can send in COPY's binary form, also in arrays and domains; enums are others.
 _BINARY = """
 SELECT NOT EXISTS (
@@ -226,8 +235,16 @@ class AsyncpgConnection(PostgresConnection):
     async def _command(self, sql: str) -> str:
         return str(await self.raw.execute(sql))
 
-    async def _run_each(self, sql: str, values: Sequence[Sequence[Any]]) -> None:
+    async def _insert_each(self, sql: str, values: Sequence[Sequence[Any]]) -> int:
+        # `executemany` does not count, and a trigger or a rule may leave rows out.
+        table = _TABLE.match(sql)
+        reply = await self.run(_INSERTS_EACH, [table[1]]) if table is not None else None
+
+        if reply is None or not reply.rows or not reply.rows[0][0]:
+            return await self._run_one_by_one(sql, values)
+
         await self.raw.executemany(sql, values)
+        return len(values)
 
     async def _open_cursor(
         self, sql: str, values: Sequence[Any], size: int

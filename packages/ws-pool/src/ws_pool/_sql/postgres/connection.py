@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 from ws_pool._sql.connection import Reply, busy, trace_statements
 from ws_pool.errors import QueryError
 
-__all__ = ("CONTROL", "Listener", "PostgresConnection", "Receive", "count_of")
+__all__ = ("CONTROL", "IDENTIFIER", "Listener", "PostgresConnection", "Receive", "count_of")
 
 Receive = Callable[[str, str, int], None]
 """Takes a message of NOTIFY: its channel, its payload, and the process that sent it."""
@@ -21,10 +21,10 @@ CONTROL = frozenset({"BEGIN", "START", "COMMI", "ROLLB", "SAVEP", "RELEA"})
 _ROLLED_BACK = "ROLLBACK"
 _INNER = ("SAVEPOINT", "RELEASE", "ROLLBACK TO")  # as transactions write them
 _COPY_FROM = 200  # rows; from here on COPY is faster than one prepared INSERT with many sets of values
-_IDENTIFIER = r'(?:"(?:[^"]|"")+"|[A-Za-z_][\w$]*)'
+IDENTIFIER = r'(?:"(?:[^"]|"")+"|[A-Za-z_][\w$]*)'
 _INSERT = re.compile(
-    rf"INSERT\ INTO\ (?P<table>(?:{_IDENTIFIER}\.)?{_IDENTIFIER})\ "
-    rf"\((?P<columns>{_IDENTIFIER}(?:,\ {_IDENTIFIER})*)\)\ "
+    rf"INSERT\ INTO\ (?P<table>(?:{IDENTIFIER}\.)?{IDENTIFIER})\ "
+    rf"\((?P<columns>{IDENTIFIER}(?:,\ {IDENTIFIER})*)\)\ "
     r"VALUES\ \((?P<values>[^()]*(?:\(\d+(?:,\ \d+)?\)[^()]*)*)\)",
     re.VERBOSE,
 )
@@ -134,8 +134,8 @@ class PostgresConnection(ABC):
         """Run text without values, and return its command tag; the driver's own errors are raised."""
 
     @abstractmethod
-    async def _run_each(self, sql: str, values: Sequence[Sequence[Any]]) -> None:
-        """Run one statement once per row of values, without a wait in between."""
+    async def _insert_each(self, sql: str, values: Sequence[Sequence[Any]]) -> int:
+        """Run one INSERT once per row of values, if possible without a wait in between; return how many."""
 
     @abstractmethod
     async def _open_cursor(
@@ -156,13 +156,12 @@ class PostgresConnection(ABC):
         """
         Run one statement once per row of values, inside the transaction that is open.
 
-        The drivers' own way to do that, which sends all rows at once, reports no numbers of rows. An
-        INSERT without ON CONFLICT inserts each row or fails, so its number is known.
+        Only an INSERT that inserts each row or fails is sent at once: not every driver counts the others.
         """
         plain = sql[:6].upper() == "INSERT" and "CONFLICT" not in sql.upper() and "SELECT" not in sql.upper()
 
         if not plain:
-            return sum([(await self.run(sql, row)).rowcount for row in values])
+            return await self._run_one_by_one(sql, values)
 
         target = _copy_target(sql) if len(values) >= _COPY_FROM else None
 
@@ -172,11 +171,12 @@ class PostgresConnection(ABC):
         await self._ready()
 
         try:
-            await self._run_each(sql, values)
+            return await self._insert_each(sql, values)
         except self._driver_errors as error:
             raise self._map(error, sql) from error
 
-        return len(values)
+    async def _run_one_by_one(self, sql: str, values: Sequence[Sequence[Any]]) -> int:
+        return sum([(await self.run(sql, row)).rowcount for row in values])
 
     def batches(
         self,
@@ -303,13 +303,13 @@ def _copy_target(sql: str) -> _Target | None:
     if found is None:
         return None
 
-    columns = [_plain_name(column) for column in re.findall(_IDENTIFIER, found["columns"])]
+    columns = [_plain_name(column) for column in re.findall(IDENTIFIER, found["columns"])]
     values = re.split(r"\s*,\s*", _CAST.sub("", found["values"]).strip())
 
     if values != [f"${n}" for n in range(1, len(columns) + 1)]:
         return None
 
-    parts = [_plain_name(part) for part in re.findall(_IDENTIFIER, found["table"])]
+    parts = [_plain_name(part) for part in re.findall(IDENTIFIER, found["table"])]
     return _Target(found["table"], parts[0] if len(parts) > 1 else None, parts[-1], columns)
 
 

@@ -243,9 +243,11 @@ class PsycopgConnection(PostgresConnection):
 
         return cursor.statusmessage or ""
 
-    async def _run_each(self, sql: str, values: Sequence[Sequence[Any]]) -> None:
+    async def _insert_each(self, sql: str, values: Sequence[Sequence[Any]]) -> int:
         with self._exclusive():
-            await _Cursor(self.raw, row_factory=tuple_row).executemany(cast("Any", sql), values)
+            cursor = _Cursor(self.raw, row_factory=tuple_row)
+            await cursor.executemany(cast("Any", sql), values)
+            return cursor.rowcount
 
     async def _open_cursor(
         self, sql: str, values: Sequence[Any], size: int
