@@ -93,7 +93,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def _ws_redis_server() -> Iterator[str]:
     """Give the URL of a private Valkey server, of this process: with pytest-xdist each worker has one."""
-    from ws_pool.testing import embedded_redis  # noqa: PLC0415 - only where it is asked for
+    from ws_pool.testing import embedded_redis
 
     with embedded_redis() as url:
         yield url
@@ -119,7 +119,7 @@ def ws_sqlite_url(tmp_path: Path) -> str:
 @pytest.fixture
 def ws_settings() -> Iterator[SettingsFixture]:
     """Give a function that changes settings until the test ends."""
-    from ws_web import settings  # noqa: PLC0415 - only where it is asked for
+    from ws_web import settings
 
     with ExitStack() as stack:
         yield lambda **changes: stack.enter_context(settings.override(**changes))
@@ -128,7 +128,7 @@ def ws_settings() -> Iterator[SettingsFixture]:
 @pytest.fixture
 def ws_service() -> Iterator[ServiceFixture]:
     """Give a function that serves an application in processes of its own, until the test ends."""
-    from wintersweet.testing import Service  # noqa: PLC0415 - only where it is asked for
+    from wintersweet.testing import Service
 
     with ExitStack() as stack:
         yield lambda target, **options: stack.enter_context(Service(target, **options))
@@ -140,7 +140,7 @@ def _wants(check: bool = True) -> bool:  # noqa: FBT001, FBT002 - the argument o
 
 def _without_leaks(item: pytest.Function) -> Callable[..., Any]:
     """Return the test, checked; what fixtures may still put away is looked for when they have ended."""
-    from ws_core.testing import no_leaks  # noqa: PLC0415 - only where it is asked for
+    from ws_core.testing import no_leaks
 
     test: Callable[..., Any] = item.obj
     at_once = no_leaks(look_for={"tasks", "connections", "warnings"})
@@ -173,7 +173,7 @@ def _without_leaks(item: pytest.Function) -> Callable[..., Any]:
 
 def _rolled_back(test: Callable[..., Any], name: str = "default") -> Callable[..., Any]:
     """Return the test in a transaction that is rolled back."""
-    from ws_pool.testing import rolled_back  # noqa: PLC0415 - only where it is asked for
+    from ws_pool.testing import rolled_back
 
     if not inspect.iscoroutinefunction(test):
         message = f"{_ROLLED_BACK} is for asynchronous tests: {test.__qualname__} is not one"

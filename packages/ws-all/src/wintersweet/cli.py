@@ -58,8 +58,8 @@ def in_project(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        from wintersweet._cli.embedded import embedded_servers  # noqa: PLC0415 - not for --help
-        from wintersweet._cli.project import use  # noqa: PLC0415 - the same
+        from wintersweet._cli.embedded import embedded_servers
+        from wintersweet._cli.project import use
 
         use()
 
@@ -74,15 +74,15 @@ def main() -> None:
     try:
         app()
     except WsError as error:
-        from wintersweet._cli.output import fail  # noqa: PLC0415 - rich is imported when needed
+        from wintersweet._cli.output import fail
 
         fail(str(error))
         sys.exit(2 if isinstance(error, ConfigError | UsageError) else 1)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        from wintersweet._cli.output import fail  # noqa: PLC0415 - as above
-        from wintersweet._cli.user_code import describe_failure  # noqa: PLC0415 - as above
+        from wintersweet._cli.output import fail
+        from wintersweet._cli.user_code import describe_failure
 
         if (failure := describe_failure(error, Path.cwd())) is None:
             raise  # a fault of ours, with all its lines
@@ -172,7 +172,7 @@ def demo(
     if not chaos and (restart_redis or restart_database):
         raise UsageError("--restart-redis and --restart-database say how --chaos SECONDS restarts a server")
 
-    from wintersweet.demo.command import Options, run  # noqa: PLC0415 - only this command needs it
+    from wintersweet.demo.command import Options, run
 
     options = Options(
         host=host,
@@ -208,7 +208,7 @@ def new(
     ] = "",
 ) -> None:
     """Create a project that runs, and passes its own tests, at once."""
-    from wintersweet._cli.new import check_parts, create  # noqa: PLC0415 - only this command needs it
+    from wintersweet._cli.new import check_parts, create
 
     create(name, Path.cwd(), check_parts(parts))
 
@@ -230,7 +230,7 @@ def run(
     reload: Annotated[bool, typer.Option("--reload", help="Start anew when a source file changes.")] = False,
 ) -> None:
     """Serve an application."""
-    from wintersweet._cli.run import serve  # noqa: PLC0415 - only this command needs it
+    from wintersweet._cli.run import serve
 
     raise typer.Exit(serve(target, host=host, port=port, workers=workers, reload=reload))
 
@@ -254,7 +254,7 @@ def worker(
     schedules: Annotated[bool, typer.Option("--schedules", help="Follow the tasks' schedules too.")] = False,
 ) -> None:
     """Run jobs until SIGTERM or Ctrl-C, with the pools of the settings."""
-    from wintersweet._cli.worker import work  # noqa: PLC0415 - only this command needs it
+    from wintersweet._cli.worker import work
 
     raise typer.Exit(work(target, concurrency=concurrency, drain_timeout=drain_timeout, schedules=schedules))
 
@@ -279,7 +279,7 @@ def tasks(
     as_json: AsJson = False,
 ) -> None:
     """List tasks with their next runs and last results, or run one now."""
-    from wintersweet._cli.tasks import run_one, show  # noqa: PLC0415 - only this command needs it
+    from wintersweet._cli.tasks import run_one, show
 
     if run_now is None:
         show(target, as_json=as_json)
@@ -297,7 +297,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Show the settings with their sources, and try to reach every server they name."""
-    from wintersweet._cli.check import check_all  # noqa: PLC0415 - only this command needs it
+    from wintersweet._cli.check import check_all
 
     raise typer.Exit(check_all(deploy=deploy, as_json=as_json))
 
@@ -306,7 +306,7 @@ def check(
 @in_project
 def routes(target: Target = None, *, as_json: AsJson = False) -> None:
     """List the routes of an application."""
-    from wintersweet._cli.routes import show  # noqa: PLC0415 - only this command needs it
+    from wintersweet._cli.routes import show
 
     show(target, as_json=as_json)
 
@@ -322,7 +322,7 @@ def openapi(
     ] = None,
 ) -> None:
     """Print the OpenAPI document of an application, as JSON."""
-    from wintersweet._cli.application import export  # noqa: PLC0415 - only this command needs it
+    from wintersweet._cli.application import export
 
     export(target, output)
 
@@ -336,7 +336,7 @@ def shell(
     ] = False,
 ) -> None:
     """Open a prompt with the settings and the started pools, where await works."""
-    from wintersweet._cli.shell import open_shell  # noqa: PLC0415 - only this command needs it
+    from wintersweet._cli.shell import open_shell
 
     raise typer.Exit(open_shell(plain=plain))
 
@@ -354,7 +354,7 @@ def db_init(
     ] = None,
 ) -> None:
     """Write the directory migrations, in which revisions will be."""
-    from wintersweet._cli.migrations import init  # noqa: PLC0415 - only this command needs it
+    from wintersweet._cli.migrations import init
 
     init(metadata)
 
@@ -371,7 +371,7 @@ def db_revision(
     pool: Pool = "default",
 ) -> None:
     """Write the next revision: what the tables in the code have, and those in the database have not."""
-    from wintersweet._cli.migrations import revision  # noqa: PLC0415 - only this command needs it
+    from wintersweet._cli.migrations import revision
 
     revision(message, empty=empty, identifier=identifier, pool=pool)
 
@@ -384,7 +384,7 @@ def db_upgrade(
     pool: Pool = "default",
 ) -> None:
     """Run the revisions that the database does not have yet."""
-    from wintersweet._cli.migrations import upgrade  # noqa: PLC0415 - only this command needs it
+    from wintersweet._cli.migrations import upgrade
 
     upgrade(revision, pool=pool)
 
@@ -398,7 +398,7 @@ def db_downgrade(
     pool: Pool = "default",
 ) -> None:
     """Undo revisions, the last one first."""
-    from wintersweet._cli.migrations import downgrade  # noqa: PLC0415 - only this command needs it
+    from wintersweet._cli.migrations import downgrade
 
     downgrade(revision, pool=pool)
 
@@ -407,6 +407,6 @@ def db_downgrade(
 @in_project
 def db_current(*, pool: Pool = "default") -> None:
     """Print the revision of the database; nothing is printed before the first."""
-    from wintersweet._cli.migrations import current  # noqa: PLC0415 - only this command needs it
+    from wintersweet._cli.migrations import current
 
     current(pool=pool)

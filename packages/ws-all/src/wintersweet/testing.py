@@ -175,7 +175,7 @@ class Service:
         return self._output.read().decode(errors="replace")
 
     def _end(self) -> None:
-        assert self._process is not None and self._output is not None  # noqa: PT018 - both or none
+        assert self._process is not None and self._output is not None
         self._process.wait()
         self._output.close()
         self._process = self._output = None

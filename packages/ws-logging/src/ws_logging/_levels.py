@@ -21,8 +21,8 @@ __all__ = ("LevelByModule", "Levels", "level_name", "level_number", "of_name")
 
 # Any below: frames and options of loguru.
 
-_core: Any = logger._core  # type: ignore[attr-defined]  # noqa: SLF001 - see `LevelByModule`
-_LOG: Final = type(logger)._log.__code__  # type: ignore[attr-defined]  # noqa: SLF001 - see `LevelByModule`
+_core: Any = logger._core  # type: ignore[attr-defined]
+_LOG: Final = type(logger)._log.__code__  # type: ignore[attr-defined]
 _FORWARDER: Final = "ws_logging.intercept"  # logs for modules that are not those of its frames
 
 

@@ -14,14 +14,14 @@ __all__ = ("TraceFormatter", "set_threshold")
 
 # Any below: records, tracebacks, and the inside of loguru.
 
-_core: Any = logger._core  # type: ignore[attr-defined]  # noqa: SLF001 - see above
+_core: Any = logger._core  # type: ignore[attr-defined]
 
 
 class TraceFormatter:
     """Formats exceptions as loguru does for one of its handlers, and those too that it fails with."""
 
     def __init__(self, number: int) -> None:
-        self._formatter: Any = _core.handlers[number]._exception_formatter  # noqa: SLF001 - see above
+        self._formatter: Any = _core.handlers[number]._exception_formatter
 
     def format(self, record: Mapping[str, Any]) -> str:
         """Return the traceback of a record's exception, and of its own place when that was asked for."""
@@ -63,7 +63,7 @@ def set_threshold(number: int, level: int) -> None:
     """
     with _core.lock:
         if number in _core.handlers:
-            _core.handlers[number]._levelno = level  # noqa: SLF001 - see above
+            _core.handlers[number]._levelno = level
             # A loop, not min(): which of two equal numbers is kept matters, see `LevelByModule`.
             lowest: int | float = float("inf")
 

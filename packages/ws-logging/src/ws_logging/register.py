@@ -96,7 +96,7 @@ def register_logger(
     overflow: Overflow = "block",
     service: str | Mapping[str, object] | None = None,
     max_line: int = MAX_LINE,
-    format: str | None = None,  # noqa: A002 - the word that everybody expects
+    format: str | None = None,
     outputs: Iterable[Mapping[str, Any]] | None = None,
 ) -> LoggerHandle:
     """
@@ -352,7 +352,7 @@ class LoggerHandle:
         deadline = time.monotonic() + timeout
         return all(sink.drain(max(0.0, deadline - time.monotonic())) for sink in self._sinks)
 
-    def formatter(self, *, json: Json = False, format: str | None = None) -> Callable[[Any], str]:  # noqa: A002 - as above
+    def formatter(self, *, json: Json = False, format: str | None = None) -> Callable[[Any], str]:
         r"""
         Return a ``format`` for a further ``logger.add``, with the same masking, escaping and fields.
 

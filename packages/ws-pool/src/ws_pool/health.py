@@ -321,7 +321,7 @@ class ProcessHealthChecker(HealthChecker):
             self._pid = os.getpid()
 
         await super()._round()
-        assert self._table is not None and self._last is not None  # noqa: PT018 - both were made above
+        assert self._table is not None and self._last is not None  # both were made above
         self._table.heartbeat(self._at, healthy=self._last.ok)
 
 

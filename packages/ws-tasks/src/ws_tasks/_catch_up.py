@@ -20,7 +20,7 @@ async def missed_runs(host: RunHost, instance: Instance) -> list[float]:
     """Return the nominal times between the last run and the start of the task that are to be made up for."""
     task, started = instance.task, instance.timestamp
     options, trigger = task.options, task.trigger
-    assert options.run_store is not None and trigger is not None  # noqa: PT018 - the options were checked
+    assert options.run_store is not None and trigger is not None
     last: float | None = -math.inf if isinstance(trigger, OnceTrigger) else None
 
     try:

@@ -179,7 +179,7 @@ class Runner:
 
     def _spawn(self, instance: Instance) -> None:
         """Give a run a task, in a copy of the scheduler's own context."""
-        assert self._context is not None and self._group is not None  # noqa: PT018 - open() has set both
+        assert self._context is not None and self._group is not None  # open() has set both
         context = self._context.copy()
 
         if self._loop is not None:

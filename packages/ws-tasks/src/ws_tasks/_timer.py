@@ -151,7 +151,7 @@ class Timer:
 
     def _fire(self, task: ManagedTask, now: float) -> None:
         trigger, nominal, options = task.trigger, task.nominal, task.options
-        assert trigger is not None and nominal is not None  # noqa: PT018 - only such tasks are in a heap
+        assert trigger is not None and nominal is not None  # only such tasks are in a heap
 
         decision = decide(
             trigger,

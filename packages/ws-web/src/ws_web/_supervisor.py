@@ -360,7 +360,7 @@ class Supervisor:
 
     async def _spawn(self, place: _Place) -> _Worker:
         """Start a worker for a place."""
-        assert self._lifeline is not None and self._board is not None  # noqa: PT018 - `start` has made them
+        assert self._lifeline is not None and self._board is not None  # start() has made them
         report_read, report_write = os.pipe()
 
         try:

@@ -39,8 +39,8 @@ class ShareCache:
     def __init__(
         self,
         tag: str | None = None,
-        cache_none: bool = False,  # noqa: FBT001, FBT002 - as in 1.x
-        use_redis: bool = True,  # noqa: FBT001, FBT002 - as in 1.x
+        cache_none: bool = False,
+        use_redis: bool = True,
         ttl: float = 30,
         **options: Any,
     ) -> None:

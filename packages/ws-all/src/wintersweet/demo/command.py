@@ -67,7 +67,7 @@ def run(options: Options) -> int:
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
-        import uvloop  # noqa: PLC0415 - not on every platform
+        import uvloop
     except ImportError:  # pragma: no cover - on Windows
         return None
 
@@ -109,11 +109,11 @@ async def _demo(options: Options) -> int:
         sock = stack.enter_context(bind(options.host, port, names=("--host", "--port")))
 
         # The rest takes a while to load: a port that is taken is told before.
-        from wintersweet.demo.backends import backends  # noqa: PLC0415 - see above
-        from wintersweet.demo.books import open_sale  # noqa: PLC0415 - see above
-        from wintersweet.demo.chaos import chaos  # noqa: PLC0415 - see above
-        from wintersweet.demo.faults import REDIS_NAME, check_commands, faults  # noqa: PLC0415 - see above
-        from wintersweet.demo.rush import rush  # noqa: PLC0415 - see above
+        from wintersweet.demo.backends import backends
+        from wintersweet.demo.books import open_sale
+        from wintersweet.demo.chaos import chaos
+        from wintersweet.demo.faults import REDIS_NAME, check_commands, faults
+        from wintersweet.demo.rush import rush
 
         url = _url(options.host, sock.getsockname()[1])
         found = await stack.enter_async_context(backends(options.state_dir, durable=options.chaos > 0))

@@ -61,7 +61,7 @@ def loop_time() -> float:
         raise UsageError("loop_time() needs a running event loop: call it from a coroutine") from error
 
 
-def format_time(format: str = TIME_FORMAT, *, timezone: str | tzinfo | None = None) -> str:  # noqa: A002 - the original's name
+def format_time(format: str = TIME_FORMAT, *, timezone: str | tzinfo | None = None) -> str:
     """
     Return the present time as text.
 
@@ -185,8 +185,8 @@ def datetime2time(datetime_time: datetime, format_type: str = TIME_FORMAT) -> st
 
 
 def delta_datetime(
-    origin: bool = False,  # noqa: FBT001, FBT002 - the original's signature
-    add: bool = True,  # noqa: FBT001, FBT002 - the original's signature
+    origin: bool = False,
+    add: bool = True,
     *,
     timezone: str | tzinfo | None = None,
     now: datetime | None = None,

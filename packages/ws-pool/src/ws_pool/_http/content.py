@@ -33,7 +33,7 @@ def received_body(raw: ClientResponse, limit: int | None) -> bytes | None:
     if raw.connection is not None or not content.is_eof():
         return None
 
-    if "content-encoding" in raw.headers or raw._body is not None:  # noqa: SLF001 - see below
+    if "content-encoding" in raw.headers or raw._body is not None:
         return None
 
     body = content.read_nowait()
@@ -41,7 +41,7 @@ def received_body(raw: ClientResponse, limit: int | None) -> bytes | None:
     if limit is not None and len(body) > limit:
         raise _too_large(raw, limit)
 
-    raw._body = body  # noqa: SLF001 - where aiohttp's own read() leaves it for the next one
+    raw._body = body  # where aiohttp's own read() leaves it for the next one
     return body
 
 
@@ -50,7 +50,7 @@ def read_body(raw: ClientResponse, limit: int | None) -> Coroutine[Any, Any, byt
     headers = raw.headers
 
     # The usual case first: nothing to decompress, and a length that aiohttp holds the server to.
-    if "content-encoding" not in headers and raw._body is None:  # noqa: SLF001 - see _chunks
+    if "content-encoding" not in headers and raw._body is None:
         length = headers.get("content-length")
 
         if limit is None or (length is not None and int(length) <= limit):
@@ -117,7 +117,7 @@ async def iterate_body(raw: ClientResponse, size: int) -> AsyncIterator[bytes]:
 
 async def _chunks(raw: ClientResponse, size: int) -> AsyncIterator[bytes]:
     """Yield a body as it was sent."""
-    body = raw._body  # noqa: SLF001 - a hook that has read the body has left it here
+    body = raw._body  # there when a hook has read the body
 
     if body is not None:
         for start in range(0, len(body), size):

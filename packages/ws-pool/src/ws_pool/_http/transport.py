@@ -303,7 +303,7 @@ def _make_session(
     )
     # aiohttp repeats an idempotent request by itself when a kept connection turns out to be closed.
     # The server may have seen it all the same: repeating is for `retries` to say, and to count.
-    session._retry_connection = False  # noqa: SLF001 - it has no public name
+    session._retry_connection = False
     return session
 
 

@@ -71,7 +71,7 @@ class BasePoolManager(SafeSingleton):
         """Return a started pool by its name."""
         return self.library.get_pool(pool_name)
 
-    def get_client(self, pool_name: str = "default", alone: bool = False) -> Any:  # noqa: FBT001, FBT002 - as in 1.x
+    def get_client(self, pool_name: str = "default", alone: bool = False) -> Any:
         """Return a client for the length of a block."""
         return self.get_pool(pool_name).get_context_manager_client(alone)
 

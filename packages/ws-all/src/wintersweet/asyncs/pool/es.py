@@ -24,7 +24,7 @@ class ElasticsearchManager(BasePoolManager):
 
     library: ClassVar[LibraryManager[Any, Any]] = es_pool_manager
 
-    def get_client(self, es_name: str = "default", alone: bool = False) -> Any:  # noqa: FBT001, FBT002
+    def get_client(self, es_name: str = "default", alone: bool = False) -> Any:
         """Return elasticsearch-py's client, which all tasks share."""
         return self.get_pool(es_name).client
 

@@ -26,7 +26,7 @@ class MongoPoolManager(BasePoolManager):
         """Turn the text of an id into an ObjectId; see `ws_pool.mongo.convert_mongo_id`."""
         return convert_mongo_id(mongo_id)
 
-    def get_client(self, pool_name: str = "default", alone: bool = False) -> Any:  # noqa: FBT001, FBT002
+    def get_client(self, pool_name: str = "default", alone: bool = False) -> Any:
         """Return PyMongo's client, which all tasks share."""
         return self.get_pool(pool_name).client
 

@@ -205,7 +205,7 @@ class MysqlPool:
         self,
         minsize: int = 1,
         maxsize: int = 10,
-        echo: bool = False,  # noqa: FBT001, FBT002 - as in 1.x
+        echo: bool = False,
         pool_recycle: float = -1,
         loop: object = None,
         **kwargs: Any,
@@ -226,7 +226,7 @@ class MysqlPool:
 
         if found is None:
             found = _pools[library] = cls.__new__(cls)
-            found._take_over(library, started=True)  # noqa: SLF001 - an object of this class
+            found._take_over(library, started=True)
 
         return found
 
@@ -260,7 +260,7 @@ class MysqlPool:
         """Connections that are open and idle."""
         return int(self.library.statistics().idle)
 
-    def get_client(self, alone: bool = False) -> ClientContext[MysqlClient]:  # noqa: FBT001, FBT002 - as in 1.x
+    def get_client(self, alone: bool = False) -> ClientContext[MysqlClient]:
         """Take a client: ``client = await pool.get_client()`` and ``await client.close()``, or a block."""
         return ClientContext(self._take, alone=alone)
 
@@ -285,7 +285,7 @@ class MysqlPool:
         """Close all connections. It begins at once."""
         return begin(self.library.close(), f"closing pool {self.name!r}")
 
-    async def _take(self, alone: bool) -> tuple[MysqlClient, Callable[[], Awaitable[None]] | None]:  # noqa: FBT001
+    async def _take(self, alone: bool) -> tuple[MysqlClient, Callable[[], Awaitable[None]] | None]:
         block = self.library.get_client(alone=alone)
         client = await block.__aenter__()
 
@@ -293,7 +293,7 @@ class MysqlPool:
             return self._wrapped(client, None), None
 
         mine = self._wrapped(client, block)
-        return mine, mine._close  # noqa: SLF001 - a client of this module
+        return mine, mine._close
 
     def _wrapped(self, client: SqlClient, block: Any) -> MysqlClient:
         """Return the one client of 1.x for a client of the library, so that nested blocks have the same."""

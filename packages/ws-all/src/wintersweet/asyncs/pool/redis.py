@@ -162,7 +162,7 @@ class RedisPool:
         number = urlsplit(self.library.url).path.strip("/")
         return int(number) if number.isdigit() else 0
 
-    def get_client(self, alone: bool = False) -> ClientContext[Redis]:  # noqa: FBT001, FBT002 - as in 1.x
+    def get_client(self, alone: bool = False) -> ClientContext[Redis]:
         """Take a client: ``client = await pool.get_client()`` and ``pool.release(client)``, or a block."""
         return ClientContext(self._take, alone=alone)
 
@@ -174,7 +174,7 @@ class RedisPool:
 
     async def release(self, client: Redis) -> None:
         """Give back a client that was taken with ``await``."""
-        await client._close()  # noqa: SLF001 - a client of this module
+        await client._close()
 
     async def health(self) -> bool:
         """Check that the server answers."""
@@ -184,10 +184,10 @@ class RedisPool:
         """Close all connections. It begins at once."""
         return begin(self.library.close(), f"closing pool {self.name!r}")
 
-    async def _take(self, alone: bool) -> tuple[Redis, Callable[[], Awaitable[Any]]]:  # noqa: FBT001
+    async def _take(self, alone: bool) -> tuple[Redis, Callable[[], Awaitable[Any]]]:
         block = self.library.get_client(alone=alone)
         client = Redis(await block.__aenter__(), lambda: block.__aexit__(None, None, None))
-        return client, client._close  # noqa: SLF001 - a client of this module
+        return client, client._close
 
 
 _pools: WeakKeyDictionary[Any, RedisPool] = WeakKeyDictionary()
@@ -225,7 +225,7 @@ class FrequencyLimiter(ws_redislock.FrequencyLimiter):
         granularity: float,
         limit: int,
         conn_num: int = 1,
-        alone: bool = False,  # noqa: FBT001, FBT002 - see above
+        alone: bool = False,
         ntp: object = None,
         **options: Any,
     ) -> None:
@@ -297,7 +297,7 @@ class RedisPoolManager(BasePoolManager):
         granularity: float = 1,
         limit: int = 10,
         conn_num: int = 1,
-        alone: bool = False,  # noqa: FBT001, FBT002 - as in 1.x
+        alone: bool = False,
         ntp: object = None,
     ) -> FrequencyLimiter:
         """Make a rate limiter on a pool: ``limit`` hits in ``granularity`` seconds."""

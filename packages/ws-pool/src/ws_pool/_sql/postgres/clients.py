@@ -32,7 +32,7 @@ class PostgresClient(SqlClient):
         source: Source | Iterable[Sequence[Any]] | Iterable[Mapping[str, Any]],
         *,
         columns: Sequence[str] | None = None,
-        format: Format | None = None,  # noqa: A002 - PostgreSQL's word
+        format: Format | None = None,
         **options: Any,
     ) -> int:
         """
@@ -70,7 +70,7 @@ class PostgresClient(SqlClient):
         what: Statement | Table,
         output: Output,
         *args: Any,
-        format: Format = "text",  # noqa: A002 - PostgreSQL's word
+        format: Format = "text",
         options: Mapping[str, Any] | None = None,
         **params: Any,
     ) -> int:
