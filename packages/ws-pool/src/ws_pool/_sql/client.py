@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from asyncio import current_task
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, TypeVar, TypeVarTuple, cast, overload
@@ -23,6 +23,7 @@ from ws_pool._sql.connection import Reply, SqlConnection
 from ws_pool._sql.context import SessionContext
 from ws_pool._sql.gc_pause import gc_paused
 from ws_pool._sql.iteration import RowIterator
+from ws_pool._sql.many import bind_many, run_each, run_whole
 from ws_pool._sql.orm import JoinedSession
 from ws_pool._sql.results import Result, last_id, make_rows, select_large, several
 from ws_pool._sql.rows import Row
@@ -203,7 +204,9 @@ class SqlClient:
         many = several(args)
 
         if many is not None and len(many) > 1:
-            return await self._run_many(statement, many, row_type)
+            kind = row_type or self._context.row_type
+            bound = bind_many(self._session, self._compiler, statement, many[0], read_only=self.read_only)
+            return await run_each(self._session, self._compiler, bound, many, kind)
 
         if many is not None:
             args = (many[0],)  # once: so it has its id
@@ -389,8 +392,8 @@ class SqlClient:
             return 0
 
         session, compiler = self._session, self._compiler
-        bound = self._bind_many(insert, rows[0])
-        return await self._whole(lambda: insert_in_batches(session, compiler, bound, rows, batch))
+        bound = bind_many(session, compiler, insert, rows[0], read_only=self.read_only)
+        return await run_whole(session, lambda: insert_in_batches(session, compiler, bound, rows, batch))
 
     def iterate(
         self, statement: Statement, *args: Any, size: int = 500, row_type: type | None = None, **params: Any
@@ -473,20 +476,6 @@ class SqlClient:
 
         return plan, sql, values
 
-    def _bind_many(self, statement: Statement, first: Mapping[str, Any]) -> tuple[Plan, Sequence[Any] | None]:
-        """Return the plan of a statement that runs once per set of parameters, and its binds."""
-        element = statement.statement if isinstance(statement, Prepared) else statement
-        plan, binds, _ = self._compiler.plan(element, first, many=True)
-
-        if plan.returning:  # it runs once per row, and SQLAlchemy's text for many may be made for many groups
-            plan, binds, _ = self._compiler.plan(element, first)
-
-        if self.read_only and not plan.reading:
-            raise refused(plan, "client", "take one")
-
-        self._session.check(plan)
-        return plan, binds
-
     async def _send(self, plan: Plan, sql: str, values: Sequence[Any] | None, *, prepared: bool) -> Reply:
         session = self._session
         prepared = prepared and plan.quick
@@ -546,55 +535,6 @@ class SqlClient:
                 raise
 
             context.report(sql, spent, None)
-
-    async def _run_many(
-        self, statement: Statement, rows: Sequence[Mapping[str, Any]], row_type: type | None
-    ) -> Result:
-        """Run a statement once for each set of parameters, all or nothing."""
-        session = self._session
-        plan, binds = self._bind_many(statement, rows[0])
-
-        if not isinstance(plan, CompiledPlan) or plan.expanding:
-            message = "this statement cannot run once per set of parameters: run it in a loop"
-            raise UnsupportedStatement(message)
-
-        named = [plan.named(binds, row) for row in rows]
-
-        if plan.defaults:
-            await fill_in(plan, self._compiler, named, session.scalar)
-
-        values = [plan.arrange(row)[1] or () for row in named]
-
-        # The drivers' ways of many executions keep no rows, and an INSERT of many groups promises no order.
-        if plan.returning:
-            return await self._whole(lambda: self._run_each(plan, values, row_type))
-
-        return Result([], await self._whole(lambda: session.run_many(plan, values)), 0)
-
-    async def _run_each(self, plan: Plan, values: Sequence[Sequence[Any]], row_type: type | None) -> Result:
-        """Run a statement once per row of values, and return all rows that it returns."""
-        rows: list[Any] = []
-        count = 0
-
-        for one in values:
-            reply = await self._send(plan, plan.sql, one, prepared=False)
-            rows += self._rows(plan, reply, row_type)
-            count += reply.rowcount
-
-        return Result(rows, count, 0)
-
-    async def _whole(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Run several statements in the open transaction, or in one of their own."""
-        session = self._session
-
-        async with (
-            session.turn()
-        ):  # first: the transaction that is open now may be another task's, ending soon
-            if session.depth or session.by_text:
-                return await work()
-
-            async with self.begin():
-                return await work()
 
     def _rows(self, plan: Plan, reply: Reply, row_type: type | None) -> list[Any]:
         return make_rows(plan, reply, row_type or self._context.row_type)
