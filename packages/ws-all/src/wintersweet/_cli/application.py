@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -30,7 +31,7 @@ def export(target: str | None, output: Path | None) -> None:
     text = json.dumps(app.openapi(), indent=2, ensure_ascii=False) + "\n"
 
     if output is None:
-        print(text, end="")  # noqa: T201 - the result
+        sys.stdout.write(text)
         return
 
     try:

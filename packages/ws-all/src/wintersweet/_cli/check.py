@@ -6,7 +6,6 @@ With ``--deploy`` also what should not reach production: `wintersweet._cli.deplo
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from rich.table import Table
 
 from wintersweet._cli.deploy import Mistake, find_mistakes, find_scarcity
 from wintersweet._cli.embedded import provided
-from wintersweet._cli.output import stdout
+from wintersweet._cli.output import print_json, stdout
 from wintersweet._cli.project import use
 from ws_core.component import Component, Health
 from ws_core.errors import WsError
@@ -115,7 +114,7 @@ def _print_json(
         ],
         **({} if mistakes is None else {"mistakes": [asdict(one) for one in mistakes]}),
     }
-    print(json.dumps(answer, default=str))  # noqa: T201 - the result
+    print_json(answer)
 
 
 def _print_tables(described: dict[str, Setting], reached: list[Reached]) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import sys
+
 from rich.console import Console
 
-__all__ = ("fail", "stderr", "stdout")
+__all__ = ("fail", "print_json", "stderr", "stdout")
 
 
 def stdout() -> Console:
@@ -15,6 +18,12 @@ def stdout() -> Console:
 def stderr() -> Console:
     """Return the console for messages."""
     return Console(stderr=True, highlight=False)
+
+
+def print_json(answer: object) -> None:
+    """Print a result for programs: JSON on one line, whatever the width of the terminal."""
+    sys.stdout.write(json.dumps(answer, default=str) + "\n")
+    sys.stdout.flush()  # a long command is read while it runs
 
 
 def fail(message: str) -> None:

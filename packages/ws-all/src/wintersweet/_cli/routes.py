@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from rich.table import Table
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
 from wintersweet._cli.application import build
-from wintersweet._cli.output import stdout
+from wintersweet._cli.output import print_json, stdout
 
 __all__ = ("Line", "lines", "show")
 
@@ -40,7 +39,7 @@ def show(target: str | None, *, as_json: bool = False) -> None:
     found = list(lines(app.routes))
 
     if as_json:
-        print(json.dumps({"app": name, "routes": [asdict(line) for line in found]}))  # noqa: T201 - the result
+        print_json({"app": name, "routes": [asdict(line) for line in found]})
         return
 
     console = stdout()

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
-from wintersweet._cli.output import fail, stdout
+from wintersweet._cli.output import fail, print_json, stdout
 from wintersweet._cli.worker import find
 from ws_core.errors import ConfigError, UsageError, describe
 from ws_tasks import JobCancelled, JobFailed, LocalEngine, TaskDefinition
@@ -36,7 +36,7 @@ def show(target: str, *, as_json: bool) -> None:
     rows = [_describe(definition, outcomes.get(name)) for name, definition in sorted(tasks.items())]
 
     if as_json:
-        print(json.dumps({"tasks": rows, "queue": dict(depth)}))  # noqa: T201 - the result
+        print_json({"tasks": rows, "queue": dict(depth)})
         return
 
     table = Table(box=None, header_style="bold")
@@ -111,7 +111,7 @@ async def _run_one(
         finally:
             await opened.__aexit__(None, None, None)
 
-    print(json.dumps(result))  # noqa: T201 - the result
+    print_json(result)
     return 0
 
 

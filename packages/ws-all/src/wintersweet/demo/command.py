@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from wintersweet._cli.output import print_json
 from ws_web.server import Supervisor, WorkerCommand, bind
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ async def _demo(options: Options) -> int:
 
         if options.load:
             summary = await rush(url, supervisor, console, buyers=options.load, at_once=options.at_once)
-            print(json.dumps(asdict(summary)), flush=True)  # noqa: T201 - the result, on stdout
+            print_json(asdict(summary))
             status = int(summary.oversold > 0 or summary.errors > 0)
 
         if options.chaos:
@@ -152,7 +152,7 @@ async def _demo(options: Options) -> int:
                 seconds=options.chaos,
                 at_once=options.at_once,
             )
-            print(json.dumps(asdict(outcome)), flush=True)  # noqa: T201 - the result, on stdout
+            print_json(asdict(outcome))
             status = int(not outcome.is_right)
 
         if not options.exit:

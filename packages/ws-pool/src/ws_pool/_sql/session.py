@@ -290,7 +290,7 @@ class Session:
         self._transaction_task = current_task()
 
         if read_only and not context.dialect.refuses_changes:
-            self.restrict(True)
+            self.set_restricted(restricted=True)
 
     def check_own(self) -> None:
         """Refuse a transaction inside that of another task, on a shared session."""
@@ -301,7 +301,7 @@ class Session:
             )
             raise UsageError(message)
 
-    def restrict(self, restricted: bool) -> None:  # noqa: FBT001 - it is all there is to say
+    def set_restricted(self, *, restricted: bool) -> None:
         """Refuse changes from now on, or no longer."""
         self.restricted = restricted
         self.plain = not self.doomed and self._is_plain()

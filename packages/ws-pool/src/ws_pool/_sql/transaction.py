@@ -53,7 +53,7 @@ class TransactionHost(Protocol):
     def check_own(self) -> None:
         """Refuse a transaction inside that of another task."""
 
-    def restrict(self, restricted: bool) -> None:  # noqa: FBT001 - it is all there is to say
+    def set_restricted(self, *, restricted: bool) -> None:
         """Refuse changes from now on, or no longer."""
 
     def end_transaction(self) -> None:
@@ -178,7 +178,7 @@ class Transaction:
 
             if self._read_only and not host.restricted:
                 self._restricts = True
-                host.restrict(True)
+                host.set_restricted(restricted=True)
         else:
             await host.begin_outermost(self._isolation, read_only=self._read_only)
 
@@ -244,4 +244,4 @@ class Transaction:
         self._host.depth -= 1
 
         if self._restricts:
-            self._host.restrict(False)
+            self._host.set_restricted(restricted=False)

@@ -309,7 +309,7 @@ class MysqlConnection(ABC):
         """Send a command without arguments, and read its OK."""
         await self._commanded(code, b"", self.raw._read_ok_packet)
 
-    async def allow_several(self, allowed: bool) -> None:  # noqa: FBT001 - it is all there is to say
+    async def allow_several(self, *, allowed: bool) -> None:
         """Set whether one text may hold several statements; it outlasts a reset of the session."""
         await self._commanded(_COM_SET_OPTION, b"\0\0" if allowed else b"\1\0", self.read_packet)
 

@@ -85,7 +85,8 @@ class MysqlConnector:
             raise MissingExtraError(message, requirement="cryptography") from error
 
         try:
-            await conn.allow_several(False)  # so that the judgement of a text's first statement is one of all
+            # Then the judgement of a text's first statement is one of the whole text.
+            await conn.allow_several(allowed=False)
         except BaseException:
             conn.terminate()
             raise
@@ -112,12 +113,12 @@ class MysqlConnector:
             several = ";" in server.init_command
 
             if several:
-                await conn.allow_several(True)
+                await conn.allow_several(allowed=True)
 
             await conn.run(server.init_command, None)
 
             if several:
-                await conn.allow_several(False)
+                await conn.allow_several(allowed=False)
 
         if server.db is not None:
             await conn.run(f"USE `{server.db.replace('`', '``')}`", None)

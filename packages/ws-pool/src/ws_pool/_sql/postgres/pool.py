@@ -198,15 +198,13 @@ class PostgresPool(SqlPool[PostgresClient]):
     async def _for_engine(self, source: Source, lease: Lease[Any]) -> PooledDriverConnection:
         connection = lease.connection
         connection.dirty = True
+        kind = _PooledConnection
 
-        def give_back(discard: bool) -> None:  # noqa: FBT001 - a callback
-            source.release(lease, discard=discard)
+        if self._server.driver == "psycopg":
+            await connection.raw.set_autocommit(False)
+            kind = _PooledPsycopgConnection
 
-        if self._server.driver == "asyncpg":
-            return _PooledConnection(connection.raw, give_back)
-
-        await connection.raw.set_autocommit(False)
-        return _PooledPsycopgConnection(connection.raw, give_back)
+        return kind(connection.raw, lambda discard: source.release(lease, discard=discard))
 
     def _for_join(self, connection: Any, give_up: Callable[[bool], None]) -> PooledDriverConnection:
         kind = _JoinedConnection if self._server.driver == "asyncpg" else _JoinedPsycopgConnection
