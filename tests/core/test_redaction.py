@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -49,6 +50,45 @@ class Model:
 
     def __init__(self) -> None:
         self.user, self.token = "ann", "hunter2"
+
+
+@dataclass
+class Quiet:
+    """A value that keeps a field out of its representation."""
+
+    user: str = "ann"
+    pin: str = field(default="x", repr=False)
+
+
+class Aliased:
+    """Behaves like a model of pydantic whose field has the secret name as an alias, with a further field."""
+
+    __pydantic_fields__: Mapping[str, object] = {
+        "p": SimpleNamespace(alias="password", repr=True),
+        "q": SimpleNamespace(alias=None, repr=False),
+    }
+    p, q, __pydantic_extra__ = "x", "x", {"further": 1, "token": "x"}
+
+
+class Drawn:
+    """Behaves like a class of attrs with a representation of its own for a field, and none for another."""
+
+    __attrs_attrs__ = (
+        SimpleNamespace(name="user", repr=True),
+        SimpleNamespace(name="pin", repr=lambda _: "<drawn>"),
+        SimpleNamespace(name="other", repr=False),
+    )
+    user, pin, other = "ann", "x", "x"
+
+
+class Secretive:
+    """A class like Starlette's Secret, which is shown by `str` but not by `repr`."""
+
+    def __str__(self) -> str:
+        return "x"
+
+
+Secretive.__name__ = "Secret"
 
 
 class Broken:
@@ -171,6 +211,48 @@ class TestText:
             ),
             ("İpassword=hunter2", "İpassword=***"),
             ("password='hunter2", "password='***"),
+            ("password=hun,ter2", "password=***"),
+            ("Pwd=hun;ter2;Encrypt=yes", "Pwd=***;Encrypt=yes"),
+            ("password=hun&ter2&x=1", "password=***&x=1"),
+            ("password: hun&ter2", "password: ***"),
+            ("password=hun'ter\"2 x", "password=*** x"),
+            ("user[password]=hunter2&password[]=hunter2", "user[password]=***&password[]=***"),
+            ("password%5B%5D=hunter2 password%253Dhunter2", "password%5B%5D=*** password%253D***"),
+            ('{"password"\n:\n"hunter2"}', '{"password"\n:\n"***"}'),
+            ("password: |\n  hun\n  ter2\nuser: ann", "password: ***user: ann"),
+            ("password: str = 'hunter2'", "password: str = '***'"),
+            ('token: Final[str] | None = "hunter2"', 'token: Final[str] | None = "***"'),
+            ("if password != 'hunter2':", "if password != '***':"),
+            ("密码 password：hunter2", "密码 password：***"),
+            ('Set-Cookie: sid="hunter2"; Path=/', "Set-Cookie: ***"),
+            (r"{\"h\": \"Cookie: a=\"hunter2\"; b=2", r"{\"h\": \"Cookie: ***"),
+            ("['x-api-key', ['hunter2']]", "['x-api-key', ***]"),
+            (
+                "Command '['mysql', '--password', 'hunter2']' failed",
+                "Command '['mysql', '--password', '***']' failed",
+            ),
+            ('["tool", "--api-key", "hunter2", "--v"]', '["tool", "--api-key", "***", "--v"]'),
+            ("SET PASSWORD FOR 'u'@'h' = 'hunter2'", "SET PASSWORD FOR 'u'@'h' = '***'"),
+            ("<password>\n hunter2\n</password>", "<password>\n ***</password>"),
+            ("<token><![CDATA[<hun]ter2]]></token>", "<token>***]]></token>"),
+            ("sent Bearer: abcdefgh12345 to it", "sent Bearer: *** to it"),
+            ("got Basic YWxhZGRpbjpvcGVuc2VzYW1l back", "got Basic *** back"),
+            (
+                "-----BEGIN PGP PRIVATE KEY BLOCK-----\nMII\n-----END PGP PRIVATE KEY BLOCK-----",
+                "-----BEGIN PGP PRIVATE KEY BLOCK-----***-----END PGP PRIVATE KEY BLOCK-----",
+            ),
+            ('{"name": "DB_PASSWORD", "value": "hunter2"}', '{"name": "DB_PASSWORD", "value": "***"}'),
+            (
+                r"{\"key\": \"api_token\", \"value\": \"hun\"}",
+                r"{\"key\": \"api_token\", \"value\": \"***\"}",
+            ),
+            ("<input name='password' value='hunter2'>", "<input name='password' value='***'>"),
+            ("- name: DB_PASSWORD\n  value: hunter2\n", "- name: DB_PASSWORD\n  value: ***\n"),
+            (
+                'Content-Disposition: form-data; name="password"\r\nX: x\r\n\r\nhun\r\nter2\r\n--b',
+                'Content-Disposition: form-data; name="password"\r\nX: x\r\n\r\n***\r\n--b',
+            ),
+            ("sessionid=hunter2; PHPSESSID=hunter2", "sessionid=***; PHPSESSID=***"),
         ],
     )
     def test_masked(self, text: str, masked: str) -> None:
@@ -184,6 +266,16 @@ class TestText:
             "password=",
             "password: None",
             "max_tokens=512",
+            "Basic authentication failed",
+            "Basic understanding=of it",
+            "csrf: the header is missing",
+            "['tool', '--password', '--user', 'ann']",
+            '{"name": "user", "value": "ann"}',
+            '{"url":"http://h:80","mail":"a@b"}',
+            'Content-Disposition: form-data; name="user"\r\n\r\nann\r\n--b',
+            "password: ",
+            "<password>\n</password>",
+            "('password', )",
             "token refreshed",
             "auth: ann logged in",
             "signature: (a, b)",
@@ -214,6 +306,8 @@ class TestText:
             ("mongodb://a:b@h1:1,h2:2/db", "mongodb://a:***@h1:1,h2:2/db"),
             ("https://x/?next=https://u:hunter2@h", "https://x/?next=https://u:***@h"),
             ("https://b.s3/x?X-Amz-Signature=abc&b=2", "https://b.s3/x?X-Amz-Signature=***&b=2"),
+            ("wss://hunter2@h/x", "wss://***@h/x"),
+            ("mysql://root:hun'ter<2@db/shop", "mysql://root:***@db/shop"),
             ("mysql://root@db", "mysql://root@db"),
             ("http://host:80/@ann", "http://host:80/@ann"),
             ("https://example.test/@ann", "https://example.test/@ann"),
@@ -257,6 +351,28 @@ class TestText:
             lambda n: "bearer" + " " * n,
             lambda n: "eyJaaaaaaaaaa." * (n // 14),
             lambda n: "-----BEGIN PRIVATE KEY-----" * (n // 27),
+            lambda n: "password=" + ",a" * (n // 2),
+            lambda n: "password=" + ",a.b" * (n // 4) + "=",
+            lambda n: "password=" + "a'" * (n // 2),
+            lambda n: "x://a:b'" * (n // 8) + " @",
+            lambda n: "password" + "[a]" * (n // 3),
+            lambda n: "password: |\n" + "  x\n" * (n // 4),
+            lambda n: "password: |\n" + "\n" * n,
+            lambda n: "password: a[" * (n // 12),
+            lambda n: 'cookie: a="' * (n // 11),
+            lambda n: "cookie: " + 'a="b"; ' * (n // 7),
+            lambda n: "name=password value=" * (n // 20),
+            lambda n: "name=" * (n // 5) + "value",
+            lambda n: 'form-data token name="token"\n\n' * (n // 30),
+            lambda n: 'form-data token name="token"\n\n' + "\r\n" * (n // 2),
+            lambda n: "<token>" * (n // 7) + "</",
+            lambda n: "<token>" + " " * n + "</",
+            lambda n: "<token><![CDATA[" * (n // 16) + "</",
+            lambda n: "basic " + "a" * n,
+            lambda n: "basic a" * (n // 7),
+            lambda n: "password for " * (n // 13),
+            lambda n: "['--token', " * (n // 12),
+            lambda n: "'token', [" * (n // 10),
         ],
     )
     def test_time_is_linear(self, make: Callable[[int], str]) -> None:
@@ -294,6 +410,17 @@ class TestValues:
             ({b"authorization": b"x"}, {b"authorization": MASK}),
             ('{"password": "x"}', '{"password": "***"}'),
             ({"a": {Account}}, {"a": {Account}}),
+            (["mysql", "--password", "x", "-v"], ["mysql", "--password", MASK, "-v"]),
+            (["tool", "--token", "--user", "x"], ["tool", "--token", "--user", "x"]),
+            ([{"name": "DB_PASSWORD", "value": "x"}], [{"name": "DB_PASSWORD", "value": MASK}]),
+            ({"value": "x", "key": b"token"}, {"value": MASK, "key": b"token"}),
+            ({"name": "user", "value": "x"}, {"name": "user", "value": "x"}),
+            ({"password=x": 1, "password=y": 2}, {"password=***": 1, "password=***_": 2}),
+            ({("password", "x"): 1, (1, 2): 3}, {("password", MASK): 1, (1, 2): 3}),
+            (Quiet(), {"user": "ann"}),
+            (Aliased(), {"p": MASK, "further": 1, "token": MASK}),
+            (Drawn(), {"user": "ann", "pin": "<drawn>"}),
+            ([Secretive()], [MASK]),
         ],
     )  # fmt: skip
     def test_kinds(self, value: object, masked: object) -> None:

@@ -7,6 +7,7 @@ at again.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -18,6 +19,9 @@ __all__ = ("MASK", "TextMasker", "mask_userinfo")
 MASK: Final = "***"
 
 _URL = re.compile(r"[^\s\"'<>`]*")
+# A password that begins, and is cut off by a quote that belongs to it.
+_OPEN_PASSWORD = re.compile(r"[^/?#:\[]*+:(?!\d*+(?:[/?#]|\Z))")
+_WIDE_URL = re.compile(r"\S*")
 _LONGEST_USERINFO: Final = 4096  # characters from "://" in which the "@" of a URL is looked for
 _SCHEME: Final = 32  # characters before "://"
 _NAME: Final = 64  # characters of a name before the part that makes it secret
@@ -32,7 +36,16 @@ _QUOTED: Final = {
 _BRACKETS = re.compile(
     r""""(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.)*+'|[\[{(]|[\]})]|[^\[\]{}()"']++|.""", re.DOTALL
 )
-_BARE = re.compile(r"[^\s,;&\"']++")
+_SHORT_LIST = re.compile(r"[\[(][^\[\]()]{0,1024}+[\])]")
+# What separates values ends one only when another value, or nothing, follows.
+_BARE = re.compile(
+    r"(?![\"'])(?:[^\s,;&\"']|[\"'](?=\w)|[,;&](?![\s\"'\[{(]|[\w.\-\[\]%]{1,64}\s{0,4}[=:]|\Z))++"
+)
+_BLOCK = re.compile(r"[|>][+\-\d]{0,2}[ \t]*+\r?\n(?:[ \t]++[^\r\n]*+(?:\r?\n|\Z)|\r?\n)++")  # of YAML
+_ANNOTATION = re.compile(
+    r"[A-Za-z_][\w.]{0,64}(?:\[[\w.,| ]{0,64}\])?(?: ?\| ?[\w.]{1,32}){0,3}[ \t]{1,8}=[ \t]{0,8}"
+    r"(?=[bBuUrRfF]{0,2}[\"'])"
+)
 _SHORT: Final = 128  # characters of a text that is worth remembering
 _MOST_CLEAN: Final = 4096
 _CLOSERS: Final = ")]}>"
@@ -42,21 +55,37 @@ _LISTING = re.compile(
     r"(?:digest|hawk|oauth|signature|mac|aws4-hmac-sha\d+|scram-sha-\d+)\b[^\r\n]*", re.IGNORECASE
 )
 _SCHEMED = re.compile(r"[\w.\-+/=~]++(?:[ \t]++[^\s,;&\"']++)?")
-_COOKIES = re.compile(r"[^\s;,\"']++(?:;[ \t]*+[^\s;,\"']++)*+")
-_BEARER = re.compile(r"\b(bearer[ \t]+)[\w.\-~+/]{8,}+=*+", re.IGNORECASE)
+_COOKIE = r"(?:(?<==)\\{0,7}\"[^\"\r\n]*+\"|[^\s;,\"'])++"
+_COOKIES = re.compile(rf"{_COOKIE}(?:;[ \t]*+{_COOKIE})*+")
+_BEARER = re.compile(r"\b(bearer(?:[ \t]{0,4}:)?[ \t]+)[\w.\-~+/]{8,}+=*+", re.IGNORECASE)
+_BASIC = re.compile(r"\b(basic[ \t]{1,8})([A-Za-z0-9+/]{4,}+={0,2}+)", re.IGNORECASE)
 _JWT = re.compile(r"\beyJ[\w\-]{8,}+\.[\w\-]++\.[\w\-]*+")
 _KEY = re.compile(
-    r"(-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----)(.*?)(-----END [A-Z ]{0,32}PRIVATE KEY-----|\Z)", re.DOTALL
+    r"(-----BEGIN [A-Z ]{0,32}PRIVATE KEY(?: BLOCK)?-----)(.*?)"
+    r"(-----END [A-Z ]{0,32}PRIVATE KEY(?: BLOCK)?-----|\Z)",
+    re.DOTALL,
 )
-# IDENTIFIED BY 'x', PASSWORD('x') and PASSWORD 'x' in statements of SQL.
+# IDENTIFIED BY 'x', PASSWORD('x'), PASSWORD 'x' and SET PASSWORD FOR u = 'x' in statements of SQL.
 _STATEMENT = re.compile(
-    r"\b((?:identified\s{1,8}(?:with\s{1,8}\S{1,64}\s{1,8})?(?:by|as)|password)"
-    r"(?:\s{1,8}|\s{0,8}\(\s{0,8}))(?=['\"])",
+    r"\b((?:identified\s{1,8}(?:with\s{1,8}\S{1,64}\s{1,8})?(?:by|as)|password)(?:\s{1,8}|\s{0,8}\(\s{0,8})"
+    r"|password\s{1,8}for\s{1,8}\S{1,128}\s{0,8}=\s{0,8})(?=['\"])",
     re.IGNORECASE,
 )
 _OPTION = re.compile(r"(?<![\w-])--?([A-Za-z][\w\-]{1,63})[ \t]{1,8}(?![-\s])")
-_ELEMENT = re.compile(r"<([\w:.\-]{1,64})(?:\s[^<>]{0,256})?>(?=[^<\s])")
-_CONTENT = re.compile(r"[^<]++")
+_ELEMENT = re.compile(r"<([\w:.\-]{1,64})(?:\s[^<>]{0,256})?>\s{0,64}+(?=[^<\s]|<!\[CDATA\[)")
+_CONTENT = re.compile(r"<!\[CDATA\[(?:[^\]]++|\](?!\]>))*+|[^<]++")
+_FIELD_QUOTE = r"\\{0,7}[\"']"
+# {"name": "password", "value": "x"}, <input name="password" value="x">, Header(name='password', value='x')
+_NAME_AND_VALUE = re.compile(
+    rf"\b(?:name|key|header)(?:{_FIELD_QUOTE})?\s{{0,8}}[:=]\s{{0,8}}(?:{_FIELD_QUOTE})?([\w.\-]{{1,64}})"
+    rf"(?:{_FIELD_QUOTE})?[\s,]{{1,32}}(?:{_FIELD_QUOTE})?val(?:ue)?(?:{_FIELD_QUOTE})?\s{{0,8}}[:=]\s{{0,8}}",
+    re.IGNORECASE,
+)
+# A field of multipart/form-data, up to the empty line before its value.
+_FORM_FIELD = re.compile(
+    r"\bname=\"([^\"\r\n]{1,64})\"[^\r\n]{0,256}(?:\r?\n[^\r\n]{1,256}){0,3}?\r?\n\r?\n", re.IGNORECASE
+)
+_FORM_VALUE = re.compile(r"(?!--)(?:[^\r\n]++|\r?\n(?!--))++")
 
 
 class TextMasker:
@@ -74,7 +103,8 @@ class TextMasker:
         # the "," of a pair. All repetitions are bounded.
         self._heads = re.compile(
             rf"(?P<name>(?:{_alternatives(names.words)})[\w\-]{{0,14}})"
-            r"(?P<close>[\\\"'\])]{0,16})(?P<gap>[ \t]{0,8})(?P<sign>[=:]{1,2}>?|%3d|(?P<pair>,))\s{0,8}"
+            r"(?:(?:\[|%5b)\w{0,14}(?:\]|%5d)){0,3}"
+            r"(?P<close>[\\\"'\])]{0,16})\s{0,8}(?P<sign>[=:：]{1,2}>?|!=|%(?:25)?3d|(?P<pair>,))\s{0,8}"
         )
 
     def mask(self, text: str) -> str:
@@ -97,7 +127,7 @@ class TextMasker:
         if "://" in text:
             text = _mask_urls(text)
 
-        if "PRIVATE KEY-----" in text:
+        if "PRIVATE KEY" in text:
             text = _KEY.sub(rf"\1{MASK}\3", text)
 
         lower = text.lower()
@@ -113,6 +143,9 @@ class TextMasker:
 
         if "bearer" in lower:
             text = _BEARER.sub(rf"\1{MASK}", text)
+
+        if "basic" in lower:
+            text = _BASIC.sub(_without_basic, text)
 
         if "eyJ" in text:
             text = _JWT.sub(MASK, text)
@@ -135,14 +168,18 @@ class TextMasker:
             before = matched[0][::-1] if matched else ""
 
             name = before + text[start:end]
-            is_prose = head["sign"][0] == ":" and not head["close"]
+            is_prose = head["sign"][0] in ":：" and not head["close"]
 
             if not self._is_secret(name) or (is_prose and not self._is_clear(name)):
                 # What follows may be a name itself: level=token: x
                 at = head.start() + 1
                 continue
 
-            span = _pair_value(text, head, before) if head["pair"] else _value(text, at, text[start:end])
+            span = (
+                _pair_value(text, head, before)
+                if head["pair"]
+                else _value(text, at, text[start:end], head["sign"])
+            )
 
             if span is not None:
                 parts += (text[done : span[0]], MASK)
@@ -151,9 +188,15 @@ class TextMasker:
         return "".join((*parts, text[done:])) if parts else text
 
     def _mask_formats(self, text: str, lower: str) -> str:
-        """Mask what has another form than that of a name, a sign and a value: options, XML."""
+        """Mask what has another form than that of a name, a sign and a value: options, forms, XML."""
         if "--" in text or " -" in text:
-            text = _mask_after(text, _OPTION, self._is_clear, _bare_at)
+            text = _mask_after(text, _OPTION, self._is_clear, _value_at)
+
+        if "val" in lower:
+            text = _mask_after(text, _NAME_AND_VALUE, self._is_secret, _value_at)
+
+        if "form-data" in lower:
+            text = _mask_after(text, _FORM_FIELD, self._is_secret, _form_value_at)
 
         if "</" in text:
             text = _mask_after(text, _ELEMENT, self._is_secret, _content_at)
@@ -188,9 +231,13 @@ def _quoted_at(text: str, at: int) -> tuple[int, int] | None:
     return _quoted(text, quote) if quote is not None else None
 
 
-def _bare_at(text: str, at: int) -> tuple[int, int] | None:
-    match = _BARE.match(text, at)
-    return match.span() if match is not None else _quoted_at(text, at)
+def _value_at(text: str, at: int) -> tuple[int, int] | None:
+    return _value(text, at, "", "=")
+
+
+def _form_value_at(text: str, at: int) -> tuple[int, int] | None:
+    match = _FORM_VALUE.match(text, at)
+    return match.span() if match is not None else None
 
 
 def _content_at(text: str, at: int) -> tuple[int, int] | None:
@@ -202,8 +249,9 @@ _ASCII_LOWER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") +
 
 
 def _stem(name: str) -> str:
-    """Return a part of a name that every notation of it has."""
-    return name.rpartition("_")[2]
+    """Return a part of a name that every notation of it has, and few other words."""
+    last = name.rpartition("_")[2]
+    return last if len(last) > 2 else max(name.split("_"), key=len)  # "id" is everywhere
 
 
 def _alternatives(names: Iterable[str]) -> str:
@@ -216,8 +264,28 @@ def _alternatives(names: Iterable[str]) -> str:
     return "|".join(f"{re.escape(letter)}(?:{'|'.join(ends)})" for letter, ends in sorted(by_letter.items()))
 
 
-def _value(text: str, at: int, name: str) -> tuple[int, int] | None:
+def _without_basic(match: re.Match[str]) -> str:
+    """Mask the credentials of Basic; the word alone is followed by many others."""
+    text = match[2].rstrip("=")
+
+    try:
+        is_login = b":" in base64.b64decode(text + "=" * (-len(text) % 4))
+    except ValueError:
+        is_login = False
+
+    return f"{match[1]}{MASK}" if is_login else match[0]
+
+
+def _value(text: str, at: int, name: str, sign: str) -> tuple[int, int] | None:
     """Return where the value that begins at a place stands, without its quotes; None when there is none."""
+    if sign == ":":
+        if (block := _BLOCK.match(text, at)) is not None:
+            return block.span()
+
+        # password: str = "x" in the source that a traceback shows
+        if (annotation := _ANNOTATION.match(text, at)) is not None:
+            at = annotation.end()
+
     quote = _QUOTE.match(text, at)
 
     if quote is not None:
@@ -295,15 +363,26 @@ def _pair_value(text: str, head: re.Match[str], before: str) -> tuple[int, int] 
     opening = text[max(0, start - 5) : start].rstrip("\\\"'bB")
     quote = _QUOTE.match(text, head.end())
 
-    if not head["close"].endswith(('"', "'")) or not opening.endswith(("(", "[")) or quote is None:
+    if not head["close"].endswith(('"', "'")):
         return None
 
-    span = _quoted(text, quote)
+    if before.startswith("-"):  # ["tool", "--password", "x"]
+        span = _quoted(text, quote) if quote is not None else None
+        return span if span is not None and text[span[0]] != "-" else None
+
+    if not opening.endswith(("(", "[")):
+        return None
+
+    if quote is not None:
+        span, escapes = _quoted(text, quote), len(quote[1])
+    else:
+        several = _SHORT_LIST.match(text, head.end())
+        span, escapes = several.span() if several is not None else None, 0
 
     if span is None:
         return None
 
-    rest = text[span[1] : span[1] + len(quote[1]) + 3].lstrip("\\\"' ")
+    rest = text[span[1] : span[1] + escapes + 3].lstrip("\\\"' ")
     return span if rest.startswith((")", "]")) else None
 
 
@@ -326,6 +405,11 @@ def _mask_urls(text: str) -> str:
         if sign - start <= _LONGEST_USERINFO:
             found = _URL.match(text, start, start + _LONGEST_USERINFO)
             rest = found[0] if found else ""
+
+            if "@" not in rest and _OPEN_PASSWORD.match(rest):
+                wide = _WIDE_URL.match(text, start, start + _LONGEST_USERINFO)
+                rest = wide[0] if wide else rest
+
             masked = mask_userinfo(text[max(done, at - _SCHEME) : at], rest)
 
             if masked is not rest:
@@ -351,7 +435,7 @@ def mask_userinfo(scheme: str, rest: str) -> str:
 
     # A user alone is a token in the URLs of web servers (https://ghp_x@github.com), and a harmless
     # name in those of databases (mysql://root@localhost).
-    is_web = scheme.lower().endswith(("http", "https"))
+    is_web = scheme.lower().endswith(("http", "https", "ws", "wss"))
     return f"{MASK}{rest[at:]}" if is_web and user != MASK else rest
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ws_core._secret_names import SecretNames
@@ -15,6 +15,7 @@ __all__ = ("ValueMasker",)
 # Any below: values of the application, of any type.
 
 _NAME = re.compile(r"[\w.\- ]{1,64}")
+_VALUES: Final = ("value", "val")
 _DEEPEST: Final = 16  # levels of nesting that are gone through
 _MOST: Final = 20_000  # items that are copied of one value; the rest is left out, with a mark
 
@@ -57,6 +58,14 @@ class ValueMasker:
         masked = self._text.mask(text)
         return value if masked == text else masked.encode("utf-8", "surrogateescape")
 
+    def named_value(self, fields: Mapping[Any, Any]) -> tuple[str, ...]:
+        """Return the keys of the value in ``{"name": "password", "value": "x"}``."""
+        if not any(key in fields for key in _VALUES):
+            return ()
+
+        names = (fields[key] for key in ("name", "key", "header") if key in fields)
+        return _VALUES if any(self.pair((name, None)) for name in names) else ()
+
     def pair(self, items: Any) -> bool:
         """Return whether a sequence is the name and value of a secret, as headers are given in lists."""
         if len(items) != 2 or not isinstance(items[0], str | bytes):
@@ -92,10 +101,10 @@ class _Walk:
 
     def _container(self, value: Any, depth: int) -> Any:
         """Return a masked copy of what has parts, and anything else as it is."""
-        if hasattr(type(value), "get_secret_value"):
+        if _is_wrapper(value):
             return _hidden(value)
 
-        fields = _fields(value)
+        fields = _fields(value, self._masker._is_secret)  # noqa: SLF001 - one idea in two classes
 
         if fields is None and not isinstance(value, _SEQUENCES):
             return value
@@ -115,6 +124,7 @@ class _Walk:
 
     def _mapping(self, fields: Any, depth: int) -> dict[Any, Any]:
         copy: dict[Any, Any] = {}
+        secret = self._masker.named_value(fields)
 
         for key, item in fields.items():
             if self._left <= 0:
@@ -122,9 +132,21 @@ class _Walk:
                 break
 
             self._left -= 1
-            copy[key] = self._item(key, item, depth)
+            name = self._key(key, depth)
+
+            while name in copy and name != key:  # two keys that became the same one by masking
+                name = f"{name}_"
+
+            copy[name] = _hidden(item) if key in secret else self._item(key, item, depth)
 
         return copy
+
+    def _key(self, key: Any, depth: int) -> Any:
+        """Return a key that may hold a secret itself."""
+        if type(key) is str:
+            return self._masker.mask("", key)
+
+        return safe if type(key) is tuple and (safe := self.copy(key, depth + 1)) != key else key
 
     def _item(self, key: object, item: Any, depth: int) -> Any:
         plain = item is None or isinstance(item, bool | int | float | str)
@@ -138,6 +160,7 @@ class _Walk:
             return kind((items[0], _hidden(items[1])))
 
         copy: list[Any] = []
+        option = False  # whether the item before was an option of a command that takes a secret
 
         for item in items:
             if self._left <= 0:
@@ -145,7 +168,9 @@ class _Walk:
                 break
 
             self._left -= 1
-            copy.append(self.copy(item, depth + 1))
+            is_text = isinstance(item, str)
+            copy.append(MASK if option and is_text and item[:1] != "-" else self.copy(item, depth + 1))
+            option = is_text and item[:1] == "-" and "=" not in item and self._masker._is_secret(item)  # noqa: SLF001 - as above
 
         try:
             return kind(copy)
@@ -157,24 +182,42 @@ _SEQUENCES: Final = (list, tuple, set, frozenset)
 _PLAIN: Final = (tuple, set, frozenset)
 
 
-def _fields(value: Any) -> Mapping[Any, Any] | None:
-    """Return the named parts of a value, or None when it has none."""
+def _fields(value: Any, is_secret: Callable[[object], bool]) -> Mapping[Any, Any] | None:
+    """Return the named parts of a value, or None when it has none; without those that its repr leaves out."""
     if isinstance(value, Mapping):
         return value
 
     kind = type(value)
-    names: list[str] | None = None
 
     if dataclasses.is_dataclass(kind):
-        names = [field.name for field in dataclasses.fields(kind)]
-    elif isinstance(value, tuple):
-        names = list(getattr(kind, "_fields", ())) or None
-    elif hasattr(kind, "__attrs_attrs__"):
-        names = [field.name for field in kind.__attrs_attrs__]
-    elif hasattr(kind, "__pydantic_fields__"):
-        names = list(kind.__pydantic_fields__)
+        return {one.name: getattr(value, one.name, None) for one in dataclasses.fields(kind) if one.repr}
 
-    return None if names is None else {name: getattr(value, name, None) for name in names}
+    if isinstance(value, tuple):
+        names = getattr(kind, "_fields", ())
+        return {name: getattr(value, name, None) for name in names} or None
+
+    if hasattr(kind, "__attrs_attrs__"):
+        shown = [one for one in kind.__attrs_attrs__ if one.repr]
+        parts = {one.name: getattr(value, one.name, None) for one in shown}
+        return parts | {one.name: one.repr(parts[one.name]) for one in shown if callable(one.repr)}
+
+    if not hasattr(kind, "__pydantic_fields__"):
+        return None
+
+    fields: dict[str, Any] = dict(getattr(value, "__pydantic_extra__", None) or {})
+
+    for name, info in kind.__pydantic_fields__.items():
+        if getattr(info, "repr", True):
+            part = getattr(value, name, None)
+            fields[name] = _hidden(part) if is_secret(getattr(info, "alias", None)) else part
+
+    return fields
+
+
+def _is_wrapper(value: Any) -> bool:
+    """Return whether a value is made to hide another, like pydantic's SecretStr and Starlette's Secret."""
+    kind = type(value)
+    return hasattr(kind, "get_secret_value") or kind.__name__.startswith("Secret")
 
 
 def _hidden(value: Any) -> Any:
