@@ -54,7 +54,6 @@ RULES = (
     (r"\baclose\b", "close"),
     (r"\basync (def|with|for)\b", r"\1"),
     (r"\bawait ", ""),
-    (r"  # noqa: ASYNC109[^\n]*", ""),
 )
 
 

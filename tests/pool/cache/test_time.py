@@ -117,7 +117,7 @@ class TestTime:
             return await runs.run()
 
         await f()
-        monkeypatch.setattr("ws_pool._cache.share.random.random", lambda: 0.99)
+        monkeypatch.setattr("ws_pool._cache.share.spread", lambda *_: 0.99)
         clock.now += 50
         assert (await f())["n"] == 1
         await cache.drain()

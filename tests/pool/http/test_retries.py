@@ -141,12 +141,14 @@ class TestRetries:
         assert len(site.hits) == 1
 
     def test_full_jitter(self) -> None:
-        """The wait is a random part of a bound that doubles up to its maximum."""
-        bounds = [retry_delay(n, first=1, most=5, asked=None, fraction=1) for n in range(1, 6)]
-        assert bounds == [1, 2, 4, 5, 5]
-        assert retry_delay(1, first=1, most=5, asked=None, fraction=0) == 0
-        assert retry_delay(1, first=1, most=5, asked=5, fraction=0.5) == 5.5
-        assert retry_delay(10**6, first=1, most=5, asked=None, fraction=0.5) == 2.5
+        """The wait is a random part of a bound that doubles up to its maximum, or that of Retry-After."""
+        for attempt, bound in ((1, 1), (2, 2), (3, 4), (4, 5), (10**6, 5)):
+            waits = [retry_delay(attempt, first=1, most=5, asked=None) or 0.0 for _ in range(500)]
+            assert min(waits) < bound / 2 < max(waits) <= bound
+
+        asked = [retry_delay(1, first=1, most=5, asked=5) or 0.0 for _ in range(500)]
+        assert 5 <= min(asked) < 5.5 < max(asked) <= 6
+        assert retry_delay(1, first=1, most=5, asked=5.1) is None
 
     @pytest.mark.parametrize(
         ("value", "expected"),

@@ -58,7 +58,7 @@ class TestSteps:
         """Near the deadline an attempt has only what is left."""
         lease = Lease(6.0, sent_at=0.0)
         assert lease.next_step(lease.deadline - 0.1).seconds == pytest.approx(0.1)
-        assert lease.retry_pause(lease.deadline - 0.001, 1.0) == pytest.approx(0.001)
+        assert lease.retry_pause(lease.deadline - 0.001) == pytest.approx(0.001)
 
     def test_without_renewal_it_waits_for_the_end(self):
         """A lease that is not renewed is watched until its deadline."""

@@ -43,7 +43,7 @@ class TestWithoutChannels:
             waiting_for(first)
             assert first.release()
             assert waiting.result()
-            assert coordinator_for(other).deaf
+            assert coordinator_for(other).unsubscribed
             assert second.release()
 
         assert caplog.text.count("no wake-ups, so waiters look at their locks by themselves") == 1

@@ -175,4 +175,4 @@ class TestWithoutAServer:
         wakeups_of = WakeupSubscription(Owner())
         wakeups_of.stop()
         assert not wakeups_of._read(None, Event())
-        wakeups_of._subscribe_again_and_again(Event())
+        wakeups_of._keep_subscribed(Event())

@@ -62,7 +62,7 @@ FOREIGN = (redis.Redis, redis.RedisCluster)
 
 FOREIGN_REASON = "blocks the event loop: pass a redis.asyncio.Redis, or use ws_redislock.sync"
 
-_log = logging.getLogger("ws_redislock")
+_logger = logging.getLogger("ws_redislock")
 
 
 class Mutex:
@@ -178,8 +178,8 @@ def run_callback(
     """Call a user's function or coroutine function; what it raises is logged."""
     try:
         work = function(argument)
-    except Exception:  # noqa: BLE001 - a user's code may raise anything; it is logged
-        _log.exception("callback %r failed", function)
+    except Exception:
+        _logger.exception("callback %r failed", function)
         return
 
     if inspect.isawaitable(work):
@@ -189,8 +189,8 @@ def run_callback(
 async def _await_logged(function: object, work: Awaitable[None]) -> None:
     try:
         await work
-    except Exception:  # noqa: BLE001 - a user's code may raise anything; it is logged
-        _log.exception("callback %r failed", function)
+    except Exception:
+        _logger.exception("callback %r failed", function)
 
 
 def client_from_url(url: str) -> Any:  # Any: untyped in the driver

@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from ws_redislock._concurrency import Loop, check_loop
+from ws_redislock._lock.options import seconds
 from ws_redislock._redis.clients import RedisSource, check_source, client_lookup
 from ws_redislock._redis.keys import PREFIX, check_name, check_prefix, plain, tagged
 from ws_redislock._redis.script_client import Reply, ScriptClient, is_outdated, script_client_for
 from ws_redislock._redis.scripts import load
-from ws_redislock.errors import ConfigError
 
 __all__ = ("RunClaim", "RunClaims")
 
@@ -57,7 +57,7 @@ class RunClaims:
         self._source = redis
         self._prefix = check_prefix(key_prefix)
         self._kind = "c" if namespace == "" else f"c:{plain(check_name(namespace, 'namespace'))}"
-        self._timeout = _seconds("timeout", timeout)
+        self._timeout = seconds("timeout", timeout, above=0.0)
         self._claimer = ""
         self._serial = itertools.count(1)
         self._unanswered: dict[str, str] = {}
@@ -105,8 +105,8 @@ class RunClaims:
         Raises:
             UnavailableError: Redis did not answer.
         """
-        caller = self._bind()
-        await caller.call(
+        scripts = self._bind()
+        await scripts.call(
             load("unclaim"),
             (self._key(run_id),),
             (self._claimer,),
@@ -181,7 +181,7 @@ class RunClaims:
         args: tuple[str | int, ...],
     ) -> tuple[str, Reply]:
         """Call a claiming script with a token of its own; return the token and the reply."""
-        caller = self._bind()
+        scripts = self._bind()
 
         # A claim without an answer may have arrived all the same. The next call for that run uses its
         # token again, or the run would seem to be claimed by another until the claim expires. Taken
@@ -189,7 +189,7 @@ class RunClaims:
         token = self._unanswered.pop(keys[0].decode(), None) or f"{self._claimer}{next(self._serial):x}"
 
         try:
-            _, reply = await caller.call(
+            _, reply = await scripts.call(
                 load(script), keys, (token, *args), what=("claim", run_id), budget=self._timeout
             )
         except BaseException:
@@ -334,18 +334,4 @@ class RunClaim:
 
 
 def _milliseconds(name: str, value: object) -> int:
-    return max(1, round(_seconds(name, value) * 1000))
-
-
-def _seconds(name: str, value: object) -> float:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or value <= 0
-    ):
-        raise ConfigError(
-            f"{name} must be a number of seconds above 0, not {value!r}", option=name, value=value
-        )
-
-    return float(value)
+    return max(1, round(seconds(name, value, above=0.0) * 1000))

@@ -19,7 +19,7 @@ from ws_redislock.observe import LockObserver
 
 __all__ = ("LeaderElection", "Term")
 
-_log = logging.getLogger("ws_redislock")
+_logger = logging.getLogger("ws_redislock")
 
 
 class LeaderLock(MutexLock):
@@ -175,7 +175,7 @@ class LeaderElection:
                 if isinstance(error.__cause__, HOPELESS):
                     raise
 
-                _log.warning("%r stands again after: %s", self, error)
+                _logger.warning("%r stands again after: %s", self, error)
 
             failures += 1
             await sleep(delay(failures, 0.15, 7.5, jitter=2 / 3))

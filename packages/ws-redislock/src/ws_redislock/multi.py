@@ -20,7 +20,7 @@ from ws_redislock.observe import LockObserver
 
 __all__ = ("MultiHold", "MultiLock")
 
-_log = logging.getLogger("ws_redislock")
+_logger = logging.getLogger("ws_redislock")
 
 
 class MultiLock:
@@ -212,7 +212,7 @@ class MultiLock:
             if isinstance(outcome, BaseException):
                 raise outcome
 
-    async def _part(self) -> None:
+    async def _close_after_hold(self) -> None:
         """Close a client of its own after a ``hold()``, unless the object is in a block of its own."""
         if isinstance(self._source, str) and not self._entered:
             await self.aclose()
@@ -258,11 +258,11 @@ class MultiHold:
         try:
             acquired = await self._lock.acquire(self._timeout)
         except BaseException:
-            await self._lock._part()
+            await self._lock._close_after_hold()
             raise
 
         if not acquired:
-            await self._lock._part()
+            await self._lock._close_after_hold()
             raise LockNotAcquired(
                 f"{self._lock!r} was not free within {self._timeout} s", timeout=self._timeout
             )
@@ -291,9 +291,9 @@ class MultiHold:
                 await self._lock.release()
             except UnavailableError as failure:
                 # The body's work was done under valid leases, and that is what counts here.
-                _log.warning("%s", failure)
+                _logger.warning("%s", failure)
             finally:
-                await self._lock._part()
+                await self._lock._close_after_hold()
 
         lost = next((held for held in self._all_held if held.lost), None)
 

@@ -19,7 +19,7 @@ from ws_core.metrics import Sample, TimeRecorder, register, sample
 
 __all__ = ("CountingObserver", "LockObserver", "LockStatistics", "observe")
 
-_log = logging.getLogger("ws_redislock")
+_logger = logging.getLogger("ws_redislock")
 
 _everywhere: list[LockObserver] = []
 
@@ -91,8 +91,8 @@ def notify(
     for observer in tuple(observers):
         try:
             getattr(observer, event)(*args)
-        except Exception:  # noqa: BLE001 - a user's code may raise anything; it is logged
-            _log.exception("observer %r failed", observer)
+        except Exception:
+            _logger.exception("observer %r failed", observer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ import inspect
 import json
 import logging
 import math
-import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
+from ws_core.backoff import spread
 from ws_core.metrics import Sample, register, sample
 from ws_core.sources import client_getter
 from ws_pool._cache.guard import StoreGuard
@@ -349,6 +349,8 @@ class ShareCache:
                 except Exception as error:  # noqa: BLE001 - the function is foreign code
                     own = error
 
+                # The store is down. As a rule the lock is on the same server, and its release would wait
+                # for as long as the lock's own timeouts allow.
                 if self._guard.failing:
                     limit.reschedule(asyncio.get_running_loop().time() + self._budget)
         except Exception as error:  # noqa: BLE001 - the lock is foreign code
@@ -379,7 +381,7 @@ class ShareCache:
             value = self._codec.loads(stored)
 
         if seen is not None and self._is_worth_keeping(value):
-            ttl = self._ttl * (1 - self._jitter * random.random())
+            ttl = spread(self._ttl, 1.0 - self._jitter, 1.0)
             found = Found(stored, self._clock() + ttl, cost, seen.mark)
 
             # Refused because of an invalidation, here or in another process: calls that have joined
@@ -405,7 +407,9 @@ class ShareCache:
         now = self._clock()
 
         if self._early:
-            now -= found.cost * self._early * math.log(1.0 - random.random())
+            # XFetch: how long before its end a value is renewed is exponentially distributed, so that of
+            # many processes about one renews it.
+            now -= found.cost * self._early * math.log(1.0 - spread(1.0, 0.0, 1.0))
 
         return now >= found.fresh_until
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
+from ws_core.backoff import delay
 from ws_pool._core.background import cancel_and_wait, is_cancelled
 from ws_pool._events.listeners import Event, Listener, load
 
@@ -197,7 +197,7 @@ class OrderedDispatcher:
                     self.retried += 1
                     self._failing.add(event.tag)
                     self._measure()
-                    await asyncio.sleep(self._pause(message.attempt))
+                    await asyncio.sleep(delay(message.attempt - 1, *self._backoff))
 
         if waiting:
             reason = "given up after a crash" if error is None else f"{type(error).__name__}: {error}"
@@ -250,8 +250,3 @@ class OrderedDispatcher:
             await task
         finally:
             await cancel_and_wait(task)
-
-    def _pause(self, attempt: int) -> float:
-        """Return the seconds before an attempt: they double, with jitter."""
-        shortest, longest = self._backoff
-        return min(longest, shortest * 2.0 ** (attempt - 2)) * random.uniform(0.5, 1.0)

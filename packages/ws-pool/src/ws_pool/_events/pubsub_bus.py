@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,6 +13,7 @@ from redis import exceptions as driver
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
+from ws_core.backoff import delay
 from ws_core.metrics import Sample, register, sample
 from ws_pool._core.background import cancel_and_wait
 from ws_pool._events.listeners import (
@@ -32,6 +32,7 @@ __all__ = ("BusStatistics", "RedisEventBus")
 
 _logger: Final = logging.getLogger("ws_pool.events")
 _SUBSCRIBE_TIMEOUT: Final = 5.0  # seconds for a subscription to be confirmed
+_PAUSES: Final = (0.02, 1.0)  # seconds between attempts to subscribe again: the first and the longest
 _LOST: Final = (driver.RedisError, WsError, OSError, TimeoutError)
 
 
@@ -281,7 +282,7 @@ class RedisEventBus:
 
     async def _run(self) -> None:
         """Keep the subscription: `start` raises its first failure, later ones only make gaps."""
-        lost, reason, pause = False, "", 0.02
+        lost, reason, failures = False, "", 0
         first = self._first
         assert first is not None
 
@@ -289,7 +290,7 @@ class RedisEventBus:
             try:
                 async with self._pool.redis.pubsub() as pubsub:
                     await self._subscribe(pubsub)
-                    pause = 0.02
+                    failures = 0
 
                     # The gap began at the last sign of life, not when the loss was noticed: what was
                     # published between the two is missing as well.
@@ -322,8 +323,8 @@ class RedisEventBus:
             finally:
                 self._subscribed = False
 
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(1.0, pause * 2)
+            failures += 1
+            await asyncio.sleep(delay(failures, *_PAUSES))
 
     def _unavailable(self, error: BaseException) -> BaseException:
         """Return the error of a subscription that was not confirmed in time."""

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import random
 import socket
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -22,6 +21,7 @@ from typing import Any, Final, Self
 from redis import exceptions as driver
 from redis.asyncio import Redis
 
+from ws_core.backoff import delay, spread
 from ws_core.metrics import Sample, register, sample
 from ws_pool._core.background import cancel_and_wait
 from ws_pool._events.consumer_group import ConsumerGroup
@@ -37,6 +37,7 @@ _logger: Final = logging.getLogger("ws_pool.events")
 _LEAVE_TIMEOUT: Final = 1.0  # seconds for the last command of a bus that closes
 _REMOVED_AFTER: Final = 10  # times claim_after that a consumer is idle before it is removed
 _WAITING_CHECK: Final = 1.0  # seconds between looks for events that wait for a listener
+_PAUSES: Final = (0.02, 1.0)  # seconds between attempts while the server is down: the first and the longest
 _LOST: Final = (driver.RedisError, WsError, OSError, TimeoutError)
 
 
@@ -388,7 +389,7 @@ class StreamEventBus:
 
     async def _repeat(self, job: Callable[[], Awaitable[None]]) -> None:
         """Run a job over and over, through outages and the loss of the group."""
-        pause = 0.02
+        failures = 0
 
         while True:
             try:
@@ -406,12 +407,12 @@ class StreamEventBus:
             except Exception:  # an unexpected reply must not end the bus
                 _logger.exception("stream bus %r: an unexpected failure", self._stream)
             else:
-                pause = 0.02
+                failures = 0
                 continue
 
             self._look_back = True
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(1.0, pause * 2)
+            failures += 1
+            await asyncio.sleep(delay(failures, *_PAUSES))
 
     async def _read(self) -> None:
         """Read new messages; after a failure, first those whose reply was lost."""
@@ -457,7 +458,7 @@ class StreamEventBus:
 
     async def _through_outages(self, action: Callable[[], Awaitable[None]]) -> None:
         """Repeat an action that may be done twice, until the server has answered."""
-        pause = 0.05
+        failures = 0
 
         while True:
             try:
@@ -468,8 +469,8 @@ class StreamEventBus:
                 _logger.exception("stream bus %r: the server refuses", self._stream)
                 return
             except _LOST:
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(1.0, pause * 2)
+                failures += 1
+                await asyncio.sleep(delay(failures, *_PAUSES))
             else:
                 return
 
@@ -488,7 +489,7 @@ class StreamEventBus:
 
     async def _claim(self) -> None:
         """Take over messages of consumers that have died."""
-        await asyncio.sleep(self._claim_after / 3 * random.uniform(0.75, 1.25))
+        await asyncio.sleep(spread(self._claim_after / 3, 0.75, 1.25))
         cursor = "-"
 
         while cursor:
@@ -506,7 +507,7 @@ class StreamEventBus:
     async def _trim(self) -> None:
         """Drop messages that every group has acknowledged, and consumers that have died long ago."""
         assert self._trim_every is not None
-        await asyncio.sleep(self._trim_every * random.uniform(0.75, 1.25))
+        await asyncio.sleep(spread(self._trim_every, 0.75, 1.25))
         await self._member.trim()
 
         with contextlib.suppress(driver.ResponseError):  # where scripts are forbidden, they stay

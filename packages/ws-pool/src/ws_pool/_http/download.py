@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -21,12 +20,12 @@ from typing import Final, NamedTuple, Protocol, TypeAlias, Unpack
 
 from aiohttp import ClientTimeout
 
+from ws_core.backoff import delay
 from ws_core.redaction import mask_url
 from ws_pool._http.options import HttpOptions
 from ws_pool._http.part_file import PartFile
 from ws_pool._http.request import RequestOptions
 from ws_pool._http.response import HttpStream
-from ws_pool._http.retry import retry_delay
 from ws_pool.errors import (
     HttpConnectionError,
     HttpDecodeError,
@@ -151,12 +150,9 @@ class Download:
                     await part.restart()
 
                 if not forward:
-                    await asyncio.sleep(self._pause(cuts))
-
-    def _pause(self, attempt: int) -> float:
-        """Return the seconds before the next request."""
-        first, most = self.pool.retry_wait, self.pool.retry_max_wait
-        return retry_delay(attempt, first=first, most=most, asked=None, fraction=random.random()) or 0.0
+                    await asyncio.sleep(
+                        delay(cuts, self.pool.retry_wait, self.pool.retry_max_wait, jitter=1.0)
+                    )
 
     async def _fetch(self, part: PartFile, retries: int) -> bool:
         """Make one request, write what it brings, and return whether the file is complete."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 
+from ws_core.backoff import delay, spread
+
 __all__ = ("IDEMPOTENT", "RETRY_STATUSES", "retry_after", "retry_delay")
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
@@ -14,32 +16,13 @@ RETRY_STATUSES = frozenset({429, 503})
 """The server wants the request later; it has not worked on it."""
 
 
-def retry_delay(
-    attempt: int,
-    *,
-    first: float,
-    most: float,
-    asked: float | None,
-    fraction: float,
-) -> float | None:
-    """
-    Return the seconds before the next attempt; None when the server wants more than ``most``.
+def retry_delay(attempt: int, *, first: float, most: float, asked: float | None) -> float | None:
+    """Return the seconds before the next attempt; None when the server asks for more than ``most``."""
+    # A random part in both cases, so that clients that failed together do not come back together.
+    if asked is None:
+        return delay(attempt, first, most, jitter=1.0)
 
-    Without a wish of the server it is full jitter: a random part of an exponentially growing bound,
-    so that clients that failed together do not come back together.
-
-    Example:
-        >>> [retry_delay(n, first=0.1, most=10, asked=None, fraction=1.0) for n in (1, 2, 3, 20)]
-        [0.1, 0.2, 0.4, 10.0]
-        >>> retry_delay(1, first=0.1, most=10, asked=3.0, fraction=0.0)
-        3.0
-        >>> retry_delay(1, first=0.1, most=10, asked=60.0, fraction=0.0) is None
-        True
-    """
-    if asked is not None:
-        return asked + fraction * first if asked <= most else None
-
-    return min(most, first * 2.0 ** min(attempt - 1, 60)) * fraction
+    return asked + spread(first, 0.0, 1.0) if asked <= most else None
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:

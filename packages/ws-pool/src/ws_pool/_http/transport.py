@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -272,7 +271,6 @@ class Transport:
             first=pool.retry_wait,
             most=pool.retry_max_wait,
             asked=retry_after(asked, datetime.now(UTC)),
-            fraction=random.random(),
         )
 
 

@@ -44,10 +44,10 @@ T = TypeVar("T")
 SHORTEST_LOOK = 0.05
 """Seconds that lie at least between two looks of a coordinator at one lock."""
 
-DEAF_LOOK = 1.0
+UNSUBSCRIBED_LOOK = 1.0
 """Seconds between two looks at most while the server refuses the subscription to wake-ups."""
 
-_log = logging.getLogger("ws_redislock")
+_logger = logging.getLogger("ws_redislock")
 
 _coordinators: weakref.WeakValueDictionary[tuple[int, int, int], Coordinator] = weakref.WeakValueDictionary()
 _making = Mutex()
@@ -95,9 +95,10 @@ class QueueWatch:
         """Let the next heartbeat come after so many seconds, or after a third of its period."""
         longest = self.keys.heartbeat / 3000
 
-        if self._coordinator.deaf:
-            longest = min(longest, DEAF_LOOK)
+        if self._coordinator.unsubscribed:
+            longest = min(longest, UNSUBSCRIBED_LOOK)
 
+        # At random a little later, so that the processes that wait for one lock do not all look at once.
         seconds = min(longest, max(0.0, seconds) + spread(0.02, 0.1, 1.0))
 
         with self._coordinator.mutex:
@@ -147,7 +148,7 @@ class Coordinator:
         return bool(self._queues)
 
     @property
-    def deaf(self) -> bool:
+    def unsubscribed(self) -> bool:
         """Whether the server refuses the subscription to wake-ups."""
         return self._wakeups.refused
 
@@ -309,7 +310,7 @@ class Coordinator:
             if isinstance(reply, BaseException):
                 # Through an outage waiters go on; a refusal would let them count as dead without a word.
                 level = logging.WARNING if isinstance(reply, ResponseError) else logging.DEBUG
-                _log.log(level, "a heartbeat failed, and is sent again: %r", reply)
+                _logger.log(level, "a heartbeat failed, and is sent again: %r", reply)
                 queue.beat_at = 0.0
                 look_in = spread(0.5, 0.2, 1.0)
             else:
@@ -329,6 +330,7 @@ class Coordinator:
             if queues:
                 now = self.time()
 
+                # Soon: within a fifth of the time between two of its heartbeats.
                 for queue in self._queues.values():
                     if queue.due - now < queue.keys.heartbeat / 15_000:
                         queue.stop()
@@ -345,7 +347,7 @@ class Coordinator:
         # have ended, needs no tokens, so that a thousand waiters cost the server nothing.
         if (now := self.time()) >= queue.beat_at:
             tokens = list(queue.waiters)
-            queue.beat_at = now + 0.9 * keys.heartbeat / 3000
+            queue.beat_at = now + 0.9 * keys.heartbeat / 3000  # the next may go a little early, with others
 
         return load("beat"), keys.shared, (self.id, keys.heartbeat, keys.limit, keys.delay, *tokens)
 

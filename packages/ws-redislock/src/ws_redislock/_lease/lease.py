@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ws_core.backoff import spread
+
 __all__ = ("Action", "Lease", "Step", "boot_time", "drift")
 
 Clock = Callable[[], float]
@@ -77,7 +79,7 @@ class Lease:
         self.duration: float = duration
         self.renewing: bool = renewing
         self.over: bool = False
-        self.deadline: float = sent_at + duration - (duration * 0.01 + 0.002)  # as drift() says
+        self.deadline: float = sent_at + duration - drift(duration)
         self.renew_at: float = sent_at + duration / 3
 
     def valid(self, now: float) -> bool:
@@ -115,6 +117,6 @@ class Lease:
 
         return Step(Action.RENEW, min(self.duration / 6, self.deadline - now))
 
-    def retry_pause(self, now: float, jitter: float) -> float:
+    def retry_pause(self, now: float) -> float:
         """Return how long to pause after a renewal that failed."""
-        return min(self.duration * (0.02 + 0.08 * jitter), max(0.0, self.deadline - now))
+        return min(spread(self.duration, 0.02, 0.1), max(0.0, self.deadline - now))

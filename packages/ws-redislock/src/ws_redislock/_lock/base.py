@@ -30,7 +30,7 @@ __all__ = ("BaseLock",)
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_log = logging.getLogger("ws_redislock")
+_logger = logging.getLogger("ws_redislock")
 
 
 class BaseLock:
@@ -446,7 +446,7 @@ class BaseLock:
         self._source = source
         self._coordinator = None
 
-    async def _part(self) -> None:
+    async def _close_after_hold(self) -> None:
         """Close a client of its own after a ``hold()``, unless the object is in a block of its own."""
         if self._owned is not None and self._held is None and not self._entered:
             await self.aclose()

@@ -12,7 +12,7 @@ from ws_redislock.errors import LockNotAcquired, UnavailableError
 
 __all__ = ("Hold",)
 
-_log = logging.getLogger("ws_redislock")
+_logger = logging.getLogger("ws_redislock")
 
 
 class Holdable(Protocol):
@@ -39,7 +39,7 @@ class Holdable(Protocol):
         """Return whether an acquisition is the current one."""
         ...
 
-    async def _part(self) -> None:
+    async def _close_after_hold(self) -> None:
         """Close an own client after the block."""
 
 
@@ -63,11 +63,11 @@ class Hold:
         try:
             acquired = await self._lock.acquire(self._timeout)
         except BaseException:
-            await self._lock._part()
+            await self._lock._close_after_hold()
             raise
 
         if not acquired:
-            await self._lock._part()
+            await self._lock._close_after_hold()
             raise LockNotAcquired(
                 f"lock {self._lock.name!r} was not free within {self._timeout:g} s",
                 lock=self._lock.name,
@@ -106,9 +106,9 @@ class Hold:
                 kept = await self._lock.release() if self._lock._holds(held) else not held.lost
             except UnavailableError as failure:
                 # The body's work was done under a valid lease, and that is what counts here.
-                _log.warning("%s", failure)
+                _logger.warning("%s", failure)
             finally:
-                await self._lock._part()
+                await self._lock._close_after_hold()
 
         if not kept and (ours or error is None):
             raise held._loss() from error

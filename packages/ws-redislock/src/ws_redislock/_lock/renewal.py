@@ -6,7 +6,6 @@ For tasks it lives in the holder's event loop on purpose: a body that blocks the
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -18,7 +17,7 @@ from ws_redislock._redis.scripts import load
 
 __all__ = ("RenewalWatchdog",)
 
-_log = logging.getLogger("ws_redislock")
+_logger = logging.getLogger("ws_redislock")
 
 
 class Losing(Protocol):
@@ -157,8 +156,8 @@ class RenewalWatchdog:
                 if not await self.renew():
                     return
             except Exception as error:  # noqa: BLE001 - whatever it is, the deadline decides
-                _log.debug("a renewal failed, and is tried again: %r", error)
-                await sleep(self._lease.retry_pause(self._clock(), random.random()))
+                _logger.debug("a renewal failed, and is tried again: %r", error)
+                await sleep(self._lease.retry_pause(self._clock()))
 
         self._finish()
 
@@ -167,7 +166,7 @@ class RenewalWatchdog:
             if not await self.renew():
                 return
         except Exception as error:  # noqa: BLE001 - the next regular renewal decides
-            _log.debug("a look at a lease failed: %r", error)
+            _logger.debug("a look at a lease failed: %r", error)
 
         self._finish()
 

@@ -20,7 +20,7 @@ from ws_redislock._redis.scripts import Script, load
 
 __all__ = ("BATCH_FROM", "Batch", "Fast", "FastBatch", "HitBatch")
 
-_log = logging.getLogger("ws_redislock")
+_logger = logging.getLogger("ws_redislock")
 
 Argument: TypeAlias = "str | bytes | int"
 Send: TypeAlias = "Callable[[tuple[Argument, ...], float], Awaitable[Any]]"  # Any: a script's reply
@@ -91,9 +91,9 @@ class Batch(ABC, Generic[Call, Answer]):
                 reply = await self._send(("EVAL", self._script.text, len(keys), *keys, *args), left)
         except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
             failure = error
-            _log.debug("%d calls that went together were not answered: %r", len(calls), error)
+            _logger.debug("%d calls that went together were not answered: %r", len(calls), error)
         except Exception as error:  # noqa: BLE001 - each caller asks again, and sees then what is wrong
-            _log.debug("%d calls that went together failed: %r", len(calls), error)
+            _logger.debug("%d calls that went together failed: %r", len(calls), error)
         finally:
             for index, (call, future) in enumerate(calls):
                 if future.done():

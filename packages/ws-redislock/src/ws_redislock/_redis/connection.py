@@ -203,14 +203,14 @@ class SharedConnection:
 
     @staticmethod
     def to(pool: Any) -> SharedConnection:  # Any: as above
-        """Return the one wire that a pool has in the running loop."""
+        """Return the one shared connection that a pool has in the running loop."""
         identity = (os.getpid(), id(asyncio.get_running_loop()), id(pool))
-        wire = _connections.get(identity)
+        shared = _connections.get(identity)
 
-        if wire is None:
-            wire = _connections[identity] = SharedConnection(pool)
+        if shared is None:
+            shared = _connections[identity] = SharedConnection(pool)
 
-        return wire
+        return shared
 
     async def call(self, command: tuple[str | bytes | int, ...], within: float) -> Any:  # Any: any reply
         """Send a command and wait for its reply."""
@@ -508,10 +508,10 @@ class PipelinedProtocol(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
-        """Say nothing: calls are short, and their number is bounded by the tasks that wait."""
+        """Do nothing: calls are short, and their number is bounded by the tasks that wait."""
 
     def resume_writing(self) -> None:
-        """Say nothing, as above."""
+        """Do nothing, as above."""
 
     def _set_timer(self, when: float) -> None:
         if self._timer is not None:
@@ -531,13 +531,15 @@ class PipelinedProtocol(asyncio.Protocol):
                 following = min(following, call.deadline)
                 continue
 
+            # Two cases: other calls were answered since, so that this one is only slow, and its reply is
+            # dropped when it comes; or nothing was heard at all, and the connection is dead.
             dead = dead or self._heard <= call.sent
 
             if not call.future.done():
                 call.future.set_exception(TimeoutError("no reply in time"))
 
         if dead:
-            self.abort()  # nothing at all was heard since the call was sent
+            self.abort()
         elif following < float("inf"):
             self._set_timer(following)
 

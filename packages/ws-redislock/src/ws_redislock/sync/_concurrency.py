@@ -78,7 +78,7 @@ CONNECTING = 5.0
 REDIRECTIONS = 5
 """How often one command may be sent elsewhere."""
 
-_log = logging.getLogger("ws_redislock")
+_logger = logging.getLogger("ws_redislock")
 
 
 class Job:
@@ -118,8 +118,8 @@ class Job:
         try:
             assert self._work is not None
             self._work()
-        except Exception:  # noqa: BLE001 - a thread has no caller to raise to
-            _log.exception("a background job failed")
+        except Exception:
+            _logger.exception("a background job failed")
         finally:
             with self._mutex:
                 self._over.set()
@@ -189,8 +189,8 @@ class Loop:
             try:
                 if function is not None:
                     function()
-            except Exception:  # noqa: BLE001 - as asyncio's loop does with its own timers
-                _log.exception("timer %r failed", function)
+            except Exception:
+                _logger.exception("timer %r failed", function)
 
             del timer, function
 
@@ -305,8 +305,8 @@ def run_callback(spawn: Callable[..., object], function: Callable[[T], None], ar
 def _call_logged(function: Callable[[T], None], argument: T) -> None:
     try:
         function(argument)
-    except Exception:  # noqa: BLE001 - a user's code may raise anything; it is logged
-        _log.exception("callback %r failed", function)
+    except Exception:
+        _logger.exception("callback %r failed", function)
 
 
 def client_from_url(url: str) -> Any:  # Any: untyped in the driver

@@ -21,7 +21,7 @@ from ws_redislock.observe import LockObserver
 
 __all__ = ("MultiHold", "MultiLock")
 
-_log = logging.getLogger("ws_redislock")
+_logger = logging.getLogger("ws_redislock")
 
 
 class MultiLock:
@@ -213,7 +213,7 @@ class MultiLock:
             if isinstance(outcome, BaseException):
                 raise outcome
 
-    def _part(self) -> None:
+    def _close_after_hold(self) -> None:
         """Close a client of its own after a ``hold()``, unless the object is in a block of its own."""
         if isinstance(self._source, str) and not self._entered:
             self.close()
@@ -259,11 +259,11 @@ class MultiHold:
         try:
             acquired = self._lock.acquire(self._timeout)
         except BaseException:
-            self._lock._part()
+            self._lock._close_after_hold()
             raise
 
         if not acquired:
-            self._lock._part()
+            self._lock._close_after_hold()
             raise LockNotAcquired(
                 f"{self._lock!r} was not free within {self._timeout} s", timeout=self._timeout
             )
@@ -292,9 +292,9 @@ class MultiHold:
                 self._lock.release()
             except UnavailableError as failure:
                 # The body's work was done under valid leases, and that is what counts here.
-                _log.warning("%s", failure)
+                _logger.warning("%s", failure)
             finally:
-                self._lock._part()
+                self._lock._close_after_hold()
 
         lost = next((held for held in self._all_held if held.lost), None)
 

@@ -21,7 +21,7 @@ from ws_redislock.sync._redis.script_client import ScriptClient
 
 __all__ = ("WakeupSubscription",)
 
-_log = logging.getLogger("ws_redislock")
+_logger = logging.getLogger("ws_redislock")
 
 IDLE = 10.0
 """Seconds for which the subscription outlives the last waiter."""
@@ -140,11 +140,11 @@ class WakeupSubscription:
         ready = self._ready
 
         try:
-            self._subscribe_again_and_again(ready)
+            self._keep_subscribed(ready)
         finally:
             ready.set()  # whoever waits for the subscription goes on without it
 
-    def _subscribe_again_and_again(self, ready: Event) -> None:
+    def _keep_subscribed(self, ready: Event) -> None:
         failures = 0
 
         while not self._stopped:
@@ -166,14 +166,14 @@ class WakeupSubscription:
             except Exception as error:  # noqa: BLE001 - a client that is closed meanwhile raises anything
                 if isinstance(error, RedisError | WsError) and not isinstance(error, TRANSIENT):
                     self._pause_until = self._owner.time() + 30.0
-                    _log.warning("no wake-ups, so waiters look at their locks by themselves: %s", error)
+                    _logger.warning("no wake-ups, so waiters look at their locks by themselves: %s", error)
                     self._owner.look_at_all()
                     return
 
                 if not self._owner.waiting:
                     return  # perhaps the client was closed; the next waiter begins anew
 
-                _log.debug("the subscription to wake-ups ended, and begins anew: %r", error)
+                _logger.debug("the subscription to wake-ups ended, and begins anew: %r", error)
             finally:
                 if pubsub is not None:
                     with contextlib.suppress(Exception):
@@ -206,7 +206,7 @@ class WakeupSubscription:
             elif now - quiet_since < QUIET * 0.9:
                 continue
             elif asked:
-                _log.warning("the subscription to wake-ups went deaf, and begins anew")
+                _logger.warning("the subscription to wake-ups went deaf, and begins anew")
                 return True
             elif self._owner.waiting:
                 pubsub.ping()

@@ -24,7 +24,7 @@ from ws_redislock.observe import notify, observers_of
 
 __all__ = ("AcquireProtocol",)
 
-_log = logging.getLogger("ws_redislock")
+_logger = logging.getLogger("ws_redislock")
 
 HELD, HANDED_OVER, REFUSED = 1, 2, -1
 ABANDONED_MS = 60_000
@@ -243,7 +243,7 @@ class AcquireProtocol:
                 if not passing or (until is not None and coordinator.time() + 0.001 >= until):
                     raise
 
-                _log.warning("lock %r: still waiting, through an outage: %s", self._name, error)
+                _logger.warning("lock %r: still waiting, through an outage: %s", self._name, error)
 
             failures += 1
             step = delay(failures, 0.15, 3.0, jitter=2 / 3)
@@ -340,7 +340,9 @@ class AcquireProtocol:
 
     def _undo(self, coordinator: Coordinator, token: str, budget: float) -> None:
         """Make sure in the background that an acquisition leaves nothing behind."""
-        coordinator.settle(self._settling, self._abandon, coordinator, token, max(1.0, min(budget, 60.0)))
+        # Not for longer than the server would refuse the late ENTER.
+        seconds = max(1.0, min(budget, ABANDONED_MS / 1000))
+        coordinator.settle(self._settling, self._abandon, coordinator, token, seconds)
 
     def _abandon(self, coordinator: Coordinator, token: str, budget: float) -> None:
         args = (token, self._keys.limit, self._options.delay_ms, ABANDONED_MS)
@@ -351,7 +353,7 @@ class AcquireProtocol:
             )
         except (WsError, RedisError, OSError, ValueError) as error:
             # The last two come out of the driver when its client is closed meanwhile.
-            _log.warning(
+            _logger.warning(
                 "lock %r: an acquisition could not be undone, and ends with its lease: %s", self._name, error
             )
             return

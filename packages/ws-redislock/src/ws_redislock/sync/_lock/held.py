@@ -17,7 +17,7 @@ from ws_redislock.observe import LockObserver, notify, observers_of
 
 __all__ = ("Held", "OnLost")
 
-_log = logging.getLogger("ws_redislock")
+_logger = logging.getLogger("ws_redislock")
 
 OnLost: TypeAlias = "Callable[[Held], None]"
 """Called once, with the acquisition, when its lease is lost."""
@@ -183,7 +183,7 @@ class Held:
 
         self._reason = reason
         self._lease.end()
-        _log.warning("lock %r was lost: %s (fence %d)", self.name, reason, self.fence)
+        _logger.warning("lock %r was lost: %s (fence %d)", self.name, reason, self.fence)
 
         if self._event is not None:
             self._event.set()

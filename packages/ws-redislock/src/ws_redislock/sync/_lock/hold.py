@@ -13,7 +13,7 @@ from ws_redislock.errors import LockNotAcquired, UnavailableError
 
 __all__ = ("Hold",)
 
-_log = logging.getLogger("ws_redislock")
+_logger = logging.getLogger("ws_redislock")
 
 
 class Holdable(Protocol):
@@ -40,7 +40,7 @@ class Holdable(Protocol):
         """Return whether an acquisition is the current one."""
         ...
 
-    def _part(self) -> None:
+    def _close_after_hold(self) -> None:
         """Close an own client after the block."""
 
 
@@ -64,11 +64,11 @@ class Hold:
         try:
             acquired = self._lock.acquire(self._timeout)
         except BaseException:
-            self._lock._part()
+            self._lock._close_after_hold()
             raise
 
         if not acquired:
-            self._lock._part()
+            self._lock._close_after_hold()
             raise LockNotAcquired(
                 f"lock {self._lock.name!r} was not free within {self._timeout:g} s",
                 lock=self._lock.name,
@@ -107,9 +107,9 @@ class Hold:
                 kept = self._lock.release() if self._lock._holds(held) else not held.lost
             except UnavailableError as failure:
                 # The body's work was done under a valid lease, and that is what counts here.
-                _log.warning("%s", failure)
+                _logger.warning("%s", failure)
             finally:
-                self._lock._part()
+                self._lock._close_after_hold()
 
         if not kept and (ours or error is None):
             raise held._loss() from error

@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
+from typing import Any
 
 from ws_redislock.sync._lock.held import OnLost
 from ws_redislock._redis.keys import PREFIX, check_prefix
@@ -107,6 +108,7 @@ class LockOptions:
 
 
 def seconds(name: str, value: object, *, above: float | None = None) -> float:
+    """Return an option that is a time in seconds, as a float; raise ConfigError for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ConfigError(f"{name} must be seconds as a number, not {value!r}", option=name, value=value)
 
@@ -129,61 +131,19 @@ def _flag(name: str, value: object) -> bool:
     return value
 
 
-@functools.lru_cache(maxsize=128, typed=True)
-def _plain_options(
-    expire: float,
-    auto_renew: bool,  # noqa: FBT001 - as above
-    heartbeat: float,
-    min_replicas: int,
-    lock_delay: float,
-    fence_ttl: float,
-    reentrant: bool,  # noqa: FBT001 - as above
-    key_prefix: str,
-) -> LockOptions:
-    """Return options without callbacks; remembered, since most locks are made with the same ones."""
-    return LockOptions(
-        expire,
-        auto_renew=auto_renew,
-        heartbeat=heartbeat,
-        min_replicas=min_replicas,
-        lock_delay=lock_delay,
-        fence_ttl=fence_ttl,
-        reentrant=reentrant,
-        key_prefix=key_prefix,
-    )
+# Most locks are made with the same options: those without callbacks are checked once.
+_remembered = functools.lru_cache(maxsize=128, typed=True)(LockOptions)
 
 
 def options_of(
-    expire: float,
-    *,
-    auto_renew: bool = True,
-    heartbeat: float = 10.0,
-    min_replicas: int = 0,
-    lock_delay: float = 0.0,
-    fence_ttl: float = 3600.0,
-    reentrant: bool = False,
-    key_prefix: str = PREFIX,
-    on_lost: OnLost | None = None,
-    observer: LockObserver | None = None,
-) -> LockOptions:
+    expire: float, *, on_lost: OnLost | None = None, observer: LockObserver | None = None, **options: Any
+) -> LockOptions:  # Any: as LockOptions has them
     """Return checked options; see `LockOptions`."""
+    # A lease so short that it is warned of is warned of each time.
     if on_lost is None and observer is None and type(expire) in {int, float} and expire >= 0.5:
-        plain = (expire, auto_renew, heartbeat, min_replicas, lock_delay, fence_ttl, reentrant, key_prefix)
-
         try:
-            return _plain_options(*plain)
-        except TypeError:  # what cannot be remembered cannot be right: this says so
-            return _plain_options.__wrapped__(*plain)
+            return _remembered(expire, **options)
+        except TypeError:  # what cannot be remembered cannot be right: LockOptions says why
+            pass
 
-    return LockOptions(
-        expire,
-        auto_renew=auto_renew,
-        heartbeat=heartbeat,
-        min_replicas=min_replicas,
-        lock_delay=lock_delay,
-        fence_ttl=fence_ttl,
-        reentrant=reentrant,
-        key_prefix=key_prefix,
-        on_lost=on_lost,
-        observer=observer,
-    )
+    return LockOptions(expire, on_lost=on_lost, observer=observer, **options)

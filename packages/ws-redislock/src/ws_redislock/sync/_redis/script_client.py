@@ -202,7 +202,7 @@ class ScriptClient:
         reply, count = self._sender.send_all(
             [
                 ("EVAL", script.text, len(keys), *keys, *args),
-                ("WAIT", replicas, max(1, int(within * 500))),
+                ("WAIT", replicas, max(1, int(within * 500))),  # milliseconds: half of the time
             ],
             within,
         )
