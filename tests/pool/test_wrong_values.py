@@ -148,7 +148,7 @@ async def test_credentials_in_a_base_url() -> None:
         assert shown.count("http://ann:***@127.0.0.1:1") == 2
 
     async with HttpPool() as pool:
-        with pytest.raises(UsageError, match=r"'htp://ann:\*\*\*@h/' must be an absolute URL"):
+        with pytest.raises(UsageError, match=r"htp://ann:\*\*\*@h/: a URL must begin with http"):
             await pool.client.get("htp://ann:hunter2@h/")
 
 

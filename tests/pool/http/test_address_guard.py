@@ -177,3 +177,30 @@ class TestGuard:
         assert _denied(BaseExceptionGroup("all", [OSError("x"), denied])) is denied
         assert _denied(OSError("Multiple exceptions: 10.0.0.1 is not a public address")) is not None
         assert _denied(BaseExceptionGroup("all", [OSError("x")])) is None
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "fec0::1",
+        "64:ff9b:1::a00:1",
+        "64:ff9b::10.0.0.1",
+        "::ffff:0:10.0.0.1",
+        "2001:470:1f0b::5efe:10.0.0.1",
+        "2001:470:1f0b:0:200:5efe:10.0.0.1",
+        "fe80::5efe:8.8.8.8",
+        "3fff::1",
+        "5f00::1",
+        "192.0.0.8",
+        "192.88.99.1",
+    ],
+)
+def test_more_addresses_that_are_not_public(address: str) -> None:
+    """Disguises of IPv4 and blocks that older versions of Python take for global."""
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["64:ff9b::8.8.8.8", "2001:470:1f0b::5efe:8.8.8.8", "2606:4700::1111"])
+def test_more_public_addresses(address: str) -> None:
+    """A disguise alone does not make an address private."""
+    assert is_public(address)

@@ -86,12 +86,66 @@ class TestBreaker:
             assert (await http.get("/status/404", raise_for_status=False)).status_code == 404
             assert (await http.get("/echo")).ok
 
+    async def test_an_outcome_from_an_earlier_state(self, site: Site) -> None:
+        """A request that was sent before the breaker opened neither closes it nor ends another's probe."""
+        now = 0.0
+
+        async with HttpPool(base_url=site.url, retries=0, breaker_failures=1, breaker_reset=10) as pool:
+            pool._breakers.clock = lambda: now
+            http = pool.client
+            early, cancelled = (asyncio.create_task(http.get("/slow")) for _ in range(2))
+            await site.reached.wait()
+
+            while len(site.hits) < 2:
+                await asyncio.sleep(0)
+
+            with pytest.raises(HttpStatusError):
+                await http.get("/status/503")
+
+            site.gate.set()
+            assert (await early).ok
+
+            with pytest.raises(HttpCircuitOpen):
+                await http.get("/echo")
+
+            await cancelled
+
+    async def test_a_cancelled_request_does_not_end_the_probe_of_another(self, site: Site) -> None:
+        """While the one probe is under way, nothing that began earlier lets a second one through."""
+        now = 0.0
+
+        async with HttpPool(base_url=site.url, retries=0, breaker_failures=1, breaker_reset=10) as pool:
+            pool._breakers.clock = lambda: now
+            http = pool.client
+            early = asyncio.create_task(http.get("/slow"))
+            await site.reached.wait()
+
+            with pytest.raises(HttpStatusError):
+                await http.get("/status/503")
+
+            now = 10.0
+            probe = asyncio.create_task(http.get("/slow"))
+
+            while site.hits.count("slow") < 2:
+                await asyncio.sleep(0)
+
+            early.cancel()
+
+            with pytest.raises(asyncio.CancelledError):
+                await early
+
+            with pytest.raises(HttpCircuitOpen):
+                await http.get("/echo")
+
+            site.gate.set()
+            assert (await probe).ok
+            assert (await http.get("/echo")).ok
+
     async def test_many_hosts(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Hosts without failures are forgotten when there are too many."""
         monkeypatch.setattr("ws_pool._http.circuit_breaker._MANY_HOSTS", 2)
         pool = HttpPool(breaker_failures=5)
-        failing = pool._breakers.admit(URL("http://a/"))
-        assert failing is not None
+        failing = pool._breakers.admit(URL("http://a/")).breaker
         failing.failed(0.0)
         pool._breakers.admit(URL("http://b/"))
         pool._breakers.admit(URL("http://c/"))

@@ -159,3 +159,75 @@ class TestSize:
 
             async with HttpPool(base_url=url, max_response_size=None) as pool:
                 assert len((await pool.client.get("/")).content) == 40_960
+
+
+class TestFraming:
+    """What a body's headers say of its form and its end."""
+
+    @pytest.mark.parametrize(
+        ("headers", "body", "match"),
+        [
+            (
+                ["content-encoding: gzip", "content-encoding: gzip"],
+                gzip.compress(gzip.compress(TEXT)),
+                "gzip, gzip",
+            ),
+            (["content-encoding: gzip"], b"", "too early"),
+            (["content-encoding: deflate"], b"", "too early"),
+            (["transfer-encoding: gzip"], gzip.compress(TEXT), "transfer-encoding: gzip"),
+            (["transfer-encoding: gzip, chunked"], b"2\r\nok\r\n0\r\n\r\n", "transfer-encoding: gzip"),
+        ],
+        ids=[
+            "compressed twice",
+            "gzip of nothing",
+            "deflate of nothing",
+            "transfer gzip",
+            "transfer gzip in chunks",
+        ],
+    )
+    async def test_a_wrong_body_is_an_error(
+        self, headers: list[str], body: bytes, match: str, tmp_path: Path
+    ) -> None:
+        """What is encoded otherwise, or ends with the connection before it began, is not the content."""
+        head = "".join(f"{line}\r\n" for line in headers)
+        answer = f"HTTP/1.1 200 OK\r\nconnection: close\r\n{head}\r\n".encode() + body
+
+        async with serve_bytes(answer, answer) as (url, _), HttpPool(url, retries=0) as pool:
+            with pytest.raises(HttpDecodeError, match=match):
+                await pool.client.get("/")
+
+            with pytest.raises(HttpDecodeError):
+                await pool.client.download("/", tmp_path / "x", checksum=None)
+
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("lines", "body", "expected"),
+        [
+            (["content-encoding: identity", "content-encoding: gzip"], gzip.compress(TEXT), TEXT),
+            (["content-encoding: gzip, identity"], gzip.compress(TEXT), TEXT),
+            (["content-encoding: gzip", "content-length: 0"], b"", b""),
+            (["transfer-encoding: Chunked"], b"2\r\nok\r\n0\r\n\r\n", b"ok"),
+        ],
+        ids=["two lines", "a list", "nothing", "capitals"],
+    )
+    async def test_a_good_body(self, lines: list[str], body: bytes, expected: bytes) -> None:
+        """Several lines of a header are one list, and an empty body may be one by its length."""
+        head = "".join(f"{line}\r\n" for line in lines)
+        answer = f"HTTP/1.1 200 OK\r\nconnection: close\r\n{head}\r\n".encode() + body
+
+        async with serve_bytes(answer) as (url, _), HttpPool(url, retries=0) as pool:
+            assert (await pool.client.get("/")).content == expected
+
+    @pytest.mark.parametrize(
+        "line", ["content-encoding:", "content-encoding: IDENTITY", "transfer-encoding: xchunked"]
+    )
+    async def test_a_download_without_an_end(self, line: str, tmp_path: Path) -> None:
+        """A header that only resembles another says nothing about where the file ends."""
+        answer = f"HTTP/1.1 200 OK\r\nconnection: close\r\n{line}\r\n\r\nhalf".encode()
+
+        async with serve_bytes(answer) as (url, _), HttpPool(url, retries=0) as pool:
+            with pytest.raises(HttpDecodeError, match="no length"):
+                await pool.client.download("/", tmp_path / "x")
+
+        assert list(tmp_path.iterdir()) == []

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 
 from tests.pool.http._server import Site, serve
+from ws_pool.errors import UsageError
 from ws_pool.http import HttpPool
 
 SECRET = {"X-API-Key": "k1", "authorization": "Bearer t", "x-request-id": "r"}
@@ -89,3 +91,50 @@ async def test_a_websocket_to_another_origin(site: Site) -> None:
             assert isinstance(socket, aiohttp.ClientWebSocketResponse)
 
     assert seen == [None]
+
+
+@pytest.mark.parametrize("bound", [True, False])
+async def test_a_websocket_that_is_redirected_to_another_origin(
+    site: Site, other: Site, *, bound: bool
+) -> None:
+    """Neither the pool's secrets nor those of the call go along."""
+    seen: list[dict[str, str]] = []
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        assert request.headers["x-api-key"] == "k1"
+        return web.Response(status=302, headers={"location": f"{other.url}/handled"})
+
+    async def accept(request: web.Request) -> web.WebSocketResponse:
+        seen.append({name.lower(): value for name, value in request.headers.items()})
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        return socket
+
+    site.handle, other.handle = elsewhere, accept
+    url = site.url.replace("http", "ws")  # the same origin as that of its pages
+
+    async with (
+        HttpPool(site.url if bound else None, headers={"x-api-key": "k1"}) as pool,
+        pool.client.websocket(f"{url}/handled", headers={"x-auth-token": "t", "x-other": "o"}),
+    ):
+        pass
+
+    assert seen[0].keys() & {"x-api-key", "x-auth-token", "x-other"} == {"x-other"}
+
+
+@pytest.mark.parametrize(
+    "options", [{"headers": {"a": None}}, {"headers": 5}, {"protocols": "chat"}, {"heartbeat": 0}]
+)
+async def test_wrong_arguments_of_a_websocket(site: Site, options: dict[str, Any]) -> None:
+    """They are refused by name, and not by an error of some other place."""
+    async with HttpPool(site.url) as pool:
+        with pytest.raises(UsageError, match=r"must be|must map"):
+            async with pool.client.websocket("/socket", **options):
+                pass
+
+
+async def test_cookies_of_a_server_that_has_only_an_address(site: Site) -> None:
+    """The option keeps the cookies of every server, also of one without a name."""
+    async with HttpPool(site.url, cookies=True) as pool:
+        await pool.client.get("/echo")
+        assert (await pool.client.get("/echo")).json()["cookies"] == {"seen": "yes"}

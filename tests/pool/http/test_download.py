@@ -10,6 +10,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -383,8 +384,8 @@ class TestFile:
     async def test_checksum(self, http: HttpClient, tmp_path: Path) -> None:
         """A wrong checksum saves nothing, also when resuming; a wrong kind is refused before."""
         for resume in (False, True):
-            with pytest.raises(HttpDecodeError, match="not 00"):
-                await http.download("/big", tmp_path / "big", checksum="sha256:00", resume=resume)
+            with pytest.raises(HttpDecodeError, match="not 0000"):
+                await http.download("/big", tmp_path / "big", checksum=f"sha256:{0:064}", resume=resume)
 
             assert list(tmp_path.iterdir()) == []
 
@@ -453,3 +454,84 @@ class TestFile:
 def test_validators(headers: dict[str, str], expected: str) -> None:
     """Only what cannot stand for two files of the same name counts."""
     assert validator_of(headers) == expected
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        ("options", "match"),
+        [
+            ({"checksum": "shake_128:ab"}, "fixed length"),
+            ({"checksum": "sha256:ab"}, "64 hexadecimal digits"),
+            ({"checksum": b"sha256:ab"}, "is not like"),
+            ({"checksum": "sha256:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0="}, "64 hexadecimal"),
+            ({"headers": {"Range": "bytes=1-"}}, "leave the header range out"),
+            ({"progress": 3}, "plain function"),
+            ({"progress": asyncio.sleep}, "plain function"),
+            ({"timeout": 0}, "timeout must be"),
+            ({"retries": "2"}, "retries must be"),
+        ],
+    )
+    async def test_wrong_ones_are_refused_before_the_request(
+        self, options: dict[str, Any], match: str, http: HttpClient, site: Site, tmp_path: Path
+    ) -> None:
+        """A file is not fetched only to find then that it cannot be judged."""
+        with pytest.raises(UsageError, match=match):
+            await http.download("/big", tmp_path / "x", **options)
+
+        assert (site.ranges, list(tmp_path.iterdir())) == ([], [])
+
+    async def test_a_folder_is_not_a_file(self, http: HttpClient, site: Site, tmp_path: Path) -> None:
+        """It is refused before anything is sent, and not after the last byte."""
+        for path in (tmp_path, Path()):
+            with pytest.raises(IsADirectoryError, match="must be that of a file"):
+                await http.download("/big", path)
+
+        assert (site.ranges, list(tmp_path.iterdir())) == ([], [])
+
+    async def test_the_name_of_a_digest_in_capitals(self, http: HttpClient, tmp_path: Path) -> None:
+        """Names of digests are found in any case."""
+        await http.download("/big", tmp_path / "x", checksum=f"SHA256:{hashlib.sha256(BIG).hexdigest()}")
+
+
+class TestSource:
+    """A date says that a file is the same only together with the URL that it is the date of."""
+
+    DATES = (
+        "last-modified: Mon, 01 Jan 2024 00:00:00 GMT",
+        "date: Tue, 02 Jan 2024 00:00:00 GMT",
+    )
+
+    @pytest.mark.parametrize(
+        ("first", "second", "continued"),
+        [
+            ({"params": {"id": 1}}, {"params": {"id": 2}}, False),
+            ({"url": "/f?id=1"}, {"url": "/f?id=2"}, False),
+            ({"url": "/f?id=1"}, {"params": {"id": 1}}, True),
+            ({"url": "/f?id=1&sig=a&se=b"}, {"url": "/f?id=1&sig=c&se=d"}, True),
+            ({"url": "/f?id=1&X-Amz-Date=a"}, {"url": "/f?id=1&X-Amz-Date=c"}, True),
+        ],
+    )
+    async def test_a_part_belongs_to_its_query(
+        self, first: dict[str, Any], second: dict[str, Any], *, continued: bool, tmp_path: Path
+    ) -> None:
+        """What one query left is not completed by the answer to another, signatures aside."""
+        cut = answer("200 OK", OLD[:100], *self.DATES, length=len(OLD))
+
+        def rest(headers: dict[str, str]) -> bytes:
+            if "range" not in headers:
+                return answer("200 OK", NEW, *self.DATES)
+
+            return answer(
+                "206 Partial Content",
+                OLD[100:],
+                f"content-range: bytes 100-{len(OLD) - 1}/{len(OLD)}",
+                *self.DATES,
+            )
+
+        async with scripted(cut, rest) as (_, http):
+            with pytest.raises(HttpConnectionError):
+                await http.download(path=tmp_path / "f", resume=True, retries=0, **{"url": "/f", **first})
+
+            await http.download(path=tmp_path / "f", resume=True, **{"url": "/f", **second})
+
+        assert (tmp_path / "f").read_bytes() == (OLD if continued else NEW)

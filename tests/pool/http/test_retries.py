@@ -10,7 +10,7 @@ from aiohttp import web
 
 from tests.pool.http._server import Site, serve_bytes
 from ws_pool._http.retry import retry_after, retry_delay
-from ws_pool.errors import HttpConnectionError, HttpError, HttpStatusError
+from ws_pool.errors import ConfigError, HttpConnectionError, HttpError, HttpStatusError
 from ws_pool.http import HttpAttempt, HttpClient, HttpPool
 
 
@@ -166,3 +166,42 @@ class TestRetries:
     def test_retry_after(self, value: str | None, expected: float | None) -> None:
         """Seconds and dates are understood, rubbish is ignored."""
         assert retry_after(value, datetime(2026, 1, 1, tzinfo=UTC)) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 37.0),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", 37.0),
+        ("Sun Nov  6 08:49:37 1994", 37.0),
+        ("Sun, 06 Nov 1994 08:49:37 -0000", 37.0),
+        ("1.5", 1.5),
+        ("-1", None),
+        ("1e3", None),
+        ("5, 7", None),
+        ("Sun, 06 Nov 1994 08:49:37 +9999999", None),
+    ],
+)
+def test_forms_of_retry_after(value: str, expected: float | None) -> None:
+    """All three forms of dates are read, and fractions; what is neither counts for nothing."""
+    assert retry_after(value, datetime(1994, 11, 6, 8, 49, tzinfo=UTC)) == expected
+
+
+async def test_a_coroutine_function_cannot_judge_attempts(site: Site) -> None:
+    """What it returns is true whatever it decides: it is refused and not obeyed."""
+
+    async def never(attempt: HttpAttempt) -> bool:
+        return False
+
+    async with HttpPool(site.url, retry_wait=0, retry_if=never) as pool:
+        with pytest.raises(ConfigError, match="retry_if must be a plain function"):
+            await pool.client.get("/echo")
+
+    assert site.hits == ["/echo"]
+
+
+async def test_a_method_in_small_letters(http: HttpClient, site: Site) -> None:
+    """It is sent in capitals, so it is as idempotent as those."""
+    site.script = [lambda: web.Response(status=503)]
+    assert (await http.request("get", "/scripted")).ok
+    assert site.hits == ["GET", "GET"]

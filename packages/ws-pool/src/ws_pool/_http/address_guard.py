@@ -12,8 +12,18 @@ from typing import Any
 
 __all__ = ("DeniedAddress", "guarded_socket", "is_public")
 
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_IPV4_COMPATIBLE = ipaddress.ip_network("::/96")  # deprecated, but still understood
+# Each holds an IPv4 address in its last 32 bits: NAT64, IPv4-compatible (deprecated, but still
+# understood) and IPv4-translated (RFC 6052, 4291 and 2765).
+_WRAPPERS = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
+_ISATAP = 0x5EFE  # the same, in the lower half of an address of any network (RFC 5214)
+# What some supported versions of Python take for global: local NAT64, site-local, documentation,
+# segment routing, the block of IETF protocols, and relays of 6to4.
+_NOT_PUBLIC = tuple(
+    map(
+        ipaddress.ip_network,
+        ("64:ff9b:1::/48", "fec0::/10", "3fff::/20", "5f00::/16", "192.0.0.0/24", "192.88.99.0/24"),
+    )
+)
 
 
 class DeniedAddress(OSError):
@@ -33,13 +43,15 @@ def is_public(address: str) -> bool:
     if isinstance(found, ipaddress.IPv6Address):
         inner = found.ipv4_mapped or found.sixtofour or (found.teredo or (None, None))[1]
 
-        if inner is None and (found in _NAT64 or found in _IPV4_COMPATIBLE):
+        isatap = int(found) >> 32 & 0xFDFFFFFF == _ISATAP
+
+        if inner is None and (isatap or any(found in network for network in _WRAPPERS)):
             inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
 
-        if inner is not None:
+        if inner is not None and not (isatap and not found.is_global):
             return is_public(str(inner))
 
-    return found.is_global and not found.is_multicast
+    return found.is_global and not found.is_multicast and not any(found in net for net in _NOT_PUBLIC)
 
 
 def guarded_socket(info: tuple[Any, ...]) -> socket.socket:  # as getaddrinfo gives it

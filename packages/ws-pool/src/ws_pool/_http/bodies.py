@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Iterator, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from aiohttp import FormData
+from aiohttp.payload import Payload
 
 from ws_pool.errors import UsageError
 
-__all__ = ("FileBody", "FileValue", "Files", "Form", "Rebuilt", "is_replayable")
+__all__ = ("FileBody", "FileValue", "Files", "Form", "Rebuilt", "is_replayable", "pairs")
 
 FileContent: TypeAlias = bytes | str | Path | IO[bytes]
 FileValue: TypeAlias = FileContent | tuple[str, FileContent] | tuple[str, FileContent, str]
@@ -58,7 +60,7 @@ class Form(Rebuilt):
     """A multipart form: plain fields, and files as `RequestOptions` describes them."""
 
     def __init__(self, fields: Mapping[str, object] | None, files: Files) -> None:
-        self._fields = {name: str(value) for name, value in (fields or {}).items()}
+        self._fields = [(name, str(value)) for name, value in pairs(fields or {}, "data")]
         self._files = [_part(name, value) for name, value in files.items()]
         self._starts = [
             content.tell() if isinstance(content, io.IOBase) and content.seekable() else None
@@ -77,7 +79,7 @@ class Form(Rebuilt):
         """Build the form; open files are read from where they stood at first."""
         form = FormData(default_to_multipart=True)
 
-        for name, value in self._fields.items():
+        for name, value in self._fields:
             form.add_field(name, value)
 
         for start, (name, filename, content, content_type) in zip(self._starts, self._files, strict=True):
@@ -131,7 +133,34 @@ def is_replayable(data: object) -> bool:
     if isinstance(data, Rebuilt):
         return data.replayable
 
-    return data is None or isinstance(data, str | bytes | bytearray | memoryview | Mapping | list | tuple)
+    if isinstance(data, Mapping):
+        data = list(data.items())
+
+    if isinstance(data, list | tuple):
+        # Sending a file in a form consumes it.
+        return not any(_is_consumed(part) for item in data if isinstance(item, tuple | list) for part in item)
+
+    return data is None or isinstance(data, str | bytes | bytearray | memoryview)
+
+
+def pairs(fields: object, what: str) -> Iterator[tuple[str, Any]]:  # Any: a value of a form
+    """Yield names and values of a query or form, a list's items each for itself, or raise UsageError."""
+    items: Any = fields.items() if isinstance(fields, Mapping) else fields
+
+    for name, given in items:
+        for item in given if isinstance(given, list | tuple) else (given,):
+            value = item.value if isinstance(item, Enum) else item
+
+            # Every server has another spelling for these.
+            if value is None or isinstance(value, bool):
+                message = f"{what}[{name!r}] is {value}: leave it out, or write what the server expects"
+                raise UsageError(message, field=str(name))
+
+            yield name, value
+
+
+def _is_consumed(value: object) -> bool:
+    return isinstance(value, io.IOBase | Payload | AsyncIterable) or hasattr(value, "read")
 
 
 def _part(name: str, value: object) -> tuple[str, str, Any, str]:

@@ -38,7 +38,7 @@ class CircuitBreaker:
         True
     """
 
-    __slots__ = ("_count", "_failures", "_open_until", "_probing", "_reset")
+    __slots__ = ("_count", "_failures", "_open_until", "_probing", "_reset", "epoch")
 
     def __init__(self, failures: int, reset: float) -> None:
         self._failures = failures
@@ -46,6 +46,7 @@ class CircuitBreaker:
         self._count = 0
         self._open_until = 0.0
         self._probing = False
+        self.epoch: int = 0  # changes with the state: of a request from an earlier one nothing is learned
 
     @property
     def is_closed(self) -> bool:
@@ -66,10 +67,12 @@ class CircuitBreaker:
             return max(0.0, self._open_until - now)
 
         self._probing = True
+        self.epoch += 1
         return None
 
     def succeeded(self) -> None:
         """Note that a request got an answer."""
+        self.epoch += not self.is_closed
         self._count = 0
         self._probing = False
 
@@ -80,10 +83,36 @@ class CircuitBreaker:
 
         if not self.is_closed:
             self._open_until = now + self._reset
+            self.epoch += 1
 
     def abandoned(self) -> None:
         """Note that nothing was learned from a request, such as when it was cancelled."""
         self._probing = False
+
+
+class Admission:
+    """
+    The leave to make one request, and where its outcome goes.
+
+    A request may outlast the state in which it was admitted. Its outcome must then neither close a
+    breaker that has opened since, nor end the probe of another request.
+    """
+
+    __slots__ = ("_epoch", "breaker")
+
+    def __init__(self, breaker: CircuitBreaker) -> None:
+        self.breaker: CircuitBreaker = breaker
+        self._epoch = breaker.epoch
+
+    @property
+    def counts(self) -> bool:
+        """Whether the breaker is in the state in which it admitted the request."""
+        return self._epoch == self.breaker.epoch
+
+    def abandoned(self) -> None:
+        """Note that nothing was learned from the request, such as when it was cancelled."""
+        if self.counts:
+            self.breaker.abandoned()
 
 
 class HostBreakers:
@@ -106,8 +135,8 @@ class HostBreakers:
         """Whether there are breakers at all."""
         return self._failures > 0
 
-    def admit(self, url: URL) -> CircuitBreaker:
-        """Return the breaker of a URL's host, or raise HttpCircuitOpen while that is left alone."""
+    def admit(self, url: URL) -> Admission:
+        """Admit a request to a URL's host, or raise HttpCircuitOpen while that is left alone."""
         host = f"{url.host}:{url.port}"
         breaker = self._breakers.get(host)
 
@@ -123,10 +152,15 @@ class HostBreakers:
             message = f"{shown}: {host} failed too often, next try in {wait:.1f} s"
             raise HttpCircuitOpen(message, pool=self._pool, url=shown, retry_after=wait)
 
-        return breaker
+        return Admission(breaker)
 
-    def record(self, breaker: CircuitBreaker, failure: WsError | None, status: int | None) -> None:
+    def record(self, admission: Admission, failure: WsError | None, status: int | None) -> None:
         """Record the outcome of a request with its host's breaker."""
+        breaker = admission.breaker
+
+        if not admission.counts:
+            return
+
         if isinstance(failure, HttpConnectionError | HttpTimeout) or status in _DOWN:
             breaker.failed(self.clock())
 

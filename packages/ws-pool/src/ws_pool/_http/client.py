@@ -20,7 +20,7 @@ from ws_pool._http.response import HttpResponse, HttpStream, read_content, statu
 from ws_pool._http.sse import EventSource, ServerSentEvent
 from ws_pool._http.transport import Transport
 from ws_pool._http.verbs import HttpVerbs
-from ws_pool.errors import HttpStatusError
+from ws_pool.errors import HttpStatusError, UsageError
 
 __all__ = ("HttpClient",)
 
@@ -172,7 +172,7 @@ class HttpClient(HttpVerbs):
         """
         return await Download(
             self.request_stream,
-            str(self._transport.url(url)),
+            self._transport.url(url),
             Path(path),
             resume,
             checksum,
@@ -241,7 +241,7 @@ class HttpClient(HttpVerbs):
         source = EventSource(
             self.request_stream,
             method,
-            str(self._transport.url(url)),
+            self._transport.url(url),
             last_event_id,
             reconnect,
             max_event,
@@ -279,14 +279,19 @@ class HttpClient(HttpVerbs):
             HttpStatusError: The server refused.
             HttpConnectionError: The server cannot be reached.
             HttpTimeout: No answer in time.
+            UsageError: The URL or an argument is wrong.
         """
         transport = self._transport
         transport.check()
         full = transport.url(url)
+        _check_socket(headers, protocols, heartbeat)
 
         try:
-            async with asyncio.timeout(transport.session.timeout.total):
-                socket = await transport.session.ws_connect(
+            async with (
+                asyncio.timeout(transport.session.timeout.total),
+                transport.websocket_session(full, headers) as session,
+            ):
+                socket = await session.ws_connect(
                     full,
                     headers=headers,
                     protocols=protocols,
@@ -303,6 +308,21 @@ class HttpClient(HttpVerbs):
 
         async with socket:
             yield socket
+
+
+def _check_socket(headers: object, protocols: object, heartbeat: float | None) -> None:
+    """Refuse what aiohttp would take for something else, or raise a raw error for."""
+    if headers is not None and not (
+        isinstance(headers, Mapping)
+        and all(isinstance(text, str) for item in headers.items() for text in item)
+    ):
+        raise UsageError("headers must map names to texts")
+
+    if isinstance(protocols, str):
+        raise UsageError(f"protocols must be a tuple of names, such as ({protocols!r},)")
+
+    if heartbeat is not None and not heartbeat > 0:
+        raise UsageError(f"heartbeat must be seconds above 0, or None, not {heartbeat!r:.50}")
 
 
 async def _read_nothing(raw: ClientResponse) -> bytes:

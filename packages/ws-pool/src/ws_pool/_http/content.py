@@ -10,11 +10,19 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, Final
 
 from aiohttp import ClientResponse
+from multidict import CIMultiDictProxy
 
 from ws_core.redaction import mask_url
 from ws_pool.errors import HttpDecodeError, HttpError
 
-__all__ = ("ACCEPT_ENCODING", "iterate_body", "read_body", "received_body")
+__all__ = (
+    "ACCEPT_ENCODING",
+    "content_codings",
+    "has_known_end",
+    "iterate_body",
+    "read_body",
+    "received_body",
+)
 
 ACCEPT_ENCODING: Final = "gzip, deflate"
 
@@ -22,6 +30,7 @@ _GZIP: Final = 31  # window bits, as zlib wants them
 _ZLIB: Final = 15
 _RAW_DEFLATE: Final = -15
 _PIECE: Final = 256 * 1024
+_BODILESS: Final = frozenset({204, 304})
 
 
 def received_body(raw: ClientResponse, limit: int | None) -> bytes | None:
@@ -33,7 +42,7 @@ def received_body(raw: ClientResponse, limit: int | None) -> bytes | None:
     if raw.connection is not None or not content.is_eof():
         return None
 
-    if "content-encoding" in raw.headers or raw._body is not None:
+    if not _is_plain(raw.headers) or raw._body is not None:
         return None
 
     body = content.read_nowait()
@@ -50,13 +59,43 @@ def read_body(raw: ClientResponse, limit: int | None) -> Coroutine[Any, Any, byt
     headers = raw.headers
 
     # The usual case first: nothing to decompress, and a length that aiohttp holds the server to.
-    if "content-encoding" not in headers and raw._body is None:
+    if _is_plain(headers) and raw._body is None:
         length = headers.get("content-length")
 
         if limit is None or (length is not None and int(length) <= limit):
             return raw.read()
 
     return _read_bounded(raw, limit)
+
+
+def content_codings(headers: CIMultiDictProxy[str]) -> str:
+    """Return how a body is encoded, in the order of its codings; empty when it is not."""
+    # Several lines of a header are one list (RFC 9110, 5.3).
+    codings = ",".join(headers.getall("content-encoding", ())).lower().split(",")
+    return ", ".join(name for coding in codings if (name := coding.strip()) not in {"", "identity"})
+
+
+def has_known_end(raw: ClientResponse) -> bool:
+    """Return whether a body that is cut off would be noticed by its framing (RFC 9112, 6.3)."""
+    return (
+        "content-length" in raw.headers
+        or _transfer_codings(raw.headers) == ["chunked"]
+        or raw.method == "HEAD"
+        or raw.status in _BODILESS
+    )
+
+
+def _is_plain(headers: CIMultiDictProxy[str]) -> bool:
+    """Return whether a body is the content as it was received."""
+    if "content-encoding" in headers:
+        return False
+
+    return (coding := headers.get("transfer-encoding")) is None or coding.lower() == "chunked"
+
+
+def _transfer_codings(headers: CIMultiDictProxy[str]) -> list[str]:
+    codings = ",".join(headers.getall("transfer-encoding", ())).lower().split(",")
+    return [name for coding in codings if (name := coding.strip()) not in {"", "identity"}]
 
 
 async def _read_bounded(raw: ClientResponse, limit: int | None) -> bytes:
@@ -93,9 +132,15 @@ def _too_large(raw: ClientResponse, limit: int) -> HttpError:
 
 async def iterate_body(raw: ClientResponse, size: int) -> AsyncIterator[bytes]:
     """Yield a body in decompressed pieces of at most ``size`` bytes."""
-    encoding = raw.headers.get("content-encoding", "").strip().lower()
+    encoding = content_codings(raw.headers)
 
-    if encoding in {"", "identity"}:
+    # aiohttp undoes chunks and leaves the rest as it is, although only chunks may come unasked.
+    if (transfer := _transfer_codings(raw.headers)) not in ([], ["chunked"]):
+        url = mask_url(str(raw.url))
+        message = f"{raw.method} {url}: the body has an unknown transfer-encoding: {', '.join(transfer)}"
+        raise HttpDecodeError(message, method=raw.method, url=url)
+
+    if not encoding:
         async for chunk in _chunks(raw, size):
             yield chunk
 
@@ -108,7 +153,7 @@ async def iterate_body(raw: ClientResponse, size: int) -> AsyncIterator[bytes]:
             for piece in decoder.decode(chunk, size):
                 yield piece
 
-        decoder.finish()
+        decoder.finish(may_be_empty=has_known_end(raw))
     except (zlib.error, ValueError) as error:
         url = mask_url(str(raw.url))
         message = f"{raw.method} {url}: the body cannot be decompressed ({encoding}): {error}"
@@ -174,7 +219,7 @@ class _Decoder:
             if not data and self._inflate.eof:
                 return
 
-    def finish(self) -> None:
+    def finish(self, *, may_be_empty: bool = False) -> None:
         """Raise ValueError when the body ended before its own end."""
-        if self._begun and not self._inflate.eof:
+        if not (self._inflate.eof or (may_be_empty and not self._begun)):
             raise ValueError("it ends too early")

@@ -10,7 +10,7 @@ from yarl import URL
 
 from ws_core.redaction import is_secret_name
 
-__all__ = ("CredentialGuard", "secret_names")
+__all__ = ("CredentialGuard", "http_origin", "secret_names")
 
 _is_secret = lru_cache(maxsize=1000)(is_secret_name)
 
@@ -30,13 +30,19 @@ class CredentialGuard:
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         """Send a request without the headers that are meant for another origin."""
-        origin = request.url.origin()
+        origin = http_origin(request.url)
 
         for name, own in self._names.items():
             if origin != own:
                 request.headers.popall(name, None)
 
         return await handler(request)
+
+
+def http_origin(url: URL) -> URL:
+    """Return the origin of a URL; that of a WebSocket is the one of its server's pages."""
+    scheme = {"ws": "http", "wss": "https"}.get(url.scheme)
+    return url.origin() if scheme is None else url.origin().with_scheme(scheme)
 
 
 def secret_names(headers: Iterable[str]) -> list[str]:

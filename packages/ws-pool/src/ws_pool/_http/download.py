@@ -8,24 +8,27 @@ the same: a range that starts there, of the same total length, under the same st
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol, TypeAlias, Unpack
 
-from aiohttp import ClientTimeout
+from yarl import URL
 
 from ws_core.backoff import delay
-from ws_core.redaction import mask_url
-from ws_pool._http.options import HttpOptions
+from ws_core.redaction import is_secret_name, mask_url
+from ws_pool._http.content import content_codings, has_known_end
+from ws_pool._http.options import HttpOptions, read_timeout
 from ws_pool._http.part_file import PartFile
-from ws_pool._http.request import RequestOptions
+from ws_pool._http.request import RequestOptions, aiohttp_arguments
 from ws_pool._http.response import HttpStream
+from ws_pool._http.retry import http_date
 from ws_pool.errors import (
     HttpConnectionError,
     HttpDecodeError,
@@ -41,13 +44,20 @@ Progress: TypeAlias = Callable[[int, int | None], object]
 
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _WHOLE: Final = frozenset({200, 203})
+# Names of Amazon, Google, Alibaba and Azure; those of Azure are as short as here.
+_SIGNING: Final = frozenset(
+    {
+        *("awsaccesskeyid", "googleaccessid", "ossaccesskeyid", "expires", "key-pair-id", "policy"),
+        *("se", "sip", "ske", "skoid", "sks", "skt", "sktid", "skv", "sp", "spr", "sr", "st", "sv"),
+    }
+)
 
 
 class StreamRequest(Protocol):
     """Makes a request whose answer is read piece by piece, as `HttpClient.request_stream` does."""
 
     def __call__(
-        self, method: str, url: str, /, **options: Unpack[RequestOptions]
+        self, method: str, url: str | URL, /, **options: Unpack[RequestOptions]
     ) -> AbstractAsyncContextManager[HttpStream]:
         """Make the request."""
         ...
@@ -77,7 +87,7 @@ class Download:
     """One download; see `HttpClient.download` for what the fields mean."""
 
     request: StreamRequest
-    url: str
+    url: URL
     path: Path
     resume: bool
     checksum: str | None
@@ -87,35 +97,76 @@ class Download:
 
     async def run(self) -> Path:
         """Download, check, and put the file in its place."""
-        algorithm, _, expected = (self.checksum or "").partition(":")
-
-        if self.checksum is not None and (algorithm not in hashlib.algorithms_available or not expected):
-            message = f"checksum={self.checksum!r} is not like 'sha256:2cf24d…'"
-            raise UsageError(message, checksum=self.checksum)
-
-        part = await asyncio.to_thread(PartFile.open, self.path, self.url, keep=self.resume)
+        algorithm, expected = self._check()
+        part = await asyncio.to_thread(PartFile.open, self.path, self._identity(), keep=self.resume)
         continued = part.size > 0
 
         try:
             await self._fetch_all(part)
 
-            if self.checksum is not None and (found := await part.digest(algorithm)) != expected.lower():
+            if self.checksum is not None and (found := await part.digest(algorithm)) != expected:
                 # What an earlier call left may be at fault; what came in this one is as it was sent.
                 if continued:
                     await part.restart()
                     await self._fetch_all(part)
                     found = await part.digest(algorithm)
 
-                if found != expected.lower():
+                if found != expected:
                     await part.restart()
-                    message = f"{mask_url(self.url)} has the {algorithm} checksum {found}, not {expected}"
-                    raise HttpDecodeError(message, method="GET", url=mask_url(self.url))
+                    message = f"{self.shown} has the {algorithm} checksum {found}, not {expected}"
+                    raise HttpDecodeError(message, method="GET", url=self.shown)
 
             await part.finish(self.path)
         finally:
             await part.close()
 
         return self.path
+
+    @property
+    def shown(self) -> str:
+        """The URL without secrets."""
+        return mask_url(str(self.url))
+
+    def _check(self) -> tuple[str, str]:
+        """Refuse wrong arguments before anything is sent or written; return what the checksum consists of."""
+        names = {str(name).lower() for name in aiohttp_arguments(self.options, None).get("headers") or ()}
+
+        if names & {"range", "if-range"}:
+            raise UsageError("a download is of the whole file: leave the header range out")
+
+        progress: object = self.progress
+
+        if progress is not None and (not callable(progress) or inspect.iscoroutinefunction(progress)):
+            raise UsageError("progress must be a plain function of the bytes so far and the total")
+
+        if not self.path.name or self.path.is_dir():
+            message = "the path of a download must be that of a file"
+            raise IsADirectoryError(errno.EISDIR, message, str(self.path))
+
+        if self.checksum is None:
+            return "", ""
+
+        algorithm, _, expected = str(self.checksum).partition(":")
+
+        try:
+            digits = hashlib.new(algorithm.lower(), usedforsecurity=False).digest_size * 2
+        except ValueError:
+            digits = 0  # those of shake, too, which have no length of their own
+
+        if not digits or re.fullmatch(f"[0-9a-fA-F]{{{digits}}}", expected) is None:
+            wanted = f"{digits} hexadecimal digits" if digits else "the name of a digest with a fixed length"
+            message = f"checksum={self.checksum!r} is not like 'sha256:2cf24d…': it must have {wanted}"
+            raise UsageError(message, checksum=self.checksum)
+
+        return algorithm.lower(), expected.lower()
+
+    def _identity(self) -> str:
+        """Return what names the file: the URL without what changes from one signed URL to the next."""
+        url = self.url.extend_query(aiohttp_arguments(self.options, None).get("params") or ())
+        kept = [pair for pair in url.query.items() if not _is_signing(pair[0])]
+        # A query may hold what must not stand in a file.
+        digest = f"?{hashlib.sha256(repr(kept).encode()).hexdigest()}" if kept else ""
+        return f"{mask_url(str(url.with_query(None)))}{digest}"
 
     async def _fetch_all(self, part: PartFile) -> None:
         """Fetch until the file is complete, through lost connections, shorter ranges and changes."""
@@ -161,10 +212,7 @@ class Download:
         if part.size:
             headers |= {"range": f"bytes={part.size}-", "if-range": part.validator}
 
-        # A long download is not late while bytes arrive: the timeout is that of each read.
-        if not isinstance(timeout := self.options.get("timeout", self.pool.timeout), ClientTimeout):
-            timeout = ClientTimeout(total=None, sock_read=timeout, sock_connect=self.pool.connect_timeout)
-
+        timeout = read_timeout(self.options.get("timeout", self.pool.timeout), self.pool.connect_timeout)
         options: RequestOptions = {**self.options, "headers": headers, "timeout": timeout, "retries": retries}
         options["raise_for_status"] = True  # an error's page is not the file
 
@@ -194,20 +242,20 @@ class Download:
                 self.progress(part.size, expected.total)
 
         if expected.end is not None and part.size < expected.end:
-            message = f"GET {mask_url(self.url)}: the body ended {expected.end - part.size} bytes too early"
-            raise HttpConnectionError(message, method="GET", url=mask_url(self.url), sent=True)
+            message = f"GET {self.shown}: the body ended {expected.end - part.size} bytes too early"
+            raise HttpConnectionError(message, method="GET", url=self.shown, sent=True)
 
     def _judge(self, stream: HttpStream, part: PartFile) -> _Expected:
         """Decide where an answer's bytes belong, or refuse it."""
         status, headers = stream.status_code, stream.headers
 
         if status in _WHOLE:
-            return self._judge_whole(headers)
+            return self._judge_whole(stream)
 
         if status != 206 or not part.size:
             # A part that nobody asked for must not be taken for the file.
             what = "a part of the file, unasked" if status == 206 else f"status {status}, which has no file"
-            raise HttpError(f"GET {mask_url(self.url)} was answered with {what}", url=mask_url(self.url))
+            raise HttpError(f"GET {self.shown} was answered with {what}", url=self.shown)
 
         found = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
 
@@ -220,27 +268,35 @@ class Download:
         fits = fits and (length is None or length == str(last - start + 1))
 
         # A server that ignores If-Range sends a range of whatever file it has now.
-        if not fits or headers.get("content-encoding") or validator_of(headers) != part.validator:
+        if not fits or content_codings(stream.raw.headers) or validator_of(headers) != part.validator:
             raise _Changed
 
         return _Expected(start, last + 1, total)
 
-    def _judge_whole(self, headers: Mapping[str, str]) -> _Expected:
+    def _judge_whole(self, stream: HttpStream) -> _Expected:
         """Decide how the end of a whole file will be known."""
+        headers = stream.raw.headers
+
         # The length of a compressed body is not the file's; that it arrives whole is checked where it is
         # decompressed.
-        if headers.get("content-encoding", "identity") != "identity":
+        if content_codings(headers):
             return _Expected(0, None, None)
 
         if (length := headers.get("content-length")) is not None:
             return _Expected(0, int(length), int(length))
 
         # Without a length and without chunks the end is where the connection ends, for whatever reason.
-        if "chunked" not in headers.get("transfer-encoding", "").lower() and self.checksum is None:
-            message = f"GET {mask_url(self.url)}: the answer has no length to check: give checksum="
-            raise HttpDecodeError(message, method="GET", url=mask_url(self.url))
+        if not has_known_end(stream.raw) and self.checksum is None:
+            message = f"GET {self.shown}: the answer has no length to check: give checksum="
+            raise HttpDecodeError(message, method="GET", url=self.shown)
 
         return _Expected(0, None, None)
+
+
+def _is_signing(name: str) -> bool:
+    """Return whether a parameter belongs to the signature of a URL, and not to what it names."""
+    name = name.lower()
+    return is_secret_name(name) or name in _SIGNING or name.startswith(("x-amz-", "x-goog-", "x-oss-"))
 
 
 def validator_of(headers: Mapping[str, str]) -> str:
@@ -252,10 +308,7 @@ def validator_of(headers: Mapping[str, str]) -> str:
 
     modified = headers.get("last-modified", "")
 
-    try:
-        age = parsedate_to_datetime(headers.get("date", "")) - parsedate_to_datetime(modified)
-    except (ValueError, TypeError):
-        return ""
+    then, now = http_date(modified), http_date(headers.get("date", ""))
 
     # Within one second a file may change twice under one date (RFC 9110, 8.8.2.2).
-    return modified if age >= timedelta(seconds=1) else ""
+    return modified if then and now and now - then >= timedelta(seconds=1) else ""

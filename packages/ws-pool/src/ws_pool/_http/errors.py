@@ -35,11 +35,17 @@ def map_exception(error: Exception, method: str, url: str | URL, *, pool: str) -
 
         return HttpConnectionError(f"{where}: cannot connect: {error}", **context, sent=False)
 
-    if isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError | OSError):
+    # aiohttp has no class of its own for this one.
+    consumed = isinstance(error, aiohttp.ClientPayloadError) and "consumed request body" in str(error)
+    lost = isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError | OSError)
+
+    if lost and not consumed:
         reason = str(error) or type(error).__name__
         return HttpConnectionError(f"{where}: the connection was lost: {reason}", **context, sent=True)
 
-    if isinstance(error, aiohttp.TooManyRedirects):
+    if consumed:
+        reason = "a redirect wants the body again, which is read once: give bytes, a file or files="
+    elif isinstance(error, aiohttp.TooManyRedirects):
         reason = "too many redirects"
     else:
         what = "a redirect to what is not a URL of a web server: " if redirected else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import ssl
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -17,9 +18,9 @@ from ws_core.context import capture
 from ws_core.redaction import mask_url
 from ws_pool._core.config import boolean, function, integer, number, option, optional, parse, text
 from ws_pool._http.retry import RETRY_STATUSES
-from ws_pool.errors import ConfigError
+from ws_pool.errors import ConfigError, UsageError
 
-__all__ = ("FRAMING", "HttpOptions", "basic", "client_timeout", "http_options")
+__all__ = ("FRAMING", "HttpOptions", "basic", "client_timeout", "http_options", "read_timeout")
 
 
 FRAMING = frozenset({"content-length", "transfer-encoding"})
@@ -242,7 +243,26 @@ def client_timeout(value: float | ClientTimeout | None, connect_timeout: float |
     if isinstance(value, ClientTimeout):
         return value
 
-    return ClientTimeout(total=value, sock_connect=connect_timeout)
+    return ClientTimeout(total=_seconds(value), sock_connect=connect_timeout)
+
+
+def read_timeout(value: float | ClientTimeout | None, connect_timeout: float | None) -> ClientTimeout:
+    """Return the timeout of a long answer, which is not late while bytes arrive: that of each read."""
+    if isinstance(value, ClientTimeout):
+        return value
+
+    return ClientTimeout(total=None, sock_read=_seconds(value), sock_connect=connect_timeout)
+
+
+def _seconds(value: object) -> float | None:
+    if value is None:
+        return None
+
+    # aiohttp takes 0 and less, and NaN, for no bound.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise UsageError(f"timeout must be seconds above 0, None or a ClientTimeout, not {value!r:.50}")
+
+    return value
 
 
 def basic(user: str, password: str, encoding: str = "utf-8") -> str:

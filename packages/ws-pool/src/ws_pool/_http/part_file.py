@@ -15,8 +15,6 @@ try:
 except ModuleNotFoundError:  # Windows: two downloads that resume one file are not kept apart there
     fcntl = None  # type: ignore[assignment]
 
-from ws_core.redaction import mask_url
-
 __all__ = ("PartFile",)
 
 _BUFFER: Final = 1024 * 1024
@@ -30,30 +28,29 @@ class PartFile:
     for what it is a part of), unless another download has it at the moment.
     """
 
-    __slots__ = ("_buffer", "_file", "_keep", "_note", "_url", "path", "size", "total", "validator")
+    __slots__ = ("_buffer", "_file", "_keep", "_note", "_source", "path", "size", "total", "validator")
 
-    def __init__(self, path: Path, url: str, file: IO[bytes], *, keep: bool) -> None:
+    def __init__(self, path: Path, source: str, file: IO[bytes], *, keep: bool) -> None:
         self.path = path
         self.size: int = 0
         self.total: int | None = None
         self.validator: str = ""
-        # Without its query, which holds signatures that change from call to call.
-        self._url = mask_url(url).partition("?")[0]
+        self._source = source
         self._file = file
         self._note = path.with_name(f"{path.name}.json")
         self._keep = keep
         self._buffer = bytearray()
 
     @classmethod
-    def open(cls, target: Path, url: str, *, keep: bool) -> PartFile:
-        """Open the part of a file, what an earlier call left or a new one."""
+    def open(cls, target: Path, source: str, *, keep: bool) -> PartFile:
+        """Open the part of a file, what an earlier call left of the same source or a new one."""
         if keep and (file := _open_locked(named := target.with_name(f"{target.name}.part"))) is not None:
-            part = cls(named, url, file, keep=True)
+            part = cls(named, source, file, keep=True)
             part._read_note()
             return part
 
         own = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
-        return cls(own, url, own.open("xb+"), keep=False)
+        return cls(own, source, own.open("xb+"), keep=False)
 
     async def restart(self, validator: str = "", total: int | None = None) -> None:
         """Empty the file, and note what it will be a part of."""
@@ -85,14 +82,14 @@ class PartFile:
     def _read_note(self) -> None:
         try:
             note = json.loads(self._note.read_text())
-            validator, total, note_url = str(note["validator"]), note["total"], note["url"]
+            validator, total, source = str(note["validator"]), note["total"], note["url"]
             size = os.fstat(self._file.fileno()).st_size
         except (OSError, ValueError, KeyError, TypeError):
             return
 
         if (
             validator
-            and note_url == self._url
+            and source == self._source
             and (total is None or (isinstance(total, int) and size <= total))
         ):
             self.size, self.total, self.validator = size, total, validator
@@ -105,7 +102,7 @@ class PartFile:
         self._file.truncate()
 
         if self._keep and self.validator:
-            note = {"url": self._url, "validator": self.validator, "total": self.total}
+            note = {"url": self._source, "validator": self.validator, "total": self.total}
             self._note.write_text(json.dumps(note))
 
     def _flush(self) -> None:

@@ -9,11 +9,11 @@ from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from aiohttp import ClientTimeout
+from yarl import URL
 
 from ws_core.redaction import mask_url
 from ws_pool._http.download import StreamRequest
-from ws_pool._http.options import HttpOptions
+from ws_pool._http.options import HttpOptions, read_timeout
 from ws_pool._http.request import RequestOptions
 from ws_pool._http.response import HttpStream
 from ws_pool.errors import HttpConnectionError, HttpDecodeError, HttpError, HttpTimeout
@@ -131,7 +131,7 @@ class EventSource:
 
     request: StreamRequest
     method: str
-    url: str
+    url: URL
     last_event_id: str
     reconnect: bool
     max_event: int
@@ -161,7 +161,7 @@ class EventSource:
                 if isinstance(error, HttpError):
                     raise
 
-                url = mask_url(self.url)
+                url = mask_url(str(self.url))
                 raise HttpError(f"{self.method} {url}: {error}", method=self.method, url=url) from None
             except (HttpConnectionError, HttpTimeout):
                 if not self.reconnect:
@@ -181,10 +181,7 @@ class EventSource:
         if self.last_event_id:
             headers["last-event-id"] = self.last_event_id
 
-        # A stream is not late while bytes arrive: the timeout is that of each read.
-        if not isinstance(timeout := self.options.get("timeout", self.pool.timeout), ClientTimeout):
-            timeout = ClientTimeout(total=None, sock_read=timeout, sock_connect=self.pool.connect_timeout)
-
+        timeout = read_timeout(self.options.get("timeout", self.pool.timeout), self.pool.connect_timeout)
         headers |= self.options.get("headers") or {}
         return {**self.options, "headers": headers, "timeout": timeout, "raise_for_status": True}
 
@@ -193,6 +190,6 @@ class EventSource:
         kind = stream.headers.get("content-type", "no content type")
 
         if stream.status_code != 200 or kind.partition(";")[0].strip().lower() != "text/event-stream":
-            url = mask_url(self.url)
+            url = mask_url(str(self.url))
             message = f"{self.method} {url} did not answer with events but with {stream.status_code}, {kind}"
             raise HttpDecodeError(message, method=self.method, url=url)

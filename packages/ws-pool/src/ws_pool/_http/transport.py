@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import inspect
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from http.cookies import CookieError
 from typing import Any, TypeAlias, cast
 
 import aiohttp
 from aiohttp import ClientRequest, ClientResponse, ClientSession, hdrs
+from aiohttp.abc import AbstractCookieJar
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -19,7 +24,7 @@ from ws_pool._core import tracing
 from ws_pool._http.bodies import Rebuilt, is_replayable
 from ws_pool._http.circuit_breaker import HostBreakers
 from ws_pool._http.content import ACCEPT_ENCODING, read_body, received_body
-from ws_pool._http.credentials import CredentialGuard, secret_names
+from ws_pool._http.credentials import CredentialGuard, http_origin, secret_names
 from ws_pool._http.errors import map_exception
 from ws_pool._http.hooks import HookFailed, Hooks
 from ws_pool._http.options import HttpOptions, client_timeout
@@ -35,6 +40,10 @@ Reader: TypeAlias = Callable[[ClientResponse], Awaitable[bytes]]
 """Reads of an answer what an attempt must include; nothing for a stream."""
 
 
+_SCHEMES = frozenset({"http", "https", "ws", "wss"})
+# What looks like a scheme is not a path, misspelt as it may be.
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):(//)?", re.IGNORECASE)
+_SURROUNDED = re.compile(r"\A\s|\s\Z|[\t\r\n]")
 _DISCONNECTED = (aiohttp.ServerDisconnectedError, ConnectionResetError)
 _KNOWN_URLS = 256
 
@@ -71,11 +80,15 @@ class Transport:
         self.counters: RequestCounters = counters
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._breakers = breakers
-        self._own_origin = None if options.base_url is None else URL(options.base_url).origin()
+        self._own_origin = None if options.base_url is None else http_origin(URL(options.base_url))
         self._secrets = secret_names(options.headers)
         self._unbound = bool(self._secrets) and self._own_origin is None  # each request's origin is theirs
         self.session: aiohttp.ClientSession = _make_session(
-            options, connector, self._middlewares(), own_cookies=own_cookies
+            options,
+            connector,
+            self._middlewares(),
+            jar=_cookie_jar(keep=options.cookies or own_cookies),
+            owner=not own_cookies,
         )
         # The same few URLs come again and again: looking one up costs less than putting it together.
         self.url: Callable[[str | URL], URL] = lru_cache(_KNOWN_URLS)(self._full_url)
@@ -115,7 +128,7 @@ class Transport:
             if isinstance(body, Rebuilt):
                 arguments["data"] = body.build()
 
-            breaker = None if breakers is None else breakers.admit(url)
+            admission = None if breakers is None else breakers.admit(url)
             failure: WsError | None = None
             raw: ClientResponse | None = None
             content: bytes | None = None
@@ -133,14 +146,14 @@ class Transport:
                 raw = None
             except BaseException as error:
                 # A cancelled request says nothing about the host, but it may have been the breaker's probe.
-                if breaker is not None:
-                    breaker.abandoned()
+                if admission is not None:
+                    admission.abandoned()
 
                 self._reraise(error, method, url)
                 raise
 
-            if breaker is not None and breakers is not None:
-                breakers.record(breaker, failure, None if raw is None else raw.status)
+            if admission is not None and breakers is not None:
+                breakers.record(admission, failure, None if raw is None else raw.status)
 
             if raw is not None and raw.status not in pool.retry_statuses and pool.retry_if is None:
                 return raw, content or b""
@@ -163,8 +176,9 @@ class Transport:
 
     def _reraise(self, error: BaseException, method: str, url: URL) -> None:
         """Raise what an error stands for, if it is another one."""
-        # What aiohttp raises for an argument that it cannot use.
+        # What aiohttp raises for an argument that it cannot use; AttributeError is for the method.
         refused = isinstance(error, TypeError | ValueError | ArithmeticError | CookieError)
+        refused = refused or (isinstance(error, AttributeError) and not isinstance(method, str))
 
         if refused and not isinstance(error, WsError):
             message = f"{method} {mask_url(str(url))}: the request cannot be made: {error}"
@@ -178,26 +192,37 @@ class Transport:
 
     def _full_url(self, url: object) -> URL:
         """Complete a URL by the pool's base_url."""
-        if isinstance(url, URL):
-            url = str(url)
+        encoded = isinstance(url, URL)  # it may hold a signature, which another spelling breaks
 
-        if not isinstance(url, str):
+        if not isinstance(url, str | URL):
             message = f"a URL must be text or a yarl.URL, not {type(url).__name__}"
             raise UsageError(message, pool=self.name)
 
+        text = str(url)
         base = self.options.base_url
 
+        if _SURROUNDED.search(text):
+            message = f"{mask_url(text)!r}: a URL has no white space around it, and no line breaks"
+            raise UsageError(message, pool=self.name)
+
         try:
-            if url.startswith(("http://", "https://", "ws://", "wss://")):
-                return URL(url)
+            scheme = _SCHEME.match(text)
+
+            if scheme and scheme[2] and scheme[1].lower() in _SCHEMES:
+                return URL(text, encoded=encoded)
+
+            if scheme and (scheme[2] or scheme[1].lower() in _SCHEMES):
+                message = f"{mask_url(text)}: a URL must begin with http:// or https://, not {scheme[0]}"
+                raise UsageError(message, pool=self.name)
 
             if base is not None:
-                return URL(f"{base}{url}" if url.startswith(("/", "?")) or not url else f"{base}/{url}")
+                start = str(URL(base)).rstrip("/") if encoded else base
+                return URL(f"{start}{'' if not text or text[0] in '/?' else '/'}{text}", encoded=encoded)
         except ValueError as error:
-            message = f"{mask_url(url)}: this is not a URL of a web server: {error}"
+            message = f"{mask_url(text)}: this is not a URL of a web server: {error}"
             raise UsageError(message, pool=self.name) from error
 
-        message = f"http pool {self.name!r} has no base_url: {mask_url(url)!r} must be an absolute URL"
+        message = f"http pool {self.name!r} has no base_url: {mask_url(text)!r} must be an absolute URL"
         raise UsageError(message, pool=self.name)
 
     def _middlewares(self, *guards: CredentialGuard) -> tuple[aiohttp.ClientMiddlewareType, ...]:
@@ -228,14 +253,39 @@ class Transport:
 
         given = secret_names(headers) if (headers := arguments.get("headers")) else ()
 
-        # Secret headers are kept from other origins, redirects included: those of the pool are meant
-        # for its base_url, those of the request for its own URL.
         if given or self._unbound:
-            target = url.origin()
-            own = dict.fromkeys(self._secrets, self._own_origin or target) | dict.fromkeys(given, target)
-            arguments["middlewares"] = self._middlewares(CredentialGuard(own))
+            arguments["middlewares"] = self._guarded(url, given)
 
         return arguments
+
+    def _guarded(self, url: URL, given: Iterable[str]) -> tuple[aiohttp.ClientMiddlewareType, ...]:
+        """
+        Return what keeps secret headers from other origins, redirects included.
+
+        Those of the pool are meant for its base_url, those of the request for its own URL.
+        """
+        target = http_origin(url)
+        own = dict.fromkeys(self._secrets, self._own_origin or target) | dict.fromkeys(given, target)
+        return self._middlewares(CredentialGuard(own))
+
+    @asynccontextmanager
+    async def websocket_session(
+        self, url: URL, headers: Mapping[str, str] | None
+    ) -> AsyncIterator[ClientSession]:
+        """Give a session for one WebSocket: aiohttp takes no middlewares with it."""
+        given = secret_names(headers) if headers else []
+
+        if not given and not self._unbound:
+            yield self.session
+            return
+
+        assert self.session.connector is not None
+        session = _make_session(
+            self.options, self.session.connector, self._guarded(url, given), jar=self.session.cookie_jar
+        )
+
+        async with session:
+            yield session
 
     def _delay_after(self, attempt: HttpAttempt, options: RequestOptions, body: object) -> float | None:
         """Return the seconds before the next attempt; None when there shall be none."""
@@ -248,12 +298,19 @@ class Transport:
             return None
 
         try:
-            again = None if pool.retry_if is None else pool.retry_if(attempt)
+            again: object = None if pool.retry_if is None else pool.retry_if(attempt)
         except BaseException:
             if attempt.raw is not None:
                 attempt.raw.close()
 
             raise
+
+        if inspect.isawaitable(again):
+            if inspect.iscoroutine(again):
+                again.close()
+
+            message = f"http pool {self.name!r}: retry_if must be a plain function, not a coroutine function"
+            raise ConfigError(message, pool=self.name)
 
         if again is None:
             again = _may_repeat(attempt, options, pool.retry_statuses)
@@ -274,14 +331,19 @@ class Transport:
         )
 
 
+def _cookie_jar(*, keep: bool) -> AbstractCookieJar:
+    # unsafe: also the cookies of servers that are known by their address alone.
+    return aiohttp.CookieJar(unsafe=True) if keep else aiohttp.DummyCookieJar()
+
+
 def _make_session(
     options: HttpOptions,
     connector: aiohttp.BaseConnector,
     middlewares: tuple[aiohttp.ClientMiddlewareType, ...],
     *,
-    own_cookies: bool,
+    jar: AbstractCookieJar,
+    owner: bool = False,
 ) -> ClientSession:
-    keeps_cookies = options.cookies or own_cookies
     headers = CIMultiDict(options.headers)
 
     # aiohttp asks for more than we decompress when brotli or zstandard is installed.
@@ -290,11 +352,12 @@ def _make_session(
 
     session = ClientSession(
         connector=connector,
-        connector_owner=not own_cookies,
+        connector_owner=owner,
         headers=headers,
         auto_decompress=False,
         timeout=client_timeout(options.timeout, options.connect_timeout),
-        cookie_jar=aiohttp.CookieJar() if keeps_cookies else aiohttp.DummyCookieJar(),
+        cookie_jar=jar,
+        json_serialize=partial(json.dumps, allow_nan=False),  # NaN is not JSON
         trust_env=options.trust_env,
         proxy=options.proxy,
         middlewares=middlewares,
@@ -319,7 +382,7 @@ def _may_repeat(attempt: HttpAttempt, options: RequestOptions, statuses: frozens
     elif not isinstance(failure, HttpConnectionError | TimeoutError):
         return False
 
-    return options.get("idempotent", attempt.method in IDEMPOTENT)
+    return options.get("idempotent", attempt.method.upper() in IDEMPOTENT)
 
 
 def _describe(_: Transport, method: str, url: URL, *__: object) -> tracing.Operation:
