@@ -74,8 +74,9 @@ class TestMonitor:
     async def test_a_raising_part_is_ill(self) -> None:
         """Only the kind of the error is shown."""
         monitor = HealthMonitor()
-        monitor.mark_started([Part("a", ValueError("secret"))])
-        assert (await monitor.readiness()).parts["a"].detail == "ValueError"
+        monitor.mark_started([Part("a", ValueError("secret")), Part("b", TimeoutError("of its own"))])
+        parts = (await monitor.readiness()).parts
+        assert (parts["a"].detail, parts["b"].detail) == ("ValueError", "TimeoutError")
 
     async def test_a_silent_part_is_ill_in_time(self) -> None:
         """The probe answers within the time limit, however many hang."""

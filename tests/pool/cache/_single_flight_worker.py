@@ -27,6 +27,11 @@ async def main(url: str, processes: int, callers: int, *, locked: bool) -> None:
         async def value(number: int) -> int:
             runs = int(await redis.hincrby("test:runs", str(number), 1))
             await asyncio.sleep(0.2)
+
+            # However late the others are, nothing is stored before a second process has begun.
+            while not locked and int(await redis.hget("test:runs", str(number)) or 0) < 2:
+                await asyncio.sleep(0.01)
+
             return runs
 
         await redis.incr(BARRIER)

@@ -37,7 +37,7 @@ class TestSetup:
 
         run_virtual(run())
 
-    @pytest.mark.parametrize("kind", ["error", "hang", "cancel", "sync"])
+    @pytest.mark.parametrize("kind", ["error", "timeout", "hang", "cancel", "sync"])
     def test_one_that_fails_reaches_the_caller_and_costs_the_connection(self, kind: str):
         """Nothing is lost: the next holder has a new connection."""
         broken = True
@@ -45,6 +45,9 @@ class TestSetup:
         async def awaited() -> None:
             if kind == "error":
                 raise KeyError(kind)
+
+            if kind == "timeout":  # one of its own, such as that of a statement
+                raise TimeoutError(kind)
 
             await asyncio.sleep(60)
 
@@ -67,11 +70,16 @@ class TestSetup:
                 if kind == "cancel":
                     acquiring.cancel()
 
-                expected = {"hang": AcquireTimeout, "cancel": asyncio.CancelledError}.get(kind, KeyError)
+                expected = {
+                    "hang": AcquireTimeout,
+                    "timeout": TimeoutError,
+                    "cancel": asyncio.CancelledError,
+                }.get(kind, KeyError)
 
-                with pytest.raises(expected):
+                with pytest.raises(expected) as caught:
                     await acquiring
 
+                assert caught.type is expected
                 assert pool.statistics().leased == 0
                 broken = False
 

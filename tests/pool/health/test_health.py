@@ -19,7 +19,7 @@ from tests.clock import Clock
 from ws_core.component import Health
 from ws_pool import _process_table
 from ws_pool._process_table import ProcessTable, process_start, runtime_directory
-from ws_pool.errors import ConfigError, UnavailableError, UsageError
+from ws_pool.errors import AcquireTimeout, ConfigError, UnavailableError, UsageError
 from ws_pool.health import HealthChecker, ProcessHealthChecker
 
 WORKER = Path(__file__).with_name("health_worker.py")
@@ -74,7 +74,8 @@ class TestHealthChecker:
             async def __call__(self) -> bool:
                 return False
 
-        pools = [Pool("default", Health(ok=True)), Pool("default", ConnectionError("gone"))]
+        full = Pool("full", AcquireTimeout("no connection was free within 1 s"))
+        pools = [Pool("default", Health(ok=True)), Pool("default", ConnectionError("gone")), full]
         checker = HealthChecker(0.01, 0.02, checks=[good, bad, hangs, *pools, Nameless()])
         health = await checker.check()
         prefix = "TestHealthChecker.test_checks.<locals>."
@@ -84,11 +85,15 @@ class TestHealthChecker:
             f"{prefix}hangs": False,
             "default": True,
             "default (5)": False,
+            "full": False,
             "Nameless": False,
         }
         assert f"{prefix}bad: full" in health.detail
         assert "hangs: no answer within 0.02 s" in health.detail
         assert "default (5): ConnectionError: gone" in health.detail
+        assert "full: AcquireTimeout: no connection was free within 1 s" in health.detail, (
+            "a timeout of its own"
+        )
         assert "Nameless: not ok" in health.detail
 
     async def test_goes_on(self) -> None:

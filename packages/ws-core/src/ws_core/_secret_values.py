@@ -35,7 +35,7 @@ class ValueMasker:
         if value is None or kind is bool:
             return value
 
-        if name and self._is_secret(name):
+        if name and self.is_secret(name):
             return _hidden(value)
 
         if kind is str:
@@ -46,7 +46,7 @@ class ValueMasker:
 
         return _Walk(self).copy(value, 0)
 
-    def _is_secret(self, name: object) -> bool:
+    def is_secret(self, name: object) -> bool:
         if isinstance(name, bytes):
             name = name.decode("latin-1")
 
@@ -72,7 +72,7 @@ class ValueMasker:
             return False
 
         name = items[0].decode("latin-1") if isinstance(items[0], bytes) else items[0]
-        return _NAME.fullmatch(name) is not None and self._is_secret(name)
+        return _NAME.fullmatch(name) is not None and self.is_secret(name)
 
 
 class _Walk:
@@ -104,7 +104,7 @@ class _Walk:
         if _is_wrapper(value):
             return _hidden(value)
 
-        fields = _fields(value, self._masker._is_secret)  # noqa: SLF001 - one idea in two classes
+        fields = _fields(value, self._masker.is_secret)
 
         if fields is None and not isinstance(value, _SEQUENCES):
             return value
@@ -150,7 +150,7 @@ class _Walk:
 
     def _item(self, key: object, item: Any, depth: int) -> Any:
         plain = item is None or isinstance(item, bool | int | float | str)
-        secret = not isinstance(item, bool) and self._masker._is_secret(key)  # noqa: SLF001 - one idea in two classes
+        secret = not isinstance(item, bool) and self._masker.is_secret(key)
         return self._masker.mask(key, item) if plain or secret else self.copy(item, depth + 1)
 
     def _sequence(self, items: Any, depth: int) -> Any:
@@ -170,7 +170,7 @@ class _Walk:
             self._left -= 1
             is_text = isinstance(item, str)
             copy.append(MASK if option and is_text and item[:1] != "-" else self.copy(item, depth + 1))
-            option = is_text and item[:1] == "-" and "=" not in item and self._masker._is_secret(item)  # noqa: SLF001 - as above
+            option = is_text and item[:1] == "-" and "=" not in item and self._masker.is_secret(item)
 
         try:
             return kind(copy)

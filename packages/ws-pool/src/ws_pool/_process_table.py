@@ -38,7 +38,7 @@ _MAGIC = b"wsslots1"
 _HEAD = struct.Struct("@8sQ")  # magic, number of the pid namespace
 _RECORD = struct.Struct("@QQdQ")  # pid, start of the process, last beat, 1 when healthy
 _HEARTBEAT = struct.Struct("@dQ")
-_HEARTBEAT_AT = 16
+_HEARTBEAT_AT = 16  # bytes of a record before its last beat
 _CAPACITY = 127
 _SIZE = _RECORD.size * (_CAPACITY + 1)  # the first one is the head
 
@@ -63,7 +63,7 @@ class ProcessTable:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._fd, self._map = -1, mmap.mmap(-1, 1)
+        self._fd, self._map = -1, mmap.mmap(-1, 1)  # until the file is open; closing it is harmless
         self._offset = self._open()
 
     def heartbeat(self, now: float, *, healthy: bool) -> None:

@@ -182,12 +182,12 @@ class HealthChecker:
 
     async def _one(self, check: Check) -> Health:
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout) as limit:
                 answer = await (check.health() if isinstance(check, HasHealth) else check())
-        except TimeoutError:
-            return Health(ok=False, detail=f"no answer within {self._timeout:g} s")
         except Exception as error:  # noqa: BLE001 - a check that raises is a check that fails
-            return Health(ok=False, detail=describe(error, with_type=True))
+            # An error of a check may be a TimeoutError too, such as that of a pool without a free connection.
+            late = f"no answer within {self._timeout:g} s"
+            return Health(ok=False, detail=late if limit.expired() else describe(error, with_type=True))
 
         return answer if isinstance(answer, Health) else Health(ok=bool(answer))
 

@@ -320,7 +320,7 @@ class Pool(Generic[T]):
         state = self._state
 
         if discard or self._observed or not self._is_clean(entry.conn):
-            self._checkout.take_back(entry, discard)
+            self._checkout.take_back(entry, discard=discard)
             return
 
         now = self._now()

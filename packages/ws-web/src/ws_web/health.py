@@ -108,12 +108,12 @@ class HealthMonitor:
         began = self._clock()
 
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout) as limit:
                 return await component.health()
-        except TimeoutError:
-            return Health(ok=False, detail=f"no answer within {self._timeout:g} s", latency=self._timeout)
         except Exception as error:  # noqa: BLE001 - an ill component is an answer, not a failure of the probe
-            return Health(ok=False, detail=type(error).__name__, latency=self._clock() - began)
+            late = f"no answer within {self._timeout:g} s"
+            detail = late if limit.expired() else type(error).__name__
+            return Health(ok=False, detail=detail, latency=self._clock() - began)
 
 
 def add_health_routes(app: FastAPI, monitor: HealthMonitor) -> None:

@@ -63,7 +63,12 @@ class RedisLike(Protocol):
 
 
 class LocalStore:
-    """Values in this process, at most ``maxsize``, the least recently used dropped first."""
+    """
+    Values in this process, at most ``maxsize``, the least recently used dropped first.
+
+    A mark is a token and a version. The version is that of the tag when the computation began. The token
+    counts the invalidations of keys: one that is older than the key's last invalidation stores nothing.
+    """
 
     __slots__ = ("_clock", "_entries", "_tokens")
 
@@ -193,6 +198,7 @@ class RedisStore:
         await self._client().set(self._names(tag, "")[1], secrets.token_hex(8))
 
     async def _first_version(self, name: str) -> str:
+        # Of processes that begin a tag at the same time, the first one gives the version for all.
         await self._client().set(name, secrets.token_hex(8), nx=True)
         return _text(await self._client().get(name)) or ""
 

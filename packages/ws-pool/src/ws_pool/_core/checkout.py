@@ -157,7 +157,7 @@ class Checkout(Generic[T]):
         good = False
 
         try:
-            async with asyncio.timeout(self._connect_timeout):
+            async with asyncio.timeout(self._connect_timeout) as limit:
                 pending = setup(entry.conn)
 
                 if inspect.isawaitable(pending):
@@ -165,13 +165,16 @@ class Checkout(Generic[T]):
 
             good = True
         except TimeoutError as error:
+            if not limit.expired():
+                raise  # of setup itself, such as that of a statement
+
             message = f"pool {self._name!r}: setup took longer than {self._connect_timeout:g} s"
             raise AcquireTimeout(message, pool=self._name) from error
         finally:
             if not good:
                 self.take_back(entry, discard=True)
 
-    def take_back(self, entry: PoolEntry[T], discard: bool = False, used: bool = True) -> None:  # noqa: FBT001, FBT002 - hot
+    def take_back(self, entry: PoolEntry[T], *, discard: bool = False, used: bool = True) -> None:
         """Take a connection back and decide what becomes of it; ``used=False`` if its holder never had it."""
         state = self._state
         pending: Awaitable[object] | None = None

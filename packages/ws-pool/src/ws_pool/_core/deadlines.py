@@ -13,9 +13,8 @@ __all__ = ("AcquireDeadlines",)
 T = TypeVar("T")
 
 _NEVER = float("inf")
-_PACE = (
-    2e-6  # seconds per waiter between two passes over the queue: a long one costs a tenth of a core at most
-)
+# Seconds per waiter between two passes over the queue: a long queue costs a tenth of a core at most.
+_PACE = 2e-6
 
 
 class AcquireDeadlines(Generic[T]):

@@ -193,6 +193,7 @@ class Maintainer(Generic[T]):
         """Close connections above a maximum that was lowered, or open those that are wanted now."""
         state = self._state
 
+        # Those that are closing already count in the size until they are closed.
         while state.idle and state.size - state.closing > state.max_size:
             self.retire(state.idle.pop(0))
 
@@ -265,8 +266,10 @@ class Maintainer(Generic[T]):
         finally:  # on cancellation too: the state must not count an attempt that has ended
             state.connecting -= 1
 
-            if not good:
-                self.terminate(entry) if entry is not None else self.run_pending()
+            if entry is None:
+                self.run_pending()
+            elif not good:
+                self.terminate(entry)
 
         if good and entry is not None:
             self.recovery.succeeded()
@@ -284,7 +287,7 @@ class Maintainer(Generic[T]):
 
                 # A ping may return and leave an exchange cut short, or a connection closed by the server.
                 good = self._connector.is_alive(entry.conn)
-        except Exception as error:  # noqa: BLE001 - dead is dead
+        except Exception as error:  # noqa: BLE001 - whatever it is, the connection cannot be used
             logger.debug("pool %r: an idle connection is dead: %s", self._name, describe(error))
         finally:
             if suspected:

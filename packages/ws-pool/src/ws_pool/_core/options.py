@@ -66,20 +66,19 @@ class PoolHooks(Generic[T]):
     async def finish(self, pending: Awaitable[object], timeout: float | None = None) -> bool:
         """Await what a hook has returned; return False if it was cut short by the timeout."""
         limit = asyncio.timeout(timeout)
+        name = getattr(pending, "__qualname__", pending)
 
         try:
             async with limit:
                 await pending
-        except Exception as error:
-            name = getattr(pending, "__qualname__", pending)
+        except Exception:
+            if not limit.expired():
+                logger.exception("pool %r: the hook %s failed", self.pool, name)
 
-            if isinstance(error, TimeoutError) and limit.expired():
-                logger.error("pool %r: the hook %s took longer than %g s", self.pool, name, timeout)  # noqa: TRY400 - its own line
-                return False
+        if limit.expired():
+            logger.error("pool %r: the hook %s took longer than %g s", self.pool, name, timeout)
 
-            logger.exception("pool %r: the hook %s failed", self.pool, name)
-
-        return True
+        return not limit.expired()
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,8 +95,8 @@ class ListenerTask:
         self._policy = policy
         self._queue: deque[Event] = deque()
         self._wake = asyncio.Event()
-        self._rest = asyncio.Event()
-        self._rest.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._retired = False
         self._delivered = self._failed = self._dropped = 0
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"ws-pool listener {tag}")
@@ -117,7 +117,7 @@ class ListenerTask:
             self._queue.popleft()
 
         self._queue.append(event)
-        self._rest.clear()
+        self._idle.clear()
         self._wake.set()
 
     def retire(self) -> None:
@@ -133,7 +133,7 @@ class ListenerTask:
 
     async def drained(self) -> None:
         """Wait until the queue is empty and the last call has ended."""
-        await self._rest.wait()
+        await self._idle.wait()
 
     async def stop(self) -> None:
         """Cancel the task, and wait for its end."""
@@ -160,7 +160,7 @@ class ListenerTask:
                 else:
                     self._delivered += 1
 
-            self._rest.set()
+            self._idle.set()
 
             if self._retired:
                 return

@@ -28,7 +28,7 @@ async def run_transaction(
     session: Any, function: Callable[[Any], Awaitable[ResultT]], options: Mapping[str, Any]
 ) -> ResultT:  # Any: Motor has no types
     """Run a function in a transaction until one is committed, or fails for good."""
-    until = time.monotonic() + _LIMIT
+    deadline = time.monotonic() + _LIMIT
     attempt = 0
 
     while True:
@@ -40,18 +40,18 @@ async def run_transaction(
             if session.in_transaction:
                 await session.abort_transaction()
 
-            if not _has_label(error, "TransientTransactionError") or time.monotonic() >= until:
+            if not _has_label(error, "TransientTransactionError") or time.monotonic() >= deadline:
                 raise
         else:
             # A function may end its transaction by itself.
-            if not session.in_transaction or await _commit(session, until):
+            if not session.in_transaction or await _commit(session, deadline):
                 return result
 
         attempt += 1
         await asyncio.sleep(delay(attempt, 0.005, 0.5))
 
 
-async def _commit(session: Any, until: float) -> bool:
+async def _commit(session: Any, deadline: float) -> bool:
     """Commit, and return whether it is; False when the transaction must be run again."""
     attempt = 0
 
@@ -61,7 +61,7 @@ async def _commit(session: Any, until: float) -> bool:
         except PyMongoError as error:
             expired = isinstance(error, OperationFailure) and error.code == _MAX_TIME_EXPIRED
 
-            if time.monotonic() >= until:
+            if time.monotonic() >= deadline:
                 raise
 
             if not error.has_error_label("UnknownTransactionCommitResult") or expired:

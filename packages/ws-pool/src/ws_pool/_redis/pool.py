@@ -18,6 +18,7 @@ from redis.exceptions import AuthenticationError
 
 from ws_core import backoff
 from ws_core.component import Health
+from ws_core.errors import describe
 from ws_core.metrics import register
 from ws_pool._core import fork
 from ws_pool._core.background import cancel_and_wait, is_cancelled
@@ -254,12 +255,11 @@ class RedisPool:
         began = time.perf_counter()
 
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout) as limit:
                 await self.redis.execute_command("PING")
-        except TimeoutError:
-            return Health(ok=False, detail=f"no answer within {timeout:g} s")
         except Exception as error:  # noqa: BLE001 - any failure is a result here
-            return Health(ok=False, detail=str(error) or type(error).__name__)
+            late = f"no answer within {timeout:g} s"
+            return Health(ok=False, detail=late if limit.expired() else describe(error))
 
         return Health(ok=True, latency=time.perf_counter() - began)
 
