@@ -8,6 +8,7 @@ import importlib
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,7 +138,7 @@ class TestUse:
             assert base64.b64decode(sent).decode() == "änn:ü"
 
         with pytest.raises(ConfigError, match="must be valid text"):
-            ElasticsearchPool(url=cluster.url, user="\ud800")
+            ElasticsearchPool(url=cluster.url, user="\ud800", password="p")
 
         async with ElasticsearchPool(url=cluster.url, api_key="key"):
             assert cluster.headers["authorization"] == "ApiKey key"
@@ -326,3 +327,33 @@ async def test_manager(cluster: Cluster) -> None:
     assert await manager.check_health()
     assert manager.pool_status()["version"] == "9.1.0"
     await manager.close()
+
+
+PEM = str(Path(__file__).with_name("localhost.pem"))
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"verify": False, "ca_certs": PEM}, "exclude each other"),
+        ({"url": "http://h:9200", "ca_certs": PEM}, "needs https"),
+        ({"user": "u"}, "user needs"),
+        ({"password": "p"}, "password needs"),
+        ({"user": "", "password": "p"}, "without a colon"),
+        ({"user": "u:v", "password": "p"}, "without a colon"),
+        ({"api_key": ""}, "must not be empty"),
+        ({"api_key": "k", "user": "u", "password": "p"}, "exclude each other"),
+        ({"url": "https://u:p@h:9200", "api_key": "k"}, "so has another option"),
+        ({"url": "https://u:p@h:9200", "user": "v", "password": "q"}, "so has another option"),
+        ({"url": "https://u@h:9200"}, "a user and a password, or neither"),
+        ({"url": "https://:p@h:9200"}, "a user and a password, or neither"),
+        ({"url": "https://h:9200/?verify_certs=false"}, "must not have"),
+        ({"url": "https://h:9200/#x"}, "must not have"),
+        ({"url": "https://h:0"}, "is not like"),
+        ({"url": ["https://h:9200", "https://h:9200"]}, "names a node twice"),
+    ],
+)
+def test_options_that_contradict_each_other(options: dict[str, Any], match: str) -> None:
+    """The client would drop one of them in silence, such as the protection: they are refused."""
+    with pytest.raises(ConfigError, match=match):
+        ElasticsearchPool(**{"url": "https://h:9200", **options})

@@ -149,3 +149,49 @@ class TestInvalidation:
         await f()
         assert (await f.refresh())["n"] == 2
         assert (await f())["n"] == 2
+
+
+async def test_an_invalidation_that_makes_room() -> None:
+    """A small cache drops the note of an invalidation, and remembers all the same that there was one."""
+    runs = Runs()
+    runs.gate = asyncio.Event()
+
+    @ShareCache("room", maxsize=1)
+    async def f(n: int) -> Any:
+        return await runs.run(n) if n == 1 else n
+
+    early = asyncio.create_task(f(1))
+    await runs.begun.wait()
+    await f.invalidate(1)
+    await f(2)
+    runs.gate.set()
+    assert (await early)["n"] == 1
+    assert (await f(1))["n"] == 2
+
+
+async def test_a_run_that_outlasts_the_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that took longer than invalidations are remembered may be from before one: it is not kept."""
+    monkeypatch.setattr("ws_pool._cache.share._COMPUTING", -60.0)
+    runs = Runs()
+
+    @ShareCache("long", ttl=60)
+    async def f() -> Any:
+        return await runs.run()
+
+    assert [(await f())["n"], (await f())["n"]] == [1, 2]
+
+
+def test_a_plain_function_while_the_cache_is_cleared() -> None:
+    """What was computed from before the clear is not kept after it."""
+    numbers = iter(range(9))
+
+    @CacheWrap()
+    def f() -> int:
+        number = next(numbers)
+
+        if not number:
+            f.cache_clear()  # type: ignore[attr-defined]
+
+        return number
+
+    assert [f(), f(), f()] == [0, 1, 1]

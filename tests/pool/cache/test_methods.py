@@ -127,3 +127,28 @@ class TestShared:
 
             with pytest.raises(UsageError, match=r"give .*Shop a method __cache_key__"):
                 await Shop("a").item()
+
+
+async def test_state_that_is_not_an_attribute() -> None:
+    """An object that is a dict, or has slots, is not like every other of its class."""
+
+    class Shop(dict[str, int]):
+        @ShareCache("m20")
+        async def content(self) -> dict[str, int]:
+            return dict(self)
+
+    class Slots:
+        __slots__ = ("name",)
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        @ShareCache("m21")
+        async def item(self) -> str:
+            return self.name
+
+    one, other = Shop(a=1), Shop(b=1)
+    assert [await one.content(), await other.content()] == [{"a": 1}, {"b": 1}]
+
+    with pytest.raises(UsageError, match="__cache_key__"):
+        await Slots("a").item()

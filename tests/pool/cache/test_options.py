@@ -10,10 +10,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from redis.asyncio import Redis
 
 from tests.pool.cache._support import Runs
 from ws_pool._cache.keys import KeyMaker, shorten
-from ws_pool.cache import ShareCache
+from ws_pool.cache import CacheWrap, ShareCache
 from ws_pool.errors import ConfigError, UsageError
 from ws_pool.redis import RedisPool
 
@@ -119,3 +120,121 @@ class TestOptions:
         assert runs.count == 3
         await f(2)
         assert runs.count == 4
+
+
+class Elsewhere(Enum):
+    """An enumeration of another module with the same name as one here."""
+
+    RED = 2
+
+
+Elsewhere.__qualname__, Elsewhere.__module__ = Colour.__qualname__, "elsewhere"
+
+
+class TestLookalikes:
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ({"a": 1}, ("{}", ("'a'", "1"))),
+            ({1}, ("{,}", "1")),
+            (Colour.RED, Elsewhere.RED),
+            (Colour.RED, (f"{Colour.__module__}.Colour", "RED")),
+            (Decimal(1), ("Decimal('1')",)),
+            (Decimal(1), ("=", "Decimal('1')")),
+            ([("()", 1)], [[1]]),
+        ],
+    )
+    def test_values_that_are_written_alike(self, one: object, other: object) -> None:
+        """What stands for a value in a key cannot be given as a value of another kind."""
+        make = KeyMaker(lambda value: value)
+        assert make((one,), {}) != make((other,), {})
+
+    async def test_functions_of_one_name(self) -> None:
+        """A factory's functions share no results, though they share a cache."""
+        cache = ShareCache("factory")
+
+        def made(region: str) -> Any:
+            @cache
+            async def sync(n: int) -> tuple[str, int]:
+                return region, n
+
+            return sync
+
+        eu, us = made("eu"), made("us")
+        assert [await eu(1), await us(1), await eu(1)] == [("eu", 1), ("us", 1), ("eu", 1)]
+        await eu.invalidate(1)
+        assert await us(1) == ("us", 1)
+
+    def test_functions_of_one_name_in_redis(self) -> None:
+        """Other processes cannot distinguish them: the second one is refused, unless `key=` does it."""
+        client = Redis()
+
+        def made(cache: ShareCache, region: str) -> Any:
+            @cache
+            async def sync(n: int) -> tuple[str, int]:
+                return region, n
+
+            return sync
+
+        cache = ShareCache("factory", redis=client)
+        first = made(cache, "eu")
+
+        with pytest.raises(UsageError, match="has another function"):
+            made(cache, "us")
+
+        assert first is not None
+        keyed = ShareCache("factory", redis=client, key=str)
+        assert [made(keyed, "eu"), made(keyed, "us")]
+
+    def test_a_function_that_is_defined_again(self) -> None:
+        """In a notebook a cell is run again: a function that closes over nothing takes the name over."""
+        cache = ShareCache("again", redis=Redis())
+        scope: dict[str, Any] = {"cache": cache, "__name__": "notebook"}
+        kept = []
+
+        for _ in range(2):
+            exec("@cache\nasync def f(): pass", scope)
+            kept.append(scope["f"])
+
+    @pytest.mark.parametrize("key", [print, len, list, bytes])
+    async def test_a_key_that_is_not_text(self, key: Any) -> None:
+        """1, True and 1.0 would be one key, and None none: only text is taken."""
+
+        @ShareCache("k", key=key)
+        async def f(n: list[int]) -> list[int]:
+            return n
+
+        @CacheWrap(key=key)
+        def g(n: list[int]) -> list[int]:
+            return n
+
+        with pytest.raises(UsageError, match="must return text"):
+            await f([1])
+
+        with pytest.raises(UsageError, match="must return text"):
+            g([1])
+
+    def test_coroutine_functions_as_options(self) -> None:
+        """Nobody awaits their answer, and it would be taken for true."""
+
+        async def never(_: object) -> bool:
+            return False
+
+        options: list[dict[str, Any]] = [{"key": never}, {"condition": never}]
+
+        for option in options:
+            with pytest.raises(ConfigError, match=r"(key|condition)=.*plain function"):
+                ShareCache("c", **option)
+
+    def test_generators(self) -> None:
+        """Their result can be read once, so that a second caller would get nothing."""
+
+        def numbers() -> Any:
+            yield 1
+
+        async def later() -> Any:
+            yield 1
+
+        for function in (numbers, later):
+            with pytest.raises(UsageError, match="generator function"):
+                CacheWrap()(function)

@@ -324,3 +324,52 @@ class TestIds:
             convert_mongo_id(value, strict=True)
 
         assert convert_mongo_id(value, strict=False) is None
+
+
+class TestUrl:
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "bogus=1",
+            "tls=maybe",
+            "maxPoolSize=abc",
+            "w=majority&w=1",
+            "retryWrites=yes",
+            "readPreference=bogus",
+            "authMechanism=BOGUS",
+            "compressors=foo",
+            "socketTimeoutMS=-1",
+        ],
+    )
+    def test_an_option_that_the_driver_leaves_out(self, query: str) -> None:
+        """PyMongo warns and goes on without it, be it the encryption: it is refused."""
+        with pytest.raises(ConfigError, match=r"MongoPool\.url: "):
+            MongoPool(f"mongodb://h/?{query}")
+
+    def test_the_urls_own_options_count(self) -> None:
+        """Our defaults do not go before what the URL says; both at once are refused."""
+        url = "mongodb://h/?maxPoolSize=7&minpoolsize=3&timeoutMS=1500&connectTimeoutMS=0&appName=shop"
+        pool = MongoPool(url + "&serverSelectionTimeoutMS=100")
+        client = pool._make_with(AsyncMongoClient)
+        options = client.options.pool_options
+        assert (options.max_pool_size, options.min_pool_size) == (7, 3)
+        assert (client.options.timeout, options.connect_timeout) == (1.5, None)
+        assert client.options.server_selection_timeout == 0.1
+        assert options.metadata["application"]["name"] == "shop"
+        assert (pool._settings.max_size, pool._settings.timeout) == (7, 1.5)
+
+        with pytest.raises(ConfigError, match="max_size says the same as maxpoolsize"):
+            MongoPool("mongodb://h/?maxPoolSize=7", max_size=8)
+
+        with pytest.raises(ConfigError, match="min_size is 9, above"):
+            MongoPool("mongodb://h/?maxPoolSize=7&minPoolSize=9")
+
+    @pytest.mark.parametrize("host", ["", "a b", "u:p@h", "h/x", "h?tls=false"])
+    def test_a_host_that_would_change_the_url(self, host: str) -> None:
+        """It is the name of a host, and not another part of a URL."""
+        with pytest.raises(ConfigError, match="is not the name of a host"):
+            MongoPool(host=host)
+
+    def test_an_address_of_ipv6(self) -> None:
+        """It is put into brackets, as URLs want it."""
+        assert MongoPool(host="::1")._settings.url == "mongodb://[::1]:27017/"

@@ -77,8 +77,19 @@ def _host(value: object, where: str) -> str:
     except ValueError:
         parts, port = urlsplit(""), None
 
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
         raise ConfigError(f"{where}: {mask_url(url)!r} is not like http://localhost:9200", setting=where)
+
+    # The client would drop them, and with them what their author meant.
+    if parts.query or parts.fragment:
+        raise ConfigError(
+            f"{where}: {mask_url(url)!r} must not have ? or #: give options by name", setting=where
+        )
+
+    if parts.username is not None and not (parts.username and parts.password):
+        raise ConfigError(
+            f"{where}: {mask_url(url)!r} needs a user and a password, or neither", setting=where
+        )
 
     if port is not None:
         return url
@@ -176,13 +187,7 @@ class ElasticsearchPool(SharedClient[AsyncElasticsearch]):
             message = f"{setting}.url is missing: give one like http://localhost:9200"
             raise ConfigError(message, setting=f"{setting}.url")
 
-        if checked.password is not None and checked.user is None:
-            message = f"{setting}.password needs {setting}.user"
-            raise ConfigError(message, setting=f"{setting}.user")
-
-        if checked.api_key is not None and checked.user is not None:
-            message = f"{setting}.api_key and {setting}.user exclude each other: keep one"
-            raise ConfigError(message, setting=f"{setting}.api_key")
+        _check_together(checked, setting)
 
         try:
             self._headers = _authorization(checked.user, checked.password)
@@ -225,7 +230,7 @@ class ElasticsearchPool(SharedClient[AsyncElasticsearch]):
         options = self._options
         tls: dict[str, Any] = {}  # as the client's own signature has it
 
-        if any(host.startswith("https:") for host in options.url):
+        if any(urlsplit(host).scheme == "https" for host in options.url):
             tls = {"verify_certs": options.verify, "ssl_show_warn": False}
 
             if options.ca_certs is not None:
@@ -303,12 +308,39 @@ es_manager = es_pool_manager
 """The same object under the original's name."""
 
 
+def _check_together(options: EsOptions, where: str) -> None:
+    """Refuse options that contradict each other, of which the client would drop one."""
+    secure = any(urlsplit(host).scheme == "https" for host in options.url)
+    in_url = any("@" in urlsplit(host).netloc for host in options.url)
+    wrong: dict[str, bool] = {
+        f"{where}.password needs {where}.user": options.password is not None and options.user is None,
+        f"{where}.user needs {where}.password": options.user is not None and options.password is None,
+        # Behind a colon the password begins (RFC 7617).
+        f"{where}.user must be a name without a colon": options.user is not None
+        and (not options.user or ":" in options.user),
+        f"{where}.api_key must not be empty": options.api_key == "",
+        f"{where}.api_key and {where}.user exclude each other: keep one": options.api_key is not None
+        and options.user is not None,
+        f"{where}.url has a user and a password, and so has another option: keep one": in_url
+        and (options.api_key is not None or options.user is not None),
+        f"{where}.ca_certs and {where}.verify=False exclude each other: keep one": options.ca_certs
+        is not None
+        and not options.verify,
+        f"{where}.ca_certs needs https:// in {where}.url": options.ca_certs is not None and not secure,
+        f"{where}.url names a node twice": len(set(options.url)) < len(options.url),
+    }
+
+    for message, is_wrong in wrong.items():
+        if is_wrong:
+            raise ConfigError(message, setting=message.partition(" ")[0])
+
+
 def _authorization(user: str | None, password: str | None) -> dict[str, str]:
     """Return the headers with credentials, in UTF-8: the client's own way takes ASCII only."""
     if user is None:
         return {}
 
-    return {"authorization": "Basic " + base64.b64encode(f"{user}:{password or ''}".encode()).decode()}
+    return {"authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
 
 
 def _node_class() -> type[AiohttpHttpNode]:

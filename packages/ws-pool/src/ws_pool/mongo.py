@@ -12,6 +12,7 @@ import asyncio
 import importlib
 import inspect
 import time
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import date as Date  # noqa: N812 - the methods have a parameter of that name
@@ -36,7 +37,7 @@ from ws_core.component import Health
 from ws_core.redaction import mask_url
 from ws_pool._core.shared_client import SharedClient
 from ws_pool._mongo.monitoring import CommandMonitor, MongoStatistics
-from ws_pool._mongo.options import MongoOptions, mongo_options
+from ws_pool._mongo.options import MongoOptions, mongo_options, url_options
 from ws_pool._mongo.transactions import run_transaction
 from ws_pool.base import BasePoolManager
 from ws_pool.errors import ConfigError, MissingExtraError, UnavailableError, UsageError
@@ -91,8 +92,11 @@ class MongoPool(SharedClient[Client]):
 
         try:
             # The driver checks its URL and options when a client is made; this one connects to nothing.
-            self._make_with(AsyncMongoClient)
-        except (PyMongoError, ValueError, TypeError) as error:
+            # An option that it does not know or cannot read it leaves out, with a warning.
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)
+                self._make_with(AsyncMongoClient)
+        except (PyMongoError, ValueError, TypeError, UserWarning) as error:
             raise ConfigError(f"{setting}.url: {mask_url(str(error))}", setting=f"{setting}.url") from error
 
     def get_database(self, db: str | None = None) -> AsyncDatabase[Document]:
@@ -231,16 +235,18 @@ class MongoPool(SharedClient[Client]):
     def _make_with(self, make: Any) -> Client:  # either driver's class
         settings = self._settings
         connect = int(settings.connect_timeout * 1000)
-        client: Client = make(
-            settings.url,
-            event_listeners=[self._listener],
-            serverSelectionTimeoutMS=connect,
-            connectTimeoutMS=connect,
-            timeoutMS=None if settings.timeout is None else int(settings.timeout * 1000),
-            minPoolSize=settings.min_size,
-            maxPoolSize=settings.max_size or None,
-            appname="wintersweet",
-        )
+        options = {
+            "serverSelectionTimeoutMS": connect,
+            "connectTimeoutMS": connect,
+            "timeoutMS": None if settings.timeout is None else int(settings.timeout * 1000),
+            "minPoolSize": settings.min_size,
+            "maxPoolSize": settings.max_size or None,
+            "appName": "wintersweet",
+        }
+        # What is passed goes before the URL's: of those that it has too, the URL's count.
+        chosen = url_options(settings.url)
+        ours = {name: value for name, value in options.items() if name.lower() not in chosen}
+        client: Client = make(settings.url, event_listeners=[self._listener], **ours)
         return client
 
     async def _check_server(self, client: Client) -> None:

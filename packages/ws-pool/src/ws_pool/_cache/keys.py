@@ -12,11 +12,12 @@ from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from typing import Any
 from uuid import UUID
 
 from ws_pool.errors import UsageError
 
-__all__ = ("KeyMaker", "shorten")
+__all__ = ("KeyMaker", "own_key_text", "shorten")
 
 _SIMPLE = frozenset({str, int, float, bool, bytes, type(None)})
 _EXACT = (datetime, date, time, timedelta, Decimal, UUID)
@@ -79,11 +80,11 @@ class KeyMaker:
         if hasattr(owner, "__cache_key__") or is_dataclass(owner) or type(owner) in _SIMPLE:
             return self._freeze(owner)
 
-        if not getattr(owner, "__dict__", None) and not hasattr(type(owner), "__slots__"):
-            return (type(owner).__qualname__,)
+        if _is_stateless(owner):
+            return (_name(owner),)
 
         if self._identities is not None:
-            return (type(owner).__qualname__, self._identities.number(owner))
+            return (_name(owner), self._identities.number(owner))
 
         message = (
             f"{self._name} is a method, and its results are shared: give {type(owner).__qualname__} a method "
@@ -98,21 +99,22 @@ class KeyMaker:
 
         frozen: tuple[object, ...]
 
+        # Each begins with what it is, which no other kind begins with.
         if isinstance(value, list | tuple):
-            frozen = tuple(self._freeze(item) for item in value)
+            frozen = ("()", *(self._freeze(item) for item in value))
         elif isinstance(value, Mapping):
             frozen = ("{}", *sorted((repr(self._freeze(k)), repr(self._freeze(v))) for k, v in value.items()))
         elif isinstance(value, AbstractSet):
             frozen = ("{,}", *sorted(repr(self._freeze(item)) for item in value))
         elif isinstance(value, Enum):
-            frozen = (type(value).__qualname__, value.name)
+            frozen = (_name(value), value.name)
         elif isinstance(value, _EXACT):
-            frozen = (repr(value),)
+            frozen = ("=", repr(value))
         elif callable(own_key := getattr(value, "__cache_key__", None)):
-            frozen = (type(value).__qualname__, self._freeze(own_key()))
+            frozen = (_name(value), self._freeze(own_key()))
         elif is_dataclass(value) and not isinstance(value, type):
             parts = tuple(self._freeze(getattr(value, item.name)) for item in fields(value))
-            frozen = (type(value).__qualname__, *parts)
+            frozen = (_name(value), *parts)
         else:
             message = (
                 f"an argument of {self._name} is a {type(value).__qualname__}, which cannot be part of a "
@@ -121,6 +123,25 @@ class KeyMaker:
             raise UsageError(message, function=self._name)
 
         return frozen
+
+
+class _Plain:
+    """What an object without any state of its own looks like."""
+
+
+def _is_stateless(owner: object) -> bool:
+    """Return whether an object has neither attributes nor the state of a built-in class, such as a dict."""
+    kind = type(owner)
+    return (
+        not getattr(owner, "__dict__", None)
+        and not hasattr(kind, "__slots__")
+        and (kind.__basicsize__, kind.__itemsize__) == (_Plain.__basicsize__, _Plain.__itemsize__)
+    )
+
+
+def _name(value: object) -> str:
+    """Return the name of a value's class, with its module."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 class Identities:
@@ -143,12 +164,32 @@ class Identities:
 
         number = next(self._numbers)
 
+        if not type(value).__weakrefoffset__:
+            message = (
+                f"a {type(value).__qualname__} looks like every other of its class: give it a method "
+                "__cache_key__(), or __weakref__ among its __slots__"
+            )
+            raise UsageError(message)
+
         def forget(gone: weakref.ref[object]) -> None:
             if (found := self._known.get(key)) is not None and found[0] is gone:
                 del self._known[key]
 
         self._known[key] = (weakref.ref(value, forget), number)
         return number
+
+
+def own_key_text(function: Callable[..., object], args: tuple[object, ...], kwargs: Mapping[str, Any]) -> str:
+    """Return the key that a user's function makes; keys of other types might be equal, such as 1 and True."""
+    text = function(*args, **kwargs)
+
+    if isinstance(text, str):
+        return text
+
+    if inspect.iscoroutine(text):
+        text.close()
+
+    raise UsageError(f"key= must return text, not {type(text).__name__}: write str(…)")
 
 
 def shorten(key: str) -> str:

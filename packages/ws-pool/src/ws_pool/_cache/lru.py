@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 import threading
@@ -111,9 +112,9 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
 
 
 def check_function(name: str, value: object) -> None:
-    """Raise ConfigError unless an option is a function."""
-    if not callable(value):
-        raise ConfigError(f"{name}={value!r:.100} is wrong: give a function", option=name)
+    """Raise ConfigError unless an option is a function; of a coroutine function nobody awaits the answer."""
+    if not callable(value) or inspect.iscoroutinefunction(value):
+        raise ConfigError(f"{name}={value!r:.100} is wrong: give a plain function", option=name)
 
 
 def check_name(name: str, value: object) -> None:

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from ws_core.backoff import spread
 from ws_core.metrics import Sample, register, sample
 from ws_core.sources import client_getter
 from ws_pool._cache.guard import StoreGuard
-from ws_pool._cache.keys import KeyMaker, shorten
+from ws_pool._cache.keys import KeyMaker, own_key_text, shorten
 from ws_pool._cache.lru import check, check_function, check_name
 from ws_pool._cache.single_flight import Flight, Flights
 from ws_pool._cache.stores import Codec, Found, LocalStore, Missing, RedisStore
@@ -214,6 +215,8 @@ class ShareCache:
         self._budget = redis_timeout
         self._flights = Flights()
         self._renewals: dict[tuple[int, str], asyncio.Task[None]] = {}
+        self._functions: dict[str, weakref.WeakSet[Callable[..., object]]] = {}
+        self._named = 0
         self._hits = self._misses = self._refreshes = self._rejected = self._errors = self._bypassed = 0
         register(self)
 
@@ -227,11 +230,11 @@ class ShareCache:
             raise UsageError(f"ShareCache is for coroutine functions, not {function!r}; see CacheWrap")
 
         make_key = KeyMaker(function, identities=self._local is not None)
-        name = f"{function.__module__}.{function.__qualname__}"
+        name = self._name_of(function)
         own_key = self._key
 
         def key_of(args: tuple[object, ...], kwargs: dict[str, object]) -> str:
-            text = make_key(args, kwargs) if own_key is None else own_key(*args, **kwargs)
+            text = make_key(args, kwargs) if own_key is None else own_key_text(own_key, args, kwargs)
             return f"{name}{shorten(text)}"
 
         @functools.wraps(function)
@@ -267,6 +270,30 @@ class ShareCache:
         cached.invalidate = invalidate  # type: ignore[attr-defined]
         cached.refresh = refresh  # type: ignore[attr-defined]
         return cast("CachedFunction[P, T]", cached)
+
+    def _name_of(self, function: Callable[..., object]) -> str:
+        """Return the name of a function in this cache's keys."""
+        name = f"{function.__module__}.{function.__qualname__}"
+        others = self._functions.setdefault(name, weakref.WeakSet())
+        number = len(others)
+        others.add(function)
+
+        # A factory makes functions of one name that differ in what they have closed over.
+        if not number or self._key is not None:
+            return name
+
+        if self._local is not None:
+            self._named += 1
+            return f"{name}#{self._named}"
+
+        if not getattr(function, "__closure__", None):
+            return name  # defined again, as in a notebook or by a reload
+
+        message = (
+            f"cache {self.tag!r} has another function {name}, and in Redis their results would be taken for "
+            f"one another's: give each a ShareCache with a tag of its own, or give key="
+        )
+        raise UsageError(message, function=name)
 
     async def invalidate(self) -> None:
         """Forget all results of the tag; a call that begins after this never gets one from before."""
@@ -380,7 +407,10 @@ class ShareCache:
             stored = payload if isinstance(payload, bytes) else payload.encode()
             value = self._codec.loads(stored)
 
-        if seen is not None and self._is_worth_keeping(value):
+        # An invalidation from before that time is forgotten: this value may be older.
+        late = cost >= self._ttl + self._stale + _COMPUTING
+
+        if seen is not None and not late and self._is_worth_keeping(value):
             ttl = spread(self._ttl, 1.0 - self._jitter, 1.0)
             found = Found(stored, self._clock() + ttl, cost, seen.mark)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from cachetools import LRUCache as _Lru
 
 __all__ = ("Codec", "Found", "LocalStore", "Missing", "RedisLike", "RedisStore")
+
+_DROPPED: Final = "dropped"
 
 
 class Found(NamedTuple):
@@ -62,6 +64,21 @@ class RedisLike(Protocol):
         ...
 
 
+class _Entries(_Lru[str, tuple[Found, float]]):
+    """Entries of a local store, which remembers the newest invalidation that had to make room."""
+
+    forgotten = 0
+
+    def popitem(self) -> tuple[str, tuple[Found, float]]:
+        """Drop the least recently used entry."""
+        key, entry = super().popitem()
+
+        if entry[0].mark[1] == _DROPPED:
+            self.forgotten = max(self.forgotten, int(entry[0].mark[0]))
+
+        return key, entry
+
+
 class LocalStore:
     """
     Values in this process, at most ``maxsize``, the least recently used dropped first.
@@ -73,7 +90,7 @@ class LocalStore:
     __slots__ = ("_clock", "_entries", "_tokens")
 
     def __init__(self, maxsize: int, clock: Callable[[], float]) -> None:
-        self._entries: _Lru[str, tuple[Found, float]] = _Lru(maxsize)
+        self._entries = _Entries(maxsize)
         self._clock = clock
         self._tokens = 0
 
@@ -107,7 +124,7 @@ class LocalStore:
     async def drop(self, tag: str, key: str, keep: float) -> None:
         """Invalidate a key."""
         self._tokens += 1
-        gone = Found(None, 0.0, 0.0, (str(self._tokens), "dropped"))
+        gone = Found(None, 0.0, 0.0, (str(self._tokens), _DROPPED))
         self._entries[key] = (gone, self._clock() + keep)
 
     async def drop_tag(self, tag: str) -> None:
@@ -115,9 +132,10 @@ class LocalStore:
         _local_tags[tag] = str(int(_local_tags.get(tag, "0")) + 1)
 
     def _dropped(self, key: str) -> int:
-        """Return the token of the last invalidation of a key, if it is still known."""
+        """Return the token of the last invalidation that may have been of a key."""
         entry = self._entries.get(key)
-        return int(entry[0].mark[0]) if entry is not None and entry[0].mark[1] == "dropped" else 0
+        own = int(entry[0].mark[0]) if entry is not None and entry[0].mark[1] == _DROPPED else 0
+        return max(own, self._entries.forgotten)
 
 
 _local_tags: dict[str, str] = {}

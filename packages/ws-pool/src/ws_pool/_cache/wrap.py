@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, cast
+import itertools
+from collections.abc import Awaitable, Callable, Mapping
+from typing import ParamSpec, TypeAlias, TypeVar, cast
 
-from ws_pool._cache.keys import KeyMaker
+from ws_pool._cache.keys import KeyMaker, own_key_text
 from ws_pool._cache.lru import NOTHING, LRUCache, check, check_function
 from ws_pool._cache.single_flight import Flight, Flights
+from ws_pool.errors import UsageError
 
 __all__ = ("CacheWrap",)
 
 P = ParamSpec("P")
 T = TypeVar("T")
+KeyOf: TypeAlias = Callable[[tuple[object, ...], Mapping[str, object]], str]
 
 
 class CacheWrap:
@@ -31,6 +34,7 @@ class CacheWrap:
 
     Raises:
         ConfigError: An option is wrong.
+        UsageError: When it is applied: the function is a generator function.
 
     Example:
         >>> @CacheWrap(maxsize=100, ttl=60)
@@ -57,51 +61,83 @@ class CacheWrap:
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Return a function with a cache, and with a function ``cache_clear()``."""
-        cache: LRUCache[str, object] = LRUCache(self._maxsize, self._ttl)
-        make_key = KeyMaker(function) if self._key is None else None
-        own_key = self._key
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            message = (
+                f"CacheWrap: {function.__qualname__} is a generator function, whose result can be read once: "
+                "cache one that returns a list"
+            )
+            raise UsageError(message)
 
-        def key_of(args: tuple[object, ...], kwargs: dict[str, object]) -> str:
-            return make_key(args, kwargs) if make_key is not None else cast("Any", own_key)(*args, **kwargs)
+        cache: LRUCache[str, object] = LRUCache(self._maxsize, self._ttl)
+        own_key = self._key
+        key_of: KeyOf = (
+            KeyMaker(function)
+            if own_key is None
+            else lambda args, kwargs: own_key_text(own_key, args, kwargs)
+        )
 
         if inspect.iscoroutinefunction(function):
-            flights = Flights()
+            return cast("Callable[P, T]", _cached_coroutine(function, cache, key_of))
 
-            @functools.wraps(function)
-            async def cached_coroutine(*args: P.args, **kwargs: P.kwargs) -> object:
-                key = key_of(args, kwargs)
-                found = cache.get(key, NOTHING)
+        return _cached(function, cache, key_of)
 
-                if found is not NOTHING:
-                    return found
 
-                async def compute(flight: Flight) -> object:
-                    value = await function(*args, **kwargs)
+def _cached_coroutine(
+    function: Callable[P, Awaitable[T]], cache: LRUCache[str, object], key_of: KeyOf
+) -> Callable[P, Awaitable[T]]:
+    flights = Flights()
 
-                    # Cleared meanwhile: the value is from before.
-                    if not flight.outdated:
-                        cache[key] = value
+    @functools.wraps(function)
+    async def cached(*args: P.args, **kwargs: P.kwargs) -> T:
+        key = key_of(args, kwargs)
+        found = cache.get(key, NOTHING)
 
-                    return value
-
-                return await flights.run(key, compute)
-
-            def cache_clear() -> None:
-                cache.clear()
-                flights.outdate()
-
-            cached_coroutine.cache_clear = cache_clear  # type: ignore[attr-defined]
-            return cast("Callable[P, T]", cached_coroutine)
-
-        @functools.wraps(function)
-        def cached(*args: P.args, **kwargs: P.kwargs) -> T:
-            key = key_of(args, kwargs)
-            found = cache.get(key, NOTHING)
-
-            if found is NOTHING:
-                found = cache[key] = function(*args, **kwargs)
-
+        if found is not NOTHING:
             return cast("T", found)
 
-        cached.cache_clear = cache.clear  # type: ignore[attr-defined]
-        return cached
+        async def compute(flight: Flight) -> object:
+            value = await function(*args, **kwargs)
+
+            # Cleared meanwhile: the value is from before.
+            if not flight.outdated:
+                cache[key] = value
+
+            return value
+
+        return cast("T", await flights.run(key, compute))
+
+    def cache_clear() -> None:
+        cache.clear()
+        flights.outdate()
+
+    cached.cache_clear = cache_clear  # type: ignore[attr-defined]
+    return cached
+
+
+def _cached(function: Callable[P, T], cache: LRUCache[str, object], key_of: KeyOf) -> Callable[P, T]:
+    clears = itertools.count(1)
+    cleared = 0
+
+    @functools.wraps(function)
+    def cached(*args: P.args, **kwargs: P.kwargs) -> T:
+        key = key_of(args, kwargs)
+        found = cache.get(key, NOTHING)
+
+        if found is NOTHING:
+            before = cleared
+            found = function(*args, **kwargs)
+            cache[key] = found
+
+            # Cleared meanwhile, by another thread or the function itself: the value is from before.
+            if before != cleared:
+                cache.delete(key)
+
+        return cast("T", found)
+
+    def cache_clear() -> None:
+        nonlocal cleared
+        cleared = next(clears)
+        cache.clear()
+
+    cached.cache_clear = cache_clear  # type: ignore[attr-defined]
+    return cached
