@@ -43,6 +43,7 @@ MAX_LINE: Final = 256 * 1024
 LEAST_LINE: Final = 1024
 _WORD: Final = 4096  # characters before a cut in which its place may move to the end of a word
 _PLACES: Final = 4096  # places in the code whose texts are kept
+# Of the terminal, from a level's number on: red, yellow, green, bold, faint.
 _COLORS: Final = ((40, "31"), (30, "33"), (25, "32"), (20, "1"), (0, "2"))
 
 
@@ -258,7 +259,7 @@ def cut(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
 
-    limit = max(0, limit - 64)
+    limit = max(0, limit - 64)  # room for the note below
     word = max(0, limit - _WORD)
     end = max(text.rfind(" ", word, limit), text.rfind("\n", word, limit))
     end = end if end > 0 else limit

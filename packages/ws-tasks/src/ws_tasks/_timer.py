@@ -21,8 +21,8 @@ __all__ = ("Timer",)
 
 logger = logging.getLogger("ws_tasks")
 
-_LONGEST_SLEEP = 30.0
-_BATCH = 500
+_LONGEST_SLEEP = 30.0  # seconds, see Timer._delay
+_BATCH = 500  # tasks that are fired before others on the loop get a turn
 _STEP = 1.0  # seconds by which the wall clock must jump to count as set
 _CORRECTION = 3 * 3600.0  # Debian's cron: a larger step is a correction, all times start anew
 

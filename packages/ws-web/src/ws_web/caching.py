@@ -233,6 +233,7 @@ class _Rules:
             name = await self._name(request)
             kept = await self._store.get(name)
 
+            # Once only: a reply that could not be kept is made by each of those that have waited for it.
             if kept is None and (other := self._making.get(name)) is not None:
                 await other.wait()
                 kept = await self._store.get(name)

@@ -183,6 +183,8 @@ class Backend:
         if self.node is not None:
             left = sum(shared.drop_unless_at(host, port) for shared in self.node.shared_connections)
 
+            # Dedicated connections are replaced too, but not when the first news only confirms where all
+            # connections are already.
             if left or before not in {None, self._master}:
                 self.node.pool.expire()
 

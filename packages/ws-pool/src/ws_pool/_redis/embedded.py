@@ -51,7 +51,7 @@ class EmbeddedServer:
         self._start_timeout = start_timeout
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
-        self._words: IO[bytes] | None = None
+        self._output: IO[bytes] | None = None
 
     def __repr__(self) -> str:
         state = "stopped" if self._process is None else f"on {self.path}"
@@ -88,9 +88,9 @@ class EmbeddedServer:
             **self._config,
         }
         arguments = [word for name, value in config.items() for word in (f"--{name}", value)]
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
         self._process = _spawn(
-            ["/bin/sh", "-c", _WATCHDOG, "sh", str(self._folder), str(binary), *arguments], self._words
+            ["/bin/sh", "-c", _WATCHDOG, "sh", str(self._folder), str(binary), *arguments], self._output
         )
 
         try:
@@ -113,9 +113,9 @@ class EmbeddedServer:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
 
-            if self._words is not None:
-                self._words.close()
-                self._words = None
+            if self._output is not None:
+                self._output.close()
+                self._output = None
 
     async def _wait(self) -> None:
         process = self._process
@@ -149,10 +149,10 @@ class EmbeddedServer:
                 await writer.wait_closed()
 
     def _failed(self, what: str) -> UnavailableError:
-        assert self._words is not None
-        self._words.seek(0)
-        words = self._words.read()[-1000:].decode(errors="replace").strip()
-        return UnavailableError(f"the embedded Valkey server {what}: {words or 'it has said nothing'}")
+        assert self._output is not None
+        self._output.seek(0)
+        text = self._output.read()[-1000:].decode(errors="replace").strip()
+        return UnavailableError(f"the embedded Valkey server {what}: {text or 'it has written nothing'}")
 
 
 def _make_folder() -> Path:

@@ -117,12 +117,14 @@ class SharedPipeline(PrefixedPipeline):
             self._client.forget([command])
 
     def _may_share(self, stack: list[_Entry], commands: list[Command]) -> bool:
+        """Return whether the commands may be written to a connection that others use as well."""
         if self.connection is not None or self.watching or len(stack) > MAX_SHARED:
             return False
 
         if any(command.route is not Route.SHARED for command in commands):
             return False
 
+        # The shared connection decodes all replies or none; a dedicated one decides for each.
         return not (self._client.decodes and any(NEVER_DECODE in options for _, options in stack))
 
     async def _execute_dedicated(self, commands: list[Command], raise_on_error: bool) -> list[Any]:
@@ -163,7 +165,8 @@ class SharedPipeline(PrefixedPipeline):
         commands: list[Command],
         raise_on_error: bool,
     ) -> list[Any]:
-        # As in redis-py, a command with EMPTY_RESPONSE is not sent: its reply is that option's value.
+        # What follows is redis-py's _execute_transaction, over replies that are all here already.
+        # A command with EMPTY_RESPONSE is not sent: its reply is that option's value.
         sent = [
             command
             for command, (_, options) in zip(commands, stack, strict=True)
@@ -191,6 +194,7 @@ class SharedPipeline(PrefixedPipeline):
 
         results: list[Any] = list(last)
 
+        # EXEC has no reply for a command that was refused when it was queued.
         for index, error in errors:
             results.insert(index, error)
 

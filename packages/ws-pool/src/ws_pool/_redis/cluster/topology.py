@@ -98,9 +98,8 @@ class Topology:
             else:
                 break
 
-        commands = await self._request(
-            self.node_of(None).pick(), "COMMAND"
-        )  # the seed may have another address in the cluster
+        # Not by the seed, which may have another address in the cluster and be closed by now.
+        commands = await self._request(self.node_of(None).pick(), "COMMAND")
         self.keys = KeySpecs(commands, self._context.encoder.encode)
 
         if self._balancer.strategy != "master":

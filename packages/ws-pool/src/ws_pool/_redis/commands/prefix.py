@@ -136,7 +136,7 @@ class KeyPrefix:
         return head + colons + self.strip(self._unescaped(key))
 
     def _unescaped(self, name: Any) -> Any:
-        """Return a pattern without the escapes of the prefix."""
+        """Return a pattern without the escapes of the prefix: what was subscribed to comes back with them."""
         text, escaped = self._text, self._pattern
 
         if isinstance(name, bytes):
@@ -159,6 +159,7 @@ class KeyPrefix:
 
     def callbacks(self, callbacks: MutableMapping[Any, Any]) -> dict[Any, Any]:
         """Return response callbacks which also take the prefix off the keys of replies."""
+        # Called again with its own result when the server agrees to another protocol version.
         return {**callbacks} | {
             name: _Stripped(callbacks.get(name), part, self.strip)
             for name, part in _REPLIES.items()
@@ -166,7 +167,8 @@ class KeyPrefix:
         }
 
     def _match(self, words: list[Any]) -> None:
-        """Limit a SCAN."""
+        """Limit a SCAN to the prefix, since it would return the keys of others too."""
+        # SCAN cursor, then pairs of an option and its value.
         for index in range(2, len(words) - 1, 2):
             if _upper(words[index]) == "MATCH":
                 words[index + 1] = self.add_to_pattern(words[index + 1])
@@ -180,7 +182,7 @@ class KeyPrefix:
 
         while index < len(words) - 1:
             option, value = _upper(words[index]), words[index + 1]
-
+            # No keys: BY without an asterisk means "do not sort", and GET # the element itself.
             fixed = {"BY": b"*" not in bytes(self._encode(value)), "GET": value in {"#", b"#"}}
 
             if option == "STORE" or not fixed.get(option, True):
