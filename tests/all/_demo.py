@@ -34,8 +34,15 @@ class Demo:
         return found[1] if found else None
 
     def workers(self) -> list[psutil.Process]:
-        """Return the worker processes."""
-        return [child for child in self.children() if "ws_web._worker" in " ".join(_command(child))]
+        """Return the worker processes that serve."""
+        return self._running("ws_web._worker")
+
+    def job_workers(self) -> list[psutil.Process]:
+        """Return those that run jobs."""
+        return self._running("wintersweet.demo.worker")
+
+    def _running(self, program: str) -> list[psutil.Process]:
+        return [child for child in self.children() if program in _command(child)]
 
     def kill_worker(self) -> None:
         """Kill a worker, and wait until it is dead: a busy machine lets it linger among the others."""

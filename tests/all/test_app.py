@@ -13,9 +13,12 @@ import pytest
 
 from wintersweet.demo import books, live
 from wintersweet.demo.app import Code, create
+from wintersweet.demo.chores import NAME
+from ws_core.errors import UnavailableError
 from ws_pool import sql_pool_manager
-from ws_pool.redis import redis_pool_manager
+from ws_pool.redis import RedisPool, redis_pool_manager
 from ws_redislock import FrequencyLimiter
+from ws_tasks.taskiq import RedisStreamsBroker
 from ws_web import settings
 from ws_web.testing import AppClient, SocketClosed, TestSocket
 
@@ -131,6 +134,43 @@ class TestReplies:
         assert reply.status_code == 422
 
 
+class TestJobs:
+    """Payments of a shop whose receipts are jobs."""
+
+    @pytest.fixture(autouse=True)
+    def engine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have the chores enqueued."""
+        monkeypatch.setenv("WINTERSWEET_DEMO_ENGINE", "taskiq")
+
+    async def test_a_payment_enqueues_a_receipt(
+        self, client: AppClient, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Before it is confirmed; without a job it is not, and the buyer pays again."""
+        order = (await client.post("/api/buy", json={"item": 1, "buyer": "ann"}, headers=KEY)).data()
+        payment = {"order": order["order"], "buyer": "ann"}
+        sale = client._app.state.sale  # type: ignore[attr-defined]
+
+        async def fail(_: int) -> None:
+            raise UnavailableError("Redis did not answer")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(sale.chores, "confirm", fail)
+            refused = await client.post("/api/pay", json=payment)
+
+        assert (refused.status_code, refused.json()["code"]) == (503, Code.BUSY.value)
+        assert "without a receipt: Redis did not answer" in refused.json()["msg"]
+        assert (await client.post("/api/pay", json=payment)).data()["state"] == "paid"
+
+        async with RedisPool(url=redis_url) as pool:
+            broker = RedisStreamsBroker(pool, queue=NAME)
+            assert await broker.outcomes() == {}
+            assert (await broker.depth())["normal"] >= 1
+            await broker.shutdown()
+
+        # Nobody has run it yet: this process only enqueues.
+        assert await books.receipt_writers() == {}
+
+
 class TestPages:
     """What browsers get."""
 
@@ -174,8 +214,7 @@ class TestPages:
         app: Any = client._app
 
         async with client.websocket("/live") as socket:
-            chores = live_chores(app)
-            await chores.report()
+            await app.state.sale.chores.report()
             event = await received(socket, lambda event: event["type"] == "report")
 
         assert event["text"] == "0 of 4 sold, 0 waiting for payment"
@@ -196,14 +235,6 @@ class TestPages:
         async with asyncio.timeout(10):
             while "could not publish sold" not in caplog.text:
                 await asyncio.sleep(0.01)
-
-
-def live_chores(app: Any) -> Any:  # the demo's own, of its parts
-    """Make chores on the running shop."""
-    from wintersweet.demo.chores import Chores
-
-    sale = app.state.sale
-    return Chores(sale.shop, sale.board, lambda: sale.sales)
 
 
 def test_every_kind_of_event_is_known_to_the_page() -> None:

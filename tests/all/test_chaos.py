@@ -27,6 +27,7 @@ from ws_pool.redis import RedisPool
 
 T = TypeVar("T")
 ALWAYS = {"worker killed", "worker terminated", "rolling restart", "redis killed", "redis connections cut"}
+JOBS = {"job worker killed", "job worker terminated"}
 DATABASE = ["database killed", "database connections cut"]
 
 
@@ -79,11 +80,15 @@ def assert_right(summary: dict[str, Any], kinds: set[str]) -> None:
 @pytest.mark.deployment
 @pytest.mark.timeout(600)
 class TestChaos:
-    """Each kind of fault once, over the real command line."""
+    """
+    Each kind of fault once, over the real command line.
+
+    With two workers: with one, requests wait as long as the machine takes to start another.
+    """
 
     def test_embedded(self) -> None:
         """SQLite and the embedded Valkey: each fault is shown, and what cannot be done is named."""
-        outcome = wintersweet("demo", "--chaos", "5", "--workers", "1", "--stock", "40", "--exit")
+        outcome = wintersweet("demo", "--chaos", "5", "--workers", "2", "--stock", "40", "--exit")
         summary = outcome.json()
 
         assert outcome.status == 0, outcome.err
@@ -91,24 +96,35 @@ class TestChaos:
         assert summary["not_tried"] == DATABASE
         assert all(kind in outcome.said for kind in ALWAYS)
 
-    @pytest.mark.parametrize(("database", "workers"), [(MariaDBServer, "2"), (PostgresServer, "1")])
+    @pytest.mark.parametrize(("database", "engine"), [(MariaDBServer, "taskiq"), (PostgresServer, "local")])
     def test_servers(
-        self, start_server: StartServer, database: type[MariaDBServer | PostgresServer], workers: str
+        self,
+        start_server: StartServer,
+        database: type[MariaDBServer | PostgresServer],
+        engine: str,
     ) -> None:
-        """Redis and a database server, killed and restarted by commands."""
+        """Redis and a database server, killed and restarted by commands, and workers of jobs."""
         redis = start_server(RedisServer, config={"appendonly": "yes"})
         sql = start_server(database)
 
         with killing(redis) as restart_redis, killing(sql) as restart_database:
             outcome = wintersweet(
-                *("demo", "--chaos", "8", "--workers", workers, "--stock", "40", "--exit", "--quiet"),
+                *("demo", "--chaos", "8", "--workers", "2", "--stock", "40", "--exit", "--quiet"),
+                *("--engine", engine),
                 *("--restart-redis", restart_redis, "--restart-database", restart_database),
                 env={"WS_DATABASES__default__url": sql.url, "WS_REDIS_CONFIG__default__url": redis.url},
             )
 
         assert outcome.status == 0, outcome.err
-        assert_right(outcome.json(), ALWAYS.union(DATABASE))
-        assert outcome.json()["not_tried"] == []
+        summary = outcome.json()
+        assert_right(summary, ALWAYS.union(DATABASE, JOBS if engine == "taskiq" else ()))
+        assert summary["not_tried"] == []
+        assert ("jobs" in summary) == (engine == "taskiq")
+
+        if engine == "taskiq":
+            jobs = summary["jobs"]
+            assert (jobs["done"], jobs["lost"], jobs["dead"]) == (summary["sold"], 0, 0), jobs
+            assert jobs["workers_replaced"] == 2
 
 
 @pytest.mark.parametrize(
@@ -192,6 +208,7 @@ class TestTimeline:
     [
         (["--chaos", "5", "--load", "5"], "leave --load out"),
         (["--restart-redis", "true"], "--chaos SECONDS"),
+        (["--job-workers", "3"], "--engine taskiq"),
     ],
 )
 def test_wrong_options(arguments: list[str], said: str) -> None:

@@ -19,9 +19,9 @@ import pytest
 from tests.all._support import environment, wintersweet
 from wintersweet.demo import backends, command
 from wintersweet.demo.chores import Chores
+from wintersweet.demo.command import or_failure
 from wintersweet.demo.live import Board
 from wintersweet.demo.load import Crowd
-from wintersweet.demo.rush import or_failure
 from wintersweet.demo.shop import Released, Shop
 from ws_core.errors import ConfigError, UnavailableError
 from ws_pool.redis import RedisPool
@@ -144,7 +144,7 @@ async def test_no_shop_ends_the_rush(sock: socket.socket) -> None:
         raise AssertionError
 
     with pytest.raises(UnavailableError, match="no worker can start"):
-        await or_failure(Crowd(post, [1], 3), supervisor)
+        await or_failure(Crowd(post, [1], 3).run(), [supervisor])
 
     assert gone.is_set()
 
@@ -165,7 +165,7 @@ async def test_only_released_orders_are_told(monkeypatch: pytest.MonkeyPatch) ->
             told.append({"tag": tag, **event})
 
     shop = Releasing(RedisPool(url="redis://localhost:1/0"))
-    await Chores(shop, Listening(), lambda: 0).release()
+    await Chores(shop, Listening()).release()
 
     assert told == [{"tag": "released", "item": 2, "orders": [7, 8]}]
 

@@ -107,23 +107,48 @@ class TestSale:
 
 
 class TestEngine:
-    """Chores as jobs on a Redis stream."""
+    """Chores as jobs on a Redis stream, in processes of their own."""
 
-    def test_taskiq(self, backends: Backends, tmp_path: Path) -> None:
-        """Unpaid orders are released by jobs, each second once, by either worker; the sale is right."""
-        state = tmp_path / "state"
+    def test_taskiq(self, backends: Backends) -> None:
+        """Each payment has its receipt, written by the workers of jobs; the sale is right."""
         outcome = wintersweet(
             *("demo", "--engine", "taskiq", "--workers", "2", "--load", "600", "--stock", "200", "--exit"),
-            *("--quiet", "--state-dir", str(state)),
-            env={**backends, "WS_LOGGING_CONFIG__level": "debug", **_log(state)},
+            env=backends,
         )
         summary = outcome.json()
+        jobs = summary["jobs"]
+
         assert outcome.status == 0, outcome.err
         assert (summary["sold"], summary["oversold"], summary["errors"]) == (200, 0, 0)
+        assert (jobs["done"], jobs["lost"], jobs["dead"], jobs["workers_replaced"]) == (200, 0, 0, 0)
+        assert sum(jobs["by_worker"].values()) == 200
+        assert 1 <= len(jobs["by_worker"]) <= 2
+        assert all(f"process {pid} {count}" in outcome.said for pid, count in jobs["by_worker"].items())
 
+    def test_a_killed_worker(self, demo: Callable[..., Demo]) -> None:
+        """SIGKILL of the only one that runs jobs in mid-sale: another one takes its place, none is lost."""
+        sale = demo(
+            *("--engine", "taskiq", "--workers", "1", "--job-workers", "1"),
+            *("--load", "600", "--stock", "600", "--exit"),
+        )
+        until(lambda: sale.taken() > 100)
+        (worker,) = sale.job_workers()
+        worker.kill()
+        summary = sale.finish()
 
-def _log(state: Path) -> dict[str, str]:
-    return {"WS_LOGGING_CONFIG__file_path": str(state), "WS_LOGGING_CONFIG__file_name": "demo.log"}
+        assert (summary["sold"], summary["oversold"], summary["errors"]) == (600, 0, 0)
+        assert (summary["jobs"]["done"], summary["jobs"]["lost"], summary["jobs"]["dead"]) == (600, 0, 0)
+        assert summary["jobs"]["workers_replaced"] == 1
+
+    def test_no_worker_of_jobs_can_start(self, temporary: Path) -> None:
+        """That ends the demo with the reason, and leaves nothing behind."""
+        env = {"WS_REDIS_CONFIG__default__url": "redis://127.0.0.1:1/0"}
+        outcome = wintersweet("demo", "--engine", "taskiq", "--load", "1", "--exit", env=env)
+
+        assert (outcome.status, outcome.out) == (1, "")
+        assert "127.0.0.1:1" in outcome.err
+        assert "Traceback" not in outcome.err
+        assert list(temporary.iterdir()) == []
 
 
 class TestKill:

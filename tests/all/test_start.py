@@ -31,9 +31,8 @@ class TestUrl:
         found = Backends(Path("/state"), ("MySQL", "Redis"), {}, {}, None)
 
         with bind("127.0.0.1", 0) as sock:
-            command._show_start(
-                console, "http://shop", found, Supervisor(WorkerCommand("shop:app", {}), sock, 1)
-            )
+            supervisors = [Supervisor(WorkerCommand("shop:app", {}), sock, 1)]
+            command._show_start(console, "http://shop", found, supervisors)
 
         assert "on MySQL and Redis" in shown.getvalue()
         assert "Log" not in shown.getvalue()

@@ -286,6 +286,22 @@ class TestMistakes:
         assert caught.value.__cause__ is None
         assert isinstance(caught.value, ConfigError)
 
+    @pytest.mark.parametrize(
+        ("section", "remedy"),
+        [
+            ({"shard": "mysql://u:hunter2@x"}, 'write {"shard": {"url": "…"}} in place of {"shard": "…"}'),
+            ({"default": {}, "shard": 3}, 'must map names to options, such as {"default": {"url": ...}}'),
+        ],
+    )
+    def test_a_pool_without_options(self, section: dict[str, object], remedy: str) -> None:
+        """A text in place of a mapping is a URL, most likely: how to write it is said."""
+        with pytest.raises(SettingsError) as caught:
+            Settings(DATABASES=section)
+
+        assert remedy in str(caught.value)
+        assert "hunter2" not in str(caught.value)
+        assert ("in place of" in str(caught.value)) == ("in place of" in remedy)
+
     def test_a_secret_is_not_in_the_message(self) -> None:
         """A wrong value of a secret setting is not repeated."""
         with pytest.raises(SettingsError) as caught:

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import pytest
@@ -128,6 +129,54 @@ class TestSupervisor:
 
         assert not psutil.pid_exists(pid)
         assert said == [f"worker {pid} did not stop within 0.2 s: killed"]
+
+
+WORK = """
+import signal, sys
+from ws_core.errors import ConfigError
+from ws_web.server import run_worker_process
+
+def work(order, report_ready):
+    assert sorted(order) == ["app", "board", "options", "parent", "path", "place", "report", "size"]
+
+    if order["options"]["fails"]:
+        raise ConfigError("no queue: name one")
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    report_ready()
+    signal.sigwait({signal.SIGINT})
+
+sys.exit(run_worker_process(sys.argv[1], work))
+"""
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> str:
+    """A directory with a program of a worker that serves nothing."""
+    (tmp_path / "mail_worker.py").write_text(WORK)
+    return str(tmp_path)
+
+
+class TestPrograms:
+    """Workers that serve nothing, and have no socket."""
+
+    async def test_it_runs_until_it_is_stopped(self, directory: str) -> None:
+        """It gets what it needs, reports that it is ready, and ends in order."""
+        command = WorkerCommand("", {"fails": False}, directory=directory, program="mail_worker")
+
+        async with Supervisor(command, None, 1) as supervisor:
+            (worker,) = [psutil.Process(pid) for pid in supervisor.pids]
+            assert supervisor.serving == 1
+
+        assert not worker.is_running()
+        assert supervisor.replaced == 0
+
+    async def test_why_it_cannot_start(self, directory: str) -> None:
+        """The message of its error is the supervisor's."""
+        command = WorkerCommand("", {"fails": True}, directory=directory, program="mail_worker")
+
+        with pytest.raises(UnavailableError, match="no queue: name one"):
+            await Supervisor(command, None, 1).start()
 
 
 class TestDecisions:

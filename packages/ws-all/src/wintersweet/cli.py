@@ -132,8 +132,18 @@ def demo(
         typer.Option(help="Keep the log and the embedded database there.", show_default=False),
     ] = None,
     engine: Annotated[
-        Engine, typer.Option(help="Where chores run: in a scheduler, or as jobs on a Redis stream.")
+        Engine,
+        typer.Option(help="Where chores run: in the workers, or as jobs in processes of their own."),
     ] = Engine.LOCAL,
+    job_workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Processes that run jobs, with --engine taskiq. Default: 2.",
+            show_default=False,
+        ),
+    ] = None,
     chaos: Annotated[
         int,
         typer.Option(
@@ -172,6 +182,9 @@ def demo(
     if not chaos and (restart_redis or restart_database):
         raise UsageError("--restart-redis and --restart-database say how --chaos SECONDS restarts a server")
 
+    if job_workers and engine is Engine.LOCAL:
+        raise UsageError("--job-workers is for --engine taskiq: the local engine runs chores in the workers")
+
     from wintersweet.demo.command import Options, run
 
     options = Options(
@@ -185,6 +198,7 @@ def demo(
         quiet=quiet,
         state_dir=state_dir,
         engine=engine.value,
+        job_workers=job_workers or 2,
         chaos=chaos,
         restart_redis=restart_redis,
         restart_database=restart_database,

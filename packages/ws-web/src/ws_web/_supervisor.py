@@ -43,12 +43,22 @@ class WorkersFailed(UnavailableError):
 
 @dataclass(frozen=True, slots=True)
 class WorkerCommand:
-    """How to start a worker: the application's place, options of `uvicorn.Config`, further environment."""
+    """
+    How to start a worker.
+
+    Args:
+        app: The application's place.
+        options: Options of `uvicorn.Config`; of another program, what it understands.
+        env: Further environment variables.
+        directory: Where it runs.
+        program: The module that is run; another one than ours calls `ws_web.server.run_worker_process`.
+    """
 
     app: str
     options: Mapping[str, Any]  # Any: uvicorn's own, of JSON types
     env: Mapping[str, str] = field(default_factory=dict)
     directory: str = field(default_factory=lambda: str(Path.cwd()))
+    program: str = "ws_web._worker"
 
     async def start(self, place: int, size: int, **descriptors: int) -> asyncio.subprocess.Process:
         """Start a worker in one of so many places; it inherits the descriptors."""
@@ -60,7 +70,7 @@ class WorkerCommand:
             "options": self.options,
             "path": sys.path,
         }
-        arguments = (sys.executable, "-m", "ws_web._worker", json.dumps(order))
+        arguments = (sys.executable, "-m", self.program, json.dumps(order))
         # A session of its own: Ctrl-C reaches only the parent, which stops the workers in order.
         return await asyncio.create_subprocess_exec(
             *arguments,
@@ -157,11 +167,12 @@ class _Place:
 
 class Supervisor:
     """
-    Run a number of workers on one socket; whichever ends is replaced.
+    Run a number of workers, on one socket if they serve; whichever ends is replaced.
 
     Args:
         command: How to start a worker.
-        listener: A listening socket, see `ws_web.server.bind`; the caller closes it.
+        listener: A listening socket, see `ws_web.server.bind`, which the caller closes; None for workers
+            that serve nothing.
         count: How many workers, 1 or more.
         stop_timeout: Seconds that workers have to stop before they are killed.
         say: Gets one line for people at each event.
@@ -172,7 +183,7 @@ class Supervisor:
     def __init__(
         self,
         command: WorkerCommand,
-        listener: socket.socket,
+        listener: socket.socket | None,
         count: int,
         *,
         stop_timeout: float = 10.0,
@@ -361,16 +372,16 @@ class Supervisor:
     async def _spawn(self, place: _Place) -> _Worker:
         """Start a worker for a place."""
         assert self._lifeline is not None and self._board is not None  # start() has made them
+        serving = {"board": self._board.descriptor}
+
+        if self._listener is not None:
+            serving["listener"] = self._listener.fileno()
+
         report_read, report_write = os.pipe()
 
         try:
             process = await self._command.start(
-                place.number,
-                len(self._places),
-                listener=self._listener.fileno(),
-                board=self._board.descriptor,
-                report=report_write,
-                parent=self._lifeline[0],
+                place.number, len(self._places), report=report_write, parent=self._lifeline[0], **serving
             )
         except BaseException:
             os.close(report_read)

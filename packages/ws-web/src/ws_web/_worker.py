@@ -1,19 +1,14 @@
-"""The program of one worker process; started by `ws_web._supervisor`, not by people."""
+"""The program of one worker process that serves; started by `ws_web._supervisor`, not by people."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import socket
 import sys
-import threading
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from ws_core.errors import WsError
 from ws_web._acceptor import Board
-from ws_web._supervisor import STARTUP_FAILED
-from ws_web._worker_group import set_parent
+from ws_web._worker_process import run_worker_process
 from ws_web.server import load_app, serve_here
 
 __all__ = ("main",)
@@ -21,39 +16,18 @@ __all__ = ("main",)
 
 def main(order: str) -> int:
     """Serve on the parent's socket until a signal, or the parent's end, and return the exit code."""
-    given = json.loads(order)
-    sys.path[:] = given["path"]
-    report: int = given["report"]
-    set_parent(os.getppid())
-    threading.Thread(target=_watch_parent, args=(given["parent"],), daemon=True, name="parent watch").start()
-
-    try:
-        with socket.socket(fileno=given["listener"]) as listener:
-            serve_here(
-                load_app(given["app"]),
-                listener,
-                given["options"],
-                ready=lambda: _report(report, {"ready": os.getpid()}),
-                board=Board(given["board"], given["size"], given["place"]),
-            )
-    except WsError as error:
-        _report(report, {"failed": str(error)})
-        return STARTUP_FAILED
-
-    return 0
+    return run_worker_process(order, _serve)
 
 
-def _report(descriptor: int, what: dict[str, object]) -> None:
-    with suppress(BrokenPipeError):  # the parent is gone; the watch thread stops us
-        os.write(descriptor, json.dumps(what).encode() + b"\n")
-
-
-def _watch_parent(descriptor: int) -> None:
-    """Wait until the other end of the pipe is closed, which only the parent's death does."""
-    while os.read(descriptor, 1):
-        pass
-
-    os.kill(os.getpid(), signal.SIGINT)
+def _serve(given: Mapping[str, Any], report_ready: Callable[[], None]) -> None:  # Any: of JSON types
+    with socket.socket(fileno=given["listener"]) as listener:
+        serve_here(
+            load_app(given["app"]),
+            listener,
+            given["options"],
+            ready=report_ready,
+            board=Board(given["board"], given["size"], given["place"]),
+        )
 
 
 if __name__ == "__main__":

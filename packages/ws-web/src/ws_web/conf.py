@@ -228,9 +228,15 @@ class Settings(BaseSettings):
     @classmethod
     def _check_section(cls, value: object, info: ValidationInfo) -> object:
         """Say how a section of named pools looks when it does not look so."""
-        if not isinstance(value, Mapping) or not all(isinstance(part, Mapping) for part in value.values()):
-            message = f'must map names to options, such as {{"default": {{"url": ...}}}} ({info.field_name})'
-            raise ValueError(message)
+        message = f'must map names to options, such as {{"default": {{"url": ...}}}} ({info.field_name})'
+
+        for name, pool in value.items() if isinstance(value, Mapping) else [("", None)]:
+            if isinstance(pool, str):
+                # Not repeated: a URL may have a password.
+                message += f': write {{"{name}": {{"url": "…"}}}} in place of {{"{name}": "…"}}'
+
+            if not isinstance(pool, Mapping):
+                raise ValueError(message)  # noqa: TRY004 - pydantic reports no TypeError
 
         return value
 

@@ -28,9 +28,10 @@ from ws_web._acceptor import Board
 from ws_web._importing import load
 from ws_web._sockets import bind
 from ws_web._supervisor import Supervisor, WorkerCommand, check_options
+from ws_web._worker_process import run_worker_process
 from ws_web.conf import settings
 
-__all__ = ("Supervisor", "WorkerCommand", "bind", "load_app", "run", "serve_here")
+__all__ = ("Supervisor", "WorkerCommand", "bind", "load_app", "run", "run_worker_process", "serve_here")
 
 # Any below: uvicorn's own options, passed on.
 

@@ -24,6 +24,7 @@ from wintersweet.demo.chores import Chores
 from wintersweet.demo.live import Board
 from wintersweet.demo.shop import Busy, Expired, KeyTaken, Order, Shop, SoldOut, UnknownItem, UnknownOrder
 from wintersweet.demo.tables import CATALOGUE
+from ws_core.errors import UnavailableError
 from ws_pool.cache import CachedFunction, ShareCache
 from ws_pool.redis import RedisPool, redis_pool_manager
 from ws_redislock import FrequencyLimiter
@@ -89,6 +90,7 @@ class Sale:
     def __init__(self, redis: RedisPool) -> None:
         self.shop: Shop = Shop(redis, worker=os.getpid())
         self.board: Board = Board(redis)
+        self.chores: Chores = Chores(self.shop, self.board)
         self.sales = 0
         self._limiter = FrequencyLimiter(redis, 1.0, _PER_SECOND)
         share = ShareCache("wintersweet-demo:state", ttl=0.25, redis=redis)
@@ -177,6 +179,13 @@ async def pay(payment: Payment, request: Request) -> OrderView:
     except Expired as error:
         raise ErrResponse(code=Code.EXPIRED, msg=str(error), status_code=410) from None
 
+    # Before the buyer hears of it: a payment that was confirmed has its job, and one that was not is
+    # asked for again.
+    try:
+        await sale.chores.confirm(order.id)
+    except UnavailableError as error:
+        raise ErrResponse(code=Code.BUSY, msg=f"paid, without a receipt: {error}", status_code=503) from None
+
     sale.board.tell("paid", order=order.id)
 
     return _view(order)
@@ -199,9 +208,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Run what the shop needs beside the pools, which `create_app` has started by now."""
     redis = redis_pool_manager.get_pool()
     sale = app.state.sale = Sale(redis)
-    chores = Chores(sale.shop, sale.board, lambda: sale.sales)
+    as_jobs = os.environ.get("WINTERSWEET_DEMO_ENGINE") == "taskiq"
 
-    async with sale.board, chores.running(redis, os.environ.get("WINTERSWEET_DEMO_ENGINE", "local")):
+    async with sale.board, sale.chores.running(redis, lambda: sale.sales, as_jobs=as_jobs):
         yield
 
 

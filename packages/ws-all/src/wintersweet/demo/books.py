@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import case, func, insert, select, update
 
-from wintersweet.demo.tables import CATALOGUE, PAID, RELEASED, RESERVED, items, metadata, orders, split_stock
+from wintersweet.demo.tables import (
+    CATALOGUE,
+    PAID,
+    RELEASED,
+    RESERVED,
+    items,
+    metadata,
+    orders,
+    receipts,
+    split_stock,
+)
+from ws_pool.errors import IntegrityViolation
 from ws_pool.mysql import sql_pool_manager
 
-__all__ = ("Totals", "count", "deliver", "latest", "open_sale", "paid_orders")
+__all__ = (
+    "Totals",
+    "count",
+    "deliver",
+    "latest",
+    "open_sale",
+    "paid_orders",
+    "receipt_writers",
+    "write_receipt",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,3 +153,21 @@ async def paid_orders(buyers: str) -> set[int]:
 
     async with sql_pool_manager.get_client() as sql:
         return {row.id for row in await sql.select(paid)}
+
+
+async def write_receipt(order: int, worker: int) -> None:
+    """
+    Write the receipt of a paid order; repeated, it is written once.
+
+    Args:
+        order: The order's id.
+        worker: The process that writes it.
+    """
+    with suppress(IntegrityViolation):  # a job is run at least once
+        await sql_pool_manager.insert(insert(receipts).values(order_id=order, worker=worker))
+
+
+async def receipt_writers() -> dict[int, int]:
+    """Return the orders that have a receipt, each with the process that wrote it."""
+    async with sql_pool_manager.get_client() as sql:
+        return {row.order_id: row.worker for row in await sql.select(select(receipts))}

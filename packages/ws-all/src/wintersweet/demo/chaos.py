@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from wintersweet.demo.books import deliver, paid_orders
 from wintersweet.demo.faults import Fault
 from wintersweet.demo.load import BUYERS, Crowd, Post, Reply, Tally, Unanswered
-from wintersweet.demo.rush import DEADLINE, Summary, or_failure, shop_door, sum_up
+from wintersweet.demo.rush import DEADLINE, Summary, shop_door, sum_up
 from wintersweet.demo.tables import CATALOGUE
 from ws_core.errors import UnavailableError
 from ws_web.server import Supervisor
@@ -44,7 +44,8 @@ class Struck:
     What one fault did, in seconds.
 
     ``at_s`` counts from the beginning of the sale. ``away_s`` is how long a server was away;
-    ``recovery_s`` lasts from its return, or from the fault, to the next answer to a buyer.
+    ``recovery_s`` lasts from its return, or from the fault, to the next answer to a buyer, of workers of
+    jobs to the next receipt.
     """
 
     kind: str
@@ -130,7 +131,7 @@ class Timeline:
 
 async def chaos(
     url: str,
-    supervisor: Supervisor,
+    supervisors: Sequence[Supervisor],
     console: Console,
     faults: Sequence[Fault],
     *,
@@ -142,7 +143,7 @@ async def chaos(
 
     Args:
         url: Where the shop is.
-        supervisor: Whose workers they are.
+        supervisors: Whose workers they are, the shop's first.
         console: Where faults and progress are shown.
         faults: What can break; each that has the means comes at least once.
         seconds: How long faults come.
@@ -152,13 +153,13 @@ async def chaos(
         The summary.
 
     Raises:
-        UnavailableError: No worker serves any more, or the shop does not recover.
+        UnavailableError: The shop does not recover.
     """
     columns = (TextColumn("[bold]Chaos "), BarColumn(bar_width=40), TextColumn("{task.fields[note]}"))
 
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         async with shop_door(url, at_once) as post:
-            sale = _Sale(post, supervisor, progress, seconds)
+            sale = _Sale(post, supervisors, progress, seconds)
 
             try:
                 tally = await sale.run(faults, at_once)
@@ -168,7 +169,7 @@ async def chaos(
     if tally.complaint:
         console.print(f"✗ {tally.complaint}", style="red", markup=False)
 
-    summary = await sum_up(tally, supervisor)
+    summary = await sum_up(tally, supervisors[0])
 
     return ChaosSummary(
         **asdict(summary),
@@ -185,7 +186,9 @@ async def chaos(
 class _Sale:
     """Buyers, deliveries and faults beside each other."""
 
-    def __init__(self, post: Post, supervisor: Supervisor, progress: Progress, seconds: float) -> None:
+    def __init__(
+        self, post: Post, supervisors: Sequence[Supervisor], progress: Progress, seconds: float
+    ) -> None:
         self.timeline = Timeline()
         self.struck: list[Struck] = []
         self._post = self.timeline.watch(post)
@@ -194,8 +197,7 @@ class _Sale:
         self._bar = progress.add_task("chaos", total=seconds, note="")
         self._began = time.monotonic()
         self._closed = False
-        self._supervisor = supervisor
-        self._workers = len(supervisor.pids)
+        self._supervisors = [(supervisor, len(supervisor.pids)) for supervisor in supervisors]
 
     async def run(self, faults: Sequence[Fault], at_once: int) -> Tally:
         """Let buyers in until the faults are over, and return what they saw."""
@@ -211,7 +213,7 @@ class _Sale:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._deliver())
             group.create_task(self._break([fault for fault in faults if fault.strike is not None]))
-            return await or_failure(crowd, self._supervisor)
+            return await crowd.run()
 
         raise AssertionError  # pragma: no cover - the group swallows nothing
 
@@ -253,30 +255,41 @@ class _Sale:
         self._closed = True
 
     async def _strike(self, fault: Fault) -> None:
-        """Cause one fault, and wait until a buyer has an answer again."""
+        """Cause one fault, and wait until what it struck works again."""
         assert fault.strike is not None
         elapsed = time.monotonic() - self._began
         await asyncio.sleep(_EVERY - elapsed % _EVERY + random.uniform(0, 0.1))  # in the middle of a burst
         begin = time.monotonic()
         away = await fault.strike()
         back = begin if away is None else time.monotonic()
-
-        while (answer := self.timeline.next_answer(begin, back)) is None:
-            if time.monotonic() - back > _HOPELESS:
-                message = f"no buyer got an answer within {_HOPELESS:g} s of: {fault.kind}"
-                raise UnavailableError(message, fault=fault.kind)
-
-            await asyncio.sleep(0.01)
-
+        answer = await self._recovered(fault, begin, back)
         struck = Struck(
             fault.kind, round(begin - self._began, 3), round(back - begin, 3), round(answer - back, 3)
         )
         self.struck.append(struck)
+        sign = "answer" if fault.recovered is None else "receipt"
         what = f"{fault.kind}, away for {struck.away_s:.2f} s" if struck.away_s else fault.kind
         self._progress.console.print(
-            f"  [red]✸[/] {struck.at_s:6.1f} s  {what}: next answer after {struck.recovery_s:.2f} s"
+            f"  [red]✸[/] {struck.at_s:6.1f} s  {what}: next {sign} after {struck.recovery_s:.2f} s"
         )
 
         # A service without workers is another fault than these.
-        while self._supervisor.serving < self._workers and self._supervisor.failure is None:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+        for supervisor, workers in self._supervisors:
+            while supervisor.serving < workers and supervisor.failure is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+    async def _recovered(self, fault: Fault, begin: float, back: float) -> float:
+        """Wait until what was struck works again, and return since when."""
+        try:
+            async with asyncio.timeout(_HOPELESS):
+                if fault.recovered is not None:
+                    await fault.recovered()
+                    return time.monotonic()
+
+                while (answer := self.timeline.next_answer(begin, back)) is None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+                return answer
+        except TimeoutError:
+            message = f"the shop did not recover within {_HOPELESS:g} s of: {fault.kind}"
+            raise UnavailableError(message, fault=fault.kind) from None

@@ -1,73 +1,117 @@
-"""What the shop does on its own: release unpaid orders, count, report, show a sign of life."""
+"""What the shop does on its own: release unpaid orders, write receipts, count and report."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
-from wintersweet.demo.books import count
+from wintersweet.demo.books import count, write_receipt
 from wintersweet.demo.live import Board
 from wintersweet.demo.shop import Shop
 from ws_logging import logger
 from ws_pool.redis import RedisPool
 from ws_redislock import RunClaims
-from ws_tasks import CrontabTask, IntervalTask, Scheduler, TaskOptions, task
+from ws_tasks import CrontabTask, IntervalTask, Scheduler, TaskDefinition, TaskOptions, task
 
-__all__ = ("Chores",)
+if TYPE_CHECKING:
+    from ws_tasks.taskiq import TaskiqEngine
 
-_NAME = "wintersweet-demo"
+__all__ = ("CLAIM_TTL", "NAME", "Chores")
+
+NAME = "wintersweet-demo"
+"""The queue of the jobs, and the namespace of the claims."""
+CLAIM_TTL = 5.0
+"""Seconds after which another process does what a dead one has left."""
+
 _RELEASE, _REPORT = "release unpaid orders", "report"
-_CLAIM_TTL = 5.0  # seconds after which another worker does what a dead one has left
+_RETRIES = 40  # some minutes, in which a database comes back
 
 
 class Chores:
     """
-    The tasks of one worker.
+    The tasks of one process.
 
-    Every worker shows its own figures; of the others one worker makes each run, and another one when
-    it dies. They are tasks of a scheduler, or jobs on a Redis stream that any worker takes.
+    Every worker shows its own figures; of the others one process makes each run, and another one when
+    it dies. They are tasks of a scheduler in the workers, or jobs on a Redis stream for processes that do
+    nothing else. Receipts are jobs only: a queue in a worker's memory would die with the worker.
 
     Args:
         shop: The shop.
         board: Where news are published.
-        sales: Returns how many pieces this worker has sold.
     """
 
-    def __init__(self, shop: Shop, board: Board, sales: Callable[[], int]) -> None:
+    def __init__(self, shop: Shop, board: Board) -> None:
         self._shop = shop
         self._board = board
-        self._sales = sales
+        self._receipt: TaskDefinition[[int], None] | None = None
 
     @asynccontextmanager
-    async def running(self, redis: RedisPool, engine: str = "local") -> AsyncIterator[None]:
-        """Run the tasks for the length of a block, with the ``engine`` local or taskiq."""
-        async with AsyncExitStack() as stack:
-            claims = await stack.enter_async_context(RunClaims(redis, namespace=_NAME))
-            scheduler = await stack.enter_async_context(Scheduler())
-            scheduler.add(IntervalTask(1.0, self.show, name="show figures"))
+    async def running(
+        self, redis: RedisPool, sales: Callable[[], int], *, as_jobs: bool = False
+    ) -> AsyncIterator[None]:
+        """
+        Run the tasks of a worker that serves for the length of a block.
 
-            if engine == "taskiq":
-                await self._enter_jobs(stack, redis, claims)
+        Args:
+            redis: The pool of claims and jobs.
+            sales: Returns how many pieces this worker has sold.
+            as_jobs: Enqueue jobs instead of doing the work here.
+        """
+        async with AsyncExitStack() as stack:
+            claims = await stack.enter_async_context(RunClaims(redis, namespace=NAME))
+            scheduler = await stack.enter_async_context(Scheduler())
+
+            async def show() -> None:
+                await self.show(sales())
+
+            scheduler.add(IntervalTask(1.0, show, name="show figures"))
+
+            if as_jobs:
+                await stack.enter_async_context(self.engine(redis, claims))
             else:
-                release: TaskOptions = {"name": _RELEASE, "guard": claims, "claim_ttl": _CLAIM_TTL}
-                report: TaskOptions = {"name": _REPORT, "guard": claims, "claim_ttl": _CLAIM_TTL}
+                release: TaskOptions = {"name": _RELEASE, "guard": claims, "claim_ttl": CLAIM_TTL}
+                report: TaskOptions = {"name": _REPORT, "guard": claims, "claim_ttl": CLAIM_TTL}
                 scheduler.add(IntervalTask(1.0, self.release, **release))
                 scheduler.add(CrontabTask("* * * * *", self.report, **report))
 
             yield
 
-    async def _enter_jobs(self, stack: AsyncExitStack, redis: RedisPool, claims: RunClaims) -> None:
-        from ws_tasks.taskiq import RedisStreamsBroker, TaskiqEngine, run_worker  # noqa: PLC0415 - only here
+    def engine(self, redis: RedisPool, claims: RunClaims | None = None) -> TaskiqEngine:
+        """
+        Return the engine of the jobs, for those who enqueue them and for those who run them.
 
-        jobs = [
+        Args:
+            redis: The pool of the queue.
+            claims: Decides which process enqueues a job whose schedule says so.
+        """
+        from ws_tasks.taskiq import RedisStreamsBroker, TaskiqEngine  # noqa: PLC0415 - only for jobs
+
+        self._receipt = task("write receipt", timeout=30, retries=_RETRIES, unique=True)(self._write_receipt)
+        jobs: list[TaskDefinition[Any, Any]] = [
             task(_RELEASE, schedule=1.0, timeout=30)(self.release),
             task(_REPORT, schedule="* * * * *", timeout=30)(self.report),
+            self._receipt,
         ]
-        broker = RedisStreamsBroker(redis, queue=_NAME, lease=_CLAIM_TTL, concurrency=4)
-        engine = TaskiqEngine(jobs, broker=broker, guard=claims)
-        await stack.enter_async_context(engine)
-        await stack.enter_async_context(run_worker(engine, drain_timeout=_CLAIM_TTL))
+        broker = RedisStreamsBroker(redis, queue=NAME, lease=CLAIM_TTL, concurrency=4)
+        return TaskiqEngine(jobs, broker=broker, guard=claims)
+
+    async def confirm(self, order: int) -> None:
+        """
+        Have the receipt of a paid order written, where there are workers for that.
+
+        Args:
+            order: The order's id.
+
+        Raises:
+            UnavailableError: The job could not be enqueued.
+        """
+        if self._receipt is not None:
+            await self._receipt.enqueue(order)
+
+    async def _write_receipt(self, order: int) -> None:
+        await write_receipt(order, os.getpid())
 
     async def release(self) -> None:
         """Put the pieces of unpaid orders back on sale."""
@@ -76,10 +120,15 @@ class Chores:
                 logger.info("released {} unpaid orders of item {}", len(released.orders), released.item)
                 self._board.tell("released", item=released.item, orders=released.orders)
 
-    async def show(self) -> None:
-        """Tell the pages that this worker lives, and what the database counts."""
+    async def show(self, sales: int) -> None:
+        """
+        Tell the pages that this worker lives, and what the database counts.
+
+        Args:
+            sales: How many pieces it has sold.
+        """
         totals = await count()
-        self._board.tell("worker", pid=os.getpid(), sales=self._sales())
+        self._board.tell("worker", pid=os.getpid(), sales=sales)
         self._board.tell(
             "totals",
             available=list(totals.available.items()),

@@ -6,24 +6,29 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
+from rich.table import Table
 
 from wintersweet._cli.output import print_json
 from ws_web.server import Supervisor, WorkerCommand, bind
 
 if TYPE_CHECKING:
     from wintersweet.demo.backends import Backends
+    from wintersweet.demo.jobs import JobSummary
+    from wintersweet.demo.rush import Summary
 
-__all__ = ("Options", "run")
+__all__ = ("Options", "or_failure", "run")
 
+T = TypeVar("T")
 
 _APP = "wintersweet.demo.app:create"
+_JOB_PROGRAM = "wintersweet.demo.worker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,7 @@ class Options:
     quiet: bool = False
     state_dir: Path | None = None
     engine: str = "local"
+    job_workers: int = 2
 
 
 def run(options: Options) -> int:
@@ -111,59 +117,100 @@ async def _demo(options: Options) -> int:
         # The rest takes a while to load: a port that is taken is told before.
         from wintersweet.demo.backends import backends
         from wintersweet.demo.books import open_sale
-        from wintersweet.demo.chaos import chaos
-        from wintersweet.demo.faults import REDIS_NAME, check_commands, faults
-        from wintersweet.demo.rush import rush
+        from wintersweet.demo.faults import REDIS_NAME, check_commands
+        from wintersweet.demo.jobs import clear_queue
 
         url = _url(options.host, sock.getsockname()[1])
         found = await stack.enter_async_context(backends(options.state_dir, durable=options.chaos > 0))
-        commands = options.restart_redis, options.restart_database
-        check_commands(found, *commands)
+        check_commands(found, options.restart_redis, options.restart_database)
         await open_sale(options.stock)
         env = {**found.env, "WINTERSWEET_DEMO_ENGINE": options.engine}
 
         if options.chaos and "client_name" not in found.redis:
             env["WS_REDIS_CONFIG__default__client_name"] = REDIS_NAME
 
-        supervisor = await stack.enter_async_context(
-            Supervisor(
-                WorkerCommand(
-                    os.environ.get("WINTERSWEET_DEMO_APP", _APP), {"timeout_graceful_shutdown": 5}, env
-                ),
-                sock,
-                options.workers,
-                say=lambda line: console.print(f"[yellow]●[/] {line}"),
-            )
+        def say(line: str) -> None:
+            console.print(f"[yellow]●[/] {line}")
+
+        shop = WorkerCommand(
+            os.environ.get("WINTERSWEET_DEMO_APP", _APP), {"timeout_graceful_shutdown": 5}, env
         )
-        _show_start(console, url, found, supervisor)
-        status = 0
+        supervisors = [Supervisor(shop, sock, options.workers, say=say)]
 
-        if options.load:
-            summary = await rush(url, supervisor, console, buyers=options.load, at_once=options.at_once)
-            print_json(asdict(summary))
-            status = int(summary.oversold > 0 or summary.errors > 0)
-
-        if options.chaos:
-            outcome = await chaos(
-                url,
-                supervisor,
-                console,
-                faults(supervisor, found, *commands),
-                seconds=options.chaos,
-                at_once=options.at_once,
+        if options.engine == "taskiq":
+            await clear_queue(found.redis)
+            command = WorkerCommand("", {}, env, program=_JOB_PROGRAM)
+            supervisors.append(
+                Supervisor(command, None, options.job_workers, say=lambda line: say(f"jobs: {line}"))
             )
-            print_json(asdict(outcome))
-            status = int(not outcome.is_right)
 
-        if not options.exit:
-            await supervisor.failed.wait()
+        # Those that run jobs are there before the first is enqueued, and still when the last one was.
+        for supervisor in reversed(supervisors):
+            await stack.enter_async_context(supervisor)
 
-        if supervisor.failure is not None:
-            raise supervisor.failure
-
-        return status
+        _show_start(console, url, found, supervisors)
+        return await or_failure(_hold_sale(options, url, console, found, supervisors), supervisors)
 
     raise AssertionError  # pragma: no cover - the stack swallows nothing
+
+
+async def _hold_sale(
+    options: Options, url: str, console: Console, found: Backends, supervisors: Sequence[Supervisor]
+) -> int:
+    """Send buyers in as far as wanted, print what became of it, and return the exit status."""
+    from wintersweet.demo.chaos import chaos
+    from wintersweet.demo.faults import faults
+    from wintersweet.demo.jobs import sum_up_jobs
+    from wintersweet.demo.rush import rush
+
+    shop, *jobs = supervisors
+    summary: Summary | None = None
+
+    if options.load:
+        summary = await rush(url, shop, console, buyers=options.load, at_once=options.at_once)
+    elif options.chaos:
+        kinds = faults(supervisors, found, options.restart_redis, options.restart_database)
+        summary = await chaos(
+            url, supervisors, console, kinds, seconds=options.chaos, at_once=options.at_once
+        )
+
+    status = 0
+
+    if summary is not None:
+        line, is_right = asdict(summary), summary.is_right
+
+        for supervisor in jobs:
+            done = await sum_up_jobs(found.redis, supervisor)
+            line["jobs"], is_right = asdict(done), is_right and done.is_right
+            _show_jobs(console, done)
+
+        print_json(line)
+        status = int(not is_right)
+
+    if not options.exit:
+        await asyncio.Event().wait()
+
+    return status
+
+
+async def or_failure(work: Coroutine[Any, Any, T], supervisors: Sequence[Supervisor]) -> T:
+    """Do some work, but not when there are no workers any more."""
+    doing = asyncio.ensure_future(work)
+    failing = [asyncio.ensure_future(supervisor.failed.wait()) for supervisor in supervisors]
+
+    try:
+        await asyncio.wait((doing, *failing), return_when=asyncio.FIRST_COMPLETED)
+
+        for supervisor in supervisors:
+            if supervisor.failure is not None:
+                raise supervisor.failure
+
+        return await doing
+    finally:
+        for task in (doing, *failing):
+            task.cancel()
+
+        await asyncio.gather(doing, *failing, return_exceptions=True)
 
 
 def _url(host: str, port: int) -> str:
@@ -174,14 +221,27 @@ def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _show_start(console: Console, url: str, found: Backends, supervisor: Supervisor) -> None:
+def _show_start(console: Console, url: str, found: Backends, supervisors: Sequence[Supervisor]) -> None:
     database, redis = found.names
-    pids = ", ".join(str(pid) for pid in supervisor.pids)
     console.print(f"[bold yellow]✿[/] [bold]Winter flash sale[/] on {database} and {redis}")
     console.print(f"  Page     [bold cyan]{url}[/]")
-    console.print(f"  Workers  {pids}")
+
+    for title, supervisor in zip(("Workers", "Jobs"), supervisors, strict=False):
+        console.print(f"  {title:8} {', '.join(str(pid) for pid in supervisor.pids)}")
 
     if "WS_LOGGING_CONFIG__file_name" in found.env:
         console.print(f"  Log      {found.state / found.env['WS_LOGGING_CONFIG__file_name']}")
 
     console.print("  Stop     Ctrl-C")
+
+
+def _show_jobs(console: Console, done: JobSummary) -> None:
+    """Show which process wrote how many receipts, and what was lost."""
+    table = Table("Jobs", "Receipts", box=None, header_style="bold")
+
+    for pid, receipts in done.by_worker.items():
+        table.add_row(f"process {pid}", str(receipts))
+
+    table.add_row("lost", str(done.lost), style="red" if done.lost else None)
+    table.add_row("dead letters", str(done.dead), style="red" if done.dead else None)
+    console.print(table)

@@ -6,13 +6,14 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 from wintersweet.demo.backends import Backends
+from wintersweet.demo.jobs import next_receipt
 from ws_core.errors import ConfigError, UnavailableError, WsError
 from ws_pool import sql_pool_manager
 from ws_pool.redis import RedisPool
@@ -43,10 +44,12 @@ class Fault:
         kind: Its name.
         strike: Causes it, and returns when what it ended is back: True of a server that was away, None
             of what is never away as a whole. None instead of it: the demo has no means to cause it.
+        recovered: Returns when what was struck works again; None when an answer to a buyer shows that.
     """
 
     kind: str
     strike: Callable[[], Awaitable[bool | None]] | None
+    recovered: Callable[[], Awaitable[None]] | None = None
 
 
 def check_commands(found: Backends, redis: str | None, database: str | None) -> None:
@@ -58,23 +61,31 @@ def check_commands(found: Backends, redis: str | None, database: str | None) -> 
         raise ConfigError("--restart-database is for a server: SQLite ends with the workers that use it")
 
 
-def faults(supervisor: Supervisor, found: Backends, redis: str | None, database: str | None) -> list[Fault]:
+def faults(
+    supervisors: Sequence[Supervisor], found: Backends, redis: str | None, database: str | None
+) -> list[Fault]:
     """
     Return all kinds of faults.
 
     Args:
-        supervisor: Whose workers are killed.
+        supervisors: Whose workers are killed: the shop's, and that of jobs if there is one.
         found: The servers.
         redis: The shell command that kills and restarts Redis.
         database: The same for the database.
     """
     restart_redis = partial(_run, redis) if redis is not None else found.restart_redis
+    shop, *jobs = supervisors
     cut = {"MySQL": _cut_mysql, "PostgreSQL": _cut_postgres}.get(found.names[0])
 
     return [
-        Fault("worker killed", partial(_signal, supervisor, signal.SIGKILL)),
-        Fault("worker terminated", partial(_signal, supervisor, signal.SIGTERM)),
-        Fault("rolling restart", partial(_restart, supervisor)),
+        *(
+            Fault(f"job worker {how}", partial(_signal, supervisor, number), next_receipt)
+            for supervisor in jobs
+            for how, number in (("killed", signal.SIGKILL), ("terminated", signal.SIGTERM))
+        ),
+        Fault("worker killed", partial(_signal, shop, signal.SIGKILL)),
+        Fault("worker terminated", partial(_signal, shop, signal.SIGTERM)),
+        Fault("rolling restart", partial(_restart, shop)),
         Fault("redis killed", None if restart_redis is None else partial(_away, restart_redis)),
         Fault("redis connections cut", partial(_cut_redis, found.redis)),
         Fault("database killed", None if database is None else partial(_away, partial(_run, database))),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from wintersweet.demo.tables import CATALOGUE
 from ws_pool.http import HttpError, HttpPool
 from ws_web.server import Supervisor
 
-__all__ = ("DEADLINE", "Summary", "or_failure", "rush", "shop_door", "sum_up")
+__all__ = ("DEADLINE", "Summary", "rush", "shop_door", "sum_up")
 
 DEADLINE = 15.0
 """Seconds in which the shop must answer a request."""
@@ -46,6 +45,11 @@ class Summary:
     workers_replaced: int
     seconds: float
 
+    @property
+    def is_right(self) -> bool:
+        """Whether nothing was oversold or wrong."""
+        return not (self.oversold or self.errors)
+
 
 async def rush(url: str, supervisor: Supervisor, console: Console, *, buyers: int, at_once: int) -> Summary:
     """
@@ -60,9 +64,6 @@ async def rush(url: str, supervisor: Supervisor, console: Console, *, buyers: in
 
     Returns:
         The summary.
-
-    Raises:
-        UnavailableError: No worker serves any more.
     """
     columns = (
         TextColumn("[bold]Buyers"),
@@ -85,31 +86,12 @@ async def rush(url: str, supervisor: Supervisor, console: Console, *, buyers: in
                     bar, completed=crowd.tally.done, note=f"{len(crowd.tally.orders)} sold"
                 ),
             )
-            tally = await or_failure(crowd, supervisor)
+            tally = await crowd.run()
 
     if tally.complaint:
         console.print(f"✗ {tally.complaint}", style="red", markup=False)
 
     return await sum_up(tally, supervisor)
-
-
-async def or_failure(crowd: Crowd, supervisor: Supervisor) -> Tally:
-    """Wait for the buyers, but not when there is no shop any more."""
-    buying = asyncio.ensure_future(crowd.run())
-    failing = asyncio.ensure_future(supervisor.failed.wait())
-
-    try:
-        await asyncio.wait((buying, failing), return_when=asyncio.FIRST_COMPLETED)
-
-        if supervisor.failure is not None and not buying.done():
-            raise supervisor.failure
-
-        return await buying
-    finally:
-        for task in (buying, failing):
-            task.cancel()
-
-        await asyncio.gather(buying, failing, return_exceptions=True)
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ __all__ = (
     "items",
     "metadata",
     "orders",
+    "receipts",
     "split_stock",
 )
 
@@ -68,6 +69,14 @@ orders: Table[Any] = Table(
     Column("worker", Integer, nullable=False),
 )
 """``pay_until`` is in seconds since the epoch; ``worker`` is the process that took the order."""
+
+receipts: Table[Any] = Table(
+    "wintersweet_demo_receipts",
+    metadata,
+    Column("order_id", Integer, ForeignKey(orders.c.id), primary_key=True, autoincrement=False),
+    Column("worker", Integer, nullable=False),
+)
+"""What jobs have written for paid orders; ``worker`` is the process that ran the job."""
 
 Index("wintersweet_demo_orders_due", orders.c.state, orders.c.pay_until)
 Index("wintersweet_demo_orders_sold", orders.c.item_id, orders.c.state)
