@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -71,6 +72,51 @@ class TestInit:
 def refuse(*_: object, **__: object) -> None:
     """Be a directory of somebody else."""
     raise PermissionError(13, "Permission denied")
+
+
+class TestMoves:
+    """What ran, and where the database is now."""
+
+    def test_up_and_down(self, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Each revision is a line, and the last line is the state; nothing to do is said."""
+        (document,) = (project / "migrations" / "versions").glob("0001*.py")
+        title = document.read_text().splitlines()[0].strip('"')
+
+        def said() -> list[str]:
+            return capsys.readouterr().out.splitlines()
+
+        migrations.upgrade("head", pool="default")
+        assert said() == [f"upgrade base -> 0001: {title}", "the database is at 0001 (head)"]
+
+        migrations.revision("more", empty=True, identifier="0002", pool="default")
+        said()
+        migrations.upgrade("+1", pool="default")
+        assert said() == ["upgrade 0001 -> 0002: more", "the database is at 0002 (head)"]
+
+        migrations.upgrade("head", pool="default")
+        assert said() == ["nothing to do: the database is at 0002 (head)"]
+
+        migrations.downgrade("base", pool="default")
+        assert said() == [
+            "downgrade 0002 -> 0001: more",
+            f"downgrade 0001 -> base: {title}",
+            "the database is at base, before the first revision",
+        ]
+
+    def test_a_revision_that_fails(self, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """The last line names it, and nothing is said of a state that was not reached."""
+        migrations.upgrade("head", pool="default")
+        migrations.revision("breaks", empty=True, identifier="0002", pool="default")
+        (path,) = (project / "migrations" / "versions").glob("0002*.py")
+        path.write_text(path.read_text().replace("pass", "raise RuntimeError('no')", 1))
+        capsys.readouterr()
+        handlers = [*logging.getLogger("alembic.runtime.migration").handlers]
+
+        with pytest.raises(RuntimeError, match="no"):
+            migrations.upgrade("head", pool="default")
+
+        assert capsys.readouterr().out == "upgrade 0001 -> 0002: breaks\n"
+        assert logging.getLogger("alembic.runtime.migration").handlers == handlers
 
 
 class TestErrors:

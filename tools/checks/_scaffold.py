@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from tools import dev
-from tools.checks._model import Check, command, program
+from tools.checks._model import Check, Failed, command, program
 
 __all__ = ("scaffold_checks",)
 
@@ -53,7 +53,29 @@ def check_scaffold() -> str | None:
         for project in [*PROJECTS][:2]:
             command([program("mypy"), "--cache-dir", cache, "."], directory=Path(name) / project)
 
+        _check_forgotten_await(Path(name) / next(iter(PROJECTS)), cache)
+
     return f"{len(PROJECTS)} projects"
+
+
+def _check_forgotten_await(place: Path, cache: Path) -> None:
+    """A lock that seems to be held, since its coroutine is true, is found by the project's own mypy."""
+    (place / "forgotten.py").write_text(
+        "from ws_redislock import MutexLock\n\n\n"
+        "def report(lock: MutexLock) -> None:\n"
+        "    if lock.acquire():\n"
+        "        print('held')\n"
+    )
+
+    try:
+        command([program("mypy"), "--cache-dir", cache, "forgotten.py"], directory=place)
+    except Failed as error:
+        if "[truthy-bool]" in str(error):
+            return
+
+        raise
+
+    raise Failed("mypy finds nothing wrong with `if lock.acquire():`, which never acquires")
 
 
 def _check_unit(place: Path) -> None:

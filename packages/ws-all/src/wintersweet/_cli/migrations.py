@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import io
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from wintersweet._cli.output import stderr
+from wintersweet._cli.output import stderr, stdout
 from wintersweet._cli.project import Project, use
 from wintersweet._cli.template import template, write
 from ws_core.errors import ConfigError, MissingExtraError, UsageError
@@ -56,13 +58,13 @@ def revision(message: str, *, empty: bool, identifier: str | None, pool: str) ->
 
 
 def upgrade(target: str, *, pool: str) -> None:
-    """Run the revisions up to one of them."""
-    _run(command.upgrade, target, pool=pool)
+    """Run the revisions up to one of them, and print them and where the database is now."""
+    _move(command.upgrade, target, pool)
 
 
 def downgrade(target: str, *, pool: str) -> None:
-    """Undo the revisions down to one of them."""
-    _run(command.downgrade, target, pool=pool)
+    """Undo the revisions down to one of them, and print them and where the database is now."""
+    _move(command.downgrade, target, pool)
 
 
 def current(*, pool: str) -> None:
@@ -96,7 +98,50 @@ def _find_metadata(metadata: str | None, project: Project) -> tuple[str, str]:
     return module, name
 
 
-def _run(do: Callable[..., object], *arguments: str, pool: str, **options: Any) -> None:
+class _Steps(logging.Handler):
+    """Prints each revision when it begins: Alembic reports that to its log alone, whatever is in env.py."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a step."""
+        if record.msg != "Running %s" or not isinstance(record.args, tuple):
+            return
+
+        step: Any = record.args[0]  # a step of Alembic's, which has no public type
+        before, after = (
+            ", ".join(revisions) or "base"
+            for revisions in (step.from_revisions_no_deps, step.to_revisions_no_deps)
+        )
+        stdout().print(f"{step.name} {before} -> {after}: {step.doc}", markup=False, soft_wrap=True)
+        self.count += 1
+
+
+def _move(do: Callable[..., object], target: str, pool: str) -> None:
+    """Run revisions, show them, and ask the database where it is now."""
+    steps, log = _Steps(), logging.getLogger("alembic.runtime.migration")
+    level = log.level
+    log.addHandler(steps)
+    log.setLevel(logging.INFO)
+
+    try:
+        _run(do, target, pool=pool)
+    finally:
+        log.removeHandler(steps)
+        log.setLevel(level)
+
+    answer = io.StringIO()
+    _run(command.current, pool=pool, output=answer)
+    where = ", ".join(answer.getvalue().split("\n")[:-1]) or "base, before the first revision"
+    found = "" if steps.count else "nothing to do: "
+    stdout().print(f"{found}the database is at {where}", markup=False, soft_wrap=True)
+
+
+def _run(
+    do: Callable[..., object], *arguments: str, pool: str, output: TextIO | None = None, **options: Any
+) -> None:
     """Run a command of Alembic's in this project, on one pool; the options are the command's."""
     use()
     pools = Settings().DATABASES
@@ -105,7 +150,9 @@ def _run(do: Callable[..., object], *arguments: str, pool: str, **options: Any) 
         names = ", ".join(pools) or "none"
         raise ConfigError(f"DATABASES has no pool {pool!r} (it has: {names}): set its url, or name another")
 
-    config = Config(toml_file=Path.cwd() / "pyproject.toml", attributes={"pool": pool}, stdout=sys.stdout)
+    config = Config(
+        toml_file=Path.cwd() / "pyproject.toml", attributes={"pool": pool}, stdout=output or sys.stdout
+    )
 
     if config.get_alembic_option("script_location") is None:
         config.set_main_option("script_location", _DIRECTORY)
