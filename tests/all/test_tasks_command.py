@@ -26,6 +26,10 @@ async def double(number: int, times: int = 2) -> int:
 async def fails() -> None:
     raise ValueError("no [luck]")
 
+@task("late")
+async def late() -> None:
+    raise TimeoutError("no connection was free")
+
 @task("slow")
 async def slow(seconds: float) -> str:
     Path("begun").touch()
@@ -70,13 +74,16 @@ class TestTasks:
         assert listed.status == 0, listed.err
         assert all(name in listed.out for name in ("double", "often", "every 5 s", "* * * * * *", "+00:00"))
         found = wintersweet("tasks", "plain", "--json", cwd=project).json()
-        assert [row["task"] for row in found["tasks"]] == ["double", "fails", "often", "slow", "tick"]
+        assert [row["task"] for row in found["tasks"]] == ["double", "fails", "late", "often", "slow", "tick"]
         assert found["queue"] == {}
         ran = wintersweet("tasks", "plain", "--run", "double", "--args", "[21]", cwd=project)
         assert (ran.status, ran.out) == (0, "42\n")
         ran = wintersweet("tasks", "plain", "--run", "fails", cwd=project)
         assert (ran.status, ran.out) == (1, "")
         assert "no [luck]" in ran.said
+        ran = wintersweet("tasks", "plain", "--run", "late", cwd=project)
+        assert (ran.status, ran.out) == (1, "")
+        assert "TimeoutError: no connection was free" in ran.said, "the task's own, not that of the wait"
 
     def test_on_a_pool_of_the_settings(self, project: Path, redis_url: str) -> None:
         """A broker on the manager of pools works in each command, which starts the pools of the settings."""

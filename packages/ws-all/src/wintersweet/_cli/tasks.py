@@ -97,11 +97,16 @@ async def _run_one(
 
         try:
             job = await call.enqueue()
-            result = await job.result(timeout=timeout)
-        except TimeoutError:
-            state = f"has not ended in {timeout:g} s; it is {await job.status()}"
-            fail(f"job {job.id} of task {definition.name!r} {state}")
-            return 1
+
+            try:
+                result = await job.result(timeout=timeout)
+            except TimeoutError:
+                if job.done:
+                    raise  # the task's own
+
+                state = f"has not ended in {timeout:g} s; it is {await job.status()}"
+                fail(f"job {job.id} of task {definition.name!r} {state}")
+                return 1
         except (JobFailed, JobCancelled) as error:
             fail(str(error))
             return 1

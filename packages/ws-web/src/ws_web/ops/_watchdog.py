@@ -17,14 +17,8 @@ from typing import Final
 __all__ = ("Watchdog",)
 
 _LONG: Final = 0.1  # seconds that a callback may take
-_WAITING: Final = (
-    "select",
-    "run",
-    "run_forever",
-    "run_until_complete",
-    "_run_once",
-    "_select",
-)  # the loop itself
+# Functions of the loop itself.
+_WAITING: Final = ("select", "run", "run_forever", "run_until_complete", "_run_once", "_select")
 _FRAMES: Final = 4  # the innermost are shown
 
 

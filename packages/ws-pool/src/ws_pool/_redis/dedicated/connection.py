@@ -107,9 +107,8 @@ class _TrackedConnection(ConnectionState, AbstractConnection):
             async with asyncio.timeout(timeout):
                 # Not by our own send_command: to redis-py it is no other session than before.
                 await super().send_command("AUTH", *login.words, check_health=False)
-                await self.read_response(
-                    disconnect_on_error=False
-                )  # a refusal is a ConnectionError to redis-py
+                # A refusal is a ConnectionError to redis-py, which would disconnect.
+                await self.read_response(disconnect_on_error=False)
         except (driver.AuthenticationError, driver.ResponseError) as error:
             _logger.warning("a redis connection keeps its login, the new one was refused: %s", error)
         except BaseException:

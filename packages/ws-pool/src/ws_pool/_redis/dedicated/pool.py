@@ -65,9 +65,8 @@ class Connector:
             if endpoint.role is not None:
                 await self._check_role(connection, endpoint)
 
-            with contextlib.suppress(
-                driver.ResponseError
-            ):  # forbidden: a blocking command on it cannot be unblocked
+            # Where CLIENT ID is forbidden, a blocking command on it cannot be unblocked.
+            with contextlib.suppress(driver.ResponseError):
                 await connection.send_command("CLIENT", "ID", check_health=False)
                 state_of(connection).client_id = int(await connection.read_response())
         except BaseException:
@@ -200,6 +199,7 @@ class DedicatedConnections(ConnectionPool):
             else:
                 connection, state = lease.connection, state_of(lease.connection)
 
+                # Once only: where the resolver and the last news of a Sentinel differ, the resolver decides.
                 if attempt > 1 or not self._is_elsewhere(connection):
                     if not await self._refresh_login(lease):
                         continue

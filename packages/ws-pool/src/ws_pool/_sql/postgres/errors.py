@@ -24,11 +24,8 @@ _CONFLICT = frozenset({"40001", "40P01", "55P03"})  # serialization failure, dea
 _LOST = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "53300"})
 # A prepared statement that this process of the server does not know, or knows from somebody else.
 _MIXED_UP = frozenset({"26000", "42P05"})
-
-
-_ARGUMENT = re.compile(
-    r"(query argument \$\d+):.*?(?= \([^()]*\)$|$)", re.DOTALL
-)  # behind it stands the value
+# The value stands behind it, and must not be in the error.
+_ARGUMENT = re.compile(r"(query argument \$\d+):.*?(?= \([^()]*\)$|$)", re.DOTALL)
 
 
 def map_error(  # noqa: PLR0911 - one for each kind of error
