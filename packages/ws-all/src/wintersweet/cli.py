@@ -38,7 +38,7 @@ Pool = Annotated[str, typer.Option("--pool", metavar="NAME", help="Which pool of
 Target = Annotated[
     str | None,
     typer.Argument(
-        metavar="[MODULE:NAME]",
+        metavar="MODULE:NAME",
         help="The application or its factory. Default: app in \\[tool.wintersweet] of pyproject.toml.",
         show_default=False,
     ),
@@ -353,6 +353,76 @@ def shell(
     from wintersweet._cli.shell import open_shell
 
     raise typer.Exit(open_shell(plain=plain))
+
+
+@app.command()
+def ops(
+    url: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="URL",
+            help="The service, such as http://localhost:8080. Default: LISTEN_HOST and LISTEN_PORT.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    token: Annotated[
+        str | None, typer.Option(help="Default: OPS_TOKEN of the settings.", show_default=False)
+    ] = None,
+    watch: Annotated[
+        float | None,
+        typer.Option(
+            min=0.2, metavar="SECONDS", help="Show it again and again, until Ctrl-C.", show_default=False
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a running service is doing: health, workers, pools, tasks and locks."""
+    from wintersweet._cli.ops import show_ops
+
+    raise typer.Exit(show_ops(url, token=token, watch=watch, as_json=as_json))
+
+
+@app.command()
+def bench(
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="URL|MODULE:NAME",
+            help="A route of a running service, or an application, which is started for this."
+            " Default: app in \\[tool.wintersweet] of pyproject.toml.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    path: Annotated[
+        str | None, typer.Option(help="The route of an application. Default: /.", show_default=False)
+    ] = None,
+    method: Annotated[str, typer.Option(help="Of the requests.")] = "GET",
+    body: Annotated[str | None, typer.Option(help="Of each request.", show_default=False)] = None,
+    header: Annotated[
+        list[str] | None,
+        typer.Option(metavar="'NAME: VALUE'", help="Of each request; several times.", show_default=False),
+    ] = None,
+    duration: Annotated[float, typer.Option(min=0.1, max=3600, metavar="SECONDS", help="How long.")] = 10,
+    concurrency: Annotated[int, typer.Option(min=1, max=5000, help="Requests at the same time.")] = 10,
+    timeout: Annotated[float, typer.Option(min=0.001, metavar="SECONDS", help="Of each request.")] = 10,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Of an application that is started.")] = 1,
+    remote: Annotated[bool, typer.Option("--remote", help="Send load to another machine too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put load on one route, and show how many requests a second it answers, how fast, and the errors."""
+    from wintersweet._cli.bench import Load, measure
+
+    wanted = Load(
+        method=method.upper(),
+        body=body,
+        headers=tuple(header or ()),
+        seconds=duration,
+        at_once=concurrency,
+        timeout=timeout,
+    )
+    raise typer.Exit(measure(target, wanted, path=path, workers=workers, remote=remote, as_json=as_json))
 
 
 @db.command("init")
