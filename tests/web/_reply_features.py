@@ -2,6 +2,7 @@
 # No `from __future__ import annotations`: FastAPI reads those of functions that stand within functions.
 
 import gzip
+import json
 from collections.abc import AsyncIterable, Iterable
 from pathlib import Path as Folder
 from typing import Annotated, Any
@@ -65,6 +66,46 @@ def additional_status_codes(kit: Kit) -> Made:
     return app, [
         ("PUT", path, {"json": "lamp"}) for path in ("/items/known", "/items/x", "/made/new", "/made/old")
     ]
+
+
+def error_in_words_of_its_own(kit: Kit) -> Made:
+    """A refusal in plain text, with headers of a middleware."""
+    app = kit.app()
+
+    @app.get("/large/{status}")
+    async def large(status: int) -> PlainTextResponse:
+        return PlainTextResponse("at most 5 MB", status, headers={"X-Most": "5"})
+
+    @app.middleware("http")
+    async def mark(request: Request, call_next: Any) -> Response:
+        reply: Response = await call_next(request)
+        reply.headers["X-Mark"] = "1"
+        return reply
+
+    return app, [get(f"/large/{status}") for status in (400, 404, 413, 500)]
+
+
+def response_class_with_a_prefix(kit: Kit) -> Made:
+    """A class that begins its replies with what keeps other sites from reading them is not JSON."""
+    app = kit.app()
+
+    class Guarded(JSONResponse):
+        def render(self, content: Any) -> bytes:
+            return b")]}',\n" + super().render(content)
+
+    class Indented(JSONResponse):
+        def render(self, content: Any) -> bytes:
+            return json.dumps(content, indent=1).encode()
+
+    @app.get("/guarded", response_class=Guarded)
+    async def guarded() -> dict[str, int]:
+        return {"a": 1}
+
+    @app.get("/indented", response_class=Indented)
+    async def indented() -> dict[str, int]:
+        return {"a": 1}
+
+    return app, [get("/guarded"), get("/indented")]
 
 
 def response_cookies(kit: Kit) -> Made:
@@ -393,6 +434,8 @@ def custom_docs_ui(kit: Kit) -> Made:
 
 REPLY_FEATURES = (
     response_headers,
+    error_in_words_of_its_own,
+    response_class_with_a_prefix,
     additional_status_codes,
     response_cookies,
     response_model,

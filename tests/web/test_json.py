@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 import pytest
@@ -53,3 +54,20 @@ class TestHostileBodies:
 
             if depth > 200:
                 assert reply.error()["msg"] == "the JSON is nested deeper than 200 levels"
+
+
+async def test_nan_of_a_response_class_of_the_users() -> None:
+    """A class that writes NaN bare does not make the envelope unreadable."""
+
+    class Plain(JSONResponse):
+        def render(self, content: Any) -> bytes:
+            return json.dumps(content).encode()
+
+    app = create_app()
+
+    @app.get("/", response_class=Plain)
+    async def numbers() -> dict[str, float]:
+        return {"x": float("nan"), "y": 1.5}
+
+    async with AppClient(app) as client:
+        assert (await client.get("/")).data() == {"x": None, "y": 1.5}

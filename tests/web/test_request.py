@@ -94,10 +94,12 @@ class TestProperties:
             "x-own": "1",
             "authorization": "Bearer hunter2",
             "cookie": "s=hunter2",
+            "x-csrf-token": "hunter2",
+            "x-from": "http://a/?token=hunter2",
         }
 
         async with AppClient(app) as client:
-            reply = await client.post("/items/7?q=1", headers=headers, content="abc")
+            reply = await client.post("/items/7?q=1&token=hunter2", headers=headers, content="abc")
 
         data = reply.data()
         debug = data.pop("debug")
@@ -116,7 +118,11 @@ class TestProperties:
             "default": "d",
             "none": None,
         }
-        assert (debug["path"], debug["query_string"], debug["method"]) == ("/items/7", "q=1", "POST")
+        assert (debug["path"], debug["query_string"], debug["method"]) == (
+            "/items/7",
+            "q=1&token=***",
+            "POST",
+        )
         assert "hunter2" not in reply.text
 
     def test_bare(self) -> None:

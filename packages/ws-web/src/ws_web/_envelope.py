@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -172,12 +173,25 @@ def _not_awaited(coroutine: Any) -> UsageError:
 
 def _enveloping(cls: Any) -> Callable[..., StarletteResponse]:
     """Return what FastAPI calls in place of a response class: its replies, with the envelope around."""
+    # Starlette's and FastAPI's own write JSON; whatever has a `render` of its own may write anything.
+    is_known = cls.render.__module__ in ("starlette.responses", "fastapi.responses")
 
     def respond(content: Any, **options: Any) -> StarletteResponse:
         try:
             response: StarletteResponse = cls(content, **options)
         except ValueError:  # NaN or half a surrogate pair, which a client may have sent
             return StarletteResponse(success(dump(content)), media_type=cls.media_type, **options)
+
+        if not is_known:
+            constants: list[str] = []  # NaN and the infinities
+
+            try:
+                json.loads(response.body, parse_constant=constants.append)
+            except ValueError:
+                return response  # it is not JSON, so nothing can be put around it
+
+            if constants:
+                return StarletteResponse(success(dump(content)), media_type=cls.media_type, **options)
 
         response.body = success(bytes(response.body))
         response.headers["content-length"] = str(len(response.body))

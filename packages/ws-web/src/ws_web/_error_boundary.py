@@ -231,9 +231,9 @@ class _Reply(Body):
         status = start["status"]
         is_plain = _is_plain_text(start)
 
-        # FastAPI answers for the limits of routes and routers in plain text. And it says that a body could
-        # not be parsed when a middleware has put our refusal into an exception group.
-        if (status == _TOO_LARGE and is_plain) or (self.refused and status == _BAD_REQUEST):
+        # FastAPI says that a body could not be parsed when a middleware has put our refusal into an
+        # exception group.
+        if self.refused and status == _BAD_REQUEST:
             await self._answer(HTTPExceptionResponse(_TOO_LARGE, TOO_LARGE))
             return True
 
@@ -318,13 +318,18 @@ def _is_plain_text(start: Message) -> bool:
 def _is_phrase(message: Message, status: int) -> bool:
     """Return whether a whole body is nothing but the phrase of a status, as Starlette writes errors."""
     body = message.get("body", b"")
-    return not message.get("more_body", False) and bytes(body) == phrase(status).encode()
+    return not message.get("more_body", False) and bytes(body) == _phrase(status).encode()
+
+
+def _phrase(status: int) -> str:
+    # Starlette has the newer phrase for this one, whatever Python has.
+    return TOO_LARGE if status == _TOO_LARGE else phrase(status)
 
 
 def _rewritten(start: Message) -> Response:
     """Return an error in the envelope with the headers of one in plain text."""
     own = (b"content-length", b"content-type")
-    reply = HTTPExceptionResponse(start["status"], phrase(start["status"]))
+    reply = HTTPExceptionResponse(start["status"], _phrase(start["status"]))
     reply.raw_headers += [pair for pair in start["headers"] if pair[0] not in own]
     return reply
 

@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response as StarletteResponse
 
+from ws_core.redaction import mask, mask_text
 from ws_web._client_ip import client_ip, networks
 from ws_web._declarations import DEADLINE, DeclaringRoutes, Handler, declared_here, limited, within
 from ws_web._envelope import Endpoint, data_model, enveloped, release_early
@@ -23,9 +24,6 @@ from ws_web._json import MAX_DEPTH, is_too_deep
 from ws_web._route_template import route_template
 
 __all__ = ("APIRoute", "APIRouter", "Request")
-
-# Sent by clients to prove who they are; never shown in `debug_info`.
-_PRIVATE_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key", "x-auth-token"})
 
 
 class Request(fastapi.Request):
@@ -121,10 +119,8 @@ class Request(fastapi.Request):
         """What a log line about a strange request needs, without credentials."""
         names = ("type", "http_version", "server", "client", "scheme", "method", "root_path", "path")
         shown = {name: self.scope.get(name) for name in names}
-        headers = [
-            (name, "***" if name in _PRIVATE_HEADERS else value) for name, value in self.headers.items()
-        ]
-        query = self.scope.get("query_string", b"").decode("latin-1")
+        headers = [(name, mask(name, value)) for name, value in self.headers.items()]
+        query = mask_text(self.scope.get("query_string", b"").decode("latin-1"))
         return {"request_id": self.request_id, **shown, "query_string": query, "headers": headers}
 
     @overload
