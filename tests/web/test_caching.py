@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI
 from fastapi import Response as PlainResponse
 from fastapi.responses import StreamingResponse
 
-from ws_web import create_app
+from ws_web import Request, create_app
 from ws_web.caching import CacheStore, MemoryCache, RedisCache, cached
 from ws_web.testing import AppClient
 
@@ -206,6 +206,38 @@ class TestFailures:
         assert [(await shop.get()).data() for _ in range(2)] == [[0], [0]]
         assert len(shop.calls) == 2
         assert "gone" in caplog.text
+
+
+async def test_paths_that_urls_write_alike() -> None:
+    """A path with a line end, or bytes that are not UTF-8, is another one than that without."""
+    app = create_app()
+
+    @app.get("/items/{name}", dependencies=[Depends(cached(MemoryCache(), 60))])
+    async def item(name: str, request: Request) -> list[str]:
+        return [name, request.scope["query_string"].decode("latin-1")]
+
+    client = AppClient(app)
+    assert (await client.get("/items/a%0Ab")).data() == ["a\nb", ""]
+    assert (await client.get("/items/ab")).data() == ["ab", ""]
+    assert (await client.get("/items/a%09b")).data() == ["a\tb", ""]
+    found = await asked(app, b"q=\xff"), await asked(app, b"q=\xfe")
+    assert found[0] != found[1]
+
+
+async def asked(app: FastAPI, query: bytes) -> bytes:
+    """Return the reply to a query that no client of ours would send."""
+    scope = {"type": "http", "method": "GET", "path": "/items/x", "query_string": query, "headers": []}
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app({**scope, "http_version": "1.1", "client": None, "server": None}, receive, send)
+    assert sent[0]["status"] == 200
+    return b"".join(message.get("body", b"") for message in sent).partition(b"request_id")[0]
 
 
 class TestMemory:

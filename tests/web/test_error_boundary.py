@@ -253,6 +253,18 @@ class TestHandshakes:
         assert (status, found["msg"], found["extra"]) == (403, "not you", {"close_code": 4003})
         assert [m["type"] for m in await Peer().open(app, "/closed", can_answer=False)] == ["websocket.close"]
 
+    async def test_a_handler_that_says_nothing(self, app: FastAPI, caplog: pytest.LogCaptureFixture) -> None:
+        """500, with the path in the log; it has failed, though it has raised nothing."""
+
+        @app.websocket("/silent")
+        async def silent(ws: WebSocket) -> None: ...
+
+        status, found = envelope(await Peer().open(app, "/silent"))
+        assert (status, found["code"]) == (500, 500)
+        (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+        assert record.getMessage().startswith("WEBSOCKET '/silent' returned without accepting")
+        assert await Peer().open(app, "/silent", can_answer=False) == []
+
     async def test_what_does_not_fit(self, app: FastAPI) -> None:
         """422 with the problems, but without what was sent; 1008 where the server cannot answer."""
         status, found = envelope(await Peer().open(app, "/number", query=b"n=secret"))

@@ -221,6 +221,17 @@ class TestRequests:
         assert (await shop.send("/soft", json={"a": 1})).status_code == 422
         assert shop.orders == ["lamp"]
 
+    async def test_paths_that_urls_write_alike(self, store: IdempotencyStore) -> None:
+        """A path with a line end is another one, so it is another request."""
+        shop = Shop(store)
+
+        @shop.app.post("/named/{name}", dependencies=[Depends(idempotent(store))])
+        async def named(name: str) -> str:
+            return name
+
+        assert (await shop.send("/named/a%0Ab", "k-9")).data() == "a\nb"
+        assert (await shop.send("/named/ab", "k-9")).status_code == 422
+
     async def test_a_concurrent_request(self, store: IdempotencyStore) -> None:
         """It gets 409, or waits if it may."""
         shop, patient = Shop(store), Shop(store, wait=30)

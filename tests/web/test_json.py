@@ -71,3 +71,49 @@ async def test_nan_of_a_response_class_of_the_users() -> None:
 
     async with AppClient(app) as client:
         assert (await client.get("/")).data() == {"x": None, "y": 1.5}
+
+
+class TestNotJson:
+    """A body that a handler reads by itself."""
+
+    @pytest.mark.parametrize(
+        "body", [b"", b"{", b"[1,]", b"\xfe\x80", b'{"a": \xff}', b"9" * 5000, " \u2028{}".encode()]
+    )
+    @pytest.mark.parametrize("catches", [False, True])
+    async def test_it_is_refused(self, body: bytes, *, catches: bool) -> None:
+        """The client gets 400, unless the handler catches Starlette's error."""
+        app = create_app()
+
+        @app.post("/")
+        async def read(request: Request) -> Any:
+            try:
+                return await request.json()
+            except ValueError:
+                if catches:
+                    return "caught"
+
+                raise
+
+        async with AppClient(app) as client:
+            reply = await client.post("/", content=body)
+
+        assert (reply.status_code, reply.envelope()["data"]) == ((200, "caught") if catches else (400, None))
+
+    async def test_the_place_is_told(self) -> None:
+        """It is a `json.JSONDecodeError` as before, and the refusal says where it stopped."""
+        app = create_app()
+        seen: list[json.JSONDecodeError] = []
+
+        @app.post("/")
+        async def read(request: Request) -> Any:
+            try:
+                return await request.json()
+            except json.JSONDecodeError as error:
+                seen.append(error)
+                raise
+
+        async with AppClient(app) as client:
+            reply = await client.post("/", content=b'{"a": tru}')
+
+        assert reply.error()["msg"] == "The body is not JSON: Expecting value: line 1 column 7 (char 6)"
+        assert (seen[0].pos, seen[0].doc) == (6, '{"a": tru}')

@@ -38,6 +38,17 @@ class TestRequests:
         assert "'host': 'shop'" in reply.text
         assert reply.text.endswith("b'x'")
 
+    async def test_paths_are_decoded(self) -> None:
+        """As servers do; what cannot stand in a request is encoded first."""
+        client = AppClient(mirror)
+        assert (await client.get("/caf%C3%A9/a%20b%2Fc?q=%C3%A9")).text.startswith(
+            "GET /café/a b/c?q=%C3%A9 "
+        )
+        assert (await client.get("/é x?q=é")).text.startswith("GET /é x?q=%C3%A9 ")
+        assert (await client.get("//a")).text.startswith("GET //a? ")
+        assert (await client.get("/a\nb?to=http://x")).text.startswith("GET /a\nb?to=http://x ")
+        assert (await client.get("http://shop/a%41")).text.startswith("GET /aA? ")
+
     async def test_forms(self) -> None:
         """Fields alone, and with files."""
         app = create_app()

@@ -211,4 +211,5 @@ class TestRefusedHandshakes:
             await connect(f"{url}/silent")
 
         assert refused.value.response.status_code == 500
-        assert "without completing handshake" in caplog.text
+        assert "WEBSOCKET '/silent' returned without accepting" in caplog.text
+        assert "without completing handshake" not in caplog.text

@@ -64,7 +64,10 @@ def _address(text: str | None) -> IPv4Address | IPv6Address | None:
         return None
 
     if text.startswith("["):
-        text = text[1:].partition("]")[0]
+        text, closing, _ = text[1:].partition("]")
+
+        if not closing:
+            return None
     elif text.count(":") == 1:
         text = text.partition(":")[0]
 

@@ -186,7 +186,7 @@ def _enveloping(cls: Any) -> Callable[..., StarletteResponse]:
             constants: list[str] = []  # NaN and the infinities
 
             try:
-                json.loads(response.body, parse_constant=constants.append)
+                json.loads(bytes(response.body), parse_constant=constants.append)
             except ValueError:
                 return response  # it is not JSON, so nothing can be put around it
 

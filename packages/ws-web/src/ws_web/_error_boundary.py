@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -154,7 +155,23 @@ class ErrorBoundaryMiddleware:
             if not is_reply:
                 raise
         else:
+            await self._answer_silence(handshake)
             _handshake_is_answered.set(handshake.state is not WebSocketState.CONNECTING)
+
+    async def _answer_silence(self, handshake: _Handshake) -> None:
+        """Answer a handshake whose handler has returned without a word, which is a mistake of it."""
+        if not handshake.can_be_answered:
+            return
+
+        scope = handshake.scope
+        logger.error(
+            "WEBSOCKET %r returned without accepting the handshake, and without closing it",
+            scope["path"],
+            extra={"request_id": scope.get(ID_KEY, ""), "route": getattr(scope.get("route"), "path", None)},
+        )
+
+        with contextlib.suppress(RuntimeError, OSError):
+            await HTTPExceptionResponse(500)(scope, handshake.receive, handshake.send)
 
     async def _answer_socket(self, handshake: _Handshake, error: Exception) -> None:
         """Answer the handshake of a handler that failed, or close its conversation."""

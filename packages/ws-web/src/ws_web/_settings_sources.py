@@ -8,6 +8,7 @@ that looks like a number into one.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -15,16 +16,20 @@ import re
 import sys
 import tomllib
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType, NoneType
 from typing import Any, ClassVar, get_origin
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
+from pydantic import SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
 
 from ws_core.redaction import is_secret_name
+from ws_web._settings_models import alternatives, inner
 from ws_web.errors import SettingsError
 
 __all__ = (
@@ -41,7 +46,9 @@ __all__ = (
 )
 
 DELIMITER = "__"
+_VARIABLE = re.compile(r"\$\{([^\}:]*)(:-[^\}]*)?\}")  # as python-dotenv has it
 _LISTS = (list, tuple, set, frozenset)
+_PLAIN = (str, SecretStr, bytes, SecretBytes, Path)  # what text is for, whatever it looks like
 MODULE_VARIABLE = "WINTERSWEET_SETTINGS_MODULE"
 SECRETS_VARIABLE = "WINTERSWEET_SECRETS_DIR"
 TOML_VARIABLE = "WINTERSWEET_TOML"
@@ -54,7 +61,9 @@ _LITERAL = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?|true|false|null|[\
 # Any below: settings values are of any type until pydantic has validated them.
 
 
-def nest(pairs: Iterable[tuple[str, str]], *, prefix: str) -> dict[str, Any]:
+def nest(
+    pairs: Iterable[tuple[str, str]], *, prefix: str, fields: Mapping[str, FieldInfo] = MappingProxyType({})
+) -> dict[str, Any]:
     """
     Turn flat names such as ``WS_DATABASES__default__url`` into nested dictionaries.
 
@@ -74,8 +83,10 @@ def nest(pairs: Iterable[tuple[str, str]], *, prefix: str) -> dict[str, Any]:
         if not key.isupper() or "" in path:
             continue
 
+        declared: Sequence[Any] = alternatives(fields[key].annotation) if key in fields else (Any,)
+
         if not path:
-            tree[key] = _whole(raw)
+            tree[key] = _declared(declared, raw, _whole)
             continue
 
         branch = tree.get(key)
@@ -89,7 +100,12 @@ def nest(pairs: Iterable[tuple[str, str]], *, prefix: str) -> dict[str, Any]:
 
             branch = branch[part]
 
-        branch[path[-1]] = _leaf(path[-1], raw)
+        for part in path:
+            declared = inner(declared, part)
+
+        leaf = functools.partial(_leaf, path[-1])
+        is_none = raw == "null" and NoneType in declared
+        branch[path[-1]] = None if is_none else _declared(declared, raw, leaf)
 
     return tree
 
@@ -151,6 +167,25 @@ def _whole(raw: str) -> Any:
     return raw
 
 
+def _declared(declared: Sequence[Any], raw: str, otherwise: Callable[[str], Any]) -> Any:
+    """Return the value for a declared type: text is left to pydantic where one plain type is declared."""
+    kinds = [kind for kind in declared if kind is not NoneType]
+
+    if len(kinds) != 1 or kinds[0] is Any:
+        return otherwise(raw)
+
+    # A list is JSON, or simply its items with commas between them.
+    if get_origin(kinds[0]) in _LISTS and raw.lstrip()[:1] != "[":
+        return _items(raw)
+
+    return raw if kinds[0] in _PLAIN else _whole(raw)
+
+
+def _items(raw: str) -> list[str]:
+    """Return the items of a text with commas between them."""
+    return [item.strip() for item in raw.split(",") if item.strip()]
+
+
 def _leaf(name: str, raw: str) -> Any:
     """Return the value of a nested name, which no field describes: a JSON literal, else the text."""
     is_text = name.lower() in _TEXT_NAMES or (is_secret_name(name) and raw[:1] not in ("[", "{"))
@@ -186,14 +221,7 @@ class Source(PydanticBaseSettingsSource):
         if problems:
             raise SettingsError("; ".join(problems))
 
-        tree = nest(values.items(), prefix=self.prefix)
-
-        for name, value in tree.items():
-            # A list is JSON, or simply its items with commas between them.
-            if isinstance(value, str) and name in fields and get_origin(fields[name].annotation) in _LISTS:
-                tree[name] = [item.strip() for item in value.split(",") if item.strip()]
-
-        return tree
+        return nest(values.items(), prefix=self.prefix, fields=fields)
 
     def get_field_value(
         self,
@@ -227,12 +255,41 @@ class DotenvSource(Source):
             return {}
 
         try:
-            values = dotenv_values(path, encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeError) as error:
             message = f"{path} cannot be read: {error}; correct or remove it"
             raise SettingsError(message, path=str(path)) from None
 
+        problems = list(self._problems(text))
+
+        if problems:
+            raise SettingsError(f"{path}: {'; '.join(problems)}", path=str(path))
+
+        values = dotenv_values(stream=StringIO(text))
         return self.named({key: value for key, value in values.items() if value is not None})
+
+    def _problems(self, text: str) -> Iterator[str]:
+        """Yield what python-dotenv leaves out with a warning at most, of the lines that are ours."""
+        known = set(os.environ)
+
+        for binding in parse_stream(StringIO(text)):
+            line, key = binding.original.line, binding.key or ""
+
+            if binding.error:
+                if self.prefix in binding.original.string:
+                    yield f"line {line} is not NAME=VALUE, or a quote is not closed"
+            elif key.startswith(self.prefix):
+                if binding.value is None:
+                    yield f"line {line}: {key} has no value"
+
+                for name, default in _VARIABLE.findall(binding.value or ""):
+                    if name not in known and not default:
+                        yield (
+                            f"line {line}: {key} takes ${{{name}}}, which is not set: set it before,"
+                            " or give the value by the environment or the secrets directory"
+                        )
+
+            known.add(key)
 
 
 class SecretsDirSource(Source):
@@ -276,7 +333,7 @@ class TomlSource(Source):
             return {}
 
         try:
-            return tomllib.loads(path.read_text(encoding="utf-8"))
+            return tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as error:  # ValueError: TOML and Unicode errors
             raise SettingsError(f"{path} cannot be read: {error}; correct it", path=str(path)) from None
 

@@ -30,6 +30,7 @@ from ws_web._body_limit import DEFAULT_MAX_BODY_SIZE, BodyLimit
 from ws_web._components import prepare, running
 from ws_web._declarations import DEADLINE, DeclaringRoutes, check_deadline
 from ws_web._error_boundary import ErrorBoundaryMiddleware, is_news
+from ws_web._frozen import thawed
 from ws_web._importing import load
 from ws_web._observability import Observability
 from ws_web._observation import Observation, ObservationMiddleware
@@ -117,7 +118,7 @@ def create_app(
         current_settings.offer(settings)
 
     check_deadline(deadline)
-    options = {"debug": settings.DEBUG, **settings.APP_CONFIG, **fastapi_kwargs}
+    options = {"debug": settings.DEBUG, **thawed(settings.APP_CONFIG), **fastapi_kwargs}
     _load_hooks(options)
     configured = options.pop("lifespan", None)
     own: Any = lifespan or configured  # Any: Starlette's type of a lifespan is narrower than what it takes

@@ -239,7 +239,7 @@ class _Rules:
                 kept = await self._store.get(name)
         except Exception:
             logger.exception(
-                "the cache of %s %r failed: the handler is called", request.method, request.url.path
+                "the cache of %s %r failed: the handler is called", request.method, request.scope["path"]
             )
             return
 
@@ -280,7 +280,7 @@ class _Rules:
         try:
             await self._store.set(name, kept.dump(), self._ttl)
         except Exception:
-            logger.exception("the reply of %s %r could not be kept", request.method, request.url.path)
+            logger.exception("the reply of %s %r could not be kept", request.method, request.scope["path"])
 
         reply = self._answer(request, kept)
         reply.background = response.background
@@ -305,8 +305,9 @@ class _Rules:
         owner = "" if self._key is None else self._key(request)
         headers = [",".join(request.headers.getlist(name)) for name in self._vary]
         parts = [
-            request.url.path,
-            request.url.query,
+            # As the router sees them: `request.url` leaves out line ends, which would make two paths one.
+            request.scope["path"],
+            request.scope["query_string"].decode("latin-1"),
             owner,
             *headers,
             *tags,

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import IPv6Network, ip_network
 from typing import Any, ClassVar, Literal
 
 from pydantic import (
@@ -32,6 +32,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from ws_core.redaction import is_secret_name, mask
 from ws_web import global_setting as default
 from ws_web._frozen import frozen
+from ws_web._settings_models import unknown_names
 from ws_web._settings_sources import (
     DotenvSource,
     EnvironmentSource,
@@ -101,7 +102,7 @@ class Settings(BaseSettings):
     LISTEN_HOST: str = default.LISTEN_HOST
     LISTEN_PORT: int = Field(default=default.LISTEN_PORT, ge=0, le=65535)
     PROCESS_NUM: int = Field(default=default.PROCESS_NUM, ge=1)
-    DRAIN_DELAY: float = Field(default=default.DRAIN_DELAY, ge=0)
+    DRAIN_DELAY: float = Field(default=default.DRAIN_DELAY, ge=0, allow_inf_nan=False)
     TRUSTED_PROXIES: tuple[str, ...] = default.TRUSTED_PROXIES
     ALLOWED_ORIGINS: tuple[str, ...] = default.ALLOWED_ORIGINS
     SECURITY_HEADERS: dict[str, str] = default.SECURITY_HEADERS
@@ -181,6 +182,8 @@ class Settings(BaseSettings):
         for name, value in data.items():
             if name in cls.model_fields:
                 known[name] = value
+                wrong = unknown_names(cls.model_fields[name].annotation, value, name)
+                problems += [f"{one}{_from(name)}" for one in wrong]
                 continue
 
             # One slip in a short name changes too much of it to be found by likeness.
@@ -208,8 +211,27 @@ class Settings(BaseSettings):
     @field_validator("TRUSTED_PROXIES")
     @classmethod
     def _check_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for network in value:
-            ip_network(network, strict=False)
+        for text in value:
+            network = ip_network(text, strict=False)
+
+            if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped:
+                raise ValueError(f"{text!r} is a network of IPv4: write it as one, such as 10.0.0.0/8")
+
+        return value
+
+    @field_validator("ALLOWED_ORIGINS")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Write origins as browsers send them: in small letters, without a path and the usual port."""
+        return tuple(one if one == "*" else _origin(one) for one in value)
+
+    @field_validator("OPS_TOKEN", "METRICS_TOKEN")
+    @classmethod
+    def _check_token(cls, value: SecretStr) -> SecretStr:
+        token = value.get_secret_value()
+
+        if token != token.strip() or not re.fullmatch(r"[\x20-\x7e]*", token):
+            raise ValueError("must be ASCII without blanks at its ends, since it is sent in a header")
 
         return value
 
@@ -334,6 +356,19 @@ def _origins(trace: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         walk(values, "", label)
 
     return origins
+
+
+def _origin(text: str) -> str:
+    """Return an origin as browsers send it, or refuse what none sends."""
+    match = re.fullmatch(
+        r"([a-z][a-z0-9+.\-]*)://([^\s/?#@*:\[\]]+|\[[0-9a-f:.]+\])(:\d{1,5})?/?", text.lower()
+    )
+
+    if match is None:
+        raise ValueError(f"{text!r} is not an origin such as https://shop.example, or * for all")
+
+    scheme, host, port = match.groups(default="")
+    return f"{scheme}://{host}" + ("" if (scheme, port) in (("http", ":80"), ("https", ":443")) else port)
 
 
 def _from(name: str) -> str:

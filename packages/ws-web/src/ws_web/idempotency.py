@@ -418,7 +418,7 @@ class _Rules:
                 await self._keep(request, response, *claimed)
             except Exception:
                 message = "the reply of %s %r could not be kept under its Idempotency-Key"
-                logger.exception(message, request.method, request.url.path)
+                logger.exception(message, request.method, request.scope["path"])
 
     async def _keep(
         self,
@@ -440,7 +440,7 @@ class _Rules:
                 "%s %r took longer than the %g s for which it holds its Idempotency-Key: another request "
                 "with the same key may have been worked on; give `idempotent` a longer timeout",
                 request.method,
-                request.url.path,
+                request.scope["path"],
                 self.timeout,
             )
 
@@ -466,7 +466,10 @@ def _authorization(request: Request) -> str:
 
 async def _fingerprint(request: Request) -> str:
     return _hash(
-        request.method, request.url.path, request.url.query, (await request.body()).decode("latin-1")
+        request.method,
+        request.scope["path"],
+        request.scope["query_string"].decode("latin-1"),
+        (await request.body()).decode("latin-1"),
     )
 
 

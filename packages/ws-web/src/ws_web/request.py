@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum
+from json import JSONDecodeError
 from typing import Any, overload
 
 import fastapi
@@ -24,6 +25,18 @@ from ws_web._json import MAX_DEPTH, is_too_deep
 from ws_web._route_template import route_template
 
 __all__ = ("APIRoute", "APIRouter", "Request")
+
+
+class _NotJson(HTTPException, JSONDecodeError):
+    """A body that is not JSON: a refusal to the client, unless its handler has it as Starlette's error."""
+
+    def __init__(self, error: JSONDecodeError) -> None:
+        JSONDecodeError.__init__(self, error.msg, error.doc, error.pos)
+        HTTPException.__init__(self, 400, f"The body is not JSON: {error}")
+
+
+class _Unreadable(HTTPException, ValueError):
+    """A body that cannot be read as JSON."""
 
 
 class Request(fastapi.Request):
@@ -54,13 +67,18 @@ class Request(fastapi.Request):
         Return the body as JSON.
 
         Raises:
-            HTTPException: 400, for a body that is nested too deeply to be worked with.
-            ValueError: The body is not JSON.
+            HTTPException: 400, for a body that is not JSON, or is nested too deeply to be worked with. The
+                former is a ValueError too, a `json.JSONDecodeError` as a rule, as in Starlette.
         """
         if is_too_deep(await self.body()):
             raise HTTPException(400, f"the JSON is nested deeper than {MAX_DEPTH} levels")
 
-        return await super().json()
+        try:
+            return await super().json()
+        except JSONDecodeError as error:
+            raise _NotJson(error) from None
+        except ValueError as error:  # not UTF-8, or a number that is too long
+            raise _Unreadable(400, "There was an error parsing the body") from error
 
     @property
     def request_id(self) -> str:

@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers
@@ -27,6 +27,8 @@ __all__ = ("AppClient", "Reply", "SocketClosed", "TestSocket", "override", "roll
 # Any below: JSON values, and ASGI's own message type.
 
 HeaderItems = Mapping[str, str] | Sequence[tuple[str, str]]
+
+_SENT_AS_IT_IS = "".join(map(chr, range(0x21, 0x7F)))  # of a path and a query; all else is encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,7 +378,9 @@ class AppClient:
     def _scope(
         self, kind: str, url: str, headers: Sequence[tuple[str, str]], params: Mapping[str, object] | None
     ) -> MutableMapping[str, Any]:
-        split = urlsplit(url)
+        # As clients send it. A path is not a URL: what begins with two slashes would be taken for a host.
+        sent = quote(url, safe=_SENT_AS_IT_IS)
+        split = urlsplit(sent if "://" in sent.partition("?")[0] else f"//testserver{sent}")
         query = "&".join(part for part in (split.query, urlencode(params or {}, doseq=True)) if part)
         raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
@@ -386,7 +390,7 @@ class AppClient:
         return {
             "type": kind,
             "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "path": split.path,
+            "path": unquote(split.path),
             "raw_path": split.path.encode(),
             "query_string": query.encode(),
             "root_path": "",

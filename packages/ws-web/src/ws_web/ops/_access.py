@@ -11,7 +11,10 @@ from starlette.requests import Request
 
 __all__ = ("may_act", "may_read", "why_not_act")
 
-_FORWARDING: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+_FORWARDING: Final = (
+    "forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-envoy-external-address",
+    "cf-connecting-ip", "fastly-client-ip", "fly-client-ip", "true-client-ip", "x-amzn-trace-id",
+)  # fmt: skip
 _LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 
 
@@ -38,7 +41,7 @@ def has_token(request: Request, token: str) -> bool:
 
 def _is_local(request: Request) -> bool:
     """Return whether nothing stands between a program on this machine and us, as far as can be seen."""
-    if request.client is None or any(name in request.headers for name in _FORWARDING):
+    if request.client is None or any(_is_forwarding(name) for name in request.headers):
         return False
 
     try:
@@ -50,6 +53,11 @@ def _is_local(request: Request) -> bool:
     return loopback and _host(request) in _LOCAL and _is_same_origin(request)
 
 
+def _is_forwarding(name: str) -> bool:
+    """Return whether a header is one that a proxy has added."""
+    return name.startswith("x-forwarded-") or name in _FORWARDING
+
+
 def _is_same_origin(request: Request) -> bool:
     """Return whether a browser sends this for a page of this host, or it is not a browser."""
     origin = request.headers.get("origin")
@@ -57,7 +65,10 @@ def _is_same_origin(request: Request) -> bool:
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return False
 
-    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    try:
+        return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    except ValueError:
+        return False
 
 
 def _host(request: Request) -> str | None:
