@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import replace
-from operator import attrgetter
 from typing import Any, cast
 
-from ws_core.component import Health
-from ws_core.metrics import register
-from ws_pool._core.statistics import PoolStatistics
-from ws_pool._sql.context import SessionContext, Source
+from ws_pool._sql.context import Source
 from ws_pool._sql.engine import PooledDriverConnection
 from ws_pool._sql.mysql.clients import MysqlClient
-from ws_pool._sql.mysql.connector import MysqlConnection, MysqlConnector
+from ws_pool._sql.mysql.connector import MysqlConnector
 from ws_pool._sql.mysql.dialect import MysqlDialect
-from ws_pool._sql.mysql.options import EXTRAS, MysqlOptions, Server, mysql_options
-from ws_pool._sql.pool import SqlPool, make_pool, make_tenants
-from ws_pool._sql.replicas import Replicas, replica_options
+from ws_pool._sql.mysql.options import EXTRAS, Server, mysql_options
+from ws_pool._sql.server_pool import ServerPool
 from ws_pool.errors import MissingExtraError
-from ws_pool.pool import Lease, Pool
+from ws_pool.pool import Lease
 
 __all__ = ("MysqlPool", "pool_of_section")
 
@@ -29,7 +22,7 @@ __all__ = ("MysqlPool", "pool_of_section")
 _INHERITED = ("user", "password", "charset", "sql_mode", "init_command", "ssl", "db", "driver")
 
 
-class MysqlPool(SqlPool[MysqlClient]):
+class MysqlPool(ServerPool[MysqlClient]):
     """
     A pool of connections to MySQL or MariaDB.
 
@@ -60,6 +53,7 @@ class MysqlPool(SqlPool[MysqlClient]):
     """
 
     _client_type = MysqlClient
+    _system = "mysql"
 
     def __init__(self, url: str | None = None, *, name: str = "default", **options: Any) -> None:
         section = options if url is None else {"url": url, **options}
@@ -68,30 +62,17 @@ class MysqlPool(SqlPool[MysqlClient]):
     def _set_up(self, name: str, section: Mapping[str, object], where: str) -> None:
         options = mysql_options(section, where)
         server = self._server = options.server()
-        self._dialect = MysqlDialect()
-        self._pool = self._make(server, name, options)
-        replicas = []
-
-        for n, entry in enumerate(options.replicas):
-            place = f"{where}.replicas[{n}]"
-            own = replica_options(entry, section, place, _INHERITED)
-            least = replace(options, min_size=0)  # a replica may be down at the start
-            replicas.append(self._make(mysql_options(own, place).server(), f"{name}/replica{n}", least))
-
-        self._replicas = Replicas(self._pool, replicas)
         self._engine_url = f"mysql+{server.driver}://"
-        choose = self._replicas.choose if self._replicas else None
-        tenants = make_tenants(name, self._dialect, options, per_transaction=False)
-        context = SessionContext(name, self._dialect, self._pool, options, choose=choose, tenants=tenants)
-        super().__init__(context, options)
-
-        for pool in self._replicas.pools:
-            pool.bindings.append(self.bound)
-
-        register(self, db_system_name="mysql")
-
-        for replica in self._replicas:
-            register(replica, db_system_name="mysql")
+        self._set_up_servers(
+            name,
+            section,
+            where,
+            parse=mysql_options,
+            inherited=_INHERITED,
+            dialect=MysqlDialect(),
+            options=options,
+            per_transaction=False,
+        )
 
         if importlib.util.find_spec(server.driver) is None:
             raise MissingExtraError.for_extra(where, f"ws-pool[{EXTRAS[server.driver]}]")
@@ -99,54 +80,13 @@ class MysqlPool(SqlPool[MysqlClient]):
     def __repr__(self) -> str:
         return f"<MysqlPool {self.name!r} of {self._server}>"
 
-    async def start(self) -> None:
-        """
-        Connect ``min_size`` connections; the server must answer, or nothing is left behind.
-
-        A replica that is down keeps nothing from starting.
-        """
-        await self._pool.start()
-
-        try:
-            await self._replicas.start()
-
-            if self._pool.statistics().min_size:
-                await self._compilers.learn()
-        except BaseException:
-            await self.close(timeout=0)
-            raise
-
     async def close(self, *, timeout: float = 10.0) -> None:
         """Close all connections; clients in use have ``timeout`` seconds to end. May be called again."""
-        pools = self._replicas.pools
-
         try:
-            # Together, so that a cancellation reaches each.
-            await asyncio.gather(*(pool.close(timeout=timeout) for pool in pools))
+            await super().close(timeout=timeout)
         finally:
-            for pool in pools:
+            for pool in self._replicas.pools:
                 await cast("MysqlConnector", pool.connector).stopper.aclose()
-
-    async def health(self) -> Health:
-        """Check that the server answers, over a connection of the pool; replicas are parts of the answer."""
-        return await self._replicas.health()
-
-    def statistics(self) -> PoolStatistics:
-        """Return a frozen snapshot of the pool; those of replicas are in `replica_statistics`."""
-        return self._pool.statistics()
-
-    def replica_statistics(self) -> tuple[PoolStatistics, ...]:
-        """Return a frozen snapshot of each replica's pool."""
-        return self._replicas.statistics()
-
-    def resize(self, *, min_size: int | None = None, max_size: int | None = None) -> None:
-        """Change the bounds of the pool at run time, those of the primary's connections."""
-        self._pool.resize(min_size=min_size, max_size=max_size)
-
-    def expire(self) -> None:
-        """Replace all connections: idle ones now, those in use when they come back."""
-        for pool in self._replicas.pools:
-            pool.expire()
 
     async def _packet_limit(self) -> int:
         async with self._pool.lease() as connection:
@@ -160,10 +100,8 @@ class MysqlPool(SqlPool[MysqlClient]):
         await connection.raw.autocommit(False)
         return PooledDriverConnection(connection.raw, lambda discard: source.release(lease, discard=discard))
 
-    def _make(self, server: Server, name: str, options: MysqlOptions) -> Pool[MysqlConnection]:
-        connector = MysqlConnector(server, reset_always=options.reset == "always")
-        options = replace(options, connect_timeout=server.connect_timeout)
-        return make_pool(connector, name, options, self._dialect, is_lost=attrgetter("lost"))
+    def _connector(self, server: Server, *, reset_always: bool) -> MysqlConnector:
+        return MysqlConnector(server, reset_always=reset_always)
 
 
 def pool_of_section(name: str, section: Mapping[str, object], where: str) -> MysqlPool:

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
-from ws_core.component import Health
-from ws_core.metrics import register
-from ws_pool._core.statistics import PoolStatistics
-from ws_pool._sql.context import SessionContext, Source
+from ws_pool._sql.context import Source
 from ws_pool._sql.engine import Joined, PooledDriverConnection
-from ws_pool._sql.pool import SqlPool, make_pool, make_tenants
 from ws_pool._sql.postgres.clients import PostgresClient
-from ws_pool._sql.postgres.connection import PostgresConnection
 from ws_pool._sql.postgres.connector import PostgresConnector
 from ws_pool._sql.postgres.dialect import PostgresDialect
 from ws_pool._sql.postgres.notifications import Notifications
-from ws_pool._sql.postgres.options import PostgresOptions, Server, postgres_options
-from ws_pool._sql.replicas import Replicas, replica_options
+from ws_pool._sql.postgres.options import Server, postgres_options
+from ws_pool._sql.server_pool import ServerPool
 from ws_pool.errors import MissingExtraError, UsageError
-from ws_pool.pool import Lease, Pool
+from ws_pool.pool import Lease
 
 __all__ = ("PostgresPool", "pool_of_section")
 
@@ -36,7 +28,7 @@ _INHERITED = (
 )  # fmt: skip
 
 
-class PostgresPool(SqlPool[PostgresClient]):
+class PostgresPool(ServerPool[PostgresClient]):
     """
     A pool of connections to PostgreSQL.
 
@@ -69,6 +61,7 @@ class PostgresPool(SqlPool[PostgresClient]):
     """
 
     _client_type = PostgresClient
+    _system = "postgresql"
     # The driver's own bookkeeping of transactions must not meet a transaction that it has not begun.
     _joined_options: Mapping[str, Any] = MappingProxyType({"isolation_level": "AUTOCOMMIT"})
 
@@ -79,23 +72,6 @@ class PostgresPool(SqlPool[PostgresClient]):
     def _set_up(self, name: str, section: Mapping[str, object], where: str) -> None:
         options = postgres_options(section, where)
         server = self._server = options.server()
-        dialect = PostgresDialect()
-        self._pool = self._make(server, name, options, dialect)
-        replicas = []
-
-        for n, entry in enumerate(options.replicas):
-            place = f"{where}.replicas[{n}]"
-            own = replica_options(entry, section, place, _INHERITED)
-            least = replace(options, min_size=0)  # a replica may be down at the start
-            replicas.append(
-                self._make(postgres_options(own, place).server(), f"{name}/replica{n}", least, dialect)
-            )
-
-        self._replicas = Replicas(self._pool, replicas)
-        choose = self._replicas.choose if self._replicas else None
-        tenants = make_tenants(name, dialect, options, per_transaction=not server.prepared)
-        context = SessionContext(name, dialect, self._pool, options, choose=choose, tenants=tenants)
-        super().__init__(context, options)
         self._engine_url = f"postgresql+{server.driver}://"
 
         if server.driver == "psycopg":
@@ -103,13 +79,16 @@ class PostgresPool(SqlPool[PostgresClient]):
             self._engine_options = {"use_native_hstore": False}
             self._learn_options = {"use_native_hstore": False, "paramstyle": "numeric_dollar"}
 
-        for pool in self._replicas.pools:
-            pool.bindings.append(self.bound)
-
-        register(self, db_system_name="postgresql")
-
-        for replica in self._replicas:
-            register(replica, db_system_name="postgresql")
+        self._set_up_servers(
+            name,
+            section,
+            where,
+            parse=postgres_options,
+            inherited=_INHERITED,
+            dialect=PostgresDialect(),
+            options=options,
+            per_transaction=not server.prepared,
+        )
 
         if importlib.util.find_spec(server.driver) is None:
             extra = "postgres" if server.driver == "asyncpg" else "psycopg"
@@ -117,28 +96,6 @@ class PostgresPool(SqlPool[PostgresClient]):
 
     def __repr__(self) -> str:
         return f"<PostgresPool {self.name!r} of {self._server}>"
-
-    async def start(self) -> None:
-        """
-        Connect ``min_size`` connections; the server must answer, or nothing is left behind.
-
-        A replica that is down keeps nothing from starting.
-        """
-        await self._pool.start()
-
-        try:
-            await self._replicas.start()
-
-            if self._pool.statistics().min_size:
-                await self._compilers.learn()
-        except BaseException:
-            await self.close(timeout=0)
-            raise
-
-    async def close(self, *, timeout: float = 10.0) -> None:
-        """Close all connections; clients in use have ``timeout`` seconds to end. May be called again."""
-        # Together, so that a cancellation reaches each.
-        await asyncio.gather(*(pool.close(timeout=timeout) for pool in self._replicas.pools))
 
     def listen(self, *channels: str) -> Notifications:
         """
@@ -167,33 +124,8 @@ class PostgresPool(SqlPool[PostgresClient]):
 
         return Notifications(self.name, self._server, channels)
 
-    async def health(self) -> Health:
-        """Check that the server answers, over a connection of the pool; replicas are parts of the answer."""
-        return await self._replicas.health()
-
-    def statistics(self) -> PoolStatistics:
-        """Return a frozen snapshot of the pool; those of replicas are in `replica_statistics`."""
-        return self._pool.statistics()
-
-    def replica_statistics(self) -> tuple[PoolStatistics, ...]:
-        """Return a frozen snapshot of each replica's pool."""
-        return self._replicas.statistics()
-
-    def resize(self, *, min_size: int | None = None, max_size: int | None = None) -> None:
-        """Change the bounds of the pool at run time."""
-        self._pool.resize(min_size=min_size, max_size=max_size)
-
-    def expire(self) -> None:
-        """Replace all connections: idle ones now, those in use when they come back."""
-        for pool in self._replicas.pools:
-            pool.expire()
-
-    def _make(
-        self, server: Server, name: str, options: PostgresOptions, dialect: PostgresDialect
-    ) -> Pool[PostgresConnection]:
-        connector = PostgresConnector(server, reset_always=options.reset == "always")
-        options = replace(options, connect_timeout=server.connect_timeout)
-        return make_pool(connector, name, options, dialect, is_lost=attrgetter("lost"))
+    def _connector(self, server: Server, *, reset_always: bool) -> PostgresConnector:
+        return PostgresConnector(server, reset_always=reset_always)
 
     async def _for_engine(self, source: Source, lease: Lease[Any]) -> PooledDriverConnection:
         connection = lease.connection
