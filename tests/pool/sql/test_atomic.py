@@ -202,6 +202,13 @@ class TestBlocks:
             with pytest.raises(UsageError, match="only reads"):
                 await client.update(ADD, which=1, much=1)
 
+    @pytest.mark.parametrize("level", ["SNAPSHOT", "", 5, True, ["SERIALIZABLE"]])
+    async def test_an_unknown_isolation_is_refused(self, pool: SqlPool, level: Any):
+        """The error names those there are."""
+        async with pool.get_client() as client:
+            with pytest.raises(UsageError, match="use one of READ COMMITTED"):
+                client.begin(isolation=level)
+
     async def test_an_inner_block_that_only_reads_refuses_changes(self, pool: SqlPool):
         """read_only is honoured inside of a transaction that writes, for that block and those in it."""
         async with atomic(pool) as client:

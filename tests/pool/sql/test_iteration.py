@@ -7,6 +7,7 @@ import gc
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select
@@ -14,7 +15,7 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select
 from tests.pool.sql.backends import BACKENDS, MYSQL, make_pool
 from ws_pool._sql import iteration
 from ws_pool._sql.pool import SqlPool
-from ws_pool.errors import ConnectionBusy, QueryError, TransactionConflict, UnavailableError
+from ws_pool.errors import ConnectionBusy, QueryError, TransactionConflict, UnavailableError, UsageError
 
 ITEM = Table(
     "item", MetaData(), Column("id", Integer, primary_key=True), Column("name", String(20), nullable=False)
@@ -46,6 +47,15 @@ class TestLeaving:
             assert await client.insert(ITEM, name="second") == MANY + 2
 
         assert await pool.count(ITEM) == MANY + 2
+
+    @pytest.mark.parametrize("size", [0, -1, "5", 1.5, None])
+    async def test_blocks_have_rows(self, pool: SqlPool, size: Any) -> None:
+        """A size without rows is refused at once: with some drivers no rows would come."""
+        async with pool.get_client() as client:
+            with pytest.raises(UsageError, match="size is a number of rows from 1"):
+                client.iterate(select(ITEM), size=size)
+
+            assert len([row async for row in client.iterate(select(ITEM), size=1_000)]) == MANY
 
     async def test_an_iteration_after_an_iteration(self, pool: SqlPool) -> None:
         """Loops that are left one after the other, with statements in between, see their own rows."""

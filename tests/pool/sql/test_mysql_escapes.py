@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, String, Table, bindparam, select
+from sqlalchemy import Column, Integer, MetaData, String, Table, bindparam, select, text
 
 from ws_pool import MysqlPool
 from ws_pool._sql.client import SqlClient
 from ws_pool._sql.compile.compiler import Prepared
-from ws_pool.errors import QueryError
+from ws_pool.errors import QueryError, UnsupportedStatement
 
 NO_BACKSLASH_ESCAPES = 0x200  # server status flag
 MODE = "NO_BACKSLASH_ESCAPES"
@@ -40,6 +40,45 @@ async def come_back(client: SqlClient) -> None:
         assert (await client.find("SELECT %s AS word", word)).word == word
         assert await client.update("UPDATE quoted SET word = :word WHERE word = :word", word=word) == 1
         assert (await client.find("SELECT :word IN (:word, 'x') AS found", word=word)).found == 1
+
+
+@pytest.mark.parametrize("driver", ["aiomysql", "asyncmy"])
+class TestPlaces:
+    """Places of values inside strings and comments, where a value in quotes would be SQL."""
+
+    @pytest.mark.parametrize(
+        "sql",
+        [
+            "SELECT ':v' AS a",
+            "SELECT 'it''s :v' AS a",
+            'SELECT "say :v" AS a',
+            "SELECT 1 /* :v */ AS a",
+            "SELECT 1 AS a -- :v",
+            "SELECT 1 AS a # :v",
+            "SELECT '%(v)s' AS a",
+        ],
+    )
+    async def test_they_are_refused(self, driver: str, sql: str, mysql_url: str):
+        """By name and by position, and as SQLAlchemy's `text`."""
+        value = " OR 1=1 -- "
+
+        async with MysqlPool(mysql_url.replace("mysql://", f"mysql+{driver}://", 1), max_size=1) as pool:
+            for attempt in (
+                pool.select(sql, v=value),
+                pool.select(text(sql.replace("%(v)s", ":v")).bindparams(v=value)),
+                pool.select(sql.replace("%(v)s", ":v").replace(":v", "%s"), value),
+            ):
+                with pytest.raises(UnsupportedStatement, match="inside a string or a comment"):
+                    await attempt
+
+    async def test_text_that_looks_like_them_is_text(self, driver: str, mysql_url: str):
+        """Without values, and written twice or with a backslash."""
+        async with MysqlPool(mysql_url.replace("mysql://", f"mysql+{driver}://", 1), max_size=1) as pool:
+            assert await pool.find("SELECT '%s', ':v'") == ("%s", ":v")
+            assert await pool.find("SELECT '%%s', '100 %%', %s", 5) == ("%s", "100 %", 5)
+            named = await pool.find(r"SELECT '\:v', '12:30', '%s', '%%s', :v", v=5)
+            assert named == (":v", "12:30", "%s", "%%s", 5)
+            assert await pool.find("SELECT `a%%s`.n FROM (SELECT %s AS n) AS `a%%s`", 5) == (5,)
 
 
 @pytest.mark.parametrize("driver", ["aiomysql", "asyncmy"])

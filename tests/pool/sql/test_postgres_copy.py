@@ -5,19 +5,36 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import io
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON, Column, DateTime, Enum, Integer, MetaData, Numeric, String, Table, insert, select
-from sqlalchemy.dialects.postgresql import ARRAY, MACADDR
+from sqlalchemy import (
+    JSON,
+    Column,
+    Date,
+    DateTime,
+    Enum,
+    Float,
+    Integer,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    Time,
+    insert,
+    select,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, MACADDR
 
 from tests.servers import StartServer
 from tools.servers import PostgresServer
 from ws_pool import PostgresPool
-from ws_pool._sql.postgres.connection import PostgresConnection, _copy_target
+from ws_pool._sql.postgres.asyncpg_connection import AsyncpgConnection
+from ws_pool._sql.postgres.connection import _copy_target
+from ws_pool._sql.postgres.psycopg_connection import PsycopgConnection
 from ws_pool.errors import IntegrityViolation, QueryError, UnavailableError, UsageError
 
 ITEM = Table(
@@ -32,6 +49,7 @@ ITEM = Table(
     Column("kind", Enum("a", "b", name="item_kind")),
     Column("state", String(10), server_default="new"),
 )
+EAST, WEST = dt.timezone(dt.timedelta(hours=2)), dt.timezone(dt.timedelta(hours=-5))
 WHEN = dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.UTC)
 
 
@@ -64,14 +82,18 @@ class Calls:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.copies = 0
-        real = PostgresConnection._copies
 
-        async def copies(connection: PostgresConnection, table: str, columns: Sequence[str]) -> bool:
-            found = await real(connection, table, columns)
-            self.copies += found
-            return found
+        for owner in (AsyncpgConnection, PsycopgConnection):
+            self._count(owner, monkeypatch)
 
-        monkeypatch.setattr(PostgresConnection, "_copies", copies)
+    def _count(self, owner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        real = owner.load_records
+
+        async def load_records(*args: Any) -> Any:
+            self.copies += 1
+            return await real(*args)
+
+        monkeypatch.setattr(owner, "load_records", load_records)
 
 
 class TestInsertMany:
@@ -151,12 +173,67 @@ class TestInsertMany:
 
         assert pool.statistics().opened == 1
 
+    @pytest.mark.parametrize(
+        ("declared", "real", "value"),
+        [
+            (DateTime(), "timestamp", dt.datetime(2026, 1, 1, 10, tzinfo=EAST)),
+            (DateTime(), "timestamptz", dt.datetime(2026, 1, 1, 10)),  # noqa: DTZ001 - so it is declared
+            (DateTime(timezone=True), "timestamp", dt.datetime(2026, 1, 1, 10, tzinfo=EAST)),
+            (Date(), "date", dt.datetime(2026, 1, 1, 23, 30, tzinfo=WEST)),
+            (Date(), "timestamp", dt.datetime(2026, 1, 1, 10)),  # noqa: DTZ001 - it is cut
+            (Time(), "time", dt.time(10, tzinfo=EAST)),
+            (Numeric(10, 2), "numeric", Decimal("2.555")),
+            (Numeric(10, 2), "numeric(12, 4)", Decimal("2.555")),
+            (Numeric(10, 2), "numeric(10, 2)", 2.675),
+            (Numeric(), "numeric", 0.1 + 0.2),
+            (Float(), "numeric", 0.1 + 0.2),
+            (Float(), "int", 2.7),
+            (Integer(), "int", True),
+            (Integer(), "int", 2.7),
+            (Integer(), "text", 5),
+            (String(), "money", "$1.50"),
+            (String(3), "text", "long"),
+            (Integer(), "bigint", 5),
+            (ARRAY(DateTime()), "timestamp[]", [dt.datetime(2026, 1, 1, 10, tzinfo=EAST)]),
+            (ARRAY(Integer()), "int[]", [[1, True], [2, 3]]),
+            (ARRAY(String()), "text[]", ["a", None]),
+            (JSONB(), "json", {"b": 1, "a": [2]}),
+            (Integer(), "number_in_range", 5),
+        ],
+        ids=repr,
+    )
+    async def test_a_value_is_the_same_in_any_number_of_rows(
+        self, pool: PostgresPool, declared: Any, real: str, value: Any
+    ):
+        """Whatever the statement declares, the table has, and the value is; or it is an error each time."""
+        await pool.execute("CREATE DOMAIN number_in_range AS int CHECK (VALUE < 10)")
+        await pool.execute(f"CREATE TABLE t (id int, v {real})")
+        table = Table("t", MetaData(), Column("id", Integer), Column("v", declared))
+        results: list[object] = []
+
+        async with pool.get_client() as client:
+            await client.execute("SET timezone TO 'Asia/Tokyo'")
+
+            for count in (1, 300):
+                try:
+                    await client.insert_many(table, [{"id": n, "v": value} for n in range(count)])
+                except QueryError as error:
+                    results.append(type(error))
+                else:
+                    found = await client.select("SELECT DISTINCT v::text FROM t")
+                    results.append([row.v for row in found])
+
+                await client.execute("DELETE FROM t")
+
+        assert results[0] == results[1]
+
     def test_only_an_insert_of_nothing_but_its_values_is_a_copy(self):
         """Its columns and values are read from its text."""
         found = _copy_target('INSERT INTO s."My t" (id, "a""b") VALUES ($1::INTEGER, $2::NUMERIC(10, 2))')
         assert found is not None
         assert (found.schema, found.name, found.columns) == ("s", "My t", ["id", 'a"b'])
         assert found.table == 's."My t"'
+        assert found.casts == ["INTEGER", "NUMERIC(10, 2)"]
 
         for sql in (
             "INSERT INTO t (a, b) VALUES ($2, $1)",

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, text
 
 from tests.pool.sql._postgres import ITEM, over
 from tests.pool.sql.test_mysql_servers import CERTIFICATE
@@ -17,7 +17,7 @@ from tests.pool.sql.test_postgres import active
 from tests.servers import StartServer
 from tools.servers import PostgresServer
 from ws_pool import PostgresPool
-from ws_pool.errors import QueryError, UnavailableError, UsageError
+from ws_pool.errors import IntegrityViolation, QueryError, UnavailableError, UsageError
 
 
 async def test_a_handle_whose_columns_change(pool: PostgresPool) -> None:
@@ -33,6 +33,40 @@ async def test_a_handle_whose_columns_change(pool: PostgresPool) -> None:
         with suppress(QueryError):  # inside a transaction it may be an error, and never other columns
             async with reader.begin():
                 assert (await reader.select(handle, id=1))[0].keys() == ("id", "name", "stock")
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "COMMIT",
+        " commit",
+        "/* the /* very */ end */ COMMIT",
+        "-- so\nCOMMIT;",
+        "END",
+        "END TRANSACTION",
+        "COMMIT WORK",
+        "PREPARE TRANSACTION 'later'",
+    ],
+)
+async def test_the_end_of_a_failed_transaction_is_an_error(pool: PostgresPool, end: str) -> None:
+    """However it is spelled, and whether it is a string, a statement or a handle."""
+    for statement in (end, text(end), pool.prepare(text(end))):
+        async with pool.get_client() as client:
+            await client.execute("BEGIN")
+            await client.insert(ITEM, name="kept?")
+
+            with pytest.raises(IntegrityViolation):
+                await client.insert(ITEM, name="n1")
+
+            with pytest.raises(QueryError, match="COMMIT was a ROLLBACK"):
+                await client.execute(statement)
+
+            for undo in ("ROLLBACK", "/* or */ ABORT"):
+                await client.execute("BEGIN")
+                await client.insert(ITEM, name="gone")
+                await client.execute(undo)
+
+    assert await pool.count(ITEM) == 3
 
 
 async def test_an_iteration_over_changed_rows(pool: PostgresPool) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from tests.pool.sql.backends import BACKENDS, MYSQL, make_pool
+from ws_pool._sql.rows import Row
 from ws_pool.errors import UsageError
 
 
@@ -76,3 +78,38 @@ async def test_columns_of_one_name_are_not_lost_in_dicts(backend: str, mysql_url
             assert tuple(await client.find(query) or ()) == (1, 2, 3)
 
         assert await client.select(f"{query} WHERE 1 = 0", row_type=dict) == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+class TestRowType:
+    """``row_type`` says what rows are."""
+
+    @pytest.mark.parametrize(("kind", "shown"), [(list, "list"), (set, "set"), ("dict", "'dict'"), (5, "5")])
+    async def test_of_an_unknown_one_nothing_is_run(
+        self, backend: str, kind: Any, shown: str, mysql_url: str, tmp_path: Path
+    ):
+        """No verb makes something else of it."""
+        async with make_pool(backend, mysql_url, tmp_path, max_size=1) as pool, pool.get_client() as client:
+            await client.execute("CREATE TABLE n (a INT)")
+            handle = pool.prepare(text("SELECT a FROM n WHERE a <> :no"))
+            message = f"row_type is Row, dict or tuple, not {shown}"
+
+            for verb in (client.select, client.find, client.execute):
+                with pytest.raises(UsageError, match=message):
+                    await verb("INSERT INTO n VALUES (1) RETURNING a", row_type=kind)
+
+                with pytest.raises(UsageError, match=message):
+                    await verb(handle, no=1, row_type=kind)
+
+            with pytest.raises(UsageError, match=message):
+                client.iterate("SELECT a FROM n", row_type=kind)
+
+            assert await client.count("SELECT a FROM n") == 0
+
+    async def test_rows_on_request(self, backend: str, mysql_url: str, tmp_path: Path):
+        """Where dicts are the pool's, rows and tuples are had as well."""
+        async with make_pool(backend, mysql_url, tmp_path, row_type=dict) as pool:
+            assert await pool.select("SELECT 1 AS a") == [{"a": 1}]
+            (row,) = await pool.select("SELECT 1 AS a", row_type=Row)
+            assert (row.a, row) == (1, (1,))
+            assert type(await pool.find("SELECT 1 AS a", row_type=tuple)) is tuple

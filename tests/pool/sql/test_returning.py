@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, String, Table, delete, func, insert, text, update
+from sqlalchemy import Column, Insert, Integer, MetaData, String, Table, delete, func, insert, text, update
+from sqlalchemy.dialects import mysql, sqlite
 
 from tests.pool.sql.backends import BACKENDS, make_pool
+from ws_pool import SqlitePool
 from ws_pool._sql.pool import SqlPool
 from ws_pool.errors import IntegrityViolation, QueryError, UnsupportedStatement
 
@@ -112,6 +114,29 @@ class TestIds:
         assert (await pool.execute(insert(ITEM).returning(ITEM.c.id), {"name": "d"})).last_id == 4
         assert await pool.insert(insert(ITEM).returning(ITEM.c.id), id=70, name="e") == 70
 
+    async def test_the_id_of_a_row_that_is_updated_instead(self, pool: SqlPool) -> None:
+        """It is that row's, as text and as a statement, and not one of some INSERT before."""
+        for name in "abc":
+            await pool.insert(ITEM, name=name)
+
+        if isinstance(pool, SqlitePool):
+            upsert: Insert = sqlite.insert(ITEM).on_conflict_do_update(
+                index_elements=["name"], set_={"price": 9}
+            )
+            sql = "INSERT INTO item (name) VALUES (:name) ON CONFLICT (name) DO UPDATE SET price = 8; -- so"
+        else:
+            upsert = mysql.insert(ITEM).on_duplicate_key_update(price=9)
+            sql = "INSERT INTO item (name) VALUES (:name) ON DUPLICATE KEY UPDATE price = 8"
+
+        async with pool.get_client() as client:
+            assert await client.insert(upsert, name="a") == 1
+            assert (await client.execute(upsert, name="b")).last_id == 2
+            assert await client.insert(sql, name="a") == 1
+            new = await client.insert(sql, name="d")
+            assert (await client.find("SELECT id FROM item WHERE name = 'd'")).id == new
+            found = await client.select("SELECT price FROM item ORDER BY name")
+            assert [row.price for row in found] == [8, 9, 7, 7]
+
     async def test_an_id_that_cannot_be_known(self, pool: SqlPool) -> None:
         """It is the right one, or nothing is inserted."""
         for adding in (
@@ -125,3 +150,19 @@ class TestIds:
             except UnsupportedStatement as error:
                 assert "RETURNING" in str(error)  # noqa: PT017 - either is right
                 assert await pool.count(ITEM) == before
+
+
+async def test_an_upsert_without_numbers_of_rows(tmp_path: Path) -> None:
+    """A table of SQLite that numbers no rows has no ids, also not that of another table's row."""
+    async with SqlitePool(path=str(tmp_path / "item.db")) as pool:
+        await pool.create_all(ITEM.metadata)
+        await pool.execute("CREATE TABLE word (w TEXT PRIMARY KEY, n INT) WITHOUT ROWID")
+
+        async with pool.get_client() as client:
+            assert await client.insert(ITEM, name="a") == 1
+            sql = "INSERT INTO word VALUES ('x', 1) ON CONFLICT DO UPDATE SET n = n + 1"
+            assert [await client.insert(sql), await client.insert(sql)] == [0, 0]
+            assert await client.find("SELECT n FROM word") == (2,)
+
+            with pytest.raises(QueryError, match="no such column"):
+                await client.insert("INSERT INTO word VALUES ('x', 1) ON CONFLICT DO UPDATE SET no = 1")

@@ -159,6 +159,62 @@ class TestFiles:
             assert pool.writer_statistics().opened > opened
             assert await pool.count("SELECT * FROM pragma_database_list WHERE name = 'other'") == 0
 
+    @pytest.mark.parametrize("way", ["iterate", "raw", "engine", "many", "handle", "comment"])
+    async def test_settings_end_however_they_are_made(self, way: str, tmp_path: Path):
+        """The next user, a reader or the writer, has none of them."""
+        setting = "PRAGMA case_sensitive_like = ON"
+
+        async with SqlitePool(path=str(tmp_path / "notes.db"), maxsize=1) as pool:
+            await pool.execute("CREATE TABLE note (text TEXT)")
+            await pool.execute("INSERT INTO note VALUES ('A')")
+
+            async with pool.get_client() as client:
+                if way == "iterate":
+                    assert [row async for row in client.iterate(setting)] == []
+                elif way == "raw":
+                    await client.raw.execute(setting)
+                elif way == "engine":
+                    async with pool.engine().connect() as connection:
+                        await connection.execute(text(setting))
+                elif way == "many":
+                    with pytest.raises(QueryError):
+                        await client.execute(setting, [{}, {}])
+                elif way == "handle":
+                    await client.execute(pool.prepare(text(setting)))
+                else:
+                    await client.execute(f"/* mine */ ;{setting}")
+
+            for _ in range(2):
+                assert await pool.count("SELECT * FROM note WHERE text LIKE 'a'") == 1
+
+            async with pool.atomic() as client:
+                await client.execute("INSERT INTO note VALUES ('B')")
+                assert await client.count("SELECT * FROM note WHERE text LIKE 'b'") == 1
+
+    async def test_looking_at_a_table_costs_no_connection(self, tmp_path: Path):
+        """A pragma that sets nothing is not a setting."""
+        async with SqlitePool(path=str(tmp_path / "notes.db"), maxsize=1) as pool:
+            await pool.execute("CREATE TABLE note (text TEXT)")
+            before = pool.writer_statistics().opened
+
+            async with pool.engine().connect() as connection:
+                found = await connection.execute(text("PRAGMA table_info('note')"))
+                assert [row.name for row in found] == ["text"]
+
+            assert await pool.find("PRAGMA foreign_keys") == (1,)
+            await pool.execute("INSERT INTO note VALUES ('A')")
+            assert pool.writer_statistics().opened == before
+
+    async def test_what_is_set_on_the_driver_ends_too(self, tmp_path: Path):
+        """Rows and texts are those of this client again."""
+        async with SqlitePool(path=str(tmp_path / "notes.db"), maxsize=1) as pool:
+            async with pool.get_client() as client:
+                client.raw.text_factory = bytes
+                client.raw.row_factory = lambda _, row: {"row": row}
+                assert await client.raw.execute_fetchall("SELECT 'a'") != [("a",)]
+
+            assert await pool.select("SELECT 'a' AS t", row_type=tuple) == [("a",)]
+
     async def test_what_an_engine_has_not_committed_is_undone(self, tmp_path: Path):
         """When its connection is given up, or its task cancelled in mid-session."""
         async with SqlitePool(path=str(tmp_path / "notes.db")) as pool:

@@ -23,10 +23,10 @@ from ws_pool._sql.connection import Reply, SqlConnection
 from ws_pool._sql.context import SessionContext
 from ws_pool._sql.gc_pause import gc_paused
 from ws_pool._sql.iteration import RowIterator
-from ws_pool._sql.many import bind_many, run_each, run_whole
+from ws_pool._sql.many import as_mappings, bind_many, check_positive, run_each, run_whole
 from ws_pool._sql.orm import JoinedSession
 from ws_pool._sql.results import Result, last_id, make_rows, select_large, several
-from ws_pool._sql.rows import Row
+from ws_pool._sql.rows import Row, check_row_type
 from ws_pool._sql.schema import create_tables, drop_tables
 from ws_pool._sql.session import GONE, Session, begun_before, refused
 from ws_pool._sql.transaction import Transaction
@@ -202,8 +202,11 @@ class SqlClient:
         values by position; ``params`` are parameters by name.
         """
         many = several(args)
+        if row_type is not None:
+            check_row_type(row_type)
 
         if many is not None and len(many) > 1:
+            many = as_mappings(many, "execute")
             kind = row_type or self._context.row_type
             bound = bind_many(self._session, self._compiler, statement, many[0], read_only=self.read_only)
             return await run_each(self._session, self._compiler, bound, many, kind)
@@ -245,6 +248,8 @@ class SqlClient:
         ``args`` is one mapping, or values by position; ``params`` are parameters by name.
         """
         session = self._session
+        if row_type is not None:
+            check_row_type(row_type)
 
         # The usual case of a service, a handle and nothing to refuse, goes straight to the connection.
         if session.plain and type(statement) is Prepared and not args:
@@ -310,6 +315,8 @@ class SqlClient:
             rows = await self.select(statement, row_type=row_type, **params)
             return rows[0] if rows else None
 
+        if row_type is not None:
+            check_row_type(row_type)
         plan, sql, values = await self._bind(statement, args, params)
         reply = await self._send(plan, sql, values, prepared=isinstance(statement, Prepared))
         first = Reply(reply.rows[:1] if reply.rows else None, reply.description, 1, 0)
@@ -386,7 +393,8 @@ class SqlClient:
         most rows per statement, which stays below the server's packet size too.
         """
         insert: Statement = statement.insert() if isinstance(statement, Table) else statement
-        rows = list(rows)
+        rows = as_mappings(rows, "insert_many")
+        check_positive("batch", batch)
 
         if not rows:
             return 0
@@ -409,6 +417,9 @@ class SqlClient:
         ``size`` rows are fetched together. ``args`` is one mapping, or values by position;
         ``params`` are parameters by name.
         """
+        if row_type is not None:
+            check_row_type(row_type)
+        check_positive("size", size)
         return RowIterator(self._iterate(statement, args, params, size, row_type))
 
     async def create_all(self, metadata: MetaData) -> None:

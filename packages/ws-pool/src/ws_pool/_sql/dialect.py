@@ -33,6 +33,10 @@ class Grammar(Protocol):
         """Whether the statement ends the open transaction, or begins another one."""
         ...
 
+    def hides_placeholder(self, sql: str) -> bool:
+        """Whether a value would be written where it is not one: into a string or a comment."""
+        ...
+
 
 class Judged(Protocol):
     """A statement, as far as it decides where and whether it may run: a plan."""

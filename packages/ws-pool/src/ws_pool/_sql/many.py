@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ws_pool._sql.compile.compiler import Compiler, Prepared
@@ -12,12 +12,37 @@ from ws_pool._sql.compile.plan import CompiledPlan, Plan
 from ws_pool._sql.results import Result, make_rows
 from ws_pool._sql.session import Session, refused
 from ws_pool._sql.transaction import Transaction
-from ws_pool.errors import UnsupportedStatement
+from ws_pool.errors import UnsupportedStatement, UsageError
 
-__all__ = ("Bound", "bind_many", "run_each", "run_whole")
+__all__ = ("Bound", "as_mappings", "bind_many", "check_positive", "run_each", "run_whole")
 
 T = TypeVar("T")
 Bound = tuple[Plan, Sequence[Any] | None]  # Any: SQLAlchemy's bound parameters
+
+
+def as_mappings(rows: Iterable[Mapping[str, Any]], verb: str) -> list[Mapping[str, Any]]:
+    """Return sets of parameters as a list; what is not made of mappings is refused."""
+    given: Any = rows  # Any: whatever the caller gave; the annotation binds nobody
+
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        message = f"{verb}() takes an iterable of mappings, not a {type(given).__name__}"
+        raise UsageError(message)
+
+    listed: list[Any] = list(rows)  # Any: as above
+
+    for number, row in enumerate(listed):
+        if type(row) is not dict and not isinstance(row, Mapping):
+            message = f"{verb}(): row {number} is a {type(row).__name__}, and not a mapping such as a dict"
+            raise UsageError(message)
+
+    return listed
+
+
+def check_positive(name: str, value: object) -> None:
+    """Refuse what is not a number of rows."""
+    if not isinstance(value, int) or value < 1:
+        message = f"{name} is a number of rows from 1, not {value!r}"
+        raise UsageError(message)
 
 
 def bind_many(
@@ -74,7 +99,7 @@ async def run_whole(session: Session, work: Callable[[], Awaitable[T]]) -> T:
     """Run several statements in the open transaction, or in one of their own."""
     # The turn comes first: the transaction that is open now may be another task's, ending soon.
     async with session.turn():
-        if session.depth or session.by_text:
+        if session.depth or (session.by_text and session.connection.in_transaction):
             return await work()
 
         async with Transaction(session, isolation=None, read_only=False, savepoint=True):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, SupportsIndex, TypeVar
 
 from ws_pool.errors import UsageError
 
-__all__ = ("Row", "dict_maker", "row_class")
+__all__ = ("Row", "check_row_type", "dict_maker", "row_class")
 
 
 T_co = TypeVar("T_co", covariant=True)
@@ -98,6 +98,14 @@ class Row(_Values[T_co]):
             raise UsageError(message, column=key)
 
         raise KeyError(key)
+
+
+def check_row_type(row_type: object) -> None:
+    """Refuse what rows are not made of."""
+    if row_type not in (None, Row, dict, tuple):
+        shown = row_type.__name__ if isinstance(row_type, type) else repr(row_type)
+        message = f"row_type is Row, dict or tuple, not {shown}"
+        raise UsageError(message)
 
 
 @lru_cache(maxsize=1024)

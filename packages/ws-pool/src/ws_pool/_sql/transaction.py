@@ -74,11 +74,12 @@ class Transaction:
         self, host: TransactionHost, *, isolation: str | None, read_only: bool, savepoint: bool
     ) -> None:
         if isolation is not None:
-            isolation = isolation.upper().replace("_", " ")
+            asked: object = isolation  # whatever the caller gave: the annotation binds nobody
+            isolation = asked.upper().replace("_", " ") if isinstance(asked, str) else ""
 
             if isolation not in ISOLATION_LEVELS:
                 known = ", ".join(sorted(ISOLATION_LEVELS))
-                message = f"no isolation level is called {isolation!r}: use one of {known}"
+                message = f"no isolation level is called {asked!r}: use one of {known}"
                 raise UsageError(message)
 
         self._host = host

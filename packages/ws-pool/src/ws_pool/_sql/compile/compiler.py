@@ -29,7 +29,7 @@ from ws_pool._sql.compile.plan import CompiledPlan, Plan, TextPlan
 from ws_pool._sql.dialect import Grammar
 from ws_pool.errors import UnsupportedStatement, UsageError
 
-__all__ = ("Compiler", "CompilerSource", "Prepared", "Statement", "plan_for")
+__all__ = ("Compiler", "CompilerSource", "Prepared", "Statement", "hidden_placeholder", "plan_for")
 
 T = TypeVar("T", default=Any)  # the columns of a query, as a tuple
 Statement = ClauseElement | str
@@ -89,6 +89,15 @@ def plan_for(handle: Prepared[Any], compiler: Compiler, params: Mapping[str, Any
         handle.plan = handle._by_columns[columns] = plan
 
     return plan
+
+
+def hidden_placeholder(sql: str) -> UnsupportedStatement:
+    """Return the error of a placeholder that stands inside a string or a comment."""
+    message = (
+        "a placeholder stands inside a string or a comment, where its value would become SQL: take it out of "
+        "the quotes; the text itself is \\:name with parameters by name, and %%s with those by position"
+    )
+    return UnsupportedStatement(message, sql=sql)
 
 
 class _Uses:
@@ -238,7 +247,7 @@ class Compiler:
             raise UnsupportedStatement(message)
 
         binds = None if cache_key is None else cache_key.bindparams
-        plan = CompiledPlan(compiled, self.dialect, binds, self.grammar)
+        plan = self._plan_of(compiled, binds)
 
         if many and not plan.expanding:
             plan.check_names(columns)
@@ -256,8 +265,7 @@ class Compiler:
 
             if named:
                 element = text_clause(_PYFORMAT.sub(r":\1", sql))
-                compiled = element.compile(dialect=self.dialect)
-                plan = CompiledPlan(compiled, self.dialect, None, self.grammar)
+                plan = self._plan_of(element.compile(dialect=self.dialect), None)
             else:
                 plan = TextPlan(sql, self.grammar)
 
@@ -267,6 +275,12 @@ class Compiler:
             plan.used_at = self._uses.hits
 
         return plan
+
+    def _plan_of(self, compiled: SQLCompiler, binds: Sequence[Any] | None) -> CompiledPlan:
+        if self.grammar.hides_placeholder(compiled.string):
+            raise hidden_placeholder(compiled.string)
+
+        return CompiledPlan(compiled, self.dialect, binds, self.grammar)
 
     def _ddl(self, statement: ExecutableDDLElement) -> Plan:
         sql = str(statement.compile(dialect=self.dialect, **self._schema_options()))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy.sql.elements import ClauseElement
 
-from ws_pool._sql.compile.compiler import Compiler, Prepared, plan_for
-from ws_pool._sql.compile.plan import CompiledPlan, Plan
+from ws_pool._sql.compile.compiler import Compiler, Prepared, hidden_placeholder, plan_for
+from ws_pool._sql.compile.plan import CompiledPlan, Plan, TextPlan
 from ws_pool.errors import UsageError
 
 __all__ = ("Statement", "bind_parameters")
@@ -63,5 +63,9 @@ def _positional(
         raise UsageError(message)
 
     plan, _, _ = compiler.plan(sql, None)
+
+    if cast("TextPlan", plan).hides_placeholder:
+        raise hidden_placeholder(sql)
+
     values = args[0] if len(args) == 1 and isinstance(args[0], list | tuple) else args
     return plan, plan.sql, tuple(values)

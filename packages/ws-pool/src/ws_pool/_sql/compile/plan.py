@@ -52,7 +52,7 @@ class RowMaker:
         """Make rows of the driver's tuples: `Row` objects, dicts, or tuples as they are."""
         make: Maker
 
-        if row_type is None:
+        if row_type is None or row_type is Row:
             make = self.cls
         elif row_type is tuple:
             make = tuple
@@ -137,10 +137,11 @@ class Plan:
 class TextPlan(Plan):
     """A string that goes to the driver as it is, with values by position."""
 
-    __slots__ = ()
+    __slots__ = ("hides_placeholder",)
 
     def __init__(self, sql: str, grammar: Grammar) -> None:
         super().__init__(sql, grammar.verb(sql), grammar)
+        self.hides_placeholder: bool = grammar.hides_placeholder(sql)
 
 
 class Source:

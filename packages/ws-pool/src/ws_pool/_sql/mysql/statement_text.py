@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-__all__ = ("bare", "ends_transaction", "leaves_clean", "reads_only", "verb")
+__all__ = ("bare", "ends_transaction", "hides_placeholder", "leaves_clean", "reads_only", "verb")
 
 _PLAIN = frozenset(
     {"select", "insert", "update", "delete", "replace", "values", "with", "explain", "show", "("}
@@ -152,9 +152,24 @@ def ends_transaction(sql: str) -> bool:
     return bool(_ENDING.match(bare(sql)))
 
 
+def hides_placeholder(sql: str) -> bool:
+    """
+    Whether a placeholder stands inside a string or a comment, where a value in quotes would become SQL.
+
+    Example:
+        >>> hides_placeholder("SELECT '%s'"), hides_placeholder("SELECT '100 %%s', %s")
+        (True, False)
+    """
+    return _places(sql) != _places(bare(sql))
+
+
 def bare(sql: str) -> str:
     """Take comments and the contents of strings away; names in backquotes stay."""
     return _SKIP.sub(_reduced, sql)
+
+
+def _places(sql: str) -> int:
+    return sql.replace("%%", "").count("%s")
 
 
 def _reduced(found: re.Match[str]) -> str:

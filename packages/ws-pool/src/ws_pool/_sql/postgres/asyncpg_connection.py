@@ -12,7 +12,15 @@ from typing import Any
 
 from ws_pool._sql.connection import Reply, trace_statements
 from ws_pool._sql.options import current_credential
-from ws_pool._sql.postgres.connection import CONTROL, IDENTIFIER, PostgresConnection, Receive, count_of
+from ws_pool._sql.postgres.connection import (
+    CONTROL,
+    IDENTIFIER,
+    CopyTarget,
+    PostgresConnection,
+    Receive,
+    check_end,
+    count_of,
+)
 from ws_pool._sql.postgres.errors import map_error
 from ws_pool._sql.postgres.options import Server
 from ws_pool.errors import QueryError, UnavailableError
@@ -121,6 +129,7 @@ class AsyncpgConnection(PostgresConnection):
 
         description = self._describe(statement)
         tag = status.decode() if status else ""
+        check_end(tag, sql)
 
         # An INSERT's id is the first thing that it returns, be it for SQLAlchemy's own sake.
         last_id = rows[0][0] if rows and tag.startswith("INSERT") else 0
@@ -224,12 +233,12 @@ class AsyncpgConnection(PostgresConnection):
 
         return count_of(status)
 
-    async def _copies(self, table: str, columns: Sequence[str]) -> bool:
+    async def _copies(self, target: CopyTarget, values: Sequence[Sequence[Any]]) -> bool:
         """Return whether COPY, whose binary form not all types have here, does what INSERT does."""
-        if not await super()._copies(table, columns):
+        if not await super()._copies(target, values):
             return False
 
-        reply = await self.run(_BINARY, [table, columns])
+        reply = await self.run(_BINARY, [target.table, target.columns])
         return bool(reply.rows and reply.rows[0][0])
 
     async def _command(self, sql: str) -> str:

@@ -9,9 +9,19 @@ from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ws_pool._sql.connection import Reply, busy, trace_statements
+from ws_pool._sql.postgres.statement_text import verb
 from ws_pool.errors import QueryError
 
-__all__ = ("CONTROL", "IDENTIFIER", "Listener", "PostgresConnection", "Receive", "count_of")
+__all__ = (
+    "CONTROL",
+    "IDENTIFIER",
+    "CopyTarget",
+    "Listener",
+    "PostgresConnection",
+    "Receive",
+    "check_end",
+    "count_of",
+)
 
 Receive = Callable[[str, str, int], None]
 """Takes a message of NOTIFY: its channel, its payload, and the process that sent it."""
@@ -28,10 +38,29 @@ _INSERT = re.compile(
     r"VALUES\ \((?P<values>[^()]*(?:\(\d+(?:,\ \d+)?\)[^()]*)*)\)",
     re.VERBOSE,
 )
-_CAST = re.compile(r"::[A-Za-z][\w ]*(?:\(\d+(?:, \d+)?\))?(?:\[\])*(?: WITH(?:OUT)? TIME ZONE)?")
+_PLACE = re.compile(
+    r"\$(?P<n>\d+)(?:::(?P<cast>[A-Za-z][\w ]*(?:\(\d+(?:, \d+)?\))?(?:\[\])*(?: WITH(?:OUT)? TIME ZONE)?))?"
+)
 _COPIES = """
 SELECT c.relkind IN ('r', 'p') AND NOT c.relrowsecurity AND NOT c.relhasrules AND NOT EXISTS (
     SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attidentity = 'a'
+) AND NOT EXISTS (
+    SELECT FROM unnest($2::text[], $3::text[]) AS given (name, declared)
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = given.name
+    JOIN pg_type t ON t.oid = a.atttypid
+    CROSS JOIN LATERAL (
+        SELECT CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END AS oid,
+               CASE t.typtype WHEN 'd' THEN t.typtypmod ELSE a.atttypmod END AS modifier
+    ) AS real
+    WHERE given.declared IS NOT NULL AND NOT coalesce(
+        replace(format_type(real.oid, real.modifier), ' ', '') = replace(lower(given.declared), ' ', '')
+        OR (given.declared NOT LIKE '%(%' AND to_regtype(given.declared) = real.oid)
+        OR (to_regtype(given.declared) IN ('varchar'::regtype, 'text'::regtype)
+            AND real.oid IN ('varchar'::regtype, 'text'::regtype, 'bpchar'::regtype))
+        OR (to_regtype(given.declared) IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)
+            AND real.oid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)),
+        false
+    )
 ) FROM pg_class c WHERE c.oid = to_regclass($1)
 """
 
@@ -165,7 +194,7 @@ class PostgresConnection(ABC):
 
         target = _copy_target(sql) if len(values) >= _COPY_FROM else None
 
-        if target is not None and await self._copies(target.table, target.columns):
+        if target is not None and await self._copies(target, values):
             return await self.load_records(sql, target.name, target.schema, values, target.columns)
 
         await self._ready()
@@ -229,14 +258,15 @@ class PostgresConnection(ABC):
         self._left = None
         self.dirty = False
 
-    async def _copies(self, table: str, columns: Sequence[str]) -> bool:
+    async def _copies(self, target: CopyTarget, values: Sequence[Sequence[Any]]) -> bool:
         """
         Return whether COPY does to some columns of a table what INSERT does.
 
         It overrides identities that are always generated, skips rules, and refuses views and tables with
-        row-level security.
+        row-level security. An INSERT converts each value to the type that the statement declares, and this
+        one to the column's: COPY only the second, so both must be the same.
         """
-        reply = await self.run(_COPIES, [table])
+        reply = await self.run(_COPIES, [target.table, target.columns, target.casts])
         return bool(reply.rows and reply.rows[0][0])
 
     async def _ready(self) -> None:
@@ -266,16 +296,22 @@ class PostgresConnection(ABC):
 
             raise
 
-        # After an error inside of a transaction the server answers ROLLBACK to COMMIT, as if that were
-        # a success: the caller must know that nothing was kept.
-        if status == _ROLLED_BACK and sql[:6].upper() == "COMMIT":
-            message = (
-                "COMMIT was a ROLLBACK: a statement of this transaction had failed before. Let its error end "
-                "the block, or run it in a block of its own inside, which is a savepoint"
-            )
-            raise QueryError(message, code="transaction_failed", sqlstate="25P02", sql=sql)
-
+        check_end(status, sql)
         return Reply(None, None, 0, 0)
+
+
+def check_end(tag: str, sql: str) -> None:
+    """
+    Refuse the success of a COMMIT, in any spelling, that was a ROLLBACK.
+
+    After an error inside of a transaction the server answers so: the caller must know that nothing was kept.
+    """
+    if tag == _ROLLED_BACK and verb(sql) not in {"rollback", "abort"}:
+        message = (
+            "COMMIT was a ROLLBACK: a statement of this transaction had failed before. Let its error end "
+            "the block, or run it in a block of its own inside, which is a savepoint"
+        )
+        raise QueryError(message, code="transaction_failed", sqlstate="25P02", sql=sql)
 
 
 class Listener(Protocol):
@@ -288,15 +324,18 @@ class Listener(Protocol):
         """Close at once."""
 
 
-class _Target(NamedTuple):
+class CopyTarget(NamedTuple):
+    """Where a COPY writes to: a table, and its columns with the types that the statement declares."""
+
     table: str  # as it is written
     schema: str | None
     name: str
     columns: list[str]
+    casts: list[str | None]
 
 
 @lru_cache(maxsize=512)
-def _copy_target(sql: str) -> _Target | None:
+def _copy_target(sql: str) -> CopyTarget | None:
     """Return where an INSERT of nothing but its parameters, in their order, inserts; otherwise None."""
     found = _INSERT.fullmatch(sql)
 
@@ -304,13 +343,14 @@ def _copy_target(sql: str) -> _Target | None:
         return None
 
     columns = [_plain_name(column) for column in re.findall(IDENTIFIER, found["columns"])]
-    values = re.split(r"\s*,\s*", _CAST.sub("", found["values"]).strip())
+    places = [_PLACE.fullmatch(place) for place in re.split(r"\s*,\s*(?=\$)", found["values"].strip())]
 
-    if values != [f"${n}" for n in range(1, len(columns) + 1)]:
+    if [place and place["n"] for place in places] != [str(n) for n in range(1, len(columns) + 1)]:
         return None
 
     parts = [_plain_name(part) for part in re.findall(IDENTIFIER, found["table"])]
-    return _Target(found["table"], parts[0] if len(parts) > 1 else None, parts[-1], columns)
+    casts = [place and place["cast"] for place in places]
+    return CopyTarget(found["table"], parts[0] if len(parts) > 1 else None, parts[-1], columns, casts)
 
 
 def _plain_name(identifier: str) -> str:

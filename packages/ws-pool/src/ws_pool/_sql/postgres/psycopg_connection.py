@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import itertools
 from collections.abc import (
     AsyncIterable,
@@ -14,17 +15,26 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing, contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, cast
+from uuid import UUID
 
 import psycopg
 from psycopg import sql as compose
 from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.rows import tuple_row
+from psycopg.types.json import Json, Jsonb
 
 from ws_pool._sql.connection import Reply, busy, trace_statements
 from ws_pool._sql.postgres import statement_text
-from ws_pool._sql.postgres.connection import CONTROL, PostgresConnection, Receive
+from ws_pool._sql.postgres.connection import (
+    CONTROL,
+    CopyTarget,
+    PostgresConnection,
+    Receive,
+    check_end,
+)
 from ws_pool._sql.postgres.errors import map_error
 from ws_pool._sql.postgres.options import Server
 from ws_pool._sql.postgres.psycopg_driver import DriverConnection, open_driver_connection
@@ -40,6 +50,31 @@ _CHUNK: Final = 1 << 18  # bytes of a file that are read at once
 _STALE_PLAN: Final = "RevalidateCachedQuery"  # the server's function that refuses a plan with other columns
 _OPEN: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 _cursors = itertools.count(1)
+_TYPES: Final = """
+SELECT CASE b.typtype WHEN 'e' THEN 'text' ELSE b.typname END
+FROM unnest($2::text[]) WITH ORDINALITY AS given (name, place)
+JOIN pg_attribute a ON a.attrelid = to_regclass($1) AND a.attname = given.name
+JOIN pg_type t ON t.oid = a.atttypid
+JOIN pg_type b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+WHERE b.typnamespace = 'pg_catalog'::regnamespace OR b.typtype = 'e' ORDER BY given.place
+"""
+# The values of which COPY makes what INSERT makes. The driver writes a value for COPY as text, of which the
+# server makes one of the column's type: of a time with a zone, one without, and no number of a bool.
+_COPIED: Final[Mapping[str, frozenset[type]]] = {
+    **dict.fromkeys(("int2", "int4", "int8"), frozenset({int})),
+    **dict.fromkeys(("float4", "float8"), frozenset({float, int})),
+    **dict.fromkeys(("text", "varchar", "bpchar", "inet", "cidr"), frozenset({str})),
+    **dict.fromkeys(("json", "jsonb"), frozenset({Json, Jsonb})),
+    "numeric": frozenset({Decimal, int}),
+    "bool": frozenset({bool}),
+    "date": frozenset({dt.date}),
+    **dict.fromkeys(("time", "timetz"), frozenset({dt.time})),
+    **dict.fromkeys(("timestamp", "timestamptz"), frozenset({dt.datetime})),
+    "interval": frozenset({dt.timedelta}),
+    "uuid": frozenset({UUID, str}),
+    "bytea": frozenset({bytes}),
+}
+_WITHOUT_ZONE: Final = ("time", "timestamp")
 
 
 class _Cursor(psycopg.AsyncRawCursor[tuple[Any, ...]]):
@@ -237,6 +272,17 @@ class PsycopgConnection(PostgresConnection):
 
         return max(cursor.rowcount, 0)
 
+    async def _copies(self, target: CopyTarget, values: Sequence[Sequence[Any]]) -> bool:
+        """Return whether COPY, for which values are written as text, does what INSERT does."""
+        if not await super()._copies(target, values):
+            return False
+
+        reply = await self.run(_TYPES, [target.table, target.columns])
+        kinds = [kind for (kind,) in reply.rows or ()]
+        return len(kinds) == len(target.columns) and all(
+            _are_copied(kind, column) for kind, column in zip(kinds, zip(*values, strict=True), strict=True)
+        )
+
     async def _command(self, sql: str) -> str:
         with self._exclusive():
             cursor = await self.raw.execute(sql, prepare=False)
@@ -277,6 +323,7 @@ class PsycopgConnection(PostgresConnection):
         result = cursor.pgresult
 
         if result is None or not cursor.description:
+            check_end(cursor.statusmessage or "", sql)
             return Reply(None, None, max(cursor.rowcount, 0), 0)
 
         rows = await cursor.fetchall()
@@ -315,6 +362,25 @@ class PsycopgConnection(PostgresConnection):
 
 
 _ERRORS: Final = (psycopg.Error, OSError, TypeError, ValueError, OverflowError)
+
+
+def _are_copied(kind: str, values: Sequence[Any]) -> bool:
+    """Whether COPY makes of the values of a column what INSERT makes; a kind is an array after ``_``."""
+    if kind.startswith("_"):
+        return all(
+            value is None
+            or (type(value) is list and _are_copied(kind if _is_nested(value) else kind[1:], value))
+            for value in values
+        )
+
+    if not set(map(type, values)) - {type(None)} <= _COPIED.get(kind, frozenset()):
+        return False
+
+    return kind not in _WITHOUT_ZONE or all(value is None or value.tzinfo is None for value in values)
+
+
+def _is_nested(array: Sequence[Any]) -> bool:
+    return any(type(item) is list for item in array)
 
 
 def _blocks(reply: Reply, size: int) -> Callable[[], Awaitable[Reply]]:

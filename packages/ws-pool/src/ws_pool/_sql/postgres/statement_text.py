@@ -11,7 +11,15 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-__all__ = ("ends_transaction", "fill", "has_cursor", "leaves_clean", "reads_only", "verb")
+__all__ = (
+    "ends_transaction",
+    "fill",
+    "has_cursor",
+    "hides_placeholder",
+    "leaves_clean",
+    "reads_only",
+    "verb",
+)
 
 _PLAIN = frozenset(
     {"select", "insert", "update", "delete", "merge", "values", "with", "explain", "show", "("}
@@ -154,6 +162,11 @@ def reads_only(sql: str) -> bool:
     return not _DML.search(text) and all(
         name.lower() in _KNOWN - {"nextval"} or _is_column_list(text, start) for name, start in _calls(text)
     )
+
+
+def hides_placeholder(sql: str) -> bool:
+    """Return False: PostgreSQL itself counts the places of values, and refuses those that have none."""
+    return False
 
 
 @lru_cache(maxsize=2048)

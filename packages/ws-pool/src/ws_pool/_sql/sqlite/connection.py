@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from ws_pool._sql.connection import Reply, busy, cut_short, trace_statements
 from ws_pool._sql.sqlite.errors import map_error
+from ws_pool._sql.sqlite.statement_text import returning_number
 from ws_pool.errors import UnavailableError, UnsupportedStatement
 
 __all__ = ("LOOK", "SqliteConnection")
@@ -21,7 +21,8 @@ __all__ = ("LOOK", "SqliteConnection")
 T = TypeVar("T")
 
 LOOK = 0.005  # seconds between looks at a thread that was stopped
-_PRAGMA = re.compile(r"(?:\s|;|--[^\n]*\n|/\*.*?\*/)*PRAGMA\b", re.IGNORECASE | re.DOTALL)
+_WITH_RETURNING = (3, 35)  # the version of SQLite
+_ASKING = ("info", "list", "check")  # ends of the names of pragmas that set nothing, but take an argument
 
 
 class SqliteConnection:
@@ -79,13 +80,15 @@ class SqliteConnection:
         if values:
             _refuse_nan(values, sql)
 
-        if _PRAGMA.match(sql):
-            self.dirty = self.spoiled = True
-
         if sql.startswith("ROLLBACK") and self.cursor is not None and not (self.cut or self.in_exchange):
             self.left, self.cursor = self.cursor, None  # an iteration that is still referred to
 
+        upsert = returning_number(sql)
+
         def work(connection: sqlite3.Connection) -> Reply:
+            if upsert is not None and (reply := _upsert(connection, upsert, values)) is not None:
+                return reply
+
             before = connection.total_changes
             cursor = connection.execute(sql, () if values is None else values)
             description = cursor.description
@@ -97,7 +100,8 @@ class SqliteConnection:
             elif count < 0 and connection.total_changes != before:  # it counts no WITH ... UPDATE
                 count = connection.execute("SELECT changes()").fetchone()[0]
 
-            reply = Reply(rows, description, max(count, 0), cursor.lastrowid or 0)
+            last_id = 0 if upsert is not None else cursor.lastrowid or 0
+            reply = Reply(rows, description, max(count, 0), last_id)
             cursor.close()
             return reply
 
@@ -185,6 +189,23 @@ class SqliteConnection:
         await self._call(clear, "ROLLBACK")
         self.dirty = False
 
+    def note_settings(self, connection: sqlite3.Connection) -> None:
+        """Note settings that are made from now on, be it by an iteration, an engine, or over ``raw``."""
+
+        def note(action: int, name: str | None, value: str | None, *_: str | None) -> int:
+            if (
+                action == sqlite3.SQLITE_PRAGMA
+                and value is not None
+                and not str(name).lower().endswith(_ASKING)
+            ):
+                self.dirty = self.spoiled = True
+
+            return sqlite3.SQLITE_OK
+
+        # Called when a statement is prepared. One that is kept prepared is not run by the next user: a
+        # session that is spoiled ends with its connection.
+        connection.set_authorizer(note)
+
     def give_up(self) -> None:
         """Let nothing more run: somebody else's exchange on it was cut short."""
         self.cut = True
@@ -259,6 +280,26 @@ class SqliteConnection:
 
         self.in_exchange = False
         return result
+
+
+def _upsert(connection: sqlite3.Connection, sql: str, values: Sequence[Any] | None) -> Reply | None:
+    """
+    Run an INSERT that may update a row instead, and returns its number; None when its table has none.
+
+    Of a row that it updates SQLite notes no number: `lastrowid` would be that of some INSERT before.
+    """
+    if sqlite3.sqlite_version_info < _WITH_RETURNING:
+        return None
+
+    try:
+        rows = connection.execute(sql, () if values is None else values).fetchall()
+    except sqlite3.OperationalError as error:
+        if "_rowid_" in str(error):
+            return None
+
+        raise
+
+    return Reply(None, None, len(rows), rows[-1][0] if rows else 0)
 
 
 def _refuse_nan(values: Sequence[Any], sql: str) -> None:

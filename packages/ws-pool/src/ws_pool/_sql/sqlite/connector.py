@@ -10,6 +10,7 @@ import logging
 import sqlite3
 import time
 from contextlib import suppress
+from functools import partial
 from threading import Thread
 from typing import Any
 
@@ -71,7 +72,7 @@ class SqliteConnector:
         conn = SqliteConnection(raw, writable=self._writable)
 
         try:
-            await conn._call(self._set_up, "PRAGMA")
+            await conn._call(partial(self._begin, conn), "PRAGMA")
         except BaseException:
             self.terminate(conn)
             raise
@@ -106,7 +107,7 @@ class SqliteConnector:
 
         def work(connection: sqlite3.Connection) -> None:
             nonlocal left
-            left = self._reset(connection)
+            left = self._reset(conn, connection)
 
         await conn.reset(work)
         conn.lost = left and not self.file.in_memory
@@ -140,13 +141,20 @@ class SqliteConnector:
 
         self._threads.clear()
 
-    def _reset(self, connection: sqlite3.Connection) -> bool:
+    def _begin(self, conn: SqliteConnection, connection: sqlite3.Connection) -> None:
+        """Set the session up, and note what its user sets from now on."""
+        connection.set_authorizer(None)
+        self._set_up(connection)
+        conn.note_settings(connection)
+
+    def _reset(self, conn: SqliteConnection, connection: sqlite3.Connection) -> bool:
         """Reset in the connection's thread; returns whether something is left that only closing ends."""
         if connection.in_transaction:
             connection.execute("ROLLBACK")
 
         connection.isolation_level = None  # not earlier: it commits what is open
-        self._set_up(connection)
+        connection.row_factory, connection.text_factory = None, str
+        self._begin(conn, connection)
         attached = {row[1] for row in connection.execute("PRAGMA database_list")} - {"main", "temp"}
         temporary = connection.execute(
             "SELECT type, name FROM sqlite_temp_master WHERE sql NOTNULL"

@@ -9,7 +9,15 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-__all__ = ("ends_transaction", "leaves_clean", "reads_connection", "reads_only", "verb")
+__all__ = (
+    "ends_transaction",
+    "hides_placeholder",
+    "leaves_clean",
+    "reads_connection",
+    "reads_only",
+    "returning_number",
+    "verb",
+)
 
 _READING = frozenset({"select", "values", "explain", "with", "("})
 _DML = re.compile(r"\b(?:insert|update|delete|replace)\b(?!\s*\()", re.IGNORECASE)
@@ -23,6 +31,8 @@ _SKIP = re.compile(
 _FIRST = re.compile(r"[A-Za-z]+|\(")
 _KEPT = re.compile(r"\b(?:temp|temporary|attach|detach|pragma|load_extension)\b", re.IGNORECASE)
 _CONTROL = re.compile(r"\s*(?:begin|commit|end|rollback(?!(?:\s+transaction)?\s+to))\b", re.IGNORECASE)
+_UPSERT = re.compile(r"\binsert\b.*\bon\s+conflict\b.*\bdo\s+update\b", re.IGNORECASE | re.DOTALL)
+_RETURNING = re.compile(r"\breturning\b", re.IGNORECASE)
 _CONNECTION = re.compile(r"\b(?:last_insert_rowid|changes|total_changes)\s*\(", re.IGNORECASE)
 
 
@@ -58,6 +68,11 @@ def reads_only(sql: str) -> bool:
     return verb(sql) in _READING and not _DML.search(text) and ";" not in text.strip().rstrip(";")
 
 
+def hides_placeholder(sql: str) -> bool:
+    """Return False: SQLite itself counts the places of values, and refuses those that have none."""
+    return False
+
+
 @lru_cache(maxsize=2048)
 def ends_transaction(sql: str) -> bool:
     """
@@ -74,6 +89,25 @@ def ends_transaction(sql: str) -> bool:
 def reads_connection(sql: str) -> bool:
     """Whether a query is about the last statement of its own connection, as ``changes()`` is."""
     return bool(_CONNECTION.search(_bare(sql)))
+
+
+@lru_cache(maxsize=2048)
+def returning_number(sql: str) -> str | None:
+    """
+    Have an INSERT that may update a row instead return the row's number; None for any other statement.
+
+    Example:
+        >>> returning_number("INSERT INTO t VALUES (1) ON CONFLICT DO UPDATE SET a = 1; -- so")
+        'INSERT INTO t VALUES (1) ON CONFLICT DO UPDATE SET a = 1 RETURNING _rowid_'
+    """
+    masked = _SKIP.sub(lambda found: (" " if found["comment"] is not None else "'") * len(found[0]), sql)
+    end = len(masked.rstrip("; \t\r\n"))
+    text = masked[:end]
+
+    if ";" in text or _RETURNING.search(text) or not _UPSERT.search(text):
+        return None
+
+    return f"{sql[:end]} RETURNING _rowid_"
 
 
 def _bare(sql: str) -> str:
