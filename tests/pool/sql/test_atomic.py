@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -180,9 +181,8 @@ class TestBlocks:
             async with atomic(pool, isolation=level):
                 await client.update(ADD, which=1, much=1)
 
-            with pytest.raises(UsageError, match="outermost"):
-                async with client.begin(isolation=level):
-                    pass
+            async with client.begin(isolation=level):
+                pass
 
         assert await balance(pool, 1) == 102
 
@@ -201,6 +201,37 @@ class TestBlocks:
 
             with pytest.raises(UsageError, match="only reads"):
                 await client.update(ADD, which=1, much=1)
+
+    async def test_an_inner_block_has_the_isolation_that_it_asks_for(self, pool: SqlPool):
+        """When the transaction around it has another one, or one that nobody asked for, it is an error."""
+
+        @atomic(pool, isolation="SERIALIZABLE")
+        async def serializable() -> int:
+            (found,) = await pool.select(select(ACCOUNT.c.balance).where(ACCOUNT.c.id == 1))
+            return int(found.balance)
+
+        if isinstance(pool, SqlitePool):  # whose transactions are all serializable
+            async with atomic(pool):
+                assert await serializable() == 100
+
+            return
+
+        for outer, shown in ((None, "the isolation of its session"), ("READ COMMITTED", "READ COMMITTED")):
+            async with atomic(pool, isolation=outer) as client:
+                with pytest.raises(UsageError, match=f"asks for SERIALIZABLE, and .* has {shown}.*outermost"):
+                    await serializable()
+
+                with pytest.raises(UsageError, match="outermost"):
+                    await client.begin(isolation="SERIALIZABLE", savepoint=False).__aenter__()
+
+                await client.update(ADD, which=1, much=1)
+
+        async with atomic(pool, isolation="SERIALIZABLE"):
+            assert await serializable() == 102
+
+        async with pool.get_client() as client, client.begin():  # nothing is left of the last one
+            with pytest.raises(UsageError, match="outermost"):
+                await serializable()
 
     @pytest.mark.parametrize("level", ["SNAPSHOT", "", 5, True, ["SERIALIZABLE"]])
     async def test_an_unknown_isolation_is_refused(self, pool: SqlPool, level: Any):
@@ -312,6 +343,32 @@ class TestDecorator:
         with pytest.raises(UsageError, match="as a decorator"):
             async with atomic(pool, retry_deadlocks=3):
                 pass
+
+    @pytest.mark.parametrize("times", [-1, 1.5, "3", None, True])
+    async def test_repeats_are_a_number(self, pool: SqlPool, times: Any):
+        """Before anything is decorated."""
+        with pytest.raises(UsageError, match="retry_deadlocks is a number of times from 0"):
+            atomic(pool, retry_deadlocks=times)
+
+    async def test_what_is_not_a_coroutine_function(self, pool: SqlPool):
+        """Generators are refused at once, other functions when they return."""
+
+        async def numbers() -> AsyncIterator[int]:
+            yield 1
+
+        def plain() -> int:
+            return 1
+
+        with pytest.raises(UsageError, match="numbers is a generator"):
+            atomic(pool)(numbers)  # type: ignore[arg-type]  # so it is wrong
+
+        with pytest.raises(UsageError, match=r"plain.* is not one"):
+            await atomic(pool)(plain)()  # type: ignore[arg-type]  # as above
+
+        async def double(number: int) -> int:
+            return 2 * number
+
+        assert await atomic(pool)(partial(double, 4))() == 8
 
 
 class TestConflicts:

@@ -71,6 +71,19 @@ class TestLeaving:
 
             assert [row.id async for row in client.iterate(query, size=7)] == list(range(1000, MANY + 1))
 
+    async def test_after_the_block(self, pool: SqlPool) -> None:
+        """Nothing more is read over a connection that is not the client's any more."""
+        for block in (1, 10):
+            async with pool.get_client() as client:
+                rows = client.iterate(select(ITEM.c.id).order_by(ITEM.c.id), size=block)
+                assert await anext(rows) == (1,)
+
+            with pytest.raises(UsageError, match="outside of its block"):
+                for _ in range(block):
+                    await anext(rows)
+
+            assert await pool.count(ITEM) == MANY
+
     async def test_an_error_in_the_loop(self, pool: SqlPool) -> None:
         """An exception that leaves the loop leaves a savepoint too, and the transaction around it lives."""
         async with pool.atomic() as client:

@@ -56,6 +56,16 @@ class TestShape:
 
         assert await pool.count(ITEM) == 0
 
+    async def test_each_has_the_keys_of_the_first(self, pool: SqlPool) -> None:
+        """A key that comes later has no place in the statement, and one that is missing no value."""
+        with pytest.raises(UsageError, match=r"sets no 'id'.*needs the keys of the first"):
+            await pool.execute(insert(ITEM), [{"name": "a"}, {"name": "b", "id": 7}])
+
+        with pytest.raises(UsageError, match="needs a value for the parameter 'name'"):
+            await pool.execute(insert(ITEM), [{"name": "a", "id": 7}, {"id": 8}])
+
+        assert await pool.count(ITEM) == 0
+
     async def test_rows_of_a_query_are_mappings_after_asdict(self, pool: SqlPool) -> None:
         """A generator will do."""
         await pool.insert_many(ITEM, ({"name": name} for name in "ab"))

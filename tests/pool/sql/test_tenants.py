@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Sequence, String, Table, bindparam, insert, select, text
@@ -71,6 +72,16 @@ class TestSchemas:
         query = select(NOTE.c.what).execution_options(schema_translate_map={None: TWO})
         assert [row.what for row in await pool.select(query)] == [TWO]
         assert [row.what for row in await pool.select(select(NOTE.c.what))] == ["own"]
+
+    @pytest.mark.parametrize("schemas", ["other", ["other"], {"a": 5}, {5: "a"}, 7])
+    async def test_a_map_is_of_names(self, pool: SqlPool, schemas: Any):
+        """The error is at the beginning of the block."""
+        with pytest.raises(UsageError, match="a mapping of names of schemas"):
+            async with pool.get_client(schema_translate_map=schemas):
+                pass
+
+        async with pool.get_client(schema_translate_map={}) as client:
+            assert await client.find("SELECT 1") == (1,)
 
     async def test_inside_another_block_the_connection_is_shared_and_the_schemas_are_not(self, pool: SqlPool):
         """The pool has one connection, and what the task runs inside belongs to the inner block."""

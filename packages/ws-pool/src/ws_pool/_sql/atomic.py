@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from ws_core.backoff import delay
 from ws_pool.context import TaskBinding
@@ -57,6 +58,12 @@ class Atomic(Generic[ClientT_co]):
         retry_deadlocks: int = 0,
         read_only: bool = False,
     ) -> None:
+        asked: object = retry_deadlocks  # whatever the caller gave: the annotation binds nobody
+
+        if isinstance(asked, bool) or not isinstance(asked, int) or asked < 0:
+            message = f"retry_deadlocks is a number of times from 0, not {asked!r}"
+            raise UsageError(message)
+
         self._find = find
         self._savepoint = savepoint
         self._isolation = isolation
@@ -71,6 +78,9 @@ class Atomic(Generic[ClientT_co]):
         It runs in a transaction from now on; with ``retry_deadlocks`` it may run several times, so
         it must do nothing that cannot be undone outside of the database.
         """
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            message = f"atomic decorates coroutine functions, and {function.__qualname__} is a generator's"
+            raise UsageError(message)
 
         @functools.wraps(function)
         async def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -79,7 +89,13 @@ class Atomic(Generic[ClientT_co]):
             while True:
                 try:
                     async with self._once():
-                        return await function(*args, **kwargs)
+                        result: Any = function(*args, **kwargs)  # Any: the annotation binds nobody
+
+                        if not inspect.isawaitable(result):
+                            message = f"atomic decorates coroutine functions, and {function} is not one"
+                            raise UsageError(message)
+
+                        return cast("R", await result)
                 except TransactionConflict as error:
                     bound = self._find().bound.current()
 
@@ -130,5 +146,4 @@ class Atomic(Generic[ClientT_co]):
         )
 
     def _begin(self, client: SqlClient) -> Transaction:
-        isolation = None if client.in_transaction else self._isolation
-        return client.begin(isolation=isolation, read_only=self._read_only, savepoint=self._savepoint)
+        return client.begin(isolation=self._isolation, read_only=self._read_only, savepoint=self._savepoint)

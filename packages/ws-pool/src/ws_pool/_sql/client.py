@@ -106,6 +106,9 @@ class SqlClient:
         if compiler is None:
             compiler = await self._compilers.learn()
 
+        if self._schemas is not None:
+            compiler = compiler.translated(self._schemas)
+
         tenant = None if tenants is None else await tenants.find()
         source, lease = await context.acquire(read_only=self.read_only)
         session = Session(context, source, lease, read_only=self.read_only)
@@ -113,8 +116,7 @@ class SqlClient:
         if tenant is not None:
             await session.enter(tenant)
 
-        self._compiler = compiler if self._schemas is None else compiler.translated(self._schemas)
-        self._session = self._own = session
+        self._compiler, self._session, self._own = compiler, session, session
 
         if not self._alone:
             self._bind_to(task, outer)
@@ -453,10 +455,9 @@ class SqlClient:
         # A reader inside a writer's block looks through: it reads over the writer's connection,
         # since a replica would not know what the transaction has changed so far. So does a client with
         # other schemas, which is the task's own until its block ends.
-        self._session, self._compiler = outer._session, outer._compiler
-
-        if self._schemas is not None:
-            self._compiler = outer._compiler.translated(self._schemas)
+        compiler = outer._compiler
+        self._compiler = compiler if self._schemas is None else compiler.translated(self._schemas)
+        self._session = outer._session
 
         if self.read_only == outer.read_only:
             self._bind_to(task, outer)
@@ -520,16 +521,17 @@ class SqlClient:
     ) -> AsyncGenerator[list[Any], None]:
         """Run a query, and yield its rows in blocks."""
         plan, sql, values = await self._bind(statement, args, params)
-        context = self._context
+        context, session = self._context, self._session
         make = row_type or context.row_type
         spent = 0.0
 
-        async with self._session.stream(plan) as connection:
+        async with session.stream(plan) as connection:
             stream = cast("Any", connection.stream(sql, values, size))  # Any: a generator, which has aclose()
 
             try:
                 async with aclosing(stream):
                     while True:
+                        session.check_open()
                         start = time.monotonic()
 
                         try:

@@ -65,6 +65,9 @@ class SqlDialect(ABC):
     read_only_session: str | None = None
     """What makes a whole session refuse changes, until its reset."""
 
+    only_isolation: str | None = None
+    """The isolation that every transaction has, when there is no other."""
+
     refuses_changes: bool = True
     """Whether the server refuses changes in a transaction that was begun as reading only."""
 

@@ -43,6 +43,7 @@ class Session:
         "depth",
         "doomed",
         "ended_by",
+        "isolation",
         "plain",
         "read_only",
         "restricted",
@@ -61,6 +62,7 @@ class Session:
         self.ended_by: Judged | None = None  # the statement that did it, unless it was a conflict
         self.by_text: bool = False  # whether a transaction is open that was begun as text, by no block
         self.depth: int = 0
+        self.isolation: str | None = None  # of the open transaction, when it is known
         self.savepoints: int = 0
         self._confirmed = False  # whether the server, or a proxy before it, says that a transaction is open
         self._source = source
@@ -205,6 +207,11 @@ class Session:
         if self.restricted and not plan.reading:
             raise refused(plan, "block", "make it one")
 
+    def check_open(self) -> None:
+        """Refuse to go on with an iteration when the client's block has ended."""
+        if self.connection is GONE:
+            raise _outside()
+
     def check_control(self, plan: Judged) -> None:
         """Refuse what would end the transaction of a block, so that nothing of it runs outside."""
         if self.depth:
@@ -286,6 +293,7 @@ class Session:
             raise
 
         connection.dirty = dirty
+        self.isolation = isolation or context.dialect.only_isolation
         self._confirmed = connection.in_transaction
         self._transaction_task = current_task()
 
@@ -309,7 +317,7 @@ class Session:
     def end_transaction(self) -> None:
         """Note the end of the outermost transaction; the writing connection goes back."""
         self.doomed = self.restricted = False
-        self.ended_by = None
+        self.ended_by = self.isolation = None
         self._transaction_task = None
         self.plain = self._is_plain()
         self._unpin_if_done()
@@ -404,12 +412,17 @@ def begun_before() -> UsageError:
     return UsageError(message)
 
 
+def _outside() -> UsageError:
+    """Return the error of a client, or of its iteration, whose block has not begun or has ended."""
+    message = "this client is outside of its block: take one by `async with pool.get_client() as client:`"
+    return UsageError(message)
+
+
 class _Gone:
     """Stands for the session or connection of a client whose block has not begun, or has ended."""
 
     def __getattr__(self, name: str) -> Any:
-        message = "this client is outside of its block: take one by `async with pool.get_client() as client:`"
-        raise UsageError(message)
+        raise _outside()
 
     def __setattr__(self, name: str, value: object) -> None:
         self.__getattr__(name)

@@ -28,6 +28,7 @@ class TransactionHost(Protocol):
     connection: SqlConnection
     depth: int
     doomed: bool
+    isolation: str | None
     restricted: bool
     savepoints: int
 
@@ -168,8 +169,11 @@ class Transaction:
         host.check_own()
 
         if host.depth:
-            if self._isolation is not None:
-                message = "an isolation level can only be set for the outermost transaction"
+            if self._isolation not in {None, host.isolation}:
+                message = (
+                    f"this block asks for {self._isolation}, and the transaction around it has "
+                    f"{host.isolation or 'the isolation of its session'}: ask for it in the outermost block"
+                )
                 raise UsageError(message)
 
             if self._savepoint:

@@ -150,6 +150,14 @@ class Compiler:
         if not schemas:
             return self
 
+        given: Any = schemas  # Any: whatever the caller gave; the annotation binds nobody
+
+        if not isinstance(given, Mapping) or not all(
+            name is None or isinstance(name, str) for pair in given.items() for name in pair
+        ):
+            message = f"schema_translate_map is a mapping of names of schemas or None, not {given!r:.200}"
+            raise UsageError(message)
+
         key = tuple(sorted(schemas.items(), key=repr))
         found = self._translated.get(key)
 

@@ -255,9 +255,13 @@ class CompiledPlan(Plan):
             columns = table.c.keys() if self.kind in {"insert", "update"} and table is not None else ()
             own = {key for key in self._known if not key.startswith("%(")}
             known = ", ".join(sorted(own.union(columns))) or "none"
-            message = (
-                f"the statement has no parameter or column {', '.join(map(repr, unknown))}; it has: {known}"
-            )
+            shown = ", ".join(map(repr, unknown))
+
+            if set(unknown) <= set(columns):
+                message = f"the statement sets no {shown}: each set of parameters needs the keys of the first"
+            else:
+                message = f"the statement has no parameter or column {shown}; it has: {known}"
+
             raise UsageError(message, sql=self.sql)
 
     def values(self, binds: Sequence[Any] | None, params: Mapping[str, Any] | None) -> Values | None:

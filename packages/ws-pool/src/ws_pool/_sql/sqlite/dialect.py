@@ -17,6 +17,7 @@ class SqliteDialect(SqlDialect):
 
     grammar = statement_text
     ids_beside_rows = True
+    only_isolation = "SERIALIZABLE"
 
     def __init__(self, *, in_memory: bool) -> None:
         self.refuses_changes = not in_memory
