@@ -302,6 +302,38 @@ class TestMistakes:
         assert "hunter2" not in str(caught.value)
         assert ("in place of" in str(caught.value)) == ("in place of" in remedy)
 
+    def test_options_do_not_replace_a_text(
+        self, module: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They would be those of a pool without the URL."""
+        module("DATABASES = {'default': 'sqlite:///shop.db'}")
+        monkeypatch.setenv("WS_DATABASES__default__maxsize", "5")
+
+        with pytest.raises(SettingsError, match=r'in the module write {"default": {"url": "…"}} in place'):
+            Settings()
+
+    @pytest.mark.parametrize(
+        ("name", "raw", "part"),
+        [
+            ("WS_DATABASES__default", "mysql://x", "WS_DATABASES__default__maxsize"),
+            ("WS_DATABASES", "mysql://x", "WS_DATABASES__default__url"),
+            ("WS_REDIS_CONFIG__default", "[]", "WS_REDIS_CONFIG__default__url"),
+        ],
+    )
+    def test_a_value_and_its_part(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, raw: str, part: str
+    ) -> None:
+        """Which of them would count, nobody could know; an object has parts, and other names are others'."""
+        monkeypatch.setenv(part, "5")
+        monkeypatch.setenv(name, "{}")
+        monkeypatch.setenv("WS_GATEWAY", "1")
+        monkeypatch.setenv("WS_GATEWAY__x", "1")
+        Settings()
+        monkeypatch.setenv(name, raw)
+
+        with pytest.raises(SettingsError, match=f"{name} .environment. is a value, and {part} a part of it"):
+            Settings()
+
     def test_a_secret_is_not_in_the_message(self) -> None:
         """A wrong value of a secret setting is not repeated."""
         with pytest.raises(SettingsError) as caught:

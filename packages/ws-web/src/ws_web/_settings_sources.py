@@ -140,6 +140,16 @@ def likely_name(name: str, prefix: str, fields: Mapping[str, FieldInfo]) -> str 
     return None
 
 
+def _contradictions(values: Mapping[str, str], settings: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield names of settings that have a plain value, with the name of a part that would replace it."""
+    known = set(settings)
+    names = sorted(name for name in values if name.split(DELIMITER)[0] in known)
+
+    for name in names:
+        if not isinstance(_whole(values[name]), dict):
+            yield from ((name, part) for part in names if part.startswith(name + DELIMITER))
+
+
 def is_one_edit_away(one: str, other: str) -> bool:
     """
     Return whether two words differ by one letter too much, too little or wrong, or two that changed places.
@@ -216,6 +226,10 @@ class Source(PydanticBaseSettingsSource):
             f"{name} ({self.label}) is not a setting: did you mean {meant}?"
             for name in values
             if (meant := likely_name(name, self.prefix, fields)) is not None
+        ]
+        problems += [
+            f"{name} ({self.label}) is a value, and {part} a part of it: leave one of them out"
+            for name, part in _contradictions(values, {self.prefix + field for field in fields})
         ]
 
         if problems:

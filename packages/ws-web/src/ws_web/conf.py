@@ -251,14 +251,21 @@ class Settings(BaseSettings):
     def _check_section(cls, value: object, info: ValidationInfo) -> object:
         """Say how a section of named pools looks when it does not look so."""
         message = f'must map names to options, such as {{"default": {{"url": ...}}}} ({info.field_name})'
+        # Those of single sources too: options from a stronger one stand in the place of a text.
+        sources = {label: values.get(str(info.field_name)) for label, values in (_trace.get() or {}).items()}
 
-        for name, pool in value.items() if isinstance(value, Mapping) else [("", None)]:
-            if isinstance(pool, str):
-                # Not repeated: a URL may have a password.
-                message += f': write {{"{name}": {{"url": "…"}}}} in place of {{"{name}": "…"}}'
+        for label, section in (*sources.items(), ("", value)):
+            if section is None and label:
+                continue  # this source says nothing of it
 
-            if not isinstance(pool, Mapping):
-                raise ValueError(message)  # noqa: TRY004 - pydantic reports no TypeError
+            for name, pool in section.items() if isinstance(section, Mapping) else [("", None)]:
+                if isinstance(pool, str):
+                    # Not repeated: a URL may have a password.
+                    place = f"in the {label} " if label else ""
+                    message += f': {place}write {{"{name}": {{"url": "…"}}}} in place of {{"{name}": "…"}}'
+
+                if not isinstance(pool, Mapping):
+                    raise ValueError(message)  # noqa: TRY004 - pydantic reports no TypeError
 
         return value
 
