@@ -297,8 +297,9 @@ class ElasticsearchPoolManager(BasePoolManager[ElasticsearchPool, AsyncElasticse
 
     settings_key: ClassVar[str] = "ES_CONFIG"
 
-    def _build(self, name: str, section: Mapping[str, object], where: str) -> ElasticsearchPool:
-        return ElasticsearchPool(name=name, setting=where, **section)  # type: ignore[arg-type]  # checked inside
+    # Any: what a section holds is checked by the pool.
+    def _build(self, name: str, section: Mapping[str, Any], where: str) -> ElasticsearchPool:
+        return ElasticsearchPool(name=name, setting=where, **section)
 
 
 es_pool_manager: ElasticsearchPoolManager = ElasticsearchPoolManager()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar, Unpack
 
 from ws_pool._core.extras import missing
 
@@ -94,8 +94,9 @@ class HttpPoolManager(BasePoolManager[HttpPool, HttpClient]):
 
     settings_key: ClassVar[str] = "HTTP_CONFIG"
 
-    def _build(self, name: str, section: Mapping[str, object], where: str) -> HttpPool:
-        return HttpPool(name=name, setting=where, **section)  # type: ignore[arg-type]  # checked inside
+    # Any: what a section holds is checked by the pool.
+    def _build(self, name: str, section: Mapping[str, Any], where: str) -> HttpPool:
+        return HttpPool(name=name, setting=where, **section)
 
     async def request(self, method: str, url: str | URL, **options: Unpack[RequestOptions]) -> HttpResponse:
         """Make a request over the default pool; see `HttpClient.request`."""

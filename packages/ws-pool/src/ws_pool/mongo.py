@@ -284,8 +284,9 @@ class MongoPoolManager(BasePoolManager[MongoPool, Client]):
 
     settings_key: ClassVar[str] = "MONGO_CONFIG"
 
-    def _build(self, name: str, section: Mapping[str, object], where: str) -> MongoPool:
-        return MongoPool(name=name, setting=where, **section)  # type: ignore[arg-type]  # checked inside
+    # Any: what a section holds is checked by the pool.
+    def _build(self, name: str, section: Mapping[str, Any], where: str) -> MongoPool:
+        return MongoPool(name=name, setting=where, **section)
 
     def get_collection(self, db: str | None, name: str, pool: str = "default") -> Collection:
         """Return a collection of a pool; see `MongoPool.get_collection`."""

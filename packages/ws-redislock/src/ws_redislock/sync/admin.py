@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from redis.exceptions import ResponseError
 
@@ -163,7 +163,8 @@ def _list(client: CommandClient, match: str, limit: int, prefix: str) -> list[Lo
     return described
 
 
-def _scan(client: CommandClient, match: str, limit: int, prefix: str) -> list[tuple[str, str]]:
+# Any: the driver's clients are untyped, and a cluster's goes through all nodes.
+def _scan(client: Any, match: str, limit: int, prefix: str) -> list[tuple[str, str]]:
     """Find kind and name of locks by the keys of their holders and queues."""
     pattern = re.compile(
         rf"{re.escape(prefix)}:({'|'.join(_LETTERS)}):\{{(.*)\}}:(?:holders|queue)", re.DOTALL
@@ -171,8 +172,7 @@ def _scan(client: CommandClient, match: str, limit: int, prefix: str) -> list[tu
     found: set[tuple[str, str]] = set()
 
     try:
-        # Any: the driver's iterators are untyped, and a cluster's client goes through all nodes.
-        for raw in client.scan_iter(match=f"{prefix}:*:{{{escape(match)}}}:[hq]*", count=1000):  # type: ignore[attr-defined]
+        for raw in client.scan_iter(match=f"{prefix}:*:{{{escape(match)}}}:[hq]*", count=1000):
             key = raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
 
             if (parts := pattern.fullmatch(key)) is not None:
@@ -196,7 +196,7 @@ def _refuse(error: BaseException, command: str, name: str) -> None:
         refuse(error, command, ("locks", name))
 
 
-def _close(client: CommandClient) -> None:
+def _close(client: Any) -> None:  # Any: as above
     """Close a client of our own, and the coordinator that worked on it."""
     coordinator_for(client).close()
-    client.close()  # type: ignore[attr-defined]
+    client.close()

@@ -94,7 +94,8 @@ class _Beginning:
         self._transaction = transaction
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return self._transaction.__aenter__().__await__()  # type: ignore[no-any-return]
+        begun: Generator[Any, Any, Any] = self._transaction.__aenter__().__await__()
+        return begun
 
     async def __aenter__(self) -> Any:
         return await self._transaction.__aenter__()

@@ -25,7 +25,8 @@ def countable(statement: Statement | Table) -> Statement:
 
     if isinstance(statement, SelectBase):
         query: Any = statement  # Any: not every query has an order, and those that have no common base
-        return query.order_by(None) if _order_is_moot(query) else query  # type: ignore[no-any-return]
+        counted_query: Statement = query.order_by(None) if _order_is_moot(query) else query
+        return counted_query
 
     message = f"count() takes a query or a table, not a {type(statement).__name__}"
     raise UsageError(message)
