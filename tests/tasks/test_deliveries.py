@@ -170,9 +170,9 @@ class TestFailures:
             await found.stream.add("next", b"next")
             await found.deliveries.done(delivery)
             assert await found.next() == b"next"
-            assert found.deliveries.buried == 0
+            assert found.deliveries.dead_lettered == 0
 
-    @pytest.mark.parametrize("script", ["bury", "hand_back"])
+    @pytest.mark.parametrize("script", ["dead_letter", "hand_back"])
     async def test_one_message_holds_up_no_other(self, worker: Start, script: str) -> None:
         """What was fetched beside a message that cannot be put away is run at once, not after its lease."""
         async with worker(lease=60.0) as found:

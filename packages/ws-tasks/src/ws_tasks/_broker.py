@@ -249,7 +249,7 @@ class RedisStreamsBroker(AsyncBroker):
 
     def statistics(self) -> dict[str, int]:
         """Count the jobs that were run twice, and the dead letters, as far as this worker saw them."""
-        return {"doubled": self.results.doubled, "dead": self._deliveries.buried}
+        return {"doubled": self.results.doubled, "dead": self._deliveries.dead_lettered}
 
     # For the engine.
 

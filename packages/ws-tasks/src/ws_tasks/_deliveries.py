@@ -48,7 +48,7 @@ class Deliveries:
         beside: Iterable[Callable[[], Awaitable[float]]] = (),
     ) -> None:
         self.concurrency: int = concurrency
-        self.buried: int = 0
+        self.dead_lettered: int = 0
         self._stream = stream
         self._queue = queue
         self._lease = lease
@@ -184,7 +184,7 @@ class Deliveries:
             self._in_hand.pop(delivery.key, None)
 
     async def _accept(self, found: list[Delivery]) -> None:
-        """Keep messages whose task is known; hand the others back, bury those that cannot be read."""
+        """Keep messages whose task is known; hand the others back, dead-letter those that cannot be read."""
         if self._alone is not None:  # a suspect has begun while these were on their way: none runs beside it
             await self._stream.hand_back(found)
             return
@@ -192,20 +192,20 @@ class Deliveries:
         own = [delivery for delivery in found if self._has(delivery)]
         known = {delivery.key for delivery in own}
         back: list[Delivery] = []
-        graves: list[tuple[Delivery, str, TaskiqMessage | None]] = []
+        dead: list[tuple[Delivery, str, TaskiqMessage | None]] = []
         cancelled: list[tuple[Delivery, TaskiqMessage]] = []
 
         for delivery in (delivery for delivery in found if delivery.key not in known):
             try:
                 message = self._load(delivery.data)
             except Exception as error:  # noqa: BLE001 - foreign data
-                graves.append((delivery, f"not a message of taskiq: {describe(error)}", None))
+                dead.append((delivery, f"not a message of taskiq: {describe(error)}", None))
                 continue
 
             if delivery.cancelled:
                 cancelled.append((delivery, message))
             elif delivery.number > self._max_deliveries:
-                graves.append((delivery, f"delivered {delivery.number - 1} times", message))
+                dead.append((delivery, f"delivered {delivery.number - 1} times", message))
             elif not self._keep_message(delivery, message.task_name):
                 back.append(delivery)
 
@@ -221,8 +221,8 @@ class Deliveries:
             await self._on_cancelled(message)
             await self._stream.done([delivery])
 
-        for grave in graves:
-            await self._bury(*grave)
+        for each in dead:
+            await self._dead_letter(*each)
 
     def _has(self, delivery: Delivery) -> bool:
         return delivery.key in self._in_hand or any(delivery.key == found.key for found in self._suspects)
@@ -254,8 +254,8 @@ class Deliveries:
                 task_name,
             )
 
-    async def _bury(self, delivery: Delivery, reason: str, message: TaskiqMessage | None) -> None:
-        self.buried += 1
+    async def _dead_letter(self, delivery: Delivery, reason: str, message: TaskiqMessage | None) -> None:
+        self.dead_lettered += 1
         name = "?" if message is None else message.task_name
         logger.error("queue %r: a job of task %r is a dead letter: %s", self._queue, name, reason)
 
@@ -263,7 +263,7 @@ class Deliveries:
             # The one that waits for the result must not wait for ever.
             await self._on_dead(message, reason)
 
-        await self._stream.bury(delivery, reason)
+        await self._stream.dead_letter(delivery, reason)
 
     async def done(self, delivery: Delivery) -> None:
         """Acknowledge a message, however long Redis is away; one that was handed back is left alone."""

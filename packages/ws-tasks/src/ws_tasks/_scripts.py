@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 __all__ = (
     "ADD",
     "BEGIN",
-    "BURY",
     "CANCEL",
+    "DEAD_LETTER",
     "DONE",
     "FETCH",
     "HAND_BACK",
@@ -192,8 +192,8 @@ return 1
 """,
 )
 
-BURY = _script(
-    "bury",
+DEAD_LETTER = _script(
+    "dead_letter",
     """
 local stream, dead, live, unique = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, id, job = ARGV[1], ARGV[2], ARGV[3]

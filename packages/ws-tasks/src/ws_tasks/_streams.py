@@ -202,11 +202,11 @@ class StreamQueue:
             ids = itertools.chain.from_iterable((delivery.id, delivery.job) for delivery in batch)
             await self._run(_scripts.DONE, (stream, self.live, self.unique), _GROUP, *ids)
 
-    async def bury(self, delivery: Delivery, reason: str) -> None:
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
         """Move a message to the dead letters."""
         keys = (delivery.stream, self.dead, self.live, self.unique)
         arguments = (delivery.id, delivery.job, delivery.data, reason, delivery.number)
-        await self._run(_scripts.BURY, keys, _GROUP, *arguments)
+        await self._run(_scripts.DEAD_LETTER, keys, _GROUP, *arguments)
 
     async def hand_back(self, deliveries: Iterable[Delivery]) -> None:
         """Let other workers take messages at once, as if they had not been delivered here."""

@@ -133,7 +133,7 @@ class SqlClient:
             self._bound = False
             outer, self._outer = self._outer, None
 
-            if outer is not None and outer._session is GONE:  # noqa: SLF001 - as above; its block has ended before
+            if outer is not None and outer._session is GONE:  # noqa: SLF001 - a client as well, whose block has ended
                 outer = None
 
             self._context.bound.unbind(self, self._task, outer)
