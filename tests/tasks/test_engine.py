@@ -48,7 +48,7 @@ class TestDefinition:
     @pytest.mark.parametrize(
         ("options", "part"),
         [
-            ({"name": ""}, "a task needs a name"),
+            ({"name": ""}, "name='' is wrong"),
             ({"name": "x", "timeout": 0}, "timeout=0"),
             ({"name": "x", "retries": -1}, "retries=-1"),
             ({"name": "x", "schedule": "61 * * * *"}, "minute field"),

@@ -240,7 +240,7 @@ class TestControl:
             ({"on_error": 5}, "on_error=5"),
             ({"guard": object()}, "claim"),
             ({"guard": PlainClaims()}, "needs a name"),
-            ({"guard": PlainClaims(), "name": ""}, "needs a name"),
+            ({"guard": PlainClaims(), "name": ""}, "name='' is wrong"),
             ({"guard": PlainClaims(), "name": "x", "claim_ttl": 0}, "claim_ttl=0"),
             ({"guard": PlainClaims(), "name": "x", "at_least_once": True}, "claim_run"),
             ({"at_least_once": True}, "claim_run"),

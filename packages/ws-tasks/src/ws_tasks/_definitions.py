@@ -15,7 +15,7 @@ from anyio.lowlevel import RunVar
 
 from ws_core.errors import UsageError
 from ws_tasks._options import CatchUp, check_exceptions
-from ws_tasks._validation import check_function, check_seconds, check_whole
+from ws_tasks._validation import check_function, check_name, check_seconds, check_wait, check_whole, to_json
 from ws_tasks.errors import ScheduleError
 from ws_tasks.triggers import CronTrigger
 
@@ -223,7 +223,7 @@ class TaskDefinition(Generic[P, T]):
 
         for name, value in bound.arguments.items():
             try:
-                json.dumps(value, allow_nan=False)
+                to_json(value)
             except (TypeError, ValueError) as error:
                 message = f"argument {name!r} of task {self.name!r} is not JSON: {error}"
                 raise UsageError(message, task=self.name, argument=name) from error
@@ -315,7 +315,9 @@ class Call(Generic[T]):
         Raises:
             ScheduleError: The moment has no time zone.
         """
-        if when.tzinfo is None:
+        moment: object = when
+
+        if not isinstance(moment, datetime) or moment.tzinfo is None:
             raise ScheduleError(f"when={when!r} is wrong: use a datetime with a time zone", option="when")
 
         return await self._submit(max(0.0, (when - datetime.now(UTC)) / timedelta(seconds=1)))
@@ -337,7 +339,12 @@ class Call(Generic[T]):
         if not unique:
             return ""
 
-        arguments = [self.args, self.kwargs] if unique is True else str(unique(*self.args, **self.kwargs))
+        arguments: object = [self.args, self.kwargs] if unique is True else unique(*self.args, **self.kwargs)
+
+        if unique is not True and not isinstance(arguments, str):
+            message = f"unique= of task {self.definition.name!r} must return text, not {arguments!r:.50}"
+            raise UsageError(message, task=self.definition.name)
+
         digest = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()[:32]
         return f"{self.definition.name}:{digest}"
 
@@ -365,7 +372,7 @@ class JobGroup(Generic[T]):
         Raises:
             Exception: What the first job in that order that failed has raised. The others go on.
         """
-        with anyio.fail_after(timeout):
+        with anyio.fail_after(check_wait("timeout", timeout)):
             return [await job.result() for job in self.jobs]
 
     async def status(self) -> list[JobStatus]:
@@ -503,6 +510,17 @@ def task(
     """
     _check_options(name, timeout, retries, retry_on, priority, unique, result_ttl)
 
+    if tz is not None and not isinstance(schedule, str):
+        raise ScheduleError(f"tz={tz!r} needs a crontab expression as schedule", option="tz")
+
+    if isinstance(tags, str):
+        raise ScheduleError(f"tags={tags!r} is wrong: use a list of names", option="tags")
+
+    names = tuple(tags)
+
+    for tag in names:
+        check_name("tags", tag)
+
     if isinstance(schedule, str):
         CronTrigger(schedule, tz=tz)
     elif schedule is not None:
@@ -531,7 +549,7 @@ def task(
             priority,
             unique,
             result_ttl,
-            tuple(tags),
+            names,
             tz,
             catch_up,
         )
@@ -550,8 +568,7 @@ def _check_options(
     result_ttl: object,
 ) -> None:
     """Refuse options of `task` that cannot work."""
-    if not name:
-        raise ScheduleError("name='' is wrong: a task needs a name", option="name")
+    check_name("name", name)
 
     for option, value in (("timeout", timeout), ("result_ttl", result_ttl)):
         if value is not None:
@@ -560,8 +577,8 @@ def _check_options(
     check_whole("retries", retries, 0)
     check_exceptions("retry_on", retry_on)
 
-    if priority not in {"high", "normal", "low"}:
+    if priority not in ("high", "normal", "low"):
         raise ScheduleError(f"priority={priority!r} is wrong: use high, normal or low", option="priority")
 
-    if not isinstance(unique, bool) and not callable(unique):
-        raise ScheduleError(f"unique={unique!r} is wrong: use True, or a function", option="unique")
+    if not isinstance(unique, bool) and (not callable(unique) or inspect.iscoroutinefunction(unique)):
+        raise ScheduleError(f"unique={unique!r} is wrong: use True, or a plain function", option="unique")

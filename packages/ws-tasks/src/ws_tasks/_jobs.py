@@ -19,6 +19,7 @@ from ws_tasks._clock import Clock
 from ws_tasks._definitions import JobStatus, Priority
 from ws_tasks._instance import Instance, current_instance
 from ws_tasks._task import ScheduledTask
+from ws_tasks._validation import check_wait, to_json
 from ws_tasks.errors import JobCancelled
 from ws_tasks.triggers import OnceTrigger, Trigger
 
@@ -83,7 +84,7 @@ class LocalJob(Instance):
 
     async def result(self, timeout: float | None = None) -> Any:
         """Wait for the job's end and return its value, or raise its failure."""
-        with anyio.fail_after(timeout), self.jobs.make_room():
+        with anyio.fail_after(check_wait("timeout", timeout)), self.jobs.make_room():
             await self.wait()
 
         if self.failure is not None:
@@ -136,7 +137,7 @@ class LocalJob(Instance):
     def accept(self, value: object) -> None:
         """Take what the function returned, as JSON makes it: so it arrives from another process too."""
         try:
-            self.value = json.loads(json.dumps(value, allow_nan=False))
+            self.value = json.loads(to_json(value))
         except (TypeError, ValueError) as error:
             message = f"the result of task {self.task.name!r} is not JSON: {error}"
             raise UsageError(message, task=self.task.name, job=self.id) from error

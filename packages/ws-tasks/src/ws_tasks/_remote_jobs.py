@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
@@ -17,6 +16,7 @@ from ws_tasks._definitions import JobStatus
 from ws_tasks._instance import Instance, ManagedTask, Watched
 from ws_tasks._jobs import JobTask
 from ws_tasks._threads import ThreadPool
+from ws_tasks._validation import check_wait, to_json
 from ws_tasks.interface import TaskEvent
 
 __all__ = ("POLL", "CurrentMessage", "RemoteJob", "WorkerCall", "WorkerHost", "current_message", "messages")
@@ -70,7 +70,7 @@ class RemoteJob:
     async def result(self, timeout: float | None = None) -> Any:
         """Wait for the job's end and return its value, or raise JobFailed."""
         if self._result is None:
-            with anyio.fail_after(timeout):
+            with anyio.fail_after(check_wait("timeout", timeout)):
                 self._result = await self._engine.wait(self.id)
 
         if self._result.error is not None:
@@ -144,7 +144,7 @@ class WorkerCall(Instance):
     def accept(self, value: object) -> None:
         """Take what the function returned; what is not JSON is a failure."""
         try:
-            json.dumps(value, allow_nan=False)
+            to_json(value)
         except (TypeError, ValueError) as error:
             message = f"the result of task {self.task.name!r} is not JSON: {error}"
             raise UsageError(message, task=self.task.name) from error

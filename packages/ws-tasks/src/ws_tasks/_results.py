@@ -20,7 +20,7 @@ from ws_tasks._definitions import JobStatus
 from ws_tasks._requests import Requests
 from ws_tasks._scripts import SAVE
 from ws_tasks._streams import TRANSIENT
-from ws_tasks._validation import check_seconds
+from ws_tasks._validation import check_seconds, to_json
 from ws_tasks.errors import JobCancelled, JobFailed
 
 __all__ = ("RedisResults", "requests_of")
@@ -168,7 +168,7 @@ def _content(result: TaskiqResult[Any]) -> dict[str, Any]:
 
     if error is None:
         try:
-            json.dumps(result.return_value, allow_nan=False)
+            to_json(result.return_value)
         except (TypeError, ValueError) as problem:
             error = UsageError(f"the result is not JSON: {problem}")
         else:

@@ -73,11 +73,13 @@ async def _attempt(host: RunHost, instance: Instance) -> BaseException | None:
 
     try:
         if not task.is_async:
-            instance.accept(await _call_in_thread(host, instance))
+            value = await _call_in_thread(host, instance)
         elif task.options.timeout is None:
-            instance.accept(await instance.call())
+            value = await instance.call()
         else:
-            instance.accept(await _call_in_time(instance, task.options.timeout))
+            value = await _call_in_time(instance, task.options.timeout)
+
+        instance.accept(_checked(value))
     except anyio.get_cancelled_exc_class():
         if instance.cancel_called or _cancelled_from_outside():
             raise
@@ -93,6 +95,18 @@ async def _attempt(host: RunHost, instance: Instance) -> BaseException | None:
         return error
 
     return None
+
+
+def _checked(value: object) -> object:
+    """Return a result; refuse what the function has made and not run."""
+    if inspect.iscoroutine(value):
+        value.close()
+        raise TypeError(f"the function returned {value!r}, which never runs: await it in the function")
+
+    if inspect.isgenerator(value) or inspect.isasyncgen(value):
+        raise TypeError(f"the function returned {value!r}, which never runs: loop over it in the function")
+
+    return value
 
 
 async def _call_in_time(instance: Instance, timeout: float) -> object:
@@ -121,9 +135,6 @@ async def _call_in_thread(host: RunHost, instance: Instance) -> object:
         [value] = await host.pool.run(call)
     else:
         [value] = await _watch(host, instance, timeout, call)
-
-    if inspect.isgenerator(value) or inspect.isasyncgen(value):
-        raise TypeError(f"the function returned {value!r}, which never runs: loop over it in the function")
 
     # A plain function, such as a lambda, may have made a coroutine.
     return await value if inspect.isawaitable(value) else value

@@ -13,7 +13,7 @@ from ws_core.errors import UsageError
 from ws_tasks._clock import Clock
 from ws_tasks._instance import Counters, Instance, State
 from ws_tasks._options import Options, TaskOptions, make_options
-from ws_tasks._validation import check_arguments, check_function, unwrap_partial
+from ws_tasks._validation import check_arguments, check_function, check_name, unwrap_partial
 from ws_tasks.errors import NotStartedError, ScheduleError
 from ws_tasks.interface import TaskInterface, TaskStatistics
 from ws_tasks.scheduler import Scheduler, current_scheduler
@@ -61,11 +61,22 @@ class ScheduledTask(TaskInterface):
         self.func: Callable[..., Any] = func  # any function: its result is not used
         self.args: tuple[object, ...] = args
         kwargs = options.get("kwargs")
+        given: object = kwargs
+
+        if given is not None and not isinstance(given, Mapping):
+            message = f"kwargs={given!r} is wrong: use a mapping of names to values"
+            raise ScheduleError(message, option="kwargs")
+
         self.kwargs: dict[str, object] | Mapping[str, object] = dict(kwargs) if kwargs else _NO_KWARGS
         self.is_async: bool = _is_async(func)
         self._name = options.get("name")
         self._check_arguments()
         self.tag: str = options.get("tag", "default")
+
+        if self._name is not None:
+            check_name("name", self._name)
+
+        check_name("tag", self.tag)
         self.options: Options = make_options(options)
 
         if self.options.guard is not None and not self._name:

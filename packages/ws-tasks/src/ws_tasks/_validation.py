@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import math
 from collections.abc import Callable, Mapping
 from types import FunctionType, MethodType
@@ -11,7 +12,16 @@ from typing import Any
 
 from ws_tasks.errors import ScheduleError
 
-__all__ = ("check_arguments", "check_function", "check_seconds", "check_whole", "unwrap_partial")
+__all__ = (
+    "check_arguments",
+    "check_function",
+    "check_name",
+    "check_seconds",
+    "check_wait",
+    "check_whole",
+    "to_json",
+    "unwrap_partial",
+)
 
 _GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _KEPT: dict[int, float] = {}
@@ -37,6 +47,45 @@ def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
 
     bound = "0 or more" if zero else "more than 0"
     raise ScheduleError(f"{name}={value!r} is wrong: use {bound} seconds", option=name)
+
+
+def check_wait(name: str, value: object) -> float | None:
+    """Return how long to wait: seconds, also none or less, when the time is over; None for any."""
+    if value is None:
+        return None
+
+    if isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value):
+        return value
+
+    raise ScheduleError(f"{name}={value!r} is wrong: use seconds, or None", option=name)
+
+
+def check_name(option: str, value: object) -> None:
+    """Refuse what is not a name."""
+    if not isinstance(value, str) or not value.strip():
+        raise ScheduleError(f"{option}={value!r} is wrong: use a text that is not empty", option=option)
+
+
+def to_json(value: object) -> str:
+    """Return a value as JSON, or raise ValueError or TypeError when it would arrive as another."""
+    _check_keys(value)
+    return json.dumps(value, allow_nan=False)
+
+
+def _check_keys(value: object) -> None:
+    """Refuse keys that JSON, whose keys are texts, would make one of, such as 1 and "1"."""
+    if isinstance(value, dict):
+        if any(not isinstance(key, str) for key in value):
+            texts = {key if isinstance(key, str) else json.dumps(key) for key in value}
+
+            if len(texts) < len(value):
+                raise TypeError("two of its keys are written alike")
+
+        for item in value.values():
+            _check_keys(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_keys(item)
 
 
 def check_whole(name: str, value: object, least: int) -> int:

@@ -67,9 +67,12 @@ class IntervalTask(ScheduledTask):
     ) -> None:
         self.interval: float = check_seconds("interval", interval)
 
-        if (jitter := options.get("jitter", 0.0)) > self.interval:
+        if (jitter := check_seconds("jitter", options.get("jitter", 0.0), zero=True)) > self.interval:
             message = f"jitter={jitter!r} is longer than interval={interval!r}: runs would change places"
             raise ScheduleError(message, option="jitter")
+
+        if not isinstance(immediate, bool):
+            raise ScheduleError(f"immediate={immediate!r} is wrong: use True or False", option="immediate")
 
         super().__init__(func, args, options)
         self._immediate = immediate
