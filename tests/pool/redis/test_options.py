@@ -56,6 +56,12 @@ class TestAddresses:
         assert (found.decode_responses, found.limits.command_timeout, found.max_size) == (True, 1.5, 7)
         assert "p/w" not in repr(endpoint)
 
+    def test_a_user_without_a_password(self) -> None:
+        """Users with nopass log in with an empty one, and not as the default user."""
+        for options in ({"url": "redis://u:@h"}, {"username": "u", "password": ""}):
+            endpoint = settings(**options).endpoint
+            assert (endpoint.username, endpoint.password) == ("u", "")
+
     def test_the_originals_keys(self) -> None:
         """The original's keys mean what they meant: an encoding alone decodes replies."""
         found = settings(address=("h", 1), password="p", db=1, encoding="utf-8", minsize=2, maxsize=3)
@@ -107,6 +113,30 @@ class TestErrors:
             ({"ssl": "perhaps"}, r"REDIS_CONFIG\.default\.ssl"),
             ({"ssl": True, "ssl_ca_certs": "/absent"}, r"ssl_ca_certs: cannot load '/absent'"),
             ({"ssl": True, "ssl_certfile": "/absent"}, r"ssl_certfile: cannot load '/absent'"),
+            ({"username": "u"}, r"username needs .*password; for a user with nopass"),
+            ({"url": "redis://u@h"}, r"username needs .*password"),
+            ({"sentinels": ["h:1"], "service": "s", "sentinel_username": "u"}, r"needs .*sentinel_password"),
+            ({"url": "redis://h/1?db=2"}, r"url has db twice"),
+            ({"url": "redis://h?db=1&db=2"}, r"url has db twice"),
+            ({"url": "redis://u:p@h?password=q"}, r"url has password twice"),
+            ({"url": "redis://u:p@h?username=v"}, r"url has username twice"),
+            ({"url": "redis://h?host=g"}, r"url has host twice"),
+            ({"url": "rediss://h?ssl=false"}, r"url has ssl twice"),
+            ({"url": "redis://h#1"}, r"must not have #"),
+            ({"url": "redis://:12#word@h"}, r"in a password it is written %23"),
+            ({"url": "redis://h,g"}, r"names one host"),
+            ({"url": "unix://run/redis.sock"}, r"with three slashes"),
+            ({"ssl_ca_certs": "/absent"}, r"ssl_ca_certs needs rediss://"),
+            ({"url": "redis://h?ssl_cert_reqs=required"}, r"ssl_cert_reqs needs rediss://"),
+            ({"url": "rediss://h", "ssl_keyfile": "/absent"}, r"ssl_keyfile needs .*ssl_certfile"),
+            (
+                {"ssl": True, "ssl_ca_certs": "/absent", "ssl_cert_reqs": "none"},
+                r"ssl_ca_certs and .*exclude each other",
+            ),
+            (
+                {"ssl": ssl.create_default_context(), "ssl_check_hostname": False},
+                r"ssl_check_hostname and the SSLContext",
+            ),
         ],
     )
     def test_named(self, options: dict[str, Any], message: str) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import codecs
 import ssl
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Final, Literal, cast
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import SplitResult, parse_qsl, unquote
 
 from redis import utils
 from redis.credentials import CredentialProvider
@@ -324,6 +324,8 @@ def redis_options(section: Mapping[str, object], *, where: str) -> RedisOptions:
 
     options = RedisOptions(**given)
     _check_together(options, section, where)
+    _check_tls(options, given, where)
+    _check_login(options, where)
     decode = given.get("decode_responses")
     return replace(
         options,
@@ -373,6 +375,41 @@ def _check_together(options: RedisOptions, section: Mapping[str, object], where:
         raise ConfigError(f"{where}.cache needs RESP3: leave {where}.protocol out", setting=f"{where}.cache")
 
 
+def _check_login(options: RedisOptions, where: str) -> None:
+    """Refuse a user without a password: the server would take the connection for the default user's."""
+    for user, password, known in (
+        ("username", "password", options.password is not None or options.credentials is not None),
+        ("sentinel_username", "sentinel_password", options.sentinel_password is not None),
+    ):
+        if getattr(options, user) and not known:
+            message = f'{where}.{user} needs {where}.{password}; for a user with nopass give ""'
+            raise ConfigError(message, setting=f"{where}.{password}")
+
+
+def _check_tls(options: RedisOptions, given: Mapping[str, object], where: str) -> None:
+    """Refuse protections that would not protect."""
+    names = [
+        *(name for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile") if getattr(options, name)),
+        *(name for name in ("ssl_cert_reqs", "ssl_check_hostname") if name in given),
+    ]
+
+    if names and not options.ssl:
+        message = f"{where}.{names[0]} needs rediss:// or {where}.ssl: the connection would not be encrypted"
+        raise ConfigError(message, setting=f"{where}.{names[0]}")
+
+    if names and isinstance(options.ssl, ssl.SSLContext):
+        message = f"{where}.{names[0]} and the SSLContext of {where}.ssl say the same: keep one of them"
+        raise ConfigError(message, setting=f"{where}.{names[0]}")
+
+    if options.ssl_keyfile and not options.ssl_certfile:
+        message = f"{where}.ssl_keyfile needs {where}.ssl_certfile"
+        raise ConfigError(message, setting=f"{where}.ssl_keyfile")
+
+    if options.ssl_ca_certs and options.ssl_cert_reqs == "none":
+        message = f'{where}.ssl_ca_certs and {where}.ssl_cert_reqs="none" exclude each other: keep one'
+        raise ConfigError(message, setting=f"{where}.ssl_cert_reqs")
+
+
 def _check_reads(options: RedisOptions, where: str) -> None:
     """Refuse what does not fit where replies come from: replicas, or the cache."""
     if options.read_from != "master":
@@ -408,32 +445,56 @@ def _from_url(url: str, where: str) -> dict[str, object]:
         schemes = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
         raise ConfigError(f"{where} must begin with one of {schemes}, not {mask_url(url)!r}", setting=where)
 
-    found: dict[str, object] = dict(parse_qsl(parts.query, keep_blank_values=True))
-    port = url_port(url, where)
+    # What would be dropped may be the end of a password, or another server.
+    if "#" in url:
+        raise ConfigError(f"{where} must not have #: in a password it is written %23", setting=where)
 
-    if parts.username:
-        found["username"] = unquote(parts.username)
+    if "," in (parts.hostname or ""):
+        message = f"{where} names one host: give the others as seeds of a cluster, or as sentinels"
+        raise ConfigError(message, setting=where)
 
-    if parts.password:
-        found["password"] = unquote(parts.password)
+    found: list[tuple[str, object]] = [*parse_qsl(parts.query, keep_blank_values=True), *_login(parts)]
 
     if parts.scheme == "unix":
-        found["path"] = unquote(parts.path)
-        return found
+        if parts.hostname:
+            message = f"{where}: {mask_url(url)!r} must be like unix:///path/of/the.sock, with three slashes"
+            raise ConfigError(message, setting=where)
+
+        return _once([*found, ("path", unquote(parts.path))], where)
 
     if parts.hostname:
-        found["host"] = unquote(parts.hostname)
+        found.append(("host", unquote(parts.hostname)))
 
-    if port is not None:
-        found["port"] = port
+    if (port := url_port(url, where)) is not None:
+        found.append(("port", port))
 
     if parts.path.strip("/"):
-        found.setdefault("db", unquote(parts.path).strip("/"))
+        found.append(("db", unquote(parts.path).strip("/")))
 
     if parts.scheme in {"rediss", "valkeys"}:
-        found["ssl"] = True
+        found.append(("ssl", True))
 
-    return found
+    return _once(found, where)
+
+
+def _login(parts: SplitResult) -> Iterator[tuple[str, object]]:
+    if parts.username:
+        yield "username", unquote(parts.username)
+
+    # An empty password is one, too, behind a user: users with nopass log in with any.
+    if parts.password or (parts.username and parts.password is not None):
+        yield "password", unquote(parts.password)
+
+
+def _once(found: list[tuple[str, object]], where: str) -> dict[str, object]:
+    """Return options by name; refuse one that a URL has twice."""
+    names = [name for name, _ in found]
+
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{where} has {name} twice: keep one of them", setting=where)
+
+    return dict(found)
 
 
 def _from_address(address: object, where: str) -> dict[str, object]:
