@@ -94,6 +94,27 @@ class TestCommits:
         assert _house.long_subjects([f"abc {'x' * 73}"]) == ["abc: 73 characters"]
 
 
+class TestExceptions:
+    """Exceptions of the linter."""
+
+    def test_counted(self) -> None:
+        """Each line counts for its folder, but for those that are generated and the word in a text."""
+        texts = {
+            "packages/a/b.py": "x = 1  # noqa: E501\n# ruff: noqa: T201\ny = 'noqa'",
+            "packages/a/sync/_lock/c.py": "x = 1  # noqa: E501",
+            "tests/d.py": "x = 1  # fine",
+        }
+        assert _house.exceptions(texts) == {"packages": 2}
+
+    def test_too_many(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """More than a folder may have are refused."""
+        assert _house.check_exceptions() is None
+        monkeypatch.setattr(_house, "EXCEPTIONS", {"tools": 0})
+
+        with pytest.raises(Failed, match="more than 0: mend the cause"):
+            _house.check_exceptions()
+
+
 class TestCircles:
     """Imports in a circle."""
 
@@ -113,7 +134,8 @@ class TestCircles:
 
     def test_this_tree(self) -> None:
         """The names of the checks are those that the command line knows."""
-        assert {check.name for check in _house.house_checks()} == {"forms", "english", "commits", "circles"}
+        known = {"forms", "english", "commits", "circles", "exceptions"}
+        assert {check.name for check in _house.house_checks()} == known
 
     def test_a_failure_names_the_circle(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The error shows the way round."""

@@ -1,4 +1,4 @@
-"""Checks of words and walls: docstrings, the glossary, subjects of commits, circles of imports."""
+"""Checks of words and walls: docstrings, the glossary, commits, circles, exceptions of the linter."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import re
 import subprocess
 import tokenize
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tools.checks._tree import tracked_files
 
 __all__ = (
     "circles",
+    "exceptions",
     "forms",
     "house_checks",
     "import_graph",
@@ -26,8 +28,11 @@ __all__ = (
 
 SUBJECT = 72
 """Characters of a commit's subject, at most."""
-FIRST_COMMIT = "47d01a1"
+FIRST_COMMIT = "e4c32a9"
 """Commits after this one are checked."""
+
+EXCEPTIONS: Mapping[str, int] = {"packages": 160, "tests": 70, "tools": 32}
+"""Exceptions of the linter in a folder's source, at most."""
 
 STRAY_NAMES: Mapping[str, str] = {
     "borrow": "acquire",
@@ -83,6 +88,7 @@ def house_checks() -> list[Check]:
         Check("english", check_english, cost=3),
         Check("commits", check_commits),
         Check("circles", check_circles, cost=2),
+        Check("exceptions", check_exceptions),
     ]
 
 
@@ -351,6 +357,40 @@ def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
         if module in reach[module]
     }
     return [list(group) for group in sorted(groups)]
+
+
+def check_exceptions() -> str | None:
+    """Exceptions of the linter stay few: a cause is mended, or a rule is decided on once, with its reason."""
+    paths = [path for path in tracked_files() if path.suffix == ".py"]
+    found = exceptions({_short(path): path.read_text(encoding="utf-8") for path in paths})
+    remedy = "mend the cause, or decide on the rule in pyproject.toml"
+    problems = [
+        f"{folder} has {found[folder]} exceptions of the linter, more than {most}: {remedy}"
+        for folder, most in EXCEPTIONS.items()
+        if found[folder] > most
+    ]
+
+    if problems:
+        raise Failed("\n".join(problems))
+
+    return None
+
+
+def exceptions(texts: Mapping[str, str]) -> Counter[str]:
+    """
+    Count the exceptions of the linter by folder; what is generated does not count.
+
+    Example:
+        >>> exceptions({"tools/a.py": "x = 1  # noqa: E501", "packages/b/sync/_lock/c.py": "y  # noqa: E501"})
+        Counter({'tools': 1})
+    """
+    return Counter(
+        path.partition("/")[0]
+        for path, text in texts.items()
+        if "/sync/" not in path
+        for line in text.splitlines()
+        if re.search(r"#.*\bnoqa\b", line)
+    )
 
 
 def _sources() -> list[Path]:
