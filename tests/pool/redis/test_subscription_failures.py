@@ -247,6 +247,38 @@ class TestConnections:
             await pool.redis.publish("c", "1")
             assert (await message_of(pubsub, "message"))["data"] == "1"
 
+    @pytest.mark.parametrize("silent", [False, True], ids=["answers", "silent"])
+    async def test_a_ping_at_the_end_of_a_heartbeat(
+        self, pool: RedisPool, monkeypatch: pytest.MonkeyPatch, silent: bool
+    ) -> None:
+        """It has a heartbeat for its reply: a server is not silent since nothing came before the PING."""
+        async with pool.redis.pubsub() as pubsub:
+            await pubsub.subscribe("c")
+            await message_of(pubsub, "subscribe")
+            (link,) = subscriptions(pool)._links.values()
+            assert link._connection is not None
+            read, calls = link._connection.read_response, 0
+
+            async def read_response(**options: Any) -> Any:
+                nonlocal calls
+                calls += 1
+
+                if calls == 1:
+                    await pubsub.ping()
+
+                return None if calls == 1 or (silent and calls == 2) else await read(**options)
+
+            monkeypatch.setattr(link._connection, "read_response", read_response)
+            await pool.redis.publish("c", "1")  # what it waits for now is read by the real one
+            await message_of(pubsub, "message")
+
+            if silent:
+                with pytest.raises(RedisConnectionError, match="silent for 30 s"):
+                    await message_of(pubsub, "pong")
+            else:
+                await message_of(pubsub, "pong")
+                assert not link.closed
+
     async def test_a_heartbeat_is_nobodys_message(self, any_redis_url: str) -> None:
         """In silence the connection is checked; subscribers see nothing of it."""
         async with (

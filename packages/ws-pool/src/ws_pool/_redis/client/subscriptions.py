@@ -248,6 +248,8 @@ class _Link:
 
     async def _receive(self, connection: AbstractConnection) -> None:
         while True:
+            oldest = self._due[0] if self._due else None
+
             try:
                 response: Any = await connection.read_response(  # Any: a reply or a message
                     disable_decoding=True,
@@ -262,7 +264,10 @@ class _Link:
             if response is not None:
                 self._take(response)
             elif self._due:
-                raise TimeoutError(f"the server was silent for {self._owner.heartbeat:g} s")
+                # A request that was sent in the meantime, such as a PING of a subscriber whose heartbeat
+                # is as long as ours, has a whole heartbeat for its reply.
+                if self._due[0] is oldest:
+                    raise TimeoutError(f"the server was silent for {self._owner.heartbeat:g} s")
             elif self.active:
                 self.ping(None, b"")
             else:
