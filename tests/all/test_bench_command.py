@@ -128,6 +128,7 @@ def test_an_application(tmp_path: Path, redis_url: str) -> None:
     assert found["url"].startswith("http://127.0.0.1:")
     assert found["requests"] >= 2
     assert found["errors"] == {}
+    assert "GET /ok" not in outcome.err  # no access log
     others = [one for one in psutil.process_iter(["cwd"]) if one.pid != os.getpid()]
     assert not [one for one in others if one.info["cwd"] == str(tmp_path)]
 

@@ -154,12 +154,12 @@ def _header(line: str) -> tuple[str, str]:
 
 @asynccontextmanager
 async def _serving(name: str, workers: int) -> AsyncIterator[str]:
-    """Serve an application in processes of its own, as it is served in production."""
+    """Serve an application in processes of its own; a line per request would bury the result."""
     with bind("127.0.0.1", 0) as sock:
         say = stderr()
 
         async with Supervisor(
-            WorkerCommand(name, {"timeout_graceful_shutdown": 2}),
+            WorkerCommand(name, {"timeout_graceful_shutdown": 2}, {"WS_ACCESS_LOG": "off"}),
             sock,
             workers,
             say=lambda line: say.print(line, markup=False),
