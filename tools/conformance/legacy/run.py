@@ -4,6 +4,8 @@ Names come in on the standard input, one a line; results leave on the standard o
 """
 
 import asyncio
+import contextlib
+import importlib
 import inspect
 import json
 import os
@@ -17,12 +19,34 @@ import behaviours
 LIMIT = 30.0
 """Seconds that one behaviour may take."""
 
+SLOW = (
+    "fastapi",
+    "aiohttp",
+    "loguru",
+    "aiomysql",
+    "sqlalchemy.ext.asyncio",
+    "pymongo",
+    "redis.asyncio",
+    "ws_pool.mysql",
+    "ws_pool.redis",
+    "ws_pool.mongo",
+    "ws_pool.http",
+    "ws_pool.cache",
+    "ws_pool.events",
+    "ws_redislock",
+    "ws_tasks",
+    "ws_logging",
+    "ws_web",
+)
+"""Modules that the behaviours use, directly or not."""
+
 
 def main():
     """Run what the standard input names."""
-    # What is slow to import and has no state is imported once; each child is a copy of this process.
-    for module in ("fastapi", "sqlalchemy", "aiohttp", "aiomysql", "loguru"):
-        __import__(module)
+    # What is slow to import is imported once, but never wintersweet; each child is a copy of this process.
+    for module in SLOW:
+        with contextlib.suppress(ImportError):  # 1.1.4 has not all of them
+            importlib.import_module(module)
 
     for line in sys.stdin:
         print(json.dumps(one(line.strip())), flush=True)
