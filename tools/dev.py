@@ -74,13 +74,10 @@ def say(text: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Run one command.
+    Run one command, and return the exit code.
 
     Args:
         argv: Arguments, or None for those of the process.
-
-    Returns:
-        The exit code.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     commands = {"demo": demo, "test": test, "check": check, "bench": bench, "docs": docs}
@@ -94,6 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in commands:
         print(f"unknown command {name!r}: use one of {', '.join(commands)}", file=sys.stderr)
         return 2
+
+    # Hundreds of processes are started, and each would compile the libraries anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
     try:
         check_python()

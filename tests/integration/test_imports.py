@@ -137,7 +137,7 @@ class TestQuiet:
         assert import_alone("loud", place=tmp_path)[0][what]
 
     def test_a_module_that_needs_another_first_is_found(self, tmp_path: Path) -> None:
-        """The probe imports each module alone: what the one before has imported is no help."""
+        """The probe imports each module alone: it cannot use what the one before has imported."""
         (tmp_path / "first.py").write_text("import sys; sys.ready = True")
         (tmp_path / "second.py").write_text("import sys; sys.ready")
 
