@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from ws_core.backoff import delay
 from ws_logging import _exit_hooks
 from ws_logging._line_queue import LineQueue
 from ws_logging._sink_options import Overflow
@@ -316,7 +317,7 @@ class QueuedSink:
 
     def _work(self) -> None:
         """Write batches until the queue is empty and `stop` was called."""
-        backoff = 0.0
+        failures = 0
 
         while True:
             batch = self._unwritten or self._lines.take(BATCH)
@@ -332,13 +333,14 @@ class QueuedSink:
                 written = self._write_batch(batch)
 
             if written:
-                backoff = 0.0
+                failures = 0
                 self._gave_up = False
             elif self._stopped:
                 return
             else:
-                backoff = min(LONGEST_BACKOFF, max(FIRST_BACKOFF, backoff * 2))
-                self._nap(FIRST_BACKOFF if self._stopping else backoff)
+                failures += 1
+                longest = FIRST_BACKOFF if self._stopping else LONGEST_BACKOFF
+                self._nap(delay(failures, FIRST_BACKOFF, longest, jitter=0.0))
 
     def _write_batch(self, batch: list[bytes]) -> bool:
         """Write a batch and what is to be said of dropped messages; keep what could not be written."""

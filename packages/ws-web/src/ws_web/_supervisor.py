@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ws_core.backoff import delay
 from ws_core.errors import UnavailableError, UsageError
 from ws_web._acceptor import Board
 from ws_web._worker_group import forget_workers
@@ -108,7 +109,7 @@ def restart_delay(quick_deaths: int) -> float:
     if quick_deaths <= 1:
         return 0.0  # a worker that was killed is replaced at once
 
-    return float(min(_FIRST_DELAY * 2 ** (quick_deaths - 2), _LONGEST_DELAY))
+    return delay(quick_deaths - 1, _FIRST_DELAY, _LONGEST_DELAY, jitter=0.0)
 
 
 class _Worker:
@@ -344,14 +345,14 @@ class Supervisor:
             self.failure = self.failure or WorkersFailed(reason)
             self.failed.set()
 
-        delay = restart_delay(place.quick_deaths)
+        pause = restart_delay(place.quick_deaths)
         ended = "was killed by" if code < 0 else "ended"
         how = signal.Signals(-code).name if code < 0 else _how(code)
         cause = f": {worker.failure}" if worker.failure else ""
-        when = f"in {delay:g} s" if delay else "now"
+        when = f"in {pause:g} s" if pause else "now"
         self.replaced += 1
         self._say(f"worker {worker.process.pid} {ended} {how}{cause}; replacing it {when}")
-        return delay
+        return pause
 
     def _fail(self, reason: str) -> None:
         """Note that no worker can start; the first reason counts, others are mostly its consequence."""

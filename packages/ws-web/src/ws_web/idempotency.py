@@ -21,6 +21,7 @@ from fastapi import Header
 from starlette.requests import Request
 from starlette.responses import Response as StarletteResponse
 
+from ws_core.backoff import delay
 from ws_core.errors import ConfigError, NotReadyError
 from ws_core.sources import client_getter
 from ws_web._kept_reply import KeptReply
@@ -372,7 +373,7 @@ class _Rules:
         name = _hash(self.owner(request), key)
         mine = Claim(uuid.uuid4().hex, await _fingerprint(request))
         deadline = asyncio.get_running_loop().time() + self.wait
-        pause = 0.02
+        looks = 0
 
         while True:
             held = await store.claim(name, mine, self.timeout)
@@ -391,8 +392,8 @@ class _Rules:
                 message = "The first request with this Idempotency-Key is still being worked on"
                 raise _Answered(HTTPExceptionResponse(409, message, headers={"Retry-After": "1"}))
 
-            await asyncio.sleep(pause)
-            pause = min(0.5, pause * 1.5)
+            looks += 1
+            await asyncio.sleep(delay(looks, 0.02, 0.5))
 
     async def around(self, handle: Handler, request: Request) -> StarletteResponse:
         """Handle a request, and keep the reply under its key."""

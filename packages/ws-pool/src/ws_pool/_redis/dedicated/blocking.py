@@ -8,6 +8,7 @@ ended by CLIENT UNBLOCK, its reply is awaited, and an item that it took is put b
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
@@ -15,6 +16,7 @@ from typing import Any, Final
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
+from ws_core import backoff
 from ws_pool._redis.commands.command import Command
 from ws_pool._redis.errors import AcquireTimeout, ConnectionLost, UnavailableError
 from ws_pool.errors import WsError
@@ -53,25 +55,23 @@ async def cancel_blocking(
         connection.read_response(disable_decoding=True, disconnect_on_error=False)
     )
     unblocking = asyncio.ensure_future(first)
-    pause, longest = _PAUSES
     lost = False
 
     try:
         # An UNBLOCK does nothing when it overtakes the command, which goes over another connection: it is
         # repeated until the command has ended. What is read counts first, whatever became of the UNBLOCK:
         # a server that was busy for long may have answered the command long before.
-        while True:
+        for attempt in itertools.count(1):
             await asyncio.wait([reading, unblocking], return_when=asyncio.FIRST_COMPLETED)
 
             if not reading.done():
                 lost |= _was_lost(unblocking)
-                await asyncio.wait([reading], timeout=pause)
+                await asyncio.wait([reading], timeout=backoff.delay(attempt, *_PAUSES))
 
             if reading.done():
                 break
 
             unblocking = asyncio.ensure_future(request(("CLIENT", "UNBLOCK", client_id)))
-            pause = min(longest, pause * 2)
 
         try:
             reply = reading.result()
