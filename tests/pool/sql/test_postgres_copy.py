@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import errno
 import io
 from collections.abc import AsyncIterator
 from decimal import Decimal
@@ -304,6 +305,150 @@ class TestCopy:
                 await reading.copy_from(ITEM, [(1, "a")], columns=["id", "Name"])
 
             assert await reading.copy_to(ITEM, io.BytesIO()) == 0
+
+    @pytest.mark.parametrize(
+        ("rows", "columns", "message"),
+        [
+            ([(1, "a"), (2, "b", "lost?")], ["id", "Name"], "row 1 has 3 values for 2 columns"),
+            ([(1, "a"), (2,)], ["id", "Name"], "row 1 has 1 values for 2 columns"),
+            ([(1, "a")], None, "row 0 has 2 values for 8 columns"),
+            ([(*range(8), "lost?")], None, "row 0 has 9 values for 8 columns"),
+            ([(1, "a")], "id", "columns are a sequence of names"),
+            (["ab"], ["id", "Name"], "row 0 is a str"),
+            ([5], ["id"], "row 0 is a int"),
+            ("/tmp/rows.csv", None, "say the format"),
+            (Path("rows.csv"), None, "say the format"),
+            (b"1,a", None, "say the format"),
+            ([b"1,a"], ["id", "Name"], "row 0 is a bytes"),
+            ({"id": 1}, None, "say the format"),
+            (None, None, "say the format"),
+        ],
+    )
+    async def test_what_is_not_a_row_is_refused(
+        self, pool: PostgresPool, rows: Any, columns: Any, message: str
+    ):
+        """No value is left out, and nothing is sent."""
+        async with pool.get_client() as client:
+            with pytest.raises(UsageError, match=message):
+                await client.copy_from(ITEM, rows, columns=columns)
+
+            assert await client.count(ITEM) == 0
+
+    async def test_rows_of_all_columns(self, pool: PostgresPool):
+        """Without names they are those of the table, but for what the server computes."""
+        await pool.execute(
+            "CREATE TABLE t (a int, gone int, b int GENERATED ALWAYS AS (a + 1) STORED, c int)"
+        )
+        await pool.execute("ALTER TABLE t DROP COLUMN gone")
+
+        async with pool.get_client() as client:
+            assert await client.copy_from("t", [(1, 2), (3, 4)]) == 2
+            assert await client.select("SELECT a, b, c FROM t", row_type=tuple) == [(1, 2, 2), (3, 4, 4)]
+
+            with pytest.raises(QueryError, match="does not exist"):
+                await client.copy_from("nowhere", [(1, 2)])
+
+    @pytest.mark.parametrize("kind", ["bytes", "iterable", "async read", "read"])
+    async def test_files_of_all_kinds(self, pool: PostgresPool, kind: str):
+        """Bytes, their iterables, and objects that are read, be it by a coroutine."""
+        content = b"1,one\n2,two\n"
+
+        class Reader:
+            """A file that is read without a thread."""
+
+            async def read(self, size: int) -> bytes:
+                """Return what comes next."""
+                return file.read(min(size, 5))
+
+        file = io.BytesIO(content)
+        sources = {
+            "bytes": content,
+            "iterable": [content[:7], content[7:]],
+            "async read": Reader(),
+            "read": file,
+        }
+
+        async with pool.get_client() as client:
+            names = ["id", "Name"]
+            assert await client.copy_from(ITEM, sources[kind], columns=names, format="csv") == 2
+            assert await client.count(ITEM) == 2
+
+    async def test_an_error_of_a_file_is_its_own(self, pool: PostgresPool, tmp_path: Path):
+        """It is not one of the server, or of the connection; a file that is not written stays as it was."""
+        here, nowhere = tmp_path / "here", tmp_path / "nowhere" / "file"
+        here.write_bytes(b"before")
+
+        async def full(_: bytes) -> None:
+            raise OSError(errno.ENOSPC, "full")
+
+        async def broken() -> AsyncIterator[bytes]:
+            yield b"5,five\n"
+            raise OSError(errno.EIO, "broken")
+
+        async with pool.get_client() as client:
+            await client.copy_from(ITEM, b"1,a\n", columns=["id", "Name"], format="csv")
+
+            with pytest.raises(FileNotFoundError):
+                await client.copy_from(ITEM, nowhere, format="csv")
+
+            with pytest.raises(FileNotFoundError):
+                await client.copy_to(ITEM, nowhere)
+
+            with pytest.raises(OSError, match="full"):
+                await client.copy_to(ITEM, full)
+
+            with pytest.raises(OSError, match="broken"):
+                await client.copy_from(ITEM, broken(), columns=["id", "Name"], format="csv")
+
+            with pytest.raises(UsageError, match="sends bytes, not str"):
+                await client.copy_from(ITEM, io.StringIO("6,six"), columns=["id", "Name"], format="csv")
+
+            with pytest.raises(UsageError, match=r"copy_to.. writes to a path"):
+                await client.copy_to(ITEM, 5)
+
+            with pytest.raises(QueryError, match="nowhere"):
+                await client.copy_to("SELECT * FROM nowhere", here)
+
+            assert here.read_bytes() == b"before"
+            assert await client.copy_to("SELECT 1 WHERE false", here) == 0
+            assert here.read_bytes() == b""
+            assert await client.count(ITEM) == 1
+
+    @pytest.mark.parametrize("count", [1, 50_000])
+    async def test_a_writer_that_is_cancelled(self, pool: PostgresPool, count: int):
+        """Be it over the last rows: the pool goes on."""
+        writing = asyncio.Event()
+
+        async def stand(_: bytes) -> None:
+            writing.set()
+            await asyncio.Event().wait()
+
+        async def dump() -> None:
+            async with pool.get_client() as client:
+                await client.copy_to(f"SELECT * FROM generate_series(1, {count})", stand)
+
+        dumping = asyncio.create_task(dump())
+        await writing.wait()
+        dumping.cancel()
+        await asyncio.wait({dumping})
+        assert dumping.cancelled()
+        assert await pool.count(ITEM) == 0
+
+    @pytest.mark.parametrize("count", [1, 50_000])
+    async def test_a_writer_that_fails(self, pool: PostgresPool, count: int):
+        """Be it over the last rows: the client goes on, and so does its transaction."""
+
+        async def full(_: bytes) -> None:
+            raise OSError(errno.ENOSPC, "full")
+
+        async with pool.atomic() as client:
+            await client.copy_from(ITEM, b"1,a\n", columns=["id", "Name"], format="csv")
+
+            with pytest.raises(OSError, match="full"):
+                async with client.begin():
+                    await client.copy_to(f"SELECT * FROM generate_series(1, {count})", full)
+
+        assert await pool.count(ITEM) == 1
 
     async def test_a_cancelled_copy_keeps_nothing(self, pool: PostgresPool):
         """The server is not left at it, and the next statement works."""

@@ -7,9 +7,11 @@ import io
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, text
+from sqlalchemy import Integer, insert, literal, select, text
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from tests.pool.sql._postgres import ITEM, over
 from tests.pool.sql.test_mysql_servers import CERTIFICATE
@@ -146,6 +148,36 @@ class TestCopies:
 
         assert out.getvalue() == b"it's $2,n1\nit's $2,n2\nit's $2,n3\n"
 
+    @pytest.mark.parametrize(
+        ("sql", "shown"),
+        [
+            ("SELECT :a || '$1' || :b", b"x'$1y\\\\$2\n"),
+            ("SELECT '$2', :a, :b -- $1", b"$2\tx'\ty\\\\$2\n"),
+            ("SELECT :a, :b /* $2 */;", b"x'\ty\\\\$2\n"),
+        ],
+    )
+    async def test_values_stay_out_of_its_strings(self, pool: PostgresPool, sql: str, shown: bytes) -> None:
+        """A text that looks like the place of a value is text; comments and a semicolon end the query."""
+        out = io.BytesIO()
+
+        async with pool.get_client() as client:
+            assert await client.copy_to(sql, out, a="x'", b="y\\$2") == 1
+
+        assert out.getvalue() == shown
+
+    async def test_values_keep_their_types(self, pool: PostgresPool) -> None:
+        """As in the query itself, NULL and negative numbers too."""
+        out = io.BytesIO()
+        query = select(
+            literal(-5) - literal(-7), literal(None), literal([1, None], ARRAY(Integer)), literal("5")
+        )
+
+        async with pool.get_client() as client:
+            assert await client.copy_to(query.where(literal(1).in_([1, 2])), out) == 1
+            assert await client.copy_to(select(ITEM.c.name).where(ITEM.c.id == 2), out) == 1
+
+        assert out.getvalue() == b"2\t\\N\t{1,NULL}\t5\nn2\n"
+
     async def test_options(self, pool: PostgresPool) -> None:
         """Texts, switches and lists of columns; what COPY does not have is an error."""
         out = io.BytesIO()
@@ -157,11 +189,18 @@ class TestCopies:
             )
             assert out.getvalue() == b'id;name\n1;"n1"\n'
 
-            with pytest.raises((QueryError, UsageError)):
-                await client.copy_to(ITEM, out, format="csv", options={"nonsense": True})
+            for name in ("nonsense", "header) x ("):
+                with pytest.raises(UsageError, match=r"copy_to.. has no option .*; it has: delimiter"):
+                    await client.copy_to(ITEM, out, format="csv", options={name: True})
 
-            with pytest.raises((QueryError, UsageError)):
-                await client.copy_to(ITEM, out, format="csv", options={"header) x (": True})
+            with pytest.raises(UsageError, match=r"copy_from.. has no option force_quote"):
+                await client.copy_from(ITEM, b"", format="csv", force_quote=["name"])
+
+            wrong: Any = "json"
+
+            for copy in (client.copy_from(ITEM, b"", format=wrong), client.copy_to(ITEM, out, format=wrong)):
+                with pytest.raises(UsageError, match="the format text, csv, binary, not 'json'"):
+                    await copy
 
             assert await client.count(ITEM) == 3
 

@@ -100,6 +100,10 @@ async def test_misuse(driver: str, driver_url: str, postgres_server: PostgresSer
     with pytest.raises(UsageError, match="needs the name of a channel"):
         pool.listen()
 
+    for wrong in ("", 5, None):
+        with pytest.raises(UsageError, match="the name of a channel is a string"):
+            pool.listen("a", wrong)  # type: ignore[arg-type]  # so it is wrong
+
     async with pool.listen("a") as notes:
         pass
 

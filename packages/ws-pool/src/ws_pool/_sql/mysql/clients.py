@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
-from os import PathLike
 from typing import Any, cast
 
 from ws_pool._sql.client import SqlClient, Statement
+from ws_pool._sql.files import Source, reading
 from ws_pool._sql.mysql.connection import MysqlConnection
 from ws_pool._sql.mysql.statement_text import bare
 from ws_pool.errors import QueryError, UsageError
 
 __all__ = ("MysqlClient",)
 
-Bytes = bytes | bytearray | memoryview
-Source = str | PathLike[str] | Bytes | Iterable[Bytes] | AsyncIterable[Bytes] | Any  # Any: it has read()
-
-_CHUNK = 1 << 16  # bytes that are read at once
 _LOAD = re.compile(
     r"\s*load\s+(?:data|xml)\s+(?:(?:low_priority|concurrent)\s+)?local\s+infile\b", re.IGNORECASE
 )
@@ -56,7 +48,7 @@ class MysqlClient(SqlClient):
             message = "load_data() needs the pool's option local_infile=True"
             raise UsageError(message, sql=sql)
 
-        async with _reading(source) as chunks, self.begin():
+        async with reading(source, "load_data") as chunks, self.begin():
             loaded = await self._session.run(
                 plan, sql, lambda to: cast("MysqlConnection", to).load_file(sql, values, chunks)
             )
@@ -69,53 +61,3 @@ class MysqlClient(SqlClient):
                 raise QueryError(message, sql=sql)
 
         return loaded.rows
-
-
-@asynccontextmanager
-async def _reading(source: Any) -> AsyncIterator[AsyncIterator[bytes]]:
-    """Open a source, before anything is sent, and yield its chunks."""
-    if isinstance(source, str | PathLike):
-        file = await asyncio.to_thread(open, source, "rb")
-
-        try:
-            yield _checked(_read(file.read))
-        finally:
-            file.close()
-    elif isinstance(source, Bytes):
-        yield _checked(_several((source,)))
-    elif callable(getattr(source, "read", None)):
-        yield _checked(_read(source.read))
-    elif isinstance(source, AsyncIterable):
-        yield _checked(source)
-    elif isinstance(source, Iterable):
-        yield _checked(_several(source))
-    else:
-        kind = type(source).__name__
-        message = f"load_data() reads a path, bytes, an object with read() or an iterable, not a {kind}"
-        raise UsageError(message)
-
-
-async def _read(read: Callable[[int], Any]) -> AsyncIterator[Any]:
-    """Read chunks, in a thread when that blocks."""
-    blocks = not inspect.iscoroutinefunction(read)
-
-    while chunk := await (asyncio.to_thread(read, _CHUNK) if blocks else read(_CHUNK)):
-        yield chunk
-
-
-async def _several(chunks: Iterable[Any]) -> AsyncIterator[Any]:
-    for chunk in chunks:
-        yield chunk
-
-
-async def _checked(chunks: AsyncIterable[Any]) -> AsyncIterator[bytes]:
-    """Yield pieces of a size that any server takes, and none that is empty: that would be the end."""
-    async for chunk in chunks:
-        if not isinstance(chunk, Bytes):
-            message = f"load_data() sends bytes, not {type(chunk).__name__}: open files in the mode 'rb'"
-            raise UsageError(message)
-
-        whole = memoryview(chunk).cast("B")
-
-        for start in range(0, len(whole), _CHUNK):
-            yield bytes(whole[start : start + _CHUNK])

@@ -6,12 +6,13 @@ import asyncio
 import importlib
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from ws_pool._sql.connection import Reply, trace_statements
 from ws_pool._sql.options import current_credential
+from ws_pool._sql.postgres import statement_text
 from ws_pool._sql.postgres.connection import (
     CONTROL,
     IDENTIFIER,
@@ -206,7 +207,7 @@ class AsyncpgConnection(PostgresConnection):
         sql: str,
         name: str,
         schema: str | None,
-        source: Any,
+        source: AsyncIterable[bytes],
         columns: Sequence[str] | None,
         options: Mapping[str, Any],
     ) -> int:
@@ -222,16 +223,57 @@ class AsyncpgConnection(PostgresConnection):
 
         return count_of(status)
 
-    async def dump(self, sql: str, values: Sequence[Any], output: Any, options: Mapping[str, Any]) -> int:
+    async def dump(
+        self,
+        sql: str,
+        values: Sequence[Any],
+        output: Callable[[bytes], Awaitable[None]],
+        options: Mapping[str, Any],
+    ) -> int:
         """Write the rows of a query with COPY, and return how many."""
         await self._ready()
+        failure: Exception | None = None
+        writing = False
+
+        async def take(data: bytes) -> None:
+            nonlocal failure, writing
+
+            # When its writer fails over the last rows, the driver asks the server to stop what has ended,
+            # and waits for that at the next statement, for ever. So it sees no failure: the rest is read.
+            if failure is None:
+                writing = True
+
+                try:
+                    await output(data)
+                except Exception as error:  # noqa: BLE001 - it is raised below
+                    failure = error
+
+                writing = False
 
         try:
-            status = await self.raw.copy_from_query(sql, *values, output=output, **options)
+            query = statement_text.fill(sql, await self._literals(sql, values)) if values else sql
+            status = await self.raw.copy_from_query(query, output=take, **options)
         except self._driver_errors as error:
             raise self._map(error, sql) from error
+        finally:
+            if writing:  # cancelled meanwhile, for which the same is true
+                self.terminate()
+
+        if failure is not None:
+            raise failure
 
         return count_of(status)
+
+    async def _literals(self, sql: str, values: Sequence[Any]) -> list[str]:
+        """Return the values of a statement as the server writes them, each with its type."""
+        # COPY takes no values, and the driver writes them into strings of the query too.
+        types = [
+            f'"{kind.schema}"."{"_" + kind.name[:-2] if kind.name.endswith("[]") else kind.name}"'
+            for kind in (await self.raw.prepare(sql)).get_parameters()
+        ]
+        written = ", ".join(f"quote_nullable(${n}::{kind}::text)" for n, kind in enumerate(types, 1))
+        found = await self.raw.fetchrow(f"SELECT {written}", *values)
+        return [f"({value}::{kind})" for value, kind in zip(found, types, strict=True)]
 
     async def _copies(self, target: CopyTarget, values: Sequence[Sequence[Any]]) -> bool:
         """Return whether COPY, whose binary form not all types have here, does what INSERT does."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -148,14 +148,20 @@ class PostgresConnection(ABC):
         sql: str,
         name: str,
         schema: str | None,
-        source: Any,
+        source: AsyncIterable[bytes],
         columns: Sequence[str] | None,
         options: Mapping[str, Any],
     ) -> int:
         """Load a file with COPY, and return how many rows; ``sql`` is what errors show."""
 
     @abstractmethod
-    async def dump(self, sql: str, values: Sequence[Any], output: Any, options: Mapping[str, Any]) -> int:
+    async def dump(
+        self,
+        sql: str,
+        values: Sequence[Any],
+        output: Callable[[bytes], Awaitable[None]],
+        options: Mapping[str, Any],
+    ) -> int:
         """Write the rows of a query with COPY, and return how many."""
 
     @abstractmethod

@@ -15,7 +15,7 @@ from ws_core.errors import describe
 from ws_pool._sql.postgres.connection import Listener
 from ws_pool._sql.postgres.connector import module_of
 from ws_pool._sql.postgres.options import Server
-from ws_pool.errors import ClosedError, UnavailableError
+from ws_pool.errors import ClosedError, UnavailableError, UsageError
 
 __all__ = ("Notification", "NotificationGap", "Notifications")
 
@@ -67,6 +67,13 @@ class Notifications:
     """
 
     def __init__(self, name: str, server: Server, channels: tuple[str, ...]) -> None:
+        given: tuple[object, ...] = channels  # whatever the caller gave: the annotation binds nobody
+
+        for channel in given:
+            if not isinstance(channel, str) or not channel:
+                message = f"pool {name!r}: the name of a channel is a string, not {channel!r}"
+                raise UsageError(message)
+
         self._name = name
         self._server = server
         self._channels = channels
