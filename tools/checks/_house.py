@@ -31,7 +31,7 @@ SUBJECT = 72
 FIRST_COMMIT = "e4c32a9"
 """Commits after this one are checked."""
 
-EXCEPTIONS: Mapping[str, int] = {"packages": 160, "tests": 70, "tools": 32}
+EXCEPTIONS: Mapping[str, int] = {"packages": 160, "tests": 64, "tools": 34}
 """Exceptions of the linter in a folder's source, at most."""
 
 STRAY_NAMES: Mapping[str, str] = {

@@ -1,3 +1,4 @@
+# ruff: noqa: DTZ001, DTZ005 - naive times are what is promised
 """Points in time, with zones that change their clocks."""
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class TestText:
         """Without a zone it is the machine's."""
         assert time2stamp("1970-01-01 08:00:00") == 0
         assert stamp2time(0) == "1970-01-01 08:00:00"
-        assert time2datetime("1970-01-01 08:00:00") == datetime(1970, 1, 1, 8)  # noqa: DTZ001 - naive is what is promised
+        assert time2datetime("1970-01-01 08:00:00") == datetime(1970, 1, 1, 8)
 
     def test_zones_are_not_minutes_off(self) -> None:
         """A zone means its offset of that day, not its first one in history."""
@@ -125,9 +126,9 @@ class TestNow:
 
     def test_delta_datetime_near_now(self) -> None:
         """Without a given moment it counts from now, naive or in the zone."""
-        before = datetime.now()  # noqa: DTZ005 - naive is what is promised
+        before = datetime.now()
 
-        assert before <= delta_datetime() <= datetime.now()  # noqa: DTZ005 - as above
+        assert before <= delta_datetime() <= datetime.now()
         assert abs(
             delta_datetime(timezone=RIGA, hours=1) - datetime.now(UTC) - timedelta(hours=1)
         ) < timedelta(minutes=1)
@@ -136,16 +137,16 @@ class TestNow:
 class TestDelta:
     """`delta_datetime`."""
 
-    NOW = datetime(2024, 3, 30, 12, 30, 15, 5)  # noqa: DTZ001 - naive is what is promised
+    NOW = datetime(2024, 3, 30, 12, 30, 15, 5)
 
     @pytest.mark.parametrize(
         ("options", "expected"),
         [
-            ({}, datetime(2024, 3, 30, 12, 30, 15, 5)),  # noqa: DTZ001 - naive, as above
-            ({"days": 1, "hours": 12}, datetime(2024, 4, 1, 0, 30, 15, 5)),  # noqa: DTZ001 - naive, as above
-            ({"add": False, "weeks": 1}, datetime(2024, 3, 23, 12, 30, 15, 5)),  # noqa: DTZ001 - naive, as above
-            ({"origin": True}, datetime(2024, 3, 30)),  # noqa: DTZ001 - naive, as above
-            ({"origin": True, "add": False, "days": 1}, datetime(2024, 3, 29)),  # noqa: DTZ001 - naive, as above
+            ({}, datetime(2024, 3, 30, 12, 30, 15, 5)),
+            ({"days": 1, "hours": 12}, datetime(2024, 4, 1, 0, 30, 15, 5)),
+            ({"add": False, "weeks": 1}, datetime(2024, 3, 23, 12, 30, 15, 5)),
+            ({"origin": True}, datetime(2024, 3, 30)),
+            ({"origin": True, "add": False, "days": 1}, datetime(2024, 3, 29)),
         ],
     )
     def test_naive(self, options: dict[str, float], expected: datetime) -> None:

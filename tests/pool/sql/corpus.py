@@ -1,3 +1,4 @@
+# ruff: noqa: DTZ001 - columns have no time zone
 """Statements of every kind, for running through our client and through SQLAlchemy's own engine."""
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ PEOPLE: list[dict[str, Any]] = [
         "ratio": n / 8,
         "active": n % 2 == 0,
         "born": dt.date(1990, 1, n),
-        "seen": dt.datetime(2024, 2, n, 3, 4, 5),  # noqa: DTZ001 - columns have no time zone
+        "seen": dt.datetime(2024, 2, n, 3, 4, 5),
         "wake": dt.time(6, n, 7),
         "prefs": {"n": n, "list": [1, "two", None], "text": "100%"},
         "role": Role.ADMIN if n == 1 else Role.USER,
@@ -288,7 +289,7 @@ def _conditions() -> Iterator[Any]:
     yield base.where(u.score == Decimal("0.75"))
     yield base.where(u.ratio > 0.5)
     yield base.where(u.born >= dt.date(1990, 1, 5))
-    yield base.where(u.seen < dt.datetime(2024, 2, 3, 4, 5, 6))  # noqa: DTZ001 - columns have no time zone
+    yield base.where(u.seen < dt.datetime(2024, 2, 3, 4, 5, 6))
     yield base.where(u.wake == dt.time(6, 2, 7))
     yield base.where(u.avatar == bytes([0, 2, 255, 39, 92, 37]))
     yield base.where(u.note == "it's \\ 3 % done: %s ?")
@@ -315,7 +316,7 @@ def _types() -> Iterator[Any]:
     yield select(func.max(u.seen), func.min(u.wake), func.max(u.score))
     yield select(u.score * 2, u.score / 3, u.ratio + 1).order_by(u.id)
     yield select(literal({"a": [1]}, JSON), literal(b"\x00'\xff", LargeBinary))
-    yield select(literal(dt.date(2020, 2, 29)), literal(dt.datetime(2020, 2, 29, 1, 2, 3, 456000)))  # noqa: DTZ001 - columns have no time zone
+    yield select(literal(dt.date(2020, 2, 29)), literal(dt.datetime(2020, 2, 29, 1, 2, 3, 456000)))
     yield select(literal(10**15), literal(-(2**31)), literal(0.1), literal("")), None
 
 
