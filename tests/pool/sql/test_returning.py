@@ -137,6 +137,18 @@ class TestIds:
             found = await client.select("SELECT price FROM item ORDER BY name")
             assert [row.price for row in found] == [8, 9, 7, 7]
 
+    async def test_an_id_that_the_caller_chose(self, pool: SqlPool) -> None:
+        """It is that one, whatever sign it has; 0 is MySQL's word for the next one."""
+        await pool.insert(ITEM, name="first")
+        handle = pool.prepare(insert(ITEM))
+
+        for number in (500, -5, 70):
+            assert await pool.insert(ITEM, id=number, name=f"a{number}") == number
+            assert (await pool.execute(handle, id=number + 1, name=f"b{number}")).last_id == number + 1
+
+        zero = await pool.insert(ITEM, id=0, name="zero")
+        assert [row.id for row in await pool.select(ITEM.select().where(ITEM.c.name == "zero"))] == [zero]
+
     async def test_an_id_that_cannot_be_known(self, pool: SqlPool) -> None:
         """It is the right one, or nothing is inserted."""
         for adding in (
@@ -152,7 +164,7 @@ class TestIds:
                 assert await pool.count(ITEM) == before
 
 
-async def test_an_upsert_without_numbers_of_rows(tmp_path: Path) -> None:
+async def test_tables_without_numbers_of_rows(tmp_path: Path) -> None:
     """A table of SQLite that numbers no rows has no ids, also not that of another table's row."""
     async with SqlitePool(path=str(tmp_path / "item.db")) as pool:
         await pool.create_all(ITEM.metadata)
@@ -160,9 +172,15 @@ async def test_an_upsert_without_numbers_of_rows(tmp_path: Path) -> None:
 
         async with pool.get_client() as client:
             assert await client.insert(ITEM, name="a") == 1
+            number = Table("number", MetaData(), Column("n", Integer, primary_key=True))
+            await client.execute('CREATE TABLE "number" (n INTEGER PRIMARY KEY) WITHOUT ROWID')
+            assert await client.insert(number, n=7) == 7
+            assert await client.insert("REPLACE INTO main . [number] VALUES (8)") == 0
+            assert await client.insert("INSERT OR IGNORE INTO /* x */ word VALUES ('y', 1)") == 0
+            assert await client.insert("INSERT INTO item (name) VALUES ('b')") == 2
             sql = "INSERT INTO word VALUES ('x', 1) ON CONFLICT DO UPDATE SET n = n + 1"
             assert [await client.insert(sql), await client.insert(sql)] == [0, 0]
-            assert await client.find("SELECT n FROM word") == (2,)
+            assert await client.find("SELECT n FROM word WHERE w = 'x'") == (2,)
 
             with pytest.raises(QueryError, match="no such column"):
                 await client.insert("INSERT INTO word VALUES ('x', 1) ON CONFLICT DO UPDATE SET no = 1")

@@ -116,9 +116,13 @@ def last_id(plan: Plan, reply: Reply, values: Sequence[Any] | None) -> int:
     if reply.rows and plan.id_position is not None:
         return int(reply.rows[0][plan.id_position])
 
-    if not reply.last_id and plan.given_id is not None and values:
+    # MySQL reports no id that the caller chose, or a negative one as a number without a sign; 0 is its
+    # word for the next one.
+    if plan.given_id is not None and values and (not reply.last_id or not plan.upsert):
         given = values[plan.given_id]
-        return given if isinstance(given, int) else 0
+
+        if isinstance(given, int) and given:
+            return given
 
     return reply.last_id
 

@@ -179,6 +179,7 @@ class CompiledPlan(Plan):
         "given_id",
         "id_position",
         "numbered",
+        "upsert",
     )
 
     def __init__(
@@ -207,6 +208,8 @@ class CompiledPlan(Plan):
         table = getattr(compiled.statement, "table", None)
         self.from_table = table is not None
         self.numbered = kind == "insert" and getattr(table, "autoincrement_column", None) is not None
+        # What makes it one is a clause of its own in each dialect.
+        self.upsert: bool = getattr(compiled.statement, "_post_values_clause", None) is not None
         processors = cast("Mapping[str, Any]", compiled._bind_processors)
         order = list(compiled.positiontup or ())
         by_name = {source.name: source for source in self._sources}

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 from ws_pool._sql.connection import Reply, busy, cut_short, trace_statements
 from ws_pool._sql.sqlite.errors import map_error
-from ws_pool._sql.sqlite.statement_text import returning_number
+from ws_pool._sql.sqlite.statement_text import inserted_table, returning_number
 from ws_pool.errors import UnavailableError, UnsupportedStatement
 
 __all__ = ("LOOK", "SqliteConnection")
@@ -21,6 +21,7 @@ __all__ = ("LOOK", "SqliteConnection")
 T = TypeVar("T")
 
 LOOK = 0.005  # seconds between looks at a thread that was stopped
+_REMEMBERED = 1_000  # tables
 _WITH_RETURNING = (3, 35)  # the version of SQLite
 _ASKING = ("info", "list", "check")  # ends of the names of pragmas that set nothing, but take an argument
 
@@ -29,6 +30,7 @@ class SqliteConnection:
     """One connection; aiosqlite's own is ``raw``."""
 
     __slots__ = (
+        "_numbering",
         "cursor",
         "cut",
         "dirty",
@@ -56,6 +58,7 @@ class SqliteConnection:
         self.running = False  # whether the thread has work of ours; it says when that has ended
         self.spoiled = False  # a setting was changed, so that no reset makes the session as new
         self.lost = False
+        self._numbering: dict[str, bool] = {}  # whether tables number their rows
 
     def __repr__(self) -> str:
         return f"<SqliteConnection {'writer' if self.writable else 'reader'} {id(self):#x}>"
@@ -101,6 +104,14 @@ class SqliteConnection:
                 count = connection.execute("SELECT changes()").fetchone()[0]
 
             last_id = 0 if upsert is not None else cursor.lastrowid or 0
+
+            if (
+                last_id
+                and (table := inserted_table(sql)) is not None
+                and not self._numbers(connection, table)
+            ):
+                last_id = 0  # it is another table's row
+
             reply = Reply(rows, description, max(count, 0), last_id)
             cursor.close()
             return reply
@@ -227,6 +238,25 @@ class SqliteConnection:
 
         while not (await asyncio.wait({idle}, timeout=LOOK))[0]:
             self.raw._connection.interrupt()
+
+    def _numbers(self, connection: sqlite3.Connection, table: str) -> bool:
+        """Whether a table numbers its rows: of one that does not, the last id is an earlier one's."""
+        known = self._numbering.get(table)
+
+        if known is None:
+            try:
+                connection.execute(f"SELECT _rowid_ FROM {table} LIMIT 0").close()  # noqa: S608 - as it was written
+            except sqlite3.OperationalError:
+                known = False
+            else:
+                known = True
+
+            if len(self._numbering) >= _REMEMBERED:
+                self._numbering.clear()
+
+            self._numbering[table] = known
+
+        return known
 
     def _guarded(
         self,

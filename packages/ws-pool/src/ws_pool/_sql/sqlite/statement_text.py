@@ -12,6 +12,7 @@ from functools import lru_cache
 __all__ = (
     "ends_transaction",
     "hides_placeholder",
+    "inserted_table",
     "leaves_clean",
     "reads_connection",
     "reads_only",
@@ -32,6 +33,10 @@ _FIRST = re.compile(r"[A-Za-z]+|\(")
 _KEPT = re.compile(r"\b(?:temp|temporary|attach|detach|pragma|load_extension)\b", re.IGNORECASE)
 _CONTROL = re.compile(r"\s*(?:begin|commit|end|rollback(?!(?:\s+transaction)?\s+to))\b", re.IGNORECASE)
 _UPSERT = re.compile(r"\binsert\b.*\bon\s+conflict\b.*\bdo\s+update\b", re.IGNORECASE | re.DOTALL)
+_NAME = r"(?:'+|[\w$]+)"
+_TARGET = re.compile(
+    rf"\b(?:insert(?:\s+or\s+\w+)?|replace)\s+into\s+({_NAME}(?:\s*\.\s*{_NAME})?)", re.IGNORECASE
+)
 _RETURNING = re.compile(r"\breturning\b", re.IGNORECASE)
 _CONNECTION = re.compile(r"\b(?:last_insert_rowid|changes|total_changes)\s*\(", re.IGNORECASE)
 
@@ -100,7 +105,7 @@ def returning_number(sql: str) -> str | None:
         >>> returning_number("INSERT INTO t VALUES (1) ON CONFLICT DO UPDATE SET a = 1; -- so")
         'INSERT INTO t VALUES (1) ON CONFLICT DO UPDATE SET a = 1 RETURNING _rowid_'
     """
-    masked = _SKIP.sub(lambda found: (" " if found["comment"] is not None else "'") * len(found[0]), sql)
+    masked = _masked(sql)
     end = len(masked.rstrip("; \t\r\n"))
     text = masked[:end]
 
@@ -108,6 +113,24 @@ def returning_number(sql: str) -> str | None:
         return None
 
     return f"{sql[:end]} RETURNING _rowid_"
+
+
+@lru_cache(maxsize=2048)
+def inserted_table(sql: str) -> str | None:
+    """
+    Return the table of an INSERT or REPLACE, as it is written; None for any other statement.
+
+    Example:
+        >>> inserted_table("INSERT OR IGNORE INTO main.[a b] VALUES (1)"), inserted_table("SELECT 1")
+        ('main.[a b]', None)
+    """
+    found = _TARGET.search(_masked(sql))
+    return None if found is None else sql[found.start(1) : found.end(1)]
+
+
+def _masked(sql: str) -> str:
+    """Write blanks for comments, and quotes for strings and names in quotes: each keeps its place."""
+    return _SKIP.sub(lambda found: (" " if found["comment"] is not None else "'") * len(found[0]), sql)
 
 
 def _bare(sql: str) -> str:
