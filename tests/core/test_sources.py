@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ws_core.errors import ConfigError
-from ws_core.sources import client_getter
+from ws_core.sources import client_getter, unread_in_redis_url
 
 
 class Client:
@@ -75,3 +75,25 @@ class TestSources:
             client_getter(wrong, "set")
 
         assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("redis://:12#word@h/0", "must not have #"),
+        ("redis://h,g", "names one host"),
+        ("redis://h/1?db=2", "has db twice"),
+        ("redis://h?db=1&db=2", "has db twice"),
+        ("redis://u:p@h?username=v", "has username twice"),
+        ("unix://run/redis.sock", "three slashes"),
+    ],
+)
+def test_what_redis_py_leaves_out_of_a_url(url: str, reason: str) -> None:
+    """It would be another server, database, user or password, and nobody would know."""
+    assert reason in str(unread_in_redis_url(url))
+
+
+@pytest.mark.parametrize("url", ["redis://u:p@h:1/2?timeout=5", "unix:///run/redis.sock?db=1", "rediss://h"])
+def test_what_redis_py_reads_of_a_url(url: str) -> None:
+    """All of it."""
+    assert unread_in_redis_url(url) is None

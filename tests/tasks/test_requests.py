@@ -160,6 +160,8 @@ class TestFailures:
         ("http://u:hunter2@h", "'http://u:***@h' is wrong: "),
         ("redis://u:hunter2@h/jobs", "it is written as redis://host:port/database"),
         ("redis://u:hunter2@h:port/0", "is wrong: Port could not be cast"),
+        ("redis://:12#hunter2@h", "it must not have #"),
+        ("redis://u:hunter2@h/1?db=2", "it has db twice"),
         ("redis://u:hunter2@h?nope=1", "is wrong: got an unexpected keyword argument 'nope'"),
     ],
 )

@@ -21,6 +21,11 @@ from ws_redislock.errors import UsageError
         ("redis://u:hunter2@h/0?db=x", "is wrong: Invalid value for 'db'"),
         ("redis://u:hunter2@h?token=hunter2", "is wrong: got an unexpected keyword argument 'token'"),
         ("redis://u:hunter2@[h", "is wrong: "),
+        ("redis://:12#hunter2@h", "it must not have #"),
+        ("redis://u:hunter2@h,g", "it names one host"),
+        ("redis://u:hunter2@h/1?db=2", "it has db twice"),
+        ("redis://u:hunter2@h?password=x", "it has password twice"),
+        ("unix://run/redis.sock", "three slashes"),
     ],
 )
 def test_wrong_ones(url: str, part: str) -> None:

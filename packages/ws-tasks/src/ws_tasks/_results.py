@@ -16,6 +16,7 @@ from taskiq import AsyncResultBackend, TaskiqResult
 from ws_core.backoff import delay
 from ws_core.errors import ConfigError, UsageError, describe
 from ws_core.redaction import mask_url
+from ws_core.sources import unread_in_redis_url
 from ws_tasks._definitions import JobStatus
 from ws_tasks._requests import Requests
 from ws_tasks._scripts import SAVE
@@ -53,6 +54,9 @@ def _pool_of(url: str) -> redis.asyncio.BlockingConnectionPool:
     if "://" not in url or (database and not database.isdigit()):
         form = "redis://host:port/database, where the database is a number"
         raise ConfigError(f"the Redis URL {mask_url(url)!r} is wrong: it is written as {form}")
+
+    if (unread := unread_in_redis_url(url)) is not None:
+        raise ConfigError(f"the Redis URL {mask_url(url)!r} is wrong: {unread}")
 
     return pool
 

@@ -9,6 +9,7 @@ from redis import ConnectionPool
 
 from ws_core.errors import UsageError
 from ws_core.redaction import mask_url
+from ws_core.sources import unread_in_redis_url
 
 __all__ = ("SCHEMES", "check_url", "is_url")
 
@@ -39,3 +40,6 @@ def check_url(url: str) -> None:
 
     if database and not database.isdigit():
         raise UsageError(f"the Redis URL {shown!r} is wrong: its path must be the number of a database")
+
+    if (unread := unread_in_redis_url(url)) is not None:
+        raise UsageError(f"the Redis URL {shown!r} is wrong: {unread}")
