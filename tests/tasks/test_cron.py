@@ -59,6 +59,7 @@ class TestCronExpression:
             ),
             ("0 22-2 * * *", 'write "22-23,0-2"'),
             ("0 0 * NOV-FEB *", 'write "NOV-12,1-FEB"'),
+            ("60-0 * * * *", "the minute field '60-0' is wrong"),
             ("5-5/0 * * * *", "the minute field '5-5/0' is wrong"),
             ("A-B * * * *", "the minute field 'A-B' is wrong"),
         ],

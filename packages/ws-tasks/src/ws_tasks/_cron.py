@@ -208,7 +208,9 @@ def _plain_term(expression: str, name: str, term: str) -> str:
 
     low, high = _number(name, first), _number(name, last)
 
-    if low is None or high is None:
+    least, most = _LIMITS[name]
+
+    if low is None or high is None or not (least <= low <= most and least <= high <= most):
         return term  # cronsim says what is wrong
 
     if low == high and slash and step.isdecimal() and int(step):
@@ -218,7 +220,6 @@ def _plain_term(expression: str, name: str, term: str) -> str:
 
     if high < low:
         message = f"crontab {expression!r}: the {name} field {term!r} is wrong: a range goes upwards"
-        least, most = _LIMITS[name]
         remedy = f"{first}-{most}" if last in {"0", "SUN"} else f"{first}-{most},{least}-{last}"
         raise ScheduleError(f'{message}, write "{remedy}"', expression=expression, field=term)
 

@@ -199,7 +199,8 @@ class CronTrigger:
             return 0
 
         if not self.elapsed:
-            return self._cron.count(self._settled(low), self._settled(high))
+            named = self._cron.count(self._settled(low), self._settled(high))
+            return named if self._fixed_zone else named - self._merged(low, high)
 
         total = 0
 
@@ -250,7 +251,8 @@ class CronTrigger:
     # Fixed times: each local time has one instant, and later local times never have earlier ones.
 
     def _next_fixed(self, second: int) -> float | None:
-        local = self._cron.at_or_after(second + self._offset(second))
+        # Not from this second's own local time: at the end of a gap those within it are due.
+        local = self._cron.at_or_after(self._settled(second - 1) + 1)
 
         while local is not None:
             found = self._instant(local)
@@ -265,6 +267,20 @@ class CronTrigger:
     def _last_fixed(self, second: int) -> float | None:
         local = self._cron.at_or_before(self._settled(second))
         return None if local is None else float(self._instant(local))
+
+    def _merged(self, low: int, high: int) -> int:
+        """Count the local times that gaps after ``low``, up to ``high``, make one instant of with another."""
+        merged = 0
+
+        while (until := self._constant_until(low)) <= high:
+            before, after = self._offset(until - 1), self._offset(until)
+
+            if after > before:
+                merged += max(0, self._cron.count(until + before - 1, until + after) - 1)
+
+            low = until
+
+        return merged
 
     def _settled(self, second: int) -> int:
         """Find the last local time whose instant is not after this one."""
