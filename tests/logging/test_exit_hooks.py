@@ -43,6 +43,42 @@ class TestEnds:
         run(tmp_path, "atexit.register(work, 'late', 100)\nstart()\nwork('early', 100)\n")
         check(tmp_path, writers=2, each=100)
 
+    def test_a_hook_from_before_loguru(self, tmp_path: Path) -> None:
+        """Loguru removes all handlers in a hook of its own; one that is older still finds a log."""
+        remove = "loguru.logger.remove"
+        run(
+            tmp_path,
+            f"import loguru\natexit.unregister({remove})\natexit.register(work, 'late', 100)\n"
+            f"atexit.register({remove})\nstart()\nwork('early', 100)\n",
+        )
+        check(tmp_path, writers=2, each=100)
+
+    def test_an_object_that_is_cleared_away(self, tmp_path: Path) -> None:
+        """Once all hooks are done nothing is written: parts of Python are gone. The process ends well."""
+        run(
+            tmp_path,
+            "class Late:\n"
+            "    def __init__(self, log): self.log = log\n"
+            "    def __del__(self): self.log('late')\n"
+            "late = Late(logger.info)\nstart()\nwork('early', 1)\n",
+        )
+        check(tmp_path, writers=1, each=1)
+
+    def test_all_handlers_may_be_removed(self, tmp_path: Path) -> None:
+        """Before the end, and by `close` at any time, a handler is removed for good."""
+        run(tmp_path, "start()\nwork('a', 10)\nlogger.remove()\nwork('b', 10)\n")
+        check(tmp_path, writers=1, each=10)
+
+        directory = tmp_path / "closed"
+        directory.mkdir()
+        run(
+            directory,
+            "atexit.register(work, 'b', 10)\nhandle = start()\nwork('a', 10)\n"
+            "atexit.unregister(handle.close)\nfrom ws_logging import _exit_hooks\n"
+            "_exit_hooks._at_exit()\nhandle.close()\n",
+        )
+        check(directory, writers=1, each=10)
+
     def test_daemon_threads_that_never_stop(self, tmp_path: Path) -> None:
         """What they log is cut off somewhere, but without holes, and main's is all there."""
         run(tmp_path, "start()\nthreads(2, 10**9, daemon=True)\nwork('main', 3000)\n")
@@ -82,6 +118,20 @@ class TestSignals:
         """All are written, and the process dies of the signal as it would have."""
         self.end(tmp_path, hold, self.PROGRAM, signal.SIGTERM, code=-signal.SIGTERM)
         check(tmp_path, writers=1, each=20000)
+
+    @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+    def test_other_signals(self, tmp_path: Path, hold: Hold, number: int) -> None:
+        """A terminal that is closed, or a tool that takes the program for one that has a handler."""
+        self.end(tmp_path, hold, self.PROGRAM, number, code=-number)
+        check(tmp_path, writers=1, each=20000)
+
+    def test_an_ignored_signal_stays_ignored(self, tmp_path: Path) -> None:
+        """As under nohup."""
+        program = (
+            "signal.signal(signal.SIGHUP, signal.SIG_IGN)\nstart()\nos.kill(os.getpid(), signal.SIGHUP)\n"
+        )
+        run(tmp_path, f"{program}work('a', 10)\n")
+        check(tmp_path, writers=1, each=10)
 
     def test_a_second_sigterm_changes_nothing(self, tmp_path: Path, hold: Hold) -> None:
         """An impatient supervisor loses nothing."""

@@ -107,6 +107,18 @@ class TestOutputs:
         first.close()
         assert text(tmp_path / "one.log").count("\n") == text(tmp_path / "two.log").count("\n") == 1
 
+    def test_a_record_that_was_spoilt(self) -> None:
+        """A patcher of the application puts anything anywhere; its message is a line all the same."""
+        for json in (False, True, "otlp"):
+            out = io.StringIO()
+            handle = register_logger("info", out, json=json)
+            spoilt = logger.patch(lambda record: record.update(message=5, extra=None, exception="x"))  # type: ignore[call-arg]
+            spoilt.info("m")
+            handle.close()
+            assert out.getvalue().count("\n") == 1
+            assert "5" in out.getvalue()
+            assert "log.repaired" in out.getvalue()
+
     def test_closing_when_others_have_removed_the_handlers(self, tmp_path: Path) -> None:
         """Loguru's remove() takes ours too."""
         handle = register_logger("info", file_path=tmp_path)

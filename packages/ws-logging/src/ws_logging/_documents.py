@@ -208,7 +208,7 @@ class DocumentFormatter(Formatter):
     def _exception(self, record: Mapping[str, Any], trace: str, share: int) -> str:
         error = record["exception"]
 
-        if error is None or error.type is None:
+        if getattr(error, "type", None) is None:  # an application may have put anything there
             return self._pair("code.stacktrace", trace) if trace else ""
 
         kind = getattr(error.type, "__qualname__", str(error.type))
@@ -339,7 +339,7 @@ class _PlainException:
 
 
 def _plain(error: Any) -> Any:
-    return None if error is None or error.type is None else _PlainException(error)
+    return None if getattr(error, "type", None) is None else _PlainException(error)
 
 
 def _mapping(extra: Any) -> Mapping[Any, Any]:

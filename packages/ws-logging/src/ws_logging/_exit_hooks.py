@@ -4,12 +4,12 @@ A process ends in one of four ways, and sinks are drained in each of them:
 
 - The interpreter ends: `atexit` runs.
 - A child of multiprocessing ends by ``os._exit``: its finalizers run instead.
-- SIGTERM with its default action: the handler of this module drains, and then lets the signal end
-  the process.
+- A signal with its default action, such as SIGTERM or SIGHUP: the handler of this module drains, and
+  then lets the signal end the process.
 - A server handles SIGTERM itself, shuts down, puts back the handlers that it found, and raises the
   signal once more (uvicorn). It found the default action when logging was set up later than its
   handlers, or in the parent before a fork (gunicorn's ``--preload``). Therefore "the default
-  action of SIGTERM" means draining for as long as there are sinks, whoever sets it and when:
+  action" means draining for as long as there are sinks, whoever sets it and when:
   `signal.signal` is wrapped, since nothing else reports that a handler has been replaced.
 
 A fork copies locks as they are at that moment, also those that other threads of the parent hold. The
@@ -33,9 +33,14 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Protocol
 
-__all__ = ("deferred_signals", "renew_in_children", "stop_all", "unwatch", "watch")
+__all__ = ("deferred_signals", "follow_end", "is_ending", "renew_in_children", "stop_all", "unwatch", "watch")
 
-_ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
+# Those that people and their tools send. The others (SIGALRM, SIGXCPU, SIGQUIT) end a process that hangs:
+# they must not wait for Python.
+_CAUGHT = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
+)
+_ENDING = (*_CAUGHT, signal.SIGINT)
 
 
 class Renewable(Protocol):
@@ -57,6 +62,7 @@ _renewable: weakref.WeakSet[Renewable] = weakref.WeakSet()
 _sinks: weakref.WeakSet[Stoppable] = weakref.WeakSet()
 _running: weakref.WeakSet[Stoppable] = weakref.WeakSet()
 _installed = False
+_is_ending = False
 _follows_forks = False
 
 
@@ -72,11 +78,21 @@ def renew_in_children(one: Renewable) -> None:
 
 def watch(sink: Stoppable) -> None:
     """Drain a sink, which is not kept alive by this, when the process ends; renew it in forked children."""
-    global _installed  # noqa: PLW0603 - hooks of a process are installed once per process
     _sinks.add(sink)
     _running.add(sink)
     renew_in_children(sink)
-    _catch_sigterm()
+    _catch_signals()
+    follow_end()
+
+
+def is_ending() -> bool:
+    """Return whether the exit hook has been called: what is logged now is logged by later hooks."""
+    return _is_ending
+
+
+def follow_end() -> None:
+    """Install the hooks that are called at the end of this process."""
+    global _installed  # noqa: PLW0603 - hooks of a process are installed once per process
 
     if _installed:
         return
@@ -93,11 +109,11 @@ def watch(sink: Stoppable) -> None:
 
 
 def unwatch(sink: Stoppable) -> None:
-    """Give SIGTERM back when the last sink has been stopped."""
+    """Give the signals back when the last sink has been stopped."""
     _running.discard(sink)
 
     if not _running:
-        _release_sigterm()
+        _release_signals()
 
 
 def stop_all() -> None:
@@ -108,6 +124,9 @@ def stop_all() -> None:
 
 
 def _at_exit() -> None:
+    global _is_ending  # noqa: PLW0603 - a process ends once
+    _is_ending = True
+
     with suppress(KeyboardInterrupt):  # a Ctrl-C during the drain: the process is ending already
         stop_all()
 
@@ -132,33 +151,35 @@ _set_handler = signal.signal  # the real one
 
 @functools.wraps(signal.signal)
 def _wrapped_signal(signalnum: int, handler: Any) -> Any:
-    """Set a handler as `signal.signal` does, with draining in place of the default action of SIGTERM."""
-    if signalnum == signal.SIGTERM and handler == signal.SIG_DFL and _running:
-        handler = _on_sigterm
+    """Set a handler as `signal.signal` does, with draining in place of the default action."""
+    if signalnum in _CAUGHT and handler == signal.SIG_DFL and _running:
+        handler = _on_signal
 
     return _set_handler(signalnum, handler)
 
 
-def _catch_sigterm() -> None:
-    """Drain before SIGTERM takes its default action, now and when it is set later."""
+def _catch_signals() -> None:
+    """Drain before a signal takes its default action, now and when it is set later."""
     signal.signal = _wrapped_signal
 
     # A handler that somebody has installed stays: it either ends the process in the normal way, or
     # puts the default action back. Only the main thread can install handlers.
-    if _is_main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        _set_handler(signal.SIGTERM, _on_sigterm)
+    for number in _CAUGHT if _is_main_thread() else ():
+        if signal.getsignal(number) == signal.SIG_DFL:
+            _set_handler(number, _on_signal)
 
 
-def _release_sigterm() -> None:
-    """Give SIGTERM back to the system, if the handler is still ours."""
+def _release_signals() -> None:
+    """Give the signals back to the system, where the handler is still ours."""
     if signal.signal is _wrapped_signal:
         signal.signal = _set_handler
 
-    if _is_main_thread() and signal.getsignal(signal.SIGTERM) is _on_sigterm:
-        _set_handler(signal.SIGTERM, signal.SIG_DFL)
+    for number in _CAUGHT if _is_main_thread() else ():
+        if signal.getsignal(number) is _on_signal:
+            _set_handler(number, signal.SIG_DFL)
 
 
-def _on_sigterm(number: int, frame: FrameType | None) -> None:
+def _on_signal(number: int, frame: FrameType | None) -> None:
     """Drain, then die of the signal as if it had not been handled."""
     stop_all()
     _set_handler(number, signal.SIG_DFL)

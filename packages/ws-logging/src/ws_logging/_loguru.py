@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from loguru import logger
 
 from ws_core.errors import describe
 
-__all__ = ("TraceFormatter", "set_threshold")
+__all__ = ("LastingSink", "TraceFormatter", "set_threshold")
 
 # Any below: records, tracebacks, and the inside of loguru.
 
@@ -28,7 +29,8 @@ class TraceFormatter:
         error = record["exception"]
         own: str = record.get("trace", "")
 
-        if error is None or error.type is None:
+        # An application may have put anything there.
+        if getattr(error, "type", None) is None:
             return own
 
         return f"{self._exception(error)}{own}"
@@ -52,6 +54,44 @@ def _plain(error: Any) -> str:
         return "".join(traceback.format_tb(error.traceback)) + describe(error.value, with_type=True) + "\n"
     except Exception:  # noqa: BLE001 - as above
         return f"{describe(error.value, with_type=True)}\n"
+
+
+class _Handlers(dict[int, Any]):
+    """Handlers that are none for loguru once all exit hooks are done: `datetime` of 3.13 crashes then."""
+
+    def __bool__(self) -> bool:
+        return not sys.is_finalizing()
+
+
+class LastingSink:
+    """
+    The sink of a handler that goes on when loguru removes all of them at the end of the process.
+
+    loguru does so in an exit hook of its own, and hooks from before its import log later. All work of the
+    handler is done in its filter, so this one has nothing to write.
+    """
+
+    def __init__(self, is_ending: Callable[[], bool]) -> None:
+        self._is_ending = is_ending
+        self._number = -1
+        self._handler: Any = None
+
+    def keep(self, number: int) -> None:
+        """Go on with this handler."""
+        self._number, self._handler = number, _core.handlers[number]
+
+    def release(self) -> None:
+        """Let the handler be removed."""
+        self._handler = None
+
+    def write(self, _: str) -> None:
+        """Do nothing: the filter has done it."""
+
+    def stop(self) -> None:
+        """Put the handler back when it is removed at the end; called by loguru, which has its lock."""
+        if self._handler is not None and self._is_ending():
+            _core.handlers = _Handlers({**_core.handlers, self._number: self._handler})
+            _core.min_level = min(handler.levelno for handler in _core.handlers.values())
 
 
 def set_threshold(number: int, level: int) -> None:

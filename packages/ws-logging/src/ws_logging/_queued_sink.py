@@ -413,7 +413,7 @@ class QueuedSink:
         before = self._tidying
 
         def work() -> None:
-            if before is not None:
+            if before is not None and not sys.is_finalizing():  # no other thread runs then
                 before.join()
 
             try:
@@ -498,7 +498,10 @@ def _in_event_loop() -> bool:
 
 
 def _begun(thread: threading.Thread) -> bool:
-    """Start a thread; return whether that was possible, as it is not while the interpreter ends (3.12)."""
+    """Start a thread; return whether that was possible, as it is not while the interpreter ends."""
+    if sys.is_finalizing():  # Python 3.11 would wait for ever for the thread to begin
+        return False
+
     try:
         thread.start()
     except RuntimeError:

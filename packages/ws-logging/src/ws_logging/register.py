@@ -16,10 +16,10 @@ from loguru import logger
 
 from ws_core.errors import describe
 from ws_core.metrics import Sample, register, sample
-from ws_logging._exit_hooks import renew_in_children
+from ws_logging._exit_hooks import follow_end, is_ending, renew_in_children
 from ws_logging._formatters import MAX_LINE
 from ws_logging._levels import Levels, level_name, level_number, of_name
-from ws_logging._loguru import TraceFormatter, set_threshold
+from ws_logging._loguru import LastingSink, TraceFormatter, set_threshold
 from ws_logging._output_options import (
     DEFAULT_RETENTION,
     DEFAULT_ROTATION,
@@ -260,6 +260,7 @@ class LoggerHandle:
         self._debug = debug
         self._interceptor = interceptor
         self._number: int | None = None
+        self._lasting = LastingSink(is_ending)
         self._traces: TraceFormatter | None = None
         self._messages = 0
         self._failures = 0
@@ -282,7 +283,7 @@ class LoggerHandle:
         # has no part in loguru's lock: a message that takes long to render, or that waits for room
         # in the queue, does not hold up the threads of event loops, and a signal handler may log.
         self._number = logger.add(
-            lambda _: None,
+            self._lasting,
             level=self._levels.lowest,
             filter=self._log,
             format="",
@@ -290,6 +291,8 @@ class LoggerHandle:
             diagnose=self._debug,
             colorize=False,
         )
+        self._lasting.keep(self._number)
+        follow_end()
         self._traces = TraceFormatter(self._number)
         set_threshold(self._number, self._levels.threshold())
         self._intercept()
@@ -413,6 +416,7 @@ class LoggerHandle:
             self._closed = True
 
         self.release_standard_logging()
+        self._lasting.release()
 
         if self._number is not None:
             with suppress(ValueError):  # somebody has removed all handlers
