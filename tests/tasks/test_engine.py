@@ -13,6 +13,7 @@ import pytest
 from tests.tasks._support import ClaimServer, LeaseClaims, VirtualClock, Watcher, on_both_loops, settle
 from ws_core.errors import ClosedError, UsageError
 from ws_tasks import JobCancelled, LocalEngine, RunTimeout, ScheduleError, TaskDefinition, current_run, task
+from ws_tasks.errors import JobFailed
 
 
 @task("double", tags=["sums"])
@@ -321,16 +322,27 @@ class TestResults:
     @staticmethod
     @on_both_loops
     async def test_exit_is_a_failure() -> None:
-        """A job that calls sys.exit() has failed; the application goes on."""
+        """A job that calls sys.exit() has failed; the application goes on, also where a task waits for it."""
 
         @task("exit")
         def leave() -> None:
             sys.exit(3)
 
         async with LocalEngine():
-            with pytest.raises(SystemExit):
-                await (await leave.enqueue()).result()
+            job = await leave.enqueue()
+            failures: list[JobFailed] = []
 
+            async def wait() -> None:
+                with pytest.raises(JobFailed, match="SystemExit: 3") as caught:
+                    await job.result()
+
+                failures.append(caught.value)
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(wait)
+
+            assert failures[0].error_type == "SystemExit"
+            assert isinstance(failures[0].__cause__, SystemExit)
             assert await (await double.enqueue(1)).result() == 2
 
 

@@ -20,7 +20,7 @@ from ws_tasks._definitions import JobStatus, Priority
 from ws_tasks._instance import Instance, current_instance
 from ws_tasks._task import ScheduledTask
 from ws_tasks._validation import check_wait, to_json
-from ws_tasks.errors import JobCancelled
+from ws_tasks.errors import JobCancelled, JobFailed
 from ws_tasks.triggers import OnceTrigger, Trigger
 
 __all__ = ("JobQueue", "JobTask", "LocalJob")
@@ -87,8 +87,12 @@ class LocalJob(Instance):
         with anyio.fail_after(check_wait("timeout", timeout)), self.jobs.make_room():
             await self.wait()
 
-        if self.failure is not None:
+        if isinstance(self.failure, Exception):
             raise self.failure
+
+        if self.failure is not None:
+            # SystemExit and KeyboardInterrupt would end the event loop of a waiter that is a task.
+            raise JobFailed.of(self.failure) from self.failure
 
         if self.cancelled:
             message = f"job {self.id} of task {self.task.name!r} was cancelled before it ended"

@@ -45,7 +45,7 @@ class JobCancelled(WsError):
 
 class JobFailed(WsError):
     """
-    A job failed in another process; what it raised there cannot be raised here.
+    A job failed in another process, or with SystemExit or its like; what it raised cannot be raised here.
 
     Attributes:
         error_type: The name of the class of the error.
