@@ -191,6 +191,34 @@ class TestFiles:
                 await client.execute("INSERT INTO note VALUES ('B')")
                 assert await client.count("SELECT * FROM note WHERE text LIKE 'b'") == 1
 
+    async def test_settings_of_a_database_in_memory_end_too(self):
+        """It has one connection for all, which keeps the data and loses the settings, time and again."""
+        names = (
+            "recursive_triggers",
+            "cache_size",
+            "ignore_check_constraints",
+            "full_column_names",
+            "query_only",
+        )
+
+        async with SqlitePool("sqlite:///:memory:") as pool:
+            await pool.execute("CREATE TABLE note (text TEXT)")
+            await pool.execute("INSERT INTO note VALUES ('A')")
+            before = [await pool.find(f"PRAGMA {name}") for name in names]
+
+            for _ in range(2):
+                async with pool.get_client() as client:
+                    for name in (*names, "case_sensitive_like"):
+                        await client.execute(f"PRAGMA {name} = 1")
+
+                    assert await client.find("PRAGMA main.cache_size") == (1,)
+
+                assert [await pool.find(f"PRAGMA {name}") for name in names] == before
+                assert await pool.count("SELECT * FROM note WHERE text LIKE 'a'") == 1
+
+            await pool.execute("PRAGMA user_version = 7")
+            assert await pool.find("PRAGMA user_version") == (7,)  # it is the database's
+
     async def test_looking_at_a_table_costs_no_connection(self, tmp_path: Path):
         """A pragma that sets nothing is not a setting."""
         async with SqlitePool(path=str(tmp_path / "notes.db"), maxsize=1) as pool:

@@ -33,6 +33,7 @@ class SqliteConnection:
         "_numbering",
         "cursor",
         "cut",
+        "defaults",
         "dirty",
         "foreign",
         "in_exchange",
@@ -40,7 +41,7 @@ class SqliteConnection:
         "lost",
         "raw",
         "running",
-        "spoiled",
+        "settings",
         "writable",
     )
 
@@ -56,7 +57,8 @@ class SqliteConnection:
         self.left: sqlite3.Cursor | None = None  # of an iteration that was left early
         self.cut = False  # the task that waited for a statement has gone
         self.running = False  # whether the thread has work of ours; it says when that has ended
-        self.spoiled = False  # a setting was changed, so that no reset makes the session as new
+        self.settings: set[str] = set()  # what a user has set; a file's connection is then given up
+        self.defaults: dict[str, Any] = {}  # what a database in memory, which cannot be given up, had before
         self.lost = False
         self._numbering: dict[str, bool] = {}  # whether tables number their rows
 
@@ -204,17 +206,16 @@ class SqliteConnection:
         """Note settings that are made from now on, be it by an iteration, an engine, or over ``raw``."""
 
         def note(action: int, name: str | None, value: str | None, *_: str | None) -> int:
-            if (
-                action == sqlite3.SQLITE_PRAGMA
-                and value is not None
-                and not str(name).lower().endswith(_ASKING)
-            ):
-                self.dirty = self.spoiled = True
+            if action == sqlite3.SQLITE_PRAGMA and name is not None and value is not None:
+                setting = name.lower()
+
+                if not setting.endswith(_ASKING):
+                    self.dirty = True
+                    self.settings.add(setting)
 
             return sqlite3.SQLITE_OK
 
-        # Called when a statement is prepared. One that is kept prepared is not run by the next user: a
-        # session that is spoiled ends with its connection.
+        # Called when a statement is prepared.
         connection.set_authorizer(note)
 
     def give_up(self) -> None:

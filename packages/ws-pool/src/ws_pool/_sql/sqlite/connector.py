@@ -20,6 +20,31 @@ from ws_pool._sql.sqlite.options import SqliteFile
 __all__ = ("SqliteConnection", "SqliteConnector")
 
 
+# Settings of a connection, and not of its database.
+_SETTINGS = (
+    "automatic_index",
+    "cache_size",
+    "cache_spill",
+    "cell_size_check",
+    "count_changes",
+    "defer_foreign_keys",
+    "empty_result_callbacks",
+    "full_column_names",
+    "ignore_check_constraints",
+    "legacy_alter_table",
+    "query_only",
+    "read_uncommitted",
+    "recursive_triggers",
+    "reverse_unordered_selects",
+    "secure_delete",
+    "short_column_names",
+    "temp_store",
+    "threads",
+    "trusted_schema",
+    "writable_schema",
+)
+
+
 class SqliteConnector:
     """Opens and closes connections to one database."""
 
@@ -98,7 +123,7 @@ class SqliteConnector:
         A session with settings, temporary tables or databases of its user is given up, unless the
         whole database would be lost with it.
         """
-        conn.lost = conn.spoiled and not self.file.in_memory
+        conn.lost = bool(conn.settings) and not self.file.in_memory
 
         if conn.lost:
             return
@@ -144,8 +169,26 @@ class SqliteConnector:
     def _begin(self, conn: SqliteConnection, connection: sqlite3.Connection) -> None:
         """Set the session up, and note what its user sets from now on."""
         connection.set_authorizer(None)
+
+        if self.file.in_memory:
+            self._restore(conn, connection)
+
         self._set_up(connection)
         conn.note_settings(connection)
+
+    def _restore(self, conn: SqliteConnection, connection: sqlite3.Connection) -> None:
+        """Set what a user has set to what it was, or note what it is."""
+        if not conn.defaults:
+            for name in _SETTINGS:
+                if (found := connection.execute(f"PRAGMA {name}").fetchone()) is not None:
+                    conn.defaults[name] = found[0]
+
+            conn.defaults["case_sensitive_like"] = 0  # which cannot be read
+
+        for name in conn.settings & conn.defaults.keys():
+            connection.execute(f"PRAGMA {name} = {conn.defaults[name]}").close()
+
+        conn.settings.clear()
 
     def _reset(self, conn: SqliteConnection, connection: sqlite3.Connection) -> bool:
         """Reset in the connection's thread; returns whether something is left that only closing ends."""
