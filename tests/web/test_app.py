@@ -394,7 +394,16 @@ class TestConfiguration:
             create_app(middleware=[Middleware(CORSMiddleware, **options)])
 
     @pytest.mark.parametrize(
-        "pattern", [".*", "https?://.*", r"https?://[^/]+", "^.+$", "^https://.*$", "null|https://a"]
+        "pattern",
+        [
+            ".*",
+            "https?://.*",
+            r"https?://[^/]+",
+            "^.+$",
+            "^https://.*$",
+            "null|https://a",
+            r"https://\w+\.com",
+        ],
     )
     def test_cors_is_checked_wherever_it_is_added(self, pattern: str) -> None:
         """By `add_middleware`, in the list itself, and for patterns that every site fits."""

@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI
 from fastapi import Response as PlainResponse
 from fastapi.responses import StreamingResponse
 
+from ws_core.errors import UsageError
 from ws_web import Request, create_app
 from ws_web.caching import CacheStore, MemoryCache, RedisCache, cached
 from ws_web.testing import AppClient
@@ -206,6 +207,16 @@ class TestFailures:
         assert [(await shop.get()).data() for _ in range(2)] == [[0], [0]]
         assert len(shop.calls) == 2
         assert "gone" in caplog.text
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), "5", True, None])
+def test_what_is_not_a_time(value: Any) -> None:
+    """A reply would never be kept, or the first request would fail."""
+    with pytest.raises(UsageError, match=r"^ttl must be a number of seconds that is positive"):
+        cached(MemoryCache(), value)
+
+    with pytest.raises(UsageError, match=r"^max_age must be a number of seconds that is not negative"):
+        cached(MemoryCache(), 60, max_age=-1)
 
 
 async def test_paths_that_urls_write_alike() -> None:

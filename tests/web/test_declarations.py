@@ -66,6 +66,12 @@ class TestErrors:
         with pytest.raises(UsageError, match=f"not {wrong!r}"):
             create_app().get("/", errors=[wrong])
 
+    @pytest.mark.parametrize("wrong", [404, "404"])
+    def test_what_is_not_a_list(self, wrong: Any) -> None:
+        """A single status is not one."""
+        with pytest.raises(UsageError, match="errors is a list"):
+            create_app().get("/", errors=wrong)
+
 
 class TestDeadlines:
     """A reply that is not ready in time is 504."""

@@ -11,7 +11,7 @@ import pytest
 from fastapi import Depends, WebSocket
 from fastapi.responses import StreamingResponse
 
-from ws_core.errors import NotReadyError
+from ws_core.errors import NotReadyError, UsageError
 from ws_web import create_app
 from ws_web.dependencies import client, component, rate_limit
 from ws_web.testing import AppClient, SocketClosed
@@ -214,3 +214,17 @@ class TestSocketLimits:
 
         assert closed.value.code == 429
         assert limiter.hits == [("127.0.0.1", 1)] * 2
+
+
+@pytest.mark.parametrize("limiter", [None, "x", [], [None], 5])
+def test_what_is_not_a_limiter(limiter: Any) -> None:
+    """It is refused when the route is made, not at the first request."""
+    with pytest.raises(UsageError, match="rate_limit takes objects with `hit"):
+        rate_limit(limiter)
+
+
+@pytest.mark.parametrize("cost", [0, -1, 1.5, True, "1"])
+def test_what_is_not_a_cost(cost: Any) -> None:
+    """As above: a cost of nothing would let everybody through."""
+    with pytest.raises(UsageError, match="cost must be a positive whole number"):
+        rate_limit(SimpleNamespace(hit=None), cost=cost)

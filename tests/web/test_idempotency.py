@@ -13,7 +13,7 @@ import pytest
 from fastapi import Depends, Form, HTTPException
 from fastapi.responses import StreamingResponse
 
-from ws_core.errors import ConfigError
+from ws_core.errors import ConfigError, UsageError
 from ws_web import Response, create_app
 from ws_web.idempotency import Claim, IdempotencyStore, MemoryStore, RedisStore, SqlStore, idempotent
 from ws_web.testing import AppClient
@@ -303,6 +303,22 @@ class TestRequests:
             400,
             "Idempotency-Key must be 1 to 255 visible characters",
         )
+
+    async def test_two_keys(self) -> None:
+        """Which of them is meant is not clear."""
+        client = AppClient(Shop(MemoryStore()).app)
+        headers = [("idempotency-key", "a"), ("idempotency-key", "b")]
+        assert (await client.post("/orders?item=lamp", headers=headers)).status_code == 400
+
+    @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "5", True, None])
+    @pytest.mark.parametrize("name", ["ttl", "timeout"])
+    def test_what_is_not_a_time(self, name: str, value: Any) -> None:
+        """It would keep nothing, or fail with the first request."""
+        with pytest.raises(UsageError, match=f"^{name} must be a number of seconds"):
+            idempotent(MemoryStore(), **{name: value})
+
+        with pytest.raises(UsageError, match=r"^wait must be .* not negative"):
+            idempotent(MemoryStore(), wait=-1)
 
     async def test_a_key_that_is_required(self) -> None:
         """A request without is refused."""

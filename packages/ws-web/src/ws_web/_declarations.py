@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ __all__ = (
     "Handler",
     "Limits",
     "check_deadline",
+    "check_seconds",
     "declared_here",
     "limited",
     "within",
@@ -194,8 +196,20 @@ def check_deadline(deadline: object) -> None:
         raise UsageError(f"deadline must be a positive number of seconds, or None, not {deadline!r}")
 
 
+def check_seconds(name: str, value: object, *, may_be_zero: bool = False) -> None:
+    """Refuse what is not a length of time."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+
+    if not is_number or not (0 < value < math.inf or (may_be_zero and value == 0)):  # type: ignore[operator]  # a number by now
+        least = "not negative" if may_be_zero else "positive"
+        raise UsageError(f"{name} must be a number of seconds that is {least}, not {value!r}")
+
+
 def _documented(errors: Sequence[Declared]) -> dict[int | str, dict[str, Any]]:
     """Return the ``responses`` of FastAPI that describe errors, by status."""
+    if isinstance(errors, str | int):
+        raise UsageError(f"errors is a list of members of an ErrorCode and HTTP statuses, not {errors!r}")
+
     found: defaultdict[int, list[Declared]] = defaultdict(list)
 
     for error in errors:

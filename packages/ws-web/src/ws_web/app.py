@@ -321,7 +321,10 @@ def _check_cors(middlewares: Sequence[Middleware]) -> None:
 _CORS_OPTIONS = tuple(inspect.signature(CORSMiddleware).parameters)[1:]
 
 # No application means these; a pattern that fits one of them fits sites of anybody.
-_FOREIGN_SITES = ("https://evil.invalid", "http://a.b.c.invalid:1", "https://xn--0.invalid", "null")
+_FOREIGN_SITES = (
+    "https://evil.invalid", "http://a.b.c.invalid:1", "https://xn--0.invalid", "null",
+    *(f"https://{name}.{top}" for name in ("xq7evil", "www.xq7evil") for top in ("com", "org", "net", "cn")),
+)  # fmt: skip
 
 
 class Application(DeclaringRoutes, FastAPI):

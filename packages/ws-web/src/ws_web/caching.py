@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response as StarletteResponse
 
 from ws_core.sources import client_getter
+from ws_web._declarations import check_seconds
 from ws_web._kept_reply import KeptReply
 
 __all__ = ("CacheStore", "MemoryCache", "RedisCache", "cached")
@@ -157,6 +158,9 @@ def cached(
     Returns:
         A function for `fastapi.Depends`.
 
+    Raises:
+        UsageError: ``ttl`` or ``max_age`` is not a number of seconds.
+
     Example:
         ```python
         from fastapi import Depends
@@ -186,6 +190,8 @@ def cached(
             assert len(calls) == 2
         ```
     """
+    check_seconds("ttl", ttl)
+    check_seconds("max_age", max_age, may_be_zero=True)
     rules = _Rules(store, ttl, tags, key, vary, max_age)
 
     async def look(request: Request) -> None:

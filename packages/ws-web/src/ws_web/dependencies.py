@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from starlette.requests import HTTPConnection
 
 from ws_core.component import Component
-from ws_core.errors import NotReadyError
+from ws_core.errors import NotReadyError, UsageError
 from ws_web.request import Request, client_ip_of
 from ws_web.response import ErrResponse
 
@@ -134,6 +134,9 @@ def rate_limit(
     Returns:
         A function for `fastapi.Depends`.
 
+    Raises:
+        UsageError: There is no limiter, or the cost is not a positive whole number.
+
     Example:
         ```python
         from types import SimpleNamespace
@@ -169,7 +172,14 @@ def rate_limit(
             assert reply.status_code == 429 and reply.headers["retry-after"] == "3"
         ```
     """
-    limiters = tuple(limiter) if isinstance(limiter, Sequence) else (limiter,)
+    several = isinstance(limiter, Sequence) and not isinstance(limiter, str)
+    limiters: list[Any] = [*limiter] if several else [limiter]  # type: ignore[misc]  # a sequence
+
+    if not limiters or not all(callable(one) or hasattr(one, "hit") for one in limiters):
+        raise UsageError(f"rate_limit takes objects with `hit(key, cost)`, or functions, not {limiter!r}")
+
+    if type(cost) is not int or cost < 1:
+        raise UsageError(f"rate_limit: cost must be a positive whole number, not {cost!r}")
 
     async def limit(connection: HTTPConnection) -> None:
         # A handshake is no request of ours: functions of the user get the WebSocket's connection.

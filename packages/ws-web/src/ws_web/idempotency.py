@@ -24,6 +24,7 @@ from starlette.responses import Response as StarletteResponse
 from ws_core.backoff import delay
 from ws_core.errors import ConfigError, NotReadyError
 from ws_core.sources import client_getter
+from ws_web._declarations import check_seconds
 from ws_web._kept_reply import KeptReply
 from ws_web.response import HTTPExceptionResponse, Response
 
@@ -303,6 +304,9 @@ def idempotent(
     Returns:
         A function for `fastapi.Depends`.
 
+    Raises:
+        UsageError: ``ttl``, ``timeout`` or ``wait`` is not a number of seconds.
+
     Example:
         ```python
         from fastapi import Depends
@@ -328,6 +332,9 @@ def idempotent(
             assert orders == ["lamp"]
         ```
     """
+    check_seconds("ttl", ttl)
+    check_seconds("timeout", timeout)
+    check_seconds("wait", wait, may_be_zero=True)
     rules = _Rules(store, required, ttl, timeout, wait, owner or _authorization)
 
     async def check(
@@ -366,7 +373,8 @@ class _Rules:
 
             return
 
-        if not _KEY.fullmatch(key):
+        # Of two headers, one would be taken, perhaps another one than the proxy in front of us takes.
+        if not _KEY.fullmatch(key) or len(request.headers.getlist("idempotency-key")) > 1:
             raise _Answered(HTTPExceptionResponse(400, "Idempotency-Key must be 1 to 255 visible characters"))
 
         store = self.store or _store_of(request)
