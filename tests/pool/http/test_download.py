@@ -515,23 +515,31 @@ class TestSource:
         self, first: dict[str, Any], second: dict[str, Any], *, continued: bool, tmp_path: Path
     ) -> None:
         """What one query left is not completed by the answer to another, signatures aside."""
-        cut = answer("200 OK", OLD[:100], *self.DATES, length=len(OLD))
+        arrived = asyncio.Event()
 
-        def rest(headers: dict[str, str]) -> bytes:
-            if "range" not in headers:
-                return answer("200 OK", NEW, *self.DATES)
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
 
-            return answer(
-                "206 Partial Content",
-                OLD[100:],
-                f"content-range: bytes 100-{len(OLD) - 1}/{len(OLD)}",
-                *self.DATES,
-            )
+            if not arrived.is_set():
+                writer.write(answer("200 OK", OLD[:100], *self.DATES, length=len(OLD)))
+                await arrived.wait()
+            elif b"range: bytes=100-" in head:
+                place = f"content-range: bytes 100-{len(OLD) - 1}/{len(OLD)}"
+                writer.write(answer("206 Partial Content", OLD[100:], place, *self.DATES))
+            else:
+                writer.write(answer("200 OK", NEW, *self.DATES))
 
-        async with scripted(cut, rest) as (_, http):
+            await writer.drain()
+
+        async with serve_raw(handle) as url, HttpPool(url, retries=0) as pool:
             with pytest.raises(HttpConnectionError):
-                await http.download(path=tmp_path / "f", resume=True, retries=0, **{"url": "/f", **first})
+                await pool.client.download(
+                    path=tmp_path / "f",
+                    resume=True,
+                    progress=lambda *_: arrived.set(),
+                    **{"url": "/f", **first},
+                )
 
-            await http.download(path=tmp_path / "f", resume=True, **{"url": "/f", **second})
+            await pool.client.download(path=tmp_path / "f", resume=True, **{"url": "/f", **second})
 
         assert (tmp_path / "f").read_bytes() == (OLD if continued else NEW)
