@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,51 @@ async def test_a_handle_whose_columns_change(pool: PostgresPool) -> None:
         with suppress(QueryError):  # inside a transaction it may be an error, and never other columns
             async with reader.begin():
                 assert (await reader.select(handle, id=1))[0].keys() == ("id", "name", "stock")
+
+
+async def _set_text(raw: Any) -> None:
+    await raw.set_type_codec("text", schema="pg_catalog", encoder=str, decoder=str.upper)
+
+
+async def _alias_text(raw: Any) -> None:
+    await raw.set_builtin_type_codec("text", schema="pg_catalog", codec_name="bytea")
+
+
+async def _reset_json(raw: Any) -> None:
+    await raw.reset_type_codec("json", schema="pg_catalog")
+
+
+async def _load_numbers(raw: Any) -> None:
+    from psycopg.types.string import TextBinaryLoader, TextLoader
+
+    raw.adapters.register_loader("numeric", TextLoader)
+    raw.adapters.register_loader("numeric", TextBinaryLoader)
+
+
+@pytest.mark.parametrize(
+    ("driver", "change"),
+    [
+        ("asyncpg", _set_text),
+        ("asyncpg", _alias_text),
+        ("asyncpg", _reset_json),
+        ("psycopg", _load_numbers),
+    ],
+)
+async def test_how_one_user_reads_values_ends_with_the_block(
+    driver_url: str, change: Callable[[Any], Awaitable[None]]
+) -> None:
+    """Codecs and adapters that were set on the driver's own connection do not reach the next user."""
+    query = """SELECT 'x' AS t, 1.5 AS n, '{"a": 1}'::json AS j"""
+
+    async with PostgresPool(driver_url, min_size=1, max_size=1) as pool:
+        async with pool.get_client() as client:
+            before = await client.select(query)
+            await change(client.raw)
+
+        async with pool.get_client() as client:
+            after = await client.select(query)
+
+    assert [(type(value), value) for value in after[0]] == [(type(value), value) for value in before[0]]
 
 
 @pytest.mark.parametrize(

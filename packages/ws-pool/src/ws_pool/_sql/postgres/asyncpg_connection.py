@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from ws_pool._sql.connection import Reply, trace_statements
@@ -153,6 +154,10 @@ class AsyncpgConnection(PostgresConnection):
     async def make_new(self) -> None:
         """Make the session as new, when the server has let go of a statement that was cancelled."""
         raw = self.raw
+
+        if raw.recoded:
+            self.lost = True  # no statement brings asyncpg's own codecs back: the connection is replaced
+            return
 
         # Twice when a BEGIN was cancelled: that a transaction is open is known after the first exchange, and
         # what was reset inside of it would come back with its end.
@@ -409,6 +414,7 @@ async def open_connection(server: Server) -> AsyncpgConnection:
 async def open_driver_connection(server: Server, driver: Any) -> Any:  # Any: asyncpg is loaded on use
     """Open a connection of asyncpg, which reads and writes JSON as SQLAlchemy's engine has it."""
     raw = await driver.connect(
+        connection_class=_watched_class(driver),
         host=list(server.hosts) or server.host,
         port=server.port,
         user=await current_credential(server.user) or None,
@@ -436,7 +442,35 @@ async def open_driver_connection(server: Server, driver: Any) -> Any:  # Any: as
         raw.terminate()
         raise
 
+    raw.recoded = False
     return raw
+
+
+@cache
+def _watched_class(driver: Any) -> type[Any]:  # Any: asyncpg is loaded on use
+    """Return asyncpg's connection, with a note of codecs that were set: its own reset leaves them."""
+
+    class WatchedConnection(driver.Connection):  # type: ignore[misc]
+        """Notes each change of how values are read and written."""
+
+        __slots__ = ("recoded",)
+
+        async def set_type_codec(self, *arguments: Any, **options: Any) -> None:
+            """Note it, and set a codec."""
+            self.recoded = True
+            await super().set_type_codec(*arguments, **options)
+
+        async def set_builtin_type_codec(self, *arguments: Any, **options: Any) -> None:
+            """Note it, and set a codec."""
+            self.recoded = True
+            await super().set_builtin_type_codec(*arguments, **options)
+
+        async def reset_type_codec(self, *arguments: Any, **options: Any) -> None:
+            """Note it, and reset a codec, which may be one of ours."""
+            self.recoded = True
+            await super().reset_type_codec(*arguments, **options)
+
+    return WatchedConnection
 
 
 def _encoder(prefix: bytes) -> Callable[[str], bytes]:

@@ -166,6 +166,7 @@ class PsycopgConnection(PostgresConnection):
         await raw.set_isolation_level(None)
         await raw.set_read_only(None)
         await raw.set_deferrable(None)
+        raw.own_adapters = None
         await self._command(_RESET)
         self.forget()
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 import psycopg
+from psycopg.adapt import AdaptersMap
 from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 from psycopg.waiting import wait_async
 
@@ -41,6 +42,15 @@ class DriverConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
 
     ending: asyncio.Task[None] | None = None
     terminated: bool = False
+    own_adapters: AdaptersMap | None = None
+
+    @property
+    def adapters(self) -> AdaptersMap:
+        """How values are read and written; what one user has registered ends with his session."""
+        if self.own_adapters is None:
+            self.own_adapters = AdaptersMap(psycopg.adapters)
+
+        return self.own_adapters
 
     async def wait(self, gen: Any, interval: float = _INTERVAL, timeout: float | None = None) -> Any:
         """Run an exchange, after the end of one that was cancelled."""
