@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ws_core._leaks import _State
 from ws_core.errors import NotReadyError, UsageError
 from ws_core.metrics import Sample, register
 from ws_core.testing import LeakError, no_leaks, run_virtual
@@ -74,6 +75,26 @@ class TestBlock:
         with no_leaks(settle=60):
             threading.Thread(target=ending.wait).start()
             threading.Timer(0.1, ending.set).start()
+
+    def test_a_thread_that_ends_between_two_looks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What the first has seen and the second has not is not left."""
+        ending = threading.Event()
+        thread = threading.Thread(target=ending.wait)
+        look = _State.now
+
+        def look_and_end() -> _State:
+            found = look()
+
+            if thread.is_alive():
+                ending.set()
+                thread.join()
+
+            return found
+
+        monkeypatch.setattr(_State, "now", look_and_end)
+
+        with no_leaks(settle=60):
+            thread.start()
 
     def test_a_thread(self) -> None:
         """One that runs on is named."""

@@ -122,7 +122,8 @@ class TestSignals:
     @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
     def test_other_signals(self, tmp_path: Path, hold: Hold, number: int) -> None:
         """A terminal that is closed, or a tool that takes the program for one that has a handler."""
-        self.end(tmp_path, hold, self.PROGRAM, number, code=-number)
+        default = f"signal.signal({int(number)}, signal.SIG_DFL)\n"  # these tests may run under nohup
+        self.end(tmp_path, hold, default + self.PROGRAM, number, code=-number)
         check(tmp_path, writers=1, each=20000)
 
     def test_an_ignored_signal_stays_ignored(self, tmp_path: Path) -> None:

@@ -248,13 +248,18 @@ class TestHttp:
         assert (bad.attributes or {})["error.type"] == "404"
         assert bad.status.status_code is trace.StatusCode.ERROR
 
-    async def test_wrong_headers_are_refused_as_without_it(self, telemetry: Telemetry):
+    async def test_wrong_input_is_refused_as_without_it(self, telemetry: Telemetry):
         """A value that cannot be sent is a UsageError, whether the request is traced or not."""
         async with HttpPool("http://127.0.0.1:1") as pool:
             wrong: Any  # what a user's mistake may be
+            method: Any = ["GET"]
+
             for wrong in ("x", ["a"]):
                 with telemetry.instrument(), pytest.raises(UsageError):
                     await pool.client.get("/", headers=wrong)
+
+                with telemetry.instrument(), pytest.raises(UsageError):
+                    await pool.client.request(method, "/")
 
 
 class TestMetrics:

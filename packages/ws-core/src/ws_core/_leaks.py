@@ -113,7 +113,11 @@ class no_leaks:  # noqa: N801 - used like a function
             gc.collect()
             deadline = time.monotonic() + self._settle
 
-            while (left := self._left()) and time.monotonic() < deadline and self._may_end():
+            # One look decides both: what ends between two would be left and not waited for.
+            while left := self._left(now := _State.now()):
+                if time.monotonic() >= deadline or not self._may_end(now):
+                    break
+
                 time.sleep(0.01)
 
         if left:
@@ -159,13 +163,11 @@ class no_leaks:  # noqa: N801 - used like a function
 
         warnings.showwarning = note
 
-    def _may_end(self) -> bool:
+    def _may_end(self, now: _State) -> bool:
         """Whether waiting can help: threads and processes end by themselves."""
-        now = _State.now()
         return bool(now.threads - self._before.threads or now.processes - self._before.processes)
 
-    def _left(self) -> list[str]:
-        now = _State.now()
+    def _left(self, now: _State) -> list[str]:
         return [thing for kind, things in self._compare(now) if kind in self._look_for for thing in things]
 
     def _compare(self, now: _State) -> Iterator[tuple[Kind, list[str]]]:

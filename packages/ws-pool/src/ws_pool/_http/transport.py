@@ -387,12 +387,13 @@ def _may_repeat(attempt: HttpAttempt, options: RequestOptions, statuses: frozens
 
 def _describe(_: Transport, method: str, url: URL, *__: object) -> tracing.Operation:
     """Describe a request for a trace: its URL without secrets."""
-    attributes: dict[str, str | int] = {"http.request.method": method.upper(), "url.full": mask_url(str(url))}
+    name = str(method).upper()  # whatever it is: sending it says what is wrong
+    attributes: dict[str, str | int] = {"http.request.method": name, "url.full": mask_url(str(url))}
 
     if url.host and url.port:
         attributes |= {"server.address": url.host, "server.port": url.port}
 
-    return tracing.Operation(method.upper(), attributes, "http.client.request.duration")
+    return tracing.Operation(name, attributes, "http.client.request.duration")
 
 
 def _with_headers(args: tuple[Any, ...], headers: Mapping[str, str]) -> tuple[Any, ...]:
