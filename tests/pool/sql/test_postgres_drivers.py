@@ -83,6 +83,26 @@ async def test_how_one_user_reads_values_ends_with_the_block(
     assert [(type(value), value) for value in after[0]] == [(type(value), value) for value in before[0]]
 
 
+async def test_how_an_engine_reads_json_ends_with_its_session(driver_url: str) -> None:
+    """An engine with a deserializer of its own leaves none behind; one without replaces no connection."""
+    query = """SELECT '{"a": 1}'::json AS j, '{"a": 1}'::jsonb AS b"""
+
+    async with PostgresPool(driver_url, min_size=1, max_size=1) as pool:
+        async with pool.engine().connect() as session:
+            assert tuple((await session.execute(text(query))).one()) == ({"a": 1}, {"a": 1})
+
+        async with pool.get_client() as client, client.begin(), client.orm_session() as session:
+            assert tuple((await session.execute(text(query))).one()) == ({"a": 1}, {"a": 1})
+
+        assert tuple((await pool.select(query))[0]) == ({"a": 1}, {"a": 1})
+        assert pool.statistics().opened == 1
+
+        async with pool.engine(json_deserializer=lambda _: "read by the engine").connect() as session:
+            assert (await session.execute(text(query))).one().j == "read by the engine"
+
+        assert tuple((await pool.select(query))[0]) == ({"a": 1}, {"a": 1})
+
+
 @pytest.mark.parametrize(
     "end",
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from functools import partial
@@ -199,9 +199,7 @@ class SqlPool(SqlVerbs, ABC, Generic[ClientT_co]):
     async def _learn(self) -> Compiler:
         """Ask the server for what decides how statements are compiled, before the first one is."""
         try:
-            dialect = await learn_dialect(
-                make_engine(self._engine_url, self._engine_connection, **self._learn_options)
-            )
+            dialect = await learn_dialect(self._make_engine(self._engine_connection, **self._learn_options))
         except DBAPIError as error:
             message = f"pool {self.name!r} lost its server while it was starting: {error.orig}"
             raise UnavailableError(message, pool=self.name) from error
@@ -220,7 +218,10 @@ class SqlPool(SqlVerbs, ABC, Generic[ClientT_co]):
     def _new_engine(self, *, read_only: bool, **options: Any) -> Any:
         tenants = self._context.tenants
         acquire = partial(self._engine_connection, read_only=read_only, tenants=tenants)
-        return make_engine(self._engine_url, acquire, **{**self._engine_options, **options})
+        return self._make_engine(acquire, **{**self._engine_options, **options})
+
+    def _make_engine(self, acquire: Callable[[], Awaitable[Any]], **options: Any) -> Any:
+        return make_engine(self._engine_url, acquire, **options)
 
     async def _engine_connection(
         self, *, read_only: bool = False, tenants: Tenants | None = None
@@ -258,7 +259,7 @@ class SqlPool(SqlVerbs, ABC, Generic[ClientT_co]):
 
         if "joined" not in self._engines:
             options = {**self._engine_options, **self._joined_options}
-            self._engines["joined"] = make_engine(self._engine_url, _joined_connection, **options)
+            self._engines["joined"] = self._make_engine(_joined_connection, **options)
 
         token = _joining.set(self._for_join(connection, released))
 

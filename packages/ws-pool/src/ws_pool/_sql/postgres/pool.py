@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -127,6 +127,28 @@ class PostgresPool(ServerPool[PostgresClient]):
     def _connector(self, server: Server, *, reset_always: bool) -> PostgresConnector:
         return PostgresConnector(server, reset_always=reset_always)
 
+    def _make_engine(self, acquire: Callable[[], Awaitable[Any]], **options: Any) -> Any:
+        engine: Any
+
+        async def acquire_adapted() -> Any:
+            """Return a connection that reads and writes values as this engine wants it."""
+            connection = await acquire()
+            connection.adapt(engine.dialect)
+            return connection
+
+        if self._server.driver == "psycopg":
+            engine = super()._make_engine(acquire_adapted, **options)
+            return engine
+
+        engine = super()._make_engine(acquire, **options)
+
+        # Each connection of ours reads JSON already as such an engine would make it, and asks the server
+        # twice for that. With a deserializer of its own the connection is not used by others afterwards.
+        if "json_deserializer" not in options:
+            engine.dialect.setup_asyncpg_json_codec = engine.dialect.setup_asyncpg_jsonb_codec = _leave
+
+        return engine
+
     async def _for_engine(self, source: Source, lease: Lease[Any]) -> PooledDriverConnection:
         connection = lease.connection
         connection.dirty = True
@@ -141,6 +163,10 @@ class PostgresPool(ServerPool[PostgresClient]):
     def _for_join(self, connection: Any, give_up: Callable[[bool], None]) -> PooledDriverConnection:
         kind = _JoinedConnection if self._server.driver == "asyncpg" else _JoinedPsycopgConnection
         return kind(connection.raw, give_up)
+
+
+async def _leave(_: object) -> None:
+    """Leave a connection as it is."""
 
 
 class _PooledConnection(PooledDriverConnection):
@@ -162,6 +188,11 @@ class _JoinedConnection(Joined, _PooledConnection):
 class _PooledPsycopgConnection(_PooledConnection):
     """The same for psycopg; the engine writes values by name, as its users do in text."""
 
+    def adapt(self, dialect: Any) -> None:
+        """Read and write values as an engine's dialect does on connections that it opens itself."""
+        adapt: Any = importlib.import_module("psycopg.adapt")
+        self._raw.own_adapters = adapt.AdaptersMap(dialect._psycopg_adapters_map)
+
     def cursor(self, name: str = "") -> Any:
         """Open a cursor, with a name one on the server."""
         driver: Any = importlib.import_module("psycopg")
@@ -170,6 +201,9 @@ class _PooledPsycopgConnection(_PooledConnection):
 
 class _JoinedPsycopgConnection(Joined, _PooledPsycopgConnection):
     """A connection inside a client's transaction, whose modes are not the engine's to change."""
+
+    def adapt(self, dialect: Any) -> None:
+        """Do nothing."""
 
     async def set_autocommit(self, value: object) -> None:
         """Do nothing."""
