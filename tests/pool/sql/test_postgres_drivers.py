@@ -83,8 +83,8 @@ async def test_how_one_user_reads_values_ends_with_the_block(
     assert [(type(value), value) for value in after[0]] == [(type(value), value) for value in before[0]]
 
 
-async def test_how_an_engine_reads_json_ends_with_its_session(driver_url: str) -> None:
-    """An engine with a deserializer of its own leaves none behind; one without replaces no connection."""
+async def test_how_an_engine_reads_values_ends_with_its_session(driver_url: str) -> None:
+    """Its own reading of JSON and addresses ends too; an engine without one replaces no connection."""
     query = """SELECT '{"a": 1}'::json AS j, '{"a": 1}'::jsonb AS b"""
 
     async with PostgresPool(driver_url, min_size=1, max_size=1) as pool:
@@ -101,6 +101,11 @@ async def test_how_an_engine_reads_json_ends_with_its_session(driver_url: str) -
             assert (await session.execute(text(query))).one().j == "read by the engine"
 
         assert tuple((await pool.select(query))[0]) == ({"a": 1}, {"a": 1})
+
+        async with pool.engine(native_inet_types=False).connect() as session:
+            assert (await session.execute(text("SELECT '10.0.0.1'::inet"))).scalar_one() == "10.0.0.1"
+
+        assert not isinstance((await pool.select("SELECT '10.0.0.1'::inet AS a"))[0].a, str)
 
 
 @pytest.mark.parametrize(

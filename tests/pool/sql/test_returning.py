@@ -137,6 +137,21 @@ class TestIds:
             found = await client.select("SELECT price FROM item ORDER BY name")
             assert [row.price for row in found] == [8, 9, 7, 7]
 
+    async def test_the_id_of_a_row_that_stays_as_it_was(self, pool: SqlPool) -> None:
+        """MySQL sends none, which is 0, unless it is asked for it; SQLite changes the row all the same."""
+        await pool.insert(ITEM, name="a")
+
+        if isinstance(pool, SqlitePool):
+            upsert: Insert = sqlite.insert(ITEM).on_conflict_do_update(
+                index_elements=["name"], set_={"price": ITEM.c.price}
+            )
+            assert await pool.insert(upsert, name="a") == 1
+            return
+
+        assert await pool.insert(mysql.insert(ITEM).on_duplicate_key_update(price=7), name="a") == 0
+        asked = mysql.insert(ITEM).on_duplicate_key_update(id=func.last_insert_id(ITEM.c.id), price=7)
+        assert await pool.insert(asked, name="a") == 1
+
     async def test_an_id_that_the_caller_chose(self, pool: SqlPool) -> None:
         """It is that one, whatever sign it has; 0 is MySQL's word for the next one."""
         await pool.insert(ITEM, name="first")

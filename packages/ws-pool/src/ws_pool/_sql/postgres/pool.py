@@ -128,23 +128,18 @@ class PostgresPool(ServerPool[PostgresClient]):
         return PostgresConnector(server, reset_always=reset_always)
 
     def _make_engine(self, acquire: Callable[[], Awaitable[Any]], **options: Any) -> Any:
-        engine: Any
-
         async def acquire_adapted() -> Any:
             """Return a connection that reads and writes values as this engine wants it."""
             connection = await acquire()
             connection.adapt(engine.dialect)
             return connection
 
-        if self._server.driver == "psycopg":
-            engine = super()._make_engine(acquire_adapted, **options)
-            return engine
+        own = self._server.driver == "psycopg"
+        engine: Any = super()._make_engine(acquire_adapted if own else acquire, **options)
 
-        engine = super()._make_engine(acquire, **options)
-
-        # Each connection of ours reads JSON already as such an engine would make it, and asks the server
-        # twice for that. With a deserializer of its own the connection is not used by others afterwards.
-        if "json_deserializer" not in options:
+        # The dialect of asyncpg sets JSON's codecs, and asks the server twice for that, in each session. Ours
+        # read JSON the same way, but for an engine with a deserializer: its connections are replaced.
+        if not own and "json_deserializer" not in options:
             engine.dialect.setup_asyncpg_json_codec = engine.dialect.setup_asyncpg_jsonb_codec = _leave
 
         return engine
