@@ -92,12 +92,12 @@ class AsyncpgConnection(PostgresConnection):
     @property
     def alive(self) -> bool:
         """Whether the connection can be used."""
-        return not self.lost and not self.raw.is_closed()
+        return not (self.cut or self.lost or self.raw.is_closed())
 
     @property
     def clean(self) -> bool:
         """Whether the session is as it was at the beginning."""
-        return not self.dirty and not self.raw.is_closed() and not self.raw.is_in_transaction()
+        return self.alive and not self.dirty and not self.raw.is_in_transaction()
 
     async def run(self, sql: str, values: Sequence[Any] | None) -> Reply:
         """Run one statement; its values are ``$1``, ``$2`` and so on."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from ws_pool._sql.connection import Reply, busy, trace_statements
+from ws_pool._sql.connection import Reply, busy, cut_short, trace_statements
 from ws_pool._sql.postgres.statement_text import verb
 from ws_pool.errors import QueryError
 
@@ -70,16 +70,16 @@ class PostgresConnection(ABC):
     One connection; the driver's own is ``raw``.
 
     A cancelled statement is stopped by a CancelRequest over another connection, and the next exchange
-    waits until the server has let go. So a connection is never cut short here.
+    waits until the server has let go. So only `give_up` and a transaction that cannot be ended cut it short.
     """
 
-    __slots__ = ("_left", "_streaming", "dirty", "lost", "raw")
+    __slots__ = ("_left", "_streaming", "cut", "dirty", "lost", "raw")
 
     gathers: ClassVar[bool] = False
-    cut: ClassVar[bool] = False
 
     def __init__(self, raw: Any) -> None:  # Any: what it takes of the drivers is not public
         self.raw = raw
+        self.cut = False
         self.dirty = False
         self.lost = False
         self._streaming = False  # a query's rows are being fetched
@@ -257,6 +257,7 @@ class PostgresConnection(ABC):
 
     def give_up(self) -> None:
         """Let nothing more run: somebody else's exchange on it was cut short."""
+        self.cut = True
         self.terminate()
 
     def forget(self) -> None:
@@ -277,6 +278,9 @@ class PostgresConnection(ABC):
 
     async def _ready(self) -> None:
         """Refuse what comes in the middle of a stream, and end the transaction of one that was left."""
+        if self.cut:
+            raise cut_short()
+
         if self._streaming:
             raise busy(iterating=True)
 
@@ -285,8 +289,7 @@ class PostgresConnection(ABC):
             await self._control(control)
 
     async def _control(self, sql: str) -> Reply:
-        if self._streaming or self._left is not None:
-            await self._ready()
+        await self._ready()
 
         try:
             status = await self._command(sql)

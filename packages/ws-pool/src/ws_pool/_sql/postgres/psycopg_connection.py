@@ -102,7 +102,7 @@ class PsycopgConnection(PostgresConnection):
         """Whether the connection can be used; what the server has sent of its end is read here."""
         pgconn = self.raw.pgconn
 
-        if self.lost or pgconn.status == ConnStatus.BAD:
+        if self.cut or self.lost or pgconn.status == ConnStatus.BAD:
             return False
 
         if not self._running and not self._streaming and not self.raw.is_ending:
@@ -117,7 +117,7 @@ class PsycopgConnection(PostgresConnection):
     @property
     def clean(self) -> bool:
         """Whether the session is as it was at the beginning."""
-        return not self.dirty and self.raw.pgconn.transaction_status == TransactionStatus.IDLE
+        return not (self.cut or self.dirty) and self.raw.pgconn.transaction_status == TransactionStatus.IDLE
 
     async def run(self, sql: str, values: Sequence[Any] | None) -> Reply:
         """Run one statement; its values are ``$1``, ``$2`` and so on."""
