@@ -11,7 +11,7 @@ import base64
 import ssl
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Final, cast
 from urllib.parse import urlsplit
 
@@ -135,13 +135,7 @@ class ElasticsearchStatistics:
 
     def status(self) -> Mapping[str, object]:
         """Return plain numbers and strings, for logs, status pages and `pool_status`."""
-        return {
-            "name": self.name,
-            "nodes": self.nodes,
-            "alive": self.alive,
-            "connections": self.connections,
-            "version": self.version,
-        }
+        return asdict(self)
 
 
 class ElasticsearchPool(SharedClient[AsyncElasticsearch]):
@@ -195,7 +189,7 @@ class ElasticsearchPool(SharedClient[AsyncElasticsearch]):
             message = f"{setting}.user and {setting}.password must be valid text: {error.reason}"
             raise ConfigError(message, setting=f"{setting}.user") from None
 
-        super().__init__(name, ", ".join(mask_url(host) for host in checked.url))
+        super().__init__(name, setting, ", ".join(mask_url(host) for host in checked.url))
         self._version = ""
 
     async def health(self) -> Health:

@@ -15,12 +15,12 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from ws_core.component import Health
 from ws_core.errors import describe
 from ws_pool._core.config import function, number, sequence
+from ws_pool._core.startable import Startable
 from ws_pool._process_table import ProcessTable, can_share, process_start, remove_abandoned, runtime_directory
 from ws_pool.errors import ConfigError, UsageError
 
@@ -39,7 +39,7 @@ class HasHealth(Protocol):
 Check: TypeAlias = HasHealth | Callable[[], Awaitable[Health | bool]]
 
 
-class HealthChecker:
+class HealthChecker(Startable):
     """
     Runs checks again and again, and knows the last answer.
 
@@ -101,15 +101,6 @@ class HealthChecker:
     def __repr__(self) -> str:
         state = "new" if self._last is None else "healthy" if self.health else f"not healthy: {self.detail}"
         return f"<{type(self).__name__} {state}>"
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     @property
     def health(self) -> bool:

@@ -85,7 +85,7 @@ class MongoPool(SharedClient[Client]):
     ) -> None:
         given = dict(options) if url is None else {"url": url, **options}
         self._settings: MongoOptions = mongo_options(given, where=setting)
-        super().__init__(name, mask_url(self._settings.url))
+        super().__init__(name, setting, mask_url(self._settings.url))
         self._driver = AsyncMongoClient if self._settings.driver == "pymongo" else _motor()
         self._listener = CommandMonitor(name, self._settings.max_size, time.monotonic)
         register(self, db_system_name="mongodb")

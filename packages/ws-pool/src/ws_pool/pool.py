@@ -15,8 +15,7 @@ import asyncio
 import warnings
 from asyncio import current_task, get_running_loop
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from ws_core.component import Health
 from ws_core.errors import describe
@@ -29,6 +28,7 @@ from ws_pool._core.lease import Lease, LeaseContext
 from ws_pool._core.maintenance import Maintainer
 from ws_pool._core.options import Lifecycle, PoolHooks, PoolOptions, check_numbers
 from ws_pool._core.pool_state import PoolEntry, PoolState
+from ws_pool._core.startable import Startable
 from ws_pool._core.statistics import PoolMetrics, PoolStatistics
 from ws_pool.context import TaskBinding
 from ws_pool.errors import AcquireTimeout, UsageError
@@ -43,7 +43,7 @@ T = TypeVar("T")
 _NOWHERE = cast("asyncio.AbstractEventLoop", object())  # the loop of a pool that cannot be used
 
 
-class Pool(Generic[T]):
+class Pool(Startable, Generic[T]):
     """
     A pool of connections.
 
@@ -179,15 +179,6 @@ class Pool(Generic[T]):
         state = self._state
         use = f"{len(state.leased)} leased of {state.max_size}"
         return f"<Pool {self.name!r} of {self._connector}, {self._maintainer.lifecycle.name.lower()}: {use}>"
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     def __del__(self) -> None:
         if getattr(self, "_loop", _NOWHERE) is not _NOWHERE:

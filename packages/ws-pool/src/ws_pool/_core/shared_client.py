@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import TracebackType
-from typing import ClassVar, Generic, Self, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from ws_pool._core.config import pool_name
+from ws_pool._core.startable import Startable
 from ws_pool.errors import ClosedError, NotReadyError, UsageError
 
 __all__ = ("SharedClient",)
@@ -18,18 +18,18 @@ __all__ = ("SharedClient",)
 ClientT = TypeVar("ClientT")
 
 
-class SharedClient(ABC, Generic[ClientT]):
+class SharedClient(Startable, Generic[ClientT]):
     """
     A pool whose driver pools connections by itself: it holds one client.
 
-    A subclass makes the client, checks that a server answers it, and closes it. ``shown`` is the
-    server's address without secrets.
+    A subclass makes the client, checks that a server answers it, and closes it. ``setting`` begins the
+    names of options in errors, ``shown`` is the server's address without secrets.
     """
 
     _kind: ClassVar[str]
 
-    def __init__(self, name: str, shown: str) -> None:
-        self._name = pool_name(name, type(self).__name__)
+    def __init__(self, name: str, setting: str, shown: str) -> None:
+        self._name = pool_name(name, setting)
         self._shown = shown
         self._client: ClientT | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -38,15 +38,6 @@ class SharedClient(ABC, Generic[ClientT]):
     def __repr__(self) -> str:
         state = "closed" if self._closed else "new" if self._client is None else "ready"
         return f"<{type(self).__name__} {self._name!r} {state}: {self._shown}>"
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     def __del__(self) -> None:
         if getattr(self, "_client", None) is not None:
@@ -64,7 +55,8 @@ class SharedClient(ABC, Generic[ClientT]):
 
         if client is None:
             if self._closed:
-                raise ClosedError(f"{self._kind} pool {self._name!r} is closed", pool=self._name)
+                message = f"{self._kind} pool {self._name!r} is closed: make a new one"
+                raise ClosedError(message, pool=self._name)
 
             message = f"{self._kind} pool {self._name!r} is not started: enter it with `async with`"
             raise NotReadyError(message, pool=self._name)
@@ -76,7 +68,7 @@ class SharedClient(ABC, Generic[ClientT]):
         return client
 
     async def start(self) -> None:
-        """Connect and check that the right server answers; on an error nothing is left behind."""
+        """Make the client and check that the right server answers; on an error nothing is left behind."""
         if self._client is not None:
             raise UsageError(f"{self._kind} pool {self._name!r} is open already", pool=self._name)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Final, Generic, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Generic, TypeVar
 
 from ws_core.errors import describe
 from ws_core.metrics import METRICS, Sample, merge, sample
@@ -20,6 +20,7 @@ __all__ = (
     "PoolMetrics",
     "PoolStatistics",
     "flat",
+    "plain",
     "summed",
     "time_sample",
 )
@@ -141,6 +142,14 @@ def flat(samples: Iterable[Sample]) -> Mapping[str, float]:
     return result
 
 
+def plain(snapshot: Any, **more: object) -> dict[str, object]:  # Any: the statistics of a pool
+    """Return the fields of a snapshot apart from its histograms, and more values behind them."""
+    values = {entry.name: getattr(snapshot, entry.name) for entry in fields(snapshot)}
+    return {
+        name: value for name, value in values.items() if name not in more and not isinstance(value, Histogram)
+    } | more
+
+
 @dataclass(frozen=True, slots=True)
 class PoolStatistics:
     """
@@ -210,23 +219,8 @@ class PoolStatistics:
 
     def status(self) -> Mapping[str, object]:
         """Return plain numbers and strings, for logs, status pages and `pool_status`."""
-        return {
-            "name": self.name,
-            "min_size": self.min_size,
-            "max_size": self.max_size,
-            "size": self.size,
-            "idle": self.idle,
-            "leased": self.leased,
-            "connecting": self.connecting,
-            "waiting": self.waiting,
-            "opened": self.opened,
-            "closed": self.closed,
-            "timeouts": self.timeouts,
-            "failures": self.failures,
-            "wait_p99": self.wait_time.quantile(0.99),
-            "lease_p99": self.lease_time.quantile(0.99),
-            "down": self.down,
-        }
+        wait_p99, lease_p99 = self.wait_time.quantile(0.99), self.lease_time.quantile(0.99)
+        return plain(self, wait_p99=wait_p99, lease_p99=lease_p99, down=self.down)
 
 
 class PoolMetrics(Generic[T]):

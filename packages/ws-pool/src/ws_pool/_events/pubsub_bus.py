@@ -6,8 +6,7 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final
 
 from redis import exceptions as driver
 from redis.asyncio import Redis
@@ -16,6 +15,7 @@ from redis.asyncio.client import PubSub
 from ws_core.backoff import delay
 from ws_core.metrics import Sample, register, sample
 from ws_pool._core.background import cancel_and_wait
+from ws_pool._core.startable import Startable
 from ws_pool._events.listeners import (
     Event,
     Listener,
@@ -74,7 +74,7 @@ class BusStatistics:
         )
 
 
-class RedisEventBus:
+class RedisEventBus(Startable):
     """
     Events for all processes that listen on a channel, over Redis pub/sub.
 
@@ -149,15 +149,6 @@ class RedisEventBus:
 
     def __repr__(self) -> str:
         return f"<RedisEventBus {self._channel!r} of redis pool {self._pool.name!r}, {self._state}>"
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     @property
     def channel(self) -> str:

@@ -15,8 +15,7 @@ import socket
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from redis import exceptions as driver
 from redis.asyncio import Redis
@@ -24,6 +23,7 @@ from redis.asyncio import Redis
 from ws_core.backoff import delay, spread
 from ws_core.metrics import Sample, register, sample
 from ws_pool._core.background import cancel_and_wait
+from ws_pool._core.startable import Startable
 from ws_pool._events.consumer_group import ConsumerGroup
 from ws_pool._events.dispatcher import Message, OrderedDispatcher
 from ws_pool._events.listeners import Event, Listener
@@ -90,7 +90,7 @@ class StreamBusStatistics:
         )
 
 
-class StreamEventBus:
+class StreamEventBus(Startable):
     """
     Events that are not lost, over a Redis stream and a consumer group.
 
@@ -219,15 +219,6 @@ class StreamEventBus:
 
     def __repr__(self) -> str:
         return f"<StreamEventBus {self._stream!r}, group {self._group!r}, {self._state}>"
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     @property
     def consumer(self) -> str:

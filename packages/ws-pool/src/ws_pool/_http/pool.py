@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import TracebackType
-from typing import Self
 
 from yarl import URL
 
 from ws_core.component import Health
 from ws_core.metrics import register
 from ws_core.redaction import mask_url
-from ws_pool._core.config import pool_name
+from ws_pool._core.shared_client import SharedClient
 from ws_pool._http.circuit_breaker import HostBreakers
 from ws_pool._http.client import HttpClient
 from ws_pool._http.connector import PoolConnector, make_connector
@@ -20,12 +18,12 @@ from ws_pool._http.mock import Answers, HttpMock
 from ws_pool._http.options import HttpOptions, http_options
 from ws_pool._http.statistics import HttpStatistics, RequestCounters
 from ws_pool._http.transport import Transport
-from ws_pool.errors import ClosedError, HttpError, NotReadyError, UsageError
+from ws_pool.errors import HttpError, UsageError
 
 __all__ = ("HttpPool",)
 
 
-class HttpPool:
+class HttpPool(SharedClient[HttpClient]):
     """
     Connections to web servers, shared by all tasks of a loop.
 
@@ -65,6 +63,8 @@ class HttpPool:
         ```
     """
 
+    _kind = "http"
+
     def __init__(
         self,
         base_url: str | URL | None = None,
@@ -74,58 +74,16 @@ class HttpPool:
         **options: object,
     ) -> None:
         given = dict(options) if base_url is None else {"base_url": base_url, **options}
-        self._name = pool_name(name, setting)
         self._options: HttpOptions = http_options(given, where=setting)
+        super().__init__(name, setting, mask_url(self._options.base_url or "any host"))
         self._counters = RequestCounters()
         self._breakers = HostBreakers(name, self._options.breaker_failures, self._options.breaker_reset)
         self._connector: PoolConnector | None = None
         self._transport: Transport | None = None
-        self._client: HttpClient | None = None
         register(self)
-        self._closed = False
 
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else "new" if self._transport is None else "ready"
-        return f"<HttpPool {self._name!r} {state}: {mask_url(self._options.base_url or 'any host')}>"
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    @property
-    def name(self) -> str:
-        """The pool's name."""
-        return self._name
-
-    async def start(self) -> None:
-        """
-        Make the session; nothing is connected yet.
-
-        Raises:
-            UsageError: The pool is open already.
-        """
-        if self._transport is not None:
-            raise UsageError(f"http pool {self._name!r} is open already", pool=self._name)
-
-        self._closed = False
-        self._connector = make_connector(self._options)
-        self._transport = Transport(
-            self._name, self._options, self._connector, self._counters, self._breakers
-        )
-        self._client = HttpClient(self._transport)
-
-    async def close(self) -> None:
-        """Close all connections; requests in flight fail. May be called again."""
-        self._closed = True
-        transport, self._transport, self._client = self._transport, None, None
-
-        if transport is not None:
-            await transport.session.close()
+    def __del__(self) -> None:
+        """Do nothing: aiohttp warns about a session that was not closed."""
 
     def get_client(self, *, alone: bool = False) -> AbstractAsyncContextManager[HttpClient]:
         """
@@ -142,21 +100,7 @@ class HttpPool:
             ClosedError: The pool was closed.
             UsageError: The pool belongs to another event loop.
         """
-        return self._client_of(alone=alone)
-
-    @property
-    def client(self) -> HttpClient:
-        """
-        The client that all tasks share.
-
-        Raises:
-            NotReadyError: The pool was not started.
-            ClosedError: The pool was closed.
-            UsageError: The pool belongs to another event loop.
-        """
-        self._open_transport().check()
-        assert self._client is not None
-        return self._client
+        return self._block(alone=alone)
 
     async def health(self) -> Health:
         """Request ``health_path``, if there is one; otherwise check only that the pool is open."""
@@ -226,9 +170,8 @@ class HttpPool:
                     assert mock.calls[0].headers["host"] == "bank.example"
             ```
         """
-        self._open_transport().check()
-        assert self._connector is not None
-        connector = self._connector
+        _, connector = self.client, self._connector  # the client raises when the pool cannot be used here
+        assert connector is not None
 
         if connector.is_busy:
             message = f"http pool {self._name!r} is in use, or mocked already: mock it before its requests"
@@ -243,26 +186,30 @@ class HttpPool:
             connector.use_mock(None)
             await mock.close()
 
-    def _open_transport(self) -> Transport:
-        """Return the transport, or raise why there is none."""
-        if self._transport is not None:
-            return self._transport
+    def _make(self) -> HttpClient:
+        self._connector = make_connector(self._options)
+        self._transport = Transport(
+            self._name, self._options, self._connector, self._counters, self._breakers
+        )
+        return HttpClient(self._transport)
 
-        if self._closed:
-            raise ClosedError(f"http pool {self._name!r} is closed: make a new one", pool=self._name)
+    async def _check_server(self, client: HttpClient) -> None:
+        """Check nothing: the first request connects, to whichever server it names."""
 
-        message = f"http pool {self._name!r} is not started: enter it with `async with`"
-        raise NotReadyError(message, pool=self._name)
+    async def _end(self, client: HttpClient) -> None:
+        transport, self._transport = self._transport, None
+        assert transport is not None
+        await transport.session.close()
 
     @asynccontextmanager
-    async def _client_of(self, *, alone: bool) -> AsyncIterator[HttpClient]:
+    async def _block(self, *, alone: bool = False) -> AsyncIterator[HttpClient]:
+        client, transport = self.client, self._transport
+
         if not alone:
-            yield self.client
+            yield client
             return
 
-        transport = self._open_transport()
-        transport.check()
-
+        assert transport is not None
         own = transport.with_own_cookies()
 
         async with own.session:

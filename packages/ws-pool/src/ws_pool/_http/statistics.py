@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ws_core.metrics import Sample, sample
-from ws_pool._core.statistics import Histogram, HistogramBuilder, time_sample
+from ws_pool._core.statistics import Histogram, HistogramBuilder, plain, time_sample
 
 __all__ = ("HttpStatistics", "RequestCounters")
 
@@ -54,18 +54,7 @@ class HttpStatistics:
 
     def status(self) -> Mapping[str, object]:
         """Return plain numbers and strings, for logs, status pages and `pool_status`."""
-        return {
-            "name": self.name,
-            "limit": self.limit,
-            "connections": self.connections,
-            "idle": self.idle,
-            "active": self.active,
-            "requests": self.requests,
-            "retries": self.retries,
-            "failures": self.failures,
-            "time_p50": self.time.quantile(0.5),
-            "time_p99": self.time.quantile(0.99),
-        }
+        return plain(self, time_p50=self.time.quantile(0.5), time_p99=self.time.quantile(0.99))
 
 
 class RequestCounters:

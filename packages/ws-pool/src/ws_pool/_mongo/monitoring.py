@@ -25,6 +25,7 @@ from ws_pool._core.statistics import (
     Histogram,
     HistogramBuilder,
     flat,
+    plain,
     time_sample,
 )
 
@@ -81,17 +82,7 @@ class MongoStatistics:
 
     def status(self) -> Mapping[str, object]:
         """Return plain numbers and strings, for logs, status pages and `pool_status`."""
-        return {
-            "name": self.name,
-            "max_size": self.max_size,
-            "size": self.size,
-            "leased": self.leased,
-            "waiting": self.waiting,
-            "opened": self.opened,
-            "closed": self.closed,
-            "failures": self.failures,
-            "wait_p99": self.wait_time.quantile(0.99),
-        }
+        return plain(self, wait_p99=self.wait_time.quantile(0.99))
 
 
 class CommandMonitor(ConnectionPoolListener):

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from redis.asyncio import Redis
@@ -23,6 +22,7 @@ from ws_core.metrics import register
 from ws_pool._core import fork
 from ws_pool._core.background import cancel_and_wait, is_cancelled
 from ws_pool._core.config import pool_name
+from ws_pool._core.startable import Startable
 from ws_pool._redis.backend import Backend
 from ws_pool._redis.client.session import DedicatedRedis
 from ws_pool._redis.client.shared import SharedRedis
@@ -38,7 +38,7 @@ __all__ = ("DedicatedContext", "RedisPool", "SharedContext")
 _PAUSES: Final = (0.05, 1.0)  # seconds between two attempts to start
 
 
-class RedisPool:
+class RedisPool(Startable):
     """
     A pool for one Redis server, Sentinel service or cluster, used by all tasks of an event loop.
 
@@ -122,15 +122,6 @@ class RedisPool:
     def __repr__(self) -> str:
         where = self._settings.endpoint if self._server is None else self._server
         return f"<RedisPool {self._name!r} at {where}, {self._state}>"
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     def __del__(self) -> None:
         if getattr(self, "_state", "") == "open":

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from functools import partial
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVarTuple, cast, overload
+from typing import Any, Generic, TypeVarTuple, cast, overload
 
 from sqlalchemy import text as text_clause
 from sqlalchemy.exc import DBAPIError
@@ -16,6 +15,7 @@ from sqlalchemy.sql.selectable import TypedReturnsRows as Typed
 from typing_extensions import TypeVar  # SQLAlchemy needs it too; with Python 3.13 it is in typing
 
 from ws_core.component import Health
+from ws_pool._core.startable import Startable
 from ws_pool._core.statistics import PoolStatistics
 from ws_pool._sql.atomic import Atomic
 from ws_pool._sql.client import SqlClient, Statement
@@ -40,7 +40,7 @@ _joining: ContextVar[PooledDriverConnection] = ContextVar("ws_pool_joining")
 _PACKET = 1 << 20  # bytes that any server takes as one statement
 
 
-class SqlPool(SqlVerbs, ABC, Generic[ClientT_co]):
+class SqlPool(SqlVerbs, Startable, Generic[ClientT_co]):
     """A pool of SQL connections: the part that does not depend on the database."""
 
     _engine_url: str
@@ -65,15 +65,6 @@ class SqlPool(SqlVerbs, ABC, Generic[ClientT_co]):
         self._engines: dict[object, Any] = {}  # Any: they need greenlet to be imported
         context.join = self._join
 
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
     @property
     def compiler(self) -> Compiler:
         """What compiles the statements; none before the first connection, which shows the version."""
@@ -92,10 +83,6 @@ class SqlPool(SqlVerbs, ABC, Generic[ClientT_co]):
     def bound(self) -> TaskBinding[Any]:  # Any: clients; a dict of them is of one type only
         """Which client is which task's."""
         return self._context.bound
-
-    @abstractmethod
-    async def start(self) -> None:
-        """Start; on an error nothing is left behind."""
 
     @abstractmethod
     async def close(self, *, timeout: float = 10.0) -> None:
