@@ -181,21 +181,21 @@ class SentinelServers:
         before = self.master
         sentinel = self.sentinels[0]
 
-        def moved() -> bool:
-            state = self._state(sentinel)
-
-            if state["port"] != str(before.port):
+        def promoted() -> bool:
+            if self._agree_on_another(before):
                 return True
 
-            # One that has begun may end without a new master, when no replica has been heard of lately.
-            if "failover_in_progress" not in state["flags"]:
+            state = self._state(sentinel)
+
+            # A fail-over that has begun may end without a new master, when no replica has been heard of lately,
+            # or be undone by a Sentinel that has not heard of it; and this one may be the last to know `before`.
+            if state["port"] == str(before.port) and "failover_in_progress" not in state["flags"]:
                 with suppress(CommandError):  # no replica is fit yet
                     sentinel.command("SENTINEL", "FAILOVER", self.name)
 
             return False
 
-        wait_until(moved, "the first Sentinel promotes a replica", timeout=timeout)
-        self.wait_failover(before, timeout=timeout)
+        wait_until(promoted, f"another master than port {before.port} is promoted", timeout=timeout)
 
     def wait_failover(self, before: RedisServer, *, timeout: float = 30.0) -> None:
         """
@@ -205,16 +205,16 @@ class SentinelServers:
             before: The master that has gone.
             timeout: Seconds to wait.
         """
+        what = f"another master than port {before.port} is promoted"
+        wait_until(lambda: self._agree_on_another(before), what, timeout=timeout)
 
-        def promoted() -> bool:
-            ports = {self._master_port(sentinel) for sentinel in self.sentinels if sentinel.running}
+    def _agree_on_another(self, before: RedisServer) -> bool:
+        ports = {self._master_port(sentinel) for sentinel in self.sentinels if sentinel.running}
 
-            if len(ports) != 1 or before.port in ports:
-                return False
+        if len(ports) != 1 or before.port in ports:
+            return False
 
-            return self.master.info("replication")["role"] == "master"
-
-        wait_until(promoted, f"another master than port {before.port} is promoted", timeout=timeout)
+        return self.master.info("replication")["role"] == "master"
 
     def wait_settled(self, *, timeout: float = 30.0) -> None:
         """
