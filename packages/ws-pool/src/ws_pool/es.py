@@ -27,10 +27,20 @@ except ModuleNotFoundError as _error:
 
 from ws_core.component import Health
 from ws_core.redaction import mask_url
-from ws_pool._core.config import boolean, integer, number, option, optional, parse, text
+from ws_pool._core.config import (
+    boolean,
+    config_error,
+    integer,
+    number,
+    option,
+    optional,
+    parse,
+    refuse,
+    text,
+)
 from ws_pool._core.shared_client import SharedClient
 from ws_pool.base import BasePoolManager
-from ws_pool.errors import ConfigError, UnavailableError
+from ws_pool.errors import UnavailableError
 
 __all__ = (
     "ElasticsearchPool",
@@ -46,11 +56,7 @@ _CLIENT_MAJOR: Final = _version[0]
 
 def _hosts(value: object, where: str) -> list[str]:
     urls = (
-        value
-        if isinstance(value, list | tuple)
-        else str(value).split(",")
-        if isinstance(value, str)
-        else [None]
+        value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [None]
     )
     return [_host(url, where) for url in urls]
 
@@ -61,9 +67,7 @@ def _certificates(value: object, where: str) -> str:
     try:
         ssl.create_default_context(cafile=path)
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{where}: cannot read certificates from {path!r}: {error}", setting=where
-        ) from error
+        raise config_error(where, f": cannot read certificates from {path!r}: {error}") from error
 
     return path
 
@@ -78,18 +82,14 @@ def _host(value: object, where: str) -> str:
         parts, port = urlsplit(""), None
 
     if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
-        raise ConfigError(f"{where}: {mask_url(url)!r} is not like http://localhost:9200", setting=where)
+        raise config_error(where, f": {mask_url(url)!r} is not like http://localhost:9200")
 
     # The client would drop them, and with them what their author meant.
     if parts.query or parts.fragment:
-        raise ConfigError(
-            f"{where}: {mask_url(url)!r} must not have ? or #: give options by name", setting=where
-        )
+        raise config_error(where, f": {mask_url(url)!r} must not have ? or #: give options by name")
 
     if parts.username is not None and not (parts.username and parts.password):
-        raise ConfigError(
-            f"{where}: {mask_url(url)!r} needs a user and a password, or neither", setting=where
-        )
+        raise config_error(where, f": {mask_url(url)!r} needs a user and a password, or neither")
 
     if port is not None:
         return url
@@ -177,17 +177,13 @@ class ElasticsearchPool(SharedClient[AsyncElasticsearch]):
         given = dict(options) if url is None else {"url": url, **options}
         checked = self._options = parse(EsOptions, given, setting)
 
-        if not checked.url:
-            message = f"{setting}.url is missing: give one like http://localhost:9200"
-            raise ConfigError(message, setting=f"{setting}.url")
-
         _check_together(checked, setting)
 
         try:
             self._headers = _authorization(checked.user, checked.password)
         except UnicodeEncodeError as error:
-            message = f"{setting}.user and {setting}.password must be valid text: {error.reason}"
-            raise ConfigError(message, setting=f"{setting}.user") from None
+            message = f"and {setting}.password must be valid text: {error.reason}"
+            raise config_error(f"{setting}.user", message) from None
 
         super().__init__(name, setting, ", ".join(mask_url(host) for host in checked.url))
         self._version = ""
@@ -305,29 +301,27 @@ es_manager = es_pool_manager
 
 def _check_together(options: EsOptions, where: str) -> None:
     """Refuse options that contradict each other, of which the client would drop one."""
-    secure = any(urlsplit(host).scheme == "https" for host in options.url)
-    in_url = any("@" in urlsplit(host).netloc for host in options.url)
-    wrong: dict[str, bool] = {
-        f"{where}.password needs {where}.user": options.password is not None and options.user is None,
-        f"{where}.user needs {where}.password": options.user is not None and options.password is None,
-        # Behind a colon the password begins (RFC 7617).
-        f"{where}.user must be a name without a colon": options.user is not None
-        and (not options.user or ":" in options.user),
-        f"{where}.api_key must not be empty": options.api_key == "",
-        f"{where}.api_key and {where}.user exclude each other: keep one": options.api_key is not None
-        and options.user is not None,
-        f"{where}.url has a user and a password, and so has another option: keep one": in_url
-        and (options.api_key is not None or options.user is not None),
-        f"{where}.ca_certs and {where}.verify=False exclude each other: keep one": options.ca_certs
-        is not None
-        and not options.verify,
-        f"{where}.ca_certs needs https:// in {where}.url": options.ca_certs is not None and not secure,
-        f"{where}.url names a node twice": len(set(options.url)) < len(options.url),
-    }
-
-    for message, is_wrong in wrong.items():
-        if is_wrong:
-            raise ConfigError(message, setting=message.partition(" ")[0])
+    user, password, api_key = options.user, options.password, options.api_key
+    urls = [urlsplit(host) for host in options.url]
+    secure = any(url.scheme == "https" for url in urls)
+    twice = any("@" in url.netloc for url in urls) and not (api_key is None and user is None)
+    refuse(
+        where,
+        {
+            "{url} is missing: give one like http://localhost:9200": not urls,
+            "{password} needs {user}": password is not None and user is None,
+            "{user} needs {password}": user is not None and password is None,
+            # Behind a colon the password begins (RFC 7617).
+            "{user} must be a name without a colon": user is not None and (not user or ":" in user),
+            "{api_key} must not be empty": api_key == "",
+            "{api_key} and {user} exclude each other: keep one": api_key is not None and user is not None,
+            "{url} has a user and a password, and so has another option: keep one": twice,
+            "{ca_certs} and {verify}=False exclude each other: keep one": options.ca_certs
+            and not options.verify,
+            "{ca_certs} needs https:// in {url}": options.ca_certs and not secure,
+            "{url} names a node twice": len(set(options.url)) < len(urls),
+        },
+    )
 
 
 def _authorization(user: str | None, password: str | None) -> dict[str, str]:

@@ -20,8 +20,10 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
+from string import Formatter
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
@@ -35,6 +37,7 @@ __all__ = (
     "boolean",
     "check_sizes",
     "choice",
+    "config_error",
     "function",
     "integer",
     "number",
@@ -43,6 +46,7 @@ __all__ = (
     "options",
     "parse",
     "parse_given",
+    "refuse",
     "sequence",
     "text",
     "text_or_callable",
@@ -122,8 +126,7 @@ def parse_given(declaration: type, section: Mapping[str, object], where: str) ->
     entries: object = section  # settings come from users: the annotation is a wish
 
     if not isinstance(entries, Mapping):
-        message = f"{where} must be a mapping of options, not {_show(where, section)}"
-        raise ConfigError(message, setting=where)
+        raise _wrong(where, section, "a mapping of options")
 
     for given, value in entries.items():
         name = names.get(given)
@@ -131,11 +134,11 @@ def parse_given(declaration: type, section: Mapping[str, object], where: str) ->
         if name is None:
             close = difflib.get_close_matches(str(given), names, n=1)
             hint = f"did you mean {close[0]!r}?" if close else "known are " + ", ".join(sorted(names))
-            raise ConfigError(f"{where}.{given} is not a known option: {hint}", setting=f"{where}.{given}")
+            raise config_error(f"{where}.{given}", f"is not a known option: {hint}")
 
         if name in result:
-            message = f"{where}.{given} says the same as another option given ({name}): keep one of them"
-            raise ConfigError(message, setting=f"{where}.{given}")
+            message = f"says the same as another option given ({name}): keep one of them"
+            raise config_error(f"{where}.{given}", message)
 
         result[name] = declared[name].check(value, f"{where}.{given}")
 
@@ -151,8 +154,31 @@ def check_sizes(
             next((name for name in (key, *options(declaration)[key].aliases) if name in section), key)
             for key in ("min_size", "max_size")
         )
-        message = f"{where}.{least} is {minimum}, above {where}.{most}, which is {maximum}: lower it"
-        raise ConfigError(message, setting=f"{where}.{least}")
+        message = f"is {minimum}, above {where}.{most}, which is {maximum}: lower it"
+        raise config_error(f"{where}.{least}", message)
+
+
+def refuse(where: str, rules: Mapping[str, object]) -> None:
+    """
+    Raise for the first rule that applies, of options that exclude or need each other.
+
+    A rule is a message and whether it applies. Names in braces become full names; the first is to blame.
+
+    Example:
+        >>> refuse("CACHE.default", {"{seeds} needs {cluster}": True})
+        Traceback (most recent call last):
+        ...
+        ws_core.errors.ConfigError: CACHE.default.seeds needs CACHE.default.cluster
+    """
+    for message, applies in rules.items():
+        if applies:
+            names = {name: f"{where}.{name}" for _, name, *_ in Formatter().parse(message) if name}
+            raise ConfigError(message.format_map(names), setting=next(iter(names.values())))
+
+
+def config_error(where: str, text: str) -> ConfigError:
+    """Return the error of one option; the text goes on behind its full name."""
+    return ConfigError(f"{where}{'' if text[0] == ':' else ' '}{text}", setting=where)
 
 
 def url_parts(url: str, where: str) -> SplitResult:
@@ -165,10 +191,8 @@ def url_parts(url: str, where: str) -> SplitResult:
         parts = urlsplit(url)
     except ValueError:
         shown = re.sub(r"//.*@", "//***@", url.partition("?")[0], flags=re.DOTALL)
-        message = (
-            f"{where}: {shown!r} is not a URL; special characters in a password are written as %5B for ["
-        )
-        raise ConfigError(message, setting=where) from None
+        message = f": {shown!r} is not a URL; special characters in a password are written as %5B for ["
+        raise config_error(where, message) from None
 
     return parts if url[len(parts.scheme) :].startswith("://") else parts._replace(scheme="")
 
@@ -178,8 +202,8 @@ def url_port(url: str, where: str) -> int | None:
     try:
         return urlsplit(url).port
     except ValueError:
-        message = f"{where}: the port in {mask_url(url)!r} must be a number from 1 to 65535"
-        raise ConfigError(message, setting=where) from None
+        message = f": the port in {mask_url(url)!r} must be a number from 1 to 65535"
+        raise config_error(where, message) from None
 
 
 def text(value: object, where: str) -> str:
@@ -229,13 +253,10 @@ def integer(minimum: int | None = None, maximum: int | None = None) -> Check:
         if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,40}\s*", value):
             value = int(value)
 
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise _wrong(where, value, _range("a whole number", minimum, maximum))
+        if isinstance(value, int) and not isinstance(value, bool) and _is_within(value, minimum, maximum):
+            return value
 
-        if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
-            raise _wrong(where, value, _range("a whole number", minimum, maximum))
-
-        return value
+        raise _wrong(where, value, _range("a whole number", minimum, maximum))
 
     return check
 
@@ -244,21 +265,14 @@ def number(minimum: float | None = None, maximum: float | None = None) -> Check:
     """Return a check for finite numbers, such as durations in seconds."""
 
     def check(value: object, where: str) -> float:
-        result = math.nan
-
         if isinstance(value, str | int | float) and not isinstance(value, bool):
-            try:
+            with suppress(ValueError, OverflowError):
                 result = float(value)
-            except (ValueError, OverflowError):
-                result = math.nan
 
-        low = minimum is not None and result < minimum
-        high = maximum is not None and result > maximum
+                if math.isfinite(result) and _is_within(result, minimum, maximum):
+                    return result
 
-        if not math.isfinite(result) or low or high:
-            raise _wrong(where, value, _range("a number", minimum, maximum))
-
-        return result
+        raise _wrong(where, value, _range("a number", minimum, maximum))
 
     return check
 
@@ -290,8 +304,7 @@ def observer(value: object, where: str) -> object:
     if callable(value) and not inspect.iscoroutinefunction(value):
         return value
 
-    message = f"{where} must be a plain function of the operation, its seconds and its error"
-    raise ConfigError(message, setting=where)
+    raise config_error(where, "must be a plain function of the operation, its seconds and its error")
 
 
 def sequence(value: object, where: str) -> list[object]:
@@ -313,7 +326,11 @@ def optional(check: Check) -> Check:
 
 
 def _wrong(where: str, value: object, wanted: str) -> ConfigError:
-    return ConfigError(f"{where} must be {wanted}, not {_show(where, value)}", setting=where)
+    return config_error(where, f"must be {wanted}, not {_show(where, value)}")
+
+
+def _is_within(value: float, minimum: float | None, maximum: float | None) -> bool:
+    return (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
 
 
 def _range(kind: str, minimum: float | None, maximum: float | None) -> str:

@@ -16,7 +16,18 @@ from yarl import URL
 
 from ws_core.context import capture
 from ws_core.redaction import mask_url
-from ws_pool._core.config import boolean, function, integer, number, option, optional, parse, text
+from ws_pool._core.config import (
+    boolean,
+    config_error,
+    function,
+    integer,
+    number,
+    option,
+    optional,
+    parse,
+    refuse,
+    text,
+)
 from ws_pool._http.retry import RETRY_STATUSES
 from ws_pool.errors import ConfigError, UsageError
 
@@ -37,16 +48,15 @@ def _base_url(value: object, where: str) -> str:
     except ValueError:
         good = False
 
-    if not good:
-        message = f"{where}: {mask_url(url)!r} is not like https://host[:port][/path] without ? or #"
-        raise ConfigError(message, setting=where)
+    if good:
+        return url.rstrip("/")
 
-    return url.rstrip("/")
+    raise config_error(where, f": {mask_url(url)!r} is not like https://host[:port][/path] without ? or #")
 
 
 def _headers(value: object, where: str) -> Mapping[str, str]:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{where} must map header names to values", setting=where)
+        raise config_error(where, "must map header names to values")
 
     for key, item in value.items():
         if not isinstance(key, str) or not isinstance(item, str):
@@ -72,9 +82,7 @@ def _statuses(value: object, where: str) -> frozenset[int]:
     if len(statuses) == len(items):
         return statuses
 
-    raise ConfigError(
-        f"{where} must be a collection of statuses from 400 to 599, not {value!r}", setting=where
-    )
+    raise config_error(where, f"must be a collection of statuses from 400 to 599, not {value!r}")
 
 
 def _timeout(value: object, where: str) -> object:
@@ -84,11 +92,11 @@ def _timeout(value: object, where: str) -> object:
 def _auth(value: object, where: str) -> tuple[str, ...]:
     # BasicAuth of aiohttp is a tuple too, with the encoding as its third item.
     if not isinstance(value, tuple | list) or len(value) not in {2, 3}:
-        raise ConfigError(f"{where} must be a pair of user and password", setting=where)
+        raise config_error(where, "must be a pair of user and password")
 
     # Behind a colon the password begins (RFC 7617).
     if not all(isinstance(item, str) for item in value) or ":" in value[0]:
-        raise ConfigError(f"{where} must be texts, the user without a colon", setting=where)
+        raise config_error(where, "must be texts, the user without a colon")
 
     return tuple(value)
 
@@ -101,8 +109,8 @@ def _verify(value: object, where: str) -> bool | ssl.SSLContext:
         try:
             return ssl.create_default_context(cafile=str(value))
         except (OSError, ValueError) as error:
-            message = f"{where}: cannot read certificates from {str(value)!r}: {error}"
-            raise ConfigError(message, setting=where) from error
+            message = f": cannot read certificates from {str(value)!r}: {error}"
+            raise config_error(where, message) from error
 
     return boolean(value, where)
 
@@ -198,44 +206,36 @@ class HttpOptions:
 def http_options(given: Mapping[str, object], *, where: str) -> HttpOptions:
     """Return the checked options of an HTTP pool."""
     options = parse(HttpOptions, given, where)
+    auth, base_url = options.auth, options.base_url
+    is_whole = isinstance(options.timeout, ClientTimeout)
+    authorized = any(name.lower() == "authorization" for name in options.headers)
+    hidden = options.proxy or options.unix_socket or options.trust_env
+    refuse(
+        where,
+        {
+            "{connect_timeout} is a part of {timeout}, a ClientTimeout: say it there": is_whole
+            and "connect_timeout" in given,
+            "{proxy} and {unix_socket} exclude each other: keep one": options.proxy is not None
+            and options.unix_socket is not None,
+            "{auth} needs {base_url}: it would be sent to every host": auth and base_url is None,
+            "{auth} and the header authorization exclude each other: keep one": auth and authorized,
+            "{auth} and the credentials in {base_url} exclude each other: keep one": auth
+            and "@" in (base_url or ""),
+            # A proxy connects on behalf of the pool, to whatever address it finds for a name.
+            "{deny_private} cannot see behind a proxy (proxy, trust_env) or a unix socket: keep one": hidden
+            and options.deny_private,
+        },
+    )
 
-    if isinstance(options.timeout, ClientTimeout) and "connect_timeout" in given:
-        message = f"{where}.connect_timeout is a part of {where}.timeout, a ClientTimeout: say it there"
-        raise ConfigError(message, setting=f"{where}.connect_timeout")
+    if auth is None:
+        return options
 
-    if options.unix_socket is not None and options.proxy is not None:
-        message = f"{where}: unix_socket and proxy exclude each other: keep one"
-        raise ConfigError(message, setting=f"{where}.proxy")
+    try:
+        value = basic(*auth)
+    except (LookupError, ValueError) as error:
+        raise config_error(f"{where}.auth", f"cannot be encoded: {type(error).__name__}") from None
 
-    if options.auth is not None:
-        if options.base_url is None:
-            message = f"{where}.auth needs {where}.base_url: it would be sent to every host"
-            raise ConfigError(message, setting=f"{where}.base_url")
-
-        if any(name.lower() == "authorization" for name in options.headers):
-            message = f"{where}.auth and the header authorization exclude each other: keep one"
-            raise ConfigError(message, setting=f"{where}.auth")
-
-        if "@" in options.base_url:
-            message = f"{where}.auth and the credentials in {where}.base_url exclude each other: keep one"
-            raise ConfigError(message, setting=f"{where}.auth")
-
-        try:
-            value = basic(*options.auth)
-        except (LookupError, ValueError) as error:
-            message = f"{where}.auth cannot be encoded: {type(error).__name__}"
-            raise ConfigError(message, setting=f"{where}.auth") from None
-
-        options = replace(options, headers={**options.headers, "authorization": value})
-
-    # A proxy connects on behalf of the pool, to whatever address it finds for a name.
-    if options.deny_private and (options.proxy or options.unix_socket or options.trust_env):
-        message = (
-            f"{where}.deny_private cannot see behind a proxy (proxy, trust_env) or a unix socket: keep one"
-        )
-        raise ConfigError(message, setting=f"{where}.deny_private")
-
-    return options
+    return replace(options, headers={**options.headers, "authorization": value})
 
 
 def client_timeout(value: float | ClientTimeout | None, connect_timeout: float | None) -> ClientTimeout:

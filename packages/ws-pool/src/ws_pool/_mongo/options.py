@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, quote
 
-from ws_pool._core.config import check_sizes, choice, integer, number, option, optional, parse_given, text
+from ws_pool._core.config import (
+    check_sizes,
+    choice,
+    config_error,
+    integer,
+    number,
+    option,
+    optional,
+    parse_given,
+    text,
+)
 from ws_pool.errors import ConfigError
 
 __all__ = ("MongoOptions", "mongo_options", "url_options")
@@ -96,8 +106,7 @@ def _of_url(given: Mapping[str, object], where: str) -> dict[str, object]:
             continue
 
         if key in given:
-            message = f"{where}.{key} says the same as {name} in {where}.url: keep one of them"
-            raise ConfigError(message, setting=f"{where}.{key}")
+            raise config_error(f"{where}.{key}", f"says the same as {name} in {where}.url: keep one of them")
 
         # The driver refuses other values. A time of 0 is none, which only it needs to know.
         if value.isascii() and value.isdigit() and (unit == 1 or int(value)):
@@ -112,14 +121,12 @@ def _url(given: Mapping[str, object], where: str) -> str:
 
     if url is not None:
         if parts:
-            message = f"{where}.{parts[0]} says the same as {where}.url: keep one of them"
-            raise ConfigError(message, setting=f"{where}.{parts[0]}")
+            raise config_error(f"{where}.{parts[0]}", f"says the same as {where}.url: keep one of them")
 
         return str(url)
 
     if not parts:
-        message = f"{where}.url is missing: give one like mongodb://localhost:27017/shop"
-        raise ConfigError(message, setting=f"{where}.url")
+        raise config_error(f"{where}.url", "is missing: give one like mongodb://localhost:27017/shop")
 
     user, password = given.get("user"), given.get("password")
     login = quote(str(user), safe="") if user is not None else ""

@@ -19,12 +19,14 @@ from ws_pool._core.config import (
     boolean,
     check_sizes,
     choice,
+    config_error,
     integer,
     number,
     observer,
     option,
     optional,
     parse_given,
+    refuse,
     sequence,
     text,
     text_or_callable,
@@ -34,7 +36,6 @@ from ws_pool._core.config import (
 from ws_pool._redis.connection.credentials import Credentials, CredentialSource
 from ws_pool._redis.connection.endpoint import Endpoint
 from ws_pool._redis.connection.queue import Limits
-from ws_pool.errors import ConfigError
 
 __all__ = ("ReadFrom", "RedisOptions", "redis_options")
 
@@ -51,19 +52,15 @@ def _address(value: object, where: str) -> object:
     if isinstance(value, list | tuple) and len(value) == 2:
         return text(value[0], where), integer(1, 65535)(value[1], where)
 
-    message = f"{where} must be a URL, 'host:port', a (host, port) pair or the path of a unix socket"
-    raise ConfigError(message, setting=where)
+    raise config_error(where, "must be a URL, 'host:port', a (host, port) pair or the path of a unix socket")
 
 
 def _credentials(value: object, where: str) -> object:
     if callable(value) or isinstance(value, CredentialProvider):
         return value
 
-    message = (
-        f"{where} must be callable, or a CredentialProvider of redis-py:"
-        " it returns the password, or user and password"
-    )
-    raise ConfigError(message, setting=where)
+    what = "callable, or a CredentialProvider of redis-py: it returns the password, or user and password"
+    raise config_error(where, f"must be {what}")
 
 
 def _encoding(value: object, where: str) -> object:
@@ -78,10 +75,10 @@ def _encoding(value: object, where: str) -> object:
         return name
 
     message = (
-        f"{where} must be an encoding that keeps ASCII as it is, such as 'utf-8' or 'latin-1', not {name!r}:"
+        f"must be an encoding that keeps ASCII as it is, such as 'utf-8' or 'latin-1', not {name!r}:"
         " commands and replies hold words of Redis, which are ASCII"
     )
-    raise ConfigError(message, setting=where)
+    raise config_error(where, message)
 
 
 def _encoding_errors(value: object, where: str) -> str:
@@ -90,8 +87,8 @@ def _encoding_errors(value: object, where: str) -> str:
     try:
         codecs.lookup_error(name)
     except (LookupError, ValueError):
-        message = f"{where} must be a way of `str.encode`, such as 'strict' or 'replace', not {name!r}"
-        raise ConfigError(message, setting=where) from None
+        message = f"must be a way of `str.encode`, such as 'strict' or 'replace', not {name!r}"
+        raise config_error(where, message) from None
 
     return name
 
@@ -101,16 +98,13 @@ def _ssl(value: object, where: str) -> object:
 
 
 def _nodes(value: object, where: str, *, port_else: int) -> object:
-    nodes: list[tuple[str, int]] = []
+    addresses = {f"{where}[{index}]": node for index, node in enumerate(sequence(value, where))}
 
-    for index, node in enumerate(sequence(value, where)):
-        host, port = _host_port(_address(node, f"{where}[{index}]"), f"{where}[{index}]")
-        nodes.append((host, port if port is not None else port_else))
+    if not addresses:
+        raise config_error(where, "is empty: name at least one")
 
-    if not nodes:
-        raise ConfigError(f"{where} is empty: name at least one", setting=where)
-
-    return tuple(nodes)
+    pairs = [_host_port(_address(node, place), place) for place, node in addresses.items()]
+    return tuple((host, port_else if port is None else port) for host, port in pairs)
 
 
 def _texts(value: object, where: str) -> object:
@@ -302,10 +296,7 @@ def redis_options(section: Mapping[str, object], *, where: str) -> RedisOptions:
     address = given.pop("address", None)
     url = given.pop("url", None)
 
-    if url is not None and address is not None:
-        raise ConfigError(
-            f"{where}.url and {where}.address say the same: keep one of them", setting=f"{where}.url"
-        )
+    refuse(where, {"{url} and {address} say the same: keep one of them": None not in (url, address)})
 
     if isinstance(address, str) and "://" in address:
         url, address = address, None
@@ -315,17 +306,14 @@ def redis_options(section: Mapping[str, object], *, where: str) -> RedisOptions:
         within = parse_given(RedisOptions, _from_url(url, key), key)
 
         for name in within.keys() & given.keys():
-            message = f"{where}.{name} is given, and in the URL as well: keep one of them"
-            raise ConfigError(message, setting=f"{where}.{name}")
+            raise config_error(f"{where}.{name}", "is given, and in the URL as well: keep one of them")
 
         given |= within
     elif address is not None:
         given |= _from_address(address, f"{where}.address")
 
     options = RedisOptions(**given)
-    _check_together(options, section, where)
-    _check_tls(options, given, where)
-    _check_login(options, where)
+    _check_together(options, given, section, where)
     decode = given.get("decode_responses")
     return replace(
         options,
@@ -340,97 +328,73 @@ def redis_options(section: Mapping[str, object], *, where: str) -> RedisOptions:
     )
 
 
-def _check_together(options: RedisOptions, section: Mapping[str, object], where: str) -> None:
+def _check_together(
+    options: RedisOptions, given: Mapping[str, object], section: Mapping[str, object], where: str
+) -> None:
     """Refuse options that exclude or need each other."""
     check_sizes(RedisOptions, section, where, minimum=options.min_size, maximum=options.max_size)
+    cluster, sentinels, service = options.cluster, options.sentinels, options.service
+    cache, mode = options.cache, options.cache_mode
+    replicas = options.read_from != "master"
+    password, credentials = options.password, options.credentials
+    both = credentials is not None and password is not None
+    is_fixed = credentials is None and not callable(password)
+    refuse(
+        where,
+        {
+            "{cluster} and {sentinels} exclude each other": cluster and sentinels,
+            "{service} is missing: Sentinel needs both": sentinels and not service,
+            "{sentinels} is missing: Sentinel needs both": service and not sentinels,
+            "{seeds} needs {cluster}": options.seeds and not cluster,
+            "{db} must be 0: a cluster has one database": cluster and options.db,
+            "{reauth_interval} needs {credentials}": options.reauth_interval and is_fixed,
+            "{credentials} and {password} exclude each other": both,
+            "{read_from} needs {cluster} or {sentinels}": replicas and not (cluster or sentinels),
+            "{read_from} and {cache} exclude each other: a replica may report a change after the master has"
+            " replied": replicas and cache,
+            "{cache_mode} needs {cache}": mode != "all" and not cache,
+            '{cache_prefixes} needs {cache_mode}="broadcast"': options.cache_prefixes and mode != "broadcast",
+            "{cache} needs RESP3: leave {protocol} out": cache and options.protocol == 2,
+        },
+    )
+    _check_tls(options, given, where)
 
-    if options.cluster and options.sentinels:
-        raise ConfigError(
-            f"{where}.cluster and {where}.sentinels exclude each other", setting=f"{where}.cluster"
-        )
-
-    if bool(options.sentinels) != bool(options.service):
-        key = "service" if options.sentinels else "sentinels"
-        raise ConfigError(f"{where}.{key} is missing: Sentinel needs both", setting=f"{where}.{key}")
-
-    if options.seeds and not options.cluster:
-        raise ConfigError(f"{where}.seeds needs {where}.cluster", setting=f"{where}.seeds")
-
-    if options.cluster and options.db:
-        raise ConfigError(f"{where}.db must be 0: a cluster has one database", setting=f"{where}.db")
-
-    if options.reauth_interval and not (options.credentials or callable(options.password)):
-        raise ConfigError(
-            f"{where}.reauth_interval needs {where}.credentials", setting=f"{where}.reauth_interval"
-        )
-
-    if options.credentials is not None and options.password is not None:
-        raise ConfigError(
-            f"{where}.credentials and {where}.password exclude each other", setting=f"{where}.credentials"
-        )
-
-    _check_reads(options, where)
-
-    if options.cache and options.protocol == 2:
-        raise ConfigError(f"{where}.cache needs RESP3: leave {where}.protocol out", setting=f"{where}.cache")
-
-
-def _check_login(options: RedisOptions, where: str) -> None:
-    """Refuse a user without a password: the server would take the connection for the default user's."""
-    for user, password, known in (
-        ("username", "password", options.password is not None or options.credentials is not None),
-        ("sentinel_username", "sentinel_password", options.sentinel_password is not None),
-    ):
-        if getattr(options, user) and not known:
-            message = f'{where}.{user} needs {where}.{password}; for a user with nopass give ""'
-            raise ConfigError(message, setting=f"{where}.{password}")
+    # The server would take the connection of a user without a password for the default user's.
+    without = options.username and password is None and credentials is None
+    without_for_sentinel = options.sentinel_username and options.sentinel_password is None
+    refuse(
+        where,
+        {
+            '{username} needs {password}; for a user with nopass give ""': without,
+            '{sentinel_username} needs {sentinel_password}; for a user with nopass give ""': (
+                without_for_sentinel
+            ),
+        },
+    )
 
 
 def _check_tls(options: RedisOptions, given: Mapping[str, object], where: str) -> None:
     """Refuse protections that would not protect."""
+    is_ready = isinstance(options.ssl, ssl.SSLContext)
+    unchecked = options.ssl_ca_certs and options.ssl_cert_reqs == "none"
+    rules: dict[str, object] = {}
+
     names = [
         *(name for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile") if getattr(options, name)),
         *(name for name in ("ssl_cert_reqs", "ssl_check_hostname") if name in given),
     ]
 
-    if names and not options.ssl:
-        message = f"{where}.{names[0]} needs rediss:// or {where}.ssl: the connection would not be encrypted"
-        raise ConfigError(message, setting=f"{where}.{names[0]}")
+    for name in names:
+        rules |= {
+            f"{{{name}}} needs rediss:// or {{ssl}}: the connection would not be encrypted": not options.ssl,
+            f"{{{name}}} and the SSLContext of {{ssl}} say the same: keep one of them": is_ready,
+        }
 
-    if names and isinstance(options.ssl, ssl.SSLContext):
-        message = f"{where}.{names[0]} and the SSLContext of {where}.ssl say the same: keep one of them"
-        raise ConfigError(message, setting=f"{where}.{names[0]}")
-
-    if options.ssl_keyfile and not options.ssl_certfile:
-        message = f"{where}.ssl_keyfile needs {where}.ssl_certfile"
-        raise ConfigError(message, setting=f"{where}.ssl_keyfile")
-
-    if options.ssl_ca_certs and options.ssl_cert_reqs == "none":
-        message = f'{where}.ssl_ca_certs and {where}.ssl_cert_reqs="none" exclude each other: keep one'
-        raise ConfigError(message, setting=f"{where}.ssl_cert_reqs")
-
-
-def _check_reads(options: RedisOptions, where: str) -> None:
-    """Refuse what does not fit where replies come from: replicas, or the cache."""
-    if options.read_from != "master":
-        if not (options.cluster or options.sentinels):
-            raise ConfigError(
-                f"{where}.read_from needs {where}.cluster or {where}.sentinels", setting=f"{where}.read_from"
-            )
-
-        if options.cache:
-            raise ConfigError(
-                f"{where}.read_from and {where}.cache exclude each other: a replica may report a change"
-                " after the master has replied",
-                setting=f"{where}.read_from",
-            )
-
-    if options.cache_mode != "all" and not options.cache:
-        raise ConfigError(f"{where}.cache_mode needs {where}.cache", setting=f"{where}.cache_mode")
-
-    if options.cache_prefixes and options.cache_mode != "broadcast":
-        message = f'{where}.cache_prefixes needs {where}.cache_mode="broadcast"'
-        raise ConfigError(message, setting=f"{where}.cache_prefixes")
+    rules |= {
+        "{ssl_keyfile} needs {ssl_certfile}": options.ssl_keyfile and not options.ssl_certfile,
+        '{ssl_ca_certs} and {ssl_cert_reqs}="none" exclude each other: keep one': unchecked,
+    }
+    refuse(where, rules)
 
 
 def _installed_protocol() -> int:
@@ -443,22 +407,21 @@ def _from_url(url: str, where: str) -> dict[str, object]:
 
     if parts.scheme not in _SCHEMES:
         schemes = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
-        raise ConfigError(f"{where} must begin with one of {schemes}, not {mask_url(url)!r}", setting=where)
+        raise config_error(where, f"must begin with one of {schemes}, not {mask_url(url)!r}")
 
     # What would be dropped may be the end of a password, or another server.
     if "#" in url:
-        raise ConfigError(f"{where} must not have #: in a password it is written %23", setting=where)
+        raise config_error(where, "must not have #: in a password it is written %23")
 
     if "," in (parts.hostname or ""):
-        message = f"{where} names one host: give the others as seeds of a cluster, or as sentinels"
-        raise ConfigError(message, setting=where)
+        raise config_error(where, "names one host: give the others as seeds of a cluster, or as sentinels")
 
     found: list[tuple[str, object]] = [*parse_qsl(parts.query, keep_blank_values=True), *_login(parts)]
 
     if parts.scheme == "unix":
         if parts.hostname:
-            message = f"{where}: {mask_url(url)!r} must be like unix:///path/of/the.sock, with three slashes"
-            raise ConfigError(message, setting=where)
+            message = f": {mask_url(url)!r} must be like unix:///path/of/the.sock, with three slashes"
+            raise config_error(where, message)
 
         return _once([*found, ("path", unquote(parts.path))], where)
 
@@ -492,7 +455,7 @@ def _once(found: list[tuple[str, object]], where: str) -> dict[str, object]:
 
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"{where} has {name} twice: keep one of them", setting=where)
+            raise config_error(where, f"has {name} twice: keep one of them")
 
     return dict(found)
 
@@ -539,7 +502,6 @@ def _context(options: RedisOptions, where: str) -> ssl.SSLContext | None:
             try:
                 load(file)
             except (OSError, ssl.SSLError) as error:
-                message = f"{where}.{name}: cannot load {file!r}: {error}"
-                raise ConfigError(message, setting=f"{where}.{name}") from error
+                raise config_error(f"{where}.{name}", f": cannot load {file!r}: {error}") from error
 
     return context
