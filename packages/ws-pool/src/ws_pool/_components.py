@@ -15,8 +15,6 @@ from ws_core.component import Health
 from ws_pool.base import BasePoolManager
 from ws_pool.errors import ConfigError, MissingExtraError, NotReadyError, UsageError
 
-__all__ = ("PoolComponent", "es", "http", "mongo", "redis", "sql")
-
 Manager = BasePoolManager[Any, Any]  # Any: a component treats all pools alike
 
 _running: Final[dict[str, PoolComponent]] = {}  # by target: the components whose pools are started

@@ -25,15 +25,6 @@ try:
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
-__all__ = (
-    "ProcessRecord",
-    "ProcessTable",
-    "can_share",
-    "process_start",
-    "remove_abandoned",
-    "runtime_directory",
-)
-
 _MAGIC = b"wsslots1"
 _HEAD = struct.Struct("@8sQ")  # magic, number of the pid namespace
 _RECORD = struct.Struct("@QQdQ")  # pid, start of the process, last beat, 1 when healthy

@@ -7,8 +7,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, ParamSpec, TypeVar
 
-__all__ = ("Budget", "StoreGuard")
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -17,8 +17,6 @@ from uuid import UUID
 
 from ws_pool.errors import UsageError
 
-__all__ = ("KeyMaker", "own_key_text", "shorten")
-
 _SIMPLE = frozenset({str, int, float, bool, bytes, type(None)})
 _EXACT = (datetime, date, time, timedelta, Decimal, UUID)
 _LONGEST = 160

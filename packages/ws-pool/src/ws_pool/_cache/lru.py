@@ -15,12 +15,6 @@ from cachetools import TTLCache as _Ttl
 
 from ws_pool.errors import ConfigError
 
-__all__ = (
-    "NOTHING",
-    "LRUCache",
-    "check",
-)
-
 K = TypeVar("K")
 V = TypeVar("V")
 T = TypeVar("T")

@@ -25,8 +25,6 @@ from ws_pool._cache.single_flight import Flight, Flights
 from ws_pool._cache.stores import Codec, Found, LocalStore, Missing, RedisStore
 from ws_pool.errors import ConfigError, UsageError
 
-__all__ = ("CacheStatistics", "CachedFunction", "ShareCache")
-
 logger = logging.getLogger("ws_pool.cache")
 
 P = ParamSpec("P")

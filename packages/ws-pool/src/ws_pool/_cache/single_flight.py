@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
-__all__ = ("Flight", "Flights")
-
 
 class Flight:
     """A call that is being answered, and its outcome."""

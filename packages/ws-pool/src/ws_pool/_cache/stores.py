@@ -9,8 +9,6 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from cachetools import LRUCache as _Lru
 
-__all__ = ("Codec", "Found", "LocalStore", "Missing", "RedisLike", "RedisStore")
-
 _DROPPED: Final = "dropped"
 
 

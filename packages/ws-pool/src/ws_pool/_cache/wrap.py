@@ -13,8 +13,6 @@ from ws_pool._cache.lru import NOTHING, LRUCache, check, check_function
 from ws_pool._cache.single_flight import Flight, Flights
 from ws_pool.errors import UsageError
 
-__all__ = ("CacheWrap",)
-
 P = ParamSpec("P")
 T = TypeVar("T")
 KeyOf: TypeAlias = Callable[[tuple[object, ...], Mapping[str, object]], str]

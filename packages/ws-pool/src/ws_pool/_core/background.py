@@ -11,8 +11,6 @@ from typing import Any, Final, Generic, TypeVar, cast
 from ws_pool._core.pool_state import PoolEntry
 from ws_pool._core.tracing import background
 
-__all__ = ("BackgroundTasks", "Timers", "cancel_and_wait", "is_cancelled")
-
 logger: Final = logging.getLogger("ws_pool")
 
 T = TypeVar("T")

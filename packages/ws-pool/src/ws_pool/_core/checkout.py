@@ -19,8 +19,6 @@ from ws_pool._core.pool_state import PoolEntry, PoolState, Waiter
 from ws_pool._core.statistics import PoolMetrics
 from ws_pool.errors import AcquireTimeout
 
-__all__ = ("Checkout",)
-
 T = TypeVar("T")
 
 _OPEN = Lifecycle.OPEN

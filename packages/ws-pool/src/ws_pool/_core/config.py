@@ -30,30 +30,6 @@ from urllib.parse import SplitResult, urlsplit
 from ws_core.redaction import is_secret_name, mask_url
 from ws_pool.errors import ConfigError
 
-__all__ = (
-    "Check",
-    "Option",
-    "anything",
-    "boolean",
-    "check_sizes",
-    "choice",
-    "config_error",
-    "function",
-    "integer",
-    "number",
-    "option",
-    "optional",
-    "options",
-    "parse",
-    "parse_given",
-    "refuse",
-    "sequence",
-    "text",
-    "text_or_callable",
-    "url_parts",
-    "url_port",
-)
-
 Check = Callable[[object, str], object]
 OptionsT = TypeVar("OptionsT")
 

@@ -8,8 +8,6 @@ from typing import Generic, TypeVar
 from ws_pool._core.background import Timers
 from ws_pool._core.pool_state import PoolState, Waiter
 
-__all__ = ("AcquireDeadlines",)
-
 T = TypeVar("T")
 
 _NEVER = float("inf")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from ws_core.errors import MissingExtraError
 
-__all__ = ("MissingLibraryError", "missing")
-
 _OURS = ("ws_pool", "ws_core")
 
 

@@ -6,8 +6,6 @@ import os
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ("register",)
-
 
 class Forkable(Protocol):
     """A pool that must not use its connections in a child process."""

@@ -9,8 +9,6 @@ from typing import Generic, TypeVar
 
 from ws_pool._core.pool_state import PoolEntry, PoolState
 
-__all__ = ("LeakDetector",)
-
 logger = logging.getLogger("ws_pool")
 
 T = TypeVar("T")

@@ -8,8 +8,6 @@ from typing import Generic, Protocol, TypeVar
 from ws_pool._core.pool_state import PoolEntry
 from ws_pool.errors import UsageError
 
-__all__ = ("Lease", "LeaseContext", "LeaseOwner")
-
 T = TypeVar("T")
 
 

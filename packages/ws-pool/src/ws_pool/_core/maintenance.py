@@ -25,8 +25,6 @@ from ws_pool._core.statistics import HistogramBuilder
 from ws_pool.context import TaskBinding
 from ws_pool.errors import AcquireTimeout, UsageError
 
-__all__ = ("Maintainer",)
-
 logger = logging.getLogger("ws_pool")
 
 T = TypeVar("T")

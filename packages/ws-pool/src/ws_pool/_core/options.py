@@ -13,8 +13,6 @@ from typing import Generic, TypeVar
 from ws_pool._core.connector import Connector
 from ws_pool.errors import UsageError
 
-__all__ = ("Lifecycle", "PoolHooks", "PoolOptions", "check_numbers")
-
 logger = logging.getLogger("ws_pool")
 
 T = TypeVar("T")

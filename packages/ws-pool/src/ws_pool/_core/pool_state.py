@@ -22,8 +22,6 @@ from enum import Enum, auto
 from traceback import StackSummary
 from typing import Generic, TypeVar
 
-__all__ = ("NextAction", "PoolEntry", "PoolState", "Waiter")
-
 T = TypeVar("T")
 
 

@@ -13,8 +13,6 @@ from ws_pool._core.options import Lifecycle, PoolOptions
 from ws_pool._core.pool_state import PoolState
 from ws_pool.errors import ClosedError, NotReadyError, UnavailableError, UsageError
 
-__all__ = ("MIN_BACKOFF", "QUICK_PROBE", "Recovery", "next_pause", "unusable")
-
 logger = logging.getLogger("ws_pool")
 
 T = TypeVar("T")

@@ -13,8 +13,6 @@ from ws_pool._core.config import pool_name
 from ws_pool._core.startable import Startable
 from ws_pool.errors import ClosedError, NotReadyError, UsageError
 
-__all__ = ("SharedClient",)
-
 ClientT = TypeVar("ClientT")
 
 

@@ -11,8 +11,6 @@ from typing import Final, Protocol
 from ws_core.inspection import publish
 from ws_core.metrics import METRICS, Sample, TimeRecorder, register
 
-__all__ = ("SlowOperations",)
-
 _SLOW: Final = 0.1  # seconds
 _KEPT: Final = 50
 _DURATIONS: Final = ("db.client.operation.duration", "http.client.request.duration")

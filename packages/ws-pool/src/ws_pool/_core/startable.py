@@ -6,8 +6,6 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
-__all__ = ("Startable",)
-
 
 class Startable(ABC):
     """Is started and closed by its methods, or by an ``async with`` block."""

@@ -10,21 +10,6 @@ from ws_core.errors import describe
 from ws_core.metrics import METRICS, Sample, merge, sample
 from ws_pool._core.pool_state import PoolState
 
-__all__ = (
-    "BUCKETS",
-    "POOL_NAME",
-    "PREFIX",
-    "STATE",
-    "Histogram",
-    "HistogramBuilder",
-    "PoolMetrics",
-    "PoolStatistics",
-    "flat",
-    "plain",
-    "summed",
-    "time_sample",
-)
-
 T = TypeVar("T")
 
 PREFIX: Final = "db.client.connection."

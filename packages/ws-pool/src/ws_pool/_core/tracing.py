@@ -20,19 +20,6 @@ from typing import Any, Final, Literal, Protocol
 from ws_core.inspection import when_watched
 from ws_pool._core.slow_operations import SlowOperations
 
-__all__ = (
-    "Operation",
-    "Point",
-    "Span",
-    "Tracer",
-    "background",
-    "point",
-    "start",
-    "statement",
-    "stop",
-    "watch",
-)
-
 # Any: a point's method has whatever arguments and result the wing has given it.
 Method = Callable[..., Any]
 

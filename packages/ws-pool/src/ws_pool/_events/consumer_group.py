@@ -13,17 +13,6 @@ from redis.client import NEVER_DECODE
 from ws_pool._events.listeners import Event, dump
 from ws_pool._events.source import RedisSource, repeating
 
-__all__ = (
-    "FIELD",
-    "ConsumerGroup",
-    "CountedEntry",
-    "Entry",
-    "entries_of",
-    "order_of",
-    "payload_of",
-    "text_of",
-)
-
 _PAGE: Final = 100  # messages of one look back
 _BLOCK: Final = 1000  # milliseconds to wait for what is new
 _RAW: Final = {NEVER_DECODE: True}  # one entry that is not text must not fail the whole reply

@@ -16,8 +16,6 @@ from ws_core.backoff import delay
 from ws_pool._core.background import cancel_and_wait, is_cancelled
 from ws_pool._events.listeners import Event, Listener, load
 
-__all__ = ("ListenerTimeout", "Message", "OrderedDispatcher")
-
 _logger: Final = logging.getLogger("ws_pool.events")
 _MOST: Final = 10  # times prefetch that may be in hand when listeners fail
 

@@ -18,8 +18,6 @@ from typing import Any, Final, Literal
 from ws_pool._core.background import cancel_and_wait, is_cancelled
 from ws_pool.errors import UsageError
 
-__all__ = ("Event", "Listener", "ListenerStatistics", "Listeners", "OverflowPolicy", "dump", "load")
-
 Listener = Callable[..., Awaitable[object]]
 OverflowPolicy = Literal["drop_oldest", "drop_newest"]
 

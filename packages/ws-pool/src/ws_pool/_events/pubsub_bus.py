@@ -28,8 +28,6 @@ from ws_pool._events.listeners import (
 from ws_pool._events.source import RedisManager, RedisSource, replace_connections, resolve_source
 from ws_pool.errors import ClosedError, NotReadyError, UnavailableError, UsageError, WsError
 
-__all__ = ("BusStatistics", "RedisEventBus")
-
 _logger: Final = logging.getLogger("ws_pool.events")
 _SUBSCRIBE_TIMEOUT: Final = 5.0  # seconds for a subscription to be confirmed
 _PAUSES: Final = (0.02, 1.0)  # seconds between attempts to subscribe again: the first and the longest

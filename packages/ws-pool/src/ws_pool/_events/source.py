@@ -11,8 +11,6 @@ from redis.asyncio.client import PubSub
 from ws_core.redaction import mask_text
 from ws_pool.errors import UsageError
 
-__all__ = ("RedisManager", "RedisSource", "repeating", "replace_connections", "resolve_source")
-
 
 class RedisSource(Protocol):
     """A pool with a shared client; `RedisPool` is one."""

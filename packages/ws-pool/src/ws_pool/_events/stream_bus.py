@@ -31,8 +31,6 @@ from ws_pool._events.source import RedisManager, RedisSource, resolve_source
 from ws_pool._events.waiting import WaitingEvents
 from ws_pool.errors import ClosedError, UsageError, WsError
 
-__all__ = ("StreamBusStatistics", "StreamEventBus")
-
 _logger: Final = logging.getLogger("ws_pool.events")
 _LEAVE_TIMEOUT: Final = 1.0  # seconds for the last command of a bus that closes
 _REMOVED_AFTER: Final = 10  # times claim_after that a consumer is idle before it is removed

@@ -12,8 +12,6 @@ from ws_pool._events.dispatcher import OrderedDispatcher
 from ws_pool._events.listeners import Event, Listener, ListenerTask
 from ws_pool._events.pubsub_bus import RedisEventBus
 
-__all__ = ("trace_events",)
-
 
 def trace_events() -> None:
     """Declare the methods; called once, when the buses are imported."""

@@ -12,8 +12,6 @@ from ws_pool._events.consumer_group import ConsumerGroup
 from ws_pool._events.dispatcher import Message, OrderedDispatcher
 from ws_pool._events.listeners import Listener
 
-__all__ = ("WaitingEvents",)
-
 _logger: Final = logging.getLogger("ws_pool.events")
 _EVERY_TAG: Final = "*"
 _AT_ONCE: Final = 100  # events that are moved to the dead letters between two log lines

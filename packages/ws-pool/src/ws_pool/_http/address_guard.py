@@ -10,8 +10,6 @@ import ipaddress
 import socket
 from typing import Any
 
-__all__ = ("DeniedAddress", "guarded_socket", "is_public")
-
 # Each holds an IPv4 address in its last 32 bits: NAT64, IPv4-compatible (deprecated, but still
 # understood) and IPv4-translated (RFC 6052, 4291 and 2765).
 _WRAPPERS = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))

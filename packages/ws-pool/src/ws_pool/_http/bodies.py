@@ -14,8 +14,6 @@ from aiohttp.payload import Payload
 
 from ws_pool.errors import UsageError
 
-__all__ = ("FileBody", "FileValue", "Files", "Form", "Rebuilt", "is_replayable", "pairs")
-
 FileContent: TypeAlias = bytes | str | Path | IO[bytes]
 FileValue: TypeAlias = FileContent | tuple[str, FileContent] | tuple[str, FileContent, str]
 Files: TypeAlias = Mapping[str, FileValue]

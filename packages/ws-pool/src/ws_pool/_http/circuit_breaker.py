@@ -16,8 +16,6 @@ from yarl import URL
 from ws_core.redaction import mask_url
 from ws_pool.errors import HttpCircuitOpen, HttpConnectionError, HttpTimeout, WsError
 
-__all__ = ("CircuitBreaker", "HostBreakers")
-
 _logger: Final = logging.getLogger("ws_pool")
 _MANY_HOSTS: Final = 1000
 _DOWN: Final = frozenset({502, 503, 504})

@@ -22,8 +22,6 @@ from ws_pool._http.transport import Transport
 from ws_pool._http.verbs import HttpVerbs
 from ws_pool.errors import HttpStatusError, UsageError
 
-__all__ = ("HttpClient",)
-
 
 class HttpClient(HttpVerbs):
     """

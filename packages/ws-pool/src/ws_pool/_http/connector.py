@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
-__all__ = ("PoolConnector", "make_connector")
-
 
 class PoolConnector(aiohttp.BaseConnector):
     """Drops an idle connection on which something came since its last answer; may connect to a mock."""

@@ -15,15 +15,6 @@ from multidict import CIMultiDictProxy
 from ws_core.redaction import mask_url
 from ws_pool.errors import HttpDecodeError, HttpError
 
-__all__ = (
-    "ACCEPT_ENCODING",
-    "content_codings",
-    "has_known_end",
-    "iterate_body",
-    "read_body",
-    "received_body",
-)
-
 ACCEPT_ENCODING: Final = "gzip, deflate"
 
 _GZIP: Final = 31  # window bits, as zlib wants them

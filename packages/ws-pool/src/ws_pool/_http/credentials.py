@@ -10,8 +10,6 @@ from yarl import URL
 
 from ws_core.redaction import is_secret_name
 
-__all__ = ("CredentialGuard", "http_origin", "secret_names")
-
 _is_secret = lru_cache(maxsize=1000)(is_secret_name)
 
 

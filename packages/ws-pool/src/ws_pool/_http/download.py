@@ -38,8 +38,6 @@ from ws_pool.errors import (
     UsageError,
 )
 
-__all__ = ("Download", "Progress", "StreamRequest", "validator_of")
-
 Progress: TypeAlias = Callable[[int, int | None], object]
 
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")

@@ -9,8 +9,6 @@ from ws_core.redaction import mask_url
 from ws_pool._http.address_guard import DeniedAddress
 from ws_pool.errors import HttpAddressDenied, HttpConnectionError, HttpError, HttpTimeout, UsageError, WsError
 
-__all__ = ("map_exception",)
-
 
 def map_exception(error: Exception, method: str, url: str | URL, *, pool: str) -> WsError:
     """Return our error for one that aiohttp raised, to be raised from it."""

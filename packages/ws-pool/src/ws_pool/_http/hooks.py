@@ -8,8 +8,6 @@ from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 
 from ws_pool._http.options import HttpOptions
 
-__all__ = ("HookFailed", "Hooks")
-
 
 class HookFailed(Exception):
     """A hook raised: its error is for the caller, and never for the retries."""

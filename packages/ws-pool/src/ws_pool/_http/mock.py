@@ -22,8 +22,6 @@ from yarl import URL
 from ws_pool._http.hooks import HookFailed
 from ws_pool.errors import UsageError
 
-__all__ = ("Answers", "HttpMock", "HttpMockCall")
-
 Simple: TypeAlias = int | str | bytes | dict[str, Any] | list[Any]  # Any: whatever JSON holds
 Answer: TypeAlias = web.StreamResponse | Simple
 AnswerFunction: TypeAlias = Callable[[web.BaseRequest], Answer | Awaitable[Answer]]

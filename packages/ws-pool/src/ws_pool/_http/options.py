@@ -31,9 +31,6 @@ from ws_pool._core.config import (
 from ws_pool._http.retry import RETRY_STATUSES
 from ws_pool.errors import ConfigError, UsageError
 
-__all__ = ("FRAMING", "HttpOptions", "basic", "client_timeout", "http_options", "read_timeout")
-
-
 FRAMING = frozenset({"content-length", "transfer-encoding"})
 """Headers that say where a body ends."""
 

@@ -15,8 +15,6 @@ try:
 except ModuleNotFoundError:  # Windows: two downloads that resume one file are not kept apart there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ("PartFile",)
-
 _BUFFER: Final = 1024 * 1024
 
 

@@ -20,8 +20,6 @@ from ws_pool._http.statistics import HttpStatistics, RequestCounters
 from ws_pool._http.transport import Transport
 from ws_pool.errors import HttpError, UsageError
 
-__all__ = ("HttpPool",)
-
 
 class HttpPool(SharedClient[HttpClient]):
     """

@@ -13,9 +13,6 @@ from ws_pool._http.bodies import FileBody, Files, Form, is_replayable, pairs
 from ws_pool._http.options import FRAMING, basic, client_timeout
 from ws_pool.errors import UsageError
 
-__all__ = ("RequestOptions", "aiohttp_arguments")
-
-
 QueryValue: TypeAlias = str | int | float | Enum
 
 

@@ -16,8 +16,6 @@ from ws_pool._http.content import iterate_body, read_body
 from ws_pool._http.errors import map_exception
 from ws_pool.errors import HttpDecodeError, HttpStatusError, WsError
 
-__all__ = ("HttpAttempt", "HttpResponse", "HttpStream", "read_content", "status_error")
-
 
 class HttpResponse:
     """

@@ -9,8 +9,6 @@ from typing import Final
 
 from ws_core.backoff import delay, spread
 
-__all__ = ("IDEMPOTENT", "RETRY_STATUSES", "http_date", "retry_after", "retry_delay")
-
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 """Methods that may be repeated without harm (RFC 9110, 9.2.2)."""
 

@@ -18,8 +18,6 @@ from ws_pool._http.request import RequestOptions
 from ws_pool._http.response import HttpStream
 from ws_pool.errors import HttpConnectionError, HttpDecodeError, HttpError, HttpTimeout
 
-__all__ = ("EventSource", "ServerSentEvent")
-
 _LINE_END: Final = re.compile("\r\n|\n|\r")
 _RECONNECT: Final = 3.0  # seconds, until the server says how many
 _SHORTEST_WAIT: Final = 0.01  # a server may ask for any number

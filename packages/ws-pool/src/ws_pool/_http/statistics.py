@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from ws_core.metrics import Sample, sample
 from ws_pool._core.statistics import Histogram, HistogramBuilder, plain, time_sample
 
-__all__ = ("HttpStatistics", "RequestCounters")
-
 
 @dataclass(frozen=True, slots=True)
 class HttpStatistics:

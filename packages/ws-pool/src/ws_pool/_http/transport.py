@@ -34,8 +34,6 @@ from ws_pool._http.retry import IDEMPOTENT, retry_after, retry_delay
 from ws_pool._http.statistics import RequestCounters
 from ws_pool.errors import ClosedError, ConfigError, HttpConnectionError, UsageError, WsError
 
-__all__ = ("Reader", "Transport")
-
 Reader: TypeAlias = Callable[[ClientResponse], Awaitable[bytes]]
 """Reads of an answer what an attempt must include; nothing for a stream."""
 

@@ -10,8 +10,6 @@ from yarl import URL
 from ws_pool._http.request import RequestOptions
 from ws_pool._http.response import HttpResponse
 
-__all__ = ("Answer", "HttpVerbs", "Verb")
-
 Answer: TypeAlias = Coroutine[Any, Any, HttpResponse]
 """What a method returns: to be awaited. It is not a coroutine function itself, which saves a frame."""
 

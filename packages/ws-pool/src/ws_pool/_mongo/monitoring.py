@@ -29,8 +29,6 @@ from ws_pool._core.statistics import (
     time_sample,
 )
 
-__all__ = ("CommandMonitor", "MongoStatistics")
-
 logger = logging.getLogger("ws_pool")
 
 _NEARLY_EXHAUSTED = 0.9  # share of the connections in use from which on there is a warning

@@ -20,8 +20,6 @@ from ws_pool._core.config import (
 )
 from ws_pool.errors import ConfigError
 
-__all__ = ("MongoOptions", "mongo_options", "url_options")
-
 # In small letters, with our names and how many of theirs make one of our units.
 _DRIVER_NAMES: Final = {
     "minpoolsize": ("min_size", 1),

@@ -16,8 +16,6 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from ws_core.backoff import delay
 
-__all__ = ("run_transaction",)
-
 ResultT = TypeVar("ResultT")
 
 _LIMIT: Final = 120.0  # seconds, the specification's

@@ -41,8 +41,6 @@ from ws_pool._redis.statistics import RedisStatistics
 from ws_pool.errors import ConfigError, UsageError
 from ws_pool.pool import Lease
 
-__all__ = ("Backend",)
-
 # By whether there is a cache, and whether there is a prefix.
 _CLIENTS: Final = {
     (False, False): SharedRedis,

@@ -16,8 +16,6 @@ from typing import IO, Final
 
 from ws_pool.errors import MissingExtraError, UnavailableError
 
-__all__ = ("EmbeddedServer",)
-
 _logger: Final = logging.getLogger("ws_pool.redis")
 
 # The shell ends the server when its own stdin ends, so also when this process is killed; and it ends

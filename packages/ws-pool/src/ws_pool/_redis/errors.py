@@ -12,9 +12,6 @@ from redis import exceptions as driver
 
 from ws_pool import errors
 
-__all__ = ("AcquireTimeout", "ConnectionLost", "MaybeExecuted", "UnavailableError")
-
-
 # Any: an attribute of redis-py's newer errors, which older ones don't have
 _NETWORK: Any = getattr(getattr(driver, "ExceptionType", None), "NETWORK", None)
 

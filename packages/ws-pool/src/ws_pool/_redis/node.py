@@ -21,8 +21,6 @@ from ws_pool._redis.dedicated.pool import Connector, DedicatedConnections
 from ws_pool._redis.options import ReadFrom, RedisOptions
 from ws_pool.pool import Pool
 
-__all__ = ("Balancer", "Node", "NodeContext", "static_resolver")
-
 _SPREAD: Final = 0x9E3779B1  # addresses of tasks differ in few bits: Knuth's multiplier spreads them
 _UNBLOCK_TIMEOUT: Final = 1.0  # seconds to unblock commands before a pool is closed
 Resolve = Callable[[], Awaitable[Endpoint]]

@@ -37,8 +37,6 @@ from ws_pool._redis.connection.credentials import Credentials, CredentialSource
 from ws_pool._redis.connection.endpoint import Endpoint
 from ws_pool._redis.connection.queue import Limits
 
-__all__ = ("ReadFrom", "RedisOptions", "redis_options")
-
 CacheMode = Literal["all", "opt_in", "broadcast"]
 ReadFrom = Literal["master", "round_robin", "round_robin_replicas", "random_replica"]
 _SCHEMES: Final = ("redis", "rediss", "valkey", "valkeys", "unix")

@@ -33,8 +33,6 @@ from ws_pool._redis.tracing import trace_commands
 from ws_pool.errors import ClosedError, NotReadyError, UnavailableError, UsageError
 from ws_pool.pool import Lease
 
-__all__ = ("DedicatedContext", "RedisPool", "SharedContext")
-
 _PAUSES: Final = (0.05, 1.0)  # seconds between two attempts to start
 
 

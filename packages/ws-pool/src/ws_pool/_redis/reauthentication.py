@@ -17,8 +17,6 @@ from ws_pool._redis.connection.pipelined import PipelinedConnection
 from ws_pool._redis.errors import UnavailableError
 from ws_pool._redis.node import Node
 
-__all__ = ("Reauthenticator",)
-
 _logger: Final = logging.getLogger("ws_pool.redis")
 _PAUSES: Final = (0.5, 30.0)  # seconds between two attempts after a refusal: the server may learn it later
 

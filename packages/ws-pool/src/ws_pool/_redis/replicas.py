@@ -12,8 +12,6 @@ from ws_pool._redis.connection.endpoint import Endpoint
 from ws_pool._redis.connection.reconnecting import ReconnectingConnection
 from ws_pool._redis.node import Balancer, Node, NodeContext, static_resolver
 
-__all__ = ("Replicas",)
-
 
 class Replicas:
     """Nodes of a master's replicas, kept up to date by what Sentinels report."""

@@ -22,8 +22,6 @@ from ws_pool._redis.dedicated.pool import SingleConnectionPool
 from ws_pool._redis.errors import ConnectionLost
 from ws_pool.errors import UnavailableError, WsError
 
-__all__ = ("FailoverListener", "MasterResolver")
-
 _logger: Final = logging.getLogger("ws_pool.redis")
 _SWITCH: Final = "+switch-master"
 

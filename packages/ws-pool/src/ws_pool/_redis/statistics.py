@@ -18,8 +18,6 @@ from ws_pool._core.statistics import (
     time_sample,
 )
 
-__all__ = ("CacheStatistics", "ConnectionStatistics", "RedisStatistics")
-
 _DEDICATED: Final = (
     "size",
     "max_size",

@@ -12,8 +12,6 @@ from ws_pool._redis.cluster.client import ClusterPipeline, ClusterRedis
 from ws_pool._redis.commands.command import Command
 from ws_pool._redis.commands.table import Route
 
-__all__ = ("trace_commands",)
-
 
 def trace_commands() -> None:
     """Declare the methods; called once, when the pools are imported."""

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 from ws_pool._redis.statistics import CacheStatistics
 
-__all__ = ("CachePolicy", "ClientCache", "fresh")
-
 Key = bytes
 Call = tuple[Any, ...]  # Any: a command as it was called, with the types of its arguments
 

@@ -21,8 +21,6 @@ from ws_pool._redis.commands.command import Command
 from ws_pool._redis.connection.pipelined import PipelinedConnection
 from ws_pool.errors import UsageError
 
-__all__ = ("CachingRedis",)
-
 CACHED: Final = frozenset(
     {
         *("BITCOUNT", "BITPOS", "EXISTS", "GET", "GETBIT", "GETRANGE", "MGET", "STRLEN", "TYPE"),

@@ -16,8 +16,6 @@ from ws_pool._redis.connection.reconnecting import ReconnectingConnection
 from ws_pool._redis.dedicated.pool import DedicatedConnections
 from ws_pool._redis.errors import MaybeExecuted, UnavailableError
 
-__all__ = ("BatchSender", "ClientContext")
-
 
 @dataclass(slots=True)
 class ClientContext:

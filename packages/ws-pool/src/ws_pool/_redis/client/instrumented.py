@@ -16,8 +16,6 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.asyncio.connection import ConnectionPool
 
-__all__ = ("STAND_IN", "Uninstrumented", "execute_instrumented", "observed", "original_method")
-
 _logger: Final = logging.getLogger("ws_pool.redis")
 
 

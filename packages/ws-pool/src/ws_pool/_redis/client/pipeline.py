@@ -17,8 +17,6 @@ from ws_pool._redis.commands.prefix import KeyPrefix
 from ws_pool._redis.commands.table import Route
 from ws_pool.errors import WsError
 
-__all__ = ("MAX_SHARED", "PrefixedPipeline", "SharedPipeline")
-
 MAX_SHARED: Final = 2_000
 """A pipeline of more commands runs on a dedicated connection, so that others need not wait for it."""
 

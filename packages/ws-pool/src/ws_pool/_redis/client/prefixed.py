@@ -10,8 +10,6 @@ from ws_pool._redis.client.caching import CachingRedis
 from ws_pool._redis.client.shared import SharedRedis
 from ws_pool._redis.commands.prefix import KeyPrefix
 
-__all__ = ("Prefixed", "PrefixedCachingRedis", "PrefixedRedis")
-
 
 class Prefixed(SharedRedis):
     """Adds the prefix to what is executed, so that all below it sees whole keys only."""

@@ -14,8 +14,6 @@ from redis.asyncio.connection import ConnectionPool
 from ws_pool._redis.client.subscriptions import Kind, Mailbox, Subscriptions, Topic
 from ws_pool._redis.commands.prefix import KeyPrefix
 
-__all__ = ("SharedPubSub",)
-
 _KINDS: Final[dict[str, Kind]] = {"SUBSCRIBE": "", "PSUBSCRIBE": "p", "SSUBSCRIBE": "s"}
 
 

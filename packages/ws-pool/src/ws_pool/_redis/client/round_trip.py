@@ -23,8 +23,6 @@ from ws_pool._redis.dedicated.pool import DedicatedConnections
 from ws_pool._redis.errors import ConnectionLost
 from ws_pool.errors import ClosedError, WsError
 
-__all__ = ("CANCEL_TIMEOUT", "Unblocked", "cancel_in_background", "execute_on_dedicated", "round_trip")
-
 _logger: Final = logging.getLogger("ws_pool.redis")
 CANCEL_TIMEOUT: Final = 0.25
 """Seconds that a cancellation is delayed while a blocking command is ended, which may then go on."""

@@ -21,11 +21,6 @@ from ws_pool._redis.commands.table import Route
 from ws_pool._redis.dedicated.connection import lost_session, state_of
 from ws_pool._redis.dedicated.pool import DedicatedConnections, SingleConnectionPool
 
-__all__ = (
-    "DedicatedPubSub",
-    "DedicatedRedis",
-)
-
 _QUEUEING: Final = {"MULTI": True, "EXEC": False, "DISCARD": False, "RESET": False}
 
 

@@ -33,9 +33,6 @@ from ws_pool._redis.connection.replies import BatchReply
 from ws_pool._redis.errors import ConnectionLost, MaybeExecuted
 from ws_pool.errors import UsageError
 
-__all__ = ("RETRIES", "SPECIAL", "ClientContext", "DedicatedRedis", "RetryPolicy", "SharedRedis")
-
-
 _BEHIND: Final = (driver.BusyLoadingError, driver.MasterDownError)  # of a replica without data to return
 _FAILED: Final = (ConnectionLost, driver.ReadOnlyError, *_BEHIND)
 RETRIES: Final = 3

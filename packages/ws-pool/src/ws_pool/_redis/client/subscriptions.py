@@ -23,8 +23,6 @@ from ws_pool._redis.dedicated.connection import state_of
 from ws_pool._redis.dedicated.pool import DedicatedConnections
 from ws_pool.errors import ClosedError, WsError
 
-__all__ = ("MAX_UNREAD", "MAX_UNREAD_BYTES", "Kind", "Mailbox", "Subscriptions", "Topic")
-
 _logger: Final = logging.getLogger("ws_pool.redis")
 MAX_UNREAD: Final = 10_000
 """Messages that a subscriber may have unread, before they are dropped with an error."""

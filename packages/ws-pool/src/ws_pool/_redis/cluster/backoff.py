@@ -9,8 +9,6 @@ from redis.exceptions import ClusterDownError
 
 from ws_pool._redis.errors import UnavailableError
 
-__all__ = ("ATTEMPTS", "OutageBackoff")
-
 ATTEMPTS: Final = 16
 """How often a command is tried at least, and redirected at most."""
 _PAUSE: Final = 0.05  # seconds to wait for a slot that is moving, or a cluster that is not whole

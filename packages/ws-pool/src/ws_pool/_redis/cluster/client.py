@@ -43,14 +43,6 @@ from ws_pool._redis.node import Node
 from ws_pool._redis.options import ReadFrom
 from ws_pool.errors import ClosedError, UsageError, WsError
 
-__all__ = (
-    "CachingClusterRedis",
-    "ClusterPipeline",
-    "ClusterRedis",
-    "PrefixedCachingClusterRedis",
-    "PrefixedClusterRedis",
-)
-
 _REDIRECTED: Final = (driver.MovedError, driver.AskError)
 _UNSETTLED: Final = (driver.TryAgainError, driver.ClusterDownError, UnavailableError)
 _BEHIND: Final = (driver.BusyLoadingError, driver.MasterDownError)

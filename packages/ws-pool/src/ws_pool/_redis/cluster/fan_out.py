@@ -8,17 +8,6 @@ from typing import Any, Final
 from ws_pool._redis.commands.command import Command
 from ws_pool._redis.errors import MaybeExecuted
 
-__all__ = (
-    "EVERYWHERE",
-    "SPLIT",
-    "SPREAD",
-    "failure_of",
-    "merge_replies",
-    "merge_split",
-    "part_of",
-    "split_keys",
-)
-
 _SAME: Final = frozenset(
     {
         "CONFIG RESETSTAT",

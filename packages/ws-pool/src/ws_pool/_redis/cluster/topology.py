@@ -26,8 +26,6 @@ from ws_pool._redis.node import Balancer, Node, NodeContext, static_resolver
 from ws_pool._redis.options import ReadFrom
 from ws_pool.errors import WsError
 
-__all__ = ("POLL_INTERVAL", "Topology")
-
 _logger: Final = logging.getLogger("ws_pool.redis")
 _PAUSES: Final = (0.05, 1.0)  # seconds between two refreshes while a node is unreachable
 POLL_INTERVAL: Final = 5.0

@@ -19,8 +19,6 @@ from ws_pool._redis.commands.table import (
     Route,
 )
 
-__all__ = ("Command", "CommandInfo", "ObservedCallbacks", "split", "stream_options", "verb_is_enough")
-
 _OPTION_WIDTHS: Final = {"GROUP": 3, "COUNT": 2, "BLOCK": 2, "CLAIM": 2}  # words of an option with its values
 
 

@@ -7,8 +7,6 @@ from typing import Any, Final, NamedTuple
 
 from ws_pool._redis.commands.command import Command
 
-__all__ = ("KeyPositions",)
-
 # Any below: replies, of either protocol and of text or bytes, and arguments of commands.
 
 

@@ -9,8 +9,6 @@ from typing import Any, Final
 from ws_pool._redis.commands.command import Command, stream_options, verb_is_enough
 from ws_pool._redis.commands.table import Route
 
-__all__ = ("SLOTS", "KeySpecs", "hash_slot")
-
 SLOTS: Final = 16_384
 
 # Where to find the number of keys, behind which the keys begin (counted in words).

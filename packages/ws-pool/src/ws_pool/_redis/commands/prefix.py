@@ -10,8 +10,6 @@ from ws_pool._redis.commands.command import Command
 from ws_pool._redis.commands.key_specs import KeyPositions
 from ws_pool.errors import UsageError
 
-__all__ = ("KeyPrefix",)
-
 # Any below: arguments as redis-py lets callers write them, and replies.
 
 _PATTERN: Final = frozenset({"KEYS", "PUBSUB CHANNELS", "PUBSUB SHARDCHANNELS"})

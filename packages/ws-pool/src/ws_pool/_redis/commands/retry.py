@@ -7,8 +7,6 @@ from typing import Any, Literal
 
 from ws_pool.errors import UsageError
 
-__all__ = ("RetryPolicy", "checked_retry", "retry_of")
-
 RetryPolicy = Literal["safe", "at_least_once"]
 
 

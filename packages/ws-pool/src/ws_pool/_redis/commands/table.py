@@ -9,19 +9,6 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-__all__ = (
-    "BLOCKING",
-    "CONTAINERS",
-    "MAY_BLOCK",
-    "READ_ONLY",
-    "REPLICA_READS",
-    "SESSION",
-    "TIMEOUT_FIRST",
-    "TIMEOUT_LAST",
-    "TIMEOUT_MILLISECONDS",
-    "Route",
-)
-
 
 class Route(enum.Enum):
     """Where a command must run."""

@@ -10,8 +10,6 @@ from ws_pool._redis.commands.keys import KeySpecs
 from ws_pool._redis.connection.encoder import Encode
 from ws_pool._redis.connection.pipelined import PipelinedConnection
 
-__all__ = ("CancelledKeys",)
-
 _MAX_KEYS: Final = 1_000  # beyond this, keys whose commands were answered are dropped
 
 

@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 
 from redis.credentials import CredentialProvider, StreamingCredentialProvider
 
-__all__ = ("CredentialSource", "Credentials", "Login")
-
 Credentials = Callable[[], "tuple[str, str] | str | Awaitable[tuple[str, str] | str]"] | CredentialProvider
 
 

@@ -14,8 +14,6 @@ from redis.typing import EncodableT
 
 from ws_pool._redis.commands.command import split
 
-__all__ = ("CommandEncoder", "Encode")
-
 Encode = Callable[[EncodableT], bytes | memoryview]
 
 _pack: Callable[[Any], bytes] = hiredis.pack_command  # Any: hiredis takes any tuple

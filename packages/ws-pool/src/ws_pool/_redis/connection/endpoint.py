@@ -17,8 +17,6 @@ from ws_pool._redis.connection.credentials import CredentialSource, Login
 from ws_pool._redis.connection.encoder import CommandEncoder
 from ws_pool._redis.connection.pipelined import PipelinedConnection
 
-__all__ = ("Endpoint", "connect", "resolve_credentials")
-
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 
 

@@ -8,8 +8,6 @@ from typing import Any, Final, Generic, TypeVar
 from ws_pool._redis.commands.command import Command
 from ws_pool._redis.commands.table import READ_ONLY
 
-__all__ = ("LARGE", "ConnectionGroups")
-
 LARGE: Final = 64 * 1024
 """Commands with so many bytes of arguments go where no others wait behind them, if there is such a place."""
 

@@ -10,8 +10,6 @@ from ws_pool._redis.connection.endpoint import Endpoint, connect
 from ws_pool._redis.connection.pipelined import PipelinedConnection
 from ws_pool._redis.connection.queue import Limits
 
-__all__ = ("request_once",)
-
 
 async def request_once(endpoint: Endpoint, encoder: CommandEncoder, *words: str, timeout: float) -> Any:
     """Connect, send a command, return its reply (not decoded) and close."""

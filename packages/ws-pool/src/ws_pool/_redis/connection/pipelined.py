@@ -25,8 +25,6 @@ from ws_pool._redis.connection.replies import PendingReply
 from ws_pool._redis.connection.stall import StallDetector, unacknowledged
 from ws_pool._redis.errors import ConnectionLost
 
-__all__ = ("ConnectionOwner", "PipelinedConnection")
-
 _READ_SIZE: Final = 64 * 1024
 _MISSING: Final = object()
 _Push: Final[type[list[Any]]] = hiredis.PushNotification

@@ -8,8 +8,6 @@ from typing import Final
 
 from ws_pool._redis.connection.replies import PendingReply
 
-__all__ = ("HEAVY", "CommandQueue", "Limits", "QueuePressure", "QueuedCommand")
-
 HEAVY: Final = 1024
 """Commands above this many bytes count by their size too, lighter ones only by their number."""
 

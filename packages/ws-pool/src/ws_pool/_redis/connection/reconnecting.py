@@ -27,8 +27,6 @@ from ws_pool._redis.errors import AcquireTimeout, ConnectionLost, UnavailableErr
 from ws_pool._redis.statistics import ConnectionStatistics
 from ws_pool.errors import ClosedError, WsError
 
-__all__ = ("ReconnectingConnection",)
-
 _logger: Final = logging.getLogger("ws_pool.redis")
 _REMOVAL_PAUSE: Final = 0.01  # seconds between two searches of a full queue for cancelled commands
 

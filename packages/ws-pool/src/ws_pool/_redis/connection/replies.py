@@ -8,8 +8,6 @@ from typing import Any, Protocol
 from ws_pool._redis.errors import ConnectionLost
 from ws_pool.errors import WsError
 
-__all__ = ("BatchReply", "PendingReply")
-
 
 class PendingReply(Protocol):
     """Where a reply goes; an `asyncio.Future` is one."""

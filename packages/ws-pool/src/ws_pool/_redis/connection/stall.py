@@ -13,8 +13,6 @@ else:
 
     _TIOCOUTQ = termios.TIOCOUTQ
 
-__all__ = ("StallDetector", "unacknowledged")
-
 
 class StallDetector:
     """

@@ -21,8 +21,6 @@ from ws_pool._redis.commands.command import Command
 from ws_pool._redis.errors import AcquireTimeout, ConnectionLost, UnavailableError
 from ws_pool.errors import WsError
 
-__all__ = ("UNDO_TIMEOUT", "cancel_blocking", "takes_items", "undo_of")
-
 _logger: Final = logging.getLogger("ws_pool.redis")
 UNDO_TIMEOUT: Final = 60.0
 """Seconds to end a cancelled command and to put an item back, while the server is busy or away."""

@@ -22,16 +22,6 @@ from ws_pool._redis.connection.endpoint import Endpoint
 from ws_pool._redis.errors import UnavailableError
 from ws_pool.errors import WsError
 
-__all__ = (
-    "ConnectionState",
-    "address_of",
-    "connection_options",
-    "lost_session",
-    "make_connection",
-    "state_of",
-)
-
-
 _logger: Final = logging.getLogger("ws_pool.redis")
 _WATCHED: Final = frozenset({"WATCH", "UNWATCH", "MULTI", "EXEC", "DISCARD"})
 

@@ -32,8 +32,6 @@ from ws_pool._redis.errors import AcquireTimeout, ConnectionLost, UnavailableErr
 from ws_pool.errors import ClosedError, NotReadyError, UsageError, WsError
 from ws_pool.pool import Lease, Pool
 
-__all__ = ("Connector", "DedicatedConnections", "SingleConnectionPool")
-
 _PAUSES: Final = (0.02, 0.2)  # seconds between two attempts to acquire in an outage
 _UNBLOCKS: Final = 10
 _LEAVE_TIMEOUT: Final = 0.4  # seconds for what is in flight on a server that is not the master any more
