@@ -187,8 +187,9 @@ class SentinelServers:
 
             state = self._state(sentinel)
 
-            # A fail-over that has begun may end without a new master, when no replica has been heard of lately,
-            # or be undone by a Sentinel that has not heard of it; and this one may be the last to know `before`.
+            # A fail-over that has begun may end without a new master, when no replica has been heard of
+            # lately, or be undone by a Sentinel that has not heard of it; and this one may be the last to
+            # know `before`.
             if state["port"] == str(before.port) and "failover_in_progress" not in state["flags"]:
                 with suppress(CommandError):  # no replica is fit yet
                     sentinel.command("SENTINEL", "FAILOVER", self.name)
