@@ -8,14 +8,13 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, cast
 
 from ws_core.backoff import delay
 from ws_pool.context import TaskBinding
 from ws_pool.errors import TransactionConflict, UsageError
 
 if TYPE_CHECKING:  # ws_pool.atomic is imported without SQLAlchemy
-    from ws_pool._sql.client import SqlClient
     from ws_pool._sql.transaction import Transaction
 
 __all__ = ("Atomic", "AtomicPool")
@@ -24,9 +23,26 @@ logger = logging.getLogger("ws_pool.sql")
 
 P = ParamSpec("P")
 R = TypeVar("R")
-ClientT_co = TypeVar("ClientT_co", bound="SqlClient", covariant=True)
+ClientT_co = TypeVar("ClientT_co", bound="AtomicClient", covariant=True)
 
 _FIRST_BACKOFF, _MAX_BACKOFF = 0.02, 1.0  # seconds, of which a random share is waited
+
+
+class AtomicClient(Protocol):
+    """What `Atomic` needs of a client."""
+
+    async def __aenter__(self) -> Self:
+        """Take a connection, or join the block around this one."""
+        ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Release the connection."""
+
+    def begin(self, *, isolation: str | None, read_only: bool, savepoint: bool) -> Transaction:
+        """Return a transaction, or a savepoint inside of one."""
+        ...
 
 
 class AtomicPool(Protocol[ClientT_co]):
@@ -69,7 +85,7 @@ class Atomic(Generic[ClientT_co]):
         self._isolation = isolation
         self._retries = retry_deadlocks
         self._read_only = read_only
-        self._blocks: list[tuple[asyncio.Task[object] | None, SqlClient, Transaction]] = []
+        self._blocks: list[tuple[asyncio.Task[object] | None, AtomicClient, Transaction]] = []
 
     def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
         """
@@ -145,5 +161,5 @@ class Atomic(Generic[ClientT_co]):
             self._find, savepoint=self._savepoint, isolation=self._isolation, read_only=self._read_only
         )
 
-    def _begin(self, client: SqlClient) -> Transaction:
+    def _begin(self, client: AtomicClient) -> Transaction:
         return client.begin(isolation=self._isolation, read_only=self._read_only, savepoint=self._savepoint)

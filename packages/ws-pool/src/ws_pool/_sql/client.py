@@ -21,6 +21,7 @@ from ws_pool._sql.compile.parameters import Statement, bind_parameters
 from ws_pool._sql.compile.plan import CompiledPlan, Plan
 from ws_pool._sql.connection import Reply, SqlConnection
 from ws_pool._sql.context import SessionContext
+from ws_pool._sql.dialect import refused
 from ws_pool._sql.gc_pause import gc_paused
 from ws_pool._sql.iteration import RowIterator
 from ws_pool._sql.many import as_mappings, bind_many, check_positive, run_each, run_whole
@@ -28,7 +29,7 @@ from ws_pool._sql.orm import JoinedSession
 from ws_pool._sql.results import Result, last_id, make_rows, select_large, several
 from ws_pool._sql.rows import Row, check_row_type
 from ws_pool._sql.schema import create_tables, drop_tables
-from ws_pool._sql.session import GONE, Session, begun_before, refused
+from ws_pool._sql.session import GONE, Session, begun_before
 from ws_pool._sql.transaction import Transaction
 from ws_pool.errors import QueryError, UnsupportedStatement
 

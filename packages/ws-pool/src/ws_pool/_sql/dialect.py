@@ -9,9 +9,9 @@ from typing import Protocol
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.schema import CreateIndex, ExecutableDDLElement, Table
 
-from ws_pool.errors import QueryError, WsError
+from ws_pool.errors import QueryError, UsageError, WsError
 
-__all__ = ("Grammar", "Judged", "SqlDialect")
+__all__ = ("Grammar", "Judged", "SqlDialect", "refused")
 
 
 class Grammar(Protocol):
@@ -49,6 +49,13 @@ class Judged(Protocol):
     """Whether it changes nothing."""
     ends: bool
     """Whether it ends the open transaction."""
+
+
+def refused(plan: Judged, what: str, remedy: str) -> UsageError:
+    """Return the error of a change by a client, or in a block, that only reads."""
+    kind = plan.kind.upper() or "the statement"
+    message = f"this {what} only reads, and {kind} may change data: {remedy} without read_only"
+    return UsageError(message, sql=plan.sql)
 
 
 class SqlDialect(ABC):

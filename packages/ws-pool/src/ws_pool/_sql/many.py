@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ws_pool._sql.compile.compiler import Compiler, Prepared
 from ws_pool._sql.compile.defaults import fill_in
 from ws_pool._sql.compile.parameters import Statement
 from ws_pool._sql.compile.plan import CompiledPlan, Plan
+from ws_pool._sql.connection import SqlConnection
+from ws_pool._sql.dialect import Judged, refused
 from ws_pool._sql.results import Result, make_rows
-from ws_pool._sql.session import Session, refused
-from ws_pool._sql.transaction import Transaction
+from ws_pool._sql.transaction import Transaction, TransactionHost
 from ws_pool.errors import UnsupportedStatement, UsageError
 
 __all__ = ("Bound", "as_mappings", "bind_many", "check_positive", "run_each", "run_whole")
 
 T = TypeVar("T")
 Bound = tuple[Plan, Sequence[Any] | None]  # Any: SQLAlchemy's bound parameters
+
+
+class ManyHost(TransactionHost, Protocol):
+    """What a statement for many sets of parameters needs of the session that it runs on."""
+
+    by_text: bool
+
+    def check(self, plan: Judged) -> None:
+        """Refuse changes in a block that only reads."""
+
+    async def run(self, plan: Judged | None, shown: str, work: Callable[[SqlConnection], Awaitable[T]]) -> T:
+        """Run a statement when it is this task's turn."""
+        ...
+
+    async def run_many(self, plan: Judged, values: Sequence[Sequence[Any]]) -> int:
+        """Run a statement once per row of values."""
+        ...
+
+    async def scalar(self, plan: Judged, values: Sequence[Any]) -> Any:
+        """Run a query, and return its one value."""
 
 
 def as_mappings(rows: Iterable[Mapping[str, Any]], verb: str) -> list[Mapping[str, Any]]:
@@ -46,7 +67,7 @@ def check_positive(name: str, value: object) -> None:
 
 
 def bind_many(
-    session: Session,
+    session: ManyHost,
     compiler: Compiler,
     statement: Statement,
     first: Mapping[str, Any],
@@ -68,7 +89,7 @@ def bind_many(
 
 
 async def run_each(
-    session: Session,
+    session: ManyHost,
     compiler: Compiler,
     bound: Bound,
     rows: Sequence[Mapping[str, Any]],
@@ -95,7 +116,7 @@ async def run_each(
     return Result([], await run_whole(session, lambda: session.run_many(plan, values)), 0)
 
 
-async def run_whole(session: Session, work: Callable[[], Awaitable[T]]) -> T:
+async def run_whole(session: ManyHost, work: Callable[[], Awaitable[T]]) -> T:
     """Run several statements in the open transaction, or in one of their own."""
     # The turn comes first: the transaction that is open now may be another task's, ending soon.
     async with session.turn():
@@ -107,7 +128,7 @@ async def run_whole(session: Session, work: Callable[[], Awaitable[T]]) -> T:
 
 
 async def _run_in_turn(
-    session: Session, plan: Plan, values: Sequence[Sequence[Any]], row_type: type | None
+    session: ManyHost, plan: Plan, values: Sequence[Sequence[Any]], row_type: type | None
 ) -> Result:
     """Run a statement once per row of values, and return all rows that it returns."""
     rows: list[Any] = []

@@ -11,13 +11,13 @@ from typing import Any, TypeVar, cast
 
 from ws_pool._sql.connection import Reply, SqlConnection
 from ws_pool._sql.context import Routing, SessionContext, Source
-from ws_pool._sql.dialect import Judged
+from ws_pool._sql.dialect import Judged, refused
 from ws_pool._sql.task_lock import TaskLock
 from ws_pool._sql.tenants import Tenants
 from ws_pool.errors import QueryError, TransactionConflict, UsageError, WsError
 from ws_pool.pool import Lease
 
-__all__ = ("GONE", "Session", "begun_before", "refused")
+__all__ = ("GONE", "Session", "begun_before")
 
 T = TypeVar("T")
 
@@ -397,13 +397,6 @@ class Session:
             or context.route is not None
             or self._only_in_transactions
         )
-
-
-def refused(plan: Judged, what: str, remedy: str) -> UsageError:
-    """Return the error of a change by a client, or in a block, that only reads."""
-    kind = plan.kind.upper() or "the statement"
-    message = f"this {what} only reads, and {kind} may change data: {remedy} without read_only"
-    return UsageError(message, sql=plan.sql)
 
 
 def begun_before() -> UsageError:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple, overload
 
 if TYPE_CHECKING:  # the manager is imported without SQLAlchemy
     from sqlalchemy.schema import MetaData, Table
     from sqlalchemy.sql.selectable import TypedReturnsRows as Typed
 
-    from ws_pool._sql.client import Result, SqlClient, Statement
     from ws_pool._sql.compile.compiler import Prepared
+    from ws_pool._sql.compile.parameters import Statement
+    from ws_pool._sql.results import Result
     from ws_pool._sql.rows import Row
 
 __all__ = ("SqlVerbs",)
@@ -22,11 +23,54 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
+class VerbClient(Protocol):
+    """The client's own verbs, as far as those here need them."""
+
+    async def execute(self, statement: Statement, *args: Any, **params: Any) -> Result:
+        """Run any statement."""
+        ...
+
+    async def select(self, statement: Statement, *args: Any, **params: Any) -> list[Any]:
+        """Run a query and return its rows."""
+        ...
+
+    async def find(self, statement: Statement, *args: Any, **params: Any) -> Any:
+        """Run a query and return its first row."""
+
+    async def count(self, statement: Statement | Table, *args: Any, **params: Any) -> int:
+        """Count the rows of a query."""
+        ...
+
+    async def insert(self, statement: Statement | Table, *args: Any, **params: Any) -> int:
+        """Insert a row and return its id."""
+        ...
+
+    async def update(self, statement: Statement, *args: Any, **params: Any) -> int:
+        """Update rows and return how many matched."""
+        ...
+
+    async def delete(self, statement: Statement, *args: Any, **params: Any) -> int:
+        """Delete rows and return how many."""
+        ...
+
+    async def insert_many(
+        self, statement: Statement | Table, rows: Iterable[Mapping[str, Any]], *, batch: int = ...
+    ) -> int:
+        """Insert many rows and return how many."""
+        ...
+
+    async def create_all(self, metadata: MetaData) -> None:
+        """Create the tables of a metadata that do not exist."""
+
+    async def drop_all(self, metadata: MetaData) -> None:
+        """Drop the tables of a metadata that exist."""
+
+
 class SqlVerbs(ABC):
     """Each verb takes a client, runs its statement, and releases it."""
 
     @abstractmethod
-    def _client_for(self, params: dict[str, Any]) -> AbstractAsyncContextManager[SqlClient]:
+    def _client_for(self, params: dict[str, Any]) -> AbstractAsyncContextManager[VerbClient]:
         """Return the client for one statement; what the parameters say of it is taken out of them."""
 
     async def execute(self, statement: Statement, *args: Any, **params: Any) -> Result:

@@ -12,7 +12,7 @@ from ws_pool._sql.mysql.clients import MysqlClient
 from ws_pool._sql.mysql.connector import MysqlConnector
 from ws_pool._sql.mysql.dialect import MysqlDialect
 from ws_pool._sql.mysql.options import EXTRAS, Server, mysql_options
-from ws_pool._sql.server_pool import ServerPool
+from ws_pool._sql.pool import ServerPool
 from ws_pool.errors import MissingExtraError
 from ws_pool.pool import Lease
 

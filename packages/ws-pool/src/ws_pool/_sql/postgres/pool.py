@@ -10,12 +10,12 @@ from typing import Any
 
 from ws_pool._sql.context import Source
 from ws_pool._sql.engine import Joined, PooledDriverConnection
+from ws_pool._sql.pool import ServerPool
 from ws_pool._sql.postgres.clients import PostgresClient
 from ws_pool._sql.postgres.connector import PostgresConnector
 from ws_pool._sql.postgres.dialect import PostgresDialect
 from ws_pool._sql.postgres.notifications import Notifications
 from ws_pool._sql.postgres.options import Server, postgres_options
-from ws_pool._sql.server_pool import ServerPool
 from ws_pool.errors import MissingExtraError, UsageError
 from ws_pool.pool import Lease
 
