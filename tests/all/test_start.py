@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from wintersweet._cli.service import local_url
 from wintersweet.demo import command
 from wintersweet.demo.backends import Backends
 from ws_web.server import Supervisor, WorkerCommand, bind
@@ -22,7 +23,7 @@ class TestUrl:
     )
     def test_a_host(self, host: str, url: str) -> None:
         """All addresses are this machine's own; an IPv6 address is in brackets."""
-        assert command._url(host, 80) == url
+        assert local_url(host, 80) == url
 
     def test_the_start_without_a_log_of_ours(self) -> None:
         """Where the settings say how to log, no place of a log is shown."""

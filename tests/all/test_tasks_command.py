@@ -143,7 +143,7 @@ class TestTasks:
         ("arguments", "text"),
         [
             (("tasks", "nowhere"), "there is no module nowhere"),
-            (("tasks", "broken"), "it needs nonsense_that_is_missing"),
+            (("tasks", "broken"), "it needs the module nonsense_that_is_missing"),
             (("tasks", "several"), "several engines, a, b: write several:ENGINE"),
             (("tasks", "several:c"), "no engine 'c': it has a, b"),
             (("tasks", "plain", "--run", "nonsense"), "no task 'nonsense': it has double"),

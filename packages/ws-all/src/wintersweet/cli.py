@@ -40,7 +40,6 @@ Target = Annotated[
     typer.Argument(
         metavar="MODULE:NAME",
         help="The application or its factory. Default: app in \\[tool.wintersweet] of pyproject.toml.",
-        show_default=False,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]
@@ -121,28 +120,18 @@ def demo(
     port: Annotated[
         int | None,
         typer.Option(
-            min=0,
-            max=65535,
-            help="Port; 0 takes a free one. Default: 8000, with --exit a free one.",
-            show_default=False,
+            min=0, max=65535, help="Port; 0 takes a free one. Default: 8000, with --exit a free one."
         ),
     ] = None,
     state_dir: Annotated[
-        Path | None,
-        typer.Option(help="Keep the log and the embedded database there.", show_default=False),
+        Path | None, typer.Option(help="Keep the log and the embedded database there.")
     ] = None,
     engine: Annotated[
-        Engine,
-        typer.Option(help="Where chores run: in the workers, or as jobs in processes of their own."),
+        Engine, typer.Option(help="Where chores run: in the workers, or as jobs in processes of their own.")
     ] = Engine.LOCAL,
     job_workers: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            max=64,
-            help="Processes that run jobs, with --engine taskiq. Default: 2.",
-            show_default=False,
-        ),
+        typer.Option(min=1, max=64, help="Processes that run jobs, with --engine taskiq. Default: 2."),
     ] = None,
     chaos: Annotated[
         int,
@@ -153,14 +142,10 @@ def demo(
         ),
     ] = 0,
     restart_redis: Annotated[
-        str | None,
-        typer.Option(metavar="COMMAND", help="With --chaos: kills and restarts Redis.", show_default=False),
+        str | None, typer.Option(metavar="COMMAND", help="With --chaos: kills and restarts Redis.")
     ] = None,
     restart_database: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COMMAND", help="With --chaos: kills and restarts the database.", show_default=False
-        ),
+        str | None, typer.Option(metavar="COMMAND", help="With --chaos: kills and restarts the database.")
     ] = None,
     quiet: Annotated[
         bool,
@@ -217,7 +202,6 @@ def new(
             metavar="PARTS",
             help="Some of redis, mysql, postgres, ws, tasks, auth, with commas between;"
             " the last three bring redis. Without a database it is SQLite.",
-            show_default=False,
         ),
     ] = "",
 ) -> None:
@@ -232,14 +216,10 @@ def new(
 def run(
     target: Target = None,
     *,
-    host: Annotated[
-        str | None, typer.Option(help="Address to listen on. Default: LISTEN_HOST.", show_default=False)
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port. Default: LISTEN_PORT.", show_default=False)
-    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: LISTEN_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port. Default: LISTEN_PORT.")] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Processes. Default: PROCESS_NUM.", show_default=False)
+        int | None, typer.Option(min=1, max=256, help="Processes. Default: PROCESS_NUM.")
     ] = None,
     reload: Annotated[bool, typer.Option("--reload", help="Start anew when a source file changes.")] = False,
 ) -> None:
@@ -254,15 +234,11 @@ def run(
 def worker(
     target: Annotated[
         str,
-        typer.Argument(
-            metavar="MODULE[:ENGINE]",
-            help="The module of the tasks, with their TaskiqEngine.",
-            show_default=False,
-        ),
+        typer.Argument(metavar="MODULE[:ENGINE]", help="The module of the tasks, with their TaskiqEngine."),
     ],
     *,
     concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Jobs at once. Default: the broker's.", show_default=False)
+        int | None, typer.Option(min=1, help="Jobs at once. Default: the broker's.")
     ] = None,
     drain_timeout: Annotated[float, typer.Option(min=0, help="Seconds for jobs to end after SIGTERM.")] = 30,
     schedules: Annotated[bool, typer.Option("--schedules", help="Follow the tasks' schedules too.")] = False,
@@ -277,15 +253,10 @@ def worker(
 @in_project
 def tasks(
     target: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODULE[:ENGINE]", help="The module of the tasks, or its engine.", show_default=False
-        ),
+        str, typer.Argument(metavar="MODULE[:ENGINE]", help="The module of the tasks, or its engine.")
     ],
     *,
-    run_now: Annotated[
-        str | None, typer.Option("--run", metavar="TASK", help="Run one now.", show_default=False)
-    ] = None,
+    run_now: Annotated[str | None, typer.Option("--run", metavar="TASK", help="Run one now.")] = None,
     arguments: Annotated[
         str, typer.Option("--args", metavar="JSON", help="Its arguments: a list, or an object.")
     ] = "[]",
@@ -331,8 +302,7 @@ def openapi(
     target: Target = None,
     *,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write it there.", show_default=False),
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there.")
     ] = None,
 ) -> None:
     """Print the OpenAPI document of an application, as JSON."""
@@ -362,18 +332,12 @@ def ops(
         typer.Argument(
             metavar="URL",
             help="The service, such as http://localhost:8080. Default: LISTEN_HOST and LISTEN_PORT.",
-            show_default=False,
         ),
     ] = None,
     *,
-    token: Annotated[
-        str | None, typer.Option(help="Default: OPS_TOKEN of the settings.", show_default=False)
-    ] = None,
+    token: Annotated[str | None, typer.Option(help="Default: OPS_TOKEN of the settings.")] = None,
     watch: Annotated[
-        float | None,
-        typer.Option(
-            min=0.2, metavar="SECONDS", help="Show it again and again, until Ctrl-C.", show_default=False
-        ),
+        float | None, typer.Option(min=0.2, metavar="SECONDS", help="Show it again and again, until Ctrl-C.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -391,18 +355,14 @@ def bench(
             metavar="URL|MODULE:NAME",
             help="A route of a running service, or an application, which is started for this."
             " Default: app in \\[tool.wintersweet] of pyproject.toml.",
-            show_default=False,
         ),
     ] = None,
     *,
-    path: Annotated[
-        str | None, typer.Option(help="The route of an application. Default: /.", show_default=False)
-    ] = None,
+    path: Annotated[str | None, typer.Option(help="The route of an application. Default: /.")] = None,
     method: Annotated[str, typer.Option(help="Of the requests.")] = "GET",
-    body: Annotated[str | None, typer.Option(help="Of each request.", show_default=False)] = None,
+    body: Annotated[str | None, typer.Option(help="Of each request.")] = None,
     header: Annotated[
-        list[str] | None,
-        typer.Option(metavar="'NAME: VALUE'", help="Of each request; several times.", show_default=False),
+        list[str] | None, typer.Option(metavar="'NAME: VALUE'", help="Of each request; several times.")
     ] = None,
     duration: Annotated[float, typer.Option(min=0.1, max=3600, metavar="SECONDS", help="How long.")] = 10,
     concurrency: Annotated[int, typer.Option(min=1, max=5000, help="Requests at the same time.")] = 10,
@@ -433,7 +393,6 @@ def db_init(
         typer.Option(
             metavar="MODULE:NAME",
             help="The MetaData of the tables. Default: tables:metadata in the project's package.",
-            show_default=False,
         ),
     ] = None,
 ) -> None:
@@ -450,7 +409,7 @@ def db_revision(
     message: Annotated[str, typer.Option("--message", "-m", help="What it changes.")],
     empty: Annotated[bool, typer.Option("--empty", help="Compare nothing: for changes by hand.")] = False,
     identifier: Annotated[
-        str | None, typer.Option("--rev-id", metavar="ID", help="Its name, such as 0002.", show_default=False)
+        str | None, typer.Option("--rev-id", metavar="ID", help="Its name, such as 0002.")
     ] = None,
     pool: Pool = "default",
 ) -> None:

@@ -1,17 +1,20 @@
-"""The application itself, for commands that look at it without serving it."""
+"""The application itself, or its pools alone, for commands that do not serve it."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from fastapi import FastAPI
 
 from wintersweet._cli.project import load, use
 from ws_core.errors import ConfigError
+from ws_web import Settings, create_app
 
-__all__ = ("build", "export")
+__all__ = ("build", "export", "running_pools")
 
 
 def build(target: str | None) -> tuple[str, FastAPI]:
@@ -38,3 +41,12 @@ def export(target: str | None, output: Path | None) -> None:
         output.write_text(text, "utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write {output}: {error.strerror}") from error
+
+
+@contextlib.asynccontextmanager
+async def running_pools() -> AsyncIterator[None]:
+    """Run the pools and the log of the settings for the length of a block."""
+    app = create_app(Settings())  # without routes: its lifespan is what is needed
+
+    async with app.router.lifespan_context(app):
+        yield

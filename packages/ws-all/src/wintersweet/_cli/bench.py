@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from wintersweet._cli.embedded import embedded_servers
+from wintersweet._cli.event_loop import new_runner
 from wintersweet._cli.output import print_json, stderr, stdout
 from wintersweet._cli.project import load, use
 from wintersweet._cli.service import base_url, is_local
@@ -89,8 +90,7 @@ def measure(
             name, _ = load(target, project)
             stack.enter_context(embedded_servers(Path.cwd()))
 
-        # Given a factory, the runner leaves the thread's current loop alone, which may be somebody else's.
-        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        with new_runner() as runner:
             url, found = runner.run(_measure(url, name, path or "/", workers, wanted))
 
     answer = {"url": url, "method": wanted.method, "concurrency": wanted.at_once, **found.summary()}

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.table import Table
-
 from wintersweet._cli.deploy import Mistake, find_mistakes, find_scarcity
 from wintersweet._cli.embedded import provided
-from wintersweet._cli.output import print_json, stdout
+from wintersweet._cli.event_loop import new_runner
+from wintersweet._cli.output import add_row, new_table, print_json, stdout, success
 from wintersweet._cli.project import use
 from ws_core.component import Component, Health
 from ws_core.errors import WsError
@@ -46,8 +45,7 @@ def check_all(*, deploy: bool = False, as_json: bool = False) -> int:
     settings = Settings()
     components = dict(create_app(settings).state.components)
 
-    # Given a factory, the runner leaves the thread's current loop alone, which may be somebody else's.
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+    with new_runner() as runner:
         reached = runner.run(reach(components))
         scarce = runner.run(find_scarcity(settings, components)) if deploy else []
 
@@ -108,10 +106,7 @@ def _print_json(
     answer = {
         "ok": not mistakes and all(one.ok for one in reached),
         "settings": {name: {"value": one.value, "source": one.source} for name, one in described.items()},
-        "reached": [
-            {"name": one.name, "ok": one.ok, "milliseconds": one.milliseconds, "detail": one.detail}
-            for one in reached
-        ],
+        "reached": [asdict(one) for one in reached],
         **({} if mistakes is None else {"mistakes": [asdict(one) for one in mistakes]}),
     }
     print_json(answer)
@@ -119,37 +114,25 @@ def _print_json(
 
 def _print_tables(described: dict[str, Setting], reached: list[Reached]) -> None:
     console = stdout()
-    table = Table(title="Settings", title_justify="left", box=None, header_style="bold")
-
-    for column in ("Name", "Value", "Source"):
-        table.add_column(column, overflow="fold")
+    shown = new_table("Settings", "Name", "Value", "Source")
 
     for name, one in described.items():
-        style = "dim" if one.source == "default" else ""
-        table.add_row(name, _plain(one.value), one.source, style=style)
+        add_row(shown, name, str(one.value), one.source, style="dim" if one.source == "default" else "")
 
-    console.print(table)
+    console.print(shown)
     console.print()
 
     if not reached:
         console.print("No pools are set: nothing to reach.")
         return
 
-    table = Table(title="Servers", title_justify="left", box=None, header_style="bold")
-
-    for column in ("Name", "State", "Time", "Detail"):
-        table.add_column(column, overflow="fold")
+    shown = new_table("Servers", "Name", "State", "Time", "Detail")
 
     for part in reached:
-        state = "[green]ok[/]" if part.ok else "[red]failed[/]"
-        table.add_row(
-            part.name,
-            state,
-            "" if part.milliseconds is None else f"{part.milliseconds} ms",
-            _plain(part.detail),
-        )
+        time_taken = None if part.milliseconds is None else f"{part.milliseconds} ms"
+        add_row(shown, part.name, success(part.ok), time_taken, part.detail)
 
-    console.print(table)
+    console.print(shown)
 
 
 def _print_mistakes(mistakes: Sequence[Mistake] | None) -> None:
@@ -163,17 +146,9 @@ def _print_mistakes(mistakes: Sequence[Mistake] | None) -> None:
         console.print("Ready for production: no mistake found.")
         return
 
-    table = Table(title="Not for production", title_justify="left", box=None, header_style="bold")
-
-    for column in ("Name", "Problem", "Remedy"):
-        table.add_column(column, overflow="fold")
+    shown = new_table("Not for production", "Name", "Problem", "Remedy")
 
     for one in mistakes:
-        table.add_row(one.setting, _plain(one.problem), _plain(one.remedy))
+        add_row(shown, one.setting, one.problem, one.remedy)
 
-    console.print(table)
-
-
-def _plain(value: object) -> str:
-    """Escape rich's markup: a value may hold brackets."""
-    return str(value).replace("[", "\\[")
+    console.print(shown)

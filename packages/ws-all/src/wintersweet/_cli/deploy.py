@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from wintersweet._cli.service import is_local_host
 from ws_core.component import Component
 from ws_core.errors import WsError
 from ws_pool.base import BasePoolManager
@@ -121,7 +122,7 @@ def _tokens(settings: Settings) -> Iterator[Mistake]:
     ):
         token = getattr(settings, name).get_secret_value()
 
-        if served and not token and (name == "OPS_TOKEN" or not _is_local(settings.LISTEN_HOST)):
+        if served and not token and (name == "OPS_TOKEN" or not is_local_host(settings.LISTEN_HOST)):
             yield Mistake(name, f"{page} is served without a token", "set one, or turn the page off")
         elif served and token and len(token) < _SHORTEST_TOKEN:
             yield Mistake(
@@ -173,7 +174,7 @@ def _login(name: str, options: Mapping[str, Any], parts: SplitResult) -> Iterato
     user, _, hosts = parts.netloc.rpartition("@")
     addresses = [urlsplit(f"//{host}").hostname or "" for host in hosts.split(",")]  # MongoDB has several
     given = options.get("host")
-    far = [host for host in ([given] if given else addresses) if host and not _is_local(host)]
+    far = [host for host in ([given] if given else addresses) if host and not is_local_host(host)]
     password = options.get("password")
     where = f"{name}.url" if password is None else f"{name}.password"
 
@@ -223,13 +224,3 @@ def _files(directory: Path) -> Iterator[Mistake]:
 
     if path.exists() and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
         yield Mistake(".env", "other users of the machine can read it", "chmod 600 .env")
-
-
-def _is_local(host: str) -> bool:
-    if host == "localhost":
-        return True
-
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

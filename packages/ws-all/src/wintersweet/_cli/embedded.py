@@ -6,7 +6,6 @@ across reloads. A Valkey is shared by the commands of a project, and ends with t
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import importlib
@@ -19,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from wintersweet._cli.event_loop import new_runner
 from wintersweet._cli.output import stderr
 from ws_core.errors import ConfigError, MissingExtraError, UnavailableError
 from ws_pool.redis import RedisPool
@@ -141,7 +141,7 @@ def _valkey(folder: Path) -> Iterator[str]:
                 break
 
         # The loop runs for its start and its end only: between them the thread is the command's.
-        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        with new_runner() as runner:
             pool = RedisPool.embedded(folder, name=folder.name)
             runner.run(pool.start())
 

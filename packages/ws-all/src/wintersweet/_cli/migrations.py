@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from wintersweet._cli.output import stderr, stdout
-from wintersweet._cli.project import Project, use
+from wintersweet._cli.project import Project, is_missing, use
 from wintersweet._cli.template import template, write
 from ws_core.errors import ConfigError, MissingExtraError, UsageError
 from ws_web import Settings
@@ -85,7 +85,7 @@ def _find_metadata(metadata: str | None, project: Project) -> tuple[str, str]:
     try:
         found = getattr(importlib.import_module(module), name, None)
     except ModuleNotFoundError as error:
-        if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
+        if not is_missing(module, error):
             raise
 
         found = None

@@ -14,7 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from wintersweet._cli.output import print_json, stdout
+from wintersweet._cli.event_loop import new_runner
+from wintersweet._cli.output import add_row, new_table, print_json, stdout
 from wintersweet._cli.project import use
 from wintersweet._cli.service import base_url, url_of_settings
 from ws_core.errors import ConfigError, UnavailableError, WsError
@@ -40,8 +41,7 @@ def show_ops(url: str | None, *, token: str | None, watch: float | None, as_json
     found = url_of_settings(settings) if url is None else base_url(url, _OPS)
     secret = settings.OPS_TOKEN.get_secret_value() if token is None else token
 
-    # Given a factory, the runner leaves the thread's current loop alone, which may be somebody else's.
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+    with new_runner() as runner:
         state = runner.run(_read(found, secret))
 
         if watch is None:
@@ -140,24 +140,8 @@ def render(state: State) -> RenderableType:
     return Group(head, *(part for table in tables if table.row_count for part in (Text(), table)))
 
 
-def _table(title: str, *columns: str) -> Table:
-    """Return an empty table; columns of figures, marked by #, are set to the right."""
-    table = Table(title=title, title_justify="left", box=None, header_style="bold")
-
-    for column in columns:
-        figures = column.startswith("#")
-        table.add_column(column.lstrip("#"), justify="right" if figures else "left", overflow="fold")
-
-    return table
-
-
-def _add(table: Table, cells: Iterable[object]) -> None:
-    """Add a row of whatever the service sent, without markup."""
-    table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
-
-
 def _workers(workers: Iterable[State]) -> Table:
-    table = _table("Workers", "Process", "Python", "#Up", "#Loop lag", "#Requests", "Oldest request")
+    table = new_table("Workers", "Process", "Python", "#Up", "#Loop lag", "#Requests", "Oldest request")
 
     for worker in workers:
         requests = worker.get("requests") or []
@@ -165,14 +149,14 @@ def _workers(workers: Iterable[State]) -> Table:
         up = max(0.0, time.time() - worker["started_at"])
         lag = f"{worker['lag'] * 1000:.1f} ms"
         shown = oldest and f"{oldest['method']} {oldest['route']} {oldest['age']:.3f} s"
-        _add(table, (worker["pid"], worker["python"], _span(up), lag, len(requests), shown))
+        add_row(table, worker["pid"], worker["python"], _span(up), lag, len(requests), shown)
 
     return table
 
 
 def _pools(state: State) -> Table:
     """Show the connections of all workers, by pool, from their metrics."""
-    table = _table("Pools", "Pool", "#In use", "#Idle", "#Most", "#Waiting", "#Timeouts")
+    table = new_table("Pools", "Pool", "#In use", "#Idle", "#Most", "#Waiting", "#Timeouts")
     pools: dict[str, dict[str, Any]] = {}
 
     for metric in state["metrics"]:
@@ -189,16 +173,14 @@ def _pools(state: State) -> Table:
         pools.setdefault(name, {})[f"{metric['name'].removeprefix(_POOL)} {where}".strip()] = metric["value"]
 
     for name, found in sorted(pools.items()):
-        _add(
+        add_row(
             table,
-            (
-                name,
-                found.get("count used", found.get("http.client.open_connections active")),
-                found.get("count idle", found.get("http.client.open_connections idle")),
-                found.get("max"),
-                found.get("pending_requests"),
-                found.get("timeouts", found.get("wintersweet.http.client.failures")),
-            ),
+            name,
+            found.get("count used", found.get("http.client.open_connections active")),
+            found.get("count idle", found.get("http.client.open_connections idle")),
+            found.get("max"),
+            found.get("pending_requests"),
+            found.get("timeouts", found.get("wintersweet.http.client.failures")),
         )
 
     return table
@@ -206,20 +188,20 @@ def _pools(state: State) -> Table:
 
 def _down(workers: Iterable[State]) -> Table:
     """Show what cannot be reached, as each worker sees it."""
-    table = _table("Not reached", "Pool", "Process", "Why")
+    table = new_table("Not reached", "Pool", "Process", "Why")
 
     for worker in workers:
         for section, pools in worker["components"].items():
             for name, pool in pools.items() if isinstance(pools, dict) else ():
                 if isinstance(pool, dict) and pool.get("down"):
-                    _add(table, (f"{section}.{name}", worker["pid"], pool["down"]))
+                    add_row(table, f"{section}.{name}", worker["pid"], pool["down"])
 
     return table
 
 
 def _tasks(workers: Iterable[State]) -> Table:
     """Show tasks and jobs, those of all workers together."""
-    table = _table("Tasks", "Task", "State", "Next run", "#Running", "#Succeeded", "#Failed", "Last error")
+    table = new_table("Tasks", "Task", "State", "Next run", "#Running", "#Succeeded", "#Failed", "Last error")
     tasks: dict[str, dict[str, Any]] = {}
 
     for worker in workers:
@@ -237,17 +219,17 @@ def _tasks(workers: Iterable[State]) -> Table:
     for name, row in sorted(tasks.items()):
         state = f"{row['state'] or ''}, {row['dead']} dead" if row["dead"] is not None else row["state"]
         counts = (row["running"], row["succeeded"], row["failed"])
-        _add(table, (name, state, _moment(row["next_run"]), *counts, row["last_error"]))
+        add_row(table, name, state, _moment(row["next_run"]), *counts, row["last_error"])
 
     return table
 
 
 def _locks(workers: Iterable[State]) -> Table:
-    table = _table("Locks that are held", "Lock", "Process", "#Held for")
+    table = new_table("Locks that are held", "Lock", "Process", "#Held for")
 
     for worker in workers:
         for row in worker["locks"]:
-            _add(table, (row["name"], worker["pid"], f"{row['seconds']:.3f} s"))
+            add_row(table, row["name"], worker["pid"], f"{row['seconds']:.3f} s")
 
     return table
 

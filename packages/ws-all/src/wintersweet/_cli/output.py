@@ -6,8 +6,11 @@ import json
 import sys
 
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 
-__all__ = ("fail", "print_json", "stderr", "stdout")
+__all__ = ("add_row", "fail", "new_table", "print_json", "stderr", "stdout", "success")
 
 
 def stdout() -> Console:
@@ -29,3 +32,25 @@ def print_json(answer: object) -> None:
 def fail(message: str) -> None:
     """Say what went wrong, in one paragraph."""
     stderr().print("wintersweet:", message, style="red", markup=False, soft_wrap=True)
+
+
+def new_table(title: str, *columns: str) -> Table:
+    """Return an empty table; columns of figures, marked by #, are set to the right."""
+    made = Table(title=escape(title) or None, title_justify="left", box=None, header_style="bold")
+
+    for column in columns:
+        figures = column.startswith("#")
+        made.add_column(column.lstrip("#"), justify="right" if figures else "left", overflow="fold")
+
+    return made
+
+
+def add_row(rows: Table, *cells: object, style: str = "") -> None:
+    """Add a row of whatever there is to show: a `Text` as it is, anything else as text without markup."""
+    shown = ("" if cell is None else cell for cell in cells)
+    rows.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in shown), style=style)
+
+
+def success(ok: bool, failure: str = "failed") -> Text:  # noqa: FBT001 - a value to show, not a switch
+    """Return how a table shows that something works, or not."""
+    return Text("ok", "green") if ok else Text(failure, "red")

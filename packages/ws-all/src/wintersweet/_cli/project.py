@@ -9,10 +9,11 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from ws_core.errors import ConfigError
 
-__all__ = ("Project", "find", "load", "use")
+__all__ = ("Project", "find", "import_module", "is_missing", "load", "use")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +79,27 @@ def load(target: str | None, project: Project) -> tuple[str, Callable[..., objec
             f"{wanted!r} does not name an application: write MODULE:NAME, such as shop.app:create"
         )
 
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
-            raise ConfigError(
-                f"cannot import {module}: it needs the module {error.name}, which is not there"
-            ) from error
-
-        raise ConfigError(
-            f"there is no module {module} (from {wanted!r}): run this in the project's directory"
-        ) from error
-
-    thing = getattr(found, name, None)
+    thing = getattr(import_module(module, wanted), name, None)
 
     if not callable(thing):
         raise ConfigError(f"module {module} has no application or function {name!r}")
 
     return wanted, thing
+
+
+def import_module(name: str, target: str) -> ModuleType:
+    """Import the module of a target that the user has typed."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        message = (
+            f"there is no module {name} (from {target!r}): run this in the project's directory"
+            if is_missing(name, error)
+            else f"cannot import {name}: it needs the module {error.name}, which is not there"
+        )
+        raise ConfigError(message) from error
+
+
+def is_missing(name: str, error: ModuleNotFoundError) -> bool:
+    """Whether a module itself is not there, or a package around it; else it is one that it imports."""
+    return error.name is not None and f"{name}.".startswith(f"{error.name}.")

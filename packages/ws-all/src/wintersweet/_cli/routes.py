@@ -9,12 +9,12 @@ from typing import Any
 
 import fastapi.routing
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
 from wintersweet._cli.application import build
-from wintersweet._cli.output import print_json, stdout
+from wintersweet._cli.output import add_row, new_table, print_json, stdout
 
 __all__ = ("Line", "lines", "show")
 
@@ -48,21 +48,15 @@ def show(target: str | None, *, as_json: bool = False) -> None:
 
 def _table(title: str, found: Sequence[Line], console: Console) -> Table:
     """Return the routes as a table: the user's own first, each kind in the order of matching."""
-    table = Table(title=escape(title), title_justify="left", box=None, header_style="bold")
-    table.add_column("Methods", no_wrap=True)
-    table.add_column("Path", overflow="fold")
-    table.add_column("Endpoint", overflow="fold")
     is_wide = console.width >= _WIDE
-
-    if is_wide:
-        table.add_column("Summary")
+    table = new_table(title, "Methods", "Path", "Endpoint", *(["Summary"] if is_wide else []))
+    table.columns[0].no_wrap = True
 
     for line in sorted(found, key=lambda line: line.endpoint.startswith(_FRAMEWORK)):
         style = "dim" if line.endpoint.startswith(_FRAMEWORK) else ""
-        endpoint, summary = escape(line.endpoint), escape(line.summary)
-        below = f"{endpoint}\n[dim]{summary}[/]" if summary else endpoint
-        cells = (endpoint, summary) if is_wide else (below,)
-        table.add_row(line.methods, escape(line.path), *cells, style=style)
+        below = Text.assemble(line.endpoint, *([("\n" + line.summary, "dim")] if line.summary else []))
+        cells = (line.endpoint, line.summary) if is_wide else (below,)
+        add_row(table, line.methods, line.path, *cells, style=style)
 
     return table
 

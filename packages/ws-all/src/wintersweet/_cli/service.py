@@ -9,7 +9,7 @@ from ws_core.errors import ConfigError
 from ws_core.redaction import mask_url
 from ws_web import Settings
 
-__all__ = ("base_url", "is_local", "url_of_settings")
+__all__ = ("base_url", "is_local", "is_local_host", "local_url", "url_of_settings")
 
 _ANY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
@@ -19,10 +19,13 @@ def url_of_settings(settings: Settings) -> str:
     if not settings.LISTEN_PORT:
         raise ConfigError("LISTEN_PORT is 0, a port that is chosen at the start: name the URL of the service")
 
-    host = _ANY.get(settings.LISTEN_HOST, settings.LISTEN_HOST)
-    return (
-        f"http://[{host}]:{settings.LISTEN_PORT}" if ":" in host else f"http://{host}:{settings.LISTEN_PORT}"
-    )
+    return local_url(settings.LISTEN_HOST, settings.LISTEN_PORT)
+
+
+def local_url(host: str, port: int) -> str:
+    """Return where a program on this machine finds what listens on an address."""
+    host = _ANY.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def base_url(given: str, ending: str = "") -> str:
@@ -45,8 +48,11 @@ def base_url(given: str, ending: str = "") -> str:
 
 def is_local(url: str) -> bool:
     """Whether a URL is on this machine, as far as its host says."""
-    host = urlsplit(url).hostname or ""
+    return is_local_host(urlsplit(url).hostname or "")
 
+
+def is_local_host(host: str) -> bool:
+    """Whether a host is this machine, as far as its name says."""
     if host == "localhost":
         return True
 

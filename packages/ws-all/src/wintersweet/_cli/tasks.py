@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.table import Table
+from rich.text import Text
 
-from wintersweet._cli.output import fail, print_json, stdout
+from wintersweet._cli.application import running_pools
+from wintersweet._cli.event_loop import new_runner
+from wintersweet._cli.output import add_row, fail, new_table, print_json, stdout, success
 from wintersweet._cli.worker import find
 from ws_core.errors import ConfigError, UsageError, describe
 from ws_tasks import JobCancelled, JobFailed, LocalEngine, TaskDefinition
 from ws_tasks.taskiq import TaskiqEngine
 from ws_tasks.triggers import CronTrigger, IntervalTrigger
-from ws_web import Settings, create_app
 
 __all__ = ("run_one", "show")
 
@@ -30,7 +30,7 @@ def show(target: str, *, as_json: bool) -> None:
     depth: Mapping[str, int] = {}
 
     if remote is not None:
-        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        with new_runner() as runner:
             outcomes, depth = runner.run(_ask(remote))
 
     rows = [_describe(definition, outcomes.get(name)) for name, definition in sorted(tasks.items())]
@@ -39,16 +39,12 @@ def show(target: str, *, as_json: bool) -> None:
         print_json({"tasks": rows, "queue": dict(depth)})
         return
 
-    table = Table(box=None, header_style="bold")
-
-    for column in ("Task", "Schedule", "Next run", "Last job"):
-        table.add_column(column, overflow="fold")
+    shown = new_table("", "Task", "Schedule", "Next run", "Last job")
 
     for row in rows:
-        schedule = "" if row["schedule"] is None else str(row["schedule"])
-        table.add_row(row["task"], schedule, row["next_run"] or "", _last(row["last"]))
+        add_row(shown, row["task"], row["schedule"], row["next_run"], _last(row["last"]))
 
-    stdout().print(table if rows else f"{target} has no tasks.")
+    stdout().print(shown if rows else f"{target} has no tasks.")
 
     if depth:
         stdout().print("Queue: " + ", ".join(f"{count} {name}" for name, count in depth.items()))
@@ -69,7 +65,7 @@ def run_one(target: str, name: str, arguments: str, *, timeout: float) -> int:
     if not isinstance(given, list | dict):
         raise ConfigError(f"--args {arguments!r} is wrong: use a list, or an object of names")
 
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+    with new_runner() as runner:
         return runner.run(_run_one(engine, tasks[name], given, timeout))
 
 
@@ -86,9 +82,7 @@ async def _run_one(
     except TypeError as error:
         raise ConfigError(f"the arguments do not fit task {definition.name!r}: {error}") from error
 
-    app = create_app(Settings())
-
-    async with app.router.lifespan_context(app):
+    async with running_pools():
         if isinstance(engine, TaskiqEngine):
             await engine.open(schedules=False)
             opened: TaskiqEngine | LocalEngine = engine
@@ -121,9 +115,7 @@ async def _run_one(
 
 
 async def _ask(engine: TaskiqEngine) -> tuple[Mapping[str, Mapping[str, Any]], Mapping[str, int]]:
-    app = create_app(Settings())
-
-    async with app.router.lifespan_context(app):  # the broker may be on a pool of the settings
+    async with running_pools():  # the broker may be on a pool of the settings
         try:
             return await engine.broker.outcomes(), await engine.broker.depth()
         finally:
@@ -153,9 +145,8 @@ def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def _last(last: Mapping[str, Any] | None) -> str:
+def _last(last: Mapping[str, Any] | None) -> Text | None:
     if last is None:
-        return ""
+        return None
 
-    detail = str(last["detail"]).replace("[", "\\[")
-    return f"{last['at']} " + ("[green]ok[/]" if last["ok"] else f"[red]failed[/] {detail}")
+    return Text.assemble(f"{last['at']} ", success(last["ok"]), "" if last["ok"] else f" {last['detail']}")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib
-import signal
 from typing import Any
 
+from wintersweet._cli.application import running_pools
+from wintersweet._cli.event_loop import new_runner, stop_event
 from wintersweet._cli.output import stderr
-from wintersweet._cli.project import use
+from wintersweet._cli.project import import_module, use
 from ws_core.errors import ConfigError, UsageError
 from ws_tasks import LocalEngine, TaskDefinition
 from ws_tasks.taskiq import TaskiqEngine, run_worker
-from ws_web import Settings, create_app
 
 __all__ = ("Found", "find", "work")
 
@@ -23,15 +21,7 @@ def find(target: str) -> Found:
     """Import a module; return its engine, if it has one, and its tasks by name."""
     use()
     name, _, attribute = target.partition(":")
-
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
-            raise ConfigError(f"cannot import {name}: it needs {error.name}, which is not there") from error
-
-        raise ConfigError(f"there is no module {name}: run this in the project's directory") from error
-
+    module = import_module(name, target)
     engines = {
         key: value for key, value in vars(module).items() if isinstance(value, LocalEngine | TaskiqEngine)
     }
@@ -61,8 +51,7 @@ def work(target: str, *, concurrency: int | None, drain_timeout: float, schedule
         message = f"{target} has no TaskiqEngine, whose jobs workers run"
         raise UsageError(f"{message}: a LocalEngine runs its jobs where it is open")
 
-    # Given a factory, the runner leaves the thread's current loop alone, which may be somebody else's.
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+    with new_runner() as runner:
         runner.run(_work(engine, concurrency, drain_timeout, schedules=schedules))
 
     return 0
@@ -71,16 +60,10 @@ def work(target: str, *, concurrency: int | None, drain_timeout: float, schedule
 async def _work(
     engine: TaskiqEngine, concurrency: int | None, drain_timeout: float, *, schedules: bool
 ) -> None:
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-
-    # The application has no routes: its lifespan starts the pools and the log of the settings.
-    app = create_app(Settings())
+    stop = stop_event()
 
     async with (
-        app.router.lifespan_context(app),
+        running_pools(),
         run_worker(engine, concurrency=concurrency, drain_timeout=drain_timeout, schedules=schedules),
     ):
         names = ", ".join(engine.tasks) or "no tasks"

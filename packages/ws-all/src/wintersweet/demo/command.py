@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wintersweet._cli.output import print_json
+from wintersweet._cli.service import local_url
 from ws_web.server import Supervisor, WorkerCommand, bind
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ async def _demo(options: Options) -> int:
         from wintersweet.demo.faults import REDIS_NAME, check_commands
         from wintersweet.demo.jobs import clear_queue
 
-        url = _url(options.host, sock.getsockname()[1])
+        url = local_url(options.host, sock.getsockname()[1])
         found = await stack.enter_async_context(backends(options.state_dir, durable=options.chaos > 0))
         check_commands(found, options.restart_redis, options.restart_database)
         await open_sale(options.stock)
@@ -211,14 +212,6 @@ async def or_failure(work: Coroutine[Any, Any, T], supervisors: Sequence[Supervi
             task.cancel()
 
         await asyncio.gather(doing, *failing, return_exceptions=True)
-
-
-def _url(host: str, port: int) -> str:
-    """Return where a browser on this machine finds the shop."""
-    if host in {"0.0.0.0", "::", ""}:  # noqa: S104 - compared, not bound
-        host = "127.0.0.1"
-
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _show_start(console: Console, url: str, found: Backends, supervisors: Sequence[Supervisor]) -> None:
