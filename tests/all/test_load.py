@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from wintersweet.demo.load import Crowd, Post, Reply, Unanswered, percentile
+from wintersweet._cli.output import percentile
+from wintersweet.demo.load import Crowd, Post, Reply, Unanswered
 
 
 class FakeShop:

@@ -19,10 +19,9 @@ from rich.table import Table
 
 from wintersweet._cli.embedded import embedded_servers
 from wintersweet._cli.event_loop import new_runner
-from wintersweet._cli.output import print_json, stderr, stdout
+from wintersweet._cli.output import percentile, print_json, stderr, stdout
 from wintersweet._cli.project import load, use
 from wintersweet._cli.service import base_url, is_local
-from wintersweet.demo.load import percentile
 from ws_core.errors import ConfigError, UnavailableError, UsageError
 from ws_pool.http import HttpClient, HttpConnectionError, HttpError, HttpPool, HttpTimeout
 from ws_web.server import Supervisor, WorkerCommand, bind

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ("add_row", "fail", "new_table", "print_json", "stderr", "stdout", "success")
+__all__ = ("add_row", "fail", "new_table", "percentile", "print_json", "stderr", "stdout", "success")
 
 
 def stdout() -> Console:
@@ -27,6 +28,21 @@ def print_json(answer: object) -> None:
     """Print a result for programs: JSON on one line, whatever the width of the terminal."""
     sys.stdout.write(json.dumps(answer, default=str) + "\n")
     sys.stdout.flush()  # a long command is read while it runs
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """
+    Return the value that the given share of all values does not exceed (nearest rank); 0.0 without values.
+
+    Example:
+        >>> percentile([4.0, 1.0, 3.0, 2.0], 0.5)
+        2.0
+    """
+    if not values:
+        return 0.0
+
+    rank = max(1, -(-len(values) * share // 1))
+    return sorted(values)[int(rank) - 1]
 
 
 def fail(message: str) -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ("BUYERS", "Crowd", "Reply", "Tally", "Unanswered", "percentile")
+__all__ = ("BUYERS", "Crowd", "Reply", "Tally", "Unanswered")
 
 BUYERS = "buyer-"
 """What the names of these buyers begin with."""
@@ -64,29 +64,6 @@ class Tally:
     def done(self) -> int:
         """Buyers that have finished, with or without success."""
         return len(self.orders) + self.sold_out + self.expired + self.errors
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """
-    Return the nearest-rank percentile.
-
-    Args:
-        values: Measurements, in any order.
-        share: From 0 to 1.
-
-    Returns:
-        The value that the given share of all values does not exceed; 0.0 without values.
-
-    Example:
-        >>> percentile([4.0, 1.0, 3.0, 2.0], 0.5)
-        2.0
-    """
-    if not values:
-        return 0.0
-
-    rank = max(1, -(-len(values) * share // 1))
-
-    return sorted(values)[int(rank) - 1]
 
 
 async def _at_once(_: int) -> bool:

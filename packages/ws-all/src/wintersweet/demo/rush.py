@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from wintersweet._cli.output import percentile
 from wintersweet.demo.books import count, paid_orders
-from wintersweet.demo.load import BUYERS, Crowd, Post, Reply, Tally, Unanswered, percentile
+from wintersweet.demo.load import BUYERS, Crowd, Post, Reply, Tally, Unanswered
 from wintersweet.demo.tables import CATALOGUE
 from ws_pool.http import HttpError, HttpPool
 from ws_web.server import Supervisor
