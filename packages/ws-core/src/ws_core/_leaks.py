@@ -47,6 +47,7 @@ class _State:
     @classmethod
     def now(cls) -> Self:
         return cls(
+            # Those of asyncio's executor stay until their loop is closed.
             {thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")},
             _tasks(),
             _children(),

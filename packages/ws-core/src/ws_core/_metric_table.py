@@ -38,12 +38,25 @@ class Metric:
     buckets: tuple[float, ...] = ()
 
 
+def _gauge(name: str, unit: str, description: str, attributes: tuple[str, ...] = ()) -> Metric:
+    return Metric(name, "gauge", unit, description, attributes)
+
+
+def _counter(name: str, unit: str, description: str, attributes: tuple[str, ...] = ()) -> Metric:
+    return Metric(name, "counter", unit, description, attributes)
+
+
+def _times(name: str, description: str, attributes: tuple[str, ...], buckets: tuple[float, ...]) -> Metric:
+    return Metric(name, "histogram", "s", description, attributes, buckets)
+
+
 def _table(metrics: Iterable[Metric]) -> Mapping[str, Metric]:
     return MappingProxyType({metric.name: metric for metric in metrics})
 
 
 _SYSTEM: Final = "db.system.name"
 _POOL: Final = "db.client.connection.pool.name"
+_IN_POOL: Final = (_SYSTEM, _POOL)
 _CLIENT: Final = "wintersweet.http.client.name"
 _TASK: Final = "wintersweet.task.name"
 _STATE: Final = "db.client.connection.state"
@@ -51,81 +64,41 @@ _STATE: Final = "db.client.connection.state"
 METRICS: Final = _table(
     [
         # Connections of databases: MySQL, SQLite, Redis, MongoDB.
-        Metric(
-            "db.client.connection.count",
-            "gauge",
-            "{connection}",
-            "Connections by state.",
-            (_SYSTEM, _POOL, _STATE),
+        _gauge(
+            "db.client.connection.count", "{connection}", "Connections by state.", (_SYSTEM, _POOL, _STATE)
         ),
-        Metric(
-            "db.client.connection.idle.max",
-            "gauge",
-            "{connection}",
-            "Most idle connections.",
-            (_SYSTEM, _POOL),
-        ),
-        Metric(
-            "db.client.connection.idle.min",
-            "gauge",
-            "{connection}",
-            "Connections kept open.",
-            (_SYSTEM, _POOL),
-        ),
-        Metric(
-            "db.client.connection.max", "gauge", "{connection}", "Most connections at once.", (_SYSTEM, _POOL)
-        ),
-        Metric(
+        _gauge("db.client.connection.idle.max", "{connection}", "Most idle connections.", _IN_POOL),
+        _gauge("db.client.connection.idle.min", "{connection}", "Connections kept open.", _IN_POOL),
+        _gauge("db.client.connection.max", "{connection}", "Most connections at once.", _IN_POOL),
+        _gauge(
             "db.client.connection.pending_requests",
-            "gauge",
             "{request}",
             "Tasks or commands waiting for a connection.",
-            (_SYSTEM, _POOL),
+            _IN_POOL,
         ),
-        Metric(
+        _counter(
             "db.client.connection.timeouts",
-            "counter",
             "{timeout}",
             "Waits for a connection that ended without one.",
-            (_SYSTEM, _POOL),
+            _IN_POOL,
         ),
-        Metric(
-            "db.client.connection.create_time",
-            "histogram",
-            "s",
-            "Time of opening a connection.",
-            (_SYSTEM, _POOL),
-            _POWERS,
-        ),
-        Metric(
-            "db.client.connection.wait_time",
-            "histogram",
-            "s",
-            "Time of waiting for a connection.",
-            (_SYSTEM, _POOL),
-            _POWERS,
-        ),
-        Metric(
+        _times("db.client.connection.create_time", "Time of opening a connection.", _IN_POOL, _POWERS),
+        _times("db.client.connection.wait_time", "Time of waiting for a connection.", _IN_POOL, _POWERS),
+        _times(
             "db.client.connection.use_time",
-            "histogram",
-            "s",
             "Time between acquire and release of a connection.",
-            (_SYSTEM, _POOL),
+            _IN_POOL,
             _POWERS,
         ),
         # Operations.
-        Metric(
+        _times(
             "db.client.operation.duration",
-            "histogram",
-            "s",
             "Time of a statement or command.",
             (_SYSTEM, "db.operation.name", _POOL, "error.type"),
             _OPERATIONS,
         ),
-        Metric(
+        _times(
             "http.client.request.duration",
-            "histogram",
-            "s",
             "Time of a request, its retries included.",
             (
                 "http.request.method",
@@ -136,126 +109,93 @@ METRICS: Final = _table(
             ),
             _REQUESTS,
         ),
-        Metric(
+        _times(
             "http.server.request.duration",
-            "histogram",
-            "s",
             "Time of a request to the application.",
             ("http.request.method", "http.response.status_code", "http.route", "url.scheme", "error.type"),
             _REQUESTS,
         ),
-        Metric(
+        _gauge(
             "http.server.active_requests",
-            "gauge",
             "{request}",
             "Requests to the application that are under way.",
             ("http.request.method", "url.scheme"),
         ),
         # HTTP clients.
-        Metric(
+        _gauge(
             "http.client.open_connections",
-            "gauge",
             "{connection}",
             "Connections to servers by state.",
             (_CLIENT, "http.connection.state"),
         ),
-        Metric(
-            "http.client.active_requests", "gauge", "{request}", "Requests that are under way.", (_CLIENT,)
-        ),
-        Metric(
+        _gauge("http.client.active_requests", "{request}", "Requests that are under way.", (_CLIENT,)),
+        _times(
             "wintersweet.http.client.time",
-            "histogram",
-            "s",
             "Time of a request of a pool, its retries included.",
             (_CLIENT,),
             _POWERS,
         ),
-        Metric(
-            "wintersweet.http.client.retries", "counter", "{retry}", "Attempts after the first.", (_CLIENT,)
-        ),
-        Metric(
-            "wintersweet.http.client.failures",
-            "counter",
-            "{request}",
-            "Requests without a complete answer.",
-            (_CLIENT,),
+        _counter("wintersweet.http.client.retries", "{retry}", "Attempts after the first.", (_CLIENT,)),
+        _counter(
+            "wintersweet.http.client.failures", "{request}", "Requests without a complete answer.", (_CLIENT,)
         ),
         # Messages.
-        Metric(
+        _counter(
             "messaging.client.consumed.messages",
-            "counter",
             "{message}",
             "Messages that were delivered to the application.",
             ("messaging.system", "messaging.destination.name", "messaging.consumer.group.name"),
         ),
-        Metric(
+        _counter(
             "wintersweet.messaging.undelivered",
-            "counter",
             "{message}",
             "Messages without a listener, dead letters, and interruptions of a subscription.",
             ("messaging.system", "messaging.destination.name", "wintersweet.reason"),
         ),
         # Locks; their names may be as many as there are items, and are left out.
-        Metric("wintersweet.lock.wait", "histogram", "s", "Time until a lock was acquired.", (), _OPERATIONS),
-        Metric("wintersweet.lock.hold", "histogram", "s", "Time for which a lock was held.", (), _OPERATIONS),
-        Metric("wintersweet.lock.contended", "counter", "{acquisition}", "Acquisitions that had to wait."),
-        Metric(
-            "wintersweet.lock.not_acquired",
-            "counter",
-            "{acquisition}",
-            "Acquisitions that ended without the lock.",
+        _times("wintersweet.lock.wait", "Time until a lock was acquired.", (), _OPERATIONS),
+        _times("wintersweet.lock.hold", "Time for which a lock was held.", (), _OPERATIONS),
+        _counter("wintersweet.lock.contended", "{acquisition}", "Acquisitions that had to wait."),
+        _counter(
+            "wintersweet.lock.not_acquired", "{acquisition}", "Acquisitions that ended without the lock."
         ),
-        Metric("wintersweet.lock.lost", "counter", "{lock}", "Locks that ended before their release."),
+        _counter("wintersweet.lock.lost", "{lock}", "Locks that ended before their release."),
         # Tasks and jobs.
-        Metric(
+        _counter(
             "wintersweet.task.runs",
-            "counter",
             "{run}",
             "Runs that have ended, by outcome.",
             (_TASK, "wintersweet.task.outcome"),
         ),
-        Metric(
+        _counter(
             "wintersweet.task.misfires",
-            "counter",
             "{run}",
             "Nominal times without a run, by reason.",
             (_TASK, "wintersweet.reason"),
         ),
-        Metric(
-            "wintersweet.task.lateness",
-            "histogram",
-            "s",
-            "Time by which runs began late; sum and count only.",
-            (_TASK,),
-            _LAGS,
+        _times(
+            "wintersweet.task.lateness", "Time by which runs began late; sum and count only.", (_TASK,), _LAGS
         ),
-        Metric("wintersweet.task.running", "gauge", "{run}", "Runs that are under way.", (_TASK,)),
-        Metric("wintersweet.task.queued", "gauge", "{run}", "Runs that wait for an earlier one.", (_TASK,)),
+        _gauge("wintersweet.task.running", "{run}", "Runs that are under way.", (_TASK,)),
+        _gauge("wintersweet.task.queued", "{run}", "Runs that wait for an earlier one.", (_TASK,)),
         # The rest of the house.
-        Metric(
+        _counter(
             "wintersweet.log.lines",
-            "counter",
             "{line}",
             "Lines for files by what became of them.",
             ("wintersweet.log.state",),
         ),
-        Metric("wintersweet.log.pending", "gauge", "{line}", "Lines that wait for the disk."),
-        Metric(
+        _gauge("wintersweet.log.pending", "{line}", "Lines that wait for the disk."),
+        _counter(
             "wintersweet.cache.requests",
-            "counter",
             "{request}",
             "Calls of cached functions by what answered them.",
             ("wintersweet.cache.result",),
         ),
-        Metric("wintersweet.cache.errors", "counter", "{error}", "Failures of a cache's store or lock."),
-        Metric("wintersweet.websocket.connections", "gauge", "{connection}", "Open WebSockets."),
-        Metric(
-            "wintersweet.event_loop.lag",
-            "histogram",
-            "s",
-            "Time by which the event loop ran callbacks too late.",
-            (),
-            _LAGS,
+        _counter("wintersweet.cache.errors", "{error}", "Failures of a cache's store or lock."),
+        _gauge("wintersweet.websocket.connections", "{connection}", "Open WebSockets."),
+        _times(
+            "wintersweet.event_loop.lag", "Time by which the event loop ran callbacks too late.", (), _LAGS
         ),
     ]
 )

@@ -196,10 +196,10 @@ class TextMasker:
             text = _mask_after(text, _NAME_AND_VALUE, self._is_secret, _value_at)
 
         if "form-data" in lower:
-            text = _mask_after(text, _FORM_FIELD, self._is_secret, _form_value_at)
+            text = _mask_after(text, _FORM_FIELD, self._is_secret, _span_at(_FORM_VALUE))
 
         if "</" in text:
-            text = _mask_after(text, _ELEMENT, self._is_secret, _content_at)
+            text = _mask_after(text, _ELEMENT, self._is_secret, _span_at(_CONTENT))
 
         return text
 
@@ -235,14 +235,12 @@ def _value_at(text: str, at: int) -> tuple[int, int] | None:
     return _value(text, at, "", "=")
 
 
-def _form_value_at(text: str, at: int) -> tuple[int, int] | None:
-    match = _FORM_VALUE.match(text, at)
-    return match.span() if match is not None else None
+def _span_at(value: re.Pattern[str]) -> Callable[[str, int], tuple[int, int] | None]:
+    def find(text: str, at: int) -> tuple[int, int] | None:
+        match = value.match(text, at)
+        return match.span() if match is not None else None
 
-
-def _content_at(text: str, at: int) -> tuple[int, int] | None:
-    match = _CONTENT.match(text, at)
-    return match.span() if match is not None else None
+    return find
 
 
 _ASCII_LOWER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}

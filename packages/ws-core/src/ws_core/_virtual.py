@@ -129,6 +129,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """Wait for all threads in real time."""
+        # As if for one more thread, and without the timeout, which would be of virtual time.
         self._threads += 1
 
         try:

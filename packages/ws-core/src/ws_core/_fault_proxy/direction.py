@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 __all__ = ("Direction", "Weather")
 
-_STEP = 0.01  # seconds
+_STEP = 0.01  # seconds between two looks at the weather
 
 
 @dataclass(slots=True)

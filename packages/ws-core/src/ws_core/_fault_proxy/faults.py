@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal, get_args
 
 __all__ = ("Armed", "Fault", "Loses", "Then")
 
 Loses = Literal["request", "reply", "half of the reply", "nothing"]
+_GRAVEST_FIRST: Final[tuple[Loses, ...]] = get_args(Loses)
 
 Then = Literal["close", "cut", "silence", "continue"]
 """
@@ -58,9 +58,4 @@ class Armed:
                     hits.append(fault)
 
         self._faults = [fault for fault in self._faults if fault.left > 0]
-        return sorted(hits, key=_gravity)
-
-
-def _gravity(fault: Fault) -> int:
-    order: Iterable[Loses] = ("request", "reply", "half of the reply", "nothing")
-    return list(order).index(fault.loses)
+        return sorted(hits, key=lambda fault: _GRAVEST_FIRST.index(fault.loses))
