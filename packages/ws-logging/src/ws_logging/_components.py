@@ -52,12 +52,10 @@ class LoggingComponent:
             raise LoggingConfigError(f"LOGGING_CONFIG: a mapping is expected, not {type(section).__name__}")
 
         arguments = dict(section)
-        unknown = sorted(set(arguments) - _ARGUMENTS)
 
-        if unknown:
-            names = ", ".join(unknown)
+        if unknown := sorted(set(arguments) - _ARGUMENTS):
             known = ", ".join(sorted(_ARGUMENTS))
-            raise LoggingConfigError(f"LOGGING_CONFIG: there is no {names}; there are {known}")
+            raise LoggingConfigError(f"LOGGING_CONFIG: there is no {', '.join(unknown)}; there are {known}")
 
         rotation = arguments.get("file_rotation")
 
@@ -105,11 +103,8 @@ class LoggingComponent:
             return {}
 
         statistics = self._handle.statistics()
-        file = (
-            {f"file_{name}": value for name, value in asdict(statistics.file).items()}
-            if statistics.file
-            else {}
-        )
+        accounts = asdict(statistics.file) if statistics.file else {}
+        file = {f"file_{name}": value for name, value in accounts.items()}
         return {"level": statistics.level, "messages": statistics.messages, **file}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -22,8 +22,11 @@ __all__ = ("DocumentFormatter", "JsonFormatter", "OtlpFormatter")
 
 # Any below: loguru's record is a dictionary of many types.
 
+# The SeverityNumber of OpenTelemetry, from a level's number on.
 _SEVERITY: Final = ((50, 21), (40, 17), (30, 13), (25, 10), (20, 9), (10, 5), (0, 1))
-_SHORTEST: Final = 128
+_SHORTEST: Final = (
+    128  # characters of a part; what does not fit with such parts has no other than the message
+)
 _MOST_NAMES: Final = 4096  # names of fields, and threads, whose texts are kept
 _IDS: Final = {
     "trace_id": re.compile("(?!0{32})[0-9a-f]{32}", re.ASCII),
@@ -66,18 +69,25 @@ class DocumentFormatter(Formatter):
     _TEXT_KEY: str
     _END: str
     _TEXT_END: str
+    _NUMBER: str  # the name of the severity as a number
+    _ENCODER: type[JsonEncoder | OtlpEncoder]
 
     def __init__(
         self,
         redactor: Redactor | None,
-        encode: Callable[[Any], str],
         *,
+        resource: Mapping[str, object] | None = None,
         max_line: int = MAX_LINE,
     ) -> None:
         super().__init__(redactor, max_line)
-        self._encode = encode
+        self._encode = self._ENCODER(self._mask).encode
         self._names: dict[str, _Field] = {}
         self._threads: dict[tuple[int, int, str], str] = {}
+        self._describe(repaired(dict(resource or {})))
+
+    def _describe(self, resource: dict[str, Any]) -> None:
+        """Write what is the same in each line: the resource."""
+        raise NotImplementedError
 
     def _document(
         self, record: Mapping[str, Any], place: _Place, body: str, attributes: str, ids: Mapping[str, str]
@@ -86,14 +96,9 @@ class DocumentFormatter(Formatter):
         raise NotImplementedError
 
     def _render(self, record: Mapping[str, Any], trace: str) -> str:
-        message: str = record["message"]
-
-        if len(message) > self._max_line:  # cut before it is masked: the cost of masking is bounded, too
-            message = cut(message, self._max_line)
-
         attributes, ids, _ = self._attributes(self._fields(record))
         trace = self._trace(trace) if trace else ""
-        line = self._compose(record, self._mask(message), attributes, ids, trace, self._max_line)
+        line = self._compose(record, self._message(record), attributes, ids, trace, self._max_line)
 
         # A character has four bytes at most.
         if len(line) * 4 > self._max_line and len(line.encode("utf-8", "replace")) > self._max_line:
@@ -190,8 +195,6 @@ class DocumentFormatter(Formatter):
         )
         return _Place(severity, code, quote(str(name)))
 
-    _NUMBER: str
-
     def _thread(self, process: Any, thread: Any) -> str:
         """Write who has logged; without the end, since these attributes are the last."""
         if len(self._threads) >= _MOST_NAMES:
@@ -242,7 +245,7 @@ class DocumentFormatter(Formatter):
     def _repaired(self, record: Mapping[str, Any], trace: str, error: Exception) -> str:
         """Return a line of repaired parts; the redactor has had its turn, or has it once more."""
         fields = repaired({**self._safe_provided(), **_mapping(record["extra"])})
-        share = self._max_line // 4
+        share = self._max_line // 4  # message, fields, traceback, and the text of the exception
         safe = {**record, "exception": _plain(record["exception"])}
         safe |= {name: repaired(safe_str(record[name])) for name in ("name", "function")}
         message = self._mask(cut(repaired(safe_str(record["message"])), share))
@@ -256,17 +259,10 @@ class JsonFormatter(DocumentFormatter):
     """Render JSON lines after the OpenTelemetry log data model."""
 
     _KEY, _TEXT_KEY, _END, _TEXT_END, _NUMBER = "%s:", "%s:", ",", ",", "SeverityNumber"
+    _ENCODER = JsonEncoder
 
-    def __init__(
-        self,
-        redactor: Redactor | None,
-        *,
-        resource: Mapping[str, object] | None = None,
-        max_line: int = MAX_LINE,
-    ) -> None:
-        mask = str if redactor is None else redactor.text
-        super().__init__(redactor, JsonEncoder(mask).encode, max_line=max_line)
-        whole = json.dumps(repaired(dict(resource or {})), ensure_ascii=False, separators=(",", ":"))
+    def _describe(self, resource: dict[str, Any]) -> None:
+        whole = json.dumps(resource, ensure_ascii=False, separators=(",", ":"))
         self._end = f',"Resource":{whole}}}\n' if resource else "}\n"
 
     def _document(
@@ -291,21 +287,12 @@ class OtlpFormatter(DocumentFormatter):
 
     _KEY, _TEXT_KEY = '{"key":%s,"value":', '{"key":%s,"value":{"stringValue":'
     _END, _TEXT_END, _NUMBER = "},", "}},", "severityNumber"
+    _ENCODER = OtlpEncoder
     tail: Final = b"]}]}\n"
 
-    def __init__(
-        self,
-        redactor: Redactor | None,
-        *,
-        resource: Mapping[str, object] | None = None,
-        max_line: int = MAX_LINE,
-    ) -> None:
-        mask = str if redactor is None else redactor.text
-        encode = OtlpEncoder(mask).encode
-        super().__init__(redactor, encode, max_line=max_line)
+    def _describe(self, resource: dict[str, Any]) -> None:
         about = ",".join(
-            f'{{"key":{quote(str(name))},"value":{encode(value)}}}'
-            for name, value in repaired(dict(resource or {})).items()
+            f'{{"key":{quote(str(name))},"value":{self._encode(value)}}}' for name, value in resource.items()
         )
         self._head = f'{{"resourceLogs":[{{"resource":{{"attributes":[{about}]}},"scopeLogs":['
         self.head: bytes = escape_json(self._head).encode()

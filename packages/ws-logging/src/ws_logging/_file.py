@@ -174,12 +174,12 @@ class RotatingFile:
     def _follow(self, adding: int) -> Path | None:
         """Make the descriptor that of the live file; rotate it when due. Return what was rotated."""
         now = self._clock()
-        stat = self._current()
 
-        if stat is None:
+        if not _is_file_of(self._fd, self.path):
             # The file was rotated by another process, perhaps long ago: the new one may be full as well.
             self._reopen(now)
-            stat = os.fstat(self._fd)
+
+        stat = os.fstat(self._fd)
 
         if self._rotator is None or now < self._refused_until:
             return None
@@ -202,10 +202,6 @@ class RotatingFile:
         self._reopen(now)
         keep_owner(self._fd, stat)
         return old
-
-    def _current(self) -> os.stat_result | None:
-        """Return the state of the live file if our descriptor is that file, else None."""
-        return os.fstat(self._fd) if _is_file_of(self._fd, self.path) else None
 
     def _reopen(self, now: float) -> None:
         """Open the file that has the name now, creating it if there is none."""
@@ -266,13 +262,11 @@ class RotatingFile:
 
     def _fitting(self, lines: list[bytes], start: int) -> list[bytes]:
         """Return the lines from a start that fit into the live file before it must be rotated."""
-        if self._rotator is None or self._clock() < self._refused_until:
-            return lines[start:] if start else lines
-
-        room = self._rotator.room(os.fstat(self._fd).st_size)
+        rotates = self._rotator is not None and self._clock() >= self._refused_until
+        room = self._rotator.room(os.fstat(self._fd).st_size) if self._rotator and rotates else None
 
         if room is None:
-            return lines[start:] if start else lines
+            return lines[start:]
 
         end = start + 1  # one line at least: a line longer than a file has a file of its own
         room -= len(lines[start])

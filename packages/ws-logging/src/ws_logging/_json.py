@@ -15,7 +15,7 @@ __all__ = ("JsonEncoder", "OtlpEncoder", "quote", "repaired")
 
 _DEEPEST: Final = 20
 _MOST_ITEMS: Final = 10_000
-_LARGEST_DIGITS: Final = 2**13_000  # Python refuses to write longer numbers in decimal
+_LARGEST_DECIMAL: Final = 2**13_000  # Python refuses to write longer numbers in decimal
 
 quote: Callable[[str], str] = json.encoder.encode_basestring  # the one of C, which leaves Unicode as it is
 
@@ -112,7 +112,7 @@ class _Repair:
             return value
 
         if isinstance(value, int):
-            return int(value) if abs(value) < _LARGEST_DIGITS else hex(value)
+            return int(value) if abs(value) < _LARGEST_DECIMAL else hex(value)
 
         if isinstance(value, float):
             return float(value) if math.isfinite(value) else safe_repr(float(value))

@@ -97,28 +97,6 @@ class Destination(Protocol):
 class QueuedSink:
     """A queue with a writer, in front of a destination; subclasses make that."""
 
-    # Set by _begin, at first and in a forked child.
-    _lines: LineQueue
-    _unwritten: list[bytes]  # what the writer has taken, and not yet written
-    _wake: queue.SimpleQueue[None]
-    _putting: threading.RLock  # keeps callers apart
-    _io: threading.RLock  # keeps users of the file apart
-    _starting: threading.Lock
-    _worker: threading.Thread | None
-    _tidying: threading.Thread | None
-    _sleeping: bool  # the writer waits for a first line
-    _gathering: bool  # the writer has lines and waits a moment for more
-    _enough: int  # bytes that were ever appended when it need not wait for more
-    _hurry: bool  # an urgent line has come
-    _gave_up: bool  # a caller has waited in vain, and the writer has not moved since
-    _stopping: bool
-    _stopped: bool
-    _reported: int  # how many dropped lines the file has a notice of
-    _errors: int
-    _last_error: str
-    _complained_at: float
-    _tidy_at: float
-
     def __init__(
         self,
         destination: Destination,
@@ -137,6 +115,29 @@ class QueuedSink:
         self._stop_timeout = stop_timeout
         self._notice = notice or _plain_notice
         self._begin()
+
+    def _begin(self) -> None:
+        """Begin empty: at first, and in a forked child, which must not write its parent's lines."""
+        self._lines = LineQueue(*self._limits)
+        self._unwritten: list[bytes] = []  # what the writer has taken, and not yet written
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._putting = threading.RLock()  # keeps callers apart
+        self._io = threading.RLock()  # keeps users of the file apart
+        self._starting = threading.Lock()
+        self._worker: threading.Thread | None = None
+        self._tidying: threading.Thread | None = None
+        self._sleeping = False  # the writer waits for a first line
+        self._gathering = False  # the writer has lines and waits a moment for more
+        self._enough = 0  # bytes that were ever appended when it need not wait for more
+        self._hurry = False  # an urgent line has come
+        self._gave_up = False  # a caller has waited in vain, and the writer has not moved since
+        self._stopping = self._stopped = False
+        self._reported = 0  # how many dropped lines the file has a notice of
+        self._errors = 0
+        # A file that grows too old does so without a rotation.
+        self._tidy_at = float("-inf") if self._destination.has_limits else float("inf")
+        self._last_error = ""
+        self._complained_at = float("-inf")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._destination.name!r})"
@@ -442,23 +443,6 @@ class QueuedSink:
             )
 
     # Life -----------------------------------------------------------------------------------
-
-    def _begin(self) -> None:
-        """Begin empty: at first, and in a forked child, which must not write its parent's lines."""
-        self._lines = LineQueue(*self._limits)
-        self._unwritten = []
-        self._wake = queue.SimpleQueue()
-        self._putting, self._io = threading.RLock(), threading.RLock()
-        self._starting = threading.Lock()
-        self._worker = self._tidying = None
-        self._sleeping = self._gathering = self._hurry = self._gave_up = False
-        self._stopping = self._stopped = False
-        self._enough = 0
-        self._reported = self._errors = 0
-        # A file that grows too old does so without a rotation.
-        self._tidy_at = float("-inf") if self._destination.has_limits else float("inf")
-        self._last_error = ""
-        self._complained_at = float("-inf")
 
     @property
     def _short_name(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from ws_logging._compression import check_compression
 from ws_logging.errors import LoggingConfigError
-from ws_logging.rotation import LogFileRotator
+from ws_logging.rotation import LogFileRotator, is_number
 
 __all__ = ("Overflow", "check", "live_path")
 
@@ -26,7 +26,7 @@ def check(**options: Any) -> None:
         message = f"rotation: LogFileRotator.make(500, '00:00') or None is expected, not {rotation!r}"
         raise LoggingConfigError(message)
 
-    if not (retention is None or isinstance(retention, timedelta) or _is_number(retention, int, 0)):
+    if not (retention is None or isinstance(retention, timedelta) or is_number(retention, int, 0)):
         message = f"retention: a number of files, a timedelta or None is expected, not {retention!r}"
         raise LoggingConfigError(message)
 
@@ -39,7 +39,7 @@ def check(**options: Any) -> None:
     for name, kind, least, what in _LIMITS:
         value = options.get(name)
 
-        if name in options and value is not None and not _is_number(value, kind, least):
+        if name in options and value is not None and not is_number(value, kind, least):
             raise LoggingConfigError(f"{name}: {what} of at least {least} is expected, not {value!r}")
 
 
@@ -50,10 +50,6 @@ _LIMITS: Final = (
     ("block_timeout", int | float, 0, "a number of seconds"),
     ("stop_timeout", int | float, 0, "a number of seconds"),
 )
-
-
-def _is_number(value: Any, kind: Any, least: float) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool) and least <= value < 2**50
 
 
 def live_path(path: str | os.PathLike[str]) -> Path:

@@ -20,18 +20,9 @@ __all__ = ("LogInterceptor",)
 
 # Loggers that servers and libraries give handlers of their own and do not let propagate.
 _WAYWARD: Final = (
-    "uvicorn",
-    "uvicorn.error",
-    "uvicorn.access",
-    "uvicorn.asgi",
-    "gunicorn.error",
-    "gunicorn.access",
-    "hypercorn.error",
-    "hypercorn.access",
-    "sqlalchemy",
-    "aiohttp.access",
-    "fastapi",
-)
+    "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "gunicorn.error", "gunicorn.access",
+    "hypercorn.error", "hypercorn.access", "sqlalchemy", "aiohttp.access", "fastapi",
+)  # fmt: skip
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
     "message", "asctime", "color_message", "taskName",
@@ -175,6 +166,7 @@ class LogInterceptor(logging.Handler):
         target["line"] = record.lineno
         target["module"] = record.module
         target["time"] = target["time"].fromtimestamp(record.created, target["time"].tzinfo)
+        # Their classes are private to loguru.
         target["file"] = type(target["file"])(record.filename, record.pathname)
         target["thread"] = type(target["thread"])(record.thread, record.threadName)
         target["process"] = type(target["process"])(record.process, record.processName)

@@ -31,7 +31,7 @@ _PATH: Final = "/v1/logs"
 # A record is refused for good when it is itself what the collector cannot take. Anything else, such as
 # an expired token or a route that is missing, is mended without the records being any worse.
 _REFUSED: Final = frozenset({400, 413, 415, 422})
-_LONGEST_REPLY: Final = 64 * 1024
+_LONGEST_REPLY: Final = 64 * 1024  # bytes that are read
 
 
 class OtlpSink(QueuedSink):

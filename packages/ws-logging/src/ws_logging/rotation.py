@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from datetime import datetime, timedelta, tzinfo
-from types import UnionType
 from typing import IO, Any, Self
 
 from ws_logging.errors import LoggingConfigError
@@ -45,7 +44,7 @@ class LogFileRotator:
     __slots__ = ("_at", "_size", "_tz")
 
     def __init__(self, size: int | None = None, at: str | None = None, *, tz: tzinfo | None = None) -> None:
-        if size is not None and not _is_number(size, int, 1):
+        if size is not None and not is_number(size, int, 1):
             raise LoggingConfigError(f"rotation: a file size is at least 1 byte, not {size!r}")
 
         self._size = size
@@ -69,7 +68,7 @@ class LogFileRotator:
         Raises:
             LoggingConfigError: The size or the time makes no sense.
         """
-        if not _is_number(size_mb, int | float, 1 / _MIB):
+        if not is_number(size_mb, int | float, 1 / _MIB):
             raise LoggingConfigError(f"rotation: a file size is a positive number of MiB, not {size_mb!r}")
 
         return cls(max(1, int(size_mb * _MIB)), at, tz=tz)
@@ -142,9 +141,11 @@ def _begun(file: IO[str], now: float) -> float:
         return now
 
 
-def _is_number(value: object, kind: type | UnionType, least: float) -> bool:
-    """Tell whether a value given by the user is a sensible number."""
-    return isinstance(value, kind) and not isinstance(value, bool) and least <= value < 2**50  # type: ignore[operator]
+def is_number(
+    value: Any, kind: Any, least: float
+) -> bool:  # Any: what a user has given, types as of isinstance
+    """Return whether a value is a sensible number."""
+    return isinstance(value, kind) and not isinstance(value, bool) and least <= value < 2**50
 
 
 def _parse(at: object) -> tuple[int, int, int]:
