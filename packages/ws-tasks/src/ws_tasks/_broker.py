@@ -15,13 +15,12 @@ from typing import Any, TypeVar
 import anyio
 from taskiq import AckableMessage, AsyncBroker, BrokerMessage, TaskiqMessage, TaskiqResult
 
-from ws_core.backoff import delay
 from ws_core.errors import UnavailableError, describe
 from ws_tasks._deliveries import Deliveries
 from ws_tasks._remote_jobs import CurrentMessage, WorkerCall, messages
 from ws_tasks._requests import MOST
 from ws_tasks._results import RedisResults, requests_of
-from ws_tasks._streams import PRIORITIES, TRANSIENT, Added, StreamQueue
+from ws_tasks._streams import PRIORITIES, TRANSIENT, Added, StreamQueue, persist
 from ws_tasks._validation import check_seconds, check_whole
 from ws_tasks.errors import JobCancelled, JobFailed, ScheduleError
 
@@ -266,7 +265,7 @@ class RedisStreamsBroker(AsyncBroker):
             return
 
         detail = "" if error is None else describe(error, with_type=True)
-        outcome = {"at": time.time(), "ok": error is None, "detail": detail, "job": call.job}
+        outcome = {"at": time.time(), "ok": error is None, "detail": detail, "job": call.id}
         self._outcomes[call.task.name] = json.dumps(outcome)
 
     async def end_chain(self, message: TaskiqMessage, error: Exception) -> None:
@@ -276,30 +275,18 @@ class RedisStreamsBroker(AsyncBroker):
         if not last or last == message.task_id:
             return
 
-        result: TaskiqResult[Any] = TaskiqResult(
-            is_err=True, return_value=None, execution_time=0.0, labels=message.labels, error=error
-        )
-        await self.results.set_result(last, result)
-        failures = 0
-
-        while True:
-            try:
-                await self._stream.forget(last)
-            except TRANSIENT:
-                failures += 1
-                await asyncio.sleep(delay(failures, 0.1, 2.0))
-            else:
-                return
+        await self.results.set_result(last, _failed(message, error))
+        await persist(lambda: self._stream.forget(last), f"job {last} is not forgotten")
 
     async def _hand_back_running(self) -> None:
         """Cancel the jobs that run here, which are another worker's then: they have no result here."""
         left = [*self._running]
-        self._deliveries.keep({call.job for call in left})
+        self._deliveries.keep({call.id for call in left})
 
         for call in left:
             logger.warning(
                 "job %s of task %r was not done in time: it is cancelled and handed back",
-                call.job,
+                call.id,
                 call.task.name,
             )
             call.handed_back = True
@@ -311,19 +298,11 @@ class RedisStreamsBroker(AsyncBroker):
 
     async def _request(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
         """Make a request until Redis answers, for the enqueue timeout at most."""
-        failures = 0
-
         # The time until a request is sent, of thousands that are made at once, does not count: it
         # says nothing of Redis.
         async with self._turns:
             with anyio.move_on_after(self._enqueue_timeout):
-                while True:
-                    try:
-                        return await call()
-                    except TRANSIENT as error:
-                        failures += 1
-                        logger.debug("%s yet: %s", what, describe(error))
-                        await asyncio.sleep(delay(failures, 0.05, 1.0))
+                return await persist(call, what, first=0.05, most=1.0)
 
         message = f"{what} within {self._enqueue_timeout:g} s: Redis did not answer"
         raise UnavailableError(message, queue=self.queue)
@@ -331,10 +310,7 @@ class RedisStreamsBroker(AsyncBroker):
     async def _on_dead(self, message: TaskiqMessage, reason: str) -> None:
         text = f"job {message.task_id} of task {message.task_name!r} is a dead letter: {reason}"
         error = JobFailed(text)
-        result: TaskiqResult[Any] = TaskiqResult(
-            is_err=True, return_value=None, execution_time=0.0, labels=message.labels, error=error
-        )
-        await self.results.set_result(message.task_id, result)
+        await self.results.set_result(message.task_id, _failed(message, error))
         await self.end_chain(message, error)
 
     async def _on_cancelled(self, message: TaskiqMessage) -> None:
@@ -345,7 +321,7 @@ class RedisStreamsBroker(AsyncBroker):
 
     def _interrupt(self, job_id: str) -> None:
         """Cancel the job, or the step of a chain, that runs here."""
-        for call in [call for call in self._running if job_id in {call.job, call.last}]:
+        for call in [call for call in self._running if job_id in {call.id, call.last}]:
             call.interrupt()
 
     async def _follow_cancels(self) -> float:
@@ -379,3 +355,9 @@ class RedisStreamsBroker(AsyncBroker):
                 raise
 
         return _NOTE
+
+
+def _failed(message: TaskiqMessage, error: Exception) -> TaskiqResult[Any]:
+    return TaskiqResult(
+        is_err=True, return_value=None, execution_time=0.0, labels=message.labels, error=error
+    )

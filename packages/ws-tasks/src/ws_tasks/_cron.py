@@ -22,7 +22,7 @@ __all__ = ("CronExpression", "parse_cron")
 
 DAY = 86_400
 EPOCH = date(1970, 1, 1).toordinal()
-_HORIZON_MONTHS = 12 * 50
+_HORIZON_MONTHS = 12 * 50  # the 29th of February on a given weekday comes each 28 years, or each 40
 
 _FIELDS = ("second", "minute", "hour", "day-of-month", "month", "day-of-week")
 _LIMITS = {"second": (0, 59), "minute": (0, 59), "hour": (0, 23), "day-of-month": (1, 31), "month": (1, 12)}
@@ -77,7 +77,7 @@ class CronExpression:
         day, second = divmod(moment, DAY)
         rank = self._rank(second + 1) - 1
 
-        for ordinal in self._days_back_from(day + EPOCH):
+        for ordinal in self._days_from(day + EPOCH, -1):
             if ordinal < day + EPOCH:
                 rank = self.per_day - 1
 
@@ -122,27 +122,17 @@ class CronExpression:
         minute, second = divmod(rank, len(self._seconds))
         return self._minutes[minute] * 60 + self._seconds[second]
 
-    def _days_from(self, ordinal: int) -> Iterator[int]:
+    def _days_from(self, ordinal: int, step: int = 1) -> Iterator[int]:
+        """Yield the ordinals of named days from a day on, for fifty years; with a step of -1 backwards."""
         start = date.fromordinal(ordinal)
-        year, month = start.year, start.month
+        first = start.year * 12 + start.month - 1
 
-        for _ in range(_HORIZON_MONTHS):
-            for found in self._days(year, month):
-                if found >= ordinal:
+        for number in range(first, first + step * _HORIZON_MONTHS, step):
+            year, month = divmod(number, 12)
+
+            for found in self._days(year, month + 1)[::step]:
+                if (found - ordinal) * step >= 0:
                     yield found
-
-            year, month = (year, month + 1) if month < 12 else (year + 1, 1)
-
-    def _days_back_from(self, ordinal: int) -> Iterator[int]:
-        start = date.fromordinal(ordinal)
-        year, month = start.year, start.month
-
-        for _ in range(_HORIZON_MONTHS):
-            for found in reversed(self._days(year, month)):
-                if found <= ordinal:
-                    yield found
-
-            year, month = (year, month - 1) if month > 1 else (year - 1, 12)
 
     def _days(self, year: int, month: int) -> tuple[int, ...]:
         """Return the ordinals of the named days of a month; the last month is remembered."""

@@ -1,102 +1,32 @@
-"""Tasks as they are declared, calls of them, and what an engine is to both."""
+"""Declared tasks, calls of them, and what an engine is to both."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import anyio
 from anyio.lowlevel import RunVar
 
 from ws_core.errors import UsageError
-from ws_tasks._options import CatchUp, check_exceptions
-from ws_tasks._validation import check_function, check_name, check_seconds, check_wait, check_whole, to_json
+from ws_tasks._job_handles import Job, JobGroup
+from ws_tasks._options import CatchUp
+from ws_tasks._validation import check_seconds, to_json
 from ws_tasks.errors import ScheduleError
-from ws_tasks.triggers import CronTrigger
 
-__all__ = (
-    "Call",
-    "Declaration",
-    "Engine",
-    "Group",
-    "Job",
-    "JobGroup",
-    "JobStatus",
-    "Priority",
-    "TaskDefinition",
-    "current_engine",
-    "group",
-    "task",
-)
+__all__ = ("Call", "Declaration", "Engine", "Group", "Priority", "TaskDefinition", "current_engine", "group")
 
 _UNDO = 5.0  # seconds for the jobs of a group that could not be enqueued as a whole
 
 P = ParamSpec("P")
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 Priority: TypeAlias = Literal["high", "normal", "low"]
-JobStatus: TypeAlias = Literal[
-    "delayed",  # it is not due yet
-    "waiting",  # a step of a chain that has not been reached
-    "queued",
-    "running",
-    "succeeded",
-    "failed",
-    "cancelled",
-    "unknown",  # it has ended, and its result is not kept any more
-]
-
-
-class Job(Protocol[T_co]):
-    """A call handed to an engine."""
-
-    @property
-    def id(self) -> str:
-        """The job's identity."""
-        ...
-
-    @property
-    def done(self) -> bool:
-        """Whether its end is known here, in one way or another."""
-        ...
-
-    async def result(self, timeout: float | None = None) -> T_co:
-        """
-        Wait for the job's result.
-
-        Args:
-            timeout: Seconds to wait; None for as long as it takes. The job goes on all the same.
-
-        Returns:
-            What the function returned.
-
-        Raises:
-            JobCancelled: It was cancelled before it ended.
-            TimeoutError: It has not ended in time.
-            Exception: What its last attempt raised.
-        """
-        ...
-
-    async def status(self) -> JobStatus:
-        """Return where the job is now."""
-        ...
-
-    async def cancel(self) -> bool:
-        """
-        Cancel the job: one that has not begun never does, and a coroutine is interrupted.
-
-        A function in a thread cannot be interrupted: it goes on, and what it returns is dropped.
-
-        Returns:
-            Whether the job was cancelled; False when it had ended before.
-        """
-        ...
 
 
 class Engine(Protocol):
@@ -116,23 +46,7 @@ current_engine: RunVar[Engine | None] = RunVar("ws_tasks_engine", None)
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """
-    How a task is to be run; see `task`.
-
-    Args:
-        name: Its name.
-        timeout: Seconds for each attempt.
-        retries: Attempts after the first.
-        retry_on: The exceptions worth a retry.
-        schedule: A crontab expression or seconds.
-        priority: Which jobs come first.
-        unique: Whether only one job at a time has the same arguments, or a function that returns
-            what must not be twice.
-        result_ttl: Seconds for which results are kept by an engine that keeps them.
-        tags: Names of groups.
-        tz: The time zone of the expression.
-        catch_up: What of a schedule is made up for at the start.
-    """
+    """How a task is to be run: the options of `task`, under the same names."""
 
     name: str
     timeout: float | None = None
@@ -349,41 +263,6 @@ class Call(Generic[T]):
         return f"{self.definition.name}:{digest}"
 
 
-class JobGroup(Generic[T]):
-    """The jobs of a `Group`, in its order."""
-
-    __slots__ = ("jobs",)
-
-    def __init__(self, jobs: tuple[Job[T], ...]) -> None:
-        self.jobs: tuple[Job[T], ...] = jobs
-
-    @property
-    def done(self) -> bool:
-        """Whether the end of each job is known here."""
-        return all(job.done for job in self.jobs)
-
-    async def result(self, timeout: float | None = None) -> list[T]:
-        """
-        Wait for all results, in the order of the calls.
-
-        Args:
-            timeout: Seconds to wait for all of them together.
-
-        Raises:
-            Exception: What the first job in that order that failed has raised. The others go on.
-        """
-        with anyio.fail_after(check_wait("timeout", timeout)):
-            return [await job.result() for job in self.jobs]
-
-    async def status(self) -> list[JobStatus]:
-        """Return where each job is now."""
-        return [await job.status() for job in self.jobs]
-
-    async def cancel(self) -> int:
-        """Cancel the jobs; return how many were."""
-        return sum([await job.cancel() for job in self.jobs])
-
-
 class Group(Generic[T]):
     """Calls to be made beside each other; `group` makes it."""
 
@@ -442,143 +321,3 @@ def group(*calls: Call[T]) -> Group[T]:
         ```
     """
     return Group(calls)
-
-
-class Declare(Protocol):
-    """The decorator that `task` returns."""
-
-    @overload
-    def __call__(self, func: Callable[P, Awaitable[T]], /) -> TaskDefinition[P, T]: ...
-
-    @overload
-    def __call__(self, func: Callable[P, T], /) -> TaskDefinition[P, T]: ...
-
-
-def task(
-    name: str,
-    *,
-    timeout: float | None = None,
-    retries: int = 0,
-    retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
-    schedule: str | float | None = None,
-    priority: Priority = "normal",
-    unique: bool | Callable[..., str] = False,
-    result_ttl: float | None = None,
-    tags: Iterable[str] = (),
-    tz: str | None = None,
-    catch_up: CatchUp | None = None,
-) -> Declare:
-    """
-    Declare a function as a task that an engine can run.
-
-    Args:
-        name: The task's name, by which engines know it; it must be unique.
-        timeout: Seconds for each attempt; None for any.
-        retries: How often to try again when an attempt raises.
-        retry_on: The exception, or a tuple of them, worth a retry.
-        schedule: A crontab expression, or seconds between runs; a scheduled task must be callable
-            without arguments.
-        priority: ``"high"``, ``"normal"`` or ``"low"``: no job begins while one of a higher priority
-            waits.
-        unique: True when no second job with the same arguments is to be queued or run at the same time,
-            or a function of the arguments that returns the text that must not be twice. Enqueuing
-            returns the job that is there already.
-        result_ttl: Seconds for which results are kept; None for the engine's own number.
-        tags: Names of groups, for those who list tasks.
-        tz: The time zone of a crontab expression; see `CrontabTask`.
-        catch_up: What to make up for of a schedule that was missed while no process was there: the
-            ``"latest"`` job or ``"all"`` of them. Its engine needs a ``run_store``.
-
-    Returns:
-        A decorator that makes a `TaskDefinition`.
-
-    Raises:
-        ScheduleError: An option is wrong.
-
-    Example:
-        ```python
-        from ws_tasks import LocalEngine, task
-
-        @task("double", timeout=10, retries=3)
-        async def double(number: int) -> int:
-            return number * 2
-
-        async with LocalEngine(tasks=[double]):
-            job = await double.enqueue(21)
-            assert await job.result() == 42
-        ```
-    """
-    _check_options(name, timeout, retries, retry_on, priority, unique, result_ttl)
-
-    if tz is not None and not isinstance(schedule, str):
-        raise ScheduleError(f"tz={tz!r} needs a crontab expression as schedule", option="tz")
-
-    if isinstance(tags, str):
-        raise ScheduleError(f"tags={tags!r} is wrong: use a list of names", option="tags")
-
-    names = tuple(tags)
-
-    for tag in names:
-        check_name("tags", tag)
-
-    if isinstance(schedule, str):
-        CronTrigger(schedule, tz=tz)
-    elif schedule is not None:
-        check_seconds("schedule", schedule)
-
-    if catch_up is not None and (catch_up not in {"latest", "all"} or schedule is None):
-        message = f'catch_up={catch_up!r} is wrong: use "latest" or "all", with a schedule'
-        raise ScheduleError(message, option="catch_up")
-
-    def declare(func: Callable[P, Any]) -> TaskDefinition[P, Any]:
-        check_function(func, name)
-
-        if schedule is not None:
-            try:
-                inspect.signature(func).bind()
-            except TypeError as error:
-                message = f"task {name!r} has a schedule, so it must be callable without arguments: {error}"
-                raise ScheduleError(message, task=name) from error
-
-        declaration = Declaration(
-            name,
-            timeout,
-            retries,
-            retry_on,
-            schedule,
-            priority,
-            unique,
-            result_ttl,
-            names,
-            tz,
-            catch_up,
-        )
-        return TaskDefinition(func, declaration)
-
-    return cast("Declare", declare)
-
-
-def _check_options(
-    name: str,
-    timeout: object,
-    retries: object,
-    retry_on: object,
-    priority: object,
-    unique: object,
-    result_ttl: object,
-) -> None:
-    """Refuse options of `task` that cannot work."""
-    check_name("name", name)
-
-    for option, value in (("timeout", timeout), ("result_ttl", result_ttl)):
-        if value is not None:
-            check_seconds(option, value)
-
-    check_whole("retries", retries, 0)
-    check_exceptions("retry_on", retry_on)
-
-    if priority not in ("high", "normal", "low"):
-        raise ScheduleError(f"priority={priority!r} is wrong: use high, normal or low", option="priority")
-
-    if not isinstance(unique, bool) and (not callable(unique) or inspect.iscoroutinefunction(unique)):
-        raise ScheduleError(f"unique={unique!r} is wrong: use True, or a plain function", option="unique")

@@ -15,6 +15,7 @@ from taskiq import TaskiqMessage
 
 from ws_core.backoff import delay, spread
 from ws_core.errors import describe
+from ws_tasks._requests import resolve
 from ws_tasks._streams import TRANSIENT, Delivery, StreamQueue
 
 __all__ = ("Deliveries", "cancel_and_wait")
@@ -24,7 +25,7 @@ logger = logging.getLogger("ws_tasks")
 Key: TypeAlias = tuple[str, str]
 
 _BLOCK = 0.5  # seconds that a fetch waits for the first message
-_BATCH = 50
+_BATCH = 50  # messages of one fetch: what one worker has of a batch, another one does not
 _MOST_SLEEP = 0.5  # seconds between two looks at the delayed jobs
 _HAND_BACK = 5.0  # seconds for what is in hand to be handed back at the end
 
@@ -305,9 +306,7 @@ class Deliveries:
 
                 for delivery, waiter in batch:
                     self._drop(delivery.key)
-
-                    if not waiter.done():
-                        _resolve(waiter, refused)
+                    resolve(waiter, refused)
         finally:
             self._acknowledging = None
 
@@ -377,13 +376,6 @@ class Deliveries:
     async def _move_due(self) -> float:
         following = await self._stream.move_due()
         return _MOST_SLEEP if following is None else max(0.01, min(following, _MOST_SLEEP))
-
-
-def _resolve(waiter: asyncio.Future[None], error: Exception | None) -> None:
-    if error is None:
-        waiter.set_result(None)
-    else:
-        waiter.set_exception(error)
 
 
 async def cancel_and_wait(tasks: list[asyncio.Task[None]]) -> None:

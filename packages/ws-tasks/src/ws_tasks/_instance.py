@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
@@ -39,35 +40,21 @@ current_instance: ContextVar[Instance] = ContextVar("ws_tasks_current_run")
 """The run that the running code is part of."""
 
 
+@dataclass(slots=True, eq=False)
 class Counters:
     """What a task has done so far and does rarely: most of many tasks need none."""
 
-    __slots__ = (
-        "cancelled",
-        "claimed_elsewhere",
-        "coalesced",
-        "doubled",
-        "failed",
-        "last_error",
-        "late",
-        "overlap",
-        "retried",
-        "taken_over",
-        "timed_out",
-    )
-
-    def __init__(self) -> None:
-        self.failed: int = 0
-        self.retried: int = 0
-        self.timed_out: int = 0
-        self.cancelled: int = 0
-        self.claimed_elsewhere: int = 0
-        self.coalesced: int = 0
-        self.late: int = 0
-        self.overlap: int = 0
-        self.taken_over: int = 0
-        self.doubled: int = 0
-        self.last_error: str | None = None
+    failed: int = 0
+    retried: int = 0
+    timed_out: int = 0
+    cancelled: int = 0
+    claimed_elsewhere: int = 0
+    coalesced: int = 0
+    late: int = 0
+    overlap: int = 0
+    taken_over: int = 0
+    doubled: int = 0
+    last_error: str | None = None
 
 
 class ManagedTask(Protocol):
@@ -129,6 +116,7 @@ class RunHost(Protocol):
         ...
 
 
+@dataclass(slots=True, eq=False)
 class Watched:
     """
     A run that another process has claimed, and that is made here when that process is gone.
@@ -137,47 +125,25 @@ class Watched:
     for the purpose of catching up, for the search for runs that were missed.
     """
 
-    __slots__ = ("purpose", "repeat", "task", "ticket", "timestamp")
+    task: ManagedTask
+    timestamp: float | None
+    repeat: int = 1
+    purpose: Purpose = "take_over"
+    ticket: int = field(default=0, init=False)  # its place in the timer's heap
 
-    def __init__(
-        self,
-        task: ManagedTask,
-        timestamp: float | None,
-        repeat: int = 1,
-        *,
-        purpose: Purpose = "take_over",
-    ) -> None:
-        self.task: ManagedTask = task
-        self.timestamp: float | None = timestamp
-        self.repeat: int = repeat
-        self.purpose: Purpose = "adopt" if timestamp is None else purpose
-        self.ticket: int = 0  # its place in the timer's heap
+    def __post_init__(self) -> None:
+        if self.timestamp is None:
+            self.purpose = "adopt"
 
 
 class Instance:
     """A run that has begun or waits in its task's queue."""
 
     __slots__ = (
-        "_done",
-        "attempt",
-        "cancel_called",
-        "cancelled",
-        "claimed_elsewhere",
-        "claiming",
-        "ended",
-        "failure",
-        "fence",
-        "handle",
-        "headers",
-        "purpose",
-        "repeat",
-        "scope",
-        "settling",
-        "superseded",
-        "task",
-        "timestamp",
-        "value",
-    )
+        "_done", "attempt", "cancel_called", "cancelled", "claimed_elsewhere", "claiming", "ended", "failure",
+        "fence", "handle", "headers", "purpose", "repeat", "scope", "settling", "superseded", "task",
+        "timestamp", "value",
+    )  # fmt: skip
 
     def __init__(
         self, task: ManagedTask, timestamp: float, purpose: Purpose = "run", repeat: int = 1

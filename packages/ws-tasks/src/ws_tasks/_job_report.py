@@ -14,7 +14,7 @@ from ws_tasks._report import Report
 __all__ = ("JobReport",)
 
 _PAUSE = 2.0  # seconds between two looks at Redis
-_LETTERS = 10
+_LETTERS = 10  # dead letters that are shown
 
 Row = Mapping[str, object]
 

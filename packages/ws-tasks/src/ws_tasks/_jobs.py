@@ -7,7 +7,7 @@ import math
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -16,14 +16,15 @@ import anyio
 
 from ws_core.errors import ClosedError, UsageError
 from ws_tasks._clock import Clock
-from ws_tasks._definitions import JobStatus, Priority
+from ws_tasks._definitions import Priority
 from ws_tasks._instance import Instance, current_instance
+from ws_tasks._job_handles import JobStatus
 from ws_tasks._task import ScheduledTask
 from ws_tasks._validation import check_wait, to_json
 from ws_tasks.errors import JobCancelled, JobFailed
 from ws_tasks.triggers import OnceTrigger, Trigger
 
-__all__ = ("JobQueue", "JobTask", "LocalJob")
+__all__ = ("JobCall", "JobQueue", "JobTask", "LocalJob")
 
 _NEVER = math.inf
 
@@ -48,31 +49,52 @@ class JobTask(ScheduledTask):
         return OnceTrigger(_NEVER)
 
 
-class LocalJob(Instance):
+class JobCall(Instance):
+    """A run with arguments of its own, and a result that is JSON."""
+
+    __slots__ = ("_args", "_kwargs", "id")
+
+    def __init__(self, task: JobTask, args: Sequence[Any], kwargs: dict[str, Any], job_id: str) -> None:
+        super().__init__(task, time.time())
+        self._args = [*args]
+        self._kwargs = kwargs
+        self.id: str = job_id
+
+    def call(self) -> Any:  # whatever the function returns
+        """Call the function with the job's own arguments."""
+        return self.task.func(*self._args, **self._kwargs)
+
+    def accept(self, value: object) -> None:
+        """Take what the function returned, as JSON makes it: so it arrives from another process too."""
+        try:
+            self.value = json.loads(to_json(value))
+        except (TypeError, ValueError) as error:
+            message = f"the result of task {self.task.name!r} is not JSON: {error}"
+            raise UsageError(message, task=self.task.name, job=self.id) from error
+
+
+class LocalJob(JobCall):
     """A call that runs in this process."""
 
-    __slots__ = ("_args", "_kwargs", "_previous", "following", "id", "jobs", "on_end", "priority", "state")
+    __slots__ = ("_previous", "following", "jobs", "on_end", "priority", "state")
 
     def __init__(
         self,
         task: JobTask,
-        args: list[Any],
+        args: Sequence[Any],
         kwargs: dict[str, Any],
         queue: JobQueue,
         *,
         priority: Priority = "normal",
         previous: LocalJob | None = None,
     ) -> None:
-        super().__init__(task, time.time())
-        self._args = args
-        self._kwargs = kwargs
+        super().__init__(task, args, kwargs, secrets.token_hex(8))
         self._previous = previous  # the step of a chain whose result is this one's first argument
         self.following: LocalJob | None = None
         self.jobs: JobQueue = queue
-        self.id: str = secrets.token_hex(8)
         self.priority: Priority = priority
         self.state: JobStatus = "queued" if previous is None else "waiting"
-        self.on_end: Callable[[], None] | None = None
+        self.on_end: Callable[[], object] | None = None
 
         if previous is not None:
             previous.following = self
@@ -134,18 +156,6 @@ class LocalJob(Instance):
         self.cancelled = True
         self.finish()
 
-    def call(self) -> Any:  # whatever the function returns
-        """Call the function with the job's own arguments."""
-        return self.task.func(*self._args, **self._kwargs)
-
-    def accept(self, value: object) -> None:
-        """Take what the function returned, as JSON makes it: so it arrives from another process too."""
-        try:
-            self.value = json.loads(to_json(value))
-        except (TypeError, ValueError) as error:
-            message = f"the result of task {self.task.name!r} is not JSON: {error}"
-            raise UsageError(message, task=self.task.name, job=self.id) from error
-
     def finish(self) -> None:
         """Mark the job as ended; the next step of its chain, and the next job, may begin."""
         super().finish()
@@ -171,15 +181,8 @@ class JobQueue:
     """Jobs that wait and jobs that run, both bounded."""
 
     __slots__ = (
-        "_begin",
-        "_change",
-        "_closing",
-        "_concurrency",
-        "_max_queued",
-        "_running",
-        "_suspended",
-        "_waiting",
-    )
+        "_begin", "_change", "_closing", "_concurrency", "_max_queued", "_running", "_suspended", "_waiting",
+    )  # fmt: skip
 
     def __init__(self, begin: Callable[[LocalJob], None], concurrency: int, max_queued: int) -> None:
         self._begin = begin

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
 
 import anyio
 from taskiq import TaskiqMessage, TaskiqMiddleware, TaskiqResult
 
-from ws_core.errors import UsageError
 from ws_tasks._clock import Clock, SystemClock
-from ws_tasks._definitions import JobStatus
 from ws_tasks._instance import Instance, ManagedTask, Watched
-from ws_tasks._jobs import JobTask
+from ws_tasks._job_handles import JobStatus
+from ws_tasks._jobs import JobCall, JobTask
 from ws_tasks._threads import ThreadPool
-from ws_tasks._validation import check_wait, to_json
+from ws_tasks._validation import check_wait
 from ws_tasks.interface import TaskEvent
 
 __all__ = ("POLL", "CurrentMessage", "RemoteJob", "WorkerCall", "WorkerHost", "current_message", "messages")
@@ -114,42 +113,25 @@ class WorkerHost:
         """Do nothing: the queue watches over jobs."""
 
 
-class WorkerCall(Instance):
+class WorkerCall(JobCall):
     """One job in a worker."""
 
-    __slots__ = ("_args", "_kwargs", "handed_back", "job", "last")
+    __slots__ = ("handed_back", "last")
 
     def __init__(
         self,
         task: JobTask,
-        args: tuple[Any, ...],
+        args: Sequence[Any],
         kwargs: dict[str, Any],
+        job_id: str,
         *,
-        job: str = "",
-        last: str = "",
-        headers: Mapping[str, str] | None = None,
+        last: str,
+        headers: Mapping[str, str] | None,
     ) -> None:
-        super().__init__(task, SystemClock().time())
-        self._args = args
-        self._kwargs = kwargs
-        self.job: str = job
+        super().__init__(task, args, kwargs, job_id)
         self.last: str = last  # the last job of the chain that this one is a step of
         self.headers: Mapping[str, str] = headers or {}
         self.handed_back: bool = False  # interrupted at the worker's end: it has no result here
-
-    def call(self) -> Any:  # whatever the function returns
-        """Call the function with the job's own arguments."""
-        return self.task.func(*self._args, **self._kwargs)
-
-    def accept(self, value: object) -> None:
-        """Take what the function returned; what is not JSON is a failure."""
-        try:
-            to_json(value)
-        except (TypeError, ValueError) as error:
-            message = f"the result of task {self.task.name!r} is not JSON: {error}"
-            raise UsageError(message, task=self.task.name) from error
-
-        self.value = value
 
 
 async def messages(pubsub: Any) -> AsyncIterator[str]:  # Any: redis-py's PubSub is untyped

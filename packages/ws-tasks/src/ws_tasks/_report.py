@@ -9,12 +9,12 @@ from ws_core.inspection import publish
 from ws_core.metrics import Sample, register, sample
 from ws_tasks.interface import TaskStatistics
 
-__all__ = ("Report",)
+__all__ = ("Report", "ReportedTask")
 
 _NAME = "wintersweet.task.name"
 
 
-class Task(Protocol):
+class ReportedTask(Protocol):
     """A task, as far as it is shown."""
 
     @property
@@ -39,7 +39,9 @@ class Task(Protocol):
 class Report:
     """Tasks and their counters; it is its own snapshot."""
 
-    def __init__(self, tasks: Mapping[Any, Task], kind: str = "tasks") -> None:  # Any: of the scheduler
+    def __init__(
+        self, tasks: Mapping[Any, ReportedTask], kind: str = "tasks"
+    ) -> None:  # Any: of the scheduler
         self._tasks = tasks
         register(self)
         publish(kind, self)
@@ -86,7 +88,7 @@ class Report:
         return False
 
 
-def _row(task: Task) -> Mapping[str, object]:
+def _row(task: ReportedTask) -> Mapping[str, object]:
     found = task.statistics()
     return {
         "name": task.name,

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from ws_core.sources import client_getter
 from ws_tasks._scripts import Script
 
-__all__ = ("MOST", "Requests")
+__all__ = ("MOST", "Requests", "resolve")
 
 MOST = 500
 """Requests that are sent together."""
@@ -112,11 +112,11 @@ class Requests:
             if isinstance(reply, exceptions.NoScriptError):
                 unknown.append(found)
             else:
-                _resolve(found, reply)
+                resolve(found.reply, reply)
 
         if unknown:
             for found, reply in zip(unknown, await self._ask([r.as_text() for r in unknown]), strict=True):
-                _resolve(found, reply)
+                resolve(found.reply, reply)
 
     async def _ask(self, commands: list[tuple[object, ...]]) -> list[Any]:
         """Return the reply to each command, or what went wrong."""
@@ -134,11 +134,12 @@ class Requests:
         return replies
 
 
-def _resolve(request: _Request, reply: Any) -> None:
-    if request.reply.done():
-        return  # its caller has given up
+def resolve(future: asyncio.Future[Any], reply: Any) -> None:
+    """Give a future its result, or its error, unless its caller has given up."""
+    if future.done():
+        return
 
     if isinstance(reply, Exception):
-        request.reply.set_exception(reply)
+        future.set_exception(reply)
     else:
-        request.reply.set_result(reply)
+        future.set_result(reply)

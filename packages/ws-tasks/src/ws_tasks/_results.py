@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import math
@@ -13,14 +12,13 @@ from urllib.parse import urlsplit
 import redis.asyncio
 from taskiq import AsyncResultBackend, TaskiqResult
 
-from ws_core.backoff import delay
-from ws_core.errors import ConfigError, UsageError, describe
+from ws_core.errors import ConfigError, UsageError
 from ws_core.redaction import mask_url
 from ws_core.sources import unread_in_redis_url
-from ws_tasks._definitions import JobStatus
+from ws_tasks._job_handles import JobStatus
 from ws_tasks._requests import Requests
 from ws_tasks._scripts import SAVE
-from ws_tasks._streams import TRANSIENT
+from ws_tasks._streams import persist
 from ws_tasks._validation import check_seconds, to_json
 from ws_tasks.errors import JobCancelled, JobFailed
 
@@ -48,7 +46,7 @@ def _pool_of(url: str) -> redis.asyncio.BlockingConnectionPool:
         pool = redis.asyncio.BlockingConnectionPool.from_url(url, max_connections=_CONNECTIONS)
         pool.make_connection()  # which checks the options, and does not connect
     except (ValueError, TypeError) as error:
-        reason = str(error).rpartition("__init__() ")[2]
+        reason = str(error).rpartition("__init__() ")[2]  # of a TypeError, without the name of the class
         raise ConfigError(f"the Redis URL {mask_url(url)!r} is wrong: {reason}") from None
 
     if "://" not in url or (database and not database.isdigit()):
@@ -144,19 +142,15 @@ class RedisResults(AsyncResultBackend[Any]):
         reply_to = labels.get("reply_to")
         kept = max(1, round(float(labels.get("result_ttl") or self._ttl) * 1000))
         channel = f"wst:done:{reply_to}" if reply_to else ""
-        failures = 0
-
-        while True:
-            try:
-                found = await self._requests.run(SAVE, (_key(task_id),), text, kept, channel, task_id)
-            except TRANSIENT as error:
-                failures += 1
-                logger.warning("the result of job %s is not saved yet: %s", task_id, describe(error))
-                await asyncio.sleep(delay(failures, 0.1, 5.0))
-            else:
-                # This very result may stand already: the reply of an earlier attempt was lost.
-                standing: dict[str, Any] | None = None if found is None else json.loads(found)
-                return None if standing is None or standing.get("mark") == mark else standing
+        found = await persist(
+            lambda: self._requests.run(SAVE, (_key(task_id),), text, kept, channel, task_id),
+            f"the result of job {task_id} is not saved",
+            level=logging.WARNING,
+            most=5.0,
+        )
+        # This very result may stand already: the reply of an earlier attempt was lost.
+        standing: dict[str, Any] | None = None if found is None else json.loads(found)
+        return None if standing is None or standing.get("mark") == mark else standing
 
 
 def _key(job_id: str) -> str:
@@ -193,9 +187,7 @@ def _decode(job_id: str, found: dict[str, Any]) -> tuple[JobStatus, TaskiqResult
         status = "failed"
         error = JobFailed(found["message"], error_type=found["error"], job=job_id)
 
+    value = found.get("value")
     return status, TaskiqResult(
-        is_err=error is not None,
-        return_value=found.get("value"),
-        execution_time=math.nan,
-        error=error,
+        is_err=error is not None, return_value=value, execution_time=math.nan, error=error
     )

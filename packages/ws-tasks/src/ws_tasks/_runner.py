@@ -62,9 +62,6 @@ class Runner:
             self.begin(instance)
             return instance
 
-        if task.queue is None:
-            task.queue = deque()
-
         # A run that waits for its guard does no work yet, and may end as another process's. Those
         # that become due meanwhile, such as while the guard's server restarts, are not skipped.
         waits_for_guard = any(previous.claiming for previous in task.active)
@@ -75,13 +72,15 @@ class Runner:
             for previous in (found for found in task.active if found.purpose != "catch_up"):
                 previous.superseded = True
                 previous.interrupt()
-        elif (options.overlap == "skip" and not waits_for_guard) or len(task.queue) >= options.max_queued:
+        elif (options.overlap == "skip" and not waits_for_guard) or len(
+            task.queue or ()
+        ) >= options.max_queued:
             task.counters.overlap += 1
             detail = "the run before has not ended"
             self._host.emit(TaskEvent("skipped_overlap", task.name, detail, instance.run.scheduled_at))
             return None
 
-        task.queue.append(instance)
+        _put_in_queue(instance)
         return instance
 
     def adopt(self, task: ManagedTask) -> None:
@@ -130,10 +129,7 @@ class Runner:
             self.begin(instance)
         else:
             # Whatever the rule for overlap: this run was due in time, and nobody else may be left.
-            if task.queue is None:
-                task.queue = deque()
-
-            task.queue.append(instance)
+            _put_in_queue(instance)
 
     def begin(self, instance: Instance) -> None:
         """Begin a run now, whatever else is under way."""
@@ -252,14 +248,17 @@ class Runner:
             self._idle.set()
 
     def _cancelled(self, instance: Instance) -> None:
-        task = instance.task
         instance.cancelled = True
 
-        if instance.purpose != "run":
-            instance.finish()
-            return
+        if instance.purpose == "run":
+            task, detail = instance.task, "the run was cancelled"
+            task.counters.cancelled += 1
+            self._host.emit(TaskEvent("cancelled", task.name, detail, instance.run.scheduled_at))
 
-        task.counters.cancelled += 1
-        detail = "the run was cancelled"
-        self._host.emit(TaskEvent("cancelled", task.name, detail, instance.run.scheduled_at))
         instance.finish()
+
+
+def _put_in_queue(instance: Instance) -> None:
+    task = instance.task
+    task.queue = deque() if task.queue is None else task.queue  # most of many tasks never need one
+    task.queue.append(instance)

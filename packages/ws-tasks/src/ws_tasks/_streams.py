@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import logging
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from redis import exceptions
 
+from ws_core.backoff import delay
+from ws_core.errors import describe
 from ws_tasks import _scripts
 from ws_tasks._requests import Requests
-from ws_tasks._scripts import Script
 
-__all__ = ("PRIORITIES", "TRANSIENT", "Added", "Delivery", "StreamQueue")
+__all__ = ("PRIORITIES", "TRANSIENT", "Added", "Delivery", "StreamQueue", "persist")
+
+logger = logging.getLogger("ws_tasks")
+
+T = TypeVar("T")
 
 TRANSIENT = (
     exceptions.ConnectionError,
@@ -66,6 +73,7 @@ class StreamQueue:
 
     def __init__(self, source: object, name: str, lease: float) -> None:
         self._requests = Requests.of(source)
+        self._run = self._requests.run
         self._prefix = f"wst:{{{name}}}:"
         self._lease = round(lease * 1000)
         self.consumer: str = secrets.token_hex(8)
@@ -183,8 +191,7 @@ class StreamQueue:
         cancelled: set[str] = set()
 
         for stream, batch in _batches(deliveries):
-            ids = itertools.chain.from_iterable((delivery.id, delivery.job) for delivery in batch)
-            arguments = (_GROUP, self.consumer, *ids)
+            arguments = (_GROUP, self.consumer, *_ids(batch))
             gone, stopped = await self._run(_scripts.RENEW, (stream, self.live), *arguments)
             lost.update((stream, _text(message)) for message in gone)
             cancelled.update(_text(job) for job in stopped)
@@ -199,8 +206,7 @@ class StreamQueue:
     async def done(self, deliveries: Iterable[Delivery]) -> None:
         """Acknowledge and delete messages; doing so again changes nothing."""
         for stream, batch in _batches(deliveries):
-            ids = itertools.chain.from_iterable((delivery.id, delivery.job) for delivery in batch)
-            await self._run(_scripts.DONE, (stream, self.live, self.unique), _GROUP, *ids)
+            await self._run(_scripts.DONE, (stream, self.live, self.unique), _GROUP, *_ids(batch))
 
     async def dead_letter(self, delivery: Delivery, reason: str) -> None:
         """Move a message to the dead letters."""
@@ -275,8 +281,29 @@ class StreamQueue:
             for id_, fields in found
         ]
 
-    async def _run(self, script: Script, keys: Sequence[str], *args: object) -> Any:  # Any: a script's reply
-        return await self._requests.run(script, keys, *args)
+
+async def persist(
+    call: Callable[[], Awaitable[T]],
+    what: str,
+    *,
+    level: int = logging.DEBUG,
+    first: float = 0.1,
+    most: float = 2.0,
+) -> T:
+    """Make a request until Redis answers; meanwhile ``what`` is logged to be so yet."""
+    failures = 0
+
+    while True:
+        try:
+            return await call()
+        except TRANSIENT as error:
+            failures += 1
+            logger.log(level, "%s yet: %s", what, describe(error))
+            await asyncio.sleep(delay(failures, first, most))
+
+
+def _ids(deliveries: Iterable[Delivery]) -> Iterator[str]:
+    return itertools.chain.from_iterable((delivery.id, delivery.job) for delivery in deliveries)
 
 
 def _batches(deliveries: Iterable[Delivery]) -> list[tuple[str, list[Delivery]]]:

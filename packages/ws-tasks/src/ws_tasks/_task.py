@@ -29,27 +29,10 @@ class ScheduledTask(TaskInterface):
     """A function, when it is due, and how its runs are made. See the public classes."""
 
     __slots__ = (
-        "_counters",
-        "_name",
-        "active",
-        "args",
-        "func",
-        "is_async",
-        "kwargs",
-        "last_duration",
-        "lateness",
-        "nominal",
-        "options",
-        "queue",
-        "scheduler",
-        "shift",
-        "started",
-        "state",
-        "succeeded",
-        "tag",
-        "ticket",
+        "_counters", "_name", "active", "args", "func", "is_async", "kwargs", "last_duration", "lateness",
+        "nominal", "options", "queue", "scheduler", "shift", "started", "state", "succeeded", "tag", "ticket",
         "trigger",
-    )
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from ws_core.backoff import spread
 from ws_tasks._due_runs import decide
 from ws_tasks._heap import TaskHeap
 from ws_tasks._instance import ManagedTask, RunHost, Watched
-from ws_tasks.interface import TaskEvent
+from ws_tasks.interface import EventKind, TaskEvent
 from ws_tasks.triggers import Trigger
 
 __all__ = ("Timer",)
@@ -153,31 +153,27 @@ class Timer:
         trigger, nominal, options = task.trigger, task.nominal, task.options
         assert trigger is not None and nominal is not None  # only such tasks are in a heap
 
-        decision = decide(
-            trigger,
-            nominal,
-            now - task.shift,
-            latest=options.coalesce == "latest",
-            grace=options.misfire_grace,
-        )
+        latest, grace = options.coalesce == "latest", options.misfire_grace
+        decision = decide(trigger, nominal, now - task.shift, latest=latest, grace=grace)
         timestamp = self.timestamp(trigger, nominal if decision.nominal is None else decision.nominal)
 
         if decision.coalesced:
             task.counters.coalesced += decision.coalesced
             detail = f"{decision.coalesced} earlier runs were due too and are passed over"
-            scheduled_at = datetime.fromtimestamp(timestamp, UTC)
-            self._host.emit(TaskEvent("coalesced", task.name, detail, scheduled_at))
+            self._emit("coalesced", task, detail, timestamp)
 
         if decision.nominal is None:
             task.counters.late += 1
             detail = f"{decision.late:.3g} s late, more than misfire_grace={options.misfire_grace}"
-            scheduled_at = datetime.fromtimestamp(timestamp, UTC)
-            self._host.emit(TaskEvent("skipped_late", task.name, detail, scheduled_at))
+            self._emit("skipped_late", task, detail, timestamp)
         else:
             task.lateness += decision.late
             self._host.launch(task, timestamp)
 
         self.schedule(task, decision.following)
+
+    def _emit(self, kind: EventKind, task: ManagedTask, detail: str, timestamp: float) -> None:
+        self._host.emit(TaskEvent(kind, task.name, detail, datetime.fromtimestamp(timestamp, UTC)))
 
     def _detect_clock_step(self) -> None:
         """Notice when the wall clock was set."""

@@ -24,8 +24,8 @@ __all__ = (
 )
 
 _GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
-_KEPT: dict[int, float] = {}
-_MOST_KEPT = 4000
+_KEPT: dict[int, float] = {}  # floats by the whole seconds that they were given as
+_MOST_KEPT = 4000  # an hour, and what is near to it
 _VARIABLE = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
 
 

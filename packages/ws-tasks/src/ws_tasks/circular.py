@@ -19,7 +19,38 @@ from ws_tasks._validation import check_seconds, check_whole
 __all__ = ("AsyncCircularForFrame", "AsyncCircularForSecond", "AsyncCircularForTimeout")
 
 
-class AsyncCircularForSecond:
+class _Rounds:
+    """Counts rounds; what is between two of them is a subclass's."""
+
+    def __init__(self, max_times: int | None = None) -> None:
+        self._rounds = math.inf if max_times is None else check_whole("max_times", max_times, 0)
+        self._index = -1
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> int:
+        if self._index + 1 >= self._rounds:
+            raise StopAsyncIteration
+
+        if self._index < 0:
+            self._begin()
+            await checkpoint()
+        else:
+            await self._pause()
+
+        self._index += 1
+        return self._index
+
+    def _begin(self) -> None:
+        """Note when the first round begins."""
+
+    async def _pause(self) -> None:
+        """Wait for the next round."""
+        raise NotImplementedError
+
+
+class AsyncCircularForSecond(_Rounds):
     """
     Counts, once every ``interval`` seconds.
 
@@ -49,33 +80,21 @@ class AsyncCircularForSecond:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._rounds = math.inf if max_times is None else check_whole("max_times", max_times, 0)
+        super().__init__(max_times)
         self._interval = check_seconds("interval", interval, zero=True)
         self._clock = clock
-        self._index = -1
         self._due = -math.inf
 
-    def __aiter__(self) -> Self:
-        return self
+    def _begin(self) -> None:
+        self._due = self._clock()
 
-    async def __anext__(self) -> int:
-        if self._index + 1 >= self._rounds:
-            raise StopAsyncIteration
-
+    async def _pause(self) -> None:
         now = self._clock()
-
-        if self._index < 0:
-            await checkpoint()
-            self._due = now
-        else:
-            self._due = max(self._due + self._interval, now)
-            await anyio.sleep(self._due - now)
-
-        self._index += 1
-        return self._index
+        self._due = max(self._due + self._interval, now)
+        await anyio.sleep(self._due - now)
 
 
-class AsyncCircularForTimeout:
+class AsyncCircularForTimeout(_Rounds):
     """
     Counts every ``interval`` seconds until ``timeout`` seconds have passed.
 
@@ -106,33 +125,26 @@ class AsyncCircularForTimeout:
     def __init__(
         self, timeout: float, interval: float = 1.0, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        super().__init__()
         self._timeout = check_seconds("timeout", timeout, zero=True)
         self._interval = check_seconds("interval", interval, zero=True)
         self._clock = clock
-        self._index = -1
         self._due = self._deadline = -math.inf
 
-    def __aiter__(self) -> Self:
-        return self
+    def _begin(self) -> None:
+        self._due = self._clock()
+        self._deadline = self._due + self._timeout
 
-    async def __anext__(self) -> int:
+    async def _pause(self) -> None:
         now = self._clock()
+        self._due = max(self._due + self._interval, now)
+        await anyio.sleep(max(0.0, min(self._due, self._deadline) - now))
 
-        if self._index < 0:
-            await checkpoint()
-            self._due, self._deadline = now, now + self._timeout
-        else:
-            self._due = max(self._due + self._interval, now)
-            await anyio.sleep(max(0.0, min(self._due, self._deadline) - now))
-
-            if self._due >= self._deadline:
-                raise StopAsyncIteration
-
-        self._index += 1
-        return self._index
+        if self._due >= self._deadline:
+            raise StopAsyncIteration
 
 
-class AsyncCircularForFrame:
+class AsyncCircularForFrame(_Rounds):
     """
     Counts, once every ``interval`` turns of the event loop.
 
@@ -156,26 +168,13 @@ class AsyncCircularForFrame:
     """
 
     def __init__(self, max_times: int | None = None, interval: int = 1, *, pause: float = 0.001) -> None:
-        self._rounds = math.inf if max_times is None else check_whole("max_times", max_times, 0)
-        self._pause = check_seconds("pause", pause, zero=True)
-        self._index = -1
+        super().__init__(max_times)
+        self._seconds = check_seconds("pause", pause, zero=True)
         self._frames = check_whole("interval", interval, 1)
 
-    def __aiter__(self) -> Self:
-        return self
+    async def _pause(self) -> None:
+        if self._seconds:
+            await anyio.sleep(self._seconds)  # which is one turn
 
-    async def __anext__(self) -> int:
-        if self._index + 1 >= self._rounds:
-            raise StopAsyncIteration
-
-        if self._index < 0:
+        for _ in range(self._frames - 1 if self._seconds else self._frames):
             await checkpoint()
-        else:
-            if self._pause:
-                await anyio.sleep(self._pause)
-
-            for _ in range(self._frames - 1 if self._pause else self._frames):
-                await checkpoint()
-
-        self._index += 1
-        return self._index

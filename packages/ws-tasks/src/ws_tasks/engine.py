@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,26 +18,23 @@ import anyio
 
 from ws_core.errors import UsageError
 from ws_tasks._clock import Clock
+from ws_tasks._declaring import task
 from ws_tasks._definitions import (
     Call,
     Declaration,
     Engine,
     Group,
-    Job,
-    JobGroup,
-    JobStatus,
     Priority,
     TaskDefinition,
     current_engine,
     group,
-    task,
 )
+from ws_tasks._engine_base import EngineBase
 from ws_tasks._instance import current_instance
-from ws_tasks._jobs import JobQueue, JobTask, LocalJob
+from ws_tasks._job_handles import Job, JobGroup, JobStatus
+from ws_tasks._jobs import JobQueue, LocalJob
 from ws_tasks._options import TaskOptions
-from ws_tasks._schedules import check_schedule, schedule_of
 from ws_tasks._validation import check_seconds, check_whole
-from ws_tasks.errors import ScheduleError
 from ws_tasks.interface import Guard, RunStore, TaskEvent
 from ws_tasks.observe import enqueuing
 from ws_tasks.scheduler import Scheduler
@@ -61,13 +58,13 @@ __all__ = (
 logger: logging.Logger = logging.getLogger("ws_tasks")
 
 _SCHEDULE = "schedule"
-_MANY = 1_000_000
+_MANY = 1_000_000  # jobs of a schedule that are waited for; the queue bounds them much earlier
 
 for _public in (Call, Declaration, Engine, Group, Job, JobGroup, TaskDefinition, group, task):
     _public.__module__ = __name__
 
 
-class LocalEngine:
+class LocalEngine(EngineBase):
     """
     Runs jobs in this process, so many at once; the others wait in a queue.
 
@@ -123,12 +120,10 @@ class LocalEngine:
         self._concurrency = check_whole("concurrency", concurrency, 1)
         check_whole("max_queued", max_queued, 1)
         self._drain_timeout = check_seconds("drain_timeout", drain_timeout, zero=True)
-        self._guard = guard
-        self._run_store = run_store
+        super().__init__(guard, run_store)
         self._scheduler = Scheduler(
             name="engine", drain_timeout=drain_timeout, on_event=on_event, clock=clock
         )
-        self._known: dict[str, tuple[TaskDefinition[Any, Any], JobTask]] = {}
         self._queue = JobQueue(self._scheduler.runs.begin, concurrency, max_queued)
         self._unique: dict[str, LocalJob] = {}  # the jobs of unique tasks that have not ended
         self._delayed: dict[LocalJob, OnceTask] = {}
@@ -152,7 +147,7 @@ class LocalEngine:
             self._scheduler.add(job_task)
 
             if definition.declaration.schedule is not None:
-                self._follow(definition, job_task)
+                self._enqueue_when_due(definition)
 
         return self
 
@@ -173,20 +168,6 @@ class LocalEngine:
             await self._scheduler.close(0.0)
             await self._scheduler.__aexit__(kind, error, trace)
 
-    @property
-    def tasks(self) -> Mapping[str, TaskDefinition[Any, Any]]:
-        """The tasks by name."""
-        return {name: definition for name, (definition, _) in self._known.items()}
-
-    def check(self, definition: TaskDefinition[Any, Any]) -> None:
-        """Refuse two tasks of one name, and a schedule whose missed runs nobody would know."""
-        known = self._known.get(definition.name)
-
-        if known is not None and known[0] is not definition:
-            raise ScheduleError(f"two tasks are named {definition.name!r}: rename one", task=definition.name)
-
-        check_schedule(definition, self._run_store)
-
     async def submit(self, call: Call[Any], *, delay: float = 0.0) -> Job[Any]:
         """
         Take a job, when there is room; one that is due later takes none until then.
@@ -195,10 +176,6 @@ class LocalEngine:
             ClosedError: The engine is closing.
         """
         return await self._submit(call, delay)
-
-    def statistics(self) -> dict[str, Any]:
-        """Return the `TaskStatistics` of each task's jobs, with the next time of its schedule."""
-        return {name: job_task.statistics() for name, (_, job_task) in self._known.items()}
 
     async def _submit(self, call: Call[Any], delay: float = 0.0) -> LocalJob:
         self._scheduler.check_loop()
@@ -222,7 +199,7 @@ class LocalEngine:
 
         if key:
             self._unique[key] = first
-            first.on_end = functools.partial(self._forget_unique, key)
+            first.on_end = functools.partial(self._unique.pop, key, None)
 
         if delay:
             self._hold_back(first, delay)
@@ -230,9 +207,6 @@ class LocalEngine:
             self._queue.add(first)
 
         return last
-
-    def _forget_unique(self, key: str) -> None:
-        self._unique.pop(key, None)
 
     def _make(self, call: Call[Any], previous: LocalJob | None) -> LocalJob:
         definition = call.definition
@@ -273,21 +247,13 @@ class LocalEngine:
         self.check(definition)
 
         if definition.name not in self._known:
-            options: TaskOptions = {
-                "name": definition.name,
-                "timeout": definition.declaration.timeout,
-                "retries": definition.declaration.retries,
-                "retry_on": definition.declaration.retry_on,
-                "max_instances": self._concurrency,
-                # A failure is raised by the job's `result`, and logged like that of any run.
-            }
-            job_task = JobTask(definition.func, (), options)
-            self._known[definition.name] = (definition, job_task)
+            # A failure is raised by the job's `result`, and logged like that of any run.
+            job_task = self._learn(definition, {"max_instances": self._concurrency})
 
             if self._open:
                 self._scheduler.add(job_task)
 
-    def _follow(self, definition: TaskDefinition[Any, Any], job_task: JobTask) -> None:
+    def _enqueue_when_due(self, definition: TaskDefinition[Any, Any]) -> None:
         """Enqueue a task whenever its schedule says so."""
         # The claim, or the note that the run was made, stands for the job, not for its place in a queue
         # that dies with the process.
@@ -305,12 +271,6 @@ class LocalEngine:
                     current_instance.get().interrupt()
                     await anyio.sleep_forever()
 
-        job_task.schedule = schedule_of(
-            definition,
-            due,
-            guard=self._guard,
-            run_store=self._run_store,
-            tag=_SCHEDULE,
-            max_instances=_MANY if held else 1,  # the jobs are bounded, the waiting for them is not
-        )
-        self._scheduler.add(job_task.schedule)
+        # The jobs are bounded, the waiting for them is not.
+        options: TaskOptions = {"tag": _SCHEDULE, "max_instances": _MANY if held else 1}
+        self._follow(self._scheduler, definition, due, options)

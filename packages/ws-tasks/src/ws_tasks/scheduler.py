@@ -23,12 +23,12 @@ from ws_core.errors import ClosedError, UsageError
 from ws_tasks._clock import Clock, SystemClock
 from ws_tasks._event_loop import asyncio_loop, loop_marker, running_loop
 from ws_tasks._instance import Instance, ManagedTask, Watched
-from ws_tasks._report import Report
+from ws_tasks._report import Report, ReportedTask
 from ws_tasks._runner import Runner
 from ws_tasks._threads import ThreadPool
 from ws_tasks._timer import Timer
 from ws_tasks._validation import check_seconds
-from ws_tasks.interface import TaskEvent, TaskStatistics
+from ws_tasks.interface import TaskEvent
 
 __all__ = ("Scheduler", "current_scheduler")
 
@@ -41,7 +41,7 @@ _LOOK_AGAIN = 0.05  # seconds after the end of another process's claim
 _default: RunVar[Scheduler | None] = RunVar("ws_tasks_default_scheduler", None)
 
 
-class SchedulableTask(ManagedTask, Protocol):
+class SchedulableTask(ManagedTask, ReportedTask, Protocol):
     """A task that can be added to a scheduler; `ws_tasks.tasks` has the classes."""
 
     @property
@@ -69,10 +69,6 @@ class SchedulableTask(ManagedTask, Protocol):
 
     def run_now(self) -> Awaitable[None]:
         """Make a run beside the schedule; await the result to wait for its end."""
-        ...
-
-    def statistics(self) -> TaskStatistics:
-        """Return the counters and the state now."""
         ...
 
 
@@ -142,10 +138,7 @@ class Scheduler:
         return self
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         group = self._group
         assert group is not None

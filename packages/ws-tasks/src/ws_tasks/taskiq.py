@@ -15,7 +15,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -30,18 +30,17 @@ from ws_core.errors import UsageError, describe
 from ws_tasks._broker import RedisStreamsBroker
 from ws_tasks._definitions import current_engine
 from ws_tasks._deliveries import cancel_and_wait
+from ws_tasks._engine_base import EngineBase
 from ws_tasks._job_report import JobReport
 from ws_tasks._jobs import JobTask
-from ws_tasks._options import TaskOptions
 from ws_tasks._remote_jobs import POLL, RemoteJob, WorkerCall, WorkerHost, current_message, messages
 from ws_tasks._results import RedisResults
 from ws_tasks._run import execute
-from ws_tasks._schedules import check_schedule, schedule_of
 from ws_tasks._streams import TRANSIENT
 from ws_tasks._validation import check_whole
 from ws_tasks.engine import Call, Job, JobStatus, TaskDefinition
 from ws_tasks.errors import JobCancelled, JobFailed, ScheduleError
-from ws_tasks.interface import Guard, RunStore, TaskEvent, TaskStatistics
+from ws_tasks.interface import Guard, RunStore, TaskEvent
 from ws_tasks.observe import enqueuing
 from ws_tasks.scheduler import Scheduler
 from ws_tasks.tasks import current_run
@@ -54,7 +53,7 @@ RedisResults.__module__ = __name__
 RedisStreamsBroker.__module__ = __name__
 
 
-class TaskiqEngine:
+class TaskiqEngine(EngineBase):
     """
     Hands jobs to workers in other processes, through a broker of taskiq.
 
@@ -100,11 +99,9 @@ class TaskiqEngine:
         run_store: RunStore | None = None,
         on_event: Callable[[TaskEvent], object] | None = None,
     ) -> None:
+        super().__init__(guard, run_store)
         self.broker = broker
-        self._guard = guard
-        self._run_store = run_store
         self._schedules = schedules
-        self._known: dict[str, tuple[TaskDefinition[Any, Any], JobTask]] = {}
         self._on_event = on_event
         self._host = WorkerHost(on_event)
         self._scheduler: Scheduler | None = None
@@ -115,8 +112,8 @@ class TaskiqEngine:
 
         for definition in tasks:
             self.check(definition)
-            job_task = _job_task(definition)
-            self._known[definition.name] = definition, job_task
+            # The worker reports a failure, and the job's result has it.
+            job_task = self._learn(definition, {"on_error": lambda *_: None})
             broker.register_task(self._runner(job_task), task_name=definition.name)
 
     def __repr__(self) -> str:
@@ -142,11 +139,6 @@ class TaskiqEngine:
 
         await self.broker.shutdown()
 
-    @property
-    def tasks(self) -> Mapping[str, TaskDefinition[Any, Any]]:
-        """The tasks by name."""
-        return {name: definition for name, (definition, _) in self._known.items()}
-
     async def open(self, *, schedules: bool) -> None:
         """Open as ``async with`` does, with or without following schedules."""
         if current_engine.get(None) is not None:
@@ -166,18 +158,9 @@ class TaskiqEngine:
         current_engine.set(self)
 
         if schedules:
-            for definition, job_task in self._known.values():
+            for definition, _ in self._known.values():
                 if definition.declaration.schedule is not None:
-                    self._follow(definition, job_task)
-
-    def check(self, definition: TaskDefinition[Any, Any]) -> None:
-        """Refuse two tasks of one name, and a schedule whose missed runs nobody would know."""
-        known = self._known.get(definition.name)
-
-        if known is not None and known[0] is not definition:
-            raise ScheduleError(f"two tasks are named {definition.name!r}: rename one", task=definition.name)
-
-        check_schedule(definition, self._run_store)
+                    self._enqueue_when_due(self._scheduler, definition)
 
     async def submit(self, call: Call[Any], *, delay: float = 0.0) -> Job[Any]:
         """
@@ -239,10 +222,6 @@ class TaskiqEngine:
         self._wake(job_id)
         return cancelled
 
-    def statistics(self) -> dict[str, TaskStatistics]:
-        """Return the `TaskStatistics` of each task's jobs in this process, with the schedule's next time."""
-        return {name: job_task.statistics() for name, (_, job_task) in self._known.items()}
-
     async def _enqueue(
         self, call: Call[Any], job_id: str, delay: float = 0.0, keep: float | None = None
     ) -> Job[Any]:
@@ -271,15 +250,13 @@ class TaskiqEngine:
 
         return self.job(last or added.job)
 
-    def _follow(self, definition: TaskDefinition[Any, Any], job_task: JobTask) -> None:
+    def _enqueue_when_due(self, scheduler: Scheduler, definition: TaskDefinition[Any, Any]) -> None:
         """Enqueue a task whenever its schedule says so; the run's id is the job's."""
 
         async def due() -> None:
             await self._enqueue(definition.bind(), current_run().id, keep=3600.0)
 
-        job_task.schedule = schedule_of(definition, due, guard=self._guard, run_store=self._run_store)
-        assert self._scheduler is not None
-        self._scheduler.add(job_task.schedule)
+        self._follow(scheduler, definition, due, {})
 
     def _runner(self, job_task: JobTask) -> Callable[..., Awaitable[Any]]:
         """Return what a worker calls: the same attempts as a local engine makes."""
@@ -289,9 +266,8 @@ class TaskiqEngine:
             message = current_message.get()
             labels = message.labels
             last = labels.get("last", "")
-            call = WorkerCall(
-                job_task, args, kwargs, job=message.task_id, last=last, headers=labels.get("headers")
-            )
+            headers = labels.get("headers")
+            call = WorkerCall(job_task, args, kwargs, message.task_id, last=last, headers=headers)
             error = await self._run_call(call)
 
             if call.handed_back:
@@ -327,8 +303,8 @@ class TaskiqEngine:
                 pass  # another worker begins it anew
             elif call.scope.cancelled_caught:
                 call.task.counters.cancelled += 1
-                message = f"job {call.job} of task {call.task.name!r} was cancelled while it ran"
-                failure = JobCancelled(message, task=call.task.name, job=call.job)
+                message = f"job {call.id} of task {call.task.name!r} was cancelled while it ran"
+                failure = JobCancelled(message, task=call.task.name, job=call.id)
             elif call.failure is not None:
                 failure = JobFailed.of(call.failure)
         finally:
@@ -382,18 +358,6 @@ class TaskiqEngine:
     def _wake(self, job_id: str) -> None:
         if (event := self._waiting.get(job_id)) is not None:
             event.set()
-
-
-def _job_task(definition: TaskDefinition[Any, Any]) -> JobTask:
-    declaration = definition.declaration
-    options: TaskOptions = {
-        "name": declaration.name,
-        "timeout": declaration.timeout,
-        "retries": declaration.retries,
-        "retry_on": declaration.retry_on,
-        "on_error": lambda *_: None,  # the worker reports it, and the job's result has it
-    }
-    return JobTask(definition.func, (), options)
 
 
 def _encode_step(call: Call[Any]) -> dict[str, Any]:
@@ -455,11 +419,9 @@ async def run_worker(
             await engine.open(schedules=schedules)
             stack.push_async_exit(engine.__aexit__)
 
+        most = broker.concurrency
         receiver = Receiver(
-            broker,
-            max_async_tasks=broker.concurrency,
-            wait_tasks_timeout=drain_timeout,
-            validate_params=False,
+            broker, max_async_tasks=most, wait_tasks_timeout=drain_timeout, validate_params=False
         )
         listening = asyncio.get_running_loop().create_task(receiver.listen(stop))
 
