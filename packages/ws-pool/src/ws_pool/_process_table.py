@@ -50,8 +50,6 @@ class ProcessRecord:
 class ProcessTable:
     """The mapped file, with this process's record in it; made when it is missing, for its owner only."""
 
-    __slots__ = ("_fd", "_map", "_offset", "path")
-
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd, self._map = -1, mmap.mmap(-1, 1)  # until the file is open; closing it is harmless

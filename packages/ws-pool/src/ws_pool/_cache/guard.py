@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -17,8 +18,6 @@ _UNREACHABLE: Final = frozenset({"ConnectionError", "TimeoutError", "OSError"})
 
 class StoreGuard:
     """A circuit breaker for a store, with a timeout for each operation."""
-
-    __slots__ = ("_budgets", "_clock", "_failures", "_paused_until", "_seconds")
 
     def __init__(self, budget: float | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = budget
@@ -82,16 +81,14 @@ class StoreGuard:
         return budget
 
 
+@dataclass(slots=True, eq=False)
 class _Run:
     """An operation under way."""
 
-    __slots__ = ("cancelling", "deadline", "expired", "task")
-
-    def __init__(self, task: asyncio.Task[Any], deadline: float) -> None:
-        self.task = task
-        self.deadline = deadline
-        self.cancelling = task.cancelling()
-        self.expired = False
+    task: asyncio.Task[Any]
+    deadline: float
+    cancelling: int  # of the task, when it began
+    expired: bool = False
 
 
 class Budget:
@@ -101,8 +98,6 @@ class Budget:
     All have the same time, so they expire in the order in which they began, and one timer is enough: it
     goes off for the oldest one, and is set again for the next. An operation that ends sets none.
     """
-
-    __slots__ = ("_runs", "_seconds", "_timer", "loop")
 
     def __init__(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -114,7 +109,7 @@ class Budget:
         """Wait for an operation; raise `TimeoutError` when its time is over."""
         task = asyncio.current_task()
         assert task is not None
-        run = _Run(task, self.loop.time() + self._seconds)
+        run = _Run(task, self.loop.time() + self._seconds, task.cancelling())
         self._runs[run] = None
 
         if self._timer is None:

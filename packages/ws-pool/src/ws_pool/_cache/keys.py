@@ -38,8 +38,6 @@ class KeyMaker:
         False
     """
 
-    __slots__ = ("_identities", "_is_method", "_name", "_plain", "_signature")
-
     def __init__(self, function: Callable[..., object], *, identities: bool = True) -> None:
         self._name = getattr(function, "__qualname__", repr(function))
         self._signature = inspect.signature(function)
@@ -144,8 +142,6 @@ def _name(value: object) -> str:
 
 class Identities:
     """Numbers for objects: the same while an object lives, and never used again."""
-
-    __slots__ = ("_known", "_numbers")
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[weakref.ref[object], int]] = {}

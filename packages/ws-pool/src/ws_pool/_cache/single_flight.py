@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 
+@dataclass(slots=True, eq=False)
 class Flight:
     """A call that is being answered, and its outcome."""
 
-    __slots__ = ("done", "error", "outdated", "owner", "state", "value")
-
-    def __init__(self, owner: asyncio.Task[Any] | None) -> None:
-        self.owner = owner
-        self.done: asyncio.Event | None = None
-        self.state: Literal["running", "value", "error", "abandoned"] = "running"
-        self.value: object = None
-        self.error: BaseException | None = None
-        self.outdated: bool = False  # the value is from before an invalidation
+    owner: asyncio.Task[Any] | None
+    done: asyncio.Event | None = None  # made by the first call that waits
+    state: Literal["running", "value", "error", "abandoned"] = "running"
+    value: object = None
+    error: BaseException | None = None
+    outdated: bool = False  # the value is from before an invalidation
 
 
 class Flights:
@@ -28,8 +27,6 @@ class Flights:
     The first call of a key leads: it does the work in its own task. The others wait for its
     outcome. When the leader is cancelled, the first of them to wake leads anew.
     """
-
-    __slots__ = ("_flights", "shared")
 
     def __init__(self) -> None:
         self._flights: dict[tuple[int, str], Flight] = {}

@@ -85,8 +85,6 @@ class LocalStore:
     counts the invalidations of keys: one that is older than the key's last invalidation stores nothing.
     """
 
-    __slots__ = ("_clock", "_entries", "_tokens")
-
     def __init__(self, maxsize: int, clock: Callable[[], float]) -> None:
         self._entries = _Entries(maxsize)
         self._clock = clock
@@ -158,8 +156,6 @@ class RedisStore:
     those who began to compute before from storing what they get. All keys of a tag are in one
     hash slot of a cluster.
     """
-
-    __slots__ = ("_client", "_loads", "_prefix")
 
     def __init__(self, client: Callable[[], RedisLike], codec: Codec, prefix: str) -> None:
         self._client = client

@@ -26,8 +26,6 @@ class BackgroundTasks(Generic[T]):
     ``lost`` is called with the connection of a task that was cancelled before its first step.
     """
 
-    __slots__ = ("_connects", "_hooks", "_lost", "_tasks", "_timers", "_unstarted")
-
     def __init__(self, timers: Timers, lost: Callable[[PoolEntry[T]], None]) -> None:
         self._timers = timers
         self._lost = lost
@@ -97,8 +95,6 @@ class BackgroundTasks(Generic[T]):
 
 class Timers:
     """Named timers of one loop, and the clock of the pool."""
-
-    __slots__ = ("_handles", "loop", "now")
 
     def __init__(self) -> None:
         self.loop = cast("asyncio.AbstractEventLoop", None)  # set by start, before anything else runs

@@ -27,21 +27,6 @@ _OPEN = Lifecycle.OPEN
 class Checkout(Generic[T]):
     """Hands connections out, and takes them back, whatever state the pool and they are in."""
 
-    __slots__ = (
-        "_connect_timeout",
-        "_hooks",
-        "_is_alive",
-        "_is_clean",
-        "_is_lost",
-        "_leak_detector",
-        "_maintainer",
-        "_max_waiting",
-        "_metrics",
-        "_name",
-        "_state",
-        "observed",
-    )
-
     def __init__(
         self,
         options: PoolOptions[T],

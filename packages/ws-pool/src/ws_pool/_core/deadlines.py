@@ -23,8 +23,6 @@ class AcquireDeadlines(Generic[T]):
     cost every acquire that waits more than the wait's own bookkeeping.
     """
 
-    __slots__ = ("_explain", "_state", "_timers", "next_at")
-
     def __init__(
         self, state: PoolState[T], timers: Timers, explain: Callable[[Waiter[T], int], Exception]
     ) -> None:

@@ -19,8 +19,6 @@ _WARN_EVERY = 60.0  # seconds between two warnings of a nearly exhausted pool
 class LeakDetector(Generic[T]):
     """Warns about leases longer than ``leak_threshold`` seconds; with None no stack is recorded."""
 
-    __slots__ = ("_name", "_state", "_threshold", "quiet_until", "warn_at")
-
     def __init__(self, name: str, state: PoolState[T], leak_threshold: float | None) -> None:
         self.warn_at: int = 0
         self.quiet_until: float = 0.0

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from bisect import insort
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from traceback import StackSummary
 from typing import Generic, TypeVar
@@ -25,35 +25,24 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class PoolEntry(Generic[T]):
     """One connection with what the pool knows about it. Times are those of the pool's clock."""
 
-    __slots__ = (
-        "check_at",
-        "checked_at",
-        "conn",
-        "expires_at",
-        "generation",
-        "holder",
-        "idle_since",
-        "stack",
-        "taken_at",
-        "trusted_until",
-        "warned",
-    )
+    conn: T
+    generation: int
+    expires_at: float
+    trusted_until: float = field(init=False)  # released before then, it is not verified
+    check_at: float = field(init=False)  # acquired from then on, it is verified first
+    checked_at: float = 0.0  # by a ping while it was idle
+    idle_since: float = 0.0
+    taken_at: float = 0.0
+    holder: asyncio.Task[object] | str | None = None  # a name once the task has ended
+    stack: StackSummary | None = None
+    warned: bool = False
 
-    def __init__(self, conn: T, generation: int, expires_at: float) -> None:
-        self.conn: T = conn
-        self.generation: int = generation
-        self.expires_at: float = expires_at
-        self.trusted_until: float = expires_at  # released before then, it is not verified
-        self.check_at: float = expires_at  # acquired from then on, it is verified first
-        self.checked_at: float = 0.0  # by a ping while it was idle
-        self.idle_since: float = 0.0
-        self.taken_at: float = 0.0
-        self.holder: asyncio.Task[object] | str | None = None  # a name once the task has ended
-        self.stack: StackSummary | None = None
-        self.warned: bool = False
+    def __post_init__(self) -> None:
+        self.trusted_until = self.check_at = self.expires_at
 
     @property
     def holder_name(self) -> str:
@@ -102,40 +91,24 @@ class Totals:
     failures: int = 0
 
 
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class PoolState(Generic[T]):
     """The places of all connections, and the queue of waiters."""
 
-    __slots__ = (
-        "closing",
-        "connecting",
-        "generation",
-        "idle",
-        "leased",
-        "max_connecting",
-        "max_size",
-        "min_size",
-        "resetting",
-        "suspected",
-        "totals",
-        "verifying",
-        "waiters",
-    )
-
-    def __init__(self, *, min_size: int, max_size: int, max_connecting: int) -> None:
-        self.min_size = min_size
-        self.max_size = max_size
-        self.max_connecting = max_connecting
-        # Idle connections are a stack: the newest is reused first, and spare ones grow old and are closed.
-        self.idle: list[PoolEntry[T]] = []
-        self.leased: set[PoolEntry[T]] = set()
-        self.waiters: deque[Waiter[T]] = deque()
-        self.connecting = 0
-        self.verifying = 0
-        self.suspected = 0
-        self.resetting = 0
-        self.closing = 0
-        self.generation = 0
-        self.totals = Totals()
+    min_size: int
+    max_size: int
+    max_connecting: int
+    # Idle connections are a stack: the newest is reused first, and spare ones grow old and are closed.
+    idle: list[PoolEntry[T]] = field(default_factory=list)
+    leased: set[PoolEntry[T]] = field(default_factory=set)
+    waiters: deque[Waiter[T]] = field(default_factory=deque)
+    connecting: int = 0
+    verifying: int = 0
+    suspected: int = 0
+    resetting: int = 0
+    closing: int = 0
+    generation: int = 0
+    totals: Totals = field(default_factory=Totals)
 
     @property
     def size(self) -> int:

@@ -30,8 +30,6 @@ class Recovery(Generic[T]):
     ``connect`` begins an attempt with a timeout in seconds; it is counted as connecting before.
     """
 
-    __slots__ = ("_connect", "_connector", "_name", "_options", "_pause", "_state", "_timers", "failure")
-
     def __init__(
         self,
         options: PoolOptions[T],

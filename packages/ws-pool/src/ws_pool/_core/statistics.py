@@ -211,8 +211,6 @@ class PoolStatistics:
 class PoolMetrics(Generic[T]):
     """The histograms of one pool, and its snapshots."""
 
-    __slots__ = ("_name", "_state", "creates", "leases", "waits")
-
     def __init__(self, name: str, state: PoolState[T]) -> None:
         self.waits: HistogramBuilder = HistogramBuilder()  # only of acquires that had to wait
         self.leases: HistogramBuilder = HistogramBuilder()

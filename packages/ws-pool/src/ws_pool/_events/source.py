@@ -65,8 +65,6 @@ class _SharingPubSub(Protocol):
 class _ClientSource:
     """A client of redis-py as a pool; its owner closes it."""
 
-    __slots__ = ("redis",)
-
     name = "of a client"
     ready = True
 
@@ -76,8 +74,6 @@ class _ClientSource:
 
 class _ManagerSource:
     """The default pool of a manager, which may be started later, and again."""
-
-    __slots__ = ("_manager",)
 
     name = "default"
 

@@ -116,8 +116,6 @@ class Admission:
 class HostBreakers:
     """A pool's breakers, one for each host; not enabled when ``failures`` is 0."""
 
-    __slots__ = ("_breakers", "_failures", "_pool", "_reset", "clock")
-
     def __init__(self, pool: str, failures: int, reset: float) -> None:
         self._pool = pool
         self._failures = failures

@@ -19,8 +19,6 @@ class HookFailed(Exception):
 class Hooks:
     """A middleware of aiohttp that calls a pool's hooks, for each attempt and each redirect."""
 
-    __slots__ = ("_options",)
-
     def __init__(self, options: HttpOptions) -> None:
         self._options = options
 

@@ -26,8 +26,6 @@ class PartFile:
     for what it is a part of), unless another download has it at the moment.
     """
 
-    __slots__ = ("_buffer", "_file", "_keep", "_note", "_source", "path", "size", "total", "validator")
-
     def __init__(self, path: Path, source: str, file: IO[bytes], *, keep: bool) -> None:
         self.path = path
         self.size: int = 0

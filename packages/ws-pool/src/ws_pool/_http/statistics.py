@@ -58,8 +58,6 @@ class HttpStatistics:
 class RequestCounters:
     """Counts of a pool's requests; all its sessions share them."""
 
-    __slots__ = ("active", "failures", "requests", "retries", "times")
-
     def __init__(self) -> None:
         self.active: int = 0
         self.requests: int = 0

@@ -49,20 +49,6 @@ _KNOWN_URLS = 256
 class Transport:
     """One session over a pool's connections. Sessions of one pool share breakers and counters."""
 
-    __slots__ = (
-        "_breakers",
-        "_own_origin",
-        "_plain",
-        "_secrets",
-        "_unbound",
-        "counters",
-        "loop",
-        "name",
-        "options",
-        "session",
-        "url",
-    )
-
     def __init__(
         self,
         name: str,

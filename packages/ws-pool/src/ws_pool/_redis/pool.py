@@ -355,8 +355,6 @@ class RedisPool(Startable):
 class SharedContext(AbstractAsyncContextManager[Redis]):
     """The shared client, for the length of a block."""
 
-    __slots__ = ("_pool",)
-
     def __init__(self, pool: RedisPool) -> None:
         self._pool = pool
 
@@ -369,8 +367,6 @@ class SharedContext(AbstractAsyncContextManager[Redis]):
 
 class DedicatedContext(AbstractAsyncContextManager[Redis]):
     """A client with a dedicated connection, for the length of a block."""
-
-    __slots__ = ("_backend", "_client", "_lease", "_started_backend")
 
     def __init__(self, started_backend: Callable[[], Backend]) -> None:
         self._started_backend = started_backend

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ws_pool._redis.statistics import CacheStatistics
@@ -19,14 +20,12 @@ class CachePolicy(NamedTuple):
     prefixes: tuple[bytes, ...]  # beginnings of keys whose changes are reported; empty for all that are read
 
 
+@dataclass(slots=True, eq=False)
 class _Read:
     """A read in flight; its reply may be kept unless one of its keys changes before."""
 
-    __slots__ = ("keys", "valid")
-
-    def __init__(self, keys: tuple[Key, ...]) -> None:
-        self.keys: tuple[Key, ...] = keys
-        self.valid: bool = True
+    keys: tuple[Key, ...]
+    valid: bool = True
 
 
 class ClientCache:

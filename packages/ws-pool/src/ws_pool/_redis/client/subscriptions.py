@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, cast
 
 from redis import exceptions as driver
@@ -121,19 +122,15 @@ class Mailbox:
         self.put([f"{topic.kind}unsubscribe".encode(), topic.name, self._counts[topic.kind == "s"]])
 
 
+@dataclass(slots=True, eq=False)
 class _Request:
     """A command whose reply is due: they come in the order in which commands were sent."""
 
-    __slots__ = ("confirmed", "mailbox", "message", "name", "topic")
-
-    def __init__(
-        self, name: bytes, topic: Topic | None, mailbox: Mailbox | None = None, message: bytes = b""
-    ) -> None:
-        self.name = name
-        self.topic = topic
-        self.mailbox = mailbox  # whose PING it is
-        self.message = message
-        self.confirmed = False
+    name: bytes
+    topic: Topic | None
+    mailbox: Mailbox | None = None  # whose PING it is
+    message: bytes = b""
+    confirmed: bool = False
 
 
 class _Link:

@@ -29,8 +29,6 @@ class CommandEncoder:
         b'*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n'
     """
 
-    __slots__ = ("encode", "pack_plain")
-
     def __init__(self, encode: Encode, *, fast: bool) -> None:
         self.encode: Encode = encode
         self.pack_plain: Callable[[Sequence[EncodableT]], bytes] = _pack if fast else self.pack_slowly

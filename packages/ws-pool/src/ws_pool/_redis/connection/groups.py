@@ -31,8 +31,6 @@ class ConnectionGroups(Generic[T]):
         ['d']
     """
 
-    __slots__ = ("large", "reads", "writes")
-
     def __init__(self, connections: Sequence[T]) -> None:
         others = len(connections) - (len(connections) > 2)
         readers = (others + 1) // 2

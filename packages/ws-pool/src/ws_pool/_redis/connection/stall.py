@@ -30,8 +30,6 @@ class StallDetector:
         20.0
     """
 
-    __slots__ = ("_taken", "_timeout", "_unsent", "progressed")
-
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._taken = 0  # bytes that had reached the other side at the last call
