@@ -6,28 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ws_pool._redis.commands.command import Command
+from ws_pool._redis.commands.table import words
 from ws_pool._redis.errors import MaybeExecuted
 
-_SAME: Final = frozenset(
-    {
-        "CONFIG RESETSTAT",
-        "CONFIG REWRITE",
-        "CONFIG SET",
-        "FLUSHALL",
-        "FLUSHDB",
-        "FUNCTION DELETE",
-        "FUNCTION FLUSH",
-        "FUNCTION LOAD",
-        "FUNCTION RESTORE",
-        "PING",
-        "SCRIPT FLUSH",
-        "SCRIPT KILL",
-        "SCRIPT LOAD",
-    }
+_SAME: Final = words(
+    "FLUSHALL FLUSHDB PING",
+    CONFIG="RESETSTAT REWRITE SET",
+    FUNCTION="DELETE FLUSH LOAD RESTORE",
+    SCRIPT="FLUSH KILL LOAD",
 )
-_SUMMED: Final = frozenset({"DBSIZE"})
-_JOINED: Final = frozenset({"KEYS"})
-_ALL_TRUE: Final = frozenset({"SCRIPT EXISTS"})
+_SUMMED, _JOINED, _ALL_TRUE = words("DBSIZE"), words("KEYS"), words("", SCRIPT="EXISTS")
 _WORDS_PER_KEY: Final = {"DEL": 1, "EXISTS": 1, "TOUCH": 1, "UNLINK": 1, "MGET": 1, "MSET": 2}
 SPLIT: Final = frozenset(_WORDS_PER_KEY)
 """Commands of any number of keys, which are split when these live on several nodes. That is not atomic."""
@@ -79,8 +67,8 @@ def part_of(command: Command, numbers: Sequence[int]) -> Command:
         ('MSET', 'b', 2)
     """
     width, arguments = _WORDS_PER_KEY[command.name], command.arguments
-    words = (word for number in numbers for word in arguments[number * width : (number + 1) * width])
-    return Command((command.name, *words))
+    chosen = (word for number in numbers for word in arguments[number * width : (number + 1) * width])
+    return Command((command.name, *chosen))
 
 
 def merge_split(

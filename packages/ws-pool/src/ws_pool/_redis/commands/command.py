@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from redis.client import CaseInsensitiveDict
@@ -41,10 +41,10 @@ class Command:
         self.args: Sequence[Any] = args  # as the caller wrote them: response callbacks are found by args[0]
         words = split(args)
         self.words: Sequence[Any] = words
-        name = _upper(words[0])
+        name = word_of(words[0])
 
         if name in CONTAINERS and len(words) > 1:
-            name = f"{name} {_upper(words[1])}"
+            name = f"{name} {word_of(words[1])}"
             self.arguments: Sequence[Any] = words[2:]
         else:
             self.arguments = words[1:]
@@ -74,7 +74,7 @@ class Command:
         index, scale = self._timeout_word()
 
         try:
-            seconds = float(_upper(self.words[index])) * scale
+            seconds = float(word_of(self.words[index])) * scale
         except (IndexError, ValueError):
             return None
 
@@ -170,7 +170,7 @@ def split(args: Sequence[Any]) -> Sequence[Any]:
 
 def verb_is_enough(verb: object) -> bool:
     """Return whether a command's first argument decides its route, whatever follows."""
-    first, *rest = _upper(verb).split() or ("",)
+    first, *rest = word_of(verb).split() or ("",)
     return first not in MAY_BLOCK and (first not in CONTAINERS or bool(rest))
 
 
@@ -188,18 +188,28 @@ def stream_options(words: Sequence[Any]) -> dict[str, int]:
     index = 1
 
     while index < len(words) and "STREAMS" not in found:
-        word = _upper(words[index])
+        word = word_of(words[index])
         found[word] = index
         index += _OPTION_WIDTHS.get(word, 1)
 
     return found
 
 
-def _upper(value: object) -> str:
-    if isinstance(value, str):
-        return value.upper()
+def command_entries(reply: Iterable[Any]) -> Iterator[tuple[str, Any]]:  # Any: entries of COMMAND's reply
+    """Yield the name and the entry of each command that COMMAND has named, subcommands included."""
+    for entry in reply:
+        yield word_of(entry[0]).replace("|", " "), entry
+        yield from command_entries(entry[9] if len(entry) > 9 else ())
 
+
+def word_of(value: object) -> str:
+    """Return an argument as a word of a command, in capitals."""
+    return value.upper() if isinstance(value, str) else text_of(value).upper()
+
+
+def text_of(value: object) -> str:
+    """Return an argument, or a word of a reply, as text."""
     if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value).decode("utf-8", "replace").upper()
+        return bytes(value).decode("utf-8", "replace")
 
-    return str(value).upper()
+    return str(value)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-from ws_pool._redis.commands.command import Command
+from ws_pool._redis.commands.command import Command, command_entries, text_of, word_of
 
 # Any below: replies, of either protocol and of text or bytes, and arguments of commands.
 
@@ -30,10 +30,10 @@ class KeyPositions:
     """
 
     def __init__(self, commands: Sequence[Any]) -> None:
-        self._specs: dict[str, tuple[_Spec, ...]] = {}
-
-        for entry in commands:
-            self._learn(entry)
+        self._specs = {
+            name: [found for spec in entry[8:9] for given in spec if (found := _spec(_mapping(given)))]
+            for name, entry in command_entries(commands)
+        }
 
     def of(self, command: Command) -> list[int]:
         """Return which words of a command are keys."""
@@ -45,24 +45,16 @@ class KeyPositions:
 
         return sorted(found)
 
-    def _learn(self, entry: Sequence[Any]) -> None:
-        name = _text(entry[0]).upper().replace("|", " ")
-        specs = (_spec(_mapping(spec)) for spec in (entry[8] if len(entry) > 8 else ()))
-        self._specs[name] = tuple(spec for spec in specs if spec is not None)
-
-        for inner in entry[9] if len(entry) > 9 else ():
-            self._learn(inner)
-
 
 def _spec(given: Mapping[str, Any]) -> _Spec | None:
     """Read a specification; None for those that name no place, as of SORT's patterns."""
     search, find = _mapping(given["begin_search"]), _mapping(given["find_keys"])
     begin, rule = _mapping(search["spec"]), _mapping(find["spec"])
 
-    if "unknown" in (_text(search["type"]), _text(find["type"])):
+    if "unknown" in (text_of(search["type"]), text_of(find["type"])):
         return None
 
-    keyword = _text(begin["keyword"]).upper() if "keyword" in begin else ""
+    keyword = word_of(begin["keyword"]) if "keyword" in begin else ""
     index = int(begin["startfrom"] if keyword else begin["index"])
     step = max(1, int(rule["keystep"]))
 
@@ -78,7 +70,7 @@ def _places(spec: _Spec, words: Sequence[Any]) -> range:
 
     if spec.keyword:
         found = range(begin, size) if begin > 0 else range(size + begin, 0, -1)
-        begin = next((place + 1 for place in found if _text(words[place]).upper() == spec.keyword), size)
+        begin = next((place + 1 for place in found if word_of(words[place]) == spec.keyword), size)
 
     if spec.number_at is not None:
         first = begin + spec.first
@@ -103,11 +95,4 @@ def _integer(words: Sequence[Any], index: int) -> int:
 def _mapping(value: Any) -> Mapping[str, Any]:
     """Return a map of either protocol with text as its keys."""
     items = value.items() if isinstance(value, dict) else zip(value[::2], value[1::2], strict=False)
-    return {_text(key): inner for key, inner in items}
-
-
-_ENCODED: Final = (bytes, bytearray, memoryview)
-
-
-def _text(value: Any) -> str:
-    return bytes(value).decode("utf-8", "replace") if isinstance(value, _ENCODED) else str(value)
+    return {text_of(key): inner for key, inner in items}

@@ -6,28 +6,15 @@ import binascii
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ws_pool._redis.commands.command import Command, stream_options, verb_is_enough
-from ws_pool._redis.commands.table import Route
+from ws_pool._redis.commands.command import Command, command_entries, stream_options, verb_is_enough
+from ws_pool._redis.commands.table import Route, words
 
 SLOTS: Final = 16_384
 
 # Where to find the number of keys, behind which the keys begin (counted in words).
 _COUNTED: Final = {
-    "EVAL": 2,
-    "EVALSHA": 2,
-    "EVAL_RO": 2,
-    "EVALSHA_RO": 2,
-    "FCALL": 2,
-    "FCALL_RO": 2,
-    "BLMPOP": 2,
-    "BZMPOP": 2,
-    "LMPOP": 1,
-    "ZMPOP": 1,
-    "ZUNION": 1,
-    "ZINTER": 1,
-    "ZDIFF": 1,
-    "ZINTERCARD": 1,
-    "SINTERCARD": 1,
+    **dict.fromkeys(words("EVAL EVALSHA EVAL_RO EVALSHA_RO FCALL FCALL_RO BLMPOP BZMPOP"), 2),
+    **dict.fromkeys(words("LMPOP ZMPOP ZUNION ZINTER ZDIFF ZINTERCARD SINTERCARD"), 1),
 }
 _CHANNEL: Final = frozenset({"SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE"})
 
@@ -56,10 +43,9 @@ class KeySpecs:
 
     def __init__(self, commands: Sequence[Any], encode: Any) -> None:  # Any: a reply; redis-py's encoder
         self._encode = encode
-        self._first: dict[str, tuple[int, int, int]] = {}
-
-        for entry in commands:
-            self._learn(entry)
+        self._first: dict[str, tuple[int, int, int]] = {
+            name: (int(entry[3]), int(entry[4]), int(entry[5])) for name, entry in command_entries(commands)
+        }
 
     @property
     def simple(self) -> frozenset[str]:
@@ -102,14 +88,6 @@ class KeySpecs:
         keys = self.keys(command)
         return hash_slot(bytes(self._encode(keys[0]))) if keys else None
 
-    def _learn(self, entry: Sequence[Any]) -> None:
-        name = _text(entry[0]).upper().replace("|", " ")
-        self._first[name] = (int(entry[3]), int(entry[4]), int(entry[5]))
-
-        if len(entry) > 9:
-            for inner in entry[9]:
-                self._learn(inner)
-
 
 def _counted(arguments: Sequence[Any], index: int) -> Sequence[Any]:
     try:
@@ -118,10 +96,6 @@ def _counted(arguments: Sequence[Any], index: int) -> Sequence[Any]:
         return ()  # malformed: let the server say so
 
 
-def _streams(words: Sequence[Any]) -> Sequence[Any]:
-    keys_and_ids = words[stream_options(words).get("STREAMS", len(words)) + 1 :]
+def _streams(args: Sequence[Any]) -> Sequence[Any]:
+    keys_and_ids = args[stream_options(args).get("STREAMS", len(args)) + 1 :]
     return keys_and_ids[: len(keys_and_ids) // 2]
-
-
-def _text(value: Any) -> str:  # Any: bytes or str
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, Final
 
-from ws_pool._redis.commands.command import Command
+from ws_pool._redis.commands.command import Command, word_of
 from ws_pool._redis.commands.key_specs import KeyPositions
 from ws_pool.errors import UsageError
 
@@ -94,7 +94,7 @@ class KeyPrefix:
 
     def subscription(self, args: Sequence[Any]) -> Sequence[Any]:
         """Return the arguments of SUBSCRIBE and the like, or PING, with the prefix."""
-        word = _upper(args[0])
+        word = word_of(args[0])
 
         if word == "PING":
             return args
@@ -168,7 +168,7 @@ class KeyPrefix:
         """Limit a SCAN to the prefix, since it would return the keys of others too."""
         # SCAN cursor, then pairs of an option and its value.
         for index in range(2, len(words) - 1, 2):
-            if _upper(words[index]) == "MATCH":
+            if word_of(words[index]) == "MATCH":
                 words[index + 1] = self.add_to_pattern(words[index + 1])
                 return
 
@@ -179,7 +179,7 @@ class KeyPrefix:
         index = 2
 
         while index < len(words) - 1:
-            option, value = _upper(words[index]), words[index + 1]
+            option, value = word_of(words[index]), words[index + 1]
             # No keys: BY without an asterisk means "do not sort", and GET # the element itself.
             fixed = {"BY": b"*" not in bytes(self._encode(value)), "GET": value in {"#", b"#"}}
 
@@ -238,10 +238,6 @@ _REPLIES: Final[dict[str, Callable[[Callable[[Any], Any], Any], Any]]] = {
     **dict.fromkeys(("BLPOP", "BRPOP", "BZPOPMIN", "BZPOPMAX", "LMPOP", "BLMPOP", "ZMPOP", "BZMPOP"), _first),
     **dict.fromkeys(("XREAD", "XREADGROUP", "PUBSUB NUMSUB", "PUBSUB SHARDNUMSUB"), _each),
 }
-
-
-def _upper(value: Any) -> str:
-    return (value.decode() if isinstance(value, bytes) else str(value)).upper()
 
 
 def _starts(name: Any, start: str) -> bool:

@@ -17,7 +17,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
 from ws_core import backoff
-from ws_pool._redis.commands.command import Command
+from ws_pool._redis.commands.command import Command, word_of
 from ws_pool._redis.errors import AcquireTimeout, ConnectionLost, UnavailableError
 from ws_pool.errors import WsError
 
@@ -141,22 +141,10 @@ def undo_of(command: Command, reply: Any) -> tuple[Any, ...] | None:
     return None if reply is None or undo is None else undo(command.words, reply)
 
 
-def _pushed_left(_: Sequence[Any], reply: Any) -> tuple[Any, ...]:
-    return ("LPUSH", *reply)
-
-
-def _pushed_right(_: Sequence[Any], reply: Any) -> tuple[Any, ...]:
-    return ("RPUSH", *reply)
-
-
 def _pushed_many(args: Sequence[Any], reply: Any) -> tuple[Any, ...]:
     key, items = reply
-    return ("LPUSH" if _left(args) else "RPUSH", key, *reversed(items))
-
-
-def _added(_: Sequence[Any], reply: Any) -> tuple[Any, ...]:
-    key, member, score = reply
-    return ("ZADD", key, score, member)
+    side = word_of(args[3 + int(args[2])])
+    return ("LPUSH" if side == "LEFT" else "RPUSH", key, *reversed(items))
 
 
 def _added_many(_: Sequence[Any], reply: Any) -> tuple[Any, ...]:
@@ -166,28 +154,16 @@ def _added_many(_: Sequence[Any], reply: Any) -> tuple[Any, ...]:
 
 def _moved(args: Sequence[Any], reply: Any) -> tuple[Any, ...]:
     source, target, left, right = args[1:5]
-    return ("EVAL", _MOVE_BACK, 2, target, source, reply, _word(right), _word(left))
-
-
-def _moved_right(args: Sequence[Any], reply: Any) -> tuple[Any, ...]:
-    return ("EVAL", _MOVE_BACK, 2, args[2], args[1], reply, "LEFT", "RIGHT")
+    return ("EVAL", _MOVE_BACK, 2, target, source, reply, word_of(right), word_of(left))
 
 
 _UNDO: Final[dict[str, Callable[[Sequence[Any], Any], tuple[Any, ...]]]] = {
-    "BLPOP": _pushed_left,
-    "BRPOP": _pushed_right,
+    "BLPOP": lambda _, reply: ("LPUSH", *reply),
+    "BRPOP": lambda _, reply: ("RPUSH", *reply),
     "BLMPOP": _pushed_many,
-    "BZPOPMIN": _added,
-    "BZPOPMAX": _added,
+    "BZPOPMIN": lambda _, reply: ("ZADD", reply[0], reply[2], reply[1]),  # key, member, score
+    "BZPOPMAX": lambda _, reply: ("ZADD", reply[0], reply[2], reply[1]),
     "BZMPOP": _added_many,
     "BLMOVE": _moved,
-    "BRPOPLPUSH": _moved_right,
+    "BRPOPLPUSH": lambda args, reply: _moved((*args[:3], "RIGHT", "LEFT"), reply),
 }
-
-
-def _left(args: Sequence[Any]) -> bool:
-    return _word(args[3 + int(args[2])]) == "LEFT"
-
-
-def _word(value: Any) -> str:  # Any: bytes or str
-    return (value.decode() if isinstance(value, bytes) else str(value)).upper()
