@@ -326,6 +326,19 @@ class TestChanges:
             assert await bus.publish("tag", 2) == 1
             assert await asyncio.wait_for(heard.get(), 10) == 2
 
+    async def test_a_reply_stays_bytes_while_its_slot_moves(self, start_server: StartServer) -> None:
+        """What is never decoded is not decoded either when the key has gone to another node (ASK)."""
+        cluster = start_server(ClusterServers)
+        moving = cluster.move_slot(hash_slot(b"key"))
+
+        async with RedisPool(url=cluster.url, cluster=True, decode_responses=True) as pool:
+            await pool.redis.set("key", "value")
+            dumped = await pool.redis.dump("key")
+            await asyncio.to_thread(moving.begin)
+            await asyncio.to_thread(moving.move_keys)
+            assert await pool.redis.dump("key") == dumped
+            assert await pool.redis.get("key") == "value"
+
     @pytest.mark.parametrize("valkey", [False, True], ids=["redis", "valkey"])
     async def test_a_slot_is_moved_under_load(self, start_server: StartServer, *, valkey: bool) -> None:
         """While a slot goes to another node step by step, nothing is lost, doubled or refused."""

@@ -19,6 +19,17 @@ _AGAIN: Final = 0.2  # seconds after which a task that has not ended is cancelle
 _TRIES: Final = 25
 
 
+class TaskSet(set["asyncio.Task[Any]"]):  # Any: whatever the tasks return
+    """Tasks beside everything else. A loop holds its tasks weakly, so the set holds them until they end."""
+
+    def spawn(self, work: Coroutine[Any, Any, T], *, name: str | None = None) -> asyncio.Task[T]:
+        """Begin a task in the running loop."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self.add(task)
+        task.add_done_callback(self.discard)
+        return task
+
+
 class BackgroundTasks(Generic[T]):
     """
     The tasks in which one pool does its I/O. They run in a context of their own, not in a user's.

@@ -207,7 +207,7 @@ class Backend:
         if self.topology is not None:
             return (*self.topology.nodes, *self.topology.replicas)
 
-        return (*self._masters, *(() if self._replicas is None else self._replicas.nodes))
+        return (*self._masters, *(() if self._replicas is None else self._replicas.nodes.values()))
 
     def _connected(self) -> SharedRedis:
         """Make the shared client; all nodes are connected."""

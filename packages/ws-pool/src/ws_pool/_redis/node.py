@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 
+from ws_pool._core.background import TaskSet
 from ws_pool._redis.connection.encoder import CommandEncoder
 from ws_pool._redis.connection.endpoint import Endpoint
 from ws_pool._redis.connection.groups import ConnectionGroups
@@ -23,6 +24,7 @@ from ws_pool.pool import Pool
 
 _SPREAD: Final = 0x9E3779B1  # addresses of tasks differ in few bits: Knuth's multiplier spreads them
 _UNBLOCK_TIMEOUT: Final = 1.0  # seconds to unblock commands before a pool is closed
+_LEAVE_TIMEOUT: Final = 5.0  # seconds for the replies of a node that is not needed any more
 Resolve = Callable[[], Awaitable[Endpoint]]
 
 
@@ -163,6 +165,13 @@ class Node:
             self.dedicated.use_pool(self.pool)
             await self.pool.start()
 
+    async def leave(self) -> None:
+        """Close a node that is not needed any more; commands queued for it go to other nodes."""
+        for shared in self.shared_connections:
+            shared.return_queued(f"{self!r} is not needed any more")
+
+        await self.close(timeout=_LEAVE_TIMEOUT)
+
     async def close(self, *, timeout: float) -> None:
         """Close after the pending replies; wait ``timeout`` seconds for them, and for connections in use."""
         self._closed = True
@@ -179,9 +188,7 @@ class Node:
 
     async def request(self, words: Sequence[Any]) -> Any:  # Any: a reply
         """Execute a command over a shared connection."""
-        future = asyncio.get_running_loop().create_future()
-        self.pick().submit(future, self._context.encoder.pack(words))
-        return await future
+        return await self.pick().request(*words)
 
     def _new_pool(self, min_size: int) -> Pool[AbstractConnection]:
         settings = self._context.settings
@@ -194,6 +201,32 @@ class Node:
             connect_timeout=settings.limits.connect_timeout,
             leak_threshold=settings.leak_threshold,
         )
+
+
+class ReplicaNodes:
+    """The nodes of replicas, by address; they are connected to in the background."""
+
+    def __init__(self, context: NodeContext, endpoint: Endpoint) -> None:
+        self._context = context
+        self._endpoint = endpoint
+        self._leaving = TaskSet()
+        self.nodes: dict[tuple[str, int], Node] = {}
+
+    def update(self, addresses: Collection[tuple[str, int]]) -> None:
+        """Connect to new replicas, and leave those that have gone."""
+        for address in self.nodes.keys() - addresses:
+            self._leaving.spawn(self.nodes.pop(address).leave())
+
+        for address in set(addresses) - self.nodes.keys():
+            resolve = static_resolver(self._endpoint.at(*address))
+            node = self.nodes[address] = Node(self._context, resolve, key=address)
+
+            for shared in node.shared_connections:
+                shared.start_soon()
+
+    async def close(self, *, timeout: float) -> None:
+        """Close all of them."""
+        await asyncio.gather(*(node.close(timeout=timeout) for node in self.nodes.values()), *self._leaving)
 
 
 def _described(endpoint: Endpoint) -> dict[str, Any]:

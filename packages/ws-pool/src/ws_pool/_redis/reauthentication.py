@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Final, cast
 
 from redis.exceptions import RedisError
 
 from ws_core import backoff
-from ws_pool._core.background import cancel_and_wait
+from ws_pool._core.background import TaskSet, cancel_and_wait
 from ws_pool._redis.connection.credentials import CredentialSource, Login
 from ws_pool._redis.connection.pipelined import PipelinedConnection
 from ws_pool._redis.errors import UnavailableError
@@ -42,7 +42,7 @@ class Reauthenticator:
         self._nodes = nodes
         self._log_in_subscribers = log_in_subscribers
         self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self._newest: Login | None = None  # of those that were requested or received
         self._closed = False
 
@@ -148,10 +148,8 @@ class Reauthenticator:
             self._newest = login
             self._spawn(self._log_in_until_done(login))
 
-    def _spawn(self, work: Any) -> None:  # Any: a coroutine
-        task = self._loop.create_task(work, name=f"ws-pool redis {self._name} logins")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.spawn(work, name=f"ws-pool redis {self._name} logins")
 
 
 class _Done:

@@ -73,7 +73,7 @@ class MasterResolver:
 
         for index, (host, port) in enumerate(self._sentinels):
             try:
-                address = await self._request(host, port)
+                address = await self._request((host, port), "GET-MASTER-ADDR-BY-NAME")
             except (OSError, TimeoutError, RedisError, ConnectionLost) as error:
                 failures.append(f"{host}:{port}: {str(error) or type(error).__name__}")
                 continue
@@ -83,21 +83,14 @@ class MasterResolver:
                 continue
 
             self._sentinels.insert(0, self._sentinels.pop(index))
-            return self._master_endpoint.at(*address)
+            return self._master_endpoint.at(address[0].decode(), int(address[1]))
 
         message = f"no Sentinel knows the master of {self._service!r} ({'; '.join(failures)})"
         raise UnavailableError(message, service=self._service)
 
     async def replicas(self) -> list[tuple[str, int]]:
         """Return where the replicas are that a Sentinel takes for healthy."""
-        reply: Any = await request_once(
-            self._sentinel_endpoint.at(*self._sentinels[0]),
-            self._encoder,
-            "SENTINEL",
-            "REPLICAS",
-            self._service,
-            timeout=self._timeout,
-        )
+        reply = await self._request(self._sentinels[0], "REPLICAS")
         found = [dict(zip(entry[::2], entry[1::2], strict=False)) for entry in reply]
         down = {b"s_down", b"o_down", b"disconnected"}
         return [
@@ -106,16 +99,11 @@ class MasterResolver:
             if down.isdisjoint(replica[b"flags"].split(b","))
         ]
 
-    async def _request(self, host: str, port: int) -> tuple[str, int] | None:
-        reply: Any = await request_once(
-            self._sentinel_endpoint.at(host, port),
-            self._encoder,
-            "SENTINEL",
-            "GET-MASTER-ADDR-BY-NAME",
-            self._service,
-            timeout=self._timeout,
-        )
-        return None if reply is None else (reply[0].decode(), int(reply[1]))
+    async def _request(self, sentinel: tuple[str, int], subcommand: str) -> Any:  # Any: a reply
+        """Ask a Sentinel about the service."""
+        words = ("SENTINEL", subcommand, self._service)
+        endpoint = self._sentinel_endpoint.at(*sentinel)
+        return await request_once(endpoint, self._encoder, *words, timeout=self._timeout)
 
 
 class FailoverListener:

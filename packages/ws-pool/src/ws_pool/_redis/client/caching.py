@@ -11,7 +11,6 @@ import asyncio
 import inspect
 from asyncio import get_running_loop
 from collections.abc import Sequence
-from copy import copy
 from typing import Any, Final, Self
 
 from ws_pool._redis.client.cache import CachePolicy, ClientCache
@@ -66,10 +65,8 @@ class CachingRedis(SharedRedis):
         if ttl is not None and ttl < 0:
             raise UsageError(f"caching() needs ttl >= 0, or None, not {ttl}", pool=self._context.name)
 
-        client = copy(self)
+        client = self._copy()
         client._ttl, client._caches = ttl, ttl != 0
-        client._infos = {}
-        client.use_callbacks(self.response_callbacks)
         return client
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature

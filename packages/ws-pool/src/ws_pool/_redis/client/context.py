@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ws_pool._core.background import TaskSet
 from ws_pool._redis.client.cache import CachePolicy, ClientCache
 from ws_pool._redis.client.subscriptions import Subscriptions
 from ws_pool._redis.commands.command import Command
@@ -38,7 +39,7 @@ class ClientContext:
     prefix: KeyPrefix | None = None
     on_command: Callable[[str, float, BaseException | None], object] | None = None
     pick_reader: Callable[..., ReconnectingConnection] | None = None  # where replicas may be read from
-    cancelling: set[asyncio.Task[None]] = field(default_factory=set)  # cancelled blocking commands
+    cancelling: TaskSet = field(default_factory=TaskSet)  # cancelled blocking commands
 
     def lost(self, command: Command, reason: str) -> MaybeExecuted:
         """Build the error for a command whose reply never came."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from copy import copy
 from typing import Any
 
 from ws_pool._redis.client.caching import CachingRedis
@@ -29,9 +28,8 @@ class Prefixed(SharedRedis):
     @property
     def unprefixed(self) -> SharedRedis:
         """The same client without the prefix: for keys and channels that were agreed on with others."""
-        client = copy(self)
+        client = self._copy()
         client.applies_prefix = False
-        client._infos = {}
         client.use_callbacks(KeyPrefix.plain_callbacks(self.response_callbacks))
         return client
 

@@ -105,16 +105,14 @@ def cancel_in_background(
     command: Command,
 ) -> None:
     """End a cancelled blocking command at the server, and undo what it did; in the background."""
-    pack, state = context.encoder.pack, state_of(connection)
+    state = state_of(connection)
 
     async def request(args: Sequence[Any]) -> Any:
         # After a fail-over the same id is another client's, at another server.
         if args[0] == "CLIENT" and _leads_elsewhere(shared, connection):
             raise driver.ConnectionError("the master has moved meanwhile")
 
-        future = context.loop.create_future()
-        shared.submit(future, pack(args))
-        return await future
+        return await shared.request(*args)
 
     async def end() -> None:
         try:
@@ -140,9 +138,7 @@ def cancel_in_background(
     first = (
         asyncio.ensure_future(request(("CLIENT", "UNBLOCK", state.client_id))) if state.client_id else None
     )
-    state.cancelling = task = context.loop.create_task(end())
-    context.cancelling.add(task)
-    task.add_done_callback(context.cancelling.discard)
+    state.cancelling = context.cancelling.spawn(end())
 
 
 async def round_trip(

@@ -29,6 +29,7 @@ from ws_pool._redis.commands.command import Command, CommandInfo, ObservedCallba
 from ws_pool._redis.commands.prefix import KeyPrefix
 from ws_pool._redis.commands.retry import RetryPolicy, checked_retry, retry_of
 from ws_pool._redis.commands.table import Route
+from ws_pool._redis.connection.reconnecting import ReconnectingConnection
 from ws_pool._redis.connection.replies import BatchReply
 from ws_pool._redis.errors import ConnectionLost, MaybeExecuted
 from ws_pool.errors import UsageError
@@ -95,18 +96,14 @@ class SharedRedis(Redis):
         ``"safe"`` repeats a command only when it was not sent or only reads; ``"at_least_once"`` repeats
         every command, which may then be executed twice.
         """
-        client = copy(self)  # all that a subclass has is kept, such as a cache
+        client = self._copy()
         client._retry_policy = checked_retry(retry)
-        client._infos = {}
-        client.use_callbacks(self.response_callbacks)
         return client
 
     def reading_from_master(self) -> Self:
         """Return a client on the same connections that also reads from masters only."""
-        client = copy(self)
+        client = self._copy()
         client._shared, client._pick = self._context.shared, self._context.pick
-        client._infos = {}
-        client.use_callbacks(self.response_callbacks)
         return client
 
     # The hot path of every command is one function on purpose: each further call, and each local name
@@ -217,14 +214,8 @@ class SharedRedis(Redis):
         read_only = all(command.read_only for command in commands)
 
         for attempt in itertools.count(1):
-            future: asyncio.Future[list[Any]] = self._create_future()
-            shared.submit(BatchReply(future, len(commands)), data, count=len(commands))
-
             try:
-                return await future
-            except asyncio.CancelledError:
-                shared.note_cancelled(*args)
-                raise
+                return await self._exchange_batch(shared, commands, data)
             except ConnectionLost as lost:
                 self._check_retry(lost, attempt, commands[0], self._retry_policy, read_only=read_only)
 
@@ -243,6 +234,13 @@ class SharedRedis(Redis):
         return await self._send(command, self._context.encoder.pack(args))
 
     # Inside -----------------------------------------------------------------------------------
+
+    def _copy(self) -> Self:
+        """Return a client on the same connections, with all that a subclass has, such as a cache."""
+        client = copy(self)
+        client._infos = {}
+        client.use_callbacks(self.response_callbacks)
+        return client
 
     def _learn(self, args: Sequence[Any]) -> CommandInfo:
         """Remember what a verb alone decides, for the next command with it."""
@@ -346,18 +344,41 @@ class SharedRedis(Redis):
     ) -> Any:
         """Send a packed command and return its reply; repeat it after a loss when that is safe."""
         shared = self._shared or self._pick(command.args)
-        future = self._create_future()
-        shared.submit(future, data, raw=raw)
 
         try:
-            return await future
+            return await self._exchange(shared, command, data, raw=raw)
         except _FAILED as error:
             return await self._recover(error, command, data, raw=raw, retry=retry)
+
+    async def _exchange(
+        self, shared: ReconnectingConnection, command: Command, data: bytes, *, raw: bool = False
+    ) -> Any:
+        """Send a packed command over a connection, once, and return its reply."""
+        future = self._create_future()
+
+        try:
+            shared.submit(future, data, raw=raw)
+            return await future
         except asyncio.CancelledError:
             shared.note_cancelled(command.args)
             raise
         finally:
             del future, data  # an error that the future holds would keep all of this
+
+    async def _exchange_batch(
+        self, shared: ReconnectingConnection, commands: Sequence[Command], data: bytes, *, raw: bool = False
+    ) -> list[Any]:
+        """Send packed commands as one piece, once, and return their replies; ``raw`` for the last of them."""
+        future: asyncio.Future[list[Any]] = self._create_future()
+
+        try:
+            shared.submit(BatchReply(future, len(commands)), data, count=len(commands), raw=raw)
+            return await future
+        except asyncio.CancelledError:
+            shared.note_cancelled(*(command.args for command in commands))
+            raise
+        finally:
+            del future, data
 
     async def _recover(
         self,
@@ -391,16 +412,10 @@ class SharedRedis(Redis):
             if isinstance(error, driver.ReadOnlyError):
                 shared.drop("the server is not a master any more")
 
-            future = self._create_future()
-            shared.submit(future, data, raw=raw)
-
             try:
-                return await future
+                return await self._exchange(shared, command, data, raw=raw)
             except _FAILED as again:
                 error = again
-            except asyncio.CancelledError:
-                shared.note_cancelled(command.args)
-                raise
 
     def _check_retry(
         self, lost: ConnectionLost, attempts: int, command: Command, policy: RetryPolicy, *, read_only: bool

@@ -37,7 +37,6 @@ from ws_pool._redis.commands.keys import hash_slot
 from ws_pool._redis.commands.retry import RetryPolicy, retry_of
 from ws_pool._redis.commands.table import REPLICA_READS, Route
 from ws_pool._redis.connection.pipelined import PipelinedConnection
-from ws_pool._redis.connection.replies import BatchReply
 from ws_pool._redis.errors import ConnectionLost, MaybeExecuted, UnavailableError
 from ws_pool._redis.node import Node
 from ws_pool._redis.options import ReadFrom
@@ -48,6 +47,7 @@ _UNSETTLED: Final = (driver.TryAgainError, driver.ClusterDownError, UnavailableE
 _BEHIND: Final = (driver.BusyLoadingError, driver.MasterDownError)
 """What a replica replies that has no data yet, or none that it may return."""
 
+_ASKING: Final = Command(("ASKING",))
 _FAILED: Final = (ConnectionLost, *_REDIRECTED, *_UNSETTLED)
 
 
@@ -169,17 +169,27 @@ class ClusterRedis(SharedRedis):
         replies = [None if isinstance(outcome, driver.ResponseError) else outcome for outcome in outcomes]
         parts = [f"command {number} ({command.name})" for number, command in enumerate(commands, 1)]
         read_only = all(command.read_only for command in commands)
-        failure = failure_of(self._context.name, "a pipeline", parts, replies, read_only=read_only)
+        self._check_parts("a pipeline", parts, replies, read_only=read_only)
+
+    def _check_parts(
+        self, what: str, parts: Sequence[object], outcomes: Sequence[Any], *, read_only: bool
+    ) -> None:
+        """Raise one error for a command that was sent in parts, of which one has failed."""
+        failure = failure_of(self._context.name, what, parts, outcomes, read_only=read_only)
 
         if failure is not None:
             raise failure
+
+    async def _refreshed(self) -> None:
+        """Wait until the topology is refreshed, as long as for a reply."""
+        await asyncio.wait([self.topology.refresh_soon()], timeout=self._context.command_timeout)
 
     async def _node_of(self, slot: int | None) -> Node:
         """Return the node of a slot; when none is known, refresh the topology once before failing."""
         try:
             return self.topology.node_of(slot)
         except UnavailableError:
-            await asyncio.wait([self.topology.refresh_soon()], timeout=self._context.command_timeout)
+            await self._refreshed()
             return self.topology.node_of(slot)
 
     async def _send_simple(self, args: Sequence[Any]) -> Any:
@@ -257,13 +267,7 @@ class ClusterRedis(SharedRedis):
             }
 
         outcomes = [replies[node] for node in self.topology.nodes]
-        failure = failure_of(
-            self._context.name, command.name, self.topology.nodes, outcomes, read_only=command.read_only
-        )
-
-        if failure is not None:
-            raise failure
-
+        self._check_parts(command.name, self.topology.nodes, outcomes, read_only=command.read_only)
         return outcomes
 
     async def _split(self, command: Command, data: bytes, retry: RetryPolicy, *, raw: bool) -> Any:
@@ -280,11 +284,7 @@ class ClusterRedis(SharedRedis):
             return_exceptions=True,
         )
         keys = [self.topology.keys.keys(part) for part in commands]
-        failure = failure_of(self._context.name, command.name, keys, outcomes, read_only=command.read_only)
-
-        if failure is not None:
-            raise failure
-
+        self._check_parts(command.name, keys, outcomes, read_only=command.read_only)
         return merge_split(command, parts, outcomes)
 
     async def _follow(
@@ -349,7 +349,7 @@ class ClusterRedis(SharedRedis):
                     self._check_retry(error, losses, command, retry, read_only=command.read_only)
                 else:
                     await backoff.wait(error)
-                    await asyncio.wait([topology.refresh_soon()], timeout=self._context.command_timeout)
+                    await self._refreshed()
             else:
                 topology.served(slot)
                 return reply
@@ -367,19 +367,12 @@ class ClusterRedis(SharedRedis):
     async def _send_once(self, node: Node, command: Command, data: bytes, *, asking: bool, raw: bool) -> Any:
         shared = node.shared or node.pick(command.args)
 
-        try:
-            if not asking:
-                future = self._create_future()
-                shared.submit(future, data, raw=raw)
-                return await future
+        if not asking:
+            return await self._exchange(shared, command, data, raw=raw)
 
-            # ASKING counts for the next command of its connection only, so both are one piece.
-            both: asyncio.Future[list[Any]] = self._create_future()
-            shared.submit(BatchReply(both, 2), self._context.encoder.pack(("ASKING",)) + data, count=2)
-            reply = (await both)[1]
-        except asyncio.CancelledError:
-            shared.note_cancelled(command.args)
-            raise
+        # ASKING counts for the next command of its connection only, so both are one piece.
+        both = self._context.encoder.pack(_ASKING.args) + data
+        _, reply = await self._exchange_batch(shared, (_ASKING, command), both, raw=raw)
 
         if isinstance(reply, Exception):
             raise reply
@@ -414,15 +407,10 @@ class ClusterRedis(SharedRedis):
         losses = 0
 
         while True:
-            future: asyncio.Future[list[Any]] = self._create_future()
             shared = node.shared or node.pick(*args)
 
             try:
-                shared.submit(BatchReply(future, len(commands)), data, count=len(commands))
-                return await future
-            except asyncio.CancelledError:
-                shared.note_cancelled(*args)
-                raise
+                return await self._exchange_batch(shared, commands, data)
             except ConnectionLost as lost:
                 losses += 1
                 self.topology.refresh_soon()
@@ -484,7 +472,7 @@ class ClusterRedis(SharedRedis):
                 )
             except Unblocked as unblocked:  # its node is a replica now: the new topology is needed
                 command = command.shortened(unblocked.seconds)
-                await asyncio.wait([topology.refresh_soon()], timeout=self._context.command_timeout)
+                await self._refreshed()
             except MaybeExecuted:
                 topology.refresh_soon()
 
@@ -501,7 +489,7 @@ class ClusterRedis(SharedRedis):
                 importing = await self._redirected(error, node)
             except _UNSETTLED as error:
                 await backoff.wait(error)
-                await asyncio.wait([topology.refresh_soon()], timeout=self._context.command_timeout)
+                await self._refreshed()
             else:
                 topology.served(slot)
                 return reply

@@ -15,14 +15,14 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from ws_core import backoff
-from ws_pool._core.background import cancel_and_wait
+from ws_pool._core.background import TaskSet, cancel_and_wait
+from ws_pool._redis.commands.command import text_of
 from ws_pool._redis.commands.keys import SLOTS, KeySpecs
 from ws_pool._redis.connection.endpoint import Endpoint
 from ws_pool._redis.connection.one_shot import request_once
 from ws_pool._redis.connection.pipelined import PipelinedConnection
-from ws_pool._redis.connection.reconnecting import ReconnectingConnection
 from ws_pool._redis.errors import ConnectionLost, UnavailableError
-from ws_pool._redis.node import Balancer, Node, NodeContext, static_resolver
+from ws_pool._redis.node import Balancer, Node, NodeContext, ReplicaNodes, static_resolver
 from ws_pool._redis.options import ReadFrom
 from ws_pool.errors import WsError
 
@@ -31,6 +31,7 @@ _PAUSES: Final = (0.05, 1.0)  # seconds between two refreshes while a node is un
 POLL_INTERVAL: Final = 5.0
 """Seconds between two looks for replicas, when commands may read from them."""
 
+_SLOTS: Final = ("CLUSTER", "SLOTS")
 _FAILURES: Final = (RedisError, WsError, ConnectionLost, OSError, TimeoutError)
 
 Address = tuple[str, int]
@@ -47,14 +48,14 @@ class Topology:
         self._nodes: dict[Address, Node] = {}
         self._owner: list[Address | None] = [None] * SLOTS
         self._balancer = Balancer(context.settings.read_from)
-        self._replicas: dict[Address, Node] = {}
+        self._replicas = ReplicaNodes(context, replace(self._seeds[0], reads_only=True))
         self._replicas_of: dict[Address, list[Address]] = {}
         self._polling: asyncio.Task[None] | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._given_up: set[int | None] = set()
         self._opening: dict[Address, asyncio.Task[None]] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving = TaskSet()
         self._closed = False
         self.keys = KeySpecs((), context.encoder.encode)
 
@@ -66,7 +67,7 @@ class Topology:
     @property
     def replicas(self) -> tuple[Node, ...]:
         """All replicas, when commands may read from them."""
-        return tuple(self._replicas.values())
+        return tuple(self._replicas.nodes.values())
 
     @property
     def closed(self) -> bool:
@@ -85,7 +86,7 @@ class Topology:
 
             try:
                 await seed.start()
-                await self._learn(await self._slots_by(seed), endpoint.host)
+                await self._learn(await seed.request(_SLOTS), endpoint.host)
             except _FAILURES as error:
                 if index == len(self._seeds) - 1:
                     raise
@@ -97,7 +98,7 @@ class Topology:
                 break
 
         # Not by the seed, which may have another address in the cluster and be closed by now.
-        commands = await self._request(self.node_of(None).pick(), "COMMAND")
+        commands = await self.node_of(None).request(("COMMAND",))
         self.keys = KeySpecs(commands, self._context.encoder.encode)
 
         if self._balancer.strategy != "master":
@@ -110,8 +111,12 @@ class Topology:
         self._closed = True
         tasks = (self._polling, self._watching, self._refreshing, *self._opening.values())
         await cancel_and_wait(*(task for task in tasks if task is not None))
-        nodes, self._nodes = [*self.nodes, *self._replicas.values()], {}
-        await asyncio.gather(*(node.close(timeout=timeout) for node in nodes), *self._leaving)
+        nodes, self._nodes = self.nodes, {}
+        await asyncio.gather(
+            *(node.close(timeout=timeout) for node in nodes),
+            self._replicas.close(timeout=timeout),
+            *self._leaving,
+        )
 
     def node_of(self, slot: int | None) -> Node:
         """Return the node of a slot, or any node for None."""
@@ -131,7 +136,7 @@ class Topology:
         if strategy == "master" or slot is None or master.key is None:
             return master
 
-        known = [self._replicas.get(address) for address in self._replicas_of.get(master.key, ())]
+        known = [self._replicas.nodes.get(address) for address in self._replicas_of.get(master.key, ())]
         return self._balancer.choose(master, [node for node in known if node is not None])
 
     def any_node(self) -> Node:
@@ -222,7 +227,7 @@ class Topology:
 
             try:
                 async with asyncio.timeout(limit):
-                    ranges = await self._slots_by(node)
+                    ranges = await node.request(_SLOTS)
                 await self._learn(ranges, _host_of(node))
             except _FAILURES as error:
                 _logger.warning("redis pool %r got no topology from %r: %s", self._context.name, node, error)
@@ -231,24 +236,20 @@ class Topology:
 
         for seed in self._seeds:
             try:
-                ranges = await request_once(seed, self._context.encoder, "CLUSTER", "SLOTS", timeout=limit)
+                ranges = await request_once(seed, self._context.encoder, *_SLOTS, timeout=limit)
                 await self._learn(ranges, seed.host)
             except _FAILURES as error:
                 _logger.info("redis pool %r got no topology from %s: %s", self._context.name, seed, error)
             else:
                 return
 
-    async def _slots_by(self, node: Node) -> Any:  # Any: a reply
-        return await self._request(node.pick(), "CLUSTER", "SLOTS")
-
     async def _learn(self, ranges: Any, source: str) -> None:  # Any: a reply
         """Take over which node serves which slots, and connect to new nodes."""
         owner: list[Address | None] = [None] * SLOTS
-
         replicas: dict[Address, list[Address]] = {}
 
         for first, last, *nodes in ranges:
-            addresses = [(_text(node[0]) if node[0] else source, int(node[1])) for node in nodes]
+            addresses = [(text_of(node[0]) if node[0] else source, int(node[1])) for node in nodes]
             owner[first : last + 1] = [addresses[0]] * (last + 1 - first)
             replicas[addresses[0]] = addresses[1:]
 
@@ -262,25 +263,11 @@ class Topology:
         self._owner = owner
 
         for address in self._nodes.keys() - wanted:
-            self._leave(self._nodes.pop(address))
+            self._leaving.spawn(self._nodes.pop(address).leave())
 
         if self._balancer.strategy != "master":
-            self._learn_replicas(replicas)
-
-    def _learn_replicas(self, replicas: dict[Address, list[Address]]) -> None:
-        """Take over which nodes are replicas; they are connected to in the background."""
-        self._replicas_of = replicas
-        wanted = {address for addresses in replicas.values() for address in addresses}
-
-        for address in self._replicas.keys() - wanted:
-            self._leave(self._replicas.pop(address))
-
-        for address in wanted - self._replicas.keys():
-            endpoint = replace(self._seeds[0].at(*address), reads_only=True)
-            node = self._replicas[address] = Node(self._context, static_resolver(endpoint), key=address)
-
-            for shared in node.shared_connections:
-                shared.start_soon()
+            self._replicas_of = replicas
+            self._replicas.update({address for addresses in replicas.values() for address in addresses})
 
     async def _connect(self, node: Node) -> None:
         """Connect now, or in the background when the node is down: another may soon take its slots."""
@@ -289,24 +276,6 @@ class Topology:
         except WsError:
             await node.start_in_outage()
             self._watch_soon()
-
-    def _leave(self, node: Node) -> None:
-        """Close a node without slots; commands that are queued for it go to the nodes that have them."""
-        for shared in node.shared_connections:
-            shared.return_queued(f"{node!r} has left the cluster")
-
-        task = asyncio.get_running_loop().create_task(node.close(timeout=5.0))
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
-
-    async def _request(self, shared: ReconnectingConnection, *words: str) -> Any:  # Any: a reply
-        future = asyncio.get_running_loop().create_future()
-        shared.submit(future, self._context.encoder.pack(words))
-        return await future
-
-
-def _text(value: Any) -> str:  # Any: bytes or str
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _host_of(node: Node) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError, ResponseError
 
+from ws_pool._redis.commands.command import text_of
 from ws_pool._redis.connection.credentials import CredentialSource, Login
 from ws_pool._redis.connection.encoder import CommandEncoder
 from ws_pool._redis.connection.pipelined import PipelinedConnection
@@ -118,7 +119,7 @@ async def _handshake(endpoint: Endpoint, connection: PipelinedConnection, encode
     commands.append(("PING",))  # refused by a server that is still loading
     replies = await _send(connection, encoder, commands)
 
-    if endpoint.role and (actual := _text(replies[-2][0])) != endpoint.role:
+    if endpoint.role and (actual := text_of(replies[-2][0])) != endpoint.role:
         raise RedisError(f"{endpoint} is a {actual}, not a {endpoint.role}")
 
 
@@ -174,7 +175,3 @@ def _keep_alive(sock: socket.socket | None) -> None:
         for name, value in _KEEPALIVE:
             if hasattr(socket, name):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def _text(value: Any) -> str:  # Any: a reply, bytes or str
-    return value.decode() if isinstance(value, bytes) else str(value)

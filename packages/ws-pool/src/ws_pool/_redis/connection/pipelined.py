@@ -126,10 +126,10 @@ class PipelinedConnection(asyncio.BufferedProtocol):
         self.pending.extend([reply] * (count - 1))
         self.send(reply, data)
 
-    def send_raw(self, reply: PendingReply, data: bytes) -> None:
-        """Append one command whose reply must stay bytes."""
-        self.raw.add(self.answered + len(self.pending))
-        self.send(reply, data)
+    def send_raw(self, reply: PendingReply, data: bytes, count: int = 1) -> None:
+        """Append commands of which the last one's reply must stay bytes."""
+        self.raw.add(self.answered + len(self.pending) + count - 1)
+        self.send_many(reply, count, data)
 
     def open(self, *, full: bool = False) -> None:
         """Take commands as far as there is room; none when others are queued already."""

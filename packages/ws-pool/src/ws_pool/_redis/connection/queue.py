@@ -35,7 +35,7 @@ class QueuedCommand:
     reply: PendingReply  # gets the replies, or the error; when it is done, its caller was cancelled
     data: bytes
     count: int  # commands in data
-    raw: bool  # whether the reply must stay bytes
+    raw: bool  # whether the reply, of several the last one, must stay bytes
     since: float  # when it was queued
     deadline: float  # when it must have been sent
 

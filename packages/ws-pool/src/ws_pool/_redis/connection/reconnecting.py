@@ -119,21 +119,17 @@ class ReconnectingConnection:
         connection = self.connection
         connection.limit = 0
 
-        if connection.pending and not connection.closed:
-            self._idle = self._loop.create_future()
+        try:
+            if connection.pending and not connection.closed:
+                self._idle = self._loop.create_future()
 
-            try:
                 async with asyncio.timeout(timeout):
                     await self._idle
-            except TimeoutError:
-                _logger.warning(
-                    "redis pool %r closed with %d commands still in flight",
-                    self._name,
-                    len(connection.pending),
-                )
-            finally:
-                connection.kill("the pool was closed")
-        else:
+        except TimeoutError:
+            _logger.warning(
+                "redis pool %r closed with %d commands still in flight", self._name, len(connection.pending)
+            )
+        finally:
             connection.kill("the pool was closed")
 
     # What senders call ------------------------------------------------------------------------
@@ -171,6 +167,12 @@ class ReconnectingConnection:
             self._send(connection, reply, data, count, raw=raw)
         else:
             self._enqueue(reply, data, count, raw=raw)
+
+    async def request(self, *words: Any) -> Any:  # Any: arguments of a command; a reply
+        """Send a command of the pool's own, and return its reply."""
+        reply = self._loop.create_future()
+        self.submit(reply, self._encoder.pack(words))
+        return await reply
 
     def note_cancelled(self, *commands: Sequence[Any]) -> None:
         """Note that commands were cancelled which may be in flight; see `must_follow`."""
@@ -285,7 +287,7 @@ class ReconnectingConnection:
         connection: PipelinedConnection, reply: PendingReply, data: bytes, count: int, *, raw: bool
     ) -> None:
         if raw:
-            connection.send_raw(reply, data)
+            connection.send_raw(reply, data, count)
         elif count == 1:
             connection.send(reply, data)
         else:

@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import secrets
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from redis import exceptions as driver
@@ -19,7 +19,8 @@ from redis.asyncio.connection import AbstractConnection, Connection, ConnectionP
 
 from ws_core import backoff
 from ws_pool import errors
-from ws_pool._core.background import cancel_and_wait
+from ws_pool._core.background import TaskSet, cancel_and_wait
+from ws_pool._redis.commands.command import text_of
 from ws_pool._redis.connection.endpoint import Endpoint
 from ws_pool._redis.dedicated.connection import (
     ConnectionState,
@@ -131,9 +132,8 @@ class Connector:
     async def _check_role(connection: AbstractConnection, endpoint: Endpoint) -> None:
         await connection.send_command("ROLE", check_health=False)
         reply: Any = await connection.read_response()
-        role = reply[0].decode() if isinstance(reply[0], bytes) else reply[0]
 
-        if role != endpoint.role:
+        if (role := text_of(reply[0])) != endpoint.role:
             raise driver.RedisError(f"{endpoint} is a {role}, not a {endpoint.role}")
 
 
@@ -161,7 +161,7 @@ class DedicatedConnections(ConnectionPool):
         # Leases of sessions are held by their blocks alone: the generic pool finds those that were dropped.
         self._sessions: weakref.WeakSet[Lease[AbstractConnection]] = weakref.WeakSet()
         self._master: tuple[str, int] | None = None  # None as long as no Sentinel has named one
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = TaskSet()
         self.closed: bool = False
 
     def __repr__(self) -> str:
@@ -263,7 +263,7 @@ class DedicatedConnections(ConnectionPool):
 
             if self._is_elsewhere(connection) and not state.moving:
                 state.moving = True
-                self._spawn(self._leave(connection, lease))
+                self._background.spawn(self._leave(connection, lease))
 
     async def refresh_logins(self, request: Callable[[Sequence[Any]], Awaitable[Any]]) -> None:
         """Log connections in use in again, whose credentials have changed; ``request`` sends a command."""
@@ -280,7 +280,7 @@ class DedicatedConnections(ConnectionPool):
         for state in stale:
             if (lock := state.session_lock) is not None:
                 is_free = not lock.locked()  # else it may take for ever, and its holder may be our caller
-                task = self._spawn(self._refresh_session(state, lock))
+                task = self._background.spawn(self._refresh_session(state, lock))
 
                 if is_free:
                     waits.append(asyncio.shield(task))
@@ -340,12 +340,6 @@ class DedicatedConnections(ConnectionPool):
     def _is_elsewhere(self, connection: AbstractConnection) -> bool:
         """Return whether a connection leads to a server that is not the master."""
         return self._master is not None and address_of(connection) not in {None, self._master}
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return task
 
     async def unblock_all(self, request: Callable[[Sequence[Any]], Awaitable[Any]]) -> None:
         """Refuse new users, and unblock the commands in flight, which may wait for ever."""
