@@ -26,14 +26,15 @@ __all__ = ("SqlPoolManager", "atomic", "sql_pool_manager")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_WINGS: Final = {
-    "mysql": "mysql",
-    "mariadb": "mysql",
-    "postgres": "postgres",
-    "postgresql": "postgres",
-    "sqlite": "sqlite",
+_MYSQL, _POSTGRES, _SQLITE = ("mysql", "MysqlPool"), ("postgres", "PostgresPool"), ("sqlite", "SqlitePool")
+_POOLS: Final = {
+    "mysql": _MYSQL,
+    "mariadb": _MYSQL,
+    "postgres": _POSTGRES,
+    "postgresql": _POSTGRES,
+    "sqlite": _SQLITE,
 }
-"""Scheme of a URL → the dialect's folder; mysql is the one that needs no scheme."""
+"""Scheme of a URL → the dialect's folder, and its pool; mysql is the one that needs no scheme."""
 
 
 class SqlPoolManager(SqlVerbs, BasePoolManager["SqlPool", "SqlClient"]):
@@ -80,9 +81,9 @@ class SqlPoolManager(SqlVerbs, BasePoolManager["SqlPool", "SqlClient"]):
         if isinstance(url, str):
             scheme, is_url = url.partition(":")[0].partition("+")[0], "://" in url
 
-        wing = "sqlite" if "path" in section else _WINGS.get(scheme)
+        found = _SQLITE if "path" in section else _POOLS.get(scheme)
 
-        if wing is None or not is_url:
+        if found is None or not is_url:
             given = f"{scheme}://" if is_url else repr(mask_url(str(url)))
             message = (
                 f"{where}.url must begin with mysql://, mariadb://, postgresql://, postgres:// or sqlite://, "
@@ -91,9 +92,9 @@ class SqlPoolManager(SqlVerbs, BasePoolManager["SqlPool", "SqlClient"]):
             raise ConfigError(message, setting=f"{where}.url")
 
         # By name, since a driver loads on first use, and so does SQLAlchemy.
-        module = importlib.import_module(f"ws_pool._sql.{wing}.pool")
-        build: Callable[[str, Mapping[str, object], str], SqlPool] = module.pool_of_section
-        return build(name, section, where)
+        folder, kind = found
+        pool: type[SqlPool] = getattr(importlib.import_module(f"ws_pool._sql.{folder}.pool"), kind)
+        return pool.of_section(name, section, where)
 
 
 sql_pool_manager: SqlPoolManager = SqlPoolManager()

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
+from urllib.parse import SplitResult, parse_qsl, unquote
 
 from ws_pool._core.config import (
     boolean,
@@ -18,10 +19,20 @@ from ws_pool._core.config import (
     option,
     optional,
     parse_given,
+    sequence,
 )
 from ws_pool.errors import ConfigError
 
-__all__ = ("SqlOptions", "current_credential", "parse_options")
+__all__ = ("EXTRAS", "ServerOptions", "SqlOptions", "current_credential", "parse_options", "url_options")
+
+EXTRAS = {
+    "aiomysql": "mysql",
+    "asyncmy": "asyncmy",
+    "asyncpg": "postgres",
+    "psycopg": "psycopg",
+    "aiosqlite": "sqlite",
+}
+"""Driver → the extra of ws-pool that it comes with."""
 
 OptionsT = TypeVar("OptionsT", bound="SqlOptions")
 Hook = Callable[[Any], object]  # Any: the driver's connection
@@ -133,6 +144,18 @@ class SqlOptions:
     )
 
 
+@dataclass(frozen=True)
+class ServerOptions(SqlOptions):
+    """The options of a pool over servers."""
+
+    replicas: tuple[object, ...] = option(
+        (),
+        sequence,
+        "URLs or mappings; clients taken with `read_only=True` go to healthy replicas in turn, and to "
+        "the primary while those are full",
+    )
+
+
 async def current_credential(value: object) -> str:
     """Return a user or a password, from a callable or a coroutine function when it is one."""
     if callable(value):
@@ -159,6 +182,18 @@ def parse_options(
 
     _fit_sizes(declaration, section, given, where)
     return declaration(**given)
+
+
+def url_options(parts: SplitResult, driver: str, **place: object) -> dict[str, object]:
+    """Return the parts of a server's URL as options by name, unchecked; its query has all other options."""
+    found = {
+        **place,
+        "driver": driver or None,
+        "user": unquote(parts.username) if parts.username is not None else None,
+        "password": unquote(parts.password) if parts.password is not None else None,
+        "db": unquote(parts.path.lstrip("/")) or None,
+    }
+    return dict(parse_qsl(parts.query)) | {key: value for key, value in found.items() if value is not None}
 
 
 def _fit_sizes(

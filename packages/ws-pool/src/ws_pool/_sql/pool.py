@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -10,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
-from typing import Any, ClassVar, Generic, TypeVarTuple, cast, overload
+from typing import Any, ClassVar, Generic, Self, TypeVarTuple, cast, overload
 
 from sqlalchemy import text as text_clause
 from sqlalchemy.exc import DBAPIError
@@ -28,15 +29,15 @@ from ws_pool._sql.connection import SqlConnection
 from ws_pool._sql.context import SessionContext
 from ws_pool._sql.dialect import SqlDialect
 from ws_pool._sql.engine import JoinedDriverConnection, PooledDriverConnection, learn_dialect, make_engine
-from ws_pool._sql.options import SqlOptions
+from ws_pool._sql.options import EXTRAS, SqlOptions
 from ws_pool._sql.replicas import Replicas, replica_options
 from ws_pool._sql.tenants import Tenants
 from ws_pool._sql.verbs import SqlVerbs
 from ws_pool.context import TaskBinding
-from ws_pool.errors import NotReadyError, UnavailableError, UsageError
+from ws_pool.errors import MissingExtraError, NotReadyError, UnavailableError, UsageError
 from ws_pool.pool import Lease, Pool
 
-__all__ = ("ServerPool", "SqlPool", "make_pool", "make_tenants")
+__all__ = ("ServerPool", "SqlPool", "check_driver", "make_pool")
 
 Ts = TypeVarTuple("Ts")
 ClientT_co = TypeVar("ClientT_co", bound=SqlClient, default=SqlClient, covariant=True)
@@ -62,7 +63,22 @@ class SqlPool(SqlVerbs, Startable, Generic[ClientT_co]):
     _joined_options: Mapping[str, Any] = {}
     """Options of the engine that works inside the transactions of clients."""
 
-    def __init__(self, context: SessionContext, options: SqlOptions) -> None:
+    def __init__(self, url: str | None = None, *, name: str = "default", **options: Any) -> None:
+        section = options if url is None else {"url": url, **options}
+        self._set_up(name, section, type(self).__name__)
+
+    @classmethod
+    def of_section(cls, name: str, section: Mapping[str, object], where: str) -> Self:
+        """Make the pool of a settings section, whose full name is for errors."""
+        pool = cls.__new__(cls)
+        cls._set_up(pool, name, section, where)
+        return pool
+
+    @abstractmethod
+    def _set_up(self, name: str, section: Mapping[str, object], where: str) -> None:
+        """Check the options, and make what the pool consists of; nothing is connected yet."""
+
+    def _set_up_clients(self, context: SessionContext, options: SqlOptions) -> None:
         self.name: str = context.name
         self._context = context
         self._cache_size = options.cache_size
@@ -271,43 +287,50 @@ class ServerPool(SqlPool[ClientT_co]):
     # Any below: options, servers and connectors of either database.
 
     _system: ClassVar[str]
-    """The database in OpenTelemetry's words."""
+    """The database in OpenTelemetry's words, which is also the scheme of its URLs."""
 
-    def _set_up_servers(
-        self,
-        name: str,
-        section: Mapping[str, object],
-        where: str,
-        *,
-        parse: Callable[[Mapping[str, object], str], Any],
-        inherited: Sequence[str],
-        dialect: SqlDialect,
-        options: Any,
-        per_transaction: bool,
-    ) -> None:
-        """Make the pools; what is ``inherited`` is as the primary's where a replica does not have it."""
-        self._dialect = dialect
-        self._pool = self._make(options.server(), name, options)
+    _parse: Callable[[Mapping[str, object], str], Any]
+    """Checks a section of settings, whose full name is for errors, and returns its options."""
+
+    _dialect: ClassVar[SqlDialect]
+
+    _inherited: ClassVar[Sequence[str]]
+    """The options that a replica has as its primary, unless it says otherwise."""
+
+    def _set_up(self, name: str, section: Mapping[str, object], where: str) -> None:
+        options = self._parse(section, where)
+        server = self._server = options.server()
+        check_driver(server.driver, where)
+        self._engine_url = f"{self._system}+{server.driver}://"
+        self._pool = self._make(server, name, options)
         least = replace(options, min_size=0)  # a replica may be down at the start
         replicas = []
 
         for number, entry in enumerate(options.replicas):
             place = f"{where}.replicas[{number}]"
-            own = parse(replica_options(entry, section, place, inherited), place)
+            own = self._parse(replica_options(entry, section, place, self._inherited), place)
             replicas.append(self._make(own.server(), f"{name}/replica{number}", least))
 
         self._replicas = Replicas(self._pool, replicas)
         choose = self._replicas.choose if replicas else None
-        tenants = make_tenants(name, dialect, options, per_transaction=per_transaction)
-        super().__init__(
-            SessionContext(name, dialect, self._pool, options, choose=choose, tenants=tenants), options
-        )
+        tenants = None
+
+        if options.tenant is not None:
+            # MySQL's options have no `prepared`: no pooler gives each of its transactions another session.
+            shared = not getattr(server, "prepared", True)
+            tenants = Tenants(name, self._dialect, options.tenant, per_transaction=shared)
+
+        context = SessionContext(name, self._dialect, self._pool, options, choose=choose, tenants=tenants)
+        self._set_up_clients(context, options)
 
         for pool in self._replicas.pools:
             pool.bindings.append(self.bound)
 
         for source in (self, *self._replicas):
             register(source, db_system_name=self._system)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} of {self._server}>"
 
     async def start(self) -> None:
         """
@@ -366,14 +389,10 @@ async def _joined_connection() -> PooledDriverConnection:
     return _joining.get()
 
 
-def make_tenants(
-    name: str, dialect: SqlDialect, options: SqlOptions, *, per_transaction: bool
-) -> Tenants | None:
-    """Return what finds the tenants of a pool, if it has some."""
-    if options.tenant is None:
-        return None
-
-    return Tenants(name, dialect, options.tenant, per_transaction=per_transaction)
+def check_driver(driver: str, where: str) -> None:
+    """Refuse to make a pool whose driver is not installed."""
+    if importlib.util.find_spec(driver) is None:
+        raise MissingExtraError.for_extra(where, f"ws-pool[{EXTRAS[driver]}]")
 
 
 def make_pool(

@@ -12,9 +12,9 @@ from operator import attrgetter
 from typing import Any
 
 from ws_pool._sql.mysql.connection import AiomysqlConnection, AsyncmyConnection, MysqlConnection
-from ws_pool._sql.mysql.options import EXTRAS, Server
+from ws_pool._sql.mysql.options import Server
 from ws_pool._sql.mysql.stopper import StatementStopper, Victim
-from ws_pool._sql.options import current_credential
+from ws_pool._sql.options import EXTRAS, current_credential
 from ws_pool.errors import MissingExtraError
 
 __all__ = ("MysqlConnection", "MysqlConnector")

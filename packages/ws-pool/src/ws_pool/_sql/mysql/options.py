@@ -7,7 +7,6 @@ import ssl as tls
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
-from urllib.parse import parse_qsl, unquote
 
 from ws_core.redaction import mask_url
 from ws_pool._core.config import (
@@ -19,19 +18,15 @@ from ws_pool._core.config import (
     option,
     optional,
     parse,
-    sequence,
     text,
     text_or_callable,
     url_parts,
     url_port,
 )
-from ws_pool._sql.options import SqlOptions, parse_options
+from ws_pool._sql.options import ServerOptions, parse_options, url_options
 from ws_pool.errors import ConfigError
 
-__all__ = ("EXTRAS", "MysqlOptions", "Server", "from_url", "mysql_options")
-
-EXTRAS = {"aiomysql": "mysql", "asyncmy": "asyncmy"}
-"""Driver → the extra of ws-pool that it comes with."""
+__all__ = ("MysqlOptions", "Server", "mysql_options")
 
 Password = str | Callable[[], str | Awaitable[str]]
 
@@ -116,17 +111,11 @@ class Server:
 
 
 @dataclass(frozen=True)
-class MysqlOptions(SqlOptions, Server):
+class MysqlOptions(ServerOptions, Server):
     """All options of a MySQL pool."""
 
     url: str | None = option(
         None, text, "`mysql://user:password@host:3306/db`, with options in its query; keys beside it win"
-    )
-    replicas: tuple[object, ...] = option(
-        (),
-        sequence,
-        "URLs or mappings; clients taken with `read_only=True` go to healthy replicas in turn, and to "
-        "the primary while those are full",
     )
 
     def server(self) -> Server:
@@ -136,16 +125,11 @@ class MysqlOptions(SqlOptions, Server):
 
 def mysql_options(section: Mapping[str, object], where: str) -> MysqlOptions:
     """Return the checked options of a MySQL pool; keys beside the URL win over its parts."""
-    checked = parse_options(MysqlOptions, section, where, from_url)
+    checked = parse_options(MysqlOptions, section, where, _from_url)
     return replace(checked, ssl=_ssl(checked.ssl, f"{where}.ssl"))
 
 
-def from_url(url: str, where: str) -> dict[str, object]:
-    """
-    Return the parts of a URL as options by name, unchecked.
-
-    ``mysql+asyncmy://`` and ``mysql+aiomysql://`` name the driver, the query has all other options.
-    """
+def _from_url(url: str, where: str) -> dict[str, object]:
     parts = url_parts(url, where)
     scheme, _, driver = parts.scheme.partition("+")
 
@@ -153,15 +137,7 @@ def from_url(url: str, where: str) -> dict[str, object]:
         message = f"{where} must begin with mysql:// or mariadb://, not {mask_url(url)!r}"
         raise ConfigError(message, setting=where)
 
-    found = {
-        "driver": driver or None,
-        "host": parts.hostname,
-        "port": url_port(url, where),
-        "user": unquote(parts.username) if parts.username is not None else None,
-        "password": unquote(parts.password) if parts.password is not None else None,
-        "db": unquote(parts.path.lstrip("/")) or None,
-    }
-    return dict(parse_qsl(parts.query)) | {key: value for key, value in found.items() if value is not None}
+    return url_options(parts, driver, host=parts.hostname, port=url_port(url, where))
 
 
 def _ssl(value: object, where: str) -> tls.SSLContext | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Mapping
 from typing import Any, cast
 
 from ws_pool._sql.context import Source
@@ -11,15 +9,11 @@ from ws_pool._sql.engine import PooledDriverConnection
 from ws_pool._sql.mysql.clients import MysqlClient
 from ws_pool._sql.mysql.connector import MysqlConnector
 from ws_pool._sql.mysql.dialect import MysqlDialect
-from ws_pool._sql.mysql.options import EXTRAS, Server, mysql_options
+from ws_pool._sql.mysql.options import Server, mysql_options
 from ws_pool._sql.pool import ServerPool
-from ws_pool.errors import MissingExtraError
 from ws_pool.pool import Lease
 
-__all__ = ("MysqlPool", "pool_of_section")
-
-# What a replica has as its primary, unless it says otherwise.
-_INHERITED = ("user", "password", "charset", "sql_mode", "init_command", "ssl", "db", "driver")
+__all__ = ("MysqlPool",)
 
 
 class MysqlPool(ServerPool[MysqlClient]):
@@ -54,31 +48,9 @@ class MysqlPool(ServerPool[MysqlClient]):
 
     _client_type = MysqlClient
     _system = "mysql"
-
-    def __init__(self, url: str | None = None, *, name: str = "default", **options: Any) -> None:
-        section = options if url is None else {"url": url, **options}
-        self._set_up(name, section, "MysqlPool")
-
-    def _set_up(self, name: str, section: Mapping[str, object], where: str) -> None:
-        options = mysql_options(section, where)
-        server = self._server = options.server()
-        self._engine_url = f"mysql+{server.driver}://"
-        self._set_up_servers(
-            name,
-            section,
-            where,
-            parse=mysql_options,
-            inherited=_INHERITED,
-            dialect=MysqlDialect(),
-            options=options,
-            per_transaction=False,
-        )
-
-        if importlib.util.find_spec(server.driver) is None:
-            raise MissingExtraError.for_extra(where, f"ws-pool[{EXTRAS[server.driver]}]")
-
-    def __repr__(self) -> str:
-        return f"<MysqlPool {self.name!r} of {self._server}>"
+    _parse = staticmethod(mysql_options)
+    _dialect = MysqlDialect()
+    _inherited = ("user", "password", "charset", "sql_mode", "init_command", "ssl", "db", "driver")
 
     async def close(self, *, timeout: float = 10.0) -> None:
         """Close all connections; clients in use have ``timeout`` seconds to end. May be called again."""
@@ -102,10 +74,3 @@ class MysqlPool(ServerPool[MysqlClient]):
 
     def _connector(self, server: Server, *, reset_always: bool) -> MysqlConnector:
         return MysqlConnector(server, reset_always=reset_always)
-
-
-def pool_of_section(name: str, section: Mapping[str, object], where: str) -> MysqlPool:
-    """Make the pool of a settings section, whose full name is for errors."""
-    pool = MysqlPool.__new__(MysqlPool)
-    pool._set_up(name, section, where)
-    return pool

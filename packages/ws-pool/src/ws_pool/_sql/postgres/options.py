@@ -6,7 +6,7 @@ import ssl as tls
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 from ws_core.redaction import mask_url
 from ws_pool._core.config import (
@@ -20,8 +20,9 @@ from ws_pool._core.config import (
     text,
     text_or_callable,
     url_parts,
+    url_port,
 )
-from ws_pool._sql.options import SqlOptions, parse_options
+from ws_pool._sql.options import ServerOptions, parse_options, url_options
 from ws_pool.errors import ConfigError
 
 __all__ = ("PostgresOptions", "Server", "postgres_options")
@@ -102,20 +103,13 @@ class Server:
 
 
 @dataclass(frozen=True)
-class PostgresOptions(SqlOptions, Server):
+class PostgresOptions(ServerOptions, Server):
     """All options of a PostgreSQL pool."""
 
     url: str | None = option(
         None,
         text,
         "`postgresql://user:password@host:5432/db`, with options in its query; keys beside it win",
-    )
-
-    replicas: tuple[object, ...] = option(
-        (),
-        sequence,
-        "URLs or mappings; clients taken with `read_only=True` go to healthy replicas in turn, and to "
-        "the primary while those are full",
     )
 
     def server(self) -> Server:
@@ -125,7 +119,7 @@ class PostgresOptions(SqlOptions, Server):
 
 def postgres_options(section: Mapping[str, object], where: str) -> PostgresOptions:
     """Return the checked options of a PostgreSQL pool; keys beside the URL win over its parts."""
-    options = parse_options(PostgresOptions, section, where, from_url)
+    options = parse_options(PostgresOptions, section, where, _from_url)
 
     if options.driver == "psycopg" and isinstance(options.ssl, tls.SSLContext):
         message = (
@@ -136,10 +130,9 @@ def postgres_options(section: Mapping[str, object], where: str) -> PostgresOptio
     return options
 
 
-def from_url(url: str, where: str) -> dict[str, object]:
+def _from_url(url: str, where: str) -> dict[str, object]:
     """Return the parts of a URL as options by name, unchecked; several hosts stand in a row."""
     scheme, separator, rest = url.partition("://")
-
     scheme, _, driver = scheme.partition("+")
 
     if not separator or scheme not in _SCHEMES:
@@ -163,23 +156,10 @@ def from_url(url: str, where: str) -> dict[str, object]:
         url = url.replace(place, f"{hosts[0]}:{ports.copy().pop()}", 1)
 
     parts = url_parts(url, where)
-    found: dict[str, object | None] = {
-        "driver": driver or None,
-        "host": None if hosts else (parts.hostname and unquote(parts.hostname)),
-        "hosts": hosts or None,
-        "port": _port(parts, where),
-        "user": unquote(parts.username) if parts.username is not None else None,
-        "password": unquote(parts.password) if parts.password is not None else None,
-        "db": unquote(parts.path.lstrip("/")) or None,
-    }
-    return dict(parse_qsl(parts.query)) | {key: value for key, value in found.items() if value is not None}
-
-
-def _port(parts: Any, where: str) -> int | None:  # Any: urllib's parts
-    try:
-        port: int | None = parts.port
-    except ValueError as error:
-        message = f"{where}: the port must be a number from 0 to 65535"
-        raise ConfigError(message, setting=where) from error
-
-    return port
+    return url_options(
+        parts,
+        driver,
+        host=None if hosts else parts.hostname and unquote(parts.hostname),
+        hosts=hosts or None,
+        port=url_port(url, where),
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -16,16 +15,10 @@ from ws_pool._sql.postgres.connector import PostgresConnector
 from ws_pool._sql.postgres.dialect import PostgresDialect
 from ws_pool._sql.postgres.notifications import Notifications
 from ws_pool._sql.postgres.options import Server, postgres_options
-from ws_pool.errors import MissingExtraError, UsageError
+from ws_pool.errors import UsageError
 from ws_pool.pool import Lease
 
-__all__ = ("PostgresPool", "pool_of_section")
-
-# What a replica has as its primary, unless it says otherwise.
-_INHERITED = (
-    "user", "password", "db", "passfile", "ssl", "sslmode", "application_name", "server_settings", "prepared",
-    "driver",
-)  # fmt: skip
+__all__ = ("PostgresPool",)
 
 
 class PostgresPool(ServerPool[PostgresClient]):
@@ -62,40 +55,22 @@ class PostgresPool(ServerPool[PostgresClient]):
 
     _client_type = PostgresClient
     _system = "postgresql"
+    _parse = staticmethod(postgres_options)
+    _dialect = PostgresDialect()
+    _inherited = (
+        "user", "password", "db", "passfile", "ssl", "sslmode", "application_name", "server_settings",
+        "prepared", "driver",
+    )  # fmt: skip
     # The driver's own bookkeeping of transactions must not meet a transaction that it has not begun.
     _joined_options: Mapping[str, Any] = MappingProxyType({"isolation_level": "AUTOCOMMIT"})
 
-    def __init__(self, url: str | None = None, *, name: str = "default", **options: Any) -> None:
-        section = options if url is None else {"url": url, **options}
-        self._set_up(name, section, "PostgresPool")
-
     def _set_up(self, name: str, section: Mapping[str, object], where: str) -> None:
-        options = postgres_options(section, where)
-        server = self._server = options.server()
-        self._engine_url = f"postgresql+{server.driver}://"
+        super()._set_up(name, section, where)
 
-        if server.driver == "psycopg":
+        if self._server.driver == "psycopg":
             # Its own types of hstore would have to be registered on each connection; values go by number.
             self._engine_options = {"use_native_hstore": False}
             self._learn_options = {"use_native_hstore": False, "paramstyle": "numeric_dollar"}
-
-        self._set_up_servers(
-            name,
-            section,
-            where,
-            parse=postgres_options,
-            inherited=_INHERITED,
-            dialect=PostgresDialect(),
-            options=options,
-            per_transaction=not server.prepared,
-        )
-
-        if importlib.util.find_spec(server.driver) is None:
-            extra = "postgres" if server.driver == "asyncpg" else "psycopg"
-            raise MissingExtraError.for_extra(where, f"ws-pool[{extra}]")
-
-    def __repr__(self) -> str:
-        return f"<PostgresPool {self.name!r} of {self._server}>"
 
     def listen(self, *channels: str) -> Notifications:
         """
@@ -205,10 +180,3 @@ class _JoinedPsycopgConnection(Joined, _PooledPsycopgConnection):
 
     async def set_isolation_level(self, value: object) -> None:
         """Do nothing."""
-
-
-def pool_of_section(name: str, section: Mapping[str, object], where: str) -> PostgresPool:
-    """Make the pool of a settings section, whose full name is for errors."""
-    pool = PostgresPool.__new__(PostgresPool)
-    pool._set_up(name, section, where)
-    return pool

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -14,15 +13,15 @@ from ws_core.metrics import register
 from ws_pool._core.statistics import PoolStatistics
 from ws_pool._sql.context import SessionContext, Source
 from ws_pool._sql.engine import JoinedSqliteConnection, PooledDriverConnection, PooledSqliteConnection
-from ws_pool._sql.pool import SqlPool, make_pool
+from ws_pool._sql.pool import SqlPool, check_driver, make_pool
 from ws_pool._sql.sqlite.clients import WriterPool, WriterRouting
 from ws_pool._sql.sqlite.connector import SqliteConnection, SqliteConnector
 from ws_pool._sql.sqlite.dialect import SqliteDialect
 from ws_pool._sql.sqlite.options import sqlite_options
-from ws_pool.errors import ConfigError, MissingExtraError, UsageError
+from ws_pool.errors import ConfigError, UsageError
 from ws_pool.pool import Lease, Pool
 
-__all__ = ("SqlitePool", "pool_of_section")
+__all__ = ("SqlitePool",)
 
 _PING_TIMEOUT = 60.0  # seconds for a ping or reset of a database in memory
 
@@ -58,12 +57,14 @@ class SqlitePool(SqlPool):
 
     _engine_url = "sqlite+aiosqlite://"
 
-    def __init__(self, url: str | None = None, *, name: str = "default", **options: Any) -> None:
-        section = options if url is None else {"url": url, **options}
-        self._set_up(name, section, "SqlitePool")
-
     def _set_up(self, name: str, section: Mapping[str, object], where: str) -> None:
         options = sqlite_options(section, where)
+
+        if options.tenant is not None:
+            message = f"{where}.tenant: a SQLite pool has one database: add a pool for each tenant"
+            raise ConfigError(message, setting=f"{where}.tenant")
+
+        check_driver("aiosqlite", where)
         file = self._file = options.file()
         dialect = SqliteDialect(in_memory=file.in_memory)
         one = replace(options, min_size=1, max_size=1, max_lifetime=None)
@@ -79,23 +80,16 @@ class SqlitePool(SqlPool):
         if not file.in_memory:
             self._readers = make_pool(SqliteConnector(file, writable=False), name, options, dialect)
 
-        if options.tenant is not None:
-            message = f"{where}.tenant: a SQLite pool has one database: add a pool for each tenant"
-            raise ConfigError(message, setting=f"{where}.tenant")
-
         writers = None if file.in_memory else self._writers
         route = None if file.in_memory else partial(WriterRouting, self._writers)
         context = SessionContext(name, dialect, self._readers, options, writers=writers, route=route)
-        super().__init__(context, options)
+        self._set_up_clients(context, options)
 
         for pool in {self._readers, self._writers}:
             pool.bindings.append(self.bound)
 
         for source in (self,) if file.in_memory else (self, self._writers):
             register(source, db_system_name="sqlite")
-
-        if importlib.util.find_spec("aiosqlite") is None:
-            raise MissingExtraError.for_extra(where, "ws-pool[sqlite]")
 
     def __repr__(self) -> str:
         return f"<SqlitePool {self.name!r} of {self._file}>"
@@ -177,10 +171,3 @@ class SqlitePool(SqlPool):
         cursors: list[Any] = []  # Any: of aiosqlite
         connection.foreign = cursors
         return JoinedSqliteConnection(connection.raw, give_up, cursors)
-
-
-def pool_of_section(name: str, section: Mapping[str, object], where: str) -> SqlitePool:
-    """Make the pool of a settings section, whose full name is for errors."""
-    pool = SqlitePool.__new__(SqlitePool)
-    pool._set_up(name, section, where)
-    return pool
