@@ -25,7 +25,7 @@ from sqlalchemy.dialects import sqlite
 from tests.pool.sql.backends import BACKENDS, make_pool
 from ws_pool import MysqlPool
 from ws_pool._sql.compile.compiler import Compiler
-from ws_pool._sql.mysql.connector import MysqlConnection
+from ws_pool._sql.mysql.connection import MysqlConnection
 from ws_pool._sql.sqlite import statement_text
 from ws_pool.errors import QueryError, UnsupportedStatement, UsageError
 

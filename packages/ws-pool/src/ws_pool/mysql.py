@@ -5,12 +5,14 @@ from __future__ import annotations
 from ws_pool._core.extras import missing
 
 try:
-    from ws_pool._sql.client import Result, SqlClient, Statement
+    from ws_pool._sql.client import SqlClient
     from ws_pool._sql.compile.compiler import Prepared
+    from ws_pool._sql.compile.parameters import Statement
     from ws_pool._sql.connection import SqlConnection
     from ws_pool._sql.manager import SqlPoolManager, sql_pool_manager
     from ws_pool._sql.mysql.clients import MysqlClient
     from ws_pool._sql.mysql.pool import MysqlPool
+    from ws_pool._sql.results import Result
     from ws_pool._sql.rows import Row
 except ModuleNotFoundError as _error:
     raise missing(__name__, _error, "mysql", "asyncmy") from _error

@@ -5,13 +5,15 @@ from __future__ import annotations
 from ws_pool._core.extras import missing
 
 try:
-    from ws_pool._sql.client import Result, SqlClient, Statement
+    from ws_pool._sql.client import SqlClient
     from ws_pool._sql.compile.compiler import Prepared
+    from ws_pool._sql.compile.parameters import Statement
     from ws_pool._sql.connection import SqlConnection
     from ws_pool._sql.manager import SqlPoolManager, sql_pool_manager
     from ws_pool._sql.postgres.clients import PostgresClient
     from ws_pool._sql.postgres.notifications import Notification, NotificationGap, Notifications
     from ws_pool._sql.postgres.pool import PostgresPool
+    from ws_pool._sql.results import Result
     from ws_pool._sql.rows import Row
 except ModuleNotFoundError as _error:
     raise missing(__name__, _error, "postgres") from _error

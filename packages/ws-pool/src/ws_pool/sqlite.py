@@ -5,9 +5,11 @@ from __future__ import annotations
 from ws_pool._core.extras import missing
 
 try:
-    from ws_pool._sql.client import Result, SqlClient, Statement
+    from ws_pool._sql.client import SqlClient
     from ws_pool._sql.compile.compiler import Prepared
+    from ws_pool._sql.compile.parameters import Statement
     from ws_pool._sql.manager import SqlPoolManager, sql_pool_manager
+    from ws_pool._sql.results import Result
     from ws_pool._sql.rows import Row
     from ws_pool._sql.sqlite.pool import SqlitePool
 except ModuleNotFoundError as _error:

@@ -17,7 +17,6 @@ from ws_pool.errors import TransactionConflict, UsageError
 if TYPE_CHECKING:  # ws_pool.atomic is imported without SQLAlchemy
     from ws_pool._sql.transaction import Transaction
 
-__all__ = ("Atomic", "AtomicPool")
 
 logger = logging.getLogger("ws_pool.sql")
 

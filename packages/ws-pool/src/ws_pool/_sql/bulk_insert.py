@@ -12,8 +12,6 @@ from ws_pool._sql.compile.plan import CompiledPlan, Plan
 from ws_pool._sql.connection import SqlConnection
 from ws_pool.errors import UnsupportedStatement, UsageError
 
-__all__ = ("BulkHost", "insert_in_batches")
-
 
 class BulkHost(Protocol):
     """What a bulk insert needs of the session that it runs on."""

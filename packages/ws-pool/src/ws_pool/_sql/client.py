@@ -18,10 +18,9 @@ from ws_pool._sql.compile.compiler import Compiler, CompilerSource, Prepared, pl
 from ws_pool._sql.compile.counting import countable, counted
 from ws_pool._sql.compile.defaults import fill_in
 from ws_pool._sql.compile.parameters import Statement, bind_parameters
-from ws_pool._sql.compile.plan import CompiledPlan, Plan
+from ws_pool._sql.compile.plan import CompiledPlan, Plan, refused
 from ws_pool._sql.connection import Reply, SqlConnection
 from ws_pool._sql.context import SessionContext
-from ws_pool._sql.dialect import refused
 from ws_pool._sql.gc_pause import gc_paused
 from ws_pool._sql.iteration import RowIterator
 from ws_pool._sql.many import as_mappings, bind_many, check_positive, run_each, run_whole
@@ -32,8 +31,6 @@ from ws_pool._sql.schema import create_tables, drop_tables
 from ws_pool._sql.session import GONE, Session, begun_before
 from ws_pool._sql.transaction import Transaction
 from ws_pool.errors import QueryError, UnsupportedStatement
-
-__all__ = ("Result", "SqlClient", "Statement")
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -427,11 +424,11 @@ class SqlClient:
 
     async def create_all(self, metadata: MetaData) -> None:
         """Create the tables of a metadata that do not exist yet, with their indexes."""
-        await create_tables(self, self._context.dialect, self._compiler.dialect, metadata)
+        await create_tables(self.execute, self._context.dialect, self._compiler.dialect, metadata)
 
     async def drop_all(self, metadata: MetaData) -> None:
         """Drop the tables of a metadata that exist."""
-        await drop_tables(self, self._context.dialect, self._compiler.dialect, metadata)
+        await drop_tables(self.execute, self._context.dialect, self._compiler.dialect, metadata)
 
     # -- inside ------------------------------------------------------------------------------------
 

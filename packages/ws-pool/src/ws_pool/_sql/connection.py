@@ -8,8 +8,6 @@ from typing import Any, Protocol
 from ws_pool._core import tracing
 from ws_pool.errors import ConnectionBusy, UnavailableError
 
-__all__ = ("Reply", "SqlConnection", "busy", "cut_short", "trace_statements")
-
 
 class Reply:
     """What the server answered to one statement."""

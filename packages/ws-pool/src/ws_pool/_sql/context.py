@@ -7,16 +7,15 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
+from ws_pool._sql.compile.plan import Plan
 from ws_pool._sql.connection import SqlConnection
-from ws_pool._sql.dialect import Judged, SqlDialect
+from ws_pool._sql.dialect import SqlDialect
 from ws_pool._sql.options import SqlOptions
 from ws_pool._sql.orm import Join
 from ws_pool._sql.tenants import Tenants
 from ws_pool.context import TaskBinding
 from ws_pool.errors import QueryTimeout, UsageError
 from ws_pool.pool import Lease, Pool
-
-__all__ = ("Routing", "SessionContext", "Source")
 
 logger = logging.getLogger("ws_pool.sql")
 
@@ -36,7 +35,7 @@ class Routing(Protocol):
     def check(self, sql: str) -> None:
         """Refuse a statement that is about another connection."""
 
-    def needs_writer(self, plan: Judged | None) -> bool:
+    def needs_writer(self, plan: Plan | None) -> bool:
         """Return whether a statement needs the writing connection, which the client does not have."""
         ...
 

@@ -9,9 +9,7 @@ from typing import Protocol
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.schema import CreateIndex, ExecutableDDLElement, Table
 
-from ws_pool.errors import QueryError, UsageError, WsError
-
-__all__ = ("Grammar", "Judged", "SqlDialect", "refused")
+from ws_pool.errors import QueryError, WsError
 
 
 class Grammar(Protocol):
@@ -36,26 +34,6 @@ class Grammar(Protocol):
     def hides_placeholder(self, sql: str) -> bool:
         """Whether a value would be written where it is not one: into a string or a comment."""
         ...
-
-
-class Judged(Protocol):
-    """A statement, as far as it decides where and whether it may run: a plan."""
-
-    sql: str
-    kind: str
-    clean: bool
-    """Whether it leaves the session as it was."""
-    reading: bool
-    """Whether it changes nothing."""
-    ends: bool
-    """Whether it ends the open transaction."""
-
-
-def refused(plan: Judged, what: str, remedy: str) -> UsageError:
-    """Return the error of a change by a client, or in a block, that only reads."""
-    kind = plan.kind.upper() or "the statement"
-    message = f"this {what} only reads, and {kind} may change data: {remedy} without read_only"
-    return UsageError(message, sql=plan.sql)
 
 
 class SqlDialect(ABC):

@@ -16,17 +16,6 @@ from sqlalchemy.pool import NullPool
 
 from ws_pool.errors import MissingExtraError
 
-__all__ = (
-    "Joined",
-    "JoinedDriverConnection",
-    "JoinedSqliteConnection",
-    "PooledDriverConnection",
-    "PooledSqliteConnection",
-    "learn_dialect",
-    "make_engine",
-    "need_greenlet",
-)
-
 
 class PooledDriverConnection:
     """

@@ -11,11 +11,10 @@ from typing import Any
 
 from ws_pool.errors import UsageError
 
-__all__ = ("Bytes", "Output", "Source", "reading", "writing")
-
 Bytes = bytes | bytearray | memoryview
 Source = str | PathLike[str] | Bytes | Iterable[Bytes] | AsyncIterable[Bytes] | Any  # Any: it has read()
-Output = str | PathLike[str] | Callable[[bytes], Awaitable[None]] | Any  # Any: it has write()
+Write = Callable[[bytes], Awaitable[None]]
+Output = str | PathLike[str] | Write | Any  # Any: it has write()
 
 _CHUNK = 1 << 16  # bytes that are read at once
 
@@ -45,7 +44,7 @@ async def reading(source: Any, verb: str) -> AsyncIterator[AsyncIterator[bytes]]
 
 
 @asynccontextmanager
-async def writing(output: Any, verb: str) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
+async def writing(output: Any, verb: str) -> AsyncIterator[Write]:
     """Yield what writes to an output; a file is opened when there is something to write, or at the end."""
     if isinstance(output, str | PathLike):
         file: Any = None

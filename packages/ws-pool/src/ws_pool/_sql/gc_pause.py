@@ -12,8 +12,6 @@ import gc
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-__all__ = ("gc_paused",)
-
 _LONGEST = 0.25  # seconds; a server may take its time, and other tasks make garbage meanwhile
 
 

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any, Self
 
-__all__ = ("RowIterator",)
-
 
 class RowIterator(AsyncIterator[Any]):
     """

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ws_pool._sql.client import SqlClient
     from ws_pool._sql.pool import ClientT_co, SqlPool
 
-__all__ = ("SqlPoolManager", "atomic", "sql_pool_manager")
 
 P = ParamSpec("P")
 R = TypeVar("R")

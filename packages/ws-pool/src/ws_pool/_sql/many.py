@@ -8,14 +8,11 @@ from typing import Any, Protocol, TypeVar
 from ws_pool._sql.compile.compiler import Compiler, Prepared
 from ws_pool._sql.compile.defaults import fill_in
 from ws_pool._sql.compile.parameters import Statement
-from ws_pool._sql.compile.plan import CompiledPlan, Plan
+from ws_pool._sql.compile.plan import CompiledPlan, Plan, refused
 from ws_pool._sql.connection import SqlConnection
-from ws_pool._sql.dialect import Judged, refused
 from ws_pool._sql.results import Result, make_rows
 from ws_pool._sql.transaction import Transaction, TransactionHost
 from ws_pool.errors import UnsupportedStatement, UsageError
-
-__all__ = ("Bound", "as_mappings", "bind_many", "check_positive", "run_each", "run_whole")
 
 T = TypeVar("T")
 Bound = tuple[Plan, Sequence[Any] | None]  # Any: SQLAlchemy's bound parameters
@@ -26,18 +23,18 @@ class ManyHost(TransactionHost, Protocol):
 
     by_text: bool
 
-    def check(self, plan: Judged) -> None:
+    def check(self, plan: Plan) -> None:
         """Refuse changes in a block that only reads."""
 
-    async def run(self, plan: Judged | None, shown: str, work: Callable[[SqlConnection], Awaitable[T]]) -> T:
+    async def run(self, plan: Plan | None, shown: str, work: Callable[[SqlConnection], Awaitable[T]]) -> T:
         """Run a statement when it is this task's turn."""
         ...
 
-    async def run_many(self, plan: Judged, values: Sequence[Sequence[Any]]) -> int:
+    async def run_many(self, plan: Plan, values: Sequence[Sequence[Any]]) -> int:
         """Run a statement once per row of values."""
         ...
 
-    async def scalar(self, plan: Judged, values: Sequence[Any]) -> Any:
+    async def scalar(self, plan: Plan, values: Sequence[Any]) -> Any:
         """Run a query, and return its one value."""
 
 

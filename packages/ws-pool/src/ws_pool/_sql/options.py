@@ -23,8 +23,6 @@ from ws_pool._core.config import (
 )
 from ws_pool.errors import ConfigError
 
-__all__ = ("EXTRAS", "ServerOptions", "SqlOptions", "current_credential", "parse_options", "url_options")
-
 EXTRAS = {
     "aiomysql": "mysql",
     "asyncmy": "asyncmy",

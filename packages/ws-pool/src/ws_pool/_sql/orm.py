@@ -17,7 +17,6 @@ from ws_pool.errors import TransactionConflict, UsageError
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession  # they need greenlet
 
-__all__ = ("Join", "JoinedSession", "OrmHost")
 
 Join = Callable[[SqlConnection], Awaitable["AsyncConnection"]]
 

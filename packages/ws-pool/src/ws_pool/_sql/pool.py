@@ -23,8 +23,9 @@ from ws_core.metrics import register
 from ws_pool._core.startable import Startable
 from ws_pool._core.statistics import PoolStatistics
 from ws_pool._sql.atomic import Atomic
-from ws_pool._sql.client import SqlClient, Statement
+from ws_pool._sql.client import SqlClient
 from ws_pool._sql.compile.compiler import Compiler, CompilerSource, Prepared
+from ws_pool._sql.compile.parameters import Statement
 from ws_pool._sql.connection import SqlConnection
 from ws_pool._sql.context import SessionContext
 from ws_pool._sql.dialect import SqlDialect
@@ -36,8 +37,6 @@ from ws_pool._sql.verbs import SqlVerbs
 from ws_pool.context import TaskBinding
 from ws_pool.errors import MissingExtraError, NotReadyError, UnavailableError, UsageError
 from ws_pool.pool import Lease, Pool
-
-__all__ = ("ServerPool", "SqlPool", "check_driver", "make_pool")
 
 Ts = TypeVarTuple("Ts")
 ClientT_co = TypeVar("ClientT_co", bound=SqlClient, default=SqlClient, covariant=True)

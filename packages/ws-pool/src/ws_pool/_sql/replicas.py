@@ -11,8 +11,6 @@ from ws_pool._core.statistics import PoolStatistics
 from ws_pool.errors import ConfigError, UnavailableError
 from ws_pool.pool import Lease, Pool
 
-__all__ = ("Replicas", "replica_options")
-
 
 class Replicas:
     """A primary's pool, and those of its replicas."""

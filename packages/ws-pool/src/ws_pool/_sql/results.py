@@ -10,8 +10,6 @@ from typing import Any, Protocol, TypeVar, cast
 from ws_pool._sql.compile.plan import CompiledPlan, Plan
 from ws_pool._sql.connection import Reply, SqlConnection
 
-__all__ = ("Result", "last_id", "make_rows", "select_large", "several")
-
 T = TypeVar("T")
 
 LARGE = 1_000  # rows from which a query's result is read in blocks when it runs next

@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, SupportsIndex, TypeVar
 
 from ws_pool.errors import UsageError
 
-__all__ = ("Row", "check_row_type", "dict_maker", "row_class")
-
-
 T_co = TypeVar("T_co", covariant=True)
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
 
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.schema import CreateTable, DropTable, MetaData
@@ -10,33 +10,26 @@ from sqlalchemy.schema import CreateTable, DropTable, MetaData
 from ws_pool._sql.compile.parameters import Statement
 from ws_pool._sql.dialect import SqlDialect
 
-__all__ = ("create_tables", "drop_tables")
+Execute = Callable[[Statement], Awaitable[object]]
 
 
-class Executor(Protocol):
-    """What runs the statements: a client."""
-
-    async def execute(self, statement: Statement) -> Any:
-        """Run a statement."""
-
-
-async def create_tables(client: Executor, ours: SqlDialect, dialect: Dialect, metadata: MetaData) -> None:
+async def create_tables(execute: Execute, ours: SqlDialect, dialect: Dialect, metadata: MetaData) -> None:
     """Create what does not exist yet."""
     for table in metadata.sorted_tables:
         for type_statement in ours.type_statements(table, dialect, drop=False):
-            await client.execute(type_statement)
+            await execute(type_statement)
 
-        await client.execute(CreateTable(table, if_not_exists=True))
+        await execute(CreateTable(table, if_not_exists=True))
 
         for statement in ours.index_statements(table, dialect):
-            await client.execute(statement)
+            await execute(statement)
 
 
-async def drop_tables(client: Executor, ours: SqlDialect, dialect: Dialect, metadata: MetaData) -> None:
+async def drop_tables(execute: Execute, ours: SqlDialect, dialect: Dialect, metadata: MetaData) -> None:
     """Drop what exists; types go after the tables that use them."""
     for table in reversed(metadata.sorted_tables):
-        await client.execute(DropTable(table, if_exists=True))
+        await execute(DropTable(table, if_exists=True))
 
     for table in metadata.sorted_tables:
         for statement in ours.type_statements(table, dialect, drop=True):
-            await client.execute(statement)
+            await execute(statement)

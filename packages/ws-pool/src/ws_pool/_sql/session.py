@@ -9,15 +9,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, TypeVar, cast
 
+from ws_pool._sql.compile.plan import Plan, refused
 from ws_pool._sql.connection import Reply, SqlConnection
 from ws_pool._sql.context import Routing, SessionContext, Source
-from ws_pool._sql.dialect import Judged, refused
 from ws_pool._sql.task_lock import TaskLock
 from ws_pool._sql.tenants import Tenants
 from ws_pool.errors import QueryError, TransactionConflict, UsageError, WsError
 from ws_pool.pool import Lease
-
-__all__ = ("GONE", "Session", "begun_before")
 
 T = TypeVar("T")
 
@@ -59,7 +57,7 @@ class Session:
         self.read_only = read_only
         self.restricted: bool = False  # by a block that only reads, inside a transaction that may write
         self.doomed: bool = False  # the server has ended the transaction, and its block does not know yet
-        self.ended_by: Judged | None = None  # the statement that did it, unless it was a conflict
+        self.ended_by: Plan | None = None  # the statement that did it, unless it was a conflict
         self.by_text: bool = False  # whether a transaction is open that was begun as text, by no block
         self.depth: int = 0
         self.isolation: str | None = None  # of the open transaction, when it is known
@@ -104,7 +102,7 @@ class Session:
         """Keep other tasks away from a shared session for several statements."""
         return nullcontext() if self._lock is None else self._lock
 
-    async def run(self, plan: Judged | None, shown: str, work: Callable[[SqlConnection], Awaitable[T]]) -> T:
+    async def run(self, plan: Plan | None, shown: str, work: Callable[[SqlConnection], Awaitable[T]]) -> T:
         """
         Run a statement when it is this task's turn, on the connection that it belongs to.
 
@@ -118,18 +116,18 @@ class Session:
         async with self._lock:
             return await self._route(plan, shown, work)
 
-    async def scalar(self, plan: Judged, values: Sequence[Any]) -> Any:
+    async def scalar(self, plan: Plan, values: Sequence[Any]) -> Any:
         """Run a query in the driver's own style, and return its one value."""
         reply = await self.run(
             plan, plan.sql, lambda connection: connection.run(plan.sql, list(values) or None)
         )
         return reply.rows[0][0] if reply.rows else None
 
-    async def run_many(self, plan: Judged, values: Sequence[Sequence[Any]]) -> int:
+    async def run_many(self, plan: Plan, values: Sequence[Sequence[Any]]) -> int:
         """Run a statement once per row of values, inside an open transaction."""
         return await self.run(plan, plan.sql, lambda connection: connection.run_many(plan.sql, values))
 
-    async def run_literal(self, plan: Judged, sql: str) -> int:
+    async def run_literal(self, plan: Plan, sql: str) -> int:
         """Run a statement with its values in it; logs and errors show that of the plan, without them."""
 
         async def work(connection: SqlConnection) -> Reply:
@@ -142,7 +140,7 @@ class Session:
         return (await self.run(plan, plan.sql, work)).rowcount
 
     @asynccontextmanager
-    async def stream(self, plan: Judged) -> AsyncIterator[SqlConnection]:
+    async def stream(self, plan: Plan) -> AsyncIterator[SqlConnection]:
         """Keep the connection of a statement, and other tasks away from it, for several exchanges."""
         async with self.turn():
             await self._choose(plan)
@@ -158,7 +156,7 @@ class Session:
             finally:
                 self._unpin_if_done()
 
-    def guard(self, plan: Judged | None, connection: SqlConnection) -> SqlConnection:
+    def guard(self, plan: Plan | None, connection: SqlConnection) -> SqlConnection:
         """
         Refuse what must not run now, and note what may be left behind; nothing runs without it.
 
@@ -202,7 +200,7 @@ class Session:
             self.doomed = True
             self.plain = False
 
-    def check(self, plan: Judged) -> None:
+    def check(self, plan: Plan) -> None:
         """Refuse changes in a block that only reads."""
         if self.restricted and not plan.reading:
             raise refused(plan, "block", "make it one")
@@ -212,7 +210,7 @@ class Session:
         if self.connection is GONE:
             raise _outside()
 
-    def check_control(self, plan: Judged) -> None:
+    def check_control(self, plan: Plan) -> None:
         """Refuse what would end the transaction of a block, so that nothing of it runs outside."""
         if self.depth:
             message = (
@@ -221,7 +219,7 @@ class Session:
             )
             raise UsageError(message, sql=plan.sql)
 
-    def check_transaction(self, plan: Judged, connection: SqlConnection) -> None:
+    def check_transaction(self, plan: Plan, connection: SqlConnection) -> None:
         """Report a statement that has ended the transaction all the same, as a procedure may."""
         if plan.ends:  # which is not run in a block
             self.by_text = connection.in_transaction
@@ -324,9 +322,7 @@ class Session:
 
     # -- inside ------------------------------------------------------------------------------------
 
-    async def _route(
-        self, plan: Judged | None, shown: str, work: Callable[[SqlConnection], Awaitable[T]]
-    ) -> T:
+    async def _route(self, plan: Plan | None, shown: str, work: Callable[[SqlConnection], Awaitable[T]]) -> T:
         """Run a statement on the session's connection, or a change outside a transaction on a writer's."""
         if self._routing is None:
             return await self._observe(plan, shown, work, self.connection)
@@ -338,7 +334,7 @@ class Session:
         finally:
             self._unpin_if_done()
 
-    async def _choose(self, plan: Judged | None) -> None:
+    async def _choose(self, plan: Plan | None) -> None:
         """Take the writing connection for a change, if the session does not have it."""
         routing = self._routing
 
@@ -360,7 +356,7 @@ class Session:
 
     async def _observe(
         self,
-        plan: Judged | None,
+        plan: Plan | None,
         shown: str,
         work: Callable[[SqlConnection], Awaitable[T]],
         connection: SqlConnection,

@@ -7,8 +7,6 @@ from asyncio import current_task
 from types import TracebackType
 from typing import Any
 
-__all__ = ("TaskLock",)
-
 
 class TaskLock:
     """An `asyncio.Lock` that does not stop the task that holds it."""

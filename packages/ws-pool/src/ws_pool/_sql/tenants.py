@@ -9,8 +9,6 @@ from ws_pool._sql.connection import SqlConnection
 from ws_pool._sql.dialect import SqlDialect
 from ws_pool.errors import UsageError
 
-__all__ = ("Tenants",)
-
 
 class Tenants:
     """Finds the tenant of a block, and puts its connection there; the session's reset undoes it."""

@@ -17,8 +17,6 @@ from ws_pool.errors import (
     WsError,
 )
 
-__all__ = ("ISOLATION_LEVELS", "Transaction", "TransactionHost")
-
 ISOLATION_LEVELS = frozenset({"READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"})
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:  # the manager is imported without SQLAlchemy
     from ws_pool._sql.results import Result
     from ws_pool._sql.rows import Row
 
-__all__ = ("SqlVerbs",)
-
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

@@ -29,8 +29,6 @@ from ws_pool._sql.compile.plan import CompiledPlan, Plan, TextPlan
 from ws_pool._sql.dialect import Grammar
 from ws_pool.errors import UnsupportedStatement, UsageError
 
-__all__ = ("Compiler", "CompilerSource", "Prepared", "Statement", "hidden_placeholder", "plan_for")
-
 T = TypeVar("T", default=Any)  # the columns of a query, as a tuple
 Statement = ClauseElement | str
 _MOST_MAPS = 256  # of schemas, whose compilers are kept

@@ -12,8 +12,6 @@ from ws_pool._sql.compile.compiler import Prepared
 from ws_pool._sql.compile.parameters import Statement
 from ws_pool.errors import UsageError
 
-__all__ = ("countable", "counted")
-
 
 def countable(statement: Statement | Table) -> Statement:
     """Return a query without an order that cannot matter, or a table's count; all else is refused."""

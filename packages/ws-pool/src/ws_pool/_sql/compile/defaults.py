@@ -16,8 +16,6 @@ from ws_pool._sql.compile.compiler import Compiler
 from ws_pool._sql.compile.plan import CompiledPlan, TextPlan
 from ws_pool.errors import UnsupportedStatement
 
-__all__ = ("fill_in",)
-
 Scalar = Callable[
     [TextPlan, Sequence[Any]], Awaitable[Any]
 ]  # Any: the context is SQLAlchemy's own, and private

@@ -11,8 +11,6 @@ from ws_pool._sql.compile.compiler import Compiler, Prepared, hidden_placeholder
 from ws_pool._sql.compile.plan import CompiledPlan, Plan, TextPlan
 from ws_pool.errors import UsageError
 
-__all__ = ("Statement", "bind_parameters")
-
 Statement = ClauseElement | Prepared[Any] | str
 
 

@@ -18,8 +18,6 @@ from ws_pool._sql.gc_pause import gc_paused
 from ws_pool._sql.rows import Row, dict_maker, row_class
 from ws_pool.errors import UsageError
 
-__all__ = ("CompiledPlan", "Plan", "RowMaker", "Source", "TextPlan")
-
 _DML = frozenset({"insert", "update", "delete", "replace", "with"})
 _RETURNING = re.compile(r"\breturning\b", re.IGNORECASE)
 _MANY = 500  # rows; from here on the collector is kept out
@@ -352,6 +350,13 @@ class CompiledPlan(Plan):
             raise UsageError(message, parameter=source.key)
 
         return bind.value if bind.callable is None else bind.effective_value
+
+
+def refused(plan: Plan, what: str, remedy: str) -> UsageError:
+    """Return the error of a change by a client, or in a block, that only reads."""
+    kind = plan.kind.upper() or "the statement"
+    message = f"this {what} only reads, and {kind} may change data: {remedy} without read_only"
+    return UsageError(message, sql=plan.sql)
 
 
 def _positions(compiled: SQLCompiler, binds: Sequence[Any] | None) -> dict[Any, int]:

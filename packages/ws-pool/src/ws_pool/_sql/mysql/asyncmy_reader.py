@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 
 from ws_pool._sql.connection import Reply
 
-__all__ = ("AsyncmyReader",)
-
 _COM_QUERY = 3
 _SMALL = 8192  # bytes of a statement that are worth a copy behind the header
 _EOF = 0xFE

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-__all__ = ("batches", "split_values")
-
 _PACKET = 1_000_000  # bytes per statement at most: longer ones are no faster
 _RESERVE = 64  # bytes of a packet that are not the statement's
 _QUOTES = "'\"`"

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-__all__ = ("has_dates", "read_as_text", "same_as_text")
-
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1  # what has a form in the binary protocol
 _LONG = 1 << 20  # characters or bytes: longer values gain nothing
 _SURROGATE = re.compile("[\ud800-\udfff]")

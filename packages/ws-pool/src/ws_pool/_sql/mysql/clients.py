@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
-from ws_pool._sql.client import SqlClient, Statement
+from ws_pool._sql.client import SqlClient
+from ws_pool._sql.compile.parameters import Statement
 from ws_pool._sql.files import Source, reading
 from ws_pool._sql.mysql.connection import MysqlConnection
 from ws_pool._sql.mysql.statement_text import bare
 from ws_pool.errors import QueryError, UsageError
-
-__all__ = ("MysqlClient",)
 
 _LOAD = re.compile(
     r"\s*load\s+(?:data|xml)\s+(?:(?:low_priority|concurrent)\s+)?local\s+infile\b", re.IGNORECASE

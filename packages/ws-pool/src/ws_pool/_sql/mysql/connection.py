@@ -23,8 +23,6 @@ from ws_pool._sql.mysql.errors import ends_connection, map_error
 from ws_pool._sql.mysql.result_reader import ResultReader, read_number
 from ws_pool.errors import TransactionConflict, UnavailableError, UnsupportedStatement
 
-__all__ = ("AiomysqlConnection", "AsyncmyConnection", "MysqlConnection")
-
 _WRITABLE = (str, float, Decimal, dt.date, dt.time, dt.timedelta)
 _COM_QUERY, _COM_SET_OPTION = 0x03, 0x1B
 _WANTS_FILE = 0xFB  # the first byte of a reply

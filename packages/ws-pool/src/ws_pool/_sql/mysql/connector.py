@@ -17,8 +17,6 @@ from ws_pool._sql.mysql.stopper import StatementStopper, Victim
 from ws_pool._sql.options import EXTRAS, current_credential
 from ws_pool.errors import MissingExtraError
 
-__all__ = ("MysqlConnection", "MysqlConnector")
-
 _PREPARED = 64  # statements that asyncmy keeps prepared on the server, per connection
 _COM_PING = 0x0E
 _COM_RESET_CONNECTION = 0x1F

@@ -12,8 +12,6 @@ from ws_pool._sql.mysql import statement_text
 from ws_pool._sql.mysql.errors import map_error
 from ws_pool.errors import ConfigError, QueryError, WsError
 
-__all__ = ("MysqlDialect",)
-
 _DEADLOCK = 1213
 _DUPLICATE_COLUMN = 1060
 _REFUSED = frozenset({1044, 1045, 1049, 1698})  # a wrong user, password or database

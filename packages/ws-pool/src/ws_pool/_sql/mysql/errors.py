@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from ws_pool.errors import IntegrityViolation, QueryError, TransactionConflict, UnavailableError, WsError
 
-__all__ = ("ends_connection", "map_error")
-
 # The connection is gone.
 _LOST = frozenset({0, 1053, 1927, 2003, 2006, 2013, 2014, 2055, 4031})
 

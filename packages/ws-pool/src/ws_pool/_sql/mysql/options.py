@@ -26,8 +26,6 @@ from ws_pool._core.config import (
 from ws_pool._sql.options import ServerOptions, parse_options, url_options
 from ws_pool.errors import ConfigError
 
-__all__ = ("MysqlOptions", "Server", "mysql_options")
-
 Password = str | Callable[[], str | Awaitable[str]]
 
 _NAMES = """

@@ -13,8 +13,6 @@ from ws_pool._sql.mysql.options import Server, mysql_options
 from ws_pool._sql.pool import ServerPool
 from ws_pool.pool import Lease
 
-__all__ = ("MysqlPool",)
-
 
 class MysqlPool(ServerPool[MysqlClient]):
     """

@@ -15,8 +15,6 @@ from typing import Any, NamedTuple
 
 from ws_pool._sql.connection import Reply
 
-__all__ = ("ResultReader", "read_number")
-
 Decoder = Callable[[bytes], Any]  # Any: a column's value
 
 _CHUNK = 262_144

@@ -12,8 +12,6 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-__all__ = ("bare", "ends_transaction", "hides_placeholder", "leaves_clean", "reads_only", "verb")
-
 _PLAIN = frozenset(
     {"select", "insert", "update", "delete", "replace", "values", "with", "explain", "show", "("}
 )

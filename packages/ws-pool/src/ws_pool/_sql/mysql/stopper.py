@@ -12,11 +12,9 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from ws_pool._sql.connection import Reply
-
-__all__ = ("StatementStopper", "Victim")
+from ws_pool._sql.mysql.connection import MysqlConnection
 
 logger = logging.getLogger("ws_pool.sql")
 
@@ -32,23 +30,12 @@ class Victim(NamedTuple):
     port: int
 
 
-class Killer(Protocol):
-    """A connection that is used to stop others."""
-
-    async def run(self, sql: str, values: tuple[int] | None) -> Reply:
-        """Run one statement."""
-        ...
-
-    def terminate(self) -> None:
-        """Close at once."""
-
-
 class StatementStopper:
     """Kills connections one after the other, over one of its own that is open only meanwhile."""
 
     __slots__ = ("_limit", "_open", "_task", "_victims", "stopped")
 
-    def __init__(self, connect: Callable[[], Awaitable[Killer]], limit: float) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[MysqlConnection]], limit: float) -> None:
         self.stopped: int = 0
         self._open = connect
         self._limit = limit  # seconds for each step
@@ -83,7 +70,7 @@ class StatementStopper:
             logger.debug("a statement whose caller has gone could not be stopped: %r", error)
             self._victims.clear()
 
-    async def _kill(self, killer: Killer, victim: Victim) -> None:
+    async def _kill(self, killer: MysqlConnection, victim: Victim) -> None:
         rows = (await killer.run(_VERIFY, (victim.thread_id,))).rows
 
         if rows and str(rows[0][0]).rpartition(":")[2] == str(victim.port):

@@ -12,22 +12,23 @@ from functools import cache
 from typing import Any
 
 from ws_pool._sql.connection import Reply, trace_statements
+from ws_pool._sql.files import Write
 from ws_pool._sql.options import current_credential
 from ws_pool._sql.postgres import statement_text
 from ws_pool._sql.postgres.connection import (
     CONTROL,
     IDENTIFIER,
     CopyTarget,
+    Fetch,
     PostgresConnection,
     Receive,
     check_end,
     count_of,
+    inserted_id,
 )
 from ws_pool._sql.postgres.errors import map_error
 from ws_pool._sql.postgres.options import Server
 from ws_pool.errors import QueryError, UnavailableError
-
-__all__ = ("AsyncpgConnection", "open_connection", "open_driver_connection", "open_listener")
 
 # What asyncpg's own reset leaves: temporary tables, sequences' last values, and another role.
 _RESET = "SET SESSION AUTHORIZATION DEFAULT; DISCARD SEQUENCES; DISCARD TEMP"
@@ -64,11 +65,11 @@ _CLOSE = 2.0  # seconds that the server has to answer a goodbye
 class AsyncpgConnection(PostgresConnection):
     """One connection of asyncpg, whose own part it is to stop a cancelled statement on the server."""
 
-    __slots__ = ("_descriptions", "_errors", "_out_of_step")
+    __slots__ = ("_descriptions", "_driver_errors", "_out_of_step")
 
     def __init__(self, raw: Any, driver: Any) -> None:  # Any: what it takes of asyncpg is not public
         super().__init__(raw)
-        self._errors: tuple[type[Exception], ...] = (
+        self._driver_errors = (
             driver.PostgresError,
             driver.InterfaceError,
             driver.InternalClientError,
@@ -132,24 +133,9 @@ class AsyncpgConnection(PostgresConnection):
         description = self._describe(statement)
         tag = status.decode() if status else ""
         check_end(tag, sql)
-
-        # An INSERT's id is the first thing that it returns, be it for SQLAlchemy's own sake.
-        last_id = rows[0][0] if rows and tag.startswith("INSERT") else 0
         return Reply(
-            rows if description else None,
-            description or None,
-            count_of(tag),
-            last_id if isinstance(last_id, int) else 0,
+            rows if description else None, description or None, count_of(tag), inserted_id(tag, rows)
         )
-
-    async def run_prepared(self, sql: str, values: Sequence[Any] | None) -> Reply:
-        """Run a query that will be run again and again; asyncpg keeps it prepared anyway."""
-        return await self.run(sql, values)
-
-    async def ping(self) -> None:
-        """Make sure that the server answers."""
-        # Not ";" alone: asyncpg cannot read the reply to that on a new connection.
-        await self.raw.execute("SELECT 1")
 
     async def make_new(self) -> None:
         """Make the session as new, when the server has let go of a statement that was cancelled."""
@@ -187,54 +173,27 @@ class AsyncpgConnection(PostgresConnection):
         self._descriptions.clear()
         super().forget()
 
-    async def load_records(
-        self,
-        sql: str,
-        name: str,
-        schema: str | None,
-        records: Iterable[Sequence[Any]],
-        columns: Sequence[str] | None,
-    ) -> int:
+    async def load_records(self, sql: str, target: CopyTarget, records: Iterable[Sequence[Any]]) -> int:
         """Load rows with COPY, and return how many; ``sql`` is what errors show."""
-        await self._ready()
-
-        try:
-            status = await self.raw.copy_records_to_table(
-                name, schema_name=schema, columns=columns, records=records
-            )
-        except self._driver_errors as error:
-            raise self._map(error, sql) from error
-
-        return count_of(status)
+        return await self._load(sql, target, self.raw.copy_records_to_table, records=records)
 
     async def load_file(
-        self,
-        sql: str,
-        name: str,
-        schema: str | None,
-        source: AsyncIterable[bytes],
-        columns: Sequence[str] | None,
-        options: Mapping[str, Any],
+        self, sql: str, target: CopyTarget, source: AsyncIterable[bytes], options: Mapping[str, Any]
     ) -> int:
         """Load a file with COPY, and return how many rows; ``sql`` is what errors show."""
+        return await self._load(sql, target, self.raw.copy_to_table, source=source, **options)
+
+    async def _load(
+        self, sql: str, target: CopyTarget, copy: Callable[..., Awaitable[str]], **options: Any
+    ) -> int:
         await self._ready()
 
-        try:
-            status = await self.raw.copy_to_table(
-                name, schema_name=schema, columns=columns, source=source, **options
+        with self._mapped(sql):
+            return count_of(
+                await copy(target.name, schema_name=target.schema, columns=target.columns, **options)
             )
-        except self._driver_errors as error:
-            raise self._map(error, sql) from error
 
-        return count_of(status)
-
-    async def dump(
-        self,
-        sql: str,
-        values: Sequence[Any],
-        output: Callable[[bytes], Awaitable[None]],
-        options: Mapping[str, Any],
-    ) -> int:
+    async def dump(self, sql: str, values: Sequence[Any], output: Write, options: Mapping[str, Any]) -> int:
         """Write the rows of a query with COPY, and return how many."""
         await self._ready()
         failure: Exception | None = None
@@ -256,10 +215,9 @@ class AsyncpgConnection(PostgresConnection):
                 writing = False
 
         try:
-            query = statement_text.fill(sql, await self._literals(sql, values)) if values else sql
-            status = await self.raw.copy_from_query(query, output=take, **options)
-        except self._driver_errors as error:
-            raise self._map(error, sql) from error
+            with self._mapped(sql):
+                query = statement_text.fill(sql, await self._literals(sql, values)) if values else sql
+                status = await self.raw.copy_from_query(query, output=take, **options)
         finally:
             if writing:  # cancelled meanwhile, for which the same is true
                 self.terminate()
@@ -302,9 +260,7 @@ class AsyncpgConnection(PostgresConnection):
         await self.raw.executemany(sql, values)
         return len(values)
 
-    async def _open_cursor(
-        self, sql: str, values: Sequence[Any], size: int
-    ) -> Callable[[], Awaitable[Reply]]:
+    async def _open_cursor(self, sql: str, values: Sequence[Any], size: int) -> Fetch:
         statement = await self.raw.prepare(sql)
         description = [_column(attribute) for attribute in statement.get_attributes()]
         cursor = await statement.cursor(*values)
@@ -314,10 +270,6 @@ class AsyncpgConnection(PostgresConnection):
             return Reply(rows, description, len(rows), 0)
 
         return fetch
-
-    @property
-    def _driver_errors(self) -> tuple[type[Exception], ...]:
-        return self._errors
 
     def _describe(self, statement: Any) -> list[tuple[Any, ...]]:
         description = self._descriptions.get(statement)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypeVar, cast, get_args
 
 from sqlalchemy import Table
 
-from ws_pool._sql.client import SqlClient, Statement
+from ws_pool._sql.client import SqlClient
+from ws_pool._sql.compile.parameters import Statement
 from ws_pool._sql.compile.plan import TextPlan
-from ws_pool._sql.files import Bytes, Output, Source, reading, writing
+from ws_pool._sql.files import Bytes, Output, Source, Write, reading, writing
 from ws_pool._sql.postgres import statement_text
-from ws_pool._sql.postgres.connection import PostgresConnection
+from ws_pool._sql.postgres.connection import CopyTarget, PostgresConnection
 from ws_pool.errors import UsageError
-
-__all__ = ("PostgresClient",)
 
 Format = Literal["text", "csv", "binary"]
 T = TypeVar("T")
@@ -53,8 +52,8 @@ class PostgresClient(SqlClient):
         null header quote escape encoding``). ``table`` is a table or its name, with its schema before
         a dot. Defaults and triggers work as for INSERT; rules do not.
         """
-        schema, name = _name(table)
-        plan = _plan(f"COPY {_shown(schema, name)} FROM STDIN", reading=False)
+        target = _target(table, columns)
+        plan = _plan(f"COPY {target.table} FROM STDIN", reading=False)
         self._refuse_change(plan)
 
         if isinstance(columns, str):
@@ -69,9 +68,7 @@ class PostgresClient(SqlClient):
                 loaded = noted.chunks(chunks)
                 return await noted.run(
                     self._session.run(
-                        plan,
-                        plan.sql,
-                        lambda to: _copying(to).load_file(plan.sql, name, schema, loaded, columns, given),
+                        plan, plan.sql, lambda to: _copying(to).load_file(plan.sql, target, loaded, given)
                     )
                 )
 
@@ -83,13 +80,15 @@ class PostgresClient(SqlClient):
 
         if names is None:
             found = await self._session.run(
-                _COLUMNS, _COLUMNS.sql, lambda to: to.run(_COLUMNS.sql, [_shown(schema, name)])
+                _COLUMNS, _COLUMNS.sql, lambda to: to.run(_COLUMNS.sql, [target.table])
             )
             names = [column for (column,) in found.rows or ()] or None
 
         _check_length(records, names)
         return await self._session.run(
-            plan, plan.sql, lambda to: _copying(to).load_records(plan.sql, name, schema, records, names)
+            plan,
+            plan.sql,
+            lambda to: _copying(to).load_records(plan.sql, target._replace(columns=names), records),
         )
 
     async def copy_to(
@@ -155,7 +154,7 @@ class _Noted:
             self._failure = error
             raise
 
-    def write(self, output: Callable[[bytes], Awaitable[None]]) -> Callable[[bytes], Awaitable[None]]:
+    def write(self, output: Write) -> Write:
         """Return what writes to an output."""
 
         async def write(data: bytes) -> None:
@@ -200,17 +199,15 @@ def _plan(sql: str, *, reading: bool) -> TextPlan:
     return plan
 
 
-def _name(table: Table | str) -> tuple[str | None, str]:
+def _target(table: Table | str, columns: Sequence[str] | None) -> CopyTarget:
+    """Return where a COPY writes to; a table's name has its schema before a dot."""
     if isinstance(table, Table):
-        return table.schema, table.name
+        schema, name = table.schema, table.name
+    else:
+        schema, _, name = table.rpartition(".")
 
-    schema, _, name = table.rpartition(".")
-    return schema or None, name
-
-
-def _shown(schema: str | None, name: str) -> str:
-    quoted = ['"' + part.replace('"', '""') + '"' for part in (schema, name) if part]
-    return ".".join(quoted)
+    written = ".".join('"' + part.replace('"', '""') + '"' for part in (schema, name) if part)
+    return CopyTarget(written, schema or None, name, columns)
 
 
 def _records(

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ws_pool._sql.connection import Reply, busy, cut_short, trace_statements
+from ws_pool._sql.files import Write
 from ws_pool._sql.postgres.statement_text import verb
 from ws_pool.errors import QueryError
 
-__all__ = (
-    "CONTROL",
-    "IDENTIFIER",
-    "CopyTarget",
-    "Listener",
-    "PostgresConnection",
-    "Receive",
-    "check_end",
-    "count_of",
-)
+Fetch = Callable[[], Awaitable[Reply]]
+"""Fetches the next rows of a query; none when there are no more."""
 
 Receive = Callable[[str, str, int], None]
 """Takes a message of NOTIFY: its channel, its payload, and the process that sent it."""
@@ -77,6 +80,9 @@ class PostgresConnection(ABC):
 
     gathers: ClassVar[bool] = False
 
+    _driver_errors: tuple[type[Exception], ...]
+    """What the driver raises for a statement that fails, and for values that do not fit."""
+
     def __init__(self, raw: Any) -> None:  # Any: what it takes of the drivers is not public
         self.raw = raw
         self.cut = False
@@ -107,13 +113,14 @@ class PostgresConnection(ABC):
     async def run(self, sql: str, values: Sequence[Any] | None) -> Reply:
         """Run one statement; its values are ``$1``, ``$2`` and so on."""
 
-    @abstractmethod
     async def run_prepared(self, sql: str, values: Sequence[Any] | None) -> Reply:
         """Run a query that will be run again and again."""
+        return await self.run(sql, values)
 
-    @abstractmethod
     async def ping(self) -> None:
         """Make sure that the server answers; the driver's own errors are raised."""
+        # Not ";" alone: asyncpg cannot read the reply to that on a new connection.
+        await self._command("SELECT 1")
 
     @abstractmethod
     async def make_new(self) -> None:
@@ -132,36 +139,17 @@ class PostgresConnection(ABC):
         """Close at once."""
 
     @abstractmethod
-    async def load_records(
-        self,
-        sql: str,
-        name: str,
-        schema: str | None,
-        records: Iterable[Sequence[Any]],
-        columns: Sequence[str] | None,
-    ) -> int:
+    async def load_records(self, sql: str, target: CopyTarget, records: Iterable[Sequence[Any]]) -> int:
         """Load rows with COPY, and return how many; ``sql`` is what errors show."""
 
     @abstractmethod
     async def load_file(
-        self,
-        sql: str,
-        name: str,
-        schema: str | None,
-        source: AsyncIterable[bytes],
-        columns: Sequence[str] | None,
-        options: Mapping[str, Any],
+        self, sql: str, target: CopyTarget, source: AsyncIterable[bytes], options: Mapping[str, Any]
     ) -> int:
         """Load a file with COPY, and return how many rows; ``sql`` is what errors show."""
 
     @abstractmethod
-    async def dump(
-        self,
-        sql: str,
-        values: Sequence[Any],
-        output: Callable[[bytes], Awaitable[None]],
-        options: Mapping[str, Any],
-    ) -> int:
+    async def dump(self, sql: str, values: Sequence[Any], output: Write, options: Mapping[str, Any]) -> int:
         """Write the rows of a query with COPY, and return how many."""
 
     @abstractmethod
@@ -173,19 +161,12 @@ class PostgresConnection(ABC):
         """Run one INSERT once per row of values, if possible without a wait in between; return how many."""
 
     @abstractmethod
-    async def _open_cursor(
-        self, sql: str, values: Sequence[Any], size: int
-    ) -> Callable[[], Awaitable[Reply]]:
+    async def _open_cursor(self, sql: str, values: Sequence[Any], size: int) -> Fetch:
         """Run a query, and return what fetches its next rows; the driver's own errors are raised."""
 
     @abstractmethod
     def _map(self, error: Exception, sql: str) -> Exception:
         """Map an error of the driver, and note when it means that the connection was lost."""
-
-    @property
-    @abstractmethod
-    def _driver_errors(self) -> tuple[type[Exception], ...]:
-        """What the driver raises for a statement that fails, and for values that do not fit."""
 
     async def run_many(self, sql: str, values: Sequence[Sequence[Any]]) -> int:
         """
@@ -201,14 +182,12 @@ class PostgresConnection(ABC):
         target = _copy_target(sql) if len(values) >= _COPY_FROM else None
 
         if target is not None and await self._copies(target, values):
-            return await self.load_records(sql, target.name, target.schema, values, target.columns)
+            return await self.load_records(sql, target, values)
 
         await self._ready()
 
-        try:
+        with self._mapped(sql):
             return await self._insert_each(sql, values)
-        except self._driver_errors as error:
-            raise self._map(error, sql) from error
 
     async def _run_one_by_one(self, sql: str, values: Sequence[Sequence[Any]]) -> int:
         return sum([(await self.run(sql, row)).rowcount for row in values])
@@ -276,6 +255,14 @@ class PostgresConnection(ABC):
         reply = await self.run(_COPIES, [target.table, target.columns, target.casts])
         return bool(reply.rows and reply.rows[0][0])
 
+    @contextmanager
+    def _mapped(self, sql: str) -> Iterator[None]:
+        """Map the driver's errors."""
+        try:
+            yield
+        except self._driver_errors as error:
+            raise self._map(error, sql) from error
+
     async def _ready(self) -> None:
         """Refuse what comes in the middle of a stream, and end the transaction of one that was left."""
         if self.cut:
@@ -334,13 +321,13 @@ class Listener(Protocol):
 
 
 class CopyTarget(NamedTuple):
-    """Where a COPY writes to: a table, and its columns with the types that the statement declares."""
+    """Where a COPY writes to."""
 
-    table: str  # as it is written
+    table: str  # as it is written in SQL
     schema: str | None
     name: str
-    columns: list[str]
-    casts: list[str | None]
+    columns: Sequence[str] | None  # None for all
+    casts: Sequence[str | None] = ()  # the types that an INSERT declares for them
 
 
 @lru_cache(maxsize=512)
@@ -367,6 +354,12 @@ def _plain_name(identifier: str) -> str:
         return identifier[1:-1].replace('""', '"')
 
     return identifier.lower()
+
+
+def inserted_id(tag: str, rows: Sequence[Sequence[Any]]) -> int:
+    """Return the id of an INSERT: the first thing that it returns, be it for SQLAlchemy's own sake."""
+    first = rows[0][0] if rows and tag.startswith("INSERT") else 0
+    return first if isinstance(first, int) else 0
 
 
 def count_of(tag: str) -> int:

@@ -10,8 +10,6 @@ from typing import Any
 from ws_pool._sql.postgres.connection import PostgresConnection
 from ws_pool._sql.postgres.options import Server
 
-__all__ = ("PostgresConnector", "module_of")
-
 
 def module_of(server: Server) -> Any:  # Any: a module, which imports its driver
     """Return the module of a server's driver; it is loaded on use."""

@@ -14,8 +14,6 @@ from ws_pool._sql.postgres import statement_text
 from ws_pool._sql.postgres.errors import map_error
 from ws_pool.errors import QueryError, TransactionConflict, WsError
 
-__all__ = ("PostgresDialect",)
-
 _DUPLICATE_COLUMN = "42701"
 _AMBIGUOUS_COLUMN = "42702"
 # A wrong user, password, database or address; pg_hba.conf has no line for us.

@@ -15,8 +15,6 @@ from ws_pool.errors import (
     WsError,
 )
 
-__all__ = ("CANCELLED", "map_error")
-
 CANCELLED = "57014"
 _INTEGRITY = "23"
 _CONFLICT = frozenset({"40001", "40P01", "55P03"})  # serialization failure, deadlock, lock not available

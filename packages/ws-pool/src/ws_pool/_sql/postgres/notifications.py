@@ -17,8 +17,6 @@ from ws_pool._sql.postgres.connector import module_of
 from ws_pool._sql.postgres.options import Server
 from ws_pool.errors import ClosedError, UnavailableError, UsageError
 
-__all__ = ("Notification", "NotificationGap", "Notifications")
-
 logger = logging.getLogger("ws_pool.sql")
 
 _PING_EVERY: Final = 5.0  # seconds; a server that has gone without a word is noticed after two of these

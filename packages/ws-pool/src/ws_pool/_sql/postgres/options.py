@@ -25,8 +25,6 @@ from ws_pool._core.config import (
 from ws_pool._sql.options import ServerOptions, parse_options, url_options
 from ws_pool.errors import ConfigError
 
-__all__ = ("PostgresOptions", "Server", "postgres_options")
-
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _SCHEMES = ("postgresql", "postgres")
 

@@ -18,8 +18,6 @@ from ws_pool._sql.postgres.options import Server, postgres_options
 from ws_pool.errors import UsageError
 from ws_pool.pool import Lease
 
-__all__ = ("PostgresPool",)
-
 
 class PostgresPool(ServerPool[PostgresClient]):
     """

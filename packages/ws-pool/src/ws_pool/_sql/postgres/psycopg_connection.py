@@ -5,15 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import itertools
-from collections.abc import (
-    AsyncIterable,
-    Awaitable,
-    Callable,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from decimal import Decimal
 from typing import Any, Final, cast
@@ -26,19 +18,20 @@ from psycopg.rows import tuple_row
 from psycopg.types.json import Json, Jsonb
 
 from ws_pool._sql.connection import Reply, busy, trace_statements
+from ws_pool._sql.files import Write
 from ws_pool._sql.postgres import statement_text
 from ws_pool._sql.postgres.connection import (
     CONTROL,
     CopyTarget,
+    Fetch,
     PostgresConnection,
     Receive,
     check_end,
+    inserted_id,
 )
 from ws_pool._sql.postgres.errors import map_error
 from ws_pool._sql.postgres.options import Server
 from ws_pool._sql.postgres.psycopg_driver import DriverConnection, open_driver_connection
-
-__all__ = ("PsycopgConnection", "open_connection", "open_listener")
 
 _RESET = (
     "SET SESSION AUTHORIZATION DEFAULT; SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL; "
@@ -87,6 +80,7 @@ class PsycopgConnection(PostgresConnection):
     __slots__ = ("_running",)
 
     raw: DriverConnection
+    _driver_errors = (psycopg.Error, OSError, TypeError, ValueError, OverflowError)
 
     def __init__(self, raw: DriverConnection) -> None:
         super().__init__(raw)
@@ -149,10 +143,6 @@ class PsycopgConnection(PostgresConnection):
             self.dirty = True  # what it has done, only the server knows
             raise
 
-    async def ping(self) -> None:
-        """Make sure that the server answers."""
-        await self._command("SELECT 1")
-
     async def make_new(self) -> None:
         """Make the session as new, when the server has let go of a statement that was cancelled."""
         raw = self.raw
@@ -180,30 +170,17 @@ class PsycopgConnection(PostgresConnection):
         self.lost = True
         self.raw.terminate(running=self._running)
 
-    async def load_records(
-        self,
-        sql: str,
-        name: str,
-        schema: str | None,
-        records: Iterable[Sequence[Any]],
-        columns: Sequence[str] | None,
-    ) -> int:
+    async def load_records(self, sql: str, target: CopyTarget, records: Iterable[Sequence[Any]]) -> int:
         """Load rows with COPY, and return how many; ``sql`` is what errors show."""
 
         async def write(copy: psycopg.AsyncCopy) -> None:
             for record in records:
                 await copy.write_row(record)
 
-        return await self._copy(sql, f"{_copy_into(name, schema, columns)} FROM STDIN", write)
+        return await self._copy(sql, f"{_copy_into(target)} FROM STDIN", write)
 
     async def load_file(
-        self,
-        sql: str,
-        name: str,
-        schema: str | None,
-        source: AsyncIterable[bytes],
-        columns: Sequence[str] | None,
-        options: Mapping[str, Any],
+        self, sql: str, target: CopyTarget, source: AsyncIterable[bytes], options: Mapping[str, Any]
     ) -> int:
         """Load a file with COPY, and return how many rows; ``sql`` is what errors show."""
 
@@ -211,16 +188,9 @@ class PsycopgConnection(PostgresConnection):
             async for data in source:
                 await copy.write(data)
 
-        text = f"{_copy_into(name, schema, columns)} FROM STDIN {_copy_options(options)}"
-        return await self._copy(sql, text, write)
+        return await self._copy(sql, f"{_copy_into(target)} FROM STDIN {_copy_options(options)}", write)
 
-    async def dump(
-        self,
-        sql: str,
-        values: Sequence[Any],
-        output: Callable[[bytes], Awaitable[None]],
-        options: Mapping[str, Any],
-    ) -> int:
+    async def dump(self, sql: str, values: Sequence[Any], output: Write, options: Mapping[str, Any]) -> int:
         """Write the rows of a query with COPY, and return how many."""
 
         async def read(copy: psycopg.AsyncCopy) -> None:
@@ -239,24 +209,21 @@ class PsycopgConnection(PostgresConnection):
         await self._ready()
         cursor = _Cursor(self.raw, row_factory=tuple_row)
 
-        try:
-            with self._exclusive():
-                copying = cursor.copy(sql)
-                copy = await copying.__aenter__()
+        with self._mapped(shown), self._exclusive():
+            copying = cursor.copy(sql)
+            copy = await copying.__aenter__()
 
-                try:
-                    await work(copy)
-                except asyncio.CancelledError as error:
-                    self.dirty = True
-                    self.raw.end_later(_leave(copying, error))
-                    raise
-                except BaseException as error:
-                    await copying.__aexit__(type(error), error, None)
-                    raise
+            try:
+                await work(copy)
+            except asyncio.CancelledError as error:
+                self.dirty = True
+                self.raw.end_later(_leave(copying, error))
+                raise
+            except BaseException as error:
+                await copying.__aexit__(type(error), error, None)
+                raise
 
-                await copying.__aexit__(None, None, None)
-        except self._driver_errors as error:
-            raise self._map(error, shown) from error
+            await copying.__aexit__(None, None, None)
 
         return max(cursor.rowcount, 0)
 
@@ -267,7 +234,7 @@ class PsycopgConnection(PostgresConnection):
 
         reply = await self.run(_TYPES, [target.table, target.columns])
         kinds = [kind for (kind,) in reply.rows or ()]
-        return len(kinds) == len(target.columns) and all(
+        return len(kinds) == len(target.casts) and all(
             _are_copied(kind, column) for kind, column in zip(kinds, zip(*values, strict=True), strict=True)
         )
 
@@ -283,9 +250,7 @@ class PsycopgConnection(PostgresConnection):
             await cursor.executemany(cast("Any", sql), values)
             return cursor.rowcount
 
-    async def _open_cursor(
-        self, sql: str, values: Sequence[Any], size: int
-    ) -> Callable[[], Awaitable[Reply]]:
+    async def _open_cursor(self, sql: str, values: Sequence[Any], size: int) -> Fetch:
         if not statement_text.has_cursor(sql):
             return _blocks(await self._execute(sql, values, prepare=None), size)
 
@@ -308,10 +273,10 @@ class PsycopgConnection(PostgresConnection):
         with self._exclusive():
             await cursor.execute(cast("Any", sql), values, prepare=prepare)
 
-        result = cursor.pgresult
+        result, tag = cursor.pgresult, cursor.statusmessage or ""
 
         if result is None or not cursor.description:
-            check_end(cursor.statusmessage or "", sql)
+            check_end(tag, sql)
             return Reply(None, None, max(cursor.rowcount, 0), 0)
 
         rows = await cursor.fetchall()
@@ -320,10 +285,7 @@ class PsycopgConnection(PostgresConnection):
             ((result.fname(n) or b"").decode(encoding), result.ftype(n), None, None, None, None, None)
             for n in range(result.nfields)
         ]
-        # An INSERT's id is the first thing that it returns, be it for SQLAlchemy's own sake.
-        inserted = (cursor.statusmessage or "").startswith("INSERT")
-        last_id = rows[0][0] if rows and inserted else 0
-        return Reply(rows, description, cursor.rowcount, last_id if isinstance(last_id, int) else 0)
+        return Reply(rows, description, cursor.rowcount, inserted_id(tag, rows))
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
@@ -338,18 +300,11 @@ class PsycopgConnection(PostgresConnection):
         finally:
             self._running = False
 
-    @property
-    def _driver_errors(self) -> tuple[type[Exception], ...]:
-        return _ERRORS
-
     def _map(self, error: Exception, sql: str) -> Exception:
         if self.raw.pgconn.status == ConnStatus.BAD:
             self.lost = True
 
         return map_error(error, sql, lost=self.lost)
-
-
-_ERRORS: Final = (psycopg.Error, OSError, TypeError, ValueError, OverflowError)
 
 
 def _are_copied(kind: str, values: Sequence[Any]) -> bool:
@@ -371,7 +326,7 @@ def _is_nested(array: Sequence[Any]) -> bool:
     return any(type(item) is list for item in array)
 
 
-def _blocks(reply: Reply, size: int) -> Callable[[], Awaitable[Reply]]:
+def _blocks(reply: Reply, size: int) -> Fetch:
     """Return what returns the rows of a reply in blocks, of a statement that no cursor is for."""
     rows = list(reply.rows or ())
 
@@ -386,9 +341,9 @@ async def _leave(copying: Any, error: BaseException) -> None:
     await copying.__aexit__(type(error), error, None)
 
 
-def _copy_into(name: str, schema: str | None, columns: Sequence[str] | None) -> str:
-    table = ".".join(_quoted(part) for part in (schema, name) if part)
-    return f"COPY {table}" + (f" ({', '.join(map(_quoted, columns))})" if columns else "")
+def _copy_into(target: CopyTarget) -> str:
+    columns = f" ({', '.join(map(_quoted, target.columns))})" if target.columns else ""
+    return f"COPY {target.table}{columns}"
 
 
 def _quoted(name: str) -> str:

@@ -18,8 +18,6 @@ from psycopg.waiting import wait_async
 from ws_pool._sql.options import current_credential
 from ws_pool._sql.postgres.options import Server
 
-__all__ = ("DriverConnection", "open_driver_connection")
-
 _STOP: Final = 1.0  # seconds that the server has to stop a statement; then it is asked again
 _ATTEMPTS: Final = 5
 _INTERVAL: Final = 0.1  # seconds after which the driver looks whether the connection is still there

@@ -11,16 +11,6 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-__all__ = (
-    "ends_transaction",
-    "fill",
-    "has_cursor",
-    "hides_placeholder",
-    "leaves_clean",
-    "reads_only",
-    "verb",
-)
-
 _PLAIN = frozenset(
     {"select", "insert", "update", "delete", "merge", "values", "with", "explain", "show", "("}
 )

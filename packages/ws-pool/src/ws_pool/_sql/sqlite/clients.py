@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+from ws_pool._sql.compile.plan import Plan
 from ws_pool._sql.connection import SqlConnection
 from ws_pool._sql.context import Source
-from ws_pool._sql.dialect import Judged
 from ws_pool._sql.sqlite import statement_text
 from ws_pool._sql.sqlite.connection import SqliteConnection
 from ws_pool.errors import UnsupportedStatement, UsageError
 from ws_pool.pool import Lease, Pool
-
-__all__ = ("WriterPool", "WriterRouting")
 
 
 class WriterPool(Pool[SqliteConnection]):
@@ -60,7 +58,7 @@ class WriterRouting:
             )
             raise UnsupportedStatement(message, sql=sql)
 
-    def needs_writer(self, plan: Judged | None) -> bool:
+    def needs_writer(self, plan: Plan | None) -> bool:
         """Return whether a statement needs the writing connection, which the client does not have."""
         return not (self._lease is not None or plan is None or plan.reading)
 

@@ -16,8 +16,6 @@ from ws_pool._sql.sqlite.errors import map_error
 from ws_pool._sql.sqlite.statement_text import inserted_table, returning_number
 from ws_pool.errors import UnavailableError, UnsupportedStatement
 
-__all__ = ("LOOK", "SqliteConnection")
-
 T = TypeVar("T")
 
 LOOK = 0.005  # seconds between looks at a thread that was stopped

@@ -17,9 +17,6 @@ from typing import Any
 from ws_pool._sql.sqlite.connection import LOOK, SqliteConnection
 from ws_pool._sql.sqlite.options import SqliteFile
 
-__all__ = ("SqliteConnection", "SqliteConnector")
-
-
 # Settings of a connection, and not of its database.
 _SETTINGS = (
     "automatic_index",

@@ -9,8 +9,6 @@ from ws_pool._sql.sqlite import statement_text
 from ws_pool._sql.sqlite.errors import map_error
 from ws_pool.errors import QueryError, UsageError, WsError
 
-__all__ = ("SqliteDialect",)
-
 
 class SqliteDialect(SqlDialect):
     """The dialect of SQLite; a database in memory has one connection, which may always write."""

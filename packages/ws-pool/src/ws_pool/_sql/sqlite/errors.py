@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from ws_pool.errors import IntegrityViolation, QueryError, TransactionConflict, WsError
 
-__all__ = ("map_error",)
-
 _BUSY, _LOCKED = 5, 6  # the primary codes SQLITE_BUSY and SQLITE_LOCKED
 
 

@@ -21,8 +21,6 @@ from ws_pool._core.config import (
 from ws_pool._sql.options import SqlOptions, parse_options
 from ws_pool.errors import ConfigError
 
-__all__ = ("SqliteFile", "SqliteOptions", "sqlite_options")
-
 
 @dataclass(frozen=True, slots=True)
 class SqliteFile:

@@ -15,13 +15,12 @@ from ws_pool._sql.context import SessionContext, Source
 from ws_pool._sql.engine import JoinedSqliteConnection, PooledDriverConnection, PooledSqliteConnection
 from ws_pool._sql.pool import SqlPool, check_driver, make_pool
 from ws_pool._sql.sqlite.clients import WriterPool, WriterRouting
-from ws_pool._sql.sqlite.connector import SqliteConnection, SqliteConnector
+from ws_pool._sql.sqlite.connection import SqliteConnection
+from ws_pool._sql.sqlite.connector import SqliteConnector
 from ws_pool._sql.sqlite.dialect import SqliteDialect
 from ws_pool._sql.sqlite.options import sqlite_options
 from ws_pool.errors import ConfigError, UsageError
 from ws_pool.pool import Lease, Pool
-
-__all__ = ("SqlitePool",)
 
 _PING_TIMEOUT = 60.0  # seconds for a ping or reset of a database in memory
 

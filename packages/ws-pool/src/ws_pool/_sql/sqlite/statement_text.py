@@ -9,17 +9,6 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-__all__ = (
-    "ends_transaction",
-    "hides_placeholder",
-    "inserted_table",
-    "leaves_clean",
-    "reads_connection",
-    "reads_only",
-    "returning_number",
-    "verb",
-)
-
 _READING = frozenset({"select", "values", "explain", "with", "("})
 _DML = re.compile(r"\b(?:insert|update|delete|replace)\b(?!\s*\()", re.IGNORECASE)
 
