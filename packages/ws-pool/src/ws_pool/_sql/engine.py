@@ -64,9 +64,23 @@ class JoinedDriverConnection(Joined, PooledDriverConnection):
     """A connection inside a client's transaction."""
 
 
-class PooledSqliteConnection(PooledDriverConnection):
+class PooledAsyncConnection(PooledDriverConnection):
+    """The same for drivers whose ``close`` is a coroutine and releases, and whose terminating is not."""
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        """Release the connection."""
+        self._return(discard=False)
+
+    def terminate(self) -> None:
+        """Release the connection, unfit for use."""
+        self._return(discard=True)
+
+    stop = terminate  # as aiosqlite calls it
+
+
+class PooledSqliteConnection(PooledAsyncConnection):
     """
-    The same for aiosqlite, whose ``close`` is a coroutine and whose ``stop`` is not.
+    The same for aiosqlite.
 
     ``cursors`` collects those that were opened: a session that was cancelled closes none, and an open
     one keeps the next session from defining its functions.
@@ -79,14 +93,6 @@ class PooledSqliteConnection(PooledDriverConnection):
     def cursor(self) -> Any:
         """Open a cursor: to be awaited, or entered."""
         return _Opening(self._raw.cursor(), self._cursors)
-
-    async def close(self) -> None:
-        """Release the connection."""
-        self._return(discard=False)
-
-    def stop(self) -> None:
-        """Release the connection, unfit for use."""
-        self._return(discard=True)
 
 
 class JoinedSqliteConnection(Joined, PooledSqliteConnection):

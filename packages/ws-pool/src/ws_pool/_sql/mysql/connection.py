@@ -12,7 +12,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from decimal import Decimal
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 from uuid import UUID
 
 from ws_pool._sql.connection import Reply, busy, cut_short, trace_statements
@@ -22,6 +22,8 @@ from ws_pool._sql.mysql.binary import has_dates, read_as_text, same_as_text
 from ws_pool._sql.mysql.errors import ends_connection, map_error
 from ws_pool._sql.mysql.result_reader import ResultReader, read_number
 from ws_pool.errors import TransactionConflict, UnavailableError, UnsupportedStatement
+
+T = TypeVar("T")
 
 _WRITABLE = (str, float, Decimal, dt.date, dt.time, dt.timedelta)
 _COM_QUERY, _COM_SET_OPTION = 0x03, 0x1B
@@ -111,8 +113,9 @@ class MysqlConnection(ABC):
 
     @property
     def clean(self) -> bool:
-        """Whether the connection can be used and its session is as new."""
-        return not (self.dirty or self.raw.server_status & _IN_TRANSACTION) and self.alive
+        """Whether the connection can be used and its session is as new; asked at each release."""
+        bad = self.dirty or self.cut or self.in_exchange or self.streaming
+        return not (bad or self.raw.server_status & _IN_TRANSACTION) and self.connected
 
     def literal(self, value: Any) -> str:
         """Write a value of a bound parameter as SQL."""
@@ -162,19 +165,7 @@ class MysqlConnection(ABC):
         if self.in_exchange or self.cut or self.streaming:
             await self._make_ready()
 
-        query = self.encode(sql, values)
-        self.in_exchange = True
-
-        try:
-            reply = await self.send(query)
-        except self.driver_error as error:
-            raise self._failed(error, sql) from error
-        except BaseException as error:
-            self._cut_short(error, sql)
-            raise
-
-        self.in_exchange = False
-        return reply
+        return await self._exchange(sql, self.send(self.encode(sql, values)))
 
     async def run_prepared(self, sql: str, values: Sequence[Any] | None) -> Reply:
         """Run a query of a handle; a driver may know a shorter way for it."""
@@ -189,12 +180,7 @@ class MysqlConnection(ABC):
 
     async def run_many(self, sql: str, values: Sequence[Sequence[Any]]) -> int:
         """Run one statement once per row of values, and return the sum of rows matched."""
-        total = 0
-
-        for row in values:
-            total += (await self.run(sql, row)).rowcount
-
-        return total
+        return sum([(await self.run(sql, row)).rowcount for row in values])
 
     async def stream(self, sql: str, values: Sequence[Any] | None, size: int) -> AsyncIterator[Reply]:
         """Run one statement, and yield its rows in blocks of up to ``size``, as the server sends them."""
@@ -339,6 +325,21 @@ class MysqlConnection(ABC):
         message = f"a value of type {kind} has no form in SQL: convert it, or give its column a type"
         raise UnsupportedStatement(message)
 
+    async def _exchange(self, sql: str, exchange: Awaitable[T]) -> T:
+        """Run the driver's part of a statement; cut short, nothing more can run."""
+        self.in_exchange = True
+
+        try:
+            result = await exchange
+        except self.driver_error as error:
+            raise self._failed(error, sql) from error
+        except BaseException as error:
+            self._cut_short(error, sql)
+            raise
+
+        self.in_exchange = False
+        return result
+
     async def _commanded(self, code: int, argument: bytes, answer: Callable[[], Awaitable[Any]]) -> None:
         self.in_exchange = True
 
@@ -428,19 +429,9 @@ class AiomysqlConnection(MysqlConnection):
     @property
     def connected(self) -> bool:
         """Whether neither side has closed the connection."""
-        return self.raw._writer is not None and not self._ended()
-
-    @property
-    def clean(self) -> bool:
-        """Whether the connection can be used and its session is as new; asked at each release."""
         raw = self.raw
-        bad = self.dirty or self.cut or self.in_exchange or self.streaming or raw._writer is None
-        return not (bad or raw.server_status & _IN_TRANSACTION or self._ended())
-
-    def _ended(self) -> bool:
-        """Tell whether the server has closed its end, or reset the connection."""
-        reader = self.raw._reader
-        return reader.eof_received or reader.exception() is not None
+        # The reader knows of an end that the server has sent before anything is read from it.
+        return raw._writer is not None and not raw._reader.eof_received and raw._reader.exception() is None
 
 
 class AsyncmyConnection(MysqlConnection):
@@ -473,18 +464,8 @@ class AsyncmyConnection(MysqlConnection):
         if self.in_exchange or self.cut or self.streaming:
             await self._make_ready()
 
-        self.in_exchange = True
         cursor = self._cursor
-
-        try:
-            await cursor.execute(sql, values)
-        except self.driver_error as error:
-            raise self._failed(error, sql) from error
-        except BaseException as error:
-            self._cut_short(error, sql)
-            raise
-
-        self.in_exchange = False
+        await self._exchange(sql, cursor.execute(sql, values))
         rows, description = cursor._rows, cursor.description  # as they are: fetchall() would copy them
 
         if description is not None:
@@ -513,13 +494,6 @@ class AsyncmyConnection(MysqlConnection):
     def connected(self) -> bool:
         """Whether neither side has closed the connection."""
         return not self.raw._stream_broken
-
-    @property
-    def clean(self) -> bool:
-        """Whether the connection can be used and its session is as new; asked at each release."""
-        raw = self.raw
-        bad = self.dirty or self.cut or self.in_exchange or self.streaming
-        return not (bad or raw.server_status & _IN_TRANSACTION or raw._stream_broken)
 
 
 def _port(transport: Any) -> int:

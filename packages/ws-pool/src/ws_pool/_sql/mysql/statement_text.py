@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from ws_pool._sql.text import COMMON, calls_only, first_word, has_several
+
 _PLAIN = frozenset(
     {"select", "insert", "update", "delete", "replace", "values", "with", "explain", "show", "("}
 )
@@ -47,38 +49,25 @@ _SKIP = re.compile(
     | '(?:[^'\\]++|\\.|'')*' | "(?:[^"\\]++|\\.|"")*" | (?P<name> `[^`]*` )""",
     re.VERBOSE | re.DOTALL,
 )
-_FIRST = re.compile(r"[A-Za-z]+|\(")
 _NAME = r"(?:`[^`]*`|(?<![\w$])[\w$]++)"  # from its first letter: else long words cost their square
 _CALL = re.compile(rf"({_NAME}(?:\s*\.\s*{_NAME})*)\s*\(")
 
-# Words that stand before a parenthesis without being calls, and functions that keep nothing.
+# Beside those of all grammars.
 _WORDS = """
-in exists values value and or not on using as by over partition select from where set into having
-limit union all any some between like case when then else end distinct interval if ifnull nullif
-coalesce isnull greatest least count sum avg min max group_concat std stddev stddev_pop stddev_samp
-var_pop var_samp variance bit_and bit_or bit_xor row_number rank dense_rank percent_rank cume_dist
-ntile lag lead first_value last_value nth_value abs ceil ceiling floor round truncate mod power pow
-sqrt exp ln log log2 log10 sign rand pi sin cos tan asin acos atan atan2 cot degrees radians crc32
-conv bin oct hex unhex ascii ord char char_length character_length length octet_length bit_length
-concat concat_ws lower upper lcase ucase left right substring substr substring_index mid trim ltrim
-rtrim lpad rpad repeat replace reverse locate position instr insert elt field find_in_set format
-space strcmp soundex quote regexp_like regexp_replace regexp_substr regexp_instr to_base64
-from_base64 md5 sha sha1 sha2 aes_encrypt aes_decrypt compress uncompress now curdate curtime
-current_date current_time current_timestamp localtime localtimestamp utc_date utc_time utc_timestamp
-sysdate date time timestamp year month day dayofmonth dayofweek dayofyear dayname monthname hour
-minute second microsecond quarter week weekday weekofyear yearweek date_add date_sub adddate subdate
-addtime subtime datediff timediff timestampdiff timestampadd date_format time_format str_to_date
-from_unixtime unix_timestamp from_days to_days to_seconds sec_to_time time_to_sec makedate maketime
-last_day extract cast convert binary decimal signed unsigned varchar nchar json json_extract
-json_unquote json_value json_array json_object json_arrayagg json_objectagg json_contains
-json_contains_path json_keys json_length json_type json_valid json_set json_insert json_replace
-json_remove json_merge json_merge_patch json_merge_preserve json_search json_quote json_table uuid
-uuid_short inet_aton inet_ntoa inet6_aton inet6_ntoa version database schema user current_user
-connection_id sleep row match against collate grouping div xor default recursive key primary index
-exclude filter within order group rows range returning ignore duplicate update lateral join
-straight_join inner outer cross natural window
+ifnull isnull group_concat std truncate pow log2 log10 rand cot crc32 conv bin oct hex unhex ord lcase ucase
+substring_index mid locate instr insert elt field find_in_set space strcmp soundex quote to_base64
+from_base64 sha sha1 sha2 aes_encrypt aes_decrypt compress uncompress curdate curtime utc_date utc_time
+utc_timestamp sysdate date year month day dayofmonth dayofweek dayofyear dayname monthname hour minute
+second microsecond quarter week weekday weekofyear yearweek date_add date_sub adddate subdate addtime
+subtime datediff timediff timestampdiff timestampadd date_format time_format str_to_date from_unixtime
+unix_timestamp from_days to_days to_seconds sec_to_time time_to_sec makedate maketime last_day convert
+binary signed unsigned nchar json json_extract json_unquote json_value json_array json_object json_arrayagg
+json_objectagg json_contains json_contains_path json_keys json_length json_type json_valid json_set
+json_insert json_replace json_remove json_merge json_merge_patch json_merge_preserve json_search json_quote
+json_table uuid uuid_short inet_aton inet_ntoa inet6_aton inet6_ntoa database schema user current_user
+connection_id sleep match against xor index ignore duplicate straight_join
 """
-_KNOWN = frozenset(_WORDS.split())
+_KNOWN = COMMON | set(_WORDS.split())
 
 # What makes the next name that of a table, an alias or a CTE, though a parenthesis follows it.
 _NAMED = re.compile(r"\b(?:into|with|recursive|as|window)\s+$", re.IGNORECASE)
@@ -102,8 +91,7 @@ def verb(sql: str) -> str:
         >>> verb("/* hint */ Select 1")
         'select'
     """
-    found = _FIRST.search(bare(sql))
-    return found.group().lower() if found else ""
+    return first_word(bare(sql))
 
 
 @lru_cache(maxsize=2048)
@@ -120,10 +108,10 @@ def leaves_clean(sql: str) -> bool:
     if _CONTROL.fullmatch(text):
         return True
 
-    if verb(sql) not in _PLAIN or _has_several(text) or _UNCLEAN.search(text):
+    if verb(sql) not in _PLAIN or has_several(text) or _UNCLEAN.search(text):
         return False
 
-    return all(name.lower() in _KNOWN or _is_column_list(text, start) for name, start in _calls(text))
+    return calls_only(text, _CALL, _NAMED, _KNOWN)
 
 
 @lru_cache(maxsize=2048)
@@ -132,7 +120,7 @@ def reads_only(sql: str) -> bool:
     first = verb(sql)
     text = bare(sql)
 
-    if first not in _READING or _has_several(text) or _WRITING.search(text):
+    if first not in _READING or has_several(text) or _WRITING.search(text):
         return False
 
     return not (first in _MAY_HOLD_DML and _DML.search(text))
@@ -172,17 +160,3 @@ def _places(sql: str) -> int:
 
 def _reduced(found: re.Match[str]) -> str:
     return " " if found.group("comment") is not None else found.group("name") or "''"
-
-
-def _has_several(text: str) -> bool:
-    """Tell whether there may be more than one statement."""
-    return ";" in text.strip().rstrip(";")
-
-
-def _calls(text: str) -> list[tuple[str, int]]:
-    return [(found.group(1), found.start()) for found in _CALL.finditer(text)]
-
-
-def _is_column_list(text: str, start: int) -> bool:
-    """Tell whether a name before a parenthesis names a table with its columns, or a CTE, not a function."""
-    return bool(_NAMED.search(text[:start]))

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ws_pool._sql.context import Source
-from ws_pool._sql.engine import Joined, PooledDriverConnection
+from ws_pool._sql.engine import Joined, PooledAsyncConnection, PooledDriverConnection
 from ws_pool._sql.pool import ServerPool
 from ws_pool._sql.postgres.clients import PostgresClient
 from ws_pool._sql.postgres.connector import PostgresConnector
@@ -120,7 +120,7 @@ class PostgresPool(ServerPool[PostgresClient]):
     async def _for_engine(self, source: Source, lease: Lease[Any]) -> PooledDriverConnection:
         connection = lease.connection
         connection.dirty = True
-        kind = _PooledConnection
+        kind = PooledAsyncConnection
 
         if self._server.driver == "psycopg":
             await connection.raw.set_autocommit(False)
@@ -137,23 +137,11 @@ async def _leave(_: object) -> None:
     """Leave a connection as it is."""
 
 
-class _PooledConnection(PooledDriverConnection):
-    """The same for asyncpg, whose ``close`` is a coroutine and whose ``terminate`` is not."""
-
-    async def close(self, *, timeout: float | None = None) -> None:
-        """Release the connection."""
-        self._return(discard=False)
-
-    def terminate(self) -> None:
-        """Release the connection, unfit for use."""
-        self._return(discard=True)
-
-
-class _JoinedConnection(Joined, _PooledConnection):
+class _JoinedConnection(Joined, PooledAsyncConnection):
     """A connection inside a client's transaction."""
 
 
-class _PooledPsycopgConnection(_PooledConnection):
+class _PooledPsycopgConnection(PooledAsyncConnection):
     """The same for psycopg; the engine writes values by name, as its users do in text."""
 
     def adapt(self, dialect: Any) -> None:

@@ -8,8 +8,10 @@ what is a string, a name and a comment.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+
+from ws_pool._sql.text import COMMON, calls_only, first_word, has_several
 
 _PLAIN = frozenset(
     {"select", "insert", "update", "delete", "merge", "values", "with", "explain", "show", "("}
@@ -48,49 +50,36 @@ _TOKEN = re.compile(
 _PUNCTUATION = re.compile(r"[;()]")
 _PLACEHOLDER = re.compile(r"(?<![\w$])\$(\d+)")
 _NEST = re.compile(r"/\*|\*/")
-_FIRST = re.compile(r"[A-Za-z]+|\(")
 _NAME = r'(?:"(?:[^"]|"")*"|[\w$]+)'
 _CALL = re.compile(rf"({_NAME}(?:\s*\.\s*{_NAME})*)\s*\(")
 
-# Words that stand before a parenthesis without being calls, and functions that keep nothing in a session.
+# Beside those of all grammars.
 _WORDS = """
-in exists values value and or not on using as by over partition select from where having limit union
-all any some between like ilike similar case when then else end distinct interval if nullif coalesce
-greatest least count sum avg min max every bool_and bool_or bit_and bit_or bit_xor string_agg array_agg
-json_agg jsonb_agg json_object_agg jsonb_object_agg stddev stddev_pop stddev_samp var_pop var_samp variance
-corr mode percentile_cont percentile_disc row_number rank dense_rank percent_rank cume_dist ntile lag lead
-first_value last_value nth_value abs ceil ceiling floor round trunc mod power sqrt exp ln log sign pi sin
-cos tan asin acos atan atan2 degrees radians div gcd lcm width_bucket
-concat concat_ws lower upper initcap left right substring substr trim btrim ltrim rtrim lpad rpad repeat
-replace reverse position strpos overlay length char_length character_length octet_length bit_length ascii
-chr format split_part string_to_array string_to_table translate regexp_match regexp_matches regexp_replace
-regexp_split_to_array regexp_split_to_table regexp_count regexp_like regexp_substr regexp_instr starts_with
-encode decode md5 sha224 sha256 sha384 sha512 to_hex quote_literal quote_ident quote_nullable
-now clock_timestamp statement_timestamp transaction_timestamp current_date current_time current_timestamp
-localtime localtimestamp timeofday age date_part date_trunc date_bin extract make_date make_time
-make_timestamp make_timestamptz make_interval justify_days justify_hours justify_interval isfinite
-to_char to_date to_number to_timestamp timezone
-array cardinality array_append array_cat array_dims array_length array_lower array_ndims array_position
-array_positions array_prepend array_remove array_replace array_to_string array_upper trim_array unnest
-json_build_array jsonb_build_array json_build_object jsonb_build_object to_json to_jsonb row_to_json
-array_to_json json_array_length jsonb_array_length json_array_elements jsonb_array_elements
-json_array_elements_text jsonb_array_elements_text json_each jsonb_each json_each_text jsonb_each_text
-json_extract_path jsonb_extract_path json_extract_path_text jsonb_extract_path_text json_object_keys
-jsonb_object_keys json_populate_record jsonb_populate_record json_typeof jsonb_typeof jsonb_set jsonb_insert
-jsonb_strip_nulls json_strip_nulls jsonb_pretty jsonb_path_exists jsonb_path_match jsonb_path_query
-jsonb_path_query_array jsonb_path_query_first
-isempty lower_inc upper_inc lower_inf upper_inf range_merge int4range int8range numrange tsrange tstzrange
-daterange to_tsvector to_tsquery plainto_tsquery phraseto_tsquery websearch_to_tsquery ts_rank ts_rank_cd
-ts_headline setweight generate_series generate_subscripts gen_random_uuid random cast convert_from convert_to
-host network masklen netmask broadcast family
-nextval currval version current_database current_schema current_schemas pg_typeof pg_backend_pid
-pg_is_in_recovery txid_current pg_sleep current_setting inet_server_addr inet_server_port
-numeric decimal varchar char character bpchar bit varbit time timestamp timestamptz timetz float
-row collate default recursive key primary exclude filter within order group rows range groups returning
-conflict do nothing set update materialized lateral join inner outer cross natural window grouping sets
-rollup cube ordinality into with
+ilike similar every bool_and bool_or string_agg array_agg json_agg jsonb_agg json_object_agg
+jsonb_object_agg corr mode percentile_cont percentile_disc trunc gcd lcm width_bucket initcap btrim strpos
+overlay chr split_part string_to_array string_to_table translate regexp_match regexp_matches
+regexp_split_to_array regexp_split_to_table regexp_count starts_with encode decode sha224 sha256 sha384
+sha512 to_hex quote_literal quote_ident quote_nullable clock_timestamp statement_timestamp
+transaction_timestamp timeofday age date_part date_trunc date_bin make_date make_time make_timestamp
+make_timestamptz make_interval justify_days justify_hours justify_interval isfinite to_char to_date
+to_number to_timestamp timezone array cardinality array_append array_cat array_dims array_length array_lower
+array_ndims array_position array_positions array_prepend array_remove array_replace array_to_string
+array_upper trim_array unnest json_build_array jsonb_build_array json_build_object jsonb_build_object
+to_json to_jsonb row_to_json array_to_json json_array_length jsonb_array_length json_array_elements
+jsonb_array_elements json_array_elements_text jsonb_array_elements_text json_each jsonb_each json_each_text
+jsonb_each_text json_extract_path jsonb_extract_path json_extract_path_text jsonb_extract_path_text
+json_object_keys jsonb_object_keys json_populate_record jsonb_populate_record json_typeof jsonb_typeof
+jsonb_set jsonb_insert jsonb_strip_nulls json_strip_nulls jsonb_pretty jsonb_path_exists jsonb_path_match
+jsonb_path_query jsonb_path_query_array jsonb_path_query_first isempty lower_inc upper_inc lower_inf
+upper_inf range_merge int4range int8range numrange tsrange tstzrange daterange to_tsvector to_tsquery
+plainto_tsquery phraseto_tsquery websearch_to_tsquery ts_rank ts_rank_cd ts_headline setweight
+generate_series generate_subscripts gen_random_uuid random convert_from convert_to host network masklen
+netmask broadcast family nextval currval current_database current_schema current_schemas pg_typeof
+pg_backend_pid pg_is_in_recovery txid_current pg_sleep current_setting inet_server_addr inet_server_port
+numeric character bpchar bit varbit timestamptz timetz float groups conflict do nothing materialized sets
+rollup cube ordinality with
 """
-_KNOWN = frozenset(_WORDS.split())
+_KNOWN = COMMON | set(_WORDS.split())
 
 # What makes the next name that of a table, an alias or a CTE, though a parenthesis follows it.
 _NAMED = re.compile(r"\b(?:into|with|recursive|as|window|conflict)\s+$", re.IGNORECASE)
@@ -108,8 +97,7 @@ def verb(sql: str) -> str:
         >>> verb("/* a /* nested */ hint */ Select 1")
         'select'
     """
-    found = _FIRST.search(_bare(sql))
-    return found.group().lower() if found else ""
+    return first_word(_bare(sql))
 
 
 @lru_cache(maxsize=2048)
@@ -128,10 +116,10 @@ def leaves_clean(sql: str) -> bool:
 
     first = verb(sql)
 
-    if first not in _PLAIN or _has_several(text) or (first in _READING and _makes_table(text)):
+    if first not in _PLAIN or has_several(text) or (first in _READING and _makes_table(text)):
         return False
 
-    return all(name.lower() in _KNOWN or _is_column_list(text, start) for name, start in _calls(text))
+    return calls_only(text, _CALL, _NAMED, _KNOWN)
 
 
 @lru_cache(maxsize=2048)
@@ -145,13 +133,11 @@ def reads_only(sql: str) -> bool:
     """
     text = _bare(sql)
 
-    if verb(sql) not in _READING or _has_several(text) or _LOCKING.search(text) or _makes_table(text):
+    if verb(sql) not in _READING or has_several(text) or _LOCKING.search(text) or _makes_table(text):
         return False
 
     # A WITH or EXPLAIN ANALYZE may hold a change; a function may make one too, so it must be known.
-    return not _DML.search(text) and all(
-        name.lower() in _KNOWN - {"nextval"} or _is_column_list(text, start) for name, start in _calls(text)
-    )
+    return not _DML.search(text) and calls_only(text, _CALL, _NAMED, _KNOWN - {"nextval"})
 
 
 def hides_placeholder(sql: str) -> bool:
@@ -203,19 +189,12 @@ def fill(sql: str, literals: Sequence[str]) -> str:
     parts: list[str] = []
     at = 0
 
-    while found := _TOKEN.search(sql, at):
-        parts.append(_PLACEHOLDER.sub(lambda place: literals[int(place[1]) - 1], sql[at : found.start()]))
-        at = found.end()
+    for token, end in (*_tokens(sql), (None, len(sql))):
+        start = end if token is None else token.start()
+        parts.append(_PLACEHOLDER.sub(lambda place: literals[int(place[1]) - 1], sql[at:start]))
+        parts.append(sql[start:end])
+        at = end
 
-        if found["open"] is not None:
-            at = _comment_end(sql, at)
-        elif found["dollar"] is not None:
-            end = sql.find(found["dollar"], at)
-            at = len(sql) if end < 0 else end + len(found["dollar"])
-
-        parts.append(sql[found.start() : at])
-
-    parts.append(_PLACEHOLDER.sub(lambda place: literals[int(place[1]) - 1], sql[at:]))
     return "".join(parts)
 
 
@@ -229,26 +208,33 @@ def _bare(sql: str) -> str:
     parts: list[str] = []
     at = 0
 
-    while found := _TOKEN.search(sql, at):
-        parts.append(sql[at : found.start()])
-        at = found.end()
+    for token, end in _tokens(sql):
+        parts.append(sql[at : token.start()])
+        at = end
 
-        if found["name"] is not None:
-            parts.append(_PUNCTUATION.sub("_", found["name"]))
-        elif found["line"] is not None:
-            parts.append(" ")
-        elif found["open"] is not None:
-            at = _comment_end(sql, at)
-            parts.append(" ")
-        elif found["dollar"] is not None:
-            end = sql.find(found["dollar"], at)
-            at = len(sql) if end < 0 else end + len(found["dollar"])
-            parts.append("''")
+        if token["name"] is not None:
+            parts.append(_PUNCTUATION.sub("_", token["name"]))
         else:
-            parts.append("''")
+            parts.append(" " if token.lastgroup in {"line", "open"} else "''")
 
     parts.append(sql[at:])
     return "".join(parts)
+
+
+def _tokens(sql: str) -> Iterator[tuple[re.Match[str], int]]:
+    """Yield the beginnings of strings, quoted names and comments, each with where it ends."""
+    at = 0
+
+    while found := _TOKEN.search(sql, at):
+        at = found.end()
+
+        if found["open"] is not None:
+            at = _comment_end(sql, at)
+        elif found["dollar"] is not None:
+            end = sql.find(found["dollar"], at)
+            at = len(sql) if end < 0 else end + len(found["dollar"])
+
+        yield found, at
 
 
 def _comment_end(sql: str, at: int) -> int:
@@ -260,17 +246,3 @@ def _comment_end(sql: str, at: int) -> int:
         at = found.end()
 
     return at if not depth else len(sql)
-
-
-def _has_several(text: str) -> bool:
-    """Whether there may be more than one statement."""
-    return ";" in text.strip().rstrip(";")
-
-
-def _calls(text: str) -> list[tuple[str, int]]:
-    return [(found.group(1), found.start()) for found in _CALL.finditer(text)]
-
-
-def _is_column_list(text: str, start: int) -> bool:
-    """Whether a name before a parenthesis names a table with its columns, or a CTE, not a function."""
-    return bool(_NAMED.search(text[:start]))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from ws_pool._sql.text import first_word, has_several
+
 _READING = frozenset({"select", "values", "explain", "with", "("})
 _DML = re.compile(r"\b(?:insert|update|delete|replace)\b(?!\s*\()", re.IGNORECASE)
 
@@ -18,7 +20,6 @@ _SKIP = re.compile(
     | '(?:[^']++|'')*' | "(?:[^"]++|"")*" | `(?:[^`]++|``)*` | \[[^\]]*\]""",
     re.VERBOSE | re.DOTALL,
 )
-_FIRST = re.compile(r"[A-Za-z]+|\(")
 _KEPT = re.compile(r"\b(?:temp|temporary|attach|detach|pragma|load_extension)\b", re.IGNORECASE)
 _CONTROL = re.compile(r"\s*(?:begin|commit|end|rollback(?!(?:\s+transaction)?\s+to))\b", re.IGNORECASE)
 _UPSERT = re.compile(r"\binsert\b.*\bon\s+conflict\b.*\bdo\s+update\b", re.IGNORECASE | re.DOTALL)
@@ -39,8 +40,7 @@ def verb(sql: str) -> str:
         >>> verb("-- a hint\n Select 1")
         'select'
     """
-    found = _FIRST.search(_bare(sql))
-    return found.group().lower() if found else ""
+    return first_word(_bare(sql))
 
 
 @lru_cache(maxsize=2048)
@@ -59,7 +59,7 @@ def leaves_clean(sql: str) -> bool:
 def reads_only(sql: str) -> bool:
     """Whether a statement surely changes nothing; False when in doubt."""
     text = _bare(sql)
-    return verb(sql) in _READING and not _DML.search(text) and ";" not in text.strip().rstrip(";")
+    return verb(sql) in _READING and not (_DML.search(text) or has_several(text))
 
 
 def hides_placeholder(sql: str) -> bool:
