@@ -11,8 +11,8 @@ from ws_core.inspection import published
 from ws_core.metrics import collect
 from ws_pool import SqlitePool
 from ws_pool._core import tracing
+from ws_pool._core.operation import Operation
 from ws_pool._core.slow_operations import SlowOperations
-from ws_pool._core.tracing import Operation
 from ws_pool.redis import RedisPool
 
 

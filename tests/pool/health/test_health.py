@@ -94,7 +94,7 @@ class TestHealthChecker:
         assert "full: AcquireTimeout: no connection was free within 1 s" in health.detail, (
             "a timeout of its own"
         )
-        assert "Nameless: not ok" in health.detail
+        assert "Nameless: not well" in health.detail
 
     async def test_goes_on(self) -> None:
         """Rounds go on in the background, and bring the latest answer."""

@@ -134,6 +134,10 @@ class TestErrors:
                 r"ssl_ca_certs and .*exclude each other",
             ),
             (
+                {"url": "rediss://h?ssl_check_hostname=true&ssl_cert_reqs=none"},
+                r"ssl_check_hostname and .*exclude each other",
+            ),
+            (
                 {"ssl": ssl.create_default_context(), "ssl_check_hostname": False},
                 r"ssl_check_hostname and the SSLContext",
             ),
@@ -166,6 +170,9 @@ class TestTls:
         trusting = settings(ssl=True, ssl_cert_reqs="none").endpoint.tls
         assert trusting is not None
         assert (trusting.verify_mode, trusting.check_hostname) == (ssl.CERT_NONE, False)
+        optional = settings(ssl=True, ssl_cert_reqs="optional").endpoint.tls
+        assert optional is not None
+        assert (optional.verify_mode, optional.check_hostname) == (ssl.CERT_OPTIONAL, True)
 
     def test_wrong_files(self, tmp_path: Path) -> None:
         """A file that holds no certificate is named."""

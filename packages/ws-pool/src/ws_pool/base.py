@@ -335,10 +335,7 @@ class BasePoolManager(ABC, Generic[PoolT, ClientT]):
 
         names = list(self._pools)
         checks = await asyncio.gather(*(pool.health() for pool in self._pools.values()))
-        parts = dict(zip(names, checks, strict=True))
-        bad = [f"{name}: {part.detail or 'not ok'}" for name, part in parts.items() if not part.ok]
-        slowest = max((part.latency or 0.0 for part in checks), default=None)
-        return Health(ok=not bad, detail="; ".join(bad), latency=slowest, parts=parts)
+        return Health.combine(dict(zip(names, checks, strict=True)))
 
     async def close(self) -> None:
         """Close all pools; may be called again. `initialize` starts them anew."""

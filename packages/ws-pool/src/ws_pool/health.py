@@ -14,6 +14,7 @@ import re
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -159,8 +160,7 @@ class HealthChecker(Startable):
             name = _name(check)
             parts[name if name not in parts else f"{name} ({len(parts) + 1})"] = result
 
-        bad = [f"{name}: {part.detail or 'not ok'}" for name, part in parts.items() if not part.ok]
-        return Health(ok=not bad, detail="; ".join(bad), latency=self._clock() - began, parts=parts)
+        return replace(Health.combine(parts), latency=self._clock() - began)
 
     async def _run(self) -> None:
         while True:

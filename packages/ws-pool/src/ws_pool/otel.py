@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, Self
 from ws_core.metrics import METRICS, collect
 from ws_pool._core import tracing
 from ws_pool._core.extras import missing
-from ws_pool._core.tracing import Operation
+from ws_pool._core.operation import Operation, failure
 from ws_pool.base import BasePoolManager
 
 try:
@@ -171,22 +171,13 @@ class OpenSpan:
 
     def end(self, error: BaseException | None, attributes: Mapping[str, str | int]) -> None:
         """End the span, and record its duration."""
-        found = {**self._operation.attributes, **attributes}
+        learned = dict(attributes)
 
-        status = attributes.get("http.response.status_code", 0)
+        if failed := failure(error, attributes):
+            learned["error.type"] = failed
+            self._span.set_status(Status(StatusCode.ERROR, failed))
 
-        # An error's text may have values in it, as that of a duplicate key has: its type must do.
-        if error is not None:
-            found["error.type"] = type(error).__qualname__
-        elif isinstance(status, int) and status >= 400:
-            found["error.type"] = str(status)
-
-        self._span.set_attributes(
-            {key: value for key, value in found.items() if key not in self._operation.attributes}
-        )
-
-        if "error.type" in found:
-            self._span.set_status(Status(StatusCode.ERROR, str(found["error.type"])))
+        self._span.set_attributes(learned)
 
         self._span.end()
 
@@ -197,6 +188,7 @@ class OpenSpan:
             return
 
         known = METRICS[self._operation.duration].attributes
+        found = {**self._operation.attributes, **learned}
         measured = {key: value for key, value in found.items() if key in known}
         self._duration.record(time.perf_counter() - self._began, measured)
 

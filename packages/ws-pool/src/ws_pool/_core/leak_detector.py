@@ -52,7 +52,8 @@ class LeakDetector(Generic[T]):
 
         if self._threshold is not None:
             entry.warned = False
-            # Frames only, no source lines: they are looked up if there is something to report.
+            # Frames only, no source lines: they are looked up if there is something to report. The first two
+            # are this method and its caller, which are the pool's own.
             frames = traceback.walk_stack(sys._getframe(2))
             entry.stack = traceback.StackSummary.extract(frames, limit=16, lookup_lines=False)
             entry.stack.reverse()  # the innermost call last, as in a traceback

@@ -6,38 +6,15 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final
 
 from ws_core.inspection import publish
 from ws_core.metrics import METRICS, Sample, TimeRecorder, register
+from ws_pool._core.operation import Operation, failure
 
 _SLOW: Final = 0.1  # seconds
 _KEPT: Final = 50
 _DURATIONS: Final = ("db.client.operation.duration", "http.client.request.duration")
-
-
-class Operation(Protocol):
-    """What `ws_pool._core.tracing` reports."""
-
-    @property
-    def name(self) -> str:
-        """What is done."""
-        ...
-
-    @property
-    def attributes(self) -> Mapping[str, str | int]:
-        """More of it, in OpenTelemetry's words."""
-        ...
-
-    @property
-    def duration(self) -> str:
-        """The metric that has its time, or empty for none."""
-        ...
-
-    @property
-    def waits(self) -> bool:
-        """Whether it waits for something to come, which is not slow."""
-        ...
 
 
 class SlowOperations:
@@ -69,9 +46,7 @@ class SlowOperations:
         attributes = operation.attributes
 
         if (times := self._times.get(operation.duration)) is not None:
-            status = learned.get("http.response.status_code", 0)
-            failed = type(error).__qualname__ if error is not None else ""
-            found = {**attributes, **learned, "error.type": failed or (status if int(status) >= 400 else "")}
+            found = {**attributes, **learned, "error.type": failure(error, learned)}
             times.record(
                 seconds, *(str(found.get(name, "")) for name in METRICS[operation.duration].attributes)
             )

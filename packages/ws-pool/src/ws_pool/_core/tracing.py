@@ -15,50 +15,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final
 
 from ws_core.inspection import when_watched
+from ws_pool._core.operation import Operation, Span, Tracer
 from ws_pool._core.slow_operations import SlowOperations
 
 # Any: a point's method has whatever arguments and result the wing has given it.
 Method = Callable[..., Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """
-    What a call does: its name and its attributes, in OpenTelemetry's words.
-
-    ``duration`` is the metric that has its time, or empty for none. ``parent`` are the headers that came
-    with a message; what is done for the message then belongs to the operation. ``waits``: its time is that
-    until something comes, as of a blocking command, and says nothing of the server.
-    """
-
-    name: str
-    attributes: Mapping[str, str | int]
-    duration: str = "db.client.operation.duration"
-    kind: Literal["client", "producer", "consumer"] = "client"
-    parent: Mapping[str, str] | None = None
-    waits: bool = False
-
-
-class Span(Protocol):
-    """An operation under way."""
-
-    def headers(self) -> Mapping[str, str]:
-        """Return the headers that carry the trace to a server."""
-        ...
-
-    def end(self, error: BaseException | None, attributes: Mapping[str, str | int]) -> None:
-        """End, with what only the result could show."""
-
-
-class Tracer(Protocol):
-    """Where operations are reported."""
-
-    def begin(self, operation: Operation) -> Span:
-        """Begin an operation in the present context."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,7 @@ class ConsumerGroup:
 
         pending = await self._pending(entries[0][0], entries[-1][0], _PAGE, self.consumer)
         counts = {entry.id: entry.delivered for entry in pending}
+        # One that is missing was acknowledged in between. It was delivered before, and now.
         return [(entry_id, text, counts.get(entry_id, 2)) for entry_id, text in entries]
 
     async def claim(self, idle: float, cursor: str, count: int) -> tuple[str, list[CountedEntry]]:
@@ -114,18 +115,8 @@ class ConsumerGroup:
         """Leave messages to a consumer that listens to their tag, with the attempts made so far."""
         # They stay pending, so that they cannot be lost, but under a name of their own: no process
         # has them in hand, and a consumer with a listener for the tag finds them by it.
-        await self._execute(
-            "XCLAIM",
-            self._stream,
-            self._group,
-            f"{_WAITING}{tag}",
-            0,
-            *entry_ids,
-            "RETRYCOUNT",
-            attempts,
-            "JUSTID",
-            parse_justid=True,
-        )
+        words = (0, *entry_ids, "RETRYCOUNT", attempts, "JUSTID")
+        await self._claim_for(f"{_WAITING}{tag}", *words, parse_justid=True)
 
     async def waiting_tags(self) -> list[str]:
         """Return the tags with messages that wait for a listener."""
@@ -141,9 +132,7 @@ class ConsumerGroup:
 
     async def touch(self, entry_ids: Iterable[str]) -> None:
         """Reset the idle time of messages in hand, so that no other consumer claims them."""
-        await self._execute(
-            "XCLAIM", self._stream, self._group, self.consumer, 0, *entry_ids, "JUSTID", parse_justid=True
-        )
+        await self._claim_for(self.consumer, 0, *entry_ids, "JUSTID", parse_justid=True)
 
     async def acknowledge(self, entry_id: str) -> None:
         """Acknowledge a message."""
@@ -186,6 +175,9 @@ class ConsumerGroup:
     async def _execute(self, *args: Any, **options: Any) -> Any:  # Any: redis-py's own signature
         return await self._pool.redis.execute_command(*args, **options)
 
+    async def _claim_for(self, consumer: str, *words: Any, **options: Any) -> Any:  # Any: as above
+        return await self._execute("XCLAIM", self._stream, self._group, consumer, *words, **options)
+
     async def _repeat(self, *args: Any) -> Any:  # Any: redis-py's own signature
         """Execute a command that may be executed twice, if need be."""
         if (client := self._pool.redis) is not self._client:
@@ -195,36 +187,16 @@ class ConsumerGroup:
         return await self._repeating.execute_command(*args)
 
     async def _read(self, cursor: str, count: int, *block: str | int) -> list[Entry]:
-        reply = await self._execute(
-            "XREADGROUP",
-            "GROUP",
-            self._group,
-            self.consumer,
-            "COUNT",
-            count,
-            *block,
-            "STREAMS",
-            self._stream,
-            cursor,
-            **_RAW,
-        )
+        reader = ("GROUP", self._group, self.consumer, "COUNT", count, *block)
+        reply = await self._execute("XREADGROUP", *reader, "STREAMS", self._stream, cursor, **_RAW)
         return [(text_of(entry_id), payload_of(fields)) for entry_id, fields in entries_of(reply)]
 
     async def _pending(
         self, first: str, last: str, count: int, *consumer: str, idle: float = 0.0
     ) -> list[_Pending]:
-        at_least = ("IDLE", int(idle * 1000)) if idle else ()
-        found = await self._execute(
-            "XPENDING",
-            self._stream,
-            self._group,
-            *at_least,
-            first,
-            last,
-            count,
-            *consumer,
-            parse_detail=True,
-        )
+        words = ("IDLE", int(idle * 1000), first) if idle else (first,)
+        words = (*words, last, count, *consumer)
+        found = await self._execute("XPENDING", self._stream, self._group, *words, parse_detail=True)
         return [
             _Pending(
                 text_of(entry["message_id"]),
@@ -241,9 +213,7 @@ class ConsumerGroup:
             return []
 
         counts = {entry.id: entry.delivered + 1 for entry in pending}
-        reply = await self._execute(
-            "XCLAIM", self._stream, self._group, self.consumer, int(idle * 1000), *counts, **_RAW
-        )
+        reply = await self._claim_for(self.consumer, int(idle * 1000), *counts, **_RAW)
         entries = [(text_of(entry_id), payload_of(fields)) for entry_id, fields in reply if fields]
         return [(entry_id, text, counts[entry_id]) for entry_id, text in entries]
 

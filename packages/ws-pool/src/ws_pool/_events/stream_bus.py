@@ -438,7 +438,8 @@ class StreamEventBus(Startable):
     def _redelivered(self, entry_id: str, text: str | None, count: int) -> Message:
         """Decide which attempt a message is that was delivered to this consumer before."""
         # Two cases, in both of which this look was a delivery too. A process that ran before under
-        # this name has most likely tried the message, which may be what has ended that process.
+        # this name has most likely tried the message, which may be what has ended that process. Its first
+        # death does not count as an attempt: the message may have been on its way only.
         if self._restarted:
             return Message(entry_id, text, count, owed=count <= self._attempts + 1)
 
@@ -471,6 +472,7 @@ class StreamEventBus(Startable):
 
     async def _stay_alive(self) -> None:
         """Keep messages in hand from being claimed by others."""
+        # Every third of the time: one sign of life may be late or lost, and the next still comes in time.
         await asyncio.sleep(self._claim_after / 3)
 
         if self._dispatcher.in_hand:
@@ -478,6 +480,7 @@ class StreamEventBus(Startable):
 
     async def _claim(self) -> None:
         """Take over messages of consumers that have died."""
+        # Spread, because consumers that were started together would all claim at the same moment.
         await asyncio.sleep(spread(self._claim_after / 3, 0.75, 1.25))
         cursor = "-"
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ws_pool._core import tracing
+from ws_pool._core.operation import Operation
 from ws_pool._events.consumer_group import ConsumerGroup
 from ws_pool._events.dispatcher import OrderedDispatcher
 from ws_pool._events.listeners import Event, Listener, ListenerTask
@@ -23,7 +24,7 @@ def trace_events() -> None:
     tracing.point(OrderedDispatcher, "call", _dispatching)
 
 
-def _dispatching(dispatcher: OrderedDispatcher, _: Listener, event: Event) -> tracing.Operation:
+def _dispatching(dispatcher: OrderedDispatcher, _: Listener, event: Event) -> Operation:
     return _processing(dispatcher.stream, event)
 
 
@@ -32,14 +33,12 @@ def _with_trace(args: tuple[Any, ...], headers: Mapping[str, str]) -> tuple[Any,
     return (replace(event, trace=headers), *args[1:])
 
 
-def _sending(channel: str, event: Event) -> tracing.Operation:
-    return tracing.Operation(
-        f"send {channel}", _attributes(channel, event, "send"), duration="", kind="producer"
-    )
+def _sending(channel: str, event: Event) -> Operation:
+    return Operation(f"send {channel}", _attributes(channel, event, "send"), duration="", kind="producer")
 
 
-def _processing(channel: str, event: Event) -> tracing.Operation:
-    return tracing.Operation(
+def _processing(channel: str, event: Event) -> Operation:
+    return Operation(
         f"process {channel}",
         _attributes(channel, event, "process"),
         duration="",

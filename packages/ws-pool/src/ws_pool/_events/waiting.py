@@ -108,7 +108,7 @@ class WaitingEvents:
         limit, now = self._expire_after, asyncio.get_running_loop().time()
 
         if limit is not None and now >= self._next_expiry:
-            self._next_expiry = now + limit / 10
+            self._next_expiry = now + limit / 10  # so that an event waits a tenth longer at most
 
             for tag in tags:
                 await self._expire(tag, limit)

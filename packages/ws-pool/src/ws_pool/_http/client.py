@@ -14,7 +14,7 @@ from yarl import URL
 
 from ws_core.redaction import mask_url
 from ws_pool._http.download import Download, Progress
-from ws_pool._http.errors import map_exception
+from ws_pool._http.errors import http_error, map_exception
 from ws_pool._http.request import RequestOptions
 from ws_pool._http.response import HttpResponse, HttpStream, read_content, status_error
 from ws_pool._http.sse import EventSource, ServerSentEvent
@@ -298,9 +298,8 @@ class HttpClient(HttpVerbs):
                     proxy=transport.options.proxy,
                 )
         except aiohttp.WSServerHandshakeError as error:
-            shown = mask_url(str(full))
-            message = f"GET {shown} did not become a WebSocket but was answered with {error.status}"
-            raise HttpStatusError(message, method="GET", url=shown, status_code=error.status) from error
+            what = f" did not become a WebSocket but was answered with {error.status}"
+            raise http_error(HttpStatusError, "GET", full, what, status_code=error.status) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise map_exception(error, "GET", full, pool=transport.name) from error
 

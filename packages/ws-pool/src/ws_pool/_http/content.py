@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from aiohttp import ClientResponse
 from multidict import CIMultiDictProxy
 
 from ws_core.redaction import mask_url
 from ws_pool.errors import HttpDecodeError, HttpError
+
+HttpErrorT = TypeVar("HttpErrorT", bound=HttpError)
 
 ACCEPT_ENCODING: Final = "gzip, deflate"
 
@@ -116,9 +118,12 @@ async def _collect(raw: ClientResponse, limit: int | None) -> bytes:
 
 
 def _too_large(raw: ClientResponse, limit: int) -> HttpError:
+    return _error(HttpError, raw, f"the body is larger than max_response_size={limit}")
+
+
+def _error(kind: type[HttpErrorT], raw: ClientResponse, text: str) -> HttpErrorT:
     url = mask_url(str(raw.url))
-    message = f"{raw.method} {url}: the body is larger than max_response_size={limit}"
-    return HttpError(message, method=raw.method, url=url)
+    return kind(f"{raw.method} {url}: {text}", method=raw.method, url=url)
 
 
 async def iterate_body(raw: ClientResponse, size: int) -> AsyncIterator[bytes]:
@@ -127,9 +132,8 @@ async def iterate_body(raw: ClientResponse, size: int) -> AsyncIterator[bytes]:
 
     # aiohttp undoes chunks and leaves the rest as it is, although only chunks may come unasked.
     if (transfer := _transfer_codings(raw.headers)) not in ([], ["chunked"]):
-        url = mask_url(str(raw.url))
-        message = f"{raw.method} {url}: the body has an unknown transfer-encoding: {', '.join(transfer)}"
-        raise HttpDecodeError(message, method=raw.method, url=url)
+        text = f"the body has an unknown transfer-encoding: {', '.join(transfer)}"
+        raise _error(HttpDecodeError, raw, text)
 
     if not encoding:
         async for chunk in _chunks(raw, size):
@@ -146,9 +150,8 @@ async def iterate_body(raw: ClientResponse, size: int) -> AsyncIterator[bytes]:
 
         decoder.finish(may_be_empty=has_known_end(raw))
     except (zlib.error, ValueError) as error:
-        url = mask_url(str(raw.url))
-        message = f"{raw.method} {url}: the body cannot be decompressed ({encoding}): {error}"
-        raise HttpDecodeError(message, method=raw.method, url=url) from error
+        text = f"the body cannot be decompressed ({encoding}): {error}"
+        raise _error(HttpDecodeError, raw, text) from error
 
 
 async def _chunks(raw: ClientResponse, size: int) -> AsyncIterator[bytes]:
@@ -180,7 +183,8 @@ class _Decoder:
 
     def decode(self, data: bytes, most: int) -> Iterator[bytes]:
         """Yield what data decompresses to, in pieces of at most ``most`` bytes."""
-        # Servers disagree about what "deflate" is: with a zlib header (RFC 9110), or without.
+        # Servers disagree about what "deflate" is: with a zlib header (RFC 9110), or without. Such a header
+        # begins with the number of its method, which is 8 (RFC 1950).
         if not self._begun and self._encoding == "deflate" and data[0] & 0xF != 8:
             self._inflate = zlib.decompressobj(_RAW_DEFLATE)
 

@@ -17,13 +17,14 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol, TypeAlias, Unpack
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, Unpack
 
 from yarl import URL
 
 from ws_core.backoff import delay
 from ws_core.redaction import is_secret_name, mask_url
 from ws_pool._http.content import content_codings, has_known_end
+from ws_pool._http.errors import HttpErrorT, http_error
 from ws_pool._http.options import HttpOptions, read_timeout
 from ws_pool._http.part_file import PartFile
 from ws_pool._http.request import RequestOptions, aiohttp_arguments
@@ -111,8 +112,8 @@ class Download:
 
                 if found != expected:
                     await part.restart()
-                    message = f"{self.shown} has the {algorithm} checksum {found}, not {expected}"
-                    raise HttpDecodeError(message, method="GET", url=self.shown)
+                    what = f" has the {algorithm} checksum {found}, not {expected}"
+                    raise self._error(HttpDecodeError, what)
 
             await part.finish(self.path)
         finally:
@@ -120,10 +121,8 @@ class Download:
 
         return self.path
 
-    @property
-    def shown(self) -> str:
-        """The URL without secrets."""
-        return mask_url(str(self.url))
+    def _error(self, kind: type[HttpErrorT], text: str, **context: Any) -> HttpErrorT:  # Any: the error's own
+        return http_error(kind, "GET", self.url, text, **context)
 
     def _check(self) -> tuple[str, str]:
         """Refuse wrong arguments before anything is sent or written; return what the checksum consists of."""
@@ -240,8 +239,8 @@ class Download:
                 self.progress(part.size, expected.total)
 
         if expected.end is not None and part.size < expected.end:
-            message = f"GET {self.shown}: the body ended {expected.end - part.size} bytes too early"
-            raise HttpConnectionError(message, method="GET", url=self.shown, sent=True)
+            what = f": the body ended {expected.end - part.size} bytes too early"
+            raise self._error(HttpConnectionError, what, sent=True)
 
     def _judge(self, stream: HttpStream, part: PartFile) -> _Expected:
         """Decide where an answer's bytes belong, or refuse it."""
@@ -253,7 +252,7 @@ class Download:
         if status != 206 or not part.size:
             # A part that nobody asked for must not be taken for the file.
             what = "a part of the file, unasked" if status == 206 else f"status {status}, which has no file"
-            raise HttpError(f"GET {self.shown} was answered with {what}", url=self.shown)
+            raise self._error(HttpError, f" was answered with {what}")
 
         found = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
 
@@ -285,8 +284,7 @@ class Download:
 
         # Without a length and without chunks the end is where the connection ends, for whatever reason.
         if not has_known_end(stream.raw) and self.checksum is None:
-            message = f"GET {self.shown}: the answer has no length to check: give checksum="
-            raise HttpDecodeError(message, method="GET", url=self.shown)
+            raise self._error(HttpDecodeError, ": the answer has no length to check: give checksum=")
 
         return _Expected(0, None, None)
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import aiohttp
 from yarl import URL
 
 from ws_core.redaction import mask_url
 from ws_pool._http.address_guard import DeniedAddress
 from ws_pool.errors import HttpAddressDenied, HttpConnectionError, HttpError, HttpTimeout, UsageError, WsError
+
+HttpErrorT = TypeVar("HttpErrorT", bound=HttpError)
+
+
+def http_error(
+    kind: type[HttpErrorT], method: str, url: object, text: str, **context: Any
+) -> HttpErrorT:  # Any: the error's own
+    """Build an error about a request; the text goes on behind its method and its URL without secrets."""
+    shown = mask_url(str(url))
+    return kind(f"{method} {shown}{text}", method=method, url=shown, **context)
 
 
 def map_exception(error: Exception, method: str, url: str | URL, *, pool: str) -> WsError:

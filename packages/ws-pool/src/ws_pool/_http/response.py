@@ -13,7 +13,7 @@ from multidict import CIMultiDictProxy
 
 from ws_core.redaction import mask_url
 from ws_pool._http.content import iterate_body, read_body
-from ws_pool._http.errors import map_exception
+from ws_pool._http.errors import http_error, map_exception
 from ws_pool.errors import HttpDecodeError, HttpStatusError, WsError
 
 
@@ -98,12 +98,9 @@ class HttpResponse:
         try:
             return loads(self.content)
         except ValueError as error:
-            url = mask_url(self.url)
             kind = self.headers.get("content-type", "no content type")
-            message = (
-                f"{self.method} {url} did not answer with JSON but with {len(self.content)} bytes, {kind}"
-            )
-            raise HttpDecodeError(message, method=self.method, url=url, response=self) from error
+            what = f" did not answer with JSON but with {len(self.content)} bytes, {kind}"
+            raise http_error(HttpDecodeError, self.method, self.url, what, response=self) from error
 
     def raise_for_status(self) -> None:
         """
@@ -196,11 +193,10 @@ class HttpStream:
 
 def status_error(response: HttpResponse) -> HttpStatusError:
     """Build the error for an answer with a status from 400 on."""
-    url = mask_url(response.url)
-    message = f"{response.method} {url} was answered with {response.status_code} {response.reason}".rstrip()
-    return HttpStatusError(
-        message, method=response.method, url=url, status_code=response.status_code, response=response
-    )
+    status = response.status_code
+    what = f" was answered with {status} {response.reason}".rstrip()
+    context = {"status_code": status, "response": response}
+    return http_error(HttpStatusError, response.method, response.url, what, **context)
 
 
 async def read_content(raw: ClientResponse, pool: str, limit: int | None = None) -> bytes:

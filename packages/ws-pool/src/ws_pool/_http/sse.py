@@ -11,8 +11,8 @@ from typing import Final
 
 from yarl import URL
 
-from ws_core.redaction import mask_url
 from ws_pool._http.download import StreamRequest
+from ws_pool._http.errors import http_error
 from ws_pool._http.options import HttpOptions, read_timeout
 from ws_pool._http.request import RequestOptions
 from ws_pool._http.response import HttpStream
@@ -159,8 +159,7 @@ class EventSource:
                 if isinstance(error, HttpError):
                     raise
 
-                url = mask_url(str(self.url))
-                raise HttpError(f"{self.method} {url}: {error}", method=self.method, url=url) from None
+                raise http_error(HttpError, self.method, self.url, f": {error}") from None
             except (HttpConnectionError, HttpTimeout):
                 if not self.reconnect:
                     raise
@@ -188,6 +187,5 @@ class EventSource:
         kind = stream.headers.get("content-type", "no content type")
 
         if stream.status_code != 200 or kind.partition(";")[0].strip().lower() != "text/event-stream":
-            url = mask_url(str(self.url))
-            message = f"{self.method} {url} did not answer with events but with {stream.status_code}, {kind}"
-            raise HttpDecodeError(message, method=self.method, url=url)
+            what = f" did not answer with events but with {stream.status_code}, {kind}"
+            raise http_error(HttpDecodeError, self.method, self.url, what)

@@ -21,6 +21,7 @@ from yarl import URL
 
 from ws_core.redaction import mask_url
 from ws_pool._core import tracing
+from ws_pool._core.operation import Operation
 from ws_pool._http.bodies import Rebuilt, is_replayable
 from ws_pool._http.circuit_breaker import HostBreakers
 from ws_pool._http.content import ACCEPT_ENCODING, read_body, received_body
@@ -369,7 +370,7 @@ def _may_repeat(attempt: HttpAttempt, options: RequestOptions, statuses: frozens
     return options.get("idempotent", attempt.method.upper() in IDEMPOTENT)
 
 
-def _describe(_: Transport, method: str, url: URL, *__: object) -> tracing.Operation:
+def _describe(_: Transport, method: str, url: URL, *__: object) -> Operation:
     """Describe a request for a trace: its URL without secrets."""
     name = str(method).upper()  # whatever it is: sending it says what is wrong
     attributes: dict[str, str | int] = {"http.request.method": name, "url.full": mask_url(str(url))}
@@ -377,7 +378,7 @@ def _describe(_: Transport, method: str, url: URL, *__: object) -> tracing.Opera
     if url.host and url.port:
         attributes |= {"server.address": url.host, "server.port": url.port}
 
-    return tracing.Operation(name, attributes, "http.client.request.duration")
+    return Operation(name, attributes, "http.client.request.duration")
 
 
 def _with_headers(args: tuple[Any, ...], headers: Mapping[str, str]) -> tuple[Any, ...]:

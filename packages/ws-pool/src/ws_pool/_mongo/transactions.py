@@ -19,7 +19,11 @@ from ws_core.backoff import delay
 ResultT = TypeVar("ResultT")
 
 _LIMIT: Final = 120.0  # seconds, the specification's
-_MAX_TIME_EXPIRED: Final = 50
+_MAX_TIME_EXPIRED: Final = 50  # the server's code for a commit that took longer than maxTimeMS
+_PAUSES: Final = (
+    0.005,
+    0.5,
+)  # seconds before another attempt, the specification's: the first and the longest
 
 
 async def run_transaction(
@@ -46,7 +50,7 @@ async def run_transaction(
                 return result
 
         attempt += 1
-        await asyncio.sleep(delay(attempt, 0.005, 0.5))
+        await asyncio.sleep(delay(attempt, *_PAUSES))
 
 
 async def _commit(session: Any, deadline: float) -> bool:
@@ -71,7 +75,7 @@ async def _commit(session: Any, deadline: float) -> bool:
             return True
 
         attempt += 1
-        await asyncio.sleep(delay(attempt, 0.005, 0.5))
+        await asyncio.sleep(delay(attempt, *_PAUSES))
 
 
 def _has_label(error: BaseException, label: str) -> bool:

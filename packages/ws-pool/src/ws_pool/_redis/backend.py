@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ResponseError
 
 from ws_pool._redis.client.cache import CachePolicy, ClientCache
-from ws_pool._redis.client.caching import CachingRedis
 from ws_pool._redis.client.context import ClientContext
-from ws_pool._redis.client.prefixed import PrefixedCachingRedis, PrefixedRedis
 from ws_pool._redis.client.session import DedicatedRedis
 from ws_pool._redis.client.shared import SharedRedis
 from ws_pool._redis.client.subscriptions import Subscriptions, Topic
-from ws_pool._redis.cluster.client import (
-    CachingClusterRedis,
-    ClusterRedis,
-    PrefixedCachingClusterRedis,
-    PrefixedClusterRedis,
-)
+from ws_pool._redis.cluster.client_classes import make_client
 from ws_pool._redis.cluster.topology import Topology
 from ws_pool._redis.commands.command import Command
 from ws_pool._redis.commands.key_specs import KeyPositions
@@ -32,28 +25,13 @@ from ws_pool._redis.connection.endpoint import Endpoint
 from ws_pool._redis.connection.pipelined import PipelinedConnection
 from ws_pool._redis.dedicated.pool import DedicatedConnections, SingleConnectionPool
 from ws_pool._redis.embedded import EmbeddedServer
-from ws_pool._redis.node import Node, NodeContext, static_resolver
+from ws_pool._redis.node import Node, NodeContext, Replicas, static_resolver
 from ws_pool._redis.options import RedisOptions
 from ws_pool._redis.reauthentication import Reauthenticator
-from ws_pool._redis.replicas import Replicas
 from ws_pool._redis.sentinel import FailoverListener, MasterResolver
 from ws_pool._redis.statistics import RedisStatistics
 from ws_pool.errors import ConfigError, UsageError
 from ws_pool.pool import Lease
-
-# By whether there is a cache, and whether there is a prefix.
-_CLIENTS: Final = {
-    (False, False): SharedRedis,
-    (True, False): CachingRedis,
-    (False, True): PrefixedRedis,
-    (True, True): PrefixedCachingRedis,
-}
-_CLUSTER_CLIENTS: Final = {
-    (False, False): ClusterRedis,
-    (True, False): CachingClusterRedis,
-    (False, True): PrefixedClusterRedis,
-    (True, True): PrefixedCachingClusterRedis,
-}
 
 
 class Backend:
@@ -239,7 +217,7 @@ class Backend:
             pick_reader=None if self._replicas is None else self._replicas.pick,
         )
 
-        client = self._client_of(self._context)
+        client = make_client(self._context, settings, self.topology)
 
         if self._protocol != settings.endpoint.protocol:
             client.use_callbacks(self._callbacks(self._protocol))
@@ -265,15 +243,6 @@ class Backend:
             heartbeat=self._settings.limits.command_timeout,
             note_loss=(lambda: None) if topology is None else topology.refresh_soon,
         )
-
-    def _client_of(self, context: ClientContext) -> SharedRedis:
-        retry, topology = self._settings.retry, self.topology
-        kind = (self.cache is not None, self._prefix is not None)
-
-        if topology is None:
-            return _CLIENTS[kind](context, retry=retry)
-
-        return _CLUSTER_CLIENTS[kind](context, topology, retry=retry, read_from=self._settings.read_from)
 
     async def _make_prefix(self) -> KeyPrefix:
         """Make the prefix of keys, with what the server knows about its commands."""

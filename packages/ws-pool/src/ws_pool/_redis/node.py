@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 
 from ws_pool._core.background import TaskSet
+from ws_pool._redis.commands.table import REPLICA_READS
 from ws_pool._redis.connection.encoder import CommandEncoder
 from ws_pool._redis.connection.endpoint import Endpoint
 from ws_pool._redis.connection.groups import ConnectionGroups
@@ -141,6 +142,8 @@ class Node:
 
             shared_connections = self._groups.choose(commands)
 
+        # One task keeps to one connection, so that its commands stay in order. The product's low bits are
+        # those of the address, which all tasks share.
         return shared_connections[(id(asyncio.current_task()) * _SPREAD >> 24) % len(shared_connections)]
 
     async def start(self) -> None:
@@ -227,6 +230,22 @@ class ReplicaNodes:
     async def close(self, *, timeout: float) -> None:
         """Close all of them."""
         await asyncio.gather(*(node.close(timeout=timeout) for node in self.nodes.values()), *self._leaving)
+
+
+class Replicas(ReplicaNodes):
+    """The replicas of a master that Sentinels watch, and the choice among them."""
+
+    def __init__(self, context: NodeContext, master: Node, endpoint: Endpoint) -> None:
+        super().__init__(context, replace(endpoint, role="slave"))
+        self._master = master
+        self._balancer = Balancer(context.settings.read_from)
+
+    def pick(self, args: Sequence[Any]) -> ReconnectingConnection:  # Any: arguments of a command
+        """Choose the connection for a command: of a replica for those that only read."""
+        if args[0] in REPLICA_READS:
+            return self._balancer.choose(self._master, tuple(self.nodes.values())).pick(args)
+
+        return self._master.pick(args)
 
 
 def _described(endpoint: Endpoint) -> dict[str, Any]:

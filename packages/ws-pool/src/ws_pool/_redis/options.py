@@ -258,7 +258,7 @@ class RedisOptions:
                 if self.cache_mode == "broadcast"
                 else ()
             ),
-            role="master" if self.sentinels else None,
+            role="master" if self.sentinels else None,  # a Sentinel may not know of a fail-over yet
         )
 
     @cached_property
@@ -272,6 +272,7 @@ class RedisOptions:
     def seed_endpoints(self) -> tuple[Endpoint, ...]:
         """The nodes of a cluster to ask first."""
         seeds = tuple(self.endpoint.at(*address) for address in self.seeds)
+        # Without a host, localhost is only the default: beside seeds nobody has named it.
         return (self.endpoint, *seeds) if self.names_node or not seeds else seeds
 
     @cached_property
@@ -374,9 +375,10 @@ def _check_together(
 def _check_tls(options: RedisOptions, given: Mapping[str, object], where: str) -> None:
     """Refuse protections that would not protect."""
     is_ready = isinstance(options.ssl, ssl.SSLContext)
-    unchecked = options.ssl_ca_certs and options.ssl_cert_reqs == "none"
+    is_unchecked = options.ssl_cert_reqs == "none"
     rules: dict[str, object] = {}
 
+    # The last two have defaults, so only what was given asks for protection.
     names = [
         *(name for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile") if getattr(options, name)),
         *(name for name in ("ssl_cert_reqs", "ssl_check_hostname") if name in given),
@@ -390,7 +392,10 @@ def _check_tls(options: RedisOptions, given: Mapping[str, object], where: str) -
 
     rules |= {
         "{ssl_keyfile} needs {ssl_certfile}": options.ssl_keyfile and not options.ssl_certfile,
-        '{ssl_ca_certs} and {ssl_cert_reqs}="none" exclude each other: keep one': unchecked,
+        '{ssl_ca_certs} and {ssl_cert_reqs}="none" exclude each other: keep one': is_unchecked
+        and options.ssl_ca_certs,
+        '{ssl_check_hostname} and {ssl_cert_reqs}="none" exclude each other: keep one': is_unchecked
+        and given.get("ssl_check_hostname"),
     }
     refuse(where, rules)
 
@@ -487,7 +492,8 @@ def _context(options: RedisOptions, where: str) -> ssl.SSLContext | None:
         return None
 
     context = ssl.create_default_context()
-    context.check_hostname = options.ssl_check_hostname and options.ssl_cert_reqs == "required"
+    # Names first: a context that checks them refuses to leave certificates unchecked.
+    context.check_hostname = options.ssl_check_hostname and options.ssl_cert_reqs != "none"
     context.verify_mode = ssl.VerifyMode[f"CERT_{options.ssl_cert_reqs.upper()}"]
 
     loads: dict[str, Callable[[str], None]] = {

@@ -285,14 +285,15 @@ class RedisPool(Startable):
             self._client = await self._connect(wait)
         except BaseException:
             await self._shut(timeout=0)
+            # A start that has failed may be tried again; one that close() has ended may not.
             self._state = "new" if self._state == "starting" else self._state
             raise
 
         self._state = "open"
 
     async def _connect(self, wait: float) -> SharedRedis:
-        time = asyncio.get_running_loop().time
-        deadline = time() + wait
+        now = asyncio.get_running_loop().time
+        deadline = now() + wait
 
         for attempt in itertools.count(1):
             self._backend = Backend(self._name, self._settings, self._server)
@@ -300,12 +301,12 @@ class RedisPool(Startable):
             try:
                 return await self._backend.start()
             except UnavailableError as error:
-                if time() >= deadline or isinstance(error.__cause__, AuthenticationError):
+                if now() >= deadline or isinstance(error.__cause__, AuthenticationError):
                     raise
 
                 await self._backend.close(timeout=0)
 
-            await asyncio.sleep(min(backoff.delay(attempt, *_PAUSES), max(0.0, deadline - time())))
+            await asyncio.sleep(min(backoff.delay(attempt, *_PAUSES), max(0.0, deadline - now())))
 
         raise AssertionError("unreachable")
 

@@ -18,6 +18,18 @@ from ws_pool._core.statistics import (
     time_sample,
 )
 
+# What is summed over all connections, and over the pools of dedicated ones.
+_SHARED: Final = (
+    "in_line",
+    "in_flight",
+    "queued",
+    "bytes_in_line",
+    "commands",
+    "dropped",
+    "connects",
+    "losses",
+    "timeouts",
+)
 _DEDICATED: Final = (
     "size",
     "max_size",
@@ -139,15 +151,7 @@ class RedisStatistics:
             "endpoint": ", ".join(sorted({connection.endpoint for connection in shared})),
             "connected": sum(connection.connected for connection in shared),
             "shared": len(shared),
-            "in_line": sum(connection.in_line for connection in shared),
-            "in_flight": sum(connection.in_flight for connection in shared),
-            "queued": sum(connection.queued for connection in shared),
-            "bytes_in_line": sum(connection.bytes_in_line for connection in shared),
-            "commands": sum(connection.commands for connection in shared),
-            "dropped": sum(connection.dropped for connection in shared),
-            "connects": sum(connection.connects for connection in shared),
-            "losses": sum(connection.losses for connection in shared),
-            "timeouts": sum(connection.timeouts for connection in shared),
+            **{key: sum(getattr(connection, key) for connection in shared) for key in _SHARED},
             "down": "; ".join(connection.down for connection in shared if connection.down),
             **{f"leased_{key}": sum(getattr(pool, key) for pool in self.leased) for key in _DEDICATED},
             **(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ws_pool._core import tracing
+from ws_pool._core.operation import Operation
 from ws_pool._redis.client.pipeline import SharedPipeline
 from ws_pool._redis.client.session import DedicatedRedis
 from ws_pool._redis.client.shared import SharedRedis
@@ -23,19 +24,19 @@ def trace_commands() -> None:
             tracing.point(pipeline, "execute", _pipeline)
 
 
-def _command(_: object, *args: Any, **__: Any) -> tracing.Operation:
+def _command(_: object, *args: Any, **__: Any) -> Operation:
     """Describe a command by its name: its keys and values are the users' own."""
     command = Command(args) if args else None
     name = "COMMAND" if command is None else command.name
     attributes = {"db.system.name": "redis", "db.operation.name": name}
-    return tracing.Operation(name, attributes, waits=command is not None and command.route is Route.BLOCKING)
+    return Operation(name, attributes, waits=command is not None and command.route is Route.BLOCKING)
 
 
-def _pipeline(pipeline: Any, *_: Any, **__: Any) -> tracing.Operation:
+def _pipeline(pipeline: Any, *_: Any, **__: Any) -> Operation:
     """Describe a pipeline by its length, and by the name of its commands if it is one name."""
     names = {Command(args).name for args, _ in pipeline.command_stack}
     name = f"PIPELINE {names.pop()}" if len(names) == 1 else "PIPELINE"
     size = len(pipeline.command_stack)
-    return tracing.Operation(
+    return Operation(
         name, {"db.system.name": "redis", "db.operation.name": name, "db.operation.batch.size": size}
     )

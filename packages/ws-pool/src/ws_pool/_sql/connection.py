@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Protocol
 
 from ws_pool._core import tracing
+from ws_pool._core.operation import Operation
 from ws_pool.errors import ConnectionBusy, UnavailableError
 
 
@@ -106,7 +107,7 @@ def cut_short() -> UnavailableError:
 def trace_statements(owner: type, system: str) -> None:
     """Declare the methods of a class of connections that run statements, for `ws_pool._core.tracing`."""
 
-    def describe(_: object, sql: str, values: object = None, *__: object) -> tracing.Operation:
+    def describe(_: object, sql: str, values: object = None, *__: object) -> Operation:
         return tracing.statement(system, sql, literal=values is None)
 
     for method in ("run", "run_prepared", "run_many", "stream", "load_records", "load_file", "dump"):

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Protocol
+from typing import Final
 
 from redis.exceptions import ClusterDownError
 
+from ws_pool._redis.cluster.topology import Topology
 from ws_pool._redis.errors import UnavailableError
 
 ATTEMPTS: Final = 16
 """How often a command is tried at least, and redirected at most."""
 _PAUSE: Final = 0.05  # seconds to wait for a slot that is moving, or a cluster that is not whole
 _LONGER_PAUSE: Final = 0.25  # the same, after ATTEMPTS attempts
-
-
-class _Outages(Protocol):
-    """The part of a `Topology` that this module uses."""
-
-    @property
-    def outage_timeout(self) -> float:
-        """Seconds to wait."""
-        ...
-
-    def give_up(self, slot: int | None, /) -> None:
-        """Note that a command of a slot has waited until its timeout."""
-
-    def is_given_up(self, slot: int | None, /) -> bool:
-        """Return whether the last command of a slot that waited has timed out."""
-        ...
 
 
 class OutageBackoff:
@@ -40,8 +25,8 @@ class OutageBackoff:
     long for a cluster that is down, later ones for the same slot fail at once.
     """
 
-    def __init__(self, outages: _Outages, slot: int | None) -> None:
-        self._outages = outages
+    def __init__(self, topology: Topology, slot: int | None) -> None:
+        self._topology = topology
         self._slot = slot
         self._began = 0.0
         self._attempts = 0
@@ -54,12 +39,12 @@ class OutageBackoff:
 
         is_down = isinstance(error, ClusterDownError)
         over = self._attempts > ATTEMPTS and (
-            isinstance(error, UnavailableError) or now >= self._began + self._outages.outage_timeout
+            isinstance(error, UnavailableError) or now >= self._began + self._topology.outage_timeout
         )
 
-        if over or (is_down and self._attempts == 1 and self._outages.is_given_up(self._slot)):
+        if over or (is_down and self._attempts == 1 and self._topology.is_given_up(self._slot)):
             if is_down:
-                self._outages.give_up(self._slot)
+                self._topology.give_up(self._slot)
 
             raise error
 

@@ -13,10 +13,8 @@ from typing import Any, Final, Self
 from redis import exceptions as driver
 from redis.client import NEVER_DECODE
 
-from ws_pool._redis.client.caching import CachingRedis
 from ws_pool._redis.client.context import ClientContext
 from ws_pool._redis.client.pipeline import SharedPipeline
-from ws_pool._redis.client.prefixed import Prefixed
 from ws_pool._redis.client.round_trip import Unblocked, execute_on_dedicated
 from ws_pool._redis.client.session import DedicatedRedis
 from ws_pool._redis.client.shared import RETRIES, SPECIAL, SharedRedis
@@ -36,7 +34,6 @@ from ws_pool._redis.commands.command import Command
 from ws_pool._redis.commands.keys import hash_slot
 from ws_pool._redis.commands.retry import RetryPolicy, retry_of
 from ws_pool._redis.commands.table import REPLICA_READS, Route
-from ws_pool._redis.connection.pipelined import PipelinedConnection
 from ws_pool._redis.errors import ConnectionLost, MaybeExecuted, UnavailableError
 from ws_pool._redis.node import Node
 from ws_pool._redis.options import ReadFrom
@@ -544,18 +541,3 @@ class ClusterPipeline(SharedPipeline):
         except driver.MovedError:
             self._client.topology.refresh_soon()
             raise
-
-
-class CachingClusterRedis(CachingRedis, ClusterRedis):  # type: ignore[misc]  # as redis-py's mixins clash
-    """A shared client of a cluster with a cache."""
-
-    def _connections(self) -> Sequence[PipelinedConnection]:
-        return [shared.connection for node in self.topology.nodes for shared in node.shared_connections]
-
-
-class PrefixedClusterRedis(Prefixed, ClusterRedis):  # type: ignore[misc]  # as redis-py's mixins clash
-    """A shared client of a cluster with a key prefix."""
-
-
-class PrefixedCachingClusterRedis(Prefixed, CachingClusterRedis):  # type: ignore[misc]  # the same
-    """A shared client of a cluster with a key prefix and a cache."""

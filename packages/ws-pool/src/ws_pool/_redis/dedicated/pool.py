@@ -34,7 +34,7 @@ from ws_pool.errors import ClosedError, NotReadyError, UsageError, WsError
 from ws_pool.pool import Lease, Pool
 
 _PAUSES: Final = (0.02, 0.2)  # seconds between two attempts to acquire in an outage
-_UNBLOCKS: Final = 10
+_UNBLOCKS: Final = 10  # attempts to unblock a command that has to log in again
 _LEAVE_TIMEOUT: Final = 0.4  # seconds for what is in flight on a server that is not the master any more
 
 
