@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from ws_core.errors import UsageError
+from ws_core.errors import UsageError, describe
 from ws_logging import logger
 
 __all__ = ("begin",)
@@ -32,4 +32,4 @@ def _ended(task: asyncio.Task[Any], what: str) -> None:
     _running.discard(task)
 
     if not task.cancelled() and (error := task.exception()) is not None:
-        logger.error("{} failed: {}: {}", what, type(error).__name__, error)
+        logger.error("{} failed: {}", what, describe(error, with_type=True))

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from ws_core.backoff import delay
+from ws_core.errors import describe
 from ws_logging import _exit_hooks
 from ws_logging._line_queue import LineQueue
 from ws_logging._sink_options import Overflow
@@ -432,7 +433,7 @@ class QueuedSink:
 
     def _note_error(self, error: OSError) -> None:
         self._errors += 1
-        self._last_error = f"{type(error).__name__}: {error}"
+        self._last_error = describe(error, with_type=True)
         now = time.monotonic()
 
         if now - self._complained_at >= COMPLAIN_EVERY:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from ws_core.component import ENTRY_POINT_GROUP, KNOWN_SECTIONS, Component, discover
-from ws_core.errors import ConfigError, MissingExtraError, WsError
+from ws_core.errors import ConfigError, MissingExtraError, WsError, describe
 from ws_web._negotiation import get_request_id
 from ws_web._trace_context import get_span_id, get_trace_id
 from ws_web.conf import Settings
@@ -60,7 +60,7 @@ def _load(sections: Mapping[str, object]) -> Sequence[Component]:
     except (ImportError, AttributeError) as error:
         names = ", ".join(sections)
         message = (
-            f"a library that serves one of {names} is broken: {type(error).__name__}: {error}; reinstall it"
+            f"a library that serves one of {names} is broken: {describe(error, with_type=True)}; reinstall it"
         )
         raise ConfigError(message, sections=tuple(sections)) from error
 

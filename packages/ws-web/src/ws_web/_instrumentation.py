@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from typing import Final
 
-from ws_core.errors import MissingExtraError
+from ws_core.errors import MissingExtraError, describe
 from ws_web.errors import SettingsError
 
 __all__ = ("instrumented",)
@@ -31,7 +31,7 @@ def instrumented() -> Iterator[None]:
             except MissingExtraError:
                 raise
             except Exception as error:
-                message = f"OTEL: {entry.value} cannot be started: {type(error).__name__}: {error}"
+                message = f"OTEL: {entry.value} cannot be started: {describe(error, with_type=True)}"
                 raise SettingsError(message) from error
 
         yield

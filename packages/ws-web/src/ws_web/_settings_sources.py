@@ -28,6 +28,7 @@ from pydantic import SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
 
+from ws_core.errors import describe
 from ws_core.redaction import is_secret_name
 from ws_web._settings_models import alternatives, inner
 from ws_web.errors import SettingsError
@@ -394,7 +395,7 @@ def _import(named: str) -> ModuleType:
 
 def _place(error: BaseException) -> str:
     """Describe an error of user code in one line, with file and line number."""
-    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    text = describe(error, with_type=True)
 
     if isinstance(error, SyntaxError):
         return f"{text}"

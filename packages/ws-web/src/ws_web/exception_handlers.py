@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response as StarletteResponse
 from starlette.websockets import WebSocket, WebSocketState
 
+from ws_core.errors import describe
 from ws_web._error_boundary import DENIAL
 from ws_web.errors import SocketLimitError
 from ws_web.response import ErrResponse, HTTP500Response, HTTPExceptionResponse, Response
@@ -69,7 +70,7 @@ async def server_error_handler(request: HTTPConnection, exc: Exception) -> Respo
         return HTTP500Response()
 
     lines = traceback.format_exception(exc)
-    return HTTP500Response(extra={"error": f"{type(exc).__name__}: {exc}", "traceback": "".join(lines)})
+    return HTTP500Response(extra={"error": describe(exc, with_type=True), "traceback": "".join(lines)})
 
 
 async def err_response_handler(request: Request, exc: ErrResponse) -> Response:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from ws_core.backoff import delay
+from ws_core.errors import describe
 from ws_pool._core.background import cancel_and_wait, is_cancelled
 from ws_pool._events.listeners import Event, Listener, load
 
@@ -198,7 +199,7 @@ class OrderedDispatcher:
                     await asyncio.sleep(delay(message.attempt - 1, *self._backoff))
 
         if waiting:
-            reason = "given up after a crash" if error is None else f"{type(error).__name__}: {error}"
+            reason = "given up after a crash" if error is None else describe(error, with_type=True)
             await self._dead_letter(message, reason)
             return
 

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
 from ws_core.backoff import delay
+from ws_core.errors import describe
 from ws_core.metrics import Sample, register, sample
 from ws_pool._core.background import cancel_and_wait
 from ws_pool._core.startable import Startable
@@ -302,7 +303,7 @@ class RedisEventBus(Startable):
                     return
 
                 if not lost:
-                    lost, reason = True, str(error) or type(error).__name__
+                    lost, reason = True, describe(error)
                     _logger.warning(
                         "event bus %r lost its subscription: %s",
                         self._channel,

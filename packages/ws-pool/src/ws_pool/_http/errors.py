@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import aiohttp
 from yarl import URL
 
+from ws_core.errors import describe
 from ws_core.redaction import mask_url
 from ws_pool._http.address_guard import DeniedAddress
 from ws_pool.errors import HttpAddressDenied, HttpConnectionError, HttpError, HttpTimeout, UsageError, WsError
@@ -50,7 +51,7 @@ def map_exception(error: Exception, method: str, url: str | URL, *, pool: str) -
     lost = isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError | OSError)
 
     if lost and not consumed:
-        reason = str(error) or type(error).__name__
+        reason = describe(error)
         return HttpConnectionError(f"{where}: the connection was lost: {reason}", **context, sent=True)
 
     if consumed:
@@ -59,7 +60,7 @@ def map_exception(error: Exception, method: str, url: str | URL, *, pool: str) -
         reason = "too many redirects"
     else:
         what = "a redirect to what is not a URL of a web server: " if redirected else ""
-        reason = what + (str(error) or type(error).__name__)
+        reason = what + describe(error)
 
     return HttpError(f"{where}: {reason}", **context)
 

@@ -13,6 +13,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from ws_core import backoff
+from ws_core.errors import describe
 from ws_pool._core.background import cancel_and_wait
 from ws_pool._redis.connection.encoder import CommandEncoder
 from ws_pool._redis.connection.endpoint import Endpoint
@@ -75,7 +76,7 @@ class MasterResolver:
             try:
                 address = await self._request((host, port), "GET-MASTER-ADDR-BY-NAME")
             except (OSError, TimeoutError, RedisError, ConnectionLost) as error:
-                failures.append(f"{host}:{port}: {str(error) or type(error).__name__}")
+                failures.append(f"{host}:{port}: {describe(error)}")
                 continue
 
             if address is None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias, cast
 
 from redis import exceptions
 
-from ws_core.errors import UnavailableError, UsageError
+from ws_core.errors import UnavailableError, UsageError, describe
 from ws_redislock._concurrency import FOREIGN, FOREIGN_REASON, NATIVE, client_from_url
 from ws_redislock._redis.url import SCHEMES, check_url, is_url
 
@@ -186,7 +186,7 @@ def refuse(error: exceptions.ResponseError, script: str, what: tuple[str, str]) 
         if (kind is not None and isinstance(error, kind)) or any(word in text[:120] for word in words):
             raise UnavailableError(
                 f"{what[0]} {what[1]!r}: Redis refused {script.upper()} "
-                f"({type(error).__name__}: {error}): {remedy}",
+                f"({describe(error, with_type=True)}): {remedy}",
                 script=script,
                 name=what[1],
             ) from error

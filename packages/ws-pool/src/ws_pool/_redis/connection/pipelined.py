@@ -19,6 +19,7 @@ import hiredis
 from redis.asyncio.connection import DefaultParser
 from redis.exceptions import InvalidResponse
 
+from ws_core.errors import describe
 from ws_pool._redis.connection.credentials import Login
 from ws_pool._redis.connection.queue import HEAVY, Limits
 from ws_pool._redis.connection.replies import PendingReply
@@ -228,7 +229,7 @@ class PipelinedConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail all pending replies."""
-        self._lose("the server closed the connection" if exc is None else str(exc) or type(exc).__name__)
+        self._lose("the server closed the connection" if exc is None else describe(exc))
 
     def pause_writing(self) -> None:
         """Keep commands here while the transport's buffer is full."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 from redis.exceptions import AuthenticationError, RedisError
 
 from ws_core import backoff
+from ws_core.errors import describe
 from ws_pool._core.background import cancel_and_wait
 from ws_pool._core.statistics import HistogramBuilder
 from ws_pool._redis.connection.cancelled import CancelledKeys
@@ -440,4 +441,4 @@ def _why(error: BaseException) -> str:
     if isinstance(error, AuthenticationError):
         return f"the server refused the credentials ({error})"
 
-    return str(error) or type(error).__name__
+    return describe(error)

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from redis import exceptions
 
 from ws_core.backoff import delay
-from ws_core.errors import UnavailableError
+from ws_core.errors import UnavailableError, describe
 from ws_redislock.sync._concurrency import Loop, current_loop, gather, sleep
 from ws_redislock._lease.lease import boot_time
 from ws_redislock.sync._concurrency import Timers
@@ -157,7 +157,7 @@ class ScriptClient:
         if left <= 0 or isinstance(error, HOPELESS):
             raise UnavailableError(
                 f"{what[0]} {what[1]!r}: Redis did not answer {script.name.upper()} in time "
-                f"({type(error).__name__}: {error}); its outcome will be undone",
+                f"({describe(error, with_type=True)}); its outcome will be undone",
                 script=script.name,
                 name=what[1],
             ) from error
