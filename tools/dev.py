@@ -68,7 +68,7 @@ class Stop(Exception):
 
 
 def say(text: str) -> None:
-    """Tell what is being done, on stderr: stdout belongs to the program that is run."""
+    """Report what is being done, on stderr: stdout belongs to the program that is run."""
     print(f"▸ {text}", file=sys.stderr, flush=True)
 
 
@@ -457,7 +457,7 @@ def fingerprint(*paths: Path) -> str:
 
 
 def is_ready(path: Path, wanted: str) -> bool:
-    """Tell whether a set-up was finished, and for the same wish."""
+    """Return whether a set-up was finished, and for the same wish."""
     try:
         return path.with_suffix(".ready").read_text(encoding="utf-8") == wanted
     except OSError:

@@ -199,7 +199,7 @@ def bump(version: str, part: str) -> str:
 
 def changelog_for(text: str, version: str, date: str) -> str:
     """
-    Give the unreleased part of a changelog a version and a date, and open a new one above it.
+    Put a version and a date on the unreleased part of a changelog, and open a new one above it.
 
     Args:
         text: The changelog, in the form of Keep a Changelog.

@@ -78,7 +78,7 @@ class Demo:
 
 
 def alive(process: psutil.Process) -> bool:
-    """Tell whether a process goes on; one that has ended and waits for its parent does not."""
+    """Return whether a process goes on; one that has ended and waits for its parent does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

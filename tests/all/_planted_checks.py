@@ -17,7 +17,7 @@ from ws_pool.redis import RedisPool
 
 @pytest.fixture(params=["", *FAULTS], ids=lambda fault: fault or "sound")
 async def shop(request: pytest.FixtureRequest, ws_redis_url: str, ws_sqlite_url: str) -> AsyncIterator[Shop]:
-    """Give the shop with one fault after the other, ten pieces of each item on its shelf."""
+    """Yield the shop with one fault after the other, ten pieces of each item on its shelf."""
     give_back()
     sql_pool_manager.register({"default": {"url": ws_sqlite_url}})
 

@@ -47,7 +47,7 @@ held: list[object] = []
 
 
 def give_back() -> None:
-    """Give back what faults have kept, so that one test does not disturb the next."""
+    """Restore what faults have kept, so that one test does not disturb the next."""
     while kept:
         kept.pop()()
 

@@ -113,7 +113,7 @@ def answering(replies: Mapping[str, tuple[int, bytes] | None]) -> Iterator[str]:
             self._send(200, b"")
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
+            """Print no log line."""
 
         def _send(self, status: int, body: bytes) -> None:
             self.send_response(status)

@@ -27,7 +27,7 @@ KEY = {"idempotency-key": "key-0001"}
 
 @pytest.fixture
 async def client(redis_url: str, tmp_path: Path) -> AsyncIterator[AppClient]:
-    """Give a client of a shop with one piece of each item."""
+    """Yield a client of a shop with one piece of each item."""
     databases = {"default": {"url": f"sqlite:///{tmp_path / 'shop.db'}"}}
     sql_pool_manager.register(databases)
 

@@ -20,7 +20,7 @@ DEMO = ("demo", "--load", "1", "--stock", "1", "--exit")
 
 @pytest.fixture
 def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give the directory in which commands make their temporary files."""
+    """Yield the directory in which commands make their temporary files."""
     # Not below tmp_path: with a long number of the run, a socket in it has no room for its name.
     with tempfile.TemporaryDirectory(prefix="ws-") as directory:
         monkeypatch.setenv("TMPDIR", directory)
@@ -29,14 +29,14 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """Give a port that somebody listens on."""
+    """Yield a port that somebody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         yield sock.getsockname()[1]
 
 
 @pytest.fixture
 def deaf() -> Iterator[int]:
-    """Give a port that nobody listens on, nor will meanwhile."""
+    """Yield a port that nobody listens on, nor will meanwhile."""
     with PortReservation() as reservation:
         yield reservation.port
 

@@ -33,7 +33,7 @@ DATABASE = ["database killed", "database connections cut"]
 
 @contextlib.contextmanager
 def killing(server: Server) -> Iterator[str]:
-    """Give a shell command that kills a server of this process, and ends when it serves again."""
+    """Yield a shell command that kills a server of this process, and ends when it serves again."""
 
     class Kill(socketserver.BaseRequestHandler):
         def handle(self) -> None:

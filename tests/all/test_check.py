@@ -38,7 +38,7 @@ def create():
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give an empty project directory, which the command stands in."""
+    """Yield an empty project directory, which the command stands in."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     for name in list(os.environ):
@@ -80,7 +80,7 @@ class FakeComponent:
         return self._health
 
     def status(self) -> dict[str, object]:
-        """Say nothing."""
+        """Return nothing."""
         return {}
 
 

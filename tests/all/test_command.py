@@ -159,7 +159,7 @@ async def test_only_released_orders_are_told(monkeypatch: pytest.MonkeyPatch) ->
 
     class Listening(Board):
         def __init__(self) -> None:
-            """Hear, and need no bus."""
+            """Receive, without a bus."""
 
         def tell(self, tag: str, **event: object) -> None:
             told.append({"tag": tag, **event})
@@ -175,13 +175,13 @@ class TestState:
 
     @pytest.fixture
     def temporary(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """Give the directory in which temporary ones are made."""
+        """Return the directory in which temporary ones are made."""
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
         return tmp_path
 
     @pytest.fixture
     def left(self, temporary: Path) -> Path:
-        """Give the mark of a directory that a killed demo has left."""
+        """Return the mark of a directory that a killed demo has left."""
         mark = temporary / "wintersweet-demo-left" / "owner"
         mark.parent.mkdir()
         mark.touch()

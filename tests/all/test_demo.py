@@ -23,7 +23,7 @@ Backends = Mapping[str, str]
 
 @pytest.fixture(params=["embedded", "mysql_url", "postgres_url"])
 def backends(request: pytest.FixtureRequest) -> Backends:
-    """Give the environment of embedded backends, then those of a server of each database and Redis."""
+    """Yield the environment of embedded backends, then those of a server of each database and Redis."""
     if request.param == "embedded":
         return {}
 
@@ -35,7 +35,7 @@ def backends(request: pytest.FixtureRequest) -> Backends:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give the directory in which the demo makes its temporary files."""
+    """Return the directory in which the demo makes its temporary files."""
     directory = tmp_path / "tmp"
     directory.mkdir()
     monkeypatch.setenv("TMPDIR", str(directory))
@@ -46,7 +46,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def demo() -> Iterator[Callable[..., Demo]]:
-    """Give what starts a demo."""
+    """Yield what starts a demo."""
     with contextlib.ExitStack() as stack:
 
         def start(*arguments: str, env: Backends | None = None) -> Demo:

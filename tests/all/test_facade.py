@@ -139,7 +139,7 @@ class TestHttp:
 
     @pytest.fixture
     async def url(self) -> AsyncIterator[str]:
-        """Give the URL of a server that says what it was asked."""
+        """Yield the URL of a server that says what it was asked."""
 
         async def answer(request: web.BaseRequest) -> web.Response:
             return web.Response(text=f"{request.method} {request.path}")
@@ -191,7 +191,7 @@ class TestHttp:
 async def service(
     mysql_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[AppClient, ModuleType]]:
-    """Give a client of the running service, and its module."""
+    """Yield a client of the running service, and its module."""
     monkeypatch.setenv("LEGACY_MYSQL", mysql_url)
     monkeypatch.setenv("LEGACY_REDIS", redis_url)
     monkeypatch.setenv("WINTERSWEET_SETTINGS_MODULE", "tests.all._legacy_settings")

@@ -25,7 +25,7 @@ from ws_web.server import Supervisor, WorkerCommand
 
 @pytest.fixture
 async def redis(redis_url: str, tmp_path: Path) -> AsyncIterator[RedisPool]:
-    """Give the pool of the queue, beside a sale with three paid orders."""
+    """Yield the pool of the queue, beside a sale with three paid orders."""
     sql_pool_manager.register({"default": {"url": f"sqlite:///{tmp_path / 'shop.db'}"}})
 
     async with RedisPool(url=redis_url) as pool, sql_pool_manager:
@@ -42,13 +42,13 @@ async def redis(redis_url: str, tmp_path: Path) -> AsyncIterator[RedisPool]:
 
 @pytest.fixture
 def chores(redis: RedisPool) -> Chores:
-    """Give chores whose news nobody receives."""
+    """Return chores whose news nobody receives."""
     return Chores(Shop(redis), Board(redis))
 
 
 @pytest.fixture
 def supervisor() -> Supervisor:
-    """Give one that has not started its worker."""
+    """Return one that has not started its worker."""
     return Supervisor(WorkerCommand("", {}), None, 1)
 
 

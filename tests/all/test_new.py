@@ -29,7 +29,7 @@ PROJECTS = {"meadow": "", "flower-shop": "ws,tasks,auth,postgres"}
 
 @pytest.fixture(scope="module", params=PROJECTS)
 def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a new project."""
+    """Return a new project."""
     parent = tmp_path_factory.mktemp("new")
     outcome = wintersweet("new", request.param, "--with", PROJECTS[request.param], cwd=parent)
     assert (outcome.status, outcome.out) == (0, "")
@@ -40,7 +40,7 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def servers(project: Path, request: pytest.FixtureRequest) -> dict[str, str]:
-    """Give the environment that names the servers of a project that needs some, with its tables."""
+    """Return the environment that names the servers of a project that needs some, with its tables."""
     if not PROJECTS[project.name]:
         return {}
 

@@ -20,7 +20,7 @@ from ws_pool.redis import RedisPool
 
 @pytest.fixture(params=["sqlite", "mysql"])
 async def redis(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) -> AsyncIterator[RedisPool]:
-    """Give the pool of the locks, with the SQL pool started beside it."""
+    """Yield the pool of the locks, with the SQL pool started beside it."""
     url = (
         f"sqlite:///{tmp_path / 'shop.db'}"
         if request.param == "sqlite"
@@ -34,13 +34,13 @@ async def redis(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) 
 
 @pytest.fixture
 def clock() -> Clock:
-    """Give a clock."""
+    """Return a clock."""
     return Clock()
 
 
 @pytest.fixture
 async def shop(redis: RedisPool, clock: Clock) -> Shop:
-    """Give a shop with two pieces of each item."""
+    """Return a shop with two pieces of each item."""
     await books.open_sale(8)
     return Shop(redis, clock=clock, hold=20, worker=7)
 

@@ -37,7 +37,7 @@ class Part:
         return Health(ok=True)
 
     def status(self) -> Mapping[str, object]:
-        """Say nothing."""
+        """Return nothing."""
         return {}
 
 
@@ -47,7 +47,7 @@ _numbers = itertools.count()
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Give a function that installs a distribution with entry points; nothing else is installed."""
+    """Return a function that installs a distribution with entry points; nothing else is installed."""
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     everything = importlib.metadata.entry_points
 

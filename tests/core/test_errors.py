@@ -111,7 +111,7 @@ class TestTree:
 
 @pytest.fixture
 def caught() -> Iterator[list[tuple[Exception, str]]]:
-    """Give what `catch_error` logs."""
+    """Yield what `catch_error` logs."""
     seen: list[tuple[Exception, str]] = []
     before = set_error_logger(lambda error, message: seen.append((error, message)))
     yield seen

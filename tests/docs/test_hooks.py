@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def hooks() -> ModuleType:
-    """Give docs/_hooks.py, which mkdocs loads by its path."""
+    """Return docs/_hooks.py, which mkdocs loads by its path."""
     spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs/_hooks.py")
     assert spec is not None
     assert spec.loader is not None

@@ -25,7 +25,7 @@ from ws_web.dependencies import Limiter
 
 @pytest.fixture
 async def pools(any_redis_url: str) -> AsyncIterator[list[RedisPool]]:
-    """Give two pools to one server, as two processes have them."""
+    """Yield two pools to one server, as two processes have them."""
     async with RedisPool(url=any_redis_url) as one, RedisPool(url=any_redis_url) as other:
         yield [one, other]
 

@@ -66,6 +66,6 @@ async def test_without_redis_no_run_is_made_twice(start_server: StartServer) -> 
 
 
 def _open(task: OnceTask) -> bool:
-    """Tell whether the task's one run is still to come."""
+    """Return whether the task's one run is still to come."""
     statistics = task.statistics()
     return statistics.succeeded + statistics.claimed_elsewhere == 0

@@ -54,7 +54,7 @@ class Collector:
                 collector.handle(self)
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Print no log line."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.server.daemon_threads = False

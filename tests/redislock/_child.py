@@ -35,7 +35,7 @@ from ws_redislock.sync import MutexLock as BlockingMutexLock
 
 
 def say(*words: object) -> None:
-    """Tell the test something."""
+    """Report something to the test."""
     sys.stdout.write(" ".join(map(str, words)) + "\n")
     sys.stdout.flush()
 

@@ -103,7 +103,7 @@ class FakePubSub:
             raise self.refusal
 
     async def parse_response(self, *, block: bool, timeout: float) -> list[Any] | None:
-        """Hear the next thing."""
+        """Receive the next thing."""
         assert (block, timeout) == (False, READ_SLICE)
         return next(self.heard)()
 

@@ -14,7 +14,7 @@ from tools.servers import RedisServer
 
 @pytest.fixture
 async def redis(any_redis: RedisServer) -> AsyncIterator[Redis]:
-    """Give a plain client of Redis, then of Valkey."""
+    """Yield a plain client of Redis, then of Valkey."""
     client = Redis.from_url(any_redis.url)
     yield client
     await client.aclose()
@@ -22,7 +22,7 @@ async def redis(any_redis: RedisServer) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 async def redis7(redis_url: str) -> AsyncIterator[Redis]:
-    """Give a plain client of Redis only, where the server makes no difference."""
+    """Yield a plain client of Redis only, where the server makes no difference."""
     client = Redis.from_url(redis_url)
     yield client
     await client.aclose()
@@ -30,20 +30,20 @@ async def redis7(redis_url: str) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 def client(redis_url: str) -> Iterator[blocking.Redis]:
-    """Give a blocking client of Redis only."""
+    """Yield a blocking client of Redis only."""
     with blocking.Redis.from_url(redis_url) as client:
         yield client
 
 
 @pytest.fixture
 def any_client(any_redis: RedisServer) -> Iterator[blocking.Redis]:
-    """Give a blocking client of Redis, then of Valkey."""
+    """Yield a blocking client of Redis, then of Valkey."""
     with blocking.Redis.from_url(any_redis.url) as client:
         yield client
 
 
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
-    """Give threads."""
+    """Yield threads."""
     with ThreadPoolExecutor(4) as pool:
         yield pool

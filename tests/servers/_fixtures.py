@@ -38,70 +38,70 @@ class StartServer(Protocol):
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    """Give the shared Redis server."""
+    """Yield the shared Redis server."""
     with RedisServer(unix_socket=True) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def valkey_server() -> Iterator[ValkeyServer]:
-    """Give the shared Valkey server."""
+    """Yield the shared Valkey server."""
     with ValkeyServer(unix_socket=True) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def mariadb_server() -> Iterator[MariaDBServer]:
-    """Give the shared MariaDB server."""
+    """Yield the shared MariaDB server."""
     with MariaDBServer() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    """Give the shared PostgreSQL server."""
+    """Yield the shared PostgreSQL server."""
     with PostgresServer() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def mongo_server() -> Iterator[MongoServer]:
-    """Give the shared server with MongoDB's protocol."""
+    """Yield the shared server with MongoDB's protocol."""
     with MongoServer() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def sentinel_servers() -> Iterator[SentinelServers]:
-    """Give the shared master and replica with three Sentinels; tests may fail it over."""
+    """Yield the shared master and replica with three Sentinels; tests may fail it over."""
     with SentinelServers(down_after=5.0) as servers:  # a busy machine must not fail it over
         yield servers
 
 
 @pytest.fixture(scope="session")
 def cluster_servers() -> Iterator[ClusterServers]:
-    """Give the shared cluster of three masters; tests may move slots."""
+    """Yield the shared cluster of three masters; tests may move slots."""
     with ClusterServers() as servers:
         yield servers
 
 
 @pytest.fixture
 def redis_url(redis_server: RedisServer) -> str:
-    """Give the URL of the shared Redis server, emptied."""
+    """Return the URL of the shared Redis server, emptied."""
     redis_server.command("FLUSHALL")
     return redis_server.url
 
 
 @pytest.fixture
 def valkey_url(valkey_server: ValkeyServer) -> str:
-    """Give the URL of the shared Valkey server, emptied."""
+    """Return the URL of the shared Valkey server, emptied."""
     valkey_server.command("FLUSHALL")
     return valkey_server.url
 
 
 @pytest.fixture(params=["redis", "valkey"])
 def any_redis(request: pytest.FixtureRequest) -> RedisServer:
-    """Give the shared Redis server, then the shared Valkey server, emptied."""
+    """Return the shared Redis server, then the shared Valkey server, emptied."""
     server: RedisServer = request.getfixturevalue(f"{request.param}_server")
     server.command("FLUSHALL")
     return server
@@ -109,13 +109,13 @@ def any_redis(request: pytest.FixtureRequest) -> RedisServer:
 
 @pytest.fixture
 def any_redis_url(any_redis: RedisServer) -> str:
-    """Give the URL of Redis, then of Valkey, emptied."""
+    """Return the URL of Redis, then of Valkey, emptied."""
     return any_redis.url
 
 
 @pytest.fixture
 def cluster_url(cluster_servers: ClusterServers) -> str:
-    """Give the URL of the shared cluster's first node, the cluster whole and emptied."""
+    """Return the URL of the shared cluster's first node, the cluster whole and emptied."""
     cluster_servers.wait_whole()
     cluster_servers.flush()
     return cluster_servers.url
@@ -123,7 +123,7 @@ def cluster_url(cluster_servers: ClusterServers) -> str:
 
 @pytest.fixture
 def sentinel_url(sentinel_servers: SentinelServers) -> str:
-    """Give the URL of the shared Sentinels, all of them agreed and the master emptied."""
+    """Return the URL of the shared Sentinels, all of them agreed and the master emptied."""
     sentinel_servers.wait_settled()
     sentinel_servers.master.command("FLUSHALL")
     return sentinel_servers.url
@@ -131,7 +131,7 @@ def sentinel_url(sentinel_servers: SentinelServers) -> str:
 
 @pytest.fixture
 def mysql_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Give the URL of a database made for the test, at the server of WS_TEST_MYSQL_URL if that is set."""
+    """Yield the URL of a database made for the test, at the server of WS_TEST_MYSQL_URL if that is set."""
     database = f"test_{next(_numbers)}"
 
     if outside := os.environ.get("WS_TEST_MYSQL_URL"):
@@ -150,7 +150,7 @@ def mysql_url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
-    """Give the URL of a database made for the test."""
+    """Yield the URL of a database made for the test."""
     database = f"test_{next(_numbers)}"
     postgres_server.execute(f"CREATE DATABASE {database}")
     yield postgres_server.database_url(database)
@@ -161,13 +161,13 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
 
 @pytest.fixture
 def mongo_url(mongo_server: MongoServer) -> str:
-    """Give the URL of a database that no other test uses."""
+    """Return the URL of a database that no other test uses."""
     return f"{mongo_server.url}test_{next(_numbers)}"
 
 
 @pytest.fixture
 def start_server() -> Iterator[StartServer]:
-    """Give a function that starts servers of a test's own; they are stopped when it ends."""
+    """Yield a function that starts servers of a test's own; they are stopped when it ends."""
     with ExitStack() as stack:
 
         def start(kind: Callable[..., AnyServer], /, **options: object) -> AnyServer:

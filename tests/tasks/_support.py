@@ -190,7 +190,7 @@ class LeaseClaim:
         return done
 
     async def give_back(self) -> bool:
-        """Give it back."""
+        """Release it."""
         await self.server.request("give_back")
         owner = self.server.owner(self.run_id)
         return owner is not None and owner[0] is self and self._set(self, 0)

@@ -18,7 +18,7 @@ class Time:
         monkeypatch.setattr(anyio, "sleep", self.sleep)
 
     def __call__(self) -> float:
-        """Tell the time."""
+        """Return the time."""
         return self.now
 
     async def sleep(self, seconds: float) -> None:

@@ -57,7 +57,7 @@ class Checkout:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
-    """Give a checkout of its own."""
+    """Return a checkout of its own."""
     return Checkout(tmp_path / "checkout")
 
 

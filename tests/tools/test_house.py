@@ -72,7 +72,15 @@ class TestEnglish:
 
     @pytest.mark.parametrize(
         "phrase",
-        ["A list is no tuple.", "It tells users.", "Who waits longest is first.", "one's own", "lent"],
+        [
+            "A list is no tuple.",
+            "It tells users.",
+            "Who waits longest is first.",
+            "one's own",
+            "lent",
+            '"""Give a name."""',
+            '"""Tell whether it is."""',
+        ],
     )
     def test_phrases(self, phrase: str) -> None:
         """A phrase that has a plainer form is found, with its line."""

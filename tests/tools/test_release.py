@@ -61,7 +61,7 @@ class TestVersions:
 class TestPrepare:
     @pytest.fixture
     def packages(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """Give two distributions, one of which needs the other."""
+        """Return two distributions, one of which needs the other."""
         for name, needs in (("ws-core", ""), ("ws-pool", '"ws-core>=0.1,<0.2"')):
             place = tmp_path / name
             place.mkdir()

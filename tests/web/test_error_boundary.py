@@ -303,7 +303,7 @@ class Handler:
     """What a WebSocket manager asks for."""
 
     async def hello(self, key: Any, ws: Any, count: int) -> None:
-        """Say nothing."""
+        """Return nothing."""
 
     async def on_message(self, key: Any, ws: Any, message: Any) -> None:
         """Take nothing."""

@@ -34,7 +34,7 @@ class Part:
         """Close."""
 
     def status(self) -> dict[str, object]:
-        """Say nothing."""
+        """Return nothing."""
         return {}
 
     async def health(self) -> Any:

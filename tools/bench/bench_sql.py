@@ -47,15 +47,15 @@ class Nothing:
     """A connector whose connections do nothing."""
 
     async def open(self) -> object:
-        """Give something."""
+        """Return something."""
         return object()
 
     def is_alive(self, conn: object) -> bool:
-        """Tell that it is alive."""
+        """Return that it is alive."""
         return True
 
     def is_clean(self, conn: object) -> bool:
-        """Tell that it is clean."""
+        """Return that it is clean."""
         return True
 
     async def ping(self, conn: object) -> None:

@@ -56,6 +56,7 @@ STRAY_ENGLISH: Mapping[str, str] = {
     r"\bhears?\b|\bheard\b": "receive, notice",
     r"\bgives\b(?! up\b| way\b)": "return, pass",
     r"\basks\b(?! for\b)": "send, query, call",
+    r'^\w?"""(?:Give|Tell|Hear)s?\b(?! (?:back|up)\b)': "return, yield, report, receive",
     r"\bone's own\b": "its own, your own",
     r"(?:^|[.:;] )Who(?:ever)? (?!.*\?)": "name the subject",
     r"\bpatience\b": "timeout, backoff",

@@ -278,7 +278,7 @@ class SlotMove:
         return len(keys)
 
     def finish(self) -> None:
-        """Give the slot to the target: target first, then the source, then all others."""
+        """Assign the slot to the target: target first, then the source, then all others."""
         others = [node for node in self.cluster.masters if node not in (self.source, self.target)]
 
         for node in (self.target, self.source, *others):

@@ -83,7 +83,7 @@ def _is_free(port: int) -> bool:
 
 def listens(pid: int, port: int) -> bool:
     """
-    Tell whether it is this process that listens on a port, and not a stranger.
+    Return whether it is this process that listens on a port, and not a stranger.
 
     Args:
         pid: The process id.

@@ -296,7 +296,7 @@ def _spawn(command: list[str], folder: Path, environment: dict[str, str]) -> sub
 
 
 def _stands(pid: int) -> bool:
-    """Tell whether every thread of a process is stopped; each stops by itself, a moment after the signal."""
+    """Return whether each thread of a process is stopped: they stop one by one, a moment after the signal."""
     for task in Path(f"/proc/{pid}/task").iterdir():
         with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
             state = (task / "stat").read_bytes().rpartition(b")")[2].split()[0]

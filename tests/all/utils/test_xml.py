@@ -22,7 +22,7 @@ FULL = TEXTS.filter(bool)
 
 
 def elements(children: st.SearchStrategy[XmlValue]) -> st.SearchStrategy[XmlValue]:
-    """Give elements with attributes, text and children as `xml_decode` shows them."""
+    """Return elements with attributes, text and children as `xml_decode` shows them."""
     repeated = st.lists(children, min_size=2, max_size=3)
     content: st.SearchStrategy[dict[str, XmlValue]] = st.dictionaries(NAMES, children | repeated, max_size=3)
     attributes: st.SearchStrategy[dict[str, XmlValue]] = st.dictionaries(

@@ -54,7 +54,7 @@ async def connected(proxy: FaultProxy) -> AsyncIterator[Client]:
 
 @pytest.fixture
 async def proxy(redis_server: RedisServer, redis_url: str) -> AsyncIterator[FaultProxy]:
-    """Give a proxy before the shared Redis, which is empty."""
+    """Yield a proxy before the shared Redis, which is empty."""
     async with FaultProxy(redis_server.host, redis_server.port) as proxy:
         yield proxy
 

@@ -97,11 +97,11 @@ class FakeConnector:
         return conn
 
     def is_alive(self, conn: FakeConnection) -> bool:
-        """Tell whether a connection is sound."""
+        """Return whether a connection is sound."""
         return conn.open and not conn.broken and (self.careless or not conn.midway)
 
     def is_clean(self, conn: FakeConnection) -> bool:
-        """Tell whether a session is as new."""
+        """Return whether a session is as new."""
         return self.is_alive(conn) and not conn.dirty
 
     async def ping(self, conn: FakeConnection) -> None:

@@ -21,7 +21,7 @@ from ws_pool.redis import RedisPool
 
 @pytest.fixture
 def manager(tmp_path: Path) -> SqlPoolManager:
-    """Give a manager of one SQLite database, not started."""
+    """Return a manager of one SQLite database, not started."""
     manager = SqlPoolManager()
     manager.register({"default": {"url": f"sqlite:///{tmp_path / 'x.db'}"}})
     return manager

@@ -35,7 +35,7 @@ class Recorder:
 
 @pytest.fixture(params=[False, True], ids=["bytes", "str"])
 async def pool(any_redis_url: str, request: pytest.FixtureRequest) -> AsyncIterator[RedisPool]:
-    """Give a pool whose replies are bytes, then text."""
+    """Yield a pool whose replies are bytes, then text."""
     async with RedisPool(url=any_redis_url, decode_responses=request.param) as opened:
         yield opened
 

@@ -25,7 +25,7 @@ class Site:
         self.reached = asyncio.Event()
 
     async def echo(self, request: web.Request) -> web.Response:
-        """Tell what was sent."""
+        """Return what was sent."""
         self.hits.append(request.path)
         body = await request.read()
         data = {
@@ -51,7 +51,7 @@ class Site:
         return self.script.pop(0)() if self.script else web.json_response({"ok": True})
 
     async def form(self, request: web.Request) -> web.Response:
-        """Tell the parts of a multipart form."""
+        """Return the parts of a multipart form."""
         self.hits.append(request.path)
         found: dict[str, object] = {}
 

@@ -498,7 +498,7 @@ class _Answers:
         self._reply = reply
 
     async def read_response(self, **_: object) -> Any:
-        """Give it."""
+        """Return it."""
         return self._reply
 
 

@@ -20,7 +20,7 @@ from ws_pool.redis import RedisPool
 
 
 def cached(pool: RedisPool) -> CacheStatistics:
-    """Give the cache's counters."""
+    """Return the cache's counters."""
     cache = pool.statistics().cache
     assert cache is not None
     return cache
@@ -28,7 +28,7 @@ def cached(pool: RedisPool) -> CacheStatistics:
 
 @pytest.fixture
 async def pools(any_redis_url: str) -> AsyncIterator[tuple[RedisPool, RedisPool]]:
-    """Give a pool with a cache and a foreign one without."""
+    """Yield a pool with a cache and a foreign one without."""
     async with (
         RedisPool(url=any_redis_url, decode_responses=True, cache=100) as caching,
         RedisPool(url=any_redis_url) as foreign,

@@ -11,7 +11,7 @@ from ws_pool._redis.connection.queue import Limits
 
 
 class _Owner:
-    """Hears of nothing."""
+    """Ignores all reports."""
 
     def on_room(self, connection: PipelinedConnection) -> None: ...
 

@@ -23,7 +23,7 @@ from ws_pool.redis import RedisPool
 
 @pytest.fixture
 async def pool(cluster_url: str) -> Any:
-    """Give a pool on the shared cluster."""
+    """Yield a pool on the shared cluster."""
     async with RedisPool(url=cluster_url, cluster=True, decode_responses=True) as opened:
         yield opened
 

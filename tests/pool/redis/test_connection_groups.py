@@ -27,7 +27,7 @@ def test_how_they_are_parted(number: int, reads: list[int], writes: list[int], l
 
 
 def commands(pool: RedisPool) -> list[int]:
-    """Give the number of commands that each shared connection has answered."""
+    """Return the number of commands that each shared connection has answered."""
     return [shared.commands for shared in pool.statistics().shared]
 
 

@@ -34,7 +34,7 @@ def connector_of(endpoint: Endpoint) -> Connector:
 
 
 def connections_of(pool: RedisPool) -> DedicatedConnections:
-    """Give the dedicated connections of a pool's one server."""
+    """Return the dedicated connections of a pool's one server."""
     assert pool._backend is not None
     assert pool._backend.node is not None
     return pool._backend.node.dedicated
@@ -44,7 +44,7 @@ class Rotating:
     """The credentials of the default user, which have a new number each time."""
 
     def __call__(self) -> tuple[str, str]:
-        """Give them."""
+        """Return them."""
         return "default", "secret"
 
 

@@ -16,7 +16,7 @@ from ws_pool.redis import RedisPool
 
 
 def is_gone(server: EmbeddedServer, pid: int) -> bool:
-    """Tell whether the server has ended."""
+    """Return whether the server has ended."""
     return server._process is None and not Path(f"/proc/{pid}").exists()
 
 

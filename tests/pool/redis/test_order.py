@@ -137,7 +137,7 @@ async def test_a_repeated_write_is_not_overtaken(redis_server: RedisServer) -> N
 
 
 class _Owner:
-    """Hears of nothing."""
+    """Ignores all reports."""
 
     def on_room(self, connection: PipelinedConnection) -> None: ...
 

@@ -24,7 +24,7 @@ class Wire:
         self.buffered = 0
 
     def get_write_buffer_size(self) -> int:
-        """Give what the test says."""
+        """Return what the test says."""
         return self.buffered
 
     def write(self, data: bytes) -> None:

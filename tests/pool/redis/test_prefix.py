@@ -93,7 +93,7 @@ class TestCommands:
 
     @pytest.fixture
     def prefix(self, redis_server: RedisServer) -> KeyPrefix:
-        """Give a prefix."""
+        """Return a prefix."""
         encode = redis.asyncio.ConnectionPool().get_encoder().encode
         return KeyPrefix("p*:", KeyPositions(command_of(redis_server)), encode)
 

@@ -45,12 +45,12 @@ class Rotating:
         self.calls = 0
 
     def __call__(self) -> tuple[str, str]:
-        """Give the present ones."""
+        """Return the present ones."""
         self.calls += 1
         return self.present
 
     def rotate(self, user: str = "new", password: str = "new") -> None:
-        """Give others from now on."""
+        """Return others from now on."""
         self.present = (user, password)
 
 
@@ -63,7 +63,7 @@ class Streaming(StreamingCredentialProvider):
         self.user = "old"
 
     async def get_credentials_async(self) -> tuple[str, str]:
-        """Give the present token."""
+        """Return the present token."""
         return self.user, self.user
 
     def get_credentials(self) -> tuple[str, str]:
@@ -90,7 +90,7 @@ class Streaming(StreamingCredentialProvider):
 
 @pytest.fixture
 def rotating() -> Rotating:
-    """Give credentials that change."""
+    """Return credentials that change."""
     return Rotating()
 
 

@@ -23,7 +23,7 @@ CHANNEL = Topic("", b"c")
 
 @pytest.fixture(params=[2, 3], ids=["resp2", "resp3"])
 async def pool(any_redis_url: str, request: pytest.FixtureRequest) -> AsyncIterator[RedisPool]:
-    """Give a pool of either protocol, whose subscribers check their connection often."""
+    """Yield a pool of either protocol, whose subscribers check their connection often."""
     async with RedisPool(
         url=any_redis_url, protocol=request.param, decode_responses=True, command_timeout=30
     ) as opened:
@@ -31,7 +31,7 @@ async def pool(any_redis_url: str, request: pytest.FixtureRequest) -> AsyncItera
 
 
 async def message_of(pubsub: PubSub, kind: str, *, errors: bool = False) -> dict[str, Any]:
-    """Give the next message of a kind; with ``errors``, after whatever errors come before."""
+    """Return the next message of a kind; with ``errors``, after whatever errors come before."""
     async with asyncio.timeout(30):
         while True:
             try:
@@ -55,7 +55,7 @@ async def eventually(check: Callable[[], bool]) -> None:
 
 
 def subscriptions(pool: RedisPool) -> Subscriptions:
-    """Give what the subscribers of a pool share."""
+    """Return what the subscribers of a pool share."""
     assert pool._backend is not None
     assert pool._backend._context is not None
     return pool._backend._context.subscriptions

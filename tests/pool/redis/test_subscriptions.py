@@ -23,13 +23,13 @@ from ws_pool.redis import RedisPool
 
 @pytest.fixture(params=[2, 3], ids=["resp2", "resp3"])
 async def pool(any_redis_url: str, request: pytest.FixtureRequest) -> AsyncIterator[RedisPool]:
-    """Give a pool of either protocol."""
+    """Yield a pool of either protocol."""
     async with RedisPool(url=any_redis_url, protocol=request.param, decode_responses=True) as opened:
         yield opened
 
 
 async def take(pubsub: PubSub, timeout: float = 10) -> dict[str, Any]:
-    """Give the next message that is not a confirmation."""
+    """Return the next message that is not a confirmation."""
     async with asyncio.timeout(timeout):
         while (message := await pubsub.get_message(ignore_subscribe_messages=True, timeout=timeout)) is None:
             pass

@@ -18,7 +18,7 @@ from ws_pool.redis import RedisPool
 
 
 def topology_of(pool: RedisPool) -> Topology:
-    """Give what the pool knows about its cluster."""
+    """Return what the pool knows about its cluster."""
     assert pool._backend is not None
     assert pool._backend.topology is not None
     return pool._backend.topology

@@ -304,7 +304,7 @@ async def outcome(call: Call, client: Any) -> object:
 
 
 def url_of(server: RedisServer, db: int) -> str:
-    """Give a database of a server."""
+    """Return a database of a server."""
     return server.url.rpartition("/")[0] + f"/{db}"
 
 

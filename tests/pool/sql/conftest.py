@@ -19,13 +19,13 @@ def driver(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def driver_url(driver: str, postgres_url: str) -> str:
-    """Give the URL of a database made for the test, for each driver."""
+    """Return the URL of a database made for the test, for each driver."""
     return over(driver, postgres_url)
 
 
 @pytest.fixture
 async def pool(driver_url: str) -> AsyncIterator[PostgresPool]:
-    """Give a pool with three items, over each driver."""
+    """Yield a pool with three items, over each driver."""
     async with PostgresPool(driver_url, max_size=10, server_settings=QUICK) as made:
         await made.create_all(METADATA)
         await made.insert_many(ITEM, [{"name": f"n{n}", "stock": 100} for n in (1, 2, 3)])

@@ -165,7 +165,7 @@ class Sample:
 
 
 def samples() -> Iterator[Sample]:
-    """Give all statements, made anew."""
+    """Yield all statements, made anew."""
     for part in (
         _queries,
         _expressions,

@@ -162,7 +162,7 @@ KINDS: dict[str, Any] = {"sqlite": SqlitePool, **dict.fromkeys(POSTGRES, Postgre
 
 
 def urls(backend: str, request: pytest.FixtureRequest, directory: Path) -> tuple[str, str]:
-    """Give the URL for our pool and that for SQLAlchemy's engine."""
+    """Return the URL for our pool and that for SQLAlchemy's engine."""
     if backend == "sqlite":
         path = directory / "corpus.db"
         return f"sqlite:///{path}", f"sqlite+aiosqlite:///{path}"

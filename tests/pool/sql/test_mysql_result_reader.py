@@ -24,18 +24,18 @@ class LostError(Exception):
 
 
 class Reader:
-    """Gives bytes in the chunks of the test."""
+    """Returns bytes in the chunks of the test."""
 
     def __init__(self, data: bytes, cuts: list[int]) -> None:
         edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
         self.chunks = [data[a:b] for a, b in pairwise(edges)]
 
     async def read(self, _limit: int) -> bytes:
-        """Give the next chunk; nothing at the end."""
+        """Return the next chunk; nothing at the end."""
         return self.chunks.pop(0) if self.chunks else b""
 
     async def readexactly(self, count: int) -> bytes:
-        """Give so many bytes, or raise."""
+        """Return so many bytes, or raise."""
         data = b"".join(self.chunks)
         self.chunks = [data[count:]] if data[count:] else []
 
@@ -112,7 +112,7 @@ def eof(status: int = 2) -> bytes:
 
 
 def table(rows: list[list[bytes | None]], status: int = 2) -> list[bytes]:
-    """Give the payloads of a result with three columns."""
+    """Return the payloads of a result with three columns."""
     columns = [column("id", LONG), column("word", TEXT), column("raw", BLOB, 63)]
     return [number(3), *columns, eof(), *(b"".join(map(string, row)) for row in rows), eof(status)]
 

@@ -47,7 +47,7 @@ async def until(pool: SqlPool, count: int, what: str = "%SLEEP(30)%") -> None:
 
 
 def stopper(pool: Any) -> Any:
-    """Give what stops a pool's statements."""
+    """Return what stops a pool's statements."""
     connector: MysqlConnector = pool._pool.connector
     return connector.stopper
 
@@ -133,7 +133,7 @@ async def test_through_a_proxy_nothing_is_killed(mysql_url: str, tmp_path: Path)
 
 
 async def thread_of(pool: SqlPool) -> int:
-    """Give the number of the connection that sleeps."""
+    """Return the number of the connection that sleeps."""
     sql = "SELECT ID FROM information_schema.PROCESSLIST WHERE INFO LIKE 'SELECT SLEEP(30)%'"
     return int((await pool.find(sql)).ID)
 

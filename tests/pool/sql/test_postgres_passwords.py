@@ -37,7 +37,7 @@ async def user_of(url: str, **options: Any) -> str:
 
 @pytest.fixture
 def place(driver: str, server: PostgresServer) -> str:
-    """Give the URL of the server without a user."""
+    """Return the URL of the server without a user."""
     return over(driver, server.url).replace("postgres@", "")
 
 

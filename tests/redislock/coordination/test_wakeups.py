@@ -16,7 +16,7 @@ from ws_redislock._lease.lease import boot_time
 
 @pytest.fixture
 async def coordinator() -> FakeCoordinator:
-    """Give a coordinator without a server."""
+    """Return a coordinator without a server."""
     return FakeCoordinator()
 
 
@@ -28,7 +28,7 @@ class TestListener:
 
     @pytest.fixture
     def listener(self, coordinator: FakeCoordinator) -> WakeupSubscription:
-        """Give the listener of the coordinator."""
+        """Return the listener of the coordinator."""
         return WakeupSubscription(cast("Coordinator", coordinator))
 
     async def test_ends_when_the_driver_connects_again_for_nobody(

@@ -59,7 +59,7 @@ class DeafSubscription(Careless):
         await self.execute_command()
 
     async def parse_response(self, **_options: Any) -> None:
-        """Hear nothing for long."""
+        """Receive nothing for long."""
         await asyncio.sleep(60)
 
     async def aclose(self) -> None:

@@ -37,7 +37,7 @@ function redis.call(command, ...)
 end
 redis.pcall = real.pcall
 """
-"""Gives a script a clock of the test's own, on which keys do not expire by the server's."""
+"""Runs a script with a clock of the test's own, on which keys do not expire by the server's."""
 
 
 class Simulated:
@@ -57,7 +57,7 @@ class Simulated:
 
 @pytest.fixture(scope="module", params=["redis_server", "valkey_server"], ids=["redis", "valkey"])
 def blocking(request: pytest.FixtureRequest) -> Iterator[BlockingRedis]:
-    """Give a blocking client of Redis, then of Valkey, for many short scripts."""
+    """Yield a blocking client of Redis, then of Valkey, for many short scripts."""
     with BlockingRedis.from_url(request.getfixturevalue(request.param).url) as client:
         yield client
 

@@ -34,14 +34,14 @@ Then = Literal["close", "cut", "silence"]
 
 @pytest.fixture
 async def proxy(any_redis: RedisServer) -> AsyncIterator[FaultProxy]:
-    """Give a proxy before the server."""
+    """Yield a proxy before the server."""
     async with FaultProxy(any_redis.host, any_redis.port) as proxy:
         yield proxy
 
 
 @pytest.fixture
 async def through(proxy: FaultProxy, any_redis: RedisServer) -> AsyncIterator[Redis]:
-    """Give a client that goes through the proxy, with all scripts known to the server."""
+    """Yield a client that goes through the proxy, with all scripts known to the server."""
     client = Redis.from_url(proxy.url(any_redis.url))
 
     for file in (Path(ws_redislock.__file__).parent / "_scripts").glob("*.lua"):

@@ -20,7 +20,7 @@ from ws_redislock.observe import HeldLocks, LockObserver, observe
 
 @pytest.fixture
 def everywhere() -> Iterator[Callable[[LockObserver], LockObserver]]:
-    """Give a function that lets an observer be notified of all locks until the test ends."""
+    """Yield a function that lets an observer be notified of all locks until the test ends."""
     stops: list[Callable[[], None]] = []
 
     def begin(observer: LockObserver) -> LockObserver:

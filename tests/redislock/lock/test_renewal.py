@@ -21,7 +21,7 @@ from ws_redislock._lock.renewal import RenewalWatchdog
 
 @pytest.fixture
 async def coordinator() -> FakeCoordinator:
-    """Give a coordinator without a server."""
+    """Return a coordinator without a server."""
     return FakeCoordinator()
 
 

@@ -24,13 +24,13 @@ pytestmark = pytest.mark.outage
 
 @pytest.fixture
 async def server(start_server: StartServer) -> RedisServer:
-    """Give a server that may be paused."""
+    """Return a server that may be paused."""
     return start_server(RedisServer)
 
 
 @pytest.fixture
 async def client(server: RedisServer) -> AsyncIterator[Redis]:
-    """Give a client of it that has its connection."""
+    """Yield a client of it that has its connection."""
     async with Redis.from_url(server.url) as client:
         async with MutexLock(client, "warm", 60).hold():
             pass

@@ -25,14 +25,14 @@ from ws_redislock._redis.scripts import load
 
 @pytest.fixture(scope="module")
 def valkey_cluster_servers() -> Iterator[ClusterServers]:
-    """Give a cluster of Valkeys."""
+    """Yield a cluster of Valkeys."""
     with ClusterServers(valkey=True) as servers:
         yield servers
 
 
 @pytest.fixture(params=["cluster_servers", "valkey_cluster_servers"], ids=["redis", "valkey"])
 def servers(request: pytest.FixtureRequest) -> ClusterServers:
-    """Give a cluster of Redis, then of Valkey."""
+    """Return a cluster of Redis, then of Valkey."""
     servers = request.getfixturevalue(request.param)
     assert isinstance(servers, ClusterServers)
     return servers
@@ -40,7 +40,7 @@ def servers(request: pytest.FixtureRequest) -> ClusterServers:
 
 @pytest.fixture
 async def cluster(servers: ClusterServers) -> AsyncIterator[RedisCluster]:
-    """Give the client of an empty cluster."""
+    """Yield the client of an empty cluster."""
     client = RedisCluster.from_url(servers.url)
     await client.flushall(target_nodes=RedisCluster.PRIMARIES)
     yield client

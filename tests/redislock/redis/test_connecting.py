@@ -27,7 +27,7 @@ pytestmark = pytest.mark.outage
 
 @contextlib.asynccontextmanager
 async def unanswered(server: RedisServer) -> AsyncIterator[tuple[FaultProxy, Redis]]:
-    """Give a proxy, and a client that waits for an answer as long as it takes."""
+    """Yield a proxy, and a client that waits for an answer as long as it takes."""
     async with (
         FaultProxy(*server.address) as proxy,
         Redis.from_url(

@@ -53,7 +53,7 @@ async def renewed(lock: MutexLock, deadline: float) -> float:
 
 @pytest.fixture(params=POOLS, ids=lambda of: f"{of[0].__name__}-{of[1]}")
 async def client(request: pytest.FixtureRequest, any_redis: RedisServer) -> AsyncIterator[Redis]:
-    """Give a client whose pool is soon exhausted."""
+    """Yield a client whose pool is soon exhausted."""
     kind, size = request.param
     pool = kind.from_url(any_redis.url, max_connections=size)
 

@@ -304,7 +304,7 @@ class TestOtherClients:
 
     @pytest.fixture
     async def other(self, any_redis: RedisServer) -> AsyncIterator[OtherRedis]:
-        """Give such a client."""
+        """Yield such a client."""
         client: OtherRedis = OtherRedis.from_url(any_redis.url)  # type: ignore[assignment]
         yield client
         await client.aclose()

@@ -19,7 +19,7 @@ from ws_redislock.sync._concurrency import Nodes
 
 @pytest.fixture
 def client(cluster_url: str) -> Iterator[RedisCluster]:
-    """Give a client whose sockets wait for ever."""
+    """Yield a client whose sockets wait for ever."""
     with cluster_client(cluster_url, socket_timeout=None) as client:
         yield client
 

@@ -25,7 +25,7 @@ def _fail() -> None:
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:
-    """Give timers whose thread ends with the test."""
+    """Yield timers whose thread ends with the test."""
     loop = Loop()
     yield loop
 

@@ -37,7 +37,7 @@ def all_taken(client: Redis) -> Iterator[None]:
 
 @pytest.fixture(params=POOLS, ids=lambda of: f"{of[0].__name__}-{of[1]}")
 def client(request: pytest.FixtureRequest, any_redis: RedisServer) -> Iterator[Redis]:
-    """Give a client whose pool is soon exhausted."""
+    """Yield a client whose pool is soon exhausted."""
     kind, size = request.param
 
     with Redis(connection_pool=kind.from_url(any_redis.url, max_connections=size)) as client:

@@ -128,7 +128,7 @@ class TestWatch:
 
     @pytest.fixture
     def lock(self, client: Redis) -> Iterator[MutexLock]:
-        """Give a held lock."""
+        """Yield a held lock."""
         with MutexLock(client, "k", 60) as lock:
             assert lock.acquire()
             yield lock

@@ -17,7 +17,7 @@ from ws_redislock.sync._coordination.coordinator import coordinator_for
 
 @pytest.fixture
 def users(any_redis: RedisServer, any_client: Redis) -> Iterator[tuple[Redis, Redis]]:
-    """Give two clients of a user with all rights but those on channels."""
+    """Yield two clients of a user with all rights but those on channels."""
     any_client.execute_command(
         "ACL", "SETUSER", "mute", "reset", "on", ">secret", "~*", "+@all", "resetchannels"
     )

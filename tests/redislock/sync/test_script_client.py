@@ -20,13 +20,13 @@ WHAT = ("claim", "k")
 
 @pytest.fixture
 def scripts(client: Redis) -> ScriptClient:
-    """Give a caller of scripts on a plain client."""
+    """Return a caller of scripts on a plain client."""
     return ScriptClient(client)
 
 
 @pytest.fixture
 def powerless(redis_server: RedisServer, client: Redis) -> Iterator[Redis]:
-    """Give a client of a user that may run scripts, but nothing in them."""
+    """Yield a client of a user that may run scripts, but nothing in them."""
     client.execute_command("ACL", "SETUSER", "none", "reset", "on", ">secret", "~*", "+evalsha", "+eval")
 
     with Redis(host=redis_server.host, port=redis_server.port, username="none", password="secret") as user:

@@ -87,7 +87,7 @@ class Owner:
         self.refusal: Exception | None = None
 
     def time(self) -> float:
-        """Give the time, which stands still."""
+        """Return the time, which stands still."""
         return self.now
 
     def look_at_all(self) -> None:

@@ -92,7 +92,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def _ws_redis_server() -> Iterator[str]:
-    """Give the URL of a private Valkey server, of this process: with pytest-xdist each worker has one."""
+    """Yield the URL of a private Valkey server, of this process: with pytest-xdist each worker has one."""
     from ws_pool.testing import embedded_redis
 
     with embedded_redis() as url:
@@ -101,7 +101,7 @@ def _ws_redis_server() -> Iterator[str]:
 
 @pytest.fixture
 def ws_redis_url(_ws_redis_server: str) -> str:
-    """Give the URL of a private Valkey server, emptied."""
+    """Return the URL of a private Valkey server, emptied."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(_ws_redis_server.removeprefix("unix://"))
         connection.sendall(b"FLUSHALL\r\n")
@@ -112,13 +112,13 @@ def ws_redis_url(_ws_redis_server: str) -> str:
 
 @pytest.fixture
 def ws_sqlite_url(tmp_path: Path) -> str:
-    """Give the URL of an SQLite database of this test's own, not made yet."""
+    """Return the URL of an SQLite database of this test's own, not made yet."""
     return f"sqlite:///{tmp_path / 'test.db'}"
 
 
 @pytest.fixture
 def ws_settings() -> Iterator[SettingsFixture]:
-    """Give a function that changes settings until the test ends."""
+    """Yield a function that changes settings until the test ends."""
     from ws_web import settings
 
     with ExitStack() as stack:
@@ -127,7 +127,7 @@ def ws_settings() -> Iterator[SettingsFixture]:
 
 @pytest.fixture
 def ws_service() -> Iterator[ServiceFixture]:
-    """Give a function that serves an application in processes of its own, until the test ends."""
+    """Yield a function that serves an application in processes of its own, until the test ends."""
     from wintersweet.testing import Service
 
     with ExitStack() as stack:

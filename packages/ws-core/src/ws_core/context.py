@@ -67,7 +67,7 @@ def capture() -> dict[str, str]:
 @contextmanager
 def restored(values: Mapping[str, str]) -> Iterator[None]:
     """
-    Give the code within the block the values that `capture` has returned elsewhere.
+    Set, for the code within the block, the values that `capture` has returned elsewhere.
 
     Args:
         values: Values by name; names that nobody has registered here are passed over.

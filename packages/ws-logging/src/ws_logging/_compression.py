@@ -59,7 +59,7 @@ def compress(path: Path, name: str) -> None:
 
 
 def keep_owner(descriptor: int, before: os.stat_result) -> None:
-    """Give a new file the mode and owner of the one whose place it takes, as far as that is allowed."""
+    """Copy mode and owner of the file that a new one replaces, as far as that is allowed."""
     with suppress(OSError, AttributeError):  # Windows has neither of them
         os.fchmod(descriptor, stat_module.S_IMODE(before.st_mode))
         os.fchown(descriptor, before.st_uid, before.st_gid)

@@ -109,7 +109,7 @@ def follow_end() -> None:
 
 
 def unwatch(sink: Stoppable) -> None:
-    """Give the signals back when the last sink has been stopped."""
+    """Restore the signals' handlers when the last sink has been stopped."""
     _running.discard(sink)
 
     if not _running:
@@ -170,7 +170,7 @@ def _catch_signals() -> None:
 
 
 def _release_signals() -> None:
-    """Give the signals back to the system, where the handler is still ours."""
+    """Restore the system's handlers of signals, where the handler is still ours."""
     if signal.signal is _wrapped_signal:
         signal.signal = _set_handler
 

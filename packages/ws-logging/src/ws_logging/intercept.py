@@ -83,7 +83,7 @@ class LogInterceptor(logging.Handler):
             setattr(logging.config, name, self._followed(self._functions[name]))
 
     def unregister(self) -> None:
-        """Give every logger back the handlers and the level it had. Nothing happens when not registered."""
+        """Restore the handlers and the level of every logger. Nothing happens when not registered."""
         for name, function in self._functions.items():
             if getattr(getattr(logging.config, name), "__wrapped__", None) is function:
                 setattr(logging.config, name, function)

@@ -298,7 +298,7 @@ class LoggerHandle:
         self._intercept()
 
     def release_standard_logging(self) -> None:
-        """Give standard logging back to those who had it; called by `register_logger`."""
+        """Restore the handlers of standard logging; called by `register_logger`."""
         if self._interceptor is not None:
             self._interceptor.unregister()
 

@@ -247,7 +247,7 @@ class ElasticsearchPool(SharedClient[AsyncElasticsearch]):
         self._version = str(info.get("version", {}).get("number", ""))
 
     async def _info(self, client: AsyncElasticsearch) -> Mapping[str, Any]:
-        """Ask the server for its version, in the media type of its own major version if need be."""
+        """Query the server's version, in the media type of its own major version if need be."""
         try:
             return cast("Mapping[str, Any]", (await client.info()).body)
         except ApiError as error:
@@ -360,7 +360,7 @@ def _node_class() -> type[AiohttpHttpNode]:
 
 
 def _reason(error: Exception) -> str:
-    """Say why a request failed, in the server's own words where it has some."""
+    """Return why a request failed, in the server's words if there are some."""
     if isinstance(error, ApiError):
         details = error.body.get("error") if isinstance(error.body, Mapping) else None
         reason = details.get("reason") if isinstance(details, Mapping) else None

@@ -292,7 +292,7 @@ class Pool(Startable, Generic[T]):
 
     def release(self, lease: Lease[T], *, discard: bool = False) -> None:
         """
-        Give a connection back. Never waits: the pool resets or closes it in the background.
+        Release a connection. Never waits: the pool resets or closes it in the background.
 
         Args:
             lease: What `acquire` returned.

@@ -269,7 +269,7 @@ class RedisStreamsBroker(AsyncBroker):
         self._outcomes[call.task.name] = json.dumps(outcome)
 
     async def end_chain(self, message: TaskiqMessage, error: Exception) -> None:
-        """Give the last job of a chain the error of a step, however long Redis is away."""
+        """Save the error of a step for the last job of a chain, however long Redis is away."""
         last = message.labels.get("last")
 
         if not last or last == message.task_id:

@@ -88,7 +88,7 @@ async def _claim(host: RunHost, instance: Instance, guard: Guard) -> RunClaim | 
 
 
 async def _ask(host: RunHost, instance: Instance, guard: Guard) -> RunClaim | _Kept | None:
-    """Ask the guard for a run, again and again within the run's time; None when it did not answer."""
+    """Claim a run from the guard, with retries within the run's time; None when it did not answer."""
     task, options = instance.task, instance.task.options
     deadline = host.clock.monotonic() + _time_left(host, instance)
     failures = 0

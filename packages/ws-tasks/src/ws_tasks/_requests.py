@@ -135,7 +135,7 @@ class Requests:
 
 
 def resolve(future: asyncio.Future[Any], reply: Any) -> None:
-    """Give a future its result, or its error, unless its caller has given up."""
+    """Set a future's result, or its error, unless its caller has given up."""
     if future.done():
         return
 

@@ -174,7 +174,7 @@ class Runner:
                 await self._idle.wait()
 
     def _spawn(self, instance: Instance) -> None:
-        """Give a run a task, in a copy of the scheduler's own context."""
+        """Start a task for a run, in a copy of the scheduler's own context."""
         assert self._context is not None and self._group is not None  # open() has set both
         context = self._context.copy()
 

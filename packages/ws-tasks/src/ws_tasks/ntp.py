@@ -115,12 +115,12 @@ class IntervalNTPClient:
         self._task.start()
 
     async def stop(self) -> None:
-        """Ask no more."""
+        """Stop querying."""
         await self._task.stop(cancel=True)
         self._pool.close()
 
     async def update(self) -> None:
-        """Ask now; a failure is logged, and the offset before it goes on until it is too old."""
+        """Query now; a failure is logged, and the offset before it goes on until it is too old."""
         ask = functools.partial(
             ntplib.NTPClient().request, self._address, port=self._port, version=4, timeout=self._timeout
         )
@@ -214,7 +214,7 @@ class IntervalNTPClientManager:
             client.start()
 
     async def stop(self) -> None:
-        """Ask no more."""
+        """Stop querying."""
         for client in self.clients:
             await client.stop()
 

@@ -131,7 +131,7 @@ class OnceTrigger:
         return self.moment if moment >= self.moment else None
 
     def count(self, start: float, end: float) -> int:
-        """Tell whether the moment lies after ``start``, up to and including ``end``."""
+        """Return whether the moment lies after ``start``, up to and including ``end``."""
         return int(start < self.moment <= end)
 
 

@@ -53,7 +53,7 @@ def _open(host: str, port: int) -> socket.socket:
 
 
 def _why_not(error: OSError, host: str, port: int, names: Names) -> ConfigError:
-    """Say why listening failed, and what to do."""
+    """Return why listening failed, and what to do."""
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     if error.errno == errno.EADDRINUSE:

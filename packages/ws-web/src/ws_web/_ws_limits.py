@@ -55,7 +55,7 @@ class Places:
         return place
 
     def leave(self, place: Place) -> None:
-        """Give a place up."""
+        """Release a place."""
         for name in _names(place):
             self._taken[name] -= 1
 

@@ -249,7 +249,7 @@ class Settings(BaseSettings):
     @field_validator("DATABASES", "REDIS_CONFIG", "MONGO_CONFIG", "ES_CONFIG", "HTTP_CONFIG", mode="before")
     @classmethod
     def _check_section(cls, value: object, info: ValidationInfo) -> object:
-        """Say how a section of named pools looks when it does not look so."""
+        """Return how a section of named pools should look, when it does not."""
         message = f'must map names to options, such as {{"default": {{"url": ...}}}} ({info.field_name})'
         # Those of single sources too: options from a stronger one stand in the place of a text.
         sources = {label: values.get(str(info.field_name)) for label, values in (_trace.get() or {}).items()}

@@ -142,7 +142,7 @@ class Response(JSONResponse):
 
     @property
     def ok(self) -> bool:
-        """Tell whether the code means success."""
+        """Return whether the code means success."""
         return self.code == 0
 
     @property

@@ -83,7 +83,7 @@ class _Connection:
     news: asyncio.Future[None] | None = None
 
     def end(self, code: int, reason: str = "") -> None:
-        """Ask the conversation to end; only the first request counts."""
+        """Request the end of the conversation; only the first request counts."""
         if not self.ended.done():
             self.ended.set_result((code, reason))
 

@@ -118,7 +118,7 @@ def _provide(stack: contextlib.ExitStack, name: str, url: str, server: str) -> N
 
 @contextlib.contextmanager
 def _valkey(folder: Path) -> Iterator[str]:
-    """Give the URL of the project's Valkey: another command's while it runs, or one of our own."""
+    """Yield the URL of the project's Valkey: another command's while it runs, or one of our own."""
     with folder.with_name(f"{folder.name}.lock").open("a+", encoding="utf-8") as lock:
         deadline = time.monotonic() + _SHARE_TIMEOUT
 
@@ -168,7 +168,7 @@ def _serves(url: str) -> bool:
 
 @contextlib.contextmanager
 def _postgres(folder: Path) -> Iterator[str]:
-    """Give the URL of the project's PostgreSQL, which the wheel shares among its processes."""
+    """Yield the URL of the project's PostgreSQL, which the wheel shares among its processes."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # where its lock files are is not the user's concern

@@ -55,7 +55,7 @@ def show_ops(url: str | None, *, token: str | None, watch: float | None, as_json
 
 
 async def _read(url: str, token: str) -> State:
-    """Ask a service for its state and its readiness."""
+    """Query a service for its state and its readiness."""
     headers = {"authorization": f"Bearer {token}"} if token else {}
 
     async with (

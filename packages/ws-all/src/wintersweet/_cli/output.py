@@ -46,7 +46,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def fail(message: str) -> None:
-    """Say what went wrong, in one paragraph."""
+    """Print what went wrong, in one paragraph."""
     stderr().print("wintersweet:", message, style="red", markup=False, soft_wrap=True)
 
 

@@ -129,7 +129,7 @@ def _sql_name(databases: Mapping[str, Mapping[str, object]]) -> str:
 
 @contextmanager
 def _state(directory: Path | None) -> Iterator[Path]:
-    """Give the state directory; a temporary one is removed at the end, a given one is kept."""
+    """Yield the state directory; a temporary one is removed at the end, a given one is kept."""
     if directory is None:
         try:
             _sweep(Path(tempfile.gettempdir()))

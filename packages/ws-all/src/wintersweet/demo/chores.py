@@ -122,7 +122,7 @@ class Chores:
 
     async def show(self, sales: int) -> None:
         """
-        Tell the pages that this worker lives, and what the database counts.
+        Report to the pages that this worker lives, and what the database counts.
 
         Args:
             sales: How many pieces it has sold.

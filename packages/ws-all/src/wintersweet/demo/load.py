@@ -170,7 +170,7 @@ class Crowd:
         self.tally.complaint = self.tally.complaint or problem
 
     async def _ask(self, path: str, body: Mapping[str, object], key: str, began: float) -> Reply:
-        """Ask until the shop returns a definite answer."""
+        """Repeat a request until the shop returns a definite answer."""
         pause, last = 0.02, "no reply"
 
         while self._clock() - began < _TIMEOUT:

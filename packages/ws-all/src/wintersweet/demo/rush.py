@@ -97,7 +97,7 @@ async def rush(url: str, supervisor: Supervisor, console: Console, *, buyers: in
 
 @asynccontextmanager
 async def shop_door(url: str, at_once: int) -> AsyncIterator[Post]:
-    """Give what sends one request to the shop."""
+    """Yield what sends one request to the shop."""
     async with (
         HttpPool(base_url=url, limit=at_once, timeout=DEADLINE, retries=0, raise_for_status=False) as pool,
         pool.get_client() as http,

@@ -299,7 +299,7 @@ class _PacketScanner:
 
 
 def _asks_for_tls(packet: bytes) -> bool:
-    """Tell an SSLRequest: number 1, exactly the fixed part of a login, with the flag CLIENT_SSL."""
+    """Recognise an SSLRequest: number 1, exactly the fixed part of a login, with the flag CLIENT_SSL."""
     return len(packet) == 36 and packet[3] == 1 and bool(packet[5] & 0x08)
 
 

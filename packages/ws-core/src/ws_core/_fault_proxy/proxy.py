@@ -221,7 +221,7 @@ class FaultProxy:
 
     def reached(self, nth: int = 1, *, match: str | None = None) -> asyncio.Event:
         """
-        Tell when the n-th request from now has been sent on to the server.
+        Return an event that is set when the n-th request from now has been sent on to the server.
 
         Args:
             nth: 1 for the next request.

@@ -121,7 +121,7 @@ class Maintainer(Generic[T]):
                 waiter.set_exception(self.recovery.unavailable())
 
     def hand_over(self, entry: PoolEntry[T], now: float) -> None:
-        """Give a connection that is in order to the first waiter, or make it idle."""
+        """Hand a connection that is in order to the first waiter, or make it idle."""
         state = self._state
         waiter = state.pop_waiter()
 

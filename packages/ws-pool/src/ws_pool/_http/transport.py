@@ -257,7 +257,7 @@ class Transport:
     async def websocket_session(
         self, url: URL, headers: Mapping[str, str] | None
     ) -> AsyncIterator[ClientSession]:
-        """Give a session for one WebSocket: aiohttp takes no middlewares with it."""
+        """Yield a session for one WebSocket: aiohttp takes no middlewares with it."""
         given = secret_names(headers) if headers else []
 
         if not given and not self._unbound:

@@ -99,7 +99,7 @@ def busy(*, iterating: bool = False) -> ConnectionBusy:
 
 
 def cut_short() -> UnavailableError:
-    """Say that a connection cannot be used, because an exchange on it was cancelled."""
+    """Return the error of a connection that cannot be used, because an exchange on it was cancelled."""
     message = "a statement on this connection was cut short: leave the block and take a new client"
     return UnavailableError(message, code="cut_short")
 

@@ -204,7 +204,7 @@ class SqlPool(SqlVerbs, Startable, Generic[ClientT_co]):
         return self.get_client()
 
     async def _learn(self) -> Compiler:
-        """Ask the server for what decides how statements are compiled, before the first one is."""
+        """Query the server for what decides how statements are compiled, before the first one is."""
         try:
             dialect = await learn_dialect(self._make_engine(self._engine_connection, **self._learn_options))
         except DBAPIError as error:

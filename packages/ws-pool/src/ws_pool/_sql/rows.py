@@ -65,7 +65,7 @@ class Row(_Values[T_co]):
         return self  # type: ignore[return-value]  # what it is generic over is the type of itself
 
     def keys(self) -> tuple[str, ...]:
-        """Give the names of the columns."""
+        """Return the names of the columns."""
         return self._fields
 
     def get(self, key: str, default: object = None) -> Any:
@@ -73,7 +73,7 @@ class Row(_Values[T_co]):
         return self[key] if key in self._index else default
 
     def _asdict(self) -> dict[str, Any]:
-        """Give the row as a new dict; of columns of the same name, the last one."""
+        """Return the row as a new dict; of columns of the same name, the last one."""
         return dict(zip(self._fields, self, strict=True))
 
     def __json_object__(self) -> dict[str, Any]:

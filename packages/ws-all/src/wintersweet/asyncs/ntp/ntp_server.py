@@ -56,12 +56,12 @@ class IntervalNTPClient(library.IntervalNTPClient):
             self._running = True
 
     def stop(self) -> Awaitable[None]:  # type: ignore[override]  # a plain function in 1.x
-        """Ask no more. It begins at once."""
+        """Stop querying. It begins at once."""
         self._running = False
         return begin(super().stop(), f"stopping {self!r}")
 
     async def run_task(self) -> None:
-        """Ask now."""
+        """Query now."""
         await self.update()
 
 
@@ -87,14 +87,14 @@ class IntervalNTPClientManager:
         return time.time() + (statistics.median(offsets) if offsets else 0.0)
 
     async def initialize(self) -> None:
-        """Ask all servers, and begin to ask again and again."""
+        """Query all servers, and begin to repeat that."""
         await asyncio.gather(*(client.run_task() for client in self.clients))
 
         for client in self.clients:
             client.start()
 
     async def stop(self) -> None:
-        """Ask no more."""
+        """Stop querying."""
         await asyncio.gather(*(client.stop() for client in self.clients))
 
 

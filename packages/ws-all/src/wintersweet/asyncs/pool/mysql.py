@@ -139,7 +139,7 @@ class MysqlClient:
         return self._closed
 
     def close(self) -> Awaitable[None]:
-        """Give the connection back to its pool. It begins at once."""
+        """Release the connection to its pool. It begins at once."""
         return begin(self._close(), "closing a client")
 
     async def _close(self) -> None:

@@ -173,7 +173,7 @@ class RedisPool:
         return Redis(self.library.redis) if self.library.ready else None
 
     async def release(self, client: Redis) -> None:
-        """Give back a client that was taken with ``await``."""
+        """Release a client that was taken with ``await``."""
         await client._close()
 
     async def health(self) -> bool:

@@ -399,7 +399,7 @@ class Subscriptions:
                 link.log_in()
 
     async def ping(self, mailbox: Mailbox, message: bytes) -> None:
-        """Ask a server whose messages the mailbox has, whether it answers; its reply comes there."""
+        """Ping a server whose messages the mailbox has; its reply comes there."""
         topic = next(iter(mailbox.topics), Topic("", b""))
         (await self._link_of(topic)).ping(mailbox, message)
 

@@ -124,7 +124,7 @@ class MysqlConnector:
         conn.dirty = False
 
     async def close(self, conn: MysqlConnection) -> None:
-        """Say goodbye and close."""
+        """End the session and close."""
         await conn.raw.ensure_closed()
 
     def terminate(self, conn: MysqlConnection) -> None:

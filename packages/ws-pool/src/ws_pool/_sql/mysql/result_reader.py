@@ -290,7 +290,7 @@ def _row(data: bytes, pos: int, decoders: tuple[Decoder, ...]) -> tuple[Any, ...
 
 
 def _end(data: bytes, pos: int) -> int:
-    """Give the position behind the packet that begins here."""
+    """Return the position behind the packet that begins here."""
     if len(data) - pos < 4:
         raise Incomplete
 

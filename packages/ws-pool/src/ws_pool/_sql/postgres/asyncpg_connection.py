@@ -160,7 +160,7 @@ class AsyncpgConnection(PostgresConnection):
         self.forget()
 
     async def close(self) -> None:
-        """Say goodbye and close."""
+        """End the session and close."""
         await self.raw.close(timeout=_CLOSE)
 
     def terminate(self) -> None:

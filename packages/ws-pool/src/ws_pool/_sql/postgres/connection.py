@@ -132,7 +132,7 @@ class PostgresConnection(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Say goodbye and close."""
+        """End the session and close."""
 
     @abstractmethod
     def terminate(self) -> None:

@@ -41,7 +41,7 @@ class PostgresConnector:
         await conn.make_new()
 
     async def close(self, conn: PostgresConnection) -> None:
-        """Say goodbye and close."""
+        """End the session and close."""
         await conn.close()
 
     def terminate(self, conn: PostgresConnection) -> None:

@@ -161,7 +161,7 @@ class PsycopgConnection(PostgresConnection):
         self.forget()
 
     async def close(self) -> None:
-        """Say goodbye and close."""
+        """End the session and close."""
         await self.raw.settle()
         await self.raw.close()
 

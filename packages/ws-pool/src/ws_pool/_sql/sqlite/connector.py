@@ -102,11 +102,11 @@ class SqliteConnector:
         return conn
 
     def is_alive(self, conn: SqliteConnection) -> bool:
-        """Tell whether a connection can be used, be it after a reset."""
+        """Return whether a connection can be used, be it after a reset."""
         return conn.usable
 
     def is_clean(self, conn: SqliteConnection) -> bool:
-        """Tell whether the session is as new."""
+        """Return whether the session is as new."""
         return not conn.dirty and conn.alive and not conn.in_transaction
 
     async def ping(self, conn: SqliteConnection) -> None:
