@@ -11,44 +11,29 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ws_pool._sql.manager import atomic as atomic
-    from ws_pool.base import BasePoolManager as BasePoolManager
-    from ws_pool.cache import CacheWrap as CacheWrap
-    from ws_pool.cache import LRUCache as LRUCache
-    from ws_pool.cache import ShareCache as ShareCache
-    from ws_pool.es import ElasticsearchPool as ElasticsearchPool
-    from ws_pool.es import ElasticsearchPoolManager as ElasticsearchPoolManager
-    from ws_pool.es import es_pool_manager as es_pool_manager
-    from ws_pool.events import RedisEventBus as RedisEventBus
-    from ws_pool.events import StreamEventBus as StreamEventBus
-    from ws_pool.health import HealthChecker as HealthChecker
-    from ws_pool.health import ProcessHealthChecker as ProcessHealthChecker
-    from ws_pool.http import HttpPool as HttpPool
-    from ws_pool.http import HttpPoolManager as HttpPoolManager
-    from ws_pool.http import http_pool_manager as http_pool_manager
-    from ws_pool.mongo import MongoPool as MongoPool
-    from ws_pool.mongo import MongoPoolManager as MongoPoolManager
-    from ws_pool.mongo import mongo_pool_manager as mongo_pool_manager
-    from ws_pool.mysql import MysqlPool as MysqlPool
-    from ws_pool.mysql import MysqlPoolManager as MysqlPoolManager
-    from ws_pool.mysql import Prepared as Prepared
-    from ws_pool.mysql import Result as Result
-    from ws_pool.mysql import Row as Row
-    from ws_pool.mysql import SqlClient as SqlClient
-    from ws_pool.mysql import SqlPoolManager as SqlPoolManager
-    from ws_pool.mysql import mysql_pool_manager as mysql_pool_manager
-    from ws_pool.mysql import sql_pool_manager as sql_pool_manager
-    from ws_pool.pool import Connector as Connector
-    from ws_pool.pool import Lease as Lease
-    from ws_pool.pool import Pool as Pool
-    from ws_pool.pool import PoolStatistics as PoolStatistics
-    from ws_pool.postgres import PostgresPool as PostgresPool
-    from ws_pool.postgres import PostgresPoolManager as PostgresPoolManager
-    from ws_pool.redis import RedisPool as RedisPool
-    from ws_pool.redis import RedisPoolManager as RedisPoolManager
-    from ws_pool.redis import redis_pool_manager as redis_pool_manager
-    from ws_pool.sqlite import SqlitePool as SqlitePool
-    from ws_pool.sqlite import SqlitePoolManager as SqlitePoolManager
+    from ws_pool._sql.manager import atomic
+    from ws_pool.base import BasePoolManager
+    from ws_pool.cache import CacheWrap, LRUCache, ShareCache
+    from ws_pool.es import ElasticsearchPool, ElasticsearchPoolManager, es_pool_manager
+    from ws_pool.events import RedisEventBus, StreamEventBus
+    from ws_pool.health import HealthChecker, ProcessHealthChecker
+    from ws_pool.http import HttpPool, HttpPoolManager, http_pool_manager
+    from ws_pool.mongo import MongoPool, MongoPoolManager, mongo_pool_manager
+    from ws_pool.mysql import (
+        MysqlPool,
+        MysqlPoolManager,
+        Prepared,
+        Result,
+        Row,
+        SqlClient,
+        SqlPoolManager,
+        mysql_pool_manager,
+        sql_pool_manager,
+    )
+    from ws_pool.pool import Connector, Lease, Pool, PoolStatistics
+    from ws_pool.postgres import PostgresPool, PostgresPoolManager
+    from ws_pool.redis import RedisPool, RedisPoolManager, redis_pool_manager
+    from ws_pool.sqlite import SqlitePool, SqlitePoolManager
 
 _NAMES = {
     "_sql.manager": "atomic",

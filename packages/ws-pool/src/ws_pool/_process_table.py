@@ -63,7 +63,7 @@ class ProcessTable:
         """Return the records of living processes."""
         return [
             ProcessRecord(pid, heartbeat, bool(healthy))
-            for pid, start, heartbeat, healthy in self._entries()
+            for pid, start, heartbeat, healthy in _entries(self._map)
             if pid and process_start(pid) == start
         ]
 
@@ -75,18 +75,16 @@ class ProcessTable:
             if not self.alive():
                 self.path.unlink(missing_ok=True)
 
-        self._unmap()
+        self.close_inherited()
 
     def close_inherited(self) -> None:
-        """Close the mapping that a fork has inherited; the record stays the parent's."""
-        self._unmap()
-
-    def _entries(self) -> Iterator[tuple[int, int, float, int]]:
-        return _entries(self._map)
+        """Close the mapping alone; after a fork the record stays the parent's."""
+        self._map.close()
+        os.close(self._fd)
 
     def _claim(self) -> int:
         """Take the first record that is free or whose process is dead."""
-        for number, (pid, start, _, _) in enumerate(self._entries(), 1):
+        for number, (pid, start, _, _) in enumerate(_entries(self._map), 1):
             if not pid or process_start(pid) != start:
                 place = number * _RECORD.size
                 me = os.getpid()
@@ -157,10 +155,6 @@ class ProcessTable:
             yield
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
-
-    def _unmap(self) -> None:
-        self._map.close()
-        os.close(self._fd)
 
 
 def can_share() -> bool:

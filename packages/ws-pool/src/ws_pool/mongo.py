@@ -368,5 +368,4 @@ async def _later(value: Any) -> Any:  # the driver's own objects
     return await value if inspect.isawaitable(value) else value
 
 
-for _public in (MongoStatistics,):
-    _public.__module__ = __name__
+MongoStatistics.__module__ = __name__

@@ -14,18 +14,17 @@ class Forkable(Protocol):
 
 
 _pools: WeakSet[Forkable] = WeakSet()
-_hooked: list[bool] = []
 
 
 def register(pool: Forkable) -> None:
     """Have ``pool._forked()`` called in each child that the process forks from now on; held weakly."""
-    if not _hooked and hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_after_fork)  # once: it cannot be undone
-        _hooked.append(True)
-
     _pools.add(pool)
 
 
 def _after_fork() -> None:
     for pool in list(_pools):
         pool._forked()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)

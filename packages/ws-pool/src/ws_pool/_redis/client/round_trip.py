@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from redis import exceptions as driver
@@ -175,17 +175,24 @@ async def _round_trip_blocking(
     """Do the same, but keep the connection open on cancellation: `cancel_blocking` reads the reply."""
     await connection.send_packed_command(connection.pack_command(*command.args))
     raw = options.pop(NEVER_DECODE, None) is not None
+    reading = connection.read_response(disable_decoding=raw, disconnect_on_error=False)
+    return await parsed(reading, client.response_callbacks.get(command.args[0]), options)
+
+
+async def parsed(
+    reading: Awaitable[Any], callback: Callable[..., Any] | None, options: dict[str, Any]
+) -> Any:  # Any: replies, and redis-py's options of a command
+    """Return a reply as its callback parses it; for a refusal, what the option EMPTY_RESPONSE has."""
     options.pop("keys", None)
 
     try:
-        reply = await connection.read_response(disable_decoding=raw, disconnect_on_error=False)
+        reply = await reading
     except driver.ResponseError:
         if EMPTY_RESPONSE in options:
             return options[EMPTY_RESPONSE]
         raise
 
     options.pop(EMPTY_RESPONSE, None)
-    callback = client.response_callbacks.get(command.args[0])
     result = reply if callback is None else callback(reply, **options)
     return await result if inspect.isawaitable(result) else result
 

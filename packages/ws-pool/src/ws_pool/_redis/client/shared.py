@@ -23,7 +23,7 @@ from ws_pool._redis.client.context import ClientContext
 from ws_pool._redis.client.instrumented import Uninstrumented, execute_instrumented, observed, original_method
 from ws_pool._redis.client.pipeline import SharedPipeline
 from ws_pool._redis.client.pubsub import SharedPubSub
-from ws_pool._redis.client.round_trip import Unblocked, execute_on_dedicated
+from ws_pool._redis.client.round_trip import Unblocked, execute_on_dedicated, parsed
 from ws_pool._redis.client.session import DedicatedPubSub, DedicatedRedis
 from ws_pool._redis.commands.command import Command, CommandInfo, ObservedCallbacks, verb_is_enough
 from ws_pool._redis.commands.prefix import KeyPrefix
@@ -288,25 +288,10 @@ class SharedRedis(Redis):
         if get_running_loop() is not self._loop:
             self._refuse_loop()
 
-        options.pop("keys", None)
         retry = retry_of(options, self._retry_policy)
-        raw = NEVER_DECODE in options and self._context.decodes
-        options.pop(NEVER_DECODE, None)
-
-        try:
-            reply = await self._send(command, self._context.encoder.pack(command.args), raw=raw, retry=retry)
-        except driver.ResponseError:
-            if EMPTY_RESPONSE in options:
-                return options[EMPTY_RESPONSE]
-            raise
-
-        options.pop(EMPTY_RESPONSE, None)
-
-        if info.callback is None:
-            return reply
-
-        result = info.callback(reply, **options)
-        return await result if inspect.isawaitable(result) else result
+        raw = options.pop(NEVER_DECODE, None) is not None and self._context.decodes
+        data = self._context.encoder.pack(command.args)
+        return await parsed(self._send(command, data, raw=raw, retry=retry), info.callback, options)
 
     async def _execute_dedicated(self, command: Command, options: dict[str, Any]) -> Any:
         """Execute on a dedicated connection, acquired for this one command."""
