@@ -18,7 +18,8 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from ws_web import ErrResponse, Settings, SettingsError, WsChatConnectionManager, create_app
-from ws_web._error_boundary import DENIAL, ErrorBoundaryMiddleware
+from ws_web._error_boundary import ErrorBoundaryMiddleware
+from ws_web._origin import DENIAL
 from ws_web.testing import AppClient, SocketClosed
 
 

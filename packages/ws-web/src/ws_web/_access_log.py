@@ -74,7 +74,7 @@ class AccessLog:
         """Write the line of an exchange."""
         scope = exchange.scope
 
-        if "ws_web.quiet" in scope or not logger.isEnabledFor(logging.INFO):
+        if exchange.is_quiet or not logger.isEnabledFor(logging.INFO):
             return
 
         # A template was written by the developer, and an id was checked: everything else comes from outside.

@@ -9,11 +9,11 @@ from starlette.types import Message, Receive, Scope
 
 __all__ = ("DEFAULT_MAX_BODY_SIZE", "TOO_LARGE", "Body", "BodyLimit")
 
-DEFAULT_MAX_BODY_SIZE = 16 * 1024 * 1024
+DEFAULT_MAX_BODY_SIZE = 16 * 1024 * 1024  # bytes
 
 TOO_LARGE = "Content Too Large"
-_OURS = "ws_web.max_body_size"
-_STARLETTES = "starlette.max_body_size"
+_OURS = "ws_web.max_body_size"  # of the scope
+_STARLETTES = "starlette.max_body_size"  # which FastAPI's routers and routes set
 
 
 class BodyLimit:

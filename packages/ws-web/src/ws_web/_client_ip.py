@@ -41,7 +41,7 @@ def client_ip(peer: str | None, forwarded: Iterable[str], trusted: Sequence[Netw
     chain = [part.strip() for header in forwarded for part in header.split(",")]
 
     for entry in reversed(chain):
-        if not _is_trusted(current, trusted):
+        if not any(current in network for network in trusted):
             break
 
         before = _address(entry)
@@ -52,10 +52,6 @@ def client_ip(peer: str | None, forwarded: Iterable[str], trusted: Sequence[Netw
         current = before
 
     return str(current)
-
-
-def _is_trusted(address: IPv4Address | IPv6Address, trusted: Sequence[Network]) -> bool:
-    return any(address in network for network in trusted)
 
 
 def _address(text: str | None) -> IPv4Address | IPv6Address | None:

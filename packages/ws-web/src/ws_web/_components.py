@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from ws_core.component import ENTRY_POINT_GROUP, KNOWN_SECTIONS, Component, discover
-from ws_core.errors import ConfigError, MissingExtraError, WsError, describe
+from ws_core.errors import MissingExtraError, WsError
 from ws_web._negotiation import get_request_id
 from ws_web._trace_context import get_span_id, get_trace_id
 from ws_web.conf import Settings
 
-__all__ = ("prepare", "running", "used_sections")
+__all__ = ("manager_of", "prepare", "running", "used_sections")
 
 logger = logging.getLogger("ws_web")
 
@@ -34,7 +35,7 @@ def prepare(settings: Settings) -> dict[str, Component]:
 
     # Logging first, as far as its own needs allow: what the others say while they start and close is heard.
     for component in sorted(
-        _load(sections), key=lambda c: c.settings_key != "LOGGING_CONFIG" or bool(c.after)
+        discover(sections), key=lambda c: c.settings_key != "LOGGING_CONFIG" or bool(c.after)
     ):
         found[component.settings_key] = component
 
@@ -52,17 +53,6 @@ def prepare(settings: Settings) -> dict[str, Component]:
             tell("span_id", get_span_id)
 
     return found
-
-
-def _load(sections: Mapping[str, object]) -> Sequence[Component]:
-    try:
-        return discover(sections)
-    except (ImportError, AttributeError) as error:
-        names = ", ".join(sections)
-        message = (
-            f"a library that serves one of {names} is broken: {describe(error, with_type=True)}; reinstall it"
-        )
-        raise ConfigError(message, sections=tuple(sections)) from error
 
 
 @asynccontextmanager
@@ -84,6 +74,11 @@ async def running(components: Sequence[Component]) -> AsyncIterator[None]:
     finally:
         for component in reversed(started):
             await _close(component)
+
+
+def manager_of(component: Any) -> Any:  # Any: components are of any type
+    """Return what hands out clients: a component's manager of pools, or the component itself."""
+    return getattr(component, "manager", component)
 
 
 async def _close(component: Component) -> None:

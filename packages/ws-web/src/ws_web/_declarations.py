@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import math
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -224,17 +224,13 @@ def _documented(errors: Sequence[Declared]) -> dict[int | str, dict[str, Any]]:
 
 
 def _response(status: int, errors: Sequence[Declared]) -> dict[str, Any]:
-    texts: Mapping[int | str, str] = {
-        error.value if isinstance(error, ErrorCode) else error: error.text
-        if isinstance(error, ErrorCode)
-        else phrase(error)
+    texts: dict[int | str, str] = dict(
+        (error.value, error.text) if isinstance(error, ErrorCode) else (error, phrase(error))
         for error in errors
-    }
+    )
+    empty = {"data": None, "request_id": "", "extra": None}
     examples = {
-        str(code): {
-            "summary": text,
-            "value": {"code": code, "data": None, "msg": text, "request_id": "", "extra": None},
-        }
+        str(code): {"summary": text, "value": {"code": code, "msg": text, **empty}}
         for code, text in texts.items()
     }
     return {

@@ -27,15 +27,12 @@ from starlette.responses import Response as StarletteResponse
 
 from ws_core.errors import UsageError
 from ws_web._json import dump, plain_rows
-from ws_web.response import Envelope, Problem, Response, success
+from ws_web.response import BODILESS, Envelope, Problem, Response, success
 
 __all__ = ("Endpoint", "data_model", "enveloped", "release_early")
 
 Endpoint = Callable[..., Any]  # Any: endpoints take and return what they like
 # Any below: FastAPI's routes and fields, whose types are private, and values of any type.
-
-# Replies with these statuses have no body, hence no envelope.
-_BODILESS = frozenset({*range(100, 200), 204, 205, 304})
 
 
 def data_model(endpoint: Endpoint) -> Any:
@@ -229,7 +226,7 @@ def _has_envelope(route: Any) -> bool:
     response_class = route.response_class
     chosen = response_class.value if isinstance(response_class, DefaultPlaceholder) else response_class
     return (
-        route.status_code not in _BODILESS
+        route.status_code not in BODILESS
         and not _is_generator(route.endpoint)
         and issubclass(chosen, JSONResponse)
         and not _is_envelope(route.response_model)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from inspect import isawaitable
 
+from starlette import status
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
@@ -17,21 +18,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from ws_web._body_limit import TOO_LARGE, Body, BodyLimit
-from ws_web._negotiation import ID_KEY
-from ws_web._origin import Origins
+from ws_web._negotiation import ID_KEY, has_content_type
+from ws_web._origin import DENIAL, Origins
 from ws_web._ws_messages import BadMessage, bad_message, escape
 from ws_web.response import HTTPExceptionResponse, Response, phrase
 
-__all__ = ("DENIAL", "ErrorBoundaryMiddleware", "is_logged", "is_news", "log_failure")
-
-DENIAL = "websocket.http.response"
-"""ASGI's extension for answering a handshake."""
+__all__ = ("ErrorBoundaryMiddleware", "is_logged", "is_news", "log_failure")
 
 _ERRORS = 400  # the least status of an error
 _BAD_REQUEST = 400
 _TOO_LARGE = 413
-_POLICY_VIOLATION = 1008
-_INTERNAL_ERROR = 1011
 
 _UNANSWERED = "ASGI callable returned without completing handshake."  # uvicorn's words
 
@@ -181,7 +177,7 @@ class ErrorBoundaryMiddleware:
             reply = await self._reply(HTTPConnection(scope), error)
             await reply(scope, handshake.receive, send)
         elif handshake.state is not WebSocketState.DISCONNECTED:
-            await _close_quietly(send, _INTERNAL_ERROR)
+            await _close_quietly(send, status.WS_1011_INTERNAL_ERROR)
 
     async def _refuse_message(self, scope: Scope, bad: BadMessage, send: Send) -> None:
         """End a conversation whose peer sent what its handler does not read; its mistake, in one line."""
@@ -245,12 +241,11 @@ class _Reply(Body):
 
     async def _takes_over(self, start: Message) -> bool:
         """Return whether an error is not, or not yet, sent as it is."""
-        status = start["status"]
-        is_plain = _is_plain_text(start)
+        is_plain = has_content_type(start, b"text/plain")
 
         # FastAPI says that a body could not be parsed when a middleware has put our refusal into an
         # exception group.
-        if self.refused and status == _BAD_REQUEST:
+        if self.refused and start["status"] == _BAD_REQUEST:
             await self._answer(HTTPExceptionResponse(_TOO_LARGE, TOO_LARGE))
             return True
 
@@ -303,7 +298,7 @@ class _Handshake:
         if kind == f"{DENIAL}.start" and self.state is WebSocketState.CONNECTED:
             # A handler answers what was raised, but the conversation has begun: it ends.
             is_ours = message["status"] >= 500
-            code = _INTERNAL_ERROR if is_ours else _POLICY_VIOLATION
+            code = status.WS_1011_INTERNAL_ERROR if is_ours else status.WS_1008_POLICY_VIOLATION
             self._is_over = True
             message = {"type": "websocket.close", "code": code, "reason": phrase(message["status"])}
 
@@ -318,29 +313,21 @@ class _Handshake:
         """Answer a handshake that the application closes before it accepts: 404 without a route, or 403."""
         self._is_over = True
         self.state = WebSocketState.DISCONNECTED
-        is_unknown = isinstance(self.scope.get("endpoint"), Starlette | None)
-        reply = Response(
-            code=404 if is_unknown else 403,
-            status_code=404 if is_unknown else 403,
-            msg=message.get("reason") or None,
-            extra={"close_code": message.get("code", 1000)},
-        )
+        code = 404 if isinstance(self.scope.get("endpoint"), Starlette | None) else 403
+        extra = {"close_code": message.get("code", status.WS_1000_NORMAL_CLOSURE)}
+        reply = Response(None, code, code, extra, msg=message.get("reason") or None)
         await reply(self.scope, self.receive, self.to_server)
 
 
-def _is_plain_text(start: Message) -> bool:
-    return any(n == b"content-type" and v.startswith(b"text/plain") for n, v in start.get("headers", ()))
-
-
-def _is_phrase(message: Message, status: int) -> bool:
+def _is_phrase(message: Message, code: int) -> bool:
     """Return whether a whole body is nothing but the phrase of a status, as Starlette writes errors."""
     body = message.get("body", b"")
-    return not message.get("more_body", False) and bytes(body) == _phrase(status).encode()
+    return not message.get("more_body", False) and bytes(body) == _phrase(code).encode()
 
 
-def _phrase(status: int) -> str:
+def _phrase(code: int) -> str:
     # Starlette has the newer phrase for this one, whatever Python has.
-    return TOO_LARGE if status == _TOO_LARGE else phrase(status)
+    return TOO_LARGE if code == _TOO_LARGE else phrase(code)
 
 
 def _rewritten(start: Message) -> Response:

@@ -8,16 +8,14 @@ from typing import Any, NoReturn
 __all__ = ("FrozenDict", "FrozenList", "frozen", "thawed")
 
 
-_MESSAGE = "settings are frozen: use `settings.replace(...)`, or in tests `settings.override(...)`"
+def _refuse(self: object, *_: object, **__: object) -> NoReturn:
+    raise TypeError("settings are frozen: use `settings.replace(...)`, or in tests `settings.override(...)`")
 
 
 class FrozenDict(dict[Any, Any]):  # Any: sections hold what their libraries define
     """A dictionary that refuses changes; copies of it are ordinary dictionaries."""
 
     __slots__ = ()
-
-    def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise TypeError(_MESSAGE)
 
     __setitem__ = __delitem__ = __ior__ = _refuse
     clear = pop = popitem = setdefault = update = _refuse
@@ -38,9 +36,6 @@ class FrozenList(list[Any]):  # Any: as above
     """A list that refuses changes; copies of it are ordinary lists."""
 
     __slots__ = ()
-
-    def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise TypeError(_MESSAGE)
 
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
     append = clear = extend = insert = pop = remove = reverse = sort = _refuse

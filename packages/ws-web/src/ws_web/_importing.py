@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from pathlib import Path
 from typing import Any
 
 from ws_web.errors import SettingsError
 
-__all__ = ("load",)
+__all__ = ("load", "search_working_directory")
+
+
+def search_working_directory() -> None:
+    """Find modules of the working directory: a console script does not have the project on its path."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
 
 
 def load(named: object, where: str) -> Any:  # Any: whatever has that name

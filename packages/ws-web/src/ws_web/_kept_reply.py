@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from ws_web._negotiation import get_request_id
 
-__all__ = ("KeptReply",)
+__all__ = ("KeptReply", "as_text", "digest")
 
 _NOT_KEPT = frozenset({b"content-length", b"set-cookie", b"x-request-id", b"x-timestamp"})
 _ID = b'"request_id":"'
@@ -51,10 +51,8 @@ class KeptReply:
         """Return the reply for the current request."""
         response = Response(get_request_id().encode().join(self.parts), self.status)
         kept = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self.headers]
-        response.raw_headers = [
-            *kept,
-            *(pair for pair in response.raw_headers if pair[0] == b"content-length"),
-        ]
+        length = [pair for pair in response.raw_headers if pair[0] == b"content-length"]
+        response.raw_headers = kept + length
         return response
 
     def dump(self) -> str:
@@ -66,8 +64,15 @@ class KeptReply:
     def load(cls, text: str | bytes) -> KeptReply:
         """Return what `dump` wrote."""
         status, headers, parts = json.loads(text)
-        return cls(
-            status,
-            tuple((name, value) for name, value in headers),
-            tuple(base64.b64decode(part) for part in parts),
-        )
+        return cls(status, tuple(map(tuple, headers)), tuple(map(base64.b64decode, parts)))
+
+
+def digest(*parts: str) -> str:
+    """Return a hash of texts in their order; the length of each keeps them apart."""
+    joined = "".join(f"{len(part)}:{part}" for part in parts)
+    return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def as_text(value: str | bytes | None) -> str | None:
+    """Return what a store has kept, whatever its driver makes of texts."""
+    return value.decode() if isinstance(value, bytes) else value

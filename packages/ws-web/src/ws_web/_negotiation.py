@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from starlette.types import Scope
+from starlette.types import Message, Scope
 
 from ws_core.context import carry
 
@@ -16,6 +16,7 @@ __all__ = (
     "PROBLEM_JSON",
     "current_scope",
     "get_request_id",
+    "has_content_type",
     "preferred_language",
     "wants_problem",
 )
@@ -63,8 +64,8 @@ def preferred_language(languages: Mapping[str, object], own: str) -> str | None:
 
     known = {language.lower(): language for language in languages}
 
-    for wanted in sorted(_ranges(header), key=lambda pair: -pair[1]):
-        tag, quality = wanted
+    for wanted, quality in sorted(_ranges(header), key=lambda pair: -pair[1]):
+        tag = wanted
 
         while tag and quality > 0:
             if tag in known:
@@ -88,6 +89,11 @@ def wants_problem(scope: Scope) -> bool:
     qualities = dict(_ranges(header))
     quality = qualities.get(PROBLEM_JSON, 0.0)
     return quality > 0 and quality >= qualities.get("application/json", 0.0)
+
+
+def has_content_type(start: Message, kind: bytes) -> bool:
+    """Return whether the start of a reply announces a content type, whatever its parameters."""
+    return any(n == b"content-type" and v.startswith(kind) for n, v in start.get("headers", ()))
 
 
 def _header(scope: Mapping[str, Any], wanted: bytes) -> str:

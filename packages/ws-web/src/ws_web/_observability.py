@@ -39,17 +39,19 @@ class Observability:
             if settings.ACCESS_LOG == "off"
             else AccessLog(settings.ACCESS_LOG, behind_proxies=bool(settings.TRUSTED_PROXIES))
         )
-        self._lag: EventLoopLag | None = None
-        self._requests: RequestMetrics | None = None
+        self._measures: tuple[EventLoopLag, RequestMetrics] | None = None
+        self._ops: Ops | None = None
 
         if self._access_log is not None:
             self.observation.ends.append(self._access_log)
 
         if settings.METRICS or settings.OPS:
-            self._lag = EventLoopLag()
-            self._requests = RequestMetrics(self.observation)
+            lag, requests = self._measures = (EventLoopLag(), RequestMetrics(self.observation))
 
-        self._ops = self._make_ops(components) if settings.OPS else None
+            if settings.OPS:
+                from ws_web.ops._page import Ops  # noqa: PLC0415 - needed only where it is on
+
+                self._ops = Ops(self.publisher, requests.in_flight, components, lag)
 
     def add_routes(self, app: FastAPI) -> None:
         """Add the routes that the settings ask for; a missing library is an error."""
@@ -61,13 +63,6 @@ class Observability:
 
         if self._ops is not None:
             self._ops.add_routes(app, self._settings)
-
-    def _make_ops(self, components: Mapping[str, Component]) -> Ops:
-        from ws_web.ops._page import Ops  # noqa: PLC0415 - needed only where it is on
-
-        assert self._lag is not None
-        assert self._requests is not None
-        return Ops(self.publisher, self._requests.in_flight, components, self._lag)
 
     def server_spans(self) -> list[Middleware]:
         """Return the middleware that makes a span for each request, unless FastAPI does."""
@@ -93,15 +88,14 @@ class Observability:
             if self._settings.OTEL:
                 stack.enter_context(instrumented())
 
-            if self._requests is not None:
+            if self._measures is not None:
                 inspection.watch()
 
-            if self._lag is not None and self._requests is not None:
-                for source in (self._lag, self._requests):
+                for source in self._measures:
                     register(source)
                     stack.callback(unregister, source)
 
-                await stack.enter_async_context(self._lag.running())
+                await stack.enter_async_context(self._measures[0].running())
 
                 if self._ops is not None:
                     await stack.enter_async_context(self._ops.running())

@@ -26,17 +26,8 @@ class Exchange:
     """A request, or a WebSocket, from its first to its last byte."""
 
     __slots__ = (
-        "_layer",
-        "_receive",
-        "_send",
-        "began",
-        "client_left",
-        "ended",
-        "error",
-        "scope",
-        "size",
-        "status",
-    )
+        "_layer", "_receive", "_send", "began", "client_left", "ended", "error", "scope", "size", "status",
+    )  # fmt: skip
 
     def __init__(self, layer: ObservationMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
         self._layer = layer

@@ -6,13 +6,16 @@ import logging
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
+from starlette import status
 from starlette.types import Receive, Scope, Send
 
 from ws_web.response import HTTPExceptionResponse
 
-__all__ = ("Origins", "is_allowed")
+__all__ = ("DENIAL", "Origins", "is_allowed")
 
-_DENIAL = "websocket.http.response"
+DENIAL = "websocket.http.response"
+"""ASGI's extension for answering a handshake."""
+
 _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _MOST_REMEMBERED = 1000
 
@@ -60,16 +63,18 @@ class Origins:
 
         if origin not in self._refused and len(self._refused) < _MOST_REMEMBERED:
             self._refused.add(origin)
-            logger.warning(
-                "a WebSocket from a page of %r to %r is refused: name the origin in ALLOWED_ORIGINS"
-                " if it is yours (logged once per origin)",
-                origin,
-                host,
-            )
+            remedy = "name the origin in ALLOWED_ORIGINS if it is yours (logged once per origin)"
+            logger.warning("a WebSocket from a page of %r to %r is refused: %s", origin, host, remedy)
 
-        if _DENIAL in scope.get("extensions", ()):
+        if DENIAL in scope.get("extensions", ()):
             await HTTPExceptionResponse(403, "Origin not allowed")(scope, receive, send)
         else:
-            await send({"type": "websocket.close", "code": 1008, "reason": "origin not allowed"})
+            await send(
+                {
+                    "type": "websocket.close",
+                    "code": status.WS_1008_POLICY_VIOLATION,
+                    "reason": "origin not allowed",
+                }
+            )
 
         return False

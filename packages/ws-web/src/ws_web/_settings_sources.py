@@ -13,7 +13,6 @@ import importlib
 import json
 import os
 import re
-import sys
 import tomllib
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from pydantic_settings import PydanticBaseSettingsSource
 
 from ws_core.errors import describe
 from ws_core.redaction import is_secret_name
+from ws_web._importing import search_working_directory
 from ws_web._settings_models import alternatives, inner
 from ws_web.errors import SettingsError
 
@@ -187,14 +187,9 @@ def _declared(declared: Sequence[Any], raw: str, otherwise: Callable[[str], Any]
 
     # A list is JSON, or simply its items with commas between them.
     if get_origin(kinds[0]) in _LISTS and raw.lstrip()[:1] != "[":
-        return _items(raw)
+        return [item.strip() for item in raw.split(",") if item.strip()]
 
     return raw if kinds[0] in _PLAIN else _whole(raw)
-
-
-def _items(raw: str) -> list[str]:
-    """Return the items of a text with commas between them."""
-    return [item.strip() for item in raw.split(",") if item.strip()]
 
 
 def _leaf(name: str, raw: str) -> Any:
@@ -238,11 +233,7 @@ class Source(PydanticBaseSettingsSource):
 
         return nest(values.items(), prefix=self.prefix, fields=fields)
 
-    def get_field_value(
-        self,
-        field: FieldInfo,
-        field_name: str,
-    ) -> tuple[Any, str, bool]:
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """Answer the abstract method of the base; fields are not asked for one by one here."""
         return None, field_name, False
 
@@ -373,10 +364,7 @@ class ModuleSource(Source):
 
 def _import(named: str) -> ModuleType:
     """Import a settings module; every way in which that fails is one clear message."""
-    search = sys.path
-
-    if "" not in search and str(Path.cwd()) not in search:
-        search.insert(0, str(Path.cwd()))  # a console script does not have the project on its path
+    search_working_directory()
 
     try:
         return importlib.import_module(named)
@@ -398,7 +386,7 @@ def _place(error: BaseException) -> str:
     text = describe(error, with_type=True)
 
     if isinstance(error, SyntaxError):
-        return f"{text}"
+        return text  # which has the place
 
     frames = traceback.extract_tb(error.__traceback__)
     return f"{text} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else text

@@ -30,11 +30,9 @@ def bind(host: str, port: int, *, names: Names = ("LISTEN_HOST", "LISTEN_PORT"))
         ConfigError: The port is occupied, not allowed, or the address is not ours.
     """
     try:
-        listener = _open(host, port)
+        return _open(host, port)
     except OSError as error:
         raise _why_not(error, host, port, names) from None
-
-    return listener
 
 
 def _open(host: str, port: int) -> socket.socket:

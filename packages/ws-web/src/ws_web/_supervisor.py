@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from ws_core.backoff import delay
@@ -63,14 +62,8 @@ class WorkerCommand:
 
     async def start(self, place: int, size: int, **descriptors: int) -> asyncio.subprocess.Process:
         """Start a worker in one of so many places; it inherits the descriptors."""
-        order = {
-            "app": self.app,
-            "place": place,
-            "size": size,
-            **descriptors,
-            "options": self.options,
-            "path": sys.path,
-        }
+        order = {"app": self.app, "place": place, "size": size, "options": self.options, "path": sys.path}
+        order |= descriptors
         arguments = (sys.executable, "-m", self.program, json.dumps(order))
         # A session of its own: Ctrl-C reaches only the parent, which stops the workers in order.
         return await asyncio.create_subprocess_exec(
@@ -92,9 +85,8 @@ def check_options(options: Mapping[str, Any]) -> None:
         try:
             json.dumps(value)
         except TypeError:
-            message = (
-                f"with several workers the option {name} must be of a JSON type, not {type(value).__name__}"
-            )
+            kind = type(value).__name__
+            message = f"with several workers the option {name} must be of a JSON type, not {kind}"
             raise UsageError(message, option=name) from None
 
 
@@ -214,12 +206,7 @@ class Supervisor:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_exc: object) -> None:
         await self.stop()
 
     @property
@@ -346,12 +333,11 @@ class Supervisor:
             self.failed.set()
 
         pause = restart_delay(place.quick_deaths)
-        ended = "was killed by" if code < 0 else "ended"
-        how = signal.Signals(-code).name if code < 0 else _how(code)
+        ended = f"{'was killed' if code < 0 else 'ended'} {_how(code)}"
         cause = f": {worker.failure}" if worker.failure else ""
         when = f"in {pause:g} s" if pause else "now"
         self.replaced += 1
-        self._say(f"worker {worker.process.pid} {ended} {how}{cause}; replacing it {when}")
+        self._say(f"worker {worker.process.pid} {ended}{cause}; replacing it {when}")
         return pause
 
     def _fail(self, reason: str) -> None:

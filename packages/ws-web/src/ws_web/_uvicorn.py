@@ -14,6 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ws_web._acceptor import Acceptor, Board
+from ws_web._negotiation import has_content_type
 
 __all__ = ("Guard", "Server")
 
@@ -62,7 +63,7 @@ class Guard:
         assert task is not None
 
         async def watch(message: Message) -> None:
-            if message["type"] == "http.response.start" and _is_event_stream(message):
+            if message["type"] == "http.response.start" and has_content_type(message, b"text/event-stream"):
                 self._streams.add(task)
 
             await send(message)
@@ -85,13 +86,6 @@ class Guard:
 
         for task in self._streams:
             task.cancel()
-
-
-def _is_event_stream(message: Message) -> bool:
-    return any(
-        name == b"content-type" and value.startswith(b"text/event-stream")
-        for name, value in message.get("headers", ())
-    )
 
 
 class Server(uvicorn.Server):
@@ -146,13 +140,10 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop at once, or after the drain delay."""
-        if sig != signal.SIGTERM or self._drain_delay <= 0 or not self.started or self._exit_at is not None:
-            super().handle_exit(sig, frame)
-            return
+        monitor: Any = getattr(getattr(self._guard.app, "state", None), "health", None)
+        may_drain = self.started and self._drain_delay > 0 and monitor is not None
 
-        monitor = getattr(getattr(self._guard.app, "state", None), "health", None)
-
-        if monitor is None:
+        if sig != signal.SIGTERM or not may_drain or self._exit_at is not None:
             super().handle_exit(sig, frame)
             return
 
@@ -238,6 +229,7 @@ class _Timed:
 
     owner: Server
     cycle: Any
+    flow: Any
     transport: Any
     timeout_keep_alive_task: Any
     _head_at: float = 0.0
@@ -289,9 +281,5 @@ class _Timed:
             # The head as a whole has one timeout, so that single bytes do not prolong it.
             return self.timeout_keep_alive_task is None and self._head_at < limit
 
-        return bool(self.cycle.more_body) and self._data_at < limit and _is_reading(self)
-
-
-def _is_reading(connection: Any) -> bool:
-    """Return whether we wait for the client, and not the client for us."""
-    return not connection.flow.read_paused
+        # While reading is paused, the client waits for us.
+        return bool(self.cycle.more_body) and self._data_at < limit and not self.flow.read_paused

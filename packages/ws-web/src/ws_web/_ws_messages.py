@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from traceback import walk_tb
 from typing import Any
 
+from starlette import status
 from starlette.types import Message
 from starlette.websockets import WebSocket
 
@@ -27,12 +28,6 @@ __all__ = (
 
 # Any below: messages are text, bytes or JSON.
 
-# Close codes of RFC 6455 and its registry.
-_UNSUPPORTED_DATA = 1003
-_INVALID_DATA = 1007
-_POLICY_VIOLATION = 1008
-_TOO_BIG = 1009
-
 RECEIVE_FUNCTIONS = ("receive_text", "receive_bytes", "receive_json")
 
 
@@ -45,8 +40,8 @@ class BadMessage(Exception):
         self.what = what
 
 
-_WRONG_FRAME = BadMessage(_UNSUPPORTED_DATA, "another kind of frame than expected")
-_NO_JSON = BadMessage(_INVALID_DATA, "no JSON, where JSON was expected")
+_WRONG_FRAME = BadMessage(status.WS_1003_UNSUPPORTED_DATA, "another kind of frame than expected")
+_NO_JSON = BadMessage(status.WS_1007_INVALID_FRAME_PAYLOAD_DATA, "no JSON, where JSON was expected")
 _RECEIVING = {getattr(WebSocket, name).__code__ for name in RECEIVE_FUNCTIONS}
 
 
@@ -58,7 +53,7 @@ def read(message: Message, receive_func: str, most_bytes: int | None) -> Any:
         raise BadMessage(*_WRONG_FRAME.args)
 
     if most_bytes is not None and _is_longer(payload, most_bytes):
-        raise BadMessage(_TOO_BIG, f"a message of more than {most_bytes} bytes")
+        raise BadMessage(status.WS_1009_MESSAGE_TOO_BIG, f"a message of more than {most_bytes} bytes")
 
     if receive_func != "receive_json":
         return payload
@@ -111,7 +106,7 @@ class Meter:
         self._at = now
 
         if self._left < 1:
-            raise BadMessage(_POLICY_VIOLATION, f"more than {self._rate:g} messages a second")
+            raise BadMessage(status.WS_1008_POLICY_VIOLATION, f"more than {self._rate:g} messages a second")
 
         self._left -= 1
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import re
 import time
@@ -16,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response as StarletteResponse
 
 from ws_core.sources import client_getter
-from ws_web._declarations import check_seconds
-from ws_web._kept_reply import KeptReply
+from ws_web._declarations import Handler, check_seconds
+from ws_web._kept_reply import KeptReply, as_text, digest
 
 __all__ = ("CacheStore", "MemoryCache", "RedisCache", "cached")
 
@@ -27,8 +26,6 @@ _MISS = "ws_web.cache_miss"  # of the scope
 _CREDENTIALS = ("authorization", "cookie", "x-api-key", "x-auth-token", "proxy-authorization")
 
 logger: logging.Logger = logging.getLogger("ws_web")
-
-Handler = Callable[[Request], Awaitable[StarletteResponse]]
 
 
 class CacheStore(Protocol):
@@ -110,7 +107,7 @@ class RedisCache:
 
     async def get(self, key: str) -> str | None:
         """Return what is kept under a key."""
-        return _text(await self._client().get(f"{self._prefix}{key}"))
+        return as_text(await self._client().get(f"{self._prefix}{key}"))
 
     async def set(self, key: str, value: str, ttl: float) -> None:
         """Keep something for so many seconds."""
@@ -119,7 +116,7 @@ class RedisCache:
     async def versions(self, tags: Sequence[str]) -> str:
         """Return a text that changes when one of the tags is invalidated."""
         found = await asyncio.gather(*(self._client().get(f"{self._prefix}tag:{tag}") for tag in tags))
-        return ",".join(_text(version) or "0" for version in found)
+        return ",".join(as_text(version) or "0" for version in found)
 
     async def invalidate(self, *tags: str) -> None:
         """Let all that was kept with one of the tags be forgotten."""
@@ -244,9 +241,8 @@ class _Rules:
                 await other.wait()
                 kept = await self._store.get(name)
         except Exception:
-            logger.exception(
-                "the cache of %s %r failed: the handler is called", request.method, request.scope["path"]
-            )
+            message = "the cache of %s %r failed: the handler is called"
+            logger.exception(message, request.method, request.scope["path"])
             return
 
         if kept is not None:
@@ -319,12 +315,8 @@ class _Rules:
             *tags,
             await self._store.versions(tags),
         ]
-        return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()
+        return digest(*parts)
 
 
 def _has_credentials(request: Request) -> bool:
     return any(name in request.headers for name in _CREDENTIALS)
-
-
-def _text(value: str | bytes | None) -> str | None:
-    return value.decode() if isinstance(value, bytes) else value

@@ -47,11 +47,13 @@ from ws_web.errors import SettingsError
 
 __all__ = ("LazySettings", "Setting", "Settings", "settings")
 
-# How alike two names must be to be taken for a typing error.
-_CLOSE = 0.84
+_CLOSE = 0.84  # how alike two names must be, of 1, to be taken for a typing error
 
 SETTINGS_OF_APPLICATION: ContextVar[Settings | None] = ContextVar("ws_web_settings", default=None)
 """The settings of the application whose request is being served."""
+
+# What each source gave, by its label and strongest first, while settings are being made: pydantic has no
+# other way to hand it from the last source to the validators, whose messages name the source.
 _trace: ContextVar[dict[str, Mapping[str, Any]] | None] = ContextVar("ws_web_settings_trace", default=None)
 
 
@@ -308,11 +310,11 @@ class Settings(BaseSettings):
         if isinstance(value, Mapping) and value:
             for key, item in value.items():
                 self._describe(shown, f"{path}.{key}", item)
-            return
-
-        shown[path] = Setting(mask(path.rpartition(".")[2], value), self._origin(path))
+        else:
+            shown[path] = Setting(mask(path.rpartition(".")[2], value), self._origin(path))
 
     def _origin(self, path: str) -> str:
+        """Return the source of a value, or of the nearest section around it that has one."""
         while path:
             if path in self._sources:
                 return self._sources[path]
@@ -391,20 +393,16 @@ def _settings_error(
     cls: type[Settings], error: ValidationError, trace: Mapping[str, Mapping[str, Any]]
 ) -> SettingsError:
     """Turn pydantic's error into one sentence per problem: name, value, source and what is expected."""
-    token = _trace.set(dict(trace))
     problems: list[str] = []
 
-    try:
-        for item in error.errors(include_url=False, include_context=False):
-            path = [str(part) for part in item["loc"]]
-            name = path[0] if path else cls.__name__
-            given = next((values[name] for values in trace.values() if name in values), None)
-            hidden = len(path) > 1 or isinstance(given, Mapping) or is_secret_name(name)
-            value = "" if hidden or given is None else f" = {mask(name, given)!r}"
-            expected = item["msg"].removeprefix("Value error, ")
-            problems.append(f"{'.'.join(path) or name}{value}{_from(name)}: {expected}")
-    finally:
-        _trace.reset(token)
+    for item in error.errors(include_url=False, include_context=False):
+        path = [str(part) for part in item["loc"]]
+        name = path[0] if path else cls.__name__
+        given = next((values[name] for values in trace.values() if name in values), None)
+        hidden = len(path) > 1 or isinstance(given, Mapping) or is_secret_name(name)
+        value = "" if hidden or given is None else f" = {mask(name, given)!r}"
+        expected = item["msg"].removeprefix("Value error, ")
+        problems.append(f"{'.'.join(path) or name}{value}{_from(name)}: {expected}")
 
     return SettingsError("wrong settings: " + "; ".join(problems), count=len(problems))
 

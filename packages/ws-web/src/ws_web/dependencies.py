@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 
 from ws_core.component import Component
 from ws_core.errors import NotReadyError, UsageError
+from ws_web._components import manager_of
 from ws_web.request import Request, client_ip_of
 from ws_web.response import ErrResponse
 
@@ -102,8 +103,7 @@ def client(
     """
 
     async def acquire(connection: HTTPConnection) -> AsyncIterator[Any]:
-        found = _component(connection, section)
-        manager: Any = getattr(found, "manager", found)
+        manager = manager_of(_component(connection, section))
         acquired: AbstractAsyncContextManager[Any] = manager.get_client(name, alone=alone)
 
         async with acquired as one:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
 
 from fastapi.encoders import jsonable_encoder
-from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from fastapi.exceptions import RequestValidationError, ValidationException, WebSocketRequestValidationError
+from starlette import status
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response as StarletteResponse
 from starlette.websockets import WebSocket, WebSocketState
 
 from ws_core.errors import describe
-from ws_web._error_boundary import DENIAL
+from ws_web._origin import DENIAL
 from ws_web.errors import SocketLimitError
-from ws_web.response import ErrResponse, HTTP500Response, HTTPExceptionResponse, Response
+from ws_web.response import BODILESS, ErrResponse, HTTP500Response, HTTPExceptionResponse, Response
 
 __all__ = (
     "err_response_handler",
@@ -26,10 +26,6 @@ __all__ = (
     "websocket_validation_exception_handler",
 )
 
-_POLICY_VIOLATION = 1008  # close codes of RFC 6455
-_TRY_AGAIN_LATER = 1013
-_BODILESS = frozenset({204, 205, 304})
-
 
 async def http_exception_handler(request: Request, exc: HTTPException) -> StarletteResponse:
     """
@@ -39,7 +35,7 @@ async def http_exception_handler(request: Request, exc: HTTPException) -> Starle
         request: The request; part of the signature of a handler.
         exc: Its text detail becomes ``msg``, any other detail ``data``; headers are kept.
     """
-    if exc.status_code in _BODILESS or exc.status_code < 200:
+    if exc.status_code in BODILESS:
         return StarletteResponse(status_code=exc.status_code, headers=exc.headers)
 
     return HTTPExceptionResponse(exc.status_code, exc.detail, headers=exc.headers)
@@ -53,9 +49,7 @@ async def request_validation_exception_handler(request: Request, exc: RequestVal
         request: The request.
         exc: The problems. What was sent is repeated only with DEBUG, because it may be secret.
     """
-    debug = _is_debug(request)
-    problems = [_problem(item, debug=debug) for item in exc.errors()]
-    return Response(problems, 422, 422, msg="Invalid Arguments")
+    return Response(_problems(request, exc), 422, 422, msg="Invalid Arguments")
 
 
 async def server_error_handler(request: HTTPConnection, exc: Exception) -> Response:
@@ -90,14 +84,11 @@ async def websocket_validation_exception_handler(
         websocket: The WebSocket, which is not accepted yet.
         exc: The problems, see `request_validation_exception_handler`.
     """
-    debug = _is_debug(websocket)
-    problems = [_problem(item, debug=debug) for item in exc.errors()]
-
     if _can_be_answered(websocket):
-        extra = {"close_code": _POLICY_VIOLATION}
-        return Response(problems, 422, 422, extra, msg="Invalid Arguments")
+        extra = {"close_code": status.WS_1008_POLICY_VIOLATION}
+        return Response(_problems(websocket, exc), 422, 422, extra, msg="Invalid Arguments")
 
-    await websocket.close(_POLICY_VIOLATION, "Invalid Arguments")
+    await websocket.close(status.WS_1008_POLICY_VIOLATION, "Invalid Arguments")
     return None
 
 
@@ -112,7 +103,7 @@ async def socket_limit_handler(websocket: WebSocket, exc: SocketLimitError) -> R
     if _can_be_answered(websocket):
         return HTTPExceptionResponse(503, "Too many connections", headers={"Retry-After": "10"})
 
-    await websocket.close(_TRY_AGAIN_LATER, "too many connections")
+    await websocket.close(status.WS_1013_TRY_AGAIN_LATER, "too many connections")
     return None
 
 
@@ -127,8 +118,7 @@ def _is_debug(request: HTTPConnection) -> bool:
     return bool(getattr(app, "debug", False))
 
 
-def _problem(item: Mapping[str, object], *, debug: bool) -> dict[str, object]:
+def _problems(connection: HTTPConnection, exc: ValidationException) -> list[dict[str, object]]:
     """Return what may be shown: the limits that were broken, but not the input, which may be secret."""
-    names = ("loc", "msg", "type", "ctx", "input") if debug else ("loc", "msg", "type", "ctx")
-    shown: dict[str, object] = jsonable_encoder({name: item[name] for name in names if name in item})
-    return shown
+    names = ("loc", "msg", "type", "ctx", *(("input",) if _is_debug(connection) else ()))
+    return [jsonable_encoder({name: item[name] for name in names if name in item}) for item in exc.errors()]

@@ -10,32 +10,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 __all__ = (
-    "ACCESS_LOG",
-    "ALLOWED_ORIGINS",
-    "APP_CONFIG",
-    "DATABASES",
-    "DEBUG",
-    "DRAIN_DELAY",
-    "EMBEDDED_SERVERS",
-    "ES_CONFIG",
-    "EXCEPTION_HANDLERS",
-    "HTTP_CONFIG",
-    "LISTEN_HOST",
-    "LISTEN_PORT",
-    "LOGGING_CONFIG",
-    "METRICS",
-    "METRICS_TOKEN",
-    "MIDDLEWARES",
-    "MONGO_CONFIG",
-    "OPS",
-    "OPS_TOKEN",
-    "OTEL",
-    "PROCESS_NUM",
-    "REDIS_CONFIG",
-    "SECRET",
-    "SECURITY_HEADERS",
-    "TRUSTED_PROXIES",
-)
+    "ACCESS_LOG", "ALLOWED_ORIGINS", "APP_CONFIG", "DATABASES", "DEBUG", "DRAIN_DELAY", "EMBEDDED_SERVERS",
+    "ES_CONFIG", "EXCEPTION_HANDLERS", "HTTP_CONFIG", "LISTEN_HOST", "LISTEN_PORT", "LOGGING_CONFIG",
+    "METRICS", "METRICS_TOKEN", "MIDDLEWARES", "MONGO_CONFIG", "OPS", "OPS_TOKEN", "OTEL", "PROCESS_NUM",
+    "REDIS_CONFIG", "SECRET", "SECURITY_HEADERS", "TRUSTED_PROXIES",
+)  # fmt: skip
 
 # Any: these sections hold what their libraries define, checked by `Component.configure`.
 

@@ -7,7 +7,6 @@ A route takes them with ``Depends(idempotent())``. The client chooses a key and 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import re
 import time
@@ -24,8 +23,9 @@ from starlette.responses import Response as StarletteResponse
 from ws_core.backoff import delay
 from ws_core.errors import ConfigError, NotReadyError
 from ws_core.sources import client_getter
-from ws_web._declarations import check_seconds
-from ws_web._kept_reply import KeptReply
+from ws_web._components import manager_of
+from ws_web._declarations import Handler, check_seconds
+from ws_web._kept_reply import KeptReply, as_text, digest
 from ws_web.response import HTTPExceptionResponse, Response
 
 __all__ = ("Claim", "IdempotencyStore", "MemoryStore", "RedisStore", "SqlStore", "idempotent")
@@ -38,8 +38,6 @@ _CLAIM = "ws_web.idempotency"  # of the scope
 _STREAMED = ""  # is kept for a reply that cannot be
 
 logger: logging.Logger = logging.getLogger("ws_web")
-
-Handler = Callable[[Request], Awaitable[StarletteResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +125,7 @@ class RedisStore:
     async def claim(self, key: str, claim: Claim, timeout: float) -> Claim:
         """Return the claim that holds the key."""
         found = await self._eval(_REDIS_CLAIM, key, claim.token, claim.fingerprint, _milliseconds(timeout))
-        token, fingerprint, reply = (None if part is None else _text(part) for part in found)
+        token, fingerprint, reply = map(as_text, found)
         return Claim(token or "", fingerprint or "", reply)
 
     async def save(self, key: str, claim: Claim, ttl: float) -> bool:
@@ -215,7 +213,7 @@ class SqlStore:
 
     async def claim(self, key: str, claim: Claim, timeout: float) -> Claim:
         """Return the claim that holds the key."""
-        id_, now = _hash(key), self._clock()
+        id_, now = digest(key), self._clock()
         await self._run("DELETE FROM {table} WHERE id = :id AND expires <= :now", id=id_, now=now)
 
         try:
@@ -247,7 +245,7 @@ class SqlStore:
             "UPDATE {table} SET reply = :reply, expires = :expires WHERE id = :id AND token = :token",
             reply=claim.reply,
             expires=self._clock() + ttl,
-            id=_hash(key),
+            id=digest(key),
             token=claim.token,
         )
         changed: int = done.rowcount
@@ -256,7 +254,7 @@ class SqlStore:
     async def release(self, key: str, claim: Claim) -> None:
         """Free the key."""
         statement = "DELETE FROM {table} WHERE id = :id AND token = :token"
-        await self._run(statement, id=_hash(key), token=claim.token)
+        await self._run(statement, id=digest(key), token=claim.token)
 
     async def delete_expired(self) -> int:
         """Delete what is out of date, and return how many keys; run it now and then."""
@@ -378,7 +376,7 @@ class _Rules:
             raise _Answered(HTTPExceptionResponse(400, "Idempotency-Key must be 1 to 255 visible characters"))
 
         store = self.store or _store_of(request)
-        name = _hash(self.owner(request), key)
+        name = digest(self.owner(request), key)
         mine = Claim(uuid.uuid4().hex, await _fingerprint(request))
         deadline = asyncio.get_running_loop().time() + self.wait
         looks = 0
@@ -474,7 +472,7 @@ def _authorization(request: Request) -> str:
 
 
 async def _fingerprint(request: Request) -> str:
-    return _hash(
+    return digest(
         request.method,
         request.scope["path"],
         request.scope["query_string"].decode("latin-1"),
@@ -482,28 +480,18 @@ async def _fingerprint(request: Request) -> str:
     )
 
 
-def _hash(*parts: str) -> str:
-    """Return a hash of texts in their order; the length of each keeps them apart."""
-    joined = "".join(f"{len(part)}:{part}" for part in parts)
-    return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()
-
-
 def _store_of(request: Request) -> IdempotencyStore:
     """Return the store of the application's own Redis or SQL."""
     components: Mapping[str, Any] = getattr(request.app.state, "components", {})
 
     if "REDIS_CONFIG" in components:
-        return RedisStore(_PooledRedis(_manager(components["REDIS_CONFIG"])))
+        return RedisStore(_PooledRedis(manager_of(components["REDIS_CONFIG"])))
 
     if "DATABASES" in components:
-        manager = _manager(components["DATABASES"])
+        manager = manager_of(components["DATABASES"])
         return SqlStore(lambda: manager.get_client(alone=True))  # not in a transaction of the request
 
     raise NotReadyError("idempotent() has no store: set REDIS_CONFIG or DATABASES, or pass one to it")
-
-
-def _manager(component: Any) -> Any:
-    return getattr(component, "manager", component)
 
 
 class _PooledRedis:
@@ -520,7 +508,3 @@ class _PooledRedis:
 
 def _milliseconds(seconds: float) -> int:
     return max(1, round(seconds * 1000))
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value

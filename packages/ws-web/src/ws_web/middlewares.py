@@ -94,12 +94,8 @@ class ReplyHeaders:
                 defaults = [pair for pair in defaults if pair[0] not in given]
                 break
 
-        message["headers"] = [
-            *headers,
-            (_RAW_ID_HEADER, request_id.encode("ascii")),
-            self._timestamp,
-            *defaults,
-        ]
+        id_header = (_RAW_ID_HEADER, request_id.encode("ascii"))
+        message["headers"] = [*headers, id_header, self._timestamp, *defaults]
 
 
 class RequestIDMiddleware:

@@ -38,6 +38,9 @@ __all__ = (
 
 T = TypeVar("T")
 
+BODILESS: Final = frozenset({*range(100, 200), 204, 205, 304})
+"""Statuses of replies that have no body, hence no envelope."""
+
 SUCCESS = "Success"
 UNKNOWN = "Unknown Error"
 

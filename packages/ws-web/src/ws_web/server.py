@@ -18,14 +18,13 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 from starlette.types import ASGIApp
 
 from ws_core.errors import ConfigError, MissingExtraError, UsageError, WsError
 from ws_web._acceptor import Board
-from ws_web._importing import load
+from ws_web._importing import load, search_working_directory
 from ws_web._sockets import bind
 from ws_web._supervisor import Supervisor, WorkerCommand, check_options
 from ws_web._worker_process import run_worker_process
@@ -104,9 +103,7 @@ def _serve(
         message = f"a server is needed to run the application: pip install '{requirement}'"
         raise MissingExtraError(message, requirement=requirement)
 
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # a console script does not have the project on its path
-
+    search_working_directory()
     loaded = load_app(app)
     state = getattr(loaded, "state", None)
     chosen = getattr(state, "settings", None) or settings.current
@@ -115,13 +112,11 @@ def _serve(
     if count < 1:
         raise ConfigError(f"workers must be at least 1, not {count}", workers=count)
 
-    if count > 1 and not isinstance(app, str):
-        message = (
-            f"{count} workers need the application's place, such as run('shop.main:app'), not the object"
-        )
-        raise UsageError(message, workers=count)
-
     if count > 1:
+        if not isinstance(app, str):
+            place = "the application's place, such as run('shop.main:app')"
+            raise UsageError(f"{count} workers need {place}, not the object", workers=count)
+
         check_options(options)
 
     host = chosen.LISTEN_HOST if host is None else host

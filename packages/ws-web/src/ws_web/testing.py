@@ -9,22 +9,24 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
-from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Scope
 
 from ws_web._error_boundary import is_logged
+from ws_web._test_overrides import override, rolled_back
 
 __all__ = ("AppClient", "Reply", "SocketClosed", "TestSocket", "override", "rolled_back")
 
 # Any below: JSON values, and ASGI's own message type.
+
+for _public in (override, rolled_back):
+    _public.__module__ = __name__
 
 HeaderItems = Mapping[str, str] | Sequence[tuple[str, str]]
 
@@ -245,12 +247,7 @@ class AppClient:
         self._lifespan = lifespan
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_exc: object) -> None:
         if self._lifespan is not None:
             lifespan, self._lifespan = self._lifespan, None
             await lifespan.stop()
@@ -354,6 +351,7 @@ class AppClient:
         to_app, from_app = socket._to_app, socket._from_app  # noqa: SLF001 - both ends are made here
         to_app.put_nowait({"type": "websocket.connect"})
         task = asyncio.ensure_future(self._app(scope, to_app.get, from_app.put))
+        # An application that returns without a close must not leave the test waiting for a message.
         task.add_done_callback(lambda _: from_app.put_nowait({"type": "websocket.close", "code": 1006}))
 
         try:
@@ -361,6 +359,7 @@ class AppClient:
 
             if first["type"] != "websocket.accept":
                 from_app.put_nowait(first)
+                # A close before the handshake has a code, an answer to it a status.
                 code = first.get("code") or first.get("status") or 1006
                 raise SocketClosed(code, first.get("reason") or "")
 
@@ -395,112 +394,11 @@ class AppClient:
             "query_string": query.encode(),
             "root_path": "",
             "headers": raw,
-            "client": (self._peer, 50000),
+            "client": (self._peer, 50000),  # as good a port as any
             "server": ("testserver", 80),
             "state": dict(self._state),
             "extensions": {},
         }
-
-
-@contextmanager
-def override(app: FastAPI, replacements: Mapping[Callable[..., Any], Callable[..., Any]]) -> Iterator[None]:
-    """
-    Replace dependencies of an application for the length of a ``with`` block.
-
-    Args:
-        app: The application.
-        replacements: What is called in the place of each dependency.
-
-    Example:
-        ```python
-        from typing import Annotated
-
-        from fastapi import Depends
-
-        from ws_web import create_app
-        from ws_web.testing import AppClient, override
-
-        app = create_app()
-
-
-        def user() -> str:
-            return "somebody"
-
-
-        @app.get("/me")
-        async def me(name: Annotated[str, Depends(user)]) -> str:
-            return name
-
-
-        async with AppClient(app) as client:
-            with override(app, {user: lambda: "ann"}):
-                assert (await client.get("/me")).data() == "ann"
-
-            assert (await client.get("/me")).data() == "somebody"
-        ```
-    """
-    before = dict(app.dependency_overrides)
-    app.dependency_overrides.update(replacements)
-
-    try:
-        yield
-    finally:
-        app.dependency_overrides.clear()
-        app.dependency_overrides.update(before)
-
-
-@asynccontextmanager
-async def rolled_back(
-    app: FastAPI, *, section: str = "DATABASES", name: str = "default"
-) -> AsyncIterator[Any]:
-    """
-    Serve all requests with one SQL client, in a transaction that is rolled back at the end of the block.
-
-    It holds for routes that take their client by `ws_web.dependencies.client`, with an `AppClient` in
-    the same task; their own transactions become savepoints. The lifespan must be running.
-
-    Args:
-        app: The application.
-        section: The settings key of the pools.
-        name: The pool's name.
-
-    Yields:
-        The client, to prepare and look at data with.
-    """
-    components = app.state.components
-    manager = getattr(components[section], "manager", components[section])
-
-    async with manager.get_client(name, alone=True) as client:
-        app.state.components = {**components, section: _OneClient(client, name, manager)}
-
-        try:
-            with suppress(_RolledBack):
-                async with client.begin():
-                    yield client
-                    raise _RolledBack
-        finally:
-            app.state.components = components
-
-
-class _RolledBack(Exception):
-    """Ends a transaction without a commit."""
-
-
-class _OneClient:
-    """A manager of pools, of which one has a single client that is never released."""
-
-    def __init__(self, client: Any, name: str, manager: Any) -> None:
-        self._client = client
-        self._name = name
-        self._manager = manager
-
-    def get_client(self, name: str = "default", *, alone: bool = False) -> AbstractAsyncContextManager[Any]:
-        """Return the client; clients of other pools as always."""
-        if name == self._name:
-            return nullcontext(self._client)
-
-        found: AbstractAsyncContextManager[Any] = self._manager.get_client(name, alone=alone)
-        return found
 
 
 class _Lifespan:
@@ -519,6 +417,8 @@ class _Lifespan:
 
     async def stop(self) -> None:
         await self._step("shutdown")
+        assert self._task is not None
+        await self._task
 
     async def _step(self, name: str) -> None:
         assert self._task is not None
@@ -529,13 +429,11 @@ class _Lifespan:
             await self._task  # raises what went wrong
             raise RuntimeError(answer.get("message") or f"the lifespan ended at {name}")
 
-        if name == "shutdown":
-            await self._task
-
     async def _run(self) -> None:
         try:
             await self._app(self._scope, self._to_app.get, self._from_app.put)
         finally:
+            # It may have ended without an answer, which somebody waits for.
             self._from_app.put_nowait({"type": "lifespan.ended"})
 
 

@@ -8,33 +8,22 @@ forgotten, and nobody else notices.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from inspect import isawaitable
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette import status
+from starlette.websockets import WebSocket
 
 from ws_core.errors import NotReadyError, UsageError
+from ws_web._ws_conversation import Conversation, Counters, Overflow, Rules
 from ws_web._ws_handler import EventBus, MessageHandler
-from ws_web._ws_limits import Place, Places
-from ws_web._ws_messages import RECEIVE_FUNCTIONS, BadMessage, Meter, encode, pack, read, unpack
-from ws_web.errors import SocketLimitError
+from ws_web._ws_limits import Places
+from ws_web._ws_messages import RECEIVE_FUNCTIONS, encode, pack, unpack
 
 __all__ = ("EventBus", "ManagerStatistics", "MessageHandler", "WsChatConnectionManager")
-
-Overflow = Literal["close", "drop_newest", "drop_oldest"]
-
-# Close codes of RFC 6455 and its registry.
-NORMAL = 1000
-INTERNAL_ERROR = 1011
-SERVICE_RESTART = 1012
-TRY_AGAIN_LATER = 1013
-
-logger: logging.Logger = logging.getLogger("ws_web.ws")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,27 +54,6 @@ class ManagerStatistics:
 
 for _public in (EventBus, MessageHandler):
     _public.__module__ = __name__
-
-
-@dataclass(eq=False, slots=True)
-class _Connection:
-    """One socket, its queue, and the future that ends it."""
-
-    key: Any  # Any: the application's own
-    ws: WebSocket
-    handler: Any  # Any: hello and on_message are checked when it is appended
-    queue: deque[Mapping[str, Any]]
-    ended: asyncio.Future[tuple[int, str]]
-    place: Place
-    sending_since: float | None = None
-    rooms: set[str] = field(default_factory=set)
-    has_room: asyncio.Event = field(default_factory=asyncio.Event)
-    news: asyncio.Future[None] | None = None
-
-    def end(self, code: int, reason: str = "") -> None:
-        """Request the end of the conversation; only the first request counts."""
-        if not self.ended.done():
-            self.ended.set_result((code, reason))
 
 
 class WsChatConnectionManager:
@@ -164,24 +132,23 @@ class WsChatConnectionManager:
         if message_rate is not None and not message_rate > 0:
             raise UsageError(f"message_rate must be a positive number, not {message_rate!r}")
 
+        self._rules = Rules(
+            heartbeat_timeout,
+            timeout_count,
+            queue_size,
+            overflow,
+            send_timeout,
+            max_message_size,
+            message_rate,
+        )
+        self._counters = Counters()
         self._places = Places(limit, limit_per_ip, limit_per_user, limit_per_room)
-        self._max_message_size = max_message_size
-        self._message_rate = message_rate
         self._sweep: asyncio.TimerHandle | None = None
-        self._heartbeat_timeout = heartbeat_timeout
-        self._timeout_count = timeout_count
-        self._queue_size = queue_size
-        self._overflow = overflow
-        self._send_timeout = send_timeout
         self._bus = bus
         self._channel = channel
         self._listening = False
-        self._connections: dict[Any, _Connection] = {}  # Any: keys are the application's
-        self._rooms: defaultdict[str, set[_Connection]] = defaultdict(set)
-        self._sent = 0
-        self._dropped = 0
-        self._evicted = 0
-        self._bad_frames = 0
+        self._connections: dict[Any, Conversation] = {}  # Any: keys are the application's
+        self._rooms: defaultdict[str, set[Conversation]] = defaultdict(set)
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -193,12 +160,7 @@ class WsChatConnectionManager:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_exc: object) -> None:
         await self.close()
 
     async def start(self) -> None:
@@ -207,7 +169,7 @@ class WsChatConnectionManager:
             await _settle(self._bus.add_listener(self._channel, self._on_event))
             self._listening = True
 
-    async def close(self, code: int = SERVICE_RESTART) -> None:
+    async def close(self, code: int = status.WS_1012_SERVICE_RESTART) -> None:
         """
         End every conversation and stop listening to the bus.
 
@@ -246,16 +208,15 @@ class WsChatConnectionManager:
                 raise UsageError(f"the handler of WebSocket {key!r} has no method {name}")
 
         before = self._connections.get(key)
-
         replaced = None if before is None else before.place
         place = self._places.take(key, ws, key if user is None else user, replaced)
 
         if before is not None:
             self._forget(before)
-            before.end(NORMAL, "replaced by a newer connection")
+            before.end(status.WS_1000_NORMAL_CLOSURE, "replaced by a newer connection")
 
         ended: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
-        self._connections[key] = _Connection(key, ws, handler, deque(), ended, place)
+        self._connections[key] = Conversation(key, ws, handler, place, self._rules, self._counters, ended)
 
     async def handle_message(self, key: Any, receive_func: str = "receive_text") -> None:  # Any: see append
         """
@@ -280,8 +241,11 @@ class WsChatConnectionManager:
                 )
 
             await connection.ws.accept()
-            code, reason = await self._converse(connection, receive_func)
-            await self._hang_up(connection, code, reason)
+
+            if self._sweep is None:
+                self._sweep_slow()
+
+            await connection.converse(receive_func)
         finally:
             self._forget(connection)
 
@@ -302,7 +266,7 @@ class WsChatConnectionManager:
             Whether the message was queued; False when there is no such socket or no room.
         """
         connection = self._connections.get(key)
-        return connection is not None and self._enqueue(connection, encode(message))
+        return connection is not None and connection.enqueue(encode(message))
 
     async def broadcast(
         self, message: object, *, room: str | None = None, exclude: Collection[Any] = ()
@@ -364,140 +328,17 @@ class WsChatConnectionManager:
         """Return the keys in a room, of this process."""
         return {connection.key for connection in self._rooms.get(room, ())}
 
-    async def _converse(self, connection: _Connection, receive_func: str) -> tuple[int, str]:
-        """Run reader and writer until one of them, or somebody else, ends it; return the close code."""
-        reader = asyncio.create_task(
-            self._read(connection, receive_func), name=f"reader of {connection.key!r}"
-        )
-        writer = asyncio.create_task(self._write(connection), name=f"writer of {connection.key!r}")
-        tasks = (reader, writer)
-
-        try:
-            await asyncio.wait((*tasks, connection.ended), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-
-        for result in results:
-            if isinstance(result, WebSocketDisconnect):
-                return result.code, ""  # a handler that sent by itself met a peer that had left
-
-            if isinstance(result, SocketLimitError):
-                return TRY_AGAIN_LATER, "the room is full"
-
-            if isinstance(result, Exception):
-                logger.error(
-                    "WebSocket %r failed: %s", connection.key, type(result).__name__, exc_info=result
-                )
-                return INTERNAL_ERROR, ""
-
-        return connection.ended.result() if connection.ended.done() else (NORMAL, "")
-
-    async def _read(self, connection: _Connection, receive_func: str) -> None:
-        """Pass messages to the handler; count silent heartbeats."""
-        ws, handler, key = connection.ws, connection.handler, connection.key
-        queue, enough = connection.queue, max(1, self._queue_size // 2)
-        clock = asyncio.get_running_loop().time
-        meter = None if self._message_rate is None else Meter(self._message_rate, clock)
-        silent = 0
-        await handler.hello(key, ws, silent)
-
-        while True:
-            # A peer that sends many messages at once is read no faster than it takes the answers: its own
-            # messages never fill its queue. The pause lets the writers work, of other sockets too.
-            await asyncio.sleep(0)
-
-            if len(queue) >= enough:
-                connection.has_room.clear()
-                await connection.has_room.wait()
-
-            try:
-                async with asyncio.timeout(self._heartbeat_timeout):
-                    event = await ws.receive()
-            except TimeoutError:
-                silent += 1
-
-                if silent >= self._timeout_count:
-                    connection.end(NORMAL, "no sign of life")
-                    return
-
-                await handler.hello(key, ws, silent)
-                continue
-
-            if event["type"] == "websocket.disconnect":
-                connection.end(event.get("code") or NORMAL)
-                return
-
-            try:
-                message = read(event, receive_func, self._max_message_size)
-
-                if meter is not None:
-                    meter.count()
-            except BadMessage as bad:
-                self._refuse_message(connection, bad)
-                return
-
-            silent = 0
-            await handler.on_message(key, ws, message)
-
-    async def _write(self, connection: _Connection) -> None:
-        """Hand queued messages to the socket, one after the other."""
-        enough = max(1, self._queue_size // 2)
-        queue, send = connection.queue, connection.ws.send
-        loop = asyncio.get_running_loop()
-
-        while True:
-            # A plain future: asyncio.Queue would cost half as much as to send a message.
-            while not queue:
-                connection.news = loop.create_future()
-                await connection.news
-
-            event = queue.popleft()
-
-            if len(queue) < enough:
-                connection.has_room.set()
-
-            # A timeout for each message would cost as much as sending it: `_sweep_slow` looks for all.
-            connection.sending_since = loop.time()
-
-            if self._sweep is None:
-                self._sweep_slow()
-
-            try:
-                await send(dict(event))
-            except (WebSocketDisconnect, RuntimeError, OSError):
-                connection.end(NORMAL)  # the peer has left; the reader hears it too
-                return
-
-            connection.sending_since = None
-            self._sent += 1
-
     def _sweep_slow(self) -> None:
         """Evict the sockets that have not taken a message for the send timeout, and look again later."""
         loop = asyncio.get_running_loop()
-        limit = loop.time() - self._send_timeout
+        limit = loop.time() - self._rules.send_timeout
 
         for connection in self._connections.values():
             if connection.sending_since is not None and connection.sending_since <= limit:
-                self._evict(connection)
+                connection.evict()
 
         busy = bool(self._connections)
-        self._sweep = loop.call_later(self._send_timeout / 4, self._sweep_slow) if busy else None
-
-    async def _hang_up(self, connection: _Connection, code: int, reason: str) -> None:
-        """Close the socket, unless the peer has done so; a peer that does not read cannot delay us."""
-        ws = connection.ws
-
-        if WebSocketState.DISCONNECTED in (ws.client_state, ws.application_state):
-            return
-
-        try:
-            async with asyncio.timeout(min(self._send_timeout, 2.0)):
-                await ws.close(code, reason)
-        except (TimeoutError, RuntimeError, OSError, WebSocketDisconnect):
-            logger.debug("WebSocket %r did not take the close frame", connection.key)
+        self._sweep = loop.call_later(self._rules.send_timeout / 4, self._sweep_slow) if busy else None
 
     async def _on_event(
         self, packed: Mapping[str, str], *, room: str | None, exclude: Collection[Any]
@@ -507,57 +348,11 @@ class WsChatConnectionManager:
 
     def _deliver(self, frame: Mapping[str, Any], room: str | None, exclude: Collection[Any]) -> int:
         targets = self._connections.values() if room is None else self._rooms.get(room, ())
-        return sum(self._enqueue(c, frame) for c in list(targets) if c.key not in exclude)
+        return sum(c.enqueue(frame) for c in list(targets) if c.key not in exclude)
 
-    def _enqueue(self, connection: _Connection, frame: Mapping[str, Any]) -> bool:
-        """Queue a message, or do what the policy says for a full queue."""
-        if connection.ended.done():
-            return False
-
-        queue = connection.queue
-
-        if len(queue) >= self._queue_size:
-            if self._overflow == "close":
-                self._evict(connection)
-                return False
-
-            self._dropped += 1
-
-            if self._overflow == "drop_newest":
-                return False
-
-            queue.popleft()
-
-        queue.append(frame)
-
-        if connection.news is not None:
-            if not connection.news.done():
-                connection.news.set_result(None)
-
-            connection.news = None
-
-        return True
-
-    def _refuse_message(self, connection: _Connection, bad: BadMessage) -> None:
-        """End a conversation whose peer sends what the handler does not take; its mistake, in one line."""
-        self._bad_frames += 1
-        connection.end(bad.code, bad.what)
-        logger.warning(
-            "WebSocket %r sent %s: closed with %d (%d bad frames so far)",
-            connection.key,
-            bad.what,
-            bad.code,
-            self._bad_frames,
-        )
-
-    def _evict(self, connection: _Connection) -> None:
-        self._evicted += 1
-        connection.end(TRY_AGAIN_LATER, "too slow")
-
-    def _forget(self, connection: _Connection) -> None:
+    def _forget(self, connection: Conversation) -> None:
         if self._connections.get(connection.key) is connection:
             del self._connections[connection.key]
-
             self._places.leave(connection.place)
 
         for room in connection.rooms:
@@ -565,7 +360,7 @@ class WsChatConnectionManager:
 
         connection.rooms.clear()
 
-    def _leave(self, connection: _Connection, room: str) -> None:
+    def _leave(self, connection: Conversation, room: str) -> None:
         members = self._rooms.get(room)
 
         if members is not None:
@@ -580,10 +375,10 @@ class WsChatConnectionManager:
             connections=len(self._connections),
             rooms=len(self._rooms),
             queued=sum(len(connection.queue) for connection in self._connections.values()),
-            sent=self._sent,
-            dropped=self._dropped,
-            evicted=self._evicted,
-            bad_frames=self._bad_frames,
+            sent=self._counters.sent,
+            dropped=self._counters.dropped,
+            evicted=self._counters.evicted,
+            bad_frames=self._counters.bad_frames,
             refused=self._places.refused,
         )
 

@@ -58,20 +58,14 @@ class Logs:
     def tail(self) -> list[str]:
         """Return the latest lines, oldest first, without secrets."""
         handle = self._handle()
-        return (
-            [line.rstrip() for line in handle.tail(_LINES)]
-            if handle is not None
-            else list(self._recent.lines)
-        )
+        return [*self._recent.lines] if handle is None else [line.rstrip() for line in handle.tail(_LINES)]
 
     def levels(self) -> dict[str, str]:
         """Return the levels of loggers that have one of their own; that of all others is ``""``."""
         loggers = logging.Logger.manager.loggerDict.items()
-        own = {name: one.level for name, one in loggers if isinstance(one, logging.Logger) and one.level}
-        return {
-            name: logging.getLevelName(level)
-            for name, level in {"": logging.getLogger().level, **own}.items()
-        }
+        found = {name: one.level for name, one in loggers if isinstance(one, logging.Logger) and one.level}
+        found = {"": logging.getLogger().level, **found}
+        return {name: logging.getLevelName(level) for name, level in found.items()}
 
     def set_level(self, module: str, level: str) -> None:
         """Change the level of a module and all below it; of all, for an empty name."""

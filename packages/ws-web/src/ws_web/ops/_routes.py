@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import lru_cache, partial, update_wrapper
+from functools import lru_cache, wraps
 from importlib import resources
 from typing import Any, Final
 
@@ -95,49 +95,72 @@ def add_ops_routes(app: FastAPI, settings: Settings, publisher: Publisher, actio
         actions: What can be done.
     """
     routes = _Routes(settings, publisher, actions)
-    readers: dict[str, Endpoint] = {
-        "state": routes.state,
-        "events": routes.events,
-        "settings": routes.settings,
-    }
-    actors: dict[str, Endpoint] = {"level": routes.level, "run": routes.run}
-    token = routes.token
     declared: list[tuple[str, str, Endpoint]] = [
         ("GET", "/_ops", _page),
-        *(("GET", f"/_ops/{name}", partial(_read_by, endpoint, token)) for name, endpoint in readers.items()),
-        *(
-            ("POST", f"/_ops/{name}", partial(_acted_by, endpoint, token))
-            for name, endpoint in actors.items()
-        ),
+        ("GET", "/_ops/state", routes.state),
+        ("GET", "/_ops/events", routes.events),
+        ("GET", "/_ops/settings", routes.settings),
+        ("POST", "/_ops/level", routes.level),
+        ("POST", "/_ops/run", routes.run),
         ("GET", "/_ops/{name}", _file),
     ]
 
     for method, path, endpoint in declared:
-        app.add_route(path, _quiet(endpoint), methods=[method], include_in_schema=False)
+        refuse = None if endpoint in (_page, _file) else routes.refuse_to_read
+        refuse = routes.refuse_to_act if method == "POST" else refuse
+        app.add_route(path, _served(endpoint, refuse), methods=[method], include_in_schema=False)
 
 
-def _quiet(endpoint: Endpoint) -> Endpoint:
-    """Return an endpoint around which `_quietly` stands, under the name of the innermost one."""
-    named: Any = endpoint
+def _served(endpoint: Endpoint, refuse: Callable[[Request], Response | None] | None) -> Endpoint:
+    """Return an endpoint that is kept out of the access log, and out of caches and other sites' frames."""
 
-    while isinstance(named, partial):
-        named = named.args[0]
+    @wraps(endpoint)
+    async def serve(request: Request) -> Response:
+        request.scope["ws_web.quiet"] = True
+        response = None if refuse is None else refuse(request)
 
-    return update_wrapper(partial(_quietly, endpoint), named)
+        if response is None:
+            try:
+                response = await endpoint(request)
+            except _BadBody as error:
+                response = JSONResponse({"error": str(error)}, 422)
+
+        response.headers.update(_HEADERS)
+        return response
+
+    return serve
+
+
+class _BadBody(Exception):
+    """The client has sent something else than is wanted."""
 
 
 class _Routes:
     """What needs to be allowed."""
 
     def __init__(self, settings: Settings, publisher: Publisher, actions: Actions) -> None:
-        self.token = settings.OPS_TOKEN.get_secret_value()
+        self._token = settings.OPS_TOKEN.get_secret_value()
         self._settings = settings
         self._publisher = publisher
         self._actions = actions
 
+    def refuse_to_read(self, request: Request) -> Response | None:
+        """Return the refusal of a request that may not read."""
+        if may_read(request, self._token):
+            return None
+
+        return JSONResponse({"error": "the token is missing or wrong"}, 401, {"www-authenticate": "Bearer"})
+
+    def refuse_to_act(self, request: Request) -> Response | None:
+        """Return the refusal of a request that may not act."""
+        if may_act(request, self._token):
+            return None
+
+        return JSONResponse({"error": why_not_act(self._token)}, 403)
+
     async def state(self, request: Request) -> Response:
         """Return the state of all workers."""
-        return _json(await _state(self._publisher, acts=has_token(request, self.token)))
+        return _json(await _state(self._publisher, acts=has_token(request, self._token)))
 
     async def settings(self, _: Request) -> Response:
         """Return the settings."""
@@ -145,7 +168,7 @@ class _Routes:
 
     async def events(self, request: Request) -> Response:
         """Return the state of all workers once a second."""
-        acts = has_token(request, self.token)
+        acts = has_token(request, self._token)
         return StreamingResponse(_events(self._publisher, acts=acts), media_type="text/event-stream")
 
     async def level(self, request: Request) -> Response:
@@ -153,7 +176,7 @@ class _Routes:
         module, chosen = await _texts(request, "module", "level")
 
         if chosen not in LEVELS:
-            raise ValueError(f"level must be one of {', '.join(LEVELS)}")
+            raise _BadBody(f"level must be one of {', '.join(LEVELS)}")
 
         self._actions.set_level(module, chosen)
         return JSONResponse({"ok": True})
@@ -181,40 +204,18 @@ async def _file(request: Request) -> Response:
     return Response(_read(name), media_type=_FILES[name])
 
 
-async def _quietly(endpoint: Endpoint, request: Request) -> Response:
-    """Keep the page out of the access log, and out of caches and other sites' frames."""
-    request.scope["ws_web.quiet"] = True
-    response = await endpoint(request)
-    response.headers.update(_HEADERS)
-    return response
-
-
-async def _read_by(endpoint: Endpoint, token: str, request: Request) -> Response:
-    if not may_read(request, token):
-        return JSONResponse({"error": "the token is missing or wrong"}, 401, {"www-authenticate": "Bearer"})
-
-    return await endpoint(request)
-
-
-async def _acted_by(endpoint: Endpoint, token: str, request: Request) -> Response:
-    if not may_act(request, token):
-        return JSONResponse({"error": why_not_act(token)}, 403)
-
-    try:
-        return await endpoint(request)
-    except (ValueError, RecursionError) as error:
-        return JSONResponse({"error": str(error)}, 422)
-
-
 async def _texts(request: Request, *names: str) -> list[str]:
-    """Return short texts of a JSON object; anything else is a ValueError."""
-    given = json.loads(await request.body())
+    """Return short texts of a JSON object; anything else is refused."""
+    try:
+        given = json.loads(await request.body())
+    except (ValueError, RecursionError) as error:
+        raise _BadBody(str(error)) from None
 
     if not isinstance(given, dict) or not all(isinstance(given.get(name), str) for name in names):
-        raise ValueError(f"send a JSON object with the texts {', '.join(names)}")
+        raise _BadBody(f"send a JSON object with the texts {', '.join(names)}")
 
     if any(len(given[name]) > _LONGEST or not given[name].isprintable() for name in names):
-        raise ValueError(f"a text has at most {_LONGEST} printable characters")
+        raise _BadBody(f"a text has at most {_LONGEST} printable characters")
 
     return [given[name] for name in names]
 
