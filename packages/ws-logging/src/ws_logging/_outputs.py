@@ -37,7 +37,7 @@ __all__ = (
 
 # Any below: loguru's records, and handlers of any kind.
 
-RECENT_BYTES: Final = 16 * 1024 * 1024  # characters that the recent lines may take up
+MOST_CHARACTERS: Final = 16 * 1024 * 1024  # that the recent lines may take up
 
 Write = Callable[[str, Any], None]
 Sink = QueuedFileSink | OtlpSink
@@ -75,7 +75,7 @@ class RecentLines:
             lines, size = self._lines, self._size + len(line)
             lines.append(line)
 
-            while len(lines) > self._most or size > RECENT_BYTES:
+            while len(lines) > self._most or size > MOST_CHARACTERS:
                 size -= len(lines.popleft())
 
             self._size = size
@@ -225,7 +225,7 @@ def _pass_on(handler: logging.Handler, line: str, record: Any) -> None:
     """Pass a line to a handler of standard logging; its formatter sees the finished line."""
     level, place = record["level"].no, record["file"].path
 
-    if level >= handler.level:
+    if level >= handler.level:  # as a logger looks before it calls handle()
         text = line.rstrip("\n")
         name = record["name"] or "root"
         handler.handle(

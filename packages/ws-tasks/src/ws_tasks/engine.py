@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterable
-from types import TracebackType
 from typing import Any, Self
 
 import anyio
@@ -151,9 +150,7 @@ class LocalEngine(EngineBase):
 
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_exc: object) -> None:
         self._scheduler.stop(_SCHEDULE)
         self._queue.refuse_more()
         self._drop_delayed()
@@ -166,7 +163,7 @@ class LocalEngine(EngineBase):
             current_engine.set(None)
             self._open = False
             await self._scheduler.close(0.0)
-            await self._scheduler.__aexit__(kind, error, trace)
+            await self._scheduler.__aexit__()
 
     async def submit(self, call: Call[Any], *, delay: float = 0.0) -> Job[Any]:
         """

@@ -10,7 +10,6 @@ import logging
 import statistics
 import time
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Any, Self
 
 from ws_core.errors import MissingExtraError, NotReadyError, describe
@@ -75,9 +74,7 @@ class IntervalNTPClient:
         self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_exc: object) -> None:
         await self.stop()
 
     @property
@@ -177,9 +174,7 @@ class IntervalNTPClientManager:
         self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_exc: object) -> None:
         await self.stop()
 
     @property

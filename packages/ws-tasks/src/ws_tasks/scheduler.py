@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from datetime import datetime
-from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 import anyio
@@ -137,9 +136,7 @@ class Scheduler:
         group.start_soon(self._follow_timer, name=f"ws_tasks scheduler {self.name}")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_exc: object) -> None:
         group = self._group
         assert group is not None
 
@@ -380,7 +377,7 @@ class Scheduler:
         try:
             await self._follow_timer()
         finally:
-            await self.__aexit__(None, None, None)
+            await self.__aexit__()
 
     def statistics(self) -> dict[str, int]:
         """Count tasks, runs under way and busy threads."""

@@ -16,7 +16,6 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from types import TracebackType
 from typing import Any, Self, cast
 
 import anyio
@@ -123,14 +122,12 @@ class TaskiqEngine(EngineBase):
         await self.open(schedules=self._schedules)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_exc: object) -> None:
         current_engine.set(None)
         self._host.pool.close()
 
         if self._scheduler is not None:
-            await self._scheduler.__aexit__(kind, error, trace)
+            await self._scheduler.__aexit__()
 
         await cancel_and_wait(self._background)
 
