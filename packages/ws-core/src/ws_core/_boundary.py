@@ -9,8 +9,6 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
-__all__ = ("ErrorBoundary", "ErrorLogger", "catch_error", "describe", "set_error_logger")
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -8,8 +8,6 @@ import types
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar, cast
 
-__all__ = ("cancel_at_every_await", "leftover_tasks")
-
 R = TypeVar("R")
 
 

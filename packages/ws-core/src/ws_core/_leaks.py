@@ -19,8 +19,6 @@ from typing import Any, Final, Literal, Self, TextIO, get_args
 from ws_core.errors import UsageError, WsError
 from ws_core.metrics import Source, registered
 
-__all__ = ("LeakError", "no_leaks")
-
 Kind = Literal["tasks", "threads", "processes", "files", "connections", "pools", "environment", "warnings"]
 KINDS: Final[frozenset[Kind]] = frozenset(get_args(Kind))
 _PACKAGES = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})

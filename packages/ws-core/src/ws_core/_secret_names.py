@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-__all__ = ("AMBIGUOUS", "SECRET_NAMES", "SecretNames")
-
 SECRET_NAMES: Final = frozenset(
     {
         "access_key", "account_key", "admin_key", "aes_key", "api_key", "app_key", "auth", "auth_key",

@@ -14,8 +14,6 @@ from typing import Final
 
 from ws_core._secret_names import AMBIGUOUS, SecretNames
 
-__all__ = ("MASK", "TextMasker", "mask_userinfo")
-
 MASK: Final = "***"
 
 _URL = re.compile(r"[^\s\"'<>`]*")

@@ -10,8 +10,6 @@ from typing import Any, Final
 from ws_core._secret_names import SecretNames
 from ws_core._secret_text import MASK, TextMasker
 
-__all__ = ("ValueMasker",)
-
 # Any below: values of the application, of any type.
 
 _NAME = re.compile(r"[\w.\- ]{1,64}")

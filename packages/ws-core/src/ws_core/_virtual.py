@@ -13,16 +13,6 @@ from typing import Any, ParamSpec, TypeVar, TypeVarTuple, Unpack
 
 from ws_core.errors import UsageError
 
-__all__ = (
-    "StuckError",
-    "VirtualClock",
-    "VirtualLoop",
-    "run_virtual",
-    "settle",
-    "virtual_clock",
-    "virtual_time",
-)
-
 P = ParamSpec("P")
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")

@@ -16,8 +16,6 @@ from ws_logging.errors import LoggingConfigError
 from ws_logging.register import LoggerHandle, register_logger
 from ws_logging.rotation import LogFileRotator
 
-__all__ = ("LoggingComponent", "logging")
-
 _ARGUMENTS = frozenset(inspect.signature(register_logger).parameters)
 
 

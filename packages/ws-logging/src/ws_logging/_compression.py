@@ -14,8 +14,6 @@ from typing import Any, Final
 
 from ws_logging.errors import LoggingConfigError
 
-__all__ = ("SUFFIXES", "check_compression", "compress", "keep_owner", "zstandard")
-
 # Any below: files of several libraries.
 
 SUFFIXES: Final = {"gz": ".gz", "zst": ".zst"}

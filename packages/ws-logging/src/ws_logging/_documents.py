@@ -18,8 +18,6 @@ from ws_logging._formatters import MAX_LINE, Formatter, cut, pick, reason_of
 from ws_logging._json import JsonEncoder, OtlpEncoder, quote, repaired
 from ws_logging.redact import Redactor
 
-__all__ = ("DocumentFormatter", "JsonFormatter", "OtlpFormatter")
-
 # Any below: loguru's record is a dictionary of many types.
 
 # The SeverityNumber of OpenTelemetry, from a level's number on.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-__all__ = ("escape", "escape_json", "has_surrogates", "safe_repr", "safe_str")
-
 # Any below: objects of the application, of any type.
 
 # Controls (C0, DEL, C1 with NEL), the line and paragraph separators of Unicode, the controls of

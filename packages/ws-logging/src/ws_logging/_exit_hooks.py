@@ -33,8 +33,6 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Protocol
 
-__all__ = ("deferred_signals", "follow_end", "is_ending", "renew_in_children", "stop_all", "unwatch", "watch")
-
 # Those that people and their tools send. The others (SIGALRM, SIGXCPU, SIGQUIT) end a process that hangs:
 # they must not wait for Python.
 _CAUGHT = tuple(

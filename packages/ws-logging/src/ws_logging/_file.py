@@ -24,8 +24,6 @@ try:
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
-__all__ = ("RotatingFile",)
-
 _MODE = 0o644
 _ENDINGS = "|".join(map(re.escape, SUFFIXES.values()))
 _REFUSED_FOR = 60.0  # seconds without another attempt to rotate after the system has refused one

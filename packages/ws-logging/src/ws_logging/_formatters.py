@@ -22,18 +22,6 @@ from ws_logging.context import current_fields
 from ws_logging.errors import LoggingConfigError
 from ws_logging.redact import Redactor
 
-__all__ = (
-    "LEAST_LINE",
-    "MAX_LINE",
-    "Formatter",
-    "Renderer",
-    "TextFormatter",
-    "check_template",
-    "cut",
-    "pick",
-    "reason_of",
-)
-
 # Any below: loguru's record is a dictionary of many types.
 
 Renderer = Callable[[Mapping[str, Any], str], str]

@@ -9,8 +9,6 @@ from typing import Any, Final
 
 from ws_logging._escaping import safe_repr, safe_str
 
-__all__ = ("JsonEncoder", "OtlpEncoder", "quote", "repaired")
-
 # Any below: values of the application, of any type.
 
 _DEEPEST: Final = 20

@@ -17,8 +17,6 @@ from loguru import logger
 
 from ws_logging.errors import LoggingConfigError
 
-__all__ = ("LevelByModule", "Levels", "level_name", "level_number", "of_name")
-
 # Any below: frames and options of loguru.
 
 _core: Any = logger._core  # type: ignore[attr-defined]

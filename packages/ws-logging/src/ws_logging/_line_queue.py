@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-__all__ = ("LineQueue",)
-
 RESERVE: Final = 0.1  # share of the queue that only urgent lines may use
 
 

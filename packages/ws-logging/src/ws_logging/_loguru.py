@@ -11,8 +11,6 @@ from loguru import logger
 
 from ws_core.errors import describe
 
-__all__ = ("LastingSink", "TraceFormatter", "set_threshold")
-
 # Any below: records, tracebacks, and the inside of loguru.
 
 _core: Any = logger._core  # type: ignore[attr-defined]

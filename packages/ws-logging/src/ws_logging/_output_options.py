@@ -16,16 +16,6 @@ from ws_logging.errors import LoggingConfigError
 from ws_logging.otel import check_url
 from ws_logging.rotation import LogFileRotator
 
-__all__ = (
-    "DEFAULT_RETENTION",
-    "DEFAULT_ROTATION",
-    "DEFAULT_TOTAL_SIZE",
-    "Json",
-    "OutputOptions",
-    "check_format",
-    "parse_outputs",
-)
-
 # Any below: what is checked may be of any type.
 
 Json = bool | Literal["otlp"]

@@ -23,18 +23,6 @@ from ws_logging.otel import OtlpSink
 from ws_logging.redact import Redactor
 from ws_logging.sink import QueuedFileSink
 
-__all__ = (
-    "Output",
-    "RecentLines",
-    "Renderers",
-    "Sink",
-    "build",
-    "notice",
-    "to_file",
-    "to_handler",
-    "to_stream",
-)
-
 # Any below: loguru's records, and handlers of any kind.
 
 MOST_CHARACTERS: Final = 16 * 1024 * 1024  # that the recent lines may take up

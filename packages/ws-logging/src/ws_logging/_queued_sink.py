@@ -27,8 +27,6 @@ from ws_logging import _exit_hooks
 from ws_logging._line_queue import LineQueue
 from ws_logging._sink_options import Overflow
 
-__all__ = ("URGENT", "Destination", "QueuedSink", "SinkStatistics", "complain")
-
 BATCH: Final = 256 * 1024  # bytes written at once, at most
 EARLY: Final = 192 * 1024  # bytes waiting from which the writer does not wait for more
 GATHER: Final = 0.02  # seconds that the writer waits for more

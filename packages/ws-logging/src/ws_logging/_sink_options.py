@@ -11,8 +11,6 @@ from ws_logging._compression import check_compression
 from ws_logging.errors import LoggingConfigError
 from ws_logging.rotation import LogFileRotator, is_number
 
-__all__ = ("Overflow", "check", "live_path")
-
 # Any below: what is checked may be of any type.
 
 Overflow = Literal["block", "drop_newest", "drop_oldest"]

@@ -17,8 +17,6 @@ from ws_logging._sink_options import check as check_sink
 from ws_logging.errors import LoggingConfigError
 from ws_logging.redact import Redactor
 
-__all__ = ("check", "resource_of")
-
 # Any below: what is checked may be of any type.
 
 

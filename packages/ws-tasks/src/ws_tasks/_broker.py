@@ -24,8 +24,6 @@ from ws_tasks._streams import PRIORITIES, TRANSIENT, Added, StreamQueue, persist
 from ws_tasks._validation import check_seconds, check_whole
 from ws_tasks.errors import JobCancelled, JobFailed, ScheduleError
 
-__all__ = ("RedisStreamsBroker",)
-
 logger = logging.getLogger("ws_tasks")
 
 T = TypeVar("T")

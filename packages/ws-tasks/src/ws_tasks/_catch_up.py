@@ -11,8 +11,6 @@ from ws_tasks._instance import Instance, RunHost, Watched
 from ws_tasks.interface import TaskEvent
 from ws_tasks.triggers import OnceTrigger
 
-__all__ = ("missed_runs", "note_run")
-
 _NOTE = 10.0  # seconds for a run to be noted
 
 

@@ -7,8 +7,6 @@ from typing import Protocol
 
 import anyio
 
-__all__ = ("Clock", "SystemClock")
-
 
 class Clock(Protocol):
     """Two clocks and the ability to wait."""

@@ -18,8 +18,6 @@ from cronsim import CronSim, CronSimError
 
 from ws_tasks.errors import ScheduleError
 
-__all__ = ("CronExpression", "parse_cron")
-
 DAY = 86_400
 EPOCH = date(1970, 1, 1).toordinal()
 _HORIZON_MONTHS = 12 * 50  # the 29th of February on a given weekday comes each 28 years, or each 40

@@ -12,8 +12,6 @@ from ws_tasks._validation import check_function, check_name, check_seconds, chec
 from ws_tasks.errors import ScheduleError
 from ws_tasks.triggers import CronTrigger
 
-__all__ = ("task",)
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -19,8 +19,6 @@ from ws_tasks._options import CatchUp
 from ws_tasks._validation import check_seconds, to_json
 from ws_tasks.errors import ScheduleError
 
-__all__ = ("Call", "Declaration", "Engine", "Group", "Priority", "TaskDefinition", "current_engine", "group")
-
 _UNDO = 5.0  # seconds for the jobs of a group that could not be enqueued as a whole
 
 P = ParamSpec("P")

@@ -18,8 +18,6 @@ from ws_core.errors import describe
 from ws_tasks._requests import resolve
 from ws_tasks._streams import TRANSIENT, Delivery, StreamQueue
 
-__all__ = ("Deliveries", "cancel_and_wait")
-
 logger = logging.getLogger("ws_tasks")
 
 Key: TypeAlias = tuple[str, str]

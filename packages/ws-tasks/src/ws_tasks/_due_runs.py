@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 from ws_tasks.triggers import Trigger
 
-__all__ = ("Decision", "decide")
-
 
 class Decision(NamedTuple):
     """What to do about a task that is due."""

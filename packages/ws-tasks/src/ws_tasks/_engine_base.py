@@ -13,8 +13,6 @@ from ws_tasks.interface import Guard, RunStore, TaskStatistics
 from ws_tasks.scheduler import Scheduler
 from ws_tasks.tasks import CrontabTask, IntervalTask
 
-__all__ = ("EngineBase",)
-
 
 class EngineBase:
     """The tasks of an engine, with what their jobs in this process share."""

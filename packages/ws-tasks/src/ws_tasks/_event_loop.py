@@ -6,8 +6,6 @@ import asyncio
 
 from anyio.lowlevel import RunVar
 
-__all__ = ("asyncio_loop", "loop_marker", "running_loop")
-
 _marker: RunVar[object] = RunVar("ws_tasks_loop_marker")
 
 

@@ -14,8 +14,6 @@ from ws_tasks._instance import Instance, ManagedTask, RunHost, Watched
 from ws_tasks._run import execute, report
 from ws_tasks.interface import EventKind, Guard, LeaseGuard, RunClaim, TaskEvent
 
-__all__ = ("execute_guarded",)
-
 _GIVE_BACK = 5.0  # seconds for a claim to be given back when its run was cancelled
 _SLACK = 5.0  # seconds by which the run of another process may be late
 

@@ -7,8 +7,6 @@ import itertools
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
-__all__ = ("TaskHeap",)
-
 _next_ticket = itertools.count(1).__next__
 _MANY_STALE = 64  # entries from which on a heap is cleaned
 

@@ -18,17 +18,6 @@ from ws_tasks._threads import ThreadPool
 from ws_tasks.interface import Run, TaskEvent
 from ws_tasks.triggers import Trigger
 
-__all__ = (
-    "Counters",
-    "Instance",
-    "ManagedTask",
-    "Purpose",
-    "RunHost",
-    "State",
-    "Watched",
-    "current_instance",
-)
-
 _NO_HEADERS: Mapping[str, str] = {}
 
 State = Literal["new", "running", "paused", "stopped"]

@@ -8,8 +8,6 @@ import anyio
 
 from ws_tasks._validation import check_wait
 
-__all__ = ("Job", "JobGroup", "JobStatus")
-
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 

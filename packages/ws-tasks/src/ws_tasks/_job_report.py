@@ -11,8 +11,6 @@ from ws_tasks._broker import RedisStreamsBroker
 from ws_tasks._jobs import JobTask
 from ws_tasks._report import Report
 
-__all__ = ("JobReport",)
-
 _PAUSE = 2.0  # seconds between two looks at Redis
 _LETTERS = 10  # dead letters that are shown
 

@@ -24,8 +24,6 @@ from ws_tasks._validation import check_wait, to_json
 from ws_tasks.errors import JobCancelled, JobFailed
 from ws_tasks.triggers import OnceTrigger, Trigger
 
-__all__ = ("JobCall", "JobQueue", "JobTask", "LocalJob")
-
 _NEVER = math.inf
 
 
@@ -56,8 +54,8 @@ class JobCall(Instance):
 
     def __init__(self, task: JobTask, args: Sequence[Any], kwargs: dict[str, Any], job_id: str) -> None:
         super().__init__(task, time.time())
-        self._args = [*args]
-        self._kwargs = kwargs
+        self._args: list[Any] = [*args]
+        self._kwargs: dict[str, Any] = kwargs
         self.id: str = job_id
 
     def call(self) -> Any:  # whatever the function returns
@@ -67,7 +65,7 @@ class JobCall(Instance):
     def accept(self, value: object) -> None:
         """Take what the function returned, as JSON makes it: so it arrives from another process too."""
         try:
-            self.value = json.loads(to_json(value))
+            super().accept(json.loads(to_json(value)))
         except (TypeError, ValueError) as error:
             message = f"the result of task {self.task.name!r} is not JSON: {error}"
             raise UsageError(message, task=self.task.name, job=self.id) from error

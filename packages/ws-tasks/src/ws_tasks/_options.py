@@ -11,17 +11,6 @@ from ws_tasks._validation import check_seconds, check_whole
 from ws_tasks.errors import ScheduleError
 from ws_tasks.interface import Guard, LeaseGuard, Run, RunStore
 
-__all__ = (
-    "CatchUp",
-    "Coalesce",
-    "ErrorHandler",
-    "Options",
-    "Overlap",
-    "TaskOptions",
-    "check_exceptions",
-    "make_options",
-)
-
 Overlap = Literal["skip", "queue", "cancel_previous"]
 Coalesce = Literal["latest", "all"]
 CatchUp = Literal["latest", "all"]

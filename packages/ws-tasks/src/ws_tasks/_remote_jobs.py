@@ -18,8 +18,6 @@ from ws_tasks._threads import ThreadPool
 from ws_tasks._validation import check_wait
 from ws_tasks.interface import TaskEvent
 
-__all__ = ("POLL", "CurrentMessage", "RemoteJob", "WorkerCall", "WorkerHost", "current_message", "messages")
-
 logger = logging.getLogger("ws_tasks")
 
 POLL = 2.0  # seconds after which a result is looked for, in case its message was lost

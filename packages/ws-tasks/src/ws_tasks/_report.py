@@ -9,8 +9,6 @@ from ws_core.inspection import publish
 from ws_core.metrics import Sample, register, sample
 from ws_tasks.interface import TaskStatistics
 
-__all__ = ("Report", "ReportedTask")
-
 _NAME = "wintersweet.task.name"
 
 

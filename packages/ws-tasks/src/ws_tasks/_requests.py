@@ -13,8 +13,6 @@ from redis.asyncio import Redis
 from ws_core.sources import client_getter
 from ws_tasks._scripts import Script
 
-__all__ = ("MOST", "Requests", "resolve")
-
 MOST = 500
 """Requests that are sent together."""
 

@@ -22,8 +22,6 @@ from ws_tasks._streams import persist
 from ws_tasks._validation import check_seconds, to_json
 from ws_tasks.errors import JobCancelled, JobFailed
 
-__all__ = ("RedisResults", "requests_of")
-
 logger = logging.getLogger("ws_tasks")
 
 _CONNECTIONS = 32  # of a client that is made from a URL

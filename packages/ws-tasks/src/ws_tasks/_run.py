@@ -17,8 +17,6 @@ from ws_tasks.errors import RunTimeout
 from ws_tasks.interface import EventKind, TaskEvent
 from ws_tasks.observe import is_observed, running
 
-__all__ = ("execute", "report")
-
 logger = logging.getLogger("ws_tasks")
 
 

@@ -16,8 +16,6 @@ from ws_tasks._instance import Instance, ManagedTask, RunHost, Watched
 from ws_tasks._run import execute
 from ws_tasks.interface import TaskEvent
 
-__all__ = ("Runner",)
-
 
 class Runner:
     """

@@ -10,23 +10,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-__all__ = (
-    "ADD",
-    "BEGIN",
-    "CANCEL",
-    "DEAD_LETTER",
-    "DONE",
-    "FETCH",
-    "HAND_BACK",
-    "LEAVE",
-    "MOVE_DUE",
-    "RECLAIM",
-    "RECOUNT",
-    "RENEW",
-    "SAVE",
-    "Script",
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Script:

@@ -17,8 +17,6 @@ from ws_core.errors import describe
 from ws_tasks import _scripts
 from ws_tasks._requests import Requests
 
-__all__ = ("PRIORITIES", "TRANSIENT", "Added", "Delivery", "StreamQueue", "persist")
-
 logger = logging.getLogger("ws_tasks")
 
 T = TypeVar("T")

@@ -19,8 +19,6 @@ from ws_tasks.interface import TaskInterface, TaskStatistics
 from ws_tasks.scheduler import Scheduler, current_scheduler
 from ws_tasks.triggers import Trigger
 
-__all__ = ("ScheduledTask",)
-
 _NO_KWARGS: Mapping[str, object] = {}
 _NO_COUNTERS = Counters()
 

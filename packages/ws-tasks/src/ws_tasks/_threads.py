@@ -22,8 +22,6 @@ from anyio.lowlevel import checkpoint
 
 from ws_tasks._event_loop import asyncio_loop
 
-__all__ = ("ThreadPool",)
-
 T = TypeVar("T")
 
 _IDLE = 10.0  # seconds after which a thread that has nothing to do ends

@@ -17,8 +17,6 @@ from ws_tasks._instance import ManagedTask, RunHost, Watched
 from ws_tasks.interface import EventKind, TaskEvent
 from ws_tasks.triggers import Trigger
 
-__all__ = ("Timer",)
-
 logger = logging.getLogger("ws_tasks")
 
 _LONGEST_SLEEP = 30.0  # seconds, see Timer._delay

@@ -9,8 +9,6 @@ from zoneinfo import ZoneInfo
 
 from ws_tasks.errors import ScheduleError
 
-__all__ = ("is_fixed", "resolve_zone")
-
 _VARIABLES = ("WS_TIMEZONE", "_TIMEZONE")
 _UTC_NAMES = frozenset({"UTC", "ETC/UTC", "ZULU", "ETC/ZULU", "UCT", "ETC/UCT"})
 

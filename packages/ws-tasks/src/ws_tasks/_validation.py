@@ -12,17 +12,6 @@ from typing import Any
 
 from ws_tasks.errors import ScheduleError
 
-__all__ = (
-    "check_arguments",
-    "check_function",
-    "check_name",
-    "check_seconds",
-    "check_wait",
-    "check_whole",
-    "to_json",
-    "unwrap_partial",
-)
-
 _GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _KEPT: dict[int, float] = {}  # floats by the whole seconds that they were given as
 _MOST_KEPT = 4000  # an hour, and what is near to it

@@ -18,8 +18,6 @@ import struct
 import tempfile
 from collections.abc import Callable
 
-__all__ = ("Acceptor", "Board")
-
 _POLITE = 0.002  # seconds that a worker leaves to those with fewer connections
 _PAUSE = 0.1  # seconds without accepting when the system has no descriptors left
 _NOBODY = 0xFFFFFFFF  # more connections than anybody has: it makes nobody wait

@@ -27,8 +27,6 @@ from ws_web._observation import Exchange
 from ws_web._trace_context import get_trace_id
 from ws_web.request import client_ip_of
 
-__all__ = ("AccessLog",)
-
 _LONGEST: Final = 200  # characters of a path that fits no route
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 

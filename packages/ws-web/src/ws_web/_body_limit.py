@@ -7,8 +7,6 @@ from typing import NoReturn
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope
 
-__all__ = ("DEFAULT_MAX_BODY_SIZE", "TOO_LARGE", "Body", "BodyLimit")
-
 DEFAULT_MAX_BODY_SIZE = 16 * 1024 * 1024  # bytes
 
 TOO_LARGE = "Content Too Large"

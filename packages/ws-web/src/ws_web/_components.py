@@ -14,8 +14,6 @@ from ws_web._negotiation import get_request_id
 from ws_web._trace_context import get_span_id, get_trace_id
 from ws_web.conf import Settings
 
-__all__ = ("manager_of", "prepare", "running", "used_sections")
-
 logger = logging.getLogger("ws_web")
 
 

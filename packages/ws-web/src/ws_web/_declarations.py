@@ -21,19 +21,6 @@ from ws_core.errors import UsageError
 from ws_web.errors import ErrorCode
 from ws_web.response import Envelope, HTTPExceptionResponse, phrase
 
-__all__ = (
-    "DEADLINE",
-    "Declared",
-    "DeclaringRoutes",
-    "Handler",
-    "Limits",
-    "check_deadline",
-    "check_seconds",
-    "declared_here",
-    "limited",
-    "within",
-)
-
 # Any below: FastAPI's own options and endpoints, passed on.
 
 DEADLINE = "ws_web.deadline"

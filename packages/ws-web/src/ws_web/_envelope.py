@@ -29,8 +29,6 @@ from ws_core.errors import UsageError
 from ws_web._json import dump, plain_rows
 from ws_web.response import BODILESS, Envelope, Problem, Response, success
 
-__all__ = ("Endpoint", "data_model", "enveloped", "release_early")
-
 Endpoint = Callable[..., Any]  # Any: endpoints take and return what they like
 # Any below: FastAPI's routes and fields, whose types are private, and values of any type.
 

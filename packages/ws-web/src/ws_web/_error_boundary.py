@@ -23,8 +23,6 @@ from ws_web._origin import DENIAL, Origins
 from ws_web._ws_messages import BadMessage, bad_message, escape
 from ws_web.response import HTTPExceptionResponse, Response, phrase
 
-__all__ = ("ErrorBoundaryMiddleware", "is_logged", "is_news", "log_failure")
-
 _ERRORS = 400  # the least status of an error
 _BAD_REQUEST = 400
 _TOO_LARGE = 413

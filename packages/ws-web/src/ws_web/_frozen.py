@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-__all__ = ("FrozenDict", "FrozenList", "frozen", "thawed")
-
 
 def _refuse(self: object, *_: object, **__: object) -> NoReturn:
     raise TypeError("settings are frozen: use `settings.replace(...)`, or in tests `settings.override(...)`")

@@ -9,8 +9,6 @@ from typing import Any
 
 from ws_web.errors import SettingsError
 
-__all__ = ("load", "search_working_directory")
-
 
 def search_working_directory() -> None:
     """Find modules of the working directory: a console script does not have the project on its path."""

@@ -10,8 +10,6 @@ from typing import Final
 from ws_core.errors import MissingExtraError, describe
 from ws_web.errors import SettingsError
 
-__all__ = ("instrumented",)
-
 _GROUP: Final = "wintersweet.otel"
 """Entry points: functions that begin, and return what ends it: a function, or an object with ``close``."""
 

@@ -13,8 +13,6 @@ from typing import Any, Protocol, runtime_checkable
 from fastapi.encoders import jsonable_encoder
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-__all__ = ("MAX_DEPTH", "JsonObject", "dump", "encode", "is_too_deep", "plain_rows")
-
 MAX_DEPTH = 200
 """How deeply a JSON body may be nested. Encoders stop at 255 levels: deeper data could not be sent back."""
 

@@ -11,8 +11,6 @@ from starlette.responses import Response
 
 from ws_web._negotiation import get_request_id
 
-__all__ = ("KeptReply", "as_text", "digest")
-
 _NOT_KEPT = frozenset({b"content-length", b"set-cookie", b"x-request-id", b"x-timestamp"})
 _ID = b'"request_id":"'
 

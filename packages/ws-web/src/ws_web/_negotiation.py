@@ -11,16 +11,6 @@ from starlette.types import Message, Scope
 
 from ws_core.context import carry
 
-__all__ = (
-    "ID_KEY",
-    "PROBLEM_JSON",
-    "current_scope",
-    "get_request_id",
-    "has_content_type",
-    "preferred_language",
-    "wants_problem",
-)
-
 ID_KEY = "ws_web.request_id"  # of the scope
 PROBLEM_JSON = "application/problem+json"
 

@@ -24,8 +24,6 @@ from ws_web.middlewares import get_request_id
 if TYPE_CHECKING:
     from ws_web.ops._page import Ops
 
-__all__ = ("Observability",)
-
 
 class Observability:
     """The parts that observe one application."""

@@ -12,8 +12,6 @@ from ws_web._negotiation import ID_KEY, current_scope
 from ws_web._route_template import route_template
 from ws_web.middlewares import ReplyHeaders, accepted_id, new_id
 
-__all__ = ("CLIENT_LEFT", "Exchange", "Observation", "ObservationMiddleware")
-
 CLIENT_LEFT = 499
 """The status, in log and metrics, of a request whose client went away before the reply began."""
 

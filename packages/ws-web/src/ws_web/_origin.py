@@ -11,8 +11,6 @@ from starlette.types import Receive, Scope, Send
 
 from ws_web.response import HTTPExceptionResponse
 
-__all__ = ("DENIAL", "Origins", "is_allowed")
-
 DENIAL = "websocket.http.response"
 """ASGI's extension for answering a handshake."""
 

@@ -11,8 +11,6 @@ from typing import Any, Final
 from ws_core.metrics import Sample, collect
 from ws_web._worker_group import WorkerGroup
 
-__all__ = ("Publisher",)
-
 # Any below: JSON values.
 
 _EVERY: Final = 1.0  # seconds between two snapshots

@@ -11,8 +11,6 @@ from typing import Final
 from ws_core.metrics import Sample, TimeRecorder, sample
 from ws_web._observation import Exchange, Observation
 
-__all__ = ("EventLoopLag", "RequestMetrics")
-
 _METHODS: Final = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
 )

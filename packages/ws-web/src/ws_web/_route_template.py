@@ -5,8 +5,6 @@ from __future__ import annotations
 from starlette.routing import Match, Mount
 from starlette.types import Scope
 
-__all__ = ("route_template",)
-
 
 def route_template(scope: Scope) -> str | None:
     """Return the template, such as ``/items/{item_id}``, after those of mounts; None without a route."""

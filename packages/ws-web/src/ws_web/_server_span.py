@@ -14,8 +14,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ws_web._observation import Exchange
 
-__all__ = ("ServerSpanMiddleware", "describe", "is_needed")
-
 _SPAN = "ws_web.span"  # of the scope
 
 

@@ -10,8 +10,6 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import AliasChoices, AliasPath, BaseModel
 from typing_extensions import is_typeddict
 
-__all__ = ("alternatives", "inner", "unknown_names")
-
 # Any below: annotations, and values before they are validated.
 
 _MAPPINGS = (dict, Mapping)

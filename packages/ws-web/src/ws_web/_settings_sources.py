@@ -33,19 +33,6 @@ from ws_web._importing import search_working_directory
 from ws_web._settings_models import alternatives, inner
 from ws_web.errors import SettingsError
 
-__all__ = (
-    "DotenvSource",
-    "EnvironmentSource",
-    "ModuleSource",
-    "SecretsDirSource",
-    "Source",
-    "TomlSource",
-    "is_one_edit_away",
-    "likely_name",
-    "nest",
-    "overlay",
-)
-
 DELIMITER = "__"
 _VARIABLE = re.compile(r"\$\{([^\}:]*)(:-[^\}]*)?\}")  # as python-dotenv has it
 _LISTS = (list, tuple, set, frozenset)

@@ -7,8 +7,6 @@ import socket
 
 from ws_core.errors import ConfigError
 
-__all__ = ("bind",)
-
 _BACKLOG = 2048
 
 Names = tuple[str, str]

@@ -25,8 +25,6 @@ from ws_core.errors import UnavailableError, UsageError
 from ws_web._acceptor import Board
 from ws_web._worker_group import forget_workers
 
-__all__ = ("STARTUP_FAILED", "Supervisor", "WorkerCommand", "check_options", "restart_delay")
-
 STARTUP_FAILED = 3
 """Exit code of a worker whose application did not start."""
 

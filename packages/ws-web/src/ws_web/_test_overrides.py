@@ -10,8 +10,6 @@ from fastapi import FastAPI
 
 from ws_web._components import manager_of
 
-__all__ = ("override", "rolled_back")
-
 # Any below: clients of drivers, and dependencies of any type.
 
 

@@ -15,8 +15,6 @@ from typing import Any, Final
 from ws_core.context import carry
 from ws_web._negotiation import current_scope
 
-__all__ = ("get_span_id", "get_trace_id", "get_traceparent", "get_tracestate")
-
 _KEYS: Final = {"traceparent": "ws_web.traceparent", "tracestate": "ws_web.tracestate"}  # of a restored scope
 _TRACEPARENT: Final = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})(?P<trace>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.*)?"

@@ -16,8 +16,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ws_web._acceptor import Acceptor, Board
 from ws_web._negotiation import has_content_type
 
-__all__ = ("Guard", "Server")
-
 # Any below: uvicorn's protocols differ by the parser, and have no common type.
 
 _IDLE_LINGER = 1.0  # seconds in which a kept connection may still send a request, while we drain

@@ -11,8 +11,6 @@ from ws_web._acceptor import Board
 from ws_web._worker_process import run_worker_process
 from ws_web.server import load_app, serve_here
 
-__all__ = ("main",)
-
 
 def main(order: str) -> int:
     """Serve on the parent's socket until a signal, or the parent's end, and return the exit code."""

@@ -25,8 +25,6 @@ from ws_core.metrics import METRICS, Sample, merge
 if sys.platform != "win32":  # there, no server has several workers
     import fcntl
 
-__all__ = ("WorkerGroup", "forget_workers", "set_parent")
-
 # Any below: JSON values.
 
 _PREFIX: Final = "ws-web-workers-"

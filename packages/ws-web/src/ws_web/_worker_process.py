@@ -15,8 +15,6 @@ from ws_core.errors import WsError
 from ws_web._supervisor import STARTUP_FAILED
 from ws_web._worker_group import set_parent
 
-__all__ = ("Work", "run_worker_process")
-
 Work = Callable[[Mapping[str, Any], Callable[[], None]], None]  # Any: of JSON types
 
 

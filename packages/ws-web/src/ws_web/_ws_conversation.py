@@ -16,8 +16,6 @@ from ws_web._ws_limits import Place
 from ws_web._ws_messages import BadMessage, Meter, read
 from ws_web.errors import SocketLimitError
 
-__all__ = ("Conversation", "Counters", "Overflow", "Rules")
-
 # Any below: keys and handlers are the application's.
 
 logger: logging.Logger = logging.getLogger("ws_web.ws")

@@ -7,8 +7,6 @@ from typing import Any, Protocol
 
 from starlette.websockets import WebSocket
 
-__all__ = ("EventBus", "MessageHandler")
-
 
 class EventBus(Protocol):
     """What broadcast across processes needs; ws-pool's event buses fit."""

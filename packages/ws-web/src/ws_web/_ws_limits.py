@@ -11,8 +11,6 @@ from starlette.websockets import WebSocket
 from ws_web.errors import SocketLimitError
 from ws_web.request import client_ip_of
 
-__all__ = ("Place", "Places")
-
 # Any below: keys and users are the application's.
 
 Place = tuple[str | None, Any]

@@ -14,18 +14,6 @@ from starlette.websockets import WebSocket
 
 from ws_web import _json
 
-__all__ = (
-    "RECEIVE_FUNCTIONS",
-    "BadMessage",
-    "Meter",
-    "bad_message",
-    "encode",
-    "escape",
-    "pack",
-    "read",
-    "unpack",
-)
-
 # Any below: messages are text, bytes or JSON.
 
 RECEIVE_FUNCTIONS = ("receive_text", "receive_bytes", "receive_json")

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-__all__ = ("DIALECTS", "Dialect", "MysqlDialect", "RawDialect", "ReplyPiece", "RequestPiece", "RespDialect")
-
 
 @dataclass(frozen=True, slots=True)
 class RequestPiece:

@@ -7,8 +7,6 @@ import contextlib
 import random
 from dataclasses import dataclass, field
 
-__all__ = ("Direction", "Weather")
-
 _STEP = 0.01  # seconds between two looks at the weather
 
 

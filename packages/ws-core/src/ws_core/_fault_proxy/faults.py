@@ -6,8 +6,6 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
-__all__ = ("Armed", "Fault", "Loses", "Then")
-
 Loses = Literal["request", "reply", "half of the reply", "nothing"]
 _GRAVEST_FIRST: Final[tuple[Loses, ...]] = get_args(Loses)
 

@@ -15,8 +15,6 @@ from ws_core._fault_proxy.dialects import Dialect, ReplyPiece, RequestPiece
 from ws_core._fault_proxy.direction import Direction
 from ws_core._fault_proxy.faults import Armed, Fault
 
-__all__ = ("Connect", "Counters", "ProxiedConnection")
-
 _CHUNK = 1 << 16
 
 Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]

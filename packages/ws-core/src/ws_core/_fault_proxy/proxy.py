@@ -13,8 +13,6 @@ from ws_core._fault_proxy.direction import Direction, Weather
 from ws_core._fault_proxy.faults import Armed, Fault, Loses, Then
 from ws_core._fault_proxy.proxied import Counters, ProxiedConnection
 
-__all__ = ("FaultProxy", "Side", "WireProtocol")
-
 WireProtocol = Literal["resp", "mysql", "raw"]
 Side = Literal["server", "client", "both"]
 

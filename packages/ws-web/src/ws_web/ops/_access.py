@@ -9,8 +9,6 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-__all__ = ("may_act", "may_read", "why_not_act")
-
 _FORWARDING: Final = (
     "forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-envoy-external-address",
     "cf-connecting-ip", "fastly-client-ip", "fly-client-ip", "true-client-ip", "x-amzn-trace-id",

@@ -11,8 +11,6 @@ from typing import Final, Protocol, runtime_checkable
 from ws_core.component import Component
 from ws_core.redaction import mask_text
 
-__all__ = ("LEVELS", "Logs")
-
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _LINES: Final = 100
 

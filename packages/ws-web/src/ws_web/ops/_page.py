@@ -17,8 +17,6 @@ from ws_web.ops._routes import Actions, add_ops_routes
 from ws_web.ops._state import WorkerState
 from ws_web.ops._watchdog import Watchdog
 
-__all__ = ("Ops",)
-
 
 class Ops:
     """The parts of the page."""

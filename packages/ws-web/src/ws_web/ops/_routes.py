@@ -22,8 +22,6 @@ from ws_web.ops._access import has_token, may_act, may_read, why_not_act
 from ws_web.ops._logs import LEVELS, Logs
 from ws_web.ops._state import shown_settings
 
-__all__ = ("Actions", "add_ops_routes")
-
 # Any below: JSON values.
 
 _EVERY: Final = 1.0  # seconds between two events

@@ -17,8 +17,6 @@ from ws_web.conf import Settings
 from ws_web.ops._logs import Logs
 from ws_web.ops._watchdog import Watchdog
 
-__all__ = ("WorkerState", "shown_settings")
-
 # Any below: JSON values.
 
 _KINDS: Final = ("tasks", "locks", "jobs", "slow statements")

@@ -14,8 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ("Watchdog",)
-
 _LONG: Final = 0.1  # seconds that a callback may take
 # Functions of the loop itself.
 _WAITING: Final = ("select", "run", "run_forever", "run_until_complete", "_run_once", "_select")
