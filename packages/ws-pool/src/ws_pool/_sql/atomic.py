@@ -80,10 +80,12 @@ class Atomic(Generic[ClientT_co]):
             raise UsageError(message)
 
         self._find = find
-        self._savepoint = savepoint
-        self._isolation = isolation
         self._retries = retry_deadlocks
-        self._read_only = read_only
+        self._options: dict[str, Any] = {  # Any: those of `begin`
+            "savepoint": savepoint,
+            "isolation": isolation,
+            "read_only": read_only,
+        }
         self._blocks: list[tuple[asyncio.Task[object] | None, AtomicClient, Transaction]] = []
 
     def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
@@ -103,7 +105,7 @@ class Atomic(Generic[ClientT_co]):
 
             while True:
                 try:
-                    async with self._once():
+                    async with Atomic(self._find, **self._options):
                         result: Any = function(*args, **kwargs)  # Any: the annotation binds nobody
 
                         if not inspect.isawaitable(result):
@@ -133,7 +135,7 @@ class Atomic(Generic[ClientT_co]):
         client = await block.__aenter__()
 
         try:
-            transaction = self._begin(client)
+            transaction = client.begin(**self._options)
             await transaction.__aenter__()
         except BaseException as error:
             await block.__aexit__(type(error), error, error.__traceback__)
@@ -154,11 +156,3 @@ class Atomic(Generic[ClientT_co]):
             await transaction.__aexit__(kind, error, trace)
         finally:
             await block.__aexit__(kind, error, trace)
-
-    def _once(self) -> Atomic[ClientT_co]:
-        return Atomic(
-            self._find, savepoint=self._savepoint, isolation=self._isolation, read_only=self._read_only
-        )
-
-    def _begin(self, client: AtomicClient) -> Transaction:
-        return client.begin(isolation=self._isolation, read_only=self._read_only, savepoint=self._savepoint)

@@ -1,4 +1,4 @@
-"""The client that `MysqlPool` and `SqlitePool` return: statements in, rows and counts out."""
+"""The client that SQL pools return: statements in, rows and counts out."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class SqlClient:
     """
     Runs statements over one connection, held for the length of an ``async with`` block.
 
-    A statement is a SQLAlchemy Core construct, a handle of ``pool.prepare``, or a string.
-    Parameters are given as keywords or as one mapping (``:name`` or ``%(name)s`` in a string), or
-    by position in the driver's own style (``%s`` for MySQL, ``?`` for SQLite) for a string.
+    A statement is a SQLAlchemy Core construct, a handle of ``pool.prepare``, or a string. Its parameters
+    are ``params`` by name (``:name`` or ``%(name)s`` in a string) or, as ``args``, one mapping; for a
+    string also values by position in the driver's own style (``%s``, of SQLite ``?``, of PostgreSQL ``$1``).
     ``row_type`` is `dict` for rows as dicts and `tuple` for plain tuples; `Row` is the default.
     """
 
@@ -88,7 +88,6 @@ class SqlClient:
         context = self._context
         task = current_task()
         outer: Self | None = None if self._alone else context.bound.get(task)
-
         tenants = context.tenants
 
         if outer is not None and (joined := await self._join(task, outer)) is not None:
@@ -111,8 +110,8 @@ class SqlClient:
         source, lease = await context.acquire(read_only=self.read_only)
         session = Session(context, source, lease, read_only=self.read_only)
 
-        if tenant is not None:
-            await session.enter(tenant)
+        if tenants is not None and tenant is not None:
+            await session.enter(tenants, tenant)
 
         self._compiler, self._session, self._own = compiler, session, session
 
@@ -198,12 +197,10 @@ class SqlClient:
         """
         Run any statement, and return its rows, counts and last id.
 
-        ``args`` is one mapping, a sequence of mappings to run it once for each (all or nothing), or
-        values by position; ``params`` are parameters by name.
+        A sequence of mappings in the place of ``args`` runs it once for each, all or nothing.
         """
+        check_row_type(row_type)
         many = several(args)
-        if row_type is not None:
-            check_row_type(row_type)
 
         if many is not None and len(many) > 1:
             many = as_mappings(many, "execute")
@@ -242,12 +239,9 @@ class SqlClient:
     async def select(
         self, statement: Statement, *args: Any, row_type: type | None = None, **params: Any
     ) -> list[Any]:
-        """
-        Run a query, and return all its rows.
-
-        ``args`` is one mapping, or values by position; ``params`` are parameters by name.
-        """
+        """Run a query, and return all its rows."""
         session = self._session
+
         if row_type is not None:
             check_row_type(row_type)
 
@@ -308,26 +302,20 @@ class SqlClient:
         """
         Run a query, and return its first row, or None when there is none.
 
-        The query is run as it is: add a LIMIT to one that finds many. ``args`` is one mapping, or
-        values by position; ``params`` are parameters by name.
+        The query is run as it is: add a LIMIT to one that finds many.
         """
         if type(statement) is Prepared and not args:  # of few rows, as a rule, and select() is short for it
             rows = await self.select(statement, row_type=row_type, **params)
             return rows[0] if rows else None
 
-        if row_type is not None:
-            check_row_type(row_type)
+        check_row_type(row_type)
         plan, sql, values = await self._bind(statement, args, params)
         reply = await self._send(plan, sql, values, prepared=isinstance(statement, Prepared))
         first = Reply(reply.rows[:1] if reply.rows else None, reply.description, 1, 0)
         return next(iter(self._rows(plan, first, row_type)), None)
 
     async def count(self, statement: Statement | Table, *args: Any, **params: Any) -> int:
-        """
-        Count the rows of a query, as for `select`, or of a table.
-
-        ``args`` is one mapping, or values by position; ``params`` are parameters by name.
-        """
+        """Count the rows of a query, as for `select`, or of a table."""
         query = countable(statement)
         plan, sql, values = await self._bind(query, args, params)
         text = sql if isinstance(statement, Table) else counted(sql)
@@ -347,8 +335,7 @@ class SqlClient:
         """
         Insert a row, and return its AUTO_INCREMENT or INTEGER PRIMARY KEY value; 0 when there is none.
 
-        The statement is an INSERT, or a table to insert the parameters into. ``args`` is one
-        mapping, or values by position; ``params`` are parameters by name.
+        The statement is an INSERT, or a table to insert the parameters into.
         """
         if isinstance(statement, Table):
             statement = statement.insert()
@@ -365,21 +352,11 @@ class SqlClient:
         return last_id(plan, await self._send(plan, sql, values, prepared=False), values)
 
     async def update(self, statement: Statement, *args: Any, **params: Any) -> int:
-        """
-        Update rows, and return how many matched, whether they changed or not.
-
-        ``args`` is one mapping, a sequence of mappings to run it once for each, or values by
-        position; ``params`` are parameters by name.
-        """
+        """Update rows as `execute` does, and return how many matched, whether they changed or not."""
         return (await self.execute(statement, *args, **params)).rowcount
 
     async def delete(self, statement: Statement, *args: Any, **params: Any) -> int:
-        """
-        Delete rows, and return how many.
-
-        ``args`` is one mapping, a sequence of mappings to run it once for each, or values by
-        position; ``params`` are parameters by name.
-        """
+        """Delete rows as `execute` does, and return how many."""
         return (await self.execute(statement, *args, **params)).rowcount
 
     async def insert_many(
@@ -414,11 +391,9 @@ class SqlClient:
         costs the connection. A ``query_timeout`` is for each wait for the server, not for all of the
         rows.
 
-        ``size`` rows are fetched together. ``args`` is one mapping, or values by position;
-        ``params`` are parameters by name.
+        ``size`` rows are fetched together.
         """
-        if row_type is not None:
-            check_row_type(row_type)
+        check_row_type(row_type)
         check_positive("size", size)
         return RowIterator(self._iterate(statement, args, params, size, row_type))
 
@@ -429,8 +404,6 @@ class SqlClient:
     async def drop_all(self, metadata: MetaData) -> None:
         """Drop the tables of a metadata that exist."""
         await drop_tables(self.execute, self._context.dialect, self._compiler.dialect, metadata)
-
-    # -- inside ------------------------------------------------------------------------------------
 
     async def _join(self, task: asyncio.Task[Any] | None, outer: Self) -> Self | None:
         """Go into the block of the same task's other client; return None when that is not possible."""

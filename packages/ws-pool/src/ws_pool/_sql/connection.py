@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ws_pool._core import tracing
@@ -10,23 +11,15 @@ from ws_pool._core.operation import Operation
 from ws_pool.errors import ConnectionBusy, UnavailableError
 
 
+@dataclass(slots=True, eq=False)
 class Reply:
     """What the server answered to one statement."""
 
-    __slots__ = ("description", "last_id", "more", "rowcount", "rows")
-
-    def __init__(
-        self,
-        rows: Sequence[tuple[Any, ...]] | None,
-        description: Sequence[Sequence[Any]] | None,
-        rowcount: int,
-        last_id: int,
-    ) -> None:
-        self.rows = rows
-        self.description = description
-        self.rowcount = rowcount
-        self.last_id = last_id
-        self.more: list[Reply] = []  # results with rows that came after this one
+    rows: Sequence[tuple[Any, ...]] | None
+    description: Sequence[Sequence[Any]] | None
+    rowcount: int
+    last_id: int
+    more: list[Reply] = field(default_factory=list)  # results with rows that came after this one
 
 
 class SqlConnection(Protocol):

@@ -60,25 +60,25 @@ class SqlDialect(ABC):
     def begin(self, isolation: str | None, *, read_only: bool) -> Sequence[str]:
         """Return the statements that open a transaction; an unknown isolation is a `UsageError`."""
 
-    @abstractmethod
     def use_tenant(self, name: str, *, local: bool) -> str:
         """Return the statement that puts a session, or only its transaction, into a database or schema."""
+        raise NotImplementedError  # of SQLite, whose pools refuse the option `tenant`
 
     @abstractmethod
     def map_error(self, error: Exception, sql: str) -> WsError:
         """Return what an error of the driver is called here."""
 
-    @abstractmethod
     def ends_transaction(self, error: QueryError) -> bool:
-        """Whether the server has rolled the whole transaction back with this error."""
+        """Whether the server has rolled the whole transaction back, whatever the driver says of it."""
+        return False
 
-    @abstractmethod
     def is_refusal(self, error: BaseException) -> bool:
         """Whether a connect failed because the server is there and does not want us."""
+        return False
 
-    @abstractmethod
     def is_duplicate_column(self, error: QueryError) -> bool:
         """Whether a query has two columns of one name, so that it cannot stand inside another one."""
+        return False
 
     def type_statements(self, table: Table, dialect: Dialect, *, drop: bool) -> Sequence[str]:
         """Return the statements that create, or drop, the types that a table's columns need."""

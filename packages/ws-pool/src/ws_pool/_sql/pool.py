@@ -43,6 +43,11 @@ ClientT_co = TypeVar("ClientT_co", bound=SqlClient, default=SqlClient, covariant
 
 _joining: ContextVar[PooledDriverConnection] = ContextVar("ws_pool_joining")
 _PACKET = 1 << 20  # bytes that any server takes as one statement
+_POOL_OPTIONS = (  # what the options of SQL pools are called as `Pool` calls them
+    "min_size", "max_size", "acquire_timeout", "max_waiting", "max_connecting", "max_lifetime", "max_idle",
+    "keepalive", "ping_after", "ping_timeout", "leak_threshold", "on_open", "on_acquire", "on_release",
+    "on_close", "setup",
+)  # fmt: skip
 
 
 class SqlPool(SqlVerbs, Startable, Generic[ClientT_co]):
@@ -291,6 +296,9 @@ class ServerPool(SqlPool[ClientT_co]):
     _parse: Callable[[Mapping[str, object], str], Any]
     """Checks a section of settings, whose full name is for errors, and returns its options."""
 
+    _connector: ClassVar[type[Any]]
+    """What opens connections to a server."""
+
     _dialect: ClassVar[SqlDialect]
 
     _inherited: ClassVar[Sequence[str]]
@@ -374,12 +382,12 @@ class ServerPool(SqlPool[ClientT_co]):
         for pool in self._replicas.pools:
             pool.expire()
 
-    @abstractmethod
-    def _connector(self, server: Any, *, reset_always: bool) -> Any:
-        """Return what opens connections to a server."""
-
     def _make(self, server: Any, name: str, options: Any) -> Pool[Any]:
-        connector = self._connector(server, reset_always=options.reset == "always")
+        connector = self._connector(server)
+
+        if options.reset == "always":
+            connector.is_clean = lambda _: False
+
         options = replace(options, connect_timeout=server.connect_timeout)
         return make_pool(connector, name, options, self._dialect, is_lost=attrgetter("lost"))
 
@@ -407,22 +415,7 @@ def make_pool(
     return kind(
         connector,
         name=name,
-        min_size=options.min_size,
-        max_size=options.max_size,
-        acquire_timeout=options.acquire_timeout,
-        max_connecting=options.max_connecting,
-        ping_after=options.ping_after,
-        ping_timeout=options.ping_timeout,
-        max_lifetime=options.max_lifetime,
-        max_idle=options.max_idle,
-        keepalive=options.keepalive,
-        max_waiting=options.max_waiting,
-        leak_threshold=options.leak_threshold,
-        on_open=options.on_open,
-        on_acquire=options.on_acquire,
-        on_release=options.on_release,
-        on_close=options.on_close,
-        setup=options.setup,
+        **{option: getattr(options, option) for option in _POOL_OPTIONS},
         connect_timeout=getattr(options, "connect_timeout", 5.0),
         is_refusal=dialect.is_refusal,
         is_lost=is_lost,

@@ -169,8 +169,8 @@ class Session:
         if plan is not None:
             self.check(plan)
 
-            if not self.depth and self._only_in_transactions:
-                raise cast("Tenants", self.context.tenants).outside_transaction(cast("str", self.tenant))
+            if not self.depth and self._transaction_tenant is not None:
+                raise cast("Tenants", self.context.tenants).outside_transaction(self._transaction_tenant)
 
             if not plan.clean:
                 connection.dirty = True
@@ -178,18 +178,18 @@ class Session:
         return connection
 
     @property
-    def _only_in_transactions(self) -> bool:
+    def _transaction_tenant(self) -> str | None:
+        """The tenant that only a transaction can be put into, if the session has such a one."""
         tenants = self.context.tenants
-        return self.tenant is not None and tenants is not None and tenants.per_transaction
+        return self.tenant if tenants is not None and tenants.per_transaction else None
 
-    async def enter(self, tenant: str) -> None:
+    async def enter(self, tenants: Tenants, tenant: str) -> None:
         """Put the session into a tenant's database or schema, or have its transactions begin there."""
         self.tenant = tenant
         self.plain = self._is_plain()
 
         try:
-            if self.context.tenants is not None:
-                await self.context.tenants.enter(self.connection, tenant)
+            await tenants.enter(self.connection, tenant)
         except BaseException:
             self.close()
             raise
@@ -248,9 +248,8 @@ class Session:
         conflict = isinstance(error, TransactionConflict)
         ended = not connection.in_transaction and (conflict or self._confirmed)
 
-        if self.depth and (ended or (conflict and self.context.dialect.ends_transaction(error))):
-            self.doomed = True
-            self.plain = False
+        if ended or (conflict and self.context.dialect.ends_transaction(error)):
+            self.lose_transaction()
 
     # -- the transaction: see ws_pool._sql.transaction ---------------------------------------------
 
@@ -391,7 +390,7 @@ class Session:
             or self._lock is not None
             or context.watched
             or context.route is not None
-            or self._only_in_transactions
+            or self._transaction_tenant is not None
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple, overload
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, overload
 
 if TYPE_CHECKING:  # the manager is imported without SQLAlchemy
     from sqlalchemy.schema import MetaData, Table
@@ -21,60 +21,18 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-class VerbClient(Protocol):
-    """The client's own verbs, as far as those here need them."""
-
-    async def execute(self, statement: Statement, *args: Any, **params: Any) -> Result:
-        """Run any statement."""
-        ...
-
-    async def select(self, statement: Statement, *args: Any, **params: Any) -> list[Any]:
-        """Run a query and return its rows."""
-        ...
-
-    async def find(self, statement: Statement, *args: Any, **params: Any) -> Any:
-        """Run a query and return its first row."""
-
-    async def count(self, statement: Statement | Table, *args: Any, **params: Any) -> int:
-        """Count the rows of a query."""
-        ...
-
-    async def insert(self, statement: Statement | Table, *args: Any, **params: Any) -> int:
-        """Insert a row and return its id."""
-        ...
-
-    async def update(self, statement: Statement, *args: Any, **params: Any) -> int:
-        """Update rows and return how many matched."""
-        ...
-
-    async def delete(self, statement: Statement, *args: Any, **params: Any) -> int:
-        """Delete rows and return how many."""
-        ...
-
-    async def insert_many(
-        self, statement: Statement | Table, rows: Iterable[Mapping[str, Any]], *, batch: int = ...
-    ) -> int:
-        """Insert many rows and return how many."""
-        ...
-
-    async def create_all(self, metadata: MetaData) -> None:
-        """Create the tables of a metadata that do not exist."""
-
-    async def drop_all(self, metadata: MetaData) -> None:
-        """Drop the tables of a metadata that exist."""
-
-
 class SqlVerbs(ABC):
     """Each verb takes a client, runs its statement, and releases it."""
 
     @abstractmethod
-    def _client_for(self, params: dict[str, Any]) -> AbstractAsyncContextManager[VerbClient]:
+    def _client_for(self, params: dict[str, Any]) -> AbstractAsyncContextManager[Any]:  # Any: `SqlClient`
         """Return the client for one statement; what the parameters say of it is taken out of them."""
 
     async def execute(self, statement: Statement, *args: Any, **params: Any) -> Result:
         """Run any statement; see `SqlClient.execute`."""
         async with self._client_for(params) as client:
-            return await client.execute(statement, *args, **params)
+            result: Result = await client.execute(statement, *args, **params)
+            return result
 
     @overload
     async def select(
@@ -126,29 +84,34 @@ class SqlVerbs(ABC):
     async def count(self, statement: Statement | Table, *args: Any, **params: Any) -> int:
         """Count the rows of a query; see `SqlClient.count`."""
         async with self._client_for(params) as client:
-            return await client.count(statement, *args, **params)
+            result: int = await client.count(statement, *args, **params)
+            return result
 
     async def insert(self, statement: Statement | Table, *args: Any, **params: Any) -> int:
         """Insert a row and return its id; see `SqlClient.insert`."""
         async with self._client_for(params) as client:
-            return await client.insert(statement, *args, **params)
+            result: int = await client.insert(statement, *args, **params)
+            return result
 
     async def update(self, statement: Statement, *args: Any, **params: Any) -> int:
         """Update rows and return how many matched; see `SqlClient.update`."""
         async with self._client_for(params) as client:
-            return await client.update(statement, *args, **params)
+            result: int = await client.update(statement, *args, **params)
+            return result
 
     async def delete(self, statement: Statement, *args: Any, **params: Any) -> int:
         """Delete rows and return how many; see `SqlClient.delete`."""
         async with self._client_for(params) as client:
-            return await client.delete(statement, *args, **params)
+            result: int = await client.delete(statement, *args, **params)
+            return result
 
     async def insert_many(
         self, statement: Statement | Table, rows: Iterable[Mapping[str, Any]], **options: Any
     ) -> int:
         """Insert many rows; see `SqlClient.insert_many`."""
         async with self._client_for(options) as client:
-            return await client.insert_many(statement, rows, **options)
+            result: int = await client.insert_many(statement, rows, **options)
+            return result
 
     async def create_all(self, metadata: MetaData, **options: Any) -> None:
         """Create the tables of a metadata that do not exist; see `SqlClient.create_all`."""

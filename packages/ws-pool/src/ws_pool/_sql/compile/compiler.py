@@ -12,6 +12,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import copy
 from heapq import nsmallest
+from itertools import count
 from typing import Any, Generic, cast
 
 from sqlalchemy import literal, select
@@ -98,16 +99,6 @@ def hidden_placeholder(sql: str) -> UnsupportedStatement:
     return UnsupportedStatement(message, sql=sql)
 
 
-class _Uses:
-    """How often plans were found and made, by all compilers that share them."""
-
-    __slots__ = ("hits", "misses")
-
-    def __init__(self) -> None:
-        self.hits = 0
-        self.misses = 0
-
-
 class Compiler:
     """
     Compiles statements for one server, and remembers the plans.
@@ -125,23 +116,13 @@ class Compiler:
         self.cached: bool = _can_cache(dialect)
         self._size = size
         self._plans: dict[object, Plan] = {}  # shared with all compilers of `translated`
-        self._uses = _Uses()
+        self._clock = count()  # shared too: a plan's last use is its next number
         self._schemas: Mapping[str | None, str | None] = {}
         self._schema_key: tuple[object, ...] = ()
         self._translated: dict[object, Compiler] = {}
 
     def __len__(self) -> int:
         return len(self._plans)
-
-    @property
-    def hits(self) -> int:
-        """How often a plan was found."""
-        return self._uses.hits
-
-    @property
-    def misses(self) -> int:
-        """How often a plan had to be made."""
-        return self._uses.misses
 
     def translated(self, schemas: Mapping[str | None, str | None]) -> Compiler:
         """Return a compiler that puts other schemas in the place of those of tables; it shares the plans."""
@@ -212,18 +193,7 @@ class Compiler:
             params = {**collected, **(params or {})}
 
         key = (cache_key.key, columns, many, self._schema_key)
-        plan = self._plans.get(key)
-
-        if plan is None:
-            self._uses.misses += 1
-            plan = self._compile(statement, cache_key, columns, many=many)
-            self._remember(key, plan)
-        else:
-            self._uses.hits += 1
-            # A deep key is slow to hash, and once must do: so the plans keep the order of use, and the
-            # dict is not reordered.
-            plan.used_at = self._uses.hits
-
+        plan = self._find(key, lambda: self._compile(statement, cache_key, columns, many=many))
         return plan, cache_key.bindparams, params
 
     def _compile(
@@ -263,24 +233,15 @@ class Compiler:
     def _text(self, sql: str, params: Mapping[str, Any] | None) -> Plan:
         """Plan a string: without names as it is, otherwise with ``:name`` or ``%(name)s`` parameters."""
         named = params is not None
-        key = (sql, named)
-        plan = self._plans.get(key)
 
-        if plan is None:
-            self._uses.misses += 1
+        def make() -> Plan:
+            if not named:
+                return TextPlan(sql, self.grammar)
 
-            if named:
-                element = text_clause(_PYFORMAT.sub(r":\1", sql))
-                plan = self._plan_of(element.compile(dialect=self.dialect), None)
-            else:
-                plan = TextPlan(sql, self.grammar)
+            element = text_clause(_PYFORMAT.sub(r":\1", sql))
+            return self._plan_of(element.compile(dialect=self.dialect), None)
 
-            self._remember(key, plan)
-        else:
-            self._uses.hits += 1
-            plan.used_at = self._uses.hits
-
-        return plan
+        return self._find((sql, named), make)
 
     def _plan_of(self, compiled: SQLCompiler, binds: Sequence[Any] | None) -> CompiledPlan:
         if self.grammar.hides_placeholder(compiled.string):
@@ -298,16 +259,25 @@ class Compiler:
 
         return {"schema_translate_map": self._schemas, "render_schema_translate": True}
 
-    def _remember(self, key: object, plan: Plan) -> None:
-        plan.used_at = self._uses.hits
-        self._plans[key] = plan
+    def _find(self, key: object, make: Callable[[], Plan]) -> Plan:
+        """Return the plan that is kept under a key, or make and keep it."""
+        plans = self._plans
+        plan = plans.get(key)
+        made = plan is None
 
-        if len(self._plans) > self._size:
+        if plan is None:
+            plan = plans[key] = make()
+
+        # A deep key is slow to hash, and once must do: so the plans know when they were used, and the dict
+        # is not reordered.
+        plan.used_at = next(self._clock)
+
+        if made and len(plans) > self._size:
             # A tenth at once: finding the oldest means looking at all of them.
-            for old in nsmallest(
-                self._size // 10 + 1, self._plans, key=lambda known: self._plans[known].used_at
-            ):
-                del self._plans[old]
+            for old in nsmallest(self._size // 10 + 1, plans, key=lambda known: plans[known].used_at):
+                del plans[old]
+
+        return plan
 
 
 def _can_cache(dialect: Dialect) -> bool:
@@ -337,13 +307,10 @@ class CompilerSource:
     def __init__(self, make: Callable[[], Awaitable[Compiler]]) -> None:
         self.compiler: Compiler | None = None
         self._make = make
-        self._lock: asyncio.Lock | None = None
+        self._lock = asyncio.Lock()
 
     async def learn(self) -> Compiler:
         """Return the compiler; of several tasks that need it at once, one makes it."""
-        if self._lock is None:
-            self._lock = asyncio.Lock()
-
         async with self._lock:
             if self.compiler is None:
                 self.compiler = await self._make()

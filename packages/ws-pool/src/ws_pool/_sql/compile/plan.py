@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, cast
 
@@ -142,16 +143,14 @@ class TextPlan(Plan):
         self.hides_placeholder: bool = grammar.hides_placeholder(sql)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Source:
     """Where one bound value comes from: a parameter of the call, or the statement itself."""
 
-    __slots__ = ("key", "name", "own", "position")
-
-    def __init__(self, name: str, bind: Any, position: int) -> None:  # Any: see Plan
-        self.name = name
-        self.key = bind.key
-        self.own = bind
-        self.position = position
+    name: str  # in the compiled text
+    key: str  # of the caller's parameters
+    own: Any  # Any: SQLAlchemy's bound parameter, which has the statement's value
+    position: int  # in the cache key; -1 when it is not there
 
 
 class CompiledPlan(Plan):
@@ -164,12 +163,12 @@ class CompiledPlan(Plan):
 
     __slots__ = (
         "_binds",
-        "_compiled",
         "_dialect",
         "_known",
         "_order",
         "_processors",
         "_sources",
+        "compiled",
         "defaults",
         "direct",
         "expanding",
@@ -194,18 +193,20 @@ class CompiledPlan(Plan):
 
         self.id_position: int | None = None  # of the generated id in the rows of a RETURNING
         positions = _positions(compiled, binds)
-        self._compiled = compiled
+        self.compiled = compiled  # what SQLAlchemy made of the statement
         self._dialect = dialect
         self._binds = binds
         self._sources = [
-            Source(name, bind, positions.get(bind, -1)) for bind, name in compiled.bind_names.items()
+            Source(name, bind.key, bind, positions.get(bind, -1))
+            for bind, name in compiled.bind_names.items()
         ]
         self._known = frozenset(name for source in self._sources for name in (source.key, source.name))
         self.expanding = bool(compiled.literal_execute_params or compiled.post_compile_params)
         self.defaults = bool(compiled.insert_prefetch or compiled.update_prefetch)
         table = getattr(compiled.statement, "table", None)
+        numbering = getattr(table, "autoincrement_column", None)
         self.from_table = table is not None
-        self.numbered = kind == "insert" and getattr(table, "autoincrement_column", None) is not None
+        self.numbered = kind == "insert" and numbering is not None
         # What makes it one is a clause of its own in each dialect.
         self.upsert: bool = getattr(compiled.statement, "_post_values_clause", None) is not None
         processors = cast("Mapping[str, Any]", compiled._bind_processors)
@@ -215,22 +216,20 @@ class CompiledPlan(Plan):
         self._processors: Mapping[str, Any] = processors
         self.direct: list[tuple[Source, Processor | None]] | None = None
         # Where among the values an id is that the caller chooses: not every server reports that.
-        key = getattr(getattr(table, "autoincrement_column", None), "key", None)
+        key = getattr(numbering, "key", None)
         self.given_id: int | None = next(
             (n for n, name in enumerate(order) if name == key and name in by_name), None
         )
-        sql = compiled.string
 
         if not self.expanding and not self.defaults and all(name in by_name for name in order):
             self.direct = [(by_name[name], processors.get(name)) for name in order]
 
-        super().__init__(sql, kind, grammar)
+        super().__init__(compiled.string, kind, grammar)
 
         if self.returning and self.from_table:
-            auto = getattr(table, "autoincrement_column", None)
-            columns = compiled._result_columns
+            columns = enumerate(compiled._result_columns)
             self.id_position = next(
-                (n for n, column in enumerate(columns) if any(part is auto for part in column[2])), None
+                (n for n, column in columns if any(part is numbering for part in column[2])), None
             )
             self.hides_id = self.numbered and self.id_position is None
 
@@ -240,19 +239,14 @@ class CompiledPlan(Plan):
         self.silent = added and not getattr(compiled.statement, "_supplemental_returning", None)
 
         if self._dialect.paramstyle == "format" and not order and not self.expanding:
-            self.sql = sql % ()  # the compiler has doubled each %
-
-    @property
-    def compiled(self) -> SQLCompiler:
-        """What SQLAlchemy made of the statement."""
-        return self._compiled
+            self.sql %= ()  # the compiler has doubled each %
 
     def check_names(self, names: Iterable[str]) -> None:
         """Refuse parameters that the statement does not have; they would be dropped without a word."""
         unknown = sorted(set(names) - self._known)
 
         if unknown:
-            table = getattr(self._compiled.statement, "table", None)
+            table = getattr(self.compiled.statement, "table", None)
             columns = table.c.keys() if self.kind in {"insert", "update"} and table is not None else ()
             own = {key for key in self._known if not key.startswith("%(")}
             known = ", ".join(sorted(own.union(columns))) or "none"
@@ -304,7 +298,7 @@ class CompiledPlan(Plan):
         values = dict(named)
 
         if self.expanding:
-            state = self._compiled._process_parameters_for_postcompile(values)
+            state = self.compiled._process_parameters_for_postcompile(values)
             sql = state.statement
             processors = {**processors, **state.processors}
             order = state.positiontup or ()
@@ -317,7 +311,7 @@ class CompiledPlan(Plan):
 
     def new_row_maker(self, description: Sequence[Sequence[Any]]) -> RowMaker:
         """Make a row maker, with the result processors of the statement's types."""
-        compiled = self._compiled
+        compiled = self.compiled
         columns = compiled._result_columns
         ordered = compiled._ordered_columns or compiled._textual_ordered_columns
         names = [column[0] for column in description]

@@ -29,8 +29,7 @@ class MysqlClient(SqlClient):
         Load a file into a table with LOAD DATA LOCAL INFILE, and return how many rows. All of them, or none.
 
         ``source`` is what is loaded: a path, bytes, an object with ``read()``, or a sync or async
-        iterable of bytes. The file that the statement names is never opened. ``args`` is one mapping, or
-        values by position; ``params`` are parameters by name.
+        iterable of bytes. The file that the statement names is never opened.
 
         With LOCAL the server makes do with what it cannot take: it skips duplicate rows and changes
         values that do not fit. With ``strict`` that is a `QueryError`, and no row stays.

@@ -29,11 +29,11 @@ _TLS, _DEPRECATE_EOF = 0x800, 0x1000000  # server capabilities
 class MysqlConnector:
     """Opens, checks and closes connections to one server."""
 
-    def __init__(self, server: Server, *, reset_always: bool = False) -> None:
+    def __init__(self, server: Server) -> None:
         self.server = server
         self.stopper = StatementStopper(self._connect, max(1.0, server.connect_timeout))
         self.is_alive: Callable[[MysqlConnection], bool] = attrgetter("alive")
-        self.is_clean: Callable[[MysqlConnection], bool] = _never if reset_always else attrgetter("clean")
+        self.is_clean: Callable[[MysqlConnection], bool] = attrgetter("clean")
 
     def __str__(self) -> str:
         return str(self.server)
@@ -203,7 +203,3 @@ def _sent(password: str, charset: str) -> str:
     the bytes that it was given with CREATE USER, which are UTF-8 nearly everywhere.
     """
     return password if charset == "latin1" else password.encode().decode("latin1")
-
-
-def _never(conn: MysqlConnection) -> bool:
-    return False

@@ -9,7 +9,7 @@ from ws_pool._sql.engine import PooledDriverConnection
 from ws_pool._sql.mysql.clients import MysqlClient
 from ws_pool._sql.mysql.connector import MysqlConnector
 from ws_pool._sql.mysql.dialect import MysqlDialect
-from ws_pool._sql.mysql.options import Server, mysql_options
+from ws_pool._sql.mysql.options import mysql_options
 from ws_pool._sql.pool import ServerPool
 from ws_pool.pool import Lease
 
@@ -47,6 +47,7 @@ class MysqlPool(ServerPool[MysqlClient]):
     _client_type = MysqlClient
     _system = "mysql"
     _parse = staticmethod(mysql_options)
+    _connector = MysqlConnector
     _dialect = MysqlDialect()
     _inherited = ("user", "password", "charset", "sql_mode", "init_command", "ssl", "db", "driver")
 
@@ -69,6 +70,3 @@ class MysqlPool(ServerPool[MysqlClient]):
         connection.dirty = True
         await connection.raw.autocommit(False)
         return PooledDriverConnection(connection.raw, lambda discard: source.release(lease, discard=discard))
-
-    def _connector(self, server: Server, *, reset_always: bool) -> MysqlConnector:
-        return MysqlConnector(server, reset_always=reset_always)

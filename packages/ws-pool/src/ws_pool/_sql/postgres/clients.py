@@ -105,8 +105,7 @@ class PostgresClient(SqlClient):
 
         ``output`` is a path, an object with ``write()``, or a coroutine function that gets the bytes
         as they come; a file stays as it was when the query fails at once. ``options`` are those of COPY,
-        such as ``{"header": True}``. ``args`` is one mapping, or values by position; ``params`` are
-        parameters by name.
+        such as ``{"header": True}``.
         """
         statement = what.select() if isinstance(what, Table) else what
         given = _options("copy_to", format, options or {}, _WRITING)

@@ -17,12 +17,12 @@ def module_of(server: Server) -> Any:  # Any: a module, which imports its driver
 
 
 class PostgresConnector:
-    """Opens, checks and closes connections to one server; ``reset_always`` resets clean sessions too."""
+    """Opens, checks and closes connections to one server."""
 
-    def __init__(self, server: Server, *, reset_always: bool = False) -> None:
+    def __init__(self, server: Server) -> None:
         self.server = server
         self.is_alive: Callable[[PostgresConnection], bool] = attrgetter("alive")
-        self.is_clean: Callable[[PostgresConnection], bool] = _never if reset_always else attrgetter("clean")
+        self.is_clean: Callable[[PostgresConnection], bool] = attrgetter("clean")
 
     def __str__(self) -> str:
         return str(self.server)
@@ -47,7 +47,3 @@ class PostgresConnector:
     def terminate(self, conn: PostgresConnection) -> None:
         """Close at once."""
         conn.terminate()
-
-
-def _never(conn: PostgresConnection) -> bool:
-    return False

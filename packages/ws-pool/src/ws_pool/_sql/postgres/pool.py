@@ -14,7 +14,7 @@ from ws_pool._sql.postgres.clients import PostgresClient
 from ws_pool._sql.postgres.connector import PostgresConnector
 from ws_pool._sql.postgres.dialect import PostgresDialect
 from ws_pool._sql.postgres.notifications import Notifications
-from ws_pool._sql.postgres.options import Server, postgres_options
+from ws_pool._sql.postgres.options import postgres_options
 from ws_pool.errors import UsageError
 from ws_pool.pool import Lease
 
@@ -54,6 +54,7 @@ class PostgresPool(ServerPool[PostgresClient]):
     _client_type = PostgresClient
     _system = "postgresql"
     _parse = staticmethod(postgres_options)
+    _connector = PostgresConnector
     _dialect = PostgresDialect()
     _inherited = (
         "user", "password", "db", "passfile", "ssl", "sslmode", "application_name", "server_settings",
@@ -96,9 +97,6 @@ class PostgresPool(ServerPool[PostgresClient]):
             raise UsageError(message, pool=self.name)
 
         return Notifications(self.name, self._server, channels)
-
-    def _connector(self, server: Server, *, reset_always: bool) -> PostgresConnector:
-        return PostgresConnector(server, reset_always=reset_always)
 
     def _make_engine(self, acquire: Callable[[], Awaitable[Any]], **options: Any) -> Any:
         async def acquire_adapted() -> Any:

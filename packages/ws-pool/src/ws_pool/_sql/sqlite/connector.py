@@ -18,28 +18,13 @@ from ws_pool._sql.sqlite.connection import LOOK, SqliteConnection
 from ws_pool._sql.sqlite.options import SqliteFile
 
 # Settings of a connection, and not of its database.
-_SETTINGS = (
-    "automatic_index",
-    "cache_size",
-    "cache_spill",
-    "cell_size_check",
-    "count_changes",
-    "defer_foreign_keys",
-    "empty_result_callbacks",
-    "full_column_names",
-    "ignore_check_constraints",
-    "legacy_alter_table",
-    "query_only",
-    "read_uncommitted",
-    "recursive_triggers",
-    "reverse_unordered_selects",
-    "secure_delete",
-    "short_column_names",
-    "temp_store",
-    "threads",
-    "trusted_schema",
-    "writable_schema",
-)
+_NAMES = """
+automatic_index cache_size cache_spill cell_size_check count_changes defer_foreign_keys
+empty_result_callbacks full_column_names ignore_check_constraints legacy_alter_table query_only
+read_uncommitted recursive_triggers reverse_unordered_selects secure_delete short_column_names temp_store
+threads trusted_schema writable_schema
+"""
+_SETTINGS = tuple(_NAMES.split())
 
 
 class SqliteConnector:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ws_pool._sql.dialect import SqlDialect
 from ws_pool._sql.sqlite import statement_text
 from ws_pool._sql.sqlite.errors import map_error
-from ws_pool.errors import QueryError, UsageError, WsError
+from ws_pool.errors import UsageError, WsError
 
 
 class SqliteDialect(SqlDialect):
@@ -30,23 +30,6 @@ class SqliteDialect(SqlDialect):
 
         return ["BEGIN" if read_only or self._in_memory else "BEGIN IMMEDIATE"]
 
-    def use_tenant(self, name: str, *, local: bool) -> str:
-        """Raise an error: a SQLite pool has one database."""
-        message = f"a SQLite pool has one database, and no tenant {name!r}: add a pool for each tenant"
-        raise UsageError(message)
-
     def map_error(self, error: Exception, sql: str) -> WsError:
         """Map an error of sqlite3."""
         return map_error(error, sql)
-
-    def ends_transaction(self, error: QueryError) -> bool:
-        """Return False: whether the transaction is still open, the driver knows."""
-        return False
-
-    def is_refusal(self, error: BaseException) -> bool:
-        """Return False: there is no server to refuse."""
-        return False
-
-    def is_duplicate_column(self, error: QueryError) -> bool:
-        """Return False: such queries are fine here."""
-        return False
