@@ -28,33 +28,21 @@ _FIRST_BACKOFF, _MAX_BACKOFF = 0.02, 1.0  # seconds, of which a random share is 
 
 
 class AtomicClient(Protocol):
-    """What `Atomic` needs of a client."""
+    """What `Atomic` needs of an `SqlClient`."""
 
-    async def __aenter__(self) -> Self:
-        """Take a connection, or join the block around this one."""
-        ...
-
+    async def __aenter__(self) -> Self: ...
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        """Release the connection."""
-
-    def begin(self, *, isolation: str | None, read_only: bool, savepoint: bool) -> Transaction:
-        """Return a transaction, or a savepoint inside of one."""
-        ...
+    ) -> None: ...
+    def begin(self, *, isolation: str | None, read_only: bool, savepoint: bool) -> Transaction: ...
 
 
 class AtomicPool(Protocol[ClientT_co]):
-    """What `Atomic` needs of a pool."""
+    """What `Atomic` needs of an `SqlPool`."""
 
     @property
-    def bound(self) -> TaskBinding[Any]:  # Any: clients; a dict of them is of one type only
-        """Which client is which task's."""
-        ...
-
-    def get_client(self) -> ClientT_co:
-        """Return the running task's client, or a new one."""
-        ...
+    def bound(self) -> TaskBinding[Any]: ...  # Any: clients; a dict of them is of one type only
+    def get_client(self) -> ClientT_co: ...
 
 
 class Atomic(Generic[ClientT_co]):

@@ -14,20 +14,13 @@ from ws_pool.errors import UnsupportedStatement, UsageError
 
 
 class BulkHost(Protocol):
-    """What a bulk insert needs of the session that it runs on."""
+    """What a bulk insert needs of the `Session` that it runs on."""
 
     connection: SqlConnection
 
-    async def scalar(self, plan: Plan, values: Sequence[Any]) -> Any:
-        """Run a query, and return its one value."""
-
-    async def run_many(self, plan: Plan, values: Sequence[Sequence[Any]]) -> int:
-        """Run a statement once per row."""
-        ...
-
-    async def run_literal(self, plan: Plan, sql: str) -> int:
-        """Run a statement with its values in it."""
-        ...
+    async def scalar(self, plan: Plan, values: Sequence[Any]) -> Any: ...
+    async def run_many(self, plan: Plan, values: Sequence[Sequence[Any]]) -> int: ...
+    async def run_literal(self, plan: Plan, sql: str) -> int: ...
 
 
 async def insert_in_batches(

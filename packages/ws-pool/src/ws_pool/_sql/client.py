@@ -27,7 +27,6 @@ from ws_pool._sql.many import as_mappings, bind_many, check_positive, run_each, 
 from ws_pool._sql.orm import JoinedSession
 from ws_pool._sql.results import Result, last_id, make_rows, select_large, several
 from ws_pool._sql.rows import Row, check_row_type
-from ws_pool._sql.schema import create_tables, drop_tables
 from ws_pool._sql.session import GONE, Session, begun_before
 from ws_pool._sql.transaction import Transaction
 from ws_pool.errors import QueryError, UnsupportedStatement
@@ -399,11 +398,13 @@ class SqlClient:
 
     async def create_all(self, metadata: MetaData) -> None:
         """Create the tables of a metadata that do not exist yet, with their indexes."""
-        await create_tables(self.execute, self._context.dialect, self._compiler.dialect, metadata)
+        for statement in self._context.dialect.create_statements(metadata, self._compiler.dialect):
+            await self.execute(statement)
 
     async def drop_all(self, metadata: MetaData) -> None:
         """Drop the tables of a metadata that exist."""
-        await drop_tables(self.execute, self._context.dialect, self._compiler.dialect, metadata)
+        for statement in self._context.dialect.drop_statements(metadata, self._compiler.dialect):
+            await self.execute(statement)
 
     async def _join(self, task: asyncio.Task[Any] | None, outer: Self) -> Self | None:
         """Go into the block of the same task's other client; return None when that is not possible."""

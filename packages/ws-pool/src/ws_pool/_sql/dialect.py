@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from sqlalchemy.engine.interfaces import Dialect
-from sqlalchemy.schema import CreateIndex, ExecutableDDLElement, Table
+from sqlalchemy.schema import CreateIndex, CreateTable, DropTable, ExecutableDDLElement, MetaData, Table
 
 from ws_pool.errors import QueryError, WsError
 
@@ -79,6 +79,21 @@ class SqlDialect(ABC):
     def is_duplicate_column(self, error: QueryError) -> bool:
         """Whether a query has two columns of one name, so that it cannot stand inside another one."""
         return False
+
+    def create_statements(self, metadata: MetaData, dialect: Dialect) -> Iterator[ExecutableDDLElement | str]:
+        """Yield the statements that create tables that do not exist, with their types and indexes."""
+        for table in metadata.sorted_tables:
+            yield from self.type_statements(table, dialect, drop=False)
+            yield CreateTable(table, if_not_exists=True)
+            yield from self.index_statements(table, dialect)
+
+    def drop_statements(self, metadata: MetaData, dialect: Dialect) -> Iterator[ExecutableDDLElement | str]:
+        """Yield the statements that drop tables that exist; types go after the tables that use them."""
+        for table in reversed(metadata.sorted_tables):
+            yield DropTable(table, if_exists=True)
+
+        for table in metadata.sorted_tables:
+            yield from self.type_statements(table, dialect, drop=True)
 
     def type_statements(self, table: Table, dialect: Dialect, *, drop: bool) -> Sequence[str]:
         """Return the statements that create, or drop, the types that a table's columns need."""

@@ -11,7 +11,6 @@ import importlib.util
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
-from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.pool import NullPool
 
 from ws_pool.errors import MissingExtraError
@@ -139,11 +138,3 @@ def need_greenlet() -> None:
     if importlib.util.find_spec("greenlet") is None:
         message = "engine() and orm_session() need greenlet: pip install 'sqlalchemy[asyncio]'"
         raise MissingExtraError(message)
-
-
-async def learn_dialect(engine: Any) -> Dialect:
-    """Have SQLAlchemy ask the server for its version and modes, and return the initialised dialect."""
-    async with engine.connect():
-        dialect: Dialect = engine.dialect
-
-    return dialect

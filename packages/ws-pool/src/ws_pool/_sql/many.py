@@ -19,23 +19,16 @@ Bound = tuple[Plan, Sequence[Any] | None]  # Any: SQLAlchemy's bound parameters
 
 
 class ManyHost(TransactionHost, Protocol):
-    """What a statement for many sets of parameters needs of the session that it runs on."""
+    """What a statement for many sets of parameters needs of the `Session` that it runs on."""
 
     by_text: bool
 
-    def check(self, plan: Plan) -> None:
-        """Refuse changes in a block that only reads."""
-
-    async def run(self, plan: Plan | None, shown: str, work: Callable[[SqlConnection], Awaitable[T]]) -> T:
-        """Run a statement when it is this task's turn."""
-        ...
-
-    async def run_many(self, plan: Plan, values: Sequence[Sequence[Any]]) -> int:
-        """Run a statement once per row of values."""
-        ...
-
-    async def scalar(self, plan: Plan, values: Sequence[Any]) -> Any:
-        """Run a query, and return its one value."""
+    def check(self, plan: Plan) -> None: ...
+    async def run(
+        self, plan: Plan | None, shown: str, work: Callable[[SqlConnection], Awaitable[T]]
+    ) -> T: ...
+    async def run_many(self, plan: Plan, values: Sequence[Sequence[Any]]) -> int: ...
+    async def scalar(self, plan: Plan, values: Sequence[Any]) -> Any: ...
 
 
 def as_mappings(rows: Iterable[Mapping[str, Any]], verb: str) -> list[Mapping[str, Any]]:

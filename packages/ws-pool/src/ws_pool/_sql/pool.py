@@ -29,7 +29,7 @@ from ws_pool._sql.compile.parameters import Statement
 from ws_pool._sql.connection import SqlConnection
 from ws_pool._sql.context import SessionContext
 from ws_pool._sql.dialect import SqlDialect
-from ws_pool._sql.engine import JoinedDriverConnection, PooledDriverConnection, learn_dialect, make_engine
+from ws_pool._sql.engine import JoinedDriverConnection, PooledDriverConnection, make_engine
 from ws_pool._sql.options import EXTRAS, SqlOptions
 from ws_pool._sql.replicas import Replicas, replica_options
 from ws_pool._sql.tenants import Tenants
@@ -211,7 +211,10 @@ class SqlPool(SqlVerbs, Startable, Generic[ClientT_co]):
     async def _learn(self) -> Compiler:
         """Query the server for what decides how statements are compiled, before the first one is."""
         try:
-            dialect = await learn_dialect(self._make_engine(self._engine_connection, **self._learn_options))
+            engine = self._make_engine(self._engine_connection, **self._learn_options)
+
+            async with engine.connect():  # SQLAlchemy asks for the version and the modes now
+                dialect = engine.dialect
         except DBAPIError as error:
             message = f"pool {self.name!r} lost its server while it was starting: {error.orig}"
             raise UnavailableError(message, pool=self.name) from error
@@ -348,7 +351,8 @@ class ServerPool(SqlPool[ClientT_co]):
         await self._pool.start()
 
         try:
-            await self._replicas.start()
+            for replica in self._replicas:
+                await replica.start()
 
             if self._pool.statistics().min_size:
                 await self._compilers.learn()
@@ -371,7 +375,7 @@ class ServerPool(SqlPool[ClientT_co]):
 
     def replica_statistics(self) -> tuple[PoolStatistics, ...]:
         """Return a frozen snapshot of each replica's pool."""
-        return self._replicas.statistics()
+        return tuple(pool.statistics() for pool in self._replicas)
 
     def resize(self, *, min_size: int | None = None, max_size: int | None = None) -> None:
         """Change the bounds of the pool at run time, those of the primary's connections."""

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ws_core.component import Health
-from ws_pool._core.statistics import PoolStatistics
 from ws_pool.errors import ConfigError, UnavailableError
 from ws_pool.pool import Lease, Pool
 
@@ -33,11 +32,6 @@ class Replicas:
         """All pools, the primary's first."""
         return (self._primary, *self._replicas)
 
-    async def start(self) -> None:
-        """Start the replicas' pools; one that is down keeps nothing from starting."""
-        for replica in self._replicas:
-            await replica.start()
-
     async def choose(self) -> tuple[Pool[Any], Lease[Any]]:
         """Take a connection to read over: a replica's, or the primary's."""
         # Replicas that are up take turns. One that has no connection free is passed over, and the
@@ -62,10 +56,6 @@ class Replicas:
 
         parts = {pool.name: await pool.health() for pool in self._replicas}
         return Health(ok=health.ok, detail=health.detail, latency=health.latency, parts=parts)
-
-    def statistics(self) -> tuple[PoolStatistics, ...]:
-        """Return a frozen snapshot of each replica's pool."""
-        return tuple(pool.statistics() for pool in self._replicas)
 
     def _healthy(self) -> list[Pool[Any]]:
         """Return the replicas that are up, beginning with another one each time."""

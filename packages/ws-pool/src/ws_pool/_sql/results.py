@@ -55,13 +55,11 @@ async def gather(
 
 
 class Runner(Protocol):
-    """The session that a query runs in."""
+    """What a query needs of the `Session` that it runs in."""
 
     connection: SqlConnection
 
-    async def run(self, plan: Any, shown: str, work: Callable[[SqlConnection], Awaitable[T]]) -> T:
-        """Run a statement when it is this task's turn."""
-        ...
+    async def run(self, plan: Any, shown: str, work: Callable[[SqlConnection], Awaitable[T]]) -> T: ...
 
 
 def make_rows(plan: Plan, reply: Reply, row_type: type | None) -> list[Any]:

@@ -21,7 +21,7 @@ ISOLATION_LEVELS = frozenset({"READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE 
 
 
 class TransactionHost(Protocol):
-    """What a transaction needs of the session that it is open on."""
+    """What a transaction needs of the `Session` that it is open on."""
 
     connection: SqlConnection
     depth: int
@@ -31,32 +31,14 @@ class TransactionHost(Protocol):
     savepoints: int
 
     @property
-    def rollback_timeout(self) -> float:
-        """Seconds that a rollback may take when its block has failed."""
-        ...
-
-    def doom(self) -> WsError:
-        """Return the error of what was about to run, or to be committed, when the transaction has ended."""
-        ...
-
-    def turn(self) -> AbstractAsyncContextManager[object]:
-        """Keep other tasks away for several statements."""
-        ...
-
-    async def control(self, sql: str, *, always: bool = False) -> None:
-        """Run a statement of transaction control."""
-
-    async def begin_outermost(self, isolation: str | None, *, read_only: bool) -> None:
-        """Open a transaction where none is."""
-
-    def check_own(self) -> None:
-        """Refuse a transaction inside that of another task."""
-
-    def set_restricted(self, *, restricted: bool) -> None:
-        """Refuse changes from now on, or no longer."""
-
-    def end_transaction(self) -> None:
-        """Note the end of the outermost transaction."""
+    def rollback_timeout(self) -> float: ...
+    def doom(self) -> WsError: ...
+    def turn(self) -> AbstractAsyncContextManager[object]: ...
+    async def control(self, sql: str, *, always: bool = False) -> None: ...
+    async def begin_outermost(self, isolation: str | None, *, read_only: bool) -> None: ...
+    def check_own(self) -> None: ...
+    def set_restricted(self, *, restricted: bool) -> None: ...
+    def end_transaction(self) -> None: ...
 
 
 class Transaction:

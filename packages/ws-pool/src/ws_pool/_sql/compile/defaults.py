@@ -8,6 +8,7 @@ client, and handed back.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy.engine.interfaces import Dialect
@@ -16,14 +17,12 @@ from ws_pool._sql.compile.compiler import Compiler
 from ws_pool._sql.compile.plan import CompiledPlan, TextPlan
 from ws_pool.errors import UnsupportedStatement
 
-Scalar = Callable[
-    [TextPlan, Sequence[Any]], Awaitable[Any]
-]  # Any: the context is SQLAlchemy's own, and private
-
-Ask = Callable[[str, Sequence[Any]], Awaitable[Any]]  # as above
+Scalar = Callable[[TextPlan, Sequence[Any]], Awaitable[Any]]  # Any: a value of any type
 
 
 class _Needed(Exception):
+    """A default is an SQL expression, whose value the server has to say."""
+
     def __init__(self, sql: str, values: Sequence[Any]) -> None:
         super().__init__(sql)
         self.sql = sql
@@ -35,9 +34,7 @@ async def fill_in(plan: CompiledPlan, compiler: Compiler, rows: list[dict[str, A
     compiled = plan.compiled
     context = _context(compiler.dialect, compiled, rows)
     inserting = bool(compiled.insert_prefetch)
-
-    async def ask(sql: str, values: Sequence[Any]) -> Any:
-        return await scalar(TextPlan(sql, compiler.grammar), values)
+    find = context.get_insert_default if inserting else context.get_update_default
 
     for column in compiled.insert_prefetch if inserting else compiled.update_prefetch:
         default = column.default if inserting else column.onupdate
@@ -47,22 +44,24 @@ async def fill_in(plan: CompiledPlan, compiler: Compiler, rows: list[dict[str, A
 
         for row in rows:
             name = compiled._within_exec_param_key_getter(column)
-            row[name] = await _evaluate(context, column, inserting=inserting, ask=ask)
+            row[name] = await _evaluate(context, partial(find, column), compiler, scalar)
             context.answers.clear()
             context.fixed[id(row), name] = row[name]
 
     context._process_execute_defaults()
 
 
-async def _evaluate(context: Any, column: Any, *, inserting: bool, ask: Ask) -> Any:
+async def _evaluate(context: Any, find: Callable[[], Any], compiler: Compiler, scalar: Scalar) -> Any:
+    """Return a default; what it needs of the server is asked for between two attempts."""
     while True:
         try:
-            return context.get_insert_default(column) if inserting else context.get_update_default(column)
+            return find()
         except _Needed as needed:
-            context.answers[needed.sql] = await ask(needed.sql, needed.values)
+            plan = TextPlan(needed.sql, compiler.grammar)
+            context.answers[needed.sql] = await scalar(plan, needed.values)
 
 
-def _context(dialect: Dialect, compiled: Any, rows: list[dict[str, Any]]) -> Any:
+def _context(dialect: Dialect, compiled: Any, rows: list[dict[str, Any]]) -> Any:  # Any: it is private
     base: Any = dialect.execution_ctx_cls
 
     class Context(base):  # type: ignore[misc] # its base is the dialect's own class

@@ -162,5 +162,4 @@ class _JoinedPsycopgConnection(Joined, _PooledPsycopgConnection):
     async def set_autocommit(self, value: object) -> None:
         """Do nothing."""
 
-    async def set_isolation_level(self, value: object) -> None:
-        """Do nothing."""
+    set_isolation_level = set_autocommit
