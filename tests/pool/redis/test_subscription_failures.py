@@ -13,8 +13,9 @@ from redis.exceptions import RedisError, ResponseError
 
 from tests.servers import StartServer
 from tools.servers import ClusterServers, RedisServer
+from ws_pool._redis.client.mailbox import MAX_UNREAD, Mailbox, Topic
 from ws_pool._redis.client.pubsub import SharedPubSub
-from ws_pool._redis.client.subscriptions import MAX_UNREAD, Mailbox, Subscriptions, Topic
+from ws_pool._redis.client.subscriptions import Subscriptions
 from ws_pool._redis.commands.keys import hash_slot
 from ws_pool.redis import RedisPool
 

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError, ResponseError
 from tests.servers import StartServer
 from tools.servers import ClusterServers, RedisServer
 from ws_core.testing import FaultProxy
-from ws_pool._redis.client import subscriptions
+from ws_pool._redis.client import mailbox
 from ws_pool._redis.client.pubsub import SharedPubSub
 from ws_pool._redis.commands.keys import hash_slot
 from ws_pool.errors import ClosedError, UnavailableError
@@ -126,7 +126,7 @@ class TestSharing:
         self, pool: RedisPool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """One that does not read gets an error for what it has missed, and others get everything."""
-        monkeypatch.setattr(subscriptions, "MAX_UNREAD", 50)
+        monkeypatch.setattr(mailbox, "MAX_UNREAD", 50)
 
         async with pool.redis.pubsub() as slow, pool.redis.pubsub() as quick:
             await confirmed(slow, "c")
@@ -144,7 +144,7 @@ class TestSharing:
 
     async def test_unread_bytes_are_bounded(self, pool: RedisPool, monkeypatch: pytest.MonkeyPatch) -> None:
         """Large messages count by their size."""
-        monkeypatch.setattr(subscriptions, "MAX_UNREAD_BYTES", 1000)
+        monkeypatch.setattr(mailbox, "MAX_UNREAD_BYTES", 1000)
 
         async with pool.redis.pubsub() as slow, pool.redis.pubsub() as quick:
             await confirmed(slow, "c")

@@ -19,7 +19,7 @@ from ws_pool.errors import UsageError
 
 _SIMPLE = frozenset({str, int, float, bool, bytes, type(None)})
 _EXACT = (datetime, date, time, timedelta, Decimal, UUID)
-_LONGEST = 160
+_LONGEST = 160  # characters of a key in Redis; longer ones are hashed
 
 
 class KeyMaker:

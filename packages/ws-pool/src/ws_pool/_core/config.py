@@ -226,6 +226,7 @@ def integer(minimum: int | None = None, maximum: int | None = None) -> Check:
     """Return a check for whole numbers."""
 
     def check(value: object, where: str) -> int:
+        # With a bound, since Python refuses to read numbers of thousands of digits, by another error.
         if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,40}\s*", value):
             value = int(value)
 

@@ -104,6 +104,7 @@ class ListenerTask:
         if len(self._queue) >= self._size:
             self._dropped += 1
 
+            # The first is news, and then each thousandth: a listener that is too slow would fill the log.
             if self._dropped == 1 or self._dropped % 1000 == 0:
                 _logger.warning(
                     "listener %s is too slow: %d events %r dropped", self._name, self._dropped, self.tag

@@ -191,7 +191,9 @@ class StreamEventBus(Startable):
             self._listeners,
             ignored=(ignore,) if isinstance(ignore, str) else tuple(ignore),
             expire_after=unheard_after,
-            check_every=min(_WAITING_CHECK, claim_after / 3),
+            check_every=min(
+                _WAITING_CHECK, claim_after / 3
+            ),  # as often as consumers claim, where that is more often
         )
         self._state = "new"
         self._tasks: list[asyncio.Task[None]] = []

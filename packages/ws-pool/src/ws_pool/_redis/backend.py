@@ -12,9 +12,10 @@ from redis.exceptions import ResponseError
 
 from ws_pool._redis.client.cache import CachePolicy, ClientCache
 from ws_pool._redis.client.context import ClientContext
+from ws_pool._redis.client.mailbox import Topic
 from ws_pool._redis.client.session import DedicatedRedis
 from ws_pool._redis.client.shared import SharedRedis
-from ws_pool._redis.client.subscriptions import Subscriptions, Topic
+from ws_pool._redis.client.subscriptions import Subscriptions
 from ws_pool._redis.cluster.client_classes import make_client
 from ws_pool._redis.cluster.topology import Topology
 from ws_pool._redis.commands.command import Command

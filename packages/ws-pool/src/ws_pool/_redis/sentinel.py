@@ -25,6 +25,7 @@ from ws_pool.errors import UnavailableError, WsError
 
 _logger: Final = logging.getLogger("ws_pool.redis")
 _SWITCH: Final = "+switch-master"
+_PAUSE: Final = 0.2  # seconds between two attempts to listen
 
 
 class MasterResolver:
@@ -141,7 +142,7 @@ class FailoverListener:
                     "redis service %r: a Sentinel has sent something unexpected", self._resolver.service
                 )
 
-            await asyncio.sleep(backoff.spread(0.2, 0.5, 1.5))
+            await asyncio.sleep(backoff.spread(_PAUSE, 0.5, 1.5))
 
     async def _listen(self) -> None:
         await self._check_master()  # which also puts a Sentinel that answers first
@@ -160,6 +161,7 @@ class FailoverListener:
                     self._on_message(str(message["data"]))
 
     def _on_message(self, text: str) -> None:
+        """Read the news of a fail-over: the service, its old host and port, and the new ones."""
         service, *_, host, port = text.split() if text.count(" ") >= 4 else ("", "", "")
 
         if service == self._resolver.service and port.isdecimal():

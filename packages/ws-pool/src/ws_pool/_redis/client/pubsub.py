@@ -11,7 +11,8 @@ from typing import Any, Final, cast
 from redis.asyncio.client import PubSub
 from redis.asyncio.connection import ConnectionPool
 
-from ws_pool._redis.client.subscriptions import Kind, Mailbox, Subscriptions, Topic
+from ws_pool._redis.client.mailbox import Kind, Mailbox, Topic
+from ws_pool._redis.client.subscriptions import Subscriptions
 from ws_pool._redis.commands.prefix import KeyPrefix
 
 _KINDS: Final[dict[str, Kind]] = {"SUBSCRIBE": "", "PSUBSCRIBE": "p", "SSUBSCRIBE": "s"}

@@ -28,7 +28,7 @@ class OutageBackoff:
     def __init__(self, topology: Topology, slot: int | None) -> None:
         self._topology = topology
         self._slot = slot
-        self._began = 0.0
+        self._began = 0.0  # until the first wait
         self._attempts = 0
 
     async def wait(self, error: Exception) -> None:

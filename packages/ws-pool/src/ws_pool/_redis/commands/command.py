@@ -197,6 +197,7 @@ def stream_options(words: Sequence[Any]) -> dict[str, int]:
 
 def command_entries(reply: Iterable[Any]) -> Iterator[tuple[str, Any]]:  # Any: entries of COMMAND's reply
     """Yield the name and the entry of each command that COMMAND has named, subcommands included."""
+    # Of an entry's ten fields the first is the name, and the last are the subcommands (Redis 7 and newer).
     for entry in reply:
         yield word_of(entry[0]).replace("|", " "), entry
         yield from command_entries(entry[9] if len(entry) > 9 else ())

@@ -30,7 +30,7 @@ class KeyPositions:
     """
 
     def __init__(self, commands: Sequence[Any]) -> None:
-        self._specs = {
+        self._specs = {  # the ninth field of an entry has them
             name: [found for spec in entry[8:9] for given in spec if (found := _spec(_mapping(given)))]
             for name, entry in command_entries(commands)
         }
