@@ -25,7 +25,7 @@ LOOP = (
 )
 """Modules in whose place ``sync/_concurrency.py`` stands."""
 
-ONLY_LOOP = ("_redis.batching",)
+ONLY_LOOP = ("_redis.batching", "_redis.pipelined_protocol")
 """Modules that threads have no use for."""
 
 CUT = re.compile(r"^ *# tasks only:\n.*?^ *# end\n", re.MULTILINE | re.DOTALL)

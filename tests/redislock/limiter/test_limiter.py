@@ -305,6 +305,17 @@ class TestHits:
         assert await limiter.is_limited("k", 2)
         assert not await limiter.is_limited("k")
 
+    @pytest.mark.parametrize("kind", [FrequencyLimiter, SlidingWindowLimiter])
+    async def test_a_window_of_years(
+        self, redis: Redis, kind: type[FrequencyLimiter | SlidingWindowLimiter]
+    ) -> None:
+        """A window may be as long as the error says; it is refused beyond that."""
+        limiter = kind(redis, 100 * 365 * 86_400, 2)
+        assert [(await limiter.hit("k")).allowed for _ in range(3)] == [True, True, False]
+
+        with pytest.raises(ConfigError, match="between 16 µs and 140 years"):
+            kind(redis, 200 * 365 * 86_400, 2)
+
     async def allowed(self, url: str, kind: str, cost: int, wrong_by: float) -> list[list[str]]:
         """Return which of two hits each limiter allows to a process whose clocks are wrong."""
         async with child("limit", url, kind, cost, wrong_by) as process:

@@ -79,3 +79,22 @@ class TestAfterALoop:
                 return (await limiter.hit("k")).allowed
 
         assert [asyncio.run(hit()) for _ in range(3)] == [True, True, False]
+
+    def test_of_claims(self, redis_url: str):
+        """Claims on a pool that each loop starts anew go on as well."""
+
+        class Pool:
+            client: Redis
+
+            @property
+            def redis(self) -> Redis:
+                return self.client
+
+        pool = Pool()
+        claims = RunClaims(pool, namespace=secrets.token_hex(8))
+
+        async def claim() -> bool:
+            async with Redis.from_url(redis_url) as pool.client:
+                return await claims.claim("run", 60)
+
+        assert [asyncio.run(claim()) for _ in range(3)] == [True, False, False]

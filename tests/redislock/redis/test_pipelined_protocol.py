@@ -7,7 +7,8 @@ from redis import exceptions
 from redis.asyncio import Redis
 
 from ws_redislock import FrequencyLimiter
-from ws_redislock._redis.connection import PipelinedProtocol, SharedConnection
+from ws_redislock._redis.connection import SharedConnection
+from ws_redislock._redis.pipelined_protocol import PipelinedProtocol
 
 
 class TestLink:

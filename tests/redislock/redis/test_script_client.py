@@ -24,7 +24,7 @@ from ws_redislock import FrequencyLimiter, MutexLock
 from ws_redislock._coordination.coordinator import coordinator_for
 from ws_redislock._lease.timers import Timers
 from ws_redislock._redis import connection
-from ws_redislock._redis.connection import DriverReplies, Replies, encode, replies_of
+from ws_redislock._redis.pipelined_protocol import DriverReplies, Replies, encode, replies_of
 from ws_redislock.errors import UnavailableError
 
 REPLIES: list[tuple[bytes, object]] = [

@@ -12,7 +12,8 @@ from ws_core.errors import UnavailableError
 from ws_redislock._redis.scripts import load
 from ws_redislock.errors import WsError
 from ws_redislock.sync import FrequencyLimiter, MutexLock
-from ws_redislock.sync._redis.script_client import ScriptClient, script_client_for
+from ws_redislock.sync._redis.clients import resolve
+from ws_redislock.sync._redis.script_client import ScriptClient
 
 CLAIM = load("claim")
 WHAT = ("claim", "k")
@@ -66,7 +67,8 @@ class TestUnanswered:
 
     def test_unreachable(self):
         """The error says what was not answered, and each attempt was noted as perhaps arrived."""
-        scripts, _, owned = script_client_for("redis://127.0.0.1:1/0")
+        owned, _ = resolve("redis://127.0.0.1:1/0")
+        scripts = ScriptClient(owned)
         attempts: list[int] = []
 
         with pytest.raises(UnavailableError, match="claim 'k': Redis did not answer CLAIM in time"):

@@ -6,22 +6,20 @@ import itertools
 import math
 import secrets
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
 
-from ws_redislock._concurrency import Loop, check_loop
 from ws_redislock._lock.options import seconds
-from ws_redislock._redis.clients import RedisSource, check_source, client_lookup
+from ws_redislock._redis.clients import RedisSource
 from ws_redislock._redis.keys import PREFIX, check_name, check_prefix, plain, tagged
-from ws_redislock._redis.script_client import Reply, ScriptClient, is_outdated, script_client_for
+from ws_redislock._redis.script_client import Reply, ScriptUser
 from ws_redislock._redis.scripts import load
 
 __all__ = ("RunClaim", "RunClaims")
 
 _MOST_UNANSWERED = 1000
+"""Claims without an answer whose tokens are kept for the next call; the oldest are forgotten beyond that."""
 
 
-class RunClaims:
+class RunClaims(ScriptUser):
     """
     Lets exactly one caller make each run; the guard of ws-tasks' schedulers.
 
@@ -31,8 +29,7 @@ class RunClaims:
     its end, so that another process takes over soon when the claimer dies.
 
     Args:
-        redis: A client of redis-py (or of a cluster), a pool with such a client as ``.redis``, a manager
-            of pools or the name of one, or a URL.
+        redis: A client of redis-py, a pool or a manager of pools that has one, the name of a pool, or a URL.
         namespace: Keeps the run ids of several applications apart.
         timeout: Seconds to wait for Redis.
         key_prefix: With what the keys in Redis begin; users of one run agree on it.
@@ -53,26 +50,13 @@ class RunClaims:
     def __init__(
         self, redis: RedisSource, *, namespace: str = "", timeout: float = 5.0, key_prefix: str = PREFIX
     ) -> None:
-        check_source(redis)
-        self._source = redis
+        super().__init__(redis, "RunClaims")
         self._prefix = check_prefix(key_prefix)
         self._kind = "c" if namespace == "" else f"c:{plain(check_name(namespace, 'namespace'))}"
         self._timeout = seconds("timeout", timeout, above=0.0)
         self._claimer = ""
         self._serial = itertools.count(1)
         self._unanswered: dict[str, str] = {}
-        self._lookup = client_lookup(redis)
-        self._scripts: ScriptClient | None = None
-        self._loop: Loop | None = None
-        self._owned: Any = None  # Any: the client made from a URL, of the driver's untyped make
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def claim(self, run_id: str, ttl: float) -> bool:
         """
@@ -105,14 +89,8 @@ class RunClaims:
         Raises:
             UnavailableError: Redis did not answer.
         """
-        scripts = self._bind()
-        await scripts.call(
-            load("unclaim"),
-            (self._key(run_id),),
-            (self._claimer,),
-            what=("claim", run_id),
-            budget=self._timeout,
-        )
+        self._bind()  # which names the claimer at the first use
+        await self._send("unclaim", (self._key(run_id),), (self._claimer,), run_id)
 
     async def claim_run(
         self, run_id: str, ttl: float, *, task: str, keep: float = 3600.0, claimer: str = ""
@@ -166,13 +144,6 @@ class RunClaims:
         reply = await self._send("open_runs", self._keys("-", task)[2:], (), task)
         return [value.decode() if isinstance(value, bytes) else str(value) for value in reply]
 
-    async def aclose(self) -> None:
-        """Close an own client."""
-        client, self._owned, self._scripts = self._owned, None, None
-
-        if client is not None:
-            await client.aclose()
-
     async def _claim(
         self,
         script: str,
@@ -208,16 +179,10 @@ class RunClaims:
         )
         return reply
 
-    def _bind(self) -> ScriptClient:
-        if self._scripts is None or is_outdated(self._scripts, self._loop, self._lookup):
-            self._scripts, self._loop, self._owned = script_client_for(self._source)
-            # Not earlier: workers forked from one parent would otherwise be one and the same claimer.
-            self._claimer = f"{secrets.token_hex(8)}."
-            self._unanswered.clear()
-        else:
-            check_loop(self._loop, "RunClaims")
-
-        return self._scripts
+    def _forget(self) -> None:
+        # Not earlier: workers forked from one parent would otherwise be one and the same claimer.
+        self._claimer = f"{secrets.token_hex(8)}."
+        self._unanswered.clear()
 
     def _key(self, run_id: str) -> bytes:
         return tagged(self._prefix, self._kind, plain(check_name(run_id, "run"))).encode()

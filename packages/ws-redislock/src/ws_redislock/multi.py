@@ -32,8 +32,7 @@ class MultiLock:
     names may lie in different slots of a cluster.
 
     Args:
-        redis: A client of redis-py (or of a cluster), a pool with such a client as ``.redis``, a manager
-            of pools or the name of one, or a URL.
+        redis: A client of redis-py, a pool or a manager of pools that has one, the name of a pool, or a URL.
         names: The names; repetitions count once.
         expire: The lease of each in seconds.
         auto_renew: Whether leases are renewed every third of them.

@@ -12,6 +12,7 @@ from ws_redislock.observe import LockObserver
 __all__ = ("ReadLock", "ReadWriteLock", "WriteLock")
 
 MANY = 2**31 - 1
+"""Readers at a time: as many as there are."""
 
 
 class ReadLock(BaseLock):
@@ -31,16 +32,14 @@ class ReadWriteLock:
     in which they came. Where writers never cease, readers wait for ever.
 
     Args:
-        redis: A client of redis-py (or of a cluster), a pool with such a client as ``.redis``, a manager
-            of pools or the name of one, or a URL.
+        redis: A client of redis-py, a pool or a manager of pools that has one, the name of a pool, or a URL.
         name: The lock's name, 1 to 512 bytes of UTF-8.
         expire: The lease of every holder in seconds.
         auto_renew: Whether leases are renewed every third of them.
         heartbeat: Seconds after which a waiter that died is passed over.
         min_replicas: How many replicas must confirm an acquisition; not for clusters.
         lock_delay: Seconds for which the lock stays as it was after a holder was lost.
-        fence_ttl: Seconds for which the last fence is remembered after its use; beyond them the server's
-            clock keeps fences increasing.
+        fence_ttl: Seconds for which the last fence is remembered; then the server's clock keeps them growing.
         key_prefix: With what the keys in Redis begin; users of one name agree on it.
         on_lost: Called with the `Held` when a lease is lost.
         observer: Notified of every event, for metrics.

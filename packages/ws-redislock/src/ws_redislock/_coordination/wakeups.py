@@ -31,6 +31,9 @@ BEGINNING = 1.0
 CONNECTING = 5.0
 """Seconds that subscribing may take; then it begins anew, on another connection."""
 
+REFUSED = 30.0
+"""Seconds for which a server that refused the subscription is left alone."""
+
 QUIET = 5.0
 """Seconds without a message after which the server is sent a PING; twice this, and the subscription
 begins anew: a connection can go deaf without any error."""
@@ -164,7 +167,7 @@ class WakeupSubscription:
                 failures = 0
             except Exception as error:  # noqa: BLE001 - a client that is closed meanwhile raises anything
                 if isinstance(error, RedisError | WsError) and not isinstance(error, TRANSIENT):
-                    self._pause_until = self._owner.time() + 30.0
+                    self._pause_until = self._owner.time() + REFUSED
                     _logger.warning("no wake-ups, so waiters look at their locks by themselves: %s", error)
                     self._owner.look_at_all()
                     return
@@ -202,7 +205,7 @@ class WakeupSubscription:
                     return False
             elif now - began < READ_SLICE / 2:
                 quiet_since, asked = now, False  # the reply to the driver's own health check
-            elif now - quiet_since < QUIET * 0.9:
+            elif now - quiet_since < QUIET * 0.9:  # a read may end a little before its time
                 continue
             elif asked:
                 _logger.warning("the subscription to wake-ups went deaf, and begins anew")

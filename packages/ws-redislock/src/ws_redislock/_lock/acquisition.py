@@ -115,6 +115,7 @@ class AcquireProtocol:
             args = (*args, following.token, following.lease_ms, self._options.fence_ms)
 
         try:
+            # A lock whose lease has ended need not be released, but one attempt should always have time.
             sent_at, reply = await coordinator.scripts.call(
                 load("release"),
                 keys,

@@ -13,13 +13,14 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from types import TracebackType
+from typing import Any, Self, TypeAlias
 
 from redis import exceptions
 
 from ws_core.backoff import delay
 from ws_core.errors import UnavailableError, describe
-from ws_redislock._concurrency import Loop, current_loop, gather, sleep
+from ws_redislock._concurrency import Loop, check_loop, current_loop, gather, is_closed, sleep
 from ws_redislock._lease.lease import boot_time
 from ws_redislock._lease.timers import Timers
 
@@ -27,11 +28,20 @@ from ws_redislock._lease.timers import Timers
 from ws_redislock._redis.batching import BATCH_FROM, Fast, FastBatch, HitBatch
 
 # end
-from ws_redislock._redis.clients import HOPELESS, TRANSIENT, CommandClient, RedisSource, refuse, resolve
+from ws_redislock._redis.clients import (
+    HOPELESS,
+    TRANSIENT,
+    CommandClient,
+    RedisSource,
+    check_source,
+    client_lookup,
+    refuse,
+    resolve,
+)
 from ws_redislock._redis.connection import CommandSender
 from ws_redislock._redis.scripts import Script
 
-__all__ = ("Reply", "ScriptClient", "is_outdated", "script_client_for")
+__all__ = ("Reply", "ScriptClient", "ScriptUser")
 
 # tasks only:
 FEW_BATCHES = 64
@@ -40,18 +50,6 @@ FEW_BATCHES = 64
 # end
 Reply: TypeAlias = list[Any]  # Any: integers, and tokens as str or bytes, as the client decodes
 Argument: TypeAlias = str | bytes | int
-
-
-def script_client_for(source: RedisSource) -> tuple[ScriptClient, Loop, CommandClient | None]:
-    """Return a script client, the loop it belongs to, and the client if it must be closed by its user."""
-    client, owned = resolve(source)
-    return ScriptClient(client), current_loop(), client if owned else None
-
-
-def is_outdated(scripts: ScriptClient, loop: Loop | None, lookup: Callable[[], object] | None) -> bool:
-    """Return whether the manager that was looked up has another pool by now, or is used in another loop."""
-    # As of an object of a module, for which each test starts the pools anew, in an event loop of its own.
-    return lookup is not None and (current_loop() is not loop or lookup() is not scripts.client)
 
 
 class ScriptClient:
@@ -316,3 +314,56 @@ class ScriptClient:
         except exceptions.ResponseError as error:
             refuse(error, "del", what)
             raise
+
+
+class ScriptUser:
+    """Calls scripts on a source's client, which is found at the first use, and closed if it was made here."""
+
+    def __init__(self, source: RedisSource, what: str) -> None:
+        check_source(source)
+        self._source = source
+        self._what = what  # it is, for messages
+        self._lookup = client_lookup(source)
+        self._scripts: ScriptClient | None = None
+        self._loop: Loop | None = None
+        self._owned: Any = None  # Any: the client made from a URL, of the driver's untyped make
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close an own client."""
+        client, self._owned, self._scripts = self._owned, None, None
+
+        if client is not None:
+            await client.aclose()
+
+    def _bind(self) -> ScriptClient:
+        """Return the script client; a new one where the one before has ended."""
+        if self._scripts is None or self._is_outdated(self._scripts):
+            client, is_owned = resolve(self._source)
+            self._scripts, self._loop = ScriptClient(client), current_loop()
+            self._owned = client if is_owned else None
+            self._forget()
+        else:
+            check_loop(self._loop, self._what)
+
+        return self._scripts
+
+    def _is_outdated(self, scripts: ScriptClient) -> bool:
+        """Return whether the loop has ended, or a manager that is looked up has another pool by now."""
+        # As of an object of a module, for which each test starts the pools anew, in an event loop of its own.
+        if is_closed(self._loop):
+            return True
+
+        return self._lookup is not None and (
+            current_loop() is not self._loop or self._lookup() is not scripts.client
+        )
+
+    def _forget(self) -> None:
+        """Drop what was known by the client before."""

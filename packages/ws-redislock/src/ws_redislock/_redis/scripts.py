@@ -9,9 +9,11 @@ from importlib import resources
 
 __all__ = ("Script", "load")
 
-
 COMMON = "--[[common]]"
+"""Where a script has the common part; others have it in front."""
+
 ALONE = ("claim", "claim_run", "fast", "finish_run", "open_runs", "renew_run", "return_run", "unclaim")
+"""Scripts without the common part, as are those of limiters: they know neither holders nor a queue."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,8 +66,7 @@ def list_locks(
     many keys. A lock that comes or goes meanwhile may be missing.
 
     Args:
-        redis: A client of redis-py (or of a cluster), a pool with such a client as ``.redis``, a manager
-            of pools or the name of one, or a URL.
+        redis: A client of redis-py, a pool or a manager of pools that has one, the name of a pool, or a URL.
         match: Which names, as a pattern of Redis: ``*``, ``?`` and ``[abc]``.
         limit: How many locks to list at most, from 1.
         key_prefix: With what the keys of the locks begin.
@@ -113,8 +112,7 @@ def reset_lock(
     only a fence can refuse.
 
     Args:
-        redis: A client of redis-py (or of a cluster), a pool with such a client as ``.redis``, a manager
-            of pools or the name of one, or a URL.
+        redis: A client of redis-py, a pool or a manager of pools that has one, the name of a pool, or a URL.
         name: The lock's name.
         kind: What kind of lock it is.
         key_prefix: With what the keys of the lock begin.

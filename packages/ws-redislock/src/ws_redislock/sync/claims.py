@@ -7,22 +7,20 @@ import itertools
 import math
 import secrets
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
 
-from ws_redislock.sync._concurrency import Loop, check_loop
 from ws_redislock.sync._lock.options import seconds
-from ws_redislock.sync._redis.clients import RedisSource, check_source, client_lookup
+from ws_redislock.sync._redis.clients import RedisSource
 from ws_redislock._redis.keys import PREFIX, check_name, check_prefix, plain, tagged
-from ws_redislock.sync._redis.script_client import Reply, ScriptClient, is_outdated, script_client_for
+from ws_redislock.sync._redis.script_client import Reply, ScriptUser
 from ws_redislock._redis.scripts import load
 
 __all__ = ("RunClaim", "RunClaims")
 
 _MOST_UNANSWERED = 1000
+"""Claims without an answer whose tokens are kept for the next call; the oldest are forgotten beyond that."""
 
 
-class RunClaims:
+class RunClaims(ScriptUser):
     """
     Lets exactly one caller make each run; the guard of ws-tasks' schedulers.
 
@@ -32,8 +30,7 @@ class RunClaims:
     its end, so that another process takes over soon when the claimer dies.
 
     Args:
-        redis: A client of redis-py (or of a cluster), a pool with such a client as ``.redis``, a manager
-            of pools or the name of one, or a URL.
+        redis: A client of redis-py, a pool or a manager of pools that has one, the name of a pool, or a URL.
         namespace: Keeps the run ids of several applications apart.
         timeout: Seconds to wait for Redis.
         key_prefix: With what the keys in Redis begin; users of one run agree on it.
@@ -54,26 +51,13 @@ class RunClaims:
     def __init__(
         self, redis: RedisSource, *, namespace: str = "", timeout: float = 5.0, key_prefix: str = PREFIX
     ) -> None:
-        check_source(redis)
-        self._source = redis
+        super().__init__(redis, "RunClaims")
         self._prefix = check_prefix(key_prefix)
         self._kind = "c" if namespace == "" else f"c:{plain(check_name(namespace, 'namespace'))}"
         self._timeout = seconds("timeout", timeout, above=0.0)
         self._claimer = ""
         self._serial = itertools.count(1)
         self._unanswered: dict[str, str] = {}
-        self._lookup = client_lookup(redis)
-        self._scripts: ScriptClient | None = None
-        self._loop: Loop | None = None
-        self._owned: Any = None  # Any: the client made from a URL, of the driver's untyped make
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def claim(self, run_id: str, ttl: float) -> bool:
         """
@@ -106,14 +90,8 @@ class RunClaims:
         Raises:
             UnavailableError: Redis did not answer.
         """
-        scripts = self._bind()
-        scripts.call(
-            load("unclaim"),
-            (self._key(run_id),),
-            (self._claimer,),
-            what=("claim", run_id),
-            budget=self._timeout,
-        )
+        self._bind()  # which names the claimer at the first use
+        self._send("unclaim", (self._key(run_id),), (self._claimer,), run_id)
 
     def claim_run(
         self, run_id: str, ttl: float, *, task: str, keep: float = 3600.0, claimer: str = ""
@@ -167,13 +145,6 @@ class RunClaims:
         reply = self._send("open_runs", self._keys("-", task)[2:], (), task)
         return [value.decode() if isinstance(value, bytes) else str(value) for value in reply]
 
-    def close(self) -> None:
-        """Close an own client."""
-        client, self._owned, self._scripts = self._owned, None, None
-
-        if client is not None:
-            client.close()
-
     def _claim(
         self,
         script: str,
@@ -209,16 +180,10 @@ class RunClaims:
         )
         return reply
 
-    def _bind(self) -> ScriptClient:
-        if self._scripts is None or is_outdated(self._scripts, self._loop, self._lookup):
-            self._scripts, self._loop, self._owned = script_client_for(self._source)
-            # Not earlier: workers forked from one parent would otherwise be one and the same claimer.
-            self._claimer = f"{secrets.token_hex(8)}."
-            self._unanswered.clear()
-        else:
-            check_loop(self._loop, "RunClaims")
-
-        return self._scripts
+    def _forget(self) -> None:
+        # Not earlier: workers forked from one parent would otherwise be one and the same claimer.
+        self._claimer = f"{secrets.token_hex(8)}."
+        self._unanswered.clear()
 
     def _key(self, run_id: str) -> bytes:
         return tagged(self._prefix, self._kind, plain(check_name(run_id, "run"))).encode()

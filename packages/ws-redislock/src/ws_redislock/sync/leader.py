@@ -91,8 +91,7 @@ class LeaderElection:
     Candidates lead in the order in which they stood.
 
     Args:
-        redis: A client of redis-py (or of a cluster), a pool with such a client as ``.redis``, a manager
-            of pools or the name of one, or a URL.
+        redis: A client of redis-py, a pool or a manager of pools that has one, the name of a pool, or a URL.
         name: What is led, 1 to 512 bytes of UTF-8.
         lease: Seconds after which a leader that died is followed by another.
         heartbeat: Seconds after which a candidate that died is passed over.

@@ -19,14 +19,12 @@ import functools
 import time
 from collections import OrderedDict
 from fractions import Fraction
-from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
-from ws_redislock.sync._concurrency import Loop, check_loop, is_closed
 from ws_redislock._lease.lease import Clock
-from ws_redislock.sync._redis.clients import RedisSource, check_source, client_lookup
+from ws_redislock.sync._redis.clients import RedisSource
 from ws_redislock._redis.keys import PREFIX, check_name, check_prefix, plain, tagged
-from ws_redislock.sync._redis.script_client import ScriptClient, is_outdated, script_client_for
+from ws_redislock.sync._redis.script_client import ScriptUser
 from ws_redislock._redis.scripts import load
 from ws_redislock.errors import ConfigError, UnavailableError, UsageError
 
@@ -57,7 +55,7 @@ class Verdict(NamedTuple):
     degraded: bool = False
 
 
-class RateLimiter:
+class RateLimiter(ScriptUser):
     """
     What the three limiters share.
 
@@ -95,10 +93,8 @@ class RateLimiter:
             raise ConfigError(f"on_error must be 'open', 'closed' or 'raise', not {on_error!r}")
 
         _count("deny_cache", deny_cache, least=0)
-
         _positive("timeout", timeout)
-        check_source(redis)
-        self._source = redis
+        super().__init__(redis, "limiter")
         self._script_name = script
         self._prefix = check_prefix(key_prefix)
         self._kind = kind if namespace == "" else f"{kind}:{plain(check_name(namespace, 'namespace'))}"
@@ -109,18 +105,6 @@ class RateLimiter:
         self._cache_size = deny_cache
         self._denied: OrderedDict[tuple[str, int], tuple[float, Verdict]] = OrderedDict()
         self._clock = clock
-        self._lookup = client_lookup(redis)
-        self._scripts: ScriptClient | None = None
-        self._loop: Loop | None = None
-        self._owned: Any = None  # Any: the client made from a URL, of the driver's untyped make
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def hit(self, key: str, cost: int = 1) -> Verdict:
         """
@@ -174,29 +158,10 @@ class RateLimiter:
         for known in [known for known in self._denied if known[0] == key]:
             del self._denied[known]
 
-        scripts = self._bind()
-        scripts.delete(self._key(key), self._timeout, what=("limiter key", key))
+        self._bind().delete(self._key(key), self._timeout, what=("limiter key", key))
 
-    def close(self) -> None:
-        """Close an own client."""
-        client, self._owned, self._scripts = self._owned, None, None
-
-        if client is not None:
-            client.close()
-
-    def _bind(self) -> ScriptClient:
-        # Limiters stand in modules, and so outlive the loops where each test has one of its own.
-        if (
-            self._scripts is None
-            or is_closed(self._loop)
-            or is_outdated(self._scripts, self._loop, self._lookup)
-        ):
-            self._scripts, self._loop, self._owned = script_client_for(self._source)
-            self._denied.clear()
-        else:
-            check_loop(self._loop, "limiter")
-
-        return self._scripts
+    def _forget(self) -> None:
+        self._denied.clear()
 
     def _key(self, key: str) -> bytes:
         return _redis_key(
@@ -471,7 +436,7 @@ def _count(name: str, value: object, *, least: int = 1) -> int:
 def _window(seconds: float) -> int:
     microseconds = round(_positive("the window", seconds) * 1e6)
 
-    if not 16 <= microseconds < LARGEST // 1000:
+    if not 16 <= microseconds < LARGEST:
         raise ConfigError(f"a window must be between 16 µs and 140 years, not {seconds!r} s", value=seconds)
 
     return microseconds

@@ -26,8 +26,8 @@ class MutexLock(BaseLock):
     Use one object per acquisition. Objects are cheap; all on one client share heartbeats and wake-ups.
 
     Args:
-        redis: A client of redis-py (or of a cluster), a pool with such a client as ``.redis``, a manager
-            of pools or the name of one, or a URL; a client made from a URL is closed with the lock.
+        redis: A client of redis-py, a pool or a manager of pools that has one, the name of a pool, or a URL;
+            a client made from a URL is closed with the lock.
         name: The lock's name, 1 to 512 bytes of UTF-8.
         expire: The lease in seconds; what a crashed holder costs the next one at most.
         auto_renew: Whether the lease is renewed every third of it. If not, it ends at `expire`.
@@ -35,8 +35,7 @@ class MutexLock(BaseLock):
             of it, what a lost wake-up costs.
         min_replicas: How many replicas must confirm an acquisition; not for clusters.
         lock_delay: Seconds for which the lock stays closed after a holder was lost.
-        fence_ttl: Seconds for which the last fence is remembered after its use; beyond them the server's
-            clock keeps fences increasing.
+        fence_ttl: Seconds for which the last fence is remembered; then the server's clock keeps them growing.
         reentrant: Whether the task that holds the lock may acquire it again.
         key_prefix: With what the keys in Redis begin; users of one name agree on it.
         on_lost: Called with the `Held` when the lease is lost.

@@ -22,8 +22,8 @@ class Semaphore(BaseLock):
     ends, and the others keep theirs. All users of a name must agree on the number of permits.
 
     Args:
-        redis: A client of redis-py (or of a cluster), a pool with such a client as ``.redis``, a manager
-            of pools or the name of one, or a URL; a client made from a URL is closed with the semaphore.
+        redis: A client of redis-py, a pool or a manager of pools that has one, the name of a pool, or a URL;
+            a client made from a URL is closed with the semaphore.
         name: The semaphore's name, 1 to 512 bytes of UTF-8.
         permits: How many may hold it at a time.
         expire: The lease of a permit in seconds.
@@ -31,8 +31,7 @@ class Semaphore(BaseLock):
         heartbeat: Seconds after which a waiter that died is passed over.
         min_replicas: How many replicas must confirm an acquisition; not for clusters.
         lock_delay: Seconds for which a permit stays taken after its holder was lost.
-        fence_ttl: Seconds for which the last fence is remembered after its use; beyond them the server's
-            clock keeps fences increasing.
+        fence_ttl: Seconds for which the last fence is remembered; then the server's clock keeps them growing.
         key_prefix: With what the keys in Redis begin; users of one name agree on it.
         on_lost: Called with the `Held` when the lease is lost.
         observer: Notified of every event, for metrics.

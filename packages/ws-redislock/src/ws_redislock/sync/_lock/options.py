@@ -103,7 +103,7 @@ class LockOptions:
                 f"expire={expire!r} leaves {expire / 6:.3f} s for a renewal: "
                 f"a busy loop or network will lose it",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=4,  # who makes the lock: behind this, `options_of` and the lock's own __init__
             )
 
 
