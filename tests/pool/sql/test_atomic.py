@@ -1,4 +1,4 @@
-"""Transactions: whole or not at all, whatever happens in them; and whose connection is whose."""
+"""Transactions: whole or not at all, whatever happens in them."""
 
 from __future__ import annotations
 
@@ -10,48 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, String, Table, bindparam, func, select, update
+from sqlalchemy import select
 
-from tests.pool.sql.backends import POSTGRES, make_requested
-from ws_pool import MysqlPool, SqlitePool, SqlPoolManager, atomic, sql_pool_manager
+from tests.pool.sql._accounts import ACCOUNT, ADD, BACKENDS, METADATA, accounts, balance, total
+from ws_pool import MysqlPool, SqlitePool, atomic, sql_pool_manager
 from ws_pool._sql.pool import SqlPool
-from ws_pool.errors import ConfigError, QueryError, TransactionConflict, UsageError, WsError
-
-METADATA = MetaData()
-ACCOUNT = Table(
-    "account",
-    METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("owner", String(20), nullable=False, unique=True),
-    Column("balance", Integer, nullable=False),
-)
-BACKENDS = ("aiomysql", "asyncmy", "sqlite", *POSTGRES)
-ADD = (
-    update(ACCOUNT)
-    .where(ACCOUNT.c.id == bindparam("which"))
-    .values(balance=ACCOUNT.c.balance + bindparam("much"))
-)
+from ws_pool.errors import QueryError, TransactionConflict, UsageError
 
 
 @pytest.fixture(params=BACKENDS)
 async def pool(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SqlPool]:
     """A pool with ten accounts of 100 each."""
-    async with make_requested(request, tmp_path, max_size=10) as pool:
-        await pool.create_all(METADATA)
-        await pool.insert_many(ACCOUNT, [{"id": n, "owner": f"o{n}", "balance": 100} for n in range(1, 11)])
+    async with accounts(request, tmp_path) as pool:
         yield pool
-
-
-async def total(pool: SqlPool) -> int:
-    """Sum all balances up."""
-    return int((await pool.find(select(func.sum(ACCOUNT.c.balance).label("n")))).n)
-
-
-async def balance(pool: SqlPool, which: int) -> int:
-    """Look one balance up, from outside of any transaction."""
-    async with pool.get_client(alone=True) as client:
-        found = await client.select(select(ACCOUNT.c.balance).where(ACCOUNT.c.id == which))
-        return int(found[0].balance)
 
 
 class TestBlocks:
@@ -456,119 +427,3 @@ class TestConflicts:
                 await conflicting(5)()
 
         assert runs == 1
-
-
-class TestBinding:
-    """Whose connection is whose."""
-
-    async def test_nested_blocks_of_a_task_share_their_connection(self, pool: SqlPool):
-        """Inside a block the same task gets the same client, unless it wants one alone."""
-        async with pool.get_client() as outer:
-            async with pool.get_client() as inner:
-                assert inner is outer
-
-            async with pool.get_client(alone=True) as other:
-                assert other is not outer
-                assert other.raw is not outer.raw
-
-            assert await outer.count(ACCOUNT) == 10
-
-        async with pool.get_client() as later:
-            assert later is not outer
-
-    async def test_a_child_task_never_shares_an_open_transaction(self, pool: SqlPool):
-        """The original's trap: a task started inside of a transaction is not a part of it."""
-
-        async def child() -> int:
-            async with pool.get_client() as client:
-                assert client is not parent
-                assert not client.in_transaction
-                found = await client.select(select(ACCOUNT.c.balance).where(ACCOUNT.c.id == 1))
-                return int(found[0].balance)
-
-        with pytest.raises(ZeroDivisionError):
-            async with atomic(pool) as parent:
-                await parent.update(ADD, which=1, much=50)
-                seen = await asyncio.gather(*(child() for _ in range(3)))
-                assert seen == [100, 100, 100]
-                _ = 1 / 0
-
-        assert await balance(pool, 1) == 100
-        assert pool.bound == {}
-
-    async def test_an_inherited_binding_is_caught(self, pool: SqlPool):
-        """The broken twin, which hands its client to child tasks as the original did, fails that test."""
-        seen: list[bool] = []
-
-        async def child() -> None:
-            async with pool.get_client() as client:
-                seen.append(client.in_transaction)
-
-        async with atomic(pool):
-            task = asyncio.create_task(child())
-            pool.bound[task] = next(iter(pool.bound.values()))  # what an inherited context variable does
-            await task
-            del pool.bound[task]
-
-        assert seen == [True]
-
-    async def test_a_client_that_only_reads_is_not_given_to_one_that_writes(self, pool: SqlPool):
-        """In a read-only block a writing one has its own connection; in a writing one, reading refuses."""
-        async with pool.get_client(read_only=True) as reading, pool.get_client() as writing:
-            assert reading is not writing
-            await writing.update(ADD, which=1, much=1)
-
-        async with pool.get_client(read_only=True) as reading:
-            async with pool.get_client():
-                pass
-
-            async with pool.get_client(read_only=True) as again:
-                assert again is reading  # the outer block's client is the task's again
-
-        assert not pool.bound
-
-        async with pool.get_client() as writing, writing.begin():
-            await writing.update(ADD, which=1, much=1)
-            seen = await writing.select(select(ACCOUNT))
-
-            async with pool.get_client(read_only=True) as reading:
-                assert reading._own is None  # it looks through
-                assert reading.in_transaction
-                assert await reading.select(select(ACCOUNT)) == seen
-
-                with pytest.raises(UsageError, match="only reads, and UPDATE"):
-                    await reading.update(ADD, which=1, much=1)
-
-                with pytest.raises(UsageError, match="has begun before"):
-                    await reading.__aenter__()
-
-            with pytest.raises(UsageError, match="outside of its block"):
-                await reading.select(select(ACCOUNT))
-
-
-async def test_a_manager_runs_named_pools(tmp_path: Path):
-    """All shortcuts take the pool's name; a closed manager can be started again."""
-    manager = SqlPoolManager()
-    manager.register({"default": {"path": str(tmp_path / "m.db")}, "memory": "sqlite:///:memory:"})
-
-    for _ in range(2):
-        async with manager:
-            async with manager.get_client("memory", read_only=False) as client:
-                await client.create_all(METADATA)
-
-            name = {"pool_name": "memory"}
-            assert await manager.insert(ACCOUNT, owner="a", balance=1, **name) == 1
-            assert await manager.insert_many(ACCOUNT, [{"owner": "b", "balance": 2}], **name) == 1
-            assert await manager.update(update(ACCOUNT), balance=3, **name) == 2
-            assert await manager.count(ACCOUNT, **name) == 2
-            assert len(await manager.select(select(ACCOUNT), **name)) == 2
-            assert (await manager.find(select(ACCOUNT), **name)).owner == "a"
-            assert (await manager.execute(select(ACCOUNT), **name)).rowcount == 2
-            assert await manager.delete(ACCOUNT.delete(), **name) == 2
-            assert await manager.check_health()
-
-    with pytest.raises(ConfigError):
-        manager.register({"default": {"url": "sqlite://host/x"}})
-
-    with pytest.raises(WsError):
-        await manager.select("SELECT 1")
