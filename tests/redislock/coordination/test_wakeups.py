@@ -1,4 +1,4 @@
-"""The subscription of a coordinator: refused, lost, deaf, and no longer needed."""
+"""The subscription of a coordinator: refused, lost, silent, and no longer needed."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ class TestListener:
         assert coordinator.tasks[0].cancelled()
         assert coordinator.pubsub.closed == 1
 
-    async def test_deaf(self, coordinator: FakeCoordinator, listener: WakeupSubscription):
-        """Only two quiet times in a row while somebody waits mean that it went deaf."""
+    async def test_silent(self, coordinator: FakeCoordinator, listener: WakeupSubscription):
+        """Only two quiet times in a row while somebody waits mean that it receives nothing any more."""
 
         def quiet() -> None:
             coordinator.clock.now += QUIET

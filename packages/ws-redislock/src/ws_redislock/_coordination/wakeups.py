@@ -36,7 +36,7 @@ REFUSED = 30.0
 
 QUIET = 5.0
 """Seconds without a message after which the server is sent a PING; twice this, and the subscription
-begins anew: a connection can go deaf without any error."""
+begins anew: a connection can stop receiving without any error."""
 
 
 class WakeupOwner(Protocol):
@@ -185,7 +185,7 @@ class WakeupSubscription:
             await sleep(delay(failures, 0.075, 1.5))
 
     async def _read(self, pubsub: Any, ready: Event) -> bool:  # Any: untyped in the driver
-        """Act on messages until the end; return whether the subscription went deaf."""
+        """Act on messages until the end; return whether the subscription receives nothing any more."""
         asked = False
         quiet_since = self._owner.time()
 
@@ -208,7 +208,7 @@ class WakeupSubscription:
             elif now - quiet_since < QUIET * 0.9:  # a read may end a little before its time
                 continue
             elif asked:
-                _logger.warning("the subscription to wake-ups went deaf, and begins anew")
+                _logger.warning("the subscription to wake-ups receives nothing any more, and begins anew")
                 return True
             elif self._owner.waiting:
                 await pubsub.ping()

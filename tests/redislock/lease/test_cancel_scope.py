@@ -51,7 +51,7 @@ class CarelessPipeline(Careless):
         return await Careless.execute_command(self)
 
 
-class DeafSubscription(Careless):
+class SilentSubscription(Careless):
     """A subscription that begins although its task was cancelled."""
 
     async def subscribe(self, *_channels: str) -> None:
@@ -125,11 +125,11 @@ class TestSwallowedCancels:
     async def test_of_the_listener(self, redis: Redis, monkeypatch: pytest.MonkeyPatch):
         """A program that ends is not kept for as long as its subscription would notice nothing."""
         coordinator = coordinator_for(redis)
-        deaf = DeafSubscription(None)
-        monkeypatch.setattr(ScriptClient, "subscription", lambda _: deaf)
+        silent = SilentSubscription(None)
+        monkeypatch.setattr(ScriptClient, "subscription", lambda _: silent)
         listener = coordinator._wakeups
         beginning = asyncio.create_task(listener.begin(None, boot_time()))
-        await deaf.asked.wait()
+        await silent.asked.wait()
         task = listener._job
         assert task is not None
         listener.stop()

@@ -54,28 +54,28 @@ def test_parts_of_a_pool_are_summed_with_their_buckets() -> None:
 
 async def test_pools_of_a_process() -> None:
     """Two pools of one name differ by their systems, and one that is not started has its limits."""
-    pool = SqlitePool("sqlite:///:memory:", name="test_samples")
+    pool = SqlitePool("sqlite:///:memory:", name="test_metrics")
 
     async with pool:
         await pool.select("SELECT 1")
-        found = labels(tuple(one for one in collect() if "test_samples" in dict(one.attributes).values()))
+        found = labels(tuple(one for one in collect() if "test_metrics" in dict(one.attributes).values()))
 
-    assert found["db.client.connection.count", "test_samples", "idle", "sqlite"] == 1
-    assert found["db.client.connection.max", "test_samples", "sqlite"] == 1
+    assert found["db.client.connection.count", "test_metrics", "idle", "sqlite"] == 1
+    assert found["db.client.connection.max", "test_metrics", "sqlite"] == 1
 
 
 async def test_http() -> None:
     """Requests, connections, retries and failures by the pool's name."""
-    async with HttpPool("http://127.0.0.1:9", name="test_samples") as pool:
+    async with HttpPool("http://127.0.0.1:9", name="test_metrics") as pool:
         found = labels(collect(pool))
 
-    assert found["wintersweet.http.client.failures", "test_samples"] == 0
-    assert found["http.client.open_connections", "idle", "test_samples"] == 0
+    assert found["wintersweet.http.client.failures", "test_metrics"] == 0
+    assert found["http.client.open_connections", "idle", "test_metrics"] == 0
 
 
 async def test_caches() -> None:
     """Hits and misses of all caches together."""
-    cache = ShareCache("test_samples")
+    cache = ShareCache("test_metrics")
 
     @cache
     async def one() -> int:

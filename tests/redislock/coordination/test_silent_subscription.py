@@ -22,7 +22,7 @@ pytestmark = pytest.mark.outage
 async def hand_over(
     any_redis: RedisServer, proxy: FaultProxy, wait: Callable[[], asyncio.Future[bool]]
 ) -> None:
-    """Hold a lock until its waiter's subscription is deaf; the waiter must get it by a wake-up."""
+    """Hold a lock until its waiter's subscription receives nothing; the waiter must get it by a wake-up."""
     async with Redis.from_url(any_redis.url) as direct:
         first = MutexLock(direct, "k", 60)
         assert await first.acquire()
@@ -36,7 +36,7 @@ async def hand_over(
             assert await waiting
 
 
-class TestDeafSubscription:
+class TestSilentSubscription:
     """It is noticed by a PING, and begins anew."""
 
     async def test_of_tasks(self, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch):
