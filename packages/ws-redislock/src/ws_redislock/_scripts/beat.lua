@@ -1,9 +1,9 @@
--- BEAT: one heartbeat for all waiters that a hub has on one lock, and a look at the lock. Without tokens it
+-- BEAT: one heartbeat for all waiters that a coordinator has on one lock, and a look at the lock. Without tokens it
 -- is the look alone, whose cost does not grow with the waiters.
--- Returns {look in ms, tokens of the calling hub that must ENTER again ...}: those that could hold
+-- Returns {look in ms, tokens of the calling coordinator that must ENTER again ...}: those that could hold
 -- the lock now, and those that the queue does not know (any more).
 local holders, queue, alive = KEYS[1], KEYS[2], KEYS[3]
-local hub, heartbeat, limit, delay = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local coordinator, heartbeat, limit, delay = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local now = math.floor(time_us() / 1000)
 local look = {}
 
@@ -28,7 +28,7 @@ end
 
 purge_holders(holders, now, delay)
 purge_waiters(queue, alive, now)
-for _, token in ipairs(wake(holders, queue, limit, hub)) do
+for _, token in ipairs(wake(holders, queue, limit, coordinator)) do
   look[#look + 1] = token
 end
-return first_then(look_in(holders, queue, alive, now, delay, hub), look)
+return first_then(look_in(holders, queue, alive, now, delay, coordinator), look)

@@ -8,8 +8,8 @@
 --   fence       the last fencing token
 --   done:<t>    tombstone of one finished acquisition: 'r' released, 'a' abandoned
 --
--- A token is <kind><hub id>.<serial>; kind is x (exclusive) or s (shared). The hub is the client
--- process that listens on 'wsl:hub:<hub id>' for its tokens' wake-ups.
+-- A token is <kind><coordinator's id>.<serial>; kind is x (exclusive) or s (shared). The coordinator is the client
+-- process that listens on 'wsl:hub:<coordinator's id>' for its tokens' wake-ups.
 
 local LOST_HINT = 500 -- ms
 
@@ -26,7 +26,7 @@ local function exclusive(token)
   return string.byte(token) == 120
 end
 
-local function hub_of(token)
+local function coordinator_of(token)
   return string.sub(token, 2, string.find(token, '.', 1, true) - 1)
 end
 
@@ -55,8 +55,8 @@ end
 
 -- Hint to another client. Its user may have no rights on channels: then what was done stays done, and
 -- waiters find it at their next look.
-local function hint(hub, tokens)
-  redis.pcall('PUBLISH', 'wsl:hub:' .. hub, tokens)
+local function hint(coordinator, tokens)
+  redis.pcall('PUBLISH', 'wsl:hub:' .. coordinator, tokens)
 end
 
 -- Strictly above every earlier fence: the clock, or the stored one plus 1 if that is ahead.
@@ -69,9 +69,9 @@ local function advance_fence(fence, us, ttl)
   return us
 end
 
--- Hint to every waiter that could enter now. Those of the calling hub are returned, others published.
+-- Hint to every waiter that could enter now. Those of the calling coordinator are returned, others published.
 -- When a place was freed the first waiter is hinted to in any case: it may know of more places than we do.
-local function wake(holders, queue, limit, hub, freed)
+local function wake(holders, queue, limit, coordinator, freed)
   local ours = {}
   local head = redis.call('ZRANGE', queue, 0, 0)[1]
   if not head then return ours end
@@ -88,8 +88,8 @@ local function wake(holders, queue, limit, hub, freed)
 
   local others = {}
   for _, token in ipairs(redis.call('ZRANGE', queue, 0, int(last))) do
-    local owner = hub_of(token)
-    if owner == hub then
+    local owner = coordinator_of(token)
+    if owner == coordinator then
       ours[#ours + 1] = token
     else
       others[owner] = others[owner] and (others[owner] .. ' ' .. token) or token
@@ -101,12 +101,12 @@ local function wake(holders, queue, limit, hub, freed)
   return ours
 end
 
--- Milliseconds after which a hub should look again without a hint. The head's hub watches the holder;
--- every other hub watches the head. While the lock is free, its head has been woken and is on its way:
+-- Milliseconds after which a coordinator should look again without a hint. The head's coordinator watches the holder;
+-- every other coordinator watches the head. While the lock is free, its head has been woken and is on its way:
 -- looking at once, again and again, would only hold it up. Only a lost hint costs this time.
-local function look_in(holders, queue, alive, now, delay, hub)
+local function look_in(holders, queue, alive, now, delay, coordinator)
   local head = redis.call('ZRANGE', queue, 0, 0)[1]
-  if head and hub_of(head) ~= hub then
+  if head and coordinator_of(head) ~= coordinator then
     return tonumber(redis.call('ZSCORE', alive, head) or now) - now
   end
   local first = redis.call('ZRANGE', holders, 0, 0, 'WITHSCORES')

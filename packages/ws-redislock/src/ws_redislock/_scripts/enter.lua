@@ -67,7 +67,7 @@ if not mine and not may_enter() then
     keep(queue, heartbeat + 1000)
     keep(alive, heartbeat + 1000)
   end
-  return {0, look_in(holders, queue, alive, now, delay, hub_of(token))}
+  return {0, look_in(holders, queue, alive, now, delay, coordinator_of(token))}
 end
 
 if head then

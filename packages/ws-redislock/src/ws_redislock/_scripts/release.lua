@@ -1,7 +1,7 @@
 -- RELEASE: give the lock back, and hand it over or wake who comes next. Repeating it says "released" again.
--- KEYS[6], ARGV[5 to 7]: tombstone, token, lease and life of the fence of the calling hub's first waiter, if it
+-- KEYS[6], ARGV[5 to 7]: tombstone, token, lease and life of the fence of the calling coordinator's first waiter, if it
 -- has one. When that is the first of all, it holds the lock now, and needs no ENTER.
--- Returns {1, tokens of the calling hub to wake ...} released; {2, fence, new holder, tokens to wake ...}
+-- Returns {1, tokens of the calling coordinator to wake ...} released; {2, fence, new holder, tokens to wake ...}
 -- released and handed over; {0} it was lost before.
 local holders, queue, alive, fence, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local token, limit, delay, remember = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
@@ -45,10 +45,10 @@ if may_follow() then
   redis.call('ZREM', alive, following)
   redis.call('ZADD', holders, int(now + lease), following)
   keep(holders, lease + delay)
-  local reply = wake(holders, queue, limit, hub_of(token), false)
+  local reply = wake(holders, queue, limit, coordinator_of(token), false)
   table.insert(reply, 1, following)
   table.insert(reply, 1, advance_fence(fence, us, ARGV[7]))
   return first_then(2, reply)
 end
 
-return first_then(1, wake(holders, queue, limit, hub_of(token), true))
+return first_then(1, wake(holders, queue, limit, coordinator_of(token), true))
