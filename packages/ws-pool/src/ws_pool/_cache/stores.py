@@ -43,23 +43,12 @@ class Codec(Protocol):
 class RedisLike(Protocol):
     """The commands that are used of a client; `redis.asyncio.Redis` has them."""
 
-    def mget(self, keys: list[str], /) -> Awaitable[list[bytes | str | None]]:
-        """Read several keys."""
-        ...
-
-    def get(self, name: str, /) -> Awaitable[bytes | str | None]:
-        """Read a key."""
-        ...
-
+    def mget(self, keys: list[str], /) -> Awaitable[list[bytes | str | None]]: ...
+    def get(self, name: str, /) -> Awaitable[bytes | str | None]: ...
     def set(
         self, name: str, value: bytes | str, /, *, px: int | None = None, nx: bool = False
-    ) -> Awaitable[object]:
-        """Write a key."""
-        ...
-
-    def eval(self, script: str, numkeys: int, /, *keys_and_args: bytes | str | int) -> Awaitable[object]:
-        """Run a script."""
-        ...
+    ) -> Awaitable[object]: ...
+    def eval(self, script: str, numkeys: int, /, *keys_and_args: bytes | str | int) -> Awaitable[object]: ...
 
 
 class _Entries(_Lru[str, tuple[Found, float]]):

@@ -12,19 +12,13 @@ T = TypeVar("T")
 
 
 class LeaseOwner(Protocol[T]):
-    """What a lease needs of the pool that it belongs to."""
+    """What a lease needs of the `ws_pool.pool.Pool` that it belongs to."""
 
     name: str
 
-    async def acquire(self, *, timeout: float | None = None) -> Lease[T]:
-        """Take a connection."""
-        ...
-
-    def release(self, lease: Lease[T], *, discard: bool = False) -> None:
-        """Take a connection back."""
-
-    def _abandoned(self, entry: PoolEntry[T]) -> None:
-        """Take back the connection of a lease that was garbage-collected without a release."""
+    async def acquire(self, *, timeout: float | None = None) -> Lease[T]: ...
+    def release(self, lease: Lease[T], *, discard: bool = False) -> None: ...
+    def _abandoned(self, entry: PoolEntry[T]) -> None: ...
 
 
 class Lease(Generic[T]):

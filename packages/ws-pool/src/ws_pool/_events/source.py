@@ -16,19 +16,11 @@ class RedisSource(Protocol):
     """A pool with a shared client; `RedisPool` is one."""
 
     @property
-    def name(self) -> str:
-        """The pool's name, for messages."""
-        ...
-
+    def name(self) -> str: ...
     @property
-    def ready(self) -> bool:
-        """Whether the pool is open."""
-        ...
-
+    def ready(self) -> bool: ...
     @property
-    def redis(self) -> Redis:
-        """The client that all tasks share."""
-        ...
+    def redis(self) -> Redis: ...
 
 
 @runtime_checkable
@@ -36,30 +28,22 @@ class RedisManager(Protocol):
     """Named pools; `RedisPoolManager` is one."""
 
     @property
-    def ready(self) -> bool:
-        """Whether the pools are started."""
-        ...
-
-    def get_pool(self, name: str = "default", /) -> RedisSource:
-        """Return a started pool."""
-        ...
+    def ready(self) -> bool: ...
+    def get_pool(self, name: str = "default", /) -> RedisSource: ...
 
 
 @runtime_checkable
 class _RepeatingClient(Protocol):
     """What ws-pool's clients add to redis-py's, which repeat by themselves."""
 
-    def with_retry(self, retry: str) -> Redis:
-        """Return a client with another rule for lost connections."""
-        ...
+    def with_retry(self, retry: str) -> Redis: ...
 
 
 @runtime_checkable
 class _SharingPubSub(Protocol):
     """What ws-pool's PubSub adds to redis-py's: its connection is that of others as well."""
 
-    def replace_connections(self) -> None:
-        """Close the connections whose messages come here, so that others are opened."""
+    def replace_connections(self) -> None: ...
 
 
 class _ClientSource:

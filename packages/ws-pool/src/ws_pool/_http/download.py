@@ -57,9 +57,7 @@ class StreamRequest(Protocol):
 
     def __call__(
         self, method: str, url: str | URL, /, **options: Unpack[RequestOptions]
-    ) -> AbstractAsyncContextManager[HttpStream]:
-        """Make the request."""
-        ...
+    ) -> AbstractAsyncContextManager[HttpStream]: ...
 
 
 class _Changed(Exception):
