@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ws_core.component import Health
 from ws_pool.base import BasePoolManager
-from ws_pool.errors import ConfigError, MissingExtraError, NotReadyError, UsageError
+from ws_pool.errors import MissingExtraError, NotReadyError, UsageError
 
 Manager = BasePoolManager[Any, Any]  # Any: a component treats all pools alike
 
@@ -51,20 +51,16 @@ class PoolComponent:
 
     def configure(self, section: object) -> None:
         """Check and take the settings section; a `MissingExtraError` when its driver is not installed."""
-        if not isinstance(section, Mapping):
-            kind = type(section).__name__
-            message = f"{self.settings_key} must map pool names to options, not a value of type {kind}"
-            raise ConfigError(message, setting=self.settings_key)
-
+        entries: Any = section  # whatever a user has written: the manager checks it
         module, _, attribute = self._target.partition(":")
 
         try:
             manager: Manager = getattr(importlib.import_module(module), attribute)
-            manager.register(section)
+            manager.register(entries)
         except ImportError as error:
             raise MissingExtraError.for_extra(self.settings_key, self._extra(section)) from error
 
-        self._manager, self._section = manager, section
+        self._manager, self._section = manager, entries
 
     async def start(self) -> None:
         """

@@ -11,10 +11,11 @@ import contextlib
 import json
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from ws_core.metrics import Sample, sample
 from ws_pool._core.background import cancel_and_wait, is_cancelled
 from ws_pool.errors import UsageError
 
@@ -32,6 +33,13 @@ class Event:
     args: Sequence[Any]  # Any: whatever JSON can hold
     kwargs: Mapping[str, Any]
     trace: Mapping[str, str] | None = None  # the headers of the trace that it belongs to
+
+
+def undelivered(bus: Mapping[str, str], counts: Mapping[str, int]) -> Iterator[Sample]:
+    """Yield samples of the events of a bus that no listener got, by reason."""
+    for reason, count in counts.items():
+        attributes = {**bus, "wintersweet.reason": reason}
+        yield sample("wintersweet.messaging.undelivered", count, attributes=attributes)
 
 
 def dump(event: Event) -> str:

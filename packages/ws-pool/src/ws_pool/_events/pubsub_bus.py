@@ -25,6 +25,7 @@ from ws_pool._events.listeners import (
     OverflowPolicy,
     dump,
     load,
+    undelivered,
 )
 from ws_pool._events.source import RedisManager, RedisSource, replace_connections, resolve_source
 from ws_pool.errors import ClosedError, NotReadyError, UnavailableError, UsageError, WsError
@@ -59,17 +60,9 @@ class BusStatistics:
     def samples(self) -> tuple[Sample, ...]:
         """Return the counters as samples of the metrics in `ws_core.metrics`, with the channel's name."""
         bus = {"messaging.system": "redis", "messaging.destination.name": self.channel}
-        lost = {"unknown": self.unknown, "gap": self.gaps}
         return (
             sample("messaging.client.consumed.messages", self.received, attributes=bus),
-            *(
-                sample(
-                    "wintersweet.messaging.undelivered",
-                    count,
-                    attributes={**bus, "wintersweet.reason": reason},
-                )
-                for reason, count in lost.items()
-            ),
+            *undelivered(bus, {"unknown": self.unknown, "gap": self.gaps}),
         )
 
 

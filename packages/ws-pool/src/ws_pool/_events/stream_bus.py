@@ -26,7 +26,7 @@ from ws_pool._core.background import cancel_and_wait
 from ws_pool._core.startable import Startable
 from ws_pool._events.consumer_group import ConsumerGroup
 from ws_pool._events.dispatcher import Message, OrderedDispatcher
-from ws_pool._events.listeners import Event, Listener
+from ws_pool._events.listeners import Event, Listener, undelivered
 from ws_pool._events.source import RedisManager, RedisSource, resolve_source
 from ws_pool._events.waiting import WaitingEvents
 from ws_pool.errors import ClosedError, UsageError, WsError
@@ -74,17 +74,9 @@ class StreamBusStatistics:
         """Return the counters as samples of the metrics in `ws_core.metrics`, with the stream's name."""
         bus = {"messaging.system": "redis", "messaging.destination.name": self.stream}
         group = {**bus, "messaging.consumer.group.name": self.group}
-        lost = {"ignored": self.unheard, "dead": self.dead}
         return (
             sample("messaging.client.consumed.messages", self.delivered, attributes=group),
-            *(
-                sample(
-                    "wintersweet.messaging.undelivered",
-                    count,
-                    attributes={**bus, "wintersweet.reason": reason},
-                )
-                for reason, count in lost.items()
-            ),
+            *undelivered(bus, {"ignored": self.unheard, "dead": self.dead}),
         )
 
 

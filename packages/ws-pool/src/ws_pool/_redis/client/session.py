@@ -18,7 +18,7 @@ from ws_pool._redis.client.round_trip import CANCEL_TIMEOUT, cancel_in_backgroun
 from ws_pool._redis.commands.command import Command
 from ws_pool._redis.commands.prefix import KeyPrefix
 from ws_pool._redis.commands.table import Route
-from ws_pool._redis.dedicated.connection import lost_session, state_of
+from ws_pool._redis.dedicated.connection import prepare_session, state_of
 from ws_pool._redis.dedicated.pool import DedicatedConnections, SingleConnectionPool
 
 _QUEUEING: Final = {"MULTI": True, "EXEC": False, "DISCARD": False, "RESET": False}
@@ -67,17 +67,9 @@ class DedicatedRedis(Redis):
             assert self.connection is not None
 
             async with self._single_conn_lock:
-                state, timeout = state_of(self.connection), self._context.command_timeout
+                state = state_of(self.connection)
                 state.exclusive, state.session_lock = True, self._single_conn_lock
-
-                await state.wait_for_cancellation(timeout)
-
-                if not state.is_cancelling:
-                    await state.refresh_login(timeout)
-
-                if not self.connection.is_connected or state.is_cancelling:
-                    raise lost_session()
-
+                await prepare_session(self.connection, self._context.command_timeout)
                 return await self._round_trip(self.connection, args, options)
 
         connection = await self.connection_pool.get_connection()

@@ -246,6 +246,18 @@ def address_of(connection: AbstractConnection) -> tuple[str, int] | None:
     return (connection.host, connection.port) if isinstance(connection, Connection) else None
 
 
+async def prepare_session(connection: AbstractConnection, timeout: float) -> None:
+    """Make a client's connection ready for its next command; raise when its session is over."""
+    state = state_of(connection)
+    await state.wait_for_cancellation(timeout)
+
+    if not state.is_cancelling:
+        await state.refresh_login(timeout)
+
+    if not connection.is_connected or state.is_cancelling:
+        raise lost_session()
+
+
 def lost_session() -> UnavailableError:
     """Build the error for a client whose connection was lost, and with it what the server knew of it."""
     return UnavailableError(

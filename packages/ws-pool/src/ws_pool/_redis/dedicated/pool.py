@@ -25,8 +25,8 @@ from ws_pool._redis.connection.endpoint import Endpoint
 from ws_pool._redis.dedicated.connection import (
     ConnectionState,
     address_of,
-    lost_session,
     make_connection,
+    prepare_session,
     state_of,
 )
 from ws_pool._redis.errors import AcquireTimeout, ConnectionLost, UnavailableError
@@ -418,20 +418,11 @@ class SingleConnectionPool(ConnectionPool):
 
         await self._turn.acquire()
 
-        state = state_of(self._connection)
-
         try:
-            await state.wait_for_cancellation(self._timeout)
-
-            if not state.is_cancelling:
-                await state.refresh_login(self._timeout)
+            await prepare_session(self._connection, self._timeout)
         except BaseException:
             self._turn.release()
             raise
-
-        if not self._connection.is_connected or state.is_cancelling:
-            self._turn.release()
-            raise lost_session()
 
         self._holder = asyncio.current_task()
         return self._connection
