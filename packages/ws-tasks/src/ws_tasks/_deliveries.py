@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TypeAlias
 
 import anyio
@@ -28,36 +29,25 @@ _MOST_SLEEP = 0.5  # seconds between two looks at the delayed jobs
 _HAND_BACK = 5.0  # seconds for what is in hand to be handed back at the end
 
 
+@dataclass(eq=False)
 class Deliveries:
     """The messages of one queue that this worker has taken."""
 
-    def __init__(
-        self,
-        stream: StreamQueue,
-        queue: str,
-        *,
-        lease: float,
-        max_deliveries: int,
-        concurrency: int,
-        load: Callable[[bytes], TaskiqMessage],
-        knows: Callable[[str], bool],
-        on_dead: Callable[[TaskiqMessage, str], Awaitable[None]],
-        on_cancelled: Callable[[TaskiqMessage], Awaitable[None]],
-        cancel: Callable[[str], None],
-        beside: Iterable[Callable[[], Awaitable[float]]] = (),
-    ) -> None:
-        self.concurrency: int = concurrency
-        self.dead_lettered: int = 0
-        self._stream = stream
-        self._queue = queue
-        self._lease = lease
-        self._max_deliveries = max_deliveries
-        self._load = load
-        self._knows = knows
-        self._on_dead = on_dead
-        self._on_cancelled = on_cancelled
-        self._cancel = cancel
-        self._beside = tuple(beside)
+    stream: StreamQueue
+    queue: str
+    _: KW_ONLY
+    lease: float
+    max_deliveries: int
+    concurrency: int
+    load: Callable[[bytes], TaskiqMessage]
+    knows: Callable[[str], bool]
+    on_dead: Callable[[TaskiqMessage, str], Awaitable[None]]
+    on_cancelled: Callable[[TaskiqMessage], Awaitable[None]]
+    cancel: Callable[[str], None]
+    beside: Iterable[Callable[[], Awaitable[float]]] = ()
+    dead_lettered: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
         self._in_hand: dict[Key, Delivery] = {}  # with those of the buffer, which have not begun
         self._buffer: deque[Delivery] = deque()
         self._suspects: deque[Delivery] = deque()
@@ -78,7 +68,7 @@ class Deliveries:
         if not self._keepers:
             self._keepers = [
                 loop.create_task(self._keep(action))
-                for action in (self._renew, self._reclaim, self._move_due, *self._beside)
+                for action in (self._renew, self._reclaim, self._move_due, *self.beside)
             ]
 
         # The client is awaited in a task of its own: taskiq cancels whatever waits here at its end, and
@@ -110,8 +100,8 @@ class Deliveries:
 
         if keepers:
             with contextlib.suppress(*TRANSIENT), anyio.move_on_after(_HAND_BACK):
-                await self._stream.hand_back([*self._in_hand.values()])
-                await self._stream.leave()
+                await self.stream.hand_back([*self._in_hand.values()])
+                await self.stream.leave()
 
         self._in_hand.clear()
         self._kept.clear()
@@ -142,12 +132,12 @@ class Deliveries:
             return 0.0
 
         try:
-            await self._accept(await self._stream.fetch(min(free, _BATCH), _BLOCK))
+            await self._accept(await self.stream.fetch(min(free, _BATCH), _BLOCK))
         except exceptions.ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise
 
-            await self._stream.ensure_group()
+            await self.stream.ensure_group()
 
         return 0.0
 
@@ -157,7 +147,7 @@ class Deliveries:
         self._alone = delivery.key
 
         try:
-            is_ours = await self._stream.recount(delivery, delivery.number)
+            is_ours = await self.stream.recount(delivery, delivery.number)
         except BaseException:
             self._alone = None
             raise
@@ -177,7 +167,7 @@ class Deliveries:
         self._suspects.clear()
 
         with contextlib.suppress(*TRANSIENT), anyio.CancelScope(shield=True), anyio.move_on_after(_HAND_BACK):
-            await self._stream.hand_back(left)
+            await self.stream.hand_back(left)
 
         for delivery in left:
             self._in_hand.pop(delivery.key, None)
@@ -185,7 +175,7 @@ class Deliveries:
     async def _accept(self, found: list[Delivery]) -> None:
         """Keep messages whose task is known; hand the others back, dead-letter those that cannot be read."""
         if self._alone is not None:  # a suspect has begun while these were on their way: none runs beside it
-            await self._stream.hand_back(found)
+            await self.stream.hand_back(found)
             return
 
         own = [delivery for delivery in found if self._has(delivery)]
@@ -196,29 +186,29 @@ class Deliveries:
 
         for delivery in (delivery for delivery in found if delivery.key not in known):
             try:
-                message = self._load(delivery.data)
+                message = self.load(delivery.data)
             except Exception as error:  # noqa: BLE001 - foreign data
                 dead.append((delivery, f"not a message of taskiq: {describe(error)}", None))
                 continue
 
             if delivery.cancelled:
                 cancelled.append((delivery, message))
-            elif delivery.number > self._max_deliveries:
+            elif delivery.number > self.max_deliveries:
                 dead.append((delivery, f"delivered {delivery.number - 1} times", message))
             elif not self._keep_message(delivery, message.task_name):
                 back.append(delivery)
 
         # All that can run does before Redis is asked again: what fails below is reclaimed after its lease.
         self._changed.set()
-        await self._stream.hand_back(back)
+        await self.stream.hand_back(back)
 
         for delivery in own:
             # Its lease has ended while Redis was away; the job goes on here, in its old delivery.
-            await self._stream.recount(delivery, delivery.number - 1)
+            await self.stream.recount(delivery, delivery.number - 1)
 
         for delivery, message in cancelled:
-            await self._on_cancelled(message)
-            await self._stream.done([delivery])
+            await self.on_cancelled(message)
+            await self.stream.done([delivery])
 
         for each in dead:
             await self._dead_letter(*each)
@@ -228,11 +218,11 @@ class Deliveries:
 
     def _keep_message(self, delivery: Delivery, task_name: str) -> bool:
         """Take a message to run it; return False when it is for another worker."""
-        if not self._knows(task_name):
+        if not self.knows(task_name):
             self._warn_of_stranger(task_name)
             return False
 
-        if delivery.number == self._max_deliveries > 1:
+        if delivery.number == self.max_deliveries > 1:
             # It has ended workers before, or was beside one that has.
             self._suspects.append(delivery)
             return True
@@ -249,20 +239,20 @@ class Deliveries:
             self._unknown.add(task_name)
             logger.warning(
                 "queue %r: task %r is not known to this worker, its jobs are left to others",
-                self._queue,
+                self.queue,
                 task_name,
             )
 
     async def _dead_letter(self, delivery: Delivery, reason: str, message: TaskiqMessage | None) -> None:
         self.dead_lettered += 1
         name = "?" if message is None else message.task_name
-        logger.error("queue %r: a job of task %r is a dead letter: %s", self._queue, name, reason)
+        logger.error("queue %r: a job of task %r is a dead letter: %s", self.queue, name, reason)
 
         if message is not None:
             # The one that waits for the result must not wait for ever.
-            await self._on_dead(message, reason)
+            await self.on_dead(message, reason)
 
-        await self._stream.dead_letter(delivery, reason)
+        await self.stream.dead_letter(delivery, reason)
 
     async def done(self, delivery: Delivery) -> None:
         """Acknowledge a message, however long Redis is away; one that was handed back is left alone."""
@@ -290,7 +280,7 @@ class Deliveries:
                 try:
                     # When it was acknowledged before, that may be this very request, whose reply was
                     # lost. A job that was run twice is noticed by its second result.
-                    await self._stream.done([delivery for delivery, _ in batch])
+                    await self.stream.done([delivery for delivery, _ in batch])
                 except TRANSIENT as error:
                     failures += 1
                     logger.warning("%d messages are not acknowledged yet: %s", len(batch), describe(error))
@@ -332,30 +322,30 @@ class Deliveries:
                 pause = delay(failures, 0.1, 2.0)
                 level = logging.DEBUG if "NOGROUP" in str(error) else logging.WARNING
                 logger.log(
-                    level, "queue %r: Redis did not do what it should: %s", self._queue, describe(error)
+                    level, "queue %r: Redis did not do what it should: %s", self.queue, describe(error)
                 )
             except Exception:
                 failures += 1
                 pause = delay(failures, 0.1, 2.0)
-                logger.exception("queue %r: an unexpected failure", self._queue)
+                logger.exception("queue %r: an unexpected failure", self.queue)
 
             if pause:
                 await asyncio.sleep(spread(pause, 0.75, 1.0))
 
     async def _renew(self) -> float:
-        lost, cancelled = await self._stream.renew([*self._in_hand.values(), *self._suspects])
+        lost, cancelled = await self.stream.renew([*self._in_hand.values(), *self._suspects])
 
         for key in lost:
             if key in self._in_hand and self._in_hand[key] not in self._buffer:
                 # Acknowledged a moment ago, or this worker was stopped: the job ends, and says so.
-                logger.debug("queue %r: message %s is not this worker's any more", self._queue, key[1])
+                logger.debug("queue %r: message %s is not this worker's any more", self.queue, key[1])
             else:
                 self._forget(key)
 
         for job in cancelled:  # the announcement may have been lost
-            self._cancel(job)
+            self.cancel(job)
 
-        return self._lease / 3
+        return self.lease / 3
 
     def _forget(self, key: Key) -> None:
         """Drop a message that has not begun here and that another worker has by now."""
@@ -367,12 +357,12 @@ class Deliveries:
         free = self.concurrency - len(self._in_hand) - len(self._suspects)
 
         if free > 0 and self._alone is None:
-            await self._accept(await self._stream.reclaim(min(free, _BATCH), self._max_deliveries))
+            await self._accept(await self.stream.reclaim(min(free, _BATCH), self.max_deliveries))
 
-        return self._lease / 3
+        return self.lease / 3
 
     async def _move_due(self) -> float:
-        following = await self._stream.move_due()
+        following = await self.stream.move_due()
         return _MOST_SLEEP if following is None else max(0.01, min(following, _MOST_SLEEP))
 
 

@@ -207,10 +207,10 @@ def _documented(errors: Sequence[Declared]) -> dict[int | str, dict[str, Any]]:
         else:
             raise UsageError(f"errors lists members of an ErrorCode and HTTP statuses, not {error!r}")
 
-    return {status: _response(status, listed) for status, listed in sorted(found.items())}
+    return {status: _response(listed) for status, listed in sorted(found.items())}
 
 
-def _response(status: int, errors: Sequence[Declared]) -> dict[str, Any]:
+def _response(errors: Sequence[Declared]) -> dict[str, Any]:
     texts: dict[int | str, str] = dict(
         (error.value, error.text) if isinstance(error, ErrorCode) else (error, phrase(error))
         for error in errors

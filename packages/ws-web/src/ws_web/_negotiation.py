@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -32,17 +32,22 @@ def get_request_id() -> str:
     return request_id
 
 
-@contextmanager
-def _with_id(request_id: str) -> Iterator[None]:
-    token = current_scope.set({**current_scope.get(), ID_KEY: request_id})
+def with_scope(key: str) -> Callable[[str], AbstractContextManager[None]]:
+    """Return a function whose contexts have a value in the current scope, under this key."""
 
-    try:
-        yield
-    finally:
-        current_scope.reset(token)
+    @contextmanager
+    def restore(value: str) -> Iterator[None]:
+        token = current_scope.set({**current_scope.get(), key: value})
+
+        try:
+            yield
+        finally:
+            current_scope.reset(token)
+
+    return restore
 
 
-carry("x-request-id", get_request_id, _with_id)  # a job that a request enqueues has its id too
+carry("x-request-id", get_request_id, with_scope(ID_KEY))  # a job that a request enqueues has its id too
 
 
 def preferred_language(languages: Mapping[str, object], own: str) -> str | None:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 from ws_core.context import carry
-from ws_web._negotiation import current_scope
+from ws_web._negotiation import current_scope, with_scope
 
 _KEYS: Final = {"traceparent": "ws_web.traceparent", "tracestate": "ws_web.tracestate"}  # of a restored scope
 _TRACEPARENT: Final = re.compile(
@@ -67,18 +65,5 @@ def _sent(name: str) -> list[str]:
     return [value.decode("latin-1") for key, value in scope.get("headers", ()) if key == raw]
 
 
-def _restorer(name: str) -> Callable[[str], AbstractContextManager[None]]:
-    @contextmanager
-    def restore(value: str) -> Iterator[None]:
-        token = current_scope.set({**current_scope.get(), _KEYS[name]: value})
-
-        try:
-            yield
-        finally:
-            current_scope.reset(token)
-
-    return restore
-
-
-carry("traceparent", get_traceparent, _restorer("traceparent"))
-carry("tracestate", get_tracestate, _restorer("tracestate"))
+carry("traceparent", get_traceparent, with_scope(_KEYS["traceparent"]))
+carry("tracestate", get_tracestate, with_scope(_KEYS["tracestate"]))

@@ -426,8 +426,6 @@ class LazySettings:
 
     __slots__ = ("_current", "_factory", "_lock", "_overridden")
 
-    _OWN: ClassVar[frozenset[str]] = frozenset(__slots__)
-
     _current: Settings | None
     _overridden: Settings | None
     _factory: type[Settings]

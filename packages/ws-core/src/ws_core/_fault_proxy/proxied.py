@@ -9,7 +9,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 
 from ws_core._fault_proxy.dialects import Dialect, ReplyPiece, RequestPiece
 from ws_core._fault_proxy.direction import Direction
@@ -39,26 +39,21 @@ class _State(enum.Enum):
     ENDED = enum.auto()  # closed towards the client: what it still sends is lost, and its end is passed on
 
 
+@dataclass(eq=False)
 class ProxiedConnection:
     """A client's connection and the one that the proxy opens for it."""
 
-    def __init__(
-        self,
-        client: socket.socket,
-        *,
-        dialect: Dialect,
-        directions: tuple[Direction, Direction],
-        armed: Armed,
-        counters: Counters,
-        silent: bool,
-    ) -> None:
-        self._client = client
+    client: socket.socket
+    dialect: Dialect
+    up: Direction  # to the server
+    down: Direction  # to the client
+    armed: Armed
+    counters: Counters
+    silent: InitVar[bool]
+
+    def __post_init__(self, silent: bool) -> None:
         self._writer: asyncio.StreamWriter | None = None
         self._upstream: asyncio.StreamWriter | None = None
-        self._dialect = dialect
-        self._up, self._down = directions
-        self._armed = armed
-        self._counters = counters
         self._state = _State.SILENT if silent else _State.OPEN
         self._healed = asyncio.Event()
         self._lossy = False
@@ -69,8 +64,8 @@ class ProxiedConnection:
     async def run(self, connect: Connect) -> None:
         """Carry both directions until both have ended."""
         try:
-            reader, self._writer = await asyncio.open_connection(sock=self._client)
-            self._down.open(self._writer)
+            reader, self._writer = await asyncio.open_connection(sock=self.client)
+            self.down.open(self._writer)
 
             if self._state is _State.SILENT:
                 await self._vanish(reader)
@@ -90,7 +85,7 @@ class ProxiedConnection:
 
     def half_close(self, to: str) -> None:
         """Send FIN to one side; the other direction goes on."""
-        (self._down if to == "client" else self._up).send_eof()
+        (self.down if to == "client" else self.up).send_eof()
 
     def silence(self) -> None:
         """Let all bytes of both directions vanish until `heal`."""
@@ -114,10 +109,10 @@ class ProxiedConnection:
             self.cut()  # as near as a proxy can come to "connection refused"
             return
 
-        self._up.open(self._upstream)
+        self.up.open(self._upstream)
 
         async with asyncio.TaskGroup() as group:
-            carriers = [group.create_task(direction.run()) for direction in (self._up, self._down)]
+            carriers = [group.create_task(direction.run()) for direction in (self.up, self.down)]
             pumps = [
                 group.create_task(self._pump_requests(reader)),
                 group.create_task(self._pump_replies(server)),
@@ -148,7 +143,7 @@ class ProxiedConnection:
             reached: list[Fault] = []
             lost: Fault | None = None
 
-            for piece in self._dialect.requests(data):
+            for piece in self.dialect.requests(data):
                 if self._deaf or self._state is not _State.OPEN:
                     self._lossy = True
                     continue
@@ -156,7 +151,7 @@ class ProxiedConnection:
                 hits = self._hits(piece)
 
                 if hits and hits[0].loses == "request":
-                    self._counters.lost_requests += 1
+                    self.counters.lost_requests += 1
                     lost = hits[0]
                     self._deaf = lost.then != "continue"
                     lost.happened.set()
@@ -175,17 +170,17 @@ class ProxiedConnection:
                 self._lose_request(lost)
 
         if self._state is _State.OPEN:
-            await self._send_up(self._dialect.rest("client"))
+            await self._send_up(self.dialect.rest("client"))
         elif self._state is _State.SILENT:
             await self._healed.wait()
 
-        self._up.send_eof()
+        self.up.send_eof()
 
     async def _pump_replies(self, reader: asyncio.StreamReader) -> None:
         while data := await self._read(reader):
             passing: list[bytes] = []
 
-            for piece in self._dialect.replies(data):
+            for piece in self.dialect.replies(data):
                 if self._state is not _State.OPEN:
                     self._lossy = True
                     continue
@@ -198,7 +193,7 @@ class ProxiedConnection:
                     await self._send_down(b"".join(passing))
                     passing.clear()
                     self._swallowing = True
-                    self._counters.lost_replies += 1
+                    self.counters.lost_replies += 1
                     self._lose_reply(fault)
                     fault.happened.set()
 
@@ -208,18 +203,18 @@ class ProxiedConnection:
             await self._send_down(b"".join(passing))
 
         if self._state is _State.OPEN:
-            await self._send_down(self._dialect.rest("server"))
+            await self._send_down(self.dialect.rest("server"))
         elif self._state is _State.SILENT:
             await self._healed.wait()
 
-        self._down.send_eof()
+        self.down.send_eof()
 
     def _hits(self, piece: RequestPiece) -> list[Fault]:
         if piece.name is None:
             return []
 
-        self._counters.requests += 1
-        hits = self._armed.hits(piece.name)
+        self.counters.requests += 1
+        hits = self.armed.hits(piece.name)
 
         if piece.answered and not (hits and hits[0].loses == "request"):
             self._unanswered.append(next((fault for fault in hits if fault.loses != "nothing"), None))
@@ -230,7 +225,7 @@ class ProxiedConnection:
         if not piece.begins:
             return None
 
-        self._counters.replies += 1
+        self.counters.replies += 1
         self._swallowing = False
         return self._unanswered.popleft() if self._unanswered else None
 
@@ -240,7 +235,7 @@ class ProxiedConnection:
         if fault.then == "cut":
             self.cut()
         elif fault.then == "close":
-            self._up.send_eof()  # so that the server answers what came before, and ends
+            self.up.send_eof()  # so that the server answers what came before, and ends
 
     def _lose_reply(self, fault: Fault) -> None:
         if fault.then == "continue":
@@ -254,8 +249,8 @@ class ProxiedConnection:
             self.silence()
         else:
             self._state = _State.ENDED
-            self._down.send_eof()
-            self._up.send_eof()
+            self.down.send_eof()
+            self.up.send_eof()
 
     async def _read(self, reader: asyncio.StreamReader) -> bytes:
         """Read; a reset is passed on as a reset, and seen as an end here."""
@@ -269,17 +264,17 @@ class ProxiedConnection:
 
     async def _send_up(self, data: bytes) -> None:
         if data:
-            self._counters.bytes_to_server += len(data)
-            await self._up.send(data)
+            self.counters.bytes_to_server += len(data)
+            await self.up.send(data)
 
     async def _send_down(self, data: bytes) -> None:
         if data:
-            self._counters.bytes_to_client += len(data)
-            await self._down.send(data)
+            self.counters.bytes_to_client += len(data)
+            await self.down.send(data)
 
     async def _close(self) -> None:
         if self._writer is None:
-            self._client.close()
+            self.client.close()
 
         writers = [writer for writer in (self._writer, self._upstream) if writer is not None]
 

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ws_core import inspection
@@ -23,45 +24,36 @@ _KINDS: Final = ("tasks", "locks", "jobs", "slow statements")
 _MOST: Final = 100  # rows of one kind
 
 
+@dataclass(slots=True)
 class WorkerState:
     """Collects what this process is doing, without I/O and without secrets."""
 
-    def __init__(
-        self,
-        in_flight: Collection[Exchange],
-        components: Mapping[str, Component],
-        lag: EventLoopLag,
-        watchdog: Watchdog,
-        logs: Logs,
-        *,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        self._in_flight = in_flight
-        self._components = components
-        self._lag = lag
-        self._watchdog = watchdog
-        self._logs = logs
-        self._clock = clock
-        self._started_at = time.time()
+    in_flight: Collection[Exchange]
+    components: Mapping[str, Component]
+    lag: EventLoopLag
+    watchdog: Watchdog
+    logs: Logs
+    clock: Callable[[], float] = time.perf_counter
+    started_at: float = field(default_factory=time.time, init=False)
 
     def __call__(self) -> dict[str, Any]:
         """Return the state now."""
         return {
             "pid": os.getpid(),
             "python": sys.version.split()[0],
-            "started_at": self._started_at,
-            "lag": self._lag.recent,
+            "started_at": self.started_at,
+            "lag": self.lag.recent,
             "requests": self._requests(),
-            "components": {key: _status(component) for key, component in self._components.items()},
-            "slow_callbacks": self._watchdog.slow(),
-            "log": self._logs.tail(),
-            "levels": self._logs.levels(),
+            "components": {key: _status(component) for key, component in self.components.items()},
+            "slow_callbacks": self.watchdog.slow(),
+            "log": self.logs.tail(),
+            "levels": self.logs.levels(),
             **{kind.replace(" ", "_"): _rows(kind) for kind in _KINDS},
         }
 
     def _requests(self) -> list[dict[str, Any]]:
-        now = self._clock()
-        exchanges = sorted(self._in_flight, key=lambda exchange: exchange.began)
+        now = self.clock()
+        exchanges = sorted(self.in_flight, key=lambda exchange: exchange.began)
         return [
             {
                 "method": exchange.method,
