@@ -123,6 +123,31 @@ class TestExceptions:
             _house.check_exceptions()
 
 
+class TestSmallFiles:
+    """Files that are a part of the one that imports them."""
+
+    def test_found(self) -> None:
+        """A small private file with one importer is found; a public, a longer or a shared one is not."""
+        graph = {
+            "p.a": {"p._b", "p._c", "p.d", "p._e"},
+            "p._b": {"p._c"},
+            "p._c": set(),
+            "p.d": set(),
+            "p._e": set(),
+        }
+        lengths = {"p.a": 9, "p._b": 59, "p._c": 9, "p.d": 9, "p._e": 60}
+
+        assert _house.foldable(graph, lengths) == ["p._b"]
+
+    def test_reasons(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A file without a reason is refused."""
+        assert _house.check_small_files() is None
+        monkeypatch.setattr(_house, "SMALL_FILES", {})
+
+        with pytest.raises(Failed, match=r"ws_web\._worker: fold it"):
+            _house.check_small_files()
+
+
 class TestCircles:
     """Imports in a circle."""
 
@@ -142,7 +167,7 @@ class TestCircles:
 
     def test_this_tree(self) -> None:
         """The names of the checks are those that the command line knows."""
-        known = {"forms", "english", "commits", "circles", "exceptions"}
+        known = {"forms", "english", "commits", "circles", "exceptions", "small"}
         assert {check.name for check in _house.house_checks()} == known
 
     def test_a_failure_names_the_circle(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from tools.checks._tree import tracked_files
 __all__ = (
     "circles",
     "exceptions",
+    "foldable",
     "forms",
     "house_checks",
     "import_graph",
@@ -79,6 +80,26 @@ EXEMPT = frozenset(
 GREETS = ("scaffold", "tests/all/", "docs/how-to", "docs/tutorial", "README")
 """Places of the example that greets a user: there the word means what it says."""
 
+SMALL = 60
+"""Lines below which a private file with one importer is a part of that importer."""
+
+SMALL_FILES: Mapping[str, str] = {
+    "ws_pool._core.deadlines": "a part of the pool's decisions, which know no I/O",
+    "ws_pool._events.tracing": "its importer is a face, which holds no code",
+    "ws_pool._redis.cluster.backoff": "the cluster's client is full",
+    "ws_pool._sql.compile.counting": "a part of the compiler",
+    "ws_pool._sql.iteration": "the SQL client is full",
+    "ws_pool._sql.mysql.dialect": "each database has one",
+    "ws_pool._sql.sqlite.dialect": "each database has one",
+    "ws_pool._sql.task_lock": "a lock, which knows no sessions",
+    "ws_redislock._redis.spare_connection": "for event loops only: threads have another",
+    "ws_tasks._due_runs": "pure, while the timer around it is not",
+    "ws_web._worker": "a program",
+    "ws_web._ws_handler": "the WebSocket manager is full",
+    "ws_web.ops._page": "all of the ops page is in this folder",
+}
+"""Small files that stand for themselves → why."""
+
 _FORM = re.compile(r"^\s*(?:Args|Arguments|Returns|Raises|Yields|Attributes):\s*$", re.MULTILINE)
 
 
@@ -90,6 +111,7 @@ def house_checks() -> list[Check]:
         Check("commits", check_commits),
         Check("circles", check_circles, cost=2),
         Check("exceptions", check_exceptions),
+        Check("small", check_small_files, cost=2),
     ]
 
 
@@ -358,6 +380,48 @@ def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
         if module in reach[module]
     }
     return [list(group) for group in sorted(groups)]
+
+
+def check_small_files() -> str | None:
+    """A private file that is small and has one importer is folded into it."""
+    found = [
+        name
+        for source in _sources()
+        if source.name != "wintersweet"  # its commands are imported late, one by one
+        for name in foldable(import_graph(source.name, source), _lengths(source))
+    ]
+    problems = [
+        f"{name}: fold it into the one file that imports it" for name in found if name not in SMALL_FILES
+    ]
+
+    if problems:
+        raise Failed("\n".join(problems))
+
+    return None
+
+
+def foldable(graph: Mapping[str, set[str]], lengths: Mapping[str, int]) -> list[str]:
+    """
+    Find private modules of fewer than 60 lines which one other module imports, or none.
+
+    Example:
+        >>> foldable({"p.a": {"p._b", "p._c"}, "p._b": {"p._c"}, "p._c": set()}, {"p._b": 20, "p._c": 20})
+        ['p._b']
+    """
+    importers = Counter(wanted for modules in graph.values() for wanted in modules)
+    private = (name for name in sorted(graph) if any(part.startswith("_") for part in name.split(".")))
+    return [name for name in private if lengths.get(name, SMALL) < SMALL and importers[name] <= 1]
+
+
+def _lengths(source: Path) -> dict[str, int]:
+    """Return the lines of each module that is written by hand."""
+    return {
+        ".".join((source.name, *path.relative_to(source).with_suffix("").parts)): len(
+            path.read_text(encoding="utf-8").splitlines()
+        )
+        for path in source.rglob("*.py")
+        if "sync" not in path.parts
+    }
 
 
 def check_exceptions() -> str | None:

@@ -10,7 +10,7 @@ import pytest
 
 from tools.servers import ClusterServers, RedisServer
 from ws_core.testing import FaultProxy
-from ws_pool._redis.connection.groups import LARGE, ConnectionGroups
+from ws_pool._redis.node import LARGE, ConnectionGroups
 from ws_pool.redis import RedisPool
 
 VALUE = bytes(LARGE)

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from importlib import metadata
+from typing import TYPE_CHECKING, Final
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from ws_core import inspection
 from ws_core.component import Component
+from ws_core.errors import MissingExtraError, describe
 from ws_core.metrics import register, unregister
 from ws_web._access_log import AccessLog
-from ws_web._instrumentation import instrumented
 from ws_web._observation import Observation
 from ws_web._publishing import Publisher
 from ws_web._request_metrics import EventLoopLag, RequestMetrics
 from ws_web.conf import Settings
 from ws_web.conf import settings as current_settings
+from ws_web.errors import SettingsError
 from ws_web.middlewares import get_request_id
 
 if TYPE_CHECKING:
     from ws_web.ops._page import Ops
+
+
+_GROUP: Final = "wintersweet.otel"
+"""Entry points: functions that begin, and return what ends it: a function, or an object with ``close``."""
 
 
 class Observability:
@@ -101,6 +107,27 @@ class Observability:
                 await stack.enter_async_context(self.publisher.running())
 
             yield
+
+
+@contextmanager
+def instrumented() -> Iterator[None]:
+    """Report the operations and numbers of every library for the length of a block."""
+    from ws_core.otel import observe  # noqa: PLC0415 - an extra
+
+    with ExitStack() as stack:
+        stack.callback(observe().close)
+
+        for entry in sorted(metadata.entry_points(group=_GROUP), key=lambda entry: entry.name):
+            try:
+                begun = entry.load()()
+                stack.callback(getattr(begun, "close", begun))
+            except MissingExtraError:
+                raise
+            except Exception as error:
+                message = f"OTEL: {entry.value} cannot be started: {describe(error, with_type=True)}"
+                raise SettingsError(message) from error
+
+        yield
 
 
 def _has_access_log() -> bool:

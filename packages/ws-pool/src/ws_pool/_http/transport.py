@@ -14,18 +14,17 @@ from http.cookies import CookieError
 from typing import Any, TypeAlias, cast
 
 import aiohttp
-from aiohttp import ClientRequest, ClientResponse, ClientSession, hdrs
+from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, ClientSession, hdrs
 from aiohttp.abc import AbstractCookieJar
 from multidict import CIMultiDict
 from yarl import URL
 
-from ws_core.redaction import mask_url
+from ws_core.redaction import is_secret_name, mask_url
 from ws_pool._core import tracing
 from ws_pool._core.operation import Operation
 from ws_pool._http.bodies import Rebuilt, is_replayable
 from ws_pool._http.circuit_breaker import HostBreakers
 from ws_pool._http.content import ACCEPT_ENCODING, read_body, received_body
-from ws_pool._http.credentials import CredentialGuard, http_origin, secret_names
 from ws_pool._http.errors import map_exception
 from ws_pool._http.hooks import HookFailed, Hooks
 from ws_pool._http.options import HttpOptions, client_timeout
@@ -45,6 +44,43 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):(//)?", re.IGNORECASE)
 _SURROUNDED = re.compile(r"\A\s|\s\Z|[\t\r\n]")
 _DISCONNECTED = (aiohttp.ServerDisconnectedError, ConnectionResetError)
 _KNOWN_URLS = 256
+
+_is_secret = lru_cache(maxsize=1000)(is_secret_name)
+
+
+class CredentialGuard:
+    """
+    A middleware of aiohttp that removes headers from requests to other origins.
+
+    aiohttp does so for Authorization when it follows a redirect, but not for an API key, nor for the
+    session's headers in a request to another host.
+    """
+
+    __slots__ = ("_names",)
+
+    def __init__(self, names: Mapping[str, URL]) -> None:
+        self._names = names
+
+    async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        """Send a request without the headers that are meant for another origin."""
+        origin = http_origin(request.url)
+
+        for name, own in self._names.items():
+            if origin != own:
+                request.headers.popall(name, None)
+
+        return await handler(request)
+
+
+def http_origin(url: URL) -> URL:
+    """Return the origin of a URL; that of a WebSocket is the one of its server's pages."""
+    scheme = {"ws": "http", "wss": "https"}.get(url.scheme)
+    return url.origin() if scheme is None else url.origin().with_scheme(scheme)
+
+
+def secret_names(headers: Iterable[str]) -> list[str]:
+    """Return the names of headers that hold secrets, in small letters."""
+    return [name.lower() for name in headers if _is_secret(name)]
 
 
 class Transport:

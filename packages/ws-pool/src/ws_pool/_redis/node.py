@@ -7,15 +7,15 @@ import contextlib
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 
 from ws_pool._core.background import TaskSet
-from ws_pool._redis.commands.table import REPLICA_READS
+from ws_pool._redis.commands.command import Command
+from ws_pool._redis.commands.table import READ_ONLY, REPLICA_READS
 from ws_pool._redis.connection.encoder import CommandEncoder
 from ws_pool._redis.connection.endpoint import Endpoint
-from ws_pool._redis.connection.groups import ConnectionGroups
 from ws_pool._redis.connection.pipelined import PipelinedConnection
 from ws_pool._redis.connection.reconnecting import ReconnectingConnection
 from ws_pool._redis.dedicated.connection import connection_options
@@ -26,7 +26,54 @@ from ws_pool.pool import Pool
 _SPREAD: Final = 0x9E3779B1  # addresses of tasks differ in few bits: Knuth's multiplier spreads them
 _UNBLOCK_TIMEOUT: Final = 1.0  # seconds to unblock commands before a pool is closed
 _LEAVE_TIMEOUT: Final = 5.0  # seconds for the replies of a node that is not needed any more
+LARGE: Final = 64 * 1024
+"""Commands with so many bytes of arguments go where no others wait behind them, if there is such a place."""
+
 Resolve = Callable[[], Awaitable[Endpoint]]
+T = TypeVar("T")
+
+
+class ConnectionGroups(Generic[T]):
+    """
+    Shared connections in groups: with two, reads have one of them; with more, large values have another.
+
+    What one connection carries is executed and answered in order, so a read behind a write waits as long
+    as that does: while the server is paused for writes, or a large value is on its way.
+
+    Example:
+        >>> groups = ConnectionGroups(["a", "b", "c", "d"])
+        >>> groups.reads, groups.writes, groups.large
+        (['a', 'b'], ['c'], ['d'])
+        >>> groups.choose([("GET", "k")]), groups.choose([("GET", "k"), ("DEL", "k")])
+        (['a', 'b'], ['c'])
+        >>> groups.choose([("SET", "k", bytes(LARGE))])
+        ['d']
+    """
+
+    def __init__(self, connections: Sequence[T]) -> None:
+        others = len(connections) - (len(connections) > 2)
+        readers = (others + 1) // 2
+        self.reads = connections[:readers]
+        self.writes = connections[readers:others]
+        self.large = connections[others:] or self.writes
+
+    def choose(
+        self, commands: Sequence[Sequence[Any]]
+    ) -> Sequence[T]:  # Any: arguments of redis-py's callers
+        """Return the connections for commands that are sent as one piece."""
+        if sum(map(_size, commands)) >= LARGE:
+            return self.large
+
+        return self.reads if all(map(_only_reads, commands)) else self.writes
+
+
+def _only_reads(args: Sequence[Any]) -> bool:
+    verb = args[0]
+    return (verb.__class__ is str and verb in READ_ONLY) or Command(args).read_only
+
+
+def _size(args: Sequence[Any]) -> int:
+    return sum(len(arg) for arg in args if isinstance(arg, str | bytes | bytearray | memoryview))
 
 
 def static_resolver(endpoint: Endpoint) -> Resolve:

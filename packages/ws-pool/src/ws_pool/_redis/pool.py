@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
@@ -19,17 +19,21 @@ from ws_core import backoff
 from ws_core.component import Health
 from ws_core.errors import describe
 from ws_core.metrics import register
-from ws_pool._core import fork
+from ws_pool._core import fork, tracing
 from ws_pool._core.background import cancel_and_wait, is_cancelled
 from ws_pool._core.config import pool_name
+from ws_pool._core.operation import Operation
 from ws_pool._core.startable import Startable
 from ws_pool._redis.backend import Backend
+from ws_pool._redis.client.pipeline import SharedPipeline
 from ws_pool._redis.client.session import DedicatedRedis
 from ws_pool._redis.client.shared import SharedRedis
+from ws_pool._redis.cluster.client import ClusterPipeline, ClusterRedis
+from ws_pool._redis.commands.command import Command
+from ws_pool._redis.commands.table import Route
 from ws_pool._redis.embedded import EmbeddedServer
 from ws_pool._redis.options import RedisOptions, redis_options
 from ws_pool._redis.statistics import RedisStatistics
-from ws_pool._redis.tracing import trace_commands
 from ws_pool.errors import ClosedError, NotReadyError, UnavailableError, UsageError
 from ws_pool.pool import Lease
 
@@ -402,6 +406,34 @@ class _Released(ConnectionPool):
     async def get_connection(self, *args: object, **options: object) -> AbstractConnection:
         message = f"redis pool {self._pool_name!r}: this client's block has ended; use another client"
         raise UsageError(message, pool=self._pool_name)
+
+
+def trace_commands() -> None:
+    """Declare the methods; called once, when the pools are imported."""
+    for client in (SharedRedis, DedicatedRedis, ClusterRedis):
+        tracing.point(client, "execute_command", _command)
+
+    for pipeline in (SharedPipeline, ClusterPipeline):
+        if "execute" in pipeline.__dict__:
+            tracing.point(pipeline, "execute", _pipeline)
+
+
+def _command(_: object, *args: Any, **__: Any) -> Operation:
+    """Describe a command by its name: its keys and values are the users' own."""
+    command = Command(args) if args else None
+    name = "COMMAND" if command is None else command.name
+    attributes = {"db.system.name": "redis", "db.operation.name": name}
+    return Operation(name, attributes, waits=command is not None and command.route is Route.BLOCKING)
+
+
+def _pipeline(pipeline: Any, *_: Any, **__: Any) -> Operation:
+    """Describe a pipeline by its length, and by the name of its commands if it is one name."""
+    names = {Command(args).name for args, _ in pipeline.command_stack}
+    name = f"PIPELINE {names.pop()}" if len(names) == 1 else "PIPELINE"
+    size = len(pipeline.command_stack)
+    return Operation(
+        name, {"db.system.name": "redis", "db.operation.name": name, "db.operation.batch.size": size}
+    )
 
 
 trace_commands()
