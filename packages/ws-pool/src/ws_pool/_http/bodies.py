@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, TypeAlias, cast
 
 from aiohttp import FormData
 from aiohttp.payload import Payload
@@ -51,7 +51,8 @@ class FileBody(Rebuilt):
         if self._start is not None:
             self._file.seek(self._start)
 
-        return _Unclosable(self._file)
+        # aiohttp closes what it has sent; this must survive a retry, and its owner closes it.
+        return _Unclosable(cast("IO[bytes]", self._file))
 
 
 class Form(Rebuilt):
@@ -60,18 +61,11 @@ class Form(Rebuilt):
     def __init__(self, fields: Mapping[str, object] | None, files: Files) -> None:
         self._fields = [(name, str(value)) for name, value in pairs(fields or {}, "data")]
         self._files = [_part(name, value) for name, value in files.items()]
-        self._starts = [
-            content.tell() if isinstance(content, io.IOBase) and content.seekable() else None
-            for _, _, content, _ in self._files
-        ]
 
     @property
     def replayable(self) -> bool:
         """Whether it can be sent a second time."""
-        return all(
-            start is not None or not isinstance(content, io.IOBase)
-            for start, (_, _, content, _) in zip(self._starts, self._files, strict=True)
-        )
+        return all(not isinstance(body, FileBody) or body.replayable for _, _, body, _ in self._files)
 
     def build(self) -> FormData:
         """Build the form; open files are read from where they stood at first."""
@@ -80,13 +74,11 @@ class Form(Rebuilt):
         for name, value in self._fields:
             form.add_field(name, value)
 
-        for start, (name, filename, content, content_type) in zip(self._starts, self._files, strict=True):
-            # aiohttp closes the file objects it has sent; ours must survive a retry, and its owner.
+        for name, filename, content, content_type in self._files:
             body: object = content
 
-            if start is not None:
-                content.seek(start)
-                body = _Unclosable(content)
+            if isinstance(content, FileBody):
+                body = content.build()
             elif isinstance(content, Path):
                 body = content.open("rb")
 
@@ -98,32 +90,27 @@ class Form(Rebuilt):
 class _Unclosable(io.BufferedIOBase):
     """A file that only its owner closes."""
 
-    def __init__(self, file: Any) -> None:  # any binary file
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self.name = getattr(file, "name", "file")
 
     def read(self, size: int | None = -1, /) -> bytes:
-        data: bytes = self._file.read(-1 if size is None else size)
-        return data
+        return self._file.read(-1 if size is None else size)
 
     def fileno(self) -> int:
-        number: int = self._file.fileno()
-        return number
+        return self._file.fileno()
 
     def readable(self) -> bool:
         return True
 
     def seekable(self) -> bool:
-        seekable: bool = self._file.seekable()
-        return seekable
+        return self._file.seekable()
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        position: int = self._file.seek(offset, whence)
-        return position
+        return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        position: int = self._file.tell()
-        return position
+        return self._file.tell()
 
 
 def is_replayable(data: object) -> bool:
@@ -182,4 +169,4 @@ def _part(name: str, value: object) -> tuple[str, str, Any, str]:
         message = f"files[{name!r}] must be bytes, text, a path, a binary file or (name, file, content type)"
         raise UsageError(message, field=name)
 
-    return name, filename, content, content_type
+    return name, filename, FileBody(content) if isinstance(content, io.IOBase) else content, content_type

@@ -63,16 +63,14 @@ def read_body(raw: ClientResponse, limit: int | None) -> Coroutine[Any, Any, byt
 
 def content_codings(headers: CIMultiDictProxy[str]) -> str:
     """Return how a body is encoded, in the order of its codings; empty when it is not."""
-    # Several lines of a header are one list (RFC 9110, 5.3).
-    codings = ",".join(headers.getall("content-encoding", ())).lower().split(",")
-    return ", ".join(name for coding in codings if (name := coding.strip()) not in {"", "identity"})
+    return ", ".join(_codings(headers, "content-encoding"))
 
 
 def has_known_end(raw: ClientResponse) -> bool:
     """Return whether a body that is cut off would be noticed by its framing (RFC 9112, 6.3)."""
     return (
         "content-length" in raw.headers
-        or _transfer_codings(raw.headers) == ["chunked"]
+        or _codings(raw.headers, "transfer-encoding") == ["chunked"]
         or raw.method == "HEAD"
         or raw.status in _BODILESS
     )
@@ -86,8 +84,9 @@ def _is_plain(headers: CIMultiDictProxy[str]) -> bool:
     return (coding := headers.get("transfer-encoding")) is None or coding.lower() == "chunked"
 
 
-def _transfer_codings(headers: CIMultiDictProxy[str]) -> list[str]:
-    codings = ",".join(headers.getall("transfer-encoding", ())).lower().split(",")
+def _codings(headers: CIMultiDictProxy[str], header: str) -> list[str]:
+    # Several lines of a header are one list (RFC 9110, 5.3).
+    codings = ",".join(headers.getall(header, ())).lower().split(",")
     return [name for coding in codings if (name := coding.strip()) not in {"", "identity"}]
 
 
@@ -131,7 +130,7 @@ async def iterate_body(raw: ClientResponse, size: int) -> AsyncIterator[bytes]:
     encoding = content_codings(raw.headers)
 
     # aiohttp undoes chunks and leaves the rest as it is, although only chunks may come unasked.
-    if (transfer := _transfer_codings(raw.headers)) not in ([], ["chunked"]):
+    if (transfer := _codings(raw.headers, "transfer-encoding")) not in ([], ["chunked"]):
         text = f"the body has an unknown transfer-encoding: {', '.join(transfer)}"
         raise _error(HttpDecodeError, raw, text)
 

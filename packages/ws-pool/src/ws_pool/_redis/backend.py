@@ -104,26 +104,20 @@ class Backend:
 
     async def close(self, *, timeout: float) -> None:
         """Close after the pending replies; wait ``timeout`` seconds for them, and for connections in use."""
-        if self._failover_listener is not None:
-            await self._failover_listener.close()
+        context = self._context
+        subscriptions = None if context is None else context.subscriptions
 
-        if self._reauthenticator is not None:
-            await self._reauthenticator.close()
+        # First what would go to other servers, or log in, because connections are lost.
+        for watcher in (self._failover_listener, self._reauthenticator, subscriptions):
+            if watcher is not None:
+                await watcher.close()
 
-        if self._context is not None:
-            await self._context.subscriptions.close()
+        if context is not None and context.cancelling:
+            await asyncio.wait(context.cancelling, timeout=timeout)
 
-        if self._context is not None and self._context.cancelling:
-            await asyncio.wait(self._context.cancelling, timeout=timeout)
-
-        if self.topology is not None:
-            await self.topology.close(timeout=timeout)
-
-        if self._replicas is not None:
-            await self._replicas.close(timeout=timeout)
-
-        if self.node is not None:
-            await self.node.close(timeout=timeout)
+        for nodes in (self.topology, self._replicas, self.node):
+            if nodes is not None:
+                await nodes.close(timeout=timeout)
 
     async def acquire_dedicated(self) -> tuple[Lease[AbstractConnection], DedicatedRedis]:
         """Acquire a dedicated connection and make a client of it; `release_dedicated` ends both."""
