@@ -52,21 +52,11 @@ class Redactor:
         self._values = ValueMasker(self._names, self._text)
 
     def is_secret_name(self, name: str) -> bool:
-        """
-        Return whether a value of this name is masked.
-
-        Args:
-            name: A key, field, header or setting, in any notation.
-        """
+        """Return whether a value of this name (a key, field, header or setting, however written) is masked."""
         return self._names.matches(name)
 
     def text(self, text: str) -> str:
-        """
-        Return a text with its secrets masked.
-
-        Args:
-            text: Any text, such as a message, a traceback or a JSON document.
-        """
+        """Return a text, such as a message, a traceback or a JSON document, with its secrets masked."""
         return self._text.mask(text)
 
     def value(self, value: object, name: str = "") -> object:
@@ -83,12 +73,7 @@ class Redactor:
         return self._values.mask(name, value)
 
     def fields(self, values: Mapping[str, object]) -> dict[str, object]:
-        """
-        Return a copy of named values with the secret ones masked.
-
-        Args:
-            values: Values by name.
-        """
+        """Return a copy of named values with the secret ones masked."""
         mask = self._values.mask
         return {name: mask(name, value) for name, value in values.items()}
 

@@ -32,24 +32,10 @@ class LineQueue:
     """
 
     __slots__ = (
-        "_discarded_bytes",
-        "_done_bytes",
-        "_evicted_bytes",
-        "_lines",
-        "_others_appended",
-        "_others_evicted",
-        "_others_taken",
-        "_room",
-        "_room_for_urgent",
-        "_urgent",
-        "appended",
-        "appended_bytes",
-        "discarded",
-        "done",
-        "evicted",
-        "refused",
-        "rejected",
-    )
+        "_discarded_bytes", "_done_bytes", "_evicted_bytes", "_lines", "_others_appended", "_others_evicted",
+        "_others_taken", "_room", "_room_for_urgent", "_urgent", "appended", "appended_bytes", "discarded",
+        "done", "evicted", "refused", "rejected",
+    )  # fmt: skip
 
     def __init__(self, max_bytes: int, max_records: int) -> None:
         self._room_for_urgent = (max_records, max_bytes)
@@ -125,12 +111,12 @@ class LineQueue:
             line = self._lines.popleft()
             self._others_evicted += 1
         except IndexError:
-            try:
-                line = self._urgent.popleft()[1] if urgent else b""
-            except IndexError:
+            if not urgent:
                 return False
 
-            if not urgent:
+            try:
+                line = self._urgent.popleft()[1]
+            except IndexError:
                 return False
 
         self.evicted += 1

@@ -92,20 +92,12 @@ class LogFileRotator:
         return self._at is not None and since < self.last_boundary(now) <= now
 
     def room(self, size: int) -> int | None:
-        """
-        Return how many bytes a file may still grow, or None for any number.
-
-        Args:
-            size: Bytes in the file.
-        """
+        """Return how many bytes a file of so many bytes may still grow, or None for any number."""
         return None if self._size is None else self._size - size
 
     def last_boundary(self, now: float) -> float:
         """
-        Return the Unix time of the latest daily rotation that is not in the future.
-
-        Args:
-            now: Unix time.
+        Return the Unix time of the latest daily rotation that is not after this Unix time.
 
         Raises:
             LoggingConfigError: The rotator has no time of day.
@@ -114,7 +106,6 @@ class LogFileRotator:
             raise LoggingConfigError("rotation: this rotator has no time of day")
 
         today = datetime.fromtimestamp(now, self._tz)
-
         boundary = self._on(today)
         return boundary if boundary <= now else self._on(today - timedelta(days=1))
 

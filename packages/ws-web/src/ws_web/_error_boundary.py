@@ -158,11 +158,8 @@ class ErrorBoundaryMiddleware:
             return
 
         scope = handshake.scope
-        logger.error(
-            "WEBSOCKET %r returned without accepting the handshake, and without closing it",
-            scope["path"],
-            extra={"request_id": scope.get(ID_KEY, ""), "route": getattr(scope.get("route"), "path", None)},
-        )
+        message = "WEBSOCKET %r returned without accepting the handshake, and without closing it"
+        logger.error(message, scope["path"], extra=_where(scope))
 
         with contextlib.suppress(RuntimeError, OSError):
             await HTTPExceptionResponse(500)(scope, handshake.receive, handshake.send)
@@ -349,17 +346,14 @@ def log_failure(scope: Scope, error: Exception, when: str = "") -> None:
     if is_logged(error):
         return
 
-    route = getattr(scope.get("route"), "path", None)
-    logger.error(
-        "%s %r failed%s: %s",
-        scope.get("method", "WEBSOCKET"),
-        scope["path"],
-        when,
-        type(error).__name__,
-        exc_info=error,
-        extra={"request_id": scope.get(ID_KEY, ""), "route": route},
-    )
+    method, kind = scope.get("method", "WEBSOCKET"), type(error).__name__
+    logger.error("%s %r failed%s: %s", method, scope["path"], when, kind, exc_info=error, extra=_where(scope))
     _mark(error)
+
+
+def _where(scope: Scope) -> dict[str, str | None]:
+    """Return which request a line in the log is about."""
+    return {"request_id": scope.get(ID_KEY, ""), "route": getattr(scope.get("route"), "path", None)}
 
 
 def _mark(error: Exception) -> None:
