@@ -52,7 +52,7 @@ class Redactor:
         self._values = ValueMasker(self._names, self._text)
 
     def is_secret_name(self, name: str) -> bool:
-        """Return whether a value of this name (a key, field, header or setting, however written) is masked."""
+        """Return whether a value of this name, of a key, field, header or setting, is masked."""
         return self._names.matches(name)
 
     def text(self, text: str) -> str:
