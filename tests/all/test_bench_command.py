@@ -5,36 +5,21 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.all._service import APP, HOST, answering, environment, service
+from tests.all._service import APP, HOST, answering, environment
 from tests.all._support import wintersweet
-from tools.servers import RedisServer
 from wintersweet._cli.bench import Load, Measured, measure
 from ws_core.errors import ConfigError, UnavailableError, UsageError
-from ws_web.conf import settings
 
 SHORT = 0.3  # seconds
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Run a service with routes that answer well, badly and slowly."""
-    with RedisServer() as redis, service(tmp_path_factory.mktemp("service"), redis.url) as url:
-        yield url
-
-
-@pytest.fixture(autouse=True)
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Be in a directory without a project, at a wide terminal."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    settings.use(None)
+pytestmark = pytest.mark.usefixtures("wide_terminal")
 
 
 def run(target: str, *, path: str | None = None, remote: bool = False, **options: Any) -> int:

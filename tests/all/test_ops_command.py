@@ -8,40 +8,24 @@ import json
 import signal
 import socket
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from tests.all._service import TOKEN, answering, service
+from tests.all._service import TOKEN, answering
 from tests.all._support import running
-from tools.servers import RedisServer
 from wintersweet._cli import ops
 from wintersweet._cli.ops import render, show_ops
 from wintersweet._cli.service import base_url, is_local, url_of_settings
 from ws_core.errors import ConfigError, UnavailableError
 from ws_web import Settings
-from ws_web.conf import settings
 
 READY = (200, b'{"data": {"status": "ready"}}')
 STATE: dict[str, Any] = {"workers": [], "metrics": []}
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Run a service with a task, a lock and a pool."""
-    with RedisServer() as redis, service(tmp_path_factory.mktemp("service"), redis.url) as url:
-        yield url
-
-
-@pytest.fixture(autouse=True)
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Be in a directory without a project, at a wide terminal."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    settings.use(None)
+pytestmark = pytest.mark.usefixtures("wide_terminal")
 
 
 class TestService:

@@ -78,3 +78,8 @@ def written(message: str, fields: dict[str, Any], error: Exception | None, **opt
         handle.close()
 
     return stream.getvalue()
+
+
+def text(path: Path) -> str:
+    """Return a file's text."""
+    return path.read_text()

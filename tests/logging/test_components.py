@@ -10,17 +10,13 @@ from typing import Any
 import pytest
 from loguru import logger
 
+from tests.logging._records import text
 from ws_core.component import Component
 from ws_core.errors import NotReadyError
 from ws_logging import LoggingConfigError
 from ws_logging import context as log_fields
 from ws_logging._components import LoggingComponent
 from ws_logging._components import logging as logging_component
-
-
-def text(path: Path) -> Any:
-    """Return a file's text."""
-    return path.read_text()
 
 
 def fail(error: Exception) -> None:

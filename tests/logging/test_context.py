@@ -6,18 +6,11 @@ import asyncio
 import io
 import logging
 import logging.config
-from pathlib import Path
-from typing import Any
 
 from loguru import logger
 
 from ws_logging import context as log_fields
 from ws_logging import log_context, register_logger
-
-
-def text(path: Path) -> Any:
-    """Return a file's text."""
-    return path.read_text()
 
 
 def fail(error: Exception) -> None:

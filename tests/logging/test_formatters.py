@@ -26,11 +26,6 @@ from ws_logging._formatters import TextFormatter
 from ws_logging._outputs import notice
 
 
-def text(path: Path) -> Any:
-    """Return a file's text."""
-    return path.read_text()
-
-
 def fail(error: Exception) -> None:
     """Raise an error, one frame further down."""
     raise error

@@ -14,12 +14,8 @@ from typing import Any
 import pytest
 from loguru import logger
 
+from tests.logging._records import text
 from ws_logging import LoggingConfigError, register_logger
-
-
-def text(path: Path) -> Any:
-    """Return a file's text."""
-    return path.read_text()
 
 
 def fail(error: Exception) -> None:

@@ -19,13 +19,9 @@ from loguru import logger
 
 import ws_logging
 from tests.logging._accounts import read
+from tests.logging._records import text
 from ws_core.errors import ConfigError
 from ws_logging import LogFileRotator, LoggingConfigError, register_logger
-
-
-def text(path: Path) -> Any:
-    """Return a file's text."""
-    return path.read_text()
 
 
 def fail(error: Exception) -> None:

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
+from tests.pool.redis._support import SilentOwner
 from ws_pool._redis.connection.cancelled import CancelledKeys
 from ws_pool._redis.connection.pipelined import PipelinedConnection
 from ws_pool._redis.connection.queue import Limits
 
 
-class _Owner:
-    """Ignores all reports."""
-
-    def on_room(self, connection: PipelinedConnection) -> None: ...
-
-    def on_loss(self, connection: PipelinedConnection, reason: str) -> None: ...
-
-    def on_push(self, connection: PipelinedConnection, message: list[Any]) -> None: ...
-
-
 async def test_a_flood_of_cancelled_commands_is_forgotten() -> None:
     """Of more than a thousand cancelled keys those that were answered are dropped."""
-    connection = PipelinedConnection(_Owner(), Limits())
+    connection = PipelinedConnection(SilentOwner(), Limits())
     cancelled_keys = CancelledKeys(lambda value: str(value).encode())
 
     for number in range(1_001):

@@ -9,20 +9,13 @@ from typing import Any
 import pytest
 from redis.exceptions import ClusterDownError
 
+from tests.pool.redis._support import topology_of
 from tests.pool.redis.test_cluster import replicated
 from tests.servers import StartServer
 from tools.servers import ClusterServers
-from ws_pool._redis.cluster.topology import Topology
 from ws_pool._redis.commands.keys import SLOTS
 from ws_pool.errors import ConfigError, UnavailableError
 from ws_pool.redis import RedisPool
-
-
-def topology_of(pool: RedisPool) -> Topology:
-    """Return what the pool knows about its cluster."""
-    assert pool._backend is not None
-    assert pool._backend.topology is not None
-    return pool._backend.topology
 
 
 async def test_what_waits_for_a_dead_master_goes_to_its_replica(start_server: StartServer) -> None:

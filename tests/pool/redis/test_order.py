@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.pool.redis._support import SilentOwner
 from tools.servers import ClusterServers, RedisServer
 from ws_core.testing import FaultProxy
 from ws_pool._redis.commands.command import Command
@@ -136,19 +137,9 @@ async def test_a_repeated_write_is_not_overtaken(redis_server: RedisServer) -> N
         await asyncio.wait([writing])
 
 
-class _Owner:
-    """Ignores all reports."""
-
-    def on_room(self, connection: PipelinedConnection) -> None: ...
-
-    def on_loss(self, connection: PipelinedConnection, reason: str) -> None: ...
-
-    def on_push(self, connection: PipelinedConnection, message: list[Any]) -> None: ...
-
-
 async def test_what_was_answered_is_forgotten() -> None:
     """Keys count until the reply has come or the link has gone; names and values don't."""
-    connection = PipelinedConnection(_Owner(), Limits())
+    connection = PipelinedConnection(SilentOwner(), Limits())
     cancelled_keys = CancelledKeys(lambda value: value if isinstance(value, bytes) else str(value).encode())
     connection.pending.append(asyncio.get_running_loop().create_future())
     cancelled_keys.add(connection, [("MULTI",), ("SET", "k", "v"), ("EVAL", "return 1", 1, "e"), ("EXEC",)])
@@ -163,7 +154,7 @@ async def test_what_was_answered_is_forgotten() -> None:
 
     for command in same:
         assert cancelled_keys.cover(connection, [command])
-        assert not cancelled_keys.cover(PipelinedConnection(_Owner(), Limits()), [command])
+        assert not cancelled_keys.cover(PipelinedConnection(SilentOwner(), Limits()), [command])
 
     for command in other:
         assert not cancelled_keys.cover(connection, [command])

@@ -12,6 +12,7 @@ from redis.auth.token import SimpleToken
 from redis.credentials import CredentialProvider, StreamingCredentialProvider
 from redis.exceptions import WatchError
 
+from tests.pool.redis._support import eventually
 from tests.servers import StartServer
 from tools.servers import ClusterServers, RedisServer, ValkeyServer
 from ws_pool.errors import ConfigError, UnavailableError, UsageError
@@ -111,13 +112,6 @@ def logins(server: RedisServer, kind: str = "") -> list[str]:
     lines = str(server.command("CLIENT", "LIST")).splitlines()
     entries = [dict(word.split("=", 1) for word in line.split(" ") if "=" in word) for line in lines]
     return sorted(entry["user"] for entry in entries if entry["user"] in USERS and kind in entry["cmd"])
-
-
-async def eventually(check: Callable[[], bool]) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(30):
-        while not check():
-            await asyncio.sleep(0.01)
 
 
 async def taken(pool: RedisPool, queue: str, timeout: float) -> list[str]:

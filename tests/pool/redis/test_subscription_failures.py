@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
+from tests.pool.redis._support import eventually
 from tests.servers import StartServer
 from tools.servers import ClusterServers, RedisServer
 from ws_pool._redis.client.mailbox import MAX_UNREAD, Mailbox, Topic
@@ -46,13 +47,6 @@ async def message_of(pubsub: PubSub, kind: str, *, errors: bool = False) -> dict
 
             if message is not None and message["type"] == kind:
                 return dict(message)
-
-
-async def eventually(check: Callable[[], bool]) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(30):
-        while not check():
-            await asyncio.sleep(0.01)
 
 
 def subscriptions(pool: RedisPool) -> Subscriptions:

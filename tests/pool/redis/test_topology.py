@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from redis.exceptions import ClusterDownError
 
+from tests.pool.redis._support import topology_of
 from tests.servers import StartServer
 from tools.servers import ClusterServers
 from ws_pool._redis.cluster.topology import Topology
@@ -15,13 +16,6 @@ from ws_pool._redis.dedicated.connection import state_of
 from ws_pool._redis.node import Node
 from ws_pool.errors import MaybeExecuted
 from ws_pool.redis import RedisPool
-
-
-def topology_of(pool: RedisPool) -> Topology:
-    """Return what the pool knows about its cluster."""
-    assert pool._backend is not None
-    assert pool._backend.topology is not None
-    return pool._backend.topology
 
 
 async def forget(topology: Topology, node: Node) -> tuple[str, int]:

@@ -37,3 +37,8 @@ def make_requested(request: pytest.FixtureRequest, directory: Path, **options: A
 
     url = "" if backend in {"sqlite", "memory"} else request.getfixturevalue("mysql_url")
     return make_pool(backend, url, directory, **options)
+
+
+def make_mysql(url: str, driver: str = "aiomysql", **options: Any) -> MysqlPool:  # any option of the class
+    """Make a pool of a driver."""
+    return MysqlPool(url.replace("mysql://", f"mysql+{driver}://", 1), **options)

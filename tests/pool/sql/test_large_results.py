@@ -7,12 +7,12 @@ import gc
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
-from typing import Any
 
 import pytest
 from sqlalchemy import Column, DateTime, Integer, MetaData, String, Table, bindparam, func, select, text
 from sqlalchemy.types import Boolean
 
+from tests.pool.sql.backends import make_mysql
 from ws_core.testing import FaultProxy, run_virtual
 from ws_pool import MysqlPool, SqlitePool
 from ws_pool._sql.gc_pause import gc_paused
@@ -43,11 +43,6 @@ async def filled(pool: MysqlPool | SqlitePool) -> None:
     )
 
 
-def make(url: str, driver: str, **options: Any) -> MysqlPool:
-    """Make a pool of a driver."""
-    return MysqlPool(url.replace("mysql://", f"mysql+{driver}://", 1), **options)
-
-
 @pytest.fixture(params=(*DRIVERS, "sqlite"))
 async def pool(
     request: pytest.FixtureRequest, mysql_url: str, tmp_path_factory: pytest.TempPathFactory
@@ -57,7 +52,7 @@ async def pool(
         file = tmp_path_factory.mktemp("large") / "large.db"
         made: MysqlPool | SqlitePool = SqlitePool(f"sqlite:///{file}", max_size=1)
     else:
-        made = make(mysql_url, request.param, max_size=1)
+        made = make_mysql(mysql_url, request.param, max_size=1)
 
     async with made as pool:
         await filled(pool)
@@ -117,7 +112,7 @@ class TestFaults:
 
     async def test_the_server_refuses_in_the_middle(self, driver: str, mysql_url: str) -> None:
         """An error behind thousands of rows is raised, and the connection stays of use."""
-        async with make(mysql_url, driver, max_size=1) as pool:
+        async with make_mysql(mysql_url, driver, max_size=1) as pool:
             await filled(pool)
             assert len(await pool.select(OVERFLOW, most=COUNT)) == COUNT
 
@@ -132,7 +127,7 @@ class TestFaults:
 
     async def test_it_takes_too_long(self, driver: str, mysql_url: str) -> None:
         """The time limit holds for all of the rows."""
-        async with make(mysql_url, driver, max_size=1, query_timeout=0.5) as pool:
+        async with make_mysql(mysql_url, driver, max_size=1, query_timeout=0.5) as pool:
             await filled(pool)
             assert len(await pool.select(SLOW, most=COUNT)) == COUNT
 
@@ -143,7 +138,7 @@ class TestFaults:
 
     async def test_an_iteration_waits_too_long(self, driver: str, mysql_url: str) -> None:
         """The time limit holds for each wait for the server, and not for what is done with the rows."""
-        async with make(mysql_url, driver, max_size=1, query_timeout=0.5) as pool:
+        async with make_mysql(mysql_url, driver, max_size=1, query_timeout=0.5) as pool:
             await filled(pool)
 
             async with pool.get_client() as client, aclosing(client.iterate(ALL, size=10)) as rows:
@@ -159,7 +154,7 @@ class TestFaults:
 
     async def test_whoever_is_cancelled_leaves_nothing(self, driver: str, mysql_url: str) -> None:
         """Cancelled at each turn of the loop, it leaves a whole pool and a running collector."""
-        async with make(mysql_url, driver, max_size=1) as pool:
+        async with make_mysql(mysql_url, driver, max_size=1) as pool:
             await filled(pool)
             await pool.select(ALL)
 
@@ -190,7 +185,7 @@ class TestFaults:
 
         async with (
             FaultProxy(host, int(port), protocol="mysql", seed=3) as proxy,
-            make(proxy.url(mysql_url), driver, max_size=1) as pool,
+            make_mysql(proxy.url(mysql_url), driver, max_size=1) as pool,
         ):
             await filled(pool)
             assert len(await pool.select(SLOW, most=COUNT)) == COUNT
@@ -207,7 +202,7 @@ class TestFaults:
 
     async def test_an_open_transaction_is_seen_after_it(self, driver: str, mysql_url: str) -> None:
         """Without autocommit a query opens a transaction, which the next user must not find."""
-        async with make(mysql_url, driver, max_size=1, autocommit=False) as pool:
+        async with make_mysql(mysql_url, driver, max_size=1, autocommit=False) as pool:
             await filled(pool)
 
             for _ in range(3):  # without autocommit, a query begins a transaction

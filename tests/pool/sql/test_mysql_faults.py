@@ -6,15 +6,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, select
 
+from tests.pool.sql.backends import make_mysql
 from tests.servers import StartServer
 from tools.servers import MariaDBServer
 from ws_core.testing import FaultProxy
-from ws_pool import MysqlPool, atomic
+from ws_pool import atomic
 from ws_pool._sql.mysql.connection import MysqlConnection
 from ws_pool.errors import AcquireTimeout, CommitUnknown, UnavailableError, WsError
 
@@ -22,11 +23,6 @@ pytestmark = pytest.mark.outage
 
 DRIVERS = ("aiomysql", "asyncmy")
 TABLE = Table("fault", MetaData(), Column("id", Integer, primary_key=True), Column("word", String(20)))
-
-
-def make(url: str, driver: str = "aiomysql", **options: Any) -> MysqlPool:  # any option of the class
-    """Make a pool of a driver."""
-    return MysqlPool(url.replace("mysql://", f"mysql+{driver}://", 1), **options)
 
 
 @asynccontextmanager
@@ -64,7 +60,7 @@ class TestServer:
         """After SIGKILL acquires fail fast with a clear error; after the restart they work within 2 s."""
         server = start_server(MariaDBServer)
 
-        async with make(server.url, driver, min_size=2, max_size=4) as pool:
+        async with make_mysql(server.url, driver, min_size=2, max_size=4) as pool:
             await pool.select("SELECT 1")
             server.kill()
 
@@ -88,7 +84,7 @@ class TestServer:
         """Nobody has to call anything: min_size connections are there again after the server's return."""
         server = start_server(MariaDBServer)
 
-        async with make(server.url, driver, min_size=2, max_size=4) as pool:
+        async with make_mysql(server.url, driver, min_size=2, max_size=4) as pool:
             server.kill()
             await asyncio.to_thread(server.restart)
             start = time.monotonic()
@@ -105,7 +101,7 @@ class TestServer:
         """While the server is stopped (SIGSTOP) acquires fail in time; afterwards all is well."""
         server = start_server(MariaDBServer)
 
-        async with make(
+        async with make_mysql(
             server.url, driver, max_size=2, ping_after=0, ping_timeout=0.3, connect_timeout=1
         ) as pool:
             await pool.select("SELECT 1")
@@ -133,7 +129,7 @@ class TestNetwork:
         """When all bytes vanish, acquires fail in time; within 2 s of the end of it they work."""
         async with (
             proxied(mysql_url) as (proxy, url),
-            make(url, driver, ping_after=0, ping_timeout=0.3, connect_timeout=1, max_size=2) as pool,
+            make_mysql(url, driver, ping_after=0, ping_timeout=0.3, connect_timeout=1, max_size=2) as pool,
         ):
             await pool.select("SELECT 1")
             proxy.black_hole()
@@ -150,7 +146,7 @@ class TestNetwork:
         """Idle connections that were reset, or whose server end was closed, are not given to anybody."""
         async with (
             proxied(mysql_url) as (proxy, url),
-            make(url, driver, min_size=3, max_size=3, ping_after=0) as pool,
+            make_mysql(url, driver, min_size=3, max_size=3, ping_after=0) as pool,
         ):
             for fault in (proxy.cut, proxy.half_close):
                 assert await pool.select("SELECT 1") == [(1,)]
@@ -163,7 +159,7 @@ class TestNetwork:
         """A reset that came while a connection was idle is seen without a ping."""
         async with (
             proxied(mysql_url) as (proxy, url),
-            make(url, driver, min_size=1, max_size=1, ping_after=60) as pool,
+            make_mysql(url, driver, min_size=1, max_size=1, ping_after=60) as pool,
         ):
             async with pool.get_client() as client:
                 connection = client.connection
@@ -180,7 +176,7 @@ class TestNetwork:
         self, driver: str, mysql_url: str
     ):
         """A statement that was running fails with the lost connection; the others go on."""
-        async with proxied(mysql_url) as (proxy, url), make(url, driver, max_size=1) as pool:
+        async with proxied(mysql_url) as (proxy, url), make_mysql(url, driver, max_size=1) as pool:
             await pool.select("SELECT 1")
             sent = proxy.reached(1, match="QUERY")
             running = asyncio.create_task(pool.select("SELECT SLEEP(5)"))
@@ -194,7 +190,7 @@ class TestNetwork:
 
     async def test_a_truncated_reply_is_never_a_result(self, driver: str, mysql_url: str):
         """Half a reply is a lost connection."""
-        async with proxied(mysql_url) as (proxy, url), make(url, driver, max_size=1) as pool:
+        async with proxied(mysql_url) as (proxy, url), make_mysql(url, driver, max_size=1) as pool:
             await pool.select("SELECT 1")
             proxy.truncate_reply(1, match="QUERY")
 
@@ -205,7 +201,7 @@ class TestNetwork:
 
     async def test_a_lost_reply_to_commit_is_told_apart(self, driver: str, mysql_url: str):
         """When the answer to COMMIT is lost, the error says that the outcome is unknown; here it happened."""
-        async with proxied(mysql_url) as (proxy, url), make(url, driver, max_size=1) as pool:
+        async with proxied(mysql_url) as (proxy, url), make_mysql(url, driver, max_size=1) as pool:
             await pool.create_all(TABLE.metadata)
             runs = 0
 
@@ -226,7 +222,7 @@ class TestNetwork:
         """Who waits while a connect hangs takes a connection that comes back at once."""
         async with (
             proxied(mysql_url) as (proxy, url),
-            make(url, driver, max_size=3, connect_timeout=5) as pool,
+            make_mysql(url, driver, max_size=3, connect_timeout=5) as pool,
         ):
 
             async def look_in() -> float:
@@ -246,7 +242,7 @@ class TestNetwork:
 
     async def test_cancelled_statements_never_give_their_reply_to_another(self, driver: str, mysql_url: str):
         """Of many tasks of which most are cancelled over a slow network, none reads another's reply."""
-        async with proxied(mysql_url) as (proxy, url), make(url, driver, max_size=4) as pool:
+        async with proxied(mysql_url) as (proxy, url), make_mysql(url, driver, max_size=4) as pool:
             proxy.delay(0.001, jitter=0.003)
             finished = 0
 
