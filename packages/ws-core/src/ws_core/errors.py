@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ws_core._boundary import ErrorBoundary, ErrorLogger, catch_error, describe, set_error_logger
+from ws_core._catch_error import ErrorBoundary, ErrorLogger, catch_error, describe, set_error_logger
 
 __all__ = (
     "AcquireTimeout",

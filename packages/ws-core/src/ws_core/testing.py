@@ -30,10 +30,10 @@ Nothing here is for production.
 
 from __future__ import annotations
 
-from ws_core._cancelling import cancel_at_every_await, leftover_tasks
+from ws_core._cancellation_testing import cancel_at_every_await, leftover_tasks
 from ws_core._fault_proxy import FaultProxy, Side, Then
 from ws_core._leaks import LeakError, no_leaks
-from ws_core._virtual import (
+from ws_core._virtual_time import (
     StuckError,
     VirtualClock,
     VirtualLoop,
