@@ -24,6 +24,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import MaxConnectionsError
 from redis.retry import Retry
 
+from ws_redislock._lease.timers import Timer
 from ws_redislock.errors import UsageError
 
 __all__ = (
@@ -139,15 +140,6 @@ def current_task() -> Job | None:
         task = _running.task = Job()
 
     return task
-
-
-class Timer:
-    """One timer; `function` is None when it was cancelled or has fired."""
-
-    __slots__ = ("function",)
-
-    def __init__(self, function: Callable[[], object]) -> None:
-        self.function: Callable[[], object] | None = function
 
 
 class Loop:

@@ -7,6 +7,7 @@ import itertools
 import math
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ws_redislock.sync._lock.options import seconds
 from ws_redislock.sync._redis.clients import RedisSource
@@ -195,6 +196,7 @@ class RunClaims(ScriptUser):
         return f"{prefix}run:{run}".encode(), f"{prefix}last".encode(), f"{prefix}open".encode()
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class RunClaim:
     """
     The answer to `RunClaims.claim_run`.
@@ -221,30 +223,15 @@ class RunClaim:
         ```
     """
 
-    __slots__ = ("_claims", "_keys", "_mine", "claimed", "done", "fence", "idle", "retry_after", "run_id")
-
-    def __init__(
-        self,
-        claims: RunClaims,
-        run_id: str,
-        keys: tuple[bytes, bytes, bytes],
-        token: str,
-        *,
-        claimed: bool,
-        fence: int,
-        done: bool,
-        retry_after: float,
-        idle: float,
-    ) -> None:
-        self._claims = claims
-        self._keys = keys
-        self._mine = f"{token} {fence}"
-        self.run_id: str = run_id
-        self.claimed: bool = claimed
-        self.done: bool = done
-        self.fence: int = fence
-        self.retry_after: float = retry_after
-        self.idle: float = idle
+    _claims: RunClaims
+    run_id: str
+    _keys: tuple[bytes, bytes, bytes]
+    _token: str
+    claimed: bool
+    fence: int
+    done: bool
+    retry_after: float
+    idle: float
 
     def __repr__(self) -> str:
         state = "claimed" if self.claimed else "done" if self.done else "claimed by another"
@@ -295,7 +282,8 @@ class RunClaim:
         return self._call("return_run", self._keys[:1])
 
     def _call(self, script: str, keys: Sequence[bytes], *args: str | int) -> bool:
-        reply = self._claims._send(script, keys, (self._mine, *args), self.run_id)
+        mine = f"{self._token} {self.fence}"
+        reply = self._claims._send(script, keys, (mine, *args), self.run_id)
         return int(reply[0]) == 1
 
 

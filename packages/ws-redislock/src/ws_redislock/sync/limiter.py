@@ -65,13 +65,7 @@ class RateLimiter(ScriptUser):
         kind: Prefix of its keys, with what must not be mixed up.
         args: The script's arguments before the cost.
         most: The largest cost that can ever be allowed.
-        namespace: Keeps the keys of several uses apart.
-        key_prefix: With what the keys in Redis begin; users of one key agree on it.
-        on_error: What to do when Redis does not answer: allow, deny, or raise.
-        timeout: Seconds to wait for Redis.
-        deny_cache: For how many denied keys (and costs) the time of the next chance is kept, so
-            that further hits of that cost are denied without asking Redis.
-        clock: The clock of that cache.
+        namespace, key_prefix, on_error, timeout, deny_cache, clock: As of `FrequencyLimiter`.
     """
 
     def __init__(
