@@ -145,10 +145,10 @@ async def circular_for_timeout():
 
     began = time.monotonic()
     count = 0
-    async for _ in AsyncCircularForTimeout(0.3, interval=10):
+    async for _ in AsyncCircularForTimeout(3, interval=10):  # longer than a busy machine stalls
         count += 1
     once = [index async for index in AsyncCircularForTimeout(timeout=0)]
-    return [count > 1, 0.2 < time.monotonic() - began < 20, once[:1]]
+    return [count > 1, 2.9 < time.monotonic() - began < 60, once[:1]]
 
 
 @behaviour
