@@ -25,6 +25,19 @@ UNPRIVILEGED = (
 TIMEOUT = 300.0
 """Seconds that only a failure takes: a sale of seconds lasts a minute on a busy machine."""
 T = TypeVar("T")
+WORD_APP = """
+from ws_web import create_app
+
+def create():
+    app = create_app()
+
+    @app.get("/word")
+    async def word() -> str:
+        \"\"\"Say a word.\"\"\"
+        return "WORD"
+
+    return app
+"""
 
 
 @dataclass(frozen=True)

@@ -14,26 +14,12 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tests.all._support import wintersweet
+from tests.all._support import WORD_APP, wintersweet
 from wintersweet._cli import check, project, routes
 from ws_core.component import Health
 from ws_core.errors import ConfigError, UnavailableError
 from ws_web import Settings, create_app
 from ws_web import settings as current_settings
-
-APP = """
-from ws_web import create_app
-
-def create():
-    app = create_app()
-
-    @app.get("/word")
-    async def word() -> str:
-        \"\"\"Say a word.\"\"\"
-        return "WORD"
-
-    return app
-"""
 
 
 @pytest.fixture
@@ -223,7 +209,7 @@ class TestRoutes:
         """The application is the project's, found by its table."""
         monkeypatch.setenv("COLUMNS", "200")
         (place / "pyproject.toml").write_text('[tool.wintersweet]\napp = "table_app:create"\n')
-        (place / "table_app.py").write_text(APP)
+        (place / "table_app.py").write_text(WORD_APP)
         routes.show(None)
 
         assert re.search(r"GET +/word +table_app\.word +Say a word\.", capsys.readouterr().out)
@@ -233,7 +219,9 @@ class TestRoutes:
     ) -> None:
         """The user's own routes come first, and no word is broken; a name is put as it is."""
         monkeypatch.setenv("COLUMNS", "80")
-        (place / "narrow_app.py").write_text(APP.replace("Say a word.", "Say [bold]" + 20 * " a word" + "."))
+        (place / "narrow_app.py").write_text(
+            WORD_APP.replace("Say a word.", "Say [bold]" + 20 * " a word" + ".")
+        )
         routes.show("narrow_app:create")
         lines = capsys.readouterr().out.splitlines()
 

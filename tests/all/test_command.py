@@ -93,7 +93,7 @@ class TestUntilTold:
 
         monkeypatch.setattr(command, "_demo", demo)
 
-        assert await command._until_told(command.Options()) == status
+        assert await command._run_until_signal(command.Options()) == status
         assert undone == ["all"]
 
     async def test_a_cancellation_is_no_signal(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ class TestUntilTold:
             raise AssertionError
 
         monkeypatch.setattr(command, "_demo", demo)
-        running = asyncio.create_task(command._until_told(command.Options()))
+        running = asyncio.create_task(command._run_until_signal(command.Options()))
         await began.wait()
         running.cancel()
 
@@ -161,7 +161,7 @@ async def test_only_released_orders_are_told(monkeypatch: pytest.MonkeyPatch) ->
         def __init__(self) -> None:
             """Receive, without a bus."""
 
-        def tell(self, tag: str, **event: object) -> None:
+        def publish(self, tag: str, **event: object) -> None:
             told.append({"tag": tag, **event})
 
     shop = Releasing(RedisPool(url="redis://localhost:1/0"))

@@ -13,24 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.all._support import TIMEOUT, running, until
+from tests.all._support import TIMEOUT, WORD_APP, running, until
 from wintersweet._cli.reload import Reloader, changed, snapshot
 
 pytestmark = pytest.mark.deployment
-
-APP = """
-from ws_web import create_app
-
-def create():
-    app = create_app()
-
-    @app.get("/word")
-    async def word() -> str:
-        \"\"\"Say a word.\"\"\"
-        return "WORD"
-
-    return app
-"""
 
 KILLED = """
 import contextlib, os, pathlib
@@ -54,7 +40,7 @@ class TestReload:
     def test_a_change_is_served(self, tmp_path: Path) -> None:
         """The new text is served after the file was written, and SIGINT ends with 130."""
         source = tmp_path / "words.py"
-        source.write_text(APP)
+        source.write_text(WORD_APP)
 
         with running("run", "words:create", "--reload", "--port", "0", cwd=tmp_path) as process:
             stderr = process.stderr
@@ -64,7 +50,7 @@ class TestReload:
             with urllib.request.urlopen(f"{urls[0]}/word") as reply:
                 assert json.load(reply)["data"] == "WORD"
 
-            source.write_text(APP.replace("WORD", "OTHER"))
+            source.write_text(WORD_APP.replace("WORD", "OTHER"))
             urls = until(lambda: re.findall(r"http://127\.0\.0\.1:\d+", stderr.readline()))
 
             with urllib.request.urlopen(f"{urls[0]}/word") as reply:

@@ -102,6 +102,7 @@ def _ws_redis_server() -> Iterator[str]:
 @pytest.fixture
 def ws_redis_url(_ws_redis_server: str) -> str:
     """Return the URL of a private Valkey server, emptied."""
+    # By hand: a client would have a connection pool and an event loop, only to send one word.
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(_ws_redis_server.removeprefix("unix://"))
         connection.sendall(b"FLUSHALL\r\n")

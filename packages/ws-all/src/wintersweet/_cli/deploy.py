@@ -103,6 +103,7 @@ def _application(settings: Settings) -> Iterator[Mistake]:
 
     secret = settings.SECRET.get_secret_value()
 
+    # A text that repeats a few characters is as easily guessed as a short one.
     if secret and (len(secret) < _SHORTEST_SECRET or len(set(secret)) < _SHORTEST_SECRET // 4):
         remedy = 'make one by: python -c "import secrets; print(secrets.token_urlsafe(32))"'
         yield Mistake(

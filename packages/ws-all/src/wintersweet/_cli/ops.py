@@ -102,7 +102,7 @@ async def _follow(state: State, token: str, seconds: float, *, as_json: bool) ->
     while True:
         _print(state, as_json=as_json)
         await asyncio.sleep(seconds)
-        state = await _read_or_tell(state, token)
+        state = await _read_or_report(state, token)
 
 
 async def _refresh(state: State, token: str, seconds: float) -> None:
@@ -110,11 +110,11 @@ async def _refresh(state: State, token: str, seconds: float) -> None:
     with Live(render(state), console=stdout(), screen=True, auto_refresh=False) as live:
         while True:
             await asyncio.sleep(seconds)
-            state = await _read_or_tell(state, token)
+            state = await _read_or_report(state, token)
             live.update(render(state), refresh=True)
 
 
-async def _read_or_tell(last: State, token: str) -> State:
+async def _read_or_report(last: State, token: str) -> State:
     """Read the state again; a service that is restarted is shown as what it is."""
     try:
         return await _read(last["url"], token)

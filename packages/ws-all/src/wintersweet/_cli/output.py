@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 
@@ -41,8 +42,7 @@ def percentile(values: Sequence[float], share: float) -> float:
     if not values:
         return 0.0
 
-    rank = max(1, -(-len(values) * share // 1))
-    return sorted(values)[int(rank) - 1]
+    return sorted(values)[max(1, math.ceil(len(values) * share)) - 1]
 
 
 def fail(message: str) -> None:

@@ -92,7 +92,7 @@ class Reloader:
         self._say = say
         self._look = look
         self._grace = grace
-        self._told: int | None = None
+        self._received: int | None = None
         self._wake = threading.Event()
         self._pipe: int | None = None  # our end; the kernel closes it when this process dies
 
@@ -103,7 +103,7 @@ class Reloader:
         child = self._start()
 
         try:
-            while self._told is None:
+            while self._received is None:
                 self._wake.wait(self._look)
                 now = snapshot(self._directory)
                 news = changed(seen, now)
@@ -119,10 +119,10 @@ class Reloader:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-        return 130 if self._told == signal.SIGINT else 0
+        return 130 if self._received == signal.SIGINT else 0
 
     def _stop(self, number: int, frame: object) -> None:
-        self._told = number
+        self._received = number
         self._wake.set()
 
     def _start(self) -> subprocess.Popen[bytes]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +25,7 @@ from wintersweet.demo.chores import Chores
 from wintersweet.demo.live import Board
 from wintersweet.demo.shop import Busy, Expired, KeyTaken, Order, Shop, SoldOut, UnknownItem, UnknownOrder
 from wintersweet.demo.tables import CATALOGUE
-from ws_core.errors import UnavailableError
+from ws_core.errors import UnavailableError, WsError
 from ws_pool.cache import CachedFunction, ShareCache
 from ws_pool.redis import RedisPool, redis_pool_manager
 from ws_redislock import FrequencyLimiter
@@ -49,6 +50,17 @@ class Code(Enum):
     EXPIRED = 4101
     UNKNOWN = 4041
     KEY_TAKEN = 4221
+
+
+_REFUSALS: Mapping[type[WsError], tuple[Code, int]] = {
+    SoldOut: (Code.SOLD_OUT, 409),
+    Busy: (Code.BUSY, 503),
+    Expired: (Code.EXPIRED, 410),
+    UnknownItem: (Code.UNKNOWN, 404),
+    UnknownOrder: (Code.UNKNOWN, 404),
+    KeyTaken: (Code.KEY_TAKEN, 422),
+}
+"""What the shop raises, and the code and the status of the reply to it."""
 
 
 class Wanted(BaseModel):
@@ -80,12 +92,7 @@ router: APIRouter = APIRouter(prefix="/api", tags=["shop"])
 
 
 class Sale:
-    """
-    What the routes of one worker share.
-
-    Args:
-        redis: The default Redis pool, started.
-    """
+    """What the routes of one worker share, on the default Redis pool."""
 
     def __init__(self, redis: RedisPool) -> None:
         self.shop: Shop = Shop(redis, worker=os.getpid())
@@ -97,15 +104,7 @@ class Sale:
         self.state: CachedFunction[[], dict[str, Any]] = share(self._state)
 
     async def admit(self, buyer: str) -> None:
-        """
-        Let a buyer in who does not ask too often.
-
-        Args:
-            buyer: The buyer's name.
-
-        Raises:
-            ErrResponse: Status 429 with Retry-After.
-        """
+        """Let a buyer in; one with too many requests gets status 429 with Retry-After."""
         verdict = await self._limiter.hit(f"wintersweet-demo:{buyer}")
 
         if not verdict.allowed:
@@ -122,10 +121,7 @@ class Sale:
         return {
             "items": [
                 {
-                    "id": article.id,
-                    "name": article.name,
-                    "icon": article.icon,
-                    "price": article.price,
+                    **asdict(article),
                     "stock": totals.stocks[article.id],
                     "available": totals.available[article.id],
                 }
@@ -144,25 +140,12 @@ async def buy(wanted: Wanted, key: Key, request: Request) -> OrderView:
     sale: Sale = request.app.state.sale
     await sale.admit(wanted.buyer)
 
-    try:
+    with _replies_to_refusals():
         order, new = await sale.shop.buy(wanted.item, wanted.buyer, key)
-    except SoldOut as error:
-        raise ErrResponse(
-            code=Code.SOLD_OUT,
-            msg=str(error),
-            status_code=409,
-            extra={"available": error.context["available"]},
-        ) from None
-    except Busy as error:
-        raise ErrResponse(code=Code.BUSY, msg=str(error), status_code=503) from None
-    except KeyTaken as error:
-        raise ErrResponse(code=Code.KEY_TAKEN, msg=str(error), status_code=422) from None
-    except UnknownItem as error:
-        raise ErrResponse(code=Code.UNKNOWN, msg=str(error), status_code=404) from None
 
     if new:
         sale.sales += 1
-        sale.board.tell("sold", item=order.item, buyer=wanted.buyer, order=order.id)
+        sale.board.publish("sold", item=order.item, buyer=wanted.buyer, order=order.id)
 
     return _view(order)
 
@@ -172,21 +155,16 @@ async def pay(payment: Payment, request: Request) -> OrderView:
     """Pay for an order; paying twice changes nothing."""
     sale: Sale = request.app.state.sale
 
-    try:
+    with _replies_to_refusals():
         order = await sale.shop.pay(payment.order, payment.buyer)
-    except UnknownOrder as error:
-        raise ErrResponse(code=Code.UNKNOWN, msg=str(error), status_code=404) from None
-    except Expired as error:
-        raise ErrResponse(code=Code.EXPIRED, msg=str(error), status_code=410) from None
 
-    # Before the buyer hears of it: a payment that was confirmed has its job, and one that was not is
-    # asked for again.
+    # Before the reply: a payment that was confirmed has its job, and one that was not is sent again.
     try:
         await sale.chores.confirm(order.id)
     except UnavailableError as error:
         raise ErrResponse(code=Code.BUSY, msg=f"paid, without a receipt: {error}", status_code=503) from None
 
-    sale.board.tell("paid", order=order.id)
+    sale.board.publish("paid", order=order.id)
 
     return _view(order)
 
@@ -197,6 +175,17 @@ async def state(request: Request) -> dict[str, Any]:  # Any: plain JSON for the 
     shown: dict[str, Any] = await request.app.state.sale.state()
 
     return shown
+
+
+@contextmanager
+def _replies_to_refusals() -> Iterator[None]:
+    """Turn what the shop raises into a reply."""
+    try:
+        yield
+    except tuple(_REFUSALS) as error:
+        code, status = _REFUSALS[type(error)]
+        extra = {"available": error.context["available"]} if isinstance(error, SoldOut) else None
+        raise ErrResponse(code=code, msg=str(error), status_code=status, extra=extra) from None
 
 
 def _view(order: Order) -> OrderView:
@@ -215,12 +204,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def create() -> FastAPI:
-    """
-    Build the application from the settings.
-
-    Returns:
-        The application; its lifespan starts the pools and the shop's tasks.
-    """
+    """Build the application from the settings; its lifespan starts the pools and the shop's tasks."""
     app = create_app(lifespan=_lifespan, title="Winter flash sale")
     app.include_router(router)
     app.mount("/page", StaticFiles(directory=_PAGE), name="page")
@@ -229,10 +213,7 @@ def create() -> FastAPI:
     async def page() -> FileResponse:
         return FileResponse(
             _PAGE / "index.html",
-            headers={
-                "content-security-policy": _POLICY,
-                "cache-control": "no-cache",
-            },
+            headers={"content-security-policy": _POLICY, "cache-control": "no-cache"},
         )
 
     @app.websocket("/live")

@@ -53,13 +53,8 @@ async def backends(directory: Path | None, *, durable: bool = False) -> AsyncIte
     """
     Start what must be started, and connect this process to the database.
 
-    Args:
-        directory: Where to keep the state, or None for a temporary directory that is removed at the end.
-        durable: The embedded Valkey keeps its data when it is killed.
-
-    Raises:
-        ConfigError: The settings are wrong, or the directory cannot be written.
-        UnavailableError: A server cannot be reached.
+    Without a directory for the state, a temporary one is made and removed at the end. A ``durable`` embedded
+    Valkey keeps its data when it is killed.
     """
     settings = Settings()
     database, redis = _default(settings, "DATABASES"), _default(settings, "REDIS_CONFIG")
@@ -74,16 +69,15 @@ async def backends(directory: Path | None, *, durable: bool = False) -> AsyncIte
             databases["default"] = {"url": url}
 
         if not settings.LOGGING_CONFIG:
-            env["WS_LOGGING_CONFIG__file_path"] = str(state)
-            env["WS_LOGGING_CONFIG__file_name"] = "demo.log"
-            env["WS_LOGGING_CONFIG__json"] = "true"
-            env["WS_LOGGING_CONFIG__level"] = "info"
+            options = {"file_path": str(state), "file_name": "demo.log", "json": "true", "level": "info"}
+            env |= {f"WS_LOGGING_CONFIG__{option}": value for option, value in options.items()}
 
         for name in ("OPS", "METRICS"):
             if name not in settings.model_fields_set:
                 env[f"WS_{name}"] = "true"
 
-        # All that is wrong in the settings is told now, before anything is started.
+        # What is wrong in the settings is found now, before anything is started; the embedded server has no
+        # URL yet, and any that is valid will do.
         create_app(
             settings.replace(
                 DATABASES=databases,

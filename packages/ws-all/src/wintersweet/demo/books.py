@@ -52,12 +52,7 @@ class Totals:
 
 
 async def open_sale(stock: int) -> None:
-    """
-    Begin a sale: make the tables anew and put the stock on the shelf.
-
-    Args:
-        stock: Pieces in the whole sale.
-    """
+    """Begin a sale of so many pieces: make the tables anew and put the stock on the shelf."""
     shelf = [
         {"id": article.id, "stock": pieces, "available": pieces, "fence": 0}
         for article, pieces in zip(CATALOGUE, split_stock(stock), strict=True)
@@ -70,12 +65,7 @@ async def open_sale(stock: int) -> None:
 
 
 async def deliver(stock: int) -> None:
-    """
-    Put more pieces on the shelf; repeated, it delivers once.
-
-    Args:
-        stock: Pieces in the whole sale from now on, those already sold included.
-    """
+    """Make the stock of the whole sale, with those sold already, so large; repeated, it delivers once."""
     totals = await count()
 
     for article, pieces in zip(CATALOGUE, split_stock(stock), strict=True):
@@ -105,11 +95,10 @@ async def count() -> Totals:
         .order_by(items.c.id)
     )
 
-    async with sql_pool_manager.get_client() as sql:
-        rows = [
-            (row.id, row.stock, row.available, int(row.held), int(row.paid))
-            for row in await sql.select(books)
-        ]
+    rows = [
+        (row.id, row.stock, row.available, int(row.held), int(row.paid))
+        for row in await sql_pool_manager.select(books)
+    ]
 
     return Totals(
         stock=sum(stock for _, stock, _, _, _ in rows),
@@ -123,12 +112,7 @@ async def count() -> Totals:
 
 
 async def latest(count: int) -> list[dict[str, int | str]]:
-    """
-    Return the latest sales, the newest first, as they are sent to the page.
-
-    Args:
-        count: How many at most.
-    """
+    """Return so many of the latest sales, the newest first, as they are sent to the page."""
     sold = (
         select(orders.c.id, orders.c.item_id, orders.c.buyer)
         .where(orders.c.state != RELEASED)
@@ -141,33 +125,20 @@ async def latest(count: int) -> list[dict[str, int | str]]:
 
 
 async def paid_orders(buyers: str) -> set[int]:
-    """
-    Return the ids of paid orders.
-
-    Args:
-        buyers: What the buyers' names begin with.
-    """
+    """Return the ids of paid orders of buyers whose names begin so."""
     paid = select(orders.c.id).where(
         orders.c.state == PAID, orders.c.buyer.startswith(buyers, autoescape=True)
     )
 
-    async with sql_pool_manager.get_client() as sql:
-        return {row.id for row in await sql.select(paid)}
+    return {row.id for row in await sql_pool_manager.select(paid)}
 
 
 async def write_receipt(order: int, worker: int) -> None:
-    """
-    Write the receipt of a paid order; repeated, it is written once.
-
-    Args:
-        order: The order's id.
-        worker: The process that writes it.
-    """
+    """Write the receipt of a paid order, from the process ``worker``; repeated, it is written once."""
     with suppress(IntegrityViolation):  # a job is run at least once
         await sql_pool_manager.insert(insert(receipts).values(order_id=order, worker=worker))
 
 
 async def receipt_writers() -> dict[int, int]:
     """Return the orders that have a receipt, each with the process that wrote it."""
-    async with sql_pool_manager.get_client() as sql:
-        return {row.order_id: row.worker for row in await sql.select(select(receipts))}
+    return {row.order_id: row.worker for row in await sql_pool_manager.select(select(receipts))}

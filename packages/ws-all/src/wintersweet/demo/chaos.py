@@ -139,21 +139,10 @@ async def chaos(
     at_once: int,
 ) -> ChaosSummary:
     """
-    Hold a sale with faults, show how it goes, and count in the end.
+    Hold a sale with faults for so many seconds, show how it goes, and count in the end.
 
-    Args:
-        url: Where the shop is.
-        supervisors: Whose workers they are, the shop's first.
-        console: Where faults and progress are shown.
-        faults: What can break; each that has the means comes at least once.
-        seconds: How long faults come.
-        at_once: How many buyers are in the shop at the same time.
-
-    Returns:
-        The summary.
-
-    Raises:
-        UnavailableError: The shop does not recover.
+    The shop's supervisor is the first. Each fault that has the means comes at least once.
+    A shop that does not recover raises `UnavailableError`.
     """
     columns = (TextColumn("[bold]Chaos "), BarColumn(bar_width=40), TextColumn("{task.fields[note]}"))
 
@@ -166,10 +155,7 @@ async def chaos(
             except ExceptionGroup as group:  # of the task group, which nobody but us knows
                 raise group.exceptions[0] from None
 
-    if tally.complaint:
-        console.print(f"✗ {tally.complaint}", style="red", markup=False)
-
-    summary = await sum_up(tally, supervisors[0])
+    summary = await sum_up(tally, supervisors[0], console)
 
     return ChaosSummary(
         **asdict(summary),

@@ -36,10 +36,6 @@ class Chores:
     Every worker shows its own figures; of the others one process makes each run, and another one when
     it dies. They are tasks of a scheduler in the workers, or jobs on a Redis stream for processes that do
     nothing else. Receipts are jobs only: a queue in a worker's memory would die with the worker.
-
-    Args:
-        shop: The shop.
-        board: Where news are published.
     """
 
     def __init__(self, shop: Shop, board: Board) -> None:
@@ -54,10 +50,8 @@ class Chores:
         """
         Run the tasks of a worker that serves for the length of a block.
 
-        Args:
-            redis: The pool of claims and jobs.
-            sales: Returns how many pieces this worker has sold.
-            as_jobs: Enqueue jobs instead of doing the work here.
+        ``sales`` returns how many pieces this worker has sold; ``as_jobs`` enqueues jobs instead of doing the
+        work here.
         """
         async with AsyncExitStack() as stack:
             claims = await stack.enter_async_context(RunClaims(redis, namespace=NAME))
@@ -82,9 +76,7 @@ class Chores:
         """
         Return the engine of the jobs, for those who enqueue them and for those who run them.
 
-        Args:
-            redis: The pool of the queue.
-            claims: Decides which process enqueues a job whose schedule says so.
+        The claims decide which process enqueues a job when its schedule says so.
         """
         from ws_tasks.taskiq import RedisStreamsBroker, TaskiqEngine  # noqa: PLC0415 - only for jobs
 
@@ -98,15 +90,7 @@ class Chores:
         return TaskiqEngine(jobs, broker=broker, guard=claims)
 
     async def confirm(self, order: int) -> None:
-        """
-        Have the receipt of a paid order written, where there are workers for that.
-
-        Args:
-            order: The order's id.
-
-        Raises:
-            UnavailableError: The job could not be enqueued.
-        """
+        """Have the receipt of a paid order written, where there are workers for that."""
         if self._receipt is not None:
             await self._receipt.enqueue(order)
 
@@ -118,18 +102,13 @@ class Chores:
         for released in await self._shop.release_unpaid():
             if released.orders:
                 logger.info("released {} unpaid orders of item {}", len(released.orders), released.item)
-                self._board.tell("released", item=released.item, orders=released.orders)
+                self._board.publish("released", item=released.item, orders=released.orders)
 
     async def show(self, sales: int) -> None:
-        """
-        Report to the pages that this worker lives, and what the database counts.
-
-        Args:
-            sales: How many pieces it has sold.
-        """
+        """Publish that this worker lives, how many pieces it has sold, and what the database counts."""
         totals = await count()
-        self._board.tell("worker", pid=os.getpid(), sales=sales)
-        self._board.tell(
+        self._board.publish("worker", pid=os.getpid(), sales=sales)
+        self._board.publish(
             "totals",
             available=list(totals.available.items()),
             reserved=totals.reserved,
@@ -141,4 +120,4 @@ class Chores:
         totals = await count()
         text = f"{totals.sold} of {totals.stock} sold, {totals.reserved} waiting for payment"
         logger.bind(sold=totals.sold, stock=totals.stock, oversold=totals.oversold).info("report: {}", text)
-        self._board.tell("report", text=text)
+        self._board.publish("report", text=text)

@@ -54,22 +54,16 @@ class Options:
 
 def run(options: Options) -> int:
     """
-    Run the demo.
-
-    Args:
-        options: What to run.
+    Run the demo; a `WsError` says why it could not start, and nothing is left behind then.
 
     Returns:
         The exit status: 0 after ``--exit`` or SIGTERM, 1 when the sale was not right, 130 after Ctrl-C.
-
-    Raises:
-        WsError: The demo could not start; nothing is left behind.
     """
     # What goes wrong in this process becomes its one message; the workers have the log.
     logging.getLogger("ws_pool").addHandler(logging.NullHandler())
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_until_told(options))
+        return runner.run(_run_until_signal(options))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -81,17 +75,17 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _until_told(options: Options) -> int:
+async def _run_until_signal(options: Options) -> int:
     """Run the demo as a task that a signal cancels, so that everything is undone in order."""
     loop = asyncio.get_running_loop()
-    told: list[int] = []
+    received: list[int] = []
     work = asyncio.ensure_future(_demo(options))
 
     def stop(number: int) -> None:
-        if not told:
+        if not received:  # a further signal does not disturb what undoes everything
             work.cancel()
 
-        told.append(number)
+        received.append(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
@@ -99,10 +93,10 @@ async def _until_told(options: Options) -> int:
     try:
         return await work
     except asyncio.CancelledError:
-        if not told:
+        if not received:
             raise
 
-        return 130 if told[0] == signal.SIGINT else 0
+        return 130 if received[0] == signal.SIGINT else 0
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)

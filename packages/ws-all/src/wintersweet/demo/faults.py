@@ -65,13 +65,9 @@ def faults(
     supervisors: Sequence[Supervisor], found: Backends, redis: str | None, database: str | None
 ) -> list[Fault]:
     """
-    Return all kinds of faults.
+    Return all kinds of faults: of workers, those of the shop and of jobs if there are any, and of servers.
 
-    Args:
-        supervisors: Whose workers are killed: the shop's, and that of jobs if there is one.
-        found: The servers.
-        redis: The shell command that kills and restarts Redis.
-        database: The same for the database.
+    ``redis`` and ``database`` are the shell commands that kill and restart these servers.
     """
     restart_redis = partial(_run, redis) if redis is not None else found.restart_redis
     shop, *jobs = supervisors
@@ -158,5 +154,4 @@ async def _cut_mysql() -> None:
 
 
 async def _cut_postgres() -> None:
-    async with sql_pool_manager.get_client() as sql:
-        await sql.select(_POSTGRES)
+    await sql_pool_manager.select(_POSTGRES)

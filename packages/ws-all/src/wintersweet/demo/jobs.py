@@ -50,8 +50,7 @@ async def clear_queue(options: Mapping[str, Any]) -> None:
     """
     Drop what a former sale has left in the queue: its orders are gone, and their numbers come again.
 
-    Args:
-        options: Options of a pool on the Redis of the workers.
+    The options are those of a pool on the Redis of the workers, here and below.
     """
     async with RedisPool(**options) as pool:
         async for key in pool.redis.scan_iter(match=f"wst:{{{NAME}}}:*"):
@@ -74,16 +73,7 @@ async def next_receipt() -> None:
 
 
 async def sum_up_jobs(options: Mapping[str, Any], supervisor: Supervisor) -> JobSummary:
-    """
-    Wait until the queue is empty, and count.
-
-    Args:
-        options: Options of a pool on the Redis of the workers.
-        supervisor: Whose workers run the jobs.
-
-    Raises:
-        UnavailableError: Redis does not answer.
-    """
+    """Wait until the queue of a supervisor's workers is empty, and count."""
     async with RedisPool(**options) as pool:
         broker = RedisStreamsBroker(pool, queue=NAME)
         paid = await paid_orders(BUYERS)

@@ -36,13 +36,7 @@ _logger = logging.getLogger("wintersweet.demo")
 
 
 class Board:
-    """
-    The notice board of one worker.
-
-    Args:
-        redis: The pool whose server carries the bus.
-        channel: Name of the bus.
-    """
+    """The notice board of one worker; the pool's server carries the bus."""
 
     def __init__(self, redis: RedisPool, channel: str = "wintersweet-demo") -> None:
         self._bus = RedisEventBus(redis, channel)
@@ -57,11 +51,11 @@ class Board:
 
     async def __aenter__(self) -> Self:
         for tag in TAGS:
-            self._bus.add_listener(tag, self._hear)
+            self._bus.add_listener(tag, self._receive)
 
         await self._bus.start()
         await self._pages.start()
-        self._beat = asyncio.create_task(self._pass_on(), name="demo board")
+        self._beat = asyncio.create_task(self._forward(), name="demo board")
 
         return self
 
@@ -77,25 +71,14 @@ class Board:
         await self._pages.close()
         await self._bus.close()
 
-    def tell(self, tag: str, **event: object) -> None:
-        """
-        Publish an event without waiting: a sale does not depend on who looks on.
-
-        Args:
-            tag: One of `TAGS`.
-            **event: JSON values.
-        """
-        task = asyncio.create_task(self._publish(tag, event))
+    def publish(self, tag: str, **event: object) -> None:
+        """Publish an event, one of `TAGS`, without waiting: a sale does not depend on who looks on."""
+        task = asyncio.create_task(self._send(tag, event))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def watch(self, socket: WebSocket) -> None:
-        """
-        Serve one page until it leaves.
-
-        Args:
-            socket: Not yet accepted.
-        """
+        """Serve one page, whose socket is not accepted yet, until it leaves."""
         key = uuid.uuid4().hex
 
         try:
@@ -106,17 +89,17 @@ class Board:
 
         await self._pages.handle_message(key)
 
-    async def _publish(self, tag: str, event: dict[str, object]) -> None:
+    async def _send(self, tag: str, event: dict[str, object]) -> None:
         try:
             await self._bus.publish(tag, tag, **event)
         except Exception:
             _logger.warning("could not publish %s", tag, exc_info=True)
 
-    async def _hear(self, tag: str, **event: object) -> None:
+    async def _receive(self, tag: str, **event: object) -> None:
         if len(self._pages):
             self._gathered.append({"type": tag, **event})
 
-    async def _pass_on(self) -> None:
+    async def _forward(self) -> None:
         while True:
             await asyncio.sleep(_BEAT)
 

@@ -53,19 +53,7 @@ class Summary:
 
 
 async def rush(url: str, supervisor: Supervisor, console: Console, *, buyers: int, at_once: int) -> Summary:
-    """
-    Send the buyers in, show how it goes, and count in the end.
-
-    Args:
-        url: Where the shop is.
-        supervisor: Whose workers they are.
-        console: Where the progress bar is drawn.
-        buyers: How many.
-        at_once: How many at the same time.
-
-    Returns:
-        The summary.
-    """
+    """Send buyers in, ``at_once`` of them at the same time, show how it goes, and count in the end."""
     columns = (
         TextColumn("[bold]Buyers"),
         BarColumn(bar_width=40),
@@ -89,10 +77,7 @@ async def rush(url: str, supervisor: Supervisor, console: Console, *, buyers: in
             )
             tally = await crowd.run()
 
-    if tally.complaint:
-        console.print(f"✗ {tally.complaint}", style="red", markup=False)
-
-    return await sum_up(tally, supervisor)
+    return await sum_up(tally, supervisor, console)
 
 
 @asynccontextmanager
@@ -115,8 +100,11 @@ async def shop_door(url: str, at_once: int) -> AsyncIterator[Post]:
         yield post
 
 
-async def sum_up(tally: Tally, supervisor: Supervisor) -> Summary:
-    """Count the sale from the database, and compare it with what the buyers saw."""
+async def sum_up(tally: Tally, supervisor: Supervisor, console: Console) -> Summary:
+    """Count the sale from the database, and compare it with what the buyers saw; show the first complaint."""
+    if tally.complaint:
+        console.print(f"✗ {tally.complaint}", style="red", markup=False)
+
     totals = await count()
     disagreed = tally.orders ^ await paid_orders(BUYERS)
 

@@ -133,10 +133,10 @@ class Released:
 
 class Shop:
     """
-    The shop on the default SQL pool and one Redis pool.
+    The shop on the default SQL pool and one Redis pool, where its locks live.
 
     Args:
-        redis: Where the locks live.
+        redis: The pool.
         hold: Seconds that a buyer has to pay.
         lease: Seconds after which the lock of a dead worker is free again.
         worker: Process id written into orders.
@@ -164,12 +164,7 @@ class Shop:
 
     async def buy(self, item: int, buyer: str, key: str) -> tuple[Order, bool]:
         """
-        Reserve one piece.
-
-        Args:
-            item: Id of the item.
-            buyer: The buyer's name.
-            key: The buyer's idempotency key; the same key returns the same order.
+        Reserve one piece; the same idempotency key returns the same order.
 
         Returns:
             The order, and whether it is new.
@@ -209,14 +204,7 @@ class Shop:
 
     async def pay(self, order: int, buyer: str) -> Order:
         """
-        Pay for an order; paying again changes nothing.
-
-        Args:
-            order: The order's id.
-            buyer: The buyer's name.
-
-        Returns:
-            The paid order.
+        Pay for an order and return it; paying again changes nothing.
 
         Raises:
             UnknownOrder: This buyer has no such order.

@@ -84,13 +84,7 @@ Index("wintersweet_demo_orders_sold", orders.c.item_id, orders.c.state)
 
 def split_stock(total: int) -> list[int]:
     """
-    Divide the stock of the sale among the catalogue's items.
-
-    Args:
-        total: Pieces in the whole sale, 0 or more.
-
-    Returns:
-        Pieces per item, in the catalogue's order; they differ by one at most.
+    Divide the stock of the sale among the catalogue's items, so that they differ by one at most.
 
     Example:
         >>> split_stock(10)

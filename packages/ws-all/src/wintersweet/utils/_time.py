@@ -103,7 +103,7 @@ def time2stamp(
         >>> time2stamp("2024-02-29 08:00:00", timezone="Asia/Shanghai")
         1709164800
     """
-    return int(_parse(time_str, format_type, timezone, fold).timestamp() // 1)
+    return int(time2datetime(time_str, format_type, timezone, fold=fold).timestamp() // 1)
 
 
 def time2datetime(
@@ -133,7 +133,16 @@ def time2datetime(
         >>> time2datetime("2024-02-29 08:00:00", timezone="Asia/Shanghai").isoformat()
         '2024-02-29T08:00:00+08:00'
     """
-    return _parse(time_str, format_type, timezone, fold)
+    zone = _zone(timezone)
+
+    try:
+        moment = datetime.strptime(time_str, format_type)  # noqa: DTZ007 - the zone follows
+    except ValueError as error:
+        raise InvalidValueError(
+            f"{time_str!r} is not a time of the form {format_type!r}: {error}", text=time_str
+        ) from error
+
+    return moment.replace(tzinfo=moment.tzinfo or zone, fold=fold)
 
 
 def stamp2time(
@@ -232,19 +241,6 @@ def delta_datetime(
         raise InvalidValueError(f"{moment} plus {days + rest} is not a time: {error}") from error
 
     return moment.replace(hour=0, minute=0, second=0, microsecond=0, fold=0) if origin else moment
-
-
-def _parse(text: str, format_type: str, timezone: str | tzinfo | None, fold: int) -> datetime:
-    zone = _zone(timezone)
-
-    try:
-        moment = datetime.strptime(text, format_type)  # noqa: DTZ007 - the zone follows
-    except ValueError as error:
-        raise InvalidValueError(
-            f"{text!r} is not a time of the form {format_type!r}: {error}", text=text
-        ) from error
-
-    return moment.replace(tzinfo=moment.tzinfo or zone, fold=fold)
 
 
 def _zone(timezone: str | tzinfo | None) -> tzinfo | None:

@@ -1,17 +1,60 @@
-"""The managers of `ws_pool` with the methods and keyword arguments of 1.x."""
+"""Pools and managers of `ws_pool` with the methods and keyword arguments of 1.x."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Generator, Mapping
 from typing import Any, ClassVar, Self
+from weakref import WeakKeyDictionary
 
 from wintersweet._eager import begin
 from ws_core.metaclass import SafeSingleton
 from ws_pool.base import BasePoolManager as LibraryManager
 
-__all__ = ("BasePoolManager",)
+__all__ = ("BasePool", "BasePoolManager")
 
-# Any below: a manager of any kind of pool.
+# Any below: a pool, or a manager of pools, of any kind.
+
+_pools: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # those of 1.x, by those of the library
+
+
+class BasePool:
+    """What pools of 1.x have in common; what is missing is the library's."""
+
+    library: Any
+    """The pool of the library."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.library, name)
+
+    def __repr__(self) -> str:
+        return repr(self.library)
+
+    @classmethod
+    def of(cls, library: Any) -> Self:
+        """Return the pool of 1.x for a started one of the library, the same each time."""
+        if (found := _pools.get(library)) is None:
+            found = _pools[library] = cls.__new__(cls)
+            found._take_over(library, started=True)
+
+        pool: Self = found
+        return pool
+
+    @property
+    def name(self) -> str:
+        """The pool's name."""
+        return str(self.library.name)
+
+    async def health(self) -> bool:
+        """Check that the server answers."""
+        return bool((await self.library.health()).ok)
+
+    def close(self) -> Awaitable[None]:
+        """Close all connections. It begins at once."""
+        return begin(self.library.close(), f"closing pool {self.name!r}")
+
+    def _take_over(self, library: Any, *, started: bool) -> None:
+        """Become the pool of 1.x for one of the library."""
+        self.library = library
 
 
 class BasePoolManager(SafeSingleton):

@@ -7,13 +7,13 @@ import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, Final
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 from sqlalchemy.sql import ClauseElement, Delete, Insert, Select, Update
 
 import ws_pool
 from wintersweet._eager import begin
-from wintersweet.asyncs.pool.base import BasePoolManager
+from wintersweet.asyncs.pool.base import BasePool, BasePoolManager
 from wintersweet.asyncs.pool.context import ClientContext
 from ws_pool.base import BasePoolManager as LibraryManager
 from ws_pool.mysql import MysqlPool as LibraryPool
@@ -199,8 +199,10 @@ def _check(query: Any, kind: type[ClauseElement]) -> None:
         raise TypeError(message)
 
 
-class MysqlPool:
+class MysqlPool(BasePool):
     """A SQL pool with the methods of 1.x, made from the same options; what is missing is the library's."""
+
+    _started: bool
 
     def __init__(
         self,
@@ -213,33 +215,6 @@ class MysqlPool:
     ) -> None:
         kwargs.update(minsize=minsize, maxsize=maxsize, echo=echo, pool_recycle=pool_recycle)
         self._take_over(LibraryPool(**kwargs), started=False)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.library, name)
-
-    def __repr__(self) -> str:
-        return repr(self.library)
-
-    @classmethod
-    def of(cls, library: Any) -> MysqlPool:
-        """Return the pool of 1.x for one of the library, the same each time."""
-        found = _pools.get(library)
-
-        if found is None:
-            found = _pools[library] = cls.__new__(cls)
-            found._take_over(library, started=True)
-
-        return found
-
-    def _take_over(self, library: Any, *, started: bool) -> None:
-        self.library: Any = library
-        self._started = started
-        self._clients: WeakValueDictionary[int, MysqlClient] = WeakValueDictionary()
-
-    @property
-    def name(self) -> str:
-        """The pool's name."""
-        return str(self.library.name)
 
     @property
     def minsize(self) -> int:
@@ -278,13 +253,10 @@ class MysqlPool:
             await self.library.start()
             self._started = True
 
-    async def health(self) -> bool:
-        """Check that the server answers."""
-        return bool((await self.library.health()).ok)
-
-    def close(self) -> Awaitable[None]:
-        """Close all connections. It begins at once."""
-        return begin(self.library.close(), f"closing pool {self.name!r}")
+    def _take_over(self, library: Any, *, started: bool) -> None:
+        super()._take_over(library, started=started)
+        self._started = started
+        self._clients: WeakValueDictionary[int, MysqlClient] = WeakValueDictionary()
 
     async def _take(self, alone: bool) -> tuple[MysqlClient, Callable[[], Awaitable[None]] | None]:
         block = self.library.get_client(alone=alone)
@@ -304,9 +276,6 @@ class MysqlPool:
             found = self._clients[id(client)] = MysqlClient(client, block)
 
         return found
-
-
-_pools: WeakKeyDictionary[Any, MysqlPool] = WeakKeyDictionary()
 
 
 class MysqlPoolManager(BasePoolManager):

@@ -7,11 +7,10 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
-from weakref import WeakKeyDictionary
 
 import ws_redislock
 from wintersweet._eager import begin
-from wintersweet.asyncs.pool.base import BasePoolManager
+from wintersweet.asyncs.pool.base import BasePool, BasePoolManager
 from wintersweet.asyncs.pool.context import ClientContext
 from ws_core.errors import ConfigError, UsageError
 from ws_pool.base import BasePoolManager as LibraryManager
@@ -108,38 +107,18 @@ class Redis:
             await end()
 
 
-class RedisPool:
+class RedisPool(BasePool):
     """A Redis pool with the methods of 1.x; what is missing is the library's."""
 
+    library: LibraryPool
+
     def __init__(self, address: str | None = None, **options: Any) -> None:
-        self.library: LibraryPool = LibraryPool(address, **options)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.library, name)
-
-    def __repr__(self) -> str:
-        return repr(self.library)
-
-    @classmethod
-    def of(cls, library: Any) -> RedisPool:
-        """Return the pool of 1.x for one of the library, the same each time."""
-        found = _pools.get(library)
-
-        if found is None:
-            found = _pools[library] = cls.__new__(cls)
-            found.library = library
-
-        return found
+        self._take_over(LibraryPool(address, **options), started=False)
 
     @property
     def redis(self) -> Any:
         """The library's shared client, which locks, limiters and buses work on."""
         return self.library.redis
-
-    @property
-    def name(self) -> str:
-        """The pool's name."""
-        return self.library.name
 
     @property
     def closed(self) -> bool:
@@ -176,21 +155,10 @@ class RedisPool:
         """Release a client that was taken with ``await``."""
         await client._close()
 
-    async def health(self) -> bool:
-        """Check that the server answers."""
-        return bool((await self.library.health()).ok)
-
-    def close(self) -> Awaitable[None]:
-        """Close all connections. It begins at once."""
-        return begin(self.library.close(), f"closing pool {self.name!r}")
-
     async def _take(self, alone: bool) -> tuple[Redis, Callable[[], Awaitable[Any]]]:
         block = self.library.get_client(alone=alone)
         client = Redis(await block.__aenter__(), lambda: block.__aexit__(None, None, None))
         return client, client._close
-
-
-_pools: WeakKeyDictionary[Any, RedisPool] = WeakKeyDictionary()
 
 
 class MutexLock(ws_redislock.MutexLock):
