@@ -7,7 +7,6 @@ import time
 from asyncio import current_task
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from types import TracebackType
 from typing import Any, Self, TypeVar, TypeVarTuple, cast, overload
 
 from sqlalchemy.schema import MetaData, Table
@@ -119,9 +118,7 @@ class SqlClient:
 
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._session = GONE
         own, self._own = self._own, None
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ws_pool._core import tracing
 from ws_pool._core.operation import Operation
 from ws_pool.errors import ConnectionBusy, UnavailableError
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +98,15 @@ def cut_short() -> UnavailableError:
     """Return the error of a connection that cannot be used, because an exchange on it was cancelled."""
     message = "a statement on this connection was cut short: leave the block and take a new client"
     return UnavailableError(message, code="cut_short")
+
+
+def remember(cache: dict[K, V], key: K, value: V, most: int) -> V:
+    """Keep a value, and return it; a full cache forgets all, which costs less than to know the oldest."""
+    if len(cache) >= most:
+        cache.clear()
+
+    cache[key] = value
+    return value
 
 
 def trace_statements(owner: type, system: str) -> None:

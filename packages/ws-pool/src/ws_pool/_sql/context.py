@@ -14,7 +14,7 @@ from ws_pool._sql.options import SqlOptions
 from ws_pool._sql.orm import Join
 from ws_pool._sql.tenants import Tenants
 from ws_pool.context import TaskBinding
-from ws_pool.errors import QueryTimeout, UsageError
+from ws_pool.errors import QueryTimeout
 from ws_pool.pool import Lease, Pool
 
 logger = logging.getLogger("ws_pool.sql")
@@ -25,32 +25,12 @@ Choose = Callable[[], Awaitable[tuple[Source, Lease[Any]]]]
 
 
 class Routing(Protocol):
-    """A client's way between the connection that it reads over and the one that writes."""
+    """A client's way between the connection that it reads over and the one that writes, as SQLite's is."""
 
-    @property
-    def pinned(self) -> bool:
-        """Whether the client has the writing connection."""
-        ...
-
-    def check(self, sql: str) -> None:
-        """Refuse a statement that is about another connection."""
-
-    def needs_writer(self, plan: Plan | None) -> bool:
-        """Return whether a statement needs the writing connection, which the client does not have."""
-        ...
-
-    async def pin(self, reader: SqlConnection) -> SqlConnection:
-        """Return the writing connection, which is taken unless the client has it."""
-        ...
-
-    def unpin(self, connection: SqlConnection, *, always: bool = False) -> SqlConnection:
-        """Return the connection to go on with; the writing one is released unless something is on it."""
-        ...
-
-
-async def _no_engine(connection: SqlConnection) -> Any:  # Any: of SQLAlchemy
-    message = "this client has no pool, and so no engine for ORM sessions"
-    raise UsageError(message)
+    def check(self, sql: str) -> None: ...
+    def needs_writer(self, plan: Plan | None) -> bool: ...
+    async def pin(self, reader: SqlConnection) -> SqlConnection: ...
+    def unpin(self, connection: SqlConnection, *, always: bool = False) -> SqlConnection: ...
 
 
 class SessionContext:
@@ -98,7 +78,7 @@ class SessionContext:
         self.writers: Source | None = writers
         self.route: Callable[[], Routing] | None = route
         self.tenants: Tenants | None = tenants
-        self.join: Join = _no_engine  # the pool sets its own
+        self.join: Join  # set by the pool
         self.row_type: type | None = options.row_type
         self.bound: TaskBinding[Any] = TaskBinding()  # Any: clients, which are made above
         self._choose = choose

@@ -24,6 +24,7 @@ class PooledDriverConnection:
     """
 
     def __init__(self, raw: Any, release: Callable[[bool], None]) -> None:  # Any: the drivers are not typed
+        # Not by assignment, which sets the attributes of the driver's connection.
         object.__setattr__(self, "_raw", raw)
         object.__setattr__(self, "_release", release)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import gc
 from contextlib import AbstractContextManager
-from types import TracebackType
 
 _LONGEST = 0.25  # seconds; a server may take its time, and other tasks make garbage meanwhile
 
@@ -38,9 +37,7 @@ class _Pause:
             gc.disable()
             self._timer = asyncio.get_running_loop().call_later(_LONGEST, self._end)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end()
 
     def _end(self) -> None:

@@ -145,12 +145,11 @@ def atomic(
 
     ``pool`` is the name of a pool of `sql_pool_manager`, or a pool. It is looked up when the block
     begins, so that functions can be decorated before anything is configured. ``isolation`` is
-    ``READ COMMITTED`` and so on, for the outermost block: an inner one may ask for the same, and any other is
-    an error; ``savepoint=False`` makes an inner block a
-    part of the outer one. A decorated function is run again up to ``retry_deadlocks`` times, with
-    growing pauses, when the server reports a deadlock, a lock timeout or (SQLite) a busy database.
-    With ``read_only`` the server refuses changes; in an inner block of one that may write, and for
-    a SQLite database in memory, the client itself does.
+    ``READ COMMITTED`` and so on, for the outermost block: an inner one may ask for the same, and any other
+    is an error; ``savepoint=False`` makes an inner block a part of the outer one. A decorated function is
+    run again up to ``retry_deadlocks`` times, with growing pauses, when the server reports a deadlock, a lock
+    timeout or (SQLite) a busy database. With ``read_only`` the server refuses changes; in an inner block
+    of one that may write, and for a SQLite database in memory, the client itself does.
 
     `CommitUnknown` from the end of the block means that the connection was lost during COMMIT.
 

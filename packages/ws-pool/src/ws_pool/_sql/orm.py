@@ -22,14 +22,13 @@ Join = Callable[[SqlConnection], Awaitable["AsyncConnection"]]
 
 
 class OrmHost(Protocol):
-    """What a session needs of the session of a client that it joins."""
+    """What an ORM session needs of the `Session` of the client that it joins."""
 
     connection: SqlConnection
     depth: int
     restricted: bool
 
-    def lose_transaction(self) -> None:
-        """Note that the server has ended the transaction."""
+    def lose_transaction(self) -> None: ...
 
 
 class JoinedSession:
@@ -110,6 +109,7 @@ class JoinedSession:
         driver = error.orig
 
         if isinstance(driver, Exception):
+            # SQLAlchemy's adapters raise errors of their own from some drivers', which have the numbers.
             cause = driver.__cause__
             ours = self._dialect.map_error(cause if isinstance(cause, Exception) else driver, "")
 

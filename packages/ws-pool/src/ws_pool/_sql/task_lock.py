@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import current_task
-from types import TracebackType
 from typing import Any
 
 
@@ -27,9 +26,7 @@ class TaskLock:
 
         self._depth += 1
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._depth -= 1
 
         if not self._depth:

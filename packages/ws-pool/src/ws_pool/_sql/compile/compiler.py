@@ -27,6 +27,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from typing_extensions import TypeVar  # SQLAlchemy needs it too; with Python 3.13 it is in typing
 
 from ws_pool._sql.compile.plan import CompiledPlan, Plan, TextPlan
+from ws_pool._sql.connection import remember
 from ws_pool._sql.dialect import Grammar
 from ws_pool.errors import UnsupportedStatement, UsageError
 
@@ -141,10 +142,7 @@ class Compiler:
         found = self._translated.get(key)
 
         if found is None:
-            if len(self._translated) >= _MOST_MAPS:
-                self._translated.clear()
-
-            found = self._translated[key] = copy(self)
+            found = remember(self._translated, key, copy(self), _MOST_MAPS)
             found._schemas, found._schema_key = dict(schemas), key
 
         return found
@@ -193,7 +191,14 @@ class Compiler:
             params = {**collected, **(params or {})}
 
         key = (cache_key.key, columns, many, self._schema_key)
-        plan = self._find(key, lambda: self._compile(statement, cache_key, columns, many=many))
+        plan = self._plans.get(key)
+
+        if plan is None:
+            plan = self._keep(key, self._compile(statement, cache_key, columns, many=many))
+
+        # A deep key is slow to hash, and once must do: so the plans know when they were used, and the dict
+        # is not reordered.
+        plan.used_at = next(self._clock)
         return plan, cache_key.bindparams, params
 
     def _compile(
@@ -232,16 +237,17 @@ class Compiler:
 
     def _text(self, sql: str, params: Mapping[str, Any] | None) -> Plan:
         """Plan a string: without names as it is, otherwise with ``:name`` or ``%(name)s`` parameters."""
-        named = params is not None
+        key = (sql, params is not None)
+        plan = self._plans.get(key)
 
-        def make() -> Plan:
-            if not named:
-                return TextPlan(sql, self.grammar)
-
+        if plan is None and params is None:
+            plan = self._keep(key, TextPlan(sql, self.grammar))
+        elif plan is None:
             element = text_clause(_PYFORMAT.sub(r":\1", sql))
-            return self._plan_of(element.compile(dialect=self.dialect), None)
+            plan = self._keep(key, self._plan_of(element.compile(dialect=self.dialect), None))
 
-        return self._find((sql, named), make)
+        plan.used_at = next(self._clock)
+        return plan
 
     def _plan_of(self, compiled: SQLCompiler, binds: Sequence[Any] | None) -> CompiledPlan:
         if self.grammar.hides_placeholder(compiled.string):
@@ -259,20 +265,13 @@ class Compiler:
 
         return {"schema_translate_map": self._schemas, "render_schema_translate": True}
 
-    def _find(self, key: object, make: Callable[[], Plan]) -> Plan:
-        """Return the plan that is kept under a key, or make and keep it."""
+    def _keep(self, key: object, plan: Plan) -> Plan:
+        """Keep a plan that was made."""
         plans = self._plans
-        plan = plans.get(key)
-        made = plan is None
-
-        if plan is None:
-            plan = plans[key] = make()
-
-        # A deep key is slow to hash, and once must do: so the plans know when they were used, and the dict
-        # is not reordered.
+        plans[key] = plan
         plan.used_at = next(self._clock)
 
-        if made and len(plans) > self._size:
+        if len(plans) > self._size:
             # A tenth at once: finding the oldest means looking at all of them.
             for old in nsmallest(self._size // 10 + 1, plans, key=lambda known: plans[known].used_at):
                 del plans[old]

@@ -12,7 +12,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ws_pool._sql.connection import Reply
+from ws_pool._sql.connection import Reply, remember
 
 _COM_QUERY = 3
 _SMALL = 8192  # bytes of a statement that are worth a copy behind the header
@@ -115,7 +115,7 @@ class AsyncmyReader:
         at = pos + 5
 
         for _ in range(buffer[pos + 4]):
-            at += 4 + (buffer[at] | buffer[at + 1] << 8)
+            at += 4 + (buffer[at] | buffer[at + 1] << 8)  # `_learn` knows none with a third byte of length
 
             if at >= end - 9:
                 return None
@@ -153,10 +153,7 @@ class AsyncmyReader:
             for number, packet in enumerate(packets)
         )
 
-        if len(self._known) >= _KNOWN:
-            self._known.clear()
-
-        self._known[head] = Columns(result.description, tuple(result.converters))
+        remember(self._known, head, Columns(result.description, tuple(result.converters)), _KNOWN)
 
 
 def note_transaction(raw: Any) -> None:

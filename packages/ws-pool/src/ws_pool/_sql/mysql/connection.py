@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Any, ClassVar, NamedTuple, TypeVar
 from uuid import UUID
 
-from ws_pool._sql.connection import Reply, busy, cut_short, trace_statements
+from ws_pool._sql.connection import Reply, busy, cut_short, remember, trace_statements
 from ws_pool._sql.mysql.asyncmy_reader import AsyncmyReader, note_transaction
 from ws_pool._sql.mysql.batches import batches, split_values
 from ws_pool._sql.mysql.binary import has_dates, read_as_text, same_as_text
@@ -478,10 +478,7 @@ class AsyncmyConnection(MysqlConnection):
                 return await self.run(sql, values)
 
             if not has_dates(description):
-                if len(self._as_text) >= _REMEMBERED:
-                    self._as_text.clear()
-
-                self._as_text[sql] = description
+                remember(self._as_text, sql, description, _REMEMBERED)
 
         return Reply(rows, description, len(rows), 0)
 

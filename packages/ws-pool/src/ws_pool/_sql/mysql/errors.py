@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ws_pool.errors import IntegrityViolation, QueryError, TransactionConflict, UnavailableError, WsError
 
-# The connection is gone.
-_LOST = frozenset({0, 1053, 1927, 2003, 2006, 2013, 2014, 2055, 4031})
+# The connection is gone: a shutdown, a KILL, no server, gone away, lost in a query, out of step, and idle for
+# longer than the server waits.
+_LOST = frozenset({1053, 1927, 2003, 2006, 2013, 2014, 2055, 4031})
 
 # The server sends the error and closes the connection: a packet it cannot read (1153: one over its
 # max_allowed_packet), a broken one, a shutdown, a KILL.
@@ -14,17 +15,18 @@ _LAST = frozenset({1053, 1080, 1152, 1153, 1156, 1157, 1158, 1159, 1160, 1161, 1
 # LOAD DATA LOCAL INFILE is not allowed, by the client or by the server.
 _NO_LOCAL_FILES = frozenset({1148, 3948, 4166})
 
-# Running the whole transaction again may help.
+# Running the whole transaction again may help: a lock was not free in time, a deadlock, a row that another
+# has changed since, NOWAIT, too many transactions.
 _CONFLICT = frozenset({1205, 1213, 1020, 3572, 1637})
 
 
 def map_error(error: Exception, sql: str) -> WsError:
     """Map a driver's error, whose first argument is the server's number; ``sql`` is without values."""
-    number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+    number = _number(error)
     text = str(error.args[1]) if len(error.args) > 1 else str(error)
-    kind = type(error).__name__
+    kind = type(error).__name__  # of either driver, which this module does not load
 
-    if number in _LOST and (number or kind == "InterfaceError"):
+    if number in _LOST or (not number and kind == "InterfaceError"):  # the driver's: its connection is closed
         return UnavailableError(
             f"the connection to the server was lost: ({number}) {text}", errno=number, sql=sql
         )
@@ -52,5 +54,10 @@ def ends_connection(error: Exception) -> bool:
     That is so for errors after which the server closes the connection, and for those that are not
     the server's at all: a driver that does not understand the server has lost its place in the stream.
     """
-    number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
-    return number in _LAST or not number or 2000 <= number < 3000
+    number = _number(error)
+    return number in _LAST or not number or 2000 <= number < 3000  # errors of the client library
+
+
+def _number(error: Exception) -> int:
+    """Return the server's number of an error, 0 when it is the driver's own."""
+    return error.args[0] if error.args and isinstance(error.args[0], int) else 0

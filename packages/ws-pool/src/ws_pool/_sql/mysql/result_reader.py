@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ws_pool._sql.connection import Reply
+from ws_pool._sql.connection import Reply, remember
 
 Decoder = Callable[[bytes], Any]  # Any: a column's value
 
@@ -66,7 +66,7 @@ class ResultReader:
         if raw._writer is None:
             raise self._lost("the connection is closed")
 
-        if length < _MAX_PACKET:
+        if length < _MAX_PACKET:  # a header (3 bytes of length, packet 0), COM_QUERY, and the text
             raw._writer.write(b"%c%c%c\0\3%b" % (length & 255, length >> 8 & 255, length >> 16, payload))
         else:
             await raw._execute_command(3, payload)
@@ -76,6 +76,7 @@ class ResultReader:
         while len(data) < 4:
             data += await self._more()
 
+        # The reply's first packet follows those of the statement in number.
         if data[3] != (1 if length < _MAX_PACKET else (length // _MAX_PACKET + 1) & 255):
             raise self._lost("the server's packets are out of order")
 
@@ -138,7 +139,7 @@ class ResultReader:
                 pos, size = 0, len(data)
                 continue
 
-            if length < 9 and data[pos + 4] == 0xFE:
+            if length < 9 and data[pos + 4] == 0xFE:  # the end; in a longer packet it begins a long value
                 status = data[pos + 7] | data[pos + 8] << 8
                 return Reply(rows, head.description, len(rows), 0), data, end, status
 
@@ -208,12 +209,7 @@ class ResultReader:
         known = self._known.get(key)
 
         if known is None:
-            known = self._describe(data, end, count)
-
-            if len(self._known) >= _KNOWN:
-                self._known.clear()
-
-            self._known[key] = known
+            known = remember(self._known, key, self._describe(data, end, count), _KNOWN)
 
         self._last = key, known
         return known, _end(data, pos), 0
@@ -257,7 +253,7 @@ class ResultReader:
         if convert is int or convert is float:
             return convert  # both read ASCII bytes themselves
 
-        if convert is None or convert.__name__ == "through":
+        if convert is None or convert.__name__ == "through":  # PyMySQL's, which changes nothing
             if not encoding:
                 return bytes
 

@@ -11,12 +11,11 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from ws_pool._sql.connection import Reply, trace_statements
+from ws_pool._sql.connection import Reply, remember, trace_statements
 from ws_pool._sql.files import Write
 from ws_pool._sql.options import current_credential
 from ws_pool._sql.postgres import statement_text
 from ws_pool._sql.postgres.connection import (
-    CONTROL,
     IDENTIFIER,
     CopyTarget,
     Fetch,
@@ -33,6 +32,7 @@ from ws_pool.errors import QueryError, UnavailableError
 # What asyncpg's own reset leaves: temporary tables, sequences' last values, and another role.
 _RESET = "SET SESSION AUTHORIZATION DEFAULT; DISCARD SEQUENCES; DISCARD TEMP"
 _TABLE = re.compile(rf"INSERT INTO ((?:{IDENTIFIER}\.)?{IDENTIFIER}) ")
+# Whether an INSERT into a table inserts each row or fails.
 _INSERTS_EACH = """
 SELECT c.relkind IN ('r', 'p') AND NOT c.relhasrules AND NOT EXISTS (
     SELECT FROM pg_trigger t
@@ -58,6 +58,7 @@ SELECT NOT EXISTS (
     )
 )
 """
+_REMEMBERED = 1_000  # statements
 _NOT_BINARY = "no binary format encoder"
 _CLOSE = 2.0  # seconds that the server has to answer a goodbye
 
@@ -99,43 +100,6 @@ class AsyncpgConnection(PostgresConnection):
     def clean(self) -> bool:
         """Whether the session is as it was at the beginning."""
         return self.alive and not self.dirty and not self.raw.is_in_transaction()
-
-    async def run(self, sql: str, values: Sequence[Any] | None) -> Reply:
-        """Run one statement; its values are ``$1``, ``$2`` and so on."""
-        if values is None and sql[:5].upper() in CONTROL:
-            return await self._control(sql)
-
-        await self._ready()
-        raw: Any = self.raw
-        arguments = values or ()
-
-        def execute(statement: Any, timeout: float | None) -> Any:
-            return raw._protocol.bind_execute(
-                state=statement,
-                args=arguments,
-                portal_name="",
-                limit=0,
-                return_extra=True,
-                timeout=timeout,
-            )
-
-        try:
-            with raw._stmt_exclusive_section:
-                # What `fetch` does, beside which it keeps the statement, for the columns of no rows,
-                # and the command tag, for the number of rows.
-                (rows, status, _), statement = await raw._do_execute(sql, execute, None)
-        except self._driver_errors as error:
-            raise self._map(error, sql) from error
-        except BaseException:
-            self.dirty = True  # what it has done, only the server knows
-            raise
-
-        description = self._describe(statement)
-        tag = status.decode() if status else ""
-        check_end(tag, sql)
-        return Reply(
-            rows if description else None, description or None, count_of(tag), inserted_id(tag, rows)
-        )
 
     async def make_new(self) -> None:
         """Make the session as new, when the server has let go of a statement that was cancelled."""
@@ -246,6 +210,31 @@ class AsyncpgConnection(PostgresConnection):
         reply = await self.run(_BINARY, [target.table, target.columns])
         return bool(reply.rows and reply.rows[0][0])
 
+    async def _execute(self, sql: str, values: Sequence[Any], *, prepare: bool | None) -> Reply:
+        raw: Any = self.raw
+
+        def execute(statement: Any, timeout: float | None) -> Any:
+            return raw._protocol.bind_execute(
+                state=statement,
+                args=values,
+                portal_name="",
+                limit=0,
+                return_extra=True,
+                timeout=timeout,
+            )
+
+        with raw._stmt_exclusive_section:
+            # What `fetch` does, beside which it keeps the statement, for the columns of no rows, and the
+            # command tag, for the number of rows. It keeps all statements prepared, whatever `prepare` says.
+            (rows, status, _), statement = await raw._do_execute(sql, execute, None)
+
+        description = self._describe(statement)
+        tag = status.decode() if status else ""
+        check_end(tag, sql)
+        return Reply(
+            rows if description else None, description or None, count_of(tag), inserted_id(tag, rows)
+        )
+
     async def _command(self, sql: str) -> str:
         return str(await self.raw.execute(sql))
 
@@ -278,10 +267,7 @@ class AsyncpgConnection(PostgresConnection):
             description = [_column(attribute) for attribute in statement._get_attributes() or ()]
 
             if statement.name:  # kept prepared: it comes again
-                if len(self._descriptions) >= 1_000:
-                    self._descriptions.clear()
-
-                self._descriptions[statement] = description
+                remember(self._descriptions, statement, description, _REMEMBERED)
 
         return description
 
@@ -402,27 +388,18 @@ async def open_driver_connection(server: Server, driver: Any) -> Any:  # Any: as
 def _watched_class(driver: Any) -> type[Any]:  # Any: asyncpg is loaded on use
     """Return asyncpg's connection, with a note of codecs that were set: its own reset leaves them."""
 
-    class WatchedConnection(driver.Connection):  # type: ignore[misc]
-        """Notes each change of how values are read and written."""
-
-        __slots__ = ("recoded",)
-
-        async def set_type_codec(self, *arguments: Any, **options: Any) -> None:
-            """Note it, and set a codec."""
+    def noting(change: Any) -> Any:
+        async def noted(self: Any, *arguments: Any, **options: Any) -> None:
             self.recoded = True
-            await super().set_type_codec(*arguments, **options)
+            await change(self, *arguments, **options)
 
-        async def set_builtin_type_codec(self, *arguments: Any, **options: Any) -> None:
-            """Note it, and set a codec."""
-            self.recoded = True
-            await super().set_builtin_type_codec(*arguments, **options)
+        return noted
 
-        async def reset_type_codec(self, *arguments: Any, **options: Any) -> None:
-            """Note it, and reset a codec, which may be one of ours."""
-            self.recoded = True
-            await super().reset_type_codec(*arguments, **options)
-
-    return WatchedConnection
+    base = driver.Connection
+    changes = ("set_type_codec", "set_builtin_type_codec", "reset_type_codec")
+    members = {name: noting(getattr(base, name)) for name in changes}
+    made: type[Any] = type(base)("WatchedConnection", (base,), {"__slots__": ("recoded",), **members})
+    return made
 
 
 def _encoder(prefix: bytes) -> Callable[[str], bytes]:

@@ -29,8 +29,8 @@ Fetch = Callable[[], Awaitable[Reply]]
 Receive = Callable[[str, str, int], None]
 """Takes a message of NOTIFY: its channel, its payload, and the process that sent it."""
 
-# First letters of transaction control.
-CONTROL = frozenset({"BEGIN", "START", "COMMI", "ROLLB", "SAVEP", "RELEA"})
+# What transaction control begins with, in five letters: it goes as plain text, which is not prepared.
+_CONTROL = frozenset({"BEGIN", "START", "COMMI", "ROLLB", "SAVEP", "RELEA"})
 _ROLLED_BACK = "ROLLBACK"
 _INNER = ("SAVEPOINT", "RELEASE", "ROLLBACK TO")  # as transactions write them
 _COPY_FROM = 200  # rows; from here on COPY is faster than one prepared INSERT with many sets of values
@@ -44,6 +44,7 @@ _INSERT = re.compile(
 _PLACE = re.compile(
     r"\$(?P<n>\d+)(?:::(?P<cast>[A-Za-z][\w ]*(?:\(\d+(?:, \d+)?\))?(?:\[\])*(?: WITH(?:OUT)? TIME ZONE)?))?"
 )
+# Whether COPY does to a table what INSERT does: see `_copies`.
 _COPIES = """
 SELECT c.relkind IN ('r', 'p') AND NOT c.relrowsecurity AND NOT c.relhasrules AND NOT EXISTS (
     SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attidentity = 'a'
@@ -109,13 +110,16 @@ class PostgresConnection(ABC):
     def clean(self) -> bool:
         """Whether the session is as it was at the beginning."""
 
-    @abstractmethod
     async def run(self, sql: str, values: Sequence[Any] | None) -> Reply:
         """Run one statement; its values are ``$1``, ``$2`` and so on."""
+        if values is None and sql[:5].upper() in _CONTROL:
+            return await self._control(sql)
+
+        return await self._run(sql, values or (), prepare=None)
 
     async def run_prepared(self, sql: str, values: Sequence[Any] | None) -> Reply:
         """Run a query that will be run again and again."""
-        return await self.run(sql, values)
+        return await self._run(sql, values or (), prepare=True)
 
     async def ping(self) -> None:
         """Make sure that the server answers; the driver's own errors are raised."""
@@ -153,6 +157,10 @@ class PostgresConnection(ABC):
         """Write the rows of a query with COPY, and return how many."""
 
     @abstractmethod
+    async def _execute(self, sql: str, values: Sequence[Any], *, prepare: bool | None) -> Reply:
+        """Run one statement, prepared at once or when the driver thinks fit; its own errors are raised."""
+
+    @abstractmethod
     async def _command(self, sql: str) -> str:
         """Run text without values, and return its command tag; the driver's own errors are raised."""
 
@@ -188,6 +196,18 @@ class PostgresConnection(ABC):
 
         with self._mapped(sql):
             return await self._insert_each(sql, values)
+
+    async def _run(self, sql: str, values: Sequence[Any], *, prepare: bool | None) -> Reply:
+        if self.cut or self._streaming or self._left is not None:
+            await self._ready()
+
+        try:
+            return await self._execute(sql, values, prepare=prepare)
+        except self._driver_errors as error:
+            raise self._map(error, sql) from error
+        except BaseException:
+            self.dirty = True  # what it has done, only the server knows
+            raise
 
     async def _run_one_by_one(self, sql: str, values: Sequence[Sequence[Any]]) -> int:
         return sum([(await self.run(sql, row)).rowcount for row in values])

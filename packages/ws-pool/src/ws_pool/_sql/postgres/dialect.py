@@ -57,6 +57,7 @@ class PostgresDialect(SqlDialect):
         """Return the statements for the enumerations of a table; one that exists, or is used, stays."""
         make = DropEnumType if drop else CreateEnumType
         condition = "dependent_objects_still_exist OR undefined_object" if drop else "duplicate_object"
+        # CREATE TYPE has no IF NOT EXISTS, and another table may use a type that this one is done with.
         kinds = [column.type.dialect_impl(dialect) for column in table.columns]
         return [
             f"DO $do$ BEGIN {make(kind).compile(dialect=dialect)}; "

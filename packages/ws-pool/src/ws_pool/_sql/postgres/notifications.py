@@ -7,7 +7,6 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Final, Self
 
 from ws_core.backoff import delay
@@ -93,9 +92,7 @@ class Notifications:
         self._task = asyncio.create_task(self._keep_listening())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     def __aiter__(self) -> Self:

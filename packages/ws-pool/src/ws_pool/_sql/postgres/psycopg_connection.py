@@ -21,7 +21,6 @@ from ws_pool._sql.connection import Reply, busy, trace_statements
 from ws_pool._sql.files import Write
 from ws_pool._sql.postgres import statement_text
 from ws_pool._sql.postgres.connection import (
-    CONTROL,
     CopyTarget,
     Fetch,
     PostgresConnection,
@@ -39,7 +38,8 @@ _RESET = (
 )
 _STALE_PLAN: Final = "RevalidateCachedQuery"  # the server's function that refuses a plan with other columns
 _OPEN: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
-_cursors = itertools.count(1)
+_cursors = itertools.count(1)  # in the names of cursors
+# The types of some columns; an enumeration takes text, a domain is what it is made of.
 _TYPES: Final = """
 SELECT CASE b.typtype WHEN 'e' THEN 'text' ELSE b.typname END
 FROM unnest($2::text[]) WITH ORDINALITY AS given (name, place)
@@ -112,36 +112,6 @@ class PsycopgConnection(PostgresConnection):
     def clean(self) -> bool:
         """Whether the session is as it was at the beginning."""
         return not (self.cut or self.dirty) and self.raw.pgconn.transaction_status == TransactionStatus.IDLE
-
-    async def run(self, sql: str, values: Sequence[Any] | None) -> Reply:
-        """Run one statement; its values are ``$1``, ``$2`` and so on."""
-        if values is None and sql[:5].upper() in CONTROL:
-            return await self._control(sql)
-
-        return await self._run(sql, values, prepare=None)
-
-    async def run_prepared(self, sql: str, values: Sequence[Any] | None) -> Reply:
-        """Run a query that will be run again and again: it is prepared at once."""
-        return await self._run(sql, values, prepare=True)
-
-    async def _run(self, sql: str, values: Sequence[Any] | None, *, prepare: bool | None) -> Reply:
-        await self._ready()
-
-        try:
-            try:
-                return await self._execute(sql, values or (), prepare=prepare)
-            except psycopg.errors.FeatureNotSupported as error:
-                # The columns of a statement that was kept prepared have changed.
-                if self.in_transaction or error.diag.source_function != _STALE_PLAN:
-                    raise
-
-                self.raw._prepared.clear()
-                return await self._execute(sql, values or (), prepare=False)
-        except self._driver_errors as error:
-            raise self._map(error, sql) from error
-        except BaseException:
-            self.dirty = True  # what it has done, only the server knows
-            raise
 
     async def make_new(self) -> None:
         """Make the session as new, when the server has let go of a statement that was cancelled."""
@@ -268,6 +238,17 @@ class PsycopgConnection(PostgresConnection):
         return fetch
 
     async def _execute(self, sql: str, values: Sequence[Any], *, prepare: bool | None) -> Reply:
+        try:
+            return await self._execute_once(sql, values, prepare=prepare)
+        except psycopg.errors.FeatureNotSupported as error:
+            # The columns of a statement that was kept prepared have changed.
+            if self.in_transaction or error.diag.source_function != _STALE_PLAN:
+                raise
+
+            self.raw._prepared.clear()
+            return await self._execute_once(sql, values, prepare=False)
+
+    async def _execute_once(self, sql: str, values: Sequence[Any], *, prepare: bool | None) -> Reply:
         cursor = _Cursor(self.raw, row_factory=tuple_row)
 
         with self._exclusive():

@@ -44,11 +44,6 @@ class WriterRouting:
         self._lease: Lease[SqlConnection] | None = None
         self._reader: SqlConnection | None = None
 
-    @property
-    def pinned(self) -> bool:
-        """Whether the client has the writing connection."""
-        return self._lease is not None
-
     def check(self, sql: str) -> None:
         """Refuse a query about the last statement, which ran on the writing connection, on a reader."""
         if self._lease is None and statement_text.reads_connection(sql):

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from ws_pool._sql.connection import Reply, busy, cut_short, trace_statements
+from ws_pool._sql.connection import Reply, busy, cut_short, remember, trace_statements
 from ws_pool._sql.sqlite.errors import map_error
 from ws_pool._sql.sqlite.statement_text import inserted_table, returning_number
 from ws_pool.errors import UnavailableError, UnsupportedStatement
@@ -66,7 +66,7 @@ class SqliteConnection:
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open."""
-        return bool(self.raw._connection is not None and self.raw.in_transaction)
+        return bool(self.raw._connection is not None and self.raw.in_transaction)  # closed, it would raise
 
     @property
     def alive(self) -> bool:
@@ -250,10 +250,7 @@ class SqliteConnection:
             else:
                 known = True
 
-            if len(self._numbering) >= _REMEMBERED:
-                self._numbering.clear()
-
-            self._numbering[table] = known
+            remember(self._numbering, table, known, _REMEMBERED)
 
         return known
 

@@ -17,6 +17,7 @@ from typing import Any
 from ws_pool._sql.sqlite.connection import LOOK, SqliteConnection
 from ws_pool._sql.sqlite.options import SqliteFile
 
+_ENDING = 5.0  # seconds for the threads to end
 # Settings of a connection, and not of its database.
 _NAMES = """
 automatic_index cache_size cache_spill cell_size_check count_changes defer_foreign_keys
@@ -52,7 +53,7 @@ class SqliteConnector:
             file.path,
             isolation_level=None,
             timeout=file.busy_timeout,
-            check_same_thread=False,
+            check_same_thread=False,  # another thread interrupts it
             cached_statements=256,
         )
         thread: Thread | None = getattr(raw, "_thread", None)
@@ -133,7 +134,7 @@ class SqliteConnector:
 
     async def ended(self) -> None:
         """Wait for the threads of all connections, which must not outlive their loop."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + _ENDING
 
         while threads := [thread for thread in self._threads if thread.is_alive()]:
             if time.monotonic() > deadline:
