@@ -8,12 +8,27 @@ version and modes, is the one that the client compiles for.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy.pool import NullPool
 
 from ws_pool.errors import MissingExtraError
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """What SQLAlchemy's engines over one pool are made of."""
+
+    url: str
+    """It only names the dialect and the driver."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Those of every engine."""
+    learn: Mapping[str, Any] = field(default_factory=dict)
+    """Those of the engine whose dialect the client compiles for."""
+    joined: Mapping[str, Any] = field(default_factory=dict)
+    """Those of the engine that works inside the transactions of clients, beside those of every engine."""
 
 
 class PooledDriverConnection:

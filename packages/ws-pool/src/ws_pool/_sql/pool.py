@@ -29,7 +29,7 @@ from ws_pool._sql.compile.parameters import Statement
 from ws_pool._sql.connection import SqlConnection
 from ws_pool._sql.context import SessionContext
 from ws_pool._sql.dialect import SqlDialect
-from ws_pool._sql.engine import JoinedDriverConnection, PooledDriverConnection, make_engine
+from ws_pool._sql.engine import EngineSpec, JoinedDriverConnection, PooledDriverConnection, make_engine
 from ws_pool._sql.options import EXTRAS, SqlOptions
 from ws_pool._sql.replicas import Replicas, replica_options
 from ws_pool._sql.tenants import Tenants
@@ -53,19 +53,7 @@ _POOL_OPTIONS = (  # what the options of SQL pools are called as `Pool` calls th
 class SqlPool(SqlVerbs, Startable, Generic[ClientT_co]):
     """A pool of SQL connections: the part that does not depend on the database."""
 
-    _engine_url: str
-    """The URL that names SQLAlchemy's dialect and the driver."""
-
     _client_type: type[SqlClient] = SqlClient
-
-    _engine_options: Mapping[str, Any] = {}
-    """Options of every engine."""
-
-    _learn_options: Mapping[str, Any] = {}
-    """Options of the engine whose dialect the client compiles for."""
-
-    _joined_options: Mapping[str, Any] = {}
-    """Options of the engine that works inside the transactions of clients."""
 
     def __init__(self, url: str | None = None, *, name: str = "default", **options: Any) -> None:
         section = options if url is None else {"url": url, **options}
@@ -211,7 +199,7 @@ class SqlPool(SqlVerbs, Startable, Generic[ClientT_co]):
     async def _learn(self) -> Compiler:
         """Query the server for what decides how statements are compiled, before the first one is."""
         try:
-            engine = self._make_engine(self._engine_connection, **self._learn_options)
+            engine = self._make_engine(self._engine_connection, **self._engine_spec().learn)
 
             async with engine.connect():  # SQLAlchemy asks for the version and the modes now
                 dialect = engine.dialect
@@ -233,10 +221,10 @@ class SqlPool(SqlVerbs, Startable, Generic[ClientT_co]):
     def _new_engine(self, *, read_only: bool, **options: Any) -> Any:
         tenants = self._context.tenants
         acquire = partial(self._engine_connection, read_only=read_only, tenants=tenants)
-        return self._make_engine(acquire, **{**self._engine_options, **options})
+        return self._make_engine(acquire, **{**self._engine_spec().options, **options})
 
     def _make_engine(self, acquire: Callable[[], Awaitable[Any]], **options: Any) -> Any:
-        return make_engine(self._engine_url, acquire, **options)
+        return make_engine(self._engine_spec().url, acquire, **options)
 
     async def _engine_connection(
         self, *, read_only: bool = False, tenants: Tenants | None = None
@@ -273,7 +261,8 @@ class SqlPool(SqlVerbs, Startable, Generic[ClientT_co]):
                 connection.give_up()
 
         if "joined" not in self._engines:
-            options = {**self._engine_options, **self._joined_options}
+            spec = self._engine_spec()
+            options = {**spec.options, **spec.joined}
             self._engines["joined"] = self._make_engine(_joined_connection, **options)
 
         token = _joining.set(self._for_join(connection, released))
@@ -282,6 +271,10 @@ class SqlPool(SqlVerbs, Startable, Generic[ClientT_co]):
             return await self._engines["joined"].connect()
         finally:
             _joining.reset(token)
+
+    @abstractmethod
+    def _engine_spec(self) -> EngineSpec:
+        """Return what SQLAlchemy's engines over the pool are made of."""
 
     async def _packet_limit(self) -> int:
         """Return the longest statement in bytes that the server takes."""
@@ -311,7 +304,6 @@ class ServerPool(SqlPool[ClientT_co]):
         options = self._parse(section, where)
         server = self._server = options.server()
         check_driver(server.driver, where)
-        self._engine_url = f"{self._system}+{server.driver}://"
         self._pool = self._make(server, name, options)
         least = replace(options, min_size=0)  # a replica may be down at the start
         replicas = []
@@ -385,6 +377,9 @@ class ServerPool(SqlPool[ClientT_co]):
         """Replace all connections: idle ones now, those in use when they come back."""
         for pool in self._replicas.pools:
             pool.expire()
+
+    def _engine_spec(self) -> EngineSpec:
+        return EngineSpec(f"{self._system}+{self._server.driver}://")
 
     def _make(self, server: Any, name: str, options: Any) -> Pool[Any]:
         connector = self._connector(server)

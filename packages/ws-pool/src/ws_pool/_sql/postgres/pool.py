@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Awaitable, Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from ws_pool._sql.context import Source
-from ws_pool._sql.engine import Joined, PooledAsyncConnection, PooledDriverConnection
+from ws_pool._sql.engine import EngineSpec, Joined, PooledAsyncConnection, PooledDriverConnection
 from ws_pool._sql.pool import ServerPool
 from ws_pool._sql.postgres.clients import PostgresClient
 from ws_pool._sql.postgres.connector import PostgresConnector
@@ -60,16 +60,6 @@ class PostgresPool(ServerPool[PostgresClient]):
         "user", "password", "db", "passfile", "ssl", "sslmode", "application_name", "server_settings",
         "prepared", "driver",
     )  # fmt: skip
-    # The driver's own bookkeeping of transactions must not meet a transaction that it has not begun.
-    _joined_options: Mapping[str, Any] = MappingProxyType({"isolation_level": "AUTOCOMMIT"})
-
-    def _set_up(self, name: str, section: Mapping[str, object], where: str) -> None:
-        super()._set_up(name, section, where)
-
-        if self._server.driver == "psycopg":
-            # Its own types of hstore would have to be registered on each connection; values go by number.
-            self._engine_options = {"use_native_hstore": False}
-            self._learn_options = {"use_native_hstore": False, "paramstyle": "numeric_dollar"}
 
     def listen(self, *channels: str) -> Notifications:
         """
@@ -114,6 +104,17 @@ class PostgresPool(ServerPool[PostgresClient]):
             engine.dialect.setup_asyncpg_json_codec = engine.dialect.setup_asyncpg_jsonb_codec = _leave
 
         return engine
+
+    def _engine_spec(self) -> EngineSpec:
+        # The driver's own bookkeeping of transactions must not meet a transaction that it has not begun.
+        spec = replace(super()._engine_spec(), joined={"isolation_level": "AUTOCOMMIT"})
+
+        if self._server.driver != "psycopg":
+            return spec
+
+        # Its own types of hstore would have to be registered on each connection; values go by number.
+        options = {"use_native_hstore": False}
+        return replace(spec, options=options, learn={**options, "paramstyle": "numeric_dollar"})
 
     async def _for_engine(self, source: Source, lease: Lease[Any]) -> PooledDriverConnection:
         connection = lease.connection

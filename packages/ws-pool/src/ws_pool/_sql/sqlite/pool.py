@@ -12,7 +12,12 @@ from ws_core.component import Health
 from ws_core.metrics import register
 from ws_pool._core.statistics import PoolStatistics
 from ws_pool._sql.context import SessionContext, Source
-from ws_pool._sql.engine import JoinedSqliteConnection, PooledDriverConnection, PooledSqliteConnection
+from ws_pool._sql.engine import (
+    EngineSpec,
+    JoinedSqliteConnection,
+    PooledDriverConnection,
+    PooledSqliteConnection,
+)
 from ws_pool._sql.pool import SqlPool, check_driver, make_pool
 from ws_pool._sql.sqlite.clients import WriterPool, WriterRouting
 from ws_pool._sql.sqlite.connection import SqliteConnection
@@ -53,8 +58,6 @@ class SqlitePool(SqlPool):
             print(await pool.select("SELECT * FROM item"))
         ```
     """
-
-    _engine_url = "sqlite+aiosqlite://"
 
     def _set_up(self, name: str, section: Mapping[str, object], where: str) -> None:
         options = sqlite_options(section, where)
@@ -150,6 +153,9 @@ class SqlitePool(SqlPool):
 
         if not self._file.in_memory:
             self._writers.expire()
+
+    def _engine_spec(self) -> EngineSpec:
+        return EngineSpec("sqlite+aiosqlite://")
 
     async def _for_engine(self, source: Source, lease: Lease[Any]) -> PooledDriverConnection:
         conn = lease.connection
