@@ -345,8 +345,10 @@ class TestChanges:
         cluster = start_server(ClusterServers, valkey=valkey)
         slot = hash_slot(b"{moving}")
         counters = Counters()
+        # A transaction cannot follow its slot before that has arrived: on a busy machine, later than in 2 s.
+        options: dict[str, Any] = {"decode_responses": True, "outage_timeout": 20}
 
-        async with RedisPool(url=cluster.url, cluster=True, decode_responses=True) as pool:
+        async with RedisPool(url=cluster.url, cluster=True, **options) as pool:
             async with asyncio.TaskGroup() as group:
                 for number in range(20):
                     group.create_task(counters.count(pool, f"{{moving}}:{number}"))
