@@ -94,9 +94,14 @@ class DocumentFormatter(Formatter):
         raise NotImplementedError
 
     def _render(self, record: Mapping[str, Any], trace: str) -> str:
+        message: str = record["message"]
+
+        if len(message) > self._max_line:  # cut before it is masked: the cost of masking is bounded, too
+            message = cut(message, self._max_line)
+
         attributes, ids, _ = self._attributes(self._fields(record))
         trace = self._trace(trace) if trace else ""
-        line = self._compose(record, self._message(record), attributes, ids, trace, self._max_line)
+        line = self._compose(record, self._mask(message), attributes, ids, trace, self._max_line)
 
         # A character has four bytes at most.
         if len(line) * 4 > self._max_line and len(line.encode("utf-8", "replace")) > self._max_line:

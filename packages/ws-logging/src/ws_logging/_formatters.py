@@ -74,7 +74,8 @@ class Formatter:
 
     def _message(self, record: Mapping[str, Any]) -> str:
         """Return the message, cut before it is masked: the cost of masking is bounded, too."""
-        return self._mask(cut(record["message"], self._max_line))
+        message: str = record["message"]
+        return self._mask(cut(message, self._max_line) if len(message) > self._max_line else message)
 
     def _fields(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of a record: provided ones, context and its own, the latter winning."""
@@ -131,25 +132,38 @@ class TextFormatter(Formatter):
         self._template = template
 
     def _render(self, record: Mapping[str, Any], trace: str) -> str:
+        # Most messages have no fields and fit: what is for others costs them a look, not a call.
         fields = self._masked(record)
-        shown = " ".join(f"{_key(name)}={self._show(value)}" for name, value in fields.items())
-        message = escape(self._message(record))
+        shown = (
+            " ".join(f"{_key(name)}={self._show(value)}" for name, value in fields.items()) if fields else ""
+        )
 
-        if self._template is not None:
-            line = self._template.format_map(_parts(record, message, shown))
+        if self._template is None:
+            line = self._head(record) + escape(self._message(record))
+            line = f"{line} | {shown}" if shown else line
         else:
-            line = f"{self._head(record)}{message}{f' | {shown}' if shown else ''}"
+            line = self._template.format_map(_parts(record, escape(self._message(record)), shown))
 
-        line = cut(line, self._max_line)
+        if len(line) > self._max_line:
+            line = cut(line, self._max_line)
+
         return f"{line}\n{self._indented(trace)}" if trace else f"{line}\n"
 
     def _masked(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the fields of a record, cut and masked."""
-        most = self._max_line
-        fields = {
-            name: cut(value, most) if type(value) is str else value
-            for name, value in self._fields(record).items()
-        }
+        fields = self._fields(record)
+
+        if not fields:
+            return fields
+
+        for value in fields.values():
+            if type(value) is str and len(value) > self._max_line:
+                fields = {
+                    key: cut(item, self._max_line) if type(item) is str else item
+                    for key, item in fields.items()
+                }
+                break
+
         return fields if self._redactor is None else self._redactor.fields(fields)
 
     def _head(self, record: Mapping[str, Any]) -> str:

@@ -209,9 +209,8 @@ class LocalEngine(EngineBase):
         definition = call.definition
         priority = definition.declaration.priority
         job_task = self._known[definition.name][1]
-        # Copies: a call may be enqueued again.
-        args, kwargs = [*call.args], dict(call.kwargs)
-        return LocalJob(job_task, args, kwargs, self._queue, priority=priority, previous=previous)
+        kwargs = dict(call.kwargs)  # a call may be enqueued again
+        return LocalJob(job_task, call.args, kwargs, self._queue, priority=priority, previous=previous)
 
     def _hold_back(self, job: LocalJob, delay: float) -> None:
         async def due() -> None:
