@@ -133,7 +133,7 @@ def test(arguments: list[str]) -> int:
     spread = (
         []
         if selected
-        else ["-n", str(min(2 * (os.cpu_count() or 1), 8)), "--dist", "loadfile", "--durations=40"]
+        else ["-n", str(min(3 * (os.cpu_count() or 1), 8)), "--dist", "loadfile", "--durations=40"]
     )
     command = [str(python), "-m", "pytest", *spread, *arguments]
     listen_to_interrupts()

