@@ -1,4 +1,4 @@
-"""``wintersweet ops`` against a running service, and against what is none."""
+"""``wintersweet ops`` against a running service, and against what is not a service."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ class TestTables:
         assert lines[-1].endswith(" 2 5 1 no broom")
 
     def test_locks(self) -> None:
-        """Who holds which, and for how long."""
+        """Their holders, and for how long they hold them."""
         assert told({"workers": [worker(locks=[{"name": "till", "seconds": 1.5}])]})[-1] == "till 7 1.500 s"
 
     @pytest.mark.parametrize(

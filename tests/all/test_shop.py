@@ -115,7 +115,7 @@ class TestBuy:
         assert caught.value.context["available"] == [2, 3, 4]
 
     async def test_a_known_order_of_a_sold_out_item(self, shop: Shop) -> None:
-        """Whoever got the last piece and lost the reply still gets that order."""
+        """A buyer who got the last piece and lost the reply still gets that order."""
         last, _ = await shop.buy(1, "ann", "key-0001")
         await shop.buy(1, "bob", "key-0002")
 

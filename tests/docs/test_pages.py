@@ -54,7 +54,7 @@ def proofs_of(distribution: str) -> set[str]:
 
 
 def unknown_tests(page: Path, names: set[str]) -> list[str]:
-    """List what looks like a test on a page, and is none."""
+    """List what looks like a test on a page, and is not a test."""
     named = (span for span in spans(page) if _TEST.fullmatch(span) and span.strip(":"))
     return [span for span in named if span not in names]
 

@@ -108,7 +108,7 @@ class TestWriting:
         assert sink.drain()
 
     def test_many_threads_stopped_in_the_middle(self, make: Any) -> None:
-        """Whoever races with stop is written by the writer, by stop, or by itself."""
+        """A line that races with stop is written by the writer, by stop, or by itself."""
         sink = make()
         go = threading.Barrier(5)
 

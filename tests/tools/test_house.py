@@ -80,6 +80,7 @@ class TestEnglish:
             "lent",
             '"""Give a name."""',
             '"""Tell whether it is."""',
+            '"""Who waits longest is first."""',
         ],
     )
     def test_phrases(self, phrase: str) -> None:
@@ -152,7 +153,7 @@ class TestCircles:
     """Imports in a circle."""
 
     def test_found(self, tmp_path: Path) -> None:
-        """A circle through TYPE_CHECKING and a late import is found; a straight line is none."""
+        """A circle through TYPE_CHECKING and a late import is found; a straight line is not."""
         for name, text in {
             "a": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pkg.b import B\n",
             "b": "def f():\n    from pkg import a\n",

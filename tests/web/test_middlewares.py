@@ -92,7 +92,7 @@ class TestRequestID:
         assert {len(one) for one in ids} == {32}
 
     async def test_duplicates_get_a_new_one(self) -> None:
-        """Two ids are none."""
+        """Two ids count as no id."""
         headers = [("x-request-id", "a"), ("x-request-id", "a")]
         reply = await AppClient(with_ids()).get("/", headers=headers)
         assert reply.text == "new-1"
@@ -163,7 +163,7 @@ class TestRequestID:
         assert (await client.get("/")).text != (await client.get("/")).text
 
     async def test_other_scopes_pass(self) -> None:
-        """The lifespan is none of its business."""
+        """The lifespan passes unchanged."""
         seen = []
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -66,7 +66,7 @@ class Chores:
 
 
 class TestReading:
-    """Who may read."""
+    """The right to read."""
 
     async def test_off(self) -> None:
         """Without OPS there is nothing."""
@@ -152,7 +152,7 @@ async def do(client: AppClient, path: str, body: object, **headers: str) -> Repl
 
 
 class TestActing:
-    """Who may act, and what happens then."""
+    """The right to act, and what happens then."""
 
     @pytest.mark.parametrize(
         "headers",

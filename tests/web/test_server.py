@@ -288,7 +288,7 @@ class TestNotStarting:
         assert message in here("run('shop:app')")
 
     def test_a_bug_keeps_its_traceback(self, shop: Path) -> None:
-        """An error that is none of ours is for the programmer."""
+        """An error of the application is for the programmer."""
         (shop / "bug").touch()
 
         with launch(shop, "from ws_web.server import run; run('shop:app', port=0)", {}) as process:

@@ -59,7 +59,7 @@ STRAY_ENGLISH: Mapping[str, str] = {
     r"\basks\b(?! for\b)": "send, query, call",
     r'^\w?"""(?:Give|Tell|Hear)s?\b(?! (?:back|up)\b)': "return, yield, report, receive",
     r"\bone's own\b": "its own, your own",
-    r"(?:^|[.:;] )Who(?:ever)? (?!.*\?)": "name the subject",
+    r'(?:^|[.:;] |^\w?""")Who(?:ever)? (?!.*\?)': "name the subject",
     r"\bpatience\b": "timeout, backoff",
     r"\bgreet(?:s|ed|ings?)?\b": "handshake",
     r"\blanes?\b": "connection",

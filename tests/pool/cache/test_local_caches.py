@@ -131,7 +131,7 @@ class TestLRUCache:
         assert len(cache) == 50
 
     def test_bad_sizes(self) -> None:
-        """A bound that is none is refused."""
+        """A value that cannot be a bound is refused."""
         with pytest.raises(ConfigError, match="maximum=0"):
             LRUCache(0)
 

@@ -14,7 +14,7 @@ from ws_pool.pool import Connector
 
 
 class TestWaiting:
-    """Who gets a connection, and when."""
+    """The order in which callers get connections."""
 
     def test_waiters_are_served_in_their_order(self):
         """A connection goes to the task that waits longest, never to a newcomer."""

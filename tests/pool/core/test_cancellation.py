@@ -1,4 +1,4 @@
-"""Whoever is cancelled, at whatever moment and how often: no connection is lost, no reply crosses over."""
+"""Cancellation at any moment, any number of times: no connection is lost, no reply crosses over."""
 
 from __future__ import annotations
 

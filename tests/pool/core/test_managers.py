@@ -31,7 +31,7 @@ class TestManagers:
     """Starts and closes that cross."""
 
     async def test_two_starts_at_once_are_one(self, manager: SqlPoolManager):
-        """Whoever comes while the manager starts waits for the same start."""
+        """A caller that comes while the manager starts waits for the same start."""
         await asyncio.gather(manager.initialize(), manager.initialize())
         assert manager.ready
         await manager.close()

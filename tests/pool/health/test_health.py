@@ -234,7 +234,7 @@ class TestSlots:
             ProcessTable(tmp_path / "none" / "table")
 
     def test_removed_while_opening(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Whoever opens a file that the last one just removes makes a new one."""
+        """A process that opens a file which the last one just removes makes a new one."""
         path = tmp_path / "table"
         path.touch()
         opened = os.open

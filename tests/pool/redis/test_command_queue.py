@@ -31,7 +31,7 @@ async def test_bounds() -> None:
 
 
 async def test_those_who_have_gone_are_passed_over() -> None:
-    """Who was cancelled is neither served nor failed, and his bytes are free."""
+    """A cancelled command is neither sent nor failed, and its bytes are free."""
     queue = CommandQueue(9, 100)
     pieces = [waiting(1.0) for _ in range(4)]
 

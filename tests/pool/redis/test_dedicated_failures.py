@@ -90,7 +90,7 @@ class TestConnector:
 
 
 class TestAcquiring:
-    """Who gets a connection, and when nobody does."""
+    """The order in which connections are acquired, and when none is."""
 
     async def test_after_the_end(self, redis_url: str) -> None:
         """The connections of a closed pool refuse."""

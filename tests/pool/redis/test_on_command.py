@@ -79,7 +79,7 @@ async def test_a_cluster(cluster_url: str) -> None:
 
 
 async def test_a_hook_that_fails(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """An error of the hook is logged, and is none of the command's."""
+    """An error of the hook is logged, and does not become the command's."""
 
     def fail(*_: object) -> None:
         raise ValueError("of the hook")

@@ -94,7 +94,7 @@ async def test_otherwise_it_would_be(redis_server: RedisServer, monkeypatch: pyt
 
 @pytest.mark.parametrize("write", [by_command, by_special_command, by_pipeline])
 async def test_on_a_cluster(cluster_servers: ClusterServers, cluster_url: str, write: Write) -> None:
-    """Who comes after a cancelled command takes its connection there, too."""
+    """A command after a cancelled one takes its connection there, too."""
     cluster_servers.wait_whole()
 
     async with RedisPool(url=cluster_url, cluster=True, shared_connections=3) as pool:
@@ -115,7 +115,7 @@ async def test_on_a_cluster(cluster_servers: ClusterServers, cluster_url: str, w
 
 
 async def test_a_repeated_write_is_not_overtaken(redis_server: RedisServer) -> None:
-    """Who comes after a command that was cancelled while it was repeated takes its connection."""
+    """A command after one that was cancelled while it was repeated takes its connection."""
     async with (
         FaultProxy(redis_server.host, redis_server.port) as proxy,
         RedisPool(url=proxy.url(redis_server.url), shared_connections=3) as pool,

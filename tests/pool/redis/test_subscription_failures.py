@@ -115,7 +115,7 @@ class TestSubscribing:
     """Subscriptions that come twice, too late or in vain."""
 
     async def test_twice(self, pool: RedisPool) -> None:
-        """Who subscribes again gets another confirmation, and each message once."""
+        """A subscriber that subscribes again gets another confirmation, and each message once."""
         async with pool.redis.pubsub() as pubsub:
             for _ in range(2):
                 await pubsub.subscribe("c")
@@ -138,7 +138,7 @@ class TestSubscribing:
             assert "1 over 1" in repr(subscriptions(pool))
 
     async def test_without_a_server(self, start_server: StartServer) -> None:
-        """A new subscription fails and is none; one of before goes on when the server is back."""
+        """A new subscription fails and is not kept; an earlier one goes on when the server is back."""
         server = start_server(RedisServer)
 
         async with (

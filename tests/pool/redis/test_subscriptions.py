@@ -53,7 +53,7 @@ def subscribers(pool: RedisPool) -> int:
 
 
 class TestSharing:
-    """Who gets what, over how many connections."""
+    """Delivery of messages, over how many connections."""
 
     async def test_any_number_over_one_connection(self, pool: RedisPool) -> None:
         """A hundred subscribers share a connection, and each gets its own messages and only these."""
@@ -318,7 +318,7 @@ class TestFailures:
                 await pubsub.get_message(timeout=10)
 
     async def test_a_pool_that_closes_ends_its_subscribers(self, any_redis_url: str) -> None:
-        """Who waits for a message when the pool is closed gets an error, at once."""
+        """A caller that waits for a message when the pool is closed gets an error, at once."""
         pool = RedisPool(any_redis_url)
         await pool.start()
         pubsub = pool.redis.pubsub()

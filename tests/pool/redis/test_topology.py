@@ -27,7 +27,7 @@ async def forget(topology: Topology, node: Node) -> tuple[str, int]:
 
 
 async def test_a_cancelled_caller_does_not_leave_a_new_node_half_open(cluster_url: str) -> None:
-    """Who follows a redirection to a new node and is cancelled harms nobody who comes later."""
+    """A caller that is cancelled while it follows a redirection to a new node harms no later one."""
     async with RedisPool(url=cluster_url, cluster=True) as pool:
         topology = topology_of(pool)
         known, other = topology.nodes[:2]

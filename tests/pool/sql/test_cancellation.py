@@ -174,7 +174,7 @@ class Users:
 async def test_cancelled_users_leave_no_trace(
     backend: str, seed: int, request: pytest.FixtureRequest, tmp_path: Path, soak: bool
 ):
-    """Whoever was not cancelled has his own answers; blocks are whole; every connection is back."""
+    """Tasks that were not cancelled have their own answers; blocks are whole; every connection is back."""
     rounds = SOAK_ROUNDS if soak else ROUNDS
 
     async with make(backend, request, tmp_path) as pool:

@@ -43,7 +43,7 @@ class TestShape:
         ],
     )
     async def test_what_is_none_is_refused(self, pool: SqlPool, rows: Any, message: str) -> None:
-        """The error names the first that is none, and nothing is inserted."""
+        """The error names the first that is not a mapping, and nothing is inserted."""
         with pytest.raises(UsageError, match=message):
             await pool.insert_many(ITEM, rows)
 

@@ -219,7 +219,7 @@ class TestNetwork:
             assert len(await pool.select(select(TABLE))) == 1
 
     async def test_a_slow_connect_holds_up_nobody(self, driver: str, mysql_url: str):
-        """Who waits while a connect hangs takes a connection that comes back at once."""
+        """A caller that waits while a connect hangs takes a connection that comes back at once."""
         async with (
             proxied(mysql_url) as (proxy, url),
             make_mysql(url, driver, max_size=3, connect_timeout=5) as pool,

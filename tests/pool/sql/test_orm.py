@@ -202,7 +202,7 @@ class TestEngine:
 
 
 class TestOneWriter:
-    """A SQLite database has one connection that writes; nobody waits for himself."""
+    """A SQLite database has one connection that writes; no task waits for itself."""
 
     @pytest.mark.parametrize("url", ["sqlite:///:memory:", "sqlite:///{}/one.db"])
     async def test_a_write_inside_an_orm_session_of_the_task_fails_at_once(self, url: str, tmp_path: Path):

@@ -340,7 +340,7 @@ class TestRollback:
 
     @pytest.mark.parametrize("driver", ["aiomysql", "asyncmy"])
     async def test_a_cancelled_transaction_does_not_hang_in_its_rollback(self, mysql_url: str, driver: str):
-        """Who is cancelled between two statements leaves within ping_timeout; the connection is given up."""
+        """A task cancelled between two statements leaves within ping_timeout; the connection is given up."""
         host, _, port = mysql_url.rpartition("@")[2].partition("/")[0].partition(":")
 
         async with FaultProxy(host, int(port), protocol="mysql") as proxy:

@@ -98,7 +98,7 @@ class TestSwallowedCancels:
         assert await ScriptClient(client).once(load("status"), [b"k"], [], 0.01) == [1, 7]
 
     async def test_of_an_acquisition(self):
-        """Whoever is cancelled does not go on with a lock."""
+        """A task that is cancelled does not go on with a lock."""
         client = Careless([1, 7])
         task = asyncio.create_task(MutexLock(client, "k", 60).acquire())
         await client.asked.wait()

@@ -414,7 +414,7 @@ class TestWakeUps:
     async def test_a_late_subscription(
         self, redis: Redis, any_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
     ):
-        """Who went on without the subscription looks again when it begins: the wake-up was missed."""
+        """A waiter without the subscription looks again when it begins: the wake-up was missed."""
         released, subscribe = asyncio.Event(), PubSub.subscribe
 
         async def late(pubsub: PubSub, channel: str) -> None:

@@ -249,7 +249,7 @@ class TestLateRequests:
                 assert (left > 10_000) is lost
 
     async def test_is_refused_after_a_try_that_failed(self, any_redis: RedisServer, redis: Redis):
-        """Who tried once, was not answered and then refused, does not get the lock behind his back."""
+        """A caller that tried once, without an answer, and was refused then does not get the lock later."""
         async with (
             FaultProxy(*any_redis.address) as proxy,
             Redis.from_url(proxy.url(any_redis.url)) as client,

@@ -55,7 +55,7 @@ def _plain(error: Any) -> str:
 
 
 class _Handlers(dict[int, Any]):
-    """Handlers that are none for loguru once all exit hooks are done: `datetime` of 3.13 crashes then."""
+    """Handlers that loguru ignores once all exit hooks are done: `datetime` of 3.13 crashes then."""
 
     def __bool__(self) -> bool:
         return not sys.is_finalizing()

@@ -1,4 +1,4 @@
-"""Who is the client? Decided from the peer and X-Forwarded-For, trusting only named proxies."""
+"""The client's address, decided from the peer and X-Forwarded-For, trusting only named proxies."""
 
 from __future__ import annotations
 

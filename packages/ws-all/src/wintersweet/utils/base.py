@@ -132,7 +132,7 @@ def re_match(pattern: str | re.Pattern[str], value: str) -> re.Match[str] | None
 
 def split_int(val: str, sep: str = ",", minsplit: int = 0, maxsplit: int = -1) -> list[int]:
     """
-    Read the whole numbers out of a separated text, leaving out whatever is none.
+    Read the whole numbers out of a separated text, leaving out all that is not a number.
 
     Args:
         val: The text.

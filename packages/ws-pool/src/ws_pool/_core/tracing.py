@@ -53,7 +53,7 @@ class _State:
 
     @property
     def tracers(self) -> tuple[Tracer, ...]:
-        """Whoever is to be notified."""
+        """Functions to notify."""
         return tuple(one for one in (self.tracer, self.watcher) if one is not None)
 
 

@@ -1,4 +1,4 @@
-"""Who may see the ops page, and who may act there."""
+"""Access to the ops page: to see it, and to act there."""
 
 from __future__ import annotations
 

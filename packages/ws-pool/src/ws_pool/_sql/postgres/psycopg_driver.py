@@ -44,7 +44,7 @@ class DriverConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
 
     @property
     def adapters(self) -> AdaptersMap:
-        """How values are read and written; what one user has registered ends with his session."""
+        """How values are read and written; what one user has registered ends with that session."""
         if self.own_adapters is None:
             self.own_adapters = AdaptersMap(psycopg.adapters)
 
