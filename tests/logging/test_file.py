@@ -40,7 +40,7 @@ class TestRotatingFile:
             file.close()
 
     def test_midnight_is_seen_once(self, pair: Any, tmp_path: Path) -> None:
-        """The first process that writes after midnight rotates, others follow; also one that has just started."""
+        """The first process to write after midnight rotates, others follow, one just started too."""
         new, clock = pair
         rotator = LogFileRotator(None, "00:00", tz=__import__("datetime").UTC)
         one, two = new(rotator=rotator), new(rotator=rotator)
