@@ -57,7 +57,7 @@ class Verdict(NamedTuple):
 
 class RateLimiter(ScriptUser):
     """
-    What the three limiters share.
+    What the three limiters share; the arguments that are not described here are as of `FrequencyLimiter`.
 
     Args:
         redis: A client of redis-py, a pool that holds one, a manager of pools or the name of one, or a URL.
@@ -65,7 +65,6 @@ class RateLimiter(ScriptUser):
         kind: Prefix of its keys, with what must not be mixed up.
         args: The script's arguments before the cost.
         most: The largest cost that can ever be allowed.
-        namespace, key_prefix, on_error, timeout, deny_cache, clock: As of `FrequencyLimiter`.
     """
 
     def __init__(
