@@ -9,8 +9,6 @@ from typing import Any, Final
 from ws_core.errors import UsageError, describe
 from ws_logging import logger
 
-__all__ = ("begin",)
-
 _running: Final[set[asyncio.Task[Any]]] = set()  # held here, since a loop holds its tasks weakly
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, NoReturn
 
-__all__ = ("GONE", "explain")
-
 _POOL_OPTIONS: Final = "pass options to HttpPool or HTTP_CONFIG instead"
 _OWN_LIST: Final = "LRUCache keeps its entries itself; write your own class if you used this one"
 

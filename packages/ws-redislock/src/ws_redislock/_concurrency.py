@@ -18,30 +18,6 @@ import redis.asyncio
 
 from ws_core.errors import UsageError
 
-__all__ = (
-    "FOREIGN",
-    "FOREIGN_REASON",
-    "NATIVE",
-    "READ_SLICE",
-    "Event",
-    "Job",
-    "Loop",
-    "Mutex",
-    "Signal",
-    "check_loop",
-    "client_from_url",
-    "current_loop",
-    "current_task",
-    "gather",
-    "is_closed",
-    "run_callback",
-    "sleep",
-    "start",
-    "timeout",
-    "wait_event",
-    "wait_jobs",
-)
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

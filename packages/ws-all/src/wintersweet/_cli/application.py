@@ -14,8 +14,6 @@ from wintersweet._cli.project import load, use
 from ws_core.errors import ConfigError
 from ws_web import Settings, create_app
 
-__all__ = ("build", "export", "running_pools")
-
 
 def build(target: str | None) -> tuple[str, FastAPI]:
     """Return the name and the application that a target stands for; a factory is called."""

@@ -26,8 +26,6 @@ from ws_core.errors import ConfigError, UnavailableError, UsageError
 from ws_pool.http import HttpClient, HttpConnectionError, HttpError, HttpPool, HttpTimeout
 from ws_web.server import Supervisor, WorkerCommand, bind
 
-__all__ = ("Load", "Measured", "measure")
-
 _SHOW: Final = 0.2  # seconds between two looks at the progress
 _AFTER_LOSS: Final = 0.05  # seconds
 _LOOK: Final = 30.0  # seconds for the first answer

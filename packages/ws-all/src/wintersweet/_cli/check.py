@@ -22,8 +22,6 @@ from ws_core.errors import WsError
 from ws_web import create_app
 from ws_web.conf import Setting, Settings
 
-__all__ = ("Reached", "check_all", "reach")
-
 _TIMEOUT = 10.0
 
 

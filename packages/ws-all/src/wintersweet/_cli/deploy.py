@@ -22,8 +22,6 @@ from ws_core.errors import WsError
 from ws_pool.base import BasePoolManager
 from ws_web.conf import Settings
 
-__all__ = ("Mistake", "find_mistakes", "find_scarcity")
-
 _SHORTEST_SECRET = 32  # characters; RFC 7518, 3.2: a key of HS256 has at least 256 bits
 _SHORTEST_TOKEN = 16
 _USUAL = frozenset(

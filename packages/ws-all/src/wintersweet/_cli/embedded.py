@@ -24,8 +24,6 @@ from ws_core.errors import ConfigError, MissingExtraError, UnavailableError
 from ws_pool.redis import RedisPool
 from ws_web import Settings
 
-__all__ = ("embedded_servers", "provided")
-
 _FOLDER = ".wintersweet"
 _POSTGRES = "postgresql://embedded"
 _WORDS = ("embedded", _POSTGRES)

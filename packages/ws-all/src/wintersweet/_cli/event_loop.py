@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 
-__all__ = ("new_runner", "stop_event")
-
 
 def new_runner() -> asyncio.Runner:
     """Return a runner of coroutines."""

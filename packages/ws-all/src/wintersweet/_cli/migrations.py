@@ -24,8 +24,6 @@ except ImportError as error:  # this module is loaded by its commands alone
     message = "wintersweet db needs Alembic, which is not installed: pip install alembic"
     raise MissingExtraError(message, requirement="alembic") from error
 
-__all__ = ("current", "downgrade", "init", "revision", "upgrade")
-
 _DIRECTORY = "migrations"
 
 

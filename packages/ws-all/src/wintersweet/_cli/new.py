@@ -14,8 +14,6 @@ from wintersweet._cli.output import stderr
 from wintersweet._cli.template import template, write
 from ws_core.errors import ConfigError
 
-__all__ = ("PARTS", "check_name", "check_parts", "create")
-
 PARTS = ("redis", "mysql", "postgres", "ws", "tasks", "auth")
 """What a project may be made with."""
 

@@ -22,8 +22,6 @@ from ws_core.errors import ConfigError, UnavailableError, WsError
 from ws_pool.http import HttpError, HttpPool
 from ws_web import Settings
 
-__all__ = ("render", "show_ops")
-
 # Any below: JSON of the service.
 
 _TIMEOUT: Final = 10.0

@@ -12,8 +12,6 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ("add_row", "fail", "new_table", "percentile", "print_json", "stderr", "stdout", "success")
-
 
 def stdout() -> Console:
     """Return the console for results."""
@@ -67,6 +65,6 @@ def add_row(rows: Table, *cells: object, style: str = "") -> None:
     rows.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in shown), style=style)
 
 
-def success(ok: bool, failure: str = "failed") -> Text:  # noqa: FBT001 - a value to show, not a switch
+def success(ok: bool) -> Text:  # noqa: FBT001 - a value to show, not a switch
     """Return how a table shows that something works, or not."""
-    return Text("ok", "green") if ok else Text(failure, "red")
+    return Text("ok", "green") if ok else Text("failed", "red")

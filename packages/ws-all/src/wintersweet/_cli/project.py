@@ -13,8 +13,6 @@ from types import ModuleType
 
 from ws_core.errors import ConfigError
 
-__all__ = ("Project", "find", "import_module", "is_missing", "load", "use")
-
 
 @dataclass(frozen=True, slots=True)
 class Project:

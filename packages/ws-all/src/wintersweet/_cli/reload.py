@@ -9,8 +9,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-__all__ = ("Reloader", "changed", "end_with_parent", "snapshot")
-
 _LOOK = 0.4
 """Seconds between two looks at the files."""
 _PARENT = "WINTERSWEET_RELOADER"

@@ -16,8 +16,6 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from wintersweet._cli.application import build
 from wintersweet._cli.output import add_row, new_table, print_json, stdout
 
-__all__ = ("Line", "lines", "show")
-
 _FRAMEWORK = ("fastapi.", "starlette.", "ws_web.")
 _WIDE = 120
 """Columns from which the endpoint and what it is for stand beside each other."""

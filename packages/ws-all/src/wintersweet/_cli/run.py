@@ -11,8 +11,6 @@ from wintersweet._cli.project import load, use
 from wintersweet._cli.reload import Reloader, end_with_parent
 from ws_core.errors import UsageError
 
-__all__ = ("serve",)
-
 
 def serve(
     target: str | None,

@@ -9,8 +9,6 @@ from ws_core.errors import ConfigError
 from ws_core.redaction import mask_url
 from ws_web import Settings
 
-__all__ = ("base_url", "is_local", "is_local_host", "local_url", "url_of_settings")
-
 _ANY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 

@@ -23,8 +23,6 @@ from wintersweet._cli.project import use
 from ws_core.component import Component
 from ws_web import Settings, create_app, settings
 
-__all__ = ("Prompt", "open_shell")
-
 
 def open_shell(*, plain: bool = False) -> int:
     """Read lines until the end of input; IPython does where it is installed, unless a plain one is wanted."""

@@ -19,8 +19,6 @@ from ws_tasks import JobCancelled, JobFailed, LocalEngine, TaskDefinition
 from ws_tasks.taskiq import TaskiqEngine
 from ws_tasks.triggers import CronTrigger, IntervalTrigger
 
-__all__ = ("run_one", "show")
-
 
 def show(target: str, *, as_json: bool) -> None:
     """Print the tasks."""

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-__all__ = ("template", "write")
-
 # What comes out is source text, never HTML.
 _JINJA = Environment(  # noqa: S701
     undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True

@@ -8,8 +8,6 @@ import sysconfig
 import traceback
 from pathlib import Path
 
-__all__ = ("describe_failure",)
-
 
 def describe_failure(error: BaseException, directory: Path) -> str | None:
     """Return the lines of a project that led to an error, with the error; None when none of them did."""

@@ -12,8 +12,6 @@ from ws_core.errors import ConfigError, UsageError
 from ws_tasks import LocalEngine, TaskDefinition
 from ws_tasks.taskiq import TaskiqEngine, run_worker
 
-__all__ = ("Found", "find", "work")
-
 Found = tuple[LocalEngine | TaskiqEngine | None, dict[str, TaskDefinition[Any, Any]]]
 
 

@@ -14,17 +14,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ws_core.errors import InvalidValueError, UsageError
 
-__all__ = (
-    "datetime2time",
-    "delta_datetime",
-    "format_time",
-    "loop_time",
-    "stamp2time",
-    "time2datetime",
-    "time2stamp",
-    "timestamp",
-)
-
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 
 

@@ -16,8 +16,6 @@ from xml.parsers import expat
 
 from ws_core.errors import InvalidValueError
 
-__all__ = ("XmlValue", "xml_decode", "xml_encode")
-
 XmlValue = str | None | dict[str, "XmlValue"] | list["XmlValue"]
 """What `xml_decode` returns."""
 

@@ -18,8 +18,6 @@ from ws_redislock._lease.timers import Timer, Timers
 from ws_redislock._redis.clients import TRANSIENT
 from ws_redislock._redis.script_client import ScriptClient
 
-__all__ = ("WakeupSubscription",)
-
 _logger = logging.getLogger("ws_redislock")
 
 IDLE = 10.0

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-__all__ = ("CancelScope", "cancels_so_far", "raise_if_cancelled")
-
 
 def cancels_so_far() -> int:
     """Return how many cancels the running task has, for `raise_if_cancelled`."""

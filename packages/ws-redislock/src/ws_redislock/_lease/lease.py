@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 from ws_core.backoff import spread
 
-__all__ = ("Action", "Lease", "Step", "boot_time", "drift")
-
 Clock = Callable[[], float]
 
 if hasattr(time, "CLOCK_BOOTTIME"):

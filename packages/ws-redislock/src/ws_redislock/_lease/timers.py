@@ -12,8 +12,6 @@ import heapq
 import itertools
 from collections.abc import Callable
 
-__all__ = ("Timer", "Timers")
-
 
 class Timer:
     """One timer; `function` is None when it was cancelled or has fired."""

@@ -25,8 +25,6 @@ from ws_redislock._redis.keys import check_name, queue_keys
 from ws_redislock.errors import ConfigError, UnavailableError, UsageError
 from ws_redislock.observe import notify, observers_of
 
-__all__ = ("BaseLock",)
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

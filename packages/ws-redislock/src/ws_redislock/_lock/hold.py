@@ -10,8 +10,6 @@ from ws_redislock._lease.cancel_scope import CancelScope
 from ws_redislock._lock.held import Held
 from ws_redislock.errors import LockNotAcquired, UnavailableError
 
-__all__ = ("Hold",)
-
 _logger = logging.getLogger("ws_redislock")
 
 

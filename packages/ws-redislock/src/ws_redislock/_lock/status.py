@@ -12,8 +12,6 @@ from ws_redislock._redis.keys import QueueKeys
 from ws_redislock._redis.script_client import Reply
 from ws_redislock._redis.scripts import load
 
-__all__ = ("LockStatus",)
-
 RESET_MS = 10_000
 """For how long the server remembers that a lock was taken away, so that doing it again is harmless."""
 

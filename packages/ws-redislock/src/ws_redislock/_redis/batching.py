@@ -18,8 +18,6 @@ from redis import exceptions
 from ws_redislock._lease.lease import boot_time
 from ws_redislock._redis.scripts import Script, load
 
-__all__ = ("BATCH_FROM", "Batch", "Fast", "FastBatch", "HitBatch")
-
 _logger = logging.getLogger("ws_redislock")
 
 Argument: TypeAlias = "str | bytes | int"

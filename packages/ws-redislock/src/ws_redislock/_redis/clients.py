@@ -13,18 +13,6 @@ from ws_core.errors import UnavailableError, UsageError, describe
 from ws_redislock._concurrency import FOREIGN, FOREIGN_REASON, NATIVE, client_from_url
 from ws_redislock._redis.url import SCHEMES, check_url, is_url
 
-__all__ = (
-    "HOPELESS",
-    "TRANSIENT",
-    "ClientHolder",
-    "CommandClient",
-    "PoolManager",
-    "RedisSource",
-    "check_source",
-    "refuse",
-    "resolve",
-)
-
 TRANSIENT = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,

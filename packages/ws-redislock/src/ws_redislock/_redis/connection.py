@@ -26,8 +26,6 @@ from ws_redislock._redis.clients import CommandClient
 from ws_redislock._redis.pipelined_protocol import PipelinedProtocol
 from ws_redislock._redis.spare_connection import SpareConnections, has_room, is_small
 
-__all__ = ("CommandSender", "SharedConnection")
-
 IDLE = 10.0
 """Seconds after which an unused connection goes back to its pool."""
 

@@ -8,19 +8,6 @@ from collections.abc import Callable
 
 from ws_redislock.errors import ConfigError
 
-__all__ = (
-    "PREFIX",
-    "LockKeys",
-    "QueueKeys",
-    "check_name",
-    "check_prefix",
-    "escape",
-    "plain",
-    "queue_keys",
-    "tagged",
-    "unescape",
-)
-
 PREFIX = "wsl"
 """With what all keys begin, unless their user says otherwise."""
 

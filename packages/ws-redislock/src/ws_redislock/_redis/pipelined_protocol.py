@@ -13,8 +13,6 @@ from typing import Any, Protocol, cast
 
 from redis import exceptions
 
-__all__ = ("DriverReplies", "PipelinedProtocol", "Replies", "encode", "replies_of")
-
 MANY = 6
 """Commands after which the server gets work while the loop's turn still goes on."""
 

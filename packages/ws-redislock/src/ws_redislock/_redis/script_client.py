@@ -41,8 +41,6 @@ from ws_redislock._redis.clients import (
 from ws_redislock._redis.connection import CommandSender
 from ws_redislock._redis.scripts import Script
 
-__all__ = ("Reply", "ScriptClient", "ScriptUser")
-
 # tasks only:
 FEW_BATCHES = 64
 """Options of locks for which batches are kept; there are many when each lock has a lease of its own."""

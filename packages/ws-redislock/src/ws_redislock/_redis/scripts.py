@@ -7,8 +7,6 @@ import hashlib
 from dataclasses import dataclass
 from importlib import resources
 
-__all__ = ("Script", "load")
-
 COMMON = "--[[common]]"
 """Where a script has the common part; others have it in front."""
 

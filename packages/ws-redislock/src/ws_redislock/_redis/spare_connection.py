@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ("SpareConnections", "has_room", "is_small")
-
 FEW = 8
 """Pools with fewer connections than this keep them all for the application."""
 

@@ -11,8 +11,6 @@ from ws_core.errors import UsageError
 from ws_core.redaction import mask_url
 from ws_core.sources import unread_in_redis_url
 
-__all__ = ("SCHEMES", "check_url", "is_url")
-
 SCHEMES = ("redis", "rediss", "unix")
 
 

@@ -37,8 +37,6 @@ from ws_redislock._redis.keys import QueueKeys
 from ws_redislock.sync._redis.script_client import ScriptClient
 from ws_redislock._redis.scripts import load
 
-__all__ = ("Coordinator", "QueueWatch", "Waiter", "coordinator_for")
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -19,8 +19,6 @@ from ws_redislock.sync._concurrency import Timer, Timers
 from ws_redislock.sync._redis.clients import TRANSIENT
 from ws_redislock.sync._redis.script_client import ScriptClient
 
-__all__ = ("WakeupSubscription",)
-
 _logger = logging.getLogger("ws_redislock")
 
 IDLE = 10.0

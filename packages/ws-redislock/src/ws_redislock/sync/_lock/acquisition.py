@@ -22,8 +22,6 @@ from ws_redislock._redis.scripts import load
 from ws_redislock.errors import UnavailableError, WsError
 from ws_redislock.observe import notify, observers_of
 
-__all__ = ("AcquireProtocol",)
-
 _logger = logging.getLogger("ws_redislock")
 
 HELD, HANDED_OVER, REFUSED = 1, 2, -1

@@ -15,8 +15,6 @@ from ws_redislock.sync._lock.renewal import RenewalWatchdog
 from ws_redislock.errors import LockLost
 from ws_redislock.observe import LockObserver, notify, observers_of
 
-__all__ = ("Held", "OnLost")
-
 _logger = logging.getLogger("ws_redislock")
 
 OnLost: TypeAlias = "Callable[[Held], None]"

@@ -11,8 +11,6 @@ from ws_redislock.sync._concurrency import CancelScope
 from ws_redislock.sync._lock.held import Held
 from ws_redislock.errors import LockNotAcquired, UnavailableError
 
-__all__ = ("Hold",)
-
 _logger = logging.getLogger("ws_redislock")
 
 

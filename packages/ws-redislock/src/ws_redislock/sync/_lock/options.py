@@ -13,8 +13,6 @@ from ws_redislock._redis.keys import PREFIX, check_prefix
 from ws_redislock.errors import ConfigError
 from ws_redislock.observe import LockObserver
 
-__all__ = ("BUDGET", "RELEASED_MS", "LockOptions", "options_of", "seconds")
-
 BUDGET = 5.0
 """Seconds for which one command is tried again when Redis does not answer."""
 

@@ -16,8 +16,6 @@ from ws_redislock._lease.lease import Action, Clock, Lease
 from ws_redislock.sync._concurrency import Timer
 from ws_redislock._redis.scripts import load
 
-__all__ = ("RenewalWatchdog",)
-
 _logger = logging.getLogger("ws_redislock")
 
 

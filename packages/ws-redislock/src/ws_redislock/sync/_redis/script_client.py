@@ -38,8 +38,6 @@ from ws_redislock.sync._redis.clients import (
 from ws_redislock.sync._concurrency import CommandSender
 from ws_redislock._redis.scripts import Script
 
-__all__ = ("Reply", "ScriptClient", "ScriptUser")
-
 Reply: TypeAlias = list[Any]  # Any: integers, and tokens as str or bytes, as the client decodes
 Argument: TypeAlias = str | bytes | int
 
