@@ -198,6 +198,17 @@ async def test_closing_ends_what_still_runs(pool: PostgresPool, driver_url: str)
         await running
 
 
+async def test_a_connection_that_is_closed_under_its_user(pool: PostgresPool) -> None:
+    """The next statement is the error of a lost connection, whatever the driver makes of it."""
+    async with pool.get_client() as client:
+        client.connection.terminate()
+
+        with pytest.raises(UnavailableError):
+            await client.select("SELECT 1 AS a")
+
+    assert await pool.select("SELECT 1 AS a") == [(1,)]
+
+
 async def test_a_wrong_user(postgres_server: PostgresServer, driver: str) -> None:
     """The server's refusal is in the error of the start, which does not wait for another server."""
     url = postgres_server.url.replace("postgres@", "nobody_there@")

@@ -223,10 +223,18 @@ class AsyncpgConnection(PostgresConnection):
                 timeout=timeout,
             )
 
-        with raw._stmt_exclusive_section:
-            # What `fetch` does, beside which it keeps the statement, for the columns of no rows, and the
-            # command tag, for the number of rows. It keeps all statements prepared, whatever `prepare` says.
-            (rows, status, _), statement = await raw._do_execute(sql, execute, None)
+        try:
+            with raw._stmt_exclusive_section:
+                # What `fetch` does, beside which it keeps the statement, for the columns of no rows, and the
+                # command tag, for the number of rows. It prepares all statements, whatever `prepare` says.
+                (rows, status, _), statement = await raw._do_execute(sql, execute, None)
+        except AttributeError as error:
+            if not raw.is_closed():
+                raise
+
+            # Closed meanwhile, it has no protocol any more, which the driver does not look at before use.
+            message = "the connection was closed"
+            raise ConnectionError(message) from error
 
         description = self._describe(statement)
         tag = status.decode() if status else ""
