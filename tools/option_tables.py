@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ws_pool._core.config import Option, options
+from ws_pool._elasticsearch.options import EsOptions
 from ws_pool._http.options import HttpOptions
 from ws_pool._mongo.options import MongoOptions
 from ws_pool._redis.options import RedisOptions
 from ws_pool._sql.mysql.options import MysqlOptions
 from ws_pool._sql.postgres.options import PostgresOptions
 from ws_pool._sql.sqlite.options import SqliteOptions
-from ws_pool.es import EsOptions
 
 __all__ = ("PAGES", "updated")
 

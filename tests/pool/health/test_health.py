@@ -17,8 +17,8 @@ import pytest
 
 from tests.clock import Clock
 from ws_core.component import Health
-from ws_pool import _process_table
-from ws_pool._process_table import ProcessTable, process_start, runtime_directory
+from ws_pool._health import process_table
+from ws_pool._health.process_table import ProcessTable, process_start, runtime_directory
 from ws_pool.errors import AcquireTimeout, ConfigError, UnavailableError, UsageError
 from ws_pool.health import HealthChecker, ProcessHealthChecker
 
@@ -144,7 +144,7 @@ class TestSlots:
 
     async def test_without_posix(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where processes cannot share a file, a checker speaks for one, without a file and signals."""
-        monkeypatch.setattr(_process_table, "fcntl", None)
+        monkeypatch.setattr(process_table, "fcntl", None)
         monkeypatch.delattr(os, "geteuid")
         monkeypatch.setattr(os, "kill", _forbidden)
 
@@ -165,17 +165,17 @@ class TestSlots:
         dead, locked, elsewhere = (ProcessTable(tmp_path / f"t-{n}") for n in ("dead", "locked", "other"))
 
         for table in (dead, locked, elsewhere):
-            _process_table._RECORD.pack_into(table._map, table._offset, ended.pid, 5, 1.0, 1)
+            process_table._RECORD.pack_into(table._map, table._offset, ended.pid, 5, 1.0, 1)
 
-        _process_table._HEAD.pack_into(elsewhere._map, 0, _process_table._MAGIC, 7)  # of another container
+        process_table._HEAD.pack_into(elsewhere._map, 0, process_table._MAGIC, 7)  # of another container
         (tmp_path / "t-link").symlink_to(tmp_path / "t-dead")
         (tmp_path / "t-short").write_text("x")
-        (tmp_path / "t-foreign").write_bytes(bytes(_process_table._SIZE))
+        (tmp_path / "t-foreign").write_bytes(bytes(process_table._SIZE))
         (tmp_path / "t-folder").mkdir()
         (tmp_path / "u-dead").write_bytes((tmp_path / "t-dead").read_bytes())
 
         with locked._locked():
-            _process_table.remove_abandoned(tmp_path, "t-")
+            process_table.remove_abandoned(tmp_path, "t-")
 
         assert sorted(path.name for path in tmp_path.iterdir()) == [
             "t-folder", "t-foreign", "t-link", "t-living", "t-locked", "t-other", "t-short", "u-dead",
@@ -194,7 +194,7 @@ class TestSlots:
         ended.wait()
 
         for pid, start in ((ended.pid, 5), (os.getpid(), 1)):
-            _process_table._RECORD.pack_into(first._map, first._offset, pid, start, 1.0, 1)
+            process_table._RECORD.pack_into(first._map, first._offset, pid, start, 1.0, 1)
             assert first.alive() == []
             second = ProcessTable(path)
             assert second._offset == first._offset
@@ -204,7 +204,7 @@ class TestSlots:
 
     def test_all_taken(self, tmp_path: Path) -> None:
         """A full table is an error that says so."""
-        files = [ProcessTable(tmp_path / "table") for _ in range(_process_table._CAPACITY)]
+        files = [ProcessTable(tmp_path / "table") for _ in range(process_table._CAPACITY)]
 
         with pytest.raises(UnavailableError, match="all 127 records are taken"):
             ProcessTable(tmp_path / "table")
@@ -256,7 +256,7 @@ class TestSlots:
 
             return descriptor
 
-        monkeypatch.setattr("ws_pool._process_table.os.open", opens)
+        monkeypatch.setattr("ws_pool._health.process_table.os.open", opens)
         file = ProcessTable(path)
         assert len(calls) == 3
         assert path.stat().st_ino == os.fstat(file._fd).st_ino
@@ -278,10 +278,10 @@ class TestSlots:
             def exists(self) -> bool:
                 return False
 
-        monkeypatch.setattr(_process_table, "Path", Nowhere)
+        monkeypatch.setattr(process_table, "Path", Nowhere)
         assert process_start(os.getpid()) == 0
         assert process_start(zombie.pid) is None
-        monkeypatch.setattr("ws_pool._process_table.os.kill", _forbidden)
+        monkeypatch.setattr("ws_pool._health.process_table.os.kill", _forbidden)
         assert process_start(1) == 0
 
     def test_runtime_directory(self, monkeypatch: pytest.MonkeyPatch) -> None:
