@@ -130,6 +130,37 @@ class TestSentinel:
                     await pool.redis.get("k")
                     await asyncio.sleep(0.01)
 
+    async def test_a_replica_that_leaves_passes_on_what_waits(
+        self, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A read that is queued for it goes to the master, as its connection would never come back."""
+        group = start_server(SentinelServers)
+        options: dict[str, Any] = {"sentinels": group.addresses, "service": group.name}
+
+        async with RedisPool(**options, read_from="round_robin_replicas", decode_responses=True) as pool:
+            await connected(pool, 2)
+            await replicated(pool, "k", group.replicas, "v")
+            assert pool._backend is not None
+            replicas = pool._backend._replicas
+            assert replicas is not None
+            (node,) = replicas.nodes.values()
+            (shared,) = node.shared_connections
+            group.replicas[0].kill()
+
+            async with asyncio.timeout(20):
+                while shared.statistics().connected:
+                    await asyncio.sleep(0.01)
+
+            # The choice avoids nodes that are not connected; this read was made a moment before the loss.
+            with monkeypatch.context() as patched:
+                patched.setattr(replicas._balancer, "choose", lambda *_: node)
+                reading = asyncio.ensure_future(pool.redis.get("k"))
+                await asyncio.sleep(0)
+
+            assert not reading.done()
+            replicas.update(())
+            assert await reading == "v"
+
     async def test_a_replica_without_data_is_passed_over(self, start_server: StartServer) -> None:
         """A replica that may not serve old data costs a second try at the master, no error."""
         group = start_server(SentinelServers)

@@ -89,6 +89,10 @@ class TestOptions:
         pool = PostgresPool("postgresql://u@a:5433,b:5433/d", target_session_attrs="primary")
         assert (list(pool._server.hosts), pool._server.port) == (["a", "b"], 5433)
 
+        pool = PostgresPool("postgresql://a,b:a,b@a,b/d")  # a user whose name is spelt like the hosts
+        assert (list(pool._server.hosts), pool._server.user) == (["a", "b"], "a,b")
+        assert pool._server.password == "a,b"
+
     @pytest.mark.parametrize(
         ("options", "message"),
         [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl as tls
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -137,7 +138,8 @@ def _from_url(url: str, where: str) -> dict[str, object]:
         message = f"{where} must begin with postgresql://, not {mask_url(url)!r}"
         raise ConfigError(message, setting=where)
 
-    place = rest.partition("/")[0].rpartition("@")[2].partition("?")[0]
+    authority = re.split("[/?]", rest, maxsplit=1)[0]
+    login, at, place = authority.rpartition("@")
     hosts: list[str] = []
     ports: set[str] = set()
 
@@ -151,7 +153,8 @@ def _from_url(url: str, where: str) -> dict[str, object]:
             message = f"{where}: several hosts must have one port, not {', '.join(sorted(ports))}"
             raise ConfigError(message, setting=where)
 
-        url = url.replace(place, f"{hosts[0]}:{ports.copy().pop()}", 1)
+        one_host = f"{login}{at}{hosts[0]}:{ports.copy().pop()}"
+        url = url[: -len(rest)] + one_host + rest[len(authority) :]
 
     parts = url_parts(url, where)
     return url_options(

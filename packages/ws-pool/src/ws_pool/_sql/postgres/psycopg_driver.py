@@ -164,5 +164,6 @@ async def open_driver_connection(server: Server) -> DriverConnection:
         error.sqlstate = next((state for words, state in _REFUSALS if re.search(words, text)), None)
         raise
 
+    # With 0 psycopg would deallocate a statement as soon as `Prepared` has it prepared.
     raw.prepared_max = server.statement_cache_size or 1
     return raw
