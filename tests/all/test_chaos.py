@@ -96,6 +96,7 @@ class TestChaos:
         assert summary["not_tried"] == DATABASE
         assert all(kind in outcome.said for kind in ALWAYS)
 
+    @pytest.mark.once
     @pytest.mark.parametrize(("database", "engine"), [(MariaDBServer, "taskiq"), (PostgresServer, "local")])
     def test_servers(
         self,

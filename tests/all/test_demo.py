@@ -21,7 +21,9 @@ pytestmark = [pytest.mark.deployment, pytest.mark.timeout(600)]
 Backends = Mapping[str, str]
 
 
-@pytest.fixture(params=["embedded", "mysql_url", "postgres_url"])
+@pytest.fixture(
+    params=["embedded", *(pytest.param(n, marks=pytest.mark.once) for n in ("mysql_url", "postgres_url"))]
+)
 def backends(request: pytest.FixtureRequest) -> Backends:
     """Yield the environment of embedded backends, then those of a server of each database and Redis."""
     if request.param == "embedded":

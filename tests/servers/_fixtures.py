@@ -99,7 +99,7 @@ def valkey_url(valkey_server: ValkeyServer) -> str:
     return valkey_server.url
 
 
-@pytest.fixture(params=["redis", "valkey"])
+@pytest.fixture(params=["redis", pytest.param("valkey", marks=pytest.mark.once)])
 def any_redis(request: pytest.FixtureRequest) -> RedisServer:
     """Return the shared Redis server, then the shared Valkey server, emptied."""
     server: RedisServer = request.getfixturevalue(f"{request.param}_server")

@@ -12,6 +12,8 @@ import pytest
 from tests.tasks._support import VirtualClock
 from ws_tasks import IntervalTask, Scheduler
 
+pytestmark = pytest.mark.once  # what measures coverage needs memory of its own
+
 TASKS = 1000
 SPELLS = 3  # a table grows in one of them, a leak in each
 ROUNDS = 15  # of each spell, at least

@@ -3,7 +3,7 @@
 Two runs for each distribution. With the newest dependencies, on the newest Python, and with coverage: the
 distribution's own tests must reach 95 % of its branches. With the oldest dependencies that it declares, on
 another Python, and without whole deployments and outages: what counts there is the API. The developers'
-environment, in which ``dev.py test`` runs, is a third.
+environment, in which ``dev.py test`` runs, is a third, and the only one for tests marked ``once``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ("choose", "find_pythons", "suite_checks")
 
 VERSIONS = ("3.11", "3.12", "3.13")
 BRANCHES = 95.0
-COSTS = {"pool": 90, "redislock": 90, "logging": 80, "web": 80, "tasks": 70, "all": 60, "core": 15}
+COSTS = {"pool": 200, "all": 200, "redislock": 90, "logging": 80, "web": 80, "tasks": 70, "core": 15}
 
 
 def suite_checks() -> list[Check]:
@@ -116,7 +116,8 @@ def run_isolated(name: str, version: str, pythons: Mapping[str, Path]) -> str | 
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     variables = {"COVERAGE_FILE": str(place / "data")}
-    closing = _run_tests([python, "-m", "coverage", "run", f"--source={imported}", "-m"], name, variables)
+    prefix: list[str | Path] = [python, "-m", "coverage", "run", f"--source={imported}", "-m"]
+    closing = _run_tests(prefix, name, variables, "-m", "not once")
 
     command([python, "-m", "coverage", "combine", "--quiet"], environment=variables)
     report = place / "report.json"
@@ -136,7 +137,8 @@ def run_isolated(name: str, version: str, pythons: Mapping[str, Path]) -> str | 
 def run_oldest(name: str, version: str, pythons: Mapping[str, Path]) -> str | None:
     """Run one distribution's tests alone, with the oldest dependencies that it declares."""
     python = _environment(name, version, pythons, oldest=True)
-    return f"py{version}, {_run_tests([python, '-m'], name, {}, '-m', 'not deployment and not outage')}"
+    selection = "not deployment and not outage and not once"
+    return f"py{version}, {_run_tests([python, '-m'], name, {}, '-m', selection)}"
 
 
 def run_addons() -> str | None:

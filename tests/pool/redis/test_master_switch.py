@@ -20,7 +20,7 @@ from ws_pool.redis import RedisPool
 pytestmark = pytest.mark.deployment
 
 
-@pytest.fixture(params=[False, True], ids=["redis", "valkey"])
+@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.once)], ids=["redis", "valkey"])
 def servers(start_server: StartServer, request: pytest.FixtureRequest) -> SentinelServers:
     """Start a master that cannot be demoted: it stays a master when the Sentinels have chosen another."""
     servers = start_server(SentinelServers, valkey=request.param)

@@ -134,7 +134,7 @@ class TestSentinel:
         self, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A read that is queued for it goes to the master, as its connection would never come back."""
-        group = start_server(SentinelServers)
+        group = start_server(SentinelServers, down_after=60.0)  # the test takes it away, not the Sentinels
         options: dict[str, Any] = {"sentinels": group.addresses, "service": group.name}
 
         async with RedisPool(**options, read_from="round_robin_replicas", decode_responses=True) as pool:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, select
@@ -13,6 +17,7 @@ from tests.pool.sql.backends import make_pool
 from ws_pool import SqlitePool
 from ws_pool._sql.pool import SqlPool
 from ws_pool._sql.sqlite.clients import WriterRouting
+from ws_pool._sql.sqlite.connector import SqliteConnector
 from ws_pool._sql.sqlite.statement_text import leaves_clean, reads_connection, reads_only, verb
 from ws_pool.errors import QueryError, UnsupportedStatement, UsageError
 
@@ -218,6 +223,38 @@ async def test_a_writer_that_waits_is_let_in(tmp_path: Path) -> None:
                 await other
 
         assert sorted(await values(pool)) == [1, 2]
+
+
+async def test_no_thread_outlives_a_cancelled_opening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of connections that were given up before their threads had begun."""
+    before = set(threading.enumerate())
+    connect, seconds = sqlite3.connect, iter([0.5, *[0.0] * 100])  # the first one is the last to end
+
+    def slowly(*args: Any, **options: Any) -> Any:
+        time.sleep(next(seconds))
+        return connect(*args, **options)
+
+    async with SqlitePool(f"sqlite:///{tmp_path / 'a.db'}", maxsize=3) as pool:
+        connector = pool._readers.connector
+        assert isinstance(connector, SqliteConnector)
+        monkeypatch.setattr(sqlite3, "connect", slowly)
+
+        for rounds in range(4):
+            opening = [asyncio.ensure_future(connector.open()) for _ in range(3)]
+
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+
+            for task in opening:
+                task.cancel()
+
+            await asyncio.wait(opening)
+
+    assert set(threading.enumerate()) <= before
+    await asyncio.sleep(0.05)  # what had not begun by now begins
+    assert set(threading.enumerate()) <= before
 
 
 def test_the_grammar_of_sqlite() -> None:

@@ -55,7 +55,11 @@ class Simulated:
         return reply
 
 
-@pytest.fixture(scope="module", params=["redis_server", "valkey_server"], ids=["redis", "valkey"])
+@pytest.fixture(
+    scope="module",
+    params=["redis_server", pytest.param("valkey_server", marks=pytest.mark.once)],
+    ids=["redis", "valkey"],
+)
 def blocking(request: pytest.FixtureRequest) -> Iterator[BlockingRedis]:
     """Yield a blocking client of Redis, then of Valkey, for many short scripts."""
     with BlockingRedis.from_url(request.getfixturevalue(request.param).url) as client:

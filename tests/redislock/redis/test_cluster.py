@@ -30,7 +30,10 @@ def valkey_cluster_servers() -> Iterator[ClusterServers]:
         yield servers
 
 
-@pytest.fixture(params=["cluster_servers", "valkey_cluster_servers"], ids=["redis", "valkey"])
+@pytest.fixture(
+    params=["cluster_servers", pytest.param("valkey_cluster_servers", marks=pytest.mark.once)],
+    ids=["redis", "valkey"],
+)
 def servers(request: pytest.FixtureRequest) -> ClusterServers:
     """Return a cluster of Redis, then of Valkey."""
     servers = request.getfixturevalue(request.param)

@@ -14,6 +14,7 @@ from functools import partial
 from threading import Thread
 from typing import Any
 
+from ws_pool._core.background import TaskSet
 from ws_pool._sql.sqlite.connection import LOOK, SqliteConnection
 from ws_pool._sql.sqlite.options import SqliteFile
 
@@ -35,6 +36,7 @@ class SqliteConnector:
         self.file = file
         self._writable = writable
         self._threads: dict[Thread, sqlite3.Connection | None] = {}  # alive, or were when last looked at
+        self._connecting = TaskSet()
 
     def __str__(self) -> str:
         return f"{self.file}{'' if self._writable else ' (reading)'}"
@@ -60,13 +62,18 @@ class SqliteConnector:
 
         if thread is not None:
             thread.daemon = True  # a leaked connection must not keep the process from ending
-            self._threads = {other: last for other, last in self._threads.items() if other.is_alive()}
+            # One without an identity has not begun yet, and will.
+            self._threads = {
+                other: last
+                for other, last in self._threads.items()
+                if other.ident is None or other.is_alive()
+            }
             self._threads[thread] = None
 
         async def connect() -> None:
             await raw
 
-        connecting = asyncio.create_task(connect())
+        connecting = self._connecting.spawn(connect())
 
         try:
             await asyncio.shield(connecting)
@@ -135,6 +142,9 @@ class SqliteConnector:
     async def ended(self) -> None:
         """Wait for the threads of all connections, which must not outlive their loop."""
         deadline = time.monotonic() + _ENDING
+
+        if self._connecting:  # whoever wanted these was cancelled, maybe before their threads began
+            await asyncio.wait(self._connecting, timeout=_ENDING)
 
         while threads := [thread for thread in self._threads if thread.is_alive()]:
             if time.monotonic() > deadline:
