@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from ws_core.errors import UnavailableError, UsageError
-from ws_web._supervisor import Supervisor, WorkerCommand, check_options, restart_delay
+from ws_web._supervisor import Supervisor, WorkerCommand, _Worker, check_options, restart_delay
 from ws_web.server import bind
 
 READY = "import os, signal, sys, time; os.write(int(sys.argv[1]), b'{\"ready\": 1}\\n'); "
@@ -155,6 +155,23 @@ def directory(tmp_path: Path) -> str:
     """A directory with a program of a worker that serves nothing."""
     (tmp_path / "mail_worker.py").write_text(WORK)
     return str(tmp_path)
+
+
+async def test_a_signal_takes_no_exit_code(caplog: pytest.LogCaptureFixture) -> None:
+    """A worker that ends while it is sent signals has its own exit code, which asyncio's thread reads."""
+    for _ in range(30):
+        out, report = os.pipe()
+        process = await asyncio.create_subprocess_exec("/bin/sh", "-c", "trap '' USR1; exit 3")
+        os.close(report)
+        worker = _Worker(process, out, 0.0)
+
+        while process.returncode is None:
+            worker.send(signal.SIGUSR1)
+            await asyncio.sleep(0)
+
+        assert await worker.wait() in {3, -signal.SIGUSR1}
+
+    assert "Unknown child process" not in caplog.text
 
 
 class TestPrograms:

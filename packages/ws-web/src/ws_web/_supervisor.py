@@ -128,8 +128,11 @@ class _Worker:
         if number == signal.SIGINT and not self.is_ready:
             number = signal.SIGTERM
 
-        with suppress(ProcessLookupError):
-            self.process.send_signal(number)
+        # Not `send_signal`: that looks whether the process has ended, and takes its exit code from asyncio's
+        # thread, which then logs "Unknown child process" and reports 255.
+        if self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
 
     async def _listen(self, report: int) -> None:
         """Read the one line of the report; the pipe ends when the process does."""
