@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import literal, select, text
+from sqlalchemy.dialects.mysql.aiomysql import dialect
 
 from tests.pool.sql.backends import BACKENDS, MYSQL, make_pool
+from ws_pool._sql.compile.compiler import Compiler
+from ws_pool._sql.compile.plan import CompiledPlan
+from ws_pool._sql.connection import Reply
 from ws_pool._sql.rows import Row
+from ws_pool._sql.sqlite import statement_text
 from ws_pool.errors import UsageError
 
 
@@ -113,3 +118,12 @@ class TestRowType:
             (row,) = await pool.select("SELECT 1 AS a", row_type=Row)
             assert (row.a, row) == (1, (1,))
             assert type(await pool.find("SELECT 1 AS a", row_type=tuple)) is tuple
+
+
+def test_no_values_in_a_diagnosed_traceback():
+    """A log that shows variables has neither the rows of a reply nor the values of a statement."""
+    plan, _, _ = Compiler(dialect(), statement_text, size=10).plan(select(literal("hunter2")), None)
+    assert isinstance(plan, CompiledPlan)
+    shown = [repr(Reply([("hunter2",)], None, 1, 0)), *map(repr, plan._sources)]
+    assert len(shown) == 2
+    assert not [text for text in shown if "hunter2" in text]

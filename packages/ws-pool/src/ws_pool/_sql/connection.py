@@ -14,7 +14,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)  # its repr, as in a diagnosed traceback, would be all rows
 class Reply:
     """What the server answered to one statement."""
 

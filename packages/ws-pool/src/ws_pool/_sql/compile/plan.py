@@ -144,7 +144,7 @@ class TextPlan(Plan):
         self.hides_placeholder: bool = grammar.hides_placeholder(sql)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)  # its repr would have the statement's value
 class Source:
     """Where one bound value comes from: a parameter of the call, or the statement itself."""
 
