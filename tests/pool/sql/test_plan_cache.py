@@ -6,6 +6,7 @@ from heapq import nsmallest
 from typing import Any
 
 import pytest
+from sqlalchemy import ColumnElement, column, select
 from sqlalchemy.dialects.mysql.aiomysql import dialect
 
 from ws_pool._sql.compile import compiler as module
@@ -32,6 +33,14 @@ def test_a_full_cache_is_searched_rarely_and_keeps_what_is_used(monkeypatch: pyt
         assert len(compiler) <= 100
 
     assert 50 < searches < 110
+
+
+def test_equal_statements_share_a_plan():
+    """The second one is not compiled, though its values are others."""
+    compiler = Compiler(dialect(), statement_text, size=10)
+    name: ColumnElement[str] = column("name")
+    first, second = (select(name).where(name.in_(["x"] * n)) for n in (1, 2))
+    assert compiler.plan(first, None)[0] is compiler.plan(second, None)[0]
 
 
 def test_a_cache_of_size_zero_keeps_nothing():
