@@ -168,3 +168,8 @@ class TestSingleFlight:
         assert await flights.run("k", fast) == "fast"
         release.set()
         assert await thread == "slow"
+
+
+def test_no_values_in_a_diagnosed_traceback() -> None:
+    """A log that shows variables does not have what a function has returned."""
+    assert "hunter2" not in repr(Flight(None, state="value", value="hunter2"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)  # its repr, as in a diagnosed traceback, would have the value
 class Flight:
     """A call that is being answered, and its outcome."""
 
