@@ -15,7 +15,7 @@ GUARANTEES = sorted(path for path in (ROOT / "docs/guarantees").glob("*.md") if 
 PAGES = [ROOT / "docs/architecture.md", ROOT / "CONTRIBUTING.md", ROOT / "docs/guarantees/index.md"]
 
 _CODE = re.compile(r"`([^`\n]+)`")
-_TEST = re.compile(r"(?:test_\w+\.py)?(?:::)?(?:Test\w+)?(?:::)?(?:test_\w+)?")
+_TEST = re.compile(r"(?!tests/)(?:(?:\w+/)*test_\w+\.py)?(?:::)?(?:Test\w+)?(?:::)?(?:test_\w+)?")
 _MODULE = re.compile(r"(?:ws_\w+|wintersweet)(?:\.\w+)+")
 _FILE = re.compile(r"(?:tests|tools|docs|packages)(?:/[\w.-]+)*/?")
 
@@ -34,21 +34,23 @@ def proofs_of(distribution: str) -> set[str]:
         *(ROOT / "tests" / distribution).rglob("test_*.py"),
         *(ROOT / "tests/integration").glob("test_*.py"),
     ]:
-        names.add(path.name)
+        # Also with folders in front, as in redis/test_order.py.
+        parts = path.relative_to(ROOT).parts
+        files = {"/".join(parts[start:]) for start in range(len(parts))}
+        names |= files
 
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
 
-            names |= {node.name, f"{path.name}::{node.name}"}
+            inside = {node.name}
 
             for inner in node.body if isinstance(node, ast.ClassDef) else []:
                 if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
-                    names |= {
-                        inner.name,
-                        f"{node.name}::{inner.name}",
-                        f"{path.name}::{node.name}::{inner.name}",
-                    }
+                    names.add(inner.name)
+                    inside.add(f"{node.name}::{inner.name}")
+
+            names |= inside | {f"{file}::{name}" for file in files for name in inside}
 
     return names
 
@@ -65,14 +67,17 @@ def test_the_proofs_exist(page: Path) -> None:
     distribution = page.stem.partition("-")[0]
 
     assert not unknown_tests(page, proofs_of(distribution))
+    others = (span.partition("::")[0] for span in spans(page) if span.startswith("tests/"))
+    assert not [file for file in others if not (ROOT / file).exists()]
 
 
 def test_a_missing_proof_is_found(tmp_path: Path) -> None:
     """A name that fits no test is found, in each of its forms."""
     page = tmp_path / "page.md"
-    page.write_text("`TestA` `test_x.py::TestA::test_b` `TestA::test_c` `test_d` `pool.get()` `test_b`")
+    missing = ["test_x.py::TestA::test_b", "redis/test_x.py", "TestA::test_c", "test_d"]
+    page.write_text("`TestA` `pool.get()` `test_b`" + "".join(f" `{name}`" for name in missing))
 
-    assert unknown_tests(page, {"TestA", "test_b"}) == ["test_x.py::TestA::test_b", "TestA::test_c", "test_d"]
+    assert unknown_tests(page, {"TestA", "test_b"}) == missing
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
