@@ -35,6 +35,15 @@ class TestConversation:
         assert handler.hellos == [("ann", 0)]
         assert handler.heard == [("ann", "hi")]
 
+    async def test_no_messages_in_a_diagnosed_traceback(self) -> None:
+        """A log that shows variables does not have what waits for a slow peer."""
+        manager = WsChatConnectionManager()
+
+        async with conversing(manager, "k", StuckSocket()):
+            await manager.send_message("k", "hunter2 taken")
+            await manager.send_message("k", "hunter2 queued")
+            assert "hunter2" not in repr(manager._connections)
+
     async def test_static_methods_do_as_handlers(self) -> None:
         """As in the original, the class itself may be the handler."""
 

@@ -61,7 +61,12 @@ class VirtualClock:
         return datetime.fromtimestamp(self.time(), timezone)
 
     def advance(self, seconds: float) -> None:
-        """Move on by some seconds; not by less than none, for monotonic time never goes back."""
+        """
+        Move on.
+
+        Args:
+            seconds: How far; not negative, for monotonic time never goes back.
+        """
         if seconds < 0:
             raise ValueError(f"monotonic time cannot go back by {-seconds:g} s: step() sets the time of day")
 
@@ -69,7 +74,12 @@ class VirtualClock:
         self._now = max(self._now + seconds, math.nextafter(self._now, math.inf)) if seconds else self._now
 
     def step(self, seconds: float) -> None:
-        """Set the time of day on or back by some seconds, as an operator or NTP does; nothing else moves."""
+        """
+        Set the time of day, as an operator or NTP does; monotonic time is not moved.
+
+        Args:
+            seconds: How far; negative to set it back.
+        """
         self._offset += seconds
 
 

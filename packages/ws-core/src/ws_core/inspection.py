@@ -59,13 +59,23 @@ def publish(kind: str, item: Inspectable) -> None:
 
 
 def published(kind: str) -> list[Inspectable]:
-    """Return the objects of a kind, see `publish`."""
+    """
+    Return the objects of a kind.
+
+    Args:
+        kind: As for `publish`.
+    """
     with _lock:
         return list(_published.get(kind, ()))
 
 
 def inspect(kind: str) -> list[Mapping[str, object]]:
-    """Return what all objects of a kind show, see `publish`."""
+    """
+    Return what all objects of a kind show.
+
+    Args:
+        kind: As for `publish`.
+    """
     return [row for item in published(kind) for row in item.inspect()]
 
 

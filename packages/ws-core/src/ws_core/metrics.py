@@ -64,7 +64,14 @@ def sample(
     buckets: tuple[int, ...] = (),
 ) -> Sample:
     """
-    Return a value of a metric that `METRICS` knows, by its name; the rest is as for `Sample`.
+    Return a value of a metric that `METRICS` knows.
+
+    Args:
+        name: The metric's name.
+        value: The number; of a histogram the sum of all times.
+        count: How many times a histogram has.
+        attributes: Values of the metric's attributes.
+        buckets: How many times are in each bucket of the metric, and beyond the last.
 
     Raises:
         KeyError: The metric is not in the table.
@@ -132,7 +139,12 @@ def register(source: Source, **attributes: str) -> None:
 
 
 def unregister(source: Source) -> None:
-    """Have an object's numbers exported no longer; nothing happens when it is not registered."""
+    """
+    Have an object's numbers exported no longer.
+
+    Args:
+        source: The object; nothing happens when it is not registered.
+    """
     with _lock:
         _sources.pop(source, None)
 
@@ -144,7 +156,12 @@ def registered() -> tuple[Source, ...]:
 
 
 def collect(*sources: Source) -> tuple[Sample, ...]:
-    """Return the numbers of some objects, or of all; those of the same metric and attributes as one."""
+    """
+    Return the numbers of this process, those of the same metric and attributes as one.
+
+    Args:
+        *sources: Which objects to read; by default all that are registered.
+    """
     with _lock:
         known = dict(_sources)
 

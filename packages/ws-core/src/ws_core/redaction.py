@@ -52,11 +52,21 @@ class Redactor:
         self._values = ValueMasker(self._names, self._text)
 
     def is_secret_name(self, name: str) -> bool:
-        """Return whether a value of this name, of a key, field, header or setting, is masked."""
+        """
+        Return whether a value of this name is masked.
+
+        Args:
+            name: A key, field, header or setting, in any notation.
+        """
         return self._names.matches(name)
 
     def text(self, text: str) -> str:
-        """Return a text, such as a message, a traceback or a JSON document, with its secrets masked."""
+        """
+        Return a text with its secrets masked.
+
+        Args:
+            text: Any text, such as a message, a traceback or a JSON document.
+        """
         return self._text.mask(text)
 
     def value(self, value: object, name: str = "") -> object:
@@ -73,7 +83,12 @@ class Redactor:
         return self._values.mask(name, value)
 
     def fields(self, values: Mapping[str, object]) -> dict[str, object]:
-        """Return a copy of named values with the secret ones masked."""
+        """
+        Return a copy of named values with the secret ones masked.
+
+        Args:
+            values: Values by name.
+        """
         mask = self._values.mask
         return {name: mask(name, value) for name, value in values.items()}
 

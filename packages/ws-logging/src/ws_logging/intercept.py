@@ -142,7 +142,12 @@ class LogInterceptor(logging.Handler):
         )
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand a record to loguru; its message is never formatted a second time, so braces are safe."""
+        """
+        Hand a record to loguru.
+
+        Args:
+            record: The record; its message is never formatted a second time, so braces are safe.
+        """
         try:
             message = _message(record)
             self._current.record = record

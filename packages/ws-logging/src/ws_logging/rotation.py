@@ -92,12 +92,20 @@ class LogFileRotator:
         return self._at is not None and since < self.last_boundary(now) <= now
 
     def room(self, size: int) -> int | None:
-        """Return how many bytes a file of so many bytes may still grow, or None for any number."""
+        """
+        Return how many bytes a file may still grow, or None for any number.
+
+        Args:
+            size: Bytes in the file.
+        """
         return None if self._size is None else self._size - size
 
     def last_boundary(self, now: float) -> float:
         """
-        Return the Unix time of the latest daily rotation that is not after this Unix time.
+        Return the Unix time of the latest daily rotation that is not in the future.
+
+        Args:
+            now: Unix time.
 
         Raises:
             LoggingConfigError: The rotator has no time of day.

@@ -53,7 +53,7 @@ class Counters:
     bad_frames: int = 0
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(slots=True, eq=False, repr=False)  # its repr, as in a diagnosed traceback, would have the messages
 class Conversation:
     """One socket, its queue, and the future that ends it with a close code and a reason."""
 
@@ -210,7 +210,7 @@ class Conversation:
             try:
                 await send(dict(event))
             except (WebSocketDisconnect, RuntimeError, OSError):
-                self.end(status.WS_1000_NORMAL_CLOSURE)  # the peer has left; the reader hears it too
+                self.end(status.WS_1000_NORMAL_CLOSURE)  # the peer has left; the reader notices it too
                 return
 
             self.sending_since = None

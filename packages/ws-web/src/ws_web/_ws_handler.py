@@ -43,4 +43,11 @@ class MessageHandler:
         """
 
     async def on_message(self, key: Any, ws: WebSocket, message: Any) -> None:  # Any: text, bytes or JSON
-        """Take a message of the peer, as the receive function of `handle_message` returns it; see `hello`."""
+        """
+        Take a message of the peer.
+
+        Args:
+            key: The name under which the socket was appended.
+            ws: The socket.
+            message: What the receive function of `WsChatConnectionManager.handle_message` returned.
+        """

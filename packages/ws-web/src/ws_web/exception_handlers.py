@@ -31,7 +31,9 @@ async def http_exception_handler(request: Request, exc: HTTPException) -> Starle
     """
     Answer an `HTTPException` (404 and 405 of the router among them) in the envelope.
 
-    A text as its detail becomes ``msg``, any other detail ``data``; headers are kept.
+    Args:
+        request: The request; part of the signature of a handler.
+        exc: Its text detail becomes ``msg``, any other detail ``data``; headers are kept.
     """
     if exc.status_code in BODILESS:
         return StarletteResponse(status_code=exc.status_code, headers=exc.headers)
@@ -43,13 +45,21 @@ async def request_validation_exception_handler(request: Request, exc: RequestVal
     """
     Answer a request that does not fit its route with 422; ``data`` lists what does not fit.
 
-    What was sent is repeated only with DEBUG, because it may be secret.
+    Args:
+        request: The request.
+        exc: The problems. What was sent is repeated only with DEBUG, because it may be secret.
     """
     return Response(_problems(request, exc), 422, 422, msg="Invalid Arguments")
 
 
 async def server_error_handler(request: HTTPConnection, exc: Exception) -> Response:
-    """Answer an exception that nobody handled with 500; only DEBUG shows what it was."""
+    """
+    Answer an exception that nobody handled with 500; only DEBUG shows what it was.
+
+    Args:
+        request: The request.
+        exc: The exception, which the error boundary has logged.
+    """
     if not _is_debug(request):
         return HTTP500Response()
 
@@ -67,7 +77,13 @@ async def err_response_handler(request: Request, exc: ErrResponse) -> Response:
 async def websocket_validation_exception_handler(
     websocket: WebSocket, exc: WebSocketRequestValidationError
 ) -> Response | None:
-    """Answer a handshake that does not fit its route with 422, or 1008 where that cannot be sent."""
+    """
+    Answer a handshake that does not fit its route with 422, as a request; 1008 where that cannot be sent.
+
+    Args:
+        websocket: The WebSocket, which is not accepted yet.
+        exc: The problems, see `request_validation_exception_handler`.
+    """
     if _can_be_answered(websocket):
         extra = {"close_code": status.WS_1008_POLICY_VIOLATION}
         return Response(_problems(websocket, exc), 422, 422, extra, msg="Invalid Arguments")
@@ -77,7 +93,13 @@ async def websocket_validation_exception_handler(
 
 
 async def socket_limit_handler(websocket: WebSocket, exc: SocketLimitError) -> Response | None:
-    """Refuse a WebSocket for which there is no room: 503, or 1013 when it was accepted already."""
+    """
+    Refuse a WebSocket for which there is no room: 503, or 1013 when it was accepted already.
+
+    Args:
+        websocket: The WebSocket.
+        exc: Which limit was reached.
+    """
     if _can_be_answered(websocket):
         return HTTPExceptionResponse(503, "Too many connections", headers={"Retry-After": "10"})
 

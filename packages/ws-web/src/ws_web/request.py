@@ -146,7 +146,13 @@ class Request(fastapi.Request):
     @overload
     def get_header(self, name: str, default: str) -> str: ...
     def get_header(self, name: str, default: str | None = None) -> str | None:
-        """Return a header by its name, in any case, or the default when it was not sent."""
+        """
+        Return a header.
+
+        Args:
+            name: The header's name, in any case.
+            default: What to return when it was not sent.
+        """
         return self.headers.get(name, default)
 
 

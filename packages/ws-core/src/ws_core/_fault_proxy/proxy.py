@@ -126,22 +126,45 @@ class FaultProxy:
             self._anchor = None
 
     def delay(self, seconds: float, *, jitter: float = 0.0, to: Side = "both") -> None:
-        """Let bytes arrive late, by seconds and a random part of the jitter's, in their order."""
+        """
+        Let bytes arrive late, in their order; pieces don't wait for each other.
+
+        Args:
+            seconds: How late.
+            jitter: Seconds up to which a random delay is added.
+            to: The direction.
+        """
         for weather in self._weather(to):
             weather.delay, weather.jitter = seconds, jitter
 
     def throttle(self, bytes_per_second: float, *, to: Side = "both") -> None:
-        """Limit the speed of each connection, in one direction or in both."""
+        """
+        Limit the speed of each connection.
+
+        Args:
+            bytes_per_second: The limit.
+            to: The direction.
+        """
         for weather in self._weather(to):
             weather.rate = bytes_per_second
 
     def hold(self, *, to: Side = "client") -> None:
-        """Keep bytes back until `release` or `heal`; nothing is lost."""
+        """
+        Keep bytes back until `release` or `heal`; nothing is lost.
+
+        Args:
+            to: The direction.
+        """
         for weather in self._weather(to):
             weather.clear.clear()
 
     def release(self, *, to: Side = "both") -> None:
-        """Let bytes go that `hold` keeps back."""
+        """
+        Let bytes go that `hold` keeps back.
+
+        Args:
+            to: The direction.
+        """
         for weather in self._weather(to):
             weather.clear.set()
 
@@ -164,20 +187,47 @@ class FaultProxy:
     def truncate_reply(
         self, nth: int = 1, *, match: str | None = None, then: Then = "close"
     ) -> asyncio.Event:
-        """Deliver half of a reply, with MySQL half of its first packet; otherwise like `drop_reply`."""
+        """
+        Deliver half of a reply, with MySQL half of its first packet; otherwise like `drop_reply`.
+
+        Args:
+            nth: 1 for the next request.
+            match: Count only requests of this name.
+            then: What becomes of the connection.
+
+        Returns:
+            An event that is set when it has happened.
+        """
         return self._arm("half of the reply", nth, match, then)
 
     def drop_request(self, nth: int = 1, *, match: str | None = None, then: Then = "close") -> asyncio.Event:
         """
-        Lose the n-th request from now, which never reaches the server; otherwise like `drop_reply`.
+        Lose the n-th request from now: it never reaches the server.
 
         Earlier requests are answered (save perhaps with ``then="cut"``), later ones of the same
         connection are lost too, save with ``then="continue"``.
+
+        Args:
+            nth: 1 for the next request.
+            match: Count only requests of this name.
+            then: What becomes of the connection.
+
+        Returns:
+            An event that is set when the request has been lost.
         """
         return self._arm("request", nth, match, then)
 
     def reached(self, nth: int = 1, *, match: str | None = None) -> asyncio.Event:
-        """Return an event that is set when the n-th request from now has been sent on to the server."""
+        """
+        Report when the n-th request from now has been sent on to the server.
+
+        Args:
+            nth: 1 for the next request.
+            match: Count only requests of this name.
+
+        Returns:
+            An event that is set then.
+        """
         return self._arm("nothing", nth, match, "continue")
 
     def cut(self) -> None:
@@ -186,7 +236,12 @@ class FaultProxy:
             connection.cut()
 
     def half_close(self, *, to: Literal["server", "client"] = "client") -> None:
-        """Send FIN to one side of all present connections; the other direction goes on."""
+        """
+        Send FIN to one side of all present connections; the other direction goes on.
+
+        Args:
+            to: The side that sees the other one end.
+        """
         for connection in self._connections:
             connection.half_close(to)
 

@@ -20,7 +20,7 @@ class CachePolicy(NamedTuple):
     prefixes: tuple[bytes, ...]  # beginnings of keys whose changes are reported; empty for all that are read
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class _Read:
     """A read in flight; its reply may be kept unless one of its keys changes before."""
 
